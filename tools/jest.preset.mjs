@@ -1,0 +1,35 @@
+import path from 'node:path';
+
+/**
+ * The one jest configuration of every workspace: ES modules, TypeScript through swc with decorators, tests in
+ * `test/`, sources resolved from `src/` and other workspaces from their build. A JSON report for each workspace
+ * goes to `.reports/jest.json`; `npm test` adds those up.
+ */
+export default function preset(dir, overrides = {}) {
+  return {
+    rootDir: dir,
+    testMatch: ['<rootDir>/test/**/*.test.ts'],
+    extensionsToTreatAsEsm: ['.ts'],
+    moduleNameMapper: { '^(\\.{1,2}/.*)\\.js$': '$1' },
+    transform: {
+      '^.+\\.ts$': [
+        '@swc/jest',
+        {
+          swcrc: false,
+          sourceMaps: 'inline',
+          module: { type: 'es6' },
+          jsc: {
+            target: 'es2024',
+            parser: { syntax: 'typescript', decorators: true, dynamicImport: true },
+            transform: { legacyDecorator: true, decoratorMetadata: true, useDefineForClassFields: false },
+          },
+        },
+      ],
+    },
+    testEnvironment: 'node',
+    testTimeout: 60_000,
+    maxWorkers: process.env.JEST_WORKERS ?? 2,
+    reporters: ['default', [path.join(import.meta.dirname, 'jest-json-reporter.mjs'), {}]],
+    ...overrides,
+  };
+}
