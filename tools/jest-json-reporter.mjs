@@ -3,9 +3,15 @@ import path from 'node:path';
 
 /** Leaves each workspace's counts in `.reports/jest.json`, for the sum that `npm test` prints last. */
 export default class JsonReporter {
+  /** @param {import('@jest/types').Config.GlobalConfig} globalConfig */
   constructor(globalConfig) {
     this.file = path.join(globalConfig.rootDir, '.reports', 'jest.json');
   }
+
+  /**
+   * @param {unknown} _contexts
+   * @param {import('@jest/reporters').AggregatedResult} results
+   */
   onRunComplete(_contexts, results) {
     mkdirSync(path.dirname(this.file), { recursive: true });
     writeFileSync(

@@ -4,6 +4,9 @@ import path from 'node:path';
  * The one jest configuration of every workspace: ES modules, TypeScript through swc with decorators, tests in
  * `test/`, sources resolved from `src/` and other workspaces from their build. A JSON report for each workspace
  * goes to `.reports/jest.json`; `npm test` adds those up.
+ * @param {string} dir the workspace's folder
+ * @param {import('jest').Config} [overrides]
+ * @returns {import('jest').Config}
  */
 export default function preset(dir, overrides = {}) {
   return {

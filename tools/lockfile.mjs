@@ -11,11 +11,15 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
+/** @type {Record<string, string>} */
 const systems = { win32: 'win32', windows: 'win32', darwin: 'darwin', linux: 'linux', android: 'android' };
 for (const name of ['freebsd', 'netbsd', 'openbsd', 'openharmony', 'sunos', 'aix']) systems[name] = name;
+/** @type {Record<string, string>} */
 const processors = { 64: 'x64', x64: 'x64', arm64: 'arm64', arm: 'arm', armv7: 'arm', ia32: 'ia32', wasm32: 'wasm32' };
 for (const name of ['ppc64', 's390x', 'riscv64', 'loong64', 'mips64el']) processors[name] = name;
+/** @type {Record<string, string>} */
 const libraries = { gnu: 'glibc', gnueabihf: 'glibc', glibc: 'glibc', musl: 'musl', musleabihf: 'musl' };
+/** @type {Record<string, string>} */
 const singleSystem = { fsevents: 'darwin' };
 
 /**
@@ -24,12 +28,14 @@ const singleSystem = { fsevents: 'darwin' };
  * @returns {{os?: string[], cpu?: string[], libc?: string[]} | null}
  */
 export function platformOf(name) {
-  if (singleSystem[name]) return { os: [singleSystem[name]] };
+  const system = singleSystem[name];
+  if (system) return { os: [system] };
+  /** @type {{os?: string[], cpu?: string[], libc?: string[]}} */
   const found = {};
   for (const part of name.split(/[-/.]/)) {
-    if (Object.hasOwn(systems, part)) found.os = [systems[part]];
-    else if (Object.hasOwn(processors, part)) found.cpu = [processors[part]];
-    else if (Object.hasOwn(libraries, part)) found.libc = [libraries[part]];
+    if (systems[part]) found.os = [systems[part]];
+    else if (processors[part]) found.cpu = [processors[part]];
+    else if (libraries[part]) found.libc = [libraries[part]];
   }
   if (found.libc && found.os?.[0] !== 'linux') delete found.libc;
   return found.os || found.cpu?.[0] === 'wasm32' ? found : null;
@@ -50,7 +56,9 @@ function resolves(packages, from, name) {
  * @returns {{stubs: Record<string, object>, unknown: string[]}}
  */
 export function missingStubs(lock) {
+  /** @type {Record<string, object>} */
   const stubs = {};
+  /** @type {string[]} */
   const unknown = [];
   for (const [place, entry] of Object.entries(lock.packages)) {
     for (const [name, range] of Object.entries(entry.optionalDependencies ?? {})) {
@@ -86,7 +94,9 @@ export function lockFileProblems(text) {
   const { stubs, unknown } = missingStubs(JSON.parse(text));
   const missing = Object.keys(stubs).length;
   return [
-    ...hostsIn(text).map((place) => `package-lock.json ${place} names a host; install with omit-lockfile-registry-resolved`),
+    ...hostsIn(text).map(
+      (place) => `package-lock.json ${place} names a host; install with omit-lockfile-registry-resolved`,
+    ),
     ...unknown.map((name) => `package-lock.json lacks ${name}; run npm install`),
     ...(missing ? [`package-lock.json lacks ${missing} entries for other platforms; run node tools/lockfile.mjs`] : []),
   ];

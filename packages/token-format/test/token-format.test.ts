@@ -66,7 +66,15 @@ describe('parse', () => {
     const secret = mint('pat');
     const last = secret.at(-1) === '0' ? '1' : '0';
     expect(parse(secret.slice(0, -1) + last)).toEqual({ ok: false, reason: 'bad_checksum' });
-    for (const text of ['', 'x', secret.slice(1), `${secret}0`, secret.replace('pat', 'xyz'), secret.replace('lk', 'ab'), `${secret.slice(0, 20)}ü${secret.slice(21)}`]) {
+    for (const text of [
+      '',
+      'x',
+      secret.slice(1),
+      `${secret}0`,
+      secret.replace('pat', 'xyz'),
+      secret.replace('lk', 'ab'),
+      `${secret.slice(0, 20)}ü${secret.slice(21)}`,
+    ]) {
       expect(parse(text)).toEqual({ ok: false, reason: 'malformed' });
     }
   });

@@ -1,0 +1,125 @@
+/**
+ * The rules between rooms (docs: ARCHITECTURE.md), read off the imports of every workspace's `src/`.
+ *
+ * Rule 1  Apps import packages, never another app. token-format imports nothing, contracts only zod, verifier only
+ *         those two; runtime and client, of the packages, those two. Only testing and tools import local-stack.
+ *         A room is entered by its package name, never by a path into it.
+ * Rule 2  A feature folder of an app is entered through its service; entities stay inside.
+ */
+import { readFileSync } from 'node:fs';
+import { builtinModules } from 'node:module';
+import path from 'node:path';
+import { filesBelow, root, workspaces } from './lib/repository.mjs';
+
+const base = ['token-format', 'contracts'];
+
+/** Which workspaces each room may import, and with `outside` which packages from npm (any when absent). */
+const rooms = /** @type {Record<string, {may: string[], outside?: string[]}>} */ ({
+  'packages/token-format': { may: [], outside: [] },
+  'packages/contracts': { may: [], outside: ['zod'] },
+  'packages/verifier': { may: base, outside: [] },
+  'packages/runtime': { may: base },
+  'packages/client': { may: base },
+  'packages/local-stack': { may: [] },
+  'packages/testing': { may: [...base, 'verifier', 'runtime', 'client', 'local-stack'] },
+  'apps/console': { may: [...base, 'client'] },
+  tools: { may: [...base, 'runtime', 'client', 'local-stack'] },
+  simulation: { may: [...base, 'verifier', 'runtime', 'token-service'] },
+});
+/** What every other app, example, and the programs around them (e2e, bench) may import. */
+const everyOther = [...base, 'verifier', 'runtime', 'client'];
+const mayImportTesting = ['e2e', 'bench', 'simulation'];
+
+/** What a feature folder shows to its neighbours. */
+const doors = ['.service', '.module', '.guard', '.errors'];
+
+/**
+ * The module names that a source file imports, exports from, or loads with `import()` or `require()`.
+ * @param {string} source
+ * @returns {string[]}
+ */
+export function importsOf(source) {
+  // Whole-line and block comments may quote imports; the rest of a line after `//` may be part of a URL.
+  const code = source.replace(/\/\*[\s\S]*?\*\//g, '').replace(/^\s*\/\/.*$/gm, '');
+  const forms = [
+    /\b(?:import|export)\s[^'"`;()]*?\bfrom\s*['"]([^'"]+)['"]/g,
+    /\bimport\s*['"]([^'"]+)['"]/g,
+    /\b(?:import|require|import\.meta\.resolve)\s*\(\s*['"`]([^'"`]+)['"`]/g,
+  ];
+  return [...new Set(forms.flatMap((form) => [...code.matchAll(form)].map((match) => match[1] ?? '')))];
+}
+
+/** @param {string} specifier */
+function packageName(specifier) {
+  const parts = specifier.split('/');
+  return specifier.startsWith('@') ? parts.slice(0, 2).join('/') : (parts[0] ?? '');
+}
+
+/**
+ * Why a room may not import a package, or `null` when it may.
+ * @param {string} dir the importing room's folder
+ * @param {string} specifier
+ * @param {Map<string, string>} dirByName the workspaces' folders by package name
+ */
+function refusedPackage(dir, specifier, dirByName) {
+  const name = packageName(specifier);
+  const target = dirByName.get(name);
+  const rule = rooms[dir];
+  if (target === undefined) {
+    const builtin = specifier.startsWith('node:') || builtinModules.includes(name);
+    if (builtin || !rule?.outside || rule.outside.includes(name)) return null;
+    const allowed = [...rule.may, ...rule.outside];
+    return `rule 1 says ${dir} imports ${allowed.length ? `only ${allowed.join(', ')}` : 'nothing'}`;
+  }
+  if (target === dir) return `rule 1 says a room reaches its own files by relative paths`;
+  const short = path.posix.basename(target);
+  const may = rule ? [...rule.may] : [...everyOther];
+  if (mayImportTesting.includes(dir)) may.push('testing');
+  if (may.includes(short)) return null;
+  if (target.startsWith('apps/') && dir.startsWith('apps/'))
+    return 'rule 1 says apps import packages, never another app';
+  if (target.startsWith('apps/')) return `rule 1 says ${dir} imports packages, never an app`;
+  if (short === 'local-stack') return 'rule 1 says only packages/testing and tools import local-stack';
+  return `rule 1 says ${dir} imports ${may.length ? `only ${may.join(', ')} of the workspaces` : 'no other workspace'}`;
+}
+
+/**
+ * Why a file may not import another by a relative path, or `null` when it may.
+ * @param {string} dir the room's folder
+ * @param {string} file the importing file, relative to the room
+ * @param {string} specifier
+ */
+function refusedPath(dir, file, specifier) {
+  const target = path.posix.join(path.posix.dirname(file), specifier);
+  if (target.startsWith('../')) return 'rule 1 says a room is entered by its package name, never by a path into it';
+  if (!dir.startsWith('apps/') || dir === 'apps/console') return null;
+  const feature = (/** @type {string} */ at) => /^src\/([^/]+)\//.exec(at)?.[1];
+  const from = feature(file);
+  const to = feature(target);
+  if (!to || from === to || from === undefined) return null;
+  const stem = path.posix.basename(target).replace(/\.[cm]?[jt]sx?$/, '');
+  if (stem.endsWith('.entity')) return `rule 2 says the entities of src/${to}/ stay inside it`;
+  if (stem === 'index' || doors.some((door) => stem.endsWith(door))) return null;
+  return `rule 2 says src/${to}/ is entered through its service (${doors.map((door) => `*${door}.ts`).join(', ')} or index.ts)`;
+}
+
+/**
+ * Every import that breaks a rule, one sentence each: `file: imports X, but rule N says …`.
+ * @param {string} [from] the repository to read; this one by default
+ * @returns {string[]}
+ */
+export function roomProblems(from = root) {
+  const all = workspaces(from);
+  const dirByName = new Map(all.map(({ name, dir }) => [name, dir]));
+  return all.flatMap(({ dir }) => {
+    const sources = filesBelow(path.join(from, dir, 'src'), ['.ts', '.tsx', '.mts', '.js', '.mjs', '.jsx']);
+    return sources.flatMap((source) => {
+      const file = `src/${source}`;
+      return importsOf(readFileSync(path.join(from, dir, file), 'utf8')).flatMap((specifier) => {
+        const relative = specifier.startsWith('.');
+        const refusal = relative ? refusedPath(dir, file, specifier) : refusedPackage(dir, specifier, dirByName);
+        return refusal ? [`${dir}/${file}: imports ${specifier}, but ${refusal}`] : [];
+      });
+    });
+  });
+}

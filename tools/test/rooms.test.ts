@@ -1,0 +1,109 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, describe, expect, test } from '@jest/globals';
+import { importsOf, roomProblems } from '../rooms.mjs';
+
+const made: string[] = [];
+
+afterEach(() => {
+  for (const dir of made.splice(0)) rmSync(dir, { recursive: true, force: true });
+});
+
+/** A repository with this repository's rooms and the given source files, judged by the rules. */
+function judge(files: Record<string, string>): string[] {
+  const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-rooms-'));
+  made.push(dir);
+  const put = (file: string, text: string) => {
+    mkdirSync(path.dirname(path.join(dir, file)), { recursive: true });
+    writeFileSync(path.join(dir, file), text);
+  };
+  put('package.json', JSON.stringify({ workspaces: ['apps/*', 'packages/*', 'e2e', 'tools'] }));
+  const rooms = ['token-service', 'gateway', 'console'].map((name) => `apps/${name}`);
+  const packages = ['token-format', 'contracts', 'verifier', 'runtime', 'client', 'local-stack', 'testing'];
+  for (const room of [...rooms, ...packages.map((name) => `packages/${name}`), 'e2e', 'tools']) {
+    put(`${room}/package.json`, JSON.stringify({ name: `@latchkey/${path.basename(room)}` }));
+  }
+  for (const [file, text] of Object.entries(files)) put(file, text);
+  return roomProblems(dir);
+}
+
+describe('rule 1', () => {
+  test.each([
+    ['apps/gateway/src/main.ts', '@latchkey/token-service', 'apps import packages, never another app'],
+    ['apps/gateway/src/main.ts', '../../token-service/src/main.js', 'never by a path into it'],
+    ['apps/gateway/src/main.ts', '../../../packages/verifier/src/index.js', 'never by a path into it'],
+    ['apps/gateway/src/main.ts', '@latchkey/testing', 'imports only'],
+    ['apps/gateway/src/main.ts', '@latchkey/local-stack', 'only packages/testing and tools import local-stack'],
+    ['apps/console/src/main.tsx', '@latchkey/verifier', 'imports only token-format, contracts, client'],
+    ['packages/token-format/src/index.ts', '@latchkey/contracts', 'imports no other workspace'],
+    ['packages/token-format/src/index.ts', 'zod', 'imports nothing'],
+    ['packages/contracts/src/index.ts', 'pg', 'imports only zod'],
+    ['packages/verifier/src/index.ts', 'ioredis', 'imports only token-format, contracts'],
+    ['packages/verifier/src/index.ts', '@latchkey/runtime', 'imports only token-format, contracts'],
+    ['packages/runtime/src/index.ts', '@latchkey/verifier', 'imports only token-format, contracts'],
+    ['packages/client/src/index.ts', '@latchkey/gateway', 'imports packages, never an app'],
+    ['e2e/src/run.ts', '@latchkey/gateway', 'imports packages, never an app'],
+  ])('refuses %s importing %s', (file, specifier, why) => {
+    const problems = judge({ [file]: `import { x } from '${specifier}';\n` });
+    expect(problems).toHaveLength(1);
+    expect(problems[0]).toContain(`${file}: imports ${specifier}, but rule 1 says `);
+    expect(problems[0]).toContain(why);
+  });
+
+  test('allows what the rules allow', () => {
+    const problems = judge({
+      'apps/gateway/src/main.ts': "import '@latchkey/verifier'; import { hash } from 'node:crypto'; import 'undici';",
+      'packages/token-format/src/index.ts': "import { hash } from 'node:crypto';",
+      'packages/contracts/src/index.ts': "import { z } from 'zod';",
+      'packages/testing/src/index.ts': "export * from '@latchkey/local-stack';",
+      'tools/src/launcher.ts': "import { startPostgres } from '@latchkey/local-stack';",
+      'e2e/src/run.ts': "import { waitFor } from '@latchkey/testing';",
+    });
+    expect(problems).toEqual([]);
+  });
+});
+
+describe('rule 2', () => {
+  const file = 'apps/token-service/src/tokens/tokens.service.ts';
+
+  test('refuses another feature folder entered past its service', () => {
+    const problems = judge({ [file]: "import { append } from '../audit/chain.js';" });
+    expect(problems).toEqual([
+      `${file}: imports ../audit/chain.js, but rule 2 says src/audit/ is entered through its service ` +
+        '(*.service.ts, *.module.ts, *.guard.ts, *.errors.ts or index.ts)',
+    ]);
+  });
+
+  test("refuses another folder's entity, even as a type", () => {
+    const problems = judge({ [file]: "import type { Person } from '../people/person.entity.js';" });
+    expect(problems).toEqual([
+      `${file}: imports ../people/person.entity.js, but rule 2 says the entities of src/people/ stay inside it`,
+    ]);
+  });
+
+  test('allows the service of another folder, files of its own, and files beside the folders', () => {
+    const problems = judge({
+      [file]: "import '../people/people.service.js'; import './token.entity.js'; import '../config.js';",
+      'apps/token-service/src/main.ts': "import { Person } from './people/person.entity.js';",
+    });
+    expect(problems).toEqual([]);
+  });
+});
+
+test('imports are found in every form, and not in comments', () => {
+  const source = `
+    import a, { type b } from 'one';
+    import {
+      c,
+    } from "two";
+    import 'three';
+    export * from 'four';
+    const d = await import('five');
+    const e = require('six');
+    // import 'seven';
+    /* import 'eight'; */
+    const text = 'import me';
+  `;
+  expect(importsOf(source).sort()).toEqual(['five', 'four', 'one', 'six', 'three', 'two']);
+});
