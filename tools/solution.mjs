@@ -17,8 +17,9 @@ export function solution(from = root) {
   const references = projects
     .filter((dir) => existsSync(path.join(from, dir, 'tsconfig.json')))
     .filter((dir) => filesBelow(path.join(from, dir), ['.ts', '.tsx', '.mts']).length > 0)
-    .map((dir) => `    { "path": "${dir}" }`);
-  return `{\n  "files": [],\n  "references": [\n${references.join(',\n')}\n  ]\n}\n`;
+    .map((dir) => `    { "path": "${dir}" },\n`);
+  // A comma after each line, the last too, lets git merge two branches that each added a project (.gitattributes).
+  return `{\n  "files": [],\n  "references": [\n${references.join('')}  ]\n}\n`;
 }
 
 /**
@@ -36,7 +37,8 @@ export function solutionProblems(from = root) {
       .map((file) => `${file} is missing, so nothing checks the types beside it`),
   );
   const current = readFileSync(path.join(from, 'tsconfig.json'), 'utf8');
-  return current === solution(from)
+  const listed = (/** @type {string} */ text) => [...new Set(text.match(/"path": "[^"]+"/g))].sort().join();
+  return listed(current) === listed(solution(from))
     ? unchecked
     : [...unchecked, 'tsconfig.json does not list every workspace and its tests; run npm run format'];
 }
