@@ -1,0 +1,21 @@
+import { z } from 'zod';
+
+/** Why a verification was denied: the closed list. What the caller is told of it is decided in `errors.ts`. */
+export const DENIAL_REASONS = [
+  'malformed',
+  'bad_checksum',
+  'unknown',
+  'revoked',
+  'expired',
+  'disabled',
+  'owner_disabled',
+  'project_closed',
+  'insufficient_scope',
+  'wrong_project',
+  'address_not_allowed',
+  'rate_limited',
+  'unavailable',
+] as const;
+
+export const denialReasonSchema = z.enum(DENIAL_REASONS);
+export type DenialReason = (typeof DENIAL_REASONS)[number];

@@ -1,0 +1,159 @@
+import { z } from 'zod';
+import type { DenialReason } from './denials.js';
+
+/**
+ * Every error code of the HTTP doors, with its status and what it means. The list is closed: a code not here cannot be
+ * answered, and `docs/generated/errors.md` is made from it.
+ */
+export const ERRORS = {
+  invalid_request: {
+    status: 400,
+    title: 'The request is malformed',
+    meaning: 'A field, header, path or query is wrong; `errors` names each.',
+  },
+  unauthenticated: {
+    status: 401,
+    title: 'Sign-in or a token is required',
+    meaning: 'Neither a session cookie nor a Bearer token came with the request.',
+  },
+  invalid_token: {
+    status: 401,
+    title: 'The token is not accepted',
+    meaning:
+      'The token is malformed, unknown, revoked, expired or disabled. An administrator or its owner can look the requestId up.',
+  },
+  sign_in_failed: {
+    status: 401,
+    title: 'Sign-in failed',
+    meaning: 'The e-mail address, the password or the second factor is wrong.',
+  },
+  second_factor_required: {
+    status: 401,
+    title: 'A second factor is required',
+    meaning: 'The password was right; send the one-time code as `code` too.',
+  },
+  insufficient_scope: {
+    status: 403,
+    title: 'The token lacks a right',
+    meaning: 'The token does not hold the scope named, or not in this project.',
+  },
+  address_not_allowed: {
+    status: 403,
+    title: 'The address is not allowed',
+    meaning: 'The token may only be used from the addresses in its allowedIps.',
+  },
+  forbidden: { status: 403, title: 'Not permitted', meaning: 'The person signed in, or the token, may not do this.' },
+  cross_site: {
+    status: 403,
+    title: 'Cross-site request refused',
+    meaning: 'A state-changing request with a session cookie came from another origin.',
+  },
+  not_found: { status: 404, title: 'Not found', meaning: 'Nothing is there, or nothing that the caller may see.' },
+  method_not_allowed: {
+    status: 405,
+    title: 'Method not allowed',
+    meaning: 'The path exists, but not with this method; `Allow` names those that do.',
+  },
+  conflict: {
+    status: 409,
+    title: 'Conflict with the present state',
+    meaning: 'For example a name taken, a token already rotated, the last administrator.',
+  },
+  idempotency_conflict: {
+    status: 409,
+    title: 'Idempotency-Key used for another request',
+    meaning: 'The same key came before with another body.',
+  },
+  too_large: { status: 413, title: 'The request is too large', meaning: 'A body, header or list exceeds its limit.' },
+  unsupported_media_type: {
+    status: 415,
+    title: 'Unsupported media type',
+    meaning: 'Send `Content-Type: application/json` (forms on /oauth2).',
+  },
+  rate_limited: { status: 429, title: 'Too many requests', meaning: 'Wait as long as `Retry-After` says.' },
+  header_too_large: {
+    status: 431,
+    title: 'The request headers are too large',
+    meaning: 'All headers together exceed 16 KiB.',
+  },
+  internal: {
+    status: 500,
+    title: 'Internal error',
+    meaning: 'A fault of the system; the requestId finds it in the logs.',
+  },
+  bad_gateway: {
+    status: 502,
+    title: 'The upstream answered badly',
+    meaning: 'The upstream closed the connection or spoke no HTTP.',
+  },
+  unavailable: {
+    status: 503,
+    title: 'Temporarily unavailable',
+    meaning: 'A part that is needed is away; try again after `Retry-After`. Says nothing about the token.',
+  },
+  upstream_timeout: {
+    status: 504,
+    title: 'The upstream did not answer in time',
+    meaning: "The route's timeoutMs passed.",
+  },
+} as const satisfies Record<string, { status: number; title: string; meaning: string }>;
+
+export type ErrorCode = keyof typeof ERRORS;
+export const ERROR_CODES = Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]];
+
+/** RFC 9457 problem details, as every HTTP error is answered (`application/problem+json`). */
+export const problemSchema = z.object({
+  type: z.string().meta({ example: 'urn:latchkey:error:invalid_request' }),
+  title: z.string(),
+  status: z.int(),
+  detail: z.string(),
+  code: z.enum(ERROR_CODES),
+  requestId: z.string(),
+  errors: z.array(z.object({ field: z.string(), message: z.string() })).optional(),
+});
+export type Problem = z.infer<typeof problemSchema>;
+
+/** What the caller is told for a denial (RFC 6750 section 3.1): token states are not told apart. */
+export function codeForDenial(reason: DenialReason): ErrorCode {
+  switch (reason) {
+    case 'insufficient_scope':
+    case 'wrong_project':
+      return 'insufficient_scope';
+    case 'address_not_allowed':
+    case 'rate_limited':
+    case 'unavailable':
+      return reason;
+    default:
+      return 'invalid_token';
+  }
+}
+
+/** The body of an error answer. */
+export function problem(code: ErrorCode, detail: string, requestId: string, errors?: Problem['errors']): Problem {
+  const { status, title } = ERRORS[code];
+  return {
+    type: `urn:latchkey:error:${code}`,
+    title,
+    status,
+    detail,
+    code,
+    requestId,
+    ...(errors?.length ? { errors } : {}),
+  };
+}
+
+/** `WWW-Authenticate` for a Bearer check (RFC 6750 section 3); undefined for answers that carry none. */
+export function challenge(code: ErrorCode, realm: string, scopes: readonly string[] = []): string | undefined {
+  switch (code) {
+    case 'unauthenticated':
+      return `Bearer realm="${realm}"`;
+    case 'invalid_token':
+      return `Bearer realm="${realm}", error="invalid_token", error_description="The token is not accepted"`;
+    case 'insufficient_scope':
+      return `Bearer realm="${realm}", error="insufficient_scope"${scopes.length ? `, scope="${scopes.join(' ')}"` : ''}`;
+    case 'invalid_request':
+      return `Bearer realm="${realm}", error="invalid_request"`;
+    default:
+      return undefined;
+  }
+}

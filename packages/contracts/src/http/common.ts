@@ -1,0 +1,71 @@
+import { z } from 'zod';
+import { LIMITS } from '../limits.js';
+
+/** Ids are UUIDv7, lower case. */
+export const idSchema = z
+  .string()
+  .regex(/^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/, 'must be a lower-case UUID');
+/** RFC 3339 in UTC, as answered. */
+export const timeSchema = z.iso.datetime();
+/** RFC 3339 with any offset, as accepted. */
+export const timeInputSchema = z.iso.datetime({ offset: true });
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused
+const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: line breaks and tabs stay allowed in longer texts
+const CONTROL_BUT_BREAKS = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/;
+
+/** One line of text for people: trimmed, no control or direction-changing characters. */
+export const lineSchema = (max: number) =>
+  z
+    .string()
+    .trim()
+    .min(1, 'must not be empty')
+    .max(max)
+    .refine((s) => !CONTROL.test(s) && s.isWellFormed(), 'must not hold control characters');
+/** Longer text for people; line breaks allowed, may be empty. */
+export const textSchema = (max: number) =>
+  z
+    .string()
+    .max(max)
+    .refine((s) => !CONTROL_BUT_BREAKS.test(s) && s.isWellFormed(), 'must not hold control characters');
+
+export const emailSchema = z
+  .email()
+  .max(LIMITS.emailLengthMax)
+  .transform((s) => s.toLowerCase());
+
+export const limitSchema = z.coerce.number().int().min(1).max(LIMITS.pageItemsMax).default(LIMITS.pageItemsDefault);
+export const cursorSchema = z
+  .string()
+  .min(1)
+  .max(LIMITS.cursorLengthMax)
+  .regex(/^[A-Za-z0-9_-]+$/, 'is not a cursor of ours');
+
+export const page = <T extends z.ZodType>(item: T) =>
+  z.object({ items: z.array(item), nextCursor: z.string().nullable() });
+
+export const idParams = z.strictObject({ id: idSchema });
+
+/** How one verifier confirmed: by its acknowledgement, its cursor, its release, or the end of its lease. */
+export const receiptSchema = z.object({
+  confirmedAt: timeSchema,
+  elapsedMs: z.number(),
+  verifiers: z.array(
+    z.object({ id: idSchema, name: z.string(), by: z.enum(['ack', 'cursor', 'released', 'lease']), ms: z.number() }),
+  ),
+});
+export type Receipt = z.infer<typeof receiptSchema>;
+
+export const pendingSchema = z.array(z.object({ id: idSchema, name: z.string(), leaseEndsInMs: z.number() }));
+export type Pending = z.infer<typeof pendingSchema>;
+
+/** What every change that narrows rights answers besides its subject. */
+export const effectSchema = z.object({
+  effective: z
+    .boolean()
+    .meta({ description: 'true: no verifier anywhere accepts the token in a check that starts now' }),
+  receipt: receiptSchema.nullable(),
+  pending: pendingSchema,
+});
+export type Effect = z.infer<typeof effectSchema>;

@@ -1,0 +1,100 @@
+import { z } from 'zod';
+import { LIMITS } from '../limits.js';
+import { personRoleSchema, projectRoleSchema } from '../scopes.js';
+import {
+  cursorSchema,
+  effectSchema,
+  emailSchema,
+  idSchema,
+  limitSchema,
+  lineSchema,
+  page,
+  textSchema,
+  timeSchema,
+} from './common.js';
+
+const passwordSchema = z
+  .string()
+  .min(LIMITS.passwordLengthMin, `at least ${LIMITS.passwordLengthMin} characters`)
+  .max(LIMITS.passwordLengthMax);
+
+export const userSchema = z
+  .object({
+    id: idSchema,
+    email: z.string(),
+    name: z.string(),
+    role: personRoleSchema,
+    disabled: z.boolean(),
+    createdAt: timeSchema,
+  })
+  .meta({ id: 'User' });
+export type User = z.infer<typeof userSchema>;
+
+export const signInBody = z.strictObject({
+  email: z.string().min(1).max(LIMITS.emailLengthMax),
+  password: z.string().min(1).max(LIMITS.passwordLengthMax),
+  code: z
+    .string()
+    .regex(/^\d{6}$/, 'six digits')
+    .optional(),
+});
+export const sessionSchema = z.object({ user: userSchema });
+
+export const createUserBody = z.strictObject({
+  email: emailSchema,
+  name: lineSchema(LIMITS.nameLengthMax),
+  role: personRoleSchema,
+  password: passwordSchema.optional(),
+});
+export const patchUserBody = z
+  .strictObject({
+    name: lineSchema(LIMITS.nameLengthMax).optional(),
+    role: personRoleSchema.optional(),
+    disabled: z.boolean().optional(),
+  })
+  .refine((b) => Object.keys(b).length > 0, 'name at least one field to change');
+export const userEffectSchema = effectSchema.extend({ user: userSchema });
+
+export const listQuery = z.strictObject({
+  q: z.string().trim().min(1).max(LIMITS.searchLengthMax).optional(),
+  limit: limitSchema,
+  cursor: cursorSchema.optional(),
+});
+export const userPage = page(userSchema);
+
+export const memberSchema = z.object({
+  userId: idSchema,
+  name: z.string(),
+  email: z.string(),
+  role: projectRoleSchema,
+});
+export const projectSchema = z
+  .object({
+    id: idSchema,
+    name: z.string(),
+    description: z.string(),
+    closed: z.boolean(),
+    createdAt: timeSchema,
+    members: z.array(memberSchema),
+    role: projectRoleSchema.nullable().meta({ description: "the caller's own role in it" }),
+  })
+  .meta({ id: 'Project' });
+export type Project = z.infer<typeof projectSchema>;
+export const projectPage = page(projectSchema);
+export const createProjectBody = z.strictObject({
+  name: lineSchema(LIMITS.nameLengthMax),
+  description: textSchema(LIMITS.descriptionLengthMax).optional(),
+});
+export const patchProjectBody = z
+  .strictObject({
+    name: lineSchema(LIMITS.nameLengthMax).optional(),
+    description: textSchema(LIMITS.descriptionLengthMax).optional(),
+  })
+  .refine((b) => Object.keys(b).length > 0, 'name at least one field to change');
+export const projectEffectSchema = effectSchema.extend({ project: projectSchema });
+export const memberParams = z.strictObject({ id: idSchema, userId: idSchema });
+export const putMemberBody = z.strictObject({ role: projectRoleSchema });
+
+export const scopeListSchema = z.object({
+  items: z.array(z.object({ name: z.string(), description: z.string(), grantable: z.boolean() })),
+});

@@ -1,0 +1,179 @@
+import { z } from 'zod';
+import { LIMITS } from '../limits.js';
+import { scopeSchema } from '../scopes.js';
+import {
+  cursorSchema,
+  effectSchema,
+  idSchema,
+  limitSchema,
+  lineSchema,
+  page,
+  receiptSchema,
+  textSchema,
+  timeInputSchema,
+  timeSchema,
+} from './common.js';
+
+export const tokenKindSchema = z.enum(['pat', 'prj']);
+export const tokenStatusSchema = z.enum(['active', 'expired', 'revoked', 'disabled']);
+export type TokenStatus = z.infer<typeof tokenStatusSchema>;
+
+export const revocationReasonSchema = z.enum([
+  'exposed',
+  'superseded',
+  'no_longer_needed',
+  'owner_left',
+  'policy',
+  'unspecified',
+]);
+export type RevocationReason = z.infer<typeof revocationReasonSchema>;
+
+/** An IPv4 or IPv6 address or CIDR; checked in full by the service, which answers it in canonical form. */
+export const cidrSchema = z
+  .string()
+  .min(2)
+  .max(49)
+  .regex(/^[0-9a-fA-F.:]+(\/\d{1,3})?$/, 'must be an IP address or a CIDR such as 10.0.0.0/8');
+
+export const rateLimitSchema = z.strictObject({
+  limit: z.int().min(1).max(LIMITS.rateLimitMax),
+  windowSeconds: z.int().min(1).max(LIMITS.rateLimitWindowSecondsMax),
+});
+export type RateLimit = z.infer<typeof rateLimitSchema>;
+
+export const metadataSchema = z
+  .record(
+    z.string().regex(/^[A-Za-z][A-Za-z0-9_.-]{0,49}$/, 'names are letters, digits, "_", "." and "-"'),
+    textSchema(LIMITS.metadataValueLengthMax),
+  )
+  .refine((m) => Object.keys(m).length <= LIMITS.metadataEntriesMax, `at most ${LIMITS.metadataEntriesMax} entries`);
+
+export const tokenSchema = z
+  .object({
+    id: idSchema,
+    name: z.string(),
+    description: z.string(),
+    kind: tokenKindSchema,
+    owner: z.object({ type: z.enum(['user', 'project']), id: idSchema, name: z.string() }),
+    createdBy: z.object({ type: z.enum(['user', 'token', 'system']), id: idSchema.nullable(), name: z.string() }),
+    scopes: z.array(z.string()),
+    start: z.string().meta({ example: 'lk_pat_3xQ7' }),
+    status: tokenStatusSchema,
+    createdAt: timeSchema,
+    expiresAt: timeSchema.nullable(),
+    lastUsedAt: timeSchema.nullable(),
+    lastUsedIp: z.string().nullable(),
+    usageCount: z.int(),
+    revokedAt: timeSchema.nullable(),
+    revokedBy: z
+      .object({ type: z.enum(['user', 'token', 'system']), id: idSchema.nullable(), name: z.string() })
+      .nullable(),
+    revocationReason: revocationReasonSchema.nullable(),
+    rotatedFrom: idSchema.nullable(),
+    rotatedTo: idSchema.nullable(),
+    allowedIps: z.array(z.string()),
+    rateLimit: rateLimitSchema.nullable(),
+    metadata: z.record(z.string(), z.string()),
+    parentId: idSchema.nullable().meta({ description: 'the token that this one was made with; it dies with it' }),
+    receipt: receiptSchema.nullable().meta({ description: 'of the last change that narrowed this token' }),
+  })
+  .meta({ id: 'Token' });
+export type Token = z.infer<typeof tokenSchema>;
+
+export const issuedTokenSchema = tokenSchema
+  .extend({
+    secret: z.string().meta({ description: 'shown in this answer and never again' }),
+  })
+  .meta({ id: 'IssuedToken' });
+export type IssuedToken = z.infer<typeof issuedTokenSchema>;
+
+const scopesInput = z
+  .array(scopeSchema)
+  .max(LIMITS.scopesPerTokenMax)
+  .refine((s) => new Set(s).size === s.length, 'must not repeat');
+const allowedIpsInput = z.array(cidrSchema).max(LIMITS.allowedIpsPerTokenMax);
+const expiresInSecondsInput = z.int().min(1).max(LIMITS.lifetimeSecondsMax);
+
+export const issueTokenBody = z
+  .strictObject({
+    name: lineSchema(LIMITS.nameLengthMax),
+    description: textSchema(LIMITS.descriptionLengthMax).optional(),
+    kind: tokenKindSchema.default('pat'),
+    projectId: idSchema.optional(),
+    scopes: scopesInput.default([]),
+    expiresAt: timeInputSchema.optional(),
+    expiresInSeconds: expiresInSecondsInput.optional(),
+    allowedIps: allowedIpsInput.default([]),
+    rateLimit: rateLimitSchema.nullable().optional(),
+    metadata: metadataSchema.optional(),
+  })
+  .refine((b) => !(b.expiresAt && b.expiresInSeconds), {
+    path: ['expiresAt'],
+    message: 'give expiresAt or expiresInSeconds, not both',
+  })
+  .refine((b) => (b.kind === 'prj') === (b.projectId !== undefined), {
+    path: ['projectId'],
+    message: 'a project token (kind "prj") needs it, a personal one has none',
+  });
+export type IssueTokenBody = z.infer<typeof issueTokenBody>;
+
+export const patchTokenBody = z
+  .strictObject({
+    name: lineSchema(LIMITS.nameLengthMax).optional(),
+    description: textSchema(LIMITS.descriptionLengthMax).optional(),
+    scopes: scopesInput.optional(),
+    allowedIps: allowedIpsInput.optional(),
+    rateLimit: rateLimitSchema.nullable().optional(),
+    metadata: metadataSchema.optional(),
+    disabled: z.boolean().optional(),
+  })
+  .refine((b) => Object.keys(b).length > 0, 'name at least one field to change');
+export type PatchTokenBody = z.infer<typeof patchTokenBody>;
+
+export const listTokensQuery = z.strictObject({
+  projectId: idSchema.optional(),
+  owner: z.union([z.literal('me'), idSchema]).optional(),
+  status: tokenStatusSchema.optional(),
+  q: z.string().trim().min(1).max(LIMITS.searchLengthMax).optional(),
+  limit: limitSchema,
+  cursor: cursorSchema.optional(),
+});
+export type ListTokensQuery = z.infer<typeof listTokensQuery>;
+export const tokenPage = page(tokenSchema);
+
+export const revokeTokenBody = z.strictObject({
+  reason: revocationReasonSchema.default('unspecified'),
+  comment: textSchema(LIMITS.commentLengthMax).optional(),
+});
+export type RevokeTokenBody = z.infer<typeof revokeTokenBody>;
+/** PATCH and revocation answer the token and how far the change is effective. */
+export const tokenEffectSchema = effectSchema.extend({ token: tokenSchema });
+export type TokenEffect = z.infer<typeof tokenEffectSchema>;
+
+export const rotateTokenBody = z
+  .strictObject({
+    overlapSeconds: z.int().min(0).max(LIMITS.overlapSecondsMax).default(0),
+    expiresAt: timeInputSchema.nullable().optional(),
+    expiresInSeconds: expiresInSecondsInput.optional(),
+  })
+  .refine((b) => !(b.expiresAt && b.expiresInSeconds), {
+    path: ['expiresAt'],
+    message: 'give expiresAt or expiresInSeconds, not both',
+  });
+export type RotateTokenBody = z.infer<typeof rotateTokenBody>;
+
+export const exposedTokensBody = z.strictObject({
+  tokens: z.array(z.string().min(1).max(200)).min(1).max(LIMITS.exposedTokensMax),
+});
+
+export const usageQuery = z.strictObject({ from: timeInputSchema.optional(), to: timeInputSchema.optional() });
+export const usageSchema = z
+  .object({
+    total: z.int(),
+    buckets: z.array(z.object({ hour: timeSchema, route: z.string(), status: z.string(), count: z.int() })),
+    callers: z.array(
+      z.object({ ip: z.string(), userAgent: z.string(), firstSeen: timeSchema, lastSeen: timeSchema, count: z.int() }),
+    ),
+  })
+  .meta({ id: 'Usage' });
+export type Usage = z.infer<typeof usageSchema>;

@@ -1,0 +1,112 @@
+/**
+ * The messages of `latchkey.proto` as TypeScript sees them: names in camelCase, int64 as numbers, absent strings empty,
+ * absent messages null. Kept beside the proto by a test that compares every field.
+ */
+export interface VerifyRequest {
+  token: string;
+  scopes: string[];
+  project: string;
+  ip: string;
+  route: string;
+  userAgent: string;
+}
+
+export interface VerifyResponse {
+  allowed: boolean;
+  denial: string;
+  tokenId: string;
+  owner: string;
+  project: string;
+  scopes: string[];
+  expiresAt: string;
+}
+
+export interface RpcRateLimit {
+  limit: number;
+  windowSeconds: number;
+}
+
+export interface ProjectGrant {
+  project: string;
+  scopes: string[];
+}
+
+/** What a verifier must know of a token to answer checks by itself. */
+export interface TokenFacts {
+  id: string;
+  kind: string;
+  ownerType: string;
+  ownerId: string;
+  project: string;
+  denial: string;
+  expiresAtMs: number;
+  scopes: string[];
+  allProjects: boolean;
+  grants: ProjectGrant[];
+  ancestors: string[];
+  allowedIps: string[];
+  rateLimit: RpcRateLimit | null;
+}
+
+export interface LookupResponse {
+  known: boolean;
+  token: TokenFacts | null;
+}
+
+export interface Cursor {
+  log: string;
+  xid: string;
+}
+
+export interface RpcInvalidation {
+  id: string;
+  kind: string;
+  subject: string;
+  cut: boolean;
+  xid: string;
+}
+
+export interface RenewRequest {
+  verifierId: string;
+  name: string;
+  cursor: Cursor | null;
+}
+
+export interface RenewResponse {
+  leaseMs: number;
+  cursor: Cursor | null;
+  reset: boolean;
+  invalidations: RpcInvalidation[];
+  ackKey: Uint8Array;
+  feedKey: Uint8Array;
+}
+
+export interface BatchResponse {
+  done: number;
+  more: boolean;
+}
+
+export interface ReportUseRequest {
+  tokenId: string;
+  kind: string;
+  ip: string;
+}
+
+/** The service `latchkey.v1.Tokens`, method by method. */
+export interface TokensMethods {
+  verify: { request: VerifyRequest; response: VerifyResponse };
+  verifyBatch: { request: { requests: VerifyRequest[] }; response: { responses: VerifyResponse[] } };
+  lookup: { request: { hash: string }; response: LookupResponse };
+  renew: { request: RenewRequest; response: RenewResponse };
+  release: { request: { verifierId: string }; response: { released: boolean } };
+}
+
+/** The service `latchkey.v1.Maintenance`, method by method. */
+export interface MaintenanceMethods {
+  expireDue: { request: { limit: number }; response: BatchResponse };
+  endOverlaps: { request: { limit: number }; response: BatchResponse };
+  revokeIdle: { request: { limit: number }; response: BatchResponse };
+  sealAudit: { request: { limit: number }; response: BatchResponse };
+  prune: { request: { limit: number }; response: BatchResponse };
+  reportUse: { request: ReportUseRequest; response: { recorded: boolean } };
+}

@@ -1,0 +1,24 @@
+import { uptime } from 'node:os';
+
+/** Where elapsed time comes from. Three sources, because each alone can stand still or jump. */
+export interface Clock {
+  /** Monotonic milliseconds; stands still while the machine is suspended. */
+  monotonicMs(): number;
+  /** Milliseconds since the machine started, suspension included. */
+  uptimeMs(): number;
+  /** Unix milliseconds; can be stepped. */
+  wallMs(): number;
+  /** Calls back once after at least `ms`; the answer cancels it. Does not keep the process alive. */
+  after(ms: number, callback: () => void): () => void;
+}
+
+export const systemClock: Clock = {
+  monotonicMs: () => performance.now(),
+  uptimeMs: () => uptime() * 1000,
+  wallMs: () => Date.now(),
+  after(ms, callback) {
+    const timer = setTimeout(callback, ms);
+    timer.unref();
+    return () => clearTimeout(timer);
+  },
+};

@@ -1,0 +1,101 @@
+import { readFileSync } from 'node:fs';
+import { z } from 'zod';
+
+/** One setting of a service: an environment variable with its meaning, default and check. */
+export interface Setting<T = unknown> {
+  /** What it means, with its unit. Goes into the generated configuration table. */
+  description: string;
+  /** As it would be written in the environment; without one the setting is required unless the schema accepts undefined. */
+  default?: string;
+  /** Never printed; may be given as a file by `<NAME>_FILE`. */
+  secret?: boolean;
+  schema: z.ZodType<T>;
+}
+export type Settings = Record<string, Setting>;
+export type Config<S extends Settings> = { readonly [K in keyof S]: S[K] extends Setting<infer T> ? T : never };
+
+/** Raised at start with every wrong setting by name; never holds a value of a secret. */
+export class ConfigError extends Error {
+  override name = 'ConfigError';
+  constructor(readonly problems: readonly string[]) {
+    super(`the configuration is wrong:\n${problems.map((p) => `  - ${p}`).join('\n')}`);
+  }
+}
+
+/**
+ * Reads the settings from the environment. For each `NAME`, `NAME_FILE` may name a file that holds the value instead
+ * (one trailing line break is dropped), as container secrets do.
+ * @throws ConfigError naming every setting that is missing or wrong.
+ */
+export function loadConfig<S extends Settings>(settings: S, env: NodeJS.ProcessEnv = process.env): Config<S> {
+  const values: Record<string, unknown> = {};
+  const problems: string[] = [];
+  for (const [name, setting] of Object.entries(settings)) {
+    let raw = env[name] === '' ? undefined : env[name];
+    const file = env[`${name}_FILE`];
+    if (file) {
+      if (raw !== undefined) {
+        problems.push(`${name} and ${name}_FILE are both set: keep one`);
+        continue;
+      }
+      try {
+        raw = readFileSync(file, 'utf8').replace(/\r?\n$/, '');
+      } catch (error) {
+        problems.push(`${name}_FILE: cannot read ${file} (${(error as NodeJS.ErrnoException).code})`);
+        continue;
+      }
+    }
+    raw ??= setting.default;
+    const result = setting.schema.safeParse(raw);
+    if (result.success) values[name] = result.data;
+    else if (raw === undefined) problems.push(`${name} is required: ${setting.description}`);
+    else {
+      const shown = setting.secret ? '' : ` (it is ${JSON.stringify(raw.slice(0, 80))})`;
+      problems.push(`${name}: ${result.error.issues.map((i) => i.message).join('; ')}${shown}`);
+    }
+  }
+  if (problems.length) throw new ConfigError(problems);
+  return values as Config<S>;
+}
+
+const integer = (min: number, max: number) => {
+  const range = `must be a whole number from ${min} to ${max}`;
+  return z.coerce.number(range).int(range).min(min, `must be at least ${min}`).max(max, `must be at most ${max}`);
+};
+
+/** Checks that settings share. */
+export const settingSchema = {
+  integer,
+  port: integer(0, 65_535),
+  url: (...protocols: string[]) =>
+    z
+      .string('is required')
+      .refine(
+        (s) => URL.canParse(s) && (protocols.length === 0 || protocols.includes(new URL(s).protocol)),
+        `must be a URL${protocols.length ? ` that begins with ${protocols.map((p) => `${p}//`).join(' or ')}` : ''}`,
+      ),
+  /** At least 32 characters. */
+  secret: z.string('is required').min(32, 'must have at least 32 characters').max(1_000),
+  /** Comma-separated, empty parts dropped. */
+  list: z.string().transform((s) =>
+    s
+      .split(',')
+      .map((p) => p.trim())
+      .filter(Boolean),
+  ),
+  logLevel: z.enum(
+    ['trace', 'debug', 'info', 'warn', 'error', 'fatal'],
+    'must be one of trace, debug, info, warn, error, fatal',
+  ),
+  boolean: z.enum(['true', 'false'], 'must be true or false').transform((s) => s === 'true'),
+};
+
+/** Settings that every service reads. */
+export const commonSettings = {
+  LOG_LEVEL: {
+    description: 'Least level of log lines: trace, debug, info, warn, error or fatal',
+    default: 'info',
+    schema: settingSchema.logLevel,
+  },
+  HOST: { description: 'Address that the service listens on', default: '127.0.0.1', schema: z.string() },
+} satisfies Settings;

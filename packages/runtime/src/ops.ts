@@ -1,0 +1,100 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { collectDefaultMetrics, Registry } from 'prom-client';
+
+/** A part that must work for the service to be ready: resolves, or rejects with the reason. */
+export type ReadinessCheck = () => Promise<void>;
+
+export interface OpsOptions {
+  host: string;
+  port: number;
+  registry: Registry;
+  /** By the name shown at `/readyz`. */
+  checks: Record<string, ReadinessCheck>;
+  /** Further paths on the ops port, exact or (ending in `/`) by prefix. */
+  routes?: Record<string, (req: IncomingMessage, res: ServerResponse) => void>;
+  /** Longest that one readiness check may take. Default 2 000. */
+  checkTimeoutMs?: number;
+}
+
+/** Readiness: each check with `ok` or its reason. */
+export async function readiness(
+  checks: Record<string, ReadinessCheck>,
+  timeoutMs = 2_000,
+): Promise<{ ready: boolean; checks: Record<string, string> }> {
+  const entries = await Promise.all(
+    Object.entries(checks).map(async ([name, check]) => {
+      let timer: NodeJS.Timeout | undefined;
+      try {
+        await Promise.race([
+          check(),
+          new Promise((_, reject) => {
+            timer = setTimeout(() => reject(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
+          }),
+        ]);
+        return [name, 'ok'] as const;
+      } catch (error) {
+        return [name, (error as Error).message || 'failed'] as const;
+      } finally {
+        clearTimeout(timer);
+      }
+    }),
+  );
+  return { ready: entries.every(([, state]) => state === 'ok'), checks: Object.fromEntries(entries) };
+}
+
+/** A registry with the process's own metrics and a `service` label on every one. */
+export function createRegistry(service: string): Registry {
+  const registry = new Registry();
+  registry.setDefaultLabels({ service });
+  collectDefaultMetrics({ register: registry });
+  return registry;
+}
+
+/** The ops port: `/healthz`, `/readyz`, `/metrics` and what a service adds. Never published by default. */
+export async function startOps(options: OpsOptions): Promise<Server> {
+  const routes = options.routes ?? {};
+  const server = createServer((req, res) => {
+    const path = (req.url ?? '/').split('?', 1)[0]!;
+    const route = routes[path] ?? Object.entries(routes).find(([p]) => p.endsWith('/') && path.startsWith(p))?.[1];
+    if (route) return route(req, res);
+    if (path === '/healthz') return sendJson(res, 200, { status: 'ok' });
+    if (path === '/readyz') {
+      void readiness(options.checks, options.checkTimeoutMs).then(({ ready, checks }) =>
+        sendJson(
+          res,
+          ready ? 200 : 503,
+          { status: ready ? 'ready' : 'not ready', checks },
+          ready ? {} : { 'retry-after': '1' },
+        ),
+      );
+      return;
+    }
+    if (path === '/metrics') {
+      options.registry.metrics().then(
+        (text) => res.writeHead(200, { 'content-type': options.registry.contentType }).end(text),
+        (error: Error) => sendJson(res, 500, { status: 'failed', detail: error.message }),
+      );
+      return;
+    }
+    sendJson(res, 404, { status: 'not found', detail: 'this port answers /healthz, /readyz and /metrics' });
+  });
+  server.requestTimeout = 10_000;
+  await listen(server, options.port, options.host);
+  return server;
+}
+
+/** Listens, or rejects with a sentence that names the address. */
+export function listen(server: Server, port: number, host: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', (error: NodeJS.ErrnoException) => {
+      const taken = `port ${port} on ${host} is taken by another program`;
+      reject(error.code === 'EADDRINUSE' ? new Error(taken, { cause: error }) : error);
+    });
+    server.listen(port, host, resolve);
+  });
+}
+
+function sendJson(res: ServerResponse, status: number, body: unknown, headers: Record<string, string> = {}): void {
+  res.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store', ...headers });
+  res.end(`${JSON.stringify(body)}\n`);
+}

@@ -1,0 +1,93 @@
+import { readFileSync } from 'node:fs';
+import {
+  type Client,
+  credentials,
+  Metadata,
+  makeGenericClientConstructor,
+  type ServiceDefinition,
+  type ServiceError,
+  status,
+} from '@grpc/grpc-js';
+import { loadSync, type Options } from '@grpc/proto-loader';
+import {
+  FIRST_PARTY_SCHEME,
+  type MaintenanceMethods,
+  PROTO_FILE,
+  PROTO_PACKAGE,
+  type TokensMethods,
+} from '@latchkey/contracts';
+
+/** How messages are read and written at both ends: camelCase, numbers, absent fields as their defaults. */
+export const PROTO_OPTIONS: Options = {
+  keepCase: false,
+  longs: Number,
+  enums: String,
+  defaults: true,
+  arrays: true,
+  oneofs: false,
+};
+
+export type Caller<M> = {
+  [K in keyof M]: M[K] extends { request: infer Q; response: infer A }
+    ? (request: Q, options?: { timeoutMs?: number }) => Promise<A>
+    : never;
+} & { close(): void };
+
+export interface RpcCallerOptions {
+  /** `host:port` of the token-service. */
+  address: string;
+  /** Sent as `authorization`: see `firstParty` and `bearer`. */
+  authorization: string;
+  /** PEM file of the authority that signed the server's certificate; plain text without one. */
+  caFile?: string;
+  /** Longest that a call may take. Default 2 000. */
+  timeoutMs?: number;
+}
+
+export const firstParty = (rpcSecret: string): string => `${FIRST_PARTY_SCHEME} ${rpcSecret}`;
+export const bearer = (secret: string): string => `Bearer ${secret}`;
+
+const SAYS_NOTHING = [status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.RESOURCE_EXHAUSTED, status.CANCELLED];
+
+/** A gRPC failure that says nothing about the token: the authority is away or too slow. */
+export function isUnavailable(error: unknown): boolean {
+  return SAYS_NOTHING.includes((error as ServiceError)?.code);
+}
+
+type UnaryMethod = (
+  request: unknown,
+  metadata: Metadata,
+  options: { deadline: number },
+  callback: (error: ServiceError | null, answer: unknown) => void,
+) => void;
+
+function caller<M>(service: string, options: RpcCallerOptions): Caller<M> {
+  const definition = loadSync(PROTO_FILE, PROTO_OPTIONS)[`${PROTO_PACKAGE}.${service}`] as ServiceDefinition;
+  const channel = options.caFile ? credentials.createSsl(readFileSync(options.caFile)) : credentials.createInsecure();
+  const Service = makeGenericClientConstructor(definition, service);
+  const client = new Service(options.address, channel, {
+    'grpc.keepalive_time_ms': 10_000,
+    'grpc.keepalive_timeout_ms': 3_000,
+    'grpc.initial_reconnect_backoff_ms': 100,
+    'grpc.max_reconnect_backoff_ms': 1_000,
+    'grpc.max_receive_message_length': 16 * 1024 * 1024,
+  }) as Client & Record<string, UnaryMethod>;
+  const metadata = new Metadata();
+  metadata.set('authorization', options.authorization);
+  const methods: Record<string, unknown> = { close: () => client.close() };
+  for (const name of Object.keys(definition)) {
+    const method = name.charAt(0).toLowerCase() + name.slice(1);
+    methods[method] = (request: unknown, call: { timeoutMs?: number } = {}) =>
+      new Promise((resolve, reject) => {
+        const deadline = Date.now() + (call.timeoutMs ?? options.timeoutMs ?? 2_000);
+        client[name]!(request, metadata, { deadline }, (error, answer) => (error ? reject(error) : resolve(answer)));
+      });
+  }
+  return methods as Caller<M>;
+}
+
+/** Calls `latchkey.v1.Tokens`. Failures reject with grpc-js's `ServiceError`. */
+export const tokensCaller = (options: RpcCallerOptions): Caller<TokensMethods> => caller('Tokens', options);
+/** Calls `latchkey.v1.Maintenance`. */
+export const maintenanceCaller = (options: RpcCallerOptions): Caller<MaintenanceMethods> =>
+  caller('Maintenance', options);

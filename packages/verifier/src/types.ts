@@ -1,0 +1,60 @@
+import type { DenialReason, LookupResponse, RateLimit, RenewRequest, RenewResponse } from '@latchkey/contracts';
+
+/** Who acts in a request that was allowed. */
+export interface Principal {
+  readonly tokenId: string;
+  readonly kind: 'pat' | 'prj';
+  readonly ownerType: 'user' | 'project';
+  readonly ownerId: string;
+  /** The project asked for; otherwise a project token's own; otherwise empty. */
+  readonly project: string;
+  /** What the token may do in that project, or outside any. */
+  readonly scopes: readonly string[];
+  /** Unix milliseconds; 0: never. */
+  readonly expiresAtMs: number;
+  readonly rateLimit: RateLimit | null;
+}
+
+/** What a request needs besides a good token. */
+export interface Requirement {
+  /** All of them are needed. */
+  readonly scopes: readonly string[];
+  /** The project that the request is about. */
+  readonly project?: string;
+  /** The caller's address, checked against the token's allowed ones when given. */
+  readonly ip?: string;
+}
+
+/** Outcomes are data; a verdict never throws. */
+export type Verdict =
+  | { readonly allowed: true; readonly principal: Principal }
+  | { readonly allowed: false; readonly reason: DenialReason; readonly tokenId?: string };
+
+/** Where elapsed time comes from; `systemClock` of packages/runtime is one. */
+export interface Clock {
+  monotonicMs(): number;
+  uptimeMs(): number;
+  wallMs(): number;
+  after(ms: number, callback: () => void): () => void;
+}
+
+/** The authority, asked by RPC. Rejections mean "away": they never say anything about a token. */
+export interface TokenSource {
+  lookup(hash: string): Promise<LookupResponse>;
+  renew(request: RenewRequest): Promise<RenewResponse>;
+  release(verifierId: string): Promise<void>;
+}
+
+/** Invalidations as text from Redis, and acknowledgements back. It may lose, repeat, reorder, delay or forge anything. */
+export interface Feed {
+  /** Called with every message; the answer ends the subscription. */
+  subscribe(onMessage: (text: string) => void): () => void;
+  /** Best effort; a rejection is counted and otherwise ignored. */
+  acknowledge(text: string): Promise<void>;
+}
+
+/** An open connection of an admitted request (SSE, WebSocket, a long answer). */
+export interface Stream {
+  /** Called at most once. `reason` is `unavailable` when the lease lapsed and the token could not be checked again. */
+  cut(reason: DenialReason): void;
+}
