@@ -1,0 +1,23 @@
+import { type DynamicModule, Module } from '@nestjs/common';
+import { APP_FILTER, APP_GUARD } from '@nestjs/core';
+import { BearerGuard } from './bearer.guard.js';
+import { BearerStrategy } from './bearer.strategy.js';
+import { LATCHKEY_OPTIONS, Latchkey, type LatchkeyOptions } from './latchkey.js';
+import { RefusalFilter } from './refusal.js';
+
+/** Guards every route of the application; `@Public()` opens one, `@Requires()` says what another needs. */
+@Module({})
+export class LatchkeyModule {
+  static register(options: LatchkeyOptions): DynamicModule {
+    return {
+      module: LatchkeyModule,
+      providers: [
+        { provide: LATCHKEY_OPTIONS, useValue: options },
+        Latchkey,
+        BearerStrategy,
+        { provide: APP_GUARD, useClass: BearerGuard },
+        { provide: APP_FILTER, useClass: RefusalFilter },
+      ],
+    };
+  }
+}
