@@ -1,0 +1,67 @@
+// Makes the secrets that are missing, each into the volume of the one service that reads it, and nothing else.
+// A value given in the environment (TOKEN_PEPPERS, RPC_SECRET, EVENTS_SECRET, AUDIT_SIGNING_KEY, ADMIN_PASSWORD)
+// is used instead of a new one. Safe to run at every start: what is there stays as it is.
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+
+const root = process.env.SECRETS_DIR ?? '/secrets';
+const random = () => randomBytes(32).toString('base64url');
+
+/** The value of one secret: from the environment, else from where it was written before, else new. */
+function value(name, keptIn, make) {
+  const given = process.env[name];
+  const file = path.join(root, keptIn);
+  if (given) return given;
+  return existsSync(file) ? readFileSync(file, 'utf8') : make();
+}
+
+function write(file, text, mode = 0o400) {
+  const target = path.join(root, file);
+  mkdirSync(path.dirname(target), { recursive: true });
+  if (existsSync(target) && readFileSync(target, 'utf8') === text) return;
+  writeFileSync(`${target}.new`, text, { mode });
+  renameSync(`${target}.new`, target);
+}
+
+const firstTime = !existsSync(path.join(root, 'administrator/password'));
+const peppers = value('TOKEN_PEPPERS', 'token-service/token_peppers', random);
+const rpc = value('RPC_SECRET', 'token-service/rpc_secret', random);
+const events = value('EVENTS_SECRET', 'token-service/events_secret', random);
+const signing = value('AUDIT_SIGNING_KEY', 'token-service/audit_signing_key', () =>
+  generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }),
+);
+const administrator = value('ADMIN_PASSWORD', 'administrator/password', () => randomBytes(15).toString('base64url'));
+const redis = value('', 'redis/password', random);
+const database = Object.fromEntries(
+  ['postgres', 'service', 'jobs', 'retention'].map((role) => [role, value('', `migrate/password_${role}`, random)]),
+);
+const databaseUrl = (role, user) => `postgres://${user}:${database[role]}@postgres:5432/latchkey`;
+const redisUrl = `redis://:${redis}@redis:6379`;
+
+for (const service of ['token-service', 'gateway', 'jobs']) {
+  write(`${service}/rpc_secret`, rpc);
+  write(`${service}/redis_url`, redisUrl);
+}
+for (const service of ['token-service', 'jobs']) write(`${service}/events_secret`, events);
+write('token-service/token_peppers', peppers);
+write('token-service/audit_signing_key', signing);
+write('token-service/admin_password', administrator);
+write('token-service/database_url', databaseUrl('service', 'latchkey_service'));
+write('jobs/database_url', databaseUrl('jobs', 'latchkey_jobs'));
+write('migrate/database_url', databaseUrl('postgres', 'postgres'));
+for (const [role, password] of Object.entries(database)) write(`migrate/password_${role}`, password);
+// PostgreSQL and Redis read theirs as users of their own; nobody else mounts these two volumes.
+write('postgres/password', database.postgres, 0o444);
+write('redis/password', redis, 0o444);
+write(
+  'redis/redis.conf',
+  `requirepass ${redis}\nappendonly yes\nappendfsync everysec\ndir /data\nmaxmemory-policy noeviction\n`,
+  0o444,
+);
+write('administrator/password', administrator);
+
+if (firstTime) {
+  console.log(`first administrator: ${process.env.ADMIN_EMAIL ?? 'admin@localhost'}`);
+  console.log(`password, shown this once: ${process.env.ADMIN_PASSWORD ? '(the one you gave)' : administrator}`);
+} else console.log('all secrets are there; nothing changed');
