@@ -16,6 +16,8 @@ export interface PostgresOptions {
   port?: number;
   /** For tests only: nothing is flushed to disk, so a crash of the machine (not of the server) loses data. */
   fast?: boolean;
+  /** For tests only: data found in the folder is thrown away. */
+  fresh?: boolean;
   /** How long the server may take to come up, recovery after a crash included (default 60 000). */
   startTimeoutMs?: number;
   /** Most connections at once (default 200). */
@@ -58,6 +60,7 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
     const dir = user ? folderWithinReach(options.dir, user, log) : options.dir;
     const dataDir = path.join(dir, 'data');
     await servers.endLeftover(path.join(options.dir, 'process'), endings);
+    if (options.fresh) rmSync(dataDir, { recursive: true, force: true });
     // The note just followed tells of every server of this folder, so what PostgreSQL's own note says is stale.
     rmSync(path.join(dataDir, 'postmaster.pid'), { force: true });
     const password = await prepareData(binaries, dir, dataDir, user, options.fast ?? false);

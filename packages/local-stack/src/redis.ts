@@ -19,6 +19,8 @@ export interface RedisOptions {
   port?: number;
   /** Whether writes survive the server (append-only file, flushed every second; default true). */
   persistent?: boolean;
+  /** For tests: the server does not outlive this process, even when this is killed (Linux only; default false). */
+  dieWithParent?: boolean;
   /** The server's program; looked for by `findRedis` when absent. */
   program?: string;
   /** How long the server may take to come up, reading its data included (default 30 000). */
@@ -122,6 +124,7 @@ async function launch(
     const child = await servers.startChild(command, args, {
       env: environment,
       cwd: dir,
+      dieWithParent: options.dieWithParent ?? false,
       ...(options.onLine && { onLine: options.onLine }),
     });
     servers.noteProcess(path.join(dir, 'process'), child.identity);

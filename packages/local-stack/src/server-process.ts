@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createConnection, createServer } from 'node:net';
 import { endProcess, processIdentity, stillRuns } from './process-identity.js';
 
@@ -71,21 +71,32 @@ export interface Child {
 }
 
 const lastWordsMax = 4_000;
+const setpriv = '/usr/bin/setpriv';
 
 /**
  * Starts a server in a process group of its own, so that Ctrl-C in the terminal reaches whoever started it and not the
  * server, which is then stopped in order.
  *
- * @param onLine is handed every line that the server prints
+ * @param options `onLine` is handed every line that the server prints; `dieWithParent` has Linux kill the server when
+ *   this process ends in whatever way (elsewhere it makes no difference)
  * @throws when the program cannot be started at all
  */
 export async function startChild(
   command: string,
   args: string[],
-  options: { env?: NodeJS.ProcessEnv; uid?: number; gid?: number; cwd?: string; onLine?: (line: string) => void },
+  options: {
+    env?: NodeJS.ProcessEnv;
+    uid?: number;
+    gid?: number;
+    cwd?: string;
+    dieWithParent?: boolean;
+    onLine?: (line: string) => void;
+  },
 ): Promise<Child> {
-  const { onLine, ...spawnOptions } = options;
-  const child = spawn(command, args, { ...spawnOptions, stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+  const { onLine, dieWithParent, ...spawnOptions } = options;
+  const tied = dieWithParent && existsSync(setpriv);
+  const [program, all] = tied ? [setpriv, ['--pdeathsig', 'KILL', '--', command, ...args]] : [command, args];
+  const child = spawn(program, all, { ...spawnOptions, stdio: ['ignore', 'pipe', 'pipe'], detached: true });
   let words = '';
   let over = false;
   for (const stream of [child.stdout, child.stderr]) {

@@ -1,0 +1,6 @@
+export { type TestDatabase, type TestDatabaseOptions, testDatabase } from './database.js';
+export { type FaultyLink, faultyLink } from './faulty-link.js';
+export { type TestRedis, testRedis } from './redis.js';
+export { type RunningService, type SpawnServiceOptions, spawnService } from './service.js';
+export { type SharedServers, sharedServers } from './shared-servers.js';
+export { waitFor } from './wait-for.js';

@@ -1,0 +1,105 @@
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { chmodSync, closeSync, existsSync, mkdirSync, openSync, readFileSync, statSync } from 'node:fs';
+import { createConnection } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+
+/** The servers that every test of this clone shares. */
+export interface SharedServers {
+  /** PostgreSQL, as its superuser. */
+  databaseUrl: string;
+  /** The redis-server program that private servers are started from; `null` where Redis comes as a container. */
+  redisProgram: string | null;
+  /** Says that they are no longer needed here; they stop when nobody needs them. */
+  release: () => void;
+}
+
+/** As long as the first start may take: Debian's packages fetched, a database cluster made, on a busy machine. */
+const startTimeoutMs = 180_000;
+
+let shared: Promise<SharedServers> | undefined;
+let users = 0;
+
+/**
+ * The shared servers: those of `LATCHKEY_TEST_DATABASE_URL` and `LATCHKEY_TEST_REDIS_SERVER` where `npm test` or a
+ * person has set them, else one PostgreSQL for all tests that run in this clone now, started by whoever comes first.
+ */
+export async function sharedServers(): Promise<SharedServers> {
+  users++;
+  shared ??= fromEnvironment() ?? fromKeeper();
+  const servers = await shared.catch((error) => {
+    users--;
+    shared = undefined;
+    throw error;
+  });
+  let released = false;
+  return {
+    ...servers,
+    release: () => {
+      if (released) return;
+      released = true;
+      if (--users > 0) return;
+      shared = undefined;
+      servers.release();
+    },
+  };
+}
+
+function fromEnvironment(): Promise<SharedServers> | null {
+  const databaseUrl = process.env['LATCHKEY_TEST_DATABASE_URL'];
+  if (!databaseUrl) return null;
+  const redisProgram = process.env['LATCHKEY_TEST_REDIS_SERVER'] || null;
+  return Promise.resolve({ databaseUrl, redisProgram, release: () => undefined });
+}
+
+async function fromKeeper(): Promise<SharedServers> {
+  // From src/ and from dist/ alike: the keeper that was built, and the clone that both lie in.
+  const keeper = fileURLToPath(new URL('../dist/keeper.js', import.meta.url));
+  const clone = createHash('sha256').update(keeper).digest('hex').slice(0, 12);
+  const uid = process.getuid?.() ?? 0;
+  // Not in the clone: PostgreSQL's own user may be unable to enter it, and the path of a socket must be short.
+  const dir = path.join(tmpdir(), `latchkey-test-${uid}-${clone}`);
+  const socket = path.join(dir, 'keeper.sock');
+  const log = `${dir}.log`;
+  let started: ReturnType<typeof startKeeper> | undefined;
+  for (const until = Date.now() + startTimeoutMs; Date.now() < until; await sleep(100)) {
+    const servers = await connectTo(socket);
+    if (servers) return servers;
+    if (started?.failed()) break;
+    // One that found another keeper here ends at once; should that other one be leaving, the next one stays.
+    if (!started || started.ended()) started = startKeeper(keeper, dir, socket, log, uid);
+  }
+  const words = existsSync(log) ? readFileSync(log, 'utf8').slice(-4_000) : 'it said nothing';
+  throw new Error(`the PostgreSQL for tests did not come up: ${words}`);
+}
+
+function startKeeper(keeper: string, dir: string, socket: string, log: string, uid: number) {
+  if (!existsSync(keeper)) throw new Error(`${keeper} is missing; run npm run build`);
+  mkdirSync(dir, { recursive: true });
+  if (process.getuid && statSync(dir).uid !== uid) throw new Error(`${dir} belongs to another user; remove it`);
+  chmodSync(dir, 0o711);
+  const output = openSync(log, 'w', 0o600);
+  const child = spawn(process.execPath, [keeper, dir, socket], { detached: true, stdio: ['ignore', output, output] });
+  closeSync(output);
+  child.unref();
+  return { ended: () => child.exitCode !== null, failed: () => (child.exitCode ?? 0) !== 0 };
+}
+
+/** Answers `null` when nobody is there. The open connection is what keeps the servers up. */
+function connectTo(socket: string): Promise<SharedServers | null> {
+  return new Promise((resolve) => {
+    const connection = createConnection(socket);
+    let heard = '';
+    connection.setEncoding('utf8').on('data', (chunk: string) => {
+      heard += chunk;
+      if (!heard.endsWith('\n')) return;
+      connection.unref();
+      const { databaseUrl, redisProgram } = JSON.parse(heard) as Omit<SharedServers, 'release'>;
+      resolve({ databaseUrl, redisProgram, release: () => connection.destroy() });
+    });
+    for (const event of ['error', 'close']) connection.once(event, () => resolve(null));
+  });
+}
