@@ -35,7 +35,12 @@ export const emailSchema = z
   .max(LIMITS.emailLengthMax)
   .transform((s) => s.toLowerCase());
 
-export const limitSchema = z.coerce.number().int().min(1).max(LIMITS.pageItemsMax).default(LIMITS.pageItemsDefault);
+export const limitSchema = z.coerce
+  .number<number>()
+  .int()
+  .min(1)
+  .max(LIMITS.pageItemsMax)
+  .default(LIMITS.pageItemsDefault);
 export const cursorSchema = z
   .string()
   .min(1)
