@@ -59,3 +59,22 @@ export function run(command, args, options = {}) {
     child.on('close', (code) => resolve({ code: code ?? 1, output }));
   });
 }
+
+/**
+ * Goes on under the Node that the services run under: returns when that is the one running now, else runs the same
+ * program again with it and ends this process as that one ends. Signals reach both; this one waits for the other.
+ * @param {string} file the program's own path
+ * @returns {Promise<void>}
+ */
+export async function underRuntimeNode(file) {
+  if (Number(process.versions.node.split('.')[0]) >= runtimeMajor) return;
+  const child = spawn(runtimeNode(), [file, ...process.argv.slice(2)], { stdio: 'inherit', env: toolEnvironment() });
+  for (const signal of /** @type {NodeJS.Signals[]} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
+    process.on(signal, () => child.kill(signal));
+  }
+  const [code, signal] = await new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('exit', (...how) => resolve(how));
+  });
+  process.exit(code ?? (signal === 'SIGINT' ? 130 : 143));
+}

@@ -1,7 +1,7 @@
 /**
  * The process that keeps one PostgreSQL for all tests that run by hand in this clone: parallel jest workers and
  * workspaces share it, whoever comes first starts it, and it goes when its last user has gone. A user is a connection
- * to its socket, so one that crashes is gone too. Started by shared-servers.ts: `node keeper.js <dir> <socket>`.
+ * to its socket, so one that crashes is gone too; one that says `leave` waits for the end where it was the last. Started by shared-servers.ts: `node keeper.js <dir> <socket>`.
  */
 import { chmodSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -30,7 +30,10 @@ async function keep(dir: string, socket: string): Promise<void> {
 
   let users = 0;
   let leaving: NodeJS.Timeout | undefined;
+  let left = false;
   const leave = async () => {
+    if (left) return;
+    left = true;
     door.close();
     await postgres.stop();
     for (const entry of readdirSync(dir)) if (entry !== 'owner') rmSync(path.join(dir, entry), { recursive: true });
@@ -52,11 +55,21 @@ async function keep(dir: string, socket: string): Promise<void> {
     users++;
     clearTimeout(leaving);
     connection.on('error', () => connection.destroy());
+    let counts = true;
+    const goes = () => {
+      if (counts) users--;
+      counts = false;
+    };
     connection.on('close', () => {
-      users--;
+      goes();
       leaveWhenIdle();
     });
-    connection.resume().write(`${welcome}\n`);
+    connection.on('data', () => {
+      goes();
+      if (users === 0) void leave();
+      else connection.end();
+    });
+    connection.write(`${welcome}\n`);
   });
   door.listen(socket, () => {
     chmodSync(socket, 0o600);
@@ -64,7 +77,7 @@ async function keep(dir: string, socket: string): Promise<void> {
   });
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, leave);
   const exit = await postgres.exited;
-  if (door.listening) throw new Error(`PostgreSQL ended by itself (${exit.signal ?? exit.code})`);
+  if (!left) throw new Error(`PostgreSQL ended by itself (${exit.signal ?? exit.code})`);
 }
 
 const [dir, socket] = process.argv.slice(2);

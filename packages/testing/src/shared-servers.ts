@@ -13,8 +13,10 @@ export interface SharedServers {
   databaseUrl: string;
   /** The redis-server program that private servers are started from; `null` where Redis comes as a container. */
   redisProgram: string | null;
-  /** Says that they are no longer needed here; they stop when nobody needs them. */
+  /** Says that they are no longer needed here; a while after nobody needs them they stop. */
   release: () => void;
+  /** Like `release`, but when nobody else needs them they stop now; fulfilled once they have. */
+  close: () => Promise<void>;
 }
 
 /** As long as the first start may take: Debian's packages fetched, a database cluster made, on a busy machine. */
@@ -36,14 +38,20 @@ export async function sharedServers(): Promise<SharedServers> {
     throw error;
   });
   let released = false;
+  const isLast = () => {
+    if (released) return false;
+    released = true;
+    if (--users > 0) return false;
+    shared = undefined;
+    return true;
+  };
   return {
     ...servers,
     release: () => {
-      if (released) return;
-      released = true;
-      if (--users > 0) return;
-      shared = undefined;
-      servers.release();
+      if (isLast()) servers.release();
+    },
+    close: async () => {
+      if (isLast()) await servers.close();
     },
   };
 }
@@ -52,7 +60,7 @@ function fromEnvironment(): Promise<SharedServers> | null {
   const databaseUrl = process.env['LATCHKEY_TEST_DATABASE_URL'];
   if (!databaseUrl) return null;
   const redisProgram = process.env['LATCHKEY_TEST_REDIS_SERVER'] || null;
-  return Promise.resolve({ databaseUrl, redisProgram, release: () => undefined });
+  return Promise.resolve({ databaseUrl, redisProgram, release: () => undefined, close: async () => undefined });
 }
 
 async function fromKeeper(): Promise<SharedServers> {
@@ -97,8 +105,13 @@ function connectTo(socket: string): Promise<SharedServers | null> {
       heard += chunk;
       if (!heard.endsWith('\n')) return;
       connection.unref();
-      const { databaseUrl, redisProgram } = JSON.parse(heard) as Omit<SharedServers, 'release'>;
-      resolve({ databaseUrl, redisProgram, release: () => connection.destroy() });
+      const { databaseUrl, redisProgram } = JSON.parse(heard) as Pick<SharedServers, 'databaseUrl' | 'redisProgram'>;
+      const close = () =>
+        new Promise<void>((closed) => {
+          connection.ref().once('close', () => closed());
+          connection.write('leave\n');
+        });
+      resolve({ databaseUrl, redisProgram, release: () => connection.destroy(), close });
     });
     for (const event of ['error', 'close']) connection.once(event, () => resolve(null));
   });

@@ -11,14 +11,15 @@ afterEach(() => {
 });
 
 /** Another process that uses the shared servers as a test of another workspace would, outside `npm test`. */
-async function anotherUser(): Promise<{ databaseUrl: string; kill: () => Promise<void> }> {
+async function anotherUser() {
   const entry = new URL('../dist/index.js', import.meta.url).href;
   const script = `import(${JSON.stringify(entry)}).then(async ({ sharedServers }) => {
-    console.log(JSON.stringify(await sharedServers()));
-    setInterval(() => {}, 1000);
+    const servers = await sharedServers();
+    console.log(JSON.stringify(servers));
+    process.stdin.once('data', () => servers.close().then(() => process.exit(0)));
   });`;
   const { LATCHKEY_TEST_DATABASE_URL: _, ...env } = process.env;
-  const child = spawn(process.execPath, ['-e', script], { env, stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, ['-e', script], { env, stdio: ['pipe', 'pipe', 'inherit'] });
   ended.push(() => child.kill('SIGKILL'));
   const line = await new Promise<string>((resolve) => child.stdout.once('data', (chunk) => resolve(String(chunk))));
   const { databaseUrl } = JSON.parse(line) as { databaseUrl: string };
@@ -26,7 +27,11 @@ async function anotherUser(): Promise<{ databaseUrl: string; kill: () => Promise
     child.kill('SIGKILL');
     await new Promise((resolve) => child.once('exit', resolve));
   };
-  return { databaseUrl, kill };
+  const close = async () => {
+    child.stdin.write('leave\n');
+    await new Promise((resolve) => child.once('exit', resolve));
+  };
+  return { databaseUrl, kill, close };
 }
 
 async function serverProcess(url: string): Promise<string> {
@@ -44,6 +49,7 @@ test('processes that come at the same time share one PostgreSQL, which outlives 
   await one.kill();
   const three = await anotherUser();
   expect(three.databaseUrl).toBe(two.databaseUrl);
+  await two.close();
   expect(stillRuns(server)).toBe(true);
 });
 

@@ -1,0 +1,66 @@
+/**
+ * `npm test`: installs what is missing, builds, starts one PostgreSQL for all suites, finds Redis, runs every suite,
+ * and prints counts; the last line is `N passed, N failed`.
+ *
+ * `npm test -- packages/testing` runs one suite (folder, package name, or the last part of either); what follows the
+ * first word that begins with `-` goes to jest: `npm test -- testing -t "shares nothing"`.
+ */
+import { installWhatIsMissing } from './lib/install.mjs';
+import { run, underRuntimeNode } from './lib/processes.mjs';
+import { countReports, forgetReports, suites, total } from './lib/suites.mjs';
+
+const turbo = ['--ui=stream', '--log-order=grouped', '--continue=always', '--no-update-notifier'];
+
+/** @returns {Promise<import('./lib/suites.mjs').Count[]>} */
+async function main() {
+  const args = process.argv.slice(2);
+  const options = args.findIndex((arg) => arg.startsWith('-'));
+  const jestArgs = options === -1 ? [] : args.slice(options);
+  const chosen = suites(options === -1 ? args : args.slice(0, options));
+  forgetReports(chosen);
+
+  console.log('building');
+  const filters = chosen.map(({ name }) => `--filter=${name}`);
+  const built = await run(
+    'turbo',
+    ['run', 'build', ...filters, '--filter=@latchkey/testing', ...turbo, '--output-logs=errors-only'],
+    { show: true },
+  );
+  if (built.code !== 0) console.log('not everything was built; testing what was');
+
+  const { sharedServers } = await import('../packages/testing/dist/index.js');
+  console.log('starting PostgreSQL and looking for Redis');
+  const servers = await sharedServers();
+  try {
+    const env = {
+      LATCHKEY_TEST_DATABASE_URL: servers.databaseUrl,
+      LATCHKEY_TEST_REDIS_SERVER: servers.redisProgram ?? '',
+      NODE_NO_WARNINGS: '1',
+    };
+    const tested = await run('turbo', ['run', 'test', ...filters, ...turbo, '--concurrency=2', '--', ...jestArgs], {
+      show: true,
+      env,
+    });
+    return countReports(chosen, tested.code);
+  } finally {
+    await servers.close();
+  }
+}
+
+/** @type {import('./lib/suites.mjs').Count[]} */
+let counts;
+try {
+  await installWhatIsMissing();
+  await underRuntimeNode(import.meta.filename);
+  counts = await main();
+} catch (error) {
+  console.error(error);
+  counts = [{ dir: 'npm test', passed: 0, failed: 1, note: 'broke off, see above' }];
+}
+const width = Math.max(...counts.map(({ dir }) => dir.length));
+console.log('');
+for (const { dir, passed, failed, note } of counts) {
+  console.log(`${dir.padEnd(width)}  ${passed} passed, ${failed} failed${note ? ` (${note})` : ''}`);
+}
+console.log(total(counts));
+process.exitCode = counts.some(({ failed }) => failed > 0) ? 1 : 0;

@@ -1,0 +1,61 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { countReports, forgetReports, suites, total } from '../lib/suites.mjs';
+
+let dir: string;
+
+beforeEach(() => {
+  dir = mkdtempSync(path.join(tmpdir(), 'latchkey-suites-'));
+});
+afterEach(() => rmSync(dir, { recursive: true, force: true }));
+
+const workspace = (name: string, scripts: Record<string, string> = { test: 'jest' }) => ({
+  name: `@latchkey/${name}`,
+  dir: `packages/${name}`,
+  manifest: { scripts },
+});
+
+function report(name: string, counts: { passed: number; failed: number; skipped?: number }): void {
+  const file = path.join(dir, 'packages', name, '.reports', 'jest.json');
+  mkdirSync(path.dirname(file), { recursive: true });
+  writeFileSync(file, JSON.stringify({ skipped: 0, ...counts }));
+}
+
+test('counts are summed over the suites', () => {
+  report('one', { passed: 3, failed: 1 });
+  report('two', { passed: 4, failed: 0 });
+  expect(total(countReports([workspace('one'), workspace('two')], 1, dir))).toBe('7 passed, 1 failed');
+});
+
+test('a suite that left no report counts as failed', () => {
+  report('one', { passed: 3, failed: 0 });
+  const counts = countReports([workspace('one'), workspace('two')], 1, dir);
+  expect(counts[1]).toMatchObject({ dir: 'packages/two', failed: 1, note: 'has a test script and no tests' });
+});
+
+test('a suite that ran no test counts as failed', () => {
+  report('one', { passed: 0, failed: 0 });
+  expect(total(countReports([workspace('one')], 0, dir))).toBe('0 passed, 1 failed');
+});
+
+test('a run that failed without a failed test counts as failed', () => {
+  report('one', { passed: 3, failed: 0 });
+  expect(total(countReports([workspace('one')], 137, dir))).toBe('3 passed, 1 failed');
+});
+
+test('what an earlier run reported does not count', () => {
+  report('one', { passed: 3, failed: 0 });
+  forgetReports([workspace('one')], dir);
+  expect(total(countReports([workspace('one')], 0, dir))).toBe('0 passed, 1 failed');
+});
+
+test('a suite is found by its folder, its name or the last part of either', () => {
+  const all = [workspace('one'), workspace('two'), workspace('docs', {})];
+  for (const word of ['packages/two', 'packages/two/', '@latchkey/two', 'two']) {
+    expect(suites([word], all).map(({ name }) => name)).toEqual(['@latchkey/two']);
+  }
+  expect(suites([], all)).toHaveLength(2);
+  expect(() => suites(['three'], all)).toThrow('no suite is called three; there are packages/one, packages/two');
+});
