@@ -44,9 +44,9 @@ const endings: [NodeJS.Signals, number][] = [
 
 /**
  * Starts PostgreSQL for this machine alone: 127.0.0.1, a random password (SCRAM), no socket file. The first start makes
- * the data folder and the database. A server that a crashed process left behind for this folder is ended first. As
- * root it runs under an ordinary account, and keeps its data in `/var/lib/latchkey/` when that account cannot reach
- * `dir`; `log` is then told.
+ * the data folder and the database. It ends with this process where the system can do that (Linux); else the next start
+ * for this folder ends it. As root it runs under an ordinary account, and keeps its data in `/var/lib/latchkey/` when
+ * that account cannot reach `dir`; `log` is then told.
  *
  * @throws FolderInUse when a running process has the folder, PortTaken when `port` is another's; Error with the
  *   server's last words when it does not come up
@@ -183,6 +183,7 @@ async function launch(
     const child = await servers.startChild(binaries.postgres, ['-D', dataDir, ...args], {
       env: environment,
       cwd: '/',
+      whenParentDies: 'INT',
       ...(user && { uid: user.uid, gid: user.gid }),
       ...(options.onLine && { onLine: options.onLine }),
     });

@@ -47,12 +47,14 @@ export function signalTo(identity: string, signal: NodeJS.Signals): void {
 }
 
 /**
- * Ends the process of this identity: each signal in turn, with time to obey before the next.
+ * Ends the process of this identity: each signal in turn, with time to obey before the next. One that is frozen is
+ * woken first, or it would obey nothing but SIGKILL.
  *
  * @param signals from the most polite on, each with how long to wait for the end in milliseconds
  * @throws when it outlives all of them
  */
 export async function endProcess(identity: string, signals: [NodeJS.Signals, number][]): Promise<void> {
+  signalTo(identity, 'SIGCONT');
   for (const [signal, patienceMs] of signals) {
     signalTo(identity, signal);
     for (const until = Date.now() + patienceMs; Date.now() < until; await sleep(10)) {

@@ -19,8 +19,6 @@ export interface RedisOptions {
   port?: number;
   /** Whether writes survive the server (append-only file, flushed every second; default true). */
   persistent?: boolean;
-  /** For tests: the server does not outlive this process, even when this is killed (Linux only; default false). */
-  dieWithParent?: boolean;
   /** The server's program; looked for by `findRedis` when absent. */
   program?: string;
   /** How long the server may take to come up, reading its data included (default 30 000). */
@@ -43,7 +41,7 @@ const endings: [NodeJS.Signals, number][] = [
 
 /**
  * Starts Redis for this machine alone: 127.0.0.1, a random password, handed over in a file and never as an argument.
- * A server that a crashed process left behind for this folder is ended first.
+ * It ends with this process where the system can do that (Linux); else the next start for this folder ends it.
  *
  * @throws FolderInUse when a running process has the folder, PortTaken when `port` is another's; Error with one
  *   sentence when there is no Redis, or with the server's last words when it does not come up
@@ -124,7 +122,7 @@ async function launch(
     const child = await servers.startChild(command, args, {
       env: environment,
       cwd: dir,
-      dieWithParent: options.dieWithParent ?? false,
+      whenParentDies: 'TERM',
       ...(options.onLine && { onLine: options.onLine }),
     });
     servers.noteProcess(path.join(dir, 'process'), child.identity);

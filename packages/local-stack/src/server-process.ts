@@ -77,8 +77,8 @@ const setpriv = '/usr/bin/setpriv';
  * Starts a server in a process group of its own, so that Ctrl-C in the terminal reaches whoever started it and not the
  * server, which is then stopped in order.
  *
- * @param options `onLine` is handed every line that the server prints; `dieWithParent` has Linux kill the server when
- *   this process ends in whatever way (elsewhere it makes no difference)
+ * @param options `onLine` is handed every line that the server prints; `whenParentDies` is the signal that Linux
+ *   sends the server when this process ends in whatever way (elsewhere it makes no difference)
  * @throws when the program cannot be started at all
  */
 export async function startChild(
@@ -89,13 +89,13 @@ export async function startChild(
     uid?: number;
     gid?: number;
     cwd?: string;
-    dieWithParent?: boolean;
+    whenParentDies?: 'INT' | 'TERM' | 'KILL';
     onLine?: (line: string) => void;
   },
 ): Promise<Child> {
-  const { onLine, dieWithParent, ...spawnOptions } = options;
-  const tied = dieWithParent && existsSync(setpriv);
-  const [program, all] = tied ? [setpriv, ['--pdeathsig', 'KILL', '--', command, ...args]] : [command, args];
+  const { onLine, whenParentDies, ...spawnOptions } = options;
+  const tied = whenParentDies && existsSync(setpriv);
+  const [program, all] = tied ? [setpriv, ['--pdeathsig', whenParentDies, '--', command, ...args]] : [command, args];
   const child = spawn(program, all, { ...spawnOptions, stdio: ['ignore', 'pipe', 'pipe'], detached: true });
   let words = '';
   let over = false;

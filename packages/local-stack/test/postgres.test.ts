@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { freePort, type Postgres, processIdentity, startPostgres, stillRuns } from '../src/index.js';
 import { ask, temporaryFolder, visibleOf } from './helpers.js';
@@ -79,19 +80,31 @@ test('is told to have ended when it is killed, and comes up again at the same pl
   expect(await ask(second.url, 'SELECT answer FROM kept')).toEqual([{ answer: 42 }]);
 });
 
-test('replaces the server that a killed process left behind', async () => {
-  const dir = path.join(folder.dir, 'pg');
+/** A server that another process started, which is then killed. */
+async function startedByKilled(beforeKill: (server: number) => void): Promise<string> {
   const entry = new URL('../dist/index.js', import.meta.url).href;
   const script = `import(${JSON.stringify(entry)}).then(async ({ startPostgres }) => {
-    const server = await startPostgres({ dir: ${JSON.stringify(dir)}, fast: true });
+    const server = await startPostgres({ dir: ${JSON.stringify(path.join(folder.dir, 'pg'))}, fast: true });
     console.log(server.pid);
     setInterval(() => {}, 1000);
   });`;
   const crashing = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
-  const left = Number(await new Promise((resolve) => crashing.stdout.once('data', resolve)));
-  const identity = processIdentity(left) as string;
+  const pid = Number(await new Promise((resolve) => crashing.stdout.once('data', resolve)));
+  const identity = processIdentity(pid) as string;
+  beforeKill(pid);
   crashing.kill('SIGKILL');
   await new Promise((resolve) => crashing.once('exit', resolve));
+  return identity;
+}
+
+test('ends with the process that started it, even when that is killed', async () => {
+  const identity = await startedByKilled(() => undefined);
+  for (let tries = 0; tries < 500 && stillRuns(identity); tries++) await sleep(20);
+  expect(stillRuns(identity)).toBe(false);
+});
+
+test('replaces the server that a killed process left behind all the same', async () => {
+  const identity = await startedByKilled((pid) => process.kill(pid, 'SIGSTOP'));
   expect(stillRuns(identity)).toBe(true);
 
   const server = await start();

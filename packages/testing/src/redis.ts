@@ -24,7 +24,7 @@ export async function testRedis(): Promise<TestRedis> {
   const program = process.env['LATCHKEY_TEST_REDIS_SERVER'] || (await ownProgram());
   const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-redis-'));
   const start = (port?: number) =>
-    startRedis({ dir, persistent: false, dieWithParent: true, ...(program && { program }), ...(port && { port }) });
+    startRedis({ dir, persistent: false, ...(program && { program }), ...(port && { port }) });
   let server: Redis;
   try {
     server = await start();
