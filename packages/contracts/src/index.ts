@@ -8,6 +8,8 @@ export * from './http/people.js';
 export * from './http/tokens.js';
 export * from './identity.js';
 export * from './limits.js';
+export * from './openapi.js';
+export * from './openapi-page.js';
 export * from './proto.js';
 export * from './redis.js';
 export * from './rpc.js';

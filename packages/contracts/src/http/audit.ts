@@ -59,7 +59,7 @@ const filters = {
 };
 export const auditQuery = z.strictObject({ ...filters, limit: limitSchema, cursor: cursorSchema.optional() });
 export const auditExportQuery = z.strictObject({ ...filters, format: z.enum(['ndjson', 'csv']).default('ndjson') });
-export const auditPage = page(auditEventSchema);
+export const auditPage = page(auditEventSchema).meta({ id: 'AuditPage' });
 export const chainStateSchema = z
   .object({
     ok: z.boolean(),
@@ -94,15 +94,17 @@ export const introspectBody = z.strictObject({
   token_type_hint: z.string().max(100).optional(),
 });
 /** RFC 7662 section 2.2; an inactive token answers `active: false` and nothing else. */
-export const introspectionSchema = z.object({
-  active: z.boolean(),
-  scope: z.string().optional(),
-  client_id: z.string().optional(),
-  username: z.string().optional(),
-  token_type: z.literal('Bearer').optional(),
-  exp: z.int().optional(),
-  iat: z.int().optional(),
-  sub: z.string().optional(),
-  iss: z.string().optional(),
-  jti: z.string().optional(),
-});
+export const introspectionSchema = z
+  .object({
+    active: z.boolean(),
+    scope: z.string().optional(),
+    client_id: z.string().optional(),
+    username: z.string().optional(),
+    token_type: z.literal('Bearer').optional(),
+    exp: z.int().optional(),
+    iat: z.int().optional(),
+    sub: z.string().optional(),
+    iss: z.string().optional(),
+    jti: z.string().optional(),
+  })
+  .meta({ id: 'Introspection' });

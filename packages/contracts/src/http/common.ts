@@ -53,16 +53,20 @@ export const page = <T extends z.ZodType>(item: T) =>
 export const idParams = z.strictObject({ id: idSchema });
 
 /** How one verifier confirmed: by its acknowledgement, its cursor, its release, or the end of its lease. */
-export const receiptSchema = z.object({
-  confirmedAt: timeSchema,
-  elapsedMs: z.number(),
-  verifiers: z.array(
-    z.object({ id: idSchema, name: z.string(), by: z.enum(['ack', 'cursor', 'released', 'lease']), ms: z.number() }),
-  ),
-});
+export const receiptSchema = z
+  .object({
+    confirmedAt: timeSchema,
+    elapsedMs: z.number(),
+    verifiers: z.array(
+      z.object({ id: idSchema, name: z.string(), by: z.enum(['ack', 'cursor', 'released', 'lease']), ms: z.number() }),
+    ),
+  })
+  .meta({ id: 'Receipt' });
 export type Receipt = z.infer<typeof receiptSchema>;
 
-export const pendingSchema = z.array(z.object({ id: idSchema, name: z.string(), leaseEndsInMs: z.number() }));
+export const pendingSchema = z
+  .array(z.object({ id: idSchema, name: z.string(), leaseEndsInMs: z.number() }))
+  .meta({ id: 'Pending' });
 export type Pending = z.infer<typeof pendingSchema>;
 
 /** What every change that narrows rights answers besides its subject. */

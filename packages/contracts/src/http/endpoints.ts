@@ -62,6 +62,8 @@ export interface Endpoint {
   bodyOptional?: boolean;
   /** Answers by status; null: no body. */
   answers: Record<number, z.ZodType | null>;
+  /** Media types of the answers; application/json otherwise. */
+  answerTypes?: readonly string[];
   /** Codes beyond those every call can answer. */
   errors?: readonly ErrorCode[];
   /** Request headers with a meaning. */
@@ -152,7 +154,7 @@ export const ENDPOINTS = {
     tag: 'Tokens',
     scope: 'none',
     body: exposedTokensBody,
-    answers: { 202: z.object({ accepted: z.int() }) },
+    answers: { 202: z.object({ accepted: z.int().meta({ description: 'how many were read, whether real or not' }) }) },
     errors: ['rate_limited'],
   },
   getToken: {
@@ -345,6 +347,7 @@ export const ENDPOINTS = {
     scope: 'audit:read',
     query: auditExportQuery,
     answers: { 200: z.string() },
+    answerTypes: ['application/x-ndjson', 'text/csv'],
   },
   verifyAudit: {
     method: 'GET',

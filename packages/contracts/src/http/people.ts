@@ -30,44 +30,51 @@ export const userSchema = z
   .meta({ id: 'User' });
 export type User = z.infer<typeof userSchema>;
 
-export const signInBody = z.strictObject({
-  email: z.string().min(1).max(LIMITS.emailLengthMax),
-  password: z.string().min(1).max(LIMITS.passwordLengthMax),
-  code: z
-    .string()
-    .regex(/^\d{6}$/, 'six digits')
-    .optional(),
-});
-export const sessionSchema = z.object({ user: userSchema });
+export const signInBody = z
+  .strictObject({
+    email: z.string().min(1).max(LIMITS.emailLengthMax),
+    password: z.string().min(1).max(LIMITS.passwordLengthMax),
+    code: z
+      .string()
+      .regex(/^\d{6}$/, 'six digits')
+      .optional(),
+  })
+  .meta({ id: 'SignIn' });
+export const sessionSchema = z.object({ user: userSchema }).meta({ id: 'Session' });
 
-export const createUserBody = z.strictObject({
-  email: emailSchema,
-  name: lineSchema(LIMITS.nameLengthMax),
-  role: personRoleSchema,
-  password: passwordSchema.optional(),
-});
+export const createUserBody = z
+  .strictObject({
+    email: emailSchema,
+    name: lineSchema(LIMITS.nameLengthMax),
+    role: personRoleSchema,
+    password: passwordSchema.optional(),
+  })
+  .meta({ id: 'CreateUser' });
 export const patchUserBody = z
   .strictObject({
     name: lineSchema(LIMITS.nameLengthMax).optional(),
     role: personRoleSchema.optional(),
     disabled: z.boolean().optional(),
   })
-  .refine((b) => Object.keys(b).length > 0, 'name at least one field to change');
-export const userEffectSchema = effectSchema.extend({ user: userSchema });
+  .refine((b) => Object.keys(b).length > 0, 'name at least one field to change')
+  .meta({ id: 'PatchUser' });
+export const userEffectSchema = effectSchema.extend({ user: userSchema }).meta({ id: 'UserEffect' });
 
 export const listQuery = z.strictObject({
   q: z.string().trim().min(1).max(LIMITS.searchLengthMax).optional(),
   limit: limitSchema,
   cursor: cursorSchema.optional(),
 });
-export const userPage = page(userSchema);
+export const userPage = page(userSchema).meta({ id: 'UserPage' });
 
-export const memberSchema = z.object({
-  userId: idSchema,
-  name: z.string(),
-  email: z.string(),
-  role: projectRoleSchema,
-});
+export const memberSchema = z
+  .object({
+    userId: idSchema,
+    name: z.string(),
+    email: z.string(),
+    role: projectRoleSchema,
+  })
+  .meta({ id: 'Member' });
 export const projectSchema = z
   .object({
     id: idSchema,
@@ -80,21 +87,26 @@ export const projectSchema = z
   })
   .meta({ id: 'Project' });
 export type Project = z.infer<typeof projectSchema>;
-export const projectPage = page(projectSchema);
-export const createProjectBody = z.strictObject({
-  name: lineSchema(LIMITS.nameLengthMax),
-  description: textSchema(LIMITS.descriptionLengthMax).optional(),
-});
+export const projectPage = page(projectSchema).meta({ id: 'ProjectPage' });
+export const createProjectBody = z
+  .strictObject({
+    name: lineSchema(LIMITS.nameLengthMax),
+    description: textSchema(LIMITS.descriptionLengthMax).optional(),
+  })
+  .meta({ id: 'CreateProject' });
 export const patchProjectBody = z
   .strictObject({
     name: lineSchema(LIMITS.nameLengthMax).optional(),
     description: textSchema(LIMITS.descriptionLengthMax).optional(),
   })
-  .refine((b) => Object.keys(b).length > 0, 'name at least one field to change');
-export const projectEffectSchema = effectSchema.extend({ project: projectSchema });
+  .refine((b) => Object.keys(b).length > 0, 'name at least one field to change')
+  .meta({ id: 'PatchProject' });
+export const projectEffectSchema = effectSchema.extend({ project: projectSchema }).meta({ id: 'ProjectEffect' });
 export const memberParams = z.strictObject({ id: idSchema, userId: idSchema });
-export const putMemberBody = z.strictObject({ role: projectRoleSchema });
+export const putMemberBody = z.strictObject({ role: projectRoleSchema }).meta({ id: 'PutMember' });
 
-export const scopeListSchema = z.object({
-  items: z.array(z.object({ name: z.string(), description: z.string(), grantable: z.boolean() })),
-});
+export const scopeListSchema = z
+  .object({
+    items: z.array(z.object({ name: z.string(), description: z.string(), grantable: z.boolean() })),
+  })
+  .meta({ id: 'ScopeList' });

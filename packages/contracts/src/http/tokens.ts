@@ -35,10 +35,12 @@ export const cidrSchema = z
   .max(49)
   .regex(/^[0-9a-fA-F.:]+(\/\d{1,3})?$/, 'must be an IP address or a CIDR such as 10.0.0.0/8');
 
-export const rateLimitSchema = z.strictObject({
-  limit: z.int().min(1).max(LIMITS.rateLimitMax),
-  windowSeconds: z.int().min(1).max(LIMITS.rateLimitWindowSecondsMax),
-});
+export const rateLimitSchema = z
+  .strictObject({
+    limit: z.int().min(1).max(LIMITS.rateLimitMax),
+    windowSeconds: z.int().min(1).max(LIMITS.rateLimitWindowSecondsMax),
+  })
+  .meta({ id: 'RateLimit' });
 export type RateLimit = z.infer<typeof rateLimitSchema>;
 
 export const metadataSchema = z
@@ -57,7 +59,7 @@ export const tokenSchema = z
     owner: z.object({ type: z.enum(['user', 'project']), id: idSchema, name: z.string() }),
     createdBy: z.object({ type: z.enum(['user', 'token', 'system']), id: idSchema.nullable(), name: z.string() }),
     scopes: z.array(z.string()),
-    start: z.string().meta({ example: 'lk_pat_3xQ7' }),
+    start: z.string().meta({ examples: ['lk_pat_3xQ7'] }),
     status: tokenStatusSchema,
     createdAt: timeSchema,
     expiresAt: timeSchema.nullable(),
@@ -114,7 +116,8 @@ export const issueTokenBody = z
   .refine((b) => (b.kind === 'prj') === (b.projectId !== undefined), {
     path: ['projectId'],
     message: 'a project token (kind "prj") needs it, a personal one has none',
-  });
+  })
+  .meta({ id: 'IssueToken' });
 export type IssueTokenBody = z.infer<typeof issueTokenBody>;
 
 export const patchTokenBody = z
@@ -127,7 +130,8 @@ export const patchTokenBody = z
     metadata: metadataSchema.optional(),
     disabled: z.boolean().optional(),
   })
-  .refine((b) => Object.keys(b).length > 0, 'name at least one field to change');
+  .refine((b) => Object.keys(b).length > 0, 'name at least one field to change')
+  .meta({ id: 'PatchToken' });
 export type PatchTokenBody = z.infer<typeof patchTokenBody>;
 
 export const listTokensQuery = z.strictObject({
@@ -139,15 +143,17 @@ export const listTokensQuery = z.strictObject({
   cursor: cursorSchema.optional(),
 });
 export type ListTokensQuery = z.infer<typeof listTokensQuery>;
-export const tokenPage = page(tokenSchema);
+export const tokenPage = page(tokenSchema).meta({ id: 'TokenPage' });
 
-export const revokeTokenBody = z.strictObject({
-  reason: revocationReasonSchema.default('unspecified'),
-  comment: textSchema(LIMITS.commentLengthMax).optional(),
-});
+export const revokeTokenBody = z
+  .strictObject({
+    reason: revocationReasonSchema.default('unspecified'),
+    comment: textSchema(LIMITS.commentLengthMax).optional(),
+  })
+  .meta({ id: 'RevokeToken' });
 export type RevokeTokenBody = z.infer<typeof revokeTokenBody>;
 /** PATCH and revocation answer the token and how far the change is effective. */
-export const tokenEffectSchema = effectSchema.extend({ token: tokenSchema });
+export const tokenEffectSchema = effectSchema.extend({ token: tokenSchema }).meta({ id: 'TokenEffect' });
 export type TokenEffect = z.infer<typeof tokenEffectSchema>;
 
 export const rotateTokenBody = z
@@ -159,12 +165,15 @@ export const rotateTokenBody = z
   .refine((b) => !(b.expiresAt && b.expiresInSeconds), {
     path: ['expiresAt'],
     message: 'give expiresAt or expiresInSeconds, not both',
-  });
+  })
+  .meta({ id: 'RotateToken' });
 export type RotateTokenBody = z.infer<typeof rotateTokenBody>;
 
-export const exposedTokensBody = z.strictObject({
-  tokens: z.array(z.string().min(1).max(200)).min(1).max(LIMITS.exposedTokensMax),
-});
+export const exposedTokensBody = z
+  .strictObject({
+    tokens: z.array(z.string().min(1).max(200)).min(1).max(LIMITS.exposedTokensMax),
+  })
+  .meta({ id: 'ExposedTokens' });
 
 export const usageQuery = z.strictObject({ from: timeInputSchema.optional(), to: timeInputSchema.optional() });
 export const usageSchema = z

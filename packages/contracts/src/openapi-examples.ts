@@ -1,0 +1,128 @@
+import type { EndpointName } from './http/endpoints.js';
+
+const tokenId = '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a01';
+const ada = { type: 'user', id: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a02', name: 'Ada' };
+const project = '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a03';
+const receipt = {
+  confirmedAt: '2026-11-22T09:00:00.012Z',
+  elapsedMs: 11,
+  verifiers: [{ id: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a04', name: 'gateway-1', by: 'ack', ms: 4 }],
+};
+const token = {
+  id: tokenId,
+  name: 'nightly build',
+  description: '',
+  kind: 'pat',
+  owner: ada,
+  createdBy: ada,
+  scopes: ['demo:read'],
+  start: 'lk_pat_3xQ7',
+  status: 'active',
+  createdAt: '2026-11-20T09:00:00.000Z',
+  expiresAt: '2027-02-18T09:00:00.000Z',
+  lastUsedAt: '2026-11-22T08:59:58.000Z',
+  lastUsedIp: '203.0.113.9',
+  usageCount: 1204,
+  revokedAt: null,
+  revokedBy: null,
+  revocationReason: null,
+  rotatedFrom: null,
+  rotatedTo: null,
+  allowedIps: ['203.0.113.0/24'],
+  rateLimit: { limit: 100, windowSeconds: 60 },
+  metadata: { team: 'build' },
+  parentId: null,
+  receipt: null,
+};
+const revoked = {
+  ...token,
+  status: 'revoked',
+  revokedAt: '2026-11-22T09:00:00.001Z',
+  revokedBy: ada,
+  revocationReason: 'exposed',
+  receipt,
+};
+// Recognisable as an example: it matches neither the pattern nor the checksum of a real secret.
+const secret = 'lk_pat_<36 characters, shown once>';
+
+/** One example of a body and an answer for the calls that people start with; a test parses each by its schema. */
+export const EXAMPLES: { readonly [name in EndpointName]?: { body?: unknown; answer?: unknown } } = {
+  signIn: {
+    body: { email: 'ada@example.org', password: '<your password>' },
+    answer: {
+      user: {
+        id: ada.id,
+        email: 'ada@example.org',
+        name: ada.name,
+        role: 'member',
+        disabled: false,
+        createdAt: '2026-11-01T09:00:00.000Z',
+      },
+    },
+  },
+  issueToken: {
+    body: {
+      name: 'nightly build',
+      scopes: ['demo:read'],
+      expiresInSeconds: 7_776_000,
+      allowedIps: ['203.0.113.0/24'],
+      rateLimit: { limit: 100, windowSeconds: 60 },
+      metadata: { team: 'build' },
+    },
+    answer: { ...token, lastUsedAt: null, lastUsedIp: null, usageCount: 0, secret },
+  },
+  listTokens: { answer: { items: [token], nextCursor: null } },
+  getToken: { answer: token },
+  getSelf: { answer: token },
+  patchToken: {
+    body: { scopes: ['demo:read'], disabled: false },
+    answer: { token: { ...token, receipt }, effective: true, receipt, pending: [] },
+  },
+  revokeToken: {
+    body: { reason: 'exposed', comment: 'was in a public log' },
+    answer: { token: revoked, effective: true, receipt, pending: [] },
+  },
+  deleteToken: { answer: { token: revoked, effective: true, receipt, pending: [] } },
+  rotateToken: {
+    body: { overlapSeconds: 300 },
+    answer: { ...token, rotatedFrom: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a05', secret },
+  },
+  revokeExposed: { body: { tokens: [secret] }, answer: { accepted: 1 } },
+  tokenUsage: {
+    answer: {
+      total: 2,
+      buckets: [{ hour: '2026-11-22T08:00:00.000Z', route: 'demo', status: 'allowed', count: 2 }],
+      callers: [
+        {
+          ip: '203.0.113.9',
+          userAgent: 'curl/8.5.0',
+          firstSeen: '2026-11-22T08:01:00.000Z',
+          lastSeen: '2026-11-22T08:59:58.000Z',
+          count: 2,
+        },
+      ],
+    },
+  },
+  createUser: { body: { email: 'grace@example.org', name: 'Grace', role: 'member' } },
+  patchUser: { body: { disabled: true } },
+  createProject: { body: { name: 'shop', description: 'The web shop' } },
+  putMember: { body: { role: 'editor' } },
+  listScopes: { answer: { items: [{ name: 'demo:read', description: 'Read the demo.', grantable: true }] } },
+  verifyAudit: { answer: { ok: true, events: 4_211, checkpoints: 12, firstBroken: null } },
+  getDenial: {
+    answer: {
+      requestId: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a77',
+      at: '2026-11-22T09:00:00.000Z',
+      reason: 'expired',
+      tokenId,
+      route: 'demo',
+      method: 'GET',
+      ip: '203.0.113.9',
+    },
+  },
+  introspect: {
+    body: { token: secret },
+    answer: { active: true, scope: 'demo:read', token_type: 'Bearer', sub: ada.id, jti: tokenId, client_id: project },
+  },
+  oauthRevoke: { body: { token: secret } },
+};

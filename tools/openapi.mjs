@@ -1,0 +1,15 @@
+/** Checks the OpenAPI document with Redocly's rules, offline. Imports what `tsc -b` built, so build before. */
+
+/**
+ * What is wrong with the document, as sentences; empty when it passes.
+ * @param {unknown} [document] the management API's by default
+ * @returns {Promise<string[]>}
+ */
+export async function openApiProblems(document) {
+  const { createConfig, lintFromString } = await import('@redocly/openapi-core');
+  const { openApiDocument } = await import('@latchkey/contracts');
+  const source = JSON.stringify(document ?? openApiDocument(), null, 2);
+  const config = await createConfig({ extends: ['recommended-strict'] });
+  const problems = await lintFromString({ source, absoluteRef: 'openapi.json', config });
+  return problems.map(({ ruleId, message, location }) => `${location[0]?.pointer ?? '#'}: ${message} (${ruleId})`);
+}
