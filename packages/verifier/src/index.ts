@@ -1,1 +1,4 @@
+export { type Counters, newCounters } from './counters.js';
+export { DEFAULT_LIMITS, type VerifierLimits } from './limits.js';
 export type * from './types.js';
+export { Verifier, type VerifierOptions, type VerifierState } from './verifier.js';

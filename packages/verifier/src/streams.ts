@@ -1,0 +1,241 @@
+import type { DenialReason } from '@latchkey/contracts';
+import type { Fact } from './applied.js';
+import type { Counters } from './counters.js';
+import { type Answer, judge } from './judge.js';
+import type { VerifierLimits } from './limits.js';
+import type { Entry, Memory } from './memory.js';
+import type { Moment, Timekeeper } from './time.js';
+import type { Clock, Requirement, Stream } from './types.js';
+
+/** Expiry and the lease are looked after at least this often, whatever the clocks do. */
+const SWEEP_MS = 1_000;
+/** Length of a lease while none has been granted yet. */
+const LEASE_MS_ASSUMED = 10_000;
+
+export interface StreamsParts {
+  readonly clock: Clock;
+  readonly time: Timekeeper;
+  readonly memory: Memory;
+  readonly lease: {
+    held(): boolean;
+    readonly lengthMs: number | undefined;
+    readonly end: Moment | undefined;
+  };
+  readonly resolve: (hash: string, address: string | undefined) => Promise<Answer>;
+  readonly limits: VerifierLimits;
+  readonly counters: Counters;
+}
+
+interface Watch {
+  readonly hash: string;
+  readonly requirement: Requirement;
+  readonly stream: Stream;
+  /** What the stream was last allowed by; undefined until its first check here. */
+  entry: Entry | undefined;
+  checking: boolean;
+  /** Since when neither a lease nor a check of its own has covered it. */
+  uncovered: Moment | undefined;
+  /** Cancels the end of an urgent check. */
+  cancelDeadline: (() => void) | undefined;
+}
+
+/** Open streams under their tokens, cut when these end. */
+export class Streams {
+  readonly #parts: StreamsParts;
+  readonly #watches = new Set<Watch>();
+  /** Streams by every id that an invalidation may name. */
+  readonly #bySubject = new Map<string, Set<Watch>>();
+  #cancelSweep: (() => void) | undefined;
+  #sweepAtMs = 0;
+
+  constructor(parts: StreamsParts) {
+    this.#parts = parts;
+  }
+
+  get size(): number {
+    return this.#watches.size;
+  }
+
+  /** Watches a stream from now on; the answer ends that, without a cut. */
+  open(hash: string, requirement: Requirement, stream: Stream): () => void {
+    const { clock, memory, lease, limits, counters } = this.#parts;
+    const watch: Watch = {
+      hash,
+      requirement,
+      stream,
+      entry: undefined,
+      checking: false,
+      uncovered: undefined,
+      cancelDeadline: undefined,
+    };
+    if (this.#watches.size >= limits.streamsMax) {
+      counters.streamsRefused++;
+      this.#callCut(watch, 'unavailable');
+      return () => undefined;
+    }
+    this.#watches.add(watch);
+    const remembered = lease.held() ? memory.find(hash, clock.monotonicMs()) : undefined;
+    if (remembered) this.#settle(watch, remembered);
+    else this.#recheck(watch, true);
+    return () => this.#close(watch);
+  }
+
+  /** Cuts at once, or checks again, the streams that the invalidation touches. Called after memory has applied it. */
+  apply({ kind, subject, cut }: Fact): void {
+    if (kind === 'misses') return;
+    const touched = kind === 'everything' ? this.#watches : this.#bySubject.get(subject);
+    for (const watch of [...(touched ?? [])]) {
+      if (cut) this.#cut(watch, 'revoked');
+      else this.#recheck(watch, true);
+    }
+    if (!cut) return;
+    // One whose token is not known yet may be the one meant, and the acknowledgement does not wait.
+    for (const watch of this.#watches) if (!watch.entry) this.#cut(watch, 'unavailable');
+  }
+
+  /** All remembered facts are gone: every stream is checked again within a lease. */
+  reset(): void {
+    this.#sweep();
+  }
+
+  cutAll(reason: DenialReason): void {
+    for (const watch of [...this.#watches]) this.#cut(watch, reason);
+  }
+
+  /** Takes the answer of a check for a stream. */
+  #settle(watch: Watch, answer: Entry | null): void {
+    const { clock, memory } = this.#parts;
+    const verdict = judge(answer, watch.requirement, clock.wallMs());
+    if (answer === null || !verdict.allowed) {
+      this.#cut(watch, verdict.allowed ? 'unknown' : verdict.reason);
+      return;
+    }
+    this.#detach(watch);
+    watch.entry = answer;
+    for (const subject of subjectsOf(answer)) {
+      const watches = this.#bySubject.get(subject);
+      if (watches) watches.add(watch);
+      else this.#bySubject.set(subject, new Set([watch]));
+    }
+    if (memory.isAlive(answer)) this.#sweepBefore(answer.expiresAtMs);
+    else this.#recheck(watch, true);
+  }
+
+  /** Asks again. An urgent check that is not answered with yes in time cuts the stream. */
+  #recheck(watch: Watch, urgent: boolean): void {
+    const { clock, time, lease, resolve, limits } = this.#parts;
+    if (urgent && !watch.cancelDeadline) {
+      watch.cancelDeadline = clock.after(limits.recheckMs, () => this.#cut(watch, 'unavailable'));
+    }
+    if (watch.checking) return;
+    watch.checking = true;
+    const asked = time.note();
+    void resolve(watch.hash, watch.requirement.ip).then((answer) => {
+      if (!this.#watches.has(watch)) return;
+      watch.checking = false;
+      if (typeof answer === 'string') {
+        if (watch.cancelDeadline) this.#cut(watch, 'unavailable');
+        else this.#scheduleIn(SWEEP_MS);
+        return;
+      }
+      watch.cancelDeadline?.();
+      watch.cancelDeadline = undefined;
+      watch.uncovered = lease.held() ? undefined : asked;
+      this.#settle(watch, answer);
+    });
+  }
+
+  #sweep(): void {
+    const { clock, memory, lease } = this.#parts;
+    const wallMs = clock.wallMs();
+    const held = lease.held();
+    const leaseMs = lease.lengthMs ?? LEASE_MS_ASSUMED;
+    let nextMs = Math.min(SWEEP_MS, leaseMs / 4);
+    for (const watch of [...this.#watches]) {
+      const { entry } = watch;
+      if (entry && entry.expiresAtMs > 0) {
+        if (wallMs >= entry.expiresAtMs) {
+          this.#cut(watch, 'expired');
+          continue;
+        }
+        nextMs = Math.min(nextMs, entry.expiresAtMs - wallMs);
+      }
+      if (held && entry && memory.isAlive(entry)) watch.uncovered = undefined;
+      else nextMs = Math.min(nextMs, this.#cover(watch, held, leaseMs));
+    }
+    this.#cancelSweep?.();
+    this.#cancelSweep = undefined;
+    if (this.#watches.size > 0) this.#scheduleIn(nextMs);
+  }
+
+  /**
+   * Without a lease a stream is checked at once and then every third of one, for the last time so that it ends within
+   * one. Answers the milliseconds until that last time.
+   */
+  #cover(watch: Watch, held: boolean, leaseMs: number): number {
+    const { time, lease, limits } = this.#parts;
+    const first = watch.uncovered === undefined;
+    watch.uncovered ??= (held ? undefined : lease.end) ?? time.note();
+    const uncoveredMs = time.steadyMs(watch.uncovered);
+    const lastMs = leaseMs - limits.recheckMs - uncoveredMs;
+    if (first || uncoveredMs >= leaseMs / 3 || lastMs <= 0) this.#recheck(watch, lastMs <= 0);
+    return lastMs > 0 ? lastMs : SWEEP_MS;
+  }
+
+  #sweepBefore(expiresAtMs: number): void {
+    const { clock, lease } = this.#parts;
+    const leftMs = expiresAtMs > 0 ? expiresAtMs - clock.wallMs() : SWEEP_MS;
+    this.#scheduleIn(Math.max(0, Math.min(leftMs, SWEEP_MS, (lease.lengthMs ?? LEASE_MS_ASSUMED) / 4)));
+  }
+
+  #scheduleIn(ms: number): void {
+    const { clock } = this.#parts;
+    const atMs = clock.monotonicMs() + ms;
+    if (this.#cancelSweep && this.#sweepAtMs <= atMs) return;
+    this.#cancelSweep?.();
+    this.#sweepAtMs = atMs;
+    this.#cancelSweep = clock.after(ms, () => {
+      this.#cancelSweep = undefined;
+      this.#sweep();
+    });
+  }
+
+  #cut(watch: Watch, reason: DenialReason): void {
+    if (!this.#close(watch)) return;
+    this.#parts.counters.streamsCut++;
+    this.#callCut(watch, reason);
+  }
+
+  #callCut(watch: Watch, reason: DenialReason): void {
+    try {
+      watch.stream.cut(reason);
+    } catch {
+      this.#parts.counters.streamCutsFailed++; // one broken stream must not keep the others open
+    }
+  }
+
+  #close(watch: Watch): boolean {
+    if (!this.#watches.delete(watch)) return false;
+    watch.cancelDeadline?.();
+    this.#detach(watch);
+    if (this.#watches.size === 0) {
+      this.#cancelSweep?.();
+      this.#cancelSweep = undefined;
+    }
+    return true;
+  }
+
+  #detach(watch: Watch): void {
+    if (!watch.entry) return;
+    for (const subject of subjectsOf(watch.entry)) {
+      const watches = this.#bySubject.get(subject);
+      watches?.delete(watch);
+      if (watches?.size === 0) this.#bySubject.delete(subject);
+    }
+    watch.entry = undefined;
+  }
+}
+
+function subjectsOf({ id, owner, ancestors, rights }: Entry): Set<string> {
+  return new Set([id, owner.id, ...(ancestors ?? []).map((a) => a.id), ...rights.projects.map((p) => p.id)]);
+}

@@ -1,0 +1,75 @@
+import type { Clock } from './types.js';
+
+/** One instant on every clock. `bootMs` counts suspension too. */
+export interface Moment {
+  readonly monotonicMs: number;
+  readonly wallMs: number;
+  readonly bootMs: number;
+}
+
+/** The uptime is read again once this much monotonic time has passed since its last reading. */
+const UPTIME_READING_KEPT_MS = 10;
+/** ... or at once when wall and monotonic time disagree by more than this about the time since. */
+const DISAGREEMENT_MS = 5;
+
+/**
+ * Elapsed time as the greatest of the monotonic clock, the system's uptime and wall time.
+ *
+ * Reading the uptime costs forty times what the other two cost, so its lead over the monotonic clock is kept for up to
+ * 10 ms of monotonic time. The lead grows only by suspension. A suspension moves wall time ahead of monotonic time,
+ * which makes the very next reading fresh; were wall time stepped back by just as much meanwhile, the suspension
+ * would be seen 10 ms of running time later, well inside the drift that every judge of a lease allows.
+ */
+export class Timekeeper {
+  readonly #clock: Clock;
+  #leadMs = 0;
+  #readAtMs = Number.NEGATIVE_INFINITY;
+  #readWallMs = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  note(): Moment {
+    const monotonicMs = this.#clock.monotonicMs();
+    const wallMs = this.#clock.wallMs();
+    this.#readUptime(monotonicMs, wallMs);
+    return { monotonicMs, wallMs, bootMs: monotonicMs + this.#leadMs };
+  }
+
+  /** Milliseconds since `moment`; wall time can only lengthen it. */
+  elapsedMs(moment: Moment): number {
+    const wallMs = this.#clock.wallMs();
+    return Math.max(this.#steadyMs(moment, wallMs), wallMs - moment.wallMs);
+  }
+
+  /** Milliseconds since `moment` on the clocks that nobody steps. Negative before it. */
+  steadyMs(moment: Moment): number {
+    return this.#steadyMs(moment, this.#clock.wallMs());
+  }
+
+  #steadyMs(moment: Moment, wallMs: number): number {
+    const monotonicMs = this.#clock.monotonicMs();
+    const sinceReading = monotonicMs - this.#readAtMs;
+    if (
+      !(sinceReading <= UPTIME_READING_KEPT_MS) ||
+      Math.abs(wallMs - this.#readWallMs - sinceReading) > DISAGREEMENT_MS
+    ) {
+      this.#readUptime(monotonicMs, wallMs);
+    }
+    return Math.max(monotonicMs - moment.monotonicMs, monotonicMs + this.#leadMs - moment.bootMs);
+  }
+
+  #readUptime(monotonicMs: number, wallMs: number): void {
+    this.#leadMs = this.#clock.uptimeMs() - monotonicMs;
+    this.#readAtMs = monotonicMs;
+    this.#readWallMs = wallMs;
+  }
+}
+
+/** The moment `ms` after another. */
+export const later = (moment: Moment, ms: number): Moment => ({
+  monotonicMs: moment.monotonicMs + ms,
+  wallMs: moment.wallMs + ms,
+  bootMs: moment.bootMs + ms,
+});

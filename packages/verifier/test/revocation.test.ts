@@ -1,0 +1,215 @@
+import { id, LEASE_MS, READ, settled, world } from './world.js';
+
+describe('a revocation', () => {
+  it('is refused by the very next check once it has been acknowledged', async () => {
+    const { authority, verifier, outcome } = await world();
+    const { secret, hash } = authority.issue();
+    expect(await outcome(secret)).toBe('allowed');
+    expect(verifier.verify(secret, READ)).toMatchObject({ allowed: true });
+    const { id: invalidation } = authority.revoke(hash);
+    expect(authority.acknowledged).toEqual([invalidation]);
+    expect(await outcome(secret)).toBe('revoked');
+    expect(verifier.verify(secret, READ)).toMatchObject({ allowed: false, reason: 'revoked' });
+  });
+
+  it('is learnt by renewal when every message is lost, and the cursor says so', async () => {
+    const { authority, clock, outcome } = await world();
+    const { secret, hash } = authority.issue();
+    await outcome(secret);
+    authority.deaf = true;
+    const { xid } = authority.revoke(hash);
+    expect(await outcome(secret)).toBe('allowed'); // not returned yet: nobody has confirmed
+    await clock.pass(LEASE_MS / 3 + 1);
+    expect(await outcome(secret)).toBe('revoked');
+    await clock.pass(LEASE_MS / 3 + 1);
+    expect(Number(authority.renewals.at(-1)!.cursor!.xid)).toBeGreaterThan(Number(xid));
+  });
+
+  it('is refused by a verifier that cannot renew from the end of its lease on', async () => {
+    const { authority, clock, outcome, verifier } = await world();
+    const { secret, hash } = authority.issue();
+    await outcome(secret);
+    authority.deaf = true;
+    authority.away = true;
+    authority.revoke(hash);
+    await clock.pass(LEASE_MS - 1);
+    expect(await outcome(secret)).toBe('allowed');
+    await clock.pass(1);
+    expect(verifier.state().leaseHeld).toBe(false);
+    expect(await outcome(secret)).toBe('unavailable');
+    authority.away = false;
+    authority.holdRenewals = true;
+    expect(await outcome(secret)).toBe('revoked'); // asked, for no lease is held yet
+  });
+
+  it.each(['stall', 'suspend', 'stepWall'] as const)('is refused after a %s as long as the lease', async (what) => {
+    const { authority, clock, outcome } = await world();
+    const { secret, hash } = authority.issue();
+    await outcome(secret);
+    authority.deaf = true;
+    authority.holdRenewals = true;
+    authority.revoke(hash);
+    await clock.pass(1_000);
+    clock[what](LEASE_MS - 1_000);
+    expect(await outcome(secret)).toBe('revoked');
+  });
+
+  it('is refused on time when the wall clock is stepped back', async () => {
+    const { authority, clock, outcome } = await world();
+    const { secret, hash } = authority.issue();
+    await outcome(secret);
+    authority.deaf = true;
+    authority.holdRenewals = true;
+    authority.revoke(hash);
+    clock.stepWall(-3_600_000);
+    await clock.pass(LEASE_MS);
+    expect(await outcome(secret)).toBe('revoked');
+  });
+
+  it('is refused after a sleep that a wall clock stepped back hides, at most 10 ms later', async () => {
+    const { authority, clock, outcome } = await world();
+    const { secret, hash } = authority.issue();
+    await outcome(secret);
+    authority.deaf = true;
+    authority.holdRenewals = true;
+    authority.revoke(hash);
+    clock.suspend(LEASE_MS);
+    clock.stepWall(-LEASE_MS);
+    await clock.pass(11);
+    expect(await outcome(secret)).toBe('revoked');
+  });
+
+  it('ends the tokens made with the token too', async () => {
+    const { authority, outcome } = await world();
+    const parent = authority.issue();
+    const child = authority.issue({ ancestors: [parent.facts.id] });
+    const grandchild = authority.issue({ ancestors: [child.facts.id, parent.facts.id] });
+    for (const { secret } of [parent, child, grandchild]) expect(await outcome(secret)).toBe('allowed');
+    for (const { hash, facts } of [child, grandchild]) authority.tokens.set(hash, { ...facts, denial: 'revoked' });
+    authority.revoke(parent.hash);
+    for (const { secret } of [parent, child, grandchild]) expect(await outcome(secret)).toBe('revoked');
+  });
+
+  it('of an owner or a project reaches every token that rests on it and no other', async () => {
+    const { authority, outcome, verifier } = await world();
+    const [owner, project] = [id(), id()];
+    const touched = [
+      authority.issue({ ownerId: owner }),
+      authority.issue({ kind: 'prj', ownerType: 'project', ownerId: project, project }),
+      authority.issue({ grants: [{ project, scopes: ['demo:read'] }] }),
+    ];
+    const other = authority.issue({ grants: [{ project: id(), scopes: ['demo:read'] }] });
+    for (const { secret } of [...touched, other]) expect(await outcome(secret)).toBe('allowed');
+    for (const { hash, facts } of touched) authority.tokens.set(hash, { ...facts, denial: 'disabled' });
+    authority.invalidate('owner', owner);
+    authority.invalidate('project', project);
+    for (const { secret } of touched) expect(await outcome(secret)).toBe('disabled');
+    const { fills } = verifier.counters;
+    expect(await outcome(other.secret)).toBe('allowed');
+    expect(verifier.counters.fills).toBe(fills);
+  });
+
+  it('of everything empties memory', async () => {
+    const { authority, outcome } = await world();
+    const { secret, hash, facts } = authority.issue();
+    expect(await outcome(secret)).toBe('allowed');
+    authority.tokens.set(hash, { ...facts, scopes: [] });
+    authority.invalidate('everything');
+    expect(await outcome(secret)).toBe('insufficient_scope');
+  });
+
+  it('by a kind unknown here, from a newer token-service, is taken for the widest', async () => {
+    const { authority, clock, outcome } = await world();
+    const { secret, hash, facts } = authority.issue();
+    await outcome(secret);
+    authority.tokens.set(hash, { ...facts, denial: 'newer' });
+    authority.deaf = true;
+    const invalidation = authority.invalidate('owner', id());
+    Object.assign(invalidation, { kind: 'continent' });
+    await clock.pass(LEASE_MS / 3 + 1);
+    expect(await outcome(secret)).toBe('disabled');
+  });
+});
+
+describe('the feed', () => {
+  it('acknowledges only after memory has been overtaken', async () => {
+    const { authority, verifier, outcome } = await world();
+    const { secret, hash } = authority.issue();
+    await outcome(secret);
+    const seen: unknown[] = [];
+    const acknowledge = authority.acknowledge.bind(authority);
+    authority.acknowledge = async (text) => {
+      seen.push(verifier.verify(secret, READ));
+      await acknowledge(text);
+    };
+    authority.revoke(hash);
+    expect(seen).toEqual([expect.any(Promise)]); // no answer from memory any more
+    expect(await seen[0]).toMatchObject({ allowed: false, reason: 'revoked' });
+  });
+
+  it('acknowledges a repeat again without forgetting anything twice', async () => {
+    const { authority, verifier, outcome } = await world();
+    const { secret, hash } = authority.issue();
+    await outcome(secret);
+    const invalidation = authority.revoke(hash);
+    await outcome(secret);
+    const { fills } = verifier.counters;
+    authority.push(invalidation);
+    authority.push(invalidation);
+    await settled();
+    expect(authority.acknowledged).toEqual([invalidation.id, invalidation.id, invalidation.id]);
+    expect(await outcome(secret)).toBe('revoked');
+    expect(verifier.counters).toMatchObject({ fills, invalidationsApplied: 1, invalidationsRepeated: 2 });
+  });
+
+  it('acknowledges without applying what its cursor has passed', async () => {
+    const { authority, clock, verifier, outcome } = await world();
+    const { secret, hash } = authority.issue();
+    authority.deaf = true;
+    const invalidation = authority.revoke(hash);
+    authority.deaf = false;
+    await clock.pass(LEASE_MS / 3 + 1);
+    await clock.pass(LEASE_MS / 3 + 1);
+    await outcome(secret);
+    authority.push(invalidation);
+    expect(authority.acknowledged).toEqual([invalidation.id]);
+    expect(verifier.counters.invalidationsApplied).toBe(1);
+  });
+
+  it('drops and counts what is forged, altered, of another shape or too long, and acknowledges none of it', async () => {
+    const { authority, verifier, outcome } = await world();
+    const { secret } = authority.issue();
+    await outcome(secret);
+    const texts: string[] = [];
+    const stop = authority.subscribe((text) => texts.push(text));
+    authority.invalidate('token', id());
+    stop();
+    authority.acknowledged.length = 0;
+    const real = JSON.parse(texts[0]!);
+    const forged = [
+      'not json',
+      '{}',
+      JSON.stringify({ ...real, invalidation: { ...real.invalidation, kind: 'everything', subject: '' } }),
+      JSON.stringify({ ...real, log: id() }),
+      JSON.stringify({ ...real, mac: `${real.mac.slice(0, -2)}AA` }),
+      `${texts[0]}${' '.repeat(3_000)}`,
+    ];
+    for (const text of forged) authority.say(text);
+    await settled();
+    expect(authority.acknowledged).toEqual([]);
+    expect(verifier.counters.messagesDropped).toBe(forged.length);
+    expect(verifier.verify(secret, READ)).toMatchObject({ allowed: true });
+  });
+
+  it('keeps what comes before the keys and acknowledges it with them', async () => {
+    const { authority, verifier } = await world({ start: false });
+    authority.holdRenewals = true;
+    const started = verifier.start();
+    const invalidation = authority.invalidate('owner', id());
+    const { question, answer } = authority.renewalsHeld[0]!;
+    expect(authority.acknowledged).toEqual([]);
+    await answer(authority.grant(question));
+    await started;
+    expect(authority.acknowledged).toEqual([invalidation.id]);
+  });
+});

@@ -1,0 +1,209 @@
+import { FakeStream, id, LEASE_MS, READ, settled, world } from './world.js';
+
+async function watched(facts: Parameters<Awaited<ReturnType<typeof world>>['authority']['issue']>[0] = {}) {
+  const here = await world();
+  const token = here.authority.issue(facts);
+  const stream = new FakeStream();
+  expect(await here.outcome(token.secret)).toBe('allowed');
+  const close = here.verifier.watch(token.secret, READ, stream);
+  return { ...here, ...token, stream, close };
+}
+
+describe('a stream', () => {
+  it('is cut before the acknowledgement of its token`s revocation is sent', async () => {
+    const { authority, hash, stream } = await watched();
+    const cutsAtAcknowledgement: number[] = [];
+    const acknowledge = authority.acknowledge.bind(authority);
+    authority.acknowledge = (text) => {
+      cutsAtAcknowledgement.push(stream.cuts.length);
+      return acknowledge(text);
+    };
+    authority.revoke(hash);
+    expect(cutsAtAcknowledgement).toEqual([1]);
+    expect(stream.cuts).toEqual(['revoked']);
+  });
+
+  it('is cut when the invalidation comes by renewal', async () => {
+    const { authority, clock, hash, stream } = await watched();
+    authority.deaf = true;
+    authority.revoke(hash);
+    await clock.pass(LEASE_MS / 3 + 1);
+    expect(stream.cuts).toEqual(['revoked']);
+  });
+
+  it('is cut with its ancestor, its owner or a project of it, and by no one else`s end', async () => {
+    const [ancestor, owner, project] = [id(), id(), id()];
+    for (const [kind, subject, cut] of [
+      ['token', ancestor, 1],
+      ['owner', owner, 1],
+      ['project', project, 1],
+      ['everything', '', 1],
+      ['token', id(), 0],
+      ['misses', '', 0],
+    ] as const) {
+      const { authority, stream } = await watched({
+        ancestors: [id(), ancestor],
+        ownerId: owner,
+        grants: [{ project, scopes: [] }],
+      });
+      authority.invalidate(kind, subject, true);
+      expect(stream.cuts).toHaveLength(cut);
+    }
+  });
+
+  it('is checked again after an invalidation that does not cut, and lives when still allowed', async () => {
+    const { authority, clock, facts, stream, verifier } = await watched();
+    authority.invalidate('owner', facts.ownerId);
+    await clock.pass(1_000);
+    expect(stream.cuts).toEqual([]);
+    expect(verifier.counters.fills).toBe(2);
+  });
+
+  it('is cut when it is no longer allowed what was required', async () => {
+    const { authority, hash, facts, stream } = await watched();
+    authority.tokens.set(hash, { ...facts, scopes: [] });
+    authority.invalidate('token', facts.id);
+    await settled();
+    expect(stream.cuts).toEqual(['insufficient_scope']);
+  });
+
+  it('is cut when the new check is not answered within 250 ms', async () => {
+    const { authority, clock, facts, stream } = await watched();
+    authority.holdLookups = true;
+    authority.invalidate('token', facts.id);
+    await clock.pass(249);
+    expect(stream.cuts).toEqual([]);
+    await clock.pass(1);
+    expect(stream.cuts).toEqual(['unavailable']);
+    await authority.lookupsHeld[0]!.answer(authority.read(authority.lookupsHeld[0]!.question));
+    expect(stream.cuts).toEqual(['unavailable']);
+  });
+
+  it('is found by the projects that its token has gained since', async () => {
+    const { authority, hash, facts, stream } = await watched();
+    const project = id();
+    authority.tokens.set(hash, { ...facts, grants: [{ project, scopes: [] }] });
+    authority.invalidate('owner', facts.ownerId);
+    await settled();
+    authority.invalidate('project', project, true);
+    expect(stream.cuts).toEqual(['revoked']);
+  });
+
+  it('is cut when its token expires, on the second', async () => {
+    const { clock, stream } = await watched({ expiresAtMs: Date.UTC(2030, 0, 1) + 90_000 });
+    await clock.pass(89_999);
+    expect(stream.cuts).toEqual([]);
+    await clock.pass(1);
+    expect(stream.cuts).toEqual(['expired']);
+  });
+
+  it('is cut within a second when the wall clock is stepped past its end', async () => {
+    const { clock, stream } = await watched({ expiresAtMs: Date.UTC(2030, 0, 1) + 3_600_000 });
+    clock.stepWall(3_600_000);
+    await clock.pass(1_000);
+    expect(stream.cuts).toEqual(['expired']);
+  });
+
+  it('whose token ended between the check and the watch is cut', async () => {
+    const { authority, outcome, verifier } = await world();
+    const { secret, hash } = authority.issue();
+    await outcome(secret);
+    authority.revoke(hash);
+    const stream = new FakeStream();
+    verifier.watch(secret, READ, stream);
+    await settled();
+    expect(stream.cuts).toEqual(['revoked']);
+  });
+
+  it('whose token is not known yet is cut by any cutting invalidation, which may be its own', async () => {
+    const { authority, verifier } = await world();
+    const { secret } = authority.issue();
+    authority.holdLookups = true;
+    const stream = new FakeStream();
+    verifier.watch(secret, READ, stream);
+    authority.invalidate('token', id(), true);
+    expect(stream.cuts).toEqual(['unavailable']);
+  });
+
+  it('outlives a lapsed lease by one lease at most, unless its token can be checked', async () => {
+    const { authority, clock, stream } = await watched();
+    authority.away = true;
+    await clock.pass(2 * LEASE_MS - 251);
+    expect(stream.cuts).toEqual([]);
+    await clock.pass(251);
+    expect(stream.cuts).toEqual(['unavailable']);
+  });
+
+  it('lives on without a lease while its token can be checked, and ends when it is not', async () => {
+    const { authority, clock, hash, stream } = await watched();
+    authority.deaf = true;
+    authority.holdRenewals = true;
+    await clock.pass(5 * LEASE_MS);
+    expect(stream.cuts).toEqual([]);
+    authority.revoke(hash);
+    await clock.pass(LEASE_MS / 3 + 1_000);
+    expect(stream.cuts).toEqual(['revoked']);
+  });
+
+  it('is checked at once when its process wakes from a pause', async () => {
+    const { authority, clock, hash, stream } = await watched();
+    authority.deaf = true;
+    authority.revoke(hash);
+    clock.stall(10 * LEASE_MS);
+    authority.holdRenewals = true;
+    await clock.pass(1);
+    expect(stream.cuts).toEqual(['revoked']);
+  });
+
+  it('is given one lease to be checked after a reset', async () => {
+    const { authority, clock, stream, verifier } = await watched();
+    Object.assign(authority, { logId: id() });
+    authority.holdLookups = true;
+    await clock.pass(LEASE_MS / 3 + 1);
+    expect(verifier.counters.resets).toBe(2);
+    expect(stream.cuts).toEqual([]);
+    await clock.pass(LEASE_MS);
+    expect(stream.cuts).toEqual(['unavailable']);
+  });
+
+  it('closed by its own side is not cut and leaves nothing behind', async () => {
+    const { authority, close, hash, stream, verifier } = await watched();
+    close();
+    close();
+    authority.revoke(hash);
+    expect(stream.cuts).toEqual([]);
+    expect(verifier.state().streams).toBe(0);
+  });
+
+  it('is cut once at most, and a broken one keeps no other open', async () => {
+    const { authority, hash, secret, stream, verifier } = await watched();
+    const second = new FakeStream();
+    stream.cut = () => {
+      throw new Error('broken');
+    };
+    verifier.watch(secret, READ, second);
+    authority.revoke(hash);
+    await verifier.stop();
+    expect(second.cuts).toEqual(['revoked']);
+    expect(verifier.counters).toMatchObject({ streamsCut: 2, streamCutsFailed: 1 });
+    expect(authority.acknowledged).toHaveLength(1);
+  });
+
+  it('is cut when the verifier stops, before the lease is given back', async () => {
+    const { authority, stream, verifier } = await watched();
+    const stopped = verifier.stop();
+    expect(stream.cuts).toEqual(['unavailable']);
+    expect(authority.released).toEqual([]);
+    await stopped;
+  });
+
+  it('beyond the bound is refused', async () => {
+    const { authority, outcome, verifier } = await world({ limits: { streamsMax: 1 } });
+    const { secret } = authority.issue();
+    await outcome(secret);
+    const [first, second] = [new FakeStream(), new FakeStream()];
+    verifier.watch(secret, READ, first);
+    verifier.watch(secret, READ, second);
+    expect([first.cuts, second.cuts]).toEqual([[], ['unavailable']]);
+  });
+});

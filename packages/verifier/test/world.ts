@@ -1,0 +1,259 @@
+import { createHash } from 'node:crypto';
+import {
+  type DenialReason,
+  feedKey,
+  type Invalidation,
+  type LookupResponse,
+  type RenewRequest,
+  type RenewResponse,
+  readAcknowledgement,
+  signInvalidation,
+  type TokenFacts,
+  verifierKey,
+} from '@latchkey/contracts';
+import { hashSecret, mint } from '@latchkey/token-format';
+import type { Clock, Feed, Requirement, Stream, TokenSource, VerifierLimits } from '../src/index.js';
+import { Verifier } from '../src/index.js';
+
+/** Three clocks that stand until somebody moves them. */
+export class FakeClock implements Clock {
+  #monotonicMs = 5_000;
+  #suspendedMs = 100_000;
+  #wallMs = Date.UTC(2030, 0, 1);
+  #timers: { atMs: number; callback: () => void }[] = [];
+
+  monotonicMs = () => this.#monotonicMs;
+  uptimeMs = () => this.#monotonicMs + this.#suspendedMs;
+  wallMs = () => this.#wallMs;
+
+  after(ms: number, callback: () => void): () => void {
+    const timer = { atMs: this.#monotonicMs + ms, callback };
+    this.#timers.push(timer);
+    return () => {
+      this.#timers = this.#timers.filter((t) => t !== timer);
+    };
+  }
+
+  /** All clocks go on together; timers fire in order, and what they start gets its turn. */
+  async pass(ms: number): Promise<void> {
+    const endMs = this.#monotonicMs + ms;
+    await settled();
+    for (;;) {
+      const next = this.#timers.filter((t) => t.atMs <= endMs).sort((a, b) => a.atMs - b.atMs)[0];
+      this.#move((next?.atMs ?? endMs) - this.#monotonicMs);
+      if (!next) return;
+      this.#timers = this.#timers.filter((t) => t !== next);
+      next.callback();
+      await settled();
+    }
+  }
+
+  /** The process is stopped: clocks go on, no timer fires. */
+  stall(ms: number): void {
+    this.#move(ms);
+  }
+
+  /** The machine sleeps: the monotonic clock stands still. */
+  suspend(ms: number): void {
+    this.#suspendedMs += ms;
+    this.#wallMs += ms;
+  }
+
+  stepWall(ms: number): void {
+    this.#wallMs += ms;
+  }
+
+  #move(ms: number): void {
+    if (ms <= 0) return;
+    this.#monotonicMs += ms;
+    this.#wallMs += ms;
+  }
+}
+
+/** Lets everything that waits on settled promises run. */
+export async function settled(): Promise<void> {
+  for (let i = 0; i < 50; i++) await Promise.resolve();
+}
+
+/** A question that a test answers when it likes. */
+export interface Held<Q, A> {
+  readonly question: Q;
+  answer(value: A): Promise<void>;
+  fail(): Promise<void>;
+}
+
+const EVENTS_SECRET = Buffer.from('a secret of tests, long enough for anything');
+export const LEASE_MS = 10_000;
+
+let made = 0;
+/** A UUIDv7 in shape, different at every call. */
+export const id = (): string => {
+  const hex = createHash('sha256').update(`${++made}`).digest('hex');
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-7${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
+};
+
+/** A token-service in a few lines: answers from its tables at once, or holds questions for the test to answer. */
+export class Authority implements TokenSource, Feed {
+  readonly tokens = new Map<string, TokenFacts>();
+  readonly log: { invalidation: Invalidation; xid: number }[] = [];
+  readonly logId = id();
+  readonly acknowledged: string[] = [];
+  readonly released: string[] = [];
+  readonly renewals: RenewRequest[] = [];
+  readonly lookups: string[] = [];
+  lookupsHeld: Held<string, LookupResponse>[] = [];
+  renewalsHeld: Held<RenewRequest, RenewResponse>[] = [];
+  holdLookups = false;
+  holdRenewals = false;
+  away = false;
+  leaseMs = LEASE_MS;
+  /** Invalidations are neither pushed nor acknowledged. */
+  deaf = false;
+  /** A transaction open since then keeps the cursor back. */
+  pinnedXid: number | undefined;
+  xid = 100;
+  #listeners = new Set<(text: string) => void>();
+
+  async lookup(hash: string): Promise<LookupResponse> {
+    this.lookups.push(hash);
+    if (this.holdLookups) return hold(this.lookupsHeld, hash);
+    if (this.away) throw new Error('away');
+    return this.read(hash);
+  }
+
+  async renew(request: RenewRequest): Promise<RenewResponse> {
+    this.renewals.push(request);
+    if (this.holdRenewals) return hold(this.renewalsHeld, request);
+    if (this.away) throw new Error('away');
+    return this.grant(request);
+  }
+
+  async release(verifierId: string): Promise<void> {
+    if (this.away) throw new Error('away');
+    this.released.push(verifierId);
+  }
+
+  subscribe(onMessage: (text: string) => void): () => void {
+    this.#listeners.add(onMessage);
+    return () => this.#listeners.delete(onMessage);
+  }
+
+  async acknowledge(text: string): Promise<void> {
+    if (this.deaf) throw new Error('away');
+    const event = readAcknowledgement((verifier) => verifierKey(EVENTS_SECRET, verifier), text);
+    if (!event) throw new Error('not authentic');
+    this.acknowledged.push(event.invalidation);
+  }
+
+  read(hash: string): LookupResponse {
+    const token = this.tokens.get(hash);
+    return { known: token !== undefined, token: token ? structuredClone(token) : null };
+  }
+
+  grant(request: RenewRequest): RenewResponse {
+    const reset = request.cursor?.log !== this.logId;
+    const since = reset ? Number.POSITIVE_INFINITY : Number(request.cursor!.xid);
+    return {
+      leaseMs: this.leaseMs,
+      cursor: { log: this.logId, xid: String(this.pinnedXid ?? this.xid) },
+      reset,
+      invalidations: this.log.filter(({ xid }) => xid >= since).map(({ invalidation }) => invalidation),
+      ackKey: verifierKey(EVENTS_SECRET, request.verifierId),
+      feedKey: feedKey(EVENTS_SECRET),
+    };
+  }
+
+  /** Commits an invalidation, and pushes it unless deaf. */
+  invalidate(kind: Invalidation['kind'], subject = '', cut = false): Invalidation {
+    const xid = this.xid++;
+    const invalidation = { id: id(), kind, subject, cut, xid: String(xid) };
+    this.log.push({ invalidation, xid });
+    if (!this.deaf) this.push(invalidation);
+    return invalidation;
+  }
+
+  push(invalidation: Invalidation, log = this.logId): void {
+    this.say(JSON.stringify(signInvalidation(feedKey(EVENTS_SECRET), log, invalidation)));
+  }
+
+  say(text: string): void {
+    for (const listener of this.#listeners) listener(text);
+  }
+
+  /** A token of a person, with what the test says. */
+  issue(facts: Partial<TokenFacts> = {}): { secret: string; hash: string; facts: TokenFacts } {
+    const secret = mint(facts.kind === 'prj' ? 'prj' : 'pat');
+    const token: TokenFacts = {
+      id: id(),
+      kind: 'pat',
+      ownerType: 'user',
+      ownerId: id(),
+      project: '',
+      denial: '',
+      expiresAtMs: 0,
+      scopes: ['demo:read'],
+      allProjects: false,
+      grants: [],
+      ancestors: [],
+      allowedIps: [],
+      rateLimit: null,
+      ...facts,
+    };
+    const hash = hashSecret(secret);
+    this.tokens.set(hash, token);
+    return { secret, hash, facts: token };
+  }
+
+  /** Marks the token and commits the invalidation. */
+  revoke(hash: string): Invalidation {
+    const token = this.tokens.get(hash)!;
+    this.tokens.set(hash, { ...token, denial: 'revoked' });
+    return this.invalidate('token', token.id, true);
+  }
+}
+
+function hold<Q, A>(list: Held<Q, A>[], question: Q): Promise<A> {
+  return new Promise((resolve, reject) => {
+    list.push({
+      question,
+      answer: async (value) => {
+        resolve(value);
+        await settled();
+      },
+      fail: async () => {
+        reject(new Error('away'));
+        await settled();
+      },
+    });
+  });
+}
+
+/** Remembers why it was cut. */
+export class FakeStream implements Stream {
+  readonly cuts: DenialReason[] = [];
+  cut(reason: DenialReason): void {
+    this.cuts.push(reason);
+  }
+}
+
+export const READ = { scopes: ['demo:read'] };
+
+/** A verifier with a lease, unless told to wait. */
+export async function world(options: { limits?: Partial<VerifierLimits>; start?: boolean } = {}) {
+  const clock = new FakeClock();
+  const authority = new Authority();
+  const verifier = new Verifier({
+    id: id(),
+    name: 'test',
+    clock,
+    source: authority,
+    feed: authority,
+    limits: options.limits ?? {},
+  });
+  if (options.start !== false) await verifier.start();
+  const outcome = async (secret: string, requirement: Requirement = READ): Promise<string> => {
+    const verdict = await verifier.verify(secret, requirement);
+    return verdict.allowed ? 'allowed' : verdict.reason;
+  };
+  return { clock, authority, verifier, outcome };
+}
