@@ -70,7 +70,10 @@ export interface Endpoint {
   headers?: readonly ('Idempotency-Key' | 'Prefer')[];
 }
 
-const narrowing = (schema: z.ZodType) => ({ answers: { 200: schema, 202: schema }, headers: ['Prefer'] as const });
+const narrowing = <S extends z.ZodType>(schema: S) => ({
+  answers: { 200: schema, 202: schema },
+  headers: ['Prefer'] as const,
+});
 
 export const ENDPOINTS = {
   signIn: {

@@ -1,0 +1,89 @@
+import { Center, Loader } from '@mantine/core';
+import { lazy, Suspense, useEffect } from 'react';
+import { isSignedOut } from '../api.js';
+import { LeakedPage } from '../help/LeakedPage.js';
+import { t } from '../texts.js';
+import { TokensPage } from '../tokens/TokensPage.js';
+import { ErrorNotice } from '../ui/Notice.js';
+import { Page } from '../ui/Page.js';
+import { go, useRoute } from './router.js';
+import { Shell } from './Shell.js';
+import { SignIn } from './SignIn.js';
+import { useSession } from './session.js';
+
+const TokenPage = lazy(() => import('../tokens/TokenPage.js').then((m) => ({ default: m.TokenPage })));
+const CreatePage = lazy(() => import('../tokens/CreatePage.js').then((m) => ({ default: m.CreatePage })));
+const HygienePage = lazy(() => import('../tokens/HygienePage.js').then((m) => ({ default: m.HygienePage })));
+const ProjectsPage = lazy(() => import('../projects/ProjectsPage.js').then((m) => ({ default: m.ProjectsPage })));
+const ProjectPage = lazy(() => import('../projects/ProjectPage.js').then((m) => ({ default: m.ProjectPage })));
+const PeoplePage = lazy(() => import('../people/PeoplePage.js').then((m) => ({ default: m.PeoplePage })));
+const AuditPage = lazy(() => import('../audit/AuditPage.js').then((m) => ({ default: m.AuditPage })));
+const RefusedPage = lazy(() => import('../help/RefusedPage.js').then((m) => ({ default: m.RefusedPage })));
+const McpPage = lazy(() => import('../help/McpPage.js').then((m) => ({ default: m.McpPage })));
+
+const loading = (
+  <Center mih={240}>
+    <Loader aria-label={t.status.loading} />
+  </Center>
+);
+
+function Content() {
+  const { segments } = useRoute();
+  const [room = '', id = ''] = segments;
+  switch (room) {
+    case '':
+    case 'api-tokens':
+      if (id === 'new') return <CreatePage />;
+      return id ? <TokenPage key={id} id={id} /> : <TokensPage key="all" />;
+    case 'projects':
+      if (!id) return <ProjectsPage />;
+      return segments[2] === 'api-tokens' ? <TokensPage key={id} projectId={id} /> : <ProjectPage key={id} id={id} />;
+    case 'hygiene':
+      return <HygienePage />;
+    case 'refused':
+      return <RefusedPage />;
+    case 'mcp':
+      return <McpPage />;
+    case 'leaked':
+      return <LeakedPage />;
+    case 'people':
+      return <PeoplePage />;
+    case 'audit':
+      return <AuditPage />;
+    default:
+      return <Page title={t.status.missing}>{null}</Page>;
+  }
+}
+
+export function App() {
+  const session = useSession();
+  const { segments } = useRoute();
+  const empty = segments.length === 0;
+  useEffect(() => {
+    if (empty) go('/api-tokens');
+  }, [empty]);
+  if (session.isPending) return loading;
+  if (session.error && isSignedOut(session.error)) {
+    return segments[0] === 'leaked' ? (
+      <main style={{ padding: 24 }}>
+        <LeakedPage />
+      </main>
+    ) : (
+      <SignIn />
+    );
+  }
+  if (session.error) {
+    return (
+      <Center mih="60vh" p="md">
+        <ErrorNotice error={session.error} retry={() => void session.refetch()} />
+      </Center>
+    );
+  }
+  return (
+    <Shell>
+      <Suspense fallback={loading}>
+        <Content />
+      </Suspense>
+    </Shell>
+  );
+}

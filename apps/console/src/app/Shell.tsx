@@ -1,0 +1,180 @@
+import {
+  Avatar,
+  Burger,
+  Group,
+  Menu,
+  NavLink,
+  SegmentedControl,
+  Text,
+  UnstyledButton,
+  useMantineColorScheme,
+} from '@mantine/core';
+import {
+  IconAlertTriangle,
+  IconFileText,
+  IconFolder,
+  IconHelpCircle,
+  IconHistory,
+  IconKey,
+  IconPlugConnected,
+  IconSparkles,
+  IconUsers,
+} from '@tabler/icons-react';
+import { type ReactNode, useEffect, useState } from 'react';
+import { api, queries } from '../api.js';
+import { t } from '../texts.js';
+import { go, useRoute } from './router.js';
+import { useUser } from './session.js';
+
+interface Place {
+  room: string;
+  label: string;
+  icon: typeof IconKey;
+}
+const PLACES: Place[] = [
+  { room: 'api-tokens', label: t.nav.tokens, icon: IconKey },
+  { room: 'projects', label: t.nav.projects, icon: IconFolder },
+  { room: 'mcp', label: t.nav.mcp, icon: IconPlugConnected },
+  { room: 'hygiene', label: t.nav.hygiene, icon: IconSparkles },
+];
+const HELP: Place[] = [
+  { room: 'refused', label: t.nav.refused, icon: IconHelpCircle },
+  { room: 'leaked', label: t.nav.leaked, icon: IconAlertTriangle },
+];
+const ADMINISTRATION: Place[] = [
+  { room: 'people', label: t.nav.people, icon: IconUsers },
+  { room: 'audit', label: t.nav.audit, icon: IconHistory },
+];
+
+export function Brand() {
+  return (
+    <a className="brand" href="#/api-tokens">
+      <img src="/favicon.svg" width={26} height={26} alt="" />
+      {t.product}
+    </a>
+  );
+}
+
+function ColorScheme() {
+  const { colorScheme, setColorScheme } = useMantineColorScheme();
+  return (
+    <SegmentedControl
+      size="xs"
+      fullWidth
+      m={6}
+      value={colorScheme}
+      onChange={(value) => setColorScheme(value as 'light' | 'dark' | 'auto')}
+      data={[
+        { value: 'light', label: t.nav.light },
+        { value: 'dark', label: t.nav.dark },
+        { value: 'auto', label: t.nav.auto },
+      ]}
+    />
+  );
+}
+
+function initials(name: string): string {
+  const words = name.trim().split(/\s+/);
+  return `${words[0]?.[0] ?? '?'}${words.length > 1 ? (words.at(-1)?.[0] ?? '') : ''}`.toUpperCase();
+}
+
+function AccountMenu() {
+  const user = useUser();
+  const signOut = async () => {
+    await api.signOut();
+    queries.clear();
+    await queries.invalidateQueries();
+    window.location.reload();
+  };
+  return (
+    <Menu position="bottom-end" width={230}>
+      <Menu.Target>
+        <UnstyledButton aria-label={t.nav.account}>
+          <Avatar color="cyan" radius="xl" alt="">
+            {initials(user.name)}
+          </Avatar>
+        </UnstyledButton>
+      </Menu.Target>
+      <Menu.Dropdown>
+        <Menu.Label>
+          <Text size="sm" fw={600} c="var(--mantine-color-text)" truncate>
+            {user.name}
+          </Text>
+          <Text size="xs" truncate>
+            {user.email}
+          </Text>
+        </Menu.Label>
+        <Menu.Item leftSection={<IconKey size={16} />} onClick={() => go('/api-tokens?owner=me')}>
+          {t.nav.mine}
+        </Menu.Item>
+        <Menu.Item leftSection={<IconFileText size={16} />} component="a" href="/v1/docs">
+          {t.nav.docs}
+        </Menu.Item>
+        <Menu.Divider />
+        <ColorScheme />
+        <Menu.Divider />
+        <Menu.Item onClick={() => void signOut()}>{t.nav.signOut}</Menu.Item>
+      </Menu.Dropdown>
+    </Menu>
+  );
+}
+
+export function Shell({ children }: { children: ReactNode }) {
+  const [opened, setOpened] = useState(false);
+  const { segments } = useRoute();
+  const user = useUser();
+  const room = segments[0] ?? 'api-tokens';
+  const here = segments.join('/');
+  // biome-ignore lint/correctness/useExhaustiveDependencies: the navigation closes when the place changes
+  useEffect(() => setOpened(false), [here]);
+  const links = (places: readonly Place[]) =>
+    places.map((place) => (
+      <NavLink
+        key={place.room}
+        href={`#/${place.room}`}
+        label={place.label}
+        leftSection={<place.icon size={18} stroke={1.6} />}
+        active={room === place.room}
+        aria-current={room === place.room ? 'page' : undefined}
+      />
+    ));
+  return (
+    <div className="shell">
+      <button type="button" className="skip" onClick={() => document.getElementById('content')?.focus()}>
+        {t.nav.skip}
+      </button>
+      <header className="shell-header">
+        <Group gap="sm">
+          <Burger
+            className="burger"
+            opened={opened}
+            onClick={() => setOpened((o) => !o)}
+            size="sm"
+            aria-label={t.nav.open}
+            aria-expanded={opened}
+          />
+          <Brand />
+        </Group>
+        <AccountMenu />
+      </header>
+      <nav className={opened ? 'shell-nav open' : 'shell-nav'} aria-label={t.product}>
+        {links(PLACES)}
+        <Text size="xs" c="dimmed" fw={600} mt="md" mb={4} px="sm">
+          {t.nav.help}
+        </Text>
+        {links(HELP)}
+        {user.role === 'admin' && (
+          <>
+            <Text size="xs" c="dimmed" fw={600} mt="md" mb={4} px="sm">
+              {t.nav.administration}
+            </Text>
+            {links(ADMINISTRATION)}
+          </>
+        )}
+      </nav>
+      <main className="shell-main" id="content" tabIndex={-1}>
+        {children}
+      </main>
+    </div>
+  );
+}

@@ -1,0 +1,22 @@
+import { MantineProvider } from '@mantine/core';
+import '@mantine/core/styles.css';
+import { QueryClientProvider } from '@tanstack/react-query';
+import { StrictMode } from 'react';
+import { createRoot } from 'react-dom/client';
+import { queries } from './api.js';
+import { App } from './app/App.js';
+import './styles.css';
+import { theme } from './theme.js';
+
+const root = document.getElementById('root');
+if (!root) throw new Error('index.html has no #root');
+// Variables and helper classes come from style sheets, because the page's policy refuses style elements made by script.
+createRoot(root).render(
+  <StrictMode>
+    <MantineProvider theme={theme} defaultColorScheme="auto" withCssVariables={false} withGlobalClasses={false}>
+      <QueryClientProvider client={queries}>
+        <App />
+      </QueryClientProvider>
+    </MantineProvider>
+  </StrictMode>,
+);

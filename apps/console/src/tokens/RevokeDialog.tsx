@@ -1,0 +1,143 @@
+import type { RevocationReason, Token, TokenEffect } from '@latchkey/contracts';
+import { Button, Group, Loader, Modal, Select, Stack, Text, Textarea } from '@mantine/core';
+import { useQueries } from '@tanstack/react-query';
+import { useEffect, useRef, useState } from 'react';
+import { api, changed } from '../api.js';
+import { t } from '../texts.js';
+import { ErrorNotice } from '../ui/Notice.js';
+import { Time } from '../ui/Time.js';
+import { EffectView } from './Receipt.js';
+
+const REASONS = Object.entries(t.tokens.reasonLabels).map(([value, label]) => ({ value, label }));
+const MONTH_MS = 30 * 86_400_000;
+const SHOWN_MAX = 5;
+
+function WillBreak({ tokens }: { tokens: readonly Token[] }) {
+  const [from] = useState(() => new Date(Date.now() - MONTH_MS).toISOString());
+  const usages = useQueries({
+    queries: tokens.map((token) => ({
+      queryKey: ['tokenUsage', token.id, 'month', from],
+      queryFn: () => api.tokenUsage({ params: { id: token.id }, query: { from } }),
+    })),
+  });
+  if (usages.some((u) => u.isPending)) return <Loader size="xs" aria-label={t.status.loading} />;
+  const failed = usages.find((u) => u.error);
+  if (failed) return <ErrorNotice error={failed.error} />;
+  const callers = usages
+    .flatMap((u) => u.data?.callers ?? [])
+    .sort((a, b) => Date.parse(b.lastSeen) - Date.parse(a.lastSeen));
+  if (callers.length === 0) return <Text size="sm">{t.revoke.nothing}</Text>;
+  return (
+    <div>
+      <Text size="sm" fw={600}>
+        {t.revoke.callers(callers.length)}
+      </Text>
+      {callers.slice(0, SHOWN_MAX).map((caller) => (
+        <Text size="sm" key={`${caller.ip} ${caller.userAgent}`} c="dimmed" className="ellipsis">
+          <span className="mono">{caller.ip}</span> · {caller.userAgent || '–'} · {caller.count}× ·{' '}
+          <Time iso={caller.lastSeen} />
+        </Text>
+      ))}
+    </div>
+  );
+}
+
+/** Names what is revoked and what breaks, asks once more, then shows the receipt as it arrives. */
+export function RevokeDialog({ tokens, onClose }: { tokens: readonly Token[]; onClose(): void }) {
+  const [reason, setReason] = useState<RevocationReason>('unspecified');
+  const [comment, setComment] = useState('');
+  const [working, setWorking] = useState(false);
+  const [error, setError] = useState<unknown>(null);
+  const [effects, setEffects] = useState<TokenEffect[]>([]);
+  const alive = useRef(true);
+  useEffect(() => {
+    alive.current = true;
+    return () => {
+      alive.current = false;
+    };
+  }, []);
+
+  const revoke = async () => {
+    setWorking(true);
+    setError(null);
+    const done: TokenEffect[] = [];
+    try {
+      for (const token of tokens) {
+        const params = { id: token.id };
+        const body = { reason, ...(comment ? { comment } : {}) };
+        // Durable at once, then waiting: the dialog shows who is pending meanwhile.
+        const first = await api.revokeToken({ params, body }, { waitSeconds: 0 });
+        done.push(first);
+        setEffects([...done]);
+        if (!first.effective && alive.current) {
+          done[done.length - 1] = await api.revokeToken({ params, body });
+          setEffects([...done]);
+        }
+      }
+    } catch (failure) {
+      setError(failure);
+    } finally {
+      setWorking(false);
+      changed('listTokens', 'getToken', 'listAudit');
+    }
+  };
+
+  const [only] = tokens.length === 1 ? tokens : [];
+  const finished = effects.length === tokens.length && effects.every((e) => e.effective);
+  return (
+    <Modal opened onClose={onClose} title={only ? t.revoke.title(only.name) : t.revoke.many(tokens.length)} size="lg">
+      <Stack>
+        {effects.length === 0 && (
+          <>
+            <Text>{t.revoke.lead}</Text>
+            <WillBreak tokens={tokens} />
+            <Select
+              label={t.revoke.reason}
+              data={REASONS}
+              value={reason}
+              allowDeselect={false}
+              onChange={(value) => setReason((value ?? 'unspecified') as RevocationReason)}
+            />
+            <Textarea
+              label={t.revoke.comment}
+              value={comment}
+              maxLength={1_000}
+              autosize
+              minRows={2}
+              onChange={(e) => setComment(e.currentTarget.value)}
+            />
+          </>
+        )}
+        {effects.map((effect) => (
+          <div key={effect.token.id}>
+            {!only && (
+              <Text size="sm" fw={600} mb={4}>
+                {effect.token.name}
+              </Text>
+            )}
+            <EffectView effect={effect} />
+          </div>
+        ))}
+        {error !== null && <ErrorNotice error={error} retry={() => void revoke()} />}
+        <Group justify="flex-end">
+          {finished ? (
+            <Button onClick={onClose} data-autofocus>
+              {t.actions.done}
+            </Button>
+          ) : (
+            <>
+              <Button variant="default" onClick={onClose}>
+                {effects.length > 0 ? t.actions.close : t.actions.cancel}
+              </Button>
+              {(effects.length === 0 || working) && (
+                <Button color="red" loading={working} onClick={() => void revoke()}>
+                  {t.revoke.confirm}
+                </Button>
+              )}
+            </>
+          )}
+        </Group>
+      </Stack>
+    </Modal>
+  );
+}
