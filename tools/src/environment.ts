@@ -1,0 +1,152 @@
+import type { Secrets } from './secrets.js';
+import type { ServiceSpec } from './service.js';
+import type { LauncherSettings, PortName } from './settings.js';
+
+/** Where everything is, once ports are chosen and servers run. */
+export interface Places {
+  ports: Record<PortName, number>;
+  /** The public door as seen from this machine. */
+  url: string;
+  publicUrl: string;
+  /** As the owner of the schema. */
+  databaseUrl: string;
+  redisUrl: string;
+  /** Whether the launcher runs PostgreSQL itself, and may give each service a role of its own. */
+  ownDatabase: boolean;
+}
+
+/** Set for a service by the launcher, or not at all: never passed through to one that has no use for it. */
+const managed = new Set(
+  [
+    [
+      'HOST',
+      'PORT',
+      'OPS_PORT',
+      'API_PORT',
+      'RPC_PORT',
+      'AUTHZ_PORT',
+      'DEMO_PORT',
+      'RPC_ADDRESS',
+      'API_URL',
+      'PUBLIC_URL',
+    ],
+    [
+      'DATABASE_URL',
+      'REDIS_URL',
+      'TOKEN_PEPPERS',
+      'RPC_SECRET',
+      'EVENTS_SECRET',
+      'AUDIT_SIGNING_KEY',
+      'BOARD_PASSWORD',
+    ],
+    ['ADMIN_EMAIL', 'ADMIN_PASSWORD', 'GATEWAY_CONFIG', 'LEASE_MS', 'LOG_LEVEL', 'DEMO_UPSTREAM', 'LATCHKEY_HOME'],
+    ['SERVICE_DATABASE_PASSWORD', 'JOBS_DATABASE_PASSWORD', 'RETENTION_DATABASE_PASSWORD'],
+  ]
+    .flat()
+    .flatMap((name) => [name, `${name}_FILE`]),
+);
+
+/** What else a person has set (OTEL_…, TOKEN_PREFIX, SMTP_URL, …) reaches the services as it is; npm's own does not. */
+function passedThrough(env: NodeJS.ProcessEnv): Record<string, string> {
+  const entries = Object.entries(env).filter(([name]) => !managed.has(name) && !/^npm_/i.test(name));
+  return Object.fromEntries(entries.map(([name, value]) => [name, value ?? '']));
+}
+
+/** The program that brings the database to the newest schema. */
+export function migration(env: NodeJS.ProcessEnv, places: Places, secrets: Secrets): Omit<ServiceSpec, 'readyUrl'> {
+  const roles = {
+    SERVICE_DATABASE_PASSWORD: secrets.servicePassword,
+    JOBS_DATABASE_PASSWORD: secrets.jobsPassword,
+  };
+  return {
+    name: 'migrate',
+    entry: 'apps/token-service/dist/migrate.js',
+    env: { ...passedThrough(env), DATABASE_URL: places.databaseUrl, ...(places.ownDatabase && roles) },
+  };
+}
+
+/** The services in the order they start in: what a later one needs comes first; those of one group start together. */
+export function services(
+  env: NodeJS.ProcessEnv,
+  settings: LauncherSettings,
+  places: Places,
+  secrets: Secrets,
+): ServiceSpec[][] {
+  const { ports } = places;
+  const base = { ...passedThrough(env), LOG_LEVEL: settings.logLevel, PUBLIC_URL: places.publicUrl };
+  const inside = { ...base, HOST: '127.0.0.1' };
+  const rpc = { RPC_ADDRESS: `127.0.0.1:${ports.RPC_PORT}`, RPC_SECRET: secrets.rpcSecret };
+  const demoUpstream = `http://127.0.0.1:${ports.DEMO_PORT}`;
+  const as = (role: string, password: string) => {
+    if (!places.ownDatabase) return places.databaseUrl;
+    const url = new URL(places.databaseUrl);
+    [url.username, url.password] = [role, password];
+    return url.href;
+  };
+  const ready = (port: number) => `http://127.0.0.1:${port}/readyz`;
+  return [
+    [
+      {
+        name: 'token-service',
+        entry: 'apps/token-service/dist/main.js',
+        readyUrl: ready(ports.OPS_PORT + 1),
+        env: {
+          ...inside,
+          OPS_PORT: String(ports.OPS_PORT + 1),
+          API_PORT: String(ports.API_PORT),
+          RPC_PORT: String(ports.RPC_PORT),
+          DATABASE_URL: as('latchkey_service', secrets.servicePassword),
+          REDIS_URL: places.redisUrl,
+          TOKEN_PEPPERS: secrets.tokenPeppers,
+          RPC_SECRET: secrets.rpcSecret,
+          EVENTS_SECRET: secrets.eventsSecret,
+          AUDIT_SIGNING_KEY: secrets.auditSigningKey,
+          ADMIN_EMAIL: settings.adminEmail,
+          ADMIN_PASSWORD: secrets.adminPassword,
+          LEASE_MS: String(settings.leaseMs),
+          GATEWAY_CONFIG: settings.gatewayConfig,
+          DEMO_UPSTREAM: demoUpstream,
+        },
+      },
+    ],
+    [
+      {
+        name: 'gateway',
+        entry: 'apps/gateway/dist/main.js',
+        readyUrl: ready(ports.OPS_PORT),
+        env: {
+          ...base,
+          HOST: settings.host,
+          PORT: String(ports.PORT),
+          OPS_PORT: String(ports.OPS_PORT),
+          AUTHZ_PORT: String(ports.AUTHZ_PORT),
+          ...rpc,
+          API_URL: `http://127.0.0.1:${ports.API_PORT}`,
+          REDIS_URL: places.redisUrl,
+          GATEWAY_CONFIG: settings.gatewayConfig,
+          DEMO_UPSTREAM: demoUpstream,
+        },
+      },
+      {
+        name: 'jobs',
+        entry: 'apps/jobs/dist/main.js',
+        readyUrl: ready(ports.OPS_PORT + 2),
+        env: {
+          ...inside,
+          OPS_PORT: String(ports.OPS_PORT + 2),
+          ...rpc,
+          DATABASE_URL: as('latchkey_jobs', secrets.jobsPassword),
+          REDIS_URL: places.redisUrl,
+          EVENTS_SECRET: secrets.eventsSecret,
+          BOARD_PASSWORD: secrets.boardPassword,
+        },
+      },
+      {
+        name: 'demo-upstream',
+        entry: 'examples/demo-upstream/dist/main.js',
+        readyUrl: ready(ports.DEMO_PORT),
+        env: { ...inside, PORT: String(ports.DEMO_PORT) },
+      },
+    ],
+  ];
+}

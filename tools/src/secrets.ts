@@ -1,0 +1,57 @@
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+
+/** What the services share or keep to themselves; each goes only to those that need it. */
+export interface Secrets {
+  tokenPeppers: string;
+  rpcSecret: string;
+  eventsSecret: string;
+  auditSigningKey: string;
+  servicePassword: string;
+  jobsPassword: string;
+  boardPassword: string;
+  adminPassword: string;
+}
+
+/**
+ * The secrets of one home: those given in the environment, else those of an earlier start, else new ones. All but the
+ * given ones are kept in files that only this user may read; the administrator's password is kept either way, because
+ * ready.json tells it at every start.
+ *
+ * @param dir folder of the files
+ * @param env TOKEN_PEPPERS, RPC_SECRET, EVENTS_SECRET, AUDIT_SIGNING_KEY, BOARD_PASSWORD are read
+ * @param adminPassword the one given for the first administrator
+ */
+export function readOrMakeSecrets(dir: string, env: NodeJS.ProcessEnv, adminPassword: string | null): Secrets {
+  mkdirSync(dir, { recursive: true, mode: 0o700 });
+  const kept = (name: string, make: () => string) => {
+    const file = path.join(dir, name);
+    if (existsSync(file)) return readFileSync(file, 'utf8');
+    const made = make();
+    writePrivate(file, made);
+    return made;
+  };
+  const random = () => randomBytes(32).toString('base64url');
+  const signingKey = () => {
+    const { privateKey } = generateKeyPairSync('ed25519');
+    return privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+  };
+  return {
+    tokenPeppers: env['TOKEN_PEPPERS'] || kept('token-peppers', random),
+    rpcSecret: env['RPC_SECRET'] || kept('rpc-secret', random),
+    eventsSecret: env['EVENTS_SECRET'] || kept('events-secret', random),
+    auditSigningKey: env['AUDIT_SIGNING_KEY'] || kept('audit-signing-key.pem', signingKey),
+    servicePassword: kept('database-password-service', random),
+    jobsPassword: kept('database-password-jobs', random),
+    boardPassword: env['BOARD_PASSWORD'] || kept('board-password', random),
+    adminPassword: kept('admin-password', () => adminPassword ?? randomBytes(15).toString('base64url')),
+  };
+}
+
+/** Writes a file that only this user may read, whole or not at all. */
+export function writePrivate(file: string, text: string): void {
+  const half = `${file}.new`;
+  writeFileSync(half, text, { mode: 0o600 });
+  renameSync(half, file);
+}

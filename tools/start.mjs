@@ -1,0 +1,46 @@
+/**
+ * `npm start`: installs what is missing, builds what has changed, then hands over to the launcher (tools/src/main.ts)
+ * under the Node that the services run under. Runs itself on any Node >= 20.19 and needs nothing installed.
+ */
+import { spawn } from 'node:child_process';
+import path from 'node:path';
+import { installWhatIsMissing } from './lib/install.mjs';
+import { run, runtimeNode, toolEnvironment } from './lib/processes.mjs';
+import { root, workspaces } from './lib/repository.mjs';
+
+/** What the launcher starts, and the launcher. */
+const needed = workspaces().filter(
+  ({ dir }) => dir.startsWith('apps/') || dir === 'tools' || dir === 'examples/demo-upstream',
+);
+
+async function main() {
+  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
+  if (major < 20 || (major === 20 && minor < 19)) {
+    throw new Error(`this is Node ${process.versions.node}; install Node 20.19 or newer`);
+  }
+  await installWhatIsMissing();
+  console.log('building what has changed');
+  const filters = needed.map(({ name }) => `--filter=${name}`);
+  const options = ['--ui=stream', '--output-logs=errors-only', '--no-update-notifier'];
+  const built = await run('turbo', ['run', 'build', ...filters, ...options]);
+  if (built.code !== 0) throw new Error(`the build failed:\n${built.output}`);
+
+  const launcher = path.join(root, 'tools', 'dist', 'main.js');
+  const child = spawn(runtimeNode(), [launcher, root], {
+    stdio: ['ignore', 'inherit', 'inherit'],
+    env: toolEnvironment(),
+  });
+  // The terminal sends Ctrl-C to the launcher too, and it takes a repeat for the same one.
+  for (const signal of /** @type {NodeJS.Signals[]} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
+    process.on(signal, () => child.kill(signal));
+  }
+  process.exitCode = await new Promise((resolve, reject) => {
+    child.once('error', reject);
+    child.once('exit', (code) => resolve(code ?? 1));
+  });
+}
+
+main().catch((error) => {
+  console.error(`Latchkey cannot start: ${error.message}`);
+  process.exitCode = 1;
+});

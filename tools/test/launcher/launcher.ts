@@ -1,0 +1,57 @@
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import { processIdentity } from '@latchkey/local-stack';
+import { waitFor } from '@latchkey/testing';
+
+export interface Ready {
+  url: string;
+  databaseUrl: string;
+  redisUrl: string;
+  adminPassword: string;
+  pids: Record<'tokenService' | 'gateway' | 'jobs' | 'postgres' | 'redis', number | null>;
+}
+
+/** Any free ports, so that launchers of other tests and people are not in the way. */
+export const anyPorts = Object.fromEntries(
+  ['PORT', 'OPS_PORT', 'API_PORT', 'RPC_PORT', 'AUTHZ_PORT', 'DEMO_PORT'].map((name) => [name, '0']),
+);
+
+/** A launcher as a process of its own, as `npm start` runs it. */
+export function launch(root: string, env: Record<string, string> = {}) {
+  const main = path.join(import.meta.dirname, '..', '..', 'dist', 'main.js');
+  const child = spawn(process.execPath, [main, root], {
+    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], CI: 'true', ...anyPorts, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    detached: true,
+  });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.setEncoding('utf8').on('data', (chunk: string) => {
+      output += chunk;
+    });
+  }
+  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+  let over = false;
+  void ended.then(() => {
+    over = true;
+  });
+  const file = path.join(root, '.latchkey', 'ready.json');
+  return {
+    output: () => output,
+    ended,
+    kill: (signal: NodeJS.Signals) => child.kill(signal),
+    ready: async (): Promise<Ready> => {
+      await waitFor(() => over || /^ready http/m.test(output), { timeoutMs: 60_000, what: 'the launcher being ready' });
+      if (over) throw new Error(`the launcher ended: ${output}`);
+      return JSON.parse(readFileSync(file, 'utf8')) as Ready;
+    },
+    now: () => JSON.parse(readFileSync(file, 'utf8')) as Ready,
+  };
+}
+
+/** Who runs now, of those that ready.json names: their numbers alone may be another's later. */
+export function identities(ready: Ready): string[] {
+  const pids = Object.values(ready.pids).filter((pid) => pid !== null);
+  return pids.map((pid) => processIdentity(pid)).filter((identity) => identity !== null);
+}

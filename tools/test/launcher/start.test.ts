@@ -1,0 +1,230 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { createServer } from 'node:net';
+import path from 'node:path';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import { freePort, stillRuns } from '@latchkey/local-stack';
+import { waitFor } from '@latchkey/testing';
+import { fakeRepository } from './fake-repository.js';
+import { identities, launch, type Ready } from './launcher.js';
+
+type Launcher = ReturnType<typeof launch>;
+
+describe('a start', () => {
+  const { root, remove } = fakeRepository();
+  const home = path.join(root, '.latchkey');
+  let launcher: Launcher;
+  let ready: Ready;
+
+  beforeAll(async () => {
+    launcher = launch(root, { AWS_SECRET: 'passes', npm_config_x: 'does not' });
+    ready = await launcher.ready();
+  });
+  afterAll(async () => {
+    launcher.kill('SIGKILL');
+    await launcher.ended;
+    remove();
+  });
+
+  const environmentOf = (service: string) =>
+    JSON.parse(readFileSync(path.join(root, service, 'dist', 'env.json'), 'utf8')) as Record<string, string>;
+
+  test('goes in order: schema, token-service, then the others', () => {
+    const order = readFileSync(path.join(root, 'order'), 'utf8').trim().split('\n');
+    expect(order.slice(0, 2)).toEqual(['migrated', 'token-service ready']);
+    expect(order.slice(2).sort()).toEqual(['demo-upstream ready', 'gateway ready', 'jobs ready']);
+  });
+
+  test('prints a last line that names the address, and ready.json names everything that runs', () => {
+    expect(launcher.output().trimEnd().split('\n').at(-1)).toBe(`ready ${ready.url}`);
+    expect(identities(ready)).toHaveLength(5);
+    expect(Object.keys(ready)).toEqual([
+      'url',
+      'apiUrl',
+      'opsUrl',
+      'rpcAddress',
+      'authzAddress',
+      'adminEmail',
+      'adminPassword',
+      'databaseUrl',
+      'redisUrl',
+      'pids',
+    ]);
+  });
+
+  test('lets nobody else read a file that holds a secret', () => {
+    expect(statSync(path.join(home, 'ready.json')).mode & 0o777).toBe(0o600);
+    const secrets = readdirSync(path.join(home, 'secrets'));
+    expect(secrets).toEqual(expect.arrayContaining(['token-peppers', 'rpc-secret', 'events-secret', 'admin-password']));
+    for (const name of secrets) expect(statSync(path.join(home, 'secrets', name)).mode & 0o777).toBe(0o600);
+  });
+
+  test('prints the first sign-in, and a line that answers from the demo upstream when pasted', () => {
+    expect(launcher.output()).toContain(`Password      ${ready.adminPassword}   (shown this once)`);
+    const line = /Try it +(curl .+)/.exec(launcher.output())?.[1] as string;
+    expect(line).not.toContain('lk_pat_');
+    expect(execFileSync('sh', ['-c', `${line} --silent`], { encoding: 'utf8' })).toContain('from the demo upstream');
+  });
+
+  test('gives each service the secrets that it needs and no others', () => {
+    const gateway = environmentOf('apps/gateway');
+    expect(Object.keys(gateway)).toEqual(expect.arrayContaining(['RPC_SECRET', 'REDIS_URL', 'RPC_ADDRESS', 'API_URL']));
+    for (const name of ['DATABASE_URL', 'TOKEN_PEPPERS', 'EVENTS_SECRET', 'AUDIT_SIGNING_KEY', 'ADMIN_PASSWORD']) {
+      expect(gateway).not.toHaveProperty(name);
+    }
+    expect(environmentOf('apps/jobs')).not.toHaveProperty('TOKEN_PEPPERS');
+    expect(environmentOf('examples/demo-upstream')).not.toHaveProperty('REDIS_URL');
+    expect(environmentOf('apps/token-service')['ADMIN_PASSWORD']).toBe(ready.adminPassword);
+    expect(new URL(environmentOf('apps/token-service')['DATABASE_URL'] as string).username).toBe('latchkey_service');
+    expect(new URL(environmentOf('apps/jobs')['DATABASE_URL'] as string).username).toBe('latchkey_jobs');
+  });
+
+  test("passes on what else a person has set, and nothing of npm's", () => {
+    expect(environmentOf('apps/jobs')).toMatchObject({ AWS_SECRET: 'passes' });
+    expect(environmentOf('apps/jobs')).not.toHaveProperty('npm_config_x');
+  });
+
+  test('merges what the services print into plain lines without a terminal', () => {
+    expect(launcher.output()).toMatch(/^\d{4}-\d\d-\d\dT[\d:.]+Z info {2}gateway {7}up port=1$/m);
+    expect(launcher.output()).not.toContain('\u001b[');
+  });
+
+  test('a second one on the same home is refused', async () => {
+    const second = launch(root);
+    expect(await second.ended).toBe(1);
+    expect(second.output()).toContain(`Latchkey cannot start: Latchkey already runs from ${home} (process `);
+  });
+
+  test.each(['gateway', 'tokenService', 'postgres', 'redis'] as const)(
+    'a killed %s is started again and ready.json names the new one',
+    async (name) => {
+      const before = launcher.now();
+      process.kill(before.pids[name] as number, 'SIGKILL');
+      await waitFor(() => launcher.now().pids[name] !== before.pids[name] && launcher.now().pids[name], {
+        timeoutMs: 10_000,
+        what: `${name} coming back`,
+      });
+      expect({ ...launcher.now(), pids: null }).toEqual({ ...before, pids: null });
+    },
+  );
+});
+
+describe('a stop', () => {
+  const { root, remove } = fakeRepository();
+  let launcher: Launcher;
+
+  afterEach(async () => {
+    launcher.kill('SIGKILL');
+    await launcher.ended;
+  });
+  afterAll(remove);
+
+  test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('by %s ends everything and says so', async (signal) => {
+    launcher = launch(root);
+    const ready = await launcher.ready();
+    const running = identities(ready);
+    launcher.kill(signal);
+    launcher.kill(signal);
+    expect(await launcher.ended).toBe(0);
+    expect(running).toHaveLength(5);
+    expect(running.filter(stillRuns)).toEqual([]);
+    expect(existsSync(path.join(root, '.latchkey', 'ready.json'))).toBe(false);
+    expect(launcher.output().trimEnd().split('\n').at(-1)).toBe('stopped');
+    expect(readFileSync(path.join(root, 'order'), 'utf8').trimEnd().split('\n').at(-1)).toBe('token-service stopped');
+  });
+
+  test('while everything is starting ends what was started', async () => {
+    launcher = launch(root);
+    await waitFor(() => launcher.output().includes('postgres ready'), { what: 'PostgreSQL being ready' });
+    launcher.kill('SIGTERM');
+    await launcher.ended;
+    const left = execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' }).split('\n');
+    expect(left.filter((line) => line.includes(root))).toEqual([]);
+  });
+
+  test('by a crash leaves nothing running, and the next start goes on with the data, its secrets unshown', async () => {
+    launcher = launch(root);
+    const before = await launcher.ready();
+    const running = identities(before);
+    launcher.kill('SIGKILL');
+    await launcher.ended;
+    await waitFor(() => !running.some(stillRuns), { timeoutMs: 20_000, what: 'everything ending' });
+
+    launcher = launch(root);
+    const after = await launcher.ready();
+    expect(after.adminPassword).toBe(before.adminPassword);
+    expect(new URL(after.databaseUrl).password).toBe(new URL(before.databaseUrl).password);
+    expect(launcher.output()).not.toContain(before.adminPassword);
+    expect(launcher.output()).not.toContain('lk_pat_');
+    expect(launcher.output()).toContain('Try it        curl -H @');
+  });
+});
+
+describe('a start that cannot be', () => {
+  const made: (() => void)[] = [];
+  afterAll(() => {
+    for (const remove of made) remove();
+  });
+  const repository = (changes: Record<string, string> = {}) => {
+    const { root, remove } = fakeRepository(changes);
+    made.push(remove);
+    return root;
+  };
+
+  test('for a taken port names the port and its variable before anything is started', async () => {
+    const port = await freePort();
+    const other = createServer();
+    await new Promise<void>((resolve) => other.listen(port, '127.0.0.1', resolve));
+    const launcher = launch(repository(), { API_PORT: String(port) });
+    expect(await launcher.ended).toBe(1);
+    expect(launcher.output()).toContain(
+      `Latchkey cannot start: port ${port} (API_PORT) is taken by another program; stop that, or set API_PORT to another port`,
+    );
+    expect(launcher.output()).not.toContain('postgres');
+    other.close();
+  });
+
+  test('for an address that others reach wants PUBLIC_URL', async () => {
+    const launcher = launch(repository(), { HOST: '0.0.0.0' });
+    expect(await launcher.ended).toBe(1);
+    expect(launcher.output()).toContain('PUBLIC_URL is required because HOST=0.0.0.0');
+  });
+
+  test('for wrong variables names all of them', async () => {
+    const launcher = launch(repository(), {
+      PORT: 'eighty',
+      LEASE_MS: '1',
+      ADMIN_PASSWORD: 'short-secret'.slice(0, 5),
+    });
+    expect(await launcher.ended).toBe(1);
+    for (const name of ['PORT', 'LEASE_MS', 'ADMIN_PASSWORD']) expect(launcher.output()).toContain(`- ${name}: `);
+    expect(launcher.output()).not.toContain('"short"');
+  });
+
+  test.each([
+    ['apps/jobs/dist/main.js', 'jobs ended before it was ready (code 3)'],
+    ['apps/token-service/dist/migrate.js', 'migrate failed (code 3), see above'],
+  ])('for a failing %s says so, with what it printed, and stops the rest', async (file, message) => {
+    const root = repository({ [file]: "console.log('the reason'); process.exit(3);" });
+    const launcher = launch(root);
+    expect(await launcher.ended).toBe(1);
+    expect(launcher.output()).toContain('the reason');
+    expect(launcher.output()).toContain(`Latchkey cannot start: ${message}`);
+    const left = execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' }).split('\n');
+    expect(left.filter((line) => line.includes(root))).toEqual([]);
+  });
+});
+
+test('servers of one’s own are used and not started', async () => {
+  const { root, remove } = fakeRepository();
+  const own = { DATABASE_URL: 'postgres://me:pw@127.0.0.1:1/mine', REDIS_URL: 'redis://127.0.0.1:1' };
+  const launcher = launch(root, own);
+  const ready = await launcher.ready();
+  expect(ready).toMatchObject({ databaseUrl: own.DATABASE_URL, redisUrl: own.REDIS_URL });
+  expect(ready.pids).toMatchObject({ postgres: null, redis: null });
+  const jobs = JSON.parse(readFileSync(path.join(root, 'apps/jobs/dist/env.json'), 'utf8'));
+  expect(jobs).toMatchObject(own);
+  launcher.kill('SIGTERM');
+  await launcher.ended;
+  remove();
+});
