@@ -1,3 +1,4 @@
+export * from './audit-chain.js';
 export * from './denials.js';
 export * from './errors.js';
 export * from './events.js';

@@ -1,0 +1,9 @@
+import type { Job } from '../job.js';
+
+export const sealAudit: Job = {
+  name: 'seal-audit',
+  queue: 'audit',
+  everyMs: 400,
+  description: 'New audit events are linked into the hash chain; a signed checkpoint follows when one is due.',
+  step: ({ maintenance }) => maintenance.sealAudit({ limit: 2_000 }, { timeoutMs: 15_000 }),
+};

@@ -1,0 +1,87 @@
+import { type Config, commonSettings, type Settings, settingSchema } from '@latchkey/runtime';
+import { z } from 'zod';
+
+const webhookSecret = z
+  .string()
+  .regex(/^whsec_[A-Za-z0-9+/]{32,}={0,2}$/, 'must be "whsec_" and at least 24 random bytes in base64')
+  .optional();
+const webhookUrl = settingSchema.url('https:', 'http:').optional();
+
+export const settings = {
+  ...commonSettings,
+  DATABASE_URL: {
+    description: 'PostgreSQL, as the role `latchkey_jobs`',
+    secret: true,
+    schema: settingSchema.url('postgres:', 'postgresql:'),
+  },
+  REDIS_URL: {
+    description: "Redis, for BullMQ's queues and the usage stream",
+    secret: true,
+    schema: settingSchema.url('redis:', 'rediss:'),
+  },
+  RPC_ADDRESS: {
+    description: "`host:port` of the token-service's gRPC door",
+    default: '127.0.0.1:50051',
+    schema: z.string().regex(/^[^\s/:]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$/, 'must be host:port'),
+  },
+  RPC_SECRET: {
+    description: 'Shared by the first-party services; opens the gRPC door',
+    secret: true,
+    schema: settingSchema.secret,
+  },
+  EVENTS_SECRET: {
+    description: "Shared with the token-service; verifiers' keys are derived from it",
+    secret: true,
+    schema: settingSchema.secret,
+  },
+  OPS_PORT: {
+    description: 'Port of /healthz, /readyz, /metrics and the board at /queues/',
+    default: '8083',
+    schema: settingSchema.port,
+  },
+  BOARD_PASSWORD: {
+    description: "Password of the queues' board (any user name); without one the board is off",
+    secret: true,
+    schema: z.string().min(16, 'must have at least 16 characters').max(200).optional(),
+  },
+  PUBLIC_URL: {
+    description: 'Address that people use; links in notices begin with it',
+    default: 'http://127.0.0.1:8080',
+    schema: settingSchema.url('http:', 'https:'),
+  },
+  SMTP_URL: {
+    description:
+      'Mail server of notices, `smtp://user:password@host:587` or `smtps://…`; without one no e-mail is sent',
+    secret: true,
+    schema: settingSchema.url('smtp:', 'smtps:').optional(),
+  },
+  MAIL_FROM: {
+    description: 'Sender of notices',
+    default: 'Latchkey <latchkey@localhost>',
+    schema: z
+      .string()
+      .min(3)
+      .max(320)
+      .regex(/^[^\r\n]+$/, 'must be one line'),
+  },
+  NOTICE_WEBHOOK_URL: { description: 'Where notices are posted, signed (Standard Webhooks)', schema: webhookUrl },
+  NOTICE_WEBHOOK_SECRET: { description: 'Signs the notices', secret: true, schema: webhookSecret },
+  SIEM_WEBHOOK_URL: { description: 'Where sealed audit events are posted in order, signed', schema: webhookUrl },
+  SIEM_WEBHOOK_SECRET: { description: 'Signs what goes to the SIEM', secret: true, schema: webhookSecret },
+  SIEM_ATTEMPTS_MAX: {
+    description: 'Deliveries tried for one batch of audit events before it becomes a dead letter',
+    default: '20',
+    schema: settingSchema.integer(1, 1_000),
+  },
+} satisfies Settings;
+
+export type JobsConfig = Config<typeof settings>;
+
+/** What the schema of one setting alone cannot see. @throws Error naming the settings */
+export function checkTogether(config: JobsConfig): JobsConfig {
+  for (const name of ['NOTICE_WEBHOOK', 'SIEM_WEBHOOK'] as const) {
+    if (config[`${name}_URL`] && !config[`${name}_SECRET`])
+      throw new Error(`${name}_SECRET is missing: ${name}_URL is set, and nothing is posted unsigned`);
+  }
+  return config;
+}

@@ -1,0 +1,9 @@
+import type { Job } from '../job.js';
+
+export const endOverlaps: Job = {
+  name: 'end-overlaps',
+  queue: 'tokens',
+  everyMs: 1_000,
+  description: 'Rotated tokens whose overlap has ended are revoked as superseded.',
+  step: ({ maintenance }) => maintenance.endOverlaps({ limit: 500 }, { timeoutMs: 15_000 }),
+};

@@ -1,0 +1,9 @@
+import type { Job } from '../job.js';
+
+export const prune: Job = {
+  name: 'prune',
+  queue: 'tokens',
+  everyMs: 60_000,
+  description: "The token-service's rows past their keep are removed; next months' audit partitions are made.",
+  step: ({ maintenance }) => maintenance.prune({ limit: 5_000 }, { timeoutMs: 15_000 }),
+};

@@ -1,0 +1,9 @@
+import type { Job } from '../job.js';
+
+export const revokeIdle: Job = {
+  name: 'revoke-idle',
+  queue: 'tokens',
+  everyMs: 60_000,
+  description: 'Tokens unused for longer than the policy allows are revoked as policy.',
+  step: ({ maintenance }) => maintenance.revokeIdle({ limit: 500 }, { timeoutMs: 15_000 }),
+};

@@ -1,0 +1,112 @@
+import { createTransport, type Transporter } from 'nodemailer';
+import type { Job, JobContext } from '../job.js';
+import { postWebhook, type WebhookOutcome } from '../webhooks/webhook.service.js';
+import { letterOf, type NoticeFacts, webhookPayload } from './letter.js';
+import type { Channel } from './notices.service.js';
+
+const ROWS = 20;
+/** Deliveries tried before one is given up: with the pauses below, about two days. */
+export const ATTEMPTS_MAX = 16;
+
+interface Delivery extends NoticeFacts {
+  deliveryId: string;
+  channel: Channel;
+  attempts: number;
+}
+
+/**
+ * Takes deliveries that are due by putting off when they are due next, sends them, and writes down how it went. Killed
+ * after sending and before writing, it sends once more, under the same Message-ID or webhook-id.
+ */
+export const deliverNotices: Job = {
+  name: 'deliver-notices',
+  queue: 'notices',
+  everyMs: 1_000,
+  description: 'Notices are sent by e-mail and webhook, with retries and back-off.',
+  async step(context) {
+    const taken = await take(context);
+    for (const delivery of taken) {
+      const outcome = await send(context, delivery);
+      const state = outcome.ok ? 'sent' : outcome.gone || delivery.attempts >= ATTEMPTS_MAX ? 'dead' : 'due';
+      await context.database.query(
+        `UPDATE notice_deliveries SET state = $2, last_error = $3, sent_at = CASE WHEN $2 = 'sent' THEN now() END WHERE id = $1`,
+        [delivery.deliveryId, state, outcome.ok ? null : outcome.reason.slice(0, 500)],
+      );
+      context.metrics.notices.inc({ channel: delivery.channel, outcome: outcome.ok ? 'sent' : state });
+    }
+    return { done: taken.length, more: taken.length === ROWS };
+  },
+};
+
+/** The pause after attempt n: half a minute, doubling, at most six hours; also how long a dead worker's deliveries wait. */
+async function take({ database }: JobContext): Promise<Delivery[]> {
+  const rows: Record<string, unknown>[] = await database.query(
+    `WITH due AS (
+       SELECT id FROM notice_deliveries WHERE state = 'due' AND next_at <= now()
+       ORDER BY next_at LIMIT ${ROWS} FOR UPDATE SKIP LOCKED
+     ), taken AS (
+       UPDATE notice_deliveries d SET attempts = d.attempts + 1,
+         next_at = now() + least(interval '6 hours', interval '30 seconds' * 2 ^ least(d.attempts, 12))
+       FROM due WHERE d.id = due.id RETURNING d.*
+     )
+     SELECT d.id AS "deliveryId", d.channel, d.attempts, n.id, n.kind, n.at, n.details,
+       jsonb_build_object('id', t.id, 'name', t.name, 'start', t.start, 'kind', t.kind, 'project', p.name) AS token,
+       jsonb_build_object('id', u.id, 'name', u.name, 'email', u.email) AS person
+     FROM taken d JOIN notices n ON n.id = d.notice_id JOIN tokens t ON t.id = n.token_id
+     JOIN users u ON u.id = d.user_id LEFT JOIN projects p ON p.id = t.project_id
+     ORDER BY n.at`,
+  );
+  return rows as unknown as Delivery[];
+}
+
+async function send(context: JobContext, delivery: Delivery): Promise<WebhookOutcome> {
+  const { config, signal } = context;
+  if (delivery.channel === 'email') {
+    if (!config.SMTP_URL) return { ok: false, gone: false, reason: 'SMTP_URL is not set' };
+    return sendLetter(transport(config.SMTP_URL), config, delivery);
+  }
+  const { NOTICE_WEBHOOK_URL: url, NOTICE_WEBHOOK_SECRET: secret } = config;
+  if (!url || !secret) return { ok: false, gone: false, reason: 'NOTICE_WEBHOOK_URL is not set' };
+  return postWebhook({ url, secret }, delivery.deliveryId, webhookPayload(delivery), signal);
+}
+
+const transports = new Map<string, Transporter>();
+
+function transport(url: string): Transporter {
+  let made = transports.get(url);
+  if (!made) {
+    made = createTransport(url, {
+      // A letter names tokens and people: where the server offers TLS it is used, and its certificate is checked.
+      connectionTimeout: 10_000,
+      greetingTimeout: 10_000,
+      socketTimeout: 20_000,
+      disableFileAccess: true,
+      disableUrlAccess: true,
+    } as object);
+    transports.set(url, made);
+  }
+  return made;
+}
+
+async function sendLetter(
+  mail: Transporter,
+  { MAIL_FROM, PUBLIC_URL }: JobContext['config'],
+  delivery: Delivery,
+): Promise<WebhookOutcome> {
+  const letter = letterOf(delivery, PUBLIC_URL);
+  try {
+    await mail.sendMail({
+      from: MAIL_FROM,
+      to: { name: delivery.person.name, address: delivery.person.email },
+      messageId: `<${delivery.deliveryId}@${new URL(PUBLIC_URL).hostname}>`,
+      headers: { 'Auto-Submitted': 'auto-generated' },
+      ...letter,
+    });
+    return { ok: true };
+  } catch (error) {
+    const { code, responseCode } = error as { code?: string; responseCode?: number };
+    // 5xx speaks of this address or letter for good (RFC 5321 section 4.2.1), unless it is about who sends.
+    const gone = responseCode !== undefined && responseCode >= 550 && responseCode < 560 && code === 'EENVELOPE';
+    return { ok: false, gone, reason: `the mail server said ${responseCode ?? code ?? 'nothing'}` };
+  }
+}

@@ -1,0 +1,68 @@
+import { type Job, NOTHING } from '../job.js';
+import { type Notice, raiseNotices } from './notices.service.js';
+
+const ROWS = 500;
+
+interface SealedEvent {
+  seq: string;
+  id: string;
+  action: string;
+  actor_type: 'user' | 'token' | 'system';
+  actor_name: string;
+  actor_user_id: string | null;
+  token_id: string;
+  details: { reason?: unknown };
+}
+
+/**
+ * Follows the sealed chain by its places, so that no event is missed or seen out of order; the mark moves in the
+ * transaction that raises the notices.
+ */
+export const followAudit: Job = {
+  name: 'follow-audit',
+  queue: 'notices',
+  everyMs: 1_000,
+  description: 'Owners hear of tokens that expired, were revoked by somebody else, or were reported as exposed.',
+  step: ({ database, config }) =>
+    database.transaction(async (db) => {
+      // What happened before this service first ran is not announced.
+      await db.query(
+        `INSERT INTO notice_marks (name, seq) SELECT 'audit', coalesce(max(seq), 0) FROM audit_links
+         ON CONFLICT DO NOTHING`,
+      );
+      const [mark]: { seq: string }[] = await db.query(
+        "SELECT seq FROM notice_marks WHERE name = 'audit' FOR UPDATE SKIP LOCKED",
+      );
+      if (!mark) return NOTHING; // another worker is at it
+      const [span]: { last: string | null; places: number }[] = await db.query(
+        `SELECT max(seq) AS last, count(*)::int AS places FROM
+           (SELECT seq FROM audit_links WHERE seq > $1 ORDER BY seq LIMIT ${ROWS}) AS next`,
+        [mark.seq],
+      );
+      if (!span?.last) return NOTHING;
+      const events: SealedEvent[] = await db.query(
+        `SELECT l.seq, e.id, e.action, e.actor_type, e.actor_name, e.token_id, e.details,
+           CASE e.actor_type WHEN 'user' THEN e.actor_id WHEN 'token' THEN
+             (SELECT owner_user_id FROM tokens WHERE id = e.actor_id) END AS actor_user_id
+         FROM audit_links l JOIN audit_events e ON e.id = l.event_id AND e.at = l.event_at
+         WHERE l.seq > $1 AND l.seq <= $2 AND e.action IN ('token.expired', 'token.revoked') AND e.token_id IS NOT NULL
+         ORDER BY l.seq`,
+        [mark.seq, span.last],
+      );
+      await raiseNotices(db, config, events.flatMap(noticeOf));
+      await db.query("UPDATE notice_marks SET seq = $1 WHERE name = 'audit'", [span.last]);
+      return { done: span.places, more: span.places === ROWS };
+    }),
+};
+
+function noticeOf(event: SealedEvent): Notice[] {
+  const notice = (kind: Notice['kind'], details: Notice['details']): Notice[] => [
+    { key: `${kind}:${event.id}`, kind, tokenId: event.token_id, details },
+  ];
+  if (event.action === 'token.expired') return notice('expired', {});
+  const reason = typeof event.details.reason === 'string' ? event.details.reason : 'unspecified';
+  if (reason === 'exposed') return notice('exposed', { by: event.actor_name });
+  // The end of an overlap is what its owner asked for.
+  if (reason === 'superseded' && event.actor_type === 'system') return [];
+  return notice('revoked', { by: event.actor_name, byUserId: event.actor_user_id, reason });
+}

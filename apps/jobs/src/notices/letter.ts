@@ -1,0 +1,86 @@
+import type { NoticeKind } from './notices.service.js';
+
+/** What a letter or a webhook says: never a secret, only what the tokens page shows. */
+export interface NoticeFacts {
+  id: string;
+  kind: NoticeKind;
+  at: Date;
+  token: { id: string; name: string; start: string; kind: string; project: string | null };
+  person: { id: string; name: string; email: string };
+  details: Record<string, unknown>;
+}
+
+export interface Letter {
+  subject: string;
+  text: string;
+  html: string;
+}
+
+const SUBJECTS: Record<NoticeKind, (name: string, details: Record<string, unknown>) => string> = {
+  expiring: (name, d) => `${name} expires ${d['days'] === 1 ? 'within a day' : `in ${d['days']} days`}`,
+  expired: (name) => `${name} has expired`,
+  revoked: (name) => `${name} was revoked`,
+  exposed: (name) => `${name} was reported as exposed and is revoked`,
+  new_address: (name) => `${name} was used from a new address`,
+  used_after_rotation: (name) => `${name} was used after it had been replaced`,
+  idle: (name) => `${name} will be revoked because nobody uses it`,
+};
+
+const SENTENCES: Record<NoticeKind, (details: Record<string, unknown>) => string> = {
+  expiring: (d) => `It stops working at ${d['expiresAt']} (UTC). Rotate it before then if it is still needed.`,
+  expired: () => 'It no longer works. Issue a new one if it is still needed.',
+  revoked: (d) => `${d['by']} revoked it (reason: ${String(d['reason']).replaceAll('_', ' ')}). It no longer works.`,
+  exposed: () =>
+    'Somebody presented its secret as found in the open. It no longer works, nor does what was made with it. ' +
+    'Look at what it was used for, and issue a new one.',
+  new_address: (d) => `It was used from ${d['ip']}, for the first time. If you do not know this address, revoke it.`,
+  used_after_rotation: (d) =>
+    `Somebody at ${d['ip']} presented the old secret after it had been replaced, and was refused. ` +
+    'Either a program was not given the new one, or somebody else has the old one.',
+  idle: (d) => `It has not been used since ${d['since']}. Unless it is used, it is revoked on ${d['revokedOn']}.`,
+};
+
+/** A notice as a letter, in plain text and HTML. Names come from people: control characters go, HTML is escaped. */
+export function letterOf(facts: NoticeFacts, publicUrl: string): Letter {
+  const name = oneLine(`"${facts.token.name}" (${facts.token.start}…)`);
+  const subject = SUBJECTS[facts.kind](name, facts.details);
+  const sentence = oneLine(SENTENCES[facts.kind](facts.details));
+  const owner = facts.token.project ? `a token of the project "${oneLine(facts.token.project)}"` : 'your token';
+  const link = new URL('/#/api-tokens', publicUrl).href;
+  const choice = 'You can choose which of these notices you get on the same page.';
+  const paragraphs = [
+    `Hello ${oneLine(facts.person.name)},`,
+    `this is about ${owner}: ${subject}.`,
+    sentence,
+    `See it at ${link}`,
+    choice,
+  ];
+  const html = paragraphs
+    .map((p, i) =>
+      i === 3 ? `<p><a href="${escapeHtml(link)}">See it among the tokens</a></p>` : `<p>${escapeHtml(p)}</p>`,
+    )
+    .join('\n');
+  return {
+    subject: `Latchkey: ${subject}`,
+    text: `${paragraphs.join('\n\n')}\n`,
+    html: `<!doctype html>\n<html lang="en"><body>\n${html}\n</body></html>\n`,
+  };
+}
+
+/** A notice as it is posted to a webhook: `type`, `timestamp` and `data`, as Standard Webhooks has it. */
+export function webhookPayload(facts: NoticeFacts): Record<string, unknown> {
+  const { byUserId: _, ...details } = facts.details;
+  return {
+    type: `token.${facts.kind}`,
+    timestamp: facts.at.toISOString(),
+    data: { token: facts.token, person: { id: facts.person.id, email: facts.person.email }, details },
+  };
+}
+
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is taken out
+const oneLine = (text: string) => text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]+/g, ' ').trim();
+
+function escapeHtml(text: string): string {
+  const names: Record<string, string> = { '&': 'amp', '<': 'lt', '>': 'gt', '"': 'quot', "'": '#39' };
+  return text.replace(/[&<>"']/g, (c) => `&${names[c]};`);
+}

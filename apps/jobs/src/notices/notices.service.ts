@@ -1,0 +1,67 @@
+import { newId } from '@latchkey/runtime';
+import type { EntityManager } from 'typeorm';
+import type { JobsConfig } from '../config.js';
+
+/** Every kind of notice: the closed list. */
+export const NOTICE_KINDS = [
+  'expiring',
+  'expired',
+  'revoked',
+  'exposed',
+  'new_address',
+  'used_after_rotation',
+  'idle',
+] as const;
+export type NoticeKind = (typeof NOTICE_KINDS)[number];
+
+export interface Notice {
+  /** Says which event this is of: a second notice with the same one is not raised. */
+  key: string;
+  kind: NoticeKind;
+  tokenId: string;
+  details: Record<string, unknown>;
+}
+
+export type Channel = 'email' | 'webhook';
+
+export function openChannels(config: JobsConfig): Channel[] {
+  return [
+    ...(config.SMTP_URL ? (['email'] as const) : []),
+    ...(config.NOTICE_WEBHOOK_URL ? (['webhook'] as const) : []),
+  ];
+}
+
+/**
+ * Writes notices and, for each, what is to be delivered to whom: a personal token's owner, a project token's project
+ * owners, by every open channel that the person has not switched off for this kind. People who are disabled hear
+ * nothing, nor does who did it (`details.byUserId`). A notice whose key is known already is left out, whoever raises it and however often.
+ *
+ * In: notices as JSON, the open channels. Out: how many were new.
+ */
+export async function raiseNotices(db: EntityManager, config: JobsConfig, notices: readonly Notice[]): Promise<number> {
+  if (notices.length === 0) return 0;
+  const rows: { raised: number }[] = await db.query(
+    `WITH raised AS (
+       INSERT INTO notices (id, key, kind, token_id, details)
+       SELECT n.id, n.key, n.kind, n."tokenId", n.details
+       FROM jsonb_to_recordset($1::jsonb) AS n(id uuid, key text, kind text, "tokenId" uuid, details jsonb)
+       ORDER BY n.key
+       ON CONFLICT (key) DO NOTHING
+       RETURNING id, kind, token_id, details
+     ), told AS (
+       SELECT r.id, r.kind, u.id AS user_id FROM raised r
+       JOIN tokens t ON t.id = r.token_id
+       LEFT JOIN members m ON m.project_id = t.project_id AND m.role = 'owner'
+       JOIN users u ON u.id = coalesce(t.owner_user_id, m.user_id) AND u.disabled_at IS NULL
+         AND u.id::text IS DISTINCT FROM r.details ->> 'byUserId'
+     ), deliveries AS (
+       INSERT INTO notice_deliveries (notice_id, user_id, channel)
+       SELECT told.id, told.user_id, channel FROM told CROSS JOIN unnest($2::text[]) AS channel
+       LEFT JOIN notice_choices c ON c.user_id = told.user_id AND c.kind = told.kind
+       WHERE coalesce(CASE channel WHEN 'email' THEN c.email ELSE c.webhook END, true)
+     )
+     SELECT count(*)::int AS raised FROM raised`,
+    [JSON.stringify(notices.map((n) => ({ id: newId(), ...n }))), openChannels(config)],
+  );
+  return rows[0]!.raised;
+}

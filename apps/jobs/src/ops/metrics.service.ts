@@ -1,0 +1,55 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import type { Job } from '../job.js';
+
+/** What this service counts. Gauges of the queues and of PostgreSQL are read when they are asked for: see `watch.ts`. */
+export class JobMetrics {
+  private readonly runs: Histogram;
+  private readonly rows: Counter;
+  readonly stalled: Counter;
+  readonly usageBatches: Counter;
+  readonly denialsDropped: Counter;
+  readonly notices: Counter;
+  readonly siemBatches: Counter;
+
+  constructor(readonly registry: Registry) {
+    const registers = [registry];
+    this.runs = new Histogram({
+      name: 'latchkey_job_run_seconds',
+      help: 'Run times of jobs by outcome; its count is the number of runs',
+      labelNames: ['job', 'queue', 'outcome'],
+      buckets: [0.005, 0.02, 0.1, 0.5, 2, 10, 30],
+      registers,
+    });
+    const counter = (name: string, help: string, labelNames: string[]) =>
+      new Counter({ name, help, labelNames, registers });
+    this.rows = counter('latchkey_job_rows_total', 'What runs of a job have done, in rows of its kind', ['job']);
+    this.stalled = counter('latchkey_job_stalled_total', 'Jobs whose worker died and that were handed to another', [
+      'queue',
+    ]);
+    this.usageBatches = counter('latchkey_usage_batches_total', 'Usage batches by outcome', ['outcome']);
+    this.denialsDropped = counter('latchkey_denials_dropped_total', 'Denials that verifiers did not keep', []);
+    this.notices = counter('latchkey_notices_total', 'Deliveries of notices by outcome', ['channel', 'outcome']);
+    this.siemBatches = counter('latchkey_siem_batches_total', 'Batches of audit events to the SIEM by outcome', [
+      'outcome',
+    ]);
+  }
+
+  ran(job: Job, outcome: string, seconds: number, rows: number): void {
+    this.runs.observe({ job: job.name, queue: job.queue, outcome }, seconds);
+    this.rows.inc({ job: job.name }, rows);
+  }
+
+  /** A gauge that is read when the metrics are asked for; a reading that fails leaves the last one out. */
+  gauge(name: string, help: string, labelNames: string[], read: (gauge: Gauge) => Promise<void>): void {
+    new Gauge({
+      name,
+      help,
+      labelNames,
+      registers: [this.registry],
+      async collect() {
+        this.reset();
+        await read(this);
+      },
+    });
+  }
+}

@@ -1,0 +1,84 @@
+import { REDIS } from '@latchkey/contracts';
+import type { Logger } from '@latchkey/runtime';
+import type { Queue } from 'bullmq';
+import type { Redis } from 'ioredis';
+import type { DataSource } from 'typeorm';
+import type { JobMetrics } from './metrics.service.js';
+
+/** What of the queues and of PostgreSQL `/metrics` shows besides the counters. */
+export function watch(
+  metrics: JobMetrics,
+  queues: readonly Queue[],
+  redis: Redis,
+  database: DataSource,
+  logger: Logger,
+): void {
+  /** What is away is left out of the answer, so that the rest can still be read. */
+  const reading = (what: string, read: () => Promise<void>) => async () => {
+    try {
+      await read();
+    } catch (error) {
+      logger.debug({ what, reason: (error as Error).message }, 'a metric could not be read');
+    }
+  };
+  metrics.gauge('latchkey_queue_jobs', 'Jobs in a queue by state', ['queue', 'state'], (gauge) =>
+    reading('queues', async () => {
+      for (const queue of queues) {
+        const counts = await queue.getJobCounts('waiting', 'active', 'delayed', 'failed', 'prioritized');
+        for (const [state, count] of Object.entries(counts)) gauge.set({ queue: queue.name, state }, count);
+      }
+    })(),
+  );
+  metrics.gauge(
+    'latchkey_queue_oldest_seconds',
+    'Age of the job that has waited longest for a worker',
+    ['queue'],
+    (gauge) =>
+      reading('queues', async () => {
+        for (const queue of queues) {
+          const [oldest] = await queue.getWaiting(0, 0);
+          const since = oldest ? oldest.timestamp + (oldest.opts.delay ?? 0) : Date.now();
+          gauge.set({ queue: queue.name }, Math.max(0, Date.now() - since) / 1000);
+        }
+      })(),
+  );
+  metrics.gauge('latchkey_usage_stream_length', 'Usage batches not yet added up', [], (gauge) =>
+    reading('usage stream', async () => gauge.set(await redis.xlen(REDIS.usage)))(),
+  );
+  const fromSql: [name: string, help: string, sql: string][] = [
+    [
+      'latchkey_audit_unsealed_seconds',
+      'Age of the oldest audit event of the last day that is not in the chain',
+      `SELECT coalesce(extract(epoch FROM now() - min(e.at)), 0)::float8 AS value FROM audit_events e
+       WHERE e.at > now() - interval '1 day' AND NOT EXISTS (SELECT FROM audit_links l WHERE l.event_id = e.id)`,
+    ],
+    [
+      'latchkey_notices_waiting',
+      'Deliveries of notices that are not made yet',
+      "SELECT count(*)::float8 AS value FROM notice_deliveries WHERE state = 'due'",
+    ],
+    [
+      'latchkey_notices_dead',
+      'Deliveries of notices that were given up',
+      "SELECT count(*)::float8 AS value FROM notice_deliveries WHERE state = 'dead'",
+    ],
+    [
+      'latchkey_siem_dead_letters',
+      'Batches of audit events that the SIEM did not take',
+      "SELECT count(*)::float8 AS value FROM siem_batches WHERE state = 'dead'",
+    ],
+    [
+      'latchkey_expiry_overdue_seconds',
+      'How long the token that is longest past its end has waited to be recorded as expired',
+      `SELECT coalesce(extract(epoch FROM now() - min(expires_at)), 0)::float8 AS value FROM tokens
+       WHERE revoked_at IS NULL AND expiry_recorded_at IS NULL AND expires_at <= now()`,
+    ],
+  ];
+  for (const [name, help, sql] of fromSql)
+    metrics.gauge(name, help, [], (gauge) =>
+      reading(name, async () => {
+        const [row] = (await database.query(sql)) as { value: number }[];
+        gauge.set(row!.value);
+      })(),
+    );
+}

@@ -1,0 +1,66 @@
+import type { Logger } from '@latchkey/runtime';
+import type { Queue } from 'bullmq';
+import type { Job } from './job.js';
+
+/** How often the schedule in Redis is compared with the one in code. */
+const REPAIR_EVERY_MS = 5_000;
+
+/**
+ * Keeps BullMQ's schedulers as the schedule says. They live in Redis under the jobs' names, so any number of workers
+ * share them; one that is missing (Redis was emptied), changed, or stuck is written again.
+ */
+export class Scheduler {
+  private timer: NodeJS.Timeout | undefined;
+  private running: Promise<void> = Promise.resolve();
+  private stopped = false;
+
+  constructor(
+    private readonly queues: ReadonlyMap<string, Queue>,
+    private readonly schedule: readonly Job[],
+    private readonly logger: Logger,
+  ) {}
+
+  start(): void {
+    const turn = () => {
+      this.running = this.repair()
+        .catch((error: Error) => this.logger.warn({ reason: error.message }, 'the schedule cannot be kept now'))
+        .then(() => {
+          if (!this.stopped) this.timer = setTimeout(turn, REPAIR_EVERY_MS);
+        });
+    };
+    turn();
+  }
+
+  async stop(): Promise<void> {
+    this.stopped = true;
+    clearTimeout(this.timer);
+    await this.running;
+  }
+
+  /** Writes every scheduler that is not as it should be, and removes those of jobs that are no more. */
+  async repair(): Promise<void> {
+    for (const [name, queue] of this.queues) {
+      const jobs = this.schedule.filter((job) => job.queue === name);
+      const found = new Map((await queue.getJobSchedulers(0, -1)).map((s) => [s.key, s]));
+      for (const job of jobs) {
+        const scheduler = found.get(job.name);
+        found.delete(job.name);
+        const late = scheduler?.next ? Date.now() - scheduler.next : 0;
+        if (scheduler?.every === job.everyMs && late < Math.max(60_000, 2 * job.everyMs)) continue;
+        if (scheduler) await queue.removeJobScheduler(job.name);
+        await queue.upsertJobScheduler(job.name, { every: job.everyMs }, { name: job.name, opts: optionsOf(job) });
+      }
+      for (const key of found.keys()) await queue.removeJobScheduler(key);
+    }
+  }
+}
+
+/** A frequent job needs few retries: the next run does the same. */
+function optionsOf(job: Job) {
+  return {
+    attempts: job.everyMs < 10_000 ? 3 : 8,
+    backoff: { type: 'exponential', delay: 1_000, jitter: 0.5 },
+    removeOnComplete: { count: 100 },
+    removeOnFail: { count: 500, age: 7 * 86_400 },
+  };
+}

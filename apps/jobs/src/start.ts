@@ -1,0 +1,91 @@
+import 'reflect-metadata';
+import type { AddressInfo } from 'node:net';
+import {
+  createRedis,
+  createRegistry,
+  firstParty,
+  type Logger,
+  maintenanceCaller,
+  NestLogger,
+  startOps,
+} from '@latchkey/runtime';
+import { getQueueToken } from '@nestjs/bullmq';
+import { NestFactory } from '@nestjs/core';
+import type { Queue } from 'bullmq';
+import { DataSource } from 'typeorm';
+import { AppModule } from './app.module.js';
+import { checkTogether, type JobsConfig } from './config.js';
+import { QUEUES } from './job.js';
+import { BOARD_PATH, boardHandler } from './ops/board.js';
+import { JobMetrics } from './ops/metrics.service.js';
+import { watch } from './ops/watch.js';
+import { JobRunner } from './runner.service.js';
+import { SCHEDULE } from './schedule.js';
+import { Scheduler } from './scheduler.service.js';
+
+export interface RunningJobs {
+  /** The ops port as it was bound. */
+  opsPort: number;
+  /** Takes no more jobs, finishes the steps at hand, and closes everything. */
+  stop(): Promise<void>;
+}
+
+/** Starts a worker: the queues' workers, the schedule, and the ops port. */
+export async function startJobs(config: JobsConfig, logger: Logger): Promise<RunningJobs> {
+  checkTogether(config);
+  const database = new DataSource({
+    type: 'postgres',
+    url: config.DATABASE_URL,
+    poolSize: 12,
+    connectTimeoutMS: 5_000,
+    applicationName: 'latchkey-jobs',
+    installExtensions: false,
+    poolErrorHandler: (error: Error) => logger.warn({ reason: error.message }, 'PostgreSQL dropped a connection'),
+    extra: { statement_timeout: 30_000, idle_in_transaction_session_timeout: 30_000, keepAlive: true },
+  });
+  await database.initialize();
+  const redis = createRedis(config.REDIS_URL, 'latchkey-jobs', logger, { enableOfflineQueue: true });
+  const maintenance = maintenanceCaller({
+    address: config.RPC_ADDRESS,
+    authorization: firstParty(config.RPC_SECRET),
+  });
+  const metrics = new JobMetrics(createRegistry('jobs'));
+  const connection = { url: config.REDIS_URL, maxRetriesPerRequest: null, connectionName: 'latchkey-jobs-queues' };
+  const app = await NestFactory.createApplicationContext(
+    AppModule.with({ config, database, redis, maintenance, metrics, logger }, connection),
+    { logger: new NestLogger(logger), abortOnError: false },
+  );
+  const queues = new Map(QUEUES.map((name) => [name as string, app.get<Queue>(getQueueToken(name))]));
+  for (const queue of queues.values())
+    queue.on('error', (error) => logger.debug({ queue: queue.name, reason: error.message }, 'a queue is in trouble'));
+  watch(metrics, [...queues.values()], redis, database, logger);
+  const board = await boardHandler([...queues.values()], config.BOARD_PASSWORD);
+  const scheduler = new Scheduler(queues, SCHEDULE, logger);
+  scheduler.start();
+  const ops = await startOps({
+    host: config.HOST,
+    port: config.OPS_PORT,
+    registry: metrics.registry,
+    checks: {
+      postgres: async () => void (await database.query('SELECT 1')),
+      redis: async () => void (await redis.ping()),
+    },
+    routes: { [BOARD_PATH]: board, [`${BOARD_PATH}/`]: board },
+  });
+  const { port: opsPort } = ops.address() as AddressInfo;
+  logger.info({ opsPort, jobs: SCHEDULE.length }, 'jobs is ready');
+  return {
+    opsPort,
+    stop: async () => {
+      await scheduler.stop();
+      app.get(JobRunner).stop();
+      // Workers stop taking jobs, wait for the steps at hand, and close; queues close after them.
+      await app.close();
+      maintenance.close();
+      redis.disconnect();
+      await database.destroy();
+      ops.closeAllConnections();
+      await new Promise((resolve) => ops.close(resolve));
+    },
+  };
+}

@@ -1,0 +1,60 @@
+import { OnWorkerEvent, Processor, WorkerHost } from '@nestjs/bullmq';
+import { Inject } from '@nestjs/common';
+import type { Job as QueuedJob } from 'bullmq';
+import type { QueueName } from './job.js';
+import { JobRunner, type RunReport } from './runner.service.js';
+import { WORKER_EVENTS, type WorkerEvents } from './worker-events.service.js';
+
+/** A worker whose process died is noticed after this long; its job then goes to another. */
+const OPTIONS = { lockDuration: 30_000, stalledInterval: 5_000, maxStalledCount: 100, drainDelay: 2 };
+
+abstract class QueueWorker extends WorkerHost {
+  constructor(
+    @Inject(JobRunner) private readonly runner: JobRunner,
+    @Inject(WORKER_EVENTS) private readonly events: WorkerEvents,
+  ) {
+    super();
+  }
+
+  protected abstract readonly queue: QueueName;
+
+  /** The job's name is all that is read of it. */
+  process(job: QueuedJob): Promise<RunReport> {
+    return this.runner.run(job.name);
+  }
+
+  @OnWorkerEvent('failed')
+  onFailed(job: QueuedJob | undefined, error: Error): void {
+    this.events.failed(this.queue, job, error);
+  }
+
+  @OnWorkerEvent('stalled')
+  onStalled(id: string): void {
+    this.events.stalled(this.queue, id);
+  }
+
+  @OnWorkerEvent('error')
+  onError(error: Error): void {
+    this.events.error(this.queue, error);
+  }
+}
+
+@Processor('tokens', { ...OPTIONS, concurrency: 4 })
+export class TokensWorker extends QueueWorker {
+  protected readonly queue = 'tokens';
+}
+
+@Processor('audit', { ...OPTIONS, concurrency: 3 })
+export class AuditWorker extends QueueWorker {
+  protected readonly queue = 'audit';
+}
+
+@Processor('usage', { ...OPTIONS, concurrency: 2 })
+export class UsageWorker extends QueueWorker {
+  protected readonly queue = 'usage';
+}
+
+@Processor('notices', { ...OPTIONS, concurrency: 3 })
+export class NoticesWorker extends QueueWorker {
+  protected readonly queue = 'notices';
+}

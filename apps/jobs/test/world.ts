@@ -1,0 +1,203 @@
+import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import {
+  REDIS,
+  signUsageBatch,
+  type UsageBatch,
+  type UsageBatchEvent,
+  type UsageLine,
+  verifierKey,
+} from '@latchkey/contracts';
+import { createLogger, createRedis, createRegistry, loadConfig, maintenanceCaller, newId } from '@latchkey/runtime';
+import { type TestDatabase, type TestRedis, testDatabase, testRedis } from '@latchkey/testing';
+import type { Redis } from 'ioredis';
+import { DataSource } from 'typeorm';
+import { type JobsConfig, settings } from '../src/config.js';
+import type { Job, JobContext } from '../src/job.js';
+import { JobMetrics } from '../src/ops/metrics.service.js';
+
+const tokenService = path.join(import.meta.dirname, '../../token-service');
+
+/** A database of the newest schema, of this test's own. */
+export function migratedDatabase(): Promise<TestDatabase> {
+  const dir = path.join(tokenService, 'dist/migrations');
+  const files = readdirSync(dir).filter((file) => file.endsWith('.js'));
+  return testDatabase({
+    fingerprint: `jobs\n${files.map((file) => readFileSync(path.join(dir, file), 'utf8')).join('\n')}`,
+    migrate: async (url) => {
+      await promisify(execFile)(process.execPath, [path.join(tokenService, 'dist/migrate.js')], {
+        env: { PATH: process.env['PATH'], DATABASE_URL: url },
+      });
+    },
+  });
+}
+
+export function asJobs(url: string): string {
+  const under = new URL(url);
+  under.searchParams.set('options', '-c role=latchkey_jobs');
+  return under.href;
+}
+
+/** A database, a Redis, and what a job is handed; the jobs' rights are those of their role. */
+export class World implements AsyncDisposable {
+  readonly eventsSecret = randomBytes(32).toString('hex');
+  readonly rpcSecret = randomBytes(32).toString('hex');
+  private context: JobContext | undefined;
+
+  private constructor(
+    readonly database: TestDatabase,
+    readonly redis: TestRedis,
+  ) {}
+
+  static async start(): Promise<World> {
+    return new World(await migratedDatabase(), await testRedis());
+  }
+
+  /** The environment of a jobs process. */
+  environment(more: Record<string, string> = {}): Record<string, string> {
+    return {
+      DATABASE_URL: asJobs(this.database.url),
+      REDIS_URL: this.redis.url,
+      RPC_SECRET: this.rpcSecret,
+      EVENTS_SECRET: this.eventsSecret,
+      RPC_ADDRESS: '127.0.0.1:1',
+      OPS_PORT: '0',
+      LOG_LEVEL: 'warn',
+      ...more,
+    };
+  }
+
+  config(more: Record<string, string> = {}): JobsConfig {
+    return loadConfig(settings, this.environment(more));
+  }
+
+  async contextWith(more: Record<string, string> = {}): Promise<JobContext> {
+    if (!this.context) {
+      const config = this.config();
+      const logger = createLogger('jobs-test', 'warn');
+      const database = new DataSource({
+        type: 'postgres',
+        url: config.DATABASE_URL,
+        poolSize: 8,
+        installExtensions: false,
+      });
+      await database.initialize();
+      this.context = {
+        config,
+        database,
+        redis: createRedis(config.REDIS_URL, 'test', logger, { enableOfflineQueue: true }),
+        maintenance: maintenanceCaller({ address: config.RPC_ADDRESS, authorization: 'none' }),
+        metrics: new JobMetrics(createRegistry('jobs')),
+        logger,
+        signal: new AbortController().signal,
+      };
+    }
+    return { ...this.context, config: this.config(more) };
+  }
+
+  async stream(): Promise<Redis> {
+    return (await this.contextWith()).redis;
+  }
+
+  /** Takes steps of a job until nothing is due. */
+  async run(job: Job, more: Record<string, string> = {}): Promise<number> {
+    const context = await this.contextWith(more);
+    for (let done = 0; ; ) {
+      const report = await job.step(context);
+      done += report.done;
+      if (!report.more) return done;
+    }
+  }
+
+  async person(more: { disabled?: boolean; role?: string } = {}): Promise<{ id: string; email: string; name: string }> {
+    const id = newId();
+    const person = { id, email: `${id}@example.test`, name: `Person ${id.slice(-4)}` };
+    await this.database.query(
+      'INSERT INTO users (id, email, name, role, created_at, disabled_at) VALUES ($1, $2, $3, $4, now(), $5)',
+      [id, person.email, person.name, more.role ?? 'member', more.disabled ? new Date() : null],
+    );
+    return person;
+  }
+
+  async project(owners: readonly { id: string }[]): Promise<string> {
+    const id = newId();
+    await this.database.query("INSERT INTO projects (id, name, created_at) VALUES ($1, 'Project', now())", [id]);
+    for (const owner of owners)
+      await this.database.query(
+        "INSERT INTO members (project_id, user_id, role, created_at) VALUES ($1, $2, 'owner', now())",
+        [id, owner.id],
+      );
+    return id;
+  }
+
+  /** @param owner a person or a project's id */
+  async token(
+    owner: { id: string } | string,
+    more: { name?: string; createdAt?: Date; expiresAt?: Date; revokedAt?: Date; rotatedTo?: string } = {},
+  ): Promise<string> {
+    const id = newId();
+    const project = typeof owner === 'string' ? owner : null;
+    await this.database.query(
+      `INSERT INTO tokens (id, hash, kind, name, start, owner_user_id, project_id, created_by_type, scopes, created_at,
+         expires_at, revoked_at, revocation_reason, rotated_to)
+       VALUES ($1, $2, $3, $4, 'lk_pat_test', $5, $6, 'system', '{}', $7, $8, $9, $10, $11)`,
+      [
+        id,
+        randomBytes(32),
+        project ? 'prj' : 'pat',
+        more.name ?? 'deploy',
+        typeof owner === 'string' ? null : owner.id,
+        project,
+        more.createdAt ?? new Date(),
+        more.expiresAt ?? null,
+        more.revokedAt ?? null,
+        more.revokedAt ? 'superseded' : null,
+        more.rotatedTo ?? null,
+      ],
+    );
+    return id;
+  }
+
+  signed(batch: UsageBatch): UsageBatchEvent {
+    return signUsageBatch(verifierKey(Buffer.from(this.eventsSecret), batch.verifier), batch);
+  }
+
+  /** Sends a batch as a verifier does. */
+  async send(event: UsageBatchEvent): Promise<void> {
+    const { verifier, body, mac } = event;
+    await (await this.stream()).xadd(REDIS.usage, '*', 'verifier', verifier, 'body', body, 'mac', mac);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.context) {
+      this.context.redis.disconnect();
+      this.context.maintenance.close();
+      await this.context.database.destroy();
+    }
+    await this.redis.close();
+    await this.database.close();
+  }
+}
+
+export function line(tokenId: string, more: Partial<UsageLine> = {}): UsageLine {
+  const now = Date.now();
+  return {
+    tokenId,
+    hourMs: Math.floor(now / 3_600_000) * 3_600_000,
+    route: 'demo',
+    status: 'allowed',
+    ip: '192.0.2.1',
+    userAgent: 'curl/8',
+    count: 1,
+    firstSeenMs: now - 1_000,
+    lastSeenMs: now,
+    ...more,
+  };
+}
+
+export function batch(lines: UsageLine[], more: Partial<UsageBatch> = {}): UsageBatch {
+  return { verifier: newId(), sequence: 1, lines, denials: [], denialsDropped: 0, ...more };
+}

@@ -1,0 +1,306 @@
+import { createHash, createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
+import { z } from 'zod';
+import { type AuditEvent, auditEventSchema } from './http/audit.js';
+
+/** What stands before the first event: 32 zero bytes. */
+export const CHAIN_START = '0'.repeat(64);
+
+/**
+ * A value as canonical JSON (RFC 8785): names sorted by UTF-16 code units, no white space, numbers and strings as
+ * ECMAScript writes them. Two parties that hold the same value get the same bytes.
+ * @throws TypeError for what JSON cannot hold
+ */
+export function canonicalJson(value: unknown): string {
+  if (value === null || typeof value === 'boolean' || typeof value === 'string') return JSON.stringify(value);
+  if (typeof value === 'number') {
+    if (!Number.isFinite(value)) throw new TypeError(`canonical JSON cannot hold ${value}`);
+    return JSON.stringify(value);
+  }
+  if (Array.isArray(value)) return `[${value.map((v) => canonicalJson(v ?? null)).join(',')}]`;
+  if (typeof value !== 'object') throw new TypeError(`canonical JSON cannot hold a ${typeof value}`);
+  const members = Object.entries(value)
+    .filter(([, v]) => v !== undefined)
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([name, v]) => `${JSON.stringify(name)}:${canonicalJson(v)}`);
+  return `{${members.join(',')}}`;
+}
+
+/** What of an audit event the chain covers: all of it but its place and its hash, which follow from the chain. */
+export type ChainedEvent = Omit<AuditEvent, 'seq' | 'hash'>;
+
+/**
+ * The bytes of an event that are hashed: canonical JSON of `v` (1, the version of this form) and the fields below;
+ * absent ones are null. `at` is UTC in RFC 3339 with exactly three decimals.
+ */
+export function canonicalEvent(event: ChainedEvent): string {
+  const { id, at, actor, action, tokenId, projectId, subject, ip, userAgent, requestId, details } = event;
+  return canonicalJson({
+    v: 1,
+    id,
+    at,
+    actor: { type: actor.type, id: actor.id, name: actor.name },
+    action,
+    tokenId,
+    projectId,
+    subject: subject && { type: subject.type, id: subject.id, name: subject.name },
+    ip,
+    userAgent,
+    requestId,
+    details,
+  });
+}
+
+/** The hash of an event at its place: SHA-256 over the 32 bytes of the hash before it and the canonical event. Hex. */
+export function chainHash(previousHash: string, event: ChainedEvent): string {
+  return createHash('sha256').update(Buffer.from(previousHash, 'hex')).update(canonicalEvent(event)).digest('hex');
+}
+
+/**
+ * A signed statement about the chain. `sealed`: event `seq` has this hash. `retired`: likewise, and everything up to it
+ * was removed by the retention rule, so that the chain is proven from `seq + 1` on.
+ */
+export const checkpointSchema = z.object({
+  seq: z.int().min(0),
+  hash: z.string().regex(/^[0-9a-f]{64}$/),
+  at: z.iso.datetime(),
+  kind: z.enum(['sealed', 'retired']),
+  /** See `signerOf`. */
+  keyId: z.string().regex(/^[0-9a-f]{16}$/),
+  /** Ed25519 (RFC 8032), base64url. */
+  signature: z.base64url(),
+});
+export type Checkpoint = z.infer<typeof checkpointSchema>;
+
+/** The name of a public signing key: the first 16 hex digits of the SHA-256 of its SPKI form. */
+export function signerOf(key: KeyObject): string {
+  const spki = (key.type === 'private' ? createPublicKey(key) : key).export({ type: 'spki', format: 'der' });
+  return createHash('sha256').update(spki).digest('hex').slice(0, 16);
+}
+
+const statement = (c: Omit<Checkpoint, 'signature'>) =>
+  Buffer.from(
+    `latchkey audit checkpoint\n${canonicalJson({ v: 1, seq: c.seq, hash: c.hash, at: c.at, kind: c.kind, keyId: c.keyId })}`,
+  );
+
+/** @param key Ed25519, private */
+export function signCheckpoint(key: KeyObject, what: Pick<Checkpoint, 'seq' | 'hash' | 'at' | 'kind'>): Checkpoint {
+  const unsigned = { seq: what.seq, hash: what.hash, at: what.at, kind: what.kind, keyId: signerOf(key) };
+  return { ...unsigned, signature: sign(null, statement(unsigned), key).toString('base64url') };
+}
+
+export interface ChainVerdict {
+  ok: boolean;
+  /** Events whose place in the chain was proven. */
+  events: number;
+  /** Checkpoints whose signature and hash were proven. */
+  checkpoints: number;
+  firstBroken: Fault | null;
+}
+
+/** The first place that is not as it was sealed, and why that is known. */
+export interface Fault {
+  seq: number | null;
+  reason: string;
+}
+
+/**
+ * Proves a chain as it is read, in memory that does not grow with it. Hand in the checkpoints and the links in the order
+ * of their `seq`, a checkpoint after the link that it speaks of, then call `end`. After the first fault all else is
+ * ignored: what follows a fault proves nothing.
+ */
+export class ChainProver {
+  private readonly keys: Map<string, KeyObject>;
+  private seq = 0;
+  private hash = CHAIN_START;
+  private started = false;
+  private proven = 0;
+  private signed = 0;
+  private signedSeq = 0;
+  private broken: Fault | null = null;
+
+  /** @param keys public keys that may have signed; checkpoints of any other are forged */
+  constructor(keys: readonly KeyObject[]) {
+    this.keys = new Map(keys.map((key) => [signerOf(key), key]));
+  }
+
+  /** Believes one more key. */
+  trust(key: KeyObject): void {
+    this.keys.set(signerOf(key), key);
+  }
+
+  get failed(): boolean {
+    return this.broken !== null;
+  }
+
+  /** Where the chain begins when its head was retired: the newest `retired` checkpoint, before any link. */
+  startFrom(checkpoint: Checkpoint): void {
+    if (this.broken) return;
+    const notRetired = 'the chain begins at a checkpoint that does not speak of retention';
+    this.broken =
+      checkpoint.kind === 'retired' ? this.signatureFault(checkpoint) : { seq: checkpoint.seq, reason: notRetired };
+    if (this.broken) return;
+    this.seq = checkpoint.seq;
+    this.hash = checkpoint.hash;
+    this.signedSeq = checkpoint.seq;
+    this.signed++;
+  }
+
+  /** @param event null when the link is there and its event is not */
+  link(seq: number, hash: string, event: ChainedEvent | null): void {
+    if (this.broken) return;
+    this.started = true;
+    this.broken = this.linkFault(seq, hash, event);
+    if (this.broken) return;
+    this.seq = seq;
+    this.hash = hash;
+    this.proven++;
+  }
+
+  checkpoint(checkpoint: Checkpoint): void {
+    if (this.broken) return;
+    this.broken = this.signatureFault(checkpoint) ?? this.checkpointFault(checkpoint);
+    if (this.broken) return;
+    this.signedSeq = checkpoint.seq;
+    this.signed++;
+  }
+
+  /**
+   * A checkpoint kept outside of what is proven (a log, a file): the chain must reach it and agree with it.
+   * @param hashAt the chain's hash at its place, once all links were handed in; undefined when that place is retired
+   */
+  outside(checkpoint: Checkpoint, hashAt: string | undefined): void {
+    if (this.broken) return;
+    this.broken = this.signatureFault(checkpoint);
+    if (this.broken) return;
+    if (checkpoint.seq > this.seq) this.broken = this.cutTail(checkpoint.seq, 'a checkpoint kept outside the database');
+    else if (hashAt !== undefined && hashAt !== checkpoint.hash)
+      this.fail(
+        checkpoint.seq,
+        `the chain at ${checkpoint.seq} is not the one in a checkpoint kept outside the database`,
+      );
+  }
+
+  /** A fault that was found beside the chain. */
+  fail(seq: number | null, reason: string): void {
+    this.broken ??= { seq, reason };
+  }
+
+  end(): ChainVerdict {
+    return { ok: !this.broken, events: this.proven, checkpoints: this.signed, firstBroken: this.broken };
+  }
+
+  /** Place and hash of the last proven event. */
+  get head(): { seq: number; hash: string; started: boolean } {
+    return { seq: this.seq, hash: this.hash, started: this.started };
+  }
+
+  private linkFault(seq: number, hash: string, event: ChainedEvent | null): Fault | null {
+    const expected = this.seq + 1;
+    if (seq > expected) {
+      const gap = seq - 1 === expected ? `event ${expected} is` : `events ${expected} to ${seq - 1} are`;
+      return { seq: expected, reason: `${gap} missing: deleted from the chain, or left out of this export` };
+    }
+    if (seq < expected) return { seq, reason: `place ${seq} is taken twice` };
+    if (!event) return { seq, reason: `the event at ${seq} was deleted; its link is still there` };
+    if (chainHash(this.hash, event) === hash) return null;
+    return {
+      seq,
+      reason: `the event at ${seq} is not the one that was sealed there: it was edited, replaced, or moved`,
+    };
+  }
+
+  private checkpointFault({ seq, hash }: Checkpoint): Fault | null {
+    if (seq > this.seq) return this.cutTail(seq, 'a signed checkpoint');
+    if (seq < this.seq) return { seq, reason: `the checkpoint at ${seq} stands after the event at ${this.seq}` };
+    if (hash === this.hash) return null;
+    const since = `between ${this.signedSeq + 1} and ${seq}`;
+    return {
+      seq: this.signedSeq + 1,
+      reason: `the chain at ${seq} is not the one that was signed there: ${since} events were replaced and their hashes made anew`,
+    };
+  }
+
+  private cutTail(reached: number, source: string): Fault {
+    const cut = `the chain ends at ${this.seq}, but ${source} proves that it reached ${reached}: the tail was cut`;
+    return { seq: this.seq + 1, reason: cut };
+  }
+
+  private signatureFault(checkpoint: Checkpoint): Fault | null {
+    const { seq, keyId } = checkpoint;
+    const key = this.keys.get(keyId);
+    if (!key) return { seq, reason: `the checkpoint at ${seq} is signed by ${keyId}, which is no trusted key` };
+    if (verify(null, statement(checkpoint), key, Buffer.from(checkpoint.signature, 'base64url'))) return null;
+    return { seq, reason: `the checkpoint at ${seq} is forged: its signature is wrong` };
+  }
+}
+
+/** A line of an NDJSON export that is no event: `{"checkpoint": …, "publicKey": "<SPKI, base64>"}`. */
+export const checkpointLineSchema = z.strictObject({ checkpoint: checkpointSchema, publicKey: z.base64() });
+
+export interface ExportVerdict extends ChainVerdict {
+  /** Names of the keys that the export's checkpoints are signed with: compare them with what the service logs at start. */
+  signers: string[];
+  /** The last event that a checkpoint covers; what follows it is chained but not signed. */
+  signedThrough: number;
+}
+
+/**
+ * Proves an NDJSON export (`GET /v1/audit/export?checkpoints=true`, without filters) with nothing but the file.
+ * @param lines the file's lines
+ * @param keys public keys to trust; without any, those in the export are believed and named in `signers`
+ */
+export async function proveExport(
+  lines: AsyncIterable<string> | Iterable<string>,
+  keys: readonly KeyObject[] = [],
+): Promise<ExportVerdict> {
+  const believed = new Map<string, KeyObject>(keys.map((key) => [signerOf(key), key]));
+  const signers = new Set<string>();
+  let prover: ChainProver | undefined;
+  let signedThrough = 0;
+  let number = 0;
+  const proverNow = () => {
+    prover ??= new ChainProver([...believed.values()]);
+    return prover;
+  };
+  for await (const text of lines) {
+    number++;
+    if (!text.trim()) continue;
+    const line = parseLine(text);
+    if (!line) {
+      proverNow().fail(proverNow().head.seq + 1, `line ${number} of the export is neither an event nor a checkpoint`);
+      break;
+    }
+    if ('checkpoint' in line) {
+      const key = createPublicKey({ key: Buffer.from(line.publicKey, 'base64'), format: 'der', type: 'spki' });
+      const signer = signerOf(key);
+      signers.add(line.checkpoint.keyId);
+      if (keys.length === 0 && !believed.has(signer) && signers.size === 1) {
+        believed.set(signer, key);
+        proverNow().trust(key);
+      }
+      const at = proverNow();
+      if (!at.head.started && at.head.seq === 0 && line.checkpoint.kind === 'retired') at.startFrom(line.checkpoint);
+      else at.checkpoint(line.checkpoint);
+      if (!at.failed) signedThrough = line.checkpoint.seq;
+      continue;
+    }
+    const { seq, hash, ...event } = line;
+    if (seq === null || hash === null) continue; // not sealed yet when it was exported: nothing is claimed of it
+    proverNow().link(seq, hash, event);
+    if (proverNow().failed) break;
+  }
+  return { ...proverNow().end(), signers: [...signers], signedThrough };
+}
+
+function parseLine(text: string): AuditEvent | z.infer<typeof checkpointLineSchema> | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined; // the caller names the line
+  }
+  const checkpoint = checkpointLineSchema.safeParse(value);
+  if (checkpoint.success) return checkpoint.data;
+  const event = auditEventSchema.safeParse(value);
+  return event.success ? event.data : undefined;
+}
