@@ -92,6 +92,19 @@ describe('answers', () => {
     expect('secret' in second).toBe(false);
   });
 
+  it('knows what a change that narrows rights answers', async () => {
+    const { client } = await against((_, response) =>
+      json(response, 202, {
+        token: { id },
+        effective: false,
+        receipt: null,
+        pending: [{ id, name: 'g', leaseEndsInMs: 5 }],
+      }),
+    );
+    const { effective, pending, token } = await client.revokeToken({ params: { id } }, { waitSeconds: 0 });
+    expect([effective, pending[0]?.name, token.id]).toEqual([false, 'g', id]);
+  });
+
   it('answers null where there is no body, and text where it is text', async () => {
     const { client } = await against((seen, response) => {
       if (seen.method === 'DELETE') response.writeHead(204).end();

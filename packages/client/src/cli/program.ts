@@ -1,0 +1,99 @@
+import { Command } from 'commander';
+import { positive } from './arguments.js';
+import { auditCommands } from './audit.js';
+import { completion, SHELLS, type Shell } from './completion.js';
+import { CommandError, EXIT, type ExitName } from './exit.js';
+import { type Output, say, show } from './output.js';
+import { scanCommand } from './scan-command.js';
+import {
+  clientFor,
+  type GlobalOptions,
+  readSecret,
+  removeStored,
+  type Surroundings,
+  signedIn,
+  urlOf,
+  writeStored,
+} from './settings.js';
+import { tokenCommands, tokenFields } from './tokens.js';
+
+/** What a command is handed: where it runs and where it writes. */
+export interface Context extends Surroundings {
+  output: Output;
+  /** Ends the command with this code once it has written everything. */
+  exit: (name: ExitName) => void;
+}
+
+/** The whole `latchkey` command. Nothing is read or written before an action runs. */
+export function buildProgram(context: Context): Command {
+  const program = new Command('latchkey')
+    .description('Issue, see, rotate and revoke API tokens; find leaked ones; check the audit log.')
+    .version('0.1.0')
+    .option('--url <address>', 'the server (LATCHKEY_URL, the stored one, http://127.0.0.1:8080)')
+    .option('--json', 'print results as JSON')
+    .option('--timeout <seconds>', 'longest a call may take', positive)
+    .exitOverride()
+    .configureOutput({
+      writeOut: (text) => context.output.out.write(text),
+      writeErr: (text) => context.output.err.write(text),
+    })
+    .addHelpText(
+      'after',
+      `
+The token comes from LATCHKEY_TOKEN, or from the file that \`latchkey login\` writes; never from the command line.
+
+Exit codes:
+${Object.values(EXIT)
+  .map(({ code, meaning }) => `  ${String(code).padStart(2)}  ${meaning}`)
+  .join('\n')}`,
+    )
+    .hook('preAction', () => {
+      context.output.json = globals().json === true;
+    });
+  const globals = () => program.opts<GlobalOptions>();
+  const client = () => signedIn(context, globals());
+
+  program
+    .command('login')
+    .description('store a token for later commands; it is read from standard input or asked for')
+    .option('--no-check', 'store it without asking the server whether it is accepted')
+    .action(async ({ check }: { check: boolean }) => {
+      const url = await urlOf(context, globals());
+      const token = await readSecret(context, `Token for ${url}: `, context.output.err);
+      if (!token) throw new CommandError('usage', 'no token came on standard input');
+      const asked = clientFor(url, globals(), token, context.env);
+      const name = check ? (await asked.getSelf()).name : undefined;
+      const file = await writeStored(context.env, { url, token });
+      say(context.output, `${name ? `The token "${name}"` : 'The token'} is stored in ${file}`);
+    });
+
+  program
+    .command('logout')
+    .description('forget the stored token; it stays good until it is revoked')
+    .action(() => removeStored(context.env));
+
+  program
+    .command('whoami')
+    .description('the token that commands use')
+    .action(async () => {
+      const token = await (await client()).getSelf();
+      show(context.output, token, [['server', await urlOf(context, globals())], ...tokenFields(token)]);
+    });
+
+  tokenCommands(program, context, client);
+  auditCommands(program, context, client);
+  scanCommand(program, context, async () => clientFor(await urlOf(context, globals()), globals()));
+
+  program
+    .command('completion')
+    .description('print a completion script, to be sourced by the shell')
+    .addArgument(program.createArgument('<shell>', 'bash, zsh or fish').choices(SHELLS))
+    .action((shell: Shell) => {
+      context.output.out.write(completion(program, shell));
+    });
+
+  for (const command of allOf(program)) command.exitOverride().showHelpAfterError('(--help tells more)');
+  return program;
+}
+
+const allOf = (command: Command): Command[] => [command, ...command.commands.flatMap(allOf)];

@@ -1,0 +1,208 @@
+import type { Command } from 'commander';
+import type { Body, Client, IssuedToken, RevocationReason, Token, TokenStatus } from '../index.js';
+import { collected, duration, pair, positive, rate, waitOption } from './arguments.js';
+import { CommandError } from './exit.js';
+import { list, printJson, say, show } from './output.js';
+import type { Context } from './program.js';
+
+interface CreateOptions {
+  description?: string;
+  project?: string;
+  scope: string[];
+  expiresIn?: number;
+  expiresAt?: string;
+  allowIp: string[];
+  rate?: { limit: number; windowSeconds: number };
+  metadata?: Record<string, string>;
+}
+interface ListOptions {
+  project?: string;
+  owner?: string;
+  status?: TokenStatus;
+  search?: string;
+  limit: number;
+  all?: boolean;
+}
+
+export function tokenFields(token: Token): [string, unknown][] {
+  return [
+    ['id', token.id],
+    ['name', token.name],
+    ['kind', token.kind === 'pat' ? 'personal' : 'project'],
+    ['owner', token.owner.name],
+    ['status', token.status],
+    ['scopes', token.scopes],
+    ['expires', token.expiresAt ?? 'never'],
+    ['last used', token.lastUsedAt ?? 'never'],
+    ['allowed addresses', token.allowedIps],
+    ['rate limit', token.rateLimit && `${token.rateLimit.limit} in ${token.rateLimit.windowSeconds} s`],
+  ];
+}
+
+/** `latchkey tokens …` */
+export function tokenCommands(program: Command, { output, exit }: Context, client: () => Promise<Client>): void {
+  const tokens = program.command('tokens').description('issue, list, rotate and revoke tokens');
+
+  tokens
+    .command('create <name>')
+    .description('issue a token; its secret goes to standard output, once')
+    .option('--description <text>', 'for people')
+    .option('--project <id>', 'a token of this project, not a personal one')
+    .option('--scope <scope>', 'what it may do; several times', collected, [])
+    .option('--expires-in <time>', 'for how long, such as 90d', duration)
+    .option('--expires-at <time>', 'until when, RFC 3339')
+    .option('--allow-ip <address>', 'an address or CIDR it may be used from; several times', collected, [])
+    .option('--rate <requests/seconds>', 'how often it may be used', rate)
+    .option('--metadata <name=value>', 'several times', pair)
+    .action(async (name: string, options: CreateOptions) => {
+      const answer = await (await client()).issueToken({
+        body: {
+          name,
+          scopes: options.scope,
+          allowedIps: options.allowIp,
+          ...(options.project ? { kind: 'prj', projectId: options.project } : {}),
+          ...(options.description !== undefined ? { description: options.description } : {}),
+          ...(options.expiresIn !== undefined ? { expiresInSeconds: options.expiresIn } : {}),
+          ...(options.expiresAt !== undefined ? { expiresAt: options.expiresAt } : {}),
+          ...(options.rate ? { rateLimit: options.rate } : {}),
+          ...(options.metadata ? { metadata: options.metadata } : {}),
+        },
+      });
+      if (!('secret' in answer))
+        throw new CommandError(
+          'failed',
+          `the token ${answer.id} was issued, but the answer with its secret was lost on the way; run latchkey tokens rotate ${answer.id}`,
+        );
+      issued(answer);
+    });
+
+  tokens
+    .command('list')
+    .description('tokens that you may see, newest first')
+    .option('--project <id>', 'of this project')
+    .option('--owner <id>', '"me", or a person or project')
+    .option('--status <status>', 'active, expired, revoked or disabled')
+    .option('--search <text>', 'in name, start and description')
+    .option('--limit <count>', 'at most this many', positive, 25)
+    .option('--all', 'all of them')
+    .action(async (options: ListOptions) => {
+      const query = {
+        ...(options.project ? { projectId: options.project } : {}),
+        ...(options.owner ? { owner: options.owner } : {}),
+        ...(options.status ? { status: options.status } : {}),
+        ...(options.search ? { q: options.search } : {}),
+        limit: options.all ? 100 : Math.min(100, options.limit),
+      };
+      const found: Token[] = [];
+      for await (const token of (await client()).each('listTokens', { query })) {
+        if (!options.all && found.length === options.limit) {
+          say(output, `There are more: --limit or --all shows them.`);
+          break;
+        }
+        found.push(token);
+      }
+      list(output, found, [
+        ['ID', (t) => t.id],
+        ['NAME', (t) => t.name],
+        ['START', (t) => `${t.start}…`],
+        ['OWNER', (t) => t.owner.name],
+        ['STATUS', (t) => t.status],
+        ['SCOPES', (t) => t.scopes],
+        ['EXPIRES', (t) => t.expiresAt ?? 'never'],
+        ['LAST USED', (t) => t.lastUsedAt ?? 'never'],
+      ]);
+    });
+
+  tokens
+    .command('show <id>')
+    .description('one token; "self" is the one that commands use')
+    .action(async (id: string) => {
+      const api = await client();
+      const token = id === 'self' ? await api.getSelf() : await api.getToken({ params: { id } });
+      show(output, token, tokenFields(token));
+    });
+
+  tokens
+    .command('revoke <id>')
+    .description('end a token everywhere; "self" is the one that commands use')
+    .option(
+      '--reason <reason>',
+      'exposed (ends successors and children too), superseded, no_longer_needed, owner_left, policy or unspecified',
+    )
+    .option('--comment <text>', 'for the audit log')
+    .addOption(waitOption())
+    .action(async (id: string, options: { reason?: RevocationReason; comment?: string; wait?: number }) => {
+      const api = await client();
+      const waiting = options.wait === undefined ? {} : { waitSeconds: options.wait };
+      const { wait: _, ...body } = options;
+      const effect =
+        id === 'self' ? await api.revokeSelf({}, waiting) : await api.revokeToken({ params: { id }, body }, waiting);
+      effected(effect);
+    });
+
+  tokens
+    .command('rotate <id>')
+    .description('issue a successor and end this token; the new secret goes to standard output, once')
+    .option('--overlap <time>', 'how long the old one still works, such as 10m', duration)
+    .option('--expires-in <time>', 'end of the successor', duration)
+    .action(async (id: string, options: { overlap?: number; expiresIn?: number }) => {
+      const api = await client();
+      const body = {
+        ...(options.overlap !== undefined ? { overlapSeconds: options.overlap } : {}),
+        ...(options.expiresIn !== undefined ? { expiresInSeconds: options.expiresIn } : {}),
+      };
+      issued(id === 'self' ? await api.rotateSelf({ body }) : await api.rotateToken({ params: { id }, body }));
+      if (id === 'self') say(output, 'Store the new secret: latchkey login');
+    });
+
+  tokens
+    .command('usage <id>')
+    .description('how a token was used, by hour, route and outcome; and from where')
+    .option('--from <time>', 'RFC 3339')
+    .option('--to <time>', 'RFC 3339')
+    .action(async (id: string, query: { from?: string; to?: string }) => {
+      const usage = await (await client()).tokenUsage({ params: { id }, query });
+      if (output.json) return printJson(output, usage);
+      list(output, usage.buckets, [
+        ['HOUR', (b) => b.hour],
+        ['ROUTE', (b) => b.route],
+        ['OUTCOME', (b) => b.status],
+        ['COUNT', (b) => b.count],
+      ]);
+      output.out.write('\n');
+      list(output, usage.callers, [
+        ['ADDRESS', (c) => c.ip],
+        ['USER AGENT', (c) => c.userAgent],
+        ['FIRST SEEN', (c) => c.firstSeen],
+        ['LAST SEEN', (c) => c.lastSeen],
+        ['COUNT', (c) => c.count],
+      ]);
+      say(output, `${usage.total} in all`);
+    });
+
+  /** The secret alone on standard output, so that it can be piped; all else on standard error. */
+  function issued(token: IssuedToken): void {
+    if (output.json) {
+      printJson(output, token);
+      return;
+    }
+    say(
+      output,
+      `Issued "${token.name}" (${token.id}), ${token.expiresAt ? `until ${token.expiresAt}` : 'without an end'}.`,
+    );
+    say(output, 'This is its secret; it is not shown again:');
+    output.out.write(`${token.secret}\n`);
+  }
+
+  function effected(effect: Body<'revokeToken'>): void {
+    if (output.json) printJson(output, effect);
+    else if (effect.effective) {
+      const waited = effect.receipt ? ` after ${Math.round(effect.receipt.elapsedMs)} ms` : '';
+      output.out.write(`Revoked "${effect.token.name}" (${effect.token.id}); effective everywhere${waited}.\n`);
+    } else {
+      const pending = effect.pending.map((verifier) => verifier.name).join(', ');
+      output.out.write(`Revoked "${effect.token.name}" (${effect.token.id}); not yet confirmed by ${pending}.\n`);
+    }
+    if (!effect.effective) exit('notEffective');
+  }
+}
