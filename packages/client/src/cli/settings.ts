@@ -82,7 +82,7 @@ export async function signedIn(around: Surroundings, options: GlobalOptions): Pr
     if (stored.token && stored.url && new URL(stored.url).origin !== new URL(url).origin)
       throw new CommandError(
         'unauthenticated',
-        `the stored token is for ${stored.url}; run latchkey login --url ${url}`,
+        `the stored token is for ${stored.url}; run latchkey --url ${url} login`,
       );
     token = stored.token;
   }
