@@ -1,4 +1,7 @@
-/** configuration.md: every environment variable of every service, from the `settings` of each app's src/config.ts. */
+/**
+ * configuration.md: every environment variable of every service, from the `settings` of each app's src/config.ts, and of
+ * `npm start`, from tools/src/settings.ts.
+ */
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
@@ -20,9 +23,15 @@ export async function generate() {
       else settings.set(name, { setting, apps: [path.basename(dir)] });
     }
   }
-  const rows = [...settings]
-    .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([name, { setting, apps }]) => [`\`${name}\``, setting.description, absent(setting), apps.join(', ')]);
+  const launcher = await import(pathToFileURL(path.join(root, 'tools', 'dist', 'settings.js')).href);
+  const sorted = (/** @type {Iterable<[string, unknown]>} */ entries) =>
+    [...entries].sort(([a], [b]) => (a < b ? -1 : 1));
+  const rows = /** @type {[string, {setting: Setting, apps: string[]}][]} */ (sorted(settings)).map(
+    ([name, { setting, apps }]) => [`\`${name}\``, setting.description, absent(setting), apps.join(', ')],
+  );
+  const startRows = /** @type {[string, Setting][]} */ (sorted(Object.entries(launcher.settings))).map(
+    ([name, setting]) => [`\`${name}\``, setting.description, absent(setting)],
+  );
   return {
     'configuration.md': `# Configuration
 
@@ -30,13 +39,19 @@ Each service reads its settings from the environment at start and refuses to sta
 are. For any \`NAME\`, \`NAME_FILE\` may name a file that holds the value, as container secrets do. Secrets are never
 printed.
 
-${table(['Variable', 'Meaning', 'When absent', 'Read by'], rows)}`,
+${table(['Variable', 'Meaning', 'When absent', 'Read by'], rows)}
+## npm start
+
+It reads the following, gives each service what it needs of it, makes the secrets that are missing, and passes
+every other variable of the table above on as it is. 0 as a port takes any free one.
+
+${table(['Variable', 'Meaning', 'When absent'], startRows)}`,
   };
 }
 
 /** @param {Setting} setting */
 function absent({ default: value, secret, schema }) {
-  if (value !== undefined && !secret) return value === '' ? 'empty' : `\`${value}\``;
+  if (value !== undefined && !secret) return value === '' ? 'empty' : `\`$value\``;
   if (value !== undefined) return 'a default that is not shown';
   return schema.safeParse(undefined).success ? 'not set' : `required${secret ? ' (secret)' : ''}`;
 }
