@@ -51,7 +51,7 @@ ${table(['Variable', 'Meaning', 'When absent'], startRows)}`,
 
 /** @param {Setting} setting */
 function absent({ default: value, secret, schema }) {
-  if (value !== undefined && !secret) return value === '' ? 'empty' : `\`$value\``;
+  if (value !== undefined && !secret) return value === '' ? 'empty' : `\`${value}\``;
   if (value !== undefined) return 'a default that is not shown';
   return schema.safeParse(undefined).success ? 'not set' : `required${secret ? ' (secret)' : ''}`;
 }
