@@ -114,9 +114,9 @@ describe('the stateless revision', () => {
   it('refuses headers that say other than the body', async () => {
     const call = { name: 'search', arguments: { project: PROJECT, query: 'x' } };
     const wrong: Record<string, string>[] = [
-      { 'mcp-method': 'tools/list' },
+      { 'mcp-method': 'tools/list', 'mcp-name': 'search' },
       { 'mcp-name': 'watch' },
-      { 'mcp-protocol-version': '2025-11-25' },
+      { 'mcp-protocol-version': '2025-11-25', 'mcp-name': 'search' },
       {},
     ];
     for (const headers of wrong) {

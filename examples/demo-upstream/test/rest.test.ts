@@ -122,9 +122,9 @@ describe('documents', () => {
     ).toMatchObject({ status: 415 });
     expect(await call(path, send('POST', { title: 'x', body: 'y'.repeat(70_000) }))).toMatchObject({ status: 413 });
     expect(await call(path, send('POST', '{"title":'))).toMatchObject({ status: 400, body: { code: 'invalid_json' } });
-    expect(await call(path, { method: 'POST', body: new Uint8Array([0x22, 0xff, 0x22]), headers: json })).toMatchObject(
-      { status: 400 },
-    );
+    expect(
+      await call(path, { method: 'POST', body: Buffer.from('{"title":"\xff"}', 'latin1'), headers: json }),
+    ).toMatchObject({ status: 400, body: { code: 'invalid_json' } });
     const patched = await call(path, { method: 'PATCH' });
     expect(patched.status).toBe(405);
     expect(patched.headers.get('allow')).toBe('GET, HEAD, POST');
@@ -160,7 +160,7 @@ describe('files', () => {
   });
 
   it('takes a body in pieces of unknown length, whatever their size', async () => {
-    const pieces = Array.from({ length: 500 }, (_, i) => Buffer.from(`${i},`.repeat((i % 90) + 1)));
+    const pieces = Array.from({ length: 500 }, (_, i) => Buffer.from('x'.repeat((i * i) % 397 || 1)));
     const answer = await new Promise<string>((resolve, reject) => {
       const upload = httpRequest(
         `${demo.url}/projects/${PROJECT}/files/pieces`,

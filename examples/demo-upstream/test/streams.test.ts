@@ -28,7 +28,7 @@ async function listen(path: string, headers: Record<string, string> = {}) {
 
 describe('server-sent events', () => {
   it('greet with the caller, tell of changes of that project alone, and tick', async () => {
-    const { events, stop } = await listen(`/projects/${PROJECT}/events`, identity(PROJECT));
+    const { events, stop } = await listen(`/projects/${PROJECT}/events`, identity());
     expect((await nextEvent(events, 'hello')).data).toMatchObject({ project: PROJECT, caller: { requestId: 'req-1' } });
     await write(OTHER, 'elsewhere');
     await write(PROJECT, 'here');
@@ -99,7 +99,7 @@ describe('WebSocket', () => {
   }
 
   it('greets with the caller, gives text and bytes back, and tells of changes', async () => {
-    const { ws, next, nextJson } = await open(`/projects/${PROJECT}/ws`, identity(PROJECT));
+    const { ws, next, nextJson } = await open(`/projects/${PROJECT}/ws`, identity());
     expect(await nextJson()).toMatchObject({
       type: 'hello',
       project: PROJECT,
