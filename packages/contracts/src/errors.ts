@@ -54,6 +54,11 @@ export const ERRORS = {
     title: 'Method not allowed',
     meaning: 'The path exists, but not with this method; `Allow` names those that do.',
   },
+  request_timeout: {
+    status: 408,
+    title: 'The request did not arrive in time',
+    meaning: 'Headers or body stopped arriving before they were complete.',
+  },
   conflict: {
     status: 409,
     title: 'Conflict with the present state',

@@ -1,0 +1,148 @@
+import type { DenialReason, ErrorCode, UsageBatch, UsageBatchEvent } from '@latchkey/contracts';
+import { codeForDenial } from '@latchkey/contracts';
+import type { Principal, Requirement, Stream, Verdict } from '@latchkey/verifier';
+import type { Refusal } from '../http/index.js';
+import { bearerSecret } from './credentials.js';
+
+/** What the gateway uses of a verifier. */
+export interface Verifying {
+  verify(secret: string, requirement: Requirement): Verdict | Promise<Verdict>;
+  watch(secret: string, requirement: Requirement, stream: Stream): () => void;
+  signBatch(batch: UsageBatch): UsageBatchEvent | undefined;
+}
+
+/** A request that asks to be let in, the same for every door. */
+export interface Inquiry {
+  /** Name under which it is counted. */
+  readonly route: string;
+  readonly method: string;
+  readonly requestId: string;
+  readonly ip: string;
+  readonly userAgent: string;
+  /** The Authorization header as it came. */
+  readonly authorization: string | undefined;
+  readonly scopes: readonly string[];
+  readonly project?: string | undefined;
+}
+
+/** Where a token stands within its rate limit. */
+export interface RateState {
+  readonly allowed: boolean;
+  readonly limit: number;
+  readonly windowSeconds: number;
+  readonly remaining: number;
+  /** Seconds until the count begins anew. */
+  readonly resetSeconds: number;
+}
+
+export interface RateLimiting {
+  consume(tokenId: string, limit: { limit: number; windowSeconds: number }): Promise<RateState>;
+}
+
+/** Where verdicts are counted. */
+export interface Accounting {
+  count(tokenId: string, route: string, status: 'allowed' | DenialReason, ip: string, userAgent: string): void;
+  deny(line: Inquiry, reason: DenialReason, tokenId: string | undefined): void;
+}
+
+export type Decision =
+  | { readonly allowed: true; readonly principal: Principal; readonly secret: string; readonly rate?: RateState }
+  | { readonly allowed: false; readonly refusal: Refusal; readonly reason: DenialReason };
+
+export interface DecideOptions {
+  /** A first look before a body is read: what is allowed is neither counted nor limited yet. */
+  readonly preliminary?: boolean;
+}
+
+const DETAILS: Partial<Record<DenialReason, string>> = {
+  address_not_allowed: 'The token may not be used from this address.',
+  unavailable: 'The token cannot be checked now, because a part that is needed is away. Try again shortly.',
+  rate_limited: "The token's rate limit is used up. Wait as long as Retry-After says.",
+};
+
+/**
+ * The one decision behind all doors: proxy, forward-auth, Envoy and the gateway's own calls map their request to an
+ * {@link Inquiry}, and the decision to their answer.
+ */
+export class Checks {
+  constructor(
+    private readonly verifier: Pick<Verifying, 'verify'>,
+    private readonly limits: RateLimiting,
+    private readonly accounts: Accounting,
+  ) {}
+
+  /** Answers at once when the verifier answers from memory and no rate limit is to be counted. Never throws. */
+  decide(inquiry: Inquiry, options: DecideOptions = {}): Decision | Promise<Decision> {
+    const secret = bearerSecret(inquiry.authorization);
+    if (secret === undefined) return this.#withoutCredentials(inquiry);
+    const requirement =
+      inquiry.project === undefined
+        ? { scopes: inquiry.scopes, ip: inquiry.ip }
+        : { scopes: inquiry.scopes, project: inquiry.project, ip: inquiry.ip };
+    const verdict = this.verifier.verify(secret, requirement);
+    return verdict instanceof Promise
+      ? verdict.then((late) => this.#conclude(inquiry, secret, late, options))
+      : this.#conclude(inquiry, secret, verdict, options);
+  }
+
+  #conclude(inquiry: Inquiry, secret: string, verdict: Verdict, options: DecideOptions): Decision | Promise<Decision> {
+    if (!verdict.allowed) return this.deny(inquiry, verdict.reason, verdict.tokenId);
+    const { principal } = verdict;
+    if (options.preliminary) return { allowed: true, principal, secret };
+    if (principal.rateLimit) {
+      return this.limits.consume(principal.tokenId, principal.rateLimit).then((rate) => {
+        if (!rate.allowed) return this.deny(inquiry, 'rate_limited', principal.tokenId, { headers: rateHeaders(rate) });
+        this.accounts.count(principal.tokenId, inquiry.route, 'allowed', inquiry.ip, inquiry.userAgent);
+        return { allowed: true, principal, secret, rate };
+      });
+    }
+    this.accounts.count(principal.tokenId, inquiry.route, 'allowed', inquiry.ip, inquiry.userAgent);
+    return { allowed: true, principal, secret };
+  }
+
+  /** Denies what the verifier has not denied itself, and counts that. */
+  deny(
+    inquiry: Inquiry,
+    reason: DenialReason,
+    tokenId: string | undefined,
+    told: Pick<Refusal, 'headers'> & { detail?: string } = {},
+  ): Extract<Decision, { allowed: false }> {
+    if (tokenId !== undefined) this.accounts.count(tokenId, inquiry.route, reason, inquiry.ip, inquiry.userAgent);
+    this.accounts.deny(inquiry, reason, tokenId);
+    const code = codeForDenial(reason);
+    const { headers, detail = detailOf(reason, code, inquiry) } = told;
+    return {
+      allowed: false,
+      reason,
+      refusal: { code, detail, scopes: inquiry.scopes, ...(headers ? { headers } : {}) },
+    };
+  }
+
+  #withoutCredentials(inquiry: Inquiry): Decision {
+    this.accounts.deny(inquiry, 'malformed', undefined);
+    return {
+      allowed: false,
+      reason: 'malformed',
+      refusal: { code: 'unauthenticated', detail: 'Send a token as "Authorization: Bearer <token>".' },
+    };
+  }
+}
+
+function detailOf(reason: DenialReason, code: ErrorCode, { scopes, project }: Inquiry): string {
+  const fixed = DETAILS[reason];
+  if (fixed) return fixed;
+  if (code !== 'insufficient_scope')
+    return 'The token is not accepted. Its owner or an administrator can look the requestId up.';
+  const where = project === undefined ? '' : ', or not in this project';
+  return `The token lacks a right that this request needs${where}.${scopes.length ? ` Needed: ${scopes.join(' ')}.` : ''}`;
+}
+
+/** `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers), and `Retry-After` once it is used up. */
+export function rateHeaders(rate: RateState): Record<string, string> {
+  const headers: Record<string, string> = {
+    'ratelimit-policy': `"token";q=${rate.limit};w=${rate.windowSeconds}`,
+    ratelimit: `"token";r=${rate.remaining};t=${rate.resetSeconds}`,
+  };
+  if (!rate.allowed) headers['retry-after'] = String(Math.max(1, rate.resetSeconds));
+  return headers;
+}

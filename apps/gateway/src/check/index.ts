@@ -1,0 +1,11 @@
+export {
+  type Accounting,
+  Checks,
+  type Decision,
+  type Inquiry,
+  type RateLimiting,
+  type RateState,
+  rateHeaders,
+  type Verifying,
+} from './checks.js';
+export { bearerSecret } from './credentials.js';

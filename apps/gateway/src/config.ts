@@ -1,0 +1,100 @@
+import { type Config, ConfigError, commonSettings, loadConfig, type Settings, settingSchema } from '@latchkey/runtime';
+import { DEFAULT_PREFIX, isPrefix } from '@latchkey/token-format';
+import { z } from 'zod';
+import { isNetwork } from './http/index.js';
+
+const networks = settingSchema.list.refine(
+  (list) => list.every(isNetwork),
+  'must be IP addresses or CIDRs separated by commas, such as 10.0.0.0/8,::1',
+);
+
+/** What the gateway reads from the environment. */
+export const settings = {
+  ...commonSettings,
+  PORT: {
+    description: 'Public door: routes, console, management API. 0 takes a free port',
+    default: '8080',
+    schema: settingSchema.port,
+  },
+  OPS_PORT: {
+    description: 'Metrics, health and forward-auth. Never publish it',
+    default: '8081',
+    schema: settingSchema.port,
+  },
+  AUTHZ_PORT: {
+    description: 'gRPC door for Envoy (envoy.service.auth.v3). Never publish it',
+    default: '50052',
+    schema: settingSchema.port,
+  },
+  PUBLIC_URL: {
+    description: 'The address that people use; required when HOST is not loopback',
+    schema: settingSchema.url('http:', 'https:').optional(),
+  },
+  RPC_ADDRESS: {
+    description: "host:port of the token-service's gRPC door",
+    default: '127.0.0.1:50051',
+    schema: z.string().regex(/^.+:\d{1,5}$/, 'must be host:port'),
+  },
+  RPC_SECRET: {
+    description: 'Shared with the token-service, at least 32 characters',
+    secret: true,
+    schema: settingSchema.secret,
+  },
+  API_URL: {
+    description: "The token-service's HTTP door, to which /v1, /oauth2 and /mcp go",
+    default: 'http://127.0.0.1:8090',
+    schema: settingSchema.url('http:', 'https:'),
+  },
+  REDIS_URL: {
+    description: 'Redis: invalidations, usage, rate limits',
+    default: 'redis://127.0.0.1:6379',
+    secret: true,
+    schema: settingSchema.url('redis:', 'rediss:'),
+  },
+  TOKEN_PREFIX: {
+    description: 'First part of every secret',
+    default: DEFAULT_PREFIX,
+    schema: z.string().refine(isPrefix, 'must be 1 to 16 lower-case letters and digits, beginning with a letter'),
+  },
+  GATEWAY_CONFIG: { description: 'The routes file (YAML)', default: 'infra/gateway.yaml', schema: z.string().min(1) },
+  CONSOLE_DIR: {
+    description: "Folder with the console's built files",
+    default: 'apps/console/dist',
+    schema: z.string().min(1),
+  },
+  TRUSTED_PROXIES: {
+    description: 'Peers whose X-Forwarded-* and X-Request-Id are believed: addresses or CIDRs separated by commas',
+    default: '',
+    schema: networks,
+  },
+  FORWARD_AUTH_PEERS: {
+    description: 'Peers whose X-Forwarded-Method and -Uri are believed at /forward-auth',
+    default: '127.0.0.0/8,::1/128',
+    schema: networks,
+  },
+  CONNECTIONS_MAX: {
+    description: 'Connections open at the public door at one time; further ones are closed at once',
+    default: '10000',
+    schema: settingSchema.integer(1, 1_000_000),
+  },
+  BODY_IDLE_MS: {
+    description: 'Longest silence, in milliseconds, while a request body is awaited',
+    default: '30000',
+    schema: settingSchema.integer(100, 3_600_000),
+  },
+} satisfies Settings;
+
+export type GatewayConfig = Config<typeof settings>;
+
+const isLoopback = (host: string) => host === 'localhost' || host === '::1' || host.startsWith('127.');
+
+/** @throws ConfigError naming every setting that is missing or wrong */
+export function gatewayConfig(env: NodeJS.ProcessEnv = process.env): GatewayConfig {
+  const config = loadConfig(settings, env);
+  if (!isLoopback(config.HOST) && !config.PUBLIC_URL) {
+    throw new ConfigError([
+      `PUBLIC_URL is required because HOST is ${config.HOST}: set it to the address that people use, such as https://tokens.example.org`,
+    ]);
+  }
+  return config;
+}

@@ -1,0 +1,117 @@
+import { hash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import type { ServerResponse } from 'node:http';
+import path from 'node:path';
+import { answerRefusal, type RequestHead } from '../http/index.js';
+
+/** The console may load and call only what is its own. */
+const CONSOLE_CSP =
+  "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+const FILES_MAX = 2_000;
+const BYTES_MAX = 64 * 1024 * 1024;
+
+const TYPES: Readonly<Record<string, string>> = {
+  '.html': 'text/html; charset=utf-8',
+  '.js': 'text/javascript; charset=utf-8',
+  '.mjs': 'text/javascript; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.json': 'application/json',
+  '.map': 'application/json',
+  '.webmanifest': 'application/manifest+json',
+  '.svg': 'image/svg+xml',
+  '.png': 'image/png',
+  '.ico': 'image/x-icon',
+  '.woff2': 'font/woff2',
+  '.txt': 'text/plain; charset=utf-8',
+};
+
+interface StaticFile {
+  readonly body: Buffer;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+/** The console's built files, held in memory; without them, a page that says where the API is described. */
+export class Console {
+  readonly #files = new Map<string, StaticFile>();
+
+  /** @param folder of the built console; may be absent */
+  constructor(folder: string) {
+    if (existsSync(path.join(folder, 'index.html'))) this.#read(folder);
+    else this.#files.set('/', page(BUILT_IN_PAGE, 'no-cache'));
+  }
+
+  /** True for a path that is one of the console's files. */
+  has(path: string): boolean {
+    return this.#files.has(path);
+  }
+
+  handle(res: ServerResponse, method: string, path: string, head: RequestHead, ifNoneMatch: string | undefined): void {
+    const file = this.#files.get(path)!;
+    if (method !== 'GET' && method !== 'HEAD') {
+      const headers = { allow: 'GET, HEAD' };
+      return void answerRefusal(
+        res,
+        { code: 'method_not_allowed', detail: 'Only to be read.', headers },
+        head.requestId,
+      );
+    }
+    const headers = { ...file.headers, 'x-request-id': head.requestId };
+    if (ifNoneMatch !== undefined && ifNoneMatch === file.headers['etag']) {
+      res.writeHead(304, headers);
+      return void res.end();
+    }
+    res.writeHead(200, { ...headers, 'content-length': String(file.body.length) });
+    res.end(method === 'HEAD' ? undefined : file.body);
+  }
+
+  #read(folder: string): void {
+    const entries = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+    if (entries.length > FILES_MAX) throw new Error(`CONSOLE_DIR ${folder} holds more than ${FILES_MAX} files`);
+    let bytes = 0;
+    for (const entry of entries) {
+      const file = path.join(entry.parentPath, entry.name);
+      const type = TYPES[path.extname(entry.name)];
+      if (!type) continue;
+      const body = readFileSync(file);
+      bytes += body.length;
+      if (bytes > BYTES_MAX) throw new Error(`CONSOLE_DIR ${folder} holds more than ${BYTES_MAX} bytes`);
+      const url = `/${path.relative(folder, file).split(path.sep).join('/')}`;
+      const hashed = /[.-][A-Za-z0-9_-]{8,}\.[a-z0-9]+$/.test(entry.name) && url.startsWith('/assets/');
+      const served = page(body, hashed ? 'public, max-age=31536000, immutable' : 'no-cache', type);
+      this.#files.set(url, served);
+      if (url === '/index.html') this.#files.set('/', served);
+    }
+  }
+}
+
+function page(body: Buffer | string, caching: string, type = TYPES['.html']!): StaticFile {
+  const bytes = Buffer.from(body);
+  return {
+    body: bytes,
+    headers: {
+      'content-type': type,
+      'cache-control': caching,
+      etag: `"${hash('sha256', bytes, 'base64url').slice(0, 22)}"`,
+      'content-security-policy': CONSOLE_CSP,
+      'x-content-type-options': 'nosniff',
+      'x-frame-options': 'DENY',
+      'referrer-policy': 'no-referrer',
+      'cross-origin-opener-policy': 'same-origin',
+      'permissions-policy': 'camera=(), geolocation=(), microphone=()',
+    },
+  };
+}
+
+const BUILT_IN_PAGE = `<!doctype html>
+<html lang="en">
+<head><meta charset="utf-8"><title>Latchkey</title></head>
+<body>
+<h1>Latchkey</h1>
+<p>This gateway checks API tokens. The console's files are not here (<code>CONSOLE_DIR</code>).</p>
+<ul>
+<li><a href="/v1/docs">The management API</a>, also as <a href="/v1/openapi.json">OpenAPI</a></li>
+<li><a href="/readyz">Is the gateway ready?</a></li>
+</ul>
+</body>
+</html>
+`;

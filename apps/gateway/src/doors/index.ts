@@ -1,0 +1,6 @@
+export { Console } from './console.js';
+export { Management } from './management.js';
+export { PublicDoor } from './public-door.js';
+export { RouteDoor } from './route-door.js';
+export { Upstreams } from './upstreams.js';
+export { WebSocketDoor } from './websocket-door.js';

@@ -1,0 +1,134 @@
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
+import { LIMITS } from '@latchkey/contracts';
+import type { Refusal, RequestHead } from '../http/index.js';
+
+export type McpBody = { readonly text: string } | { readonly refusal: Refusal };
+/** Scopes that the messages need together, and the body to forward: what was checked, written anew. */
+export type McpAsked =
+  | { readonly scopes: readonly string[]; readonly body: Buffer }
+  | { readonly refusal: Refusal }
+  /** A tool or method that no token may use on this route. */
+  | { readonly notOffered: string };
+
+const refuse = (detail: string, code: Refusal['code'] = 'invalid_request') => ({ refusal: { code, detail } });
+
+/** Reads the body of an MCP message: JSON in UTF-8, at most `LIMITS.jsonBodyBytesMax`. */
+export async function readMcpBody(req: IncomingMessage, head: RequestHead, idleMs: number): Promise<McpBody> {
+  const type = (head.contentType ?? '').split(';', 1)[0]!.trim().toLowerCase();
+  if (type !== 'application/json') return refuse('Send the message as application/json.', 'unsupported_media_type');
+  if (head.contentEncoding !== undefined && head.contentEncoding.toLowerCase() !== 'identity')
+    return refuse('Send the message without a content coding, so that it can be checked.', 'unsupported_media_type');
+  const tooLarge = refuse(`A message may have at most ${LIMITS.jsonBodyBytesMax} bytes.`, 'too_large');
+  if (Number(head.contentLength ?? 0) > LIMITS.jsonBodyBytesMax) return tooLarge;
+
+  const chunks: Buffer[] = [];
+  let size = 0;
+  const ending = await new Promise<'complete' | 'broken' | 'stalled' | 'too large'>((resolve) => {
+    const timer = setTimeout(() => resolve('stalled'), idleMs);
+    const end = (how: 'complete' | 'broken' | 'too large') => {
+      clearTimeout(timer);
+      resolve(how);
+    };
+    req.on('data', (chunk: Buffer) => {
+      size += chunk.length;
+      timer.refresh();
+      if (size > LIMITS.jsonBodyBytesMax) end('too large');
+      else chunks.push(chunk);
+    });
+    req.once('end', () => end('complete'));
+    req.once('close', () => end('broken'));
+  });
+  if (ending === 'broken') return refuse('The body ended before it was complete.');
+  if (ending === 'too large') return tooLarge;
+  if (ending === 'stalled') return refuse(`No more of the body came for ${idleMs} ms.`, 'request_timeout');
+  try {
+    return { text: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.concat(chunks)) };
+  } catch {
+    return refuse('The body is not UTF-8.');
+  }
+}
+
+type JsonObject = Record<string, unknown>;
+const isObject = (value: unknown): value is JsonObject =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+/** Names that decide what a message does. Some servers read them in any case, so no other spelling may stand. */
+const DECISIVE = new Set(['jsonrpc', 'id', 'method', 'params', 'name', 'arguments']);
+/** These neither change anything nor show a tool's data; all other methods but tools/call need the scopes of `*`. */
+const OPEN_METHODS = new Set(['initialize', 'ping', 'tools/list', 'server/discover']);
+
+/**
+ * Finds what the messages of a body need. What is forwarded is written anew from what was read: a name that came twice
+ * has one value then, for the upstream as for us.
+ * @param tools scopes by tool, `*` for all others; a tool without an entry is refused
+ */
+export function inspectMcp(
+  text: string,
+  tools: ReadonlyMap<string, readonly string[]>,
+  headers: IncomingHttpHeaders,
+): McpAsked {
+  let body: unknown;
+  try {
+    body = JSON.parse(text, keepNumbers);
+  } catch {
+    return refuse('The body is not JSON.');
+  }
+  const messages = Array.isArray(body) ? body : [body];
+  if (messages.length === 0) return refuse('The batch is empty.');
+  const scopes = new Set<string>();
+  for (const message of messages) {
+    if (!isObject(message)) return refuse('A message must be a JSON object.');
+    const { method, params } = message;
+    const misspelt = misspeltName(message) ?? (isObject(params) ? misspeltName(params) : undefined);
+    if (misspelt !== undefined) return refuse(`"${misspelt.slice(0, 50)}" is no spelling of a JSON-RPC name.`);
+    if (method === undefined && ('result' in message || 'error' in message)) continue;
+    if (typeof method !== 'string') return refuse('A message must name its method.');
+    const name = isObject(params) ? params['name'] : undefined;
+    if (method === 'tools/call' && typeof name !== 'string') return refuse('tools/call must name its tool.');
+    if (messages.length > 1 ? mirrors(headers) : !mirrorsAgree(headers, method, name))
+      return refuse('The headers Mcp-Method and Mcp-Name do not say what the body says.');
+    const needed = scopesOf(method, name, tools);
+    if (!needed)
+      return { notOffered: method === 'tools/call' ? `tool ${String(name).slice(0, 100)}` : method.slice(0, 100) };
+    for (const scope of needed) scopes.add(scope);
+  }
+  return { scopes: [...scopes], body: Buffer.from(JSON.stringify(body)) };
+}
+
+function scopesOf(
+  method: string,
+  tool: unknown,
+  tools: ReadonlyMap<string, readonly string[]>,
+): readonly string[] | undefined {
+  if (OPEN_METHODS.has(method) || method.startsWith('notifications/')) return [];
+  return (method === 'tools/call' ? tools.get(tool as string) : undefined) ?? tools.get('*');
+}
+
+/** A name that is a decisive one but for its case. Case is folded as Unicode does, since some servers fold that way. */
+function misspeltName(object: JsonObject): string | undefined {
+  return Object.keys(object).find((name) => {
+    if (DECISIVE.has(name)) return false;
+    const folded = name.normalize('NFKC').toUpperCase().toLowerCase();
+    return DECISIVE.has(folded);
+  });
+}
+
+const mirrors = (headers: IncomingHttpHeaders) =>
+  headers['mcp-method'] !== undefined || headers['mcp-name'] !== undefined;
+
+/** Later revisions repeat method and tool in headers, by which a server may route: they must say the same. */
+function mirrorsAgree(headers: IncomingHttpHeaders, method: string, name: unknown): boolean {
+  const { 'mcp-method': saidMethod, 'mcp-name': saidName } = headers;
+  if (saidMethod !== undefined && saidMethod !== method) return false;
+  if (saidName === undefined || method !== 'tools/call') return true;
+  const encoded = /^=\?base64\?([A-Za-z0-9+/]*={0,2})\?=$/.exec(String(saidName));
+  return (encoded ? Buffer.from(encoded[1]!, 'base64').toString('utf8') : saidName) === name;
+}
+
+/** Numbers keep the digits they came with: 64-bit ids do not fit JavaScript's. */
+function keepNumbers(_name: string, value: unknown, context?: { source?: string }): unknown {
+  const { rawJSON } = JSON as unknown as { rawJSON(text: string): unknown };
+  return typeof value === 'number' && context?.source !== undefined && String(value) !== context.source
+    ? rawJSON(context.source)
+    : value;
+}

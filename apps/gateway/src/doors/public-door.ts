@@ -1,0 +1,196 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { LIMITS } from '@latchkey/contracts';
+import { type Logger, newId, type ReadinessCheck, readiness } from '@latchkey/runtime';
+import {
+  answerJson,
+  answerRefusal,
+  type Refusal,
+  type RequestHead,
+  readHead,
+  readTarget,
+  refuseSocket,
+  type Target,
+} from '../http/index.js';
+import type { RouteTable } from '../routes/index.js';
+import type { Console } from './console.js';
+import type { Management } from './management.js';
+import type { RouteDoor } from './route-door.js';
+import type { WebSocketDoor } from './websocket-door.js';
+
+export interface PublicDoorParts {
+  readonly routes: () => RouteTable;
+  readonly routeDoor: RouteDoor;
+  readonly webSockets: WebSocketDoor;
+  readonly management: Management;
+  readonly console: Console;
+  /** The gateway's own calls, by path. */
+  readonly own: ReadonlyMap<string, (req: IncomingMessage, res: ServerResponse) => void>;
+  readonly isTrustedProxy: (ip: string) => boolean;
+  readonly checks: Readonly<Record<string, ReadinessCheck>>;
+  readonly logger: Logger;
+  readonly connectionsMax: number;
+  /** Called when an answer has been sent or given up. */
+  readonly observe: (route: string, status: number, startedAtMs: number) => void;
+}
+
+/** Headers must be complete within this. */
+const HEADERS_TIMEOUT_MS = 10_000;
+/** A whole request, body included, must be there within this. */
+const REQUEST_TIMEOUT_MS = 3_600_000;
+/** Longer than the load balancers in front usually keep theirs. */
+const KEEP_ALIVE_MS = 65_000;
+
+const ANONYMOUS_ROUTE = '-';
+
+/** The public door on bare node:http: reads each request once, and hands it to whom its path belongs. */
+export class PublicDoor {
+  readonly server: Server;
+
+  constructor(private readonly parts: PublicDoorParts) {
+    this.server = createServer({
+      maxHeaderSize: LIMITS.headerBytesMax,
+      headersTimeout: HEADERS_TIMEOUT_MS,
+      requestTimeout: REQUEST_TIMEOUT_MS,
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      connectionsCheckingInterval: 1_000,
+      insecureHTTPParser: false,
+      requireHostHeader: false,
+      noDelay: true,
+      shouldUpgradeCallback: (req) => isWebSocket(req),
+    });
+    // Beyond a count node drops headers in silence; their total size and our own count are the limits.
+    this.server.maxHeadersCount = 0;
+    this.server.maxConnections = parts.connectionsMax;
+    this.server.on('request', (req, res) => this.#onRequest(req, res, false));
+    this.server.on('checkContinue', (req, res) => this.#onRequest(req, res, true));
+    this.server.on('checkExpectation', (req, res) => this.#onRequest(req, res, false));
+    this.server.on('upgrade', (req, socket, early) => this.#onUpgrade(req, socket as Socket, early));
+    this.server.on('connect', (_req, socket) =>
+      refuseSocket(socket, { code: 'method_not_allowed', detail: 'This is no forward proxy.' }, newId()),
+    );
+    this.server.on('clientError', onClientError);
+  }
+
+  #onRequest(req: IncomingMessage, res: ServerResponse, expectsContinue: boolean): void {
+    const startedAtMs = performance.now();
+    let route = ANONYMOUS_ROUTE;
+    res.on('close', () => this.parts.observe(route, res.headersSent ? res.statusCode : 0, startedAtMs));
+    const read = readHead(req, this.parts.isTrustedProxy);
+    if ('refusal' in read) return void answerRefusal(res, read.refusal, read.requestId);
+    const { head } = read;
+    try {
+      route = this.#serve(req, res, head, expectsContinue);
+    } catch (error) {
+      this.parts.logger.error({ err: error, requestId: head.requestId }, 'a request failed');
+      const refusal: Refusal = { code: 'internal', detail: 'The gateway failed; its log names this requestId.' };
+      answerRefusal(res, refusal, head.requestId);
+    }
+  }
+
+  /** Answers the route's name, for the metrics. */
+  #serve(req: IncomingMessage, res: ServerResponse, head: RequestHead, expectsContinue: boolean): string {
+    const target = readTarget(req.url ?? '');
+    if ('detail' in target) {
+      answerRefusal(res, { code: 'invalid_request', detail: target.detail }, head.requestId);
+      return ANONYMOUS_ROUTE;
+    }
+    const method = req.method ?? '';
+    const { parts } = this;
+    const owner = ownerOf(target.match);
+    if (owner === 'management') {
+      parts.management.handle(req, res, head, target, expectsContinue);
+      return 'management';
+    }
+    if (owner === 'gateway') return this.#serveOwn(req, res, head, target);
+    if (parts.console.has(target.path)) {
+      parts.console.handle(res, method, target.path, head, req.headers['if-none-match']);
+      return 'console';
+    }
+    const route = parts.routes().match(target.match);
+    if (!route) {
+      answerRefusal(res, { code: 'not_found', detail: 'No route of this gateway matches the path.' }, head.requestId);
+      return ANONYMOUS_ROUTE;
+    }
+    parts.routeDoor.handle({ req, res, method, target, head, route, expectsContinue });
+    return route.name;
+  }
+
+  #serveOwn(req: IncomingMessage, res: ServerResponse, head: RequestHead, { path }: Target): string {
+    const own = this.parts.own.get(path);
+    if (own) {
+      req.headers['x-request-id'] = head.requestId;
+      own(req, res);
+      return path.slice(1).replaceAll('/', '-');
+    }
+    if (path === '/healthz') answerJson(res, 200, { status: 'ok' });
+    else if (path === '/readyz') {
+      void readiness(this.parts.checks).then(({ ready, checks }) =>
+        answerJson(
+          res,
+          ready ? 200 : 503,
+          { status: ready ? 'ready' : 'not ready', checks },
+          ready ? {} : { 'retry-after': '1' },
+        ),
+      );
+    } else answerRefusal(res, { code: 'not_found', detail: 'Nothing is at this path.' }, head.requestId);
+    return 'health';
+  }
+
+  #onUpgrade(req: IncomingMessage, socket: Socket, early: Buffer): void {
+    // From here on nobody else listens: a reset by the caller must not end the process.
+    socket.on('error', () => socket.destroy());
+    const read = readHead(req, this.parts.isTrustedProxy);
+    if ('refusal' in read) return void refuseSocket(socket, read.refusal, read.requestId);
+    const { head } = read;
+    const refuse = (refusal: Refusal) => refuseSocket(socket, refusal, head.requestId);
+    try {
+      const target = readTarget(req.url ?? '');
+      if ('detail' in target) return void refuse({ code: 'invalid_request', detail: target.detail });
+      const route = ownerOf(target.match) === undefined ? this.parts.routes().match(target.match) : undefined;
+      if (!route) return void refuse({ code: 'not_found', detail: 'No route of this gateway matches the path.' });
+      this.parts.webSockets.handle({ req, socket, early, target, head, route });
+    } catch (error) {
+      this.parts.logger.error({ err: error, requestId: head.requestId }, 'an upgrade failed');
+      refuse({ code: 'internal', detail: 'The gateway failed; its log names this requestId.' });
+    }
+  }
+}
+
+/** Whose path this is, outside the routes file. */
+function ownerOf(path: string): 'management' | 'gateway' | undefined {
+  const end = path.indexOf('/', 1);
+  switch (end < 0 ? path : path.slice(0, end)) {
+    case '/v1':
+    case '/oauth2':
+    case '/mcp':
+      return 'management';
+    case '/gateway':
+    case '/healthz':
+    case '/readyz':
+      return 'gateway';
+    default:
+      return undefined;
+  }
+}
+
+/** Only WebSocket is switched to; a request for any other protocol is answered in HTTP/1.1 (RFC 9110 section 7.8). */
+function isWebSocket(req: IncomingMessage): boolean {
+  return req.method === 'GET' && req.headers.upgrade?.toLowerCase() === 'websocket';
+}
+
+/** What cannot be parsed has no response object: the answer is written by hand, and the connection closed. */
+function onClientError(error: NodeJS.ErrnoException, socket: Duplex): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy();
+  const refusal: Refusal =
+    error.code === 'HPE_HEADER_OVERFLOW'
+      ? {
+          code: 'header_too_large',
+          detail: `Request line and headers may have ${LIMITS.headerBytesMax} bytes together.`,
+        }
+      : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+        ? { code: 'request_timeout', detail: 'The request did not arrive in time.' }
+        : { code: 'invalid_request', detail: `The request is not well-formed HTTP/1.1 (${error.code ?? 'unknown'}).` };
+  refuseSocket(socket, refusal, newId());
+}

@@ -1,0 +1,168 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { DenialReason } from '@latchkey/contracts';
+import type { Logger } from '@latchkey/runtime';
+import { type Checks, type Decision, type Inquiry, rateHeaders, type Verifying } from '../check/index.js';
+import {
+  answerRefusal,
+  corsHeaders,
+  forwardedHeaders,
+  identityHeaders,
+  preflightHeaders,
+  type Refusal,
+  type RequestHead,
+  type Target,
+} from '../http/index.js';
+import type { Route } from '../routes/index.js';
+import type { OpenExchanges } from '../streams/index.js';
+import { Exchange, type ExchangeLimits } from './exchange.js';
+import { askedBy, inquiryOf, whenDecided } from './gate.js';
+import { inspectMcp, type McpBody, readMcpBody } from './mcp-body.js';
+import type { Upstreams } from './upstreams.js';
+
+export interface RouteDoorParts {
+  readonly checks: Checks;
+  readonly verifier: Pick<Verifying, 'watch'>;
+  readonly upstreams: Upstreams;
+  readonly open: OpenExchanges;
+  readonly limits: ExchangeLimits;
+  readonly logger: Logger;
+}
+
+/** A request that has been read and matched. */
+export interface Matched {
+  readonly req: IncomingMessage;
+  readonly res: ServerResponse;
+  readonly method: string;
+  readonly target: Target;
+  readonly head: RequestHead;
+  readonly route: Route;
+  readonly expectsContinue: boolean;
+}
+
+type Allowed = Extract<Decision, { allowed: true }>;
+
+/** The data path: a request to a route of the routes file is checked and forwarded, or refused. */
+export class RouteDoor {
+  constructor(private readonly parts: RouteDoorParts) {}
+
+  handle(matched: Matched): void {
+    const { route, method, res, head, target } = matched;
+    if (route.cors && method === 'OPTIONS' && head.origin !== undefined) {
+      res.writeHead(204, preflightHeaders(route.cors, head.origin));
+      return void res.end();
+    }
+    if (route.public) return void this.#forward(matched, undefined, undefined);
+    const asked = askedBy(route, method, target.path);
+    if ('refusal' in asked) return void this.#refuse(matched, asked.refusal);
+    const inquiry = inquiryOf(route, method, head, asked.needs);
+    if (route.mcp && method === 'POST') return void this.#handleMcp(matched, inquiry);
+    this.#decide(matched, inquiry, (allowed) => this.#forward(matched, allowed, inquiry));
+  }
+
+  /** Checks the token first, so that only its holders have bodies read; then what the body asks for. */
+  #handleMcp(matched: Matched, inquiry: Inquiry): void {
+    const { route, head, req, res, expectsContinue } = matched;
+    this.#decide(
+      matched,
+      inquiry,
+      ({ principal }) => {
+        if (expectsContinue) res.writeContinue();
+        readMcpBody(req, head, this.parts.limits.bodyIdleMs)
+          .then((read: McpBody) => {
+            if ('refusal' in read) return this.#refuse(matched, read.refusal);
+            const asked = inspectMcp(read.text, route.tools, req.headers);
+            if ('refusal' in asked) return this.#refuse(matched, asked.refusal);
+            if ('notOffered' in asked) {
+              const detail = `The route ${route.name} offers no ${asked.notOffered}.`;
+              const denied = this.parts.checks.deny(inquiry, 'insufficient_scope', principal.tokenId, { detail });
+              return this.#refuse(matched, denied.refusal);
+            }
+            const full = { ...inquiry, scopes: [...new Set([...inquiry.scopes, ...asked.scopes])] };
+            this.#decide(matched, full, (allowed) => this.#forward(matched, allowed, full, asked.body));
+          })
+          .catch((error: unknown) => this.#fault(matched, error));
+      },
+      { preliminary: true },
+    );
+  }
+
+  #decide(
+    matched: Matched,
+    inquiry: Inquiry,
+    onAllowed: (allowed: Allowed) => void,
+    options: { preliminary?: boolean } = {},
+  ): void {
+    whenDecided(
+      this.parts.checks,
+      inquiry,
+      options,
+      (decision) => {
+        if (decision.allowed) onAllowed(decision);
+        else this.#refuse(matched, decision.refusal);
+      },
+      (error) => this.#fault(matched, error),
+    );
+  }
+
+  #forward(matched: Matched, allowed: Allowed | undefined, inquiry: Inquiry | undefined, body?: Buffer): void {
+    const { route, req, res, head, target, expectsContinue } = matched;
+    const path = route.upstreamPath(target.path);
+    if (path === undefined)
+      return void this.#refuse(matched, {
+        code: 'invalid_request',
+        detail: 'The path holds ";" where its prefix ends.',
+      });
+    const credentials = { authorization: route.forwardAuthorization, session: false };
+    const headers = forwardedHeaders(head, credentials, route.stripPrefix);
+    if (allowed) for (const part of identityHeaders(allowed.principal)) headers.push(part);
+    const hasBody = head.chunked || (head.contentLength !== undefined && head.contentLength !== '0');
+    if (head.contentLength !== undefined && !body) headers.push('content-length', head.contentLength);
+
+    const added = ['x-request-id', head.requestId];
+    if (!route.trustedOrigin) added.push('content-security-policy', 'sandbox');
+    if (route.cors) added.push(...corsHeaders(route.cors, head.origin));
+    if (allowed?.rate) added.push(...Object.entries(rateHeaders(allowed.rate)).flat());
+
+    const { verifier, upstreams, open, limits, logger } = this.parts;
+    const exchange = new Exchange(
+      req,
+      res,
+      {
+        upstream: upstreams.get(route.origin),
+        path: path + target.query,
+        headers,
+        ...(body ? { body } : {}),
+        hasBody,
+        requestId: head.requestId,
+        timeoutMs: route.timeoutMs,
+        policy: { trustedOrigin: route.trustedOrigin, maySetSession: false, ownCors: route.cors !== undefined, added },
+        ...(allowed && inquiry ? { watch: watchWith(verifier, allowed.secret, inquiry) } : {}),
+        expectsContinue: expectsContinue && !body,
+      },
+      open,
+      limits,
+      (error, code) =>
+        logger.warn({ route: route.name, requestId: head.requestId, code, reason: error.message }, 'upstream failed'),
+    );
+    exchange.start();
+  }
+
+  #refuse({ route, res, head }: Matched, refusal: Refusal): void {
+    const shared = route.cors ? corsHeaders(route.cors, head.origin) : [];
+    const headers: Record<string, string> = { ...refusal.headers };
+    for (let i = 0; i < shared.length; i += 2) headers[shared[i]!] = shared[i + 1]!;
+    answerRefusal(res, { ...refusal, headers }, head.requestId);
+  }
+
+  #fault(matched: Matched, error: unknown): void {
+    this.parts.logger.error({ err: error, requestId: matched.head.requestId }, 'a request failed');
+    this.#refuse(matched, { code: 'internal', detail: 'The gateway failed; its log names this requestId.' });
+  }
+}
+
+/** Registers what stays open under the token that opened it. */
+export function watchWith(verifier: Pick<Verifying, 'watch'>, secret: string, inquiry: Inquiry) {
+  const { scopes, project, ip } = inquiry;
+  const requirement = project === undefined ? { scopes, ip } : { scopes, project, ip };
+  return (cut: (reason: DenialReason) => void) => verifier.watch(secret, requirement, { cut });
+}

@@ -1,0 +1,70 @@
+import type { ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { challenge, ERRORS, type ErrorCode, type Problem, problem } from '@latchkey/contracts';
+
+export const REALM = 'latchkey';
+/** `Retry-After` of a 503, seconds. */
+export const RETRY_AFTER_S = 1;
+
+/** An error answer before it is written: to a response, to a bare socket, or into another door's message. */
+export interface Refusal {
+  readonly code: ErrorCode;
+  readonly detail: string;
+  /** Scopes named by the `insufficient_scope` challenge. */
+  readonly scopes?: readonly string[];
+  readonly headers?: Readonly<Record<string, string>>;
+  readonly errors?: Problem['errors'];
+}
+
+/** Status, headers (lower case) and body of an error answer (RFC 9457, RFC 6750 section 3). */
+export function renderRefusal(
+  refusal: Refusal,
+  requestId: string,
+): { status: number; headers: Record<string, string>; body: string } {
+  const body = JSON.stringify(problem(refusal.code, refusal.detail, requestId, refusal.errors));
+  const headers: Record<string, string> = {
+    'content-type': 'application/problem+json',
+    'content-length': String(Buffer.byteLength(body)),
+    'cache-control': 'no-store',
+    'x-content-type-options': 'nosniff',
+    'x-request-id': requestId,
+  };
+  const authenticate = challenge(refusal.code, REALM, refusal.scopes);
+  if (authenticate) headers['www-authenticate'] = authenticate;
+  if (refusal.code === 'unavailable' || refusal.code === 'rate_limited') headers['retry-after'] = String(RETRY_AFTER_S);
+  return { status: ERRORS[refusal.code].status, headers: { ...headers, ...refusal.headers }, body };
+}
+
+/** Writes an error answer; nothing when an answer has begun already. */
+export function answerRefusal(res: ServerResponse, refusal: Refusal, requestId: string): void {
+  if (res.headersSent || res.destroyed) return;
+  const { status, headers, body } = renderRefusal(refusal, requestId);
+  res.writeHead(status, headers);
+  res.end(body);
+}
+
+/** Writes an error answer to a socket that has no response object, and closes it. */
+export function refuseSocket(socket: Duplex, refusal: Refusal, requestId: string): void {
+  if (!socket.writable) return void socket.destroy();
+  const { status, headers, body } = renderRefusal(refusal, requestId);
+  const lines = Object.entries({ ...headers, connection: 'close', date: new Date().toUTCString() }).map(
+    ([name, value]) => `${name}: ${value}\r\n`,
+  );
+  socket.end(`HTTP/1.1 ${status} ${ERRORS[refusal.code].title}\r\n${lines.join('')}\r\n${body}`);
+}
+
+export function answerJson(
+  res: ServerResponse,
+  status: number,
+  body: unknown,
+  headers: Record<string, string> = {},
+): void {
+  const text = `${JSON.stringify(body)}\n`;
+  res.writeHead(status, {
+    'content-type': 'application/json',
+    'content-length': String(Buffer.byteLength(text)),
+    'cache-control': 'no-store',
+    ...headers,
+  });
+  res.end(text);
+}

@@ -1,0 +1,90 @@
+import type { Verifier } from '@latchkey/verifier';
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import type { RateLimits } from './limits/index.js';
+import type { OpenExchanges } from './streams/index.js';
+import type { Usage } from './usage/index.js';
+
+const BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+
+export interface Measured {
+  readonly verifier: Pick<Verifier, 'counters' | 'state'>;
+  readonly open: OpenExchanges;
+  readonly usage: Usage;
+  readonly limits: RateLimits;
+}
+
+/** Requests by route and status are counted in plain maps and read when they are asked for: labels cost more than a check. */
+export class Metrics {
+  readonly #requests = new Map<string, Map<number, number>>();
+  readonly #seconds: Histogram;
+
+  constructor(registry: Registry, parts: Measured) {
+    const registers = [registry];
+    this.#seconds = new Histogram({
+      name: 'latchkey_gateway_request_seconds',
+      help: 'From the head of a request to the end of its answer',
+      buckets: BUCKETS_S,
+      registers,
+    });
+    const requests = this.#requests;
+    counter('latchkey_gateway_requests_total', ['route', 'status'], function collect() {
+      this.reset();
+      for (const [route, byStatus] of requests)
+        for (const [status, count] of byStatus) this.inc({ route, status }, count);
+    });
+    counter('latchkey_verifier_verdicts_total', ['outcome'], function collect() {
+      this.reset();
+      for (const [outcome, count] of Object.entries(parts.verifier.counters.verdicts)) this.inc({ outcome }, count);
+    });
+    counter('latchkey_verifier_events_total', ['event'], function collect() {
+      this.reset();
+      for (const [event, count] of Object.entries(parts.verifier.counters))
+        if (typeof count === 'number') this.inc({ event }, count);
+    });
+    counter('latchkey_usage_events_total', ['event'], function collect() {
+      this.reset();
+      this.inc({ event: 'batches_sent' }, parts.usage.batchesSent);
+      this.inc({ event: 'batches_failed' }, parts.usage.batchesFailed);
+      this.inc({ event: 'verdicts_lost' }, parts.usage.lost);
+      this.inc({ event: 'denials_dropped' }, parts.usage.denialsDropped);
+    });
+    counter('latchkey_rate_limit_counted_alone_total', [], function collect() {
+      this.reset();
+      this.inc(parts.limits.countedAlone);
+    });
+    gauge('latchkey_verifier', ['what'], function collect() {
+      for (const [what, value] of Object.entries(parts.verifier.state())) this.set({ what }, Number(value));
+    });
+    gauge('latchkey_gateway_open_exchanges', [], function collect() {
+      this.set(parts.open.size);
+    });
+
+    function counter(name: string, labelNames: string[], collect: (this: Counter) => void): void {
+      new Counter({ name, help: HELP[name]!, labelNames, registers, collect });
+    }
+    function gauge(name: string, labelNames: string[], collect: (this: Gauge) => void): void {
+      new Gauge({ name, help: HELP[name]!, labelNames, registers, collect });
+    }
+  }
+
+  /** @param status 0: the caller went away before an answer */
+  readonly observe = (route: string, status: number, startedAtMs: number): void => {
+    let byStatus = this.#requests.get(route);
+    if (!byStatus) {
+      byStatus = new Map();
+      this.#requests.set(route, byStatus);
+    }
+    byStatus.set(status, (byStatus.get(status) ?? 0) + 1);
+    this.#seconds.observe((performance.now() - startedAtMs) / 1000);
+  };
+}
+
+const HELP: Readonly<Record<string, string>> = {
+  latchkey_gateway_requests_total: 'Requests at the public door; status 0: the caller went away before an answer',
+  latchkey_verifier_verdicts_total: 'Checks by their outcome',
+  latchkey_verifier_events_total: 'What the verifier has done since the start',
+  latchkey_usage_events_total: 'Usage batches, and what was lost on the way',
+  latchkey_rate_limit_counted_alone_total: 'Rate-limited uses counted without Redis',
+  latchkey_verifier: "The verifier's state now: leaseHeld, leaseLeftMs, entries, misses, fillsInFlight, streams",
+  latchkey_gateway_open_exchanges: 'Requests, streams and WebSockets open now',
+};

@@ -1,0 +1,136 @@
+import { SCOPE_PATTERN } from '@latchkey/contracts';
+import { z } from 'zod';
+
+/** Paths that the gateway answers itself; a route may not begin with them. */
+export const OWN_PATHS = ['/v1', '/oauth2', '/mcp', '/gateway', '/healthz', '/readyz'] as const;
+/** Names under which checks outside the routes file are counted. */
+export const OWN_ROUTE_NAMES = ['forward-auth', 'ext-authz', 'whoami', 'rpc', 'introspection', 'management'] as const;
+export const ROUTES_MAX = 1_000;
+
+const scopes = z
+  .array(z.string().regex(SCOPE_PATTERN, 'a scope looks like "documents:read"'))
+  .max(50, 'at most 50 scopes');
+
+const METHOD = /^(\*|[A-Z]{3,20})$/;
+const scopesByMethod = z
+  .record(z.string().regex(METHOD, 'a method is written in capitals, or "*" for all others'), scopes)
+  .refine((byMethod) => !('HEAD' in byMethod), 'HEAD counts as GET: leave it out')
+  .refine(
+    (byMethod) => !('CONNECT' in byMethod) && !('TRACE' in byMethod),
+    'CONNECT and TRACE are never passed on: leave them out',
+  );
+
+const upstream = z.string().refine((text) => {
+  if (!URL.canParse(text)) return false;
+  const url = new URL(text);
+  const web = url.protocol === 'http:' || url.protocol === 'https:';
+  return (
+    web && !url.username && !url.password && !url.search && !url.hash && !text.includes('?') && !text.includes('#')
+  );
+}, 'must be an http:// or https:// address without user name, query or fragment');
+
+// Literal parts are unreserved characters alone (RFC 3986 section 2.3), so that no percent-encoded spelling of a path
+// slips past a route which names it.
+const path = z
+  .string()
+  .max(1_000)
+  .regex(/^\//, 'must begin with "/"')
+  .superRefine((text, context) => {
+    const segments = text.slice(1).split('/');
+    const names = new Set<string>();
+    segments.forEach((segment, i) => {
+      const capture = /^\{([a-z][A-Za-z0-9_]{0,31})\}$/.exec(segment);
+      const complain = (message: string) => context.addIssue({ code: 'custom', message });
+      if (capture) {
+        if (names.has(capture[1]!)) complain(`captures {${capture[1]}} twice`);
+        names.add(capture[1]!);
+      } else if (segment === '*') {
+        if (i < segments.length - 1) complain('"*" may only be the last segment');
+      } else if (segment === '') complain(i < segments.length - 1 ? 'has an empty segment' : 'must not end in "/"');
+      else if (segment === '.' || segment === '..') complain('has a dot segment');
+      else if (!/^[A-Za-z0-9._~-]+$/.test(segment))
+        complain(`segment "${segment}" may hold letters, digits and "-._~", or be one {capture} or a last "*"`);
+    });
+  });
+
+const cors = z.strictObject({
+  origins: z
+    .array(
+      z
+        .string()
+        .refine(
+          (origin) => origin === '*' || (URL.canParse(origin) && new URL(origin).origin === origin),
+          'an origin is "*" or looks like https://app.example.org',
+        ),
+    )
+    .min(1, 'name at least one origin')
+    .max(100),
+  headers: z
+    .array(z.string().regex(/^[A-Za-z0-9-]{1,100}$/, 'is not a header name'))
+    .max(100)
+    .default([]),
+});
+
+export const routeSchema = z
+  .strictObject({
+    name: z
+      .string()
+      .regex(/^[a-z0-9][a-z0-9-]{0,63}$/, 'is lower-case letters, digits and "-", at most 64')
+      .refine((name) => !(OWN_ROUTE_NAMES as readonly string[]).includes(name), 'is a name the gateway itself uses'),
+    path,
+    upstream,
+    kind: z.enum(['http', 'mcp']).default('http'),
+    public: z.boolean().default(false),
+    require: z
+      .strictObject({
+        project: z
+          .string()
+          .regex(/^(\{[a-z][A-Za-z0-9_]{0,31}\}|[0-9a-f-]{36})$/, 'is a {capture} of the path or a project id')
+          .optional(),
+        scopes: scopesByMethod.optional(),
+      })
+      .optional(),
+    tools: z.record(z.string().min(1).max(200), scopes).optional(),
+    stripPrefix: z
+      .string()
+      .regex(/^(\/[A-Za-z0-9._~-]+)+$/, 'begins with "/" and does not end in it')
+      .optional(),
+    timeoutMs: z.int().min(1).max(3_600_000).default(30_000),
+    forwardAuthorization: z.boolean().default(false),
+    trustedOrigin: z.boolean().default(false),
+    cors: cors.optional(),
+  })
+  .superRefine((route, context) => {
+    const complain = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message });
+    const own = OWN_PATHS.find((prefix) => route.path === prefix || route.path.startsWith(`${prefix}/`));
+    if (own) complain(['path'], `${own} is answered by the gateway itself`);
+    if (route.path === '/') complain(['path'], '"/" is the console');
+    if (route.public && route.require)
+      complain(['require'], 'a public route asks for no token: drop public or require');
+    if (route.public && route.forwardAuthorization)
+      complain(['forwardAuthorization'], 'on a public route any Authorization is dropped');
+    if (route.public && route.kind === 'mcp') complain(['public'], 'an MCP route cannot be public');
+    if (route.kind === 'mcp' && !route.tools)
+      complain(['tools'], 'an MCP route names the scopes of its tools; "*" stands for all others');
+    if (route.kind !== 'mcp' && route.tools) complain(['tools'], 'only a route of kind mcp has tools');
+    if (!route.public && !route.require && !route.tools)
+      complain([], 'say what is required: require with scopes, require: {} if any token will do, or public: true');
+    const project = route.require?.project;
+    if (project?.startsWith('{') && !route.path.includes(`/${project}`))
+      complain(['require', 'project'], `${project} is not captured by the path`);
+    const literal = literalPrefix(route.path);
+    if (route.stripPrefix && literal !== route.stripPrefix && !literal.startsWith(`${route.stripPrefix}/`))
+      complain(['stripPrefix'], `is not a beginning of the path's fixed part ${literal}`);
+  });
+
+/** The path up to its first capture or `*`. */
+export function literalPrefix(path: string): string {
+  const end = path.search(/[{*]/);
+  return end < 0 ? path : path.slice(0, end);
+}
+
+export const routesFileSchema = z.strictObject({
+  routes: z.array(routeSchema).max(ROUTES_MAX, `at most ${ROUTES_MAX} routes`),
+});
+
+export type RouteSpec = z.output<typeof routeSchema>;

@@ -1,0 +1,149 @@
+import { literalPrefix, type RouteSpec } from './schema.js';
+
+/** What a request to a route needs; null: the route has no entry for that method. */
+export interface Needs {
+  readonly scopes: readonly string[];
+  readonly project: string | undefined;
+}
+
+export interface Cors {
+  readonly anyOrigin: boolean;
+  readonly origins: ReadonlySet<string>;
+  readonly allowHeaders: string;
+  readonly allowMethods: string;
+}
+
+const NO_SCOPES: readonly string[] = [];
+const CORS_METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'];
+
+/** One route, made ready for matching and forwarding. */
+export class Route {
+  readonly name: string;
+  readonly public: boolean;
+  readonly mcp: boolean;
+  /** MCP: scopes by tool; `*` for all others. */
+  readonly tools: ReadonlyMap<string, readonly string[]>;
+  readonly origin: string;
+  readonly secure: boolean;
+  readonly timeoutMs: number;
+  readonly forwardAuthorization: boolean;
+  readonly trustedOrigin: boolean;
+  readonly cors: Cors | undefined;
+  /** Methods named by the route; undefined: every method. */
+  readonly methods: readonly string[] | undefined;
+  readonly stripPrefix: string;
+
+  /** Order of matching: no captures or `*` first, then the longest literal prefix, then the most segments. */
+  readonly rank: readonly [number, number, number];
+  readonly #prefix: string;
+  readonly #segments: readonly string[];
+  readonly #open: boolean;
+  readonly #exact: boolean;
+  readonly #base: string;
+  readonly #scopes: ReadonlyMap<string, readonly string[]> | undefined;
+  readonly #project: string | undefined;
+  readonly #projectSegment: number;
+
+  constructor(spec: RouteSpec) {
+    this.name = spec.name;
+    this.public = spec.public;
+    this.mcp = spec.kind === 'mcp';
+    this.tools = new Map(Object.entries(spec.tools ?? {}));
+    this.timeoutMs = spec.timeoutMs;
+    this.forwardAuthorization = spec.forwardAuthorization;
+    this.trustedOrigin = spec.trustedOrigin;
+    this.stripPrefix = spec.stripPrefix ?? '';
+
+    const upstream = new URL(spec.upstream);
+    this.origin = upstream.origin;
+    this.secure = upstream.protocol === 'https:';
+    this.#base = upstream.pathname === '/' ? '' : upstream.pathname.replace(/\/$/, '');
+
+    const segments = spec.path.slice(1).split('/');
+    this.#open = segments.at(-1) === '*';
+    this.#segments = this.#open ? segments.slice(0, -1) : segments;
+    this.#prefix = literalPrefix(spec.path);
+    this.#exact = this.#prefix === spec.path;
+    this.rank = [this.#exact ? 1 : 0, this.#prefix.length, segments.length];
+
+    const byMethod = spec.require?.scopes;
+    this.#scopes = byMethod && new Map(Object.entries(byMethod));
+    this.methods = byMethod && !('*' in byMethod) ? Object.keys(byMethod) : undefined;
+    this.#project = spec.require?.project;
+    this.#projectSegment = this.#project?.startsWith('{') ? this.#segments.indexOf(this.#project) : -1;
+    this.cors = spec.cors && {
+      anyOrigin: spec.cors.origins.includes('*'),
+      origins: new Set(spec.cors.origins),
+      allowHeaders: ['Authorization', 'Content-Type', ...spec.cors.headers].join(', '),
+      allowMethods: (this.methods ?? CORS_METHODS).join(', '),
+    };
+  }
+
+  /** The segment that every path of this route begins with; undefined when it is captured. */
+  get firstSegment(): string | undefined {
+    const first = this.#segments[0];
+    return first === undefined || first.startsWith('{') ? undefined : first;
+  }
+
+  matches(path: string): boolean {
+    if (this.#exact) {
+      // Many servers do not tell "/a" and "/a/" apart, so one rule must hold for both.
+      return path === this.#prefix || (path.length === this.#prefix.length + 1 && path === `${this.#prefix}/`);
+    }
+    if (!path.startsWith(this.#prefix) && `${path}/` !== this.#prefix) return false;
+    const given = path.slice(1).split('/');
+    if (given.at(-1) === '' && given.length > 1) given.pop();
+    if (this.#open ? given.length < this.#segments.length : given.length !== this.#segments.length) return false;
+    return this.#segments.every((segment, i) => (segment.startsWith('{') ? given[i] !== '' : segment === given[i]));
+  }
+
+  /** What this request needs, or null when the method has no entry (which denies it). `method`: HEAD counts as GET. */
+  needs(method: string, path: string): Needs | null {
+    const scopes = this.#scopes
+      ? (this.#scopes.get(method === 'HEAD' ? 'GET' : method) ?? this.#scopes.get('*'))
+      : NO_SCOPES;
+    if (!scopes) return null;
+    const project = this.#projectSegment < 0 ? this.#project : path.split('/')[this.#projectSegment + 1];
+    return { scopes, project };
+  }
+
+  /**
+   * The path at the upstream for a path that this route matches; undefined when the prefix to strip carries
+   * `;parameters`, so that what would be left is another path.
+   */
+  upstreamPath(path: string): string | undefined {
+    if (this.#exact && this.#base !== '') return this.#base;
+    const rest = this.stripPrefix === '' ? path : path.slice(this.stripPrefix.length) || '/';
+    if (rest[0] !== '/' || !path.startsWith(this.stripPrefix)) return undefined;
+    return this.#base === '' ? rest : this.#base + rest;
+  }
+}
+
+/** The routes in the order in which they are tried. Never changed once made: a reload makes a new table. */
+export class RouteTable {
+  readonly routes: readonly Route[];
+  readonly #byFirst = new Map<string, Route[]>();
+  readonly #others: Route[];
+
+  constructor(specs: readonly RouteSpec[]) {
+    this.routes = specs
+      .map((spec) => new Route(spec))
+      .sort((a, b) => b.rank[0] - a.rank[0] || b.rank[1] - a.rank[1] || b.rank[2] - a.rank[2]);
+    this.#others = this.routes.filter((route) => route.firstSegment === undefined);
+    for (const { firstSegment } of this.routes) {
+      if (firstSegment !== undefined && !this.#byFirst.has(firstSegment))
+        this.#byFirst.set(
+          firstSegment,
+          this.routes.filter((route) => route.firstSegment === firstSegment || route.firstSegment === undefined),
+        );
+    }
+  }
+
+  /** The route of a path that `readTarget` has read (its `match`); the longest literal prefix wins. */
+  match(path: string): Route | undefined {
+    const end = path.indexOf('/', 1);
+    const candidates = this.#byFirst.get(end < 0 ? path.slice(1) : path.slice(1, end)) ?? this.#others;
+    for (const route of candidates) if (route.matches(path)) return route;
+    return undefined;
+  }
+}

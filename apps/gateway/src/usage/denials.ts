@@ -1,0 +1,54 @@
+import type { DenialLine, DenialReason } from '@latchkey/contracts';
+
+export interface DenialLimits {
+  /** Denials kept of real tokens. */
+  readonly realMax: number;
+  /** Of those, denials of one token. */
+  readonly perTokenMax: number;
+  /** Denials kept that name no token: they can be made up without end. */
+  readonly junkMax: number;
+  /** Of those, denials for one reason at one address. */
+  readonly perReasonAndAddressMax: number;
+}
+
+export const DENIAL_LIMITS: DenialLimits = { realMax: 700, perTokenMax: 50, junkMax: 300, perReasonAndAddressMax: 20 };
+
+/** Denials since they were last taken, bounded so that junk cannot push out denials of real tokens. */
+export class Denials {
+  #real: DenialLine[] = [];
+  #junk: DenialLine[] = [];
+  readonly #counts = new Map<string, number>();
+  #dropped = 0;
+
+  constructor(private readonly limits: DenialLimits = DENIAL_LIMITS) {}
+
+  get size(): number {
+    return this.#real.length + this.#junk.length;
+  }
+
+  add(line: DenialLine): void {
+    const { realMax, perTokenMax, junkMax, perReasonAndAddressMax } = this.limits;
+    const real = line.tokenId !== null;
+    const list = real ? this.#real : this.#junk;
+    const name = real ? line.tokenId! : junkName(line.reason, line.ip);
+    const count = this.#counts.get(name) ?? 0;
+    if (list.length >= (real ? realMax : junkMax) || count >= (real ? perTokenMax : perReasonAndAddressMax)) {
+      this.#dropped++;
+      return;
+    }
+    this.#counts.set(name, count + 1);
+    list.push(line);
+  }
+
+  /** Takes all out. */
+  take(): { denials: DenialLine[]; dropped: number } {
+    const taken = { denials: [...this.#real, ...this.#junk], dropped: this.#dropped };
+    this.#real = [];
+    this.#junk = [];
+    this.#counts.clear();
+    this.#dropped = 0;
+    return taken;
+  }
+}
+
+const junkName = (reason: DenialReason, ip: string) => `${reason} ${ip}`;

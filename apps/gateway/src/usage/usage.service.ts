@@ -1,0 +1,125 @@
+import { type DenialReason, REDIS, type UsageBatch, type UsageBatchEvent } from '@latchkey/contracts';
+import type { Clock, Logger } from '@latchkey/runtime';
+import type { Redis } from 'ioredis';
+import type { Accounting, Inquiry } from '../check/index.js';
+import { Denials } from './denials.js';
+import { Tally } from './tally.js';
+
+export interface UsageParts {
+  readonly verifierId: string;
+  /** Undefined while there is no key to sign with. */
+  readonly sign: (batch: UsageBatch) => UsageBatchEvent | undefined;
+  readonly redis: Pick<Redis, 'xadd'>;
+  readonly clock: Clock;
+  readonly logger: Logger;
+  /** Default 1 000. */
+  readonly intervalMs?: number;
+}
+
+const LINES_PER_BATCH_MAX = 5_000;
+const LINES_MAX = 50_000;
+const LINES_PER_TOKEN_MAX = 200;
+
+/**
+ * Counts every verdict and sends the counts over Redis to jobs, at least every second. A batch is kept and sent again,
+ * as it was, until Redis has taken it; a batch that arrives twice is counted once, by its sequence. While Redis is away
+ * counts go on in memory, and what a bound costs is the callers' details first.
+ */
+export class Usage implements Accounting {
+  readonly #tally = new Tally({ linesMax: LINES_MAX, linesPerTokenMax: LINES_PER_TOKEN_MAX });
+  readonly #denials = new Denials();
+  #sequence = 0;
+  #unsent: UsageBatch | undefined;
+  #sending: Promise<boolean> | undefined;
+  #cancelTimer: () => void = () => undefined;
+  batchesSent = 0;
+  batchesFailed = 0;
+  /** Denials that a bound left no room for. */
+  denialsDropped = 0;
+
+  constructor(private readonly parts: UsageParts) {}
+
+  start(): void {
+    const { clock, intervalMs = 1_000 } = this.parts;
+    const again = () => {
+      this.#cancelTimer = clock.after(intervalMs, () => void this.flush().then(again));
+    };
+    again();
+  }
+
+  /** Verdicts that no bound left room for. */
+  get lost(): number {
+    return this.#tally.lost;
+  }
+
+  count(tokenId: string, route: string, status: 'allowed' | DenialReason, ip: string, userAgent: string): void {
+    this.#tally.add(
+      tokenId,
+      route,
+      status,
+      ip,
+      userAgent.length > 200 ? userAgent.slice(0, 200) : userAgent,
+      this.parts.clock.wallMs(),
+    );
+  }
+
+  deny({ requestId, route, method, ip }: Inquiry, reason: DenialReason, tokenId: string | undefined): void {
+    const atMs = this.parts.clock.wallMs();
+    this.#denials.add({ requestId, atMs, reason, tokenId: tokenId ?? null, route, method, ip });
+  }
+
+  /** Sends all there is. True when Redis has taken it; one flush at a time. */
+  flush(): Promise<boolean> {
+    this.#sending ??= this.#sendAll().finally(() => {
+      this.#sending = undefined;
+    });
+    return this.#sending;
+  }
+
+  /** The last flush; tries until it succeeds or `patienceMs` is over. */
+  async stop(patienceMs = 3_000): Promise<void> {
+    this.#cancelTimer();
+    const until = this.parts.clock.monotonicMs() + patienceMs;
+    await this.#sending;
+    while (!(await this.flush())) {
+      if (this.parts.clock.monotonicMs() >= until) {
+        this.parts.logger.error('usage since the last batch is lost: Redis did not take it before the stop');
+        return;
+      }
+      await new Promise<void>((resolve) => this.parts.clock.after(100, resolve));
+    }
+  }
+
+  async #sendAll(): Promise<boolean> {
+    for (;;) {
+      this.#unsent ??= this.#nextBatch();
+      if (!this.#unsent) return true;
+      if (!(await this.#send(this.#unsent))) return false;
+      this.#unsent = undefined;
+    }
+  }
+
+  #nextBatch(): UsageBatch | undefined {
+    if (this.#tally.size === 0 && this.#denials.size === 0) return undefined;
+    const lines = this.#tally.take(LINES_PER_BATCH_MAX);
+    const { denials, dropped } = this.#denials.take();
+    this.denialsDropped += dropped;
+    return { verifier: this.parts.verifierId, sequence: ++this.#sequence, lines, denials, denialsDropped: dropped };
+  }
+
+  async #send(batch: UsageBatch): Promise<boolean> {
+    const event = this.parts.sign(batch);
+    if (!event) return false;
+    const { usage, usageStreamLengthMax } = REDIS;
+    const fields = ['verifier', event.verifier, 'body', event.body, 'mac', event.mac];
+    try {
+      await this.parts.redis.xadd(usage, 'MAXLEN', '~', usageStreamLengthMax, '*', ...fields);
+      this.batchesSent++;
+      return true;
+    } catch (error) {
+      this.batchesFailed++;
+      this.parts.logger.debug({ reason: (error as Error).message, sequence: batch.sequence }, 'usage batch not taken');
+      return false;
+    }
+  }
+}

@@ -1,0 +1,124 @@
+import { Server, ServerCredentials, type ServiceDefinition, status } from '@grpc/grpc-js';
+import { loadSync } from '@grpc/proto-loader';
+import {
+  feedKey,
+  PROTO_FILE,
+  REDIS,
+  type RenewRequest,
+  type RpcInvalidation,
+  signInvalidation,
+  type TokenFacts,
+  verifierKey,
+} from '@latchkey/contracts';
+import { newId, PROTO_OPTIONS } from '@latchkey/runtime';
+import { hashSecret, mint } from '@latchkey/token-format';
+import type { Redis } from 'ioredis';
+
+export const EVENTS_SECRET = Buffer.from('events-secret-of-the-tests-0123456789');
+
+export interface Issued {
+  readonly secret: string;
+  readonly facts: TokenFacts;
+}
+
+/**
+ * The token-service's RPC door with tokens in memory, over real gRPC: the wall of these tests. It keeps the protocol
+ * (leases, a log, keys), so that the gateway's real verifier stands on it.
+ */
+export class Authority {
+  readonly tokens = new Map<string, TokenFacts>();
+  readonly lookups: string[] = [];
+  leaseMs = 10_000;
+  /** Lookups wait until this is fulfilled. */
+  hold: Promise<void> | undefined;
+  address = '';
+  readonly #server = new Server();
+  readonly #log = newId();
+  readonly #invalidations: RpcInvalidation[] = [];
+  #port = 0;
+  #xid = 100;
+
+  static async start(): Promise<Authority> {
+    const authority = new Authority();
+    const service = loadSync(PROTO_FILE, PROTO_OPTIONS)['latchkey.v1.Tokens'] as ServiceDefinition;
+    const unimplemented = (_call: unknown, done: (error: object) => void) => done({ code: status.UNIMPLEMENTED });
+    type Call<T> = { request: T };
+    type Done = (error: null, answer: object) => void;
+    authority.#server.addService(service, {
+      Verify: unimplemented,
+      VerifyBatch: unimplemented,
+      Lookup: async (call: Call<{ hash: string }>, done: Done) => {
+        authority.lookups.push(call.request.hash);
+        await authority.hold;
+        const token = authority.tokens.get(call.request.hash) ?? null;
+        done(null, { known: token !== null, token });
+      },
+      Renew: (call: Call<RenewRequest>, done: Done) => done(null, authority.#renew(call.request)),
+      Release: (_call: unknown, done: Done) => done(null, { released: true }),
+    });
+    await authority.listen();
+    return authority;
+  }
+
+  async listen(): Promise<void> {
+    this.#port = await new Promise<number>((resolve, reject) => {
+      this.#server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, port) =>
+        error ? reject(error) : resolve(port),
+      );
+    });
+    this.address = `127.0.0.1:${this.#port}`;
+  }
+
+  issue(facts: Partial<TokenFacts> = {}): Issued {
+    const secret = mint(facts.kind === 'prj' ? 'prj' : 'pat');
+    const full: TokenFacts = {
+      id: newId(),
+      kind: 'pat',
+      ownerType: 'user',
+      ownerId: newId(),
+      project: '',
+      denial: '',
+      expiresAtMs: 0,
+      scopes: ['demo:read'],
+      allProjects: false,
+      grants: [],
+      ancestors: [],
+      allowedIps: [],
+      rateLimit: null,
+      ...facts,
+    };
+    this.tokens.set(hashSecret(secret), full);
+    return { secret, facts: full };
+  }
+
+  /** Revokes, and tells of it over Redis. */
+  async revoke({ secret, facts }: Issued, redis: Redis): Promise<void> {
+    this.tokens.set(hashSecret(secret), { ...facts, denial: 'revoked' });
+    const invalidation = {
+      id: newId(),
+      kind: 'token',
+      subject: facts.id,
+      cut: true,
+      xid: String(++this.#xid),
+    } as const;
+    this.#invalidations.push(invalidation);
+    const event = signInvalidation(feedKey(EVENTS_SECRET), this.#log, invalidation);
+    await redis.publish(REDIS.invalidations, JSON.stringify(event));
+  }
+
+  #renew({ verifierId, cursor }: RenewRequest) {
+    const known = cursor?.log === this.#log;
+    return {
+      leaseMs: this.leaseMs,
+      cursor: { log: this.#log, xid: String(this.#xid + 1) },
+      reset: !known,
+      invalidations: known ? this.#invalidations.filter(({ xid }) => BigInt(xid) >= BigInt(cursor.xid)) : [],
+      ackKey: verifierKey(EVENTS_SECRET, verifierId),
+      feedKey: feedKey(EVENTS_SECRET),
+    };
+  }
+
+  close(): void {
+    this.#server.forceShutdown();
+  }
+}
