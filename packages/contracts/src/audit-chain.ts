@@ -77,6 +77,16 @@ export function signerOf(key: KeyObject): string {
   return createHash('sha256').update(spki).digest('hex').slice(0, 16);
 }
 
+/** The same of a key in SPKI form, base64; a text that is no key is nobody's. */
+export function signerOfSpki(spki: string): string {
+  try {
+    return signerOf(publicKeyOf(spki));
+  } catch {
+    return NOBODY;
+  }
+}
+const NOBODY = '0'.repeat(16);
+
 const statement = (c: Omit<Checkpoint, 'signature'>) =>
   Buffer.from(
     `latchkey audit checkpoint\n${canonicalJson({ v: 1, seq: c.seq, hash: c.hash, at: c.at, kind: c.kind, keyId: c.keyId })}`,
@@ -234,8 +244,16 @@ export class ChainProver {
   }
 }
 
-/** A line of an NDJSON export that is no event: `{"checkpoint": …, "publicKey": "<SPKI, base64>"}`. */
-export const checkpointLineSchema = z.strictObject({ checkpoint: checkpointSchema, publicKey: z.base64() });
+/** A checkpoint with the key that signed it (SPKI in base64), as it stands in an export. */
+export const exportedCheckpointSchema = checkpointSchema.extend({ publicKey: z.base64() });
+export type ExportedCheckpoint = z.infer<typeof exportedCheckpointSchema>;
+
+/**
+ * A line of an NDJSON export: the event, and the checkpoints that speak of its place, if any. The first line of a chain
+ * whose head was retired carries the `retired` checkpoint of the place before it.
+ */
+export const exportLineSchema = auditEventSchema.extend({ checkpoints: z.array(exportedCheckpointSchema).optional() });
+export type ExportLine = z.infer<typeof exportLineSchema>;
 
 export interface ExportVerdict extends ChainVerdict {
   /** Names of the keys that the export's checkpoints are signed with: compare them with what the service logs at start. */
@@ -245,62 +263,58 @@ export interface ExportVerdict extends ChainVerdict {
 }
 
 /**
- * Proves an NDJSON export (`GET /v1/audit/export?checkpoints=true`, without filters) with nothing but the file.
+ * Proves an NDJSON export (`GET /v1/audit/export` without filters) with nothing but the file.
  * @param lines the file's lines
- * @param keys public keys to trust; without any, those in the export are believed and named in `signers`
+ * @param keys public keys to trust; without any, the first one that the export names is believed, and said in `signers`
+ * @param outside checkpoints kept elsewhere (a log, another export): the export must reach them and agree with them
  */
 export async function proveExport(
   lines: AsyncIterable<string> | Iterable<string>,
   keys: readonly KeyObject[] = [],
+  outside: readonly Checkpoint[] = [],
 ): Promise<ExportVerdict> {
-  const believed = new Map<string, KeyObject>(keys.map((key) => [signerOf(key), key]));
+  const prover = new ChainProver(keys);
   const signers = new Set<string>();
-  let prover: ChainProver | undefined;
+  const hashAt = new Map(outside.map((c) => [c.seq, undefined as string | undefined]));
   let signedThrough = 0;
   let number = 0;
-  const proverNow = () => {
-    prover ??= new ChainProver([...believed.values()]);
-    return prover;
-  };
   for await (const text of lines) {
     number++;
     if (!text.trim()) continue;
     const line = parseLine(text);
     if (!line) {
-      proverNow().fail(proverNow().head.seq + 1, `line ${number} of the export is neither an event nor a checkpoint`);
+      prover.fail(prover.head.seq + 1, `line ${number} of the export is no audit event`);
       break;
     }
-    if ('checkpoint' in line) {
-      const key = createPublicKey({ key: Buffer.from(line.publicKey, 'base64'), format: 'der', type: 'spki' });
-      const signer = signerOf(key);
-      signers.add(line.checkpoint.keyId);
-      if (keys.length === 0 && !believed.has(signer) && signers.size === 1) {
-        believed.set(signer, key);
-        proverNow().trust(key);
-      }
-      const at = proverNow();
-      if (!at.head.started && at.head.seq === 0 && line.checkpoint.kind === 'retired') at.startFrom(line.checkpoint);
-      else at.checkpoint(line.checkpoint);
-      if (!at.failed) signedThrough = line.checkpoint.seq;
-      continue;
-    }
-    const { seq, hash, ...event } = line;
+    const { seq, hash, checkpoints = [], ...event } = line;
     if (seq === null || hash === null) continue; // not sealed yet when it was exported: nothing is claimed of it
-    proverNow().link(seq, hash, event);
-    if (proverNow().failed) break;
+    for (const { publicKey, ...checkpoint } of checkpoints) {
+      if (keys.length === 0 && signers.size === 0 && signerOfSpki(publicKey) !== NOBODY)
+        prover.trust(publicKeyOf(publicKey));
+      signers.add(checkpoint.keyId);
+      if (checkpoint.seq < seq && !prover.head.started) prover.startFrom(checkpoint);
+    }
+    prover.link(seq, hash, event);
+    if (hashAt.has(seq)) hashAt.set(seq, hash);
+    for (const { publicKey: _, ...checkpoint } of checkpoints) if (checkpoint.seq >= seq) prover.checkpoint(checkpoint);
+    if (prover.failed) break;
+    if (checkpoints.length > 0) signedThrough = seq;
   }
-  return { ...proverNow().end(), signers: [...signers], signedThrough };
+  for (const checkpoint of outside) prover.outside(checkpoint, hashAt.get(checkpoint.seq));
+  return { ...prover.end(), signers: [...signers], signedThrough };
 }
 
-function parseLine(text: string): AuditEvent | z.infer<typeof checkpointLineSchema> | undefined {
+/** @param spki base64 of the key's SPKI form */
+export function publicKeyOf(spki: string): KeyObject {
+  return createPublicKey({ key: Buffer.from(spki, 'base64'), format: 'der', type: 'spki' });
+}
+
+function parseLine(text: string): ExportLine | undefined {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
     return undefined; // the caller names the line
   }
-  const checkpoint = checkpointLineSchema.safeParse(value);
-  if (checkpoint.success) return checkpoint.data;
-  const event = auditEventSchema.safeParse(value);
-  return event.success ? event.data : undefined;
+  return exportLineSchema.safeParse(value).data;
 }

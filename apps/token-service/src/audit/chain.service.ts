@@ -1,0 +1,271 @@
+import { createPublicKey, type KeyObject } from 'node:crypto';
+import { appendFile } from 'node:fs/promises';
+import {
+  CHAIN_START,
+  type ChainVerdict,
+  type Checkpoint,
+  chainHash,
+  type ExportedCheckpoint,
+  type ExportLine,
+  signCheckpoint,
+} from '@latchkey/contracts';
+import type { Logger } from '@latchkey/runtime';
+import type { DataSource, EntityManager } from 'typeorm';
+import {
+  type AuditRow,
+  CHECKPOINT_COLUMNS,
+  type CheckpointRow,
+  EVENT_COLUMNS,
+  toCheckpoint,
+  toEvent,
+} from './event.js';
+import { proveChain } from './proof.js';
+
+/** An arbitrary number that says "sealing the audit chain" to PostgreSQL's advisory locks. */
+const SEAL_LOCK = 7_238_051_166;
+
+export interface ChainOptions {
+  /** Ed25519, private. Without it the chain is linked and never signed. */
+  signingKey?: KeyObject | undefined;
+  /** Public keys of earlier signing keys, whose checkpoints are still believed. */
+  retiredKeys?: readonly KeyObject[];
+  /** A checkpoint at the latest so long after the one before, when there is something to sign. Default 5 000. */
+  checkpointEveryMs?: number;
+  /** And at the latest after so many events. Default 1 000. */
+  checkpointEveryEvents?: number;
+  /** File outside the database that every checkpoint is appended to, a line of JSON each. */
+  checkpointFile?: string | undefined;
+}
+
+/**
+ * The hash chain over the audit log. Events are written with their changes and know nothing of the chain; sealing links
+ * them afterwards, so that no change waits for the head of the chain.
+ */
+export class AuditChain {
+  private readonly options: Required<Omit<ChainOptions, 'signingKey' | 'checkpointFile'>> & ChainOptions;
+  private restoreWasHandled = false;
+  /** The newest checkpoint that this process has seen: a chain that no longer reaches it was cut. */
+  private newest: Checkpoint | undefined;
+  private verifying: Promise<ChainVerdict> | undefined;
+
+  constructor(
+    private readonly db: DataSource,
+    private readonly logger: Logger,
+    options: ChainOptions,
+  ) {
+    this.options = { retiredKeys: [], checkpointEveryMs: 5_000, checkpointEveryEvents: 1_000, ...options };
+  }
+
+  /** The keys whose checkpoints are believed. */
+  get trustedKeys(): KeyObject[] {
+    const { signingKey, retiredKeys } = this.options;
+    return [...(signingKey ? [createPublicKey(signingKey)] : []), ...retiredKeys];
+  }
+
+  /**
+   * Links at most `limit` events that are not in the chain yet, in the order of the transactions that wrote them, and
+   * signs a checkpoint when one is due. One process at a time seals; the others do nothing. An event is taken only when
+   * every transaction as old as its own has ended, so that nothing can come to stand before what is sealed.
+   */
+  async seal(limit: number): Promise<{ done: number; more: boolean }> {
+    const { done, checkpoint } = await this.db.transaction('READ COMMITTED', async (tx) => {
+      const [lock] = (await tx.query('SELECT pg_try_advisory_xact_lock($1) AS taken', [SEAL_LOCK])) as {
+        taken: boolean;
+      }[];
+      if (!lock?.taken) return { done: 0, checkpoint: undefined };
+      const head = await this.head(tx);
+      const events = await this.unsealed(tx, head, limit);
+      const place = await this.link(tx, head, events);
+      return { done: events.length, checkpoint: await this.signWhenDue(tx, place) };
+    });
+    if (checkpoint) await this.publish(checkpoint);
+    return { done, more: done === limit };
+  }
+
+  /** Proves the whole chain as it stands now. Questions that come while one is being answered share its answer. */
+  verify(): Promise<ChainVerdict> {
+    this.verifying ??= proveChain(this.db, this.trustedKeys, this.options.checkpointFile, this.newest).finally(() => {
+      this.verifying = undefined;
+    });
+    return this.verifying;
+  }
+
+  /** The whole chain in its order with its checkpoints, then what is not sealed yet; read as it is asked for. */
+  async *export(): AsyncGenerator<ExportLine[]> {
+    const [end] = (await this.db.query('SELECT coalesce(max(seq), 0) AS seq FROM audit_links')) as { seq: string }[];
+    let after = '0';
+    for (;;) {
+      const found: AuditRow[] = await this.db.query(
+        `SELECT ${EVENT_COLUMNS} FROM audit_links l JOIN audit_events e ON e.id = l.event_id AND e.at = l.event_at
+         WHERE l.seq > $1 AND l.seq <= $2 ORDER BY l.seq LIMIT 1000`,
+        [after, end!.seq],
+      );
+      if (found.length === 0) break;
+      yield withCheckpoints(found.map(toEvent), await this.checkpointsFor(found, after === '0'));
+      after = found.at(-1)!.seq!;
+    }
+    const head = await this.head(this.db.manager);
+    const waiting = await this.unsealed(this.db.manager, head, 10_000, false);
+    if (waiting.length > 0) yield waiting.map(toEvent);
+  }
+
+  /**
+   * Removes the head of the chain up to the last event before a moment, and leaves a signed statement of that, from
+   * which the rest is proven.
+   * @param retention PostgreSQL as the role latchkey_retention
+   * @returns how many events went
+   */
+  async retire(retention: DataSource, before: Date): Promise<number> {
+    const key = this.options.signingKey;
+    if (!key) throw new Error('AUDIT_SIGNING_KEY is not set: without it retention could not be proven');
+    const [last] = (await this.db.query(
+      `SELECT seq, hash FROM audit_links WHERE seq = (
+         SELECT coalesce((SELECT seq FROM audit_links WHERE event_at >= $1 ORDER BY seq LIMIT 1),
+           (SELECT max(seq) FROM audit_links)) - 1)`,
+      [before],
+    )) as { seq: string; hash: Buffer }[];
+    if (last) {
+      const checkpoint = this.sign(key, { seq: Number(last.seq), hash: last.hash.toString('hex') }, 'retired');
+      await this.db.transaction((tx) => this.keep(tx, checkpoint, key));
+      await this.publish(checkpoint);
+    }
+    const [gone] = (await retention.query('SELECT audit_retire() AS events')) as { events: string }[];
+    return Number(gone!.events);
+  }
+
+  private async head(tx: EntityManager): Promise<Head> {
+    const [row] = (await tx.query(
+      `SELECT l.seq, l.hash, e.xid FROM audit_links l LEFT JOIN audit_events e ON e.id = l.event_id AND e.at = l.event_at
+       ORDER BY l.seq DESC LIMIT 1`,
+    )) as { seq: string; hash: Buffer; xid: string | null }[];
+    if (!row) return { seq: 0, hash: CHAIN_START, xid: '0' };
+    return { seq: Number(row.seq), hash: row.hash.toString('hex'), xid: row.xid ?? '0' };
+  }
+
+  /**
+   * In: the chain's head. Out: events past it whose transactions have all ended, in the order of transaction and id.
+   *
+   * Transaction ids start anew in a database restored from a dump. Rows at or past the snapshot's end can only stem from
+   * before that: they are taken once, at this process's first sealing, and a head among them says nothing of what is new.
+   */
+  private async unsealed(tx: EntityManager, head: Head, limit: number, ended = true): Promise<AuditRow[]> {
+    const select = (where: string, values: unknown[]): Promise<AuditRow[]> =>
+      tx.query(
+        // A plain anti-join may be planned as a scan of the whole chain; a subselect asks for one event at a time.
+        `SELECT ${EVENT_COLUMNS} FROM audit_events e LEFT JOIN LATERAL (SELECT NULL::bigint AS seq, NULL::bytea AS hash) l ON true
+         WHERE ${where} AND (SELECT true FROM audit_links k WHERE k.event_id = e.id) IS NULL
+         ORDER BY e.xid, e.id LIMIT $1`,
+        [limit, ...values],
+      );
+    const before: AuditRow[] = [];
+    if (ended && !this.restoreWasHandled) {
+      const older = await select('e.xid >= pg_snapshot_xmax(pg_current_snapshot())', []);
+      if (older.length === limit) return older;
+      this.restoreWasHandled = older.length === 0;
+      before.push(...older);
+    }
+    const newer = await select(
+      `e.xid >= (SELECT CASE WHEN $2::xid8 >= pg_snapshot_xmax(pg_current_snapshot()) THEN '0'::xid8 ELSE $2::xid8 END)
+       ${ended ? 'AND e.xid < pg_snapshot_xmin(pg_current_snapshot())' : ''}`,
+      [head.xid],
+    );
+    return [...before, ...newer].slice(0, limit);
+  }
+
+  private async link(tx: EntityManager, head: Head, events: readonly AuditRow[]): Promise<Place> {
+    let { seq, hash } = head;
+    if (events.length === 0) return { seq, hash };
+    const hashes = events.map((row) => {
+      hash = chainHash(hash, toEvent(row));
+      return hash;
+    });
+    await tx.query(
+      `INSERT INTO audit_links (seq, event_id, event_at, hash)
+       SELECT $1::bigint + n, id, at, decode(hash, 'hex')
+       FROM unnest($2::uuid[], $3::timestamptz[], $4::text[]) WITH ORDINALITY AS l(id, at, hash, n)`,
+      [seq, events.map((e) => e.id), events.map((e) => e.at.toISOString()), hashes],
+    );
+    seq += events.length;
+    return { seq, hash };
+  }
+
+  private async signWhenDue(tx: EntityManager, place: Place): Promise<Checkpoint | undefined> {
+    const { signingKey, checkpointEveryEvents, checkpointEveryMs } = this.options;
+    if (!signingKey || place.seq === 0) return undefined;
+    const [last] = (await tx.query('SELECT seq, at FROM audit_checkpoints ORDER BY seq DESC, kind DESC LIMIT 1')) as {
+      seq: string;
+      at: Date;
+    }[];
+    const unsigned = place.seq - Number(last?.seq ?? 0);
+    if (unsigned <= 0) return undefined;
+    const ageMs = last ? Date.now() - last.at.getTime() : Number.POSITIVE_INFINITY;
+    // A clock that was set back must not put signing off.
+    if (unsigned < checkpointEveryEvents && ageMs >= 0 && ageMs < checkpointEveryMs) return undefined;
+    const checkpoint = this.sign(signingKey, place, 'sealed');
+    await this.keep(tx, checkpoint, signingKey);
+    return checkpoint;
+  }
+
+  private sign(key: KeyObject, place: Place, kind: Checkpoint['kind']): Checkpoint {
+    return signCheckpoint(key, { ...place, at: new Date().toISOString(), kind });
+  }
+
+  private async keep(tx: EntityManager, checkpoint: Checkpoint, key: KeyObject): Promise<void> {
+    const spki = createPublicKey(key).export({ type: 'spki', format: 'der' }).toString('base64');
+    await tx.query(
+      `INSERT INTO audit_checkpoints (seq, hash, at, kind, public_key, signature)
+       VALUES ($1, decode($2, 'hex'), $3, $4, $5, $6) ON CONFLICT (seq, kind) DO NOTHING`,
+      [
+        checkpoint.seq,
+        checkpoint.hash,
+        checkpoint.at,
+        checkpoint.kind,
+        spki,
+        Buffer.from(checkpoint.signature, 'base64url'),
+      ],
+    );
+  }
+
+  /** Puts a committed checkpoint where whoever rules the database does not. */
+  private async publish(checkpoint: Checkpoint): Promise<void> {
+    this.newest = checkpoint;
+    this.logger.info({ checkpoint }, 'audit checkpoint');
+    if (!this.options.checkpointFile) return;
+    try {
+      await appendFile(this.options.checkpointFile, `${JSON.stringify(checkpoint)}\n`, { mode: 0o600 });
+    } catch (error) {
+      this.logger.error(
+        { file: this.options.checkpointFile, reason: (error as NodeJS.ErrnoException).code },
+        'a checkpoint could not be written to AUDIT_CHECKPOINT_FILE: a tail cut after the one before it could go unseen',
+      );
+    }
+  }
+
+  /** The checkpoints that speak of these places; at the start of a chain whose head is gone, the one before them too. */
+  private async checkpointsFor(events: readonly AuditRow[], first: boolean): Promise<ExportedCheckpoint[]> {
+    const from = Number(events[0]!.seq);
+    const found: CheckpointRow[] = await this.db.query(
+      `SELECT ${CHECKPOINT_COLUMNS} FROM audit_checkpoints
+       WHERE (seq BETWEEN $1 AND $2) OR ($3 AND seq = $1 - 1 AND kind = 'retired') ORDER BY seq, kind`,
+      [from, events.at(-1)!.seq, first],
+    );
+    return found.map((row) => ({ ...toCheckpoint(row), publicKey: row.public_key }));
+  }
+}
+
+interface Place {
+  seq: number;
+  hash: string;
+}
+interface Head extends Place {
+  xid: string;
+}
+
+function withCheckpoints(events: ExportLine[], checkpoints: readonly ExportedCheckpoint[]): ExportLine[] {
+  if (checkpoints.length === 0) return events;
+  const bySeq = Map.groupBy(checkpoints, (c) => Math.max(c.seq, events[0]!.seq!));
+  return events.map((event) => {
+    const own = bySeq.get(event.seq!);
+    return own ? { ...event, checkpoints: own } : event;
+  });
+}

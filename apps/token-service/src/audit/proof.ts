@@ -1,0 +1,133 @@
+import type { KeyObject } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { ChainProver, type ChainVerdict, type Checkpoint, checkpointSchema } from '@latchkey/contracts';
+import type { DataSource, QueryRunner } from 'typeorm';
+import {
+  type AuditRow,
+  CHECKPOINT_COLUMNS,
+  type CheckpointRow,
+  EVENT_COLUMNS,
+  toCheckpoint,
+  toEvent,
+} from './event.js';
+
+const PAGE = 2_000;
+
+/**
+ * Proves the chain in PostgreSQL as one snapshot sees it: every link against its event and the one before, every
+ * checkpoint, that nothing stands beside the chain that should be in it, and that the chain reaches what is known of it
+ * outside the database.
+ */
+export async function proveChain(
+  db: DataSource,
+  keys: readonly KeyObject[],
+  checkpointFile: string | undefined,
+  newest: Checkpoint | undefined,
+): Promise<ChainVerdict> {
+  // Read before the snapshot: what is sealed meanwhile is then in both.
+  const outside = [...(await keptOutside(checkpointFile)), ...(newest ? [newest] : [])];
+  const prover = new ChainProver(keys);
+  const tx = db.createQueryRunner();
+  try {
+    await tx.startTransaction('REPEATABLE READ');
+    await tx.query('SET TRANSACTION READ ONLY');
+    await tx.query('SET LOCAL statement_timeout = 0');
+    const first = await start(tx, prover);
+    await walk(tx, prover, first);
+    if (!prover.failed) await lookBeside(tx, prover);
+    for (const checkpoint of outside) {
+      const [link] = (await tx.query('SELECT hash FROM audit_links WHERE seq = $1', [checkpoint.seq])) as {
+        hash: Buffer;
+      }[];
+      prover.outside(checkpoint, link?.hash.toString('hex'));
+    }
+    return prover.end();
+  } finally {
+    await tx.rollbackTransaction();
+    await tx.release();
+  }
+}
+
+/** Where the chain begins: at 1, or after the place that retention has signed. Answers the place before it. */
+async function start(tx: QueryRunner, prover: ChainProver): Promise<number> {
+  const [first] = (await tx.query('SELECT min(seq) AS seq FROM audit_links')) as { seq: string | null }[];
+  if (first?.seq === '1') return 0;
+  const retired = (await tx.query(
+    `SELECT ${CHECKPOINT_COLUMNS} FROM audit_checkpoints
+     WHERE kind = 'retired' AND ($1::bigint IS NULL OR seq = $1::bigint - 1) ORDER BY seq DESC LIMIT 1`,
+    [first?.seq ?? null],
+  )) as CheckpointRow[];
+  if (!retired[0]) return 0;
+  prover.startFrom(toCheckpoint(retired[0]));
+  return Number(retired[0].seq);
+}
+
+async function walk(tx: QueryRunner, prover: ChainProver, start: number): Promise<void> {
+  let after = start;
+  for (;;) {
+    const links = (await tx.query(
+      `SELECT l.seq AS link_seq, l.hash AS link_hash, e.id AS found, ${EVENT_COLUMNS} FROM audit_links l
+       LEFT JOIN audit_events e ON e.id = l.event_id AND e.at = l.event_at
+       WHERE l.seq > $1 ORDER BY l.seq LIMIT ${PAGE}`,
+      [after],
+    )) as (AuditRow & { link_seq: string; link_hash: Buffer; found: string | null })[];
+    const last = links.at(-1);
+    const checkpoints = (await tx.query(
+      `SELECT ${CHECKPOINT_COLUMNS} FROM audit_checkpoints
+       WHERE seq > $1 AND ($2::bigint IS NULL OR seq <= $2) ORDER BY seq, kind`,
+      [after, last?.link_seq ?? null],
+    )) as CheckpointRow[];
+    let next = 0;
+    const checkpointsUpTo = (seq: number) => {
+      for (let row = checkpoints[next]; row && Number(row.seq) <= seq; row = checkpoints[++next])
+        prover.checkpoint(toCheckpoint(row));
+    };
+    for (const link of links) {
+      const seq = Number(link.link_seq);
+      prover.link(seq, link.link_hash.toString('hex'), link.found === null ? null : toEvent(link));
+      checkpointsUpTo(seq);
+      if (prover.failed) return;
+    }
+    checkpointsUpTo(Number.POSITIVE_INFINITY);
+    if (!last || prover.failed) return;
+    after = Number(last.link_seq);
+  }
+}
+
+/** An event that is older than sealed ones and has no link was put there past the service. */
+async function lookBeside(tx: QueryRunner, prover: ChainProver): Promise<void> {
+  const [stray] = (await tx.query(
+    `SELECT e.id, e.at FROM audit_events e
+     WHERE e.xid < (SELECT h.xid FROM audit_links l JOIN audit_events h ON h.id = l.event_id AND h.at = l.event_at
+       ORDER BY l.seq DESC LIMIT 1)
+       AND NOT EXISTS (SELECT FROM audit_links l WHERE l.event_id = e.id) LIMIT 1`,
+  )) as { id: string; at: Date }[];
+  if (stray)
+    prover.fail(
+      null,
+      `the event ${stray.id} of ${stray.at.toISOString()} is in no place of the chain, though later ones are: it was inserted past the service, or its link was removed`,
+    );
+}
+
+async function keptOutside(file: string | undefined): Promise<Checkpoint[]> {
+  if (!file) return [];
+  let text: string;
+  try {
+    text = await readFile(file, 'utf8');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []; // nothing was signed yet
+    throw error;
+  }
+  // The newest says most: the chain reaches it, and agrees with it, only if it agrees with all before.
+  const lines = text.split('\n').filter(Boolean);
+  const newest = lines.findLast((line) => checkpointSchema.safeParse(parsed(line)).success);
+  return newest ? [checkpointSchema.parse(parsed(newest))] : [];
+}
+
+function parsed(line: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return undefined; // a line cut short by a crash
+  }
+}
