@@ -141,7 +141,9 @@ async function launch(
 function containerArgs(name: string, dir: string, port: number): string[] {
   const user = `${process.getuid?.() ?? 0}:${process.getgid?.() ?? 0}`;
   const place = ['--publish', `127.0.0.1:${port}:6379`, '--volume', `${dir}:/latchkey`, '--user', user];
-  return ['run', '--rm', '--name', name, ...place, 'redis:7', 'redis-server', '/latchkey/redis.conf'];
+  // Past the image's own entry point, which hands root's files to a user of its own.
+  const program = ['--entrypoint', 'redis-server', '--cap-drop', 'ALL', 'redis:7', '/latchkey/redis.conf'];
+  return ['run', '--rm', '--name', name, ...place, ...program];
 }
 
 /** Whether the server takes the password and answers; it does not while it is still reading its data. */
