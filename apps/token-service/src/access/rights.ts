@@ -1,0 +1,69 @@
+import type { PersonRole, ProjectRole, TokenFacts } from '@latchkey/contracts';
+
+/** What an actor may do now: scopes outside projects, and in which projects. */
+export class Rights {
+  constructor(
+    /** Holds its scopes in every project: an administrator, or a token of one. */
+    readonly everywhere: boolean,
+    /** Held outside any project. */
+    readonly outside: ReadonlySet<string>,
+    /** Held in these projects; empty sets for projects that are only belonged to. */
+    readonly inProject: ReadonlyMap<string, ReadonlySet<string>>,
+  ) {}
+
+  /** Whether the scope is held: in the project named, or outside any. */
+  holds(scope: string, projectId?: string): boolean {
+    if (projectId === undefined || this.everywhere) return this.outside.has(scope);
+    return this.inProject.get(projectId)?.has(scope) ?? false;
+  }
+
+  /** Whether the scope is held anywhere at all. */
+  holdsSomewhere(scope: string): boolean {
+    return this.outside.has(scope) || [...this.inProject.values()].some((scopes) => scopes.has(scope));
+  }
+
+  belongsTo(projectId: string): boolean {
+    return this.everywhere || this.inProject.has(projectId);
+  }
+
+  /** The projects where the scope is held; `all` for whoever holds it everywhere. */
+  projectsWith(scope: string): 'all' | string[] {
+    if (this.everywhere && this.outside.has(scope)) return 'all';
+    return [...this.inProject].filter(([, scopes]) => scopes.has(scope)).map(([id]) => id);
+  }
+}
+
+/** A person's place in a project that is open. */
+export interface Membership {
+  projectId: string;
+  role: ProjectRole;
+}
+
+/** A scope that says something about the caller's questions rather than about a project. */
+const OUTSIDE_FOR_PROJECT_TOKENS = 'tokens:verify';
+
+/** The rights of a person, by the scopes declared. */
+export function rightsOfPerson(
+  scopes: { heldBy(person: PersonRole, role: ProjectRole | null): ReadonlySet<string> },
+  role: PersonRole,
+  memberships: readonly Membership[],
+): Rights {
+  return new Rights(
+    role === 'admin',
+    scopes.heldBy(role, null),
+    new Map(memberships.map((m) => [m.projectId, scopes.heldBy(role, m.role)])),
+  );
+}
+
+/**
+ * The rights of a token at the management doors: what its facts say. A project token reaches nothing outside its
+ * project, except that it may ask about tokens when an administrator has let it.
+ */
+export function rightsOfToken(facts: TokenFacts): Rights {
+  const outside = facts.kind === 'prj' ? facts.scopes.filter((s) => s === OUTSIDE_FOR_PROJECT_TOKENS) : facts.scopes;
+  return new Rights(
+    facts.allProjects,
+    new Set(outside),
+    new Map(facts.grants.map(({ project, scopes }) => [project, new Set(scopes)])),
+  );
+}

@@ -1,0 +1,92 @@
+import { readFileSync } from 'node:fs';
+import {
+  MANAGEMENT_SCOPES,
+  type PersonRole,
+  PROJECT_ROLES,
+  type ProjectRole,
+  projectRoleSchema,
+  type ScopeDeclaration,
+  scopeSchema,
+} from '@latchkey/contracts';
+import { ConfigError } from '@latchkey/runtime';
+import { Inject, Injectable } from '@nestjs/common';
+import { LineCounter, parseDocument } from 'yaml';
+import { z } from 'zod';
+import { CONFIG, type TokenServiceConfig } from '../config.js';
+
+const fileSchema = z.strictObject({
+  scopes: z
+    .array(
+      z.strictObject({
+        name: scopeSchema,
+        description: z.string().min(1).max(500),
+        projectRoles: z.array(projectRoleSchema).default([]),
+        members: z.boolean().default(false),
+      }),
+    )
+    .max(1_000),
+});
+
+/**
+ * Reads the operator's scopes file.
+ * @throws ConfigError naming file, line and reason
+ */
+export function readScopesFile(file: string): ScopeDeclaration[] {
+  let text: string;
+  try {
+    text = readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new ConfigError([`SCOPES_FILE: cannot read ${file} (${(error as NodeJS.ErrnoException).code})`]);
+  }
+  const lines = new LineCounter();
+  const document = parseDocument(text, { lineCounter: lines });
+  const at = (offset: number | undefined) => `${file}:${offset === undefined ? 1 : lines.linePos(offset).line}`;
+  if (document.errors.length)
+    throw new ConfigError(document.errors.map((e) => `${at(e.pos[0])}: ${e.message.split('\n', 1)[0]}`));
+  const lineOf = (path: PropertyKey[]): string => {
+    for (let depth = path.length; depth > 0; depth--) {
+      const node = document.getIn(path.slice(0, depth), true) as { range?: [number, number, number] } | undefined;
+      if (node?.range) return at(node.range[0]);
+    }
+    return at(undefined);
+  };
+  const result = fileSchema.safeParse(document.toJS());
+  if (!result.success)
+    throw new ConfigError(
+      result.error.issues.map((i) => `${lineOf(i.path)}: ${i.path.join('.') || 'file'}: ${i.message}`),
+    );
+  const seen = new Set(MANAGEMENT_SCOPES.map(({ name }) => name));
+  result.data.scopes.forEach(({ name }, index) => {
+    if (seen.has(name))
+      throw new ConfigError([`${lineOf(['scopes', index, 'name'])}: the scope ${name} is declared twice`]);
+    seen.add(name);
+  });
+  return result.data.scopes;
+}
+
+/** The scopes declared, and which roles hold them: the one table of rights. */
+@Injectable()
+export class ScopesService {
+  readonly declarations: readonly ScopeDeclaration[];
+  readonly #byRole = new Map<string, ReadonlySet<string>>();
+  readonly #names: ReadonlySet<string>;
+
+  constructor(@Inject(CONFIG) config: Pick<TokenServiceConfig, 'SCOPES_FILE'>) {
+    this.declarations = [...MANAGEMENT_SCOPES, ...(config.SCOPES_FILE ? readScopesFile(config.SCOPES_FILE) : [])];
+    this.#names = new Set(this.declarations.map(({ name }) => name));
+    for (const role of [null, ...PROJECT_ROLES]) {
+      const held = this.declarations.filter((s) => (role ? s.projectRoles.includes(role) : s.members));
+      this.#byRole.set(`member ${role}`, new Set(held.map(({ name }) => name)));
+      this.#byRole.set(`admin ${role}`, this.#names);
+    }
+  }
+
+  isKnown(scope: string): boolean {
+    return this.#names.has(scope);
+  }
+
+  /** What a person of that role holds in a project where they have `role`, or (null) outside any. Administrators hold all. */
+  heldBy(person: PersonRole, role: ProjectRole | null): ReadonlySet<string> {
+    return this.#byRole.get(`${person} ${role}`)!;
+  }
+}

@@ -1,0 +1,80 @@
+import type { Clock, Logger } from '@latchkey/runtime';
+import { type DynamicModule, Module } from '@nestjs/common';
+import { APP_FILTER, APP_GUARD, APP_INTERCEPTOR } from '@nestjs/core';
+import { TypeOrmModule } from '@nestjs/typeorm';
+import { AuthenticationGuard } from './access/authentication.guard.js';
+import { BearerStrategy } from './access/bearer.strategy.js';
+import { LocksService } from './access/locks.service.js';
+import { ScopesService } from './access/scopes.service.js';
+import { AuditController } from './audit/audit.controller.js';
+import { AuditService } from './audit/audit.service.js';
+import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from './config.js';
+import { Database, dataSourceOptions } from './database/database.service.js';
+import { AnswerInterceptor } from './http/answer.interceptor.js';
+import { ProblemFilter } from './http/index.js';
+import { InvalidationService } from './invalidation/invalidation.service.js';
+import { PeopleController } from './people/people.controller.js';
+import { PeopleService } from './people/people.service.js';
+import { UserEntity } from './people/user.entity.js';
+import { MemberEntity, ProjectEntity } from './projects/project.entity.js';
+import { ProjectsController } from './projects/projects.controller.js';
+import { ProjectsService } from './projects/projects.service.js';
+import { SessionsController } from './sessions/sessions.controller.js';
+import { SessionsService } from './sessions/sessions.service.js';
+import { FactsService } from './tokens/facts.service.js';
+import { RecordsService } from './tokens/records.service.js';
+import { RevocationsService } from './tokens/revocations.service.js';
+import { TokenEntity } from './tokens/token.entity.js';
+import { TokensController } from './tokens/tokens.controller.js';
+import { TokensMaintenanceRpc, TokensRpc } from './tokens/tokens.rpc.js';
+import { TokensService } from './tokens/tokens.service.js';
+import { VerificationService } from './tokens/verification.service.js';
+
+@Module({})
+class AppModule {}
+
+/** The parts of the token-service, put together. */
+export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clock): DynamicModule {
+  return {
+    module: AppModule,
+    imports: [
+      TypeOrmModule.forRoot({
+        ...dataSourceOptions(config),
+        entities: [UserEntity, ProjectEntity, MemberEntity, TokenEntity],
+        retryAttempts: 10,
+        retryDelay: 500,
+      }),
+    ],
+    controllers: [
+      AuditController,
+      PeopleController,
+      ProjectsController,
+      SessionsController,
+      TokensController,
+      TokensRpc,
+      TokensMaintenanceRpc,
+    ],
+    providers: [
+      { provide: CONFIG, useValue: config },
+      { provide: LOGGER, useValue: logger },
+      { provide: CLOCK, useValue: clock },
+      { provide: APP_FILTER, useClass: ProblemFilter },
+      { provide: APP_GUARD, useClass: AuthenticationGuard },
+      { provide: APP_INTERCEPTOR, useClass: AnswerInterceptor },
+      AuditService,
+      BearerStrategy,
+      Database,
+      FactsService,
+      InvalidationService,
+      LocksService,
+      PeopleService,
+      ProjectsService,
+      RecordsService,
+      RevocationsService,
+      ScopesService,
+      SessionsService,
+      TokensService,
+      VerificationService,
+    ],
+  };
+}

@@ -1,0 +1,130 @@
+import 'reflect-metadata';
+import { readFileSync } from 'node:fs';
+import type { Server as HttpServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { type Server as RpcServer, ServerCredentials } from '@grpc/grpc-js';
+import { loadSync, type PackageDefinition } from '@grpc/proto-loader';
+import { ReflectionService } from '@grpc/reflection';
+import { PROTO_FILE, PROTO_PACKAGE } from '@latchkey/contracts';
+import {
+  type Clock,
+  createRegistry,
+  type Logger,
+  NestLogger,
+  PROTO_OPTIONS,
+  startOps,
+  systemClock,
+} from '@latchkey/runtime';
+import { NestFactory } from '@nestjs/core';
+import { type MicroserviceOptions, Transport } from '@nestjs/microservices';
+import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
+import { appModule } from './app.module.js';
+import type { TokenServiceConfig } from './config.js';
+import { Database } from './database/database.service.js';
+import { createAdapter } from './http/index.js';
+import { PeopleService } from './people/people.service.js';
+
+/** A running token-service. */
+export interface TokenService {
+  /** `http://host:port` of the HTTP door. */
+  apiUrl: string;
+  opsUrl: string;
+  /** `host:port` of the gRPC door. */
+  rpcAddress: string;
+  /** Stops in order: no new requests, open ones finished, then the connections. */
+  stop(): Promise<void>;
+}
+
+const RPC_MESSAGE_BYTES_MAX = 1_048_576;
+
+/**
+ * Starts the token-service. Ports of 0 take any that is free.
+ * @throws when PostgreSQL is away or a port is taken
+ */
+export async function startTokenService(
+  config: TokenServiceConfig,
+  logger: Logger,
+  clock: Clock = systemClock,
+): Promise<TokenService> {
+  const app = await NestFactory.create<NestFastifyApplication>(
+    appModule(config, logger, clock),
+    createAdapter(config),
+    {
+      logger: new NestLogger(logger),
+      bodyParser: false,
+      abortOnError: false,
+    },
+  );
+  const rpc = rpcDoor(config);
+  try {
+    app.connectMicroservice<MicroserviceOptions>(rpc.options);
+    await app.init();
+    await app.get(PeopleService).ensureFirstAdministrator();
+    await app.startAllMicroservices();
+    await app.listen({ port: config.API_PORT, host: config.HOST });
+    const database = app.get(Database);
+    const ops = await startOps({
+      host: config.HOST,
+      port: config.OPS_PORT,
+      registry: createRegistry('token-service'),
+      checks: { database: async () => void (await database.query('SELECT 1')) },
+    });
+    const stop = async () => {
+      rpc.health.setStatus('', 'NOT_SERVING');
+      await app.close();
+      await closed(ops);
+    };
+    const http = app.getHttpServer() as HttpServer;
+    return {
+      apiUrl: urlOf(config.HOST, http),
+      opsUrl: urlOf(config.HOST, ops),
+      rpcAddress: `${config.HOST}:${rpc.port()}`,
+      stop,
+    };
+  } catch (error) {
+    await app.close();
+    throw error;
+  }
+}
+
+/** The gRPC door with health and reflection beside the services; plain text unless certificates are configured. */
+function rpcDoor(config: TokenServiceConfig) {
+  const health = new HealthImplementation({ '': 'SERVING', [`${PROTO_PACKAGE}.Tokens`]: 'SERVING' });
+  let port = config.RPC_PORT;
+  const options = {
+    transport: Transport.GRPC as const,
+    options: {
+      url: `${config.HOST}:${config.RPC_PORT}`,
+      package: PROTO_PACKAGE,
+      protoPath: PROTO_FILE,
+      loader: PROTO_OPTIONS,
+      credentials: rpcCredentials(config),
+      maxReceiveMessageLength: RPC_MESSAGE_BYTES_MAX,
+      onLoadPackageDefinition: (definition: PackageDefinition, server: Pick<RpcServer, 'addService'>) => {
+        health.addToServer(server as RpcServer);
+        new ReflectionService({ ...definition, ...loadSync(healthProto, PROTO_OPTIONS) }).addToServer(server);
+        port = boundPort(server as RpcServer) ?? port;
+      },
+    },
+  };
+  return { options, health, port: () => port };
+}
+
+/** Nest binds before it registers services and keeps the port to itself; grpc-js remembers it. */
+function boundPort(server: RpcServer): number | undefined {
+  const { boundPorts } = server as unknown as { boundPorts?: Map<string, { portNumber: number }> };
+  return boundPorts && [...boundPorts.values()][0]?.portNumber;
+}
+
+function rpcCredentials(config: TokenServiceConfig): ServerCredentials {
+  const { RPC_TLS_CERT_FILE: cert, RPC_TLS_KEY_FILE: key } = config;
+  if (!cert || !key) return ServerCredentials.createInsecure();
+  return ServerCredentials.createSsl(null, [{ cert_chain: readFileSync(cert), private_key: readFileSync(key) }]);
+}
+
+const urlOf = (host: string, server: { address(): AddressInfo | string | null }): string =>
+  `http://${host}:${(server.address() as AddressInfo).port}`;
+
+const closed = (server: HttpServer): Promise<void> =>
+  new Promise((resolve, reject) => server.close((error) => (error ? reject(error) : resolve())));

@@ -1,0 +1,172 @@
+import type { AuditAction, AuditEvent, auditExportQuery, auditQuery } from '@latchkey/contracts';
+import { newId } from '@latchkey/runtime';
+import { Injectable } from '@nestjs/common';
+import type { z } from 'zod';
+import type { Actor, SystemActor } from '../access/index.js';
+import { Database, rows, type Tx } from '../database/database.service.js';
+import { badField, requestContext } from '../http/index.js';
+
+/** Who did what to what. */
+export interface AuditEntry {
+  actor: Actor | SystemActor;
+  action: AuditAction;
+  tokenId?: string | null;
+  projectId?: string | null;
+  subject?: { type: 'token' | 'user' | 'project' | 'member' | 'session'; id: string; name: string };
+  /** Never a secret, a password, or a hash of either. */
+  details?: Record<string, unknown>;
+}
+
+interface AuditRow {
+  id: string;
+  seq: string | null;
+  hash: Buffer | null;
+  at: Date;
+  actor_type: AuditEvent['actor']['type'];
+  actor_id: string | null;
+  actor_name: string;
+  action: AuditAction;
+  token_id: string | null;
+  project_id: string | null;
+  subject_type: NonNullable<AuditEvent['subject']>['type'] | null;
+  subject_id: string | null;
+  subject_name: string | null;
+  ip: string | null;
+  user_agent: string | null;
+  request_id: string | null;
+  details: Record<string, unknown>;
+}
+
+type Filters = Omit<z.output<typeof auditExportQuery>, 'format'>;
+
+/** The audit log: written with the change it tells of, or the change does not happen; read page by page or as a stream. */
+@Injectable()
+export class AuditService {
+  constructor(private readonly db: Database) {}
+
+  /** Writes one event in the change's own transaction, with where the request came from. */
+  async record(tx: Tx, entry: AuditEntry): Promise<void> {
+    await this.recordAll(tx, [entry]);
+  }
+
+  /** Several events of one transaction, in one statement. */
+  async recordAll(tx: Tx, entries: readonly AuditEntry[]): Promise<void> {
+    if (entries.length === 0) return;
+    const context = requestContext.getStore();
+    const at = new Date();
+    const events = entries.map(({ actor, action, tokenId, projectId, subject, details }) => ({
+      id: newId(),
+      at,
+      actor_type: actor.type,
+      actor_id: actor.type === 'user' ? actor.userId : actor.type === 'token' ? actor.tokenId : null,
+      actor_name: actor.name,
+      action,
+      token_id: tokenId ?? null,
+      project_id: projectId ?? null,
+      subject_type: subject?.type ?? null,
+      subject_id: subject?.id ?? null,
+      subject_name: subject?.name ?? null,
+      ip: context?.ip ?? null,
+      user_agent: context?.userAgent ?? null,
+      request_id: context?.requestId ?? null,
+      details: details ?? {},
+    }));
+    await rows(
+      tx,
+      `INSERT INTO audit_events (id, at, actor_type, actor_id, actor_name, action, token_id, project_id, subject_type,
+         subject_id, subject_name, ip, user_agent, request_id, details)
+       SELECT id, at, actor_type, actor_id, actor_name, action, token_id, project_id, subject_type,
+         subject_id, subject_name, ip, user_agent, request_id, details
+       FROM jsonb_to_recordset($1::jsonb) AS e(id uuid, at timestamptz, actor_type text, actor_id uuid, actor_name text,
+         action text, token_id uuid, project_id uuid, subject_type text, subject_id text, subject_name text, ip text,
+         user_agent text, request_id text, details jsonb)`,
+      [JSON.stringify(events)],
+    );
+  }
+
+  /** One page of events, newest first; the cursor neither repeats nor misses an event that was there. */
+  async list(query: z.output<typeof auditQuery>): Promise<{ items: AuditEvent[]; nextCursor: string | null }> {
+    const { limit, cursor, ...filters } = query;
+    const after = cursor === undefined ? undefined : readCursor(cursor);
+    const found = await this.#select(filters, { after, limit: limit + 1, order: 'DESC' });
+    const items = found.slice(0, limit);
+    const last = items.at(-1);
+    return { items: items.map(toEvent), nextCursor: found.length > limit && last ? writeCursor(last) : null };
+  }
+
+  /** All matching events up to now, oldest first, in batches that are read as they are asked for. */
+  async *stream(filters: Filters): AsyncGenerator<AuditEvent[]> {
+    const bounded = { ...filters, to: filters.to ?? new Date().toISOString() };
+    let after: Position | undefined;
+    for (;;) {
+      const found = await this.#select(bounded, { after, limit: 1_000, order: 'ASC' });
+      if (found.length === 0) return;
+      yield found.map(toEvent);
+      const last = found.at(-1)!;
+      after = { at: last.at.toISOString(), id: last.id };
+    }
+  }
+
+  async #select(
+    filters: Filters,
+    page: { after: Position | undefined; limit: number; order: 'ASC' | 'DESC' },
+  ): Promise<AuditRow[]> {
+    const values: unknown[] = [];
+    const where: string[] = [];
+    const add = (condition: (place: string) => string, value: unknown) => {
+      if (value === undefined) return;
+      values.push(value);
+      where.push(condition(`$${values.length}`));
+    };
+    add((p) => `e.actor_id = ${p}`, filters.actor);
+    add((p) => `e.token_id = ${p}`, filters.tokenId);
+    add((p) => `e.project_id = ${p}`, filters.projectId);
+    add((p) => `e.action = ${p}`, filters.action);
+    add((p) => `e.at >= ${p}`, filters.from);
+    add((p) => `e.at < ${p}`, filters.to);
+    if (page.after) {
+      values.push(page.after.at, page.after.id);
+      where.push(`(e.at, e.id) ${page.order === 'ASC' ? '>' : '<'} ($${values.length - 1}, $${values.length})`);
+    }
+    values.push(page.limit);
+    return this.db.query<AuditRow>(
+      `SELECT e.id, l.seq, l.hash, e.at, e.actor_type, e.actor_id, e.actor_name, e.action, e.token_id, e.project_id,
+         e.subject_type, e.subject_id, e.subject_name, e.ip, e.user_agent, e.request_id, e.details
+       FROM audit_events e LEFT JOIN audit_links l ON l.event_id = e.id
+       ${where.length ? `WHERE ${where.join(' AND ')}` : ''}
+       ORDER BY e.at ${page.order}, e.id ${page.order} LIMIT $${values.length}`,
+      values,
+    );
+  }
+}
+
+interface Position {
+  at: string;
+  id: string;
+}
+
+const writeCursor = ({ at, id }: AuditRow): string => Buffer.from(`${at.getTime()} ${id}`).toString('base64url');
+
+function readCursor(cursor: string): Position {
+  const match = /^(\d{1,15}) ([0-9a-f-]{36})$/.exec(Buffer.from(cursor, 'base64url').toString());
+  if (!match) throw badField('cursor', 'is not a cursor of ours');
+  return { at: new Date(Number(match[1])).toISOString(), id: match[2]! };
+}
+
+function toEvent(row: AuditRow): AuditEvent {
+  return {
+    id: row.id,
+    seq: row.seq === null ? null : Number(row.seq),
+    at: row.at.toISOString(),
+    actor: { type: row.actor_type, id: row.actor_id, name: row.actor_name },
+    action: row.action,
+    tokenId: row.token_id,
+    projectId: row.project_id,
+    subject: row.subject_type && { type: row.subject_type, id: row.subject_id ?? '', name: row.subject_name ?? '' },
+    ip: row.ip,
+    userAgent: row.user_agent,
+    requestId: row.request_id,
+    details: row.details,
+    hash: row.hash?.toString('hex') ?? null,
+  };
+}

@@ -1,0 +1,112 @@
+import { createPrivateKey, type KeyObject } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { type Config, commonSettings, type Settings, settingSchema } from '@latchkey/runtime';
+import { DEFAULT_PREFIX, isPrefix } from '@latchkey/token-format';
+import { z } from 'zod';
+
+const ownScopesFile = path.join(import.meta.dirname, '../../../infra/scopes.yaml');
+
+const peppers = z
+  .string('is required')
+  .transform((text) => text.split(',').map((part) => part.trim()))
+  .refine((list) => list.every((pepper) => pepper.length >= 32), 'each pepper must have at least 32 characters')
+  .refine((list) => new Set(list).size === list.length, 'names a pepper twice');
+
+const ed25519Key = z
+  .string()
+  .transform((pem, context): KeyObject => {
+    try {
+      const key = createPrivateKey(pem.includes('\\n') ? pem.replaceAll('\\n', '\n') : pem);
+      if (key.asymmetricKeyType === 'ed25519') return key;
+    } catch {
+      // said below; the text itself must not be repeated
+    }
+    context.addIssue('must be an Ed25519 private key in PEM (openssl genpkey -algorithm ed25519)');
+    return z.NEVER;
+  })
+  .optional();
+
+/** Every setting of the token-service. */
+export const settings = {
+  ...commonSettings,
+  DATABASE_URL: {
+    description: 'PostgreSQL, as the role latchkey_service',
+    secret: true,
+    schema: settingSchema.url('postgres:', 'postgresql:'),
+  },
+  DATABASE_POOL_SIZE: {
+    description: 'Most connections to PostgreSQL that one token-service opens',
+    default: '20',
+    schema: settingSchema.integer(2, 500),
+  },
+  REDIS_URL: { description: 'Redis', secret: true, schema: settingSchema.url('redis:', 'rediss:') },
+  API_PORT: { description: 'Port of the HTTP door', default: '8090', schema: settingSchema.port },
+  OPS_PORT: { description: 'Port of /healthz, /readyz and /metrics', default: '8082', schema: settingSchema.port },
+  RPC_PORT: { description: 'Port of the gRPC door', default: '50051', schema: settingSchema.port },
+  PUBLIC_URL: {
+    description: 'The address that people use; links, cookies and origin checks come from it',
+    default: 'http://127.0.0.1:8080',
+    schema: settingSchema.url('http:', 'https:'),
+  },
+  TOKEN_PREFIX: {
+    description: 'What every secret begins with: 1 to 16 lower-case letters and digits, a letter first',
+    default: DEFAULT_PREFIX,
+    schema: z.string().refine(isPrefix, 'must be 1 to 16 lower-case letters and digits, beginning with a letter'),
+  },
+  TOKEN_PEPPERS: {
+    description:
+      'Comma-separated, each at least 32 characters: the current pepper, then retired ones that still verify',
+    secret: true,
+    schema: peppers,
+  },
+  RPC_SECRET: {
+    description: 'What first-party services present on the gRPC door, at least 32 characters',
+    secret: true,
+    schema: settingSchema.secret,
+  },
+  EVENTS_SECRET: {
+    description: 'Authenticates invalidations and usage batches, at least 32 characters; shared with jobs alone',
+    secret: true,
+    schema: settingSchema.secret,
+  },
+  AUDIT_SIGNING_KEY: {
+    description: 'Ed25519 private key (PEM) that signs checkpoints of the audit chain; without one none are signed',
+    secret: true,
+    schema: ed25519Key,
+  },
+  SCOPES_FILE: {
+    description:
+      "YAML file that declares the guarded APIs' scopes; infra/scopes.yaml beside the program if it is there",
+    ...(existsSync(ownScopesFile) && { default: ownScopesFile }),
+    schema: z.string().optional(),
+  },
+  LEASE_MS: {
+    description: 'How long a verifier may answer from memory without renewing, in milliseconds',
+    default: '10000',
+    schema: settingSchema.integer(500, 600_000),
+  },
+  ADMIN_EMAIL: {
+    description: 'E-mail address of the first administrator, made at the first start',
+    schema: z.email('must be an e-mail address').optional(),
+  },
+  ADMIN_PASSWORD: {
+    description: 'Password of the first administrator, at least 12 characters',
+    secret: true,
+    schema: z.string().min(12, 'must have at least 12 characters').max(200).optional(),
+  },
+  RPC_TLS_CERT_FILE: {
+    description: 'PEM certificate of the gRPC door; plain text without it',
+    schema: z.string().optional(),
+  },
+  RPC_TLS_KEY_FILE: { description: 'PEM private key of that certificate', schema: z.string().optional() },
+} satisfies Settings;
+
+export type TokenServiceConfig = Config<typeof settings>;
+
+/** By this the parts of the app are handed their configuration. */
+export const CONFIG = Symbol('config');
+/** By this they are handed the service's logger. */
+export const LOGGER = Symbol('logger');
+/** By this they are handed the clock. */
+export const CLOCK = Symbol('clock');

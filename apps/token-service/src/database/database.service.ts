@@ -1,0 +1,122 @@
+import { Injectable } from '@nestjs/common';
+import { InjectDataSource } from '@nestjs/typeorm';
+import type { Pool, QueryResultRow } from 'pg';
+import { DataSource, type EntityManager } from 'typeorm';
+import type { TokenServiceConfig } from '../config.js';
+
+/** An open transaction: handed to everything that must happen together or not at all. */
+export type Tx = EntityManager;
+
+/** A statement that takes longer says that the database is in trouble; nothing here needs more. */
+export const STATEMENT_TIMEOUT_MS = 10_000;
+const LOCK_TIMEOUT_MS = 5_000;
+const CONNECT_TIMEOUT_MS = 2_000;
+const ATTEMPTS_MAX = 4;
+
+/** How the token-service connects: a bounded pool, and a time limit on everything that could wait for ever. */
+export function dataSourceOptions(config: TokenServiceConfig) {
+  return {
+    type: 'postgres' as const,
+    url: config.DATABASE_URL,
+    synchronize: false,
+    migrationsRun: false,
+    installExtensions: false,
+    poolSize: config.DATABASE_POOL_SIZE,
+    connectTimeoutMS: CONNECT_TIMEOUT_MS,
+    applicationName: 'latchkey-token-service',
+    // A connection that is lost while idle is replaced; whoever asks next is told if that fails.
+    poolErrorHandler: () => undefined,
+    extra: {
+      statement_timeout: STATEMENT_TIMEOUT_MS,
+      lock_timeout: LOCK_TIMEOUT_MS,
+      idle_in_transaction_session_timeout: STATEMENT_TIMEOUT_MS,
+      // The network may swallow an answer: give up a little after the server would have.
+      query_timeout: STATEMENT_TIMEOUT_MS + 2_000,
+      keepAlive: true,
+      idleTimeoutMillis: 60_000,
+    },
+  };
+}
+
+/** The way to PostgreSQL. */
+@Injectable()
+export class Database {
+  constructor(@InjectDataSource() readonly source: DataSource) {}
+
+  /**
+   * Runs `change` in one transaction (READ COMMITTED), again from the start when PostgreSQL broke it off for a deadlock
+   * or a conflict. `change` must do nothing outside the transaction.
+   */
+  async transaction<T>(change: (tx: Tx) => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.source.transaction('READ COMMITTED', change);
+      } catch (error) {
+        if (attempt >= ATTEMPTS_MAX || !['40001', '40P01'].includes(sqlState(error) ?? '')) throw error;
+      }
+    }
+  }
+
+  /** One statement, prepared once for each connection under `name`: for the paths that are walked all the time. */
+  async prepared<Row extends QueryResultRow>(name: string, text: string, values: unknown[]): Promise<Row[]> {
+    const { rows } = await this.#pool.query<Row>({ name, text, values });
+    return rows;
+  }
+
+  /** One statement outside any transaction. */
+  async query<Row extends QueryResultRow>(text: string, values: unknown[] = []): Promise<Row[]> {
+    const { rows } = await this.#pool.query<Row>(text, values);
+    return rows;
+  }
+
+  get #pool(): Pool {
+    return (this.source.driver as unknown as { master: Pool }).master;
+  }
+}
+
+/** Rows of a query inside a transaction. */
+export async function rows<Row extends QueryResultRow>(tx: Tx, text: string, values: unknown[] = []): Promise<Row[]> {
+  const answer: unknown = await tx.query(text, values);
+  // TypeORM answers [rows, affected] for UPDATE and DELETE, and the rows alone for the rest.
+  const isPair =
+    Array.isArray(answer) && answer.length === 2 && Array.isArray(answer[0]) && typeof answer[1] === 'number';
+  return (isPair ? answer[0] : answer) as Row[];
+}
+
+/** The SQLSTATE of an error that PostgreSQL answered with. */
+export function sqlState(error: unknown): string | undefined {
+  const code = (error as { code?: unknown } | null)?.code;
+  return typeof code === 'string' ? code : undefined;
+}
+
+/** The unique constraint that an insert or update ran into. */
+export function constraintHit(error: unknown): string | undefined {
+  if (sqlState(error) !== '23505') return undefined;
+  const { driverError, constraint } = error as { driverError?: { constraint?: string }; constraint?: string };
+  return constraint ?? driverError?.constraint;
+}
+
+const NETWORK = [
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+  'ENOTFOUND',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'EAI_AGAIN',
+];
+/** Connection faults, shutting down, too many connections, out of resources, given up waiting, read-only stand-by. */
+const AWAY = /^(08|53|57P|58)|^57014$|^55P03$|^25006$|^40001$|^40P01$|^25P03$/;
+const AWAY_WORDS =
+  /Connection terminated|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|not queryable|Cannot use a pool after calling end|DataSource is not (initialized|set)|Driver not Connected/i;
+
+/** Whether an error says that PostgreSQL is away or overwhelmed, rather than that the question was wrong. */
+export function isDatabaseAway(error: unknown): boolean {
+  const state = sqlState(error);
+  if (state && (NETWORK.includes(state) || AWAY.test(state))) return true;
+  const { message, cause, driverError } = (error ?? {}) as { message?: string; cause?: unknown; driverError?: unknown };
+  if (error instanceof AggregateError && error.errors.some(isDatabaseAway)) return true;
+  if (driverError && driverError !== error && isDatabaseAway(driverError)) return true;
+  return AWAY_WORDS.test(message ?? '') || (cause !== undefined && cause !== error && isDatabaseAway(cause));
+}

@@ -1,0 +1,99 @@
+import { ENDPOINTS, type Endpoint, type EndpointName } from '@latchkey/contracts';
+import {
+  applyDecorators,
+  createParamDecorator,
+  type ExecutionContext,
+  RequestMapping,
+  RequestMethod,
+  SetMetadata,
+} from '@nestjs/common';
+import type { z } from 'zod';
+import type { Actor } from '../access/index.js';
+import { Refusal } from './http.errors.js';
+import { parseWith, preferredWaitMs } from './parse.js';
+import { ENDPOINT_METADATA, type LatchkeyRequest } from './server.js';
+
+/** An answer that is not simply 200 with the value returned. */
+export class Answer {
+  constructor(
+    readonly status: number,
+    readonly body: unknown = undefined,
+    readonly headers: Record<string, string | string[]> = {},
+  ) {}
+}
+
+/** A method of a controller answers this call of the management API: its path, method and scope come from ENDPOINTS. */
+export function Call(name: EndpointName): MethodDecorator {
+  const endpoint: Endpoint = ENDPOINTS[name];
+  return applyDecorators(
+    RequestMapping({ path: endpoint.path.replace(/\{(\w+)\}/g, ':$1'), method: RequestMethod[endpoint.method] }),
+    SetMetadata(ENDPOINT_METADATA, name),
+  );
+}
+
+type Part<N extends EndpointName, K extends string> =
+  (typeof ENDPOINTS)[N] extends Record<K, infer S extends z.ZodType> ? z.output<S> : undefined;
+/** What a call of that name is given, checked. */
+export interface InputOf<N extends EndpointName> {
+  params: Part<N, 'params'>;
+  query: Part<N, 'query'>;
+  body: Part<N, 'body'>;
+}
+
+/** The call's path parameters, query and body, parsed by its schemas; anything else is refused by name. */
+export const Input = createParamDecorator((name: EndpointName, context: ExecutionContext) => {
+  const request = context.switchToHttp().getRequest<LatchkeyRequest>();
+  const endpoint: Endpoint = ENDPOINTS[name];
+  return {
+    params: endpoint.params && parseWith(endpoint.params, request.params, 'path'),
+    query: parseQuery(endpoint, request.query),
+    body: parseBody(endpoint, request),
+  };
+});
+
+function parseQuery(endpoint: Endpoint, query: unknown): unknown {
+  if (endpoint.query) return parseWith(endpoint.query, query, 'query');
+  const [unknownName] = Object.keys((query ?? {}) as object);
+  if (unknownName === undefined) return undefined;
+  const errors = [{ field: unknownName.slice(0, 100), message: 'is not a parameter of this request' }];
+  throw new Refusal('invalid_request', 'This call takes no query parameters.', { errors });
+}
+
+function parseBody(endpoint: Endpoint, request: LatchkeyRequest): unknown {
+  const type = (request.headers['content-type'] ?? '').split(';', 1)[0]!.trim().toLowerCase();
+  const isEmpty = request.body === undefined || request.body === null;
+  if (!endpoint.body) {
+    if (isEmpty || (typeof request.body === 'object' && Object.keys(request.body as object).length === 0))
+      return undefined;
+    throw new Refusal('invalid_request', 'This call takes no body.', {
+      errors: [{ field: 'body', message: 'must be absent' }],
+    });
+  }
+  if (isEmpty && endpoint.bodyOptional) return parseWith(endpoint.body, {}, 'body');
+  const wanted = endpoint.bodyType === 'form' ? 'application/x-www-form-urlencoded' : 'application/json';
+  if (isEmpty && type === '')
+    throw new Refusal('invalid_request', `Send a body of ${wanted}.`, {
+      errors: [{ field: 'body', message: 'is required' }],
+    });
+  if (type !== wanted) throw new Refusal('unsupported_media_type', `Send \`Content-Type: ${wanted}\`.`);
+  return parseWith(endpoint.body, request.body, 'body');
+}
+
+/** Who calls. The guard has let the request in, so there is somebody. */
+export const Caller = createParamDecorator((_: unknown, context: ExecutionContext): Actor => {
+  const { actor } = context.switchToHttp().getRequest<LatchkeyRequest>().latchkey;
+  if (!actor)
+    throw new Refusal('unauthenticated', 'Sign in, or send a token as `Authorization: Bearer`.', { bearer: true });
+  return actor;
+});
+
+/** How long the caller is willing to wait for a change to be effective, in milliseconds; undefined: as long as it takes. */
+export const Prefer = createParamDecorator((_: unknown, context: ExecutionContext): number | undefined =>
+  preferredWaitMs(context.switchToHttp().getRequest<LatchkeyRequest>().headers['prefer']),
+);
+
+/** The session cookie's value, if one came. */
+export const SessionCookie = createParamDecorator(
+  (_: unknown, context: ExecutionContext): string | undefined =>
+    context.switchToHttp().getRequest<LatchkeyRequest>().sessionCookie,
+);

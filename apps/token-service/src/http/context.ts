@@ -1,0 +1,13 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import type { Actor } from '../access/index.js';
+
+/** What is known of the request being answered, for audit events and logs. */
+export interface RequestContext {
+  readonly requestId: string;
+  readonly ip: string | null;
+  readonly userAgent: string | null;
+  /** Set once the caller is known. */
+  actor?: Actor;
+}
+
+export const requestContext = new AsyncLocalStorage<RequestContext>();

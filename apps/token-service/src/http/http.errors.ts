@@ -1,0 +1,42 @@
+import type { ErrorCode, Problem } from '@latchkey/contracts';
+
+/** An answer other than the one hoped for, meant for the caller: a code of the closed list and a sentence that says what happened and what to do. */
+export class Refusal extends Error {
+  override name = 'Refusal';
+  constructor(
+    readonly code: ErrorCode,
+    readonly detail: string,
+    readonly extra: {
+      /** By field, for `invalid_request`. */
+      errors?: Problem['errors'];
+      /** Named in the `insufficient_scope` challenge. */
+      scopes?: readonly string[];
+      headers?: Record<string, string>;
+      /** Whether Bearer credentials were looked at, so that the answer carries a challenge (RFC 6750). */
+      bearer?: boolean;
+    } = {},
+  ) {
+    super(detail);
+  }
+}
+
+/** Bad input, by the field's name. */
+export function badField(field: string, message: string): Refusal {
+  return new Refusal('invalid_request', `${field}: ${message}`, { errors: [{ field, message }] });
+}
+
+export const notFound = (what: string): Refusal =>
+  new Refusal('not_found', `There is no such ${what}, or you may not see it.`);
+
+export const forbidden = (detail: string): Refusal => new Refusal('forbidden', detail);
+
+export const lacksScope = (scopes: readonly string[], detail?: string): Refusal =>
+  new Refusal('insufficient_scope', detail ?? `The token does not hold ${scopes.join(' ')}, or not here.`, {
+    scopes,
+    bearer: true,
+  });
+
+export const conflict = (detail: string): Refusal => new Refusal('conflict', detail);
+
+export const unavailable = (detail: string): Refusal =>
+  new Refusal('unavailable', detail, { headers: { 'retry-after': '1' } });

@@ -1,0 +1,110 @@
+import {
+  DOOR_HEADER,
+  isDoorValue,
+  LIMITS,
+  problem,
+  REQUEST_ID_HEADER,
+  SECURE_SESSION_COOKIE,
+  SESSION_COOKIE,
+} from '@latchkey/contracts';
+import { newId } from '@latchkey/runtime';
+import { FastifyAdapter } from '@nestjs/platform-fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { TokenServiceConfig } from '../config.js';
+import { type RequestContext, requestContext } from './context.js';
+
+/** Where a controller's method says which call of ENDPOINTS it answers. */
+export const ENDPOINT_METADATA = 'latchkey:endpoint';
+
+export type LatchkeyRequest = FastifyRequest & { latchkey: RequestContext; sessionCookie?: string | undefined };
+
+const REQUEST_ID = /^[A-Za-z0-9._:-]{1,100}$/;
+const USER_AGENT_LENGTH_MAX = 200;
+
+/** Name of the session cookie: over https only a host's own, secure cookie is taken. */
+export const cookieName = (config: Pick<TokenServiceConfig, 'PUBLIC_URL'>): string =>
+  config.PUBLIC_URL.startsWith('https:') ? SECURE_SESSION_COOKIE : SESSION_COOKIE;
+
+/** Fastify as this door needs it: every input bounded, every answer marked, every error a problem. */
+export function createAdapter(config: TokenServiceConfig): FastifyAdapter {
+  const adapter = new FastifyAdapter({
+    bodyLimit: LIMITS.jsonBodyBytesMax,
+    trustProxy: false,
+    requestTimeout: 30_000,
+    keepAliveTimeout: 75_000,
+    connectionTimeout: 0,
+    http: { maxHeaderSize: LIMITS.headerBytesMax },
+    forceCloseConnections: 'idle',
+    routerOptions: { maxParamLength: 500, ignoreTrailingSlash: false },
+    frameworkErrors: (_error: Error, request: FastifyRequest, reply: FastifyReply) => {
+      const { requestId } = contextOf(config, request);
+      reply
+        .status(400)
+        .headers({ 'content-type': 'application/problem+json', ...fixedHeaders(requestId) })
+        .send(JSON.stringify(problem('invalid_request', 'The path is not a valid one.', requestId)));
+    },
+  });
+  const fastify = adapter.getInstance() as unknown as FastifyInstance;
+  const name = cookieName(config);
+  fastify.addHook('onRequest', (request, reply, done) => {
+    const own = request as LatchkeyRequest;
+    own.latchkey = contextOf(config, request);
+    own.sessionCookie = readCookie(request.headers.cookie, name);
+    reply.headers(fixedHeaders(own.latchkey.requestId));
+    done();
+  });
+  // Entered after the body has been read: its events run outside any context that was entered before.
+  fastify.addHook('preValidation', (request, _reply, done) => {
+    requestContext.run((request as LatchkeyRequest).latchkey, done);
+  });
+  const json = fastify.getDefaultJsonParser('error', 'error');
+  fastify.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+    // "application/json" with nothing in it is a call without a body: each call says whether it needs one.
+    if (body === '') done(null, undefined);
+    else json(request, body as string, done);
+  });
+  fastify.addContentTypeParser('application/x-www-form-urlencoded', { parseAs: 'string' }, (_request, body, done) => {
+    done(null, Object.fromEntries(entriesOnce(new URLSearchParams(body as string))));
+  });
+  return adapter;
+}
+
+/** RFC 6749 section 3.1: a parameter must not come twice; what does is handed on as a list, which no schema takes. */
+function entriesOnce(form: URLSearchParams): [string, string | string[]][] {
+  return [...new Set(form.keys())].map((name) => {
+    const all = form.getAll(name);
+    return [name, all.length === 1 ? all[0]! : all];
+  });
+}
+
+const fixedHeaders = (requestId: string) => ({
+  'x-request-id': requestId,
+  'cache-control': 'no-store',
+  'x-content-type-options': 'nosniff',
+  'referrer-policy': 'no-referrer',
+});
+
+/** The address and request id come from the gateway when the request shows that it came through it, else from the socket. */
+function contextOf(config: TokenServiceConfig, request: FastifyRequest): RequestContext {
+  const header = (name: string) => {
+    const value = request.headers[name];
+    return typeof value === 'string' ? value : undefined;
+  };
+  const throughGateway = isDoorValue(config.RPC_SECRET, header(DOOR_HEADER) ?? '');
+  const given = throughGateway ? header(REQUEST_ID_HEADER) : undefined;
+  const forwarded = throughGateway ? header('x-forwarded-for')?.split(',')[0]?.trim() : undefined;
+  return {
+    requestId: given && REQUEST_ID.test(given) ? given : newId(),
+    ip: forwarded || request.socket.remoteAddress || null,
+    userAgent: header('user-agent')?.slice(0, USER_AGENT_LENGTH_MAX) ?? null,
+  };
+}
+
+/** The first cookie of that name (RFC 6265 section 4.2). */
+function readCookie(header: string | undefined, name: string): string | undefined {
+  for (const pair of (header ?? '').split(';')) {
+    const at = pair.indexOf('=');
+    if (at > 0 && pair.slice(0, at).trim() === name) return pair.slice(at + 1).trim();
+  }
+  return undefined;
+}

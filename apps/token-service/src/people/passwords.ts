@@ -1,0 +1,39 @@
+import { hash, verify } from '@node-rs/argon2';
+import { unavailable } from '../http/index.js';
+
+/** OWASP's recommendation for argon2id (the library's default kind): 19 MiB, two passes, one lane. */
+const OPTIONS = { memoryCost: 19_456, timeCost: 2, parallelism: 1 };
+
+/** Each hashing takes a processor and 19 MiB for some 30 ms, so only so many run, and only so many wait. */
+const RUNNING_MAX = 4;
+const WAITING_MAX = 100;
+
+let running = 0;
+const waiting: (() => void)[] = [];
+
+async function inTurn<T>(work: () => Promise<T>): Promise<T> {
+  if (running >= RUNNING_MAX) {
+    if (waiting.length >= WAITING_MAX) throw unavailable('Too many people are signing in at this moment; try again.');
+    await new Promise<void>((resolve) => waiting.push(resolve));
+  } else running++;
+  try {
+    return await work();
+  } finally {
+    const next = waiting.shift();
+    if (next) next();
+    else running--;
+  }
+}
+
+/** The argon2id hash of a password, as it is stored. */
+export const hashPassword = (password: string): Promise<string> => inTurn(() => hash(password, OPTIONS));
+
+let nobodys: Promise<string> | undefined;
+
+/** Whether the password is the one hashed. Takes as long when there is no such person (`null`), and then says no. */
+export async function isPassword(hashed: string | null, password: string): Promise<boolean> {
+  nobodys ??= hashPassword('nobody has this password');
+  const against = hashed ?? (await nobodys);
+  const matches = await inTurn(() => verify(against, password));
+  return matches && hashed !== null;
+}

@@ -1,0 +1,193 @@
+import type { createUserBody, Effect, listQuery, PersonRole, patchUserBody, User } from '@latchkey/contracts';
+import { type Logger, newId } from '@latchkey/runtime';
+import { Inject, Injectable } from '@nestjs/common';
+import type { z } from 'zod';
+import { type Actor, SYSTEM } from '../access/index.js';
+import { LocksService } from '../access/locks.service.js';
+import { AuditService } from '../audit/audit.service.js';
+import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
+import { constraintHit, Database, rows, type Tx } from '../database/database.service.js';
+import { keysetPage, type Page } from '../database/keyset.service.js';
+import { conflict, forbidden, notFound } from '../http/index.js';
+import { type Invalidation, InvalidationService, NOTHING_NARROWED } from '../invalidation/invalidation.service.js';
+import { hashPassword, isPassword } from './passwords.js';
+import { UserEntity } from './user.entity.js';
+
+const FIRST_START_LOCK = 7_238_051_165;
+
+/** People: who they are, their role, whether they are disabled. */
+@Injectable()
+export class PeopleService {
+  constructor(
+    private readonly db: Database,
+    private readonly audit: AuditService,
+    private readonly locks: LocksService,
+    private readonly invalidations: InvalidationService,
+    @Inject(CONFIG) private readonly config: TokenServiceConfig,
+    @Inject(LOGGER) private readonly logger: Logger,
+  ) {}
+
+  /** Makes the first administrator when there is nobody yet. Replicas that start together make one. */
+  async ensureFirstAdministrator(): Promise<void> {
+    const { ADMIN_EMAIL: address, ADMIN_PASSWORD: password } = this.config;
+    const [someone] = await this.db.query('SELECT 1 FROM users LIMIT 1');
+    if (someone) return;
+    if (!address || !password) {
+      this.logger.warn('there is nobody yet who could sign in: start once with ADMIN_EMAIL and ADMIN_PASSWORD');
+      return;
+    }
+    const passwordHash = await hashPassword(password);
+    await this.db.transaction(async (tx) => {
+      await tx.query('SELECT pg_advisory_xact_lock($1)', [FIRST_START_LOCK]);
+      if ((await rows(tx, 'SELECT 1 FROM users LIMIT 1')).length) return;
+      const email = address.toLowerCase();
+      await this.#insert(tx, { id: newId(), email, name: 'Administrator', role: 'admin', passwordHash }, SYSTEM);
+    });
+  }
+
+  async list(actor: Actor, query: z.output<typeof listQuery>): Promise<Page<User>> {
+    this.#mustHold(actor, 'users:read');
+    const values: unknown[] = [];
+    const where: string[] = [];
+    if (query.q) {
+      values.push(`%${query.q.toLowerCase().replace(/[\\%_]/g, '\\$&')}%`);
+      where.push('(lower(name) LIKE $1 OR email LIKE $1)');
+    }
+    return keysetPage(query, { values, where }, async ({ where, values, tail }) =>
+      (await this.db.query<UserRow>(`SELECT ${USER_COLUMNS} FROM users ${where} ${tail}`, values)).map(toUser),
+    );
+  }
+
+  async create(actor: Actor, body: z.output<typeof createUserBody>): Promise<User> {
+    const passwordHash = body.password === undefined ? null : await hashPassword(body.password);
+    try {
+      return await this.db.transaction(async (tx) => {
+        const now = await this.locks.hold(tx, actor);
+        this.#mustHold(now, 'users:write');
+        return this.#insert(
+          tx,
+          { id: newId(), email: body.email, name: body.name, role: body.role, passwordHash },
+          now,
+        );
+      });
+    } catch (error) {
+      if (constraintHit(error) === 'users_email_once')
+        throw conflict('A person with this e-mail address exists already.');
+      throw error;
+    }
+  }
+
+  /** Changes a person; a lower role or disabling narrows what their tokens may do, and answers like a revocation. */
+  async patch(
+    actor: Actor,
+    id: string,
+    body: z.output<typeof patchUserBody>,
+    waitMs: number | undefined,
+  ): Promise<Effect & { user: User }> {
+    const { user, invalidation } = await this.db.transaction(async (tx) => {
+      const now = await this.locks.hold(tx, actor, { change: { users: [id] } });
+      this.#mustHold(now, 'users:write');
+      const before = await tx.findOneBy(UserEntity, { id });
+      if (!before) throw notFound('person');
+      const role = body.role ?? before.role;
+      const disabled = body.disabled ?? before.disabledAt !== null;
+      const wasAdministrator = before.role === 'admin' && before.disabledAt === null;
+      if (wasAdministrator && (role !== 'admin' || disabled)) await this.#mustNotBeLastAdministrator(tx, id);
+      const after = {
+        name: body.name ?? before.name,
+        role,
+        disabledAt: disabled ? (before.disabledAt ?? new Date()) : null,
+      };
+      await tx.update(UserEntity, { id }, after);
+      const changed = { ...before, ...after };
+      await this.#recordPatch(tx, now, before, changed);
+      if (disabled && before.disabledAt === null) await tx.query('DELETE FROM sessions WHERE user_id = $1', [id]);
+      const touchesRights = before.role !== role || (before.disabledAt !== null) !== disabled;
+      const written: Invalidation | null = touchesRights
+        ? await this.invalidations.write(tx, { kind: 'owner', subject: id, cut: disabled })
+        : null;
+      return { user: entityToUser(changed), invalidation: written };
+    });
+    if (!invalidation) return { user, ...NOTHING_NARROWED };
+    return { user, ...(await this.invalidations.confirm([invalidation], { waitMs })) };
+  }
+
+  /** The person with this e-mail address and password, if they may sign in. Takes as long for anybody else. */
+  async byPassword(email: string, password: string): Promise<User | null> {
+    const [found] = await this.db.query<UserRow & { password_hash: string | null }>(
+      `SELECT ${USER_COLUMNS}, password_hash FROM users WHERE email = $1`,
+      [email.toLowerCase()],
+    );
+    const right = await isPassword(found?.password_hash ?? null, password);
+    return found && right && found.disabled_at === null ? toUser(found) : null;
+  }
+
+  async byId(id: string): Promise<User | null> {
+    const [found] = await this.db.query<UserRow>(`SELECT ${USER_COLUMNS} FROM users WHERE id = $1`, [id]);
+    return found ? toUser(found) : null;
+  }
+
+  async #insert(
+    tx: Tx,
+    person: { id: string; email: string; name: string; role: PersonRole; passwordHash: string | null },
+    actor: Actor | typeof SYSTEM,
+  ): Promise<User> {
+    const row = { ...person, disabledAt: null, createdAt: new Date() };
+    await tx.insert(UserEntity, row);
+    await this.audit.record(tx, {
+      actor,
+      action: 'user.created',
+      subject: { type: 'user', id: person.id, name: person.name },
+      details: { email: person.email, role: person.role },
+    });
+    return entityToUser(row);
+  }
+
+  async #recordPatch(tx: Tx, actor: Actor, before: UserEntity, after: UserEntity): Promise<void> {
+    const subject = { type: 'user' as const, id: before.id, name: after.name };
+    const changes = {
+      ...(before.name !== after.name && { name: { from: before.name, to: after.name } }),
+      ...(before.role !== after.role && { role: { from: before.role, to: after.role } }),
+    };
+    if (Object.keys(changes).length)
+      await this.audit.record(tx, { actor, action: 'user.updated', subject, details: changes });
+    if ((before.disabledAt === null) !== (after.disabledAt === null))
+      await this.audit.record(tx, { actor, action: after.disabledAt ? 'user.disabled' : 'user.enabled', subject });
+  }
+
+  async #mustNotBeLastAdministrator(tx: Tx, id: string): Promise<void> {
+    // Locks every administrator, in order, so that two who go at once do not each count on the other.
+    const left = await rows<{ id: string }>(
+      tx,
+      `SELECT id FROM users WHERE role = 'admin' AND disabled_at IS NULL ORDER BY id FOR NO KEY UPDATE`,
+    );
+    if (!left.some((other) => other.id !== id))
+      throw conflict('This is the last administrator. Make somebody else an administrator first.');
+  }
+
+  #mustHold(actor: Actor, scope: string): void {
+    if (!actor.rights.holds(scope)) throw forbidden(`Only administrators may do this (${scope}).`);
+  }
+}
+
+const USER_COLUMNS = 'id, email, name, role, disabled_at, created_at';
+interface UserRow {
+  id: string;
+  email: string;
+  name: string;
+  role: PersonRole;
+  disabled_at: Date | null;
+  created_at: Date;
+}
+
+const toUser = (row: UserRow): User => ({
+  id: row.id,
+  email: row.email,
+  name: row.name,
+  role: row.role,
+  disabled: row.disabled_at !== null,
+  createdAt: row.created_at.toISOString(),
+});
+
+const entityToUser = (e: Omit<UserEntity, 'passwordHash'>): User =>
+  toUser({ id: e.id, email: e.email, name: e.name, role: e.role, disabled_at: e.disabledAt, created_at: e.createdAt });

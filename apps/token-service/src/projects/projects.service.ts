@@ -1,0 +1,244 @@
+import type { createProjectBody, Effect, listQuery, Project, ProjectRole, patchProjectBody } from '@latchkey/contracts';
+import { newId } from '@latchkey/runtime';
+import { Injectable } from '@nestjs/common';
+import type { z } from 'zod';
+import type { Actor } from '../access/index.js';
+import { LocksService } from '../access/locks.service.js';
+import { type AuditEntry, AuditService } from '../audit/audit.service.js';
+import { Database, rows, type Tx } from '../database/database.service.js';
+import { keysetPage, type Page } from '../database/keyset.service.js';
+import { conflict, forbidden, lacksScope, notFound } from '../http/index.js';
+import { type Invalidation, InvalidationService, NOTHING_NARROWED } from '../invalidation/invalidation.service.js';
+import { MemberEntity, ProjectEntity } from './project.entity.js';
+
+type ProjectEffect = Effect & { project: Project };
+
+interface ProjectRow {
+  id: string;
+  name: string;
+  description: string;
+  closed_at: Date | null;
+  created_at: Date;
+  members: Project['members'] | null;
+}
+
+const SELECT_PROJECTS = `
+SELECT p.id, p.name, p.description, p.closed_at, p.created_at, (
+  SELECT json_agg(json_build_object('userId', u.id, 'name', u.name, 'email', u.email, 'role', m.role) ORDER BY m.created_at, u.id)
+  FROM members m JOIN users u ON u.id = m.user_id WHERE m.project_id = p.id
+) AS members FROM projects p`;
+
+/** Projects and their members. */
+@Injectable()
+export class ProjectsService {
+  constructor(
+    private readonly db: Database,
+    private readonly audit: AuditService,
+    private readonly locks: LocksService,
+    private readonly invalidations: InvalidationService,
+  ) {}
+
+  /** The projects that the caller belongs to, or all for administrators; closed ones too. */
+  async list(actor: Actor, query: z.output<typeof listQuery>): Promise<Page<Project>> {
+    const values: unknown[] = [];
+    const where: string[] = [];
+    const seen = actor.rights.projectsWith('projects:read');
+    if (seen !== 'all') {
+      values.push(seen);
+      let visible = 'id = ANY ($1)';
+      if (actor.rights.holds('projects:read')) {
+        // A closed project gives no rights any more, but its members still see that it was.
+        values.push(actor.userId);
+        visible += ' OR id IN (SELECT m.project_id FROM members m WHERE m.user_id = $2)';
+      }
+      where.push(`(${visible})`);
+    }
+    if (query.q) {
+      values.push(`%${query.q.toLowerCase().replace(/[\\%_]/g, '\\$&')}%`);
+      where.push(`lower(name) LIKE $${values.length}`);
+    }
+    return keysetPage(query, { values, where }, async ({ where, values, tail }) =>
+      (await this.db.query<ProjectRow>(`SELECT * FROM (${SELECT_PROJECTS}) p ${where} ${tail}`, values)).map((row) =>
+        toProject(row, actor),
+      ),
+    );
+  }
+
+  /** Makes a project; whoever makes it becomes its owner. */
+  async create(actor: Actor, body: z.output<typeof createProjectBody>): Promise<Project> {
+    return this.db.transaction(async (tx) => {
+      const now = await this.locks.hold(tx, actor, { change: { users: actor.userId ? [actor.userId] : [] } });
+      if (!now.rights.holds('projects:write')) throw this.#lacks(now);
+      if (now.userId === null) throw forbidden('A project token cannot make projects: they need a person as owner.');
+      const id = newId();
+      const createdAt = new Date();
+      await tx.insert(ProjectEntity, {
+        id,
+        name: body.name,
+        description: body.description ?? '',
+        closedAt: null,
+        createdAt,
+      });
+      await tx.insert(MemberEntity, { projectId: id, userId: now.userId, role: 'owner', createdAt });
+      const project = await this.#read(tx, id, now);
+      await this.#record(tx, now, 'project.created', project);
+      return project;
+    });
+  }
+
+  async patch(actor: Actor, id: string, body: z.output<typeof patchProjectBody>): Promise<Project> {
+    return this.db.transaction(async (tx) => {
+      const { now, project: before } = await this.#holdForChange(tx, actor, id);
+      const changes = {
+        ...(body.name !== undefined && { name: body.name }),
+        ...(body.description !== undefined && { description: body.description }),
+      };
+      await tx.update(ProjectEntity, { id }, changes);
+      const after = await this.#read(tx, id, now);
+      await this.#record(tx, now, 'project.updated', after, {
+        ...(before.name !== after.name && { name: { from: before.name, to: after.name } }),
+        ...(before.description !== after.description && { description: true }),
+      });
+      return after;
+    });
+  }
+
+  /** Closes a project: its tokens stop, and nobody holds anything in it any more. Repeating it is harmless. */
+  async close(actor: Actor, id: string, waitMs: number | undefined): Promise<ProjectEffect> {
+    return this.#narrow(waitMs, async (tx) => {
+      const { now, project: before } = await this.#holdForChange(tx, actor, id, { closedToo: true });
+      if (before.closed) return { project: before, subjects: [{ kind: 'project', subject: id, cut: false }] };
+      await tx.update(ProjectEntity, { id }, { closedAt: new Date() });
+      const project = await this.#read(tx, id, now);
+      await this.#record(tx, now, 'project.closed', project);
+      return { project, subjects: [{ kind: 'project', subject: id, cut: false }] };
+    });
+  }
+
+  /** Adds a member or changes their role. */
+  async putMember(
+    actor: Actor,
+    id: string,
+    userId: string,
+    role: ProjectRole,
+    waitMs: number | undefined,
+  ): Promise<ProjectEffect> {
+    return this.#narrow(waitMs, async (tx) => {
+      const { now, project } = await this.#holdForChange(tx, actor, id, { user: userId });
+      const [person] = await rows<{ name: string }>(tx, 'SELECT name FROM users WHERE id = $1', [userId]);
+      if (!person) throw notFound('person');
+      const before = project.members.find((member) => member.userId === userId);
+      if (before?.role === role) return { project, subjects: [] };
+      if (before?.role === 'owner') mustKeepAnOwner(project, userId);
+      const subject = { type: 'member' as const, id: userId, name: person.name };
+      if (before) {
+        await tx.update(MemberEntity, { projectId: id, userId }, { role });
+        await this.audit.record(tx, {
+          actor: now,
+          action: 'member.changed',
+          projectId: id,
+          subject,
+          details: { role: { from: before.role, to: role } },
+        });
+      } else {
+        await tx.insert(MemberEntity, { projectId: id, userId, role, createdAt: new Date() });
+        await this.audit.record(tx, { actor: now, action: 'member.added', projectId: id, subject, details: { role } });
+      }
+      return { project: await this.#read(tx, id, now), subjects: [{ kind: 'owner', subject: userId, cut: false }] };
+    });
+  }
+
+  /** Removes a member. */
+  async removeMember(actor: Actor, id: string, userId: string, waitMs: number | undefined): Promise<ProjectEffect> {
+    return this.#narrow(waitMs, async (tx) => {
+      const { now, project } = await this.#holdForChange(tx, actor, id, { user: userId });
+      const member = project.members.find((other) => other.userId === userId);
+      if (!member) throw notFound('member');
+      if (member.role === 'owner') mustKeepAnOwner(project, userId);
+      await tx.delete(MemberEntity, { projectId: id, userId });
+      const subject = { type: 'member' as const, id: userId, name: member.name };
+      await this.audit.record(tx, {
+        actor: now,
+        action: 'member.removed',
+        projectId: id,
+        subject,
+        details: { role: member.role },
+      });
+      return { project: await this.#read(tx, id, now), subjects: [{ kind: 'owner', subject: userId, cut: false }] };
+    });
+  }
+
+  /** Runs a change that narrows rights, then waits until it is effective. */
+  async #narrow(
+    waitMs: number | undefined,
+    change: (
+      tx: Tx,
+    ) => Promise<{ project: Project; subjects: { kind: 'owner' | 'project'; subject: string; cut: boolean }[] }>,
+  ): Promise<ProjectEffect> {
+    const { project, written } = await this.db.transaction(async (tx) => {
+      const { project, subjects } = await change(tx);
+      const written: Invalidation[] = [];
+      for (const subject of subjects) written.push(await this.invalidations.write(tx, subject));
+      return { project, written };
+    });
+    if (written.length === 0) return { project, ...NOTHING_NARROWED };
+    return { project, ...(await this.invalidations.confirm(written, { waitMs })) };
+  }
+
+  /** Locks the project, the actor and the person concerned, and checks that the actor may change the project. */
+  async #holdForChange<A extends Actor>(
+    tx: Tx,
+    actor: A,
+    id: string,
+    options: { user?: string; closedToo?: boolean } = {},
+  ): Promise<{ now: A; project: Project }> {
+    const change = { projects: [id], users: options.user ? [options.user] : [] };
+    const now = await this.locks.hold(tx, actor, { change });
+    const project = await this.#find(tx, id, now);
+    const isMember = project?.members.some(({ userId }) => userId === now.userId) ?? false;
+    if (!project || !(now.rights.belongsTo(id) || (project.closed && isMember))) throw notFound('project');
+    if (project.closed && !options.closedToo)
+      throw conflict('The project is closed. A closed project stays as it was.');
+    const ownedOnceClosed =
+      project.closed && project.members.some((m) => m.userId === now.userId && m.role === 'owner');
+    if (!now.rights.holds('projects:write', id) && !ownedOnceClosed) throw this.#lacks(now);
+    return { now, project };
+  }
+
+  async #find(tx: Tx, id: string, actor: Actor): Promise<Project | null> {
+    const [row] = await rows<ProjectRow>(tx, `${SELECT_PROJECTS} WHERE p.id = $1`, [id]);
+    return row ? toProject(row, actor) : null;
+  }
+
+  async #read(tx: Tx, id: string, actor: Actor): Promise<Project> {
+    return (await this.#find(tx, id, actor))!;
+  }
+
+  #record(tx: Tx, actor: Actor, action: AuditEntry['action'], project: Project, details: Record<string, unknown> = {}) {
+    const subject = { type: 'project' as const, id: project.id, name: project.name };
+    return this.audit.record(tx, { actor, action, projectId: project.id, subject, details });
+  }
+
+  #lacks(actor: Actor) {
+    if (actor.type === 'token') return lacksScope(['projects:write']);
+    return forbidden("Only the project's owners and administrators may change it.");
+  }
+}
+
+function mustKeepAnOwner(project: Project, withoutUserId: string): void {
+  if (!project.members.some(({ userId, role }) => role === 'owner' && userId !== withoutUserId))
+    throw conflict("This is the project's last owner. Make somebody else an owner first.");
+}
+
+function toProject(row: ProjectRow, actor: Actor): Project {
+  const members = row.members ?? [];
+  return {
+    id: row.id,
+    name: row.name,
+    description: row.description,
+    closed: row.closed_at !== null,
+    createdAt: row.created_at.toISOString(),
+    members,
+    role: members.find(({ userId }) => userId === actor.userId)?.role ?? null,
+  };
+}

@@ -1,0 +1,38 @@
+import { status } from '@grpc/grpc-js';
+import type { Logger } from '@latchkey/runtime';
+import { Catch, Inject } from '@nestjs/common';
+import { RpcException, type RpcException as RpcExceptionType } from '@nestjs/microservices';
+import { type Observable, throwError } from 'rxjs';
+import { LOGGER } from '../config.js';
+import { isDatabaseAway } from '../database/database.service.js';
+import { Refusal } from '../http/index.js';
+
+const CODES: Partial<Record<Refusal['code'], status>> = {
+  invalid_request: status.INVALID_ARGUMENT,
+  unavailable: status.UNAVAILABLE,
+  rate_limited: status.RESOURCE_EXHAUSTED,
+  forbidden: status.PERMISSION_DENIED,
+  insufficient_scope: status.PERMISSION_DENIED,
+  not_found: status.NOT_FOUND,
+  conflict: status.FAILED_PRECONDITION,
+};
+
+/** Every error of the gRPC door becomes a status here; what is not meant for the caller is logged and stays inside. */
+@Catch()
+export class RpcErrorFilter {
+  constructor(@Inject(LOGGER) private readonly logger: Logger) {}
+
+  catch(error: unknown): Observable<never> {
+    return throwError(() => this.#statusOf(error));
+  }
+
+  #statusOf(error: unknown): { code: status; message: string } {
+    if (error instanceof RpcException)
+      return (error as RpcExceptionType).getError() as { code: status; message: string };
+    if (error instanceof Refusal) return { code: CODES[error.code] ?? status.UNKNOWN, message: error.detail };
+    if (isDatabaseAway(error))
+      return { code: status.UNAVAILABLE, message: 'the database does not answer at this moment' };
+    this.logger.error({ err: error }, 'a call failed');
+    return { code: status.INTERNAL, message: 'something went wrong here' };
+  }
+}

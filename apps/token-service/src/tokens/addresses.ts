@@ -1,0 +1,100 @@
+import { isIPv4, isIPv6 } from 'node:net';
+
+/** A block of addresses: as a number, with how many leading bits count. */
+interface Block {
+  bits: 32 | 128;
+  prefix: number;
+  value: bigint;
+}
+
+/** What stands for "no address at all" in a list where an empty one means any: nothing ever comes from `::`. */
+export const NO_ADDRESS = '::/128';
+
+/** Reads an address or a CIDR (RFC 4632, RFC 4291); IPv4 addresses written in IPv6 count as IPv4. Undefined: neither. */
+function readBlock(text: string): Block | undefined {
+  const [address = '', length, more] = text.split('/');
+  if (more !== undefined || (length !== undefined && !/^(0|[1-9]\d{0,2})$/.test(length))) return undefined;
+  const whole = readAddress(address);
+  if (!whole) return undefined;
+  const mapped = isIPv6(address) && whole.bits === 32;
+  const prefix = length === undefined ? whole.bits : Number(length) - (mapped ? 96 : 0);
+  if (prefix < 0 || prefix > whole.bits) return undefined;
+  const rest = BigInt(whole.bits - prefix);
+  return { bits: whole.bits, prefix, value: (whole.value >> rest) << rest };
+}
+
+function readAddress(text: string): Pick<Block, 'bits' | 'value'> | undefined {
+  if (isIPv4(text)) return { bits: 32, value: text.split('.').reduce((n, part) => (n << 8n) | BigInt(part), 0n) };
+  if (!isIPv6(text) || text.includes('%')) return undefined;
+  const dotted = /^(.*:)(\d+)\.(\d+)\.(\d+)\.(\d+)$/.exec(text);
+  const hex = (high: string, low: string) => ((Number(high) << 8) | Number(low)).toString(16);
+  const plain = dotted ? `${dotted[1]}${hex(dotted[2]!, dotted[3]!)}:${hex(dotted[4]!, dotted[5]!)}` : text;
+  const [head = '', tail] = plain.split('::');
+  const front = head ? head.split(':') : [];
+  const back = tail ? tail.split(':') : [];
+  const groups = tail === undefined ? front : [...front, ...Array(8 - front.length - back.length).fill('0'), ...back];
+  const value = groups.reduce((n, group) => (n << 16n) | BigInt(`0x${group}`), 0n);
+  return value >> 32n === 0xffffn ? { bits: 32, value: value & 0xffffffffn } : { bits: 128, value };
+}
+
+function writeBlock({ bits, prefix, value }: Block): string {
+  if (bits === 32) {
+    const parts = [24n, 16n, 8n, 0n].map((shift) => (value >> shift) & 255n);
+    return `${parts.join('.')}/${prefix}`;
+  }
+  const groups = Array.from({ length: 8 }, (_, i) => ((value >> BigInt(112 - 16 * i)) & 0xffffn).toString(16));
+  return `${compressed(groups)}/${prefix}`;
+}
+
+/** RFC 5952 section 4.2: the longest run of at least two zero groups, the first of equals, becomes `::`. */
+function compressed(groups: string[]): string {
+  let best = { at: 0, length: 1 };
+  for (let at = 0; at < 8; at++) {
+    let length = 0;
+    while (groups[at + length] === '0') length++;
+    if (length > best.length) best = { at, length };
+  }
+  if (best.length < 2) return groups.join(':');
+  return `${groups.slice(0, best.at).join(':')}::${groups.slice(best.at + best.length).join(':')}`;
+}
+
+const contains = (outer: Block, inner: Block): boolean =>
+  outer.bits === inner.bits &&
+  outer.prefix <= inner.prefix &&
+  outer.value >> BigInt(outer.bits - outer.prefix) === inner.value >> BigInt(outer.bits - outer.prefix);
+
+const readStored = (text: string): Block => readBlock(text)!;
+
+/** The address or CIDR in canonical form, always with its length; undefined when it is neither. */
+export function canonicalAddress(text: string): string | undefined {
+  const block = readBlock(text);
+  return block && writeBlock(block);
+}
+
+/** Whether an address may use a token with this list of canonical CIDRs; an empty list allows any. */
+export function isAllowedAddress(allowed: readonly string[], address: string): boolean {
+  if (allowed.length === 0) return true;
+  const block = readBlock(address);
+  return block !== undefined && allowed.some((text) => contains(readStored(text), block));
+}
+
+/** Whether everything that `inner` allows, `outer` allows too. */
+export function addressesWithin(inner: readonly string[], outer: readonly string[]): boolean {
+  if (outer.length === 0) return true;
+  if (inner.length === 0) return false;
+  const blocks = outer.map(readStored);
+  return inner.every((text) => blocks.some((block) => contains(block, readStored(text))));
+}
+
+/** What both lists allow: blocks either nest or do not meet, so the narrower of each pair that nests. */
+export function intersectAddresses(a: readonly string[], b: readonly string[]): string[] {
+  if (a.length === 0) return [...b];
+  if (b.length === 0) return [...a];
+  const both = a.flatMap((left) =>
+    b.flatMap((right) => {
+      if (contains(readStored(left), readStored(right))) return [right];
+      return contains(readStored(right), readStored(left)) ? [left] : [];
+    }),
+  );
+  return both.length ? [...new Set(both)] : [NO_ADDRESS];
+}

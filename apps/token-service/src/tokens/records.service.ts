@@ -1,0 +1,167 @@
+import type { ListTokensQuery, RevocationReason, Token } from '@latchkey/contracts';
+import { Injectable } from '@nestjs/common';
+import type { Actor } from '../access/index.js';
+import { Database, rows, type Tx } from '../database/database.service.js';
+import { type Page, pageOf, readCursor } from '../database/keyset.service.js';
+import { notFound } from '../http/index.js';
+
+interface RecordRow {
+  id: string;
+  name: string;
+  description: string;
+  kind: Token['kind'];
+  owner_user_id: string | null;
+  project_id: string | null;
+  owner_name: string;
+  created_by_type: Token['createdBy']['type'];
+  created_by_id: string | null;
+  created_by_name: string | null;
+  scopes: string[];
+  start: string;
+  status: Token['status'];
+  created_at: Date;
+  ends_at: Date | null;
+  last_used_at: Date | null;
+  last_used_ip: string | null;
+  usage_count: string | null;
+  revoked_at: Date | null;
+  revoked_by_type: Token['createdBy']['type'] | null;
+  revoked_by_id: string | null;
+  revoked_by_name: string | null;
+  revocation_reason: RevocationReason | null;
+  rotated_from: string | null;
+  rotated_to: string | null;
+  allowed_ips: string[];
+  rate_limit: number | null;
+  rate_window_seconds: number | null;
+  metadata: Record<string, string>;
+  ancestors: string[];
+  receipt: Token['receipt'];
+}
+
+/** The status is never stored: it follows from what happened, and from the time. */
+const STATUS = `CASE
+  WHEN t.revoked_at IS NOT NULL THEN 'revoked'
+  WHEN t.ends_at <= now() THEN 'expired'
+  WHEN t.disabled_at IS NOT NULL THEN 'disabled'
+  WHEN t.ancestors <> '{}' AND EXISTS (SELECT 1 FROM tokens a WHERE a.id = ANY (t.ancestors) AND a.disabled_at IS NOT NULL) THEN 'disabled'
+  ELSE 'active' END`;
+
+const COLUMNS = `t.id, t.name, t.description, t.kind, t.owner_user_id, t.project_id, t.created_by_type, t.created_by_id,
+  t.scopes, t.start, t.created_at, t.ends_at, t.revoked_at, t.revoked_by_type, t.revoked_by_id, t.revocation_reason,
+  t.rotated_from, t.rotated_to, t.allowed_ips, t.rate_limit, t.rate_window_seconds, t.metadata, t.ancestors, t.receipt,
+  ${STATUS} AS status`;
+
+/** Adds names and usage to the rows of a page, by primary keys alone. */
+const withNames = (page: string) => `
+SELECT t.*, COALESCE(ou.name, op.name) AS owner_name, COALESCE(cu.name, ct.name) AS created_by_name,
+  COALESCE(ru.name, rt.name) AS revoked_by_name, tu.last_used_at, tu.last_used_ip, tu.usage_count
+FROM (${page}) t
+LEFT JOIN users ou ON ou.id = t.owner_user_id
+LEFT JOIN projects op ON op.id = t.project_id
+LEFT JOIN users cu ON cu.id = t.created_by_id
+LEFT JOIN tokens ct ON ct.id = t.created_by_id
+LEFT JOIN users ru ON ru.id = t.revoked_by_id
+LEFT JOIN tokens rt ON rt.id = t.revoked_by_id
+LEFT JOIN token_usage tu ON tu.token_id = t.id
+ORDER BY t.created_at DESC, t.id DESC`;
+
+/** Tokens as people see them: records, one by one and in pages, as far as the caller may see. */
+@Injectable()
+export class RecordsService {
+  constructor(private readonly db: Database) {}
+
+  /** The record, whoever asks. */
+  async read(id: string, tx?: Tx): Promise<Token> {
+    const sql = withNames(`SELECT ${COLUMNS} FROM tokens t WHERE t.id = $1`);
+    const [row] = tx ? await rows<RecordRow>(tx, sql, [id]) : await this.db.query<RecordRow>(sql, [id]);
+    if (!row) throw notFound('token');
+    return toRecord(row);
+  }
+
+  /** Pages through the tokens that the caller may see, newest first; revoked and expired ones too. */
+  async list(actor: Actor, query: ListTokensQuery): Promise<Page<Token>> {
+    const values: unknown[] = [];
+    const place = (value: unknown) => `$${values.push(value)}`;
+    const where: string[] = [];
+    if (query.status) where.push(`${STATUS} = ${place(query.status)}`);
+    if (query.q) {
+      const literal = query.q.replace(/[\\%_]/g, '\\$&');
+      where.push(`(lower(t.name) LIKE ${place(`%${literal.toLowerCase()}%`)} OR t.start LIKE ${place(`${literal}%`)})`);
+    }
+    if (query.cursor !== undefined) {
+      const { createdAt, id } = readCursor(query.cursor);
+      where.push(`(t.created_at, t.id) < (${place(createdAt)}, ${place(id)})`);
+    }
+    const owners = visibleOwners(actor, query);
+    const limit = place(query.limit + 1);
+    const conditions = where.length ? where.join(' AND ') : 'true';
+    const order = 'ORDER BY t.created_at DESC, t.id DESC';
+    // For each owner its own newest rows by index, then the newest of all: no page reads more than owners × limit rows.
+    const page =
+      owners === 'all'
+        ? `SELECT ${COLUMNS} FROM tokens t WHERE ${conditions} ${order} LIMIT ${limit}`
+        : `SELECT t.* FROM unnest(${place(owners)}::uuid[]) AS o(id) CROSS JOIN LATERAL (
+             SELECT ${COLUMNS} FROM tokens t WHERE t.owner_id = o.id AND ${conditions} ${order} LIMIT ${limit}
+           ) t ${order} LIMIT ${limit}`;
+    const found = await this.db.query<RecordRow>(withNames(page), values);
+    return pageOf(found.map(toRecord), query.limit);
+  }
+}
+
+const ownProject = (actor: Actor): string | null => (actor.type === 'token' ? actor.projectId : null);
+
+/** The people and projects whose tokens the caller may see and asks for. */
+function visibleOwners(actor: Actor, query: ListTokensQuery): 'all' | string[] {
+  const projects = actor.rights.projectsWith('tokens:read');
+  const wanted = query.owner === 'me' ? (actor.userId ?? ownProject(actor)) : query.owner;
+  const asked = [
+    ...(wanted === undefined ? [] : [wanted]),
+    ...(query.projectId === undefined ? [] : [query.projectId]),
+  ];
+  if (asked.length === 2 && asked[0] !== asked[1]) return [];
+  if (projects === 'all') return asked.length ? asked.slice(0, 1).filter((id) => id !== null) : 'all';
+  const own = actor.userId !== null && actor.rights.holds('tokens:read') ? [actor.userId] : [];
+  const visible = [...own, ...projects];
+  return asked.length ? visible.filter((id) => id === asked[0]) : visible;
+}
+
+const iso = (time: Date | null): string | null => time?.toISOString() ?? null;
+
+function toRecord(row: RecordRow): Token {
+  const { rate_limit: limit, rate_window_seconds: windowSeconds } = row;
+  return {
+    id: row.id,
+    name: row.name,
+    description: row.description,
+    kind: row.kind,
+    owner: {
+      type: row.kind === 'pat' ? 'user' : 'project',
+      id: (row.owner_user_id ?? row.project_id)!,
+      name: row.owner_name,
+    },
+    createdBy: { type: row.created_by_type, id: row.created_by_id, name: row.created_by_name ?? row.created_by_type },
+    scopes: row.scopes,
+    start: row.start,
+    status: row.status,
+    createdAt: row.created_at.toISOString(),
+    expiresAt: iso(row.ends_at),
+    lastUsedAt: iso(row.last_used_at),
+    lastUsedIp: row.last_used_ip,
+    usageCount: Number(row.usage_count ?? 0),
+    revokedAt: iso(row.revoked_at),
+    revokedBy: row.revoked_by_type && {
+      type: row.revoked_by_type,
+      id: row.revoked_by_id,
+      name: row.revoked_by_name ?? row.revoked_by_type,
+    },
+    revocationReason: row.revocation_reason,
+    rotatedFrom: row.rotated_from,
+    rotatedTo: row.rotated_to,
+    allowedIps: row.allowed_ips,
+    rateLimit: limit === null || windowSeconds === null ? null : { limit, windowSeconds },
+    metadata: row.metadata,
+    parentId: row.ancestors[0] ?? null,
+    receipt: row.receipt,
+  };
+}

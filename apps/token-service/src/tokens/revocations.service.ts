@@ -1,0 +1,200 @@
+import type { Effect, RevocationReason } from '@latchkey/contracts';
+import { Injectable } from '@nestjs/common';
+import { type Actor, SYSTEM, type SystemActor } from '../access/index.js';
+import { lockRows } from '../access/locks.service.js';
+import { type AuditEntry, AuditService } from '../audit/audit.service.js';
+import { Database, rows, type Tx } from '../database/database.service.js';
+import { type Invalidation, InvalidationService, NOTHING_NARROWED } from '../invalidation/invalidation.service.js';
+
+/** Why, for the record. */
+export interface Cause {
+  reason: RevocationReason;
+  comment?: string | undefined;
+}
+
+/** What a transaction ended: to be settled once it has committed. */
+export interface Ended {
+  invalidations: Invalidation[];
+  tokenIds: string[];
+}
+
+interface EndedRow {
+  id: string;
+  name: string;
+  project_id: string | null;
+  ancestors: string[];
+}
+
+/** Ends tokens: marks them, tells the audit log and the verifiers, and waits until it is so everywhere. */
+@Injectable()
+export class RevocationsService {
+  constructor(
+    private readonly db: Database,
+    private readonly audit: AuditService,
+    private readonly invalidations: InvalidationService,
+  ) {}
+
+  /**
+   * Revokes the tokens named with all that was made with them, and for `exposed` their successors with all that was made
+   * with those. What is revoked already stays as it is. The caller has locked the tokens named.
+   */
+  async revoke(tx: Tx, actor: Actor | SystemActor, ids: readonly string[], cause: Cause): Promise<Ended> {
+    const roots = cause.reason === 'exposed' ? await withSuccessors(tx, ids) : [...ids];
+    const below = await rows<{ id: string }>(
+      tx,
+      'SELECT id FROM tokens WHERE ancestors && $1 AND revoked_at IS NULL ORDER BY id FOR NO KEY UPDATE',
+      [roots],
+    );
+    const byId = actor.type === 'user' ? actor.userId : actor.type === 'token' ? actor.tokenId : null;
+    const ended = await rows<EndedRow>(
+      tx,
+      `UPDATE tokens SET revoked_at = $2, revoked_by_type = $3, revoked_by_id = $4, revocation_reason = $5, revocation_comment = $6
+       WHERE id = ANY ($1) AND revoked_at IS NULL RETURNING id, name, project_id, ancestors`,
+      [[...roots, ...below.map(({ id }) => id)], new Date(), actor.type, byId, cause.reason, cause.comment ?? null],
+    );
+    await this.audit.recordAll(
+      tx,
+      ended.map((row) => revokedEntry(actor, row, cause)),
+    );
+    return { invalidations: await this.#invalidate(tx, ended), tokenIds: ended.map(({ id }) => id) };
+  }
+
+  /** Revokes every token of a person. The caller has locked the person, so that none is issued meanwhile. */
+  async revokeAllOf(tx: Tx, actor: Actor, userId: string, cause: Cause): Promise<Ended> {
+    const own = await rows<{ id: string }>(
+      tx,
+      'SELECT id FROM tokens WHERE owner_id = $1 AND revoked_at IS NULL ORDER BY id FOR NO KEY UPDATE',
+      [userId],
+    );
+    return this.revoke(
+      tx,
+      actor,
+      own.map(({ id }) => id),
+      cause,
+    );
+  }
+
+  /**
+   * Waits, after the commit, until no verifier answers from before it, and keeps the receipt with the tokens.
+   * @param waitMs longest wait; undefined: as long as it takes
+   */
+  async settle(
+    invalidations: readonly Invalidation[],
+    tokenIds: readonly string[],
+    waitMs: number | undefined,
+  ): Promise<Effect> {
+    if (invalidations.length === 0) return NOTHING_NARROWED;
+    const effect = await this.invalidations.confirm(invalidations, { waitMs });
+    if (effect.effective && effect.receipt) {
+      const ids = invalidations.map(({ id }) => id);
+      // Only while it is still of the last change: a later one has a receipt of its own.
+      await this.db.query('UPDATE tokens SET receipt = $3 WHERE id = ANY ($1) AND invalidation_id = ANY ($2)', [
+        tokenIds,
+        ids,
+        JSON.stringify(effect.receipt),
+      ]);
+    }
+    return effect;
+  }
+
+  /** For a token that was revoked before: the receipt as it stands, or the wait once more. */
+  async resettle(tokenId: string, waitMs: number | undefined): Promise<Effect> {
+    const [row] = await this.db.query<{ invalidation_id: string | null; receipt: Effect['receipt'] }>(
+      'SELECT invalidation_id, receipt FROM tokens WHERE id = $1',
+      [tokenId],
+    );
+    if (!row || row.receipt || row.invalidation_id === null)
+      return { effective: true, receipt: row?.receipt ?? null, pending: [] };
+    const invalidation = await this.invalidations.read(row.invalidation_id);
+    // Pruned: every lease of its time has long ended.
+    if (!invalidation) return NOTHING_NARROWED;
+    return this.settle([invalidation], [tokenId], waitMs);
+  }
+
+  /**
+   * Records the expiry of tokens whose end has passed, at most `limit`. Verifiers go by the end itself and need not be
+   * told; the cost follows what is due, and several at once take different tokens.
+   */
+  async expireDue(limit: number): Promise<{ done: number; more: boolean }> {
+    return this.db.transaction(async (tx) => {
+      const due = await rows<EndedRow>(
+        tx,
+        `UPDATE tokens SET expiry_recorded_at = now() WHERE id IN (
+           SELECT id FROM tokens
+           WHERE expires_at <= now() AND revoked_at IS NULL AND expiry_recorded_at IS NULL AND expires_at IS NOT NULL
+           ORDER BY expires_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
+         ) RETURNING id, name, project_id, ancestors`,
+        [limit],
+      );
+      await this.audit.recordAll(
+        tx,
+        due.map((row) => ({ ...entry(SYSTEM, row), action: 'token.expired' as const })),
+      );
+      return { done: due.length, more: due.length === limit };
+    });
+  }
+
+  /** Revokes as `superseded` the rotated tokens whose overlap has ended, at most `limit`. */
+  async endOverlaps(limit: number): Promise<{ done: number; more: boolean }> {
+    const { done, ended } = await this.db.transaction(async (tx) => {
+      const due = await rows<{ id: string }>(
+        tx,
+        `SELECT id FROM tokens WHERE overlap_ends_at <= now() AND revoked_at IS NULL AND overlap_ends_at IS NOT NULL
+         ORDER BY overlap_ends_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED`,
+        [limit],
+      );
+      const ids = due.map(({ id }) => id);
+      const ended = ids.length
+        ? await this.revoke(tx, SYSTEM, ids, { reason: 'superseded' })
+        : { invalidations: [], tokenIds: [] };
+      return { done: ids.length, ended };
+    });
+    // They stopped by themselves at the end of the overlap: nobody waits for the confirmation.
+    await this.settle(ended.invalidations, ended.tokenIds, 0);
+    return { done, more: done === limit };
+  }
+
+  /** One invalidation for each token that was not made with another of those ended: it covers all made with it. */
+  async #invalidate(tx: Tx, ended: readonly EndedRow[]): Promise<Invalidation[]> {
+    const all = new Set(ended.map(({ id }) => id));
+    const topmost = ended.filter(({ ancestors }) => !ancestors.some((id) => all.has(id)));
+    const written: Invalidation[] = [];
+    for (const { id } of topmost) {
+      const invalidation = await this.invalidations.write(tx, { kind: 'token', subject: id, cut: true });
+      await tx.query(
+        'UPDATE tokens SET invalidation_id = $2, receipt = NULL WHERE id = ANY ($3) AND (id = $1 OR ancestors @> ARRAY[$1]::uuid[])',
+        [id, invalidation.id, [...all]],
+      );
+      written.push(invalidation);
+    }
+    return written;
+  }
+}
+
+/** The tokens and all that took their place, locked. */
+async function withSuccessors(tx: Tx, ids: readonly string[]): Promise<string[]> {
+  const all = new Set(ids);
+  let newest = [...ids];
+  while (newest.length) {
+    const next = await rows<{ id: string }>(tx, 'SELECT id FROM tokens WHERE rotated_from = ANY ($1) ORDER BY id', [
+      newest,
+    ]);
+    newest = next.map(({ id }) => id).filter((id) => !all.has(id));
+    await lockRows(tx, 'tokens', newest);
+    for (const id of newest) all.add(id);
+  }
+  return [...all];
+}
+
+const entry = (actor: Actor | SystemActor, row: EndedRow): Omit<AuditEntry, 'action'> => ({
+  actor,
+  tokenId: row.id,
+  projectId: row.project_id,
+  subject: { type: 'token', id: row.id, name: row.name },
+});
+
+const revokedEntry = (actor: Actor | SystemActor, row: EndedRow, cause: Cause): AuditEntry => ({
+  ...entry(actor, row),
+  action: 'token.revoked',
+  details: { reason: cause.reason, ...(cause.comment && { comment: cause.comment }) },
+});

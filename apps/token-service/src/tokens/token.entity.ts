@@ -1,0 +1,50 @@
+import type { Receipt, RevocationReason } from '@latchkey/contracts';
+import { Column, Entity, PrimaryColumn } from 'typeorm';
+
+type MakerType = 'user' | 'token' | 'system';
+
+/** A token as it is stored: the record, and of the secret only an HMAC. */
+@Entity({ name: 'tokens' })
+export class TokenEntity {
+  @PrimaryColumn({ type: 'uuid' }) id!: string;
+  /** HMAC-SHA-256 under a pepper of the SHA-256 of the secret. */
+  @Column({ type: 'bytea', select: false }) hash!: Buffer;
+  @Column({ type: 'text' }) kind!: 'pat' | 'prj';
+  @Column({ type: 'text' }) name!: string;
+  @Column({ type: 'text' }) description!: string;
+  @Column({ type: 'text' }) start!: string;
+  @Column({ name: 'owner_user_id', type: 'uuid', nullable: true }) ownerUserId!: string | null;
+  @Column({ name: 'project_id', type: 'uuid', nullable: true }) projectId!: string | null;
+  @Column({ name: 'created_by_type', type: 'text' }) createdByType!: MakerType;
+  @Column({ name: 'created_by_id', type: 'uuid', nullable: true }) createdById!: string | null;
+  /** The tokens that this one was made with, nearest first. */
+  @Column({ type: 'uuid', array: true }) ancestors!: string[];
+  @Column({ type: 'text', array: true }) scopes!: string[];
+  /** Canonical CIDRs; none: any address. */
+  @Column({ name: 'allowed_ips', type: 'text', array: true }) allowedIps!: string[];
+  @Column({ name: 'rate_limit', type: 'integer', nullable: true }) rateLimit!: number | null;
+  @Column({ name: 'rate_window_seconds', type: 'integer', nullable: true }) rateWindowSeconds!: number | null;
+  @Column({ type: 'jsonb' }) metadata!: Record<string, string>;
+  @Column({ name: 'created_at', type: 'timestamptz' }) createdAt!: Date;
+  @Column({ name: 'expires_at', type: 'timestamptz', nullable: true }) expiresAt!: Date | null;
+  /** When a rotated token stops, its successor having taken over. */
+  @Column({ name: 'overlap_ends_at', type: 'timestamptz', nullable: true }) overlapEndsAt!: Date | null;
+  @Column({ name: 'disabled_at', type: 'timestamptz', nullable: true }) disabledAt!: Date | null;
+  @Column({ name: 'revoked_at', type: 'timestamptz', nullable: true }) revokedAt!: Date | null;
+  @Column({ name: 'revoked_by_type', type: 'text', nullable: true }) revokedByType!: MakerType | null;
+  @Column({ name: 'revoked_by_id', type: 'uuid', nullable: true }) revokedById!: string | null;
+  @Column({ name: 'revocation_reason', type: 'text', nullable: true }) revocationReason!: RevocationReason | null;
+  @Column({ name: 'revocation_comment', type: 'text', nullable: true }) revocationComment!: string | null;
+  @Column({ name: 'rotated_from', type: 'uuid', nullable: true }) rotatedFrom!: string | null;
+  @Column({ name: 'rotated_to', type: 'uuid', nullable: true }) rotatedTo!: string | null;
+  /** Of the last change that narrowed it. */
+  @Column({ name: 'invalidation_id', type: 'uuid', nullable: true }) invalidationId!: string | null;
+  @Column({ type: 'jsonb', nullable: true }) receipt!: Receipt | null;
+}
+
+/** When it stops by itself; null: never. */
+export function endOf(token: Pick<TokenEntity, 'expiresAt' | 'overlapEndsAt'>): Date | null {
+  const { expiresAt, overlapEndsAt } = token;
+  if (expiresAt === null || overlapEndsAt === null) return expiresAt ?? overlapEndsAt;
+  return new Date(Math.min(expiresAt.getTime(), overlapEndsAt.getTime()));
+}

@@ -1,0 +1,131 @@
+import type { RateLimit } from '@latchkey/contracts';
+import type { Actor, TokenActor } from '../access/index.js';
+import type { ScopesService } from '../access/scopes.service.js';
+import { badField, forbidden, lacksScope, notFound } from '../http/index.js';
+import { addressesWithin, canonicalAddress } from './addresses.js';
+import { endOf, type TokenEntity } from './token.entity.js';
+
+/** Who a token acts for. */
+export type Owned = Pick<TokenEntity, 'ownerUserId' | 'projectId'>;
+
+/** What bounds the use of a token. */
+export interface Bounds {
+  scopes: readonly string[];
+  allowedIps: readonly string[];
+  rateLimit: RateLimit | null;
+  /** null: never. */
+  end: Date | null;
+}
+
+export const boundsOf = (token: TokenEntity): Bounds => ({
+  scopes: token.scopes,
+  allowedIps: token.allowedIps,
+  rateLimit: rateOf(token),
+  end: endOf(token),
+});
+
+export const rateOf = ({
+  rateLimit,
+  rateWindowSeconds,
+}: Pick<TokenEntity, 'rateLimit' | 'rateWindowSeconds'>): RateLimit | null =>
+  rateLimit === null || rateWindowSeconds === null ? null : { limit: rateLimit, windowSeconds: rateWindowSeconds };
+
+const isOwn = (actor: Actor, token: Owned): boolean => token.ownerUserId !== null && token.ownerUserId === actor.userId;
+
+/** Whether the caller may do to this token what the scope names: one's own, those of one's projects, any for administrators. */
+export function mayUseScopeOn(actor: Actor, scope: 'tokens:read' | 'tokens:write', token: Owned): boolean {
+  if (token.projectId !== null) return actor.rights.holds(scope, token.projectId);
+  if (isOwn(actor, token)) return actor.rights.holds(scope);
+  return actor.rights.everywhere && actor.rights.holds(scope);
+}
+
+/** @throws Refusal `not_found`, the same for a token that is not there */
+export function mustSee(actor: Actor, token: Owned | null): asserts token is Owned {
+  if (!token || !(mayUseScopeOn(actor, 'tokens:read', token) || mayUseScopeOn(actor, 'tokens:write', token)))
+    throw notFound('token');
+}
+
+/** @throws Refusal `not_found`, or when the token may be seen, `forbidden` or `insufficient_scope` */
+export function mustChange<T extends Owned>(actor: Actor, token: T | null): asserts token is T {
+  mustSee(actor, token);
+  if (mayUseScopeOn(actor, 'tokens:write', token)) return;
+  if (actor.type === 'token') throw lacksScope(['tokens:write']);
+  throw forbidden('Your role in this project lets you see its tokens, not change them. Ask an editor or owner of it.');
+}
+
+/** A secret is shown to whoever rotates, so nobody rotates another person's token: administrators revoke it instead. */
+export function mustBeShownItsSecret(actor: Actor, token: Owned): void {
+  if (token.projectId === null && !isOwn(actor, token))
+    throw forbidden('Only its owner may rotate a personal token, because its new secret is shown. You may revoke it.');
+}
+
+/** @throws Refusal naming the scopes that are unknown, or that the caller may not grant */
+export function mustGrant(
+  actor: Actor,
+  known: ScopesService,
+  scopes: readonly string[],
+  projectId: string | null,
+): void {
+  const unknown = scopes.filter((scope) => !known.isKnown(scope));
+  if (unknown.length) throw badField('scopes', `unknown: ${unknown.join(', ')}. GET /v1/scopes lists those that exist`);
+  const holds = (scope: string) =>
+    projectId === null ? actor.rights.holdsSomewhere(scope) : actor.rights.holds(scope, projectId);
+  const missing = scopes.filter((scope) => !holds(scope));
+  if (missing.length === 0) return;
+  if (actor.type === 'token')
+    throw lacksScope(missing, `The token that makes this request does not hold ${missing.join(', ')}.`);
+  throw forbidden(
+    `You do not hold ${missing.join(', ')}${projectId ? ' in this project' : ''}, so you cannot grant it.`,
+  );
+}
+
+/**
+ * A token that makes or changes a token does so only within its own scopes, addresses, rate and end.
+ * @throws Refusal saying which is exceeded
+ */
+export function mustBeWithin(actor: TokenActor, made: Bounds): void {
+  const { facts } = actor;
+  const beyond = made.scopes.filter((scope) => !actor.rights.holdsSomewhere(scope) && !facts.scopes.includes(scope));
+  if (beyond.length) throw lacksScope(beyond, `The token that makes this request does not hold ${beyond.join(', ')}.`);
+  const complain = (what: string) =>
+    forbidden(
+      `A token makes and changes tokens only within its own bounds: ${what}. Choose narrower ones, or sign in.`,
+    );
+  if (!addressesWithin(made.allowedIps, facts.allowedIps))
+    throw complain(`allowedIps must lie within ${facts.allowedIps.join(', ')}`);
+  if (facts.rateLimit && !rateWithin(made.rateLimit, facts.rateLimit))
+    throw complain(`rateLimit must not exceed ${facts.rateLimit.limit} in ${facts.rateLimit.windowSeconds} s`);
+  if (facts.expiresAtMs > 0 && (made.end === null || made.end.getTime() > facts.expiresAtMs))
+    throw complain(`it must expire by ${new Date(facts.expiresAtMs).toISOString()}`);
+}
+
+/** Never lets more through than the outer one, in a short while or a long one. */
+const rateWithin = (inner: RateLimit | null, outer: RateLimit): boolean =>
+  inner !== null &&
+  inner.limit <= outer.limit &&
+  inner.limit * outer.windowSeconds <= outer.limit * inner.windowSeconds;
+
+/** Canonical CIDRs, each once. */
+export function canonicalAddresses(input: readonly string[]): string[] {
+  const all = input.map((text, index) => {
+    const canonical = canonicalAddress(text);
+    if (!canonical) throw badField(`allowedIps.${index}`, 'must be an IP address or a CIDR such as 10.0.0.0/8');
+    return canonical;
+  });
+  return [...new Set(all)];
+}
+
+const LIFETIME_MAX_MS = 100 * 366 * 86_400_000;
+
+/** The end asked for. @returns undefined when none was named, null for never */
+export function chosenEnd(
+  body: { expiresAt?: string | null | undefined; expiresInSeconds?: number | undefined },
+  now: Date,
+): Date | null | undefined {
+  if (body.expiresInSeconds !== undefined) return new Date(now.getTime() + body.expiresInSeconds * 1000);
+  if (body.expiresAt === undefined || body.expiresAt === null) return body.expiresAt;
+  const end = new Date(body.expiresAt);
+  if (end <= now) throw badField('expiresAt', 'must lie ahead');
+  if (end.getTime() - now.getTime() > LIFETIME_MAX_MS) throw badField('expiresAt', 'must lie within 100 years');
+  return end;
+}

@@ -1,0 +1,76 @@
+import { Controller, Headers } from '@nestjs/common';
+import type { Actor } from '../access/index.js';
+import { Answer, Call, Caller, checkIdempotencyKey, Input, type InputOf, Prefer } from '../http/index.js';
+import { TokensService } from './tokens.service.js';
+
+type Wait = number | undefined;
+
+/** The HTTP door of tokens. */
+@Controller()
+export class TokensController {
+  constructor(private readonly tokens: TokensService) {}
+
+  @Call('issueToken')
+  async issue(
+    @Caller() actor: Actor,
+    @Input('issueToken') { body }: InputOf<'issueToken'>,
+    @Headers('idempotency-key') key: string | string[] | undefined,
+  ) {
+    const { replayed, token } = await this.tokens.issue(actor, body, checkIdempotencyKey(key));
+    return new Answer(replayed ? 200 : 201, token);
+  }
+
+  @Call('listTokens')
+  list(@Caller() actor: Actor, @Input('listTokens') { query }: InputOf<'listTokens'>) {
+    return this.tokens.list(actor, query);
+  }
+
+  @Call('getSelf')
+  getSelf(@Caller() actor: Actor) {
+    return this.tokens.self(actor);
+  }
+
+  @Call('revokeSelf')
+  revokeSelf(@Caller() actor: Actor, @Prefer() waitMs: Wait) {
+    return this.tokens.revokeSelf(actor, waitMs);
+  }
+
+  @Call('rotateSelf')
+  async rotateSelf(
+    @Caller() actor: Actor,
+    @Input('rotateSelf') { body }: InputOf<'rotateSelf'>,
+    @Prefer() waitMs: Wait,
+  ) {
+    return new Answer(201, await this.tokens.rotateSelf(actor, body, waitMs));
+  }
+
+  @Call('getToken')
+  get(@Caller() actor: Actor, @Input('getToken') { params }: InputOf<'getToken'>) {
+    return this.tokens.get(actor, params.id);
+  }
+
+  @Call('patchToken')
+  patch(@Caller() actor: Actor, @Input('patchToken') input: InputOf<'patchToken'>, @Prefer() waitMs: Wait) {
+    return this.tokens.patch(actor, input.params.id, input.body, waitMs);
+  }
+
+  @Call('revokeToken')
+  revoke(@Caller() actor: Actor, @Input('revokeToken') input: InputOf<'revokeToken'>, @Prefer() waitMs: Wait) {
+    return this.tokens.revoke(actor, input.params.id, input.body, waitMs);
+  }
+
+  @Call('deleteToken')
+  delete(@Caller() actor: Actor, @Input('deleteToken') { params }: InputOf<'deleteToken'>, @Prefer() waitMs: Wait) {
+    return this.tokens.revoke(actor, params.id, { reason: 'unspecified' }, waitMs);
+  }
+
+  @Call('rotateToken')
+  async rotate(@Caller() actor: Actor, @Input('rotateToken') input: InputOf<'rotateToken'>, @Prefer() waitMs: Wait) {
+    return new Answer(201, await this.tokens.rotate(actor, input.params.id, input.body, waitMs));
+  }
+
+  @Call('listScopes')
+  scopes(@Caller() actor: Actor) {
+    return this.tokens.listScopes(actor);
+  }
+}

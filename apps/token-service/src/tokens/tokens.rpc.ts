@@ -1,0 +1,68 @@
+import { status } from '@grpc/grpc-js';
+import {
+  type BatchResponse,
+  LIMITS,
+  type LookupResponse,
+  type VerifyRequest,
+  type VerifyResponse,
+} from '@latchkey/contracts';
+import { Controller, UseFilters, UseGuards } from '@nestjs/common';
+import { GrpcMethod } from '@nestjs/microservices';
+import { FirstPartyOnly, RpcCallerGuard, RpcErrorFilter, refuse } from '../rpc/index.js';
+import { FactsService } from './facts.service.js';
+import { RevocationsService } from './revocations.service.js';
+import { VerificationService } from './verification.service.js';
+
+/** The gRPC door of tokens: `latchkey.v1.Tokens`, but for the leases. */
+@Controller()
+@UseGuards(RpcCallerGuard)
+@UseFilters(RpcErrorFilter)
+export class TokensRpc {
+  constructor(
+    private readonly verification: VerificationService,
+    private readonly facts: FactsService,
+  ) {}
+
+  @GrpcMethod('Tokens', 'Verify')
+  verify(request: VerifyRequest): Promise<VerifyResponse> {
+    return this.verification.answer(request);
+  }
+
+  @GrpcMethod('Tokens', 'VerifyBatch')
+  async verifyBatch({ requests }: { requests: VerifyRequest[] }): Promise<{ responses: VerifyResponse[] }> {
+    if (requests.length > LIMITS.verifyBatchMax)
+      throw refuse(status.INVALID_ARGUMENT, `requests: at most ${LIMITS.verifyBatchMax} at once`);
+    return { responses: await Promise.all(requests.map((request) => this.verification.answer(request))) };
+  }
+
+  @GrpcMethod('Tokens', 'Lookup')
+  async lookup({ hash }: { hash: string }): Promise<LookupResponse> {
+    if (!/^[A-Za-z0-9_-]{43}$/.test(hash))
+      throw refuse(status.INVALID_ARGUMENT, 'hash: must be a SHA-256 in base64url, 43 characters');
+    return this.facts.lookup(hash);
+  }
+}
+
+const BATCH_MAX = 1_000;
+
+/** What jobs asks the sole writer to do about tokens: `latchkey.v1.Maintenance`, this room's part. */
+@Controller()
+@FirstPartyOnly()
+@UseGuards(RpcCallerGuard)
+@UseFilters(RpcErrorFilter)
+export class TokensMaintenanceRpc {
+  constructor(private readonly revocations: RevocationsService) {}
+
+  @GrpcMethod('Maintenance', 'ExpireDue')
+  expireDue({ limit }: { limit: number }): Promise<BatchResponse> {
+    return this.revocations.expireDue(bounded(limit));
+  }
+
+  @GrpcMethod('Maintenance', 'EndOverlaps')
+  endOverlaps({ limit }: { limit: number }): Promise<BatchResponse> {
+    return this.revocations.endOverlaps(bounded(limit));
+  }
+}
+
+/** A batch is at least one row and at most a thousand. */
+const bounded = (limit: number): number => Math.min(Math.max(limit, 1), BATCH_MAX);

@@ -1,0 +1,170 @@
+import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import path from 'node:path';
+import type { IssuedToken, User } from '@latchkey/contracts';
+import { type Clock, createLogger, loadConfig, systemClock } from '@latchkey/runtime';
+import { type TestDatabase, type TestRedis, testRedis } from '@latchkey/testing';
+import { startTokenService, type TokenService } from '../src/app.js';
+import { settings } from '../src/config.js';
+import { asRole, migratedDatabase } from './database.js';
+
+export const ADMIN_EMAIL = 'admin@example.org';
+export const ADMIN_PASSWORD = 'the first administrator';
+export const RPC_SECRET = 'rpc-secret-for-tests-0123456789abcdef';
+export const EVENTS_SECRET = 'events-secret-for-tests-0123456789abc';
+const SCOPES_FILE = path.join(import.meta.dirname, 'scopes.yaml');
+
+export interface Answered<T = Record<string, unknown>> {
+  status: number;
+  headers: Headers;
+  body: T;
+  text: string;
+}
+
+export interface Send {
+  method?: string;
+  body?: unknown;
+  /** Sent as it is. */
+  raw?: string;
+  headers?: Record<string, string>;
+  query?: Record<string, string>;
+}
+
+/** Somebody who calls: by cookie, by token, or with nothing. */
+export interface Person {
+  call<T = Record<string, unknown>>(target: string, send?: Send): Promise<Answered<T>>;
+  user?: User;
+  cookie?: string;
+}
+
+/** Token-services on one database of the test's own; the more the merrier. */
+export interface World {
+  database: TestDatabase;
+  redis: TestRedis;
+  service: TokenService;
+  logs(): string;
+  /** Another replica on the same database. */
+  another(env?: Record<string, string>): Promise<TokenService>;
+  as(headers?: Record<string, string>, service?: TokenService): Person;
+  bearer(secret: string, service?: TokenService): Person;
+  signIn(email?: string, password?: string): Promise<Person>;
+  /** A new person, signed in. */
+  member(name?: string, role?: 'admin' | 'member'): Promise<Person & { user: User }>;
+  close(): Promise<void>;
+}
+
+/** `POST /v1/tokens` → method and path in one text. */
+async function send(base: string, target: string, options: Send, fixed: Record<string, string>): Promise<Answered> {
+  const [method, path] = target.includes(' ') ? (target.split(' ') as [string, string]) : ['GET', target];
+  const url = new URL(path, base);
+  for (const [name, value] of Object.entries(options.query ?? {})) url.searchParams.set(name, value);
+  const body = options.raw ?? (options.body === undefined ? undefined : JSON.stringify(options.body));
+  const answer = await fetch(url, {
+    method: options.method ?? method,
+    headers: { ...(body !== undefined && { 'content-type': 'application/json' }), ...fixed, ...options.headers },
+    ...(body !== undefined && { body }),
+    signal: AbortSignal.timeout(30_000),
+  });
+  const text = await answer.text();
+  const isJson =
+    answer.headers.get('content-type')?.includes('json') && !answer.headers.get('content-type')?.includes('ndjson');
+  return { status: answer.status, headers: answer.headers, text, body: isJson && text ? JSON.parse(text) : {} };
+}
+
+export async function world(options: { env?: Record<string, string>; clock?: Clock } = {}): Promise<World> {
+  const [database, redis] = await Promise.all([migratedDatabase(), testRedis()]);
+  let logs = '';
+  const logger = createLogger('token-service', 'debug', {
+    write: (line: string) => {
+      logs += line;
+    },
+  });
+  const env = {
+    DATABASE_URL: asRole(database.url, 'latchkey_service'),
+    DATABASE_POOL_SIZE: '10',
+    REDIS_URL: redis.url,
+    API_PORT: '0',
+    OPS_PORT: '0',
+    RPC_PORT: '0',
+    TOKEN_PEPPERS: 'pepper-for-tests-0123456789abcdef0123',
+    RPC_SECRET,
+    EVENTS_SECRET,
+    SCOPES_FILE,
+    ADMIN_EMAIL,
+    ADMIN_PASSWORD,
+    LEASE_MS: '1000',
+    ...options.env,
+  };
+  const services: TokenService[] = [];
+  const another = async (more: Record<string, string> = {}) => {
+    const service = await startTokenService(
+      loadConfig(settings, { ...env, ...more }),
+      logger,
+      options.clock ?? systemClock,
+    );
+    services.push(service);
+    return service;
+  };
+  const service = await another();
+  const as = (headers: Record<string, string> = {}, at = service): Person => ({
+    call: (target, what = {}) => send(at.apiUrl, target, what, headers) as never,
+  });
+  const signIn = async (email = ADMIN_EMAIL, password = ADMIN_PASSWORD): Promise<Person> => {
+    const answer = await as().call<{ user: User }>('POST /v1/session', { body: { email, password } });
+    if (answer.status !== 200) throw new Error(`sign-in answered ${answer.text} ${logs.slice(-1500)}`);
+    const cookie = answer.headers.getSetCookie()[0]!.split(';', 1)[0]!;
+    return { ...as({ cookie }), user: answer.body.user, cookie };
+  };
+  let admin: Promise<Person> | undefined;
+  const member = async (name = `Person ${randomBytes(3).toString('hex')}`, role: 'admin' | 'member' = 'member') => {
+    admin ??= signIn();
+    const email = `${randomBytes(6).toString('hex')}@example.org`;
+    const password = 'correct horse battery staple';
+    const made = await (await admin).call<User>('POST /v1/users', { body: { email, name, role, password } });
+    if (made.status !== 201) throw new Error(`making a person answered ${made.text}`);
+    return (await signIn(email, password)) as Person & { user: User };
+  };
+  return {
+    database,
+    redis,
+    service,
+    logs: () => logs,
+    another,
+    as,
+    bearer: (secret, at) => as({ authorization: `Bearer ${secret}` }, at),
+    signIn,
+    member,
+    close: async () => {
+      await Promise.all(services.map((running) => running.stop()));
+      await Promise.all([database.close(), redis.close()]);
+    },
+  };
+}
+
+/** Issues a token and answers it with its secret. */
+export async function issue(person: Person, body: Record<string, unknown> = {}): Promise<IssuedToken> {
+  const answer = await person.call<IssuedToken>('POST /v1/tokens', { body: { name: 'a token', ...body } });
+  if (answer.status !== 201) throw new Error(`issuing answered ${answer.status} ${answer.text}`);
+  return answer.body;
+}
+
+/** Makes a project owned by the person. */
+export async function project(person: Person, name = 'a project'): Promise<string> {
+  const answer = await person.call<{ id: string }>('POST /v1/projects', { body: { name } });
+  if (answer.status !== 201) throw new Error(`making a project answered ${answer.text}`);
+  return answer.body.id;
+}
+
+/** All rows of all tables as text, to be searched for what must not be there. */
+export async function everythingStored(database: TestDatabase): Promise<string> {
+  const tables = await database.query<{ name: string }>(
+    `SELECT quote_ident(table_name) AS name FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'`,
+  );
+  const all = await Promise.all(tables.map(({ name }) => database.query(`SELECT t::text AS row FROM ${name} t`)));
+  return all
+    .flat()
+    .map(({ row }) => row)
+    .join('\n');
+}
+
+export const readText = (file: string): string => readFileSync(file, 'utf8');

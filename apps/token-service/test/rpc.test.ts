@@ -1,0 +1,179 @@
+import { status } from '@grpc/grpc-js';
+import type { MaintenanceMethods, TokensMethods } from '@latchkey/contracts';
+import { bearer, type Caller, firstParty, maintenanceCaller, tokensCaller } from '@latchkey/runtime';
+import { hashSecret } from '@latchkey/token-format';
+import { issue, type Person, project, RPC_SECRET, type World, world } from './harness.js';
+
+let w: World;
+let admin: Person;
+let own: Caller<TokensMethods>;
+let maintenance: Caller<MaintenanceMethods>;
+const callers: { close(): void }[] = [];
+const callAs = (authorization: string) => {
+  const caller = tokensCaller({ address: w.service.rpcAddress, authorization, timeoutMs: 10_000 });
+  callers.push(caller);
+  return caller;
+};
+const ask = { scopes: [], project: '', ip: '', route: '', userAgent: '' };
+
+beforeAll(async () => {
+  w = await world();
+  admin = await w.signIn();
+  own = callAs(firstParty(RPC_SECRET));
+  maintenance = maintenanceCaller({
+    address: w.service.rpcAddress,
+    authorization: firstParty(RPC_SECRET),
+    timeoutMs: 10_000,
+  });
+  callers.push(maintenance);
+});
+afterAll(async () => {
+  for (const caller of callers) caller.close();
+  await w.close();
+});
+
+describe('who may call', () => {
+  test.each(['', 'Bearer', 'Latchkey wrong', `Basic ${RPC_SECRET}`, `Bearer lk_pat_${'0'.repeat(36)}`, 'Bearer a b'])(
+    'refuses %p',
+    async (authorization) => {
+      await expect(callAs(authorization).verify({ ...ask, token: 'x' })).rejects.toMatchObject({
+        code: status.UNAUTHENTICATED,
+      });
+    },
+  );
+
+  test('a token needs tokens:verify, which only administrators grant', async () => {
+    const member = await w.member();
+    const plain = await issue(member, { scopes: ['tokens:read'] });
+    await expect(callAs(bearer(plain.secret)).verify({ ...ask, token: 'x' })).rejects.toMatchObject({
+      code: status.PERMISSION_DENIED,
+    });
+    expect((await member.call('POST /v1/tokens', { body: { name: 'v', scopes: ['tokens:verify'] } })).status).toBe(403);
+    const verifying = await issue(admin, { scopes: ['tokens:verify'] });
+    expect(await callAs(bearer(verifying.secret)).verify({ ...ask, token: plain.secret })).toMatchObject({
+      allowed: true,
+    });
+  });
+
+  test('maintenance is for first-party services alone', async () => {
+    const verifying = await issue(admin, { scopes: ['tokens:verify'] });
+    const caller = maintenanceCaller({ address: w.service.rpcAddress, authorization: bearer(verifying.secret) });
+    callers.push(caller);
+    await expect(caller.expireDue({ limit: 1 })).rejects.toMatchObject({ code: status.PERMISSION_DENIED });
+  });
+});
+
+describe('looking up', () => {
+  test("tells a personal token's scopes outside and in each of its owner's projects", async () => {
+    const owner = await w.member();
+    const viewer = await w.member();
+    const at = await project(owner);
+    await owner.call(`PUT /v1/projects/${at}/members/${viewer.user.id}`, { body: { role: 'viewer' } });
+    const ownProject = await project(viewer);
+    const token = await issue(viewer, { scopes: ['demo:read', 'demo:write'] });
+    const { known, token: facts } = await own.lookup({ hash: hashSecret(token.secret) });
+    expect(known).toBe(true);
+    expect(facts).toMatchObject({
+      id: token.id,
+      kind: 'pat',
+      ownerType: 'user',
+      ownerId: viewer.user.id,
+      denial: '',
+      expiresAtMs: 0,
+      scopes: ['demo:read'],
+      allProjects: false,
+    });
+    expect(new Map(facts!.grants.map((grant) => [grant.project, grant.scopes]))).toEqual(
+      new Map([
+        [at, ['demo:read']],
+        [ownProject, ['demo:read', 'demo:write']],
+      ]),
+    );
+  });
+
+  test('an unknown hash is not known, and what is no hash is refused', async () => {
+    expect(await own.lookup({ hash: hashSecret('nobody has this') })).toEqual({ known: false, token: null });
+    await expect(own.lookup({ hash: 'short' })).rejects.toMatchObject({ code: status.INVALID_ARGUMENT });
+  });
+});
+
+describe('verifying', () => {
+  test('denials say why; allowed tells who acts', async () => {
+    const person = await w.member();
+    const other = await w.member();
+    const at = await project(person);
+    const elsewhere = await project(other);
+    const token = await issue(person, { scopes: ['demo:read'], allowedIps: ['10.0.0.0/8'] });
+    const verify = (more: object) => own.verify({ ...ask, token: token.secret, ...more });
+    expect(await verify({ scopes: ['demo:read'], project: at, ip: '10.1.2.3' })).toEqual({
+      allowed: true,
+      denial: '',
+      tokenId: token.id,
+      owner: `user:${person.user.id}`,
+      project: '',
+      scopes: ['demo:read'],
+      expiresAt: '',
+    });
+    expect(await verify({ ip: '11.1.2.3' })).toMatchObject({
+      allowed: false,
+      denial: 'address_not_allowed',
+      tokenId: token.id,
+    });
+    expect(await verify({ project: elsewhere })).toMatchObject({ denial: 'wrong_project' });
+    expect(await verify({ project: at, scopes: ['demo:write'] })).toMatchObject({ denial: 'insufficient_scope' });
+    expect(await verify({ token: 'rubbish' })).toMatchObject({ denial: 'malformed', tokenId: '' });
+    expect(
+      await verify({ token: `${token.secret.slice(0, -1)}${token.secret.endsWith('0') ? '1' : '0'}` }),
+    ).toMatchObject({ denial: 'bad_checksum' });
+    await person.call(`PATCH /v1/tokens/${token.id}`, { body: { disabled: true } });
+    expect(await verify({})).toMatchObject({ denial: 'disabled' });
+    await person.call(`POST /v1/tokens/${token.id}/revoke`);
+    const { responses } = await own.verifyBatch({
+      requests: [
+        { ...ask, token: token.secret },
+        { ...ask, token: 'rubbish' },
+      ],
+    });
+    expect(responses.map(({ denial }) => denial)).toEqual(['revoked', 'malformed']);
+  });
+
+  test('more than a hundred questions at once are refused', async () => {
+    const requests = Array.from({ length: 101 }, () => ({ ...ask, token: 'x' }));
+    await expect(own.verifyBatch({ requests })).rejects.toMatchObject({ code: status.INVALID_ARGUMENT });
+  });
+});
+
+describe('maintenance', () => {
+  test('records each expiry once, in bounded batches, with its audit event', async () => {
+    const person = await w.member();
+    const tokens = await Promise.all([1, 2, 3].map(() => issue(person, { expiresInSeconds: 3600 })));
+    await w.database.query(`UPDATE tokens SET expires_at = now() - interval '1 second' WHERE id = ANY ($1)`, [
+      tokens.map(({ id }) => id),
+    ]);
+    const runs = await Promise.all([maintenance.expireDue({ limit: 2 }), maintenance.expireDue({ limit: 2 })]);
+    expect(runs.reduce((sum, run) => sum + run.done, 0)).toBe(3);
+    expect(await maintenance.expireDue({ limit: 2 })).toEqual({ done: 0, more: false });
+    const events = await w.database.query(
+      `SELECT token_id, actor_type FROM audit_events WHERE action = 'token.expired' AND token_id = ANY ($1)`,
+      [tokens.map(({ id }) => id)],
+    );
+    expect(events.length).toBe(3);
+    expect(new Set(events.map((event) => event['actor_type']))).toEqual(new Set(['system']));
+  });
+
+  test('an overlap ends as superseded, and not before', async () => {
+    const person = await w.member();
+    const old = await issue(person);
+    await person.call(`POST /v1/tokens/${old.id}/rotate`, { body: { overlapSeconds: 600 } });
+    expect(await maintenance.endOverlaps({ limit: 10 })).toEqual({ done: 0, more: false });
+    expect(await own.verify({ ...ask, token: old.secret })).toMatchObject({ allowed: true });
+    await w.database.query(`UPDATE tokens SET overlap_ends_at = now() - interval '1 second' WHERE id = $1`, [old.id]);
+    expect(await own.verify({ ...ask, token: old.secret })).toMatchObject({ denial: 'expired' });
+    expect(await maintenance.endOverlaps({ limit: 10 })).toEqual({ done: 1, more: false });
+    expect((await person.call(`/v1/tokens/${old.id}`)).body).toMatchObject({
+      status: 'revoked',
+      revocationReason: 'superseded',
+      revokedBy: { type: 'system' },
+    });
+  });
+});
