@@ -1,0 +1,228 @@
+import { randomBytes } from 'node:crypto';
+import type { Invalidation, InvalidationKind, LookupResponse, TokenFacts } from '@latchkey/contracts';
+import { REDIS } from '@latchkey/contracts';
+import { newId, systemClock } from '@latchkey/runtime';
+import { type TestDatabase, type TestRedis, testRedis } from '@latchkey/testing';
+import { hashSecret, mint } from '@latchkey/token-format';
+import { type Feed, type TokenSource, Verifier } from '@latchkey/verifier';
+import { Redis } from 'ioredis';
+import { Pool, type PoolClient } from 'pg';
+import { Confirmations } from '../../src/invalidation/confirm.js';
+import { type LeaseCaller, Leases } from '../../src/invalidation/leases.js';
+import { InvalidationLog } from '../../src/invalidation/log.js';
+import { INSERT_INVALIDATION, PostgresStore } from '../../src/invalidation/postgres-store.js';
+import { RedisBus } from '../../src/invalidation/redis-bus.js';
+import { asRole, migratedDatabase } from '../database.js';
+
+export const FIRST_PARTY: LeaseCaller = { id: 'first-party', firstParty: true };
+const EVENTS_SECRET = randomBytes(32);
+
+/** A Redis connection that fails at once while Redis is away. */
+function redisAt(url: string): Redis {
+  const redis = new Redis(url, {
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    disconnectTimeout: 100,
+    autoResubscribe: false,
+    retryStrategy: () => 20,
+  });
+  redis.on('error', () => undefined);
+  return redis;
+}
+
+/** One replica of the token-service, as far as this room goes. */
+export class Replica {
+  readonly pool: Pool;
+  readonly store: PostgresStore;
+  readonly log: InvalidationLog;
+  readonly leases: Leases;
+  readonly confirmations: Confirmations;
+  readonly #redis: Redis[];
+
+  constructor(databaseUrl: string, redisUrl: string, leaseMs: number) {
+    this.pool = new Pool({ connectionString: asRole(databaseUrl, 'latchkey_service'), max: 10 });
+    this.pool.on('error', () => undefined);
+    this.store = new PostgresStore({
+      prepared: async (name, text, values) => (await this.pool.query({ name, text, values })).rows,
+    });
+    this.#redis = [redisAt(redisUrl), redisAt(redisUrl)];
+    const clock = systemClock;
+    const { store } = this;
+    this.log = new InvalidationLog({ store, newId, leaseMs });
+    const { log } = this;
+    this.leases = new Leases({ store, log, clock, leaseMs, eventsSecret: EVENTS_SECRET });
+    const bus = new RedisBus(this.#redis[0]!, this.#redis[1]!);
+    this.confirmations = new Confirmations({ store, log, bus, clock, leaseMs, eventsSecret: EVENTS_SECRET });
+    this.confirmations.start();
+  }
+
+  async ready(): Promise<void> {
+    for (const redis of this.#redis) if (redis.status !== 'ready') await new Promise((r) => redis.once('ready', r));
+    await this.log.since(null);
+  }
+
+  /** Commits an invalidation with whatever `change` does in the same transaction. */
+  async invalidate(kind: InvalidationKind, subject = '', cut = false, change?: (tx: PoolClient) => Promise<unknown>) {
+    const id = newId();
+    const tx = await this.pool.connect();
+    try {
+      await tx.query('BEGIN');
+      await change?.(tx);
+      const { rows } = await tx.query(INSERT_INVALIDATION, [id, kind, subject, cut]);
+      await tx.query('COMMIT');
+      return { id, kind, subject, cut, xid: rows[0].xid as string } satisfies Invalidation;
+    } finally {
+      tx.release();
+    }
+  }
+
+  async close(): Promise<void> {
+    this.confirmations.stop();
+    for (const redis of this.#redis) redis.disconnect();
+    await this.pool.end();
+  }
+}
+
+class RedisFeed implements Feed {
+  readonly #publisher: Redis;
+  readonly #subscriber: Redis;
+  constructor(url: string) {
+    this.#publisher = redisAt(url);
+    this.#subscriber = redisAt(url);
+  }
+
+  subscribe(onMessage: (text: string) => void): () => void {
+    this.#subscriber.on('message', (_, text) => onMessage(text));
+    this.#subscriber.on('ready', () => void this.#subscriber.subscribe(REDIS.invalidations).catch(() => undefined));
+    return () => this.#subscriber.removeAllListeners('message');
+  }
+
+  async acknowledge(text: string): Promise<void> {
+    await this.#publisher.publish(REDIS.acknowledgements, text);
+  }
+
+  close(): void {
+    this.#publisher.disconnect();
+    this.#subscriber.disconnect();
+  }
+}
+
+/** A gateway, as far as this room goes: a real verifier that may be cut off from the token-service. */
+export class Gateway {
+  readonly verifier: Verifier;
+  readonly feed: RedisFeed;
+  authorityAway = false;
+
+  constructor(room: Room, name: string) {
+    this.feed = new RedisFeed(room.redis.url);
+    const at = () => {
+      if (this.authorityAway) throw new Error('away');
+      return room.replicas[Math.floor(Math.random() * room.replicas.length)]!;
+    };
+    const source: TokenSource = {
+      lookup: async (hash) => room.lookup(at(), hash),
+      renew: async (request) => {
+        const answer = await at().leases.renew(request, FIRST_PARTY);
+        if (this.authorityAway) throw new Error('the answer is lost');
+        return answer;
+      },
+      release: async (id) => void (await at().leases.release(id, FIRST_PARTY)),
+    };
+    this.verifier = new Verifier({ id: newId(), name, clock: systemClock, source, feed: this.feed });
+  }
+
+  async accepts(secret: string): Promise<boolean> {
+    return (await this.verifier.verify(secret, { scopes: [] })).allowed;
+  }
+
+  /** Dies without a word: no renewal, no answer, no acknowledgement. */
+  kill(): void {
+    this.authorityAway = true;
+    this.feed.close();
+  }
+
+  async close(): Promise<void> {
+    await this.verifier.stop();
+    this.feed.close();
+  }
+}
+
+/** Real PostgreSQL, real Redis, replicas and gateways in this process. */
+export class Room {
+  readonly replicas: Replica[] = [];
+  readonly gateways: Gateway[] = [];
+
+  private constructor(
+    readonly database: TestDatabase,
+    readonly redis: TestRedis,
+  ) {}
+
+  static async open(): Promise<Room> {
+    const [database, redis] = await Promise.all([migratedDatabase(), testRedis()]);
+    await database.query('CREATE TABLE test_tokens (hash text PRIMARY KEY, id uuid NOT NULL, denial text NOT NULL)');
+    await database.query('GRANT ALL ON test_tokens TO latchkey_service');
+    return new Room(database, redis);
+  }
+
+  async replica(leaseMs: number): Promise<Replica> {
+    const replica = new Replica(this.database.url, this.redis.url, leaseMs);
+    this.replicas.push(replica);
+    await replica.ready();
+    return replica;
+  }
+
+  async gateway(name = `gateway-${this.gateways.length + 1}`): Promise<Gateway> {
+    const gateway = new Gateway(this, name);
+    this.gateways.push(gateway);
+    await gateway.verifier.start();
+    return gateway;
+  }
+
+  async lookup(replica: Replica, hash: string): Promise<LookupResponse> {
+    const { rows } = await replica.pool.query('SELECT id, denial FROM test_tokens WHERE hash = $1', [hash]);
+    if (!rows[0]) return { known: false, token: null };
+    const token: TokenFacts = {
+      id: rows[0].id,
+      kind: 'pat',
+      ownerType: 'user',
+      ownerId: rows[0].id,
+      project: '',
+      denial: rows[0].denial,
+      expiresAtMs: 0,
+      scopes: [],
+      allProjects: false,
+      grants: [],
+      ancestors: [],
+      allowedIps: [],
+      rateLimit: null,
+    };
+    return { known: true, token };
+  }
+
+  /** Issues a token and lets every gateway remember it. */
+  async token(): Promise<{ secret: string; id: string }> {
+    const secret = mint('pat');
+    const id = newId();
+    await this.database.query(`INSERT INTO test_tokens VALUES ($1, $2, '')`, [hashSecret(secret), id]);
+    for (const gateway of this.gateways) expect(await gateway.accepts(secret)).toBe(true);
+    return { secret, id };
+  }
+
+  /** Commits the revocation of a token, without confirming it. */
+  commit(replica: Replica, id: string): Promise<Invalidation> {
+    return replica.invalidate('token', id, true, (tx) =>
+      tx.query(`UPDATE test_tokens SET denial = 'revoked' WHERE id = $1`, [id]),
+    );
+  }
+
+  async closeParts(): Promise<void> {
+    await Promise.all(this.gateways.splice(0).map((gateway) => gateway.close()));
+    await Promise.all(this.replicas.splice(0).map((replica) => replica.close()));
+    await this.database.query('DELETE FROM leases');
+  }
+
+  async close(): Promise<void> {
+    await this.closeParts();
+    await Promise.all([this.database.close(), this.redis.close()]);
+  }
+}
