@@ -1,8 +1,13 @@
+import { createPublicKey, type KeyObject } from 'node:crypto';
+import { open, readFile } from 'node:fs/promises';
+import { createInterface } from 'node:readline';
 import { pipeline } from 'node:stream/promises';
+import { type Checkpoint, checkpointSchema, proveExport } from '@latchkey/contracts';
 import type { Command } from 'commander';
 import type { Body, Client } from '../index.js';
 import { positive } from './arguments.js';
-import { list, show } from './output.js';
+import { CommandError } from './exit.js';
+import { list, say, show } from './output.js';
 import type { Context } from './program.js';
 
 type AuditEvent = Body<'listAudit'>['items'][number];
@@ -16,7 +21,7 @@ interface Filters {
 }
 
 /** `latchkey audit …` */
-export function auditCommands(program: Command, { output, exit }: Context, client: () => Promise<Client>): void {
+export function auditCommands(program: Command, { output, exit, stdin }: Context, client: () => Promise<Client>): void {
   const audit = program.command('audit').description('who changed what');
 
   const filtered = (command: Command) =>
@@ -75,6 +80,31 @@ export function auditCommands(program: Command, { output, exit }: Context, clien
       if (!state.ok) exit('broken');
     });
 
+  audit
+    .command('verify [file]')
+    .description('prove an NDJSON export from the file alone, without any server; "-" or no file reads standard input')
+    .option('--key <file>', 'public key in PEM that must have signed it; several may be given', gather, [])
+    .option('--checkpoints <file>', 'checkpoints kept elsewhere, a line of JSON each: the export must reach the last')
+    .action(async (file: string | undefined, options: { key: string[]; checkpoints?: string }) => {
+      const keys = await Promise.all(options.key.map(publicKeyIn));
+      const kept = options.checkpoints ? await checkpointsIn(options.checkpoints) : [];
+      const input = file === undefined || file === '-' ? stdin : (await opened(file)).createReadStream();
+      const verdict = await proveExport(createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY }), keys, kept);
+      show(output, verdict, [
+        ['unbroken', verdict.ok],
+        ['events proven', verdict.events],
+        ['signed through', verdict.signedThrough],
+        ['checkpoints', verdict.checkpoints],
+        ['signed by', verdict.signers.join(', ')],
+        ['first broken', verdict.firstBroken && `${verdict.firstBroken.seq ?? '?'}: ${verdict.firstBroken.reason}`],
+      ]);
+      if (verdict.ok && keys.length === 0 && verdict.signers.length > 0)
+        say(output, 'No --key was given: compare "signed by" with the name that the token-service logs at its start.');
+      if (verdict.ok && verdict.signedThrough < verdict.events)
+        say(output, `What follows ${verdict.signedThrough} is chained, but no checkpoint in the export signs it.`);
+      if (!verdict.ok) exit('broken');
+    });
+
   program
     .command('denial <requestId>')
     .description('why a request was refused')
@@ -82,4 +112,38 @@ export function auditCommands(program: Command, { output, exit }: Context, clien
       const denial = await (await client()).getDenial({ params: { requestId } });
       show(output, denial, Object.entries(denial));
     });
+}
+
+const gather = (value: string, before: string[]): string[] => [...before, value];
+
+const unreadable = (file: string) => (error: NodeJS.ErrnoException) => {
+  throw new CommandError('usage', `cannot read ${file}: ${error.code}`);
+};
+const opened = (file: string) => open(file).catch(unreadable(file));
+
+async function publicKeyIn(file: string): Promise<KeyObject> {
+  const pem = await readFile(file, 'utf8').catch(unreadable(file));
+  try {
+    const key = createPublicKey(pem);
+    if (key.asymmetricKeyType === 'ed25519') return key;
+  } catch {
+    // said below, as for a key of another kind
+  }
+  throw new CommandError('usage', `${file} holds no Ed25519 public key in PEM`);
+}
+
+/** Bare checkpoints, or lines of the token-service's log that hold one. */
+async function checkpointsIn(file: string): Promise<Checkpoint[]> {
+  const text = await readFile(file, 'utf8').catch(unreadable(file));
+  const found = text.split('\n').flatMap((line) => {
+    try {
+      const value: unknown = JSON.parse(line);
+      const inLog = (value as { checkpoint?: unknown } | null)?.checkpoint;
+      return checkpointSchema.safeParse(inLog ?? value).data ?? [];
+    } catch {
+      return []; // some other line of a log
+    }
+  });
+  if (found.length === 0) throw new CommandError('usage', `${file} holds no checkpoint`);
+  return found;
 }
