@@ -41,7 +41,25 @@ function importedWorkspaces(from, place) {
 }
 
 /**
- * The references that projects lack: each names the workspaces that its files import, and a test project the project
+ * The projects that `tsc -b` builds before this one: those that it references, and those that they do.
+ * @param {string} from
+ * @param {string} project its folder
+ * @param {Set<string>} [found]
+ * @returns {Set<string>}
+ */
+function reachable(from, project, found = new Set()) {
+  const file = path.join(from, project, 'tsconfig.json');
+  for (const reference of existsSync(file) ? (readJson(file).references ?? []) : []) {
+    const target = path.posix.join(project, reference.path);
+    if (found.has(target)) continue;
+    found.add(target);
+    reachable(from, target, found);
+  }
+  return found;
+}
+
+/**
+ * The references that projects lack: each reaches the workspaces that its files import, and a test project the project
  * that it tests.
  * @param {string} [from]
  * @returns {{file: string, path: string}[]} tsconfig.json from the repository's folder, and what it should reference
@@ -57,11 +75,9 @@ export function missingReferences(from = root) {
         .filter((target) => target !== undefined && target !== dir);
       const wanted = new Set(project === dir ? imported : [dir, ...imported]);
       const file = path.posix.join(project, 'tsconfig.json');
-      const present = (readJson(path.join(from, file)).references ?? []).map(
-        (/** @type {{path: string}} */ reference) => path.posix.join(project, reference.path),
-      );
+      const present = reachable(from, project);
       return [...wanted]
-        .filter((target) => target !== undefined && isProject(target) && !present.includes(target))
+        .filter((target) => target !== undefined && isProject(target) && !present.has(target))
         .map((target) => ({ file, path: path.posix.relative(project, /** @type {string} */ (target)) }));
     }),
   );

@@ -1,12 +1,12 @@
 import { chmodSync, existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import {
+  canListen,
   claimFolder,
   type FolderClaim,
   FolderInUse,
   freePort,
   type LocalServer,
-  listens,
   startPostgres,
   startRedis,
 } from '@latchkey/local-stack';
@@ -241,9 +241,9 @@ async function choosePorts(settings: LauncherSettings): Promise<Record<PortName,
   for (const [index, [name, port]] of wanted.entries()) {
     const other = wanted.slice(0, index).find(([, earlier]) => earlier === port);
     if (other) throw new Error(`${name} and ${other[0]} are both ${port}; give one of them another port`);
-    if (await listens(port)) {
+    if (!(await canListen(port, name === 'PORT' ? settings.host : '127.0.0.1'))) {
       throw new Error(
-        `port ${port} (${name}) is taken by another program; stop that, or set ${name.split(' ')[0]} to another port`,
+        `port ${port} (${name}) cannot be listened on, another program has it; stop that, or set ${name.split(' ')[0]} to another port`,
       );
     }
   }
@@ -254,8 +254,8 @@ async function freePorts(width: number): Promise<number> {
   for (let attempt = 0; attempt < 50; attempt++) {
     const first = await freePort();
     const all = Array.from({ length: width }, (_, i) => first + i);
-    const taken = await Promise.all(all.map((port) => port > 65_535 || listens(port)));
-    if (!taken.includes(true)) return first;
+    const free = await Promise.all(all.map((port) => canListen(port)));
+    if (!free.includes(false)) return first;
   }
   throw new Error(`found no ${width} free ports in a row`);
 }

@@ -5,11 +5,11 @@ export { type Redis, type RedisOptions, startRedis } from './redis.js';
 export { findRedis, type RedisSource } from './redis-binary.js';
 export {
   type Child,
+  canListen,
   type Exit,
   endLeftover,
   freePort,
   type LocalServer,
-  listens,
   noteProcess,
   PortTaken,
   startChild,

@@ -175,7 +175,7 @@ async function launch(
   };
   for (;;) {
     const port = options.port ?? (await servers.freePort());
-    if (options.port !== undefined && (await servers.listens(port))) throw new servers.PortTaken('PostgreSQL', port);
+    if (options.port !== undefined && !(await servers.canListen(port))) throw new servers.PortTaken('PostgreSQL', port);
     const args = Object.entries({ ...settings, port: String(port) }).flatMap(([key, value]) => [
       '-c',
       `${key}=${value}`,

@@ -100,7 +100,7 @@ async function launch(
   const until = Date.now() + (options.startTimeoutMs ?? 30_000);
   for (;;) {
     const port = options.port ?? (await servers.freePort());
-    if (options.port !== undefined && (await servers.listens(port))) throw new servers.PortTaken('Redis', port);
+    if (options.port !== undefined && !(await servers.canListen(port))) throw new servers.PortTaken('Redis', port);
     const inside = source.kind === 'container';
     const settings = [
       // Docker publishes the container's port on 127.0.0.1 only; within, it has an address of its own.

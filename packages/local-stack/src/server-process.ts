@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { randomInt } from 'node:crypto';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createConnection, createServer } from 'node:net';
+import { createServer } from 'node:net';
 import { endProcess, processIdentity, stillRuns } from './process-identity.js';
 
 /** How a server ended. */
@@ -34,29 +35,27 @@ export class PortTaken extends Error {
   }
 }
 
-/** A port of 127.0.0.1 that was free a moment ago. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = createServer();
-    probe.once('error', reject);
-    probe.listen(0, '127.0.0.1', () => {
-      const address = probe.address();
-      probe.close(() =>
-        address && typeof address === 'object' ? resolve(address.port) : reject(new Error('no port')),
-      );
-    });
-  });
+/**
+ * Below the ports that systems hand to outgoing connections (Linux 32768 and up, others 49152): a server that is away for
+ * a moment finds its port again, and a client that tries it meanwhile cannot be given that very port and reach itself.
+ */
+const freePorts = { from: 10_000, to: 32_000 };
+
+/** A port of 127.0.0.1 that was free a moment ago, drawn at random so that two who ask at once rarely meet. */
+export async function freePort(): Promise<number> {
+  for (let attempt = 0; attempt < 100; attempt++) {
+    const port = randomInt(freePorts.from, freePorts.to);
+    if (await canListen(port)) return port;
+  }
+  throw new Error(`found no free port between ${freePorts.from} and ${freePorts.to}`);
 }
 
-/** Whether anything listens on this port of 127.0.0.1. */
-export function listens(port: number): Promise<boolean> {
+/** Whether a server could listen there now. */
+export function canListen(port: number, host = '127.0.0.1'): Promise<boolean> {
   return new Promise((resolve) => {
-    const socket = createConnection({ host: '127.0.0.1', port });
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', () => resolve(false));
+    const probe = createServer();
+    probe.once('error', () => resolve(false));
+    probe.listen(port, host, () => probe.close(() => resolve(true)));
   });
 }
 

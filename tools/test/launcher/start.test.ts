@@ -178,7 +178,7 @@ describe('a start that cannot be', () => {
     const launcher = launch(repository(), { API_PORT: String(port) });
     expect(await launcher.ended).toBe(1);
     expect(launcher.output()).toContain(
-      `Latchkey cannot start: port ${port} (API_PORT) is taken by another program; stop that, or set API_PORT to another port`,
+      `Latchkey cannot start: port ${port} (API_PORT) cannot be listened on, another program has it; stop that, or set API_PORT to another port`,
     );
     expect(launcher.output()).not.toContain('postgres');
     other.close();
