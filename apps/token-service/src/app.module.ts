@@ -24,6 +24,8 @@ import { SessionsService } from './sessions/sessions.service.js';
 import { FactsService } from './tokens/facts.service.js';
 import { RecordsService } from './tokens/records.service.js';
 import { RevocationsService } from './tokens/revocations.service.js';
+import { RotationsService } from './tokens/rotations.service.js';
+import { StoreService } from './tokens/store.service.js';
 import { TokenEntity } from './tokens/token.entity.js';
 import { TokensController } from './tokens/tokens.controller.js';
 import { TokensMaintenanceRpc, TokensRpc } from './tokens/tokens.rpc.js';
@@ -71,6 +73,8 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       ProjectsService,
       RecordsService,
       RevocationsService,
+      RotationsService,
+      StoreService,
       ScopesService,
       SessionsService,
       TokensService,

@@ -1,4 +1,3 @@
-import { hash } from 'node:crypto';
 import type {
   Effect,
   IssuedToken,
@@ -11,30 +10,29 @@ import type {
   TokenEffect,
 } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
-import { mint, startOf } from '@latchkey/token-format';
+import { mint } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
 import type { Actor, TokenActor } from '../access/index.js';
 import { LocksService } from '../access/locks.service.js';
 import { ScopesService } from '../access/scopes.service.js';
-import { type AuditEntry, AuditService } from '../audit/audit.service.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database, rows, type Tx } from '../database/database.service.js';
 import type { Page } from '../database/keyset.service.js';
-import { badField, conflict, forbidden, lacksScope, notFound, Refusal } from '../http/index.js';
+import { conflict, forbidden, lacksScope, notFound, Refusal } from '../http/index.js';
 import { type Invalidation, InvalidationService, NOTHING_NARROWED } from '../invalidation/invalidation.service.js';
-import { FactsService } from './facts.service.js';
+import { claimKey } from './idempotency.js';
 import { RecordsService } from './records.service.js';
 import { RevocationsService } from './revocations.service.js';
-import { endOf, TokenEntity } from './token.entity.js';
+import { RotationsService } from './rotations.service.js';
+import { actorId, StoreService } from './store.service.js';
+import { TokenEntity } from './token.entity.js';
 import {
   type Bounds,
   boundsOf,
   canonicalAddresses,
   chosenEnd,
   mayUseScopeOn,
-  mustBeShownItsSecret,
   mustBeWithin,
-  mustChange,
   mustGrant,
   mustSee,
   rateOf,
@@ -51,12 +49,12 @@ export type Issued = { replayed: false; token: IssuedToken } | { replayed: true;
 export class TokensService {
   constructor(
     private readonly db: Database,
-    private readonly audit: AuditService,
     private readonly locks: LocksService,
     private readonly scopes: ScopesService,
-    private readonly facts: FactsService,
     private readonly records: RecordsService,
+    private readonly store: StoreService,
     private readonly revocations: RevocationsService,
+    private readonly rotations: RotationsService,
     private readonly invalidations: InvalidationService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
   ) {}
@@ -84,7 +82,7 @@ export class TokensService {
       const rateLimit = body.rateLimit ?? null;
       const bounds = { scopes: body.scopes, allowedIps, rateLimit, end: expiresAt };
       const ancestors = now.type === 'token' ? ancestorsOfChild(now, bounds) : [];
-      await this.#insert(tx, {
+      await this.store.insert(tx, {
         ...owner,
         id,
         kind: body.kind,
@@ -102,7 +100,7 @@ export class TokensService {
         rotatedFrom: null,
         secret,
       });
-      await this.#record(
+      await this.store.record(
         tx,
         now,
         'token.issued',
@@ -139,7 +137,7 @@ export class TokensService {
   async patch(actor: Actor, id: string, body: PatchTokenBody, waitMs: number | undefined): Promise<TokenEffect> {
     const allowedIps = body.allowedIps && canonicalAddresses(body.allowedIps);
     const written = await this.db.transaction(async (tx) => {
-      const { now, token } = await this.#holdForChange(tx, actor, id);
+      const { now, token } = await this.store.hold(tx, actor, id);
       if (token.revokedAt) throw conflict('The token is revoked. A revoked token stays as it was; issue a new one.');
       const disabled = body.disabled ?? token.disabledAt !== null;
       const rate = body.rateLimit === undefined ? rateOf(token) : body.rateLimit;
@@ -158,11 +156,8 @@ export class TokensService {
       const isDisabling = disabled && token.disabledAt === null;
       const isEnabling = !disabled && token.disabledAt !== null;
       const boundsChange = body.scopes !== undefined || allowedIps !== undefined || body.rateLimit !== undefined;
-      if (now.type === 'token' && now.tokenId !== id && (boundsChange || isEnabling))
-        mustBeWithin(now, boundsOf({ ...token, ...changes }));
-      // A token must not lift the bounds that it was given itself.
-      if (now.type === 'token' && now.tokenId === id && boundsChange)
-        mustBeWithin(now, boundsOf({ ...token, ...changes }));
+      // Nor does a token lift the bounds that it was given itself.
+      if (now.type === 'token' && (boundsChange || isEnabling)) mustBeWithin(now, boundsOf({ ...token, ...changes }));
       const touchesChecks = boundsChange || isDisabling || isEnabling;
       const invalidation = touchesChecks
         ? await this.invalidations.write(tx, { kind: 'token', subject: id, cut: isDisabling })
@@ -174,7 +169,7 @@ export class TokensService {
       );
       const fields = Object.keys(body).filter((field) => field !== 'disabled');
       if (fields.length)
-        await this.#record(
+        await this.store.record(
           tx,
           now,
           'token.updated',
@@ -182,7 +177,7 @@ export class TokensService {
           changedDetails(token, changes, fields),
         );
       if (isDisabling || isEnabling)
-        await this.#record(tx, now, isDisabling ? 'token.disabled' : 'token.enabled', token);
+        await this.store.record(tx, now, isDisabling ? 'token.disabled' : 'token.enabled', token);
       return invalidation;
     });
     const effect = written ? await this.revocations.settle([written], [id], waitMs) : NOTHING_NARROWED;
@@ -195,7 +190,7 @@ export class TokensService {
    */
   async revoke(actor: Actor, id: string, body: RevokeTokenBody, waitMs: number | undefined): Promise<TokenEffect> {
     const done = await this.db.transaction(async (tx) => {
-      const { now, token } = await this.#holdForChange(tx, actor, id);
+      const { now, token } = await this.store.hold(tx, actor, id);
       return this.revocations.revoke(tx, now, [token.id], body);
     });
     return this.#revoked(id, done, waitMs);
@@ -228,79 +223,13 @@ export class TokensService {
    * Issues a successor with the same rights. The old token ends at once, or after the overlap, never later than its own
    * end; the successor keeps the old end unless a person says otherwise. A token is rotated once.
    */
-  async rotate(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<IssuedToken> {
-    return this.#rotate(actor, id, body, waitMs, (tx) => this.#holdForChange(tx, actor, id));
+  rotate(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<IssuedToken> {
+    return this.rotations.rotate(actor, id, body, waitMs);
   }
 
   /** Rotates the token that carries the request: any token may. */
-  async rotateSelf(actor: Actor, body: RotateTokenBody, waitMs?: number): Promise<IssuedToken> {
-    const id = carrying(actor);
-    return this.#rotate(actor, id, body, waitMs, async (tx) => {
-      const now = await this.locks.hold(tx, actor, { change: { tokens: [id] } });
-      return { now, token: (await tx.findOneBy(TokenEntity, { id }))! };
-    });
-  }
-
-  async #rotate(
-    actor: Actor,
-    id: string,
-    body: RotateTokenBody,
-    waitMs: number | undefined,
-    hold: (tx: Tx) => Promise<{ now: Actor; token: TokenEntity }>,
-  ): Promise<IssuedToken> {
-    const namesEnd = body.expiresAt !== undefined || body.expiresInSeconds !== undefined;
-    if (namesEnd && actor.type === 'token')
-      throw forbidden(
-        'Only a person who is signed in may choose another end; leave expiresAt and expiresInSeconds out.',
-      );
-    const newTokenId = newId();
-    const { secret, done } = await this.db.transaction(async (tx) => {
-      const { now, token } = await hold(tx);
-      if (!(now.type === 'token' && now.tokenId === id)) mustBeShownItsSecret(now, token);
-      mustBeRotatable(token);
-      const createdAt = new Date();
-      const end = chosenEnd(body, createdAt);
-      const expiresAt = end === undefined ? token.expiresAt : end;
-      const secret = mint(token.kind, this.config.TOKEN_PREFIX);
-      const bounds = { ...boundsOf(token), end: expiresAt };
-      if (now.type === 'token' && now.tokenId !== id) mustBeWithin(now, bounds);
-      await mustEndWithAncestors(tx, token.ancestors, expiresAt);
-      await this.#insert(tx, {
-        ...token,
-        rateLimit: rateOf(token),
-        id: newTokenId,
-        createdByType: now.type,
-        createdById: actorId(now),
-        createdAt,
-        expiresAt,
-        rotatedFrom: id,
-        secret,
-      });
-      const overlapEndsAt = new Date(createdAt.getTime() + body.overlapSeconds * 1000);
-      const details = { rotatedTo: newTokenId, overlapSeconds: body.overlapSeconds };
-      await this.#record(tx, now, 'token.rotated', token, details);
-      await this.#record(
-        tx,
-        now,
-        'token.issued',
-        { ...token, id: newTokenId },
-        { rotatedFrom: id, scopes: token.scopes, expiresAt: expiresAt?.toISOString() ?? null },
-      );
-      if (body.overlapSeconds === 0) {
-        await tx.update(TokenEntity, { id }, { rotatedTo: newTokenId });
-        return { secret, done: await this.revocations.revoke(tx, now, [id], { reason: 'superseded' }) };
-      }
-      const invalidation = await this.invalidations.write(tx, { kind: 'token', subject: id, cut: false });
-      const soonest = token.expiresAt && token.expiresAt < overlapEndsAt ? token.expiresAt : overlapEndsAt;
-      await tx.update(
-        TokenEntity,
-        { id },
-        { rotatedTo: newTokenId, overlapEndsAt: soonest, invalidationId: invalidation.id, receipt: null },
-      );
-      return { secret, done: { invalidations: [invalidation], tokenIds: [id] } };
-    });
-    await this.revocations.settle(done.invalidations, done.tokenIds, waitMs);
-    return { ...(await this.records.read(newTokenId)), secret };
+  rotateSelf(actor: Actor, body: RotateTokenBody, waitMs?: number): Promise<IssuedToken> {
+    return this.rotations.rotateSelf(actor, carrying(actor), body, waitMs);
   }
 
   /** The scopes known, and which the caller may grant. */
@@ -320,16 +249,6 @@ export class TokensService {
       effect = await this.revocations.settle(done.invalidations, done.tokenIds, waitMs);
     else effect = await this.revocations.resettle(id, waitMs);
     return { ...effect, token: await this.records.read(id) };
-  }
-
-  async #holdForChange<A extends Actor>(tx: Tx, actor: A, id: string): Promise<{ now: A; token: TokenEntity }> {
-    const before = await tx.findOneBy(TokenEntity, { id });
-    mustSee(actor, before);
-    const rest = { projects: before.projectId ? [before.projectId] : [], tokens: before.ancestors };
-    const now = await this.locks.hold(tx, actor, { change: { tokens: [id] }, rest });
-    const token = await tx.findOneBy(TokenEntity, { id });
-    mustChange(now, token);
-    return { now, token };
   }
 
   async #ownerFor(
@@ -356,62 +275,7 @@ export class TokensService {
     }
     return { ownerUserId: null, projectId };
   }
-
-  async #insert(tx: Tx, token: Omit<NewToken, 'start'>): Promise<void> {
-    await tx.insert(TokenEntity, {
-      id: token.id,
-      hash: this.facts.storedHash(token.secret),
-      kind: token.kind,
-      name: token.name,
-      description: token.description,
-      start: startOf(token.secret, this.config.TOKEN_PREFIX),
-      ownerUserId: token.ownerUserId,
-      projectId: token.projectId,
-      createdByType: token.createdByType,
-      createdById: token.createdById,
-      ancestors: token.ancestors,
-      scopes: [...token.scopes],
-      allowedIps: [...token.allowedIps],
-      rateLimit: token.rateLimit?.limit ?? null,
-      rateWindowSeconds: token.rateLimit?.windowSeconds ?? null,
-      metadata: token.metadata,
-      createdAt: token.createdAt,
-      expiresAt: token.expiresAt,
-      rotatedFrom: token.rotatedFrom,
-    });
-  }
-
-  #record(
-    tx: Tx,
-    actor: Actor,
-    action: AuditEntry['action'],
-    token: Pick<TokenEntity, 'id' | 'name' | 'projectId'>,
-    details: Record<string, unknown> = {},
-  ): Promise<void> {
-    const subject = { type: 'token' as const, id: token.id, name: token.name };
-    return this.audit.record(tx, { actor, action, tokenId: token.id, projectId: token.projectId, subject, details });
-  }
 }
-
-interface NewToken extends Omit<Bounds, 'end'> {
-  id: string;
-  kind: 'pat' | 'prj';
-  name: string;
-  description: string;
-  metadata: Record<string, string>;
-  ownerUserId: string | null;
-  projectId: string | null;
-  createdByType: 'user' | 'token' | 'system';
-  createdById: string | null;
-  ancestors: string[];
-  createdAt: Date;
-  expiresAt: Date | null;
-  rotatedFrom: string | null;
-  secret: string;
-  start: string;
-}
-
-const actorId = (actor: Actor): string => (actor.type === 'user' ? actor.userId : actor.tokenId);
 
 function carrying(actor: Actor): string {
   if (actor.type === 'token') return actor.tokenId;
@@ -427,72 +291,6 @@ function ancestorsOfChild(parent: TokenActor, child: Bounds): string[] {
   if (ancestors.length > GENERATIONS_MAX)
     throw conflict(`Tokens are made with tokens for at most ${GENERATIONS_MAX} generations.`);
   return ancestors;
-}
-
-function mustBeRotatable(token: TokenEntity): void {
-  if (token.revokedAt) throw conflict('The token is revoked. Issue a new one instead.');
-  if (token.rotatedTo) throw conflict(`The token has been rotated already; its successor is ${token.rotatedTo}.`);
-  const end = endOf(token);
-  if (end && end <= new Date()) throw conflict('The token has expired. Issue a new one instead.');
-  if (token.disabledAt) throw conflict('The token is disabled. Enable it first, or issue a new one.');
-}
-
-/** A successor takes the old one's place among what was made with its ancestors, so it lives no longer than they. */
-async function mustEndWithAncestors(tx: Tx, ancestors: string[], end: Date | null): Promise<void> {
-  if (ancestors.length === 0) return;
-  const [bound] = await rows<{ latest: Date | null; dead: boolean }>(
-    tx,
-    `SELECT min(ends_at) AS latest, bool_or(revoked_at IS NOT NULL OR disabled_at IS NOT NULL OR COALESCE(ends_at <= now(), false)) AS dead
-     FROM tokens WHERE id = ANY ($1)`,
-    [ancestors],
-  );
-  if (bound?.dead)
-    throw conflict('The token that this one was made with has ended or is disabled, so nothing takes its place.');
-  if (bound?.latest && (end === null || end > bound.latest))
-    throw badField(
-      'expiresAt',
-      `must not be after ${bound.latest.toISOString()}, when the token that it was made with ends`,
-    );
-}
-
-/** @returns the token that an earlier request with this key made; null when this request is the first */
-async function claimKey(
-  tx: Tx,
-  actor: Actor,
-  key: string,
-  body: IssueTokenBody,
-  tokenId: string,
-): Promise<string | null> {
-  const claimant = `${actor.type}:${actorId(actor)}`;
-  const requestHash = hash('sha256', canonicalJson(body), 'buffer');
-  // Waits here while another request with the same key is under way, and then finds its row.
-  const claimed = await rows(
-    tx,
-    `INSERT INTO idempotency_keys (actor, key, request_hash, token_id, created_at) VALUES ($1, $2, $3, $4, $5)
-     ON CONFLICT (actor, key) DO NOTHING RETURNING token_id`,
-    [claimant, key, requestHash, tokenId, new Date()],
-  );
-  if (claimed.length) return null;
-  const [earlier] = await rows<{ token_id: string; request_hash: Buffer }>(
-    tx,
-    'SELECT token_id, request_hash FROM idempotency_keys WHERE actor = $1 AND key = $2',
-    [claimant, key],
-  );
-  if (!earlier!.request_hash.equals(requestHash))
-    throw new Refusal(
-      'idempotency_conflict',
-      'This Idempotency-Key came before with another body. Use a new key for a new token.',
-    );
-  return earlier!.token_id;
-}
-
-/** JSON with sorted names, so that the same request is known whatever the order of its fields. */
-function canonicalJson(value: unknown): string {
-  return JSON.stringify(value, (_, inner: unknown) =>
-    inner !== null && typeof inner === 'object' && !Array.isArray(inner)
-      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : inner,
-  );
 }
 
 /** What an update changed: the old and new bounds, and of texts only that they changed. */

@@ -1,0 +1,50 @@
+import { hash } from 'node:crypto';
+import type { IssueTokenBody } from '@latchkey/contracts';
+import type { Actor } from '../access/index.js';
+import { rows, type Tx } from '../database/database.service.js';
+import { Refusal } from '../http/index.js';
+import { actorId } from './store.service.js';
+
+/**
+ * Claims an Idempotency-Key for the token about to be made.
+ * @returns the token that an earlier request with this key made; null when this request is the first
+ * @throws Refusal `idempotency_conflict` when the earlier request had another body
+ */
+export async function claimKey(
+  tx: Tx,
+  actor: Actor,
+  key: string,
+  body: IssueTokenBody,
+  tokenId: string,
+): Promise<string | null> {
+  const claimant = `${actor.type}:${actorId(actor)}`;
+  const requestHash = hash('sha256', canonicalJson(body), 'buffer');
+  // Waits here while another request with the same key is under way, and then finds its row.
+  const claimed = await rows(
+    tx,
+    `INSERT INTO idempotency_keys (actor, key, request_hash, token_id, created_at) VALUES ($1, $2, $3, $4, $5)
+     ON CONFLICT (actor, key) DO NOTHING RETURNING token_id`,
+    [claimant, key, requestHash, tokenId, new Date()],
+  );
+  if (claimed.length) return null;
+  const [earlier] = await rows<{ token_id: string; request_hash: Buffer }>(
+    tx,
+    'SELECT token_id, request_hash FROM idempotency_keys WHERE actor = $1 AND key = $2',
+    [claimant, key],
+  );
+  if (!earlier!.request_hash.equals(requestHash))
+    throw new Refusal(
+      'idempotency_conflict',
+      'This Idempotency-Key came before with another body. Use a new key for a new token.',
+    );
+  return earlier!.token_id;
+}
+
+/** JSON with sorted names, so that the same request is known whatever the order of its fields. */
+function canonicalJson(value: unknown): string {
+  return JSON.stringify(value, (_, inner: unknown) =>
+    inner !== null && typeof inner === 'object' && !Array.isArray(inner)
+      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : inner,
+  );
+}

@@ -1,0 +1,133 @@
+import type { IssuedToken, RotateTokenBody } from '@latchkey/contracts';
+import { newId } from '@latchkey/runtime';
+import { mint } from '@latchkey/token-format';
+import { Inject, Injectable } from '@nestjs/common';
+import type { Actor } from '../access/index.js';
+import { LocksService } from '../access/locks.service.js';
+import { CONFIG, type TokenServiceConfig } from '../config.js';
+import { Database, rows, type Tx } from '../database/database.service.js';
+import { badField, conflict, forbidden } from '../http/index.js';
+import { InvalidationService } from '../invalidation/invalidation.service.js';
+import { RecordsService } from './records.service.js';
+import { RevocationsService } from './revocations.service.js';
+import { actorId, StoreService } from './store.service.js';
+import { endOf, TokenEntity } from './token.entity.js';
+import { boundsOf, chosenEnd, mustBeShownItsSecret, mustBeWithin, rateOf } from './token.rules.js';
+
+/** Rotation: a successor takes a token's place. */
+@Injectable()
+export class RotationsService {
+  constructor(
+    private readonly db: Database,
+    private readonly locks: LocksService,
+    private readonly store: StoreService,
+    private readonly records: RecordsService,
+    private readonly revocations: RevocationsService,
+    private readonly invalidations: InvalidationService,
+    @Inject(CONFIG) private readonly config: TokenServiceConfig,
+  ) {}
+
+  /**
+   * Issues a successor with the same rights. The old token ends at once, or after the overlap, never later than its own
+   * end; the successor keeps the old end unless a person says otherwise. A token is rotated once.
+   */
+  async rotate(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<IssuedToken> {
+    return this.#rotate(actor, id, body, waitMs, (tx) => this.store.hold(tx, actor, id));
+  }
+
+  /** Rotates the token that carries the request: any token may. */
+  async rotateSelf(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<IssuedToken> {
+    return this.#rotate(actor, id, body, waitMs, async (tx) => {
+      const now = await this.locks.hold(tx, actor, { change: { tokens: [id] } });
+      return { now, token: (await tx.findOneBy(TokenEntity, { id }))! };
+    });
+  }
+
+  async #rotate(
+    actor: Actor,
+    id: string,
+    body: RotateTokenBody,
+    waitMs: number | undefined,
+    hold: (tx: Tx) => Promise<{ now: Actor; token: TokenEntity }>,
+  ): Promise<IssuedToken> {
+    const namesEnd = body.expiresAt !== undefined || body.expiresInSeconds !== undefined;
+    if (namesEnd && actor.type === 'token')
+      throw forbidden(
+        'Only a person who is signed in may choose another end; leave expiresAt and expiresInSeconds out.',
+      );
+    const newTokenId = newId();
+    const { secret, done } = await this.db.transaction(async (tx) => {
+      const { now, token } = await hold(tx);
+      if (!(now.type === 'token' && now.tokenId === id)) mustBeShownItsSecret(now, token);
+      mustBeRotatable(token);
+      const createdAt = new Date();
+      const end = chosenEnd(body, createdAt);
+      const expiresAt = end === undefined ? token.expiresAt : end;
+      const secret = mint(token.kind, this.config.TOKEN_PREFIX);
+      const bounds = { ...boundsOf(token), end: expiresAt };
+      if (now.type === 'token' && now.tokenId !== id) mustBeWithin(now, bounds);
+      await mustEndWithAncestors(tx, token.ancestors, expiresAt);
+      await this.store.insert(tx, {
+        ...token,
+        rateLimit: rateOf(token),
+        id: newTokenId,
+        createdByType: now.type,
+        createdById: actorId(now),
+        createdAt,
+        expiresAt,
+        rotatedFrom: id,
+        secret,
+      });
+      const overlapEndsAt = new Date(createdAt.getTime() + body.overlapSeconds * 1000);
+      const details = { rotatedTo: newTokenId, overlapSeconds: body.overlapSeconds };
+      await this.store.record(tx, now, 'token.rotated', token, details);
+      await this.store.record(
+        tx,
+        now,
+        'token.issued',
+        { ...token, id: newTokenId },
+        { rotatedFrom: id, scopes: token.scopes, expiresAt: expiresAt?.toISOString() ?? null },
+      );
+      if (body.overlapSeconds === 0) {
+        await tx.update(TokenEntity, { id }, { rotatedTo: newTokenId });
+        return { secret, done: await this.revocations.revoke(tx, now, [id], { reason: 'superseded' }) };
+      }
+      const invalidation = await this.invalidations.write(tx, { kind: 'token', subject: id, cut: false });
+      const soonest = token.expiresAt && token.expiresAt < overlapEndsAt ? token.expiresAt : overlapEndsAt;
+      await tx.update(
+        TokenEntity,
+        { id },
+        { rotatedTo: newTokenId, overlapEndsAt: soonest, invalidationId: invalidation.id, receipt: null },
+      );
+      return { secret, done: { invalidations: [invalidation], tokenIds: [id] } };
+    });
+    await this.revocations.settle(done.invalidations, done.tokenIds, waitMs);
+    return { ...(await this.records.read(newTokenId)), secret };
+  }
+}
+
+function mustBeRotatable(token: TokenEntity): void {
+  if (token.revokedAt) throw conflict('The token is revoked. Issue a new one instead.');
+  if (token.rotatedTo) throw conflict(`The token has been rotated already; its successor is ${token.rotatedTo}.`);
+  const end = endOf(token);
+  if (end && end <= new Date()) throw conflict('The token has expired. Issue a new one instead.');
+  if (token.disabledAt) throw conflict('The token is disabled. Enable it first, or issue a new one.');
+}
+
+/** A successor takes the old one's place among what was made with its ancestors, so it lives no longer than they. */
+async function mustEndWithAncestors(tx: Tx, ancestors: string[], end: Date | null): Promise<void> {
+  if (ancestors.length === 0) return;
+  const [bound] = await rows<{ latest: Date | null; dead: boolean }>(
+    tx,
+    `SELECT min(ends_at) AS latest, bool_or(revoked_at IS NOT NULL OR disabled_at IS NOT NULL OR COALESCE(ends_at <= now(), false)) AS dead
+     FROM tokens WHERE id = ANY ($1)`,
+    [ancestors],
+  );
+  if (bound?.dead)
+    throw conflict('The token that this one was made with has ended or is disabled, so nothing takes its place.');
+  if (bound?.latest && (end === null || end > bound.latest))
+    throw badField(
+      'expiresAt',
+      `must not be after ${bound.latest.toISOString()}, when the token that it was made with ends`,
+    );
+}

@@ -1,0 +1,93 @@
+import { startOf } from '@latchkey/token-format';
+import { Inject, Injectable } from '@nestjs/common';
+import type { Actor } from '../access/index.js';
+import { LocksService } from '../access/locks.service.js';
+import { type AuditEntry, AuditService } from '../audit/audit.service.js';
+import { CONFIG, type TokenServiceConfig } from '../config.js';
+import type { Tx } from '../database/database.service.js';
+import { FactsService } from './facts.service.js';
+import { TokenEntity } from './token.entity.js';
+import { type Bounds, mustChange, mustSee } from './token.rules.js';
+
+/** A token about to be stored, with its secret, which is not. */
+export interface NewToken extends Omit<Bounds, 'end'> {
+  id: string;
+  kind: 'pat' | 'prj';
+  name: string;
+  description: string;
+  metadata: Record<string, string>;
+  ownerUserId: string | null;
+  projectId: string | null;
+  createdByType: 'user' | 'token' | 'system';
+  createdById: string | null;
+  ancestors: string[];
+  createdAt: Date;
+  expiresAt: Date | null;
+  rotatedFrom: string | null;
+  secret: string;
+}
+
+export const actorId = (actor: Actor): string => (actor.type === 'user' ? actor.userId : actor.tokenId);
+
+/** Tokens as rows: held for a change, inserted, and told of in the audit log. */
+@Injectable()
+export class StoreService {
+  constructor(
+    private readonly audit: AuditService,
+    private readonly locks: LocksService,
+    private readonly facts: FactsService,
+    @Inject(CONFIG) private readonly config: TokenServiceConfig,
+  ) {}
+
+  /**
+   * Locks a token for a change with all that the change rests on.
+   * @returns both as they are now
+   * @throws Refusal when the actor may not see or not change it
+   */
+  async hold<A extends Actor>(tx: Tx, actor: A, id: string): Promise<{ now: A; token: TokenEntity }> {
+    const before = await tx.findOneBy(TokenEntity, { id });
+    mustSee(actor, before);
+    const rest = { projects: before.projectId ? [before.projectId] : [], tokens: before.ancestors };
+    const now = await this.locks.hold(tx, actor, { change: { tokens: [id] }, rest });
+    const token = await tx.findOneBy(TokenEntity, { id });
+    mustChange(now, token);
+    return { now, token };
+  }
+
+  /** Stores a new token; of its secret only the HMAC and the start. */
+  async insert(tx: Tx, token: NewToken): Promise<void> {
+    await tx.insert(TokenEntity, {
+      id: token.id,
+      hash: this.facts.storedHash(token.secret),
+      kind: token.kind,
+      name: token.name,
+      description: token.description,
+      start: startOf(token.secret, this.config.TOKEN_PREFIX),
+      ownerUserId: token.ownerUserId,
+      projectId: token.projectId,
+      createdByType: token.createdByType,
+      createdById: token.createdById,
+      ancestors: token.ancestors,
+      scopes: [...token.scopes],
+      allowedIps: [...token.allowedIps],
+      rateLimit: token.rateLimit?.limit ?? null,
+      rateWindowSeconds: token.rateLimit?.windowSeconds ?? null,
+      metadata: token.metadata,
+      createdAt: token.createdAt,
+      expiresAt: token.expiresAt,
+      rotatedFrom: token.rotatedFrom,
+    });
+  }
+
+  /** Writes an audit event about a token. */
+  record(
+    tx: Tx,
+    actor: Actor,
+    action: AuditEntry['action'],
+    token: Pick<TokenEntity, 'id' | 'name' | 'projectId'>,
+    details: Record<string, unknown> = {},
+  ): Promise<void> {
+    const subject = { type: 'token' as const, id: token.id, name: token.name };
+    return this.audit.record(tx, { actor, action, tokenId: token.id, projectId: token.projectId, subject, details });
+  }
+}
