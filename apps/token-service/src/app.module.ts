@@ -2,12 +2,15 @@ import type { Clock, Logger } from '@latchkey/runtime';
 import { type DynamicModule, Module } from '@nestjs/common';
 import { APP_FILTER, APP_GUARD, APP_INTERCEPTOR } from '@nestjs/core';
 import { TypeOrmModule } from '@nestjs/typeorm';
+import { DataSource } from 'typeorm';
 import { AuthenticationGuard } from './access/authentication.guard.js';
 import { BearerStrategy } from './access/bearer.strategy.js';
 import { LocksService } from './access/locks.service.js';
 import { ScopesService } from './access/scopes.service.js';
 import { AuditController } from './audit/audit.controller.js';
+import { AuditMaintenanceRpc } from './audit/audit.rpc.js';
 import { AuditService } from './audit/audit.service.js';
+import { AuditChain, auditChainOf } from './audit/chain.service.js';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from './config.js';
 import { Database, dataSourceOptions } from './database/database.service.js';
 import { AnswerInterceptor } from './http/answer.interceptor.js';
@@ -49,6 +52,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
     ],
     controllers: [
       AuditController,
+      AuditMaintenanceRpc,
       PeopleController,
       ProjectsController,
       SessionsController,
@@ -64,6 +68,11 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       { provide: APP_GUARD, useClass: AuthenticationGuard },
       { provide: APP_INTERCEPTOR, useClass: AnswerInterceptor },
       AuditService,
+      {
+        provide: AuditChain,
+        useFactory: (db: DataSource) => auditChainOf(db, config, logger),
+        inject: [DataSource],
+      },
       BearerStrategy,
       Database,
       FactsService,

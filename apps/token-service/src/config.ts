@@ -1,4 +1,4 @@
-import { createPrivateKey, type KeyObject } from 'node:crypto';
+import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { type Config, commonSettings, type Settings, settingSchema } from '@latchkey/runtime';
@@ -26,6 +26,19 @@ const ed25519Key = z
     return z.NEVER;
   })
   .optional();
+
+const publicKeys = z.string().transform((text, context): KeyObject[] => {
+  const pems = text.replaceAll('\\n', '\n').match(/-----BEGIN PUBLIC KEY-----[^-]+-----END PUBLIC KEY-----/g) ?? [];
+  try {
+    const keys = pems.map((pem) => createPublicKey(pem));
+    if (keys.every((key) => key.asymmetricKeyType === 'ed25519') && (keys.length > 0 || text.trim() === ''))
+      return keys;
+  } catch {
+    // said below
+  }
+  context.addIssue('must be Ed25519 public keys in PEM, one after the other');
+  return z.NEVER;
+});
 
 /** Every setting of the token-service. */
 export const settings = {
@@ -74,6 +87,36 @@ export const settings = {
     description: 'Ed25519 private key (PEM) that signs checkpoints of the audit chain; without one none are signed',
     secret: true,
     schema: ed25519Key,
+  },
+  AUDIT_RETIRED_KEYS: {
+    description: 'Public keys (PEM, one after the other) of earlier signing keys, whose checkpoints are still believed',
+    default: '',
+    schema: publicKeys,
+  },
+  AUDIT_CHECKPOINT_SECONDS: {
+    description: 'A checkpoint of the audit chain is signed at the latest so long after the one before, in seconds',
+    default: '5',
+    schema: settingSchema.integer(1, 86_400),
+  },
+  AUDIT_CHECKPOINT_EVENTS: {
+    description: 'And at the latest after so many events',
+    default: '1000',
+    schema: settingSchema.integer(1, 1_000_000),
+  },
+  AUDIT_CHECKPOINT_FILE: {
+    description:
+      'File that every checkpoint is appended to, best on another machine; `/v1/audit/verify` then finds a tail cut with its checkpoints',
+    schema: z.string().optional(),
+  },
+  AUDIT_RETENTION_MONTHS: {
+    description: 'Whole months that audit events are kept, at least 2; 0: for ever. Needs RETENTION_DATABASE_URL',
+    default: '0',
+    schema: settingSchema.integer(0, 1_200).refine((n) => n === 0 || n >= 2, 'must be 0 or at least 2'),
+  },
+  RETENTION_DATABASE_URL: {
+    description: 'PostgreSQL, as the role latchkey_retention, which alone may remove audit events',
+    secret: true,
+    schema: settingSchema.url('postgres:', 'postgresql:').optional(),
   },
   SCOPES_FILE: {
     description:

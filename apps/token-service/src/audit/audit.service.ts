@@ -5,6 +5,7 @@ import type { z } from 'zod';
 import type { Actor, SystemActor } from '../access/index.js';
 import { Database, rows, type Tx } from '../database/database.service.js';
 import { badField, requestContext } from '../http/index.js';
+import { type AuditRow, EVENT_COLUMNS, toEvent } from './event.js';
 
 /** Who did what to what. */
 export interface AuditEntry {
@@ -15,26 +16,6 @@ export interface AuditEntry {
   subject?: { type: 'token' | 'user' | 'project' | 'member' | 'session'; id: string; name: string };
   /** Never a secret, a password, or a hash of either. */
   details?: Record<string, unknown>;
-}
-
-interface AuditRow {
-  id: string;
-  seq: string | null;
-  hash: Buffer | null;
-  at: Date;
-  actor_type: AuditEvent['actor']['type'];
-  actor_id: string | null;
-  actor_name: string;
-  action: AuditAction;
-  token_id: string | null;
-  project_id: string | null;
-  subject_type: NonNullable<AuditEvent['subject']>['type'] | null;
-  subject_id: string | null;
-  subject_name: string | null;
-  ip: string | null;
-  user_agent: string | null;
-  request_id: string | null;
-  details: Record<string, unknown>;
 }
 
 type Filters = Omit<z.output<typeof auditExportQuery>, 'format'>;
@@ -130,9 +111,7 @@ export class AuditService {
     }
     values.push(page.limit);
     return this.db.query<AuditRow>(
-      `SELECT e.id, l.seq, l.hash, e.at, e.actor_type, e.actor_id, e.actor_name, e.action, e.token_id, e.project_id,
-         e.subject_type, e.subject_id, e.subject_name, e.ip, e.user_agent, e.request_id, e.details
-       FROM audit_events e LEFT JOIN audit_links l ON l.event_id = e.id
+      `SELECT ${EVENT_COLUMNS} FROM audit_events e LEFT JOIN audit_links l ON l.event_id = e.id
        ${where.length ? `WHERE ${where.join(' AND ')}` : ''}
        ORDER BY e.at ${page.order}, e.id ${page.order} LIMIT $${values.length}`,
       values,
@@ -151,22 +130,4 @@ function readCursor(cursor: string): Position {
   const match = /^(\d{1,15}) ([0-9a-f-]{36})$/.exec(Buffer.from(cursor, 'base64url').toString());
   if (!match) throw badField('cursor', 'is not a cursor of ours');
   return { at: new Date(Number(match[1])).toISOString(), id: match[2]! };
-}
-
-function toEvent(row: AuditRow): AuditEvent {
-  return {
-    id: row.id,
-    seq: row.seq === null ? null : Number(row.seq),
-    at: row.at.toISOString(),
-    actor: { type: row.actor_type, id: row.actor_id, name: row.actor_name },
-    action: row.action,
-    tokenId: row.token_id,
-    projectId: row.project_id,
-    subject: row.subject_type && { type: row.subject_type, id: row.subject_id ?? '', name: row.subject_name ?? '' },
-    ip: row.ip,
-    userAgent: row.user_agent,
-    requestId: row.request_id,
-    details: row.details,
-    hash: row.hash?.toString('hex') ?? null,
-  };
 }

@@ -8,9 +8,11 @@ import {
   type ExportedCheckpoint,
   type ExportLine,
   signCheckpoint,
+  signerOf,
 } from '@latchkey/contracts';
 import type { Logger } from '@latchkey/runtime';
 import type { DataSource, EntityManager } from 'typeorm';
+import type { TokenServiceConfig } from '../config.js';
 import {
   type AuditRow,
   CHECKPOINT_COLUMNS,
@@ -267,5 +269,21 @@ function withCheckpoints(events: ExportLine[], checkpoints: readonly ExportedChe
   return events.map((event) => {
     const own = bySeq.get(event.seq!);
     return own ? { ...event, checkpoints: own } : event;
+  });
+}
+
+/** The chain as the app's settings want it. Says by which key it signs, for those who check an export. */
+export function auditChainOf(db: DataSource, config: TokenServiceConfig, logger: Logger): AuditChain {
+  const { AUDIT_SIGNING_KEY: signingKey } = config;
+  if (signingKey) {
+    const publicKey = createPublicKey(signingKey).export({ type: 'spki', format: 'pem' }).toString();
+    logger.info({ signer: signerOf(signingKey), publicKey }, 'audit checkpoints are signed by this key');
+  } else logger.warn('AUDIT_SIGNING_KEY is not set: the audit log is chained, but no checkpoint of it is signed');
+  return new AuditChain(db, logger, {
+    signingKey,
+    retiredKeys: config.AUDIT_RETIRED_KEYS,
+    checkpointEveryMs: config.AUDIT_CHECKPOINT_SECONDS * 1_000,
+    checkpointEveryEvents: config.AUDIT_CHECKPOINT_EVENTS,
+    checkpointFile: config.AUDIT_CHECKPOINT_FILE,
   });
 }

@@ -1,0 +1,92 @@
+import { generateKeyPairSync } from 'node:crypto';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import type { MaintenanceMethods } from '@latchkey/contracts';
+import { type ChainVerdict as ChainState, proveExport, publicKeyOf } from '@latchkey/contracts';
+import { type Caller, firstParty, maintenanceCaller } from '@latchkey/runtime';
+import { issue, type Person, RPC_SECRET, type World, world } from './harness.js';
+
+const { privateKey, publicKey } = generateKeyPairSync('ed25519');
+const AUDIT_SIGNING_KEY = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+
+let w: World;
+let admin: Person;
+let maintenance: Caller<MaintenanceMethods>;
+
+beforeAll(async () => {
+  w = await world({ env: { AUDIT_SIGNING_KEY } });
+  admin = await w.signIn();
+  maintenance = maintenanceCaller({
+    address: w.service.rpcAddress,
+    authorization: firstParty(RPC_SECRET),
+    timeoutMs: 10_000,
+  });
+});
+afterAll(async () => {
+  maintenance.close();
+  await w.close();
+});
+
+const seal = async () => {
+  while ((await maintenance.sealAudit({ limit: 50 })).more);
+};
+
+test('shows an event without a place until it is sealed, and with place and hash after', async () => {
+  await seal();
+  const token = await issue(admin);
+  const list = async () =>
+    (
+      await admin.call<{ items: { seq: number | null; hash: string | null }[] }>('GET /v1/audit', {
+        query: { tokenId: token.id },
+      })
+    ).body.items;
+  expect(await list()).toMatchObject([{ seq: null, hash: null }]);
+  await seal();
+  expect(await list()).toMatchObject([{ seq: expect.any(Number), hash: expect.stringMatching(/^[0-9a-f]{64}$/) }]);
+});
+
+test('answers the state of the chain, and says where it is broken once somebody has bent it', async () => {
+  for (let i = 0; i < 5; i++) await issue(admin);
+  await seal();
+  const sound = await admin.call<ChainState>('GET /v1/audit/verify');
+  expect(sound).toMatchObject({ status: 200, body: { ok: true, firstBroken: null } });
+  expect(sound.body.events).toBeGreaterThan(5);
+  expect(sound.body.checkpoints).toBeGreaterThan(0);
+  await w.database.query(`SET session_replication_role = replica;
+    UPDATE audit_events SET actor_name = actor_name || '!' WHERE id = (SELECT event_id FROM audit_links WHERE seq = 3)`);
+  const bent = await admin.call<ChainState>('GET /v1/audit/verify');
+  expect(bent.body).toMatchObject({ ok: false, firstBroken: { seq: 3 } });
+  await w.database.query(`SET session_replication_role = replica;
+    UPDATE audit_events SET actor_name = rtrim(actor_name, '!') WHERE id = (SELECT event_id FROM audit_links WHERE seq = 3)`);
+});
+
+test('exports the whole chain so that it proves itself, and filtered events as they are', async () => {
+  await seal();
+  const token = await issue(admin);
+  const whole = await admin.call('GET /v1/audit/export');
+  expect(whole.headers.get('content-type')).toContain('ndjson');
+  const key = publicKeyOf(publicKey.export({ type: 'spki', format: 'der' }).toString('base64'));
+  const verdict = await proveExport(whole.text.split('\n'), [key]);
+  expect(verdict).toMatchObject({ ok: true, firstBroken: null });
+  expect(verdict.events).toBeGreaterThan(5);
+  const lines = whole.text
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  expect(lines.at(-1)).toMatchObject({ tokenId: token.id, seq: null });
+  const filtered = await admin.call('GET /v1/audit/export', { query: { tokenId: token.id } });
+  expect(filtered.text.trim().split('\n')).toHaveLength(1);
+  const csv = await admin.call('GET /v1/audit/export', { query: { format: 'csv' } });
+  expect(csv.text.split('\r\n')).toHaveLength(lines.length + 2);
+});
+
+test('only our own services may have it sealed', async () => {
+  const other = maintenanceCaller({ address: w.service.rpcAddress, authorization: 'Bearer x', timeoutMs: 5_000 });
+  await expect(other.sealAudit({ limit: 1 })).rejects.toMatchObject({ code: 16 });
+  other.close();
+});
+
+test('says at its start by which key it signs, and never shows the private one', () => {
+  expect(w.logs()).toContain('audit checkpoints are signed by this key');
+  expect(w.logs()).toContain('"signer"');
+  expect(w.logs()).not.toContain(AUDIT_SIGNING_KEY.split('\n')[1]);
+});
