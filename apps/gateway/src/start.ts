@@ -1,5 +1,7 @@
-import type { AddressInfo } from 'node:net';
+import type { Server } from 'node:http';
+import { type AddressInfo, createServer } from 'node:net';
 import { hostname } from 'node:os';
+import type { UsageBatch } from '@latchkey/contracts';
 import {
   createRedis,
   createRegistry,
@@ -15,10 +17,10 @@ import { Verifier } from '@latchkey/verifier';
 import { Checks } from './check/index.js';
 import { type GatewayConfig } from './config.js';
 import { redisFeed, tokenSource } from './connections.js';
-import { Console, Management, PublicDoor, RouteDoor, Upstreams, WebSocketDoor } from './doors/index.js';
-import { networkTest } from './http/index.js';
+import { Console, Delegated, Management, PublicDoor, RouteDoor, Upstreams, WebSocketDoor } from './doors/index.js';
 import { RateLimits } from './limits/index.js';
 import { Metrics } from './metrics.js';
+import { Peers, startNestPart } from './nest/index.js';
 import { loadRoutes, type RouteTable } from './routes/index.js';
 import { OpenExchanges } from './streams/index.js';
 import { Usage } from './usage/index.js';
@@ -27,14 +29,15 @@ import { Usage } from './usage/index.js';
 export interface Gateway {
   readonly port: number;
   readonly opsPort: number;
+  readonly authzPort: number;
   readonly url: string;
   /** Reads the routes file again; a wrong one changes nothing. True when it was taken. */
   reload(): boolean;
-  /** Takes no new requests, lets those under way finish (10 s), ends streams, sends the last usage, gives the lease back. */
+  /** Takes no new requests, lets those under way finish (8 s), ends streams, sends the last usage, gives the lease back. */
   stop(): Promise<void>;
 }
 
-const DRAIN_MS = 10_000;
+const DRAIN_MS = 8_000;
 /** Redis that does not answer within this is away: nothing in a request waits for longer. */
 const REDIS_COMMAND_TIMEOUT_MS = 200;
 
@@ -44,15 +47,36 @@ const REDIS_COMMAND_TIMEOUT_MS = 200;
  * @throws ConfigError, RoutesFileError, or an Error that names a port which is taken
  */
 export async function startGateway(config: GatewayConfig, logger: Logger): Promise<Gateway> {
+  // What was opened so far, closed in the opposite order by an orderly stop and by a failed start alike.
+  const opened: (() => unknown)[] = [];
+  const closeAll = async () => {
+    for (const close of opened.splice(0).reverse()) await close();
+  };
+  try {
+    const { address, reload } = await open(config, logger, opened);
+    return { ...address, reload, stop: closeAll };
+  } catch (error) {
+    await closeAll();
+    throw error;
+  }
+}
+
+async function open(config: GatewayConfig, logger: Logger, opened: (() => unknown)[]) {
   let routes: RouteTable = loadRoutes(config.GATEWAY_CONFIG);
   const consoleFiles = new Console(config.CONSOLE_DIR);
 
-  const subscriber = createRedis(config.REDIS_URL, 'gateway-feed', logger);
-  const redis = createRedis(config.REDIS_URL, 'gateway', logger, { commandTimeout: REDIS_COMMAND_TIMEOUT_MS });
-  const usageRedis = createRedis(config.REDIS_URL, 'gateway-usage', logger, { commandTimeout: 2_000 });
+  const connect = (name: string, commandTimeout?: number) => {
+    const redis = createRedis(config.REDIS_URL, name, logger, commandTimeout === undefined ? {} : { commandTimeout });
+    opened.push(() => redis.disconnect());
+    return redis;
+  };
+  const subscriber = connect('gateway-feed');
+  const redis = connect('gateway', REDIS_COMMAND_TIMEOUT_MS);
+  const usageRedis = connect('gateway-usage', 2_000);
   const caller = tokensCaller({ address: config.RPC_ADDRESS, authorization: firstParty(config.RPC_SECRET) });
-  const id = newId();
+  opened.push(() => caller.close());
 
+  const id = newId();
   const verifier = new Verifier({
     id,
     name: `${hostname()}:${config.PORT}`,
@@ -61,20 +85,15 @@ export async function startGateway(config: GatewayConfig, logger: Logger): Promi
     feed: redisFeed(subscriber, redis),
     prefix: config.TOKEN_PREFIX,
   });
-  const usage = new Usage({
-    verifierId: id,
-    sign: (batch) => verifier.signBatch(batch),
-    redis: usageRedis,
-    clock: systemClock,
-    logger,
-  });
+  const sign = (batch: UsageBatch) => verifier.signBatch(batch);
+  const usage = new Usage({ verifierId: id, sign, redis: usageRedis, clock: systemClock, logger });
   const limits = new RateLimits(redis);
   const checks = new Checks(verifier, limits, usage);
-  const open = new OpenExchanges();
+  const exchanges = new OpenExchanges();
   const upstreams = new Upstreams();
+  opened.push(() => upstreams.close());
   const registry = createRegistry('gateway');
-  const metrics = new Metrics(registry, { verifier, open, usage, limits });
-  const shared = { checks, verifier, open, logger, limits: { bodyIdleMs: config.BODY_IDLE_MS } };
+  const metrics = new Metrics(registry, { verifier, open: exchanges, usage, limits });
 
   let stopping = false;
   const readinessChecks = {
@@ -83,74 +102,91 @@ export async function startGateway(config: GatewayConfig, logger: Logger): Promi
       if (!verifier.state().leaseHeld) throw new Error('no lease: the token-service has not answered yet');
     },
   };
+  opened.push(() => verifier.stop());
+  await verifier.start();
+  opened.push(() => usage.stop());
+  usage.start();
+
+  const peers = new Peers(config.TRUSTED_PROXIES, config.FORWARD_AUTH_PEERS);
+  const authzPort = config.AUTHZ_PORT || (await freePort(config.HOST));
+  const authzAddress = `${bracketed(config.HOST)}:${authzPort}`;
+  const delegated = new Delegated(checks, () => routes);
+  const nest = await startNestPart({ checks, delegated, peers, logger, authzAddress });
+  opened.push(() => nest.close());
+
+  const ops = await startOps({
+    host: config.HOST,
+    port: config.OPS_PORT,
+    registry,
+    checks: readinessChecks,
+    routes: { '/forward-auth': (req, res) => nest.handle(req, res) },
+  });
+  opened.push(() => closed(ops));
+
+  const shared = { checks, verifier, open: exchanges, logger, limits: { bodyIdleMs: config.BODY_IDLE_MS } };
   const door = new PublicDoor({
     routes: () => routes,
     routeDoor: new RouteDoor({ ...shared, upstreams }),
     webSockets: new WebSocketDoor(shared),
     management: new Management({
+      ...shared,
       upstream: upstreams.get(new URL(config.API_URL).origin),
       rpcSecret: config.RPC_SECRET,
-      open,
-      limits: shared.limits,
-      logger,
     }),
     console: consoleFiles,
-    own: new Map(),
-    isTrustedProxy: networkTest(config.TRUSTED_PROXIES),
+    own: new Map([['/gateway/whoami', nest.handle]]),
+    isTrustedProxy: peers.isTrustedProxy,
     checks: readinessChecks,
     logger,
     connectionsMax: config.CONNECTIONS_MAX,
     observe: metrics.observe,
   });
+  await listen(door.server, config.PORT, config.HOST);
+  opened.push(async () => {
+    stopping = true;
+    const quiet = new Promise<void>((resolve) => door.server.close(() => resolve()));
+    door.server.closeIdleConnections();
+    // Streams would otherwise hold up the stop for as long as their callers like.
+    exchanges.endStreams();
+    await exchanges.drain(DRAIN_MS);
+    door.server.closeAllConnections();
+    await quiet;
+  });
 
-  const closeConnections = async () => {
-    await upstreams.close();
-    caller.close();
-    for (const connection of [subscriber, redis, usageRedis]) connection.disconnect();
+  const { port } = door.server.address() as AddressInfo;
+  const { port: opsPort } = ops.address() as AddressInfo;
+  const url = `http://${bracketed(config.HOST)}:${port}`;
+  logger.info({ url, opsPort, authzPort, routes: routes.routes.length }, 'gateway listens');
+  const reload = () => {
+    try {
+      routes = loadRoutes(config.GATEWAY_CONFIG);
+      logger.info({ routes: routes.routes.length }, 'routes read again');
+      return true;
+    } catch (error) {
+      logger.error({ reason: (error as Error).message }, 'the old routes stay');
+      return false;
+    }
   };
-  try {
-    await verifier.start();
-    usage.start();
-    const ops = await startOps({ host: config.HOST, port: config.OPS_PORT, registry, checks: readinessChecks });
-    await listen(door.server, config.PORT, config.HOST);
-    const { port } = door.server.address() as AddressInfo;
-    const { port: opsPort } = ops.address() as AddressInfo;
-    const host = config.HOST.includes(':') ? `[${config.HOST}]` : config.HOST;
-    logger.info({ url: `http://${host}:${port}`, opsPort, routes: routes.routes.length }, 'gateway listens');
+  return { address: { port, opsPort, authzPort, url }, reload };
+}
 
-    return {
-      port,
-      opsPort,
-      url: `http://${host}:${port}`,
-      reload() {
-        try {
-          routes = loadRoutes(config.GATEWAY_CONFIG);
-          logger.info({ routes: routes.routes.length }, 'routes read again');
-          return true;
-        } catch (error) {
-          logger.error({ reason: (error as Error).message }, 'the old routes stay');
-          return false;
-        }
-      },
-      async stop() {
-        stopping = true;
-        const closed = new Promise<void>((resolve) => door.server.close(() => resolve()));
-        door.server.closeIdleConnections();
-        // Streams would otherwise hold up the stop for as long as their callers like.
-        open.endStreams();
-        await open.drain(DRAIN_MS);
-        door.server.closeAllConnections();
-        await closed;
-        await usage.stop();
-        await verifier.stop();
-        await new Promise<void>((resolve) => ops.close(() => resolve()));
-        ops.closeAllConnections();
-        await closeConnections();
-      },
-    };
-  } catch (error) {
-    await verifier.stop();
-    await closeConnections();
-    throw error;
-  }
+function closed(server: Server): Promise<void> {
+  return new Promise((resolve) => {
+    server.close(() => resolve());
+    server.closeAllConnections();
+  });
+}
+
+const bracketed = (host: string) => (host.includes(':') ? `[${host}]` : host);
+
+/** Nest does not say which port its gRPC server took, so 0 is settled beforehand. */
+function freePort(host: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createServer();
+    probe.once('error', reject);
+    probe.listen(0, host, () => {
+      const { port } = probe.address() as AddressInfo;
+      probe.close(() => resolve(port));
+    });
+  });
 }

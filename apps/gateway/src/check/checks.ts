@@ -74,7 +74,7 @@ export class Checks {
   /** Answers at once when the verifier answers from memory and no rate limit is to be counted. Never throws. */
   decide(inquiry: Inquiry, options: DecideOptions = {}): Decision | Promise<Decision> {
     const secret = bearerSecret(inquiry.authorization);
-    if (secret === undefined) return this.#withoutCredentials(inquiry);
+    if (secret === undefined) return this.withoutCredentials(inquiry);
     const requirement =
       inquiry.project === undefined
         ? { scopes: inquiry.scopes, ip: inquiry.ip }
@@ -118,7 +118,8 @@ export class Checks {
     };
   }
 
-  #withoutCredentials(inquiry: Inquiry): Decision {
+  /** No token came at all. */
+  withoutCredentials(inquiry: Inquiry): Extract<Decision, { allowed: false }> {
     this.accounts.deny(inquiry, 'malformed', undefined);
     return {
       allowed: false,

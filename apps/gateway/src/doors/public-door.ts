@@ -26,7 +26,7 @@ export interface PublicDoorParts {
   readonly management: Management;
   readonly console: Console;
   /** The gateway's own calls, by path. */
-  readonly own: ReadonlyMap<string, (req: IncomingMessage, res: ServerResponse) => void>;
+  readonly own: ReadonlyMap<string, (req: IncomingMessage, res: ServerResponse, head: RequestHead) => void>;
   readonly isTrustedProxy: (ip: string) => boolean;
   readonly checks: Readonly<Record<string, ReadinessCheck>>;
   readonly logger: Logger;
@@ -120,8 +120,7 @@ export class PublicDoor {
   #serveOwn(req: IncomingMessage, res: ServerResponse, head: RequestHead, { path }: Target): string {
     const own = this.parts.own.get(path);
     if (own) {
-      req.headers['x-request-id'] = head.requestId;
-      own(req, res);
+      own(req, res, head);
       return path.slice(1).replaceAll('/', '-');
     }
     if (path === '/healthz') answerJson(res, 200, { status: 'ok' });

@@ -2,6 +2,6 @@ export { answerJson, answerRefusal, type Refusal, refuseSocket, renderRefusal } 
 export { corsHeaders, preflightHeaders } from './cors.js';
 export { type Credentials, forwardedHeaders, identityHeaders } from './forwarded.js';
 export { isNetwork, networkTest, plainAddress } from './networks.js';
-export { callerAddress, type RequestHead, readHead } from './request-head.js';
+export { callerAddress, normalHeaderName, type RequestHead, readHead } from './request-head.js';
 export { type ResponsePolicy, readResponseHead } from './response-head.js';
 export { type BadTarget, readTarget, type Target } from './target.js';

@@ -98,12 +98,16 @@ function actionOf(name: string): Action {
   const remembered = known.get(name);
   if (remembered !== undefined) return remembered;
   const lower = name.toLowerCase();
-  // CGI, WSGI and their kin turn every other character into "_", so all such spellings are one name to them.
-  const plain = lower.replace(/[^a-z0-9]/g, '-');
+  const plain = normalHeaderName(name);
   const exact = Object.hasOwn(ACTIONS, lower) ? ACTIONS[lower] : undefined;
   const action = exact ?? (Object.hasOwn(ACTIONS, plain) || OWN.test(plain) ? Action.Drop : Action.Pass);
   if (known.size < KNOWN_MAX) known.set(name, action);
   return action;
+}
+
+/** CGI, WSGI and their kin turn every other character into "_": all such spellings are one name to them. */
+export function normalHeaderName(name: string): string {
+  return name.toLowerCase().replace(/[^a-z0-9]/g, '-');
 }
 
 /** A peer of the public door, worked out once for each connection. */

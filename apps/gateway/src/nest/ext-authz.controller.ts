@@ -1,0 +1,121 @@
+import { status as grpcStatus } from '@grpc/grpc-js';
+import { newId } from '@latchkey/runtime';
+import { Controller } from '@nestjs/common';
+import { GrpcMethod } from '@nestjs/microservices';
+import { type Answer, Delegated, readConditions } from '../doors/index.js';
+import { callerAddress, normalHeaderName, plainAddress, type Refusal, renderRefusal } from '../http/index.js';
+import { Peers } from './peers.js';
+
+interface HeaderValue {
+  key: string;
+  value: string;
+  rawValue: Uint8Array;
+}
+
+interface CheckRequest {
+  attributes: {
+    source: { address: { socketAddress: { address: string } | null } | null } | null;
+    request: {
+      http: {
+        method: string;
+        path: string;
+        headers: Record<string, string>;
+        headerMap: { headers: HeaderValue[] } | null;
+      } | null;
+    } | null;
+    contextExtensions: Record<string, string>;
+  } | null;
+}
+
+/** gRPC status by the HTTP status of the refusal; Envoy looks only at whether it is OK. */
+const STATUS: Readonly<Record<number, number>> = {
+  400: grpcStatus.INVALID_ARGUMENT,
+  401: grpcStatus.UNAUTHENTICATED,
+  403: grpcStatus.PERMISSION_DENIED,
+  429: grpcStatus.RESOURCE_EXHAUSTED,
+  503: grpcStatus.UNAVAILABLE,
+};
+const REQUEST_ID = /^[A-Za-z0-9._:-]{1,100}$/;
+
+const overwrite = ([key, value]: [string, string]) => ({
+  header: { key, value },
+  appendAction: 'OVERWRITE_IF_EXISTS_OR_ADD',
+  keepEmptyValue: true,
+});
+
+/**
+ * `envoy.service.auth.v3.Authorization/Check`. The filter's `context_extensions` may say `scope` and `project`, as the
+ * query does for forward-auth.
+ */
+@Controller()
+export class ExtAuthzController {
+  constructor(
+    private readonly delegated: Delegated,
+    private readonly peers: Peers,
+  ) {}
+
+  @GrpcMethod('Authorization', 'Check')
+  async check({ attributes }: CheckRequest): Promise<object> {
+    const http = attributes?.request?.http;
+    if (!http) return denied({ code: 'invalid_request', detail: 'Envoy sent no HTTP request.' }, newId());
+    const headers = headersOf(http);
+    const all = (name: string) => headers.filter(([key]) => key === name).map(([, value]) => value);
+    const peer = plainAddress(attributes?.source?.address?.socketAddress?.address);
+    const given = all('x-request-id')[0];
+    const requestId = given !== undefined && REQUEST_ID.test(given) ? given : newId();
+    const authorizations = all('authorization');
+    if (authorizations.length > 1)
+      return denied({ code: 'invalid_request', detail: 'The header Authorization came twice.' }, requestId);
+
+    const { scope, project } = attributes?.contextExtensions ?? {};
+    const conditions = readConditions(scope === undefined ? [] : [scope], project === undefined ? [] : [project]);
+    if ('refusal' in conditions) return denied(conditions.refusal, requestId);
+    const forwardedFor = all('x-forwarded-for').join(', ');
+    const isTrusted = this.peers.isTrustedProxy;
+    const answer = await this.delegated.answer({
+      door: 'ext-authz',
+      forwarded: { method: http.method, uri: http.path },
+      ...conditions,
+      authorization: authorizations[0],
+      requestId,
+      ip: forwardedFor !== '' && isTrusted(peer) ? callerAddress(forwardedFor, peer, isTrusted) : peer,
+      userAgent: all('user-agent')[0] ?? '',
+    });
+    return 'refusal' in answer ? denied(answer.refusal, requestId) : allowed(answer, headers);
+  }
+}
+
+function headersOf(http: { headers: Record<string, string>; headerMap: { headers: HeaderValue[] } | null }) {
+  const raw = (http.headerMap?.headers ?? []).map(
+    ({ key, value, rawValue }) =>
+      [key.toLowerCase(), rawValue.length ? Buffer.from(rawValue).toString('latin1') : value] as const,
+  );
+  return [...Object.entries(http.headers).map(([key, value]) => [key.toLowerCase(), value] as const), ...raw];
+}
+
+function allowed(
+  { identity, keepAuthorization }: Extract<Answer, { identity: object }>,
+  headers: readonly (readonly [string, string])[],
+): object {
+  // Other spellings of the identity headers are one name to many servers.
+  const spoofed = headers
+    .map(([name]) => name)
+    .filter((name) => !(name in identity) && /^x-latchkey(-|$)|^x-request-id$/.test(normalHeaderName(name)));
+  return {
+    status: { code: grpcStatus.OK, message: '' },
+    okResponse: {
+      headers: Object.entries(identity).map(overwrite),
+      headersToRemove: [...new Set([...spoofed, ...(keepAuthorization ? [] : ['authorization'])])],
+      responseHeadersToAdd: [],
+    },
+  };
+}
+
+function denied(refusal: Refusal, requestId: string): object {
+  const { status, headers, body } = renderRefusal(refusal, requestId);
+  const { 'content-length': _framing, ...told } = headers;
+  return {
+    status: { code: STATUS[status] ?? grpcStatus.PERMISSION_DENIED, message: refusal.detail },
+    deniedResponse: { status: { code: status }, headers: Object.entries(told).map(overwrite), body },
+  };
+}

@@ -1,0 +1,61 @@
+import 'reflect-metadata';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { EXT_AUTHZ_PACKAGE, EXT_AUTHZ_PROTO_FILE } from '@latchkey/contracts';
+import { type Logger, NestLogger, PROTO_OPTIONS } from '@latchkey/runtime';
+import { NestFactory } from '@nestjs/core';
+import { type MicroserviceOptions, Transport } from '@nestjs/microservices';
+import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
+import type { Checks } from '../check/index.js';
+import type { Delegated } from '../doors/index.js';
+import type { RequestHead } from '../http/index.js';
+import { AppModule } from './app.module.js';
+import type { Peers } from './peers.js';
+import { contexts, RefusalFilter } from './refusals.js';
+
+export { Peers } from './peers.js';
+
+/** Nest's part of the gateway: its own controllers, mounted on doors that listen elsewhere, and the gRPC door. */
+export interface NestPart {
+  handle(req: IncomingMessage, res: ServerResponse, head?: RequestHead): void;
+  close(): Promise<void>;
+}
+
+export interface NestParts {
+  readonly checks: Checks;
+  readonly delegated: Delegated;
+  readonly peers: Peers;
+  readonly logger: Logger;
+  /** `host:port` of the gRPC door. */
+  readonly authzAddress: string;
+}
+
+/** Starts the controllers and the gRPC door. */
+export async function startNestPart({ checks, delegated, peers, logger, authzAddress }: NestParts): Promise<NestPart> {
+  const app = await NestFactory.create<NestFastifyApplication>(
+    AppModule.with(delegated, peers),
+    new FastifyAdapter({ bodyLimit: 1 }),
+    { logger: new NestLogger(logger), abortOnError: false },
+  );
+  app.useGlobalFilters(new RefusalFilter(logger));
+  app.connectMicroservice<MicroserviceOptions>({
+    transport: Transport.GRPC,
+    options: {
+      package: EXT_AUTHZ_PACKAGE,
+      protoPath: EXT_AUTHZ_PROTO_FILE,
+      url: authzAddress,
+      loader: PROTO_OPTIONS,
+      maxReceiveMessageLength: 4 * 1024 * 1024,
+    },
+  });
+  await app.init();
+  await app.startAllMicroservices();
+  const fastify = app.getHttpAdapter().getInstance();
+  await fastify.ready();
+  return {
+    handle(req, res, head) {
+      if (head) contexts.set(req, { head, checks });
+      fastify.routing(req, res);
+    },
+    close: () => app.close(),
+  };
+}
