@@ -6,12 +6,22 @@ import { t } from '../texts.js';
 const milliseconds = (ms: number) => (ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`);
 const seconds = (ms: number) => `${Math.ceil(ms / 1_000)} s`;
 
+interface Props {
+  /** True where the token, or all that the change names, is refused from now on; otherwise rights were changed. */
+  refused?: boolean;
+}
+
+function headline({ elapsedMs, verifiers }: ReceiptOf, refused: boolean): string {
+  if (verifiers.length === 0) return refused ? t.revoke.doneNobody : t.revoke.changedNobody;
+  return (refused ? t.revoke.done : t.revoke.changed)(milliseconds(elapsedMs));
+}
+
 /** Who confirmed, how, and after how long. */
-export function Receipt({ receipt }: { receipt: ReceiptOf }) {
+export function Receipt({ receipt, refused = false }: Props & { receipt: ReceiptOf }) {
   return (
     <div>
       <Text fw={600} mb={4}>
-        {receipt.verifiers.length > 0 ? t.revoke.done(milliseconds(receipt.elapsedMs)) : t.revoke.doneNobody}
+        {headline(receipt, refused)}
       </Text>
       {receipt.verifiers.map((verifier) => (
         <div className="receipt-row" key={verifier.id}>
@@ -29,11 +39,11 @@ export function Receipt({ receipt }: { receipt: ReceiptOf }) {
 }
 
 /** How far a change that narrows rights has got: its receipt, or who is still pending and until when. */
-export function EffectView({ effect }: { effect: Effect }) {
+export function EffectView({ effect, refused = false }: Props & { effect: Effect }) {
   if (effect.effective) {
     return (
       <Alert color="green" variant="light" role="status">
-        {effect.receipt && <Receipt receipt={effect.receipt} />}
+        {effect.receipt && <Receipt receipt={effect.receipt} refused={refused} />}
       </Alert>
     );
   }

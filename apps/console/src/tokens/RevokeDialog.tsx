@@ -115,7 +115,7 @@ export function RevokeDialog({ tokens, onClose }: { tokens: readonly Token[]; on
                 {effect.token.name}
               </Text>
             )}
-            <EffectView effect={effect} />
+            <EffectView effect={effect} refused />
           </div>
         ))}
         {error !== null && <ErrorNotice error={error} retry={() => void revoke()} />}

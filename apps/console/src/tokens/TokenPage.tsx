@@ -161,7 +161,7 @@ export function TokenPage({ id }: { id: string }) {
         </Text>
       </Group>
       {failure !== null && <ErrorNotice error={failure} />}
-      {effect && <EffectView effect={effect} />}
+      {effect && <EffectView effect={effect} refused={effect.token.status !== 'active'} />}
       <Section title={t.detail.settings}>
         <Settings token={it} />
       </Section>
@@ -192,7 +192,7 @@ export function TokenPage({ id }: { id: string }) {
       </Section>
       {it.receipt && (
         <Section title={t.detail.receipt}>
-          <Receipt receipt={it.receipt} />
+          <Receipt receipt={it.receipt} refused={it.status === 'revoked'} />
         </Section>
       )}
       <Section title={t.detail.trail}>
