@@ -62,6 +62,6 @@ write(
 write('administrator/password', administrator);
 
 if (firstTime) {
-  console.log(`first administrator: ${process.env.ADMIN_EMAIL ?? 'admin@localhost'}`);
+  console.log(`first administrator: ${process.env.ADMIN_EMAIL ?? 'admin@latchkey.local'}`);
   console.log(`password, shown this once: ${process.env.ADMIN_PASSWORD ? '(the one you gave)' : administrator}`);
 } else console.log('all secrets are there; nothing changed');

@@ -28,7 +28,7 @@ listen(process.env.PORT, (request, response) => {
     const signedIn = request.headers.cookie === 'session=abc' && request.headers.origin === process.env.PUBLIC_URL;
     if (call === 'POST /v1/session') {
       const { email, password } = JSON.parse(body);
-      const good = email === 'admin@localhost' && password.length >= 12;
+      const good = email === 'admin@latchkey.local' && password.length >= 12;
       return answer(response, good ? 200 : 401, {}, good ? { 'set-cookie': 'session=abc; HttpOnly; SameSite=Lax' } : {});
     }
     if (call === 'GET /demo/projects/p1/documents') {
