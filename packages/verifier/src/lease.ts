@@ -18,6 +18,8 @@ export interface LeaseParts {
   readonly apply: (fact: Fact) => void;
   /** Empties the memory and poisons every fill in flight. */
   readonly reset: () => void;
+  /** A cursor is about to be sent, which says that everything before it has been applied. */
+  readonly onCursor: () => void;
   /** The keys have come with a first renewal. */
   readonly onKeys: () => void;
 }
@@ -99,9 +101,10 @@ export class Lease {
   }
 
   async #ask(): Promise<void> {
-    const { id, name, clock, time, source, applied, limits, counters } = this.#parts;
+    const { id, name, clock, time, source, applied, limits, counters, onCursor } = this.#parts;
     const asked = time.note();
-    const cursor = applied.cursor;
+    const { cursor } = applied;
+    if (cursor) onCursor();
     this.#failed = true;
     try {
       const answer = await source.renew({ verifierId: id, name, cursor });

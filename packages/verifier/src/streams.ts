@@ -33,6 +33,8 @@ interface Watch {
   /** What the stream was last allowed by; undefined until its first check here. */
   entry: Entry | undefined;
   checking: boolean;
+  /** A reset has made its token forgotten, and nothing has vouched for it since. */
+  stale: boolean;
   /** Since when neither a lease nor a check of its own has covered it. */
   uncovered: Moment | undefined;
   /** Cancels the end of an urgent check. */
@@ -65,6 +67,7 @@ export class Streams {
       stream,
       entry: undefined,
       checking: false,
+      stale: false,
       uncovered: undefined,
       cancelDeadline: undefined,
     };
@@ -93,9 +96,24 @@ export class Streams {
     for (const watch of this.#watches) if (!watch.entry) this.#cut(watch, 'unavailable');
   }
 
-  /** All remembered facts are gone: every stream is checked again within a lease. */
+  /** All remembered facts are gone: every stream is checked again, before the next cursor is sent. */
   reset(): void {
+    for (const watch of this.#watches) watch.stale = true;
     this.#sweep();
+  }
+
+  /** An invalidation that a reset has stood for: streams not checked since are cut before it is acknowledged. */
+  repeat({ kind, subject, cut }: Fact): void {
+    if (!cut) return;
+    const touched = kind === 'everything' ? this.#watches : this.#bySubject.get(subject);
+    for (const watch of [...this.#watches]) {
+      if (watch.stale && (!watch.entry || touched?.has(watch))) this.#cut(watch, 'unavailable');
+    }
+  }
+
+  /** What a cursor is about to confirm must be true of streams as well. */
+  cutStale(): void {
+    for (const watch of [...this.#watches]) if (watch.stale) this.#cut(watch, 'unavailable');
   }
 
   cutAll(reason: DenialReason): void {
@@ -111,6 +129,7 @@ export class Streams {
       return;
     }
     this.#detach(watch);
+    watch.stale = false;
     watch.entry = answer;
     for (const subject of subjectsOf(answer)) {
       const watches = this.#bySubject.get(subject);

@@ -91,6 +91,7 @@ export class Verifier {
       counters,
       apply: (fact) => this.#apply(fact),
       reset: () => this.#reset(),
+      onCursor: () => this.#streams.cutStale(),
       onKeys: () => this.#readEarly(),
     });
     this.#lease = lease;
@@ -187,8 +188,10 @@ export class Verifier {
       this.counters.messagesDropped++;
       return;
     }
-    if (this.#applied.includes(event.log, event.invalidation)) this.counters.invalidationsRepeated++;
-    else this.#apply(event.invalidation);
+    if (this.#applied.includes(event.log, event.invalidation)) {
+      this.counters.invalidationsRepeated++;
+      this.#streams.repeat(event.invalidation);
+    } else this.#apply(event.invalidation);
     this.#acknowledge(event, keys);
   }
 

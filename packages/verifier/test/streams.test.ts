@@ -155,15 +155,52 @@ describe('a stream', () => {
     expect(stream.cuts).toEqual(['revoked']);
   });
 
-  it('is given one lease to be checked after a reset', async () => {
+  it('is checked after a reset before the next cursor confirms anything, or cut', async () => {
     const { authority, clock, stream, verifier } = await watched();
     Object.assign(authority, { logId: id() });
     authority.holdLookups = true;
     await clock.pass(LEASE_MS / 3 + 1);
     expect(verifier.counters.resets).toBe(2);
     expect(stream.cuts).toEqual([]);
-    await clock.pass(LEASE_MS);
+    const cutsAtRenewal: number[] = [];
+    const renew = authority.renew.bind(authority);
+    authority.renew = (request) => {
+      cutsAtRenewal.push(stream.cuts.length);
+      return renew(request);
+    };
+    await clock.pass(LEASE_MS / 3);
+    expect(cutsAtRenewal).toEqual([1]);
     expect(stream.cuts).toEqual(['unavailable']);
+  });
+
+  it('that a reset has made unknown is cut before a revocation that the reset stands for is acknowledged', async () => {
+    const { authority, clock, hash, stream } = await watched();
+    Object.assign(authority, { logId: id() });
+    authority.deaf = true;
+    const revoked = authority.revoke(hash);
+    authority.holdLookups = true;
+    await clock.pass(LEASE_MS / 3 + 1);
+    expect(stream.cuts).toEqual([]);
+    authority.deaf = false;
+    const cutsAtAcknowledgement: number[] = [];
+    const acknowledge = authority.acknowledge.bind(authority);
+    authority.acknowledge = (text) => {
+      cutsAtAcknowledgement.push(stream.cuts.length);
+      return acknowledge(text);
+    };
+    authority.push(revoked);
+    expect(cutsAtAcknowledgement).toEqual([1]);
+  });
+
+  it('that has been checked since a reset is not cut when an old message is repeated', async () => {
+    const { authority, clock, facts, stream } = await watched();
+    authority.deaf = true;
+    const old = authority.invalidate('token', facts.id, true);
+    Object.assign(authority, { logId: id() });
+    await clock.pass(LEASE_MS / 3 + 1);
+    authority.push(old);
+    await clock.pass(0);
+    expect(stream.cuts).toEqual([]);
   });
 
   it('closed by its own side is not cut and leaves nothing behind', async () => {
