@@ -8,8 +8,11 @@ import { promisify } from 'node:util';
 const execute = promisify(execFile);
 const here = import.meta.dirname;
 const timeoutMs = 900_000;
-/** How much a search may hold, in megabytes; it ends with a failure when it needs more. */
-export const memoryMb = 1500;
+/**
+ * How much a search may hold, in megabytes; it fails when it needs more.
+ * @param {Pick<import('./checks.mjs').Check, 'set'>} check
+ */
+export const memoryMbOf = ({ set }) => (set === 'deep' ? 4000 : 1000);
 
 /**
  * @typedef {object} Result
@@ -29,7 +32,8 @@ export const memoryMb = 1500;
  * @param {{history?: boolean}} [options]
  * @returns {Promise<Result>}
  */
-export async function runCheck({ model, property, defines, mistake }, tools, { history = false } = {}) {
+export async function runCheck(check, tools, { history = false } = {}) {
+  const { model, property, defines, mistake } = check;
   const cwd = mkdtempSync(path.join(tmpdir(), 'latchkey-model-'));
   const live = property === 'liveness';
   try {
@@ -42,7 +46,7 @@ export async function runCheck({ model, property, defines, mistake }, tools, { h
     // Optimising takes longer than most mistakes take to find.
     const flags = [
       mistake ? '-O0' : '-O2',
-      `-DMEMLIM=${memoryMb}`,
+      `-DMEMLIM=${memoryMbOf(check)}`,
       ...(live ? ['-DNFAIR=3'] : ['-DSAFETY', '-DNOCLAIM', '-DCOLLAPSE']),
     ];
     const [compiler = '', ...args] = tools.compile('pan.c', path.join(cwd, 'pan'), flags);
@@ -98,6 +102,6 @@ function unreachedLines(output) {
 export function disappointment(check, result) {
   if (check.mistake) return result.violation ? null : 'the planted mistake was not found';
   if (result.violation) return `violated: ${result.violation}`;
-  if (!result.complete) return `not searched completely (memory is bounded to ${memoryMb} MB)`;
+  if (!result.complete) return `not searched completely (memory is bounded to ${memoryMbOf(check)} MB)`;
   return null;
 }

@@ -10,7 +10,7 @@
  * Ends with code 1 when a property does not hold, a search is not complete, or a planted mistake is not found.
  */
 import { parseArgs } from 'node:util';
-import { disappointment, memoryMb, runCheck } from './check.mjs';
+import { disappointment, memoryMbOf, runCheck } from './check.mjs';
 import { checks, checksOf } from './checks.mjs';
 import { findToolchain } from './toolchain.mjs';
 
@@ -31,7 +31,7 @@ if (chosen.length === 0) throw new Error(`no check matches --only ${values.only}
 
 const tools = await findToolchain((line) => console.log(line));
 console.log(
-  `spin with ${tools.compiler}; each search holds at most ${memoryMb} MB and is complete unless it says otherwise\n`,
+  `spin with ${tools.compiler}; each search holds at most ${memoryMbOf({ set: values.deep ? 'deep' : 'full' })} MB and is complete unless it says otherwise\n`,
 );
 const columns = /** @type {const} */ ([10, 10, 58, 11, 8, 8, 6]);
 const row = (/** @type {(string | number)[]} */ cells) =>
