@@ -1,5 +1,5 @@
 import { REDIS, type TokensMethods } from '@latchkey/contracts';
-import type { Caller } from '@latchkey/runtime';
+import { type Caller, hear } from '@latchkey/runtime';
 import type { Feed, TokenSource } from '@latchkey/verifier';
 import type { Redis } from 'ioredis';
 
@@ -18,24 +18,7 @@ export function tokenSource(caller: Caller<TokensMethods>): TokenSource {
  */
 export function redisFeed(subscriber: Redis, publisher: Redis): Feed {
   return {
-    subscribe(onMessage) {
-      const listener = (channel: string, text: string) => {
-        if (channel === REDIS.invalidations) onMessage(text);
-      };
-      // ioredis subscribes again by itself after a lost connection; the first time may have to wait for one.
-      const subscribe = () => {
-        subscriber.subscribe(REDIS.invalidations).catch(() => {
-          subscriber.once('ready', subscribe);
-        });
-      };
-      subscriber.on('message', listener);
-      if (subscriber.status === 'ready') subscribe();
-      else subscriber.once('ready', subscribe);
-      return () => {
-        subscriber.off('message', listener);
-        subscriber.off('ready', subscribe);
-      };
-    },
+    subscribe: (onMessage) => hear(subscriber, REDIS.invalidations, onMessage),
     acknowledge: async (text) => void (await publisher.publish(REDIS.acknowledgements, text)),
   };
 }

@@ -15,6 +15,7 @@ import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from './config.js';
 import { Database, dataSourceOptions } from './database/database.service.js';
 import { AnswerInterceptor } from './http/answer.interceptor.js';
 import { ProblemFilter } from './http/index.js';
+import { InvalidationRpc } from './invalidation/invalidation.rpc.js';
 import { InvalidationService } from './invalidation/invalidation.service.js';
 import { PeopleController } from './people/people.controller.js';
 import { PeopleService } from './people/people.service.js';
@@ -53,6 +54,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
     controllers: [
       AuditController,
       AuditMaintenanceRpc,
+      InvalidationRpc,
       PeopleController,
       ProjectsController,
       SessionsController,

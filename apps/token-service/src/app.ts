@@ -23,6 +23,7 @@ import { appModule } from './app.module.js';
 import type { TokenServiceConfig } from './config.js';
 import { Database } from './database/database.service.js';
 import { createAdapter } from './http/index.js';
+import { InvalidationService } from './invalidation/invalidation.service.js';
 import { PeopleService } from './people/people.service.js';
 
 /** A running token-service. */
@@ -64,10 +65,12 @@ export async function startTokenService(
     await app.startAllMicroservices();
     await app.listen({ port: config.API_PORT, host: config.HOST });
     const database = app.get(Database);
+    const registry = createRegistry('token-service');
+    app.get(InvalidationService).registerMetrics(registry);
     const ops = await startOps({
       host: config.HOST,
       port: config.OPS_PORT,
-      registry: createRegistry('token-service'),
+      registry,
       checks: { database: async () => void (await database.query('SELECT 1')) },
     });
     const stop = async () => {

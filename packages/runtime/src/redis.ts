@@ -13,6 +13,8 @@ export function createRedis(url: string, name: string, logger: Logger, options: 
     maxRetriesPerRequest: 0,
     connectTimeout: 2_000,
     keepAlive: 5_000,
+    // Its own subscribing leaves a rejection that nobody handles when the connection is lost again: see `hear`.
+    autoResubscribe: false,
     retryStrategy: (attempt) => Math.min(50 * 2 ** Math.min(attempt, 6), 1_000),
     ...options,
   });
@@ -26,4 +28,28 @@ export function createRedis(url: string, name: string, logger: Logger, options: 
     lost = false;
   });
   return redis;
+}
+
+/**
+ * Hears every message of a channel, from each new connection on. Messages published while there is none are lost.
+ * @param subscriber a connection that does nothing else
+ * @returns ends it
+ */
+export function hear(subscriber: Redis, channel: string, onMessage: (text: string) => void): () => void {
+  const listener = (from: string, text: string) => {
+    if (from === channel) onMessage(text);
+  };
+  const subscribe = () => {
+    subscriber.subscribe(channel).catch(() => {
+      // Lost before it was subscribed: an open connection is made anew, a closed one becomes ready by itself.
+      if (subscriber.status === 'ready') subscriber.disconnect(true);
+    });
+  };
+  subscriber.on('message', listener);
+  subscriber.on('ready', subscribe);
+  if (subscriber.status === 'ready') subscribe();
+  return () => {
+    subscriber.off('message', listener);
+    subscriber.off('ready', subscribe);
+  };
 }

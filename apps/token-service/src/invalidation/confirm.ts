@@ -82,6 +82,9 @@ export class Confirmations {
   readonly #waits = new Set<Wait>();
   readonly #byInvalidation = new Map<string, Set<Wait>>();
   #unsubscribe: (() => void) | undefined;
+  #stopped = false;
+  /** Called with the time of each confirmation, in milliseconds. */
+  onEffective: (elapsedMs: number) => void = () => undefined;
   readonly counters: ConfirmationCounters = {
     started: 0,
     effective: 0,
@@ -109,6 +112,7 @@ export class Confirmations {
 
   /** Ends all waiting; what was not confirmed is confirmed when its change is asked for again. */
   stop(): void {
+    this.#stopped = true;
     this.#unsubscribe?.();
     this.#unsubscribe = undefined;
     for (const wait of this.#waits) {
@@ -125,7 +129,8 @@ export class Confirmations {
    */
   async confirm(invalidations: readonly Invalidation[], options: ConfirmOptions = {}): Promise<Effect> {
     const { clock, log, leaseMs } = this.#parts;
-    const { waitMs = lapsedAfterMs(leaseMs) + PATIENCE_MS, onEffective } = options;
+    const { onEffective } = options;
+    const waitMs = this.#stopped ? 0 : (options.waitMs ?? lapsedAfterMs(leaseMs) + PATIENCE_MS);
     this.counters.started++;
     const startedMs = clock.monotonicMs();
     let reading: Awaited<ReturnType<InvalidationLog['leases']>>;
@@ -137,17 +142,13 @@ export class Confirmations {
       throw error;
     }
     const { wait, finished } = this.#open(invalidations, startedMs, reading);
-    const stored = finished.then(async (receipt) => {
-      try {
-        await onEffective?.(receipt);
-      } catch {
-        this.counters.receiptsFailed++; // a repeat confirms again
-      }
-      return receipt;
-    });
+    if (onEffective) {
+      // Nobody waits for the keeping of the receipt: should it fail, a repeat confirms again.
+      finished.then(onEffective).catch(() => this.counters.receiptsFailed++);
+    }
     for (const invalidation of invalidations) this.#publish(invalidation, wait.log);
     this.#settle(wait);
-    const receipt = await Promise.race([stored, this.#patience(wait, waitMs, stored)]);
+    const receipt = await Promise.race([finished, this.#patience(wait, waitMs, finished)]);
     return receipt
       ? { effective: true, receipt, pending: [] }
       : { effective: false, receipt: null, pending: this.#pendingOf(wait) };
@@ -245,9 +246,11 @@ export class Confirmations {
       if (waits?.size === 0) this.#byInvalidation.delete(id);
     }
     this.counters.effective++;
+    const elapsedMs = round(clock.monotonicMs() - wait.startedMs);
+    this.onEffective(elapsedMs);
     wait.finish({
       confirmedAt: new Date(clock.wallMs()).toISOString(),
-      elapsedMs: round(clock.monotonicMs() - wait.startedMs),
+      elapsedMs,
       verifiers: wait.confirmed,
     });
   }

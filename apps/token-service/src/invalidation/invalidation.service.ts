@@ -1,36 +1,41 @@
-import {
-  type Effect,
-  feedKey,
-  type Invalidation,
-  type InvalidationKind,
-  REDIS,
-  signInvalidation,
-} from '@latchkey/contracts';
+import type { Effect, Invalidation } from '@latchkey/contracts';
 import { type Clock, createRedis, type Logger, newId } from '@latchkey/runtime';
-import { Inject, Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
+import { type BeforeApplicationShutdown, Inject, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
 import type { Redis } from 'ioredis';
+import type { Registry } from 'prom-client';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { Database, rows, type Tx } from '../database/database.service.js';
+import { Confirmations, type ConfirmOptions } from './confirm.js';
+import { Leases } from './leases.js';
+import { InvalidationLog } from './log.js';
+import { registerMetrics } from './metrics.js';
+import { INSERT_INVALIDATION, type Narrowing, PostgresStore } from './postgres-store.js';
+import { RedisBus } from './redis-bus.js';
+import type { InvalidationStore } from './types.js';
 
 export type { Invalidation } from '@latchkey/contracts';
 
 /** What a change that narrowed nothing answers: it is effective by itself. */
 export const NOTHING_NARROWED: Effect = { effective: true, receipt: null, pending: [] };
 
-interface Lease {
-  verifier_id: string;
-  name: string;
-  lease_ms: number;
-}
+/** How often leases are looked at for dead ones. */
+const JUDGE_MS = 1_000;
+/** How often the log is pruned, how long it keeps an invalidation, and the most that goes at once. */
+const PRUNE_MS = 60_000;
+const LOG_KEEP_MS = 3_600_000;
+const PRUNE_ROWS_MAX = 10_000;
 
 /**
  * Makes a narrowing change effective everywhere: `write` inside the change's transaction, `confirm` after its commit.
  */
 @Injectable()
-export class InvalidationService implements OnModuleInit, OnApplicationShutdown {
-  readonly #redis: Redis;
-  readonly #feedKey: Buffer;
-  #log = '';
+export class InvalidationService implements OnApplicationBootstrap, BeforeApplicationShutdown {
+  readonly leases: Leases;
+  readonly #store: InvalidationStore;
+  readonly #confirmations: Confirmations;
+  readonly #redis: readonly Redis[];
+  readonly #cancel: (() => void)[] = [];
+  #stopped = false;
 
   constructor(
     private readonly db: Database,
@@ -38,33 +43,43 @@ export class InvalidationService implements OnModuleInit, OnApplicationShutdown 
     @Inject(LOGGER) private readonly logger: Logger,
     @Inject(CLOCK) private readonly clock: Clock,
   ) {
-    this.#feedKey = feedKey(Buffer.from(config.EVENTS_SECRET));
-    this.#redis = createRedis(config.REDIS_URL, 'token-service invalidations', logger);
+    const leaseMs = config.LEASE_MS;
+    const eventsSecret = Buffer.from(config.EVENTS_SECRET);
+    const store = new PostgresStore({ prepared: (name, text, values) => db.prepared(name, text, values) });
+    const log = new InvalidationLog({ store, newId, leaseMs });
+    const publisher = createRedis(config.REDIS_URL, 'token-service invalidations', logger);
+    const subscriber = createRedis(config.REDIS_URL, 'token-service acknowledgements', logger);
+    const bus = new RedisBus(publisher, subscriber);
+    this.#redis = [publisher, subscriber];
+    this.#store = store;
+    this.leases = new Leases({ store, log, clock, leaseMs, eventsSecret });
+    this.#confirmations = new Confirmations({ store, log, bus, clock, leaseMs, eventsSecret });
   }
 
-  async onModuleInit(): Promise<void> {
-    const [row] = await this.db.query<{ log: string }>('SELECT log FROM invalidation_log');
-    this.#log = row!.log;
+  onApplicationBootstrap(): void {
+    this.#confirmations.start();
+    this.#every(JUDGE_MS, 'dead leases', () => this.leases.judge());
+    this.#every(PRUNE_MS, 'old invalidations', () => this.#store.pruneLog(LOG_KEEP_MS, PRUNE_ROWS_MAX));
   }
 
-  onApplicationShutdown(): void {
-    this.#redis.disconnect();
+  /** Whoever waits for a confirmation is answered with what is pending. */
+  beforeApplicationShutdown(): void {
+    this.#stopped = true;
+    for (const cancel of this.#cancel) cancel();
+    this.#confirmations.stop();
+    for (const redis of this.#redis) redis.disconnect();
   }
 
   /** Writes the invalidation in the transaction of the change that it tells of. */
-  async write(tx: Tx, what: { kind: InvalidationKind; subject: string; cut: boolean }): Promise<Invalidation> {
+  async write(tx: Tx, what: Narrowing): Promise<Invalidation> {
     const id = newId();
-    const [row] = await rows<{ xid: string }>(
-      tx,
-      `INSERT INTO invalidations (id, kind, subject, cut, created_at) VALUES ($1, $2, $3, $4, $5) RETURNING xid::text`,
-      [id, what.kind, what.subject, what.cut, new Date(this.clock.wallMs())],
-    );
-    return { id, ...what, xid: row!.xid };
+    const [row] = await rows<{ xid: string }>(tx, INSERT_INVALIDATION, [id, what.kind, what.subject, what.cut]);
+    return { id, kind: what.kind, subject: what.subject, cut: what.cut, xid: row!.xid };
   }
 
   /** The invalidation by its id; null once it has been pruned, when no lease of its time can be running. */
   async read(id: string): Promise<Invalidation | null> {
-    const [row] = await this.db.query<Invalidation & { xid: string }>(
+    const [row] = await this.db.query<Invalidation>(
       'SELECT id, kind, subject, cut, xid::text AS xid FROM invalidations WHERE id = $1',
       [id],
     );
@@ -72,45 +87,38 @@ export class InvalidationService implements OnModuleInit, OnApplicationShutdown 
   }
 
   /**
-   * Tells the verifiers and waits until none can answer from before the change. Call it after the commit.
+   * Tells the verifiers and waits until none can answer from before the change. Call it after the commit; again is
+   * harmless.
    * @param options.waitMs longest wait; undefined: as long as it takes, which is a lease, its drift and two seconds
+   * @param options.onEffective called once with the receipt, be it after the answer
    */
-  async confirm(
-    invalidations: readonly Invalidation[],
-    options: { waitMs?: number | undefined } = {},
-  ): Promise<Effect> {
-    const startedMs = this.clock.monotonicMs();
-    const leases = await this.db.query<Lease>('SELECT verifier_id, name, lease_ms FROM leases');
-    await this.#publish(invalidations);
-    if (leases.length > 0) {
-      const longestMs = Math.max(...leases.map(({ lease_ms }) => lease_ms)) * 1.2;
-      const waitMs = Math.min(options.waitMs ?? longestMs, longestMs);
-      await new Promise<void>((resolve) => this.clock.after(waitMs, resolve));
-      if (waitMs < longestMs) {
-        const pending = leases.map((l) => ({ id: l.verifier_id, name: l.name, leaseEndsInMs: longestMs - waitMs }));
-        return { effective: false, receipt: null, pending };
-      }
-    }
-    const elapsedMs = this.clock.monotonicMs() - startedMs;
-    const verifiers = leases.map((l) => ({ id: l.verifier_id, name: l.name, by: 'lease' as const, ms: elapsedMs }));
-    const confirmedAt = new Date(this.clock.wallMs()).toISOString();
-    return { effective: true, receipt: { confirmedAt, elapsedMs, verifiers }, pending: [] };
-  }
-
-  async #publish(invalidations: readonly Invalidation[]): Promise<void> {
-    for (const invalidation of invalidations) {
-      const event = signInvalidation(this.#feedKey, this.#log, invalidation);
-      try {
-        await this.#redis.publish(REDIS.invalidations, JSON.stringify(event));
-      } catch (error) {
-        // Only the time to confirm grows: PostgreSQL has the invalidation, and every renewal reads it.
-        this.logger.debug({ reason: (error as Error).message }, 'an invalidation could not be published');
-      }
-    }
+  confirm(invalidations: readonly Invalidation[], options: ConfirmOptions = {}): Promise<Effect> {
+    return this.#confirmations.confirm(invalidations, options);
   }
 
   /** As granted to verifiers, in milliseconds. */
   get leaseMs(): number {
     return this.config.LEASE_MS;
+  }
+
+  registerMetrics(registry: Registry): void {
+    registerMetrics(registry, this.#confirmations, this.leases);
+  }
+
+  #every(ms: number, what: string, work: () => Promise<number>): void {
+    const index = this.#cancel.length;
+    const again = () => {
+      if (!this.#stopped) this.#cancel[index] = this.clock.after(ms, () => void run());
+    };
+    const run = async () => {
+      try {
+        const removed = await work();
+        if (removed > 0) this.logger.info({ removed }, `${what} removed`);
+      } catch (error) {
+        this.logger.debug({ reason: (error as Error).message }, `${what} could not be removed; trying again`);
+      }
+      again();
+    };
+    again();
   }
 }

@@ -41,10 +41,16 @@ export class Leases {
   readonly #feedKey: Uint8Array;
   /** The renewals that this process has watched, with when it first saw them. */
   #watched = new Map<string, { renewal: string; sinceMs: number }>();
+  readonly counters = { renewed: 0, released: 0, refused: 0, judgedDead: 0 };
 
   constructor(parts: LeasesParts) {
     this.#parts = parts;
     this.#feedKey = feedKey(parts.eventsSecret);
+  }
+
+  /** Rows that were alive when `judge` last looked. */
+  get seen(): number {
+    return this.#watched.size;
   }
 
   /**
@@ -58,6 +64,7 @@ export class Leases {
     checkRequest(request);
     const callerLeasesMax = caller.firstParty ? null : CALLER_LEASES_MAX;
     const outcome = await store.takeLease({ verifierId, name, caller: caller.id, cursor, leaseMs, callerLeasesMax });
+    if (outcome !== 'taken') this.counters.refused++;
     if (outcome === 'foreign') throw new LeaseRefused(outcome, 'this verifier id belongs to another caller');
     if (outcome === 'too_many') {
       throw new LeaseRefused(
@@ -66,6 +73,7 @@ export class Leases {
       );
     }
     const answer = await log.since(cursor);
+    this.counters.renewed++;
     return {
       leaseMs,
       cursor: answer.cursor,
@@ -77,9 +85,11 @@ export class Leases {
   }
 
   /** Takes a lease back from a verifier that has stopped answering from memory. False when there is none of its own. */
-  release(verifierId: string, caller: LeaseCaller): Promise<boolean> {
+  async release(verifierId: string, caller: LeaseCaller): Promise<boolean> {
     if (!ID_PATTERN.test(verifierId)) throw new LeaseRefused('invalid', 'verifierId must be a lower-case UUID');
-    return this.#parts.store.releaseLease(verifierId, caller.id);
+    const released = await this.#parts.store.releaseLease(verifierId, caller.id);
+    if (released) this.counters.released++;
+    return released;
   }
 
   /**
@@ -100,6 +110,7 @@ export class Leases {
       else if (await store.deleteLease(verifierId, renewal)) deleted++;
     }
     this.#watched = watched;
+    this.counters.judgedDead += deleted;
     return deleted;
   }
 }

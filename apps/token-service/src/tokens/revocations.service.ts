@@ -75,7 +75,8 @@ export class RevocationsService {
   }
 
   /**
-   * Waits, after the commit, until no verifier answers from before it, and keeps the receipt with the tokens.
+   * Waits, after the commit, until no verifier answers from before it. The receipt is kept with the tokens when it comes,
+   * be it after the answer.
    * @param waitMs longest wait; undefined: as long as it takes
    */
   async settle(
@@ -84,17 +85,18 @@ export class RevocationsService {
     waitMs: number | undefined,
   ): Promise<Effect> {
     if (invalidations.length === 0) return NOTHING_NARROWED;
-    const effect = await this.invalidations.confirm(invalidations, { waitMs });
-    if (effect.effective && effect.receipt) {
-      const ids = invalidations.map(({ id }) => id);
-      // Only while it is still of the last change: a later one has a receipt of its own.
-      await this.db.query('UPDATE tokens SET receipt = $3 WHERE id = ANY ($1) AND invalidation_id = ANY ($2)', [
-        tokenIds,
-        ids,
-        JSON.stringify(effect.receipt),
-      ]);
-    }
-    return effect;
+    const ids = invalidations.map(({ id }) => id);
+    return this.invalidations.confirm(invalidations, {
+      waitMs,
+      onEffective: async (receipt) => {
+        // Only while it is still of the last change: a later one has a receipt of its own.
+        await this.db.query('UPDATE tokens SET receipt = $3 WHERE id = ANY ($1) AND invalidation_id = ANY ($2)', [
+          tokenIds,
+          ids,
+          JSON.stringify(receipt),
+        ]);
+      },
+    });
   }
 
   /** For a token that was revoked before: the receipt as it stands, or the wait once more. */

@@ -1,0 +1,62 @@
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import type { Confirmations } from './confirm.js';
+import type { Leases } from './leases.js';
+
+/** How revocations are confirmed, and how leases fare. */
+export function registerMetrics(registry: Registry, confirmations: Confirmations, leases: Leases): void {
+  const registers = [registry];
+  const seconds = new Histogram({
+    name: 'latchkey_confirmation_seconds',
+    help: 'From the commit of a narrowing change until no verifier can answer from before it',
+    buckets: [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 10, 15, 30],
+    registers,
+  });
+  confirmations.onEffective = (elapsedMs) => seconds.observe(elapsedMs / 1_000);
+  new Counter({
+    name: 'latchkey_confirmations_by_total',
+    help: 'Verifiers that confirmed an invalidation, by how: ack, cursor, released or lease',
+    labelNames: ['by'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [by, count] of Object.entries(confirmations.counters.by)) this.inc({ by }, count);
+    },
+  });
+  new Counter({
+    name: 'latchkey_confirmation_events_total',
+    help: 'What confirming has done since the start',
+    labelNames: ['event'],
+    registers,
+    collect() {
+      this.reset();
+      const { by: _, ...events } = confirmations.counters;
+      for (const [event, count] of Object.entries(events)) this.inc({ event }, count);
+    },
+  });
+  new Gauge({
+    name: 'latchkey_confirmations_pending',
+    help: 'Invalidations that some verifier has not confirmed yet',
+    registers,
+    collect() {
+      this.set(confirmations.pending);
+    },
+  });
+  new Counter({
+    name: 'latchkey_lease_events_total',
+    help: 'Leases renewed, released, refused, and deleted as dead by this process',
+    labelNames: ['event'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [event, count] of Object.entries(leases.counters)) this.inc({ event }, count);
+    },
+  });
+  new Gauge({
+    name: 'latchkey_leases',
+    help: 'Leases at the last look',
+    registers,
+    collect() {
+      this.set(leases.seen);
+    },
+  });
+}
