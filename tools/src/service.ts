@@ -55,21 +55,25 @@ export async function startService(
       const { code, signal: by } = await child.exited;
       throw new Error(`${spec.name} ended before it was ready (${by ?? `code ${code}`})`);
     }
+    const notReady = await whyNotReady(spec.readyUrl);
+    if (notReady === null) return { pid: child.pid, exited: child.exited, stop };
     if (signal.aborted || performance.now() > until) {
       await stop();
-      throw new Error(signal.aborted ? 'stopped' : `${spec.name} was not ready within ${readyTimeoutMs / 1000} s`);
+      throw new Error(
+        signal.aborted ? 'stopped' : `${spec.name} was not ready within ${readyTimeoutMs / 1000} s: ${notReady}`,
+      );
     }
-    if (await isReady(spec.readyUrl)) return { pid: child.pid, exited: child.exited, stop };
   }
 }
 
-async function isReady(url: string): Promise<boolean> {
+/** What the service itself says it lacks; `null` when it is ready. */
+async function whyNotReady(url: string): Promise<string | null> {
   try {
     const answer = await fetch(url, { signal: AbortSignal.timeout(2_000) });
-    await answer.body?.cancel();
-    return answer.ok;
-  } catch {
-    return false; // Not listening yet, or busy starting.
+    const text = await answer.text();
+    return answer.ok ? null : `${url} answers ${answer.status} ${text.slice(0, 300)}`;
+  } catch (error) {
+    return `${url} does not answer (${(error as Error).message})`;
   }
 }
 
