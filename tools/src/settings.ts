@@ -23,7 +23,11 @@ export const settings = {
     schema: settingSchema.url('http:', 'https:').optional(),
   },
   LATCHKEY_HOME: { description: 'Folder for data and secrets', default: '.latchkey', schema: z.string() },
-  ADMIN_EMAIL: { description: 'The first administrator', default: 'admin@latchkey.local', schema: z.string() },
+  ADMIN_EMAIL: {
+    description: 'The first administrator',
+    default: 'admin@latchkey.local',
+    schema: z.email('must be an e-mail address'),
+  },
   ADMIN_PASSWORD: {
     description: "The first administrator's password; made up and printed once when absent",
     secret: true,
