@@ -45,7 +45,7 @@ export function asJobs(url: string): string {
 export class World implements AsyncDisposable {
   readonly eventsSecret = randomBytes(32).toString('hex');
   readonly rpcSecret = randomBytes(32).toString('hex');
-  private context: JobContext | undefined;
+  private context: Promise<JobContext> | undefined;
 
   private constructor(
     readonly database: TestDatabase,
@@ -75,27 +75,29 @@ export class World implements AsyncDisposable {
   }
 
   async contextWith(more: Record<string, string> = {}): Promise<JobContext> {
-    if (!this.context) {
-      const config = this.config();
-      const logger = createLogger('jobs-test', 'warn');
-      const database = new DataSource({
-        type: 'postgres',
-        url: config.DATABASE_URL,
-        poolSize: 8,
-        installExtensions: false,
-      });
-      await database.initialize();
-      this.context = {
-        config,
-        database,
-        redis: createRedis(config.REDIS_URL, 'test', logger, { enableOfflineQueue: true }),
-        maintenance: maintenanceCaller({ address: config.RPC_ADDRESS, authorization: 'none' }),
-        metrics: new JobMetrics(createRegistry('jobs')),
-        logger,
-        signal: new AbortController().signal,
-      };
-    }
-    return { ...this.context, config: this.config(more) };
+    this.context ??= this.connect();
+    return { ...(await this.context), config: this.config(more) };
+  }
+
+  private async connect(): Promise<JobContext> {
+    const config = this.config();
+    const logger = createLogger('jobs-test', 'silent');
+    const database = new DataSource({
+      type: 'postgres',
+      url: config.DATABASE_URL,
+      poolSize: 8,
+      installExtensions: false,
+    });
+    await database.initialize();
+    return {
+      config,
+      database,
+      redis: createRedis(config.REDIS_URL, 'test', logger, { enableOfflineQueue: true }),
+      maintenance: maintenanceCaller({ address: config.RPC_ADDRESS, authorization: 'none' }),
+      metrics: new JobMetrics(createRegistry('jobs')),
+      logger,
+      signal: new AbortController().signal,
+    };
   }
 
   async stream(): Promise<Redis> {
@@ -172,11 +174,10 @@ export class World implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    if (this.context) {
-      this.context.redis.disconnect();
-      this.context.maintenance.close();
-      await this.context.database.destroy();
-    }
+    const context = await this.context;
+    context?.redis.disconnect();
+    context?.maintenance.close();
+    await context?.database.destroy();
     await this.redis.close();
     await this.database.close();
   }

@@ -42,7 +42,7 @@ const SENTENCES: Record<NoticeKind, (details: Record<string, unknown>) => string
 
 /** A notice as a letter, in plain text and HTML. Names come from people: control characters go, HTML is escaped. */
 export function letterOf(facts: NoticeFacts, publicUrl: string): Letter {
-  const name = oneLine(`"${facts.token.name}" (${facts.token.start}…)`);
+  const name = oneLine(`"${facts.token.name}" (${facts.token.start}...)`);
   const subject = SUBJECTS[facts.kind](name, facts.details);
   const sentence = oneLine(SENTENCES[facts.kind](facts.details));
   const owner = facts.token.project ? `a token of the project "${oneLine(facts.token.project)}"` : 'your token';

@@ -1,0 +1,246 @@
+import { createHmac } from 'node:crypto';
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { newId } from '@latchkey/runtime';
+import { ATTEMPTS_MAX, deliverNotices } from '../src/notices/deliver-notices.job.js';
+import { followAudit } from '../src/notices/follow-audit.job.js';
+import { letterOf, type NoticeFacts } from '../src/notices/letter.js';
+import { noticeExpiring } from '../src/notices/notice-expiring.job.js';
+import { drainUsage } from '../src/usage/drain-usage.job.js';
+import { type Mailbox, mailbox, type Receiver, receiver, WEBHOOK_SECRET } from './receivers.js';
+import { batch, line, World } from './world.js';
+
+const DAY_MS = 86_400_000;
+let world: World;
+let mail: Mailbox;
+let hook: Receiver;
+let settings: Record<string, string>;
+beforeEach(async () => {
+  [world, mail, hook] = await Promise.all([World.start(), mailbox(), receiver()]);
+  settings = {
+    SMTP_URL: mail.url,
+    PUBLIC_URL: 'https://tokens.example.test',
+    NOTICE_WEBHOOK_URL: hook.url,
+    NOTICE_WEBHOOK_SECRET: WEBHOOK_SECRET,
+  };
+});
+afterEach(async () => {
+  for (const one of [mail, hook, world]) await one[Symbol.asyncDispose]();
+});
+
+const kinds = async (token: string) =>
+  (await world.database.query('SELECT kind FROM notices WHERE token_id = $1 ORDER BY kind', [token])).map(
+    (r) => r['kind'],
+  );
+const deliver = () => world.run(deliverNotices, settings);
+/** What is put off is due now. */
+const later = () => world.database.query("UPDATE notice_deliveries SET next_at = now() WHERE state = 'due'");
+
+let seq = 0;
+/** An audit event with its place, as the token-service writes and seals them. */
+async function sealed(
+  action: string,
+  token: string,
+  actor: { id: string } | null,
+  details: object = {},
+): Promise<void> {
+  const id = newId();
+  const at = new Date();
+  await world.database.query(
+    `INSERT INTO audit_events (id, at, actor_type, actor_id, actor_name, action, token_id, details)
+     VALUES ($1, $2, $3, $4, 'Grace', $5, $6, $7)`,
+    [id, at, actor ? 'user' : 'system', actor?.id ?? null, action, token, details],
+  );
+  await world.database.query(
+    `INSERT INTO audit_links (seq, event_id, event_at, hash)
+     SELECT coalesce(max(seq), 0) + 1, $1, $2, $3 FROM audit_links`,
+    [id, at, Buffer.alloc(32, ++seq)],
+  );
+}
+
+test('tells the owner by letter and webhook when a token comes within 30, 7 and 1 days of its end, each once', async () => {
+  const person = await world.person();
+  const createdAt = new Date(Date.now() - 90 * DAY_MS);
+  await world.run(noticeExpiring, settings); // starts out
+  const at = (days: number) =>
+    world.token(person, { createdAt, expiresAt: new Date(Date.now() + days * DAY_MS), name: `in ${days}` });
+  const [far, month, week, day] = [await at(31), await at(30), await at(7), await at(1)];
+  // As if the service had last looked an hour ago.
+  await world.database.query("UPDATE notice_marks SET at = at - interval '1 hour'");
+  for (let i = 0; i < 3; i++) await world.run(noticeExpiring, settings);
+  expect(await kinds(far!)).toEqual([]);
+  for (const token of [month, week, day]) expect(await kinds(token!)).toEqual(['expiring']);
+  for (let i = 0; i < 3; i++) await deliver();
+  expect(mail.letters).toHaveLength(3);
+  expect(hook.posted).toHaveLength(3);
+  expect(mail.letters.every((l) => l.to[0] === person.email)).toBe(true);
+  const texts = mail.letters.map((letter) => letter.text.replace(/=\r\n/g, '')).join('\n');
+  for (const words of ['expires in 30 days', 'expires in 7 days', 'expires within a day'])
+    expect(texts).toContain(words);
+  expect(mail.letters[0]!.text).toMatch(/Content-Type: text\/plain/);
+  expect(mail.letters[0]!.text).toMatch(/Content-Type: text\/html/);
+});
+
+test('a token made for a week does not announce that it has a week', async () => {
+  const person = await world.person();
+  await world.run(noticeExpiring, settings);
+  const token = await world.token(person, { expiresAt: new Date(Date.now() + 7 * DAY_MS) });
+  await world.database.query("UPDATE notice_marks SET at = at - interval '1 hour'");
+  await world.run(noticeExpiring, settings);
+  expect(await kinds(token)).toEqual([]);
+});
+
+test('after a long stop only the nearest threshold speaks', async () => {
+  const person = await world.person();
+  await world.run(noticeExpiring, settings);
+  const token = await world.token(person, {
+    createdAt: new Date(Date.now() - 90 * DAY_MS),
+    expiresAt: new Date(Date.now() + 0.5 * DAY_MS),
+  });
+  await world.database.query("UPDATE notice_marks SET at = at - interval '60 days'");
+  await world.run(noticeExpiring, settings);
+  const rows = await world.database.query("SELECT details ->> 'days' AS days FROM notices WHERE token_id = $1", [
+    token,
+  ]);
+  expect(rows).toEqual([{ days: '1' }]);
+});
+
+test('tells of tokens that expired, were exposed, or were revoked by somebody else, and not of what the owner did', async () => {
+  const [owner, other] = [await world.person(), await world.person()];
+  await world.run(followAudit, settings);
+  const [expired, exposed, byOther, byOwner, overlap] = await Promise.all(
+    Array.from({ length: 5 }, () => world.token(owner)),
+  );
+  await sealed('token.expired', expired!, null);
+  await sealed('token.revoked', exposed!, null, { reason: 'exposed' });
+  await sealed('token.revoked', byOther!, other, { reason: 'owner_left' });
+  await sealed('token.revoked', byOwner!, owner, { reason: 'no_longer_needed' });
+  await sealed('token.revoked', overlap!, null, { reason: 'superseded' });
+  for (let i = 0; i < 2; i++) await world.run(followAudit, settings);
+  for (let i = 0; i < 2; i++) await deliver();
+  const types = hook.posted.map((p) => (JSON.parse(p.body) as { type: string }).type);
+  expect(types.sort()).toEqual(['token.expired', 'token.exposed', 'token.revoked']);
+  expect(mail.letters).toHaveLength(3);
+  expect(await kinds(overlap!)).toEqual([]);
+});
+
+test("a project token's notices go to every owner of the project, and to nobody who is disabled", async () => {
+  const owners = [await world.person(), await world.person(), await world.person({ disabled: true })];
+  const token = await world.token(await world.project(owners));
+  await world.run(followAudit, settings);
+  await sealed('token.expired', token, null);
+  await world.run(followAudit, settings);
+  await deliver();
+  expect(mail.letters.flatMap((l) => l.to).sort()).toEqual([owners[0]!.email, owners[1]!.email].sort());
+});
+
+test('tells of a use from an address not seen before, but not of the first use, and of a use after rotation, once', async () => {
+  const person = await world.person();
+  const token = await world.token(person);
+  const replaced = await world.token(person, { revokedAt: new Date(Date.now() - 60_000), rotatedTo: token });
+  const use = async (ip: string, more: object = {}) => {
+    await world.send(world.signed(batch([line(token, { ip, ...more })])));
+    await world.run(drainUsage, settings);
+  };
+  await use('192.0.2.1');
+  expect(await kinds(token)).toEqual([]);
+  await use('192.0.2.1', { userAgent: 'another' });
+  expect(await kinds(token)).toEqual([]);
+  await use('198.51.100.9');
+  await use('198.51.100.9', { userAgent: 'another' });
+  expect(await kinds(token)).toEqual(['new_address']);
+  for (let i = 0; i < 2; i++) {
+    await world.send(world.signed(batch([line(replaced, { status: 'revoked', ip: '203.0.113.5' })])));
+    await world.run(drainUsage, settings);
+  }
+  expect(await kinds(replaced)).toEqual(['used_after_rotation']);
+  await deliver();
+  expect(hook.posted.map((p) => JSON.parse(p.body).type).sort()).toEqual([
+    'token.new_address',
+    'token.used_after_rotation',
+  ]);
+});
+
+test('sends a person only what they chose, by the ways they chose', async () => {
+  const person = await world.person();
+  await world.database.query(
+    "INSERT INTO notice_choices (user_id, kind, email, webhook) VALUES ($1, 'expired', false, true), ($1, 'exposed', false, false)",
+    [person.id],
+  );
+  const [expired, exposed] = [await world.token(person), await world.token(person)];
+  await world.run(followAudit, settings);
+  await sealed('token.expired', expired!, null);
+  await sealed('token.revoked', exposed!, null, { reason: 'exposed' });
+  await world.run(followAudit, settings);
+  await deliver();
+  expect(mail.letters).toHaveLength(0);
+  expect(hook.posted.map((p) => JSON.parse(p.body).type)).toEqual(['token.expired']);
+});
+
+test('signs webhooks by Standard Webhooks, and sends one again under the same id until it is taken', async () => {
+  const token = await world.token(await world.person());
+  await world.run(followAudit, settings);
+  await sealed('token.expired', token, null);
+  await world.run(followAudit, settings);
+  hook.status = 500;
+  await deliver();
+  await deliver();
+  expect(hook.posted).toHaveLength(1); // put off, not hammered
+  hook.status = 204;
+  await later();
+  await deliver();
+  await later();
+  await deliver();
+  expect(hook.posted).toHaveLength(2);
+  const [first, second] = hook.posted as [(typeof hook.posted)[0], (typeof hook.posted)[0]];
+  expect(second.id).toBe(first.id);
+  const signature = createHmac('sha256', Buffer.from(WEBHOOK_SECRET.slice(6), 'base64'))
+    .update(`${second.id}.${second.timestamp}.${second.body}`)
+    .digest('base64');
+  expect(second.signature).toBe(`v1,${signature}`);
+  expect(JSON.parse(second.body).data.token).toMatchObject({ id: token, start: 'lk_pat_test' });
+});
+
+test('gives a letter up when the mail server refuses its address for good, or after the last attempt', async () => {
+  const token = await world.token(await world.person());
+  await world.run(followAudit, settings);
+  await sealed('token.expired', token, null);
+  await world.run(followAudit, { ...settings, NOTICE_WEBHOOK_URL: '' });
+  const state = async () =>
+    (await world.database.query("SELECT state, last_error FROM notice_deliveries WHERE channel = 'email'"))[0];
+  mail.refuseWith = 451;
+  await deliver();
+  expect(await state()).toEqual({ state: 'due', last_error: 'the mail server said 451' });
+  await world.database.query('UPDATE notice_deliveries SET attempts = $1, next_at = now()', [ATTEMPTS_MAX - 1]);
+  await deliver();
+  expect(await state()).toMatchObject({ state: 'dead' });
+  await world.database.query("UPDATE notice_deliveries SET state = 'due', attempts = 0, next_at = now()");
+  mail.refuseWith = 550;
+  await deliver();
+  expect(await state()).toEqual({ state: 'dead', last_error: 'the mail server said 550' });
+});
+
+test('two workers at once send a notice once', async () => {
+  const person = await world.person();
+  await world.run(followAudit, settings);
+  for (let i = 0; i < 15; i++) await sealed('token.expired', await world.token(person), null);
+  await world.run(followAudit, settings);
+  await Promise.all([deliver(), deliver(), deliver()]);
+  expect(mail.letters).toHaveLength(15);
+  expect(hook.posted).toHaveLength(15);
+});
+
+test('names in a letter neither add headers nor HTML', () => {
+  const facts: NoticeFacts = {
+    id: newId(),
+    kind: 'expired',
+    at: new Date(),
+    token: { id: newId(), name: 'a\r\nBcc: x@y.test <script>', start: 'lk_pat_abcd', kind: 'pat', project: null },
+    person: { id: newId(), name: '<b>Eve</b>', email: 'eve@example.test' },
+    details: {},
+  };
+  const letter = letterOf(facts, 'https://tokens.example.test');
+  expect(letter.subject).not.toMatch(/[\r\n]/);
+  expect(letter.html).not.toContain('<script>');
+  expect(letter.html).not.toContain('<b>');
+  expect(letter.text).toContain('https://tokens.example.test/#/api-tokens');
+});
