@@ -17,6 +17,8 @@ import { AnswerInterceptor } from './http/answer.interceptor.js';
 import { ProblemFilter } from './http/index.js';
 import { InvalidationRpc } from './invalidation/invalidation.rpc.js';
 import { InvalidationService } from './invalidation/invalidation.service.js';
+import { MaintenanceRpc } from './maintenance/maintenance.rpc.js';
+import { MaintenanceService } from './maintenance/maintenance.service.js';
 import { PeopleController } from './people/people.controller.js';
 import { PeopleService } from './people/people.service.js';
 import { UserEntity } from './people/user.entity.js';
@@ -55,6 +57,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       AuditController,
       AuditMaintenanceRpc,
       InvalidationRpc,
+      MaintenanceRpc,
       PeopleController,
       ProjectsController,
       SessionsController,
@@ -80,6 +83,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       FactsService,
       InvalidationService,
       LocksService,
+      MaintenanceService,
       PeopleService,
       ProjectsService,
       RecordsService,

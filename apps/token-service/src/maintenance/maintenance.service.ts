@@ -1,0 +1,112 @@
+import type { Logger } from '@latchkey/runtime';
+import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
+import { DataSource } from 'typeorm';
+import { SYSTEM } from '../access/index.js';
+import { AuditService } from '../audit/audit.service.js';
+import { AuditChain } from '../audit/chain.service.js';
+import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
+import { Database, rows } from '../database/database.service.js';
+
+const HOUR_MS = 3_600_000;
+/** Invalidations are kept far longer than any lease: a verifier whose cursor is older empties its memory. */
+export const INVALIDATIONS_KEPT_MS = 24 * HOUR_MS;
+/** Audit partitions are made so many months ahead. */
+const PARTITIONS_AHEAD_MONTHS = 24;
+
+/** Rows past their keep, oldest first, each by an index; `$1` is the most rows of one step. */
+const KEEPS: readonly string[] = [
+  // What was issued under an Idempotency-Key is remembered for 24 hours.
+  `DELETE FROM idempotency_keys WHERE (actor, key) IN (
+     SELECT actor, key FROM idempotency_keys WHERE created_at < now() - interval '24 hours' ORDER BY created_at LIMIT $1)`,
+  `DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at < now() ORDER BY expires_at LIMIT $1)`,
+  // Failed sign-ins count for 15 minutes.
+  `DELETE FROM sign_in_failures WHERE subject IN (
+     SELECT subject FROM sign_in_failures WHERE since < now() - interval '1 hour' ORDER BY since LIMIT $1)`,
+];
+
+/** What keeps the database small and ready: rows past their keep, partitions ahead, retention of the audit log. */
+@Injectable()
+export class MaintenanceService implements OnApplicationShutdown {
+  #retention: Promise<DataSource> | undefined;
+  #monthly = 0;
+
+  constructor(
+    private readonly db: Database,
+    private readonly audit: AuditService,
+    private readonly chain: AuditChain,
+    @Inject(CONFIG) private readonly config: TokenServiceConfig,
+    @Inject(LOGGER) private readonly logger: Logger,
+  ) {}
+
+  /** One bounded step; safe to repeat and to run side by side. */
+  async prune(limit: number): Promise<{ done: number; more: boolean }> {
+    let done = 0;
+    let more = false;
+    const count = (removed: number) => {
+      done += removed;
+      more ||= removed >= limit;
+    };
+    for (const statement of KEEPS) {
+      const [, removed] = (await this.db.source.query(statement, [limit])) as [unknown[], number];
+      count(removed);
+    }
+    const [log] = await this.db.query<{ removed: number }>('SELECT log_prune($1, $2) AS removed', [
+      INVALIDATIONS_KEPT_MS,
+      limit,
+    ]);
+    count(log!.removed);
+    if (Date.now() - this.#monthly > HOUR_MS) {
+      await this.#keepMonths();
+      this.#monthly = Date.now();
+    }
+    return { done, more };
+  }
+
+  /**
+   * Writes once for a token, as an audit event, that its old secret was presented after it had been replaced.
+   * @returns whether this call wrote it
+   */
+  async reportUseAfterRotation(tokenId: string, ip: string): Promise<boolean> {
+    return this.db.transaction(async (tx) => {
+      const [token] = await rows<{ name: string; project_id: string | null; rotated_to: string | null }>(
+        tx,
+        'SELECT name, project_id, rotated_to FROM tokens WHERE id = $1 FOR NO KEY UPDATE',
+        [tokenId],
+      );
+      if (!token?.rotated_to) return false;
+      const known: unknown[] = await tx.query(
+        `SELECT 1 FROM audit_events WHERE token_id = $1 AND action = 'token.updated' AND details ? 'usedAfterRotation' LIMIT 1`,
+        [tokenId],
+      );
+      if (known.length > 0) return false;
+      await this.audit.record(tx, {
+        actor: SYSTEM,
+        action: 'token.updated',
+        tokenId,
+        projectId: token.project_id,
+        subject: { type: 'token', id: tokenId, name: token.name },
+        details: { usedAfterRotation: { ip } },
+      });
+      return true;
+    });
+  }
+
+  async onApplicationShutdown(): Promise<void> {
+    await (await this.#retention)?.destroy();
+  }
+
+  async #keepMonths(): Promise<void> {
+    await this.db.query('SELECT audit_make_partitions($1)', [PARTITIONS_AHEAD_MONTHS]);
+    const { AUDIT_RETENTION_MONTHS: months, RETENTION_DATABASE_URL: url } = this.config;
+    if (months === 0) return;
+    if (!url) {
+      this.logger.error('AUDIT_RETENTION_MONTHS is set, but not RETENTION_DATABASE_URL: no audit event is removed');
+      return;
+    }
+    this.#retention ??= new DataSource({ type: 'postgres', url, poolSize: 1, installExtensions: false }).initialize();
+    const now = new Date();
+    const before = new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - months, 1));
+    const events = await this.chain.retire(await this.#retention, before);
+    if (events > 0) this.logger.info({ events, before }, 'audit events past their keep were removed');
+  }
+}
