@@ -50,7 +50,7 @@ export class Delegated {
       if ('detail' in target) return { refusal: { code: 'invalid_request', detail: target.detail } };
       route = this.routes().match(target.match);
       if (route && !route.public) {
-        const needs = method === 'CONNECT' || method === 'TRACE' ? null : route.needs(method, target.path);
+        const needs = route.needs(method, target.path);
         if (!needs)
           return { refusal: { code: 'forbidden', detail: `The route ${route.name} does not offer ${method}.` } };
         // Bodies are not seen here, so a caller of an MCP route must hold what any of its tools asks for.

@@ -7,7 +7,7 @@ export type Asked = { readonly needs: Needs } | { readonly refusal: Refusal };
 
 /** @param path as forwarded, so that what is captured is what the upstream sees */
 export function askedBy(route: Route, method: string, path: string): Asked {
-  const needs = method === 'CONNECT' || method === 'TRACE' ? null : route.needs(method, path);
+  const needs = route.needs(method, path);
   const allowed = route.mcp ? ['GET', 'POST', 'DELETE'] : undefined;
   if (needs && (!allowed || allowed.includes(method))) return { needs };
   const methods = allowed ?? (route.methods ?? []).flatMap((m) => (m === 'GET' ? ['GET', 'HEAD'] : [m]));

@@ -77,8 +77,13 @@ export class PublicDoor {
     const startedAtMs = performance.now();
     let route = ANONYMOUS_ROUTE;
     res.on('close', () => this.parts.observe(route, res.headersSent ? res.statusCode : 0, startedAtMs));
+    (req.socket as AnsweringSocket)[answering] = res;
     const read = readHead(req, this.parts.isTrustedProxy);
-    if ('refusal' in read) return void answerRefusal(res, read.refusal, read.requestId);
+    if ('refusal' in read) {
+      // Where such a request ends is in doubt, so nothing after it is read.
+      res.shouldKeepAlive = false;
+      return void answerRefusal(res, read.refusal, read.requestId);
+    }
     const { head } = read;
     try {
       route = this.#serve(req, res, head, expectsContinue);
@@ -97,6 +102,11 @@ export class PublicDoor {
       return ANONYMOUS_ROUTE;
     }
     const method = req.method ?? '';
+    if (method === 'TRACE') {
+      const refusal: Refusal = { code: 'method_not_allowed', detail: 'TRACE would show what was added to the request.' };
+      answerRefusal(res, refusal, head.requestId);
+      return ANONYMOUS_ROUTE;
+    }
     const { parts } = this;
     const owner = ownerOf(target.match);
     if (owner === 'management') {
@@ -179,9 +189,17 @@ function isWebSocket(req: IncomingMessage): boolean {
   return req.method === 'GET' && req.headers.upgrade?.toLowerCase() === 'websocket';
 }
 
+/** The last response begun on a connection. */
+const answering = Symbol('answering');
+type AnsweringSocket = Duplex & { [answering]?: ServerResponse };
+
 /** What cannot be parsed has no response object: the answer is written by hand, and the connection closed. */
 function onClientError(error: NodeJS.ErrnoException, socket: Duplex): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) return void socket.destroy();
+  const last = (socket as AnsweringSocket)[answering];
+  // An answer on its way must neither be cut short nor be followed by one that answers nothing.
+  if (last && !last.shouldKeepAlive && last.writableEnded && !last.closed) return;
+  const inDoubt = last !== undefined && !last.closed && (last.headersSent || last.req.complete);
+  if (error.code === 'ECONNRESET' || !socket.writable || inDoubt) return void socket.destroy();
   const refusal: Refusal =
     error.code === 'HPE_HEADER_OVERFLOW'
       ? {

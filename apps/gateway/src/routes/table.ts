@@ -99,6 +99,7 @@ export class Route {
 
   /** What this request needs, or null when the method has no entry (which denies it). `method`: HEAD counts as GET. */
   needs(method: string, path: string): Needs | null {
+    if (method === 'CONNECT' || method === 'TRACE') return null;
     const scopes = this.#scopes
       ? (this.#scopes.get(method === 'HEAD' ? 'GET' : method) ?? this.#scopes.get('*'))
       : NO_SCOPES;
