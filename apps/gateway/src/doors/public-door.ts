@@ -103,7 +103,10 @@ export class PublicDoor {
     }
     const method = req.method ?? '';
     if (method === 'TRACE') {
-      const refusal: Refusal = { code: 'method_not_allowed', detail: 'TRACE would show what was added to the request.' };
+      const refusal: Refusal = {
+        code: 'method_not_allowed',
+        detail: 'TRACE would show what was added to the request.',
+      };
       answerRefusal(res, refusal, head.requestId);
       return ANONYMOUS_ROUTE;
     }

@@ -1,0 +1,509 @@
+import { once } from 'node:events';
+import { request as httpRequest, type IncomingMessage } from 'node:http';
+import { connect, type Socket } from 'node:net';
+import { waitFor } from '@latchkey/testing';
+import { WebSocket, WebSocketServer } from 'ws';
+import { raw, type Stack, stack } from './stack.js';
+
+let s: Stack;
+let webSockets: WebSocketServer;
+beforeAll(async () => {
+  s = await stack(
+    (upstream) => `
+routes:
+  - { name: any, path: /any/*, upstream: "${upstream}", stripPrefix: /any, require: {}, timeoutMs: 600 }
+  - { name: patient, path: /patient/*, upstream: "${upstream}", require: {}, timeoutMs: 60000 }
+  - { name: open, path: /open/*, upstream: "${upstream}", public: true }
+`,
+    { BODY_IDLE_MS: '500' },
+  );
+  webSockets = new WebSocketServer({ server: s.upstream.server, path: '/ws' });
+  webSockets.on('connection', (socket) => {
+    socket.send('hello');
+    socket.on('message', (data, binary) => socket.send(data, { binary }));
+  });
+});
+afterAll(async () => {
+  webSockets.close();
+  await s[Symbol.asyncDispose]();
+});
+beforeEach(() => {
+  s.upstream.handler = (_req, res) => res.end('ok');
+});
+
+const bearer = (secret: string) => ({ authorization: `Bearer ${secret}` });
+
+/** Opens a request and resolves with the answer's head. */
+async function open(path: string, secret: string, method = 'GET'): Promise<IncomingMessage> {
+  const req = httpRequest(`${s.gateway.url}${path}`, { method, headers: bearer(secret) });
+  req.end();
+  const [answer] = (await once(req, 'response')) as [IncomingMessage];
+  answer.on('error', () => undefined); // a cut is an error to the reader; the tests look at `complete`
+  return answer;
+}
+
+/** However it ends: `once` would reject where the end is an error. */
+const closed = (answer: IncomingMessage) => new Promise<void>((resolve) => answer.once('close', () => resolve()));
+
+const eventStream = (every = 0) => {
+  s.upstream.handler = (_req, res) => {
+    res.writeHead(200, { 'content-type': 'text/event-stream' });
+    res.write('data: hello\n\n');
+    const timer = every > 0 ? setInterval(() => res.write('data: tick\n\n'), every) : undefined;
+    res.on('close', () => clearInterval(timer));
+  };
+};
+
+describe('an event stream', () => {
+  it('passes event by event, and may be silent for longer than the route waits for an answer', async () => {
+    eventStream();
+    const { secret } = s.authority.issue();
+    const answer = await open('/any/events', secret);
+    const [first] = (await once(answer, 'data')) as [Buffer];
+    expect(first.toString()).toBe('data: hello\n\n');
+    await new Promise((resolve) => setTimeout(resolve, 1_200));
+    expect(answer.destroyed).toBe(false);
+    answer.destroy();
+  });
+
+  it('ends when its token is revoked', async () => {
+    eventStream(20);
+    const token = s.authority.issue();
+    const answer = await open('/any/events', token.secret);
+    await once(answer, 'data');
+    answer.resume();
+    const ended = closed(answer);
+    await s.authority.revoke(token, s.client);
+    await ended;
+    expect(answer.complete).toBe(false);
+    await waitFor(() => s.upstream.sockets.size === 0 || [...s.upstream.sockets].every((x) => x.destroyed));
+  });
+
+  it('ends when its token expires', async () => {
+    eventStream(20);
+    const { secret } = s.authority.issue({ expiresAtMs: Date.now() + 1_500 });
+    const answer = await open('/any/events', secret);
+    answer.resume();
+    await closed(answer);
+    expect(answer.complete).toBe(false);
+  });
+
+  it('that its caller leaves is left by the gateway too', async () => {
+    let left = false;
+    s.upstream.handler = (req, res) => {
+      res.writeHead(200, { 'content-type': 'text/event-stream' }).write('data: hello\n\n');
+      req.on('close', () => {
+        left = true;
+      });
+    };
+    const answer = await open('/any/events', s.authority.issue().secret);
+    await once(answer, 'data');
+    answer.destroy();
+    await waitFor(() => left);
+  });
+});
+
+describe('an answer that goes on', () => {
+  it('ends when its token is revoked, like a stream', async () => {
+    s.upstream.handler = (_req, res) => {
+      res.writeHead(200, { 'content-type': 'application/x-ndjson' });
+      const timer = setInterval(() => res.write('{}\n'), 20);
+      res.on('close', () => clearInterval(timer));
+    };
+    const token = s.authority.issue();
+    const answer = await open('/any/changes', token.secret);
+    answer.resume();
+    await waitFor(async () => (await metrics()).includes('latchkey_verifier{what="streams",service="gateway"} 1'));
+    const ended = closed(answer);
+    await s.authority.revoke(token, s.client);
+    await ended;
+    expect(answer.complete).toBe(false);
+  });
+});
+
+const metrics = async () => (await fetch(`http://127.0.0.1:${s.gateway.opsPort}/metrics`)).text();
+
+describe('a WebSocket', () => {
+  const dial = (path: string, secret?: string) =>
+    new WebSocket(`${s.gateway.url.replace('http', 'ws')}${path}`, secret ? { headers: bearer(secret) } : {});
+  const refused = async (socket: WebSocket) => {
+    const [, answer] = (await once(socket, 'unexpected-response')) as [unknown, IncomingMessage];
+    socket.on('error', () => undefined); // terminate() before the handshake is over tells so
+    socket.terminate();
+    return answer;
+  };
+
+  it('passes messages both ways, text and binary, small and large', async () => {
+    const socket = dial('/any/ws', s.authority.issue().secret);
+    const [hello] = await once(socket, 'message');
+    expect(String(hello)).toBe('hello');
+    for (const message of ['a', Buffer.alloc(200_000, 7), 'b'.repeat(70_000)]) {
+      socket.send(message);
+      const [echo, binary] = await once(socket, 'message');
+      expect([Buffer.from(echo).equals(Buffer.from(message)), binary]).toEqual([true, Buffer.isBuffer(message)]);
+    }
+    socket.close(1000);
+    const [code] = await once(socket, 'close');
+    expect(code).toBe(1000);
+  });
+
+  it('tells the upstream who calls', async () => {
+    const token = s.authority.issue();
+    const joined = once(webSockets, 'connection');
+    const socket = dial('/any/ws', token.secret);
+    const [, request] = (await joined) as [unknown, IncomingMessage];
+    expect(request.headers).toMatchObject({ 'x-latchkey-token-id': token.facts.id });
+    expect(request.headers.authorization).toBeUndefined();
+    await once(socket, 'open');
+    socket.terminate();
+  });
+
+  it('is refused without a token', async () => {
+    expect((await refused(dial('/any/ws'))).statusCode).toBe(401);
+    expect((await refused(dial('/any/ws', 'nonsense'))).headers['www-authenticate']).toContain('invalid_token');
+    expect((await refused(dial('/nowhere', 'nonsense'))).statusCode).toBe(404);
+    expect((await refused(dial('/v1/tokens', 'nonsense'))).statusCode).toBe(404);
+  });
+
+  it("carries the upstream's own refusal", async () => {
+    const answer = await refused(dial('/any/other', s.authority.issue().secret));
+    expect(answer.statusCode).toBe(400);
+  });
+
+  it('is closed with 4401 when its token is revoked', async () => {
+    const token = s.authority.issue();
+    const socket = dial('/any/ws', token.secret);
+    await once(socket, 'message');
+    const closed = once(socket, 'close');
+    await s.authority.revoke(token, s.client);
+    const [code, reason] = await closed;
+    expect([code, String(reason)]).toEqual([4401, 'token no longer accepted']);
+    await waitFor(() => webSockets.clients.size === 0);
+  });
+
+  it('is cut, with no frame forged, when the upstream stands in the middle of one', async () => {
+    const token = s.authority.issue();
+    const joined = once(webSockets, 'connection');
+    const socket = dial('/any/ws', token.secret);
+    const [peer] = (await joined) as [WebSocket & { _socket: Socket }];
+    await once(socket, 'message');
+    peer._socket.write(Buffer.from([0x81, 0x7e, 0x40, 0x00, 0x61])); // 16 KiB announced, one byte sent
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    const closed = once(socket, 'close');
+    await s.authority.revoke(token, s.client);
+    const [code] = await closed;
+    expect(code).toBe(1006);
+  });
+
+  it('whose caller vanishes is left by the gateway too', async () => {
+    const socket = dial('/any/ws', s.authority.issue().secret);
+    await once(socket, 'message');
+    socket.terminate();
+    await waitFor(() => webSockets.clients.size === 0);
+  });
+
+  it('is no way around the end of a request: another protocol is not switched to', async () => {
+    const { secret } = s.authority.issue();
+    const answer = await raw(
+      s.gateway.port,
+      `GET /any/x HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer ${secret}\r\nConnection: Upgrade, close\r\nUpgrade: smuggle\r\n\r\nGET /open/x HTTP/1.1\r\nHost: g\r\n\r\n`,
+    );
+    expect(answer.text.match(/HTTP\/1\.1 \d/g)).toHaveLength(1);
+  });
+});
+
+describe('an upstream that', () => {
+  const call = async (path = '/any/x', method = 'GET', body?: string) => {
+    const { secret } = s.authority.issue();
+    const answer = await fetch(`${s.gateway.url}${path}`, {
+      method,
+      headers: bearer(secret),
+      ...(body ? { body } : {}),
+    });
+    return { status: answer.status, body: (await answer.json()) as { code: string } };
+  };
+
+  it('ends the connection before it answers is 502, and is asked once more where that is harmless', async () => {
+    let asked = 0;
+    s.upstream.handler = (req) => {
+      asked++;
+      req.socket.destroy();
+    };
+    expect(await call()).toMatchObject({ status: 502, body: { code: 'bad_gateway' } });
+    expect(asked).toBe(2);
+    asked = 0;
+    expect(await call('/any/x', 'POST')).toMatchObject({ status: 502 });
+    expect(await call('/any/x', 'PUT', 'body')).toMatchObject({ status: 502 });
+    expect(asked).toBe(2);
+  });
+
+  it('had closed a kept connection is asked on another', async () => {
+    let asked = 0;
+    s.upstream.handler = (req, res) => {
+      if (++asked === 2) req.socket.destroy();
+      else res.end('"ok"');
+    };
+    expect((await call()).status).toBe(200);
+    expect((await call()).status).toBe(200);
+    expect(asked).toBe(3);
+  });
+
+  it.each([
+    ['speaks no HTTP', 'nonsense\r\n\r\n'],
+    ['ends within its head', 'HTTP/1.1 200 OK\r\nContent-Le'],
+    ['sends two lengths', 'HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab'],
+    ['sends length and chunks', 'HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n'],
+    ['switches protocols unasked', 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n'],
+    ['folds a header', 'HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n'],
+  ])('%s is 502', async (_, bytes) => {
+    s.upstream.handler = (req) => req.socket.end(bytes);
+    expect(await call('/any/x', 'POST')).toMatchObject({ status: 502 });
+  });
+
+  it('sends a head that is too large is 502', async () => {
+    s.upstream.handler = (req) => req.socket.end(`HTTP/1.1 200 OK\r\nX: ${'x'.repeat(70_000)}\r\n\r\n`);
+    expect(await call('/any/x', 'POST')).toMatchObject({ status: 502 });
+  });
+
+  it('says nothing is 504 after timeoutMs', async () => {
+    s.upstream.handler = () => undefined;
+    expect(await call()).toMatchObject({ status: 504, body: { code: 'upstream_timeout' } });
+  });
+
+  it.each([
+    ['dies within a body of known length', 'Content-Length: 100\r\n\r\nabc'],
+    ['dies within a chunk', 'Transfer-Encoding: chunked\r\n\r\n64\r\nabc'],
+    ['dies between chunks', 'Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n'],
+  ])('%s leaves the answer visibly incomplete', async (_, bytes) => {
+    s.upstream.handler = (req) => {
+      req.socket.write(`HTTP/1.1 200 OK\r\n${bytes}`);
+      setTimeout(() => req.socket.destroy(), 50);
+    };
+    const answer = await open('/any/x', s.authority.issue().secret, 'POST');
+    answer.resume();
+    await closed(answer);
+    expect(answer.complete).toBe(false);
+  });
+
+  it('stops in the middle of an answer is given up after timeoutMs', async () => {
+    s.upstream.handler = (_req, res) => res.writeHead(200, { 'content-length': 100 }).write('abc');
+    const answer = await open('/any/x', s.authority.issue().secret);
+    answer.resume();
+    await closed(answer);
+    expect(answer.complete).toBe(false);
+  });
+
+  it('answers before the body is complete is heard', async () => {
+    s.upstream.handler = (req, res) => {
+      res.writeHead(413).end('"no"');
+      req.resume();
+    };
+    expect((await call('/any/x', 'POST', 'x'.repeat(5_000_000))).status).toBe(413);
+  });
+
+  it('sends interim answers is understood', async () => {
+    s.upstream.handler = (req) =>
+      req.socket.write(
+        'HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\n"ok"',
+      );
+    expect(await call()).toMatchObject({ status: 200, body: 'ok' });
+  });
+
+  it('answers 204, 304 and HEAD is passed on without a body', async () => {
+    const { secret } = s.authority.issue();
+    const get = (method: string) =>
+      raw(
+        s.gateway.port,
+        `${method} /any/x HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer ${secret}\r\nConnection: close\r\n\r\n`,
+      );
+    s.upstream.handler = (_req, res) => res.writeHead(204).end();
+    expect(await get('GET')).toMatchObject({ status: 204, body: '' });
+    s.upstream.handler = (_req, res) => res.writeHead(304, { etag: '"1"' }).end();
+    expect(await get('GET')).toMatchObject({ status: 304, body: '', headers: { etag: '"1"' } });
+    s.upstream.handler = (_req, res) => res.writeHead(200, { 'content-length': 1234 }).end();
+    expect(await get('HEAD')).toMatchObject({ status: 200, body: '', headers: { 'content-length': '1234' } });
+  });
+});
+
+describe('a caller that', () => {
+  const dial = async (bytes: string): Promise<Socket> => {
+    const socket = connect(s.gateway.port, '127.0.0.1');
+    await once(socket, 'connect');
+    socket.write(bytes);
+    return socket;
+  };
+  const head = (line: string, ...more: string[]) => {
+    const { secret } = s.authority.issue();
+    return `${[line, 'Host: g', `Authorization: Bearer ${secret}`, ...more].join('\r\n')}\r\n\r\n`;
+  };
+
+  it('goes away before the answer takes the question to the upstream with it', async () => {
+    let asked = false;
+    let left = false;
+    s.upstream.handler = (req) => {
+      asked = true;
+      req.on('close', () => {
+        left = true;
+      });
+    };
+    const socket = await dial(head('GET /patient/x HTTP/1.1'));
+    await waitFor(() => asked);
+    socket.destroy();
+    await waitFor(() => left);
+  });
+
+  it('goes away while its token is looked up leaves nothing behind', async () => {
+    const lookup = Promise.withResolvers<void>();
+    s.authority.hold = lookup.promise;
+    const lookups = s.authority.lookups.length;
+    const seen = s.upstream.seen.length;
+    const socket = await dial(head('GET /patient/x HTTP/1.1'));
+    await waitFor(() => s.authority.lookups.length > lookups);
+    socket.destroy();
+    await once(socket, 'close');
+    s.authority.hold = undefined;
+    lookup.resolve();
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(s.upstream.seen.length).toBe(seen);
+  });
+
+  it('stops sending its body is told so, and the upstream is released', async () => {
+    let left = false;
+    s.upstream.handler = (req) => {
+      req.on('error', () => undefined); // the gateway gives the request up
+      req.on('close', () => {
+        left = true;
+      });
+      req.resume();
+    };
+    const answer = await raw(s.gateway.port, `${head('POST /patient/x HTTP/1.1', 'Content-Length: 100')}abc`);
+    expect([answer.status, JSON.parse(answer.body).code]).toEqual([408, 'request_timeout']);
+    await waitFor(() => left);
+  });
+
+  it('waits for 100-continue gets it once its token was checked, and not before', async () => {
+    s.upstream.handler = (req, res) => req.resume().on('end', () => res.end('ok'));
+    const socket = await dial(
+      head('POST /any/x HTTP/1.1', 'Expect: 100-continue', 'Content-Length: 3', 'Connection: close'),
+    );
+    let text = '';
+    socket.setEncoding('latin1').on('data', (chunk) => {
+      text += chunk;
+    });
+    await waitFor(() => text.includes('100 Continue'));
+    socket.write('abc');
+    await once(socket, 'close');
+    expect(text).toContain('HTTP/1.1 200');
+    const refusal = await raw(
+      s.gateway.port,
+      'POST /any/x HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\nContent-Length: 3\r\nConnection: close\r\n\r\n',
+    );
+    expect(refusal.status).toBe(401);
+  });
+
+  it('sends its head slowly is cut off with 408', async () => {
+    const socket = connect(s.gateway.port, '127.0.0.1');
+    let text = '';
+    socket.setEncoding('latin1').on('data', (chunk) => {
+      text += chunk;
+    });
+    socket.on('error', () => undefined); // writing goes on past the end
+    const timer = setInterval(() => socket.write('X'), 300);
+    socket.write('GET /open/x HTTP/1.1\r\nHost: g\r\nX-Slow: ');
+    await once(socket, 'close');
+    clearInterval(timer);
+    expect(text).toContain('HTTP/1.1 408');
+    expect(text).toContain('request_timeout');
+  });
+
+  it('pipelines requests gets the answers in order', async () => {
+    s.upstream.handler = (req, res) => {
+      const slow = req.url === '/1';
+      setTimeout(() => res.end(`[${req.url}]`), slow ? 100 : 0);
+    };
+    const answer = await raw(
+      s.gateway.port,
+      head('GET /any/1 HTTP/1.1') + head('GET /any/2 HTTP/1.1') + head('GET /any/3 HTTP/1.1', 'Connection: close'),
+    );
+    expect(answer.text.match(/\[[^\]]+\]/g)).toEqual(['[/1]', '[/2]', '[/3]']);
+  });
+});
+
+describe('bodies', () => {
+  const MIB = 1024 * 1024;
+
+  it('of answers wait for a slow reader: memory stays flat', async () => {
+    const total = 200 * MIB;
+    let written = 0;
+    s.upstream.handler = (_req, res) => {
+      const piece = Buffer.alloc(MIB, 1);
+      const more = () => {
+        while (written < total) {
+          written += piece.length;
+          if (!res.write(piece)) return void res.once('drain', more);
+        }
+        res.end();
+      };
+      more();
+    };
+    const answer = await open('/patient/big', s.authority.issue().secret);
+    answer.pause();
+    await new Promise((resolve) => setTimeout(resolve, 800));
+    // What is on its way: socket buffers of the kernel on three connections, and a few of node's.
+    expect(written).toBeLessThan(40 * MIB);
+    let read = 0;
+    for await (const chunk of answer) read += (chunk as Buffer).length;
+    expect(read).toBe(total);
+  });
+
+  it('of requests wait for a slow upstream', async () => {
+    const held = Promise.withResolvers<void>();
+    s.upstream.handler = (req, res) => {
+      let size = 0;
+      req.pause();
+      void held.promise.then(() =>
+        req
+          .on('data', (chunk: Buffer) => {
+            size += chunk.length;
+          })
+          .resume(),
+      );
+      req.on('end', () => res.end(String(size)));
+    };
+    const total = 100 * MIB;
+    const req = httpRequest(`${s.gateway.url}/patient/big`, {
+      method: 'POST',
+      headers: { ...bearer(s.authority.issue().secret), 'content-length': total },
+    });
+    const answered = once(req, 'response') as Promise<[IncomingMessage]>;
+    const piece = Buffer.alloc(MIB, 2);
+    let written = 0;
+    const more = () => {
+      while (written < total) {
+        written += piece.length;
+        if (!req.write(piece)) return void req.once('drain', more);
+      }
+      req.end();
+    };
+    more();
+    await new Promise((resolve) => setTimeout(resolve, 800));
+    expect(written).toBeLessThan(40 * MIB);
+    held.resolve();
+    const [answer] = await answered;
+    let text = '';
+    for await (const chunk of answer.setEncoding('utf8')) text += chunk;
+    expect(text).toBe(String(total));
+  });
+
+  it('without a length go in chunks, both ways', async () => {
+    s.upstream.handler = (req, res) => req.pipe(res.writeHead(200));
+    const { secret } = s.authority.issue();
+    const answer = await raw(
+      s.gateway.port,
+      `POST /any/x HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer ${secret}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nxyz\r\n2\r\nuv\r\n0\r\nX-Trailer: dropped\r\n\r\n`,
+    );
+    expect(s.upstream.lastHeader('transfer-encoding')).toBe('chunked');
+    expect(answer.headers['transfer-encoding']).toBe('chunked');
+    expect(answer.body.replace(/[^u-z]/g, '')).toBe('xyzuv');
+  });
+});
