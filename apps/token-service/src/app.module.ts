@@ -5,16 +5,18 @@ import { TypeOrmModule } from '@nestjs/typeorm';
 import { DataSource } from 'typeorm';
 import { AuthenticationGuard } from './access/authentication.guard.js';
 import { BearerStrategy } from './access/bearer.strategy.js';
+import { DeclarationsService } from './access/declarations.service.js';
 import { LocksService } from './access/locks.service.js';
 import { ScopesService } from './access/scopes.service.js';
 import { AuditController } from './audit/audit.controller.js';
 import { AuditMaintenanceRpc } from './audit/audit.rpc.js';
 import { AuditService } from './audit/audit.service.js';
 import { AuditChain, auditChainOf } from './audit/chain.service.js';
+import { DenialsService } from './audit/denials.service.js';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from './config.js';
 import { Database, dataSourceOptions } from './database/database.service.js';
 import { AnswerInterceptor } from './http/answer.interceptor.js';
-import { ProblemFilter } from './http/index.js';
+import { DocsController, ProblemFilter } from './http/index.js';
 import { InvalidationRpc } from './invalidation/invalidation.rpc.js';
 import { InvalidationService } from './invalidation/invalidation.service.js';
 import { MaintenanceRpc } from './maintenance/maintenance.rpc.js';
@@ -25,9 +27,17 @@ import { UserEntity } from './people/user.entity.js';
 import { MemberEntity, ProjectEntity } from './projects/project.entity.js';
 import { ProjectsController } from './projects/projects.controller.js';
 import { ProjectsService } from './projects/projects.service.js';
+import { AttemptsService } from './sessions/attempts.service.js';
+import { OidcService } from './sessions/oidc.service.js';
+import { OwnPasswordsService } from './sessions/own-passwords.service.js';
+import { SecondFactorService } from './sessions/second-factor.service.js';
 import { SessionsController } from './sessions/sessions.controller.js';
 import { SessionsService } from './sessions/sessions.service.js';
+import { SignInController } from './sessions/sign-in.controller.js';
 import { FactsService } from './tokens/facts.service.js';
+import { ImportService } from './tokens/import.service.js';
+import { PolicyController } from './tokens/policy.controller.js';
+import { PolicyService } from './tokens/policy.service.js';
 import { RecordsService } from './tokens/records.service.js';
 import { RevocationsService } from './tokens/revocations.service.js';
 import { RotationsService } from './tokens/rotations.service.js';
@@ -58,9 +68,12 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       AuditMaintenanceRpc,
       InvalidationRpc,
       MaintenanceRpc,
+      DocsController,
       PeopleController,
+      PolicyController,
       ProjectsController,
       SessionsController,
+      SignInController,
       TokensController,
       TokensRpc,
       TokensMaintenanceRpc,
@@ -72,6 +85,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       { provide: APP_FILTER, useClass: ProblemFilter },
       { provide: APP_GUARD, useClass: AuthenticationGuard },
       { provide: APP_INTERCEPTOR, useClass: AnswerInterceptor },
+      AttemptsService,
       AuditService,
       {
         provide: AuditChain,
@@ -80,17 +94,24 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       },
       BearerStrategy,
       Database,
+      DeclarationsService,
+      DenialsService,
       FactsService,
+      ImportService,
       InvalidationService,
       LocksService,
       MaintenanceService,
+      OidcService,
+      OwnPasswordsService,
       PeopleService,
+      PolicyService,
       ProjectsService,
       RecordsService,
       RevocationsService,
       RotationsService,
       StoreService,
       ScopesService,
+      SecondFactorService,
       SessionsService,
       TokensService,
       VerificationService,

@@ -19,6 +19,7 @@ import { NestFactory } from '@nestjs/core';
 import { type MicroserviceOptions, Transport } from '@nestjs/microservices';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
+import { DeclarationsService } from './access/declarations.service.js';
 import { appModule } from './app.module.js';
 import type { TokenServiceConfig } from './config.js';
 import { Database } from './database/database.service.js';
@@ -62,6 +63,7 @@ export async function startTokenService(
     app.connectMicroservice<MicroserviceOptions>(rpc.options);
     await app.init();
     await app.get(PeopleService).ensureFirstAdministrator();
+    await app.get(DeclarationsService).announceChange();
     await app.startAllMicroservices();
     await app.listen({ port: config.API_PORT, host: config.HOST });
     const database = app.get(Database);

@@ -39,6 +39,10 @@ const publicKeys = z.string().transform((text, context): KeyObject[] => {
   context.addIssue('must be Ed25519 public keys in PEM, one after the other');
   return z.NEVER;
 });
+const isHttpsOrHere = (address: string): boolean =>
+  !URL.canParse(address) ||
+  !address.startsWith('http:') ||
+  /^(127\.|localhost$|\[::1\]$)/.test(new URL(address).hostname);
 
 /** Every setting of the token-service. */
 export const settings = {
@@ -137,6 +141,32 @@ export const settings = {
     description: 'Password of the first administrator, at least 12 characters',
     secret: true,
     schema: z.string().min(12, 'must have at least 12 characters').max(200).optional(),
+  },
+  OIDC_ISSUER: {
+    description: 'Another sign-in service (OpenID Connect): its issuer address; plain http only on this machine',
+    schema: settingSchema
+      .url('http:', 'https:')
+      .refine(isHttpsOrHere, 'must be an https address, or http on this machine')
+      .optional(),
+  },
+  OIDC_CLIENT_ID: {
+    description: 'What the other sign-in service knows Latchkey by',
+    schema: z.string().min(1).optional(),
+  },
+  OIDC_CLIENT_SECRET: {
+    description: 'By which Latchkey shows itself to the other sign-in service',
+    secret: true,
+    schema: z.string().min(1).optional(),
+  },
+  OIDC_NAME: {
+    description: 'What the sign-in page calls the other sign-in service',
+    default: 'single sign-on',
+    schema: z.string().min(1).max(100),
+  },
+  OIDC_CREATE_USERS: {
+    description: 'Whether somebody whom the other sign-in service vouches for becomes a member here: true or false',
+    default: 'false',
+    schema: settingSchema.boolean,
   },
   RPC_TLS_CERT_FILE: {
     description: 'PEM certificate of the gRPC door; plain text without it',

@@ -6,6 +6,8 @@ export * from './http/audit.js';
 export * from './http/common.js';
 export * from './http/endpoints.js';
 export * from './http/people.js';
+export * from './http/policy.js';
+export * from './http/sign-in.js';
 export * from './http/tokens.js';
 export * from './identity.js';
 export * from './limits.js';

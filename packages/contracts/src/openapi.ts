@@ -152,6 +152,7 @@ function operation(name: EndpointName, endpoint: Endpoint, collected: Collected)
 function whoMayCall({ scope }: Endpoint): string {
   if (scope === 'none') return 'Needs no sign-in and no token.';
   if (scope === 'self') return 'Any token, about itself; not for signed-in people.';
+  if (scope === 'person') return 'A signed-in person; no token, whatever it holds.';
   if (scope === 'signed-in') return 'Any signed-in person or token.';
   return `A signed-in person, or a token with the scope \`${scope}\`.`;
 }
@@ -159,6 +160,7 @@ function whoMayCall({ scope }: Endpoint): string {
 function securityOf({ scope }: Endpoint): Json[] {
   if (scope === 'none') return [];
   if (scope === 'self') return [{ bearer: [] }];
+  if (scope === 'person') return [{ cookie: [] }];
   return [{ bearer: scope === 'signed-in' ? [] : [scope] }, { cookie: [] }];
 }
 
@@ -183,6 +185,7 @@ function successes(endpoint: Endpoint, example: unknown, collected: Collected): 
     201: 'Made; the secret is in this answer alone',
     202: endpoint.headers?.includes('Prefer') ? 'Done, not yet effective everywhere' : 'Accepted',
     204: 'Done',
+    302: 'Go there',
   };
   if (endpoint.headers?.includes('Prefer')) meanings[200] = 'Done, and effective everywhere';
   const entries = Object.entries(endpoint.answers);

@@ -19,6 +19,7 @@ const ALL: Record<AuditAction, true> = {
   'member.added': true,
   'member.changed': true,
   'member.removed': true,
+  'policy.updated': true,
   'session.started': true,
   'session.failed': true,
   'session.ended': true,

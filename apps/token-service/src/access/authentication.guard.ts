@@ -137,5 +137,7 @@ function refuseTokensElsewhere(request: LatchkeyRequest): void {
 /** What a token cannot do anywhere is refused before its request is read; the services check where. */
 function mustHoldSomewhere(actor: Actor, scope: string): void {
   if (scope === 'self' || scope === 'signed-in' || actor.type === 'user') return;
+  if (scope === 'person')
+    throw forbidden('Only a person who is signed in may do this; a token cannot, whatever it holds.');
   if (!actor.rights.holdsSomewhere(scope)) throw lacksScope([scope]);
 }

@@ -2,9 +2,11 @@ import { Readable } from 'node:stream';
 import type { AuditEvent } from '@latchkey/contracts';
 import { Controller, Res } from '@nestjs/common';
 import type { FastifyReply } from 'fastify';
-import { Call, Input, type InputOf } from '../http/index.js';
+import type { Actor } from '../access/index.js';
+import { Call, Caller, Input, type InputOf } from '../http/index.js';
 import { AuditService } from './audit.service.js';
 import { AuditChain } from './chain.service.js';
+import { DenialsService } from './denials.service.js';
 
 /** The HTTP door of the audit log. */
 @Controller()
@@ -12,11 +14,17 @@ export class AuditController {
   constructor(
     private readonly audit: AuditService,
     private readonly chain: AuditChain,
+    private readonly denials: DenialsService,
   ) {}
 
   @Call('listAudit')
   list(@Input('listAudit') { query }: InputOf<'listAudit'>) {
     return this.audit.list(query);
+  }
+
+  @Call('getDenial')
+  denial(@Caller() actor: Actor, @Input('getDenial') { params }: InputOf<'getDenial'>) {
+    return this.denials.read(actor, params.requestId);
   }
 
   @Call('exportAudit')

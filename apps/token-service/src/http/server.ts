@@ -101,7 +101,7 @@ function contextOf(config: TokenServiceConfig, request: FastifyRequest): Request
 }
 
 /** The first cookie of that name (RFC 6265 section 4.2). */
-function readCookie(header: string | undefined, name: string): string | undefined {
+export function readCookie(header: string | undefined, name: string): string | undefined {
   for (const pair of (header ?? '').split(';')) {
     const at = pair.indexOf('=');
     if (at > 0 && pair.slice(0, at).trim() === name) return pair.slice(at + 1).trim();

@@ -1,4 +1,14 @@
-import type { createUserBody, Effect, listQuery, PersonRole, patchUserBody, User } from '@latchkey/contracts';
+import {
+  type createUserBody,
+  type Effect,
+  emailSchema,
+  LIMITS,
+  lineSchema,
+  type listQuery,
+  type PersonRole,
+  type patchUserBody,
+  type User,
+} from '@latchkey/contracts';
 import { type Logger, newId } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
 import type { z } from 'zod';
@@ -8,8 +18,9 @@ import { AuditService } from '../audit/audit.service.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { constraintHit, Database, rows, type Tx } from '../database/database.service.js';
 import { keysetPage, type Page } from '../database/keyset.service.js';
-import { conflict, forbidden, notFound } from '../http/index.js';
+import { conflict, forbidden, notFound, Refusal } from '../http/index.js';
 import { type Invalidation, InvalidationService, NOTHING_NARROWED } from '../invalidation/invalidation.service.js';
+import { AttemptsService } from '../sessions/attempts.service.js';
 import { hashPassword, isPassword } from './passwords.js';
 import { UserEntity } from './user.entity.js';
 
@@ -23,6 +34,7 @@ export class PeopleService {
     private readonly audit: AuditService,
     private readonly locks: LocksService,
     private readonly invalidations: InvalidationService,
+    private readonly attempts: AttemptsService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
@@ -64,6 +76,7 @@ export class PeopleService {
       return await this.db.transaction(async (tx) => {
         const now = await this.locks.hold(tx, actor);
         this.#mustHold(now, 'users:write');
+        mustNotRaise(now, body.role);
         return this.#insert(
           tx,
           { id: newId(), email: body.email, name: body.name, role: body.role, passwordHash },
@@ -90,6 +103,7 @@ export class PeopleService {
       const before = await tx.findOneBy(UserEntity, { id });
       if (!before) throw notFound('person');
       const role = body.role ?? before.role;
+      if (role !== before.role) mustNotRaise(now, role);
       const disabled = body.disabled ?? before.disabledAt !== null;
       const wasAdministrator = before.role === 'admin' && before.disabledAt === null;
       if (wasAdministrator && (role !== 'admin' || disabled)) await this.#mustNotBeLastAdministrator(tx, id);
@@ -120,6 +134,77 @@ export class PeopleService {
     );
     const right = await isPassword(found?.password_hash ?? null, password);
     return found && right && found.disabled_at === null ? toUser(found) : null;
+  }
+
+  /** @throws Refusal `sign_in_failed` when it is not the person's password; ten failures in 15 minutes are the limit */
+  async mustBeOwnPassword(id: string, password: string): Promise<void> {
+    const counted = await this.attempts.countFromAnywhere(`password ${id}`);
+    const [found] = await this.db.query<{ password_hash: string | null }>(
+      'SELECT password_hash FROM users WHERE id = $1',
+      [id],
+    );
+    if (!(await isPassword(found?.password_hash ?? null, password)))
+      throw new Refusal('sign_in_failed', 'That is not your password.');
+    await this.attempts.forget(counted);
+  }
+
+  /** What is stored for a password. */
+  hashOf(password: string): Promise<string> {
+    return hashPassword(password);
+  }
+
+  /**
+   * The person who is this subject at another sign-in service. One not met before is the person here with that e-mail
+   * address, which the other service must have checked; or, where `mayCreate`, a new member.
+   * @returns null when it is nobody, or somebody disabled
+   */
+  async byIdentity(identity: {
+    issuer: string;
+    subject: string;
+    email: string | null;
+    name: string | null;
+    mayCreate: boolean;
+  }): Promise<User | null> {
+    return this.db.transaction(async (tx) => {
+      // Two first sign-ins of one person at once take turns here.
+      await tx.query('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', [
+        `${identity.issuer} ${identity.subject}`,
+      ]);
+      const [met] = await rows<UserRow>(
+        tx,
+        `SELECT ${USER_COLUMNS} FROM users WHERE id = (SELECT user_id FROM sign_in_identities WHERE issuer = $1 AND subject = $2)`,
+        [identity.issuer, identity.subject],
+      );
+      const found = met ?? (await this.#meet(tx, identity));
+      return found && found.disabled_at === null ? toUser(found) : null;
+    });
+  }
+
+  async #meet(tx: Tx, identity: Parameters<PeopleService['byIdentity']>[0]): Promise<UserRow | null> {
+    const email = emailSchema.safeParse(identity.email ?? '');
+    if (!email.success) return null;
+    const find = async () => {
+      const sql = `SELECT ${USER_COLUMNS} FROM users WHERE email = $1 FOR NO KEY UPDATE`;
+      return (await rows<UserRow>(tx, sql, [email.data]))[0] ?? null;
+    };
+    let person = await find();
+    if (!person && identity.mayCreate) {
+      const given = lineSchema(LIMITS.nameLengthMax).safeParse(identity.name ?? '');
+      const name = given.success ? given.data : email.data.slice(0, LIMITS.nameLengthMax);
+      await this.#insert(tx, { id: newId(), email: email.data, name, role: 'member', passwordHash: null }, SYSTEM);
+      person = await find();
+    }
+    if (!person || person.disabled_at !== null) return null;
+    await tx.query('INSERT INTO sign_in_identities (issuer, subject, user_id, created_at) VALUES ($1, $2, $3, $4)', [
+      identity.issuer,
+      identity.subject,
+      person.id,
+      new Date(),
+    ]);
+    const subject = { type: 'user' as const, id: person.id, name: person.name };
+    const details = { signsInAlsoAt: identity.issuer };
+    await this.audit.record(tx, { actor: SYSTEM, action: 'user.updated', subject, details });
+    return person;
   }
 
   async byId(id: string): Promise<User | null> {
@@ -168,6 +253,12 @@ export class PeopleService {
   #mustHold(actor: Actor, scope: string): void {
     if (!actor.rights.holds(scope)) throw forbidden(`Only administrators may do this (${scope}).`);
   }
+}
+
+/** A token with users:write must not make somebody who can do more than the token itself. */
+function mustNotRaise(actor: Actor, role: PersonRole): void {
+  if (role === 'admin' && actor.type === 'token')
+    throw forbidden('A token cannot make administrators. Sign in to do so.');
 }
 
 const USER_COLUMNS = 'id, email, name, role, disabled_at, created_at';

@@ -1,6 +1,6 @@
 import { Controller } from '@nestjs/common';
 import type { Actor } from '../access/index.js';
-import { Answer, Call, Caller, cookieName, Input, type InputOf, Refusal } from '../http/index.js';
+import { Answer, Call, Caller, Input, type InputOf, Refusal } from '../http/index.js';
 import { PeopleService } from '../people/people.service.js';
 import { SESSION_LIFETIME_SECONDS, SessionsService } from './sessions.service.js';
 
@@ -15,7 +15,7 @@ export class SessionsController {
   @Call('signIn')
   async signIn(@Input('signIn') { body }: InputOf<'signIn'>) {
     const { user, value } = await this.sessions.signIn(body);
-    return new Answer(200, { user }, { 'set-cookie': this.#cookie(value, SESSION_LIFETIME_SECONDS) });
+    return new Answer(200, { user }, { 'set-cookie': this.sessions.cookie(value, SESSION_LIFETIME_SECONDS) });
   }
 
   @Call('whoAmI')
@@ -31,12 +31,6 @@ export class SessionsController {
     if (actor.type !== 'user')
       throw new Refusal('forbidden', 'A token is not signed in; revoke it at /v1/tokens/self instead.');
     await this.sessions.end(actor);
-    return new Answer(204, undefined, { 'set-cookie': this.#cookie('', 0) });
-  }
-
-  #cookie(value: string, maxAge: number): string {
-    const { config } = this.sessions;
-    const secure = config.PUBLIC_URL.startsWith('https:') ? '; Secure' : '';
-    return `${cookieName(config)}=${value}; Path=/; HttpOnly; SameSite=Strict; Max-Age=${maxAge}${secure}`;
+    return new Answer(204, undefined, { 'set-cookie': this.sessions.cookie('', 0) });
   }
 }

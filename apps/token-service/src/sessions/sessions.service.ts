@@ -1,5 +1,5 @@
 import { hash, randomBytes } from 'node:crypto';
-import type { PersonRole, ProjectRole, signInBody, User } from '@latchkey/contracts';
+import type { OwnSession, PersonRole, ProjectRole, signInBody, User } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
 import type { z } from 'zod';
@@ -7,14 +7,15 @@ import { rightsOfPerson, ScopesService, SYSTEM, type UserActor } from '../access
 import { AuditService } from '../audit/audit.service.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/database.service.js';
-import { Refusal, requestContext } from '../http/index.js';
+import { cookieName, notFound, Refusal, requestContext } from '../http/index.js';
 import { PeopleService } from '../people/people.service.js';
+import { AttemptsService } from './attempts.service.js';
+import { endSessionsOf } from './ended.js';
+import { SecondFactorService } from './second-factor.service.js';
 
 /** How long a sign-in lasts, whatever is done with it. */
 export const SESSION_LIFETIME_SECONDS = 12 * 3_600;
 const SEEN_EVERY_MS = 60_000;
-const FAILURES_MAX = 10;
-const FAILURES_WINDOW_SECONDS = 15 * 60;
 
 const digest = (text: string): Buffer => hash('sha256', text, 'buffer');
 
@@ -27,6 +28,15 @@ interface SessionRow {
   memberships: [string, ProjectRole][] | null;
 }
 
+interface OwnSessionRow {
+  id: string;
+  created_at: Date;
+  seen_at: Date;
+  expires_at: Date;
+  ip: string;
+  user_agent: string;
+}
+
 /** Sign-ins: a random value in a cookie, of which only the SHA-256 is kept. */
 @Injectable()
 export class SessionsService {
@@ -35,6 +45,8 @@ export class SessionsService {
     private readonly audit: AuditService,
     private readonly people: PeopleService,
     private readonly scopes: ScopesService,
+    private readonly attempts: AttemptsService,
+    private readonly factors: SecondFactorService,
     @Inject(CONFIG) readonly config: TokenServiceConfig,
   ) {}
 
@@ -45,18 +57,45 @@ export class SessionsService {
    *   from one address in 15 minutes
    */
   async signIn(body: z.output<typeof signInBody>): Promise<{ user: User; value: string }> {
-    const { ip, userAgent } = requestContext.getStore() ?? { ip: null, userAgent: null };
     const email = body.email.toLowerCase();
-    const subject = digest(`${email}\n${ip ?? ''}`);
-    // Counted before the password is looked at, so that attempts made at once are counted each.
-    await this.#countAttempt(subject);
+    const counted = await this.attempts.count(email);
     const user = await this.people.byPassword(email, body.password);
     if (!user) {
-      await this.db.transaction((tx) =>
-        this.audit.record(tx, { actor: SYSTEM, action: 'session.failed', details: { email } }),
-      );
+      await this.#recordFailure({ email });
       throw new Refusal('sign_in_failed', 'The e-mail address or the password is wrong.');
     }
+    await this.#mustPassSecondFactor(user, body.code, counted);
+    const value = await this.#begin(user, counted);
+    return { user, value };
+  }
+
+  /** Signs in a person whom another sign-in service has vouched for; it asks for second factors itself. */
+  async startFor(user: User): Promise<string> {
+    return this.cookie(await this.#begin(user), SESSION_LIFETIME_SECONDS);
+  }
+
+  async #mustPassSecondFactor(user: User, code: string | undefined, counted: Buffer): Promise<void> {
+    // Six digits are few: they are guessed at most ten times in 15 minutes, wherever the guesses come from.
+    const guesses = code === undefined ? null : await this.attempts.countFromAnywhere(`code ${user.id}`);
+    try {
+      await this.factors.mustPass(user.id, code);
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      // The password was right: asking for the code is no failure.
+      if (error.code === 'second_factor_required') await this.attempts.forget(counted);
+      else await this.#recordFailure({ email: user.email, secondFactor: true });
+      throw error;
+    }
+    if (guesses) await this.attempts.forget(guesses);
+  }
+
+  async #recordFailure(details: Record<string, unknown>): Promise<void> {
+    await this.db.transaction((tx) => this.audit.record(tx, { actor: SYSTEM, action: 'session.failed', details }));
+  }
+
+  /** @returns the cookie's value */
+  async #begin(user: User, counted?: Buffer): Promise<string> {
+    const { ip, userAgent } = requestContext.getStore() ?? { ip: null, userAgent: null };
     const value = randomBytes(32).toString('base64url');
     const id = newId();
     await this.db.transaction(async (tx) => {
@@ -71,7 +110,7 @@ export class SessionsService {
         [id, user.id, digest(value), ip ?? '', userAgent ?? '', now, end],
       );
       if (inserted.length === 0) throw new Refusal('sign_in_failed', 'The e-mail address or the password is wrong.');
-      await tx.query('DELETE FROM sign_in_failures WHERE subject = $1', [subject]);
+      if (counted) await this.attempts.forget(counted, tx);
       const actor = {
         type: 'user' as const,
         userId: user.id,
@@ -85,7 +124,7 @@ export class SessionsService {
         subject: { type: 'session', id, name: user.name },
       });
     });
-    return { user, value };
+    return value;
   }
 
   /** Who is signed in by this cookie; null when nobody is. */
@@ -110,27 +149,45 @@ export class SessionsService {
 
   /** Signs out. */
   async end(actor: UserActor): Promise<void> {
-    await this.db.transaction(async (tx) => {
-      const ended: [unknown[], number] = await tx.query('DELETE FROM sessions WHERE id = $1', [actor.sessionId]);
-      if (ended[1] === 0) return;
-      const subject = { type: 'session' as const, id: actor.sessionId, name: actor.name };
-      await this.audit.record(tx, { actor, action: 'session.ended', subject });
-    });
+    await this.#endOwn(actor, { only: actor.sessionId });
   }
 
-  async #countAttempt(subject: Buffer): Promise<void> {
-    const [row] = await this.db.query<{ count: number; seconds_left: number }>(
-      `INSERT INTO sign_in_failures AS f (subject, count, since) VALUES ($1, 1, now())
-       ON CONFLICT (subject) DO UPDATE SET
-         count = CASE WHEN f.since < now() - make_interval(secs => $2) THEN 1 ELSE least(f.count + 1, 1000000) END,
-         since = CASE WHEN f.since < now() - make_interval(secs => $2) THEN now() ELSE f.since END
-       RETURNING count, ceil($2 - extract(epoch FROM now() - since))::int AS seconds_left`,
-      [subject, FAILURES_WINDOW_SECONDS],
+  /** Where the person is signed in, the latest first. */
+  async listOwn(actor: UserActor): Promise<OwnSession[]> {
+    const found = await this.db.query<OwnSessionRow>(
+      `SELECT id, created_at, seen_at, expires_at, ip, user_agent FROM sessions
+       WHERE user_id = $1 AND expires_at > now() ORDER BY created_at DESC, id DESC LIMIT 100`,
+      [actor.userId],
     );
-    if (row!.count <= FAILURES_MAX) return;
-    const seconds = Math.max(1, row!.seconds_left);
-    throw new Refusal('rate_limited', `Too many failed sign-ins. Try again in ${Math.ceil(seconds / 60)} minutes.`, {
-      headers: { 'retry-after': String(seconds) },
-    });
+    return found.map((row) => ({
+      id: row.id,
+      current: row.id === actor.sessionId,
+      createdAt: row.created_at.toISOString(),
+      seenAt: row.seen_at.toISOString(),
+      expiresAt: row.expires_at.toISOString(),
+      ip: row.ip,
+      userAgent: row.user_agent,
+    }));
+  }
+
+  /** Signs out everywhere, here too. */
+  async endAll(actor: UserActor): Promise<void> {
+    await this.#endOwn(actor, 'all');
+  }
+
+  /** @throws Refusal `not_found` when it is not one of the person's own */
+  async endOwn(actor: UserActor, id: string): Promise<void> {
+    if ((await this.#endOwn(actor, { only: id })) === 0) throw notFound('sign-in');
+  }
+
+  /** The session cookie with this value, as a `Set-Cookie` header. */
+  cookie(value: string, maxAge: number): string {
+    const secure = this.config.PUBLIC_URL.startsWith('https:') ? '; Secure' : '';
+    return `${cookieName(this.config)}=${value}; Path=/; HttpOnly; SameSite=Strict; Max-Age=${maxAge}${secure}`;
+  }
+
+  #endOwn(actor: UserActor, which: Parameters<typeof endSessionsOf>[4]): Promise<number> {
+    const person = { id: actor.userId, name: actor.name };
+    return this.db.transaction((tx) => endSessionsOf(tx, this.audit, actor, person, which));
   }
 }

@@ -4,10 +4,12 @@ import { mint } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
 import type { Actor } from '../access/index.js';
 import { LocksService } from '../access/locks.service.js';
+import { ScopesService } from '../access/scopes.service.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database, rows, type Tx } from '../database/database.service.js';
 import { badField, conflict, forbidden } from '../http/index.js';
 import { InvalidationService } from '../invalidation/invalidation.service.js';
+import { PolicyService } from './policy.service.js';
 import { RecordsService } from './records.service.js';
 import { RevocationsService } from './revocations.service.js';
 import { actorId, StoreService } from './store.service.js';
@@ -24,6 +26,8 @@ export class RotationsService {
     private readonly records: RecordsService,
     private readonly revocations: RevocationsService,
     private readonly invalidations: InvalidationService,
+    private readonly scopes: ScopesService,
+    private readonly policy: PolicyService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
   ) {}
 
@@ -58,11 +62,12 @@ export class RotationsService {
     const newTokenId = newId();
     const { secret, done } = await this.db.transaction(async (tx) => {
       const { now, token } = await hold(tx);
-      if (!(now.type === 'token' && now.tokenId === id)) mustBeShownItsSecret(now, token);
+      if (!(now.type === 'token' && now.tokenId === id)) mustBeShownItsSecret(now, this.scopes, token);
       mustBeRotatable(token);
       const createdAt = new Date();
       const end = chosenEnd(body, createdAt);
-      const expiresAt = end === undefined ? token.expiresAt : end;
+      const expiresAt = end === undefined ? await this.policy.latestEnd(tx, createdAt, token.expiresAt) : end;
+      await this.policy.mustMeet(tx, { createdAt, end: expiresAt, allowedIps: token.allowedIps });
       const secret = mint(token.kind, this.config.TOKEN_PREFIX);
       const bounds = { ...boundsOf(token), end: expiresAt };
       if (now.type === 'token' && now.tokenId !== id) mustBeWithin(now, bounds);

@@ -54,9 +54,20 @@ export function mustChange<T extends Owned>(actor: Actor, token: T | null): asse
 }
 
 /** A secret is shown to whoever rotates, so nobody rotates another person's token: administrators revoke it instead. */
-export function mustBeShownItsSecret(actor: Actor, token: Owned): void {
+export function mustBeShownItsSecret(
+  actor: Actor,
+  known: ScopesService,
+  token: Owned & { scopes: readonly string[] },
+): void {
   if (token.projectId === null && !isOwn(actor, token))
     throw forbidden('Only its owner may rotate a personal token, because its new secret is shown. You may revoke it.');
+  if (token.projectId === null) return;
+  // Whoever is shown a project token's secret can do all that it can.
+  const { projectId } = token;
+  const beyond = token.scopes.filter((scope) => known.isKnown(scope) && !actor.rights.holds(scope, projectId));
+  if (beyond.length === 0) return;
+  const detail = `Its new secret would be shown, and you do not hold ${beyond.join(', ')} in this project. You may revoke it.`;
+  throw actor.type === 'token' ? lacksScope(beyond, detail) : forbidden(detail);
 }
 
 /** @throws Refusal naming the scopes that are unknown, or that the caller may not grant */
@@ -106,10 +117,10 @@ const rateWithin = (inner: RateLimit | null, outer: RateLimit): boolean =>
   inner.limit * outer.windowSeconds <= outer.limit * inner.windowSeconds;
 
 /** Canonical CIDRs, each once. */
-export function canonicalAddresses(input: readonly string[]): string[] {
+export function canonicalAddresses(input: readonly string[], field = 'allowedIps'): string[] {
   const all = input.map((text, index) => {
     const canonical = canonicalAddress(text);
-    if (!canonical) throw badField(`allowedIps.${index}`, 'must be an IP address or a CIDR such as 10.0.0.0/8');
+    if (!canonical) throw badField(`${field}.${index}`, 'must be an IP address or a CIDR such as 10.0.0.0/8');
     return canonical;
   });
   return [...new Set(all)];

@@ -1,6 +1,7 @@
 import { Controller, Headers } from '@nestjs/common';
 import type { Actor } from '../access/index.js';
 import { Answer, Call, Caller, checkIdempotencyKey, Input, type InputOf, Prefer } from '../http/index.js';
+import { ImportService } from './import.service.js';
 import { TokensService } from './tokens.service.js';
 
 type Wait = number | undefined;
@@ -8,7 +9,10 @@ type Wait = number | undefined;
 /** The HTTP door of tokens. */
 @Controller()
 export class TokensController {
-  constructor(private readonly tokens: TokensService) {}
+  constructor(
+    private readonly tokens: TokensService,
+    private readonly imports: ImportService,
+  ) {}
 
   @Call('issueToken')
   async issue(
@@ -18,6 +22,11 @@ export class TokensController {
   ) {
     const { replayed, token } = await this.tokens.issue(actor, body, checkIdempotencyKey(key));
     return new Answer(replayed ? 200 : 201, token);
+  }
+
+  @Call('importTokens')
+  async import(@Caller() actor: Actor, @Input('importTokens') { body }: InputOf<'importTokens'>) {
+    return new Answer(201, await this.imports.import(actor, body));
   }
 
   @Call('listTokens')

@@ -12,34 +12,23 @@ import type {
 import { newId } from '@latchkey/runtime';
 import { mint } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
-import type { Actor, TokenActor } from '../access/index.js';
+import type { Actor } from '../access/index.js';
 import { LocksService } from '../access/locks.service.js';
 import { ScopesService } from '../access/scopes.service.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Database, rows, type Tx } from '../database/database.service.js';
+import { Database, rows } from '../database/database.service.js';
 import type { Page } from '../database/keyset.service.js';
-import { conflict, forbidden, lacksScope, notFound, Refusal } from '../http/index.js';
+import { conflict, forbidden, notFound, Refusal } from '../http/index.js';
 import { type Invalidation, InvalidationService, NOTHING_NARROWED } from '../invalidation/invalidation.service.js';
 import { claimKey } from './idempotency.js';
+import { ancestorsOfChild, ownerFor } from './ownership.js';
+import { PolicyService } from './policy.service.js';
 import { RecordsService } from './records.service.js';
 import { RevocationsService } from './revocations.service.js';
 import { RotationsService } from './rotations.service.js';
 import { actorId, StoreService } from './store.service.js';
 import { TokenEntity } from './token.entity.js';
-import {
-  type Bounds,
-  boundsOf,
-  canonicalAddresses,
-  chosenEnd,
-  mayUseScopeOn,
-  mustBeWithin,
-  mustGrant,
-  mustSee,
-  rateOf,
-} from './token.rules.js';
-
-/** Tokens made with tokens made with tokens: no deeper than this. */
-const GENERATIONS_MAX = 8;
+import { boundsOf, canonicalAddresses, chosenEnd, mustBeWithin, mustGrant, mustSee, rateOf } from './token.rules.js';
 
 /** What issuing answers: a retry with the same Idempotency-Key finds the token made, and never its secret. */
 export type Issued = { replayed: false; token: IssuedToken } | { replayed: true; token: Token };
@@ -56,6 +45,7 @@ export class TokensService {
     private readonly revocations: RevocationsService,
     private readonly rotations: RotationsService,
     private readonly invalidations: InvalidationService,
+    private readonly policy: PolicyService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
   ) {}
 
@@ -75,11 +65,12 @@ export class TokensService {
         const earlier = await claimKey(tx, now, idempotencyKey, body, id);
         if (earlier !== null) return earlier;
       }
-      const owner = await this.#ownerFor(tx, now, projectId);
+      const owner = await ownerFor(tx, now, projectId);
       mustGrant(now, this.scopes, body.scopes, projectId);
       const createdAt = new Date();
       const expiresAt = chosenEnd(body, createdAt) ?? null;
       const rateLimit = body.rateLimit ?? null;
+      await this.policy.mustMeet(tx, { createdAt, end: expiresAt, allowedIps });
       const bounds = { scopes: body.scopes, allowedIps, rateLimit, end: expiresAt };
       const ancestors = now.type === 'token' ? ancestorsOfChild(now, bounds) : [];
       await this.store.insert(tx, {
@@ -153,6 +144,7 @@ export class TokensService {
       };
       const added = changes.scopes.filter((scope) => !token.scopes.includes(scope));
       mustGrant(now, this.scopes, added, token.projectId);
+      if (allowedIps) await this.policy.mustMeetAddresses(tx, allowedIps);
       const isDisabling = disabled && token.disabledAt === null;
       const isEnabling = !disabled && token.disabledAt !== null;
       const boundsChange = body.scopes !== undefined || allowedIps !== undefined || body.rateLimit !== undefined;
@@ -250,31 +242,6 @@ export class TokensService {
     else effect = await this.revocations.resettle(id, waitMs);
     return { ...effect, token: await this.records.read(id) };
   }
-
-  async #ownerFor(
-    tx: Tx,
-    actor: Actor,
-    projectId: string | null,
-  ): Promise<{ ownerUserId: string | null; projectId: string | null }> {
-    if (projectId === null) {
-      if (actor.userId === null)
-        throw forbidden('A project token makes project tokens only (kind "prj", with its own projectId).');
-      if (!actor.rights.holds('tokens:write')) throw lacksScope(['tokens:write']);
-      return { ownerUserId: actor.userId, projectId: null };
-    }
-    const [project] = await rows<{ closed: boolean }>(
-      tx,
-      'SELECT closed_at IS NOT NULL AS closed FROM projects WHERE id = $1',
-      [projectId],
-    );
-    if (!project || !actor.rights.belongsTo(projectId)) throw notFound('project');
-    if (project.closed) throw conflict('The project is closed, so nothing is issued in it any more.');
-    if (!mayUseScopeOn(actor, 'tokens:write', { ownerUserId: null, projectId })) {
-      if (actor.type === 'token') throw lacksScope(['tokens:write']);
-      throw forbidden('Your role in this project does not let you issue tokens. Ask an editor or owner of it.');
-    }
-    return { ownerUserId: null, projectId };
-  }
 }
 
 function carrying(actor: Actor): string {
@@ -283,14 +250,6 @@ function carrying(actor: Actor): string {
     'invalid_request',
     'No token carries this request: send one as `Authorization: Bearer`, without signing in.',
   );
-}
-
-function ancestorsOfChild(parent: TokenActor, child: Bounds): string[] {
-  mustBeWithin(parent, child);
-  const ancestors = [parent.tokenId, ...parent.facts.ancestors];
-  if (ancestors.length > GENERATIONS_MAX)
-    throw conflict(`Tokens are made with tokens for at most ${GENERATIONS_MAX} generations.`);
-  return ancestors;
 }
 
 /** What an update changed: the old and new bounds, and of texts only that they changed. */

@@ -3,6 +3,7 @@ import { positive } from './arguments.js';
 import { auditCommands } from './audit.js';
 import { completion, SHELLS, type Shell } from './completion.js';
 import { CommandError, EXIT, type ExitName } from './exit.js';
+import { importCommand } from './import.js';
 import { type Output, say, show } from './output.js';
 import { scanCommand } from './scan-command.js';
 import {
@@ -82,6 +83,7 @@ ${Object.values(EXIT)
 
   tokenCommands(program, context, client);
   auditCommands(program, context, client);
+  importCommand(program, context, client);
   scanCommand(program, context, async () => clientFor(await urlOf(context, globals()), globals()));
 
   program

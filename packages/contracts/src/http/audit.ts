@@ -21,6 +21,7 @@ export const AUDIT_ACTIONS = [
   'member.added',
   'member.changed',
   'member.removed',
+  'policy.updated',
   'session.started',
   'session.failed',
   'session.ended',

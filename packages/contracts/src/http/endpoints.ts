@@ -24,13 +24,29 @@ import {
   putMemberBody,
   scopeListSchema,
   sessionSchema,
-  signInBody,
   userEffectSchema,
   userPage,
   userSchema,
 } from './people.js';
+import { policySchema, putPolicyBody } from './policy.js';
+import {
+  changePasswordBody,
+  confirmSecondFactorBody,
+  oidcCallbackQuery,
+  ownSessionListSchema,
+  passwordResetSchema,
+  removeSecondFactorBody,
+  secondFactorSchema,
+  setPasswordBody,
+  signInBody,
+  signInOptionsSchema,
+  startedSecondFactorSchema,
+  startSecondFactorBody,
+} from './sign-in.js';
 import {
   exposedTokensBody,
+  importAnswerSchema,
+  importTokensBody,
   issuedTokenSchema,
   issueTokenBody,
   listTokensQuery,
@@ -51,8 +67,8 @@ export interface Endpoint {
   path: string;
   summary: string;
   tag: 'Tokens' | 'People' | 'Projects' | 'Sessions' | 'Audit' | 'OAuth 2.0';
-  /** The scope a Bearer token needs; `self`: any token, about itself; `none`: no credentials at all; `signed-in`: any caller. */
-  scope: string | 'self' | 'signed-in' | 'none';
+  /** The scope a Bearer token needs; `self`: any token, about itself; `none`: no credentials at all; `signed-in`: any caller; `person`: a signed-in person, no token. */
+  scope: string | 'self' | 'signed-in' | 'person' | 'none';
   params?: z.ZodType;
   query?: z.ZodType;
   body?: z.ZodType;
@@ -101,6 +117,117 @@ export const ENDPOINTS = {
     tag: 'Sessions',
     scope: 'signed-in',
     answers: { 204: null },
+  },
+
+  signInOptions: {
+    method: 'GET',
+    path: '/v1/session/options',
+    summary: 'How people may sign in here',
+    tag: 'Sessions',
+    scope: 'none',
+    answers: { 200: signInOptionsSchema },
+  },
+  startOidc: {
+    method: 'GET',
+    path: '/v1/session/oidc',
+    summary: 'Go to the other sign-in service (open it in a browser)',
+    tag: 'Sessions',
+    scope: 'none',
+    answers: { 302: null },
+    errors: ['not_found'],
+  },
+  finishOidc: {
+    method: 'GET',
+    path: '/v1/session/oidc/callback',
+    summary: 'Come back from the other sign-in service',
+    tag: 'Sessions',
+    scope: 'none',
+    query: oidcCallbackQuery,
+    answers: { 302: null },
+    errors: ['not_found', 'sign_in_failed'],
+  },
+  listSessions: {
+    method: 'GET',
+    path: '/v1/sessions',
+    summary: 'Where you are signed in',
+    tag: 'Sessions',
+    scope: 'person',
+    answers: { 200: ownSessionListSchema },
+  },
+  endSessions: {
+    method: 'DELETE',
+    path: '/v1/sessions',
+    summary: 'Sign out everywhere, here too',
+    tag: 'Sessions',
+    scope: 'person',
+    answers: { 204: null },
+  },
+  endSession: {
+    method: 'DELETE',
+    path: '/v1/sessions/{id}',
+    summary: 'End one of your sign-ins',
+    tag: 'Sessions',
+    scope: 'person',
+    params: idParams,
+    answers: { 204: null },
+  },
+  changePassword: {
+    method: 'POST',
+    path: '/v1/session/password',
+    summary: 'Change your password; your other sign-ins end',
+    tag: 'Sessions',
+    scope: 'person',
+    body: changePasswordBody,
+    answers: { 204: null },
+    errors: ['sign_in_failed'],
+  },
+  setPassword: {
+    method: 'POST',
+    path: '/v1/session/reset-password',
+    summary: 'Set a password with a code from an administrator',
+    tag: 'Sessions',
+    scope: 'none',
+    body: setPasswordBody,
+    answers: { 204: null },
+    errors: ['sign_in_failed'],
+  },
+  getSecondFactor: {
+    method: 'GET',
+    path: '/v1/session/totp',
+    summary: 'Whether you have a second factor',
+    tag: 'Sessions',
+    scope: 'person',
+    answers: { 200: secondFactorSchema },
+  },
+  startSecondFactor: {
+    method: 'POST',
+    path: '/v1/session/totp',
+    summary: 'Begin to add a second factor (RFC 6238)',
+    tag: 'Sessions',
+    scope: 'person',
+    body: startSecondFactorBody,
+    answers: { 200: startedSecondFactorSchema },
+    errors: ['sign_in_failed', 'conflict'],
+  },
+  confirmSecondFactor: {
+    method: 'POST',
+    path: '/v1/session/totp/confirm',
+    summary: 'Show that the authenticator app works; it is asked for from now on',
+    tag: 'Sessions',
+    scope: 'person',
+    body: confirmSecondFactorBody,
+    answers: { 204: null },
+    errors: ['sign_in_failed', 'conflict'],
+  },
+  removeSecondFactor: {
+    method: 'POST',
+    path: '/v1/session/totp/remove',
+    summary: 'Remove your second factor',
+    tag: 'Sessions',
+    scope: 'person',
+    body: removeSecondFactorBody,
+    answers: { 204: null },
+    errors: ['sign_in_failed', 'conflict'],
   },
 
   issueToken: {
@@ -159,6 +286,16 @@ export const ENDPOINTS = {
     body: exposedTokensBody,
     answers: { 202: z.object({ accepted: z.int().meta({ description: 'how many were read, whether real or not' }) }) },
     errors: ['rate_limited'],
+  },
+  importTokens: {
+    method: 'POST',
+    path: '/v1/tokens/import',
+    summary: 'Take over tokens known by the SHA-256 of their secrets; all or none',
+    tag: 'Tokens',
+    scope: 'tokens:write',
+    body: importTokensBody,
+    answers: { 201: importAnswerSchema },
+    errors: ['conflict'],
   },
   getToken: {
     method: 'GET',
@@ -263,6 +400,42 @@ export const ENDPOINTS = {
     body: revokeTokenBody,
     bodyOptional: true,
     ...narrowing(userEffectSchema),
+  },
+
+  resetPassword: {
+    method: 'POST',
+    path: '/v1/users/{id}/reset-password',
+    summary: 'Make a code by which a person sets a new password; administrators',
+    tag: 'People',
+    scope: 'person',
+    params: idParams,
+    answers: { 200: passwordResetSchema },
+  },
+  resetSecondFactor: {
+    method: 'DELETE',
+    path: '/v1/users/{id}/totp',
+    summary: "Remove a person's second factor; administrators",
+    tag: 'People',
+    scope: 'person',
+    params: idParams,
+    answers: { 204: null },
+  },
+  getPolicy: {
+    method: 'GET',
+    path: '/v1/policy',
+    summary: 'What is demanded of every token',
+    tag: 'Tokens',
+    scope: 'signed-in',
+    answers: { 200: policySchema },
+  },
+  putPolicy: {
+    method: 'PUT',
+    path: '/v1/policy',
+    summary: 'Set what is demanded of every token; administrators',
+    tag: 'Tokens',
+    scope: 'person',
+    body: putPolicyBody,
+    answers: { 200: policySchema },
   },
 
   listProjects: {

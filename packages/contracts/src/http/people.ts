@@ -12,11 +12,7 @@ import {
   textSchema,
   timeSchema,
 } from './common.js';
-
-const passwordSchema = z
-  .string()
-  .min(LIMITS.passwordLengthMin, `at least ${LIMITS.passwordLengthMin} characters`)
-  .max(LIMITS.passwordLengthMax);
+import { passwordSchema } from './sign-in.js';
 
 export const userSchema = z
   .object({
@@ -30,16 +26,6 @@ export const userSchema = z
   .meta({ id: 'User' });
 export type User = z.infer<typeof userSchema>;
 
-export const signInBody = z
-  .strictObject({
-    email: z.string().min(1).max(LIMITS.emailLengthMax),
-    password: z.string().min(1).max(LIMITS.passwordLengthMax),
-    code: z
-      .string()
-      .regex(/^\d{6}$/, 'six digits')
-      .optional(),
-  })
-  .meta({ id: 'SignIn' });
 export const sessionSchema = z.object({ user: userSchema }).meta({ id: 'Session' });
 
 export const createUserBody = z

@@ -175,6 +175,40 @@ export const exposedTokensBody = z
   })
   .meta({ id: 'ExposedTokens' });
 
+/** A token made elsewhere and known by its SHA-256 alone: the secret stays with whoever has it. */
+export const importedTokenSchema = z
+  .strictObject({
+    sha256: z
+      .string()
+      .regex(/^[0-9a-f]{64}$/, 'the SHA-256 of the whole secret, 64 lower-case hexadecimal digits')
+      .meta({ description: 'of the whole secret' }),
+    start: z
+      .string()
+      .regex(
+        /^[a-z][a-z0-9]{0,15}_(pat|prj)_[0-9A-Za-z]{4}$/,
+        'the first characters of the secret, such as lk_pat_3xQ7',
+      ),
+    name: lineSchema(LIMITS.nameLengthMax),
+    description: textSchema(LIMITS.descriptionLengthMax).optional(),
+    scopes: scopesInput.default([]),
+    expiresAt: timeInputSchema.optional(),
+    allowedIps: allowedIpsInput.default([]),
+    rateLimit: rateLimitSchema.nullable().optional(),
+    metadata: metadataSchema.optional(),
+  })
+  .meta({ id: 'ImportedToken' });
+export type ImportedToken = z.infer<typeof importedTokenSchema>;
+export const importTokensBody = z
+  .strictObject({
+    projectId: idSchema.optional().meta({ description: 'they become project tokens of it; your own without' }),
+    tokens: z.array(importedTokenSchema).min(1).max(LIMITS.importTokensMax),
+  })
+  .meta({ id: 'ImportTokens' });
+export const importAnswerSchema = z.object({
+  imported: z.int(),
+  tokens: z.array(z.object({ id: idSchema, name: z.string(), start: z.string() })),
+});
+
 export const usageQuery = z.strictObject({ from: timeInputSchema.optional(), to: timeInputSchema.optional() });
 export const usageSchema = z
   .object({

@@ -1,0 +1,51 @@
+import { hash } from 'node:crypto';
+import { Injectable } from '@nestjs/common';
+import { Database, type Tx } from '../database/database.service.js';
+import { Refusal, requestContext } from '../http/index.js';
+
+const FAILURES_MAX = 10;
+const FAILURES_WINDOW_SECONDS = 15 * 60;
+
+/** Bounds guessing: ten failures in 15 minutes for one subject, then 429. */
+@Injectable()
+export class AttemptsService {
+  constructor(private readonly db: Database) {}
+
+  /**
+   * Counts an attempt before it is looked at, so that attempts made at once are counted each.
+   * @param what what is guessed at, such as an e-mail address; counted together with the address it comes from
+   * @returns what to hand to `forget` when the attempt was right
+   * @throws Refusal `rate_limited` with `Retry-After` beyond the tenth
+   */
+  async count(what: string): Promise<Buffer> {
+    return this.#count(`${what}\n${requestContext.getStore()?.ip ?? ''}`);
+  }
+
+  /** As `count`, wherever it comes from: for guesses at what few characters guard, such as one-time codes. */
+  async countFromAnywhere(what: string): Promise<Buffer> {
+    return this.#count(what);
+  }
+
+  async #count(text: string): Promise<Buffer> {
+    const subject = hash('sha256', text, 'buffer');
+    const [row] = await this.db.query<{ count: number; seconds_left: number }>(
+      `INSERT INTO sign_in_failures AS f (subject, count, since) VALUES ($1, 1, now())
+       ON CONFLICT (subject) DO UPDATE SET
+         count = CASE WHEN f.since < now() - make_interval(secs => $2) THEN 1 ELSE least(f.count + 1, 1000000) END,
+         since = CASE WHEN f.since < now() - make_interval(secs => $2) THEN now() ELSE f.since END
+       RETURNING count, ceil($2 - extract(epoch FROM now() - since))::int AS seconds_left`,
+      [subject, FAILURES_WINDOW_SECONDS],
+    );
+    if (row!.count <= FAILURES_MAX) return subject;
+    const seconds = Math.max(1, row!.seconds_left);
+    throw new Refusal('rate_limited', `Too many failed sign-ins. Try again in ${Math.ceil(seconds / 60)} minutes.`, {
+      headers: { 'retry-after': String(seconds) },
+    });
+  }
+
+  /** The attempt was right: earlier failures no longer count. */
+  async forget(subject: Buffer, tx?: Tx): Promise<void> {
+    const sql = 'DELETE FROM sign_in_failures WHERE subject = $1';
+    await (tx ? tx.query(sql, [subject]) : this.db.query(sql, [subject]));
+  }
+}

@@ -1,0 +1,105 @@
+import { hash, randomBytes } from 'node:crypto';
+import type { changePasswordBody, setPasswordBody } from '@latchkey/contracts';
+import { Injectable } from '@nestjs/common';
+import type { z } from 'zod';
+import { type Actor, SYSTEM, type SystemActor, type UserActor } from '../access/index.js';
+import { LocksService } from '../access/locks.service.js';
+import { AuditService } from '../audit/audit.service.js';
+import { Database, rows, type Tx } from '../database/database.service.js';
+import { notFound, Refusal } from '../http/index.js';
+import { PeopleService } from '../people/people.service.js';
+import { AttemptsService } from './attempts.service.js';
+import { endSessionsOf } from './ended.js';
+import { mustAdminister } from './person.rules.js';
+import { base32 } from './totp.js';
+
+/** How long a code by which a person sets a new password stays good. */
+const RESET_SECONDS = 3_600;
+const CODE_BYTES = 20;
+
+interface Person {
+  id: string;
+  name: string;
+}
+
+const digest = (text: string): Buffer => hash('sha256', text, 'buffer');
+const refused = () => new Refusal('sign_in_failed', 'The code is wrong, has been used, or is older than an hour.');
+
+/** Passwords after the first: changed by their owner, or set again with a code that an administrator hands over. */
+@Injectable()
+export class OwnPasswordsService {
+  constructor(
+    private readonly db: Database,
+    private readonly audit: AuditService,
+    private readonly locks: LocksService,
+    private readonly people: PeopleService,
+    private readonly attempts: AttemptsService,
+  ) {}
+
+  /** Changes one's own password; every other sign-in of the person ends. */
+  async change(actor: UserActor, body: z.output<typeof changePasswordBody>): Promise<void> {
+    await this.people.mustBeOwnPassword(actor.userId, body.currentPassword);
+    const passwordHash = await this.people.hashOf(body.newPassword);
+    await this.db.transaction(async (tx) => {
+      const now = await this.locks.hold(tx, actor, { change: { users: [actor.userId] } });
+      await this.#set(tx, now, { id: actor.userId, name: now.name }, passwordHash, 'changed');
+      await endSessionsOf(tx, this.audit, now, { id: actor.userId, name: now.name }, { except: actor.sessionId });
+    });
+  }
+
+  /** A code for a person, good for an hour and once; an earlier one is void. */
+  async makeReset(actor: Actor, userId: string): Promise<{ code: string; expiresAt: string }> {
+    const code = base32(randomBytes(CODE_BYTES));
+    const expiresAt = new Date(Date.now() + RESET_SECONDS * 1_000);
+    await this.db.transaction(async (tx) => {
+      const now = await this.locks.hold(tx, actor, { change: { users: [userId] } });
+      mustAdminister(now);
+      const [person] = await rows<{ name: string }>(tx, 'SELECT name FROM users WHERE id = $1', [userId]);
+      if (!person) throw notFound('person');
+      await tx.query(
+        `INSERT INTO password_resets (user_id, hash, expires_at) VALUES ($1, $2, $3)
+         ON CONFLICT (user_id) DO UPDATE SET hash = $2, expires_at = $3`,
+        [userId, digest(code), expiresAt],
+      );
+      await this.#record(tx, now, { id: userId, name: person.name }, 'reset begun');
+    });
+    return { code, expiresAt: expiresAt.toISOString() };
+  }
+
+  /** Sets a password with such a code; every sign-in of the person ends. The same refusal for every cause. */
+  async setWithCode(body: z.output<typeof setPasswordBody>): Promise<void> {
+    const counted = await this.attempts.count(`reset ${body.email}`);
+    const passwordHash = await this.people.hashOf(body.newPassword);
+    await this.db.transaction(async (tx) => {
+      const [person] = await rows<{ id: string; name: string }>(
+        tx,
+        'SELECT id, name FROM users WHERE email = $1 AND disabled_at IS NULL FOR NO KEY UPDATE',
+        [body.email],
+      );
+      if (!person) throw refused();
+      const used = await rows(
+        tx,
+        'DELETE FROM password_resets WHERE user_id = $1 AND hash = $2 AND expires_at > now() RETURNING user_id',
+        [person.id, digest(body.code.trim().toUpperCase())],
+      );
+      if (used.length === 0) throw refused();
+      await this.#set(tx, SYSTEM, person, passwordHash, 'set with a code');
+      await endSessionsOf(tx, this.audit, SYSTEM, person, 'all');
+      await this.attempts.forget(counted, tx);
+    });
+  }
+
+  async #set(tx: Tx, actor: Actor | SystemActor, person: Person, passwordHash: string, how: string): Promise<void> {
+    await tx.query('UPDATE users SET password_hash = $2 WHERE id = $1', [person.id, passwordHash]);
+    await this.#record(tx, actor, person, how);
+  }
+
+  #record(tx: Tx, actor: Actor | SystemActor, { id, name }: Person, password: string): Promise<void> {
+    return this.audit.record(tx, {
+      actor,
+      action: 'user.updated',
+      subject: { type: 'user', id, name },
+      details: { password },
+    });
+  }
+}

@@ -1,0 +1,38 @@
+import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto';
+
+const IV_BYTES = 12;
+const TAG_BYTES = 16;
+
+const keyOf = (pepper: string, purpose: string): Buffer =>
+  Buffer.from(hkdfSync('sha256', pepper, '', `latchkey ${purpose}`, 32));
+
+/**
+ * Seals bytes with AES-256-GCM under a key derived from the current pepper.
+ * @param purpose what they are for: bytes sealed for one purpose do not open for another
+ */
+export function seal(peppers: readonly string[], purpose: string, plain: Buffer): Buffer {
+  const iv = randomBytes(IV_BYTES);
+  const cipher = createCipheriv('aes-256-gcm', keyOf(peppers[0] ?? '', purpose), iv);
+  const sealed = Buffer.concat([cipher.update(plain), cipher.final()]);
+  return Buffer.concat([iv, cipher.getAuthTag(), sealed]);
+}
+
+/** What was sealed, under any pepper that still verifies; null when none opens it or it was changed. */
+export function unseal(peppers: readonly string[], purpose: string, sealed: Buffer): Buffer | null {
+  if (sealed.length < IV_BYTES + TAG_BYTES) return null;
+  for (const pepper of peppers) {
+    const plain = opened(keyOf(pepper, purpose), sealed);
+    if (plain) return plain;
+  }
+  return null;
+}
+
+function opened(key: Buffer, sealed: Buffer): Buffer | null {
+  const decipher = createDecipheriv('aes-256-gcm', key, sealed.subarray(0, IV_BYTES));
+  decipher.setAuthTag(sealed.subarray(IV_BYTES, IV_BYTES + TAG_BYTES));
+  try {
+    return Buffer.concat([decipher.update(sealed.subarray(IV_BYTES + TAG_BYTES)), decipher.final()]);
+  } catch {
+    return null; // sealed under another pepper, or not by us
+  }
+}

@@ -1,0 +1,20 @@
+import { Controller } from '@nestjs/common';
+import type { Actor } from '../access/index.js';
+import { Call, Caller, Input, type InputOf } from '../http/index.js';
+import { PolicyService } from './policy.service.js';
+
+/** The HTTP door of the policy for tokens. */
+@Controller()
+export class PolicyController {
+  constructor(private readonly policy: PolicyService) {}
+
+  @Call('getPolicy')
+  get() {
+    return this.policy.read();
+  }
+
+  @Call('putPolicy')
+  put(@Caller() actor: Actor, @Input('putPolicy') { body }: InputOf<'putPolicy'>) {
+    return this.policy.put(actor, body);
+  }
+}

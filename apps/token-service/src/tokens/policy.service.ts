@@ -1,0 +1,100 @@
+import type { Policy } from '@latchkey/contracts';
+import { Injectable } from '@nestjs/common';
+import type { Actor } from '../access/index.js';
+import { LocksService } from '../access/locks.service.js';
+import { AuditService } from '../audit/audit.service.js';
+import { Database, rows, type Tx } from '../database/database.service.js';
+import { badField, forbidden } from '../http/index.js';
+import { addressesWithin } from './addresses.js';
+import { canonicalAddresses } from './token.rules.js';
+
+interface PolicyRow {
+  lifetime_seconds_max: string | null;
+  expiry_required: boolean;
+  allowed_ip_prefixes: string[];
+  idle_days: number | null;
+}
+
+const SELECT = 'SELECT lifetime_seconds_max, expiry_required, allowed_ip_prefixes, idle_days FROM policy';
+
+/** What administrators demand of tokens, asked whenever one is issued, rotated, imported or given other addresses. */
+@Injectable()
+export class PolicyService {
+  constructor(
+    private readonly db: Database,
+    private readonly audit: AuditService,
+    private readonly locks: LocksService,
+  ) {}
+
+  async read(tx?: Tx): Promise<Policy> {
+    const [row] = tx ? await rows<PolicyRow>(tx, SELECT) : await this.db.query<PolicyRow>(SELECT);
+    return toPolicy(row!);
+  }
+
+  /** Replaces the policy; tokens that exist are only touched by `idleDays`. Administrators who are signed in. */
+  async put(actor: Actor, policy: Policy): Promise<Policy> {
+    const allowedIpPrefixes = canonicalAddresses(policy.allowedIpPrefixes, 'allowedIpPrefixes');
+    const after = { ...policy, allowedIpPrefixes };
+    await this.db.transaction(async (tx) => {
+      const now = await this.locks.hold(tx, actor);
+      if (now.type !== 'user' || !now.rights.everywhere)
+        throw forbidden('Only administrators who are signed in may change the policy.');
+      const [row] = await rows<PolicyRow>(tx, `${SELECT} FOR UPDATE`);
+      await tx.query(
+        'UPDATE policy SET lifetime_seconds_max = $1, expiry_required = $2, allowed_ip_prefixes = $3, idle_days = $4',
+        [after.lifetimeSecondsMax, after.expiryRequired, after.allowedIpPrefixes, after.idleDays],
+      );
+      await this.audit.record(tx, {
+        actor: now,
+        action: 'policy.updated',
+        details: { from: toPolicy(row!), to: after },
+      });
+    });
+    return after;
+  }
+
+  /**
+   * @param token its addresses as canonical CIDRs; its end, null for never
+   * @throws Refusal naming the field that the policy does not allow, and what it demands
+   */
+  async mustMeet(tx: Tx, token: { createdAt: Date; end: Date | null; allowedIps: readonly string[] }): Promise<void> {
+    const policy = await this.read(tx);
+    mustEndInTime(policy, token);
+    mustNameAddresses(policy, token.allowedIps);
+  }
+
+  /** Only the demand on addresses: for changes that leave the end as it is. */
+  async mustMeetAddresses(tx: Tx, allowedIps: readonly string[]): Promise<void> {
+    mustNameAddresses(await this.read(tx), allowedIps);
+  }
+
+  /** The end that a successor keeps, cut to what the policy allows one that begins now. */
+  async latestEnd(tx: Tx, createdAt: Date, end: Date | null): Promise<Date | null> {
+    const { lifetimeSecondsMax } = await this.read(tx);
+    if (lifetimeSecondsMax === null) return end;
+    const latest = new Date(createdAt.getTime() + lifetimeSecondsMax * 1_000);
+    return end === null || end > latest ? latest : end;
+  }
+}
+
+function mustEndInTime(policy: Policy, { createdAt, end }: { createdAt: Date; end: Date | null }): void {
+  const { lifetimeSecondsMax, expiryRequired } = policy;
+  if (end === null) {
+    if (!expiryRequired && lifetimeSecondsMax === null) return;
+    throw badField('expiresAt', 'the policy here allows no token without an end: give expiresInSeconds');
+  }
+  if (lifetimeSecondsMax !== null && end.getTime() - createdAt.getTime() > lifetimeSecondsMax * 1_000)
+    throw badField('expiresAt', `the policy here allows a token to live ${lifetimeSecondsMax} seconds at most`);
+}
+
+function mustNameAddresses({ allowedIpPrefixes }: Policy, allowedIps: readonly string[]): void {
+  if (allowedIpPrefixes.length === 0 || addressesWithin(allowedIps, allowedIpPrefixes)) return;
+  throw badField('allowedIps', `the policy here demands addresses within ${allowedIpPrefixes.join(', ')}`);
+}
+
+const toPolicy = (row: PolicyRow): Policy => ({
+  lifetimeSecondsMax: row.lifetime_seconds_max === null ? null : Number(row.lifetime_seconds_max),
+  expiryRequired: row.expiry_required,
+  allowedIpPrefixes: row.allowed_ip_prefixes,
+  idleDays: row.idle_days,
+});

@@ -1,0 +1,217 @@
+import type { AuditEvent, OwnSession, User } from '@latchkey/contracts';
+import { codeAt } from '../src/sessions/totp.js';
+import { issue, type Person, type World, world } from './harness.js';
+
+const PASSWORD = 'correct horse battery staple';
+const NEW_PASSWORD = 'another battery staple horse';
+let w: World;
+beforeAll(async () => {
+  w = await world();
+});
+afterAll(() => w.close());
+
+const signIn = (email: string, password: string, code?: string) =>
+  w.as().call<{ user: User; code: string }>('POST /v1/session', { body: { email, password, ...(code && { code }) } });
+const isSignedIn = async (person: Person) => (await person.call('GET /v1/session')).status === 200;
+const unbase32 = (text: string) => {
+  const bits = [...text]
+    .map((c) => 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567'.indexOf(c).toString(2).padStart(5, '0'))
+    .join('');
+  return Buffer.from((bits.match(/.{8}/g) ?? []).map((byte) => Number.parseInt(byte, 2)));
+};
+const codeNow = (secret: Buffer, stepsAhead = 0) => codeAt(secret, Math.floor(Date.now() / 30_000) + stepsAhead);
+const actionsAbout = async (admin: Person, userId: string) => {
+  const { body } = await admin.call<{ items: AuditEvent[] }>('/v1/audit?limit=100');
+  return body.items.filter((event) => event.subject?.id === userId).map((event) => [event.action, event.details]);
+};
+
+describe('sign-ins', () => {
+  it('are listed, and end one by one or all at once', async () => {
+    const person = await w.member();
+    const second = await w.signIn(person.user.email, PASSWORD);
+    const third = await w.signIn(person.user.email, PASSWORD);
+    const list = async () => (await second.call<{ items: OwnSession[] }>('/v1/sessions')).body.items;
+    expect((await list()).map(({ current }) => current)).toEqual([false, true, false]);
+    const [latest] = await list();
+    expect((await second.call(`DELETE /v1/sessions/${latest!.id}`)).status).toBe(204);
+    expect(await isSignedIn(third)).toBe(false);
+    expect(await isSignedIn(person)).toBe(true);
+    expect((await second.call(`DELETE /v1/sessions/${latest!.id}`)).status).toBe(404);
+    expect((await second.call('DELETE /v1/sessions')).status).toBe(204);
+    expect([await isSignedIn(person), await isSignedIn(second)]).toEqual([false, false]);
+  });
+
+  it('of others are out of reach', async () => {
+    const [one, other] = [await w.member(), await w.member()];
+    const [own] = (await one.call<{ items: OwnSession[] }>('/v1/sessions')).body.items;
+    expect((await other.call(`DELETE /v1/sessions/${own!.id}`)).status).toBe(404);
+    expect(await isSignedIn(one)).toBe(true);
+  });
+});
+
+describe('passwords', () => {
+  it('are changed by whoever knows the old one, and end every other sign-in', async () => {
+    const person = await w.member();
+    const elsewhere = await w.signIn(person.user.email, PASSWORD);
+    const change = (currentPassword: string) =>
+      person.call('POST /v1/session/password', { body: { currentPassword, newPassword: NEW_PASSWORD } });
+    expect((await change('not the password')).body).toMatchObject({ code: 'sign_in_failed' });
+    expect((await change(PASSWORD)).status).toBe(204);
+    expect([await isSignedIn(person), await isSignedIn(elsewhere)]).toEqual([true, false]);
+    expect((await signIn(person.user.email, PASSWORD)).status).toBe(401);
+    expect((await signIn(person.user.email, NEW_PASSWORD)).status).toBe(200);
+  });
+
+  it('are guessed at most ten times by whoever holds a cookie', async () => {
+    const person = await w.member();
+    const body = { currentPassword: 'a guess', newPassword: NEW_PASSWORD };
+    const statuses = [];
+    for (let i = 0; i < 11; i++) statuses.push((await person.call('POST /v1/session/password', { body })).status);
+    expect(statuses).toEqual([...Array(10).fill(401), 429]);
+  });
+
+  it('are set again once with a code that only an administrator makes', async () => {
+    const [admin, person, other] = [await w.signIn(), await w.member(), await w.member()];
+    const path = `POST /v1/users/${person.user.id}/reset-password`;
+    expect((await other.call(path)).status).toBe(403);
+    const token = await issue(admin, { scopes: ['users:write', 'users:read'] });
+    expect((await w.bearer(token.secret).call(path)).status).toBe(403);
+    const { body: first } = await admin.call<{ code: string }>(path);
+    const { body: second } = await admin.call<{ code: string }>(path);
+    const set = (code: string, email = person.user.email) =>
+      w.as().call('POST /v1/session/reset-password', { body: { email, code, newPassword: NEW_PASSWORD } });
+    expect((await set(first.code)).body).toMatchObject({ code: 'sign_in_failed' });
+    expect((await set(second.code, other.user.email)).status).toBe(401);
+    expect((await set(second.code)).status).toBe(204);
+    expect(await isSignedIn(person)).toBe(false);
+    expect((await signIn(person.user.email, NEW_PASSWORD)).status).toBe(200);
+    expect((await set(second.code)).status).toBe(401);
+    const told = await actionsAbout(admin, person.user.id);
+    expect(told).toContainEqual(['user.updated', { password: 'reset begun' }]);
+    expect(told).toContainEqual(['user.updated', { password: 'set with a code' }]);
+    expect(w.logs()).not.toContain(second.code);
+  });
+
+  it('are not set with a code that is too old, nor for somebody disabled', async () => {
+    const [admin, person] = [await w.signIn(), await w.member()];
+    const path = `POST /v1/users/${person.user.id}/reset-password`;
+    const set = (code: string) =>
+      w.as().call('POST /v1/session/reset-password', {
+        body: { email: person.user.email, code, newPassword: NEW_PASSWORD },
+      });
+    const { body } = await admin.call<{ code: string }>(path);
+    await w.database.query('UPDATE password_resets SET expires_at = now() WHERE user_id = $1', [person.user.id]);
+    expect((await set(body.code)).status).toBe(401);
+    const again = await admin.call<{ code: string }>(path);
+    await admin.call(`PATCH /v1/users/${person.user.id}`, { body: { disabled: true } });
+    expect((await set(again.body.code)).status).toBe(401);
+  });
+});
+
+describe('second factors', () => {
+  async function withFactor() {
+    const person = await w.member();
+    const elsewhere = await w.signIn(person.user.email, PASSWORD);
+    const started = await person.call<{ secret: string; uri: string }>('POST /v1/session/totp', {
+      body: { password: PASSWORD },
+    });
+    const secret = unbase32(started.body.secret);
+    return { person, elsewhere, secret, started };
+  }
+
+  it('are asked for after the password once they are confirmed, and each code is taken once', async () => {
+    const { person, elsewhere, secret } = await withFactor();
+    const { email } = person.user;
+    expect((await signIn(email, PASSWORD)).status).toBe(200);
+    expect((await person.call('POST /v1/session/totp/confirm', { body: { code: '000000' } })).status).toBe(401);
+    const code = codeNow(secret);
+    expect((await person.call('POST /v1/session/totp/confirm', { body: { code } })).status).toBe(204);
+    expect((await person.call('/v1/session/totp')).body).toEqual({ enabled: true });
+    expect([await isSignedIn(person), await isSignedIn(elsewhere)]).toEqual([true, false]);
+    expect((await signIn(email, PASSWORD)).body).toMatchObject({ code: 'second_factor_required' });
+    expect((await signIn(email, PASSWORD, code)).body).toMatchObject({ code: 'sign_in_failed' });
+    expect((await signIn(email, 'not the password', codeNow(secret, 1))).body).toMatchObject({
+      code: 'sign_in_failed',
+    });
+    expect((await signIn(email, PASSWORD, codeNow(secret, 1))).status).toBe(200);
+  });
+
+  it('are guessed at ten times at most', async () => {
+    const { person, secret } = await withFactor();
+    await person.call('POST /v1/session/totp/confirm', { body: { code: codeNow(secret) } });
+    // Other addresses do not help: each attempt clears the count of the address alone.
+    await w.database.query('DELETE FROM sign_in_failures');
+    const statuses = [];
+    for (let i = 0; i < 11; i++) {
+      statuses.push((await signIn(person.user.email, PASSWORD, '000000')).status);
+      await signIn(person.user.email, PASSWORD);
+    }
+    expect(statuses).toEqual([...Array(10).fill(401), 429]);
+    expect((await signIn(person.user.email, PASSWORD, codeNow(secret, 1))).status).toBe(429);
+  });
+
+  it('are begun and removed with the password alone known to their owner, and reset by administrators', async () => {
+    const { person, secret } = await withFactor();
+    const begin = (password: string) => person.call('POST /v1/session/totp', { body: { password } });
+    const remove = (password: string, code: string) =>
+      person.call('POST /v1/session/totp/remove', { body: { password, code } });
+    expect((await begin('not the password')).status).toBe(401);
+    expect((await remove(PASSWORD, codeNow(secret))).status).toBe(409);
+    await person.call('POST /v1/session/totp/confirm', { body: { code: codeNow(secret) } });
+    expect((await begin(PASSWORD)).status).toBe(409);
+    expect((await remove(PASSWORD, '000000')).status).toBe(401);
+    expect((await remove('not the password', codeNow(secret, 1))).status).toBe(401);
+    expect((await remove(PASSWORD, codeNow(secret, 1))).status).toBe(204);
+    expect((await signIn(person.user.email, PASSWORD)).status).toBe(200);
+
+    const [admin, lost] = [await w.signIn(), await withFactor()];
+    await lost.person.call('POST /v1/session/totp/confirm', { body: { code: codeNow(lost.secret) } });
+    const path = `DELETE /v1/users/${lost.person.user.id}/totp`;
+    expect((await person.call(path)).status).toBe(403);
+    expect((await admin.call(path)).status).toBe(204);
+    expect((await signIn(lost.person.user.email, PASSWORD)).status).toBe(200);
+    expect(await actionsAbout(admin, lost.person.user.id)).toContainEqual(['user.updated', { secondFactor: 'reset' }]);
+  });
+
+  it('are stored sealed', async () => {
+    const { secret, started } = await withFactor();
+    const stored = await w.database.query<{ text: string }>('SELECT t::text AS text FROM second_factors t');
+    const all = stored.map(({ text }) => text).join();
+    expect(all).not.toContain(secret.toString('hex'));
+    expect(w.logs()).not.toContain(started.body.secret);
+  });
+});
+
+it('refuses tokens, whatever they hold, wherever a person is asked for', async () => {
+  const admin = await w.signIn();
+  const { body: scopes } = await admin.call<{ items: { name: string }[] }>('/v1/scopes');
+  const token = await issue(admin, { scopes: scopes.items.map(({ name }) => name) });
+  const bearer = { ...w.bearer(token.secret) };
+  for (const target of [
+    'GET /v1/sessions',
+    'DELETE /v1/sessions',
+    `DELETE /v1/sessions/${token.id}`,
+    'POST /v1/session/password',
+    'GET /v1/session/totp',
+    'POST /v1/session/totp',
+    'POST /v1/session/totp/confirm',
+    'POST /v1/session/totp/remove',
+    `POST /v1/users/${admin.user!.id}/reset-password`,
+    `DELETE /v1/users/${admin.user!.id}/totp`,
+    'PUT /v1/policy',
+  ]) {
+    const { status, body } = await bearer.call(target, target.startsWith('GET') ? {} : { body: {} });
+    expect({ target, status, code: body['code'] }).toEqual({ target, status: 403, code: 'forbidden' });
+  }
+});
+
+it('serves its own description, and a page that needs no script', async () => {
+  const document = await w.as().call<{ openapi: string; paths: object }>('/v1/openapi.json');
+  expect(document.body.openapi).toBe('3.1.1');
+  expect(Object.keys(document.body.paths)).toContain('/v1/tokens/{id}/revoke');
+  const page = await w.as().call('/v1/docs');
+  expect(page.status).toBe(200);
+  expect(page.headers.get('content-type')).toContain('text/html');
+  expect(page.headers.get('content-security-policy')).toMatch(/^default-src 'none'; style-src 'sha256-/);
+  expect(page.text).toContain('/v1/tokens/{id}/revoke');
+});

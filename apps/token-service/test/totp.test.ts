@@ -1,0 +1,55 @@
+import { randomBytes } from 'node:crypto';
+import { seal, unseal } from '../src/sessions/sealed.js';
+import { base32, codeAt, otpauthUri, stepOf } from '../src/sessions/totp.js';
+
+// RFC 6238 appendix B, SHA-1, the last six of its eight digits.
+const secret = Buffer.from('12345678901234567890');
+const vectors: [seconds: number, code: string][] = [
+  [59, '287082'],
+  [1_111_111_109, '081804'],
+  [1_111_111_111, '050471'],
+  [1_234_567_890, '005924'],
+  [2_000_000_000, '279037'],
+  [20_000_000_000, '353130'],
+];
+
+it('makes the codes of RFC 6238 appendix B', () => {
+  for (const [seconds, code] of vectors) expect(codeAt(secret, Math.floor(seconds / 30))).toBe(code);
+});
+
+it('takes a code one step early or late, and none further off', () => {
+  const [seconds, code] = vectors[3]!;
+  const step = Math.floor(seconds / 30);
+  for (const around of [-1, 0, 1]) expect(stepOf(secret, code, (seconds + around * 30) * 1_000, 0)).toBe(step);
+  for (const around of [-2, 2]) expect(stepOf(secret, code, (seconds + around * 30) * 1_000, 0)).toBeNull();
+});
+
+it('takes no code twice, nor an older one after it', () => {
+  const nowMs = 1_234_567_890_000;
+  const step = Math.floor(nowMs / 30_000);
+  expect(stepOf(secret, codeAt(secret, step), nowMs, step)).toBeNull();
+  expect(stepOf(secret, codeAt(secret, step - 1), nowMs, step)).toBeNull();
+  expect(stepOf(secret, codeAt(secret, step + 1), nowMs, step)).toBe(step + 1);
+});
+
+it('writes what authenticator apps read', () => {
+  expect(base32(Buffer.from('foobar'))).toBe('MZXW6YTBOI');
+  expect(otpauthUri(secret, 'keys.example.org', 'a b@example.org')).toBe(
+    'otpauth://totp/keys.example.org:a%20b%40example.org?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&issuer=keys.example.org',
+  );
+});
+
+it('opens what it sealed under any pepper that is left, for its purpose, unchanged', () => {
+  const [old, current] = ['o'.repeat(32), 'c'.repeat(32)];
+  const sealed = seal([old], 'a', secret);
+  expect(unseal([current, old], 'a', sealed)).toEqual(secret);
+  expect(unseal([current], 'a', sealed)).toBeNull();
+  expect(unseal([old], 'b', sealed)).toBeNull();
+  for (let at = 0; at < sealed.length; at++) {
+    const changed = Buffer.from(sealed);
+    changed[at]! ^= 1;
+    expect(unseal([old], 'a', changed)).toBeNull();
+  }
+  expect(unseal([old], 'a', randomBytes(5))).toBeNull();
+  expect(seal([old], 'a', secret)).not.toEqual(sealed);
+});
