@@ -5,6 +5,7 @@
 import { spawn } from 'node:child_process';
 import path from 'node:path';
 import { installWhatIsMissing } from './lib/install.mjs';
+import { watchNpm } from './lib/parents.mjs';
 import { run, runtimeNode, toolEnvironment } from './lib/processes.mjs';
 import { root, workspaces } from './lib/repository.mjs';
 
@@ -26,14 +27,16 @@ async function main() {
   if (built.code !== 0) throw new Error(`the build failed:\n${built.output}`);
 
   const launcher = path.join(root, 'tools', 'dist', 'main.js');
+  // The channel says nothing; its end tells the launcher that this process has gone.
   const child = spawn(runtimeNode(), [launcher, root], {
-    stdio: ['ignore', 'inherit', 'inherit'],
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     env: toolEnvironment(),
   });
   // The terminal sends Ctrl-C to the launcher too, and it takes a repeat for the same one.
   for (const signal of /** @type {NodeJS.Signals[]} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
     process.on(signal, () => child.kill(signal));
   }
+  watchNpm(() => child.kill('SIGTERM'));
   process.exitCode = await new Promise((resolve, reject) => {
     child.once('error', reject);
     child.once('exit', (code) => resolve(code ?? 1));

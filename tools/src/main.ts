@@ -41,6 +41,8 @@ async function main(): Promise<void> {
     }
   };
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
+  // Whoever started the launcher has gone.
+  process.on('disconnect', () => onSignal('SIGHUP'));
   // Whoever read the output has gone (`npm start | head`).
   process.stdout.on('error', () => onSignal('SIGHUP'));
 
@@ -50,32 +52,27 @@ async function main(): Promise<void> {
   output.say(`ready ${stack.places.publicUrl}`);
 }
 
-/** Address, first sign-in and a line to paste; secrets at the first start only. */
+/** Address, first sign-in and a line to paste; secrets at the first start only. One text, so that no log line parts it. */
 async function greet(
   stack: Stack,
   email: string,
   passwordWasGiven: boolean,
   say: (line: string) => void,
 ): Promise<void> {
-  const { places, secrets, isFirstStart } = stack;
-  const dir = stack.secretsDir;
-  const admin = { email, password: secrets.adminPassword };
-  say('');
-  say(`  Latchkey      ${places.publicUrl}`);
-  say(`  Sign in       ${email}`);
-  if (isFirstStart && !passwordWasGiven) say(`  Password      ${secrets.adminPassword}   (shown this once)`);
+  const { places, secrets, isFirstStart, secretsDir } = stack;
+  const lines = [`Latchkey      ${places.publicUrl}`, `Sign in       ${email}`];
+  if (isFirstStart && !passwordWasGiven) lines.push(`Password      ${secrets.adminPassword}   (shown this once)`);
   try {
-    const first = await firstToken(dir, places.url, places.publicUrl, admin);
-    if (first?.secret) say(`  First token   ${first.secret}   (shown this once)`);
-    if (first) say(`  Try it        ${first.curl}`);
-    else say(`  Try it        curl ${places.url}/v1/openapi.json`);
+    const admin = { email, password: secrets.adminPassword };
+    const first = await firstToken(secretsDir, places.url, places.publicUrl, admin);
+    if (first?.secret) lines.push(`First token   ${first.secret}   (shown this once)`);
+    lines.push(`Try it        ${first?.curl ?? `curl ${places.url}/v1/openapi.json`}`);
   } catch (error) {
-    say(`  No first token could be issued: ${(error as Error).message}`);
+    lines.push(`No first token could be issued: ${(error as Error).message}`);
   }
-  say(
-    `  Queues        http://127.0.0.1:${places.ports.OPS_PORT + 2}/queues  (password in ${path.join(dir, 'board-password')})`,
-  );
-  say('');
+  const board = `http://127.0.0.1:${places.ports.OPS_PORT + 2}/queues`;
+  lines.push(`Queues        ${board}   (password in ${path.join(secretsDir, 'board-password')})`);
+  say(['', ...lines.map((line) => `  ${line}`), ''].join('\n'));
   stack.settle();
 }
 

@@ -22,16 +22,21 @@ export function launch(root: string, env: Record<string, string> = {}) {
   const main = path.join(import.meta.dirname, '..', '..', 'dist', 'main.js');
   const child = spawn(process.execPath, [main, root], {
     env: { PATH: process.env['PATH'], HOME: process.env['HOME'], CI: 'true', ...anyPorts, ...env },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     detached: true,
   });
   let output = '';
   for (const stream of [child.stdout, child.stderr]) {
-    stream.setEncoding('utf8').on('data', (chunk: string) => {
+    stream?.setEncoding('utf8').on('data', (chunk: string) => {
       output += chunk;
     });
   }
-  const ended = new Promise<number | null>((resolve) => child.once('close', resolve));
+  // Not 'close', which waits for the channel for ever once this side has ended it.
+  const outputs = [child.stdout, child.stderr].map(
+    (stream) => new Promise((resolve) => stream?.once('close', resolve)),
+  );
+  const exit = new Promise<number | null>((resolve) => child.once('exit', resolve));
+  const ended = Promise.all([exit, ...outputs]).then(([code]) => code);
   let over = false;
   void ended.then(() => {
     over = true;
@@ -41,6 +46,8 @@ export function launch(root: string, env: Record<string, string> = {}) {
     output: () => output,
     ended,
     kill: (signal: NodeJS.Signals) => child.kill(signal),
+    /** As when the process that started it is killed. */
+    abandon: () => child.disconnect(),
     ready: async (): Promise<Ready> => {
       await waitFor(() => over || /^ready http/m.test(output), { timeoutMs: 60_000, what: 'the launcher being ready' });
       if (over) throw new Error(`the launcher ended: ${output}`);

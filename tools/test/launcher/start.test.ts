@@ -133,6 +133,14 @@ describe('a stop', () => {
     expect(readFileSync(path.join(root, 'order'), 'utf8').trimEnd().split('\n').at(-1)).toBe('token-service stopped');
   });
 
+  test('because whoever started it has gone ends everything too', async () => {
+    launcher = launch(root);
+    const running = identities(await launcher.ready());
+    launcher.abandon();
+    expect(await launcher.ended).toBe(0);
+    expect(running.filter(stillRuns)).toEqual([]);
+  });
+
   test('while everything is starting ends what was started', async () => {
     launcher = launch(root);
     await waitFor(() => launcher.output().includes('postgres ready'), { what: 'PostgreSQL being ready' });
