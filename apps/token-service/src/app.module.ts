@@ -21,6 +21,8 @@ import { InvalidationRpc } from './invalidation/invalidation.rpc.js';
 import { InvalidationService } from './invalidation/invalidation.service.js';
 import { MaintenanceRpc } from './maintenance/maintenance.rpc.js';
 import { MaintenanceService } from './maintenance/maintenance.service.js';
+import { NoticesController } from './notices/notices.controller.js';
+import { NoticesService } from './notices/notices.service.js';
 import { PeopleController } from './people/people.controller.js';
 import { PeopleService } from './people/people.service.js';
 import { UserEntity } from './people/user.entity.js';
@@ -69,6 +71,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       InvalidationRpc,
       MaintenanceRpc,
       DocsController,
+      NoticesController,
       PeopleController,
       PolicyController,
       ProjectsController,
@@ -103,6 +106,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       MaintenanceService,
       OidcService,
       OwnPasswordsService,
+      NoticesService,
       PeopleService,
       PolicyService,
       ProjectsService,

@@ -5,6 +5,7 @@ export * from './events.js';
 export * from './http/audit.js';
 export * from './http/common.js';
 export * from './http/endpoints.js';
+export * from './http/notices.js';
 export * from './http/people.js';
 export * from './http/policy.js';
 export * from './http/sign-in.js';

@@ -1,4 +1,4 @@
-import type { NoticeKind } from './notices.service.js';
+import type { NoticeKind } from '@latchkey/contracts';
 
 /** What a letter or a webhook says: never a secret, only what the tokens page shows. */
 export interface NoticeFacts {

@@ -1,18 +1,7 @@
+import type { NoticeKind } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import type { EntityManager } from 'typeorm';
 import type { JobsConfig } from '../config.js';
-
-/** Every kind of notice: the closed list. */
-export const NOTICE_KINDS = [
-  'expiring',
-  'expired',
-  'revoked',
-  'exposed',
-  'new_address',
-  'used_after_rotation',
-  'idle',
-] as const;
-export type NoticeKind = (typeof NOTICE_KINDS)[number];
 
 export interface Notice {
   /** Says which event this is of: a second notice with the same one is not raised. */

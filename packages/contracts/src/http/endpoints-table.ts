@@ -50,6 +50,8 @@ export const ENDPOINTS_TABLE = {
   putMember: 'PUT /v1/projects/{id}/members/{userId}',
   removeMember: 'DELETE /v1/projects/{id}/members/{userId}',
   listScopes: 'GET /v1/scopes',
+  getNoticeChoices: 'GET /v1/notices/choices',
+  putNoticeChoices: 'PUT /v1/notices/choices',
   listAudit: 'GET /v1/audit',
   exportAudit: 'GET /v1/audit/export',
   verifyAudit: 'GET /v1/audit/verify',

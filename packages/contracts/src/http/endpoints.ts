@@ -11,6 +11,7 @@ import {
   introspectionSchema,
 } from './audit.js';
 import { idParams } from './common.js';
+import { noticeChoicesSchema, putNoticeChoicesBody } from './notices.js';
 import {
   createProjectBody,
   createUserBody,
@@ -504,6 +505,26 @@ export const ENDPOINTS = {
     tag: 'Tokens',
     scope: 'signed-in',
     answers: { 200: scopeListSchema },
+  },
+
+  getNoticeChoices: {
+    method: 'GET',
+    path: '/v1/notices/choices',
+    summary: 'Which notices I get, and how',
+    tag: 'People',
+    scope: 'signed-in',
+    answers: { 200: noticeChoicesSchema },
+    errors: ['forbidden'],
+  },
+  putNoticeChoices: {
+    method: 'PUT',
+    path: '/v1/notices/choices',
+    summary: 'Choose which notices I get, and how',
+    tag: 'People',
+    scope: 'signed-in',
+    body: putNoticeChoicesBody,
+    answers: { 200: noticeChoicesSchema },
+    errors: ['forbidden'],
   },
 
   listAudit: {
