@@ -69,12 +69,13 @@ export class ImportService {
       const now = await this.locks.hold(tx, actor, { rest: { projects: projectId ? [projectId] : [] } });
       const owner = await ownerFor(tx, now, projectId);
       mustGrant(now, this.scopes, [...new Set(made.flatMap((token) => token.scopes))], projectId);
+      const demanded = made.map((token) => ({
+        createdAt: token.created_at,
+        end: token.expires_at,
+        allowedIps: token.allowed_ips,
+      }));
+      await this.policy.mustMeet(tx, ...demanded);
       for (const token of made) {
-        await this.policy.mustMeet(tx, {
-          createdAt: token.created_at,
-          end: token.expires_at,
-          allowedIps: token.allowed_ips,
-        });
         if (now.type !== 'token') continue;
         const rateLimit =
           token.rate_limit === null ? null : { limit: token.rate_limit, windowSeconds: token.rate_window_seconds! };

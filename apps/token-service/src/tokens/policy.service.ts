@@ -15,6 +15,13 @@ interface PolicyRow {
   idle_days: number | null;
 }
 
+/** What the policy looks at. */
+interface Demanded {
+  createdAt: Date;
+  end: Date | null;
+  allowedIps: readonly string[];
+}
+
 const SELECT = 'SELECT lifetime_seconds_max, expiry_required, allowed_ip_prefixes, idle_days FROM policy';
 
 /** What administrators demand of tokens, asked whenever one is issued, rotated, imported or given other addresses. */
@@ -54,13 +61,15 @@ export class PolicyService {
   }
 
   /**
-   * @param token its addresses as canonical CIDRs; its end, null for never
+   * @param tokens their addresses as canonical CIDRs; their ends, null for never
    * @throws Refusal naming the field that the policy does not allow, and what it demands
    */
-  async mustMeet(tx: Tx, token: { createdAt: Date; end: Date | null; allowedIps: readonly string[] }): Promise<void> {
+  async mustMeet(tx: Tx, ...tokens: readonly Demanded[]): Promise<void> {
     const policy = await this.read(tx);
-    mustEndInTime(policy, token);
-    mustNameAddresses(policy, token.allowedIps);
+    for (const token of tokens) {
+      mustEndInTime(policy, token);
+      mustNameAddresses(policy, token.allowedIps);
+    }
   }
 
   /** Only the demand on addresses: for changes that leave the end as it is. */

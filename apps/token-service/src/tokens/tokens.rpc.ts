@@ -62,6 +62,11 @@ export class TokensMaintenanceRpc {
   endOverlaps({ limit }: { limit: number }): Promise<BatchResponse> {
     return this.revocations.endOverlaps(bounded(limit));
   }
+
+  @GrpcMethod('Maintenance', 'RevokeIdle')
+  revokeIdle({ limit }: { limit: number }): Promise<BatchResponse> {
+    return this.revocations.revokeIdle(bounded(limit));
+  }
 }
 
 /** A batch is at least one row and at most a thousand. */
