@@ -4,7 +4,7 @@ import { useState } from 'react';
 import { api } from '../api.js';
 import { t } from '../texts.js';
 import { ErrorNotice } from '../ui/Notice.js';
-import { Page } from '../ui/Page.js';
+import { Page, ScrollX } from '../ui/Page.js';
 import { Time } from '../ui/Time.js';
 import { AUDIT_ACTION_NAMES } from './actions.js';
 
@@ -60,31 +60,33 @@ export function AuditPage() {
       {list.error && <ErrorNotice error={list.error} retry={() => void list.refetch()} />}
       {list.data && events.length === 0 && <Text c="dimmed">{t.audit.empty}</Text>}
       {events.length > 0 && (
-        <Paper withBorder radius="md" className="scroll-x">
-          <Table verticalSpacing="xs">
-            <Table.Thead>
-              <Table.Tr>
-                <Table.Th>{t.audit.when}</Table.Th>
-                <Table.Th>{t.audit.who}</Table.Th>
-                <Table.Th>{t.audit.what}</Table.Th>
-                <Table.Th>{t.audit.subject}</Table.Th>
-                <Table.Th>{t.audit.where}</Table.Th>
-              </Table.Tr>
-            </Table.Thead>
-            <Table.Tbody>
-              {events.map((event) => (
-                <Table.Tr key={event.id}>
-                  <Table.Td>
-                    <Time iso={event.at} />
-                  </Table.Td>
-                  <Table.Td>{event.actor.name || t.audit.system}</Table.Td>
-                  <Table.Td className="mono">{event.action}</Table.Td>
-                  <Table.Td>{event.subject?.name}</Table.Td>
-                  <Table.Td className="mono">{event.ip}</Table.Td>
+        <Paper withBorder radius="md">
+          <ScrollX label={t.audit.title}>
+            <Table verticalSpacing="xs">
+              <Table.Thead>
+                <Table.Tr>
+                  <Table.Th>{t.audit.when}</Table.Th>
+                  <Table.Th>{t.audit.who}</Table.Th>
+                  <Table.Th>{t.audit.what}</Table.Th>
+                  <Table.Th>{t.audit.subject}</Table.Th>
+                  <Table.Th>{t.audit.where}</Table.Th>
                 </Table.Tr>
-              ))}
-            </Table.Tbody>
-          </Table>
+              </Table.Thead>
+              <Table.Tbody>
+                {events.map((event) => (
+                  <Table.Tr key={event.id}>
+                    <Table.Td>
+                      <Time iso={event.at} />
+                    </Table.Td>
+                    <Table.Td>{event.actor.name || t.audit.system}</Table.Td>
+                    <Table.Td className="mono">{event.action}</Table.Td>
+                    <Table.Td>{event.subject?.name}</Table.Td>
+                    <Table.Td className="mono">{event.ip}</Table.Td>
+                  </Table.Tr>
+                ))}
+              </Table.Tbody>
+            </Table>
+          </ScrollX>
         </Paper>
       )}
       {list.hasNextPage && (

@@ -5,7 +5,7 @@ import { useState } from 'react';
 import { api } from '../api.js';
 import { t } from '../texts.js';
 import { CodeBlock, CopyIcon } from '../ui/Copy.js';
-import { Page } from '../ui/Page.js';
+import { Page, ScrollX } from '../ui/Page.js';
 
 const HEADER = 'Authorization: Bearer <token>';
 
@@ -100,25 +100,27 @@ export function McpPage() {
         </Button>
       }
     >
-      <Paper withBorder radius="md" p="md" className="scroll-x">
-        <Table>
-          <Table.Tbody>
-            {rows.map(([label, value]) => (
-              <Table.Tr key={label}>
-                <Table.Th scope="row">{label}</Table.Th>
-                <Table.Td className="mono">{value}</Table.Td>
-                <Table.Td>
-                  <CopyIcon value={value} label={`${t.actions.copy}: ${label}`} />
-                </Table.Td>
-              </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
+      <Paper withBorder radius="md" p="md">
+        <ScrollX label={t.mcp.endpoint}>
+          <Table>
+            <Table.Tbody>
+              {rows.map(([label, value]) => (
+                <Table.Tr key={label}>
+                  <Table.Th scope="row">{label}</Table.Th>
+                  <Table.Td className="mono">{value}</Table.Td>
+                  <Table.Td>
+                    <CopyIcon value={value} label={`${t.actions.copy}: ${label}`} />
+                  </Table.Td>
+                </Table.Tr>
+              ))}
+            </Table.Tbody>
+          </Table>
+        </ScrollX>
       </Paper>
       <FirstCall />
       <Stack gap="xs">
         <Text>{t.mcp.variable}</Text>
-        <Tabs defaultValue={examples[0]?.label ?? ''} keepMounted={false}>
+        <Tabs defaultValue={examples[0]?.label ?? ''}>
           <Tabs.List>
             {examples.map(({ label }) => (
               <Tabs.Tab key={label} value={label}>

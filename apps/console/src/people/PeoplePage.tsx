@@ -20,7 +20,7 @@ import { api, changed, fieldError } from '../api.js';
 import { t } from '../texts.js';
 import { EffectView } from '../tokens/Receipt.js';
 import { ErrorNotice } from '../ui/Notice.js';
-import { Page } from '../ui/Page.js';
+import { Page, ScrollX } from '../ui/Page.js';
 import { Time } from '../ui/Time.js';
 
 const ROLES = Object.entries(t.people.roles).map(([value, label]) => ({ value, label }));
@@ -140,91 +140,96 @@ export function PeoplePage() {
       {list.error && <ErrorNotice error={list.error} retry={() => void list.refetch()} />}
       {error !== null && <ErrorNotice error={error} />}
       {effect && <EffectView effect={effect} />}
-      <Paper withBorder radius="md" className="scroll-x">
-        <Table verticalSpacing="sm">
-          <Table.Thead>
-            <Table.Tr>
-              <Table.Th>{t.people.name}</Table.Th>
-              <Table.Th>{t.people.role}</Table.Th>
-              <Table.Th>{t.tokens.columns.created}</Table.Th>
-              <Table.Th>
-                <span className="visually-hidden">{t.tokens.columns.actions}</span>
-              </Table.Th>
-            </Table.Tr>
-          </Table.Thead>
-          <Table.Tbody>
-            {list.data?.items.map((user) => (
-              <Table.Tr key={user.id}>
-                <Table.Td>
-                  {user.name}{' '}
-                  {user.disabled && (
-                    <Badge color="orange" variant="light" tt="none">
-                      {t.people.disabled}
-                    </Badge>
-                  )}
-                  <Text size="xs" c="dimmed">
-                    {user.email}
-                  </Text>
-                </Table.Td>
-                <Table.Td>
-                  <Select
-                    aria-label={`${t.people.role}: ${user.name}`}
-                    data={ROLES}
-                    value={user.role}
-                    allowDeselect={false}
-                    maw={180}
-                    onChange={(value) =>
-                      value &&
-                      void change(() => api.patchUser({ params: { id: user.id }, body: { role: value as PersonRole } }))
-                    }
-                  />
-                </Table.Td>
-                <Table.Td>
-                  <Time iso={user.createdAt} />
-                </Table.Td>
-                <Table.Td ta="right">
-                  <Menu position="bottom-end">
-                    <Menu.Target>
-                      <Button variant="subtle" size="xs" aria-label={t.tokens.menu(user.name)}>
-                        …
-                      </Button>
-                    </Menu.Target>
-                    <Menu.Dropdown>
-                      {user.disabled ? (
-                        <Menu.Item onClick={() => void change(setDisabled(user, false))}>{t.people.enable}</Menu.Item>
-                      ) : (
+      <Paper withBorder radius="md">
+        <ScrollX label={t.people.title}>
+          <Table verticalSpacing="sm">
+            <Table.Thead>
+              <Table.Tr>
+                <Table.Th>{t.people.name}</Table.Th>
+                <Table.Th>{t.people.role}</Table.Th>
+                <Table.Th>{t.tokens.columns.created}</Table.Th>
+                <Table.Th>
+                  <span className="visually-hidden">{t.tokens.columns.actions}</span>
+                </Table.Th>
+              </Table.Tr>
+            </Table.Thead>
+            <Table.Tbody>
+              {list.data?.items.map((user) => (
+                <Table.Tr key={user.id}>
+                  <Table.Td>
+                    {user.name}{' '}
+                    {user.disabled && (
+                      <Badge color="orange" variant="light" tt="none">
+                        {t.people.disabled}
+                      </Badge>
+                    )}
+                    <Text size="xs" c="dimmed">
+                      {user.email}
+                    </Text>
+                  </Table.Td>
+                  <Table.Td>
+                    <Select
+                      aria-label={`${t.people.role}: ${user.name}`}
+                      data={ROLES}
+                      value={user.role}
+                      allowDeselect={false}
+                      miw={150}
+                      maw={180}
+                      onChange={(value) =>
+                        value &&
+                        void change(() =>
+                          api.patchUser({ params: { id: user.id }, body: { role: value as PersonRole } }),
+                        )
+                      }
+                    />
+                  </Table.Td>
+                  <Table.Td>
+                    <Time iso={user.createdAt} />
+                  </Table.Td>
+                  <Table.Td ta="right">
+                    <Menu position="bottom-end">
+                      <Menu.Target>
+                        <Button variant="subtle" size="xs" aria-label={t.tokens.menu(user.name)}>
+                          …
+                        </Button>
+                      </Menu.Target>
+                      <Menu.Dropdown>
+                        {user.disabled ? (
+                          <Menu.Item onClick={() => void change(setDisabled(user, false))}>{t.people.enable}</Menu.Item>
+                        ) : (
+                          <Menu.Item
+                            color="red"
+                            onClick={() =>
+                              setQuestion({
+                                title: `${t.people.disable}: ${user.name}`,
+                                lead: t.people.disableLead,
+                                work: setDisabled(user, true),
+                              })
+                            }
+                          >
+                            {t.people.disable}
+                          </Menu.Item>
+                        )}
                         <Menu.Item
                           color="red"
                           onClick={() =>
                             setQuestion({
-                              title: `${t.people.disable}: ${user.name}`,
-                              lead: t.people.disableLead,
-                              work: setDisabled(user, true),
+                              title: t.people.revokeAll,
+                              lead: t.people.revokeAllLead(user.name),
+                              work: () => api.revokeUserTokens({ params: { id: user.id } }),
                             })
                           }
                         >
-                          {t.people.disable}
+                          {t.people.revokeAll}
                         </Menu.Item>
-                      )}
-                      <Menu.Item
-                        color="red"
-                        onClick={() =>
-                          setQuestion({
-                            title: t.people.revokeAll,
-                            lead: t.people.revokeAllLead(user.name),
-                            work: () => api.revokeUserTokens({ params: { id: user.id } }),
-                          })
-                        }
-                      >
-                        {t.people.revokeAll}
-                      </Menu.Item>
-                    </Menu.Dropdown>
-                  </Menu>
-                </Table.Td>
-              </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
+                      </Menu.Dropdown>
+                    </Menu>
+                  </Table.Td>
+                </Table.Tr>
+              ))}
+            </Table.Tbody>
+          </Table>
+        </ScrollX>
       </Paper>
       {creating && <Create onClose={() => setCreating(false)} />}
       {question && (

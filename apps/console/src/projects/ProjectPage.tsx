@@ -8,7 +8,7 @@ import { t } from '../texts.js';
 import { EffectView } from '../tokens/Receipt.js';
 import { CopyIcon } from '../ui/Copy.js';
 import { ErrorNotice } from '../ui/Notice.js';
-import { Page } from '../ui/Page.js';
+import { Page, ScrollX } from '../ui/Page.js';
 
 const ROLES = Object.entries(t.projects.roles).map(([value, label]) => ({ value, label }));
 
@@ -76,7 +76,7 @@ export function ProjectPage({ id }: { id: string }) {
         <Title order={2} size="h5" mb="sm">
           {t.projects.members}
         </Title>
-        <div className="scroll-x">
+        <ScrollX label={t.projects.members}>
           <Table>
             <Table.Tbody>
               {project.members.map((member) => (
@@ -90,6 +90,7 @@ export function ProjectPage({ id }: { id: string }) {
                   <Table.Td>
                     <Select
                       aria-label={`${t.people.role}: ${member.name}`}
+                      miw={130}
                       data={ROLES}
                       value={member.role}
                       disabled={!mayManage}
@@ -121,7 +122,7 @@ export function ProjectPage({ id }: { id: string }) {
               ))}
             </Table.Tbody>
           </Table>
-        </div>
+        </ScrollX>
         {mayManage && (
           <form onSubmit={(e) => void add(e)}>
             <Group align="flex-end" mt="md">

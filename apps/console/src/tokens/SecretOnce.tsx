@@ -44,7 +44,7 @@ export function SecretOnce({ secret, onDone }: { secret: string; onDone(): void 
         </Button>
       </Group>
       <Text fw={600}>{t.once.snippets}</Text>
-      <Tabs defaultValue="curl" keepMounted={false}>
+      <Tabs defaultValue="curl">
         <Tabs.List>
           {snippets.map(({ label }) => (
             <Tabs.Tab key={label} value={label}>

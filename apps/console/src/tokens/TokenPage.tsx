@@ -7,7 +7,7 @@ import { go } from '../app/router.js';
 import { t } from '../texts.js';
 import { CopyIcon } from '../ui/Copy.js';
 import { ErrorNotice } from '../ui/Notice.js';
-import { Page } from '../ui/Page.js';
+import { Page, ScrollX } from '../ui/Page.js';
 import { Time } from '../ui/Time.js';
 import { EditDialog } from './EditDialog.js';
 import { EffectView, Receipt } from './Receipt.js';
@@ -170,7 +170,7 @@ export function TokenPage({ id }: { id: string }) {
       </Section>
       <Section title={t.detail.callers}>
         {usage.data && usage.data.callers.length > 0 ? (
-          <div className="scroll-x">
+          <ScrollX label={t.detail.callers}>
             <Table>
               <Table.Tbody>
                 {usage.data.callers.map((caller) => (
@@ -185,7 +185,7 @@ export function TokenPage({ id }: { id: string }) {
                 ))}
               </Table.Tbody>
             </Table>
-          </div>
+          </ScrollX>
         ) : (
           <Text c="dimmed">{t.detail.noCallers}</Text>
         )}

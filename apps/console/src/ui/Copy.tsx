@@ -37,8 +37,8 @@ export function CodeBlock({ text, label, copies = text }: { text: string; label:
   return (
     <div style={{ position: 'relative' }}>
       {/* biome-ignore lint/a11y/noNoninteractiveTabindex: a block that scrolls must be reachable by keyboard */}
-      <section tabIndex={0} aria-label={label}>
-        <pre className="code">{text}</pre>
+      <section className="code" tabIndex={0} aria-label={label}>
+        <pre>{text}</pre>
       </section>
       <div style={{ position: 'absolute', top: 6, right: 6 }}>
         <CopyIcon value={copies} label={`${t.actions.copy}: ${label}`} />

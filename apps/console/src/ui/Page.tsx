@@ -33,3 +33,13 @@ export function Page(props: {
     </Stack>
   );
 }
+
+/** What may be wider than the screen: scrolls sideways by itself, by keyboard too. */
+export function ScrollX({ label, children }: { label: string; children: ReactNode }) {
+  return (
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: what scrolls must be reachable by keyboard
+    <section className="scroll-x" tabIndex={0} aria-label={label}>
+      {children}
+    </section>
+  );
+}

@@ -6,7 +6,7 @@ import { answerRefusal, type RequestHead } from '../http/index.js';
 
 /** The console may load and call only what is its own. */
 const CONSOLE_CSP =
-  "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+  "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const FILES_MAX = 2_000;
 const BYTES_MAX = 64 * 1024 * 1024;
 
