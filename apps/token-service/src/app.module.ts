@@ -17,12 +17,17 @@ import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from './config.js';
 import { Database, dataSourceOptions } from './database/database.service.js';
 import { AnswerInterceptor } from './http/answer.interceptor.js';
 import { DocsController, ProblemFilter } from './http/index.js';
+import { RatesService } from './http/rates.service.js';
 import { InvalidationRpc } from './invalidation/invalidation.rpc.js';
 import { InvalidationService } from './invalidation/invalidation.service.js';
 import { MaintenanceRpc } from './maintenance/maintenance.rpc.js';
 import { MaintenanceService } from './maintenance/maintenance.service.js';
+import { McpController } from './mcp/mcp.controller.js';
+import { McpService } from './mcp/mcp.service.js';
 import { NoticesController } from './notices/notices.controller.js';
 import { NoticesService } from './notices/notices.service.js';
+import { OAuthController } from './oauth/oauth.controller.js';
+import { OAuthService } from './oauth/oauth.service.js';
 import { PeopleController } from './people/people.controller.js';
 import { PeopleService } from './people/people.service.js';
 import { UserEntity } from './people/user.entity.js';
@@ -36,6 +41,7 @@ import { SecondFactorService } from './sessions/second-factor.service.js';
 import { SessionsController } from './sessions/sessions.controller.js';
 import { SessionsService } from './sessions/sessions.service.js';
 import { SignInController } from './sessions/sign-in.controller.js';
+import { ExposuresService } from './tokens/exposures.service.js';
 import { FactsService } from './tokens/facts.service.js';
 import { ImportService } from './tokens/import.service.js';
 import { PolicyController } from './tokens/policy.controller.js';
@@ -49,6 +55,9 @@ import { TokensController } from './tokens/tokens.controller.js';
 import { TokensMaintenanceRpc, TokensRpc } from './tokens/tokens.rpc.js';
 import { TokensService } from './tokens/tokens.service.js';
 import { VerificationService } from './tokens/verification.service.js';
+import { ReportsService } from './usage/reports.service.js';
+import { UsageController } from './usage/usage.controller.js';
+import { UsageService } from './usage/usage.service.js';
 
 @Module({})
 class AppModule {}
@@ -72,12 +81,15 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       MaintenanceRpc,
       DocsController,
       NoticesController,
+      McpController,
+      OAuthController,
       PeopleController,
       PolicyController,
       ProjectsController,
       SessionsController,
       SignInController,
       TokensController,
+      UsageController,
       TokensRpc,
       TokensMaintenanceRpc,
     ],
@@ -99,6 +111,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       Database,
       DeclarationsService,
       DenialsService,
+      ExposuresService,
       FactsService,
       ImportService,
       InvalidationService,
@@ -107,17 +120,22 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       OidcService,
       OwnPasswordsService,
       NoticesService,
+      McpService,
+      OAuthService,
       PeopleService,
       PolicyService,
       ProjectsService,
+      RatesService,
       RecordsService,
       RevocationsService,
       RotationsService,
       StoreService,
+      ReportsService,
       ScopesService,
       SecondFactorService,
       SessionsService,
       TokensService,
+      UsageService,
       VerificationService,
     ],
   };

@@ -1,11 +1,20 @@
-import { codeForDenial, ENDPOINTS, type Endpoint, type EndpointName } from '@latchkey/contracts';
+import {
+  codeForDenial,
+  ENDPOINTS,
+  type Endpoint,
+  type EndpointName,
+  MANAGEMENT_SCOPES,
+  type TokenFacts,
+} from '@latchkey/contracts';
 import { type ExecutionContext, Inject, Injectable } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { AuthGuard } from '@nestjs/passport';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { ENDPOINT_METADATA, forbidden, type LatchkeyRequest, lacksScope, Refusal } from '../http/index.js';
+import { RatesService } from '../http/rates.service.js';
 import { SessionsService } from '../sessions/sessions.service.js';
 import { VerificationService } from '../tokens/verification.service.js';
+import { MANAGEMENT_ROUTE, UsageService } from '../usage/usage.service.js';
 import type { Actor, TokenActor } from './actor.js';
 import type { BearerRequest } from './bearer.strategy.js';
 import { rightsOfToken } from './rights.js';
@@ -23,6 +32,8 @@ export class AuthenticationGuard extends AuthGuard('bearer') {
     @Inject(Reflector) private readonly reflector: Reflector,
     @Inject(SessionsService) private readonly sessions: SessionsService,
     @Inject(VerificationService) private readonly verification: VerificationService,
+    @Inject(RatesService) private readonly rates: RatesService,
+    @Inject(UsageService) private readonly usage: UsageService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
   ) {
     super({ session: false });
@@ -39,7 +50,8 @@ export class AuthenticationGuard extends AuthGuard('bearer') {
     if (name === 'public') return true;
     const endpoint: Pick<Endpoint, 'scope'> = name === 'any-token' ? { scope: 'self' } : ENDPOINTS[name];
     if (endpoint.scope === 'none') {
-      this.#mustBeSameOrigin(request);
+      // Nobody is signed in by a page of another site either; an exposed secret may be reported from anywhere.
+      if (name !== 'revokeExposed') this.#mustBeSameOrigin(request);
       return true;
     }
     refuseTokensElsewhere(request);
@@ -77,7 +89,13 @@ export class AuthenticationGuard extends AuthGuard('bearer') {
 
   async #actorBy(secret: string, request: LatchkeyRequest): Promise<TokenActor> {
     const verification = await this.verification.verify(secret, { ip: request.latchkey.ip ?? undefined });
+    this.usage.count(verification, {
+      route: MANAGEMENT_ROUTE,
+      ip: request.latchkey.ip,
+      userAgent: request.latchkey.userAgent,
+    });
     if (verification.allowed) {
+      await this.#mustBeWithinRate(verification.known.facts);
       const { facts, name } = verification.known;
       const userId = facts.ownerType === 'user' ? facts.ownerId : null;
       return {
@@ -95,7 +113,13 @@ export class AuthenticationGuard extends AuthGuard('bearer') {
       code === 'address_not_allowed'
         ? 'The token may not be used from this address.'
         : 'The token is not accepted. An administrator or its owner can look up why by the requestId.';
-    throw new Refusal(code, detail, { bearer: true });
+    const { reason, tokenId } = verification;
+    throw new Refusal(code, detail, { bearer: true, denial: { reason, tokenId } });
+  }
+
+  async #mustBeWithinRate({ id, rateLimit }: TokenFacts): Promise<void> {
+    if (!rateLimit) return;
+    await this.rates.count('management', id, { max: rateLimit.limit, windowSeconds: rateLimit.windowSeconds });
   }
 
   async #signedIn(request: LatchkeyRequest): Promise<Actor> {
@@ -134,10 +158,17 @@ function refuseTokensElsewhere(request: LatchkeyRequest): void {
   if (isIn(request.body)) throw refuse('A token must not stand in the body. Send it as `Authorization: Bearer`.');
 }
 
-/** What a token cannot do anywhere is refused before its request is read; the services check where. */
-function mustHoldSomewhere(actor: Actor, scope: string): void {
-  if (scope === 'self' || scope === 'signed-in' || actor.type === 'user') return;
-  if (scope === 'person')
+/** Scopes that no role of a project holds reach beyond projects: they count only when held outside of them. */
+const BEYOND_PROJECTS = new Set(MANAGEMENT_SCOPES.filter((s) => s.projectRoles.length === 0).map(({ name }) => name));
+
+/** What the caller can do nowhere is refused before the request is read; the services check where. */
+function mustHoldSomewhere({ type, rights }: Actor, scope: string): void {
+  if (scope === 'self' || scope === 'signed-in') return;
+  if (scope === 'person') {
+    if (type === 'user') return;
     throw forbidden('Only a person who is signed in may do this; a token cannot, whatever it holds.');
-  if (!actor.rights.holdsSomewhere(scope)) throw lacksScope([scope]);
+  }
+  if (BEYOND_PROJECTS.has(scope) ? rights.holds(scope) : rights.holdsSomewhere(scope)) return;
+  if (type === 'token') throw lacksScope([scope]);
+  throw forbidden(`This takes the scope ${scope}, which your role does not hold. Ask an administrator.`);
 }

@@ -1,4 +1,4 @@
-import type { ErrorCode, Problem } from '@latchkey/contracts';
+import type { DenialReason, ErrorCode, Problem } from '@latchkey/contracts';
 
 /** An answer other than the one hoped for, meant for the caller: a code of the closed list and a sentence that says what happened and what to do. */
 export class Refusal extends Error {
@@ -14,6 +14,8 @@ export class Refusal extends Error {
       headers?: Record<string, string>;
       /** Whether Bearer credentials were looked at, so that the answer carries a challenge (RFC 6750). */
       bearer?: boolean;
+      /** Kept, so that an administrator or the token's owner can look it up by the requestId. */
+      denial?: { reason: DenialReason; tokenId?: string | undefined };
     } = {},
   ) {
     super(detail);

@@ -1,6 +1,7 @@
 import { Controller, Headers } from '@nestjs/common';
 import type { Actor } from '../access/index.js';
 import { Answer, Call, Caller, checkIdempotencyKey, Input, type InputOf, Prefer } from '../http/index.js';
+import { ExposuresService } from './exposures.service.js';
 import { ImportService } from './import.service.js';
 import { TokensService } from './tokens.service.js';
 
@@ -12,6 +13,7 @@ export class TokensController {
   constructor(
     private readonly tokens: TokensService,
     private readonly imports: ImportService,
+    private readonly exposures: ExposuresService,
   ) {}
 
   @Call('issueToken')
@@ -51,6 +53,11 @@ export class TokensController {
     @Prefer() waitMs: Wait,
   ) {
     return new Answer(201, await this.tokens.rotateSelf(actor, body, waitMs));
+  }
+
+  @Call('revokeExposed')
+  async revokeExposed(@Input('revokeExposed') { body }: InputOf<'revokeExposed'>) {
+    return new Answer(202, await this.exposures.revokeExposed(body.tokens));
   }
 
   @Call('getToken')

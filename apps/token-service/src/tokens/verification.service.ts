@@ -3,6 +3,7 @@ import type { Clock } from '@latchkey/runtime';
 import { hashSecret, parse } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
 import { CLOCK, CONFIG, type TokenServiceConfig } from '../config.js';
+import { UsageService } from '../usage/usage.service.js';
 import { isAllowedAddress } from './addresses.js';
 import { FactsService, type NamedFacts } from './facts.service.js';
 
@@ -26,6 +27,7 @@ export type Verification =
 export class VerificationService {
   constructor(
     private readonly facts: FactsService,
+    private readonly usage: UsageService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(CLOCK) private readonly clock: Clock,
   ) {}
@@ -42,13 +44,14 @@ export class VerificationService {
     return { allowed: true, known, scopes: scopes ?? [] };
   }
 
-  /** The same as the gRPC door answers it. */
+  /** The same as the gRPC door answers it, counted under the route that the caller names. */
   async answer(request: VerifyRequest): Promise<VerifyResponse> {
     const verification = await this.verify(request.token, {
       scopes: request.scopes,
       project: request.project || undefined,
       ip: request.ip || undefined,
     });
+    this.usage.count(verification, { route: request.route || 'rpc', ip: request.ip, userAgent: request.userAgent });
     if (!verification.allowed) return { ...NOBODY, denial: verification.reason, tokenId: verification.tokenId ?? '' };
     const { facts } = verification.known;
     return {

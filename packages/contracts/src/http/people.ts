@@ -47,7 +47,7 @@ export const patchUserBody = z
 export const userEffectSchema = effectSchema.extend({ user: userSchema }).meta({ id: 'UserEffect' });
 
 export const listQuery = z.strictObject({
-  q: z.string().trim().min(1).max(LIMITS.searchLengthMax).optional(),
+  q: lineSchema(LIMITS.searchLengthMax).optional(),
   limit: limitSchema,
   cursor: cursorSchema.optional(),
 });

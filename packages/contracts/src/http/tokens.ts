@@ -138,7 +138,7 @@ export const listTokensQuery = z.strictObject({
   projectId: idSchema.optional(),
   owner: z.union([z.literal('me'), idSchema]).optional(),
   status: tokenStatusSchema.optional(),
-  q: z.string().trim().min(1).max(LIMITS.searchLengthMax).optional(),
+  q: lineSchema(LIMITS.searchLengthMax).optional(),
   limit: limitSchema,
   cursor: cursorSchema.optional(),
 });

@@ -1,0 +1,159 @@
+import type { Logger } from '@latchkey/runtime';
+import { Inject, Injectable } from '@nestjs/common';
+import { z } from 'zod';
+import type { Actor } from '../access/index.js';
+import { LOGGER } from '../config.js';
+import { isDatabaseAway } from '../database/database.service.js';
+import { Answer, badField, lacksScope, parseWith, Refusal } from '../http/index.js';
+import { TokensService } from '../tokens/tokens.service.js';
+import { ReportsService } from '../usage/reports.service.js';
+import { TOOL_LIST, TOOLS, type Tool } from './tools.js';
+
+/** Newest first. Batches belong to the oldest; they are taken whatever was agreed. */
+export const PROTOCOL_VERSIONS = ['2025-11-25', '2025-06-18', '2025-03-26'] as const;
+const BATCH_MAX = 20;
+
+const idSchema = z.union([z.string().max(200), z.int()]);
+const messageSchema = z.object({
+  jsonrpc: z.literal('2.0'),
+  id: idSchema.optional(),
+  method: z.string().max(100),
+  params: z.record(z.string(), z.unknown()).optional(),
+});
+type Message = z.output<typeof messageSchema>;
+/** What a client answers to a question of the server's; this one asks none. */
+const responseSchema = z.object({
+  jsonrpc: z.literal('2.0'),
+  id: idSchema,
+  result: z.unknown().optional(),
+  error: z.unknown().optional(),
+});
+const callSchema = z.object({ name: z.string().max(100), arguments: z.record(z.string(), z.unknown()).default({}) });
+const initializeSchema = z.object({ protocolVersion: z.string().max(50) });
+
+type Reply = { jsonrpc: '2.0'; id: string | number | null } & (
+  | { result: unknown }
+  | { error: { code: number; message: string } }
+);
+
+/** A fault of the message itself (JSON-RPC 2.0 section 5.1). */
+class RpcFault extends Error {
+  constructor(
+    readonly code: -32600 | -32601 | -32602 | -32603,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+/** The built-in MCP server (Streamable HTTP, JSON mode, no sessions): the management calls as tools for assistants. */
+@Injectable()
+export class McpService {
+  constructor(
+    private readonly tokens: TokensService,
+    private readonly reports: ReportsService,
+    @Inject(LOGGER) private readonly logger: Logger,
+  ) {}
+
+  /**
+   * Answers one message or a batch.
+   * @throws Refusal `insufficient_scope` when any message calls a tool that the token may not use; then nothing was done
+   */
+  async handle(actor: Actor, body: unknown): Promise<Answer> {
+    const isBatch = Array.isArray(body);
+    const given: unknown[] = isBatch ? body : [body];
+    if (given.length === 0 || given.length > BATCH_MAX)
+      throw badField('body', `a batch holds 1 to ${BATCH_MAX} messages`);
+    const messages = given.map((one) => ({ given: one, message: messageSchema.safeParse(one) }));
+    for (const { message } of messages) if (message.success) mayCall(actor, message.data);
+    const replies: Reply[] = [];
+    for (const { given: one, message } of messages) {
+      const reply = message.success
+        ? await this.#reply(actor, message.data, isBatch)
+        : responseSchema.safeParse(one).success
+          ? null
+          : fault(null, new RpcFault(-32600, 'not a JSON-RPC 2.0 message'));
+      if (reply) replies.push(reply);
+    }
+    if (replies.length === 0) return new Answer(202);
+    const status = !isBatch && 'error' in replies[0]! && replies[0].error.code === -32600 ? 400 : 200;
+    return new Answer(status, isBatch ? replies : replies[0], { 'content-type': 'application/json; charset=utf-8' });
+  }
+
+  async #reply(actor: Actor, message: Message, isBatch: boolean): Promise<Reply | null> {
+    const { id } = message;
+    if (id === undefined) return null; // a notification: nothing here needs one
+    try {
+      return { jsonrpc: '2.0', id, result: await this.#result(actor, message, isBatch) };
+    } catch (error) {
+      if (error instanceof RpcFault) return fault(id, error);
+      throw error;
+    }
+  }
+
+  async #result(actor: Actor, { method, params }: Message, isBatch: boolean): Promise<unknown> {
+    switch (method) {
+      case 'initialize': {
+        if (isBatch) throw new RpcFault(-32600, 'initialize must come alone');
+        const asked = initializeSchema.safeParse(params);
+        if (!asked.success) throw new RpcFault(-32602, 'protocolVersion: is required');
+        const known = PROTOCOL_VERSIONS.find((version) => version === asked.data.protocolVersion);
+        return {
+          protocolVersion: known ?? PROTOCOL_VERSIONS[0],
+          capabilities: { tools: {} },
+          serverInfo: { name: 'latchkey', title: 'Latchkey', version: '1.0.0' },
+          instructions:
+            'Manage API tokens. What a tool may do is bounded by the token that carries the request; whoami tells.',
+        };
+      }
+      case 'ping':
+        return {};
+      case 'tools/list':
+        return { tools: TOOL_LIST };
+      case 'tools/call':
+        return this.#call(actor, params, isBatch);
+      default:
+        throw new RpcFault(-32601, `there is no method ${method}`);
+    }
+  }
+
+  async #call(actor: Actor, params: unknown, isBatch: boolean): Promise<unknown> {
+    const call = callSchema.safeParse(params);
+    if (!call.success) throw new RpcFault(-32602, 'name and arguments: must be a tool and an object');
+    const tool = toolNamed(call.data.name);
+    if (!tool) throw new RpcFault(-32602, `there is no tool ${call.data.name}`);
+    try {
+      const input = parseWith(tool.input, call.data.arguments, 'body');
+      const output = await tool.run({ tokens: this.tokens, reports: this.reports }, actor, input as never);
+      return { content: [{ type: 'text', text: JSON.stringify(output) }], structuredContent: output };
+    } catch (error) {
+      return this.#failed(error, isBatch);
+    }
+  }
+
+  /** What the assistant can do something about is told as the tool's answer; the rest is the door's. */
+  #failed(error: unknown, isBatch: boolean): unknown {
+    const isDoors = error instanceof Refusal && ['insufficient_scope', 'invalid_token'].includes(error.code);
+    if (!isBatch && (isDoors || !(error instanceof Refusal))) throw error;
+    if (error instanceof Refusal) return toolError(`${error.code}: ${error.detail}`);
+    if (isDatabaseAway(error)) return toolError('unavailable: the database does not answer at this moment; try again.');
+    this.logger.error({ err: error }, 'a tool failed');
+    throw new RpcFault(-32603, 'something went wrong here');
+  }
+}
+
+const toolNamed = (name: string): Tool | undefined => TOOLS.find((tool) => tool.name === name);
+
+const toolError = (text: string) => ({ content: [{ type: 'text', text }], isError: true });
+
+const fault = (id: Reply['id'], { code, message }: RpcFault): Reply => ({
+  jsonrpc: '2.0',
+  id,
+  error: { code, message },
+});
+
+function mayCall(actor: Actor, { method, params }: Message): void {
+  if (method !== 'tools/call') return;
+  const scope = toolNamed(String(params?.['name']))?.scope;
+  if (scope && !actor.rights.holdsSomewhere(scope)) throw lacksScope([scope]);
+}

@@ -1,0 +1,21 @@
+import { Controller } from '@nestjs/common';
+import type { Actor } from '../access/index.js';
+import { Answer, Call, Caller, Input, type InputOf } from '../http/index.js';
+import { OAuthService } from './oauth.service.js';
+
+/** The doors that OAuth 2.0 libraries know: RFC 7662 and RFC 7009. */
+@Controller()
+export class OAuthController {
+  constructor(private readonly oauth: OAuthService) {}
+
+  @Call('introspect')
+  introspect(@Caller() actor: Actor, @Input('introspect') { body }: InputOf<'introspect'>) {
+    return this.oauth.introspect(actor, body.token);
+  }
+
+  @Call('oauthRevoke')
+  async revoke(@Caller() actor: Actor, @Input('oauthRevoke') { body }: InputOf<'oauthRevoke'>) {
+    await this.oauth.revoke(actor, body.token);
+    return new Answer(200);
+  }
+}

@@ -1,0 +1,74 @@
+import type { introspectionSchema } from '@latchkey/contracts';
+import { hashSecret, parse } from '@latchkey/token-format';
+import { Inject, Injectable } from '@nestjs/common';
+import type { z } from 'zod';
+import type { Actor } from '../access/index.js';
+import { LocksService } from '../access/locks.service.js';
+import { CONFIG, type TokenServiceConfig } from '../config.js';
+import { Database } from '../database/database.service.js';
+import { forbidden, lacksScope, requestContext } from '../http/index.js';
+import { FactsService } from '../tokens/facts.service.js';
+import { RecordsService } from '../tokens/records.service.js';
+import { RevocationsService } from '../tokens/revocations.service.js';
+import { VerificationService } from '../tokens/verification.service.js';
+import { UsageService } from '../usage/usage.service.js';
+
+const SCOPE = 'tokens:verify';
+
+/** Introspection (RFC 7662) and revocation (RFC 7009) of a token that the caller holds. */
+@Injectable()
+export class OAuthService {
+  constructor(
+    private readonly db: Database,
+    private readonly locks: LocksService,
+    private readonly facts: FactsService,
+    private readonly records: RecordsService,
+    private readonly revocations: RevocationsService,
+    private readonly verification: VerificationService,
+    private readonly usage: UsageService,
+    @Inject(CONFIG) private readonly config: TokenServiceConfig,
+  ) {}
+
+  /** RFC 7662 section 2.2: of a token that is not active nothing else is said. */
+  async introspect(actor: Actor, secret: string): Promise<z.output<typeof introspectionSchema>> {
+    mustHold(actor);
+    const verification = await this.verification.verify(secret, {});
+    this.usage.count(verification, { route: 'introspection', ip: requestContext.getStore()?.ip, userAgent: '' });
+    if (!verification.allowed) return { active: false };
+    const { facts } = verification.known;
+    const record = await this.records.read(facts.id);
+    return {
+      active: true,
+      scope: facts.scopes.join(' '),
+      client_id: `${facts.ownerType}:${facts.ownerId}`,
+      username: record.owner.name,
+      token_type: 'Bearer',
+      ...(facts.expiresAtMs && { exp: Math.floor(facts.expiresAtMs / 1000) }),
+      iat: Math.floor(Date.parse(record.createdAt) / 1000),
+      sub: `${facts.ownerType}:${facts.ownerId}`,
+      iss: this.config.PUBLIC_URL,
+      jti: facts.id,
+    };
+  }
+
+  /** RFC 7009 section 2.2: done, or there was nothing to do; the answer is the same. It has taken effect when this returns. */
+  async revoke(actor: Actor, secret: string): Promise<void> {
+    mustHold(actor);
+    const known = parse(secret, this.config.TOKEN_PREFIX).ok ? await this.facts.byHash(hashSecret(secret)) : null;
+    if (!known) return;
+    const { id } = known.facts;
+    const ended = await this.db.transaction(async (tx) => {
+      const now = await this.locks.hold(tx, actor, { change: { tokens: [id] } });
+      mustHold(now);
+      return this.revocations.revoke(tx, now, [id], { reason: 'unspecified' });
+    });
+    if (ended.invalidations.length) await this.revocations.settle(ended.invalidations, ended.tokenIds, undefined);
+    else await this.revocations.resettle(id, undefined);
+  }
+}
+
+function mustHold(actor: Actor): void {
+  if (actor.rights.holds(SCOPE)) return;
+  if (actor.type === 'token') throw lacksScope([SCOPE]);
+  throw forbidden(`Only administrators, and tokens that hold ${SCOPE}, may do this.`);
+}

@@ -1,0 +1,187 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { IssuedToken, Token } from '@latchkey/contracts';
+import type { TokenService } from '../src/app.js';
+import { type Answered, issue, type Person, project, type World, world } from './harness.js';
+import type { Page } from './types.js';
+
+let w: World;
+let second: TokenService;
+let person: Person;
+beforeAll(async () => {
+  w = await world();
+  second = await w.another();
+  person = await w.member();
+});
+afterAll(() => w.close());
+
+const elsewhere = () => w.as({ cookie: person.cookie! }, second);
+const statuses = (answers: Answered[]) => answers.map(({ status }) => status).sort();
+
+test('replicas that start together make one first administrator', async () => {
+  const fresh = await world();
+  try {
+    await fresh.database.query('DELETE FROM sessions; DELETE FROM members; DELETE FROM users');
+    await Promise.all([fresh.another(), fresh.another(), fresh.another()]);
+    expect(await fresh.database.query('SELECT email, role FROM users')).toEqual([
+      { email: 'admin@example.org', role: 'admin' },
+    ]);
+  } finally {
+    await fresh.close();
+  }
+});
+
+describe('of many requests with one Idempotency-Key', () => {
+  test('one issues; the others get the same token without its secret, on any replica', async () => {
+    const headers = { 'idempotency-key': 'once-only' };
+    const send = { body: { name: 'once', metadata: { a: '1', b: '2' } }, headers };
+    const answers = await Promise.all(
+      Array.from({ length: 12 }, (_, i) => (i % 2 ? person : elsewhere()).call<IssuedToken>('POST /v1/tokens', send)),
+    );
+    expect(statuses(answers)).toEqual([...Array(11).fill(200), 201]);
+    expect(new Set(answers.map(({ body }) => body.id)).size).toBe(1);
+    expect(answers.filter(({ body }) => 'secret' in body)).toHaveLength(1);
+    const reordered = await person.call('POST /v1/tokens', {
+      body: { metadata: { b: '2', a: '1' }, name: 'once' },
+      headers,
+    });
+    expect(reordered.status).toBe(200);
+    const conflict = await person.call('POST /v1/tokens', { body: { name: 'another' }, headers });
+    expect(conflict.status).toBe(409);
+    expect(conflict.body['code']).toBe('idempotency_conflict');
+    const stranger = await w.member();
+    expect((await stranger.call('POST /v1/tokens', send)).status).toBe(201);
+  });
+
+  test('a request that was refused leaves the key free', async () => {
+    const headers = { 'idempotency-key': 'refused-first' };
+    expect(
+      (await person.call('POST /v1/tokens', { body: { name: 'x', scopes: ['users:write'] }, headers })).status,
+    ).toBe(403);
+    expect((await person.call('POST /v1/tokens', { body: { name: 'x' }, headers })).status).toBe(201);
+  });
+});
+
+test('of many rotations at once one succeeds', async () => {
+  const { id } = await issue(person);
+  const answers = await Promise.all(
+    Array.from({ length: 8 }, (_, i) =>
+      (i % 2 ? person : elsewhere()).call(`POST /v1/tokens/${id}/rotate`, { body: { overlapSeconds: 60 } }),
+    ),
+  );
+  expect(statuses(answers)).toEqual([201, ...Array(7).fill(409)]);
+  expect(await w.database.query('SELECT 1 FROM tokens WHERE rotated_from = $1', [id])).toHaveLength(1);
+});
+
+test('revoked as exposed while it is rotated, no successor lives on', async () => {
+  for (let round = 0; round < 6; round++) {
+    const { id } = await issue(person);
+    const [rotated, revoked] = await Promise.all([
+      person.call<IssuedToken>(`POST /v1/tokens/${id}/rotate`, { body: { overlapSeconds: 600 } }),
+      sleep(round).then(() => elsewhere().call(`POST /v1/tokens/${id}/revoke`, { body: { reason: 'exposed' } })),
+    ]);
+    expect(revoked.status).toBe(200);
+    expect([201, 409]).toContain(rotated.status);
+    if (rotated.status === 201) expect((await w.bearer(rotated.body.secret).call('/v1/tokens/self')).status).toBe(401);
+  }
+});
+
+test('what is made with a token while it is revoked is not made, or dies with it', async () => {
+  for (let round = 0; round < 6; round++) {
+    const parent = await issue(person, { scopes: ['tokens:write'] });
+    const makers = [w.bearer(parent.secret), w.bearer(parent.secret, second)];
+    const making = Array.from({ length: 6 }, async (_, i) => {
+      await sleep(i * 2);
+      return makers[i % 2]!.call<IssuedToken>('POST /v1/tokens', { body: { name: 'child' } });
+    });
+    await sleep(round * 2);
+    const revoking = await person.call(`POST /v1/tokens/${parent.id}/revoke`);
+    expect(revoking.status).toBe(200);
+    for (const made of await Promise.all(making)) {
+      expect([201, 401]).toContain(made.status);
+      if (made.status === 201) expect((await w.bearer(made.body.secret).call('/v1/tokens/self')).status).toBe(401);
+    }
+    const living = await w.database.query('SELECT 1 FROM tokens WHERE ancestors @> $1 AND revoked_at IS NULL', [
+      [parent.id],
+    ]);
+    expect(living).toEqual([]);
+  }
+});
+
+test('a token that is revoked while it revokes others, both ways round, ends without a deadlock', async () => {
+  const pairs = await Promise.all(
+    Array.from({ length: 5 }, () =>
+      Promise.all([issue(person, { scopes: ['tokens:write'] }), issue(person, { scopes: ['tokens:write'] })]),
+    ),
+  );
+  for (const [a, b] of pairs) {
+    const answers = await Promise.all([
+      w.bearer(a.secret).call(`POST /v1/tokens/${b.id}/revoke`),
+      w.bearer(b.secret, second).call(`POST /v1/tokens/${a.id}/revoke`),
+    ]);
+    expect(answers.some(({ status }) => status === 200)).toBe(true);
+    for (const { status } of answers) expect([200, 401]).toContain(status);
+  }
+});
+
+test('a person disabled while they issue has no living token that a check would accept', async () => {
+  const leaving = await w.member();
+  const admin = await w.signIn();
+  const [made] = await Promise.all([
+    Promise.all(
+      Array.from({ length: 6 }, () => leaving.call<IssuedToken>('POST /v1/tokens', { body: { name: 'last' } })),
+    ),
+    admin.call(`PATCH /v1/users/${leaving.user.id}`, { body: { disabled: true } }),
+  ]);
+  for (const { status, body } of made)
+    if (status === 201) expect((await w.bearer(body.secret).call('/v1/tokens/self')).status).toBe(401);
+  expect((await leaving.call('POST /v1/tokens', { body: { name: 'x' } })).status).toBe(401);
+});
+
+test('two administrators who demote each other at once leave one', async () => {
+  const fresh = await world();
+  try {
+    const first = await fresh.signIn();
+    const other = await fresh.member('Other', 'admin');
+    const answers = await Promise.all([
+      first.call(`PATCH /v1/users/${other.user.id}`, { body: { role: 'member' } }),
+      other.call(`PATCH /v1/users/${first.user!.id}`, { body: { role: 'member' } }),
+    ]);
+    expect(answers.filter(({ status }) => status === 200)).toHaveLength(1);
+    expect(await fresh.database.query(`SELECT 1 FROM users WHERE role = 'admin'`)).toHaveLength(1);
+  } finally {
+    await fresh.close();
+  }
+});
+
+test('two owners who remove each other at once leave one', async () => {
+  const other = await w.member();
+  const at = await project(person);
+  await person.call(`PUT /v1/projects/${at}/members/${other.user.id}`, { body: { role: 'owner' } });
+  const answers = await Promise.all([
+    person.call(`DELETE /v1/projects/${at}/members/${other.user.id}`),
+    other.call(`DELETE /v1/projects/${at}/members/${person.user!.id}`),
+  ]);
+  expect(answers.filter(({ status }) => status === 200)).toHaveLength(1);
+  expect(await w.database.query(`SELECT 1 FROM members WHERE project_id = $1 AND role = 'owner'`, [at])).toHaveLength(
+    1,
+  );
+});
+
+test('pages of tokens neither repeat nor miss one while others are issued and revoked', async () => {
+  const owner = await w.member();
+  const before: string[] = [];
+  for (let i = 0; i < 3; i++)
+    before.push(...(await Promise.all([1, 2, 3, 4].map(() => issue(owner)))).map(({ id }) => id));
+  const seen: string[] = [];
+  let cursor: string | null = null as string | null;
+  do {
+    const { body }: Answered<Page<Token>> = await owner.call<Page<Token>>('/v1/tokens', {
+      query: { limit: '5', ...(cursor && { cursor }) },
+    });
+    seen.push(...body.items.map(({ id }) => id));
+    cursor = body.nextCursor;
+    await issue(owner);
+    await owner.call(`DELETE /v1/tokens/${before[seen.length % before.length]}`);
+  } while (cursor);
+  expect(seen.sort()).toEqual(before.sort());
+});
