@@ -124,9 +124,11 @@ export const settings = {
   },
   SCOPES_FILE: {
     description:
-      "YAML file that declares the guarded APIs' scopes; infra/scopes.yaml beside the program if it is there",
-    ...(existsSync(ownScopesFile) && { default: ownScopesFile }),
-    schema: z.string().optional(),
+      "YAML file that declares the guarded APIs' scopes; when not set, infra/scopes.yaml beside the program if it is there",
+    schema: z
+      .string()
+      .optional()
+      .transform((file) => file ?? (existsSync(ownScopesFile) ? ownScopesFile : undefined)),
   },
   LEASE_MS: {
     description: 'How long a verifier may answer from memory without renewing, in milliseconds',
