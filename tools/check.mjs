@@ -6,7 +6,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { docsProblems, generateDocs } from './docs.mjs';
 import { installWhatIsMissing, manifestsAheadOfLock } from './lib/install.mjs';
-import { run } from './lib/processes.mjs';
+import { run, underRuntimeNode } from './lib/processes.mjs';
 import { readJson, root } from './lib/repository.mjs';
 import { lockFileProblems } from './lockfile.mjs';
 import { openApiProblems } from './openapi.mjs';
@@ -41,6 +41,7 @@ const parts = [
 /** @type {string[]} */
 const failed = [];
 await installWhatIsMissing();
+await underRuntimeNode(import.meta.filename);
 for (const [name, part] of parts) {
   const startedAt = performance.now();
   const problems = await part().catch((error) => [String(error?.stack ?? error)]);

@@ -40,7 +40,13 @@ const managed = new Set(
       'BOARD_PASSWORD',
     ],
     ['ADMIN_EMAIL', 'ADMIN_PASSWORD', 'GATEWAY_CONFIG', 'LEASE_MS', 'LOG_LEVEL', 'DEMO_UPSTREAM', 'LATCHKEY_HOME'],
-    ['SERVICE_DATABASE_PASSWORD', 'JOBS_DATABASE_PASSWORD', 'RETENTION_DATABASE_PASSWORD'],
+    [
+      'SERVICE_DATABASE_PASSWORD',
+      'JOBS_DATABASE_PASSWORD',
+      'RETENTION_DATABASE_PASSWORD',
+      'RETENTION_DATABASE_URL',
+      'OPS_HOST',
+    ],
   ]
     .flat()
     .flatMap((name) => [name, `${name}_FILE`]),
@@ -57,6 +63,7 @@ export function migration(env: NodeJS.ProcessEnv, places: Places, secrets: Secre
   const roles = {
     SERVICE_DATABASE_PASSWORD: secrets.servicePassword,
     JOBS_DATABASE_PASSWORD: secrets.jobsPassword,
+    RETENTION_DATABASE_PASSWORD: secrets.retentionPassword,
   };
   return {
     name: 'migrate',
@@ -96,6 +103,7 @@ export function services(
           API_PORT: String(ports.API_PORT),
           RPC_PORT: String(ports.RPC_PORT),
           DATABASE_URL: as('latchkey_service', secrets.servicePassword),
+          RETENTION_DATABASE_URL: as('latchkey_retention', secrets.retentionPassword),
           REDIS_URL: places.redisUrl,
           TOKEN_PEPPERS: secrets.tokenPeppers,
           RPC_SECRET: secrets.rpcSecret,
@@ -117,6 +125,8 @@ export function services(
         env: {
           ...base,
           HOST: settings.host,
+          // Whoever may reach the public door may not reach these.
+          OPS_HOST: '127.0.0.1',
           PORT: String(ports.PORT),
           OPS_PORT: String(ports.OPS_PORT),
           AUTHZ_PORT: String(ports.AUTHZ_PORT),

@@ -10,6 +10,7 @@ export interface Secrets {
   auditSigningKey: string;
   servicePassword: string;
   jobsPassword: string;
+  retentionPassword: string;
   boardPassword: string;
   adminPassword: string;
 }
@@ -44,6 +45,7 @@ export function readOrMakeSecrets(dir: string, env: NodeJS.ProcessEnv, adminPass
     auditSigningKey: env['AUDIT_SIGNING_KEY'] || kept('audit-signing-key.pem', signingKey),
     servicePassword: kept('database-password-service', random),
     jobsPassword: kept('database-password-jobs', random),
+    retentionPassword: kept('database-password-retention', random),
     boardPassword: env['BOARD_PASSWORD'] || kept('board-password', random),
     adminPassword: kept('admin-password', () => adminPassword ?? randomBytes(15).toString('base64url')),
   };

@@ -21,6 +21,11 @@ export const settings = {
     default: '8081',
     schema: settingSchema.port,
   },
+  OPS_HOST: {
+    description: 'Address of the ops port and of the door for Envoy, for a machine whose HOST others reach',
+    default: '',
+    schema: z.string(),
+  },
   AUTHZ_PORT: {
     description: 'gRPC door for Envoy (envoy.service.auth.v3). Never publish it',
     default: '50052',

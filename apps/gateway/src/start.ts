@@ -108,14 +108,15 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   usage.start();
 
   const peers = new Peers(config.TRUSTED_PROXIES, config.FORWARD_AUTH_PEERS);
-  const authzPort = config.AUTHZ_PORT || (await freePort(config.HOST));
-  const authzAddress = `${bracketed(config.HOST)}:${authzPort}`;
+  const opsHost = config.OPS_HOST || config.HOST;
+  const authzPort = config.AUTHZ_PORT || (await freePort(opsHost));
+  const authzAddress = `${bracketed(opsHost)}:${authzPort}`;
   const delegated = new Delegated(checks, () => routes);
   const nest = await startNestPart({ checks, delegated, peers, logger, authzAddress });
   opened.push(() => nest.close());
 
   const ops = await startOps({
-    host: config.HOST,
+    host: opsHost,
     port: config.OPS_PORT,
     registry,
     checks: readinessChecks,

@@ -79,6 +79,11 @@ describe('a start', () => {
     expect(new URL(environmentOf('apps/jobs')['DATABASE_URL'] as string).username).toBe('latchkey_jobs');
   });
 
+  test('keeps the ops doors on this machine, whoever may reach the public one', () => {
+    expect(environmentOf('apps/gateway')['OPS_HOST']).toBe('127.0.0.1');
+    expect(environmentOf('apps/token-service')['HOST']).toBe('127.0.0.1');
+  });
+
   test("passes on what else a person has set, and nothing of npm's", () => {
     expect(environmentOf('apps/jobs')).toMatchObject({ AWS_SECRET: 'passes' });
     expect(environmentOf('apps/jobs')).not.toHaveProperty('npm_config_x');
