@@ -171,6 +171,7 @@ async function launch(
     shared_buffers: '64MB',
     timezone: 'UTC',
     log_timezone: 'UTC',
+    ...(process.platform === 'linux' && { recovery_init_sync_method: 'syncfs' }),
     ...(options.fast ? unsafe : {}),
   };
   for (;;) {
