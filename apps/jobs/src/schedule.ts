@@ -9,6 +9,7 @@ import { deliverNotices } from './notices/deliver-notices.job.js';
 import { followAudit } from './notices/follow-audit.job.js';
 import { noticeExpiring } from './notices/notice-expiring.job.js';
 import { reportUses } from './notices/report-uses.job.js';
+import { warnIdle } from './notices/warn-idle.job.js';
 import { drainUsage } from './usage/drain-usage.job.js';
 import { pruneUsage } from './usage/prune-usage.job.js';
 
@@ -23,6 +24,7 @@ export const SCHEDULE: readonly Job[] = [
   drainUsage,
   pruneUsage,
   noticeExpiring,
+  warnIdle,
   followAudit,
   reportUses,
   deliverNotices,

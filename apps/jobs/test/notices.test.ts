@@ -5,6 +5,7 @@ import { ATTEMPTS_MAX, deliverNotices } from '../src/notices/deliver-notices.job
 import { followAudit } from '../src/notices/follow-audit.job.js';
 import { letterOf, type NoticeFacts } from '../src/notices/letter.js';
 import { noticeExpiring } from '../src/notices/notice-expiring.job.js';
+import { warnIdle } from '../src/notices/warn-idle.job.js';
 import { drainUsage } from '../src/usage/drain-usage.job.js';
 import { type Mailbox, mailbox, type Receiver, receiver, WEBHOOK_SECRET } from './receivers.js';
 import { batch, line, World } from './world.js';
@@ -158,6 +159,30 @@ test('tells of a use from an address not seen before, but not of the first use, 
     'token.new_address',
     'token.used_after_rotation',
   ]);
+});
+
+test('warns once before the policy revokes what nobody uses', async () => {
+  const person = await world.person();
+  const ago = (days: number) => new Date(Date.now() - days * DAY_MS);
+  const [soon, later] = [
+    await world.token(person, { createdAt: ago(25) }),
+    await world.token(person, { createdAt: ago(10) }),
+  ];
+  const used = await world.token(person, { createdAt: ago(200) });
+  await world.database.query('INSERT INTO token_usage (token_id, last_used_at, usage_count) VALUES ($1, $2, 1)', [
+    used,
+    ago(24),
+  ]);
+  await world.run(warnIdle, settings);
+  expect(await world.database.query('SELECT * FROM notices')).toEqual([]); // no policy says so
+  await world.database.query('UPDATE policy SET idle_days = 30');
+  for (let i = 0; i < 2; i++) await world.run(warnIdle, settings);
+  expect([await kinds(soon!), await kinds(used), await kinds(later!)]).toEqual([['idle'], ['idle'], []]);
+  await deliver();
+  expect(mail.letters).toHaveLength(2);
+  expect(hook.posted.map((p) => JSON.parse(p.body).data.details.revokedOn)).toContain(
+    new Date(Date.now() + 5 * DAY_MS).toISOString().slice(0, 10),
+  );
 });
 
 test('sends a person only what they chose, by the ways they chose', async () => {

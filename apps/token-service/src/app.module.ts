@@ -43,6 +43,7 @@ import { SessionsService } from './sessions/sessions.service.js';
 import { SignInController } from './sessions/sign-in.controller.js';
 import { ExposuresService } from './tokens/exposures.service.js';
 import { FactsService } from './tokens/facts.service.js';
+import { IdleService } from './tokens/idle.service.js';
 import { ImportService } from './tokens/import.service.js';
 import { PolicyController } from './tokens/policy.controller.js';
 import { PolicyService } from './tokens/policy.service.js';
@@ -113,6 +114,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       DenialsService,
       ExposuresService,
       FactsService,
+      IdleService,
       ImportService,
       InvalidationService,
       LocksService,

@@ -103,3 +103,32 @@ test('retention takes a head of the audit log and never a middle: old events tha
   expect(await old()).toBe(4);
   caller.close();
 });
+
+test('revokes as policy what was not used for longer than the policy allows, and only that', async () => {
+  const [unused, used, fresh, tooYoung] = [
+    await issue(admin),
+    await issue(admin),
+    await issue(admin),
+    await issue(admin),
+  ];
+  const ago = (days: number) => new Date(Date.now() - days * 86_400_000);
+  for (const { id } of [unused, used, fresh])
+    await w.database.query('UPDATE tokens SET created_at = $2 WHERE id = $1', [id, ago(100)]);
+  const use = (id: string, at: Date) =>
+    w.database.query('INSERT INTO token_usage (token_id, last_used_at, usage_count) VALUES ($1, $2, 1)', [id, at]);
+  await use(used.id, ago(40));
+  await use(fresh.id, ago(20));
+  const statusOf = async (id: string) =>
+    (await admin.call<{ status: string; revocationReason: string }>(`GET /v1/tokens/${id}`)).body;
+  expect(await maintenance.revokeIdle({ limit: 100 })).toEqual({ done: 0, more: false }); // no policy says so
+  await w.database.query('UPDATE policy SET idle_days = 30');
+  expect(await maintenance.revokeIdle({ limit: 1 })).toEqual({ done: 2, more: true });
+  while ((await maintenance.revokeIdle({ limit: 1 })).more);
+  for (const { id } of [unused, used])
+    expect(await statusOf(id)).toMatchObject({ status: 'revoked', revocationReason: 'policy' });
+  for (const { id } of [fresh, tooYoung]) expect(await statusOf(id)).toMatchObject({ status: 'active' });
+  await w.database.query('UPDATE policy SET idle_days = 15');
+  while ((await maintenance.revokeIdle({ limit: 1 })).more);
+  expect(await statusOf(fresh.id)).toMatchObject({ status: 'revoked' });
+  await w.database.query('UPDATE policy SET idle_days = NULL');
+});

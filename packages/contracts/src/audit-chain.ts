@@ -26,7 +26,11 @@ export function canonicalJson(value: unknown): string {
 }
 
 /** What of an audit event the chain covers: all of it but its place and its hash, which follow from the chain. */
-export type ChainedEvent = Omit<AuditEvent, 'seq' | 'hash'>;
+export type ChainedEvent = Omit<AuditEvent, 'seq' | 'hash' | 'action' | 'actor' | 'subject'> & {
+  action: string;
+  actor: { type: string; id: string | null; name: string };
+  subject: { type: string; id: string; name: string } | null;
+};
 
 /**
  * The bytes of an event that are hashed: canonical JSON of `v` (1, the version of this form) and the fields below;
@@ -252,7 +256,13 @@ export type ExportedCheckpoint = z.infer<typeof exportedCheckpointSchema>;
  * A line of an NDJSON export: the event, and the checkpoints that speak of its place, if any. The first line of a chain
  * whose head was retired carries the `retired` checkpoint of the place before it.
  */
-export const exportLineSchema = auditEventSchema.extend({ checkpoints: z.array(exportedCheckpointSchema).optional() });
+export const exportLineSchema = auditEventSchema.extend({
+  // Closed lists grow: an export of a newer service is proven all the same.
+  action: z.string(),
+  actor: z.object({ type: z.string(), id: z.string().nullable(), name: z.string() }),
+  subject: z.object({ type: z.string(), id: z.string(), name: z.string() }).nullable(),
+  checkpoints: z.array(exportedCheckpointSchema).optional(),
+});
 export type ExportLine = z.infer<typeof exportLineSchema>;
 
 export interface ExportVerdict extends ChainVerdict {

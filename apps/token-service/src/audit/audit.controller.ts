@@ -33,7 +33,7 @@ export class AuditController {
     const lines = format === 'csv' ? csvLines : ndjsonLines;
     // Without filters it is the whole chain in its order, with what proves it.
     const whole = Object.values(filters).every((filter) => filter === undefined);
-    const batches = whole ? this.chain.export() : this.audit.stream(filters);
+    const batches: Batches = whole ? this.chain.export() : this.audit.stream(filters);
     const first = await batches.next(); // a database that is away is still answered as such
     reply.header('content-type', format === 'csv' ? 'text/csv; charset=utf-8; header=present' : 'application/x-ndjson');
     reply.header('content-disposition', `attachment; filename="audit.${format}"`);

@@ -1,12 +1,12 @@
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { appendFile } from 'node:fs/promises';
 import {
+  type AuditEvent,
   CHAIN_START,
   type ChainVerdict,
   type Checkpoint,
   chainHash,
   type ExportedCheckpoint,
-  type ExportLine,
   signCheckpoint,
   signerOf,
 } from '@latchkey/contracts';
@@ -93,7 +93,7 @@ export class AuditChain {
   }
 
   /** The whole chain in its order with its checkpoints, then what is not sealed yet; read as it is asked for. */
-  async *export(): AsyncGenerator<ExportLine[]> {
+  async *export(): AsyncGenerator<ExportedEvent[]> {
     const [end] = (await this.db.query('SELECT coalesce(max(seq), 0) AS seq FROM audit_links')) as { seq: string }[];
     let after = '0';
     for (;;) {
@@ -255,6 +255,9 @@ export class AuditChain {
   }
 }
 
+/** An event as it stands in an export: see `exportLineSchema`. */
+export type ExportedEvent = AuditEvent & { checkpoints?: ExportedCheckpoint[] };
+
 interface Place {
   seq: number;
   hash: string;
@@ -263,7 +266,7 @@ interface Head extends Place {
   xid: string;
 }
 
-function withCheckpoints(events: ExportLine[], checkpoints: readonly ExportedCheckpoint[]): ExportLine[] {
+function withCheckpoints(events: AuditEvent[], checkpoints: readonly ExportedCheckpoint[]): ExportedEvent[] {
   if (checkpoints.length === 0) return events;
   const bySeq = Map.groupBy(checkpoints, (c) => Math.max(c.seq, events[0]!.seq!));
   return events.map((event) => {

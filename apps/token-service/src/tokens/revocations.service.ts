@@ -156,32 +156,6 @@ export class RevocationsService {
     return { done, more: done === limit };
   }
 
-  /**
-   * Revokes as `policy` the tokens that have not been used for longer than the policy allows, at most `limit`. A token
-   * never used counts from when it was made. Use is told in batches, so this is right to some minutes, not to the second.
-   */
-  async revokeIdle(limit: number): Promise<{ done: number; more: boolean }> {
-    const { done, ended } = await this.db.transaction(async (tx) => {
-      const idle = await rows<{ id: string }>(
-        tx,
-        `SELECT t.id FROM tokens t
-         JOIN policy p ON p.idle_days IS NOT NULL
-         LEFT JOIN token_usage u ON u.token_id = t.id
-         WHERE t.revoked_at IS NULL AND (t.ends_at IS NULL OR t.ends_at > now())
-           AND t.created_at < now() - make_interval(days => p.idle_days)
-           AND COALESCE(u.last_used_at, t.created_at) < now() - make_interval(days => p.idle_days)
-         ORDER BY t.created_at, t.id LIMIT $1 FOR NO KEY UPDATE OF t SKIP LOCKED`,
-        [limit],
-      );
-      const ids = idle.map(({ id }) => id);
-      const cause = { reason: 'policy' as const, comment: 'unused for longer than the policy allows' };
-      const ended = ids.length ? await this.revoke(tx, SYSTEM, ids, cause) : { invalidations: [], tokenIds: [] };
-      return { done: ids.length, ended };
-    });
-    await this.settle(ended.invalidations, ended.tokenIds, 0);
-    return { done, more: done === limit };
-  }
-
   /** One invalidation for each token that was not made with another of those ended: it covers all made with it. */
   async #invalidate(tx: Tx, ended: readonly EndedRow[]): Promise<Invalidation[]> {
     const all = new Set(ended.map(({ id }) => id));

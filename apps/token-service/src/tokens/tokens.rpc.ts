@@ -10,6 +10,7 @@ import { Controller, UseFilters, UseGuards } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
 import { FirstPartyOnly, RpcCallerGuard, RpcErrorFilter, refuse } from '../rpc/index.js';
 import { FactsService } from './facts.service.js';
+import { IdleService } from './idle.service.js';
 import { RevocationsService } from './revocations.service.js';
 import { VerificationService } from './verification.service.js';
 
@@ -51,7 +52,10 @@ const BATCH_MAX = 1_000;
 @UseGuards(RpcCallerGuard)
 @UseFilters(RpcErrorFilter)
 export class TokensMaintenanceRpc {
-  constructor(private readonly revocations: RevocationsService) {}
+  constructor(
+    private readonly revocations: RevocationsService,
+    private readonly idle: IdleService,
+  ) {}
 
   @GrpcMethod('Maintenance', 'ExpireDue')
   expireDue({ limit }: { limit: number }): Promise<BatchResponse> {
@@ -65,7 +69,7 @@ export class TokensMaintenanceRpc {
 
   @GrpcMethod('Maintenance', 'RevokeIdle')
   revokeIdle({ limit }: { limit: number }): Promise<BatchResponse> {
-    return this.revocations.revokeIdle(bounded(limit));
+    return this.idle.revokeIdle(bounded(limit));
   }
 }
 
