@@ -1,4 +1,5 @@
 import { uptime } from 'node:os';
+import { performance } from 'node:perf_hooks';
 
 /** Where elapsed time comes from. Three sources, because each alone can stand still or jump. */
 export interface Clock {

@@ -75,7 +75,7 @@ export class Lease {
 
   /** Renews at once when a clock has ended the lease before its renewal was due. */
   hurry(): void {
-    if (!this.#stopped && !this.#renewal && !this.#failed && this.#granted) void this.#renew();
+    if (!this.#stopped && !this.#renewal && !this.#failed && this.#granted && !this.held()) void this.#renew();
   }
 
   /** Stops answering from memory at once; then waits for the renewal in flight and gives the lease back. */

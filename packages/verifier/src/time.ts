@@ -22,6 +22,9 @@ const DISAGREEMENT_MS = 5;
  */
 export class Timekeeper {
   readonly #clock: Clock;
+  /** As last read by any method here. */
+  monotonicMs = 0;
+  wallMs = 0;
   #leadMs = 0;
   #readAtMs = Number.NEGATIVE_INFINITY;
   #readWallMs = 0;
@@ -31,39 +34,39 @@ export class Timekeeper {
   }
 
   note(): Moment {
-    const monotonicMs = this.#clock.monotonicMs();
-    const wallMs = this.#clock.wallMs();
-    this.#readUptime(monotonicMs, wallMs);
+    this.#read();
+    this.#readUptime();
+    const { monotonicMs, wallMs } = this;
     return { monotonicMs, wallMs, bootMs: monotonicMs + this.#leadMs };
   }
 
   /** Milliseconds since `moment`; wall time can only lengthen it. */
   elapsedMs(moment: Moment): number {
-    const wallMs = this.#clock.wallMs();
-    return Math.max(this.#steadyMs(moment, wallMs), wallMs - moment.wallMs);
+    const steadyMs = this.steadyMs(moment);
+    return Math.max(steadyMs, this.wallMs - moment.wallMs);
   }
 
   /** Milliseconds since `moment` on the clocks that nobody steps. Negative before it. */
   steadyMs(moment: Moment): number {
-    return this.#steadyMs(moment, this.#clock.wallMs());
-  }
-
-  #steadyMs(moment: Moment, wallMs: number): number {
-    const monotonicMs = this.#clock.monotonicMs();
-    const sinceReading = monotonicMs - this.#readAtMs;
-    if (
-      !(sinceReading <= UPTIME_READING_KEPT_MS) ||
-      Math.abs(wallMs - this.#readWallMs - sinceReading) > DISAGREEMENT_MS
-    ) {
-      this.#readUptime(monotonicMs, wallMs);
-    }
+    this.#read();
+    const { monotonicMs } = this;
+    const sinceMs = monotonicMs - this.#readAtMs;
+    // Asked this way round, so that a clock that answers nonsense is read again.
+    const isKept =
+      sinceMs <= UPTIME_READING_KEPT_MS && Math.abs(this.wallMs - this.#readWallMs - sinceMs) <= DISAGREEMENT_MS;
+    if (!isKept) this.#readUptime();
     return Math.max(monotonicMs - moment.monotonicMs, monotonicMs + this.#leadMs - moment.bootMs);
   }
 
-  #readUptime(monotonicMs: number, wallMs: number): void {
-    this.#leadMs = this.#clock.uptimeMs() - monotonicMs;
-    this.#readAtMs = monotonicMs;
-    this.#readWallMs = wallMs;
+  #read(): void {
+    this.monotonicMs = this.#clock.monotonicMs();
+    this.wallMs = this.#clock.wallMs();
+  }
+
+  #readUptime(): void {
+    this.#leadMs = this.#clock.uptimeMs() - this.monotonicMs;
+    this.#readAtMs = this.monotonicMs;
+    this.#readWallMs = this.wallMs;
   }
 }
 

@@ -6,7 +6,7 @@ import {
   type UsageBatch,
   type UsageBatchEvent,
 } from '@latchkey/contracts';
-import { DEFAULT_PREFIX, hashSecret, parse } from '@latchkey/token-format';
+import { DEFAULT_PREFIX, hashSecret, inspect, secretLength } from '@latchkey/token-format';
 import { Applied, type Fact } from './applied.js';
 import { type Counters, newCounters } from './counters.js';
 import { Fills } from './fills.js';
@@ -60,6 +60,8 @@ export class Verifier {
   readonly #clock: Clock;
   readonly #feed: Feed;
   readonly #prefix: string;
+  readonly #secretLength: number;
+  readonly #time: Timekeeper;
   readonly #applied = new Applied();
   readonly #memory: Memory;
   readonly #lease: Lease;
@@ -75,8 +77,10 @@ export class Verifier {
     const { counters } = this;
     this.id = id;
     this.#clock = clock;
+    this.#time = time;
     this.#feed = feed;
     this.#prefix = prefix;
+    this.#secretLength = secretLength(prefix);
     this.#memory = new Memory(limits, counters);
     const memory = this.#memory;
     const applied = this.#applied;
@@ -124,16 +128,21 @@ export class Verifier {
    * the requirement's address the denial `rate_limited`.
    */
   verify(secret: string, requirement: Requirement): Verdict | Promise<Verdict> {
-    const parsed = parse(secret, this.#prefix);
-    if (!parsed.ok) return this.#count(denied(parsed.reason));
+    // What memory knows was well-formed: the shape is looked at only where a question may follow.
+    if (secret.length !== this.#secretLength) return this.#count(denied('malformed'));
     const hash = hashSecret(secret);
     if (this.#lease.held()) {
-      const remembered = this.#memory.find(hash, this.#clock.monotonicMs());
+      // The clocks have just been read: the entry, the lease and the expiry are judged at one moment.
+      const { monotonicMs, wallMs } = this.#time;
+      const remembered = this.#memory.find(hash, monotonicMs);
       if (remembered !== undefined) {
         this.counters.memoryHits++;
-        return this.#count(judge(remembered, requirement, this.#clock.wallMs()));
+        return this.#count(judge(remembered, requirement, wallMs));
       }
-    } else this.#lease.hurry();
+    }
+    const shape = inspect(secret, this.#prefix);
+    if (shape !== 'ok') return this.#count(denied(shape));
+    this.#lease.hurry();
     return this.#fills
       .resolve(hash, requirement.ip)
       .then((answer) => this.#count(judge(answer, requirement, this.#clock.wallMs())));

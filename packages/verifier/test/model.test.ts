@@ -1,0 +1,154 @@
+import type { InvalidationKind } from '@latchkey/contracts';
+import { mint } from '@latchkey/token-format';
+import { id, READ, settled, world } from './world.js';
+
+/** Park and Miller's generator: the same run for the same seed. */
+function random(seed: number): (below: number) => number {
+  let state = (seed % 2147483646) + 1;
+  return (below) => {
+    state = (state * 48271) % 2147483647;
+    return state % below;
+  };
+}
+
+type World = Awaited<ReturnType<typeof world>>;
+type Issued = ReturnType<World['authority']['issue']>;
+
+/** What the authority would answer at this moment: the peer that memory is held against. */
+function truth({ authority, clock }: World, hash: string): string {
+  const token = authority.tokens.get(hash);
+  if (!token) return 'unknown';
+  if (token.denial) return token.denial;
+  if (token.expiresAtMs > 0 && clock.wallMs() >= token.expiresAtMs) return 'expired';
+  return token.scopes.includes('demo:read') ? 'allowed' : 'insufficient_scope';
+}
+
+const RUNS = 60;
+const STEPS = 250;
+
+describe('against a model that asks for everything', () => {
+  it.each(Array.from({ length: RUNS }, (_, seed) => seed))(
+    'answers as the authority did once every change has been acknowledged (seed %i)',
+    async (seed) => {
+      const below = random(seed * 7919 + 1);
+      const limits = { entriesMax: [1, 2, 10, 1_000][below(4)]!, missesMax: 1 + below(4) };
+      const here = await world({ limits });
+      const { authority, clock, verifier, outcome } = here;
+      const pick = <T>(from: readonly T[]): T => from[below(from.length)]!;
+      const owners = [id(), id(), id()];
+      const projects = [id(), id(), id()];
+      const tokens: Issued[] = [];
+      const issue = () => {
+        const parent = tokens.length && below(3) === 0 ? pick(tokens) : undefined;
+        const project = pick(projects);
+        tokens.push(
+          authority.issue({
+            ...(below(4) === 0
+              ? { kind: 'prj', ownerType: 'project', ownerId: project, project }
+              : { ownerId: pick(owners), grants: below(2) ? [{ project, scopes: ['demo:read'] }] : [] }),
+            ancestors: parent ? [parent.facts.id, ...parent.facts.ancestors] : [],
+            expiresAtMs: below(5) === 0 ? clock.wallMs() + 1 + below(60_000) : 0,
+          }),
+        );
+      };
+      /** Changes all tokens that the subject reaches, then says so once. */
+      const change = (kind: InvalidationKind, subject: string) => {
+        const denial = pick(['', 'revoked', 'disabled']);
+        const scopes = pick([['demo:read'], []]);
+        for (const [hash, facts] of authority.tokens) {
+          const touched =
+            kind === 'everything' ||
+            facts.id === subject ||
+            facts.ancestors.includes(subject) ||
+            facts.ownerId === subject ||
+            facts.project === subject ||
+            facts.grants.some((grant) => grant.project === subject);
+          if (touched) authority.tokens.set(hash, { ...facts, denial, scopes });
+        }
+        authority.invalidate(kind, subject, below(2) === 0);
+      };
+      const unknown = mint('pat');
+      issue();
+      for (let step = 0; step < STEPS; step++) {
+        const what = below(100);
+        if (what < 10) issue();
+        else if (what < 16) change('token', pick(tokens).facts.id);
+        else if (what < 18) change('owner', pick(owners));
+        else if (what < 20) change('project', pick(projects));
+        else if (what < 21) change('everything', '');
+        else if (what < 23) await clock.pass(below(8_000));
+        else if (what < 24) clock.suspend(below(15_000));
+        else if (what < 25) clock.stepWall(below(20_000) - 5_000);
+        else if (what < 26) Object.assign(authority, { logId: id() });
+        else if (what < 27) authority.pinnedXid = authority.pinnedXid === undefined ? authority.xid : undefined;
+        else if (what < 35) {
+          expect(await outcome(unknown)).toBe('unknown');
+        } else {
+          const { secret, hash } = pick(tokens);
+          expect(await outcome(secret)).toBe(truth(here, hash));
+        }
+        expect(verifier.state().entries).toBeLessThanOrEqual(limits.entriesMax);
+        expect(verifier.state().misses).toBeLessThanOrEqual(limits.missesMax);
+      }
+      // A second look asks nobody, where nothing had to be forgotten to make room, and says the same.
+      for (const { secret } of tokens.slice(-limits.entriesMax)) await outcome(secret);
+      const { fills } = verifier.counters;
+      for (const { secret, hash } of tokens.slice(-limits.entriesMax)) {
+        const verdict = await verifier.verify(secret, READ);
+        expect(verdict.allowed ? 'allowed' : verdict.reason).toBe(truth(here, hash));
+      }
+      if (verifier.state().leaseHeld && verifier.counters.evictions === 0) expect(verifier.counters.fills).toBe(fills);
+    },
+  );
+
+  it.each(Array.from({ length: RUNS }, (_, seed) => seed))(
+    'accepts nothing in a check begun after an acknowledged revocation, however answers are delayed (seed %i)',
+    async (seed) => {
+      const below = random(seed * 104729 + 3);
+      const { authority, clock, verifier } = await world();
+      const tokens = Array.from({ length: 3 }, () => authority.issue());
+      authority.holdLookups = true;
+      authority.holdRenewals = true;
+      const confirmed = new Set<string>();
+      const checks: { settled: Promise<unknown> }[] = [];
+      let stale = 0;
+      /** Answers that the authority has read and that are still on their way. */
+      const onTheirWay: (() => Promise<void>)[] = [];
+      for (let step = 0; step < 200; step++) {
+        const what = below(10);
+        const token = tokens[below(tokens.length)]!;
+        if (what < 4) {
+          const mustRefuse = confirmed.has(token.hash);
+          const check = Promise.resolve(verifier.verify(token.secret, READ)).then((verdict) => {
+            if (verdict.allowed && mustRefuse) stale++;
+          });
+          checks.push({ settled: check });
+        } else if (what < 6) {
+          const held = authority.lookupsHeld.splice(below(authority.lookupsHeld.length + 1), 1)[0];
+          if (held) {
+            const answer = authority.read(held.question);
+            onTheirWay.push(() => held.answer(answer));
+          }
+        } else if (what < 8) {
+          await onTheirWay.splice(below(onTheirWay.length + 1), 1)[0]?.();
+        } else if (what < 9) {
+          if (below(2)) await clock.pass(below(2_500));
+          const held = authority.renewalsHeld.shift();
+          if (held && below(3)) await held.answer(authority.grant(held.question));
+          else if (held) await held.fail();
+        } else if (below(3) === 0) {
+          const { id: invalidation } = authority.revoke(token.hash);
+          await settled();
+          // The token-service would have it confirmed by this very event.
+          if (authority.acknowledged.includes(invalidation)) confirmed.add(token.hash);
+        }
+        await settled();
+      }
+      authority.holdLookups = false;
+      for (const answer of onTheirWay) await answer();
+      for (const held of authority.lookupsHeld) await held.answer(authority.read(held.question));
+      await Promise.all(checks.map((check) => check.settled));
+      expect(stale).toBe(0);
+    },
+  );
+});
