@@ -109,6 +109,7 @@ export const TOOL_LIST = TOOLS.map(({ name, title, description, input, annotatio
   name,
   title,
   description,
-  inputSchema: z.toJSONSchema(input, { io: 'input', target: 'draft-7' }),
+  // Described anew, it has no name of its own, and so is written out rather than referred to.
+  inputSchema: z.toJSONSchema(input.describe(title), { io: 'input', target: 'draft-7' }),
   annotations,
 }));

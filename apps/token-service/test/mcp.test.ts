@@ -1,0 +1,152 @@
+import type { IssuedToken, Token } from '@latchkey/contracts';
+import { type Answered, issue, type Person, type World, world } from './harness.js';
+
+let w: World;
+let person: Person;
+let full: Person;
+let reader: Person;
+beforeAll(async () => {
+  w = await world();
+  person = await w.member();
+  full = w.bearer((await issue(person, { name: 'assistant', scopes: ['tokens:read', 'tokens:write'] })).secret);
+  reader = w.bearer((await issue(person, { scopes: ['tokens:read'] })).secret);
+});
+afterAll(() => w.close());
+
+interface Result {
+  id: number;
+  result: {
+    structuredContent: Record<string, unknown>;
+    isError?: boolean;
+    content: { text: string }[];
+    tools?: { name: string; inputSchema: { type: string } }[];
+  };
+  error: { code: number; message: string };
+}
+let lastId = 0;
+const message = (method: string, params: object = {}) => ({ jsonrpc: '2.0', id: ++lastId, method, params });
+const toolCall = (name: string, args: object = {}) => message('tools/call', { name, arguments: args });
+const post = (caller: Person, body: unknown, headers: Record<string, string> = {}) =>
+  caller.call<Result>('POST /mcp', { body, headers }) as Promise<Answered<Result>>;
+const useTool = async (caller: Person, name: string, args: object = {}) =>
+  (await post(caller, toolCall(name, args))).body.result;
+
+test('introduces itself and lists its six tools with schemas', async () => {
+  const hello = await post(
+    full,
+    message('initialize', { protocolVersion: '2025-06-18', capabilities: {}, clientInfo: { name: 't', version: '1' } }),
+  );
+  expect(hello.body.result).toMatchObject({
+    protocolVersion: '2025-06-18',
+    capabilities: { tools: {} },
+    serverInfo: { name: 'latchkey' },
+  });
+  const other = await post(full, message('initialize', { protocolVersion: '1999-01-01' }));
+  expect(other.body.result).toMatchObject({ protocolVersion: '2025-11-25' });
+  expect((await post(full, { jsonrpc: '2.0', method: 'notifications/initialized' })).status).toBe(202);
+  const { tools } = (await post(full, message('tools/list'))).body.result;
+  expect(tools!.map(({ name }) => name)).toEqual([
+    'whoami',
+    'list_tokens',
+    'create_token',
+    'rotate_token',
+    'revoke_token',
+    'token_usage',
+  ]);
+  for (const { inputSchema } of tools!) expect(inputSchema.type).toBe('object');
+});
+
+test('a token manages tokens within its own bounds', async () => {
+  expect((await useTool(full, 'whoami')).structuredContent).toMatchObject({ name: 'assistant' });
+  const made = (await useTool(full, 'create_token', { name: 'made', scopes: ['tokens:read'] }))
+    .structuredContent as unknown as IssuedToken;
+  expect(made.secret).toMatch(/^lk_pat_/);
+  const { items } = (await useTool(full, 'list_tokens', { q: 'made' })).structuredContent as { items: Token[] };
+  expect(items.map(({ id }) => id)).toEqual([made.id]);
+  const rotated = (await useTool(full, 'rotate_token', { id: made.id })).structuredContent as unknown as IssuedToken;
+  expect(rotated.rotatedFrom).toBe(made.id);
+  expect((await useTool(full, 'token_usage', { id: rotated.id })).structuredContent).toMatchObject({ total: 0 });
+  expect(
+    (await useTool(full, 'revoke_token', { id: rotated.id, reason: 'no_longer_needed' })).structuredContent,
+  ).toMatchObject({ effective: true });
+  expect((await w.bearer(rotated.secret).call('/v1/tokens/self')).status).toBe(401);
+});
+
+test('what the assistant can mend is told as the answer of the tool', async () => {
+  expect(await useTool(full, 'create_token', { name: '' })).toMatchObject({
+    isError: true,
+    content: [{ text: expect.stringContaining('name') }],
+  });
+  expect(await useTool(full, 'revoke_token', { id: '01890000-0000-7000-8000-000000000000' })).toMatchObject({
+    isError: true,
+  });
+});
+
+describe('a right that is missing', () => {
+  test('is 403 with the challenge', async () => {
+    const answer = await post(reader, toolCall('create_token', { name: 'x' }));
+    expect(answer.status).toBe(403);
+    expect(answer.headers.get('www-authenticate')).toBe(
+      'Bearer realm="latchkey", error="insufficient_scope", scope="tokens:write"',
+    );
+  });
+
+  test('refuses the whole batch, of which nothing is done', async () => {
+    const other = w.bearer((await issue(person, { scopes: ['tokens:write'] })).secret);
+    const before = (await person.call<{ items: Token[] }>('/v1/tokens')).body.items.length;
+    const answer = await post(other, [toolCall('create_token', { name: 'in a batch' }), toolCall('list_tokens')]);
+    expect(answer.status).toBe(403);
+    expect((await person.call<{ items: Token[] }>('/v1/tokens')).body.items.length).toBe(before);
+  });
+
+  test('is one of a scope that the token cannot hand on', async () => {
+    const answer = await post(full, toolCall('create_token', { name: 'x', scopes: ['demo:read'] }));
+    expect(answer.status).toBe(403);
+    expect(answer.headers.get('www-authenticate')).toContain('scope="demo:read"');
+  });
+});
+
+test('a batch is answered in its order', async () => {
+  const messages = [
+    toolCall('whoami'),
+    { jsonrpc: '2.0', method: 'notifications/x' },
+    message('ping'),
+    message('nothing/there'),
+  ];
+  const replies = (await post(full, messages)).body as unknown as Result[];
+  expect(replies.map(({ id }) => id)).toEqual(
+    [messages[0], messages[2], messages[3]].map((one) => (one as unknown as { id: number }).id),
+  );
+  expect(replies[2]!.error.code).toBe(-32601);
+});
+
+test.each<[string, unknown, number, number | undefined]>([
+  ['no JSON-RPC', { hello: 1 }, 400, -32600],
+  ['a text', 'hello', 400, -32600],
+  ['an empty batch', [], 400, undefined],
+  ['a huge batch', Array.from({ length: 21 }, () => message('ping')), 400, undefined],
+  ['an unknown tool', toolCall('delete_everything'), 200, -32602],
+  ['arguments that are no object', message('tools/call', { name: 'whoami', arguments: [] }), 200, -32602],
+])('malformed: %s', async (_, body, status, code) => {
+  const answer = await post(full, body);
+  expect(answer.status).toBe(status);
+  if (code) expect(answer.body.error.code).toBe(code);
+});
+
+describe('the door', () => {
+  test('wants a token; a cookie does not do', async () => {
+    expect((await post(w.as(), message('ping'))).status).toBe(401);
+    expect((await post(person, message('ping'))).status).toBe(401);
+  });
+
+  test('refuses a foreign origin and an unknown protocol version', async () => {
+    expect((await post(full, message('ping'), { origin: 'https://evil.example' })).status).toBe(403);
+    expect((await post(full, message('ping'), { 'mcp-protocol-version': '1999-01-01' })).status).toBe(400);
+    expect((await post(full, message('ping'), { 'mcp-protocol-version': '2025-11-25' })).status).toBe(200);
+  });
+
+  test.each(['GET', 'DELETE'])('%s is 405', async (method) => {
+    const answer = await full.call(`${method} /mcp`);
+    expect([answer.status, answer.headers.get('allow')]).toEqual([405, 'POST']);
+  });
+});

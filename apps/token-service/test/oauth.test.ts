@@ -1,0 +1,167 @@
+import type { IssuedToken, Token } from '@latchkey/contracts';
+import { issue, type Person, project, type World, world } from './harness.js';
+
+let w: World;
+let admin: Person;
+let resourceServer: Person;
+let person: Person & { user: { id: string } };
+beforeAll(async () => {
+  w = await world({ env: { PUBLIC_URL: 'https://latchkey.example' } });
+  admin = await w.signIn();
+  resourceServer = w.bearer((await issue(admin, { scopes: ['tokens:verify'] })).secret);
+  person = await w.member('Grace');
+});
+afterAll(() => w.close());
+
+const form = (fields: Record<string, string>) => ({
+  raw: new URLSearchParams(fields).toString(),
+  headers: { 'content-type': 'application/x-www-form-urlencoded' },
+});
+const status = async (id: string) => (await person.call<Token>(`/v1/tokens/${id}`)).body.status;
+
+describe('introspection (RFC 7662)', () => {
+  test('tells of an active token who, what and how long', async () => {
+    const token = await issue(person, { scopes: ['demo:read', 'tokens:read'], expiresInSeconds: 3600 });
+    const answer = await resourceServer.call(
+      'POST /oauth2/introspect',
+      form({ token: token.secret, token_type_hint: 'access_token' }),
+    );
+    expect(answer.status).toBe(200);
+    expect(answer.body).toEqual({
+      active: true,
+      scope: 'demo:read tokens:read',
+      client_id: `user:${person.user.id}`,
+      username: 'Grace',
+      token_type: 'Bearer',
+      exp: Math.floor(Date.parse(token.expiresAt!) / 1000),
+      iat: Math.floor(Date.parse(token.createdAt) / 1000),
+      sub: `user:${person.user.id}`,
+      iss: 'https://latchkey.example',
+      jti: token.id,
+    });
+  });
+
+  test('of any other string it says that it is not active, and nothing else', async () => {
+    const revoked = await issue(person);
+    await person.call(`POST /v1/tokens/${revoked.id}/revoke`);
+    for (const token of [revoked.secret, 'rubbish', `lk_pat_${'0'.repeat(36)}`])
+      expect((await resourceServer.call('POST /oauth2/introspect', form({ token }))).body).toEqual({ active: false });
+  });
+
+  test('wants tokens:verify, a form, and one token', async () => {
+    const plain = w.bearer((await issue(person, { scopes: ['tokens:read'] })).secret);
+    expect((await plain.call('POST /oauth2/introspect', form({ token: 'x' }))).status).toBe(403);
+    expect((await w.as().call('POST /oauth2/introspect', form({ token: 'x' }))).status).toBe(401);
+    expect((await person.call('POST /oauth2/introspect', form({ token: 'x' }))).status).toBe(403);
+    expect((await resourceServer.call('POST /oauth2/introspect', { body: { token: 'x' } })).status).toBe(415);
+    expect((await resourceServer.call('POST /oauth2/introspect', form({}))).status).toBe(400);
+    const twice = { ...form({}), raw: 'token=a&token=b' };
+    expect((await resourceServer.call('POST /oauth2/introspect', twice)).status).toBe(400);
+  });
+});
+
+describe('revocation (RFC 7009)', () => {
+  test('has taken effect when it answers, and answers the same for what is no token', async () => {
+    const token = await issue(person);
+    const answers = [token.secret, token.secret, 'rubbish'].map((one) => form({ token: one }));
+    for (const send of answers) {
+      const answer = await resourceServer.call('POST /oauth2/revoke', send);
+      expect([answer.status, answer.text]).toEqual([200, '']);
+      expect((await w.bearer(token.secret).call('/v1/tokens/self')).status).toBe(401);
+    }
+  });
+
+  test('wants tokens:verify', async () => {
+    const token = await issue(person);
+    expect((await person.call('POST /oauth2/revoke', form({ token: token.secret }))).status).toBe(403);
+    expect(await status(token.id)).toBe('active');
+  });
+});
+
+describe('exposed secrets', () => {
+  const expose = (tokens: string[], from = w.as()) => from.call('POST /v1/tokens/revoke-exposed', { body: { tokens } });
+
+  test('end with their successors and all made with them, and the answer tells nothing about which were real', async () => {
+    const old = await issue(person, { scopes: ['tokens:write'] });
+    const child = (await w.bearer(old.secret).call<IssuedToken>('POST /v1/tokens', { body: { name: 'child' } })).body;
+    const next = (await person.call<IssuedToken>(`POST /v1/tokens/${old.id}/rotate`, { body: { overlapSeconds: 600 } }))
+      .body;
+    const grandchild = (
+      await w.bearer(next.secret).call<IssuedToken>('POST /v1/tokens', { body: { name: 'grandchild' } })
+    ).body;
+    const bystander = await issue(person);
+    const found = await expose([old.secret, 'rubbish']);
+    const nothing = await expose(['rubbish', `lk_pat_${'0'.repeat(36)}`]);
+    expect([found.status, found.body]).toEqual([202, { accepted: 2 }]);
+    expect([nothing.status, nothing.body]).toEqual([202, { accepted: 2 }]);
+    for (const { id } of [old, child, next, grandchild]) expect(await status(id)).toBe('revoked');
+    expect(await status(bystander.id)).toBe('active');
+    expect((await person.call<Token>(`/v1/tokens/${old.id}`)).body).toMatchObject({
+      revocationReason: 'exposed',
+      revokedBy: { type: 'system', name: 'system' },
+    });
+  });
+
+  test('end their successors although they were revoked already', async () => {
+    const old = await issue(person);
+    const next = (await person.call<IssuedToken>(`POST /v1/tokens/${old.id}/rotate`)).body;
+    await expose([old.secret]);
+    expect(await status(next.id)).toBe('revoked');
+  });
+
+  test('more than a thousand at once are refused', async () => {
+    expect((await expose(Array.from({ length: 1001 }, () => 'x'))).status).toBe(400);
+  });
+
+  test('are limited by address', async () => {
+    const fresh = await world();
+    try {
+      const statuses: number[] = [];
+      await Promise.all(
+        Array.from({ length: 45 }, async () => {
+          const answer = await fresh.as().call('POST /v1/tokens/revoke-exposed', { body: { tokens: ['rubbish'] } });
+          statuses.push(answer.status);
+          if (answer.status === 429) expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0);
+        }),
+      );
+      // Two windows of a minute may have been met.
+      expect(statuses.filter((one) => one === 202).length).toBeLessThanOrEqual(40);
+      expect(statuses).toContain(429);
+    } finally {
+      await fresh.close();
+    }
+  });
+});
+
+test('over https the cookie is of this host alone, and secure', async () => {
+  const answer = await w
+    .as()
+    .call('POST /v1/session', { body: { email: 'admin@example.org', password: 'the first administrator' } });
+  expect(answer.headers.getSetCookie()[0]).toMatch(
+    /^__Host-latchkey_session=[\w-]{43}; Path=\/; HttpOnly; SameSite=Strict; Max-Age=\d+; Secure$/,
+  );
+});
+
+test('a state-changing request by cookie from elsewhere is refused, a token needs no origin', async () => {
+  const send = { body: { name: 'x' } };
+  for (const headers of [
+    { origin: 'https://evil.example' },
+    { origin: 'null' },
+    { 'sec-fetch-site': 'same-site' },
+  ] as Record<string, string>[]) {
+    const answer = await person.call('POST /v1/tokens', { ...send, headers });
+    expect([answer.status, answer.body['code']]).toEqual([403, 'cross_site']);
+  }
+  expect(
+    (await person.call('POST /v1/tokens', { ...send, headers: { origin: 'https://latchkey.example' } })).status,
+  ).toBe(201);
+  const token = await issue(person, { scopes: ['tokens:write'] });
+  expect(
+    (await w.bearer(token.secret).call('POST /v1/tokens', { ...send, headers: { origin: 'https://evil.example' } }))
+      .status,
+  ).toBe(201);
+  const at = await project(person);
+  expect((await person.call(`DELETE /v1/projects/${at}`, { headers: { origin: 'https://evil.example' } })).status).toBe(
+    403,
+  );
+});

@@ -1,0 +1,78 @@
+import { status } from '@grpc/grpc-js';
+import { bearer, firstParty, tokensCaller } from '@latchkey/runtime';
+import { type FaultyLink, faultyLink, waitFor } from '@latchkey/testing';
+import type { TokenService } from '../src/app.js';
+import { asRole } from './database.js';
+import { issue, type Person, RPC_SECRET, type World, world } from './harness.js';
+
+let w: World;
+let link: FaultyLink;
+let service: TokenService;
+let person: Person;
+beforeAll(async () => {
+  w = await world();
+  link = await faultyLink(w.database.url);
+  service = await w.another({ DATABASE_URL: link.url(asRole(w.database.url, 'latchkey_service')) });
+  person = await w.member();
+});
+afterAll(async () => {
+  link.heal();
+  await w.close();
+  await link.close();
+});
+
+test('with PostgreSQL away every door says "unavailable", never anything about the token, and works again after', async () => {
+  const { secret } = await issue(person, { scopes: ['tokens:read'] });
+  const verifying = await issue(await w.signIn(), { scopes: ['tokens:verify'] });
+  const first = tokensCaller({ address: service.rpcAddress, authorization: firstParty(RPC_SECRET), timeoutMs: 15_000 });
+  const other = tokensCaller({
+    address: service.rpcAddress,
+    authorization: bearer(verifying.secret),
+    timeoutMs: 15_000,
+  });
+  const question = { token: secret, scopes: [], project: '', ip: '', route: '', userAgent: '' };
+  try {
+    expect((await w.bearer(secret, service).call('/v1/tokens/self')).status).toBe(200);
+    link.cut();
+    const callers = [
+      w.bearer(secret, service).call('/v1/tokens/self'),
+      w.as({ cookie: person.cookie! }, service).call('/v1/tokens'),
+      w.as({ cookie: person.cookie! }, service).call('POST /v1/tokens', { body: { name: 'x' } }),
+      w.as({}, service).call('POST /v1/session', { body: { email: 'a@example.org', password: 'x' } }),
+      w.as({}, service).call('POST /v1/tokens/revoke-exposed', { body: { tokens: [secret] } }),
+    ];
+    for (const answer of await Promise.all(callers)) {
+      expect([answer.status, answer.body['code']]).toEqual([503, 'unavailable']);
+      expect(answer.headers.get('retry-after')).toBeTruthy();
+      expect(answer.headers.get('www-authenticate')).toBeNull();
+    }
+    for (const caller of [first, other])
+      await expect(caller.verify(question)).rejects.toMatchObject({ code: status.UNAVAILABLE });
+    const ready = await fetch(`${service.opsUrl}/readyz`);
+    expect(ready.status).toBe(503);
+    expect((await fetch(`${service.opsUrl}/healthz`)).status).toBe(200);
+    link.heal();
+    await waitFor(async () => (await fetch(`${service.opsUrl}/readyz`)).ok, {
+      timeoutMs: 10_000,
+      what: 'being ready again',
+    });
+    expect((await w.bearer(secret, service).call('/v1/tokens/self')).status).toBe(200);
+    expect((await first.verify(question)).allowed).toBe(true);
+  } finally {
+    first.close();
+    other.close();
+  }
+});
+
+test('with Redis away tokens are issued, verified and revoked all the same', async () => {
+  await w.redis.kill();
+  try {
+    const token = await issue(person);
+    expect((await w.bearer(token.secret).call('/v1/tokens/self')).status).toBe(200);
+    const revoked = await person.call(`POST /v1/tokens/${token.id}/revoke`);
+    expect(revoked.body).toMatchObject({ effective: true });
+    expect((await w.bearer(token.secret).call('/v1/tokens/self')).status).toBe(401);
+  } finally {
+    await w.redis.restart();
+  }
+});
