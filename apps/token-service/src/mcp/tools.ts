@@ -104,12 +104,19 @@ export const TOOLS: readonly Tool[] = [
   }),
 ];
 
+/** The tool's input as JSON Schema: an object at the top, as MCP asks, also where the schema has a name of its own. */
+function inputSchemaOf(input: z.ZodObject): Record<string, unknown> {
+  const { $ref, definitions = {}, ...rest } = z.toJSONSchema(input, { io: 'input', target: 'draft-7' });
+  if ($ref === undefined) return { ...rest, ...(Object.keys(definitions).length && { definitions }) };
+  const { [$ref.replace('#/definitions/', '')]: own, ...others } = definitions as Record<string, object>;
+  return { ...rest, ...own, ...(Object.keys(others).length && { definitions: others }) };
+}
+
 /** As `tools/list` answers them. */
 export const TOOL_LIST = TOOLS.map(({ name, title, description, input, annotations }) => ({
   name,
   title,
   description,
-  // Described anew, it has no name of its own, and so is written out rather than referred to.
-  inputSchema: z.toJSONSchema(input.describe(title), { io: 'input', target: 'draft-7' }),
+  inputSchema: inputSchemaOf(input),
   annotations,
 }));
