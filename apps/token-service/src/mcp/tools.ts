@@ -106,10 +106,12 @@ export const TOOLS: readonly Tool[] = [
 
 /** The tool's input as JSON Schema: an object at the top, as MCP asks, also where the schema has a name of its own. */
 function inputSchemaOf(input: z.ZodObject): Record<string, unknown> {
-  const { $ref, definitions = {}, ...rest } = z.toJSONSchema(input, { io: 'input', target: 'draft-7' });
-  if ($ref === undefined) return { ...rest, ...(Object.keys(definitions).length && { definitions }) };
-  const { [$ref.replace('#/definitions/', '')]: own, ...others } = definitions as Record<string, object>;
-  return { ...rest, ...own, ...(Object.keys(others).length && { definitions: others }) };
+  const { $ref, definitions, ...rest } = z.toJSONSchema(input, { io: 'input', target: 'draft-7' });
+  const named: Record<string, object> = { ...(definitions as Record<string, object> | undefined) };
+  const name = $ref?.replace('#/definitions/', '');
+  const own = name === undefined ? {} : named[name];
+  if (name !== undefined) delete named[name];
+  return { ...rest, ...own, ...(Object.keys(named).length && { definitions: named }) };
 }
 
 /** As `tools/list` answers them. */
