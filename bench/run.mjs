@@ -9,6 +9,7 @@ import path from 'node:path';
 const benches = {
   verify: ['--expose-gc', '--max-old-space-size=2048'],
   revocation: [],
+  proxy: [],
 };
 
 const chosen = process.argv.slice(2);

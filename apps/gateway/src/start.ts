@@ -124,7 +124,7 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   });
   opened.push(() => closed(ops));
 
-  const shared = { checks, verifier, open: exchanges, logger, limits: { bodyIdleMs: config.BODY_IDLE_MS } };
+  const shared = { checks, verifier, open: exchanges, logger, bodyIdleMs: config.BODY_IDLE_MS };
   const door = new PublicDoor({
     routes: () => routes,
     routeDoor: new RouteDoor({ ...shared, upstreams }),

@@ -1,7 +1,13 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { DenialReason } from '@latchkey/contracts';
 import type { Dispatcher } from 'undici';
-import { answerRefusal, type Refusal, type ResponsePolicy, readResponseHead } from '../http/index.js';
+import {
+  answerRefusal,
+  type Refusal,
+  type ResponsePolicy,
+  readResponseHead,
+  type UpstreamHeaders,
+} from '../http/index.js';
 import type { OpenExchanges, Timed } from '../streams/index.js';
 import { RequestBody } from './request-body.js';
 import type { Upstream } from './upstreams.js';
@@ -13,27 +19,35 @@ export interface Plan {
   /** Name and value by turns, ready for the upstream. */
   readonly headers: string[];
   /** The body when it was read already; otherwise it is streamed from the request. */
-  readonly body?: Buffer;
+  readonly body: Buffer | undefined;
   readonly hasBody: boolean;
   readonly requestId: string;
   readonly timeoutMs: number;
   readonly policy: ResponsePolicy;
-  /** Keeps the answer under its token while it is open: see Verifier.watch. Absent on routes without a token. */
-  readonly watch?: (cut: (reason: DenialReason) => void) => () => void;
+  /** Further headers of the answer, name and value by turns. */
+  readonly extra: readonly string[] | undefined;
+  /** Keeps the answer under its token while it is open: see Verifier.watch. None on routes without a token. */
+  readonly watch: ((cut: (reason: DenialReason) => void) => () => void) | undefined;
   readonly expectsContinue: boolean;
   /** A part of Latchkey itself: when nothing is there, the answer is 503 with this detail. */
-  readonly unavailableDetail?: string;
+  readonly unavailableDetail: string | undefined;
 }
 
-export interface ExchangeLimits {
+/** What all exchanges of a door share. */
+export interface ExchangeParts {
+  readonly open: OpenExchanges;
   /** Longest silence while a request body is awaited. */
   readonly bodyIdleMs: number;
+  readonly upstreamFailed: (requestId: string, error: Error, code: string) => void;
 }
 
 /** An answer that is open for longer than this is kept under its token like a stream. */
 export const WATCHED_AFTER_MS = 1_000;
 /** How long a caller may take none of an answer before it is given up. */
 export const CALLER_STALL_MS = 120_000;
+
+/** Longest answer that is sent together with its head. */
+const COPIED_BYTES_MAX = 8_192;
 
 const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE']);
 const CONNECTION_LOST = new Set(['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE']);
@@ -59,20 +73,17 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     private readonly req: IncomingMessage,
     private readonly res: ServerResponse,
     private readonly plan: Plan,
-    private readonly open: OpenExchanges,
-    private readonly limits: ExchangeLimits,
-    private readonly onFailure: (error: Error, code: string) => void,
+    private readonly parts: ExchangeParts,
   ) {
-    this.#openedAtMs = open.nowMs;
-    this.#lastMs = open.nowMs;
+    this.#openedAtMs = parts.open.nowMs;
+    this.#lastMs = parts.open.nowMs;
   }
 
   /** Sends the request on. The answer follows by itself. */
   start(): void {
     if (this.res.destroyed) return;
-    this.open.add(this);
+    this.parts.open.add(this);
     this.res.on('close', this.#onCallerClose);
-    this.res.on('drain', this.#onDrain);
     if (this.plan.hasBody && !this.plan.body) {
       this.#body = new RequestBody(this.req);
       // undici tells of its failure; without a listener it would end the process when nobody reads it any more.
@@ -90,7 +101,6 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
         method: this.req.method as Dispatcher.HttpMethod,
         headers: plan.headers,
         body: plan.body ?? this.#body ?? null,
-        headersTimeout: plan.timeoutMs,
       },
       this,
     );
@@ -101,13 +111,17 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     if (this.#over) controller.abort(new Error('the caller went away'));
   }
 
-  onResponseStart(controller: Dispatcher.DispatchController, status: number): void {
+  onBodySent(): void {
+    this.#lastMs = this.parts.open.nowMs;
+  }
+
+  onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: UpstreamHeaders): void {
     // Interim answers (1xx) are between the upstream and us.
     if (status < 200 || this.#over) return;
     this.#status = status;
-    this.#lastMs = this.open.nowMs;
+    this.#lastMs = this.parts.open.nowMs;
     const { plan } = this;
-    const head = readResponseHead(controller.rawHeaders as Buffer[], status, plan.policy);
+    const head = readResponseHead(headers, status, plan.policy, plan.requestId, plan.extra);
     this.#contentLength = head.contentLength;
     this.endless = head.eventStream;
     if (head.eventStream && !this.#watch()) return;
@@ -118,12 +132,16 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.#over) return;
-    this.#lastMs = this.open.nowMs;
+    this.#lastMs = this.parts.open.nowMs;
     if (chunk.length === this.#contentLength) {
-      // All at once, so that head and body leave in one write.
       this.#ended = true;
-      this.res.end(chunk);
-    } else if (!this.res.write(chunk)) controller.pause();
+      // As text, head and body are one write; for little ones that is worth the copy.
+      if (chunk.length <= COPIED_BYTES_MAX) this.res.end(chunk.toString('latin1'), 'latin1');
+      else this.res.end(chunk);
+    } else if (!this.res.write(chunk)) {
+      controller.pause();
+      this.res.once('drain', this.#onDrain);
+    }
   }
 
   onResponseEnd(): void {
@@ -150,7 +168,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
 
   #fail(error: Error, code: string): void {
     if (this.res.destroyed || (this.req.destroyed && !this.req.complete)) return void this.#close();
-    this.onFailure(error, code);
+    this.parts.upstreamFailed(this.plan.requestId, error, code);
     if (this.#status !== 0 || this.res.headersSent) {
       // The head is out: only a broken connection still tells the caller that the rest is missing.
       this.#close();
@@ -171,7 +189,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
   }
 
   readonly #onDrain = (): void => {
-    this.#lastMs = this.open.nowMs;
+    this.#lastMs = this.parts.open.nowMs;
     this.#controller?.resume();
   };
 
@@ -182,8 +200,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
   /** Ends the upstream's side and all that is kept for this exchange. */
   #close(): void {
     this.#over = true;
-    this.open.remove(this);
-    this.res.off('drain', this.#onDrain);
+    this.parts.open.remove(this);
     this.#unwatch?.();
     if (!this.#ended) this.#controller?.abort(new Error('the caller went away'));
     this.#body?.destroy();
@@ -228,10 +245,13 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
         );
       return;
     }
-    const awaitedSinceMs = this.#body?.awaitedSinceMs ?? 0;
-    if (awaitedSinceMs > 0 && !this.req.complete && nowMs - awaitedSinceMs > this.limits.bodyIdleMs) {
+    const awaitedSinceMs = this.req.complete ? 0 : (this.#body?.awaitedSinceMs ?? 0);
+    if (awaitedSinceMs === 0) {
+      if (nowMs - this.#lastMs > this.plan.timeoutMs)
+        this.#fail(new Error('the upstream is silent'), 'UND_ERR_HEADERS_TIMEOUT');
+    } else if (nowMs - awaitedSinceMs > this.parts.bodyIdleMs) {
       this.res.shouldKeepAlive = false;
-      this.#refuse({ code: 'request_timeout', detail: `No more of the body came for ${this.limits.bodyIdleMs} ms.` });
+      this.#refuse({ code: 'request_timeout', detail: `No more of the body came for ${this.parts.bodyIdleMs} ms.` });
     }
   }
 

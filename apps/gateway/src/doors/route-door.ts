@@ -4,28 +4,35 @@ import type { Logger } from '@latchkey/runtime';
 import { type Checks, type Decision, type Inquiry, rateHeaders, type Verifying } from '../check/index.js';
 import {
   answerRefusal,
+  type Credentials,
   corsHeaders,
   forwardedHeaders,
-  identityHeaders,
+  hasBody,
   preflightHeaders,
+  pushIdentity,
   type Refusal,
   type RequestHead,
+  type ResponsePolicy,
   type Target,
 } from '../http/index.js';
 import type { Route } from '../routes/index.js';
-import type { OpenExchanges } from '../streams/index.js';
-import { Exchange, type ExchangeLimits } from './exchange.js';
+import { Exchange, type ExchangeParts } from './exchange.js';
 import { askedBy, inquiryOf, whenDecided } from './gate.js';
 import { inspectMcp, type McpBody, readMcpBody } from './mcp-body.js';
-import type { Upstreams } from './upstreams.js';
+import type { Upstream, Upstreams } from './upstreams.js';
 
-export interface RouteDoorParts {
+export interface RouteDoorParts extends Omit<ExchangeParts, 'upstreamFailed'> {
   readonly checks: Checks;
   readonly verifier: Pick<Verifying, 'watch'>;
   readonly upstreams: Upstreams;
-  readonly open: OpenExchanges;
-  readonly limits: ExchangeLimits;
   readonly logger: Logger;
+}
+
+/** What is the same for every request to a route. */
+interface Prepared {
+  readonly upstream: Upstream;
+  readonly policy: ResponsePolicy;
+  readonly credentials: Credentials;
 }
 
 /** A request that has been read and matched. */
@@ -43,7 +50,16 @@ type Allowed = Extract<Decision, { allowed: true }>;
 
 /** The data path: a request to a route of the routes file is checked and forwarded, or refused. */
 export class RouteDoor {
-  constructor(private readonly parts: RouteDoorParts) {}
+  readonly #prepared = new WeakMap<Route, Prepared>();
+  readonly #exchanges: ExchangeParts;
+
+  constructor(private readonly parts: RouteDoorParts) {
+    this.#exchanges = {
+      ...parts,
+      upstreamFailed: (requestId, error, code) =>
+        parts.logger.warn({ requestId, code, reason: error.message }, 'upstream failed'),
+    };
+  }
 
   handle(matched: Matched): void {
     const { route, method, res, head, target } = matched;
@@ -67,7 +83,7 @@ export class RouteDoor {
       inquiry,
       ({ principal }) => {
         if (expectsContinue) res.writeContinue();
-        readMcpBody(req, head, this.parts.limits.bodyIdleMs)
+        readMcpBody(req, head, this.parts.bodyIdleMs)
           .then((read: McpBody) => {
             if ('refusal' in read) return this.#refuse(matched, read.refusal);
             const asked = inspectMcp(read.text, route.tools, req.headers);
@@ -105,46 +121,49 @@ export class RouteDoor {
   }
 
   #forward(matched: Matched, allowed: Allowed | undefined, inquiry: Inquiry | undefined, body?: Buffer): void {
-    const { route, req, res, head, target, expectsContinue } = matched;
+    const { route, head, target } = matched;
     const path = route.upstreamPath(target.path);
-    if (path === undefined)
-      return void this.#refuse(matched, {
-        code: 'invalid_request',
-        detail: 'The path holds ";" where its prefix ends.',
-      });
-    const credentials = { authorization: route.forwardAuthorization, session: false };
+    if (path === undefined) {
+      const detail = 'The path holds ";" where its prefix ends.';
+      return void this.#refuse(matched, { code: 'invalid_request', detail });
+    }
+    const { upstream, policy, credentials } = this.#preparedFor(route);
     const headers = forwardedHeaders(head, credentials, route.stripPrefix);
-    if (allowed) for (const part of identityHeaders(allowed.principal)) headers.push(part);
-    const hasBody = head.chunked || (head.contentLength !== undefined && head.contentLength !== '0');
+    if (allowed) pushIdentity(headers, allowed.principal);
     if (head.contentLength !== undefined && !body) headers.push('content-length', head.contentLength);
+    let extra: string[] | undefined;
+    if (route.cors || allowed?.rate) {
+      extra = route.cors ? corsHeaders(route.cors, head.origin) : [];
+      if (allowed?.rate) extra.push(...Object.entries(rateHeaders(allowed.rate)).flat());
+    }
+    const plan = {
+      upstream,
+      path: target.query === '' ? path : path + target.query,
+      headers,
+      body,
+      hasBody: hasBody(head),
+      requestId: head.requestId,
+      timeoutMs: route.timeoutMs,
+      policy,
+      extra,
+      watch: allowed && inquiry ? watchWith(this.parts.verifier, allowed.secret, inquiry) : undefined,
+      unavailableDetail: undefined,
+      expectsContinue: matched.expectsContinue && !body,
+    };
+    new Exchange(matched.req, matched.res, plan, this.#exchanges).start();
+  }
 
-    const added = ['x-request-id', head.requestId];
-    if (!route.trustedOrigin) added.push('content-security-policy', 'sandbox');
-    if (route.cors) added.push(...corsHeaders(route.cors, head.origin));
-    if (allowed?.rate) added.push(...Object.entries(rateHeaders(allowed.rate)).flat());
-
-    const { verifier, upstreams, open, limits, logger } = this.parts;
-    const exchange = new Exchange(
-      req,
-      res,
-      {
-        upstream: upstreams.get(route.origin),
-        path: path + target.query,
-        headers,
-        ...(body ? { body } : {}),
-        hasBody,
-        requestId: head.requestId,
-        timeoutMs: route.timeoutMs,
-        policy: { trustedOrigin: route.trustedOrigin, maySetSession: false, ownCors: route.cors !== undefined, added },
-        ...(allowed && inquiry ? { watch: watchWith(verifier, allowed.secret, inquiry) } : {}),
-        expectsContinue: expectsContinue && !body,
-      },
-      open,
-      limits,
-      (error, code) =>
-        logger.warn({ route: route.name, requestId: head.requestId, code, reason: error.message }, 'upstream failed'),
-    );
-    exchange.start();
+  #preparedFor(route: Route): Prepared {
+    let prepared = this.#prepared.get(route);
+    if (!prepared) {
+      prepared = {
+        upstream: this.parts.upstreams.get(route.origin),
+        policy: { trustedOrigin: route.trustedOrigin, maySetSession: false, ownCors: route.cors !== undefined },
+        credentials: { authorization: route.forwardAuthorization, session: false },
+      };
+      this.#prepared.set(route, prepared);
+    }
+    return prepared;
   }
 
   #refuse({ route, res, head }: Matched, refusal: Refusal): void {

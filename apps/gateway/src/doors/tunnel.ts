@@ -88,7 +88,7 @@ export class Tunnel implements Timed {
       if (this.#over) return void unwatch();
       this.#unwatch = unwatch;
     }
-    const { headers } = readResponseHead(answer.rawHeaders, 101, plan.policy);
+    const { headers } = readResponseHead(answer.headersDistinct, 101, plan.policy, plan.requestId);
     caller.write(
       `HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n${lines(headers)}\r\n`,
       'latin1',
@@ -120,7 +120,7 @@ export class Tunnel implements Timed {
     answer.on('close', () => {
       if (this.#over) return;
       const status = answer.statusCode ?? 502;
-      const { headers } = readResponseHead(answer.rawHeaders, 204, this.plan.policy);
+      const { headers } = readResponseHead(answer.headersDistinct, 204, this.plan.policy, this.plan.requestId);
       const body = Buffer.concat(chunks);
       const head = `HTTP/1.1 ${status} ${answer.statusMessage ?? ''}\r\n${lines(headers)}content-length: ${body.length}\r\nconnection: close\r\n\r\n`;
       this.caller.write(head, 'latin1');

@@ -4,7 +4,7 @@ import type { Logger } from '@latchkey/runtime';
 import type { Checks, Decision, Inquiry, Verifying } from '../check/index.js';
 import {
   forwardedHeaders,
-  identityHeaders,
+  pushIdentity,
   type Refusal,
   type RequestHead,
   refuseSocket,
@@ -74,7 +74,7 @@ export class WebSocketDoor {
       { authorization: route.forwardAuthorization, session: false },
       route.stripPrefix,
     );
-    if (allowed) headers.push(...identityHeaders(allowed.principal));
+    if (allowed) pushIdentity(headers, allowed.principal);
     const { verifier, open, logger } = this.parts;
     new Tunnel(
       socket,
@@ -85,12 +85,7 @@ export class WebSocketDoor {
         headers,
         requestId: head.requestId,
         timeoutMs: route.timeoutMs,
-        policy: {
-          trustedOrigin: route.trustedOrigin,
-          maySetSession: false,
-          ownCors: false,
-          added: ['x-request-id', head.requestId],
-        },
+        policy: { trustedOrigin: route.trustedOrigin, maySetSession: false, ownCors: false },
         ...(allowed && inquiry ? { watch: watchWith(verifier, allowed.secret, inquiry) } : {}),
       },
       open,

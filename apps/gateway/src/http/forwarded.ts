@@ -3,17 +3,12 @@ import type { Principal } from '@latchkey/verifier';
 import type { RequestHead } from './request-head.js';
 import { withoutSessionCookie } from './request-head.js';
 
-/** Who calls, for the upstream. Names and values by turns. */
-export function identityHeaders(principal: Principal): string[] {
-  const headers = [
-    IDENTITY_HEADERS.tokenId,
-    principal.tokenId,
-    IDENTITY_HEADERS.owner,
-    `${principal.ownerType}:${principal.ownerId}`,
-  ];
-  if (principal.project !== '') headers.push(IDENTITY_HEADERS.project, principal.project);
-  headers.push(IDENTITY_HEADERS.scopes, principal.scopes.join(' '));
-  return headers;
+/** Appends who calls, for the upstream. Names and values by turns. */
+export function pushIdentity(headers: string[], principal: Principal): void {
+  const { tokenId, ownerType, ownerId, project, scopes } = principal;
+  headers.push(IDENTITY_HEADERS.tokenId, tokenId, IDENTITY_HEADERS.owner, `${ownerType}:${ownerId}`);
+  if (project !== '') headers.push(IDENTITY_HEADERS.project, project);
+  headers.push(IDENTITY_HEADERS.scopes, scopes.length === 1 ? scopes[0]! : scopes.join(' '));
 }
 
 /** What to leave of the caller's own credentials in a forwarded request. */

@@ -110,6 +110,10 @@ export function normalHeaderName(name: string): string {
   return name.toLowerCase().replace(/[^a-z0-9]/g, '-');
 }
 
+export function hasBody(head: RequestHead): boolean {
+  return head.chunked || (head.contentLength !== undefined && head.contentLength !== '0');
+}
+
 /** A peer of the public door, worked out once for each connection. */
 interface Peer {
   readonly ip: string;

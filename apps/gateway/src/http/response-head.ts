@@ -1,15 +1,13 @@
 import { setsSessionCookie } from './request-head.js';
 
-/** What the gateway decides about a proxied answer's headers. */
+/** What the gateway decides about the headers of answers: one for each route. */
 export interface ResponsePolicy {
-  /** The upstream may act as the console's origin, and keep the headers that need that. */
+  /** The upstream may act as the console's origin; otherwise its pages are sandboxed (Content-Security-Policy). */
   readonly trustedOrigin: boolean;
   /** The management API may set the session cookie; nobody else may. */
   readonly maySetSession: boolean;
   /** The route answers cross-origin questions itself. */
   readonly ownCors: boolean;
-  /** Appended, name and value by turns. */
-  readonly added: readonly string[];
 }
 
 export interface ResponseHead {
@@ -55,73 +53,86 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   'reporting-endpoints': Action.NeedsTrust,
 };
 
-/** By the spelling that came; bounded. */
+/** Bounded, because names come from outside. */
 const known = new Map<string, Action>();
 const KNOWN_MAX = 4_000;
 
 function actionOf(name: string): Action {
   const remembered = known.get(name);
   if (remembered !== undefined) return remembered;
-  const lower = name.toLowerCase();
-  const action = Object.hasOwn(ACTIONS, lower)
-    ? ACTIONS[lower]!
-    : lower.startsWith('access-control-')
+  const action = Object.hasOwn(ACTIONS, name)
+    ? ACTIONS[name]!
+    : name.startsWith('access-control-')
       ? Action.Cors
       : Action.Pass;
   if (known.size < KNOWN_MAX) known.set(name, action);
   return action;
 }
 
+/** An upstream's headers by their names in lower case; a list where one came several times. */
+export type UpstreamHeaders = Readonly<Record<string, string | string[] | undefined>>;
+
 /**
  * The headers of an upstream's answer as they go out.
- * @param raw names and values by turns, as undici gives them
+ * @param extra appended, name and value by turns
  */
 export function readResponseHead(
-  raw: readonly (Buffer | string)[],
+  upstream: UpstreamHeaders,
   status: number,
   policy: ResponsePolicy,
+  requestId: string,
+  extra: readonly string[] = NOTHING,
 ): ResponseHead {
   let headers: string[] = [];
   let contentLength = -1;
   let eventStream = false;
   let connection: string | undefined;
-  for (let i = 0; i < raw.length; i += 2) {
-    const name = text(raw[i]!);
-    const value = text(raw[i + 1]!);
+  for (const name in upstream) {
+    const value = upstream[name];
+    if (value === undefined) continue;
     switch (actionOf(name)) {
       case Action.Pass:
-        headers.push(name, value);
+        append(headers, name, value);
         break;
       case Action.SetCookie:
-        if (policy.maySetSession || !setsSessionCookie(value)) headers.push(name, value);
+        for (const cookie of typeof value === 'string' ? [value] : value)
+          if (policy.maySetSession || !setsSessionCookie(cookie)) headers.push(name, cookie);
         break;
       case Action.ContentLength:
         if (status === 204) break;
         contentLength = Number(value);
-        headers.push(name, value);
+        append(headers, name, value);
         break;
       case Action.ContentType:
-        eventStream = /^\s*text\/event-stream\s*(?:;|$)/i.test(value);
-        headers.push(name, value);
+        eventStream = EVENT_STREAM.test(String(value));
+        append(headers, name, value);
         break;
       case Action.Connection:
-        connection = value;
+        connection = String(value);
         break;
       case Action.Cors:
-        if (!policy.ownCors) headers.push(name, value);
+        if (!policy.ownCors) append(headers, name, value);
         break;
       case Action.NeedsTrust:
-        if (policy.trustedOrigin) headers.push(name, value);
+        if (policy.trustedOrigin) append(headers, name, value);
         break;
     }
   }
-  if (connection !== undefined && !/^(?:keep-alive|close)$/i.test(connection))
+  if (connection !== undefined && connection !== 'keep-alive' && connection !== 'close')
     headers = withoutNamed(headers, connection);
-  for (const part of policy.added) headers.push(part);
+  headers.push('x-request-id', requestId);
+  if (!policy.trustedOrigin) headers.push('content-security-policy', 'sandbox');
+  for (const part of extra) headers.push(part);
   return { headers, contentLength, eventStream };
 }
 
-const text = (part: Buffer | string) => (typeof part === 'string' ? part : part.toString('latin1'));
+const NOTHING: readonly string[] = [];
+const EVENT_STREAM = /^\s*text\/event-stream\s*(?:;|$)/i;
+
+function append(headers: string[], name: string, value: string | string[]): void {
+  if (typeof value === 'string') headers.push(name, value);
+  else for (const one of value) headers.push(name, one);
+}
 
 function withoutNamed(headers: string[], connection: string): string[] {
   const names = connection
@@ -129,5 +140,5 @@ function withoutNamed(headers: string[], connection: string): string[] {
     .split(',')
     .map((name) => name.trim())
     .filter((name) => name !== 'content-length' && name !== 'content-type' && name !== 'set-cookie');
-  return headers.filter((_, i) => !names.includes(headers[i - (i % 2)]!.toLowerCase()));
+  return headers.filter((_, i) => !names.includes(headers[i - (i % 2)]!));
 }

@@ -39,6 +39,7 @@ export class Route {
   readonly #segments: readonly string[];
   readonly #open: boolean;
   readonly #exact: boolean;
+  readonly #captures: boolean;
   readonly #base: string;
   readonly #scopes: ReadonlyMap<string, readonly string[]> | undefined;
   readonly #project: string | undefined;
@@ -64,6 +65,7 @@ export class Route {
     this.#segments = this.#open ? segments.slice(0, -1) : segments;
     this.#prefix = literalPrefix(spec.path);
     this.#exact = this.#prefix === spec.path;
+    this.#captures = spec.path.includes('{');
     this.rank = [this.#exact ? 1 : 0, this.#prefix.length, segments.length];
 
     const byMethod = spec.require?.scopes;
@@ -90,7 +92,9 @@ export class Route {
       // Many servers do not tell "/a" and "/a/" apart, so one rule must hold for both.
       return path === this.#prefix || (path.length === this.#prefix.length + 1 && path === `${this.#prefix}/`);
     }
-    if (!path.startsWith(this.#prefix) && `${path}/` !== this.#prefix) return false;
+    if (!path.startsWith(this.#prefix) && (path.length + 1 !== this.#prefix.length || `${path}/` !== this.#prefix))
+      return false;
+    if (!this.#captures) return true;
     const given = path.slice(1).split('/');
     if (given.at(-1) === '' && given.length > 1) given.pop();
     if (this.#open ? given.length < this.#segments.length : given.length !== this.#segments.length) return false;

@@ -1,0 +1,50 @@
+/** The token-service's RPC door with tokens in memory: enough for a verifier to take a lease and look tokens up. */
+import { Server, ServerCredentials } from '@grpc/grpc-js';
+import { loadSync } from '@grpc/proto-loader';
+import { feedKey, PROTO_FILE, verifierKey } from '@latchkey/contracts';
+import { newId, PROTO_OPTIONS } from '@latchkey/runtime';
+import { hashSecret, mint } from '@latchkey/token-format';
+
+const secret = Buffer.from('the events secret of the benchmarks');
+
+/**
+ * @returns {Promise<{address: string, issue(scopes: string[]): string, close(): void}>}
+ */
+export async function startAuthority() {
+  const tokens = new Map();
+  const log = newId();
+  const server = new Server();
+  server.addService(loadSync(PROTO_FILE, PROTO_OPTIONS)['latchkey.v1.Tokens'], {
+    Verify: (_call, done) => done(new Error('not offered')),
+    VerifyBatch: (_call, done) => done(new Error('not offered')),
+    Lookup: ({ request }, done) => {
+      const token = tokens.get(request.hash) ?? null;
+      done(null, { known: token !== null, token });
+    },
+    Renew: ({ request }, done) =>
+      done(null, {
+        leaseMs: 10_000,
+        cursor: { log, xid: '100' },
+        reset: request.cursor?.log !== log,
+        invalidations: [],
+        ackKey: verifierKey(secret, request.verifierId),
+        feedKey: feedKey(secret),
+      }),
+    Release: (_call, done) => done(null, { released: true }),
+  });
+  const port = await new Promise((resolve, reject) => {
+    const bound = (error, taken) => (error ? reject(error) : resolve(taken));
+    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), bound);
+  });
+  return {
+    address: `127.0.0.1:${port}`,
+    issue(scopes) {
+      const token = mint('pat');
+      const owner = { kind: 'pat', ownerType: 'user', ownerId: newId(), project: '', denial: '', expiresAtMs: 0 };
+      const rights = { scopes, allProjects: false, grants: [], ancestors: [], allowedIps: [], rateLimit: null };
+      tokens.set(hashSecret(token), { id: newId(), ...owner, ...rights });
+      return token;
+    },
+    close: () => server.forceShutdown(),
+  };
+}
