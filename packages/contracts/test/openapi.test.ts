@@ -88,6 +88,6 @@ it('holds nothing that has the shape of a secret', () => {
 });
 
 it('mentions every error code', () => {
-  const proxied = ['method_not_allowed', 'bad_gateway', 'upstream_timeout'];
+  const proxied = ['method_not_allowed', 'bad_gateway', 'request_timeout', 'upstream_timeout'];
   for (const code of ERROR_CODES.filter((c) => !proxied.includes(c))) expect(text).toContain(`\`${code}\``);
 });
