@@ -90,6 +90,9 @@ export class OidcService {
         idTokenExpected: true,
       });
       const claims = tokens.claims();
+      // Most services tell the e-mail address in the ID token only when asked to; the other place has it always.
+      if (claims?.['email'] === undefined && claims && provider.serverMetadata().userinfo_endpoint)
+        return { ...(await oidc.fetchUserInfo(provider, tokens.access_token, claims.sub)), ...claims };
       if (claims) return claims;
     } catch (error) {
       if (isNetworkFault(error)) throw this.#away(error);
