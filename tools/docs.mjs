@@ -10,7 +10,7 @@ import { fileURLToPath, pathToFileURL } from 'node:url';
 import { root } from './lib/repository.mjs';
 
 /** @type {string[]} paths from the repository's folder */
-const generators = ['tools/docs/contracts.mjs', 'tools/docs/configuration.mjs'];
+const generators = ['tools/docs/contracts.mjs', 'tools/docs/permissions.mjs', 'tools/docs/configuration.mjs'];
 
 /**
  * Runs the generators.

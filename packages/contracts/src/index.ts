@@ -14,6 +14,7 @@ export * from './identity.js';
 export * from './limits.js';
 export * from './openapi.js';
 export * from './openapi-page.js';
+export * from './permissions.js';
 export * from './proto.js';
 export * from './redis.js';
 export * from './rpc.js';

@@ -8,6 +8,7 @@ import {
   feedKey,
   type Invalidation,
   issueTokenBody,
+  PERMISSIONS,
   readAcknowledgement,
   readInvalidation,
   readUsageBatch,
@@ -106,4 +107,9 @@ describe('issueTokenBody', () => {
 it('lists no call twice', () => {
   const calls = Object.values(ENDPOINTS).map((e) => `${e.method} ${e.path}`);
   expect(new Set(calls).size).toBe(calls.length);
+});
+
+it('says of every call who may make it', () => {
+  const said = new Set(PERMISSIONS.map(({ call }) => call));
+  expect(Object.keys(ENDPOINTS).filter((name) => !said.has(name as keyof typeof ENDPOINTS))).toEqual([]);
 });
