@@ -17,6 +17,7 @@ import {
   type AuditRow,
   CHECKPOINT_COLUMNS,
   type CheckpointRow,
+  chainPage,
   EVENT_COLUMNS,
   toCheckpoint,
   toEvent,
@@ -95,16 +96,15 @@ export class AuditChain {
   /** The whole chain in its order with its checkpoints, then what is not sealed yet; read as it is asked for. */
   async *export(): AsyncGenerator<ExportedEvent[]> {
     const [end] = (await this.db.query('SELECT coalesce(max(seq), 0) AS seq FROM audit_links')) as { seq: string }[];
-    let after = '0';
-    for (;;) {
-      const found: AuditRow[] = await this.db.query(
-        `SELECT ${EVENT_COLUMNS} FROM audit_links l JOIN audit_events e ON e.id = l.event_id AND e.at = l.event_at
-         WHERE l.seq > $1 AND l.seq <= $2 ORDER BY l.seq LIMIT 1000`,
-        [after, end!.seq],
-      );
-      if (found.length === 0) break;
-      yield withCheckpoints(found.map(toEvent), await this.checkpointsFor(found, after === '0'));
-      after = found.at(-1)!.seq!;
+    const query = this.db.query.bind(this.db);
+    for (let after = 0; ; ) {
+      const page = await chainPage(query, after, Number(end!.seq), 1_000);
+      const last = page.at(-1);
+      if (!last) break;
+      const events = page.flatMap(({ row }) => (row ? [toEvent(row)] : []));
+      if (events.length > 0)
+        yield withCheckpoints(events, await this.checkpointsFor(page[0]!.seq, last.seq, after === 0));
+      after = last.seq;
     }
     const head = await this.head(this.db.manager);
     const waiting = await this.unsealed(this.db.manager, head, 10_000, false);
@@ -244,12 +244,11 @@ export class AuditChain {
   }
 
   /** The checkpoints that speak of these places; at the start of a chain whose head is gone, the one before them too. */
-  private async checkpointsFor(events: readonly AuditRow[], first: boolean): Promise<ExportedCheckpoint[]> {
-    const from = Number(events[0]!.seq);
+  private async checkpointsFor(from: number, to: number, first: boolean): Promise<ExportedCheckpoint[]> {
     const found: CheckpointRow[] = await this.db.query(
       `SELECT ${CHECKPOINT_COLUMNS} FROM audit_checkpoints
-       WHERE (seq BETWEEN $1 AND $2) OR ($3 AND seq = $1 - 1 AND kind = 'retired') ORDER BY seq, kind`,
-      [from, events.at(-1)!.seq, first],
+       WHERE (seq BETWEEN $1::bigint AND $2) OR ($3 AND seq = $1::bigint - 1 AND kind = 'retired') ORDER BY seq, kind`,
+      [from, to, first],
     );
     return found.map((row) => ({ ...toCheckpoint(row), publicKey: row.public_key }));
   }

@@ -2,14 +2,7 @@ import type { KeyObject } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { ChainProver, type ChainVerdict, type Checkpoint, checkpointSchema } from '@latchkey/contracts';
 import type { DataSource, QueryRunner } from 'typeorm';
-import {
-  type AuditRow,
-  CHECKPOINT_COLUMNS,
-  type CheckpointRow,
-  EVENT_COLUMNS,
-  toCheckpoint,
-  toEvent,
-} from './event.js';
+import { CHECKPOINT_COLUMNS, type CheckpointRow, chainPage, toCheckpoint, toEvent } from './event.js';
 
 const PAGE = 2_000;
 
@@ -65,32 +58,26 @@ async function start(tx: QueryRunner, prover: ChainProver): Promise<number> {
 async function walk(tx: QueryRunner, prover: ChainProver, start: number): Promise<void> {
   let after = start;
   for (;;) {
-    const links = (await tx.query(
-      `SELECT l.seq AS link_seq, l.hash AS link_hash, e.id AS found, ${EVENT_COLUMNS} FROM audit_links l
-       LEFT JOIN audit_events e ON e.id = l.event_id AND e.at = l.event_at
-       WHERE l.seq > $1 ORDER BY l.seq LIMIT ${PAGE}`,
-      [after],
-    )) as (AuditRow & { link_seq: string; link_hash: Buffer; found: string | null })[];
+    const links = await chainPage((sql, values) => tx.query(sql, values), after, Number.MAX_SAFE_INTEGER, PAGE);
     const last = links.at(-1);
     const checkpoints = (await tx.query(
       `SELECT ${CHECKPOINT_COLUMNS} FROM audit_checkpoints
        WHERE seq > $1 AND ($2::bigint IS NULL OR seq <= $2) ORDER BY seq, kind`,
-      [after, last?.link_seq ?? null],
+      [after, last?.seq ?? null],
     )) as CheckpointRow[];
     let next = 0;
     const checkpointsUpTo = (seq: number) => {
       for (let row = checkpoints[next]; row && Number(row.seq) <= seq; row = checkpoints[++next])
         prover.checkpoint(toCheckpoint(row));
     };
-    for (const link of links) {
-      const seq = Number(link.link_seq);
-      prover.link(seq, link.link_hash.toString('hex'), link.found === null ? null : toEvent(link));
+    for (const { seq, hash, row } of links) {
+      prover.link(seq, hash, row && toEvent(row));
       checkpointsUpTo(seq);
       if (prover.failed) return;
     }
     checkpointsUpTo(Number.POSITIVE_INFINITY);
     if (!last || prover.failed) return;
-    after = Number(last.link_seq);
+    after = last.seq;
   }
 }
 
