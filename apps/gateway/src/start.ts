@@ -14,6 +14,7 @@ import {
   tokensCaller,
 } from '@latchkey/runtime';
 import { Verifier } from '@latchkey/verifier';
+import type { Redis } from 'ioredis';
 import { Checks } from './check/index.js';
 import { type GatewayConfig } from './config.js';
 import { redisFeed, tokenSource } from './connections.js';
@@ -38,6 +39,8 @@ export interface Gateway {
 }
 
 const DRAIN_MS = 8_000;
+/** Longest that the start waits for Redis. */
+const REDIS_START_MS = 1_000;
 /** Redis that does not answer within this is away: nothing in a request waits for longer. */
 const REDIS_COMMAND_TIMEOUT_MS = 200;
 
@@ -73,6 +76,8 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   const subscriber = connect('gateway-feed');
   const redis = connect('gateway', REDIS_COMMAND_TIMEOUT_MS);
   const usageRedis = connect('gateway-usage', 2_000);
+  // Counting together begins with the first request where Redis is there; where it is not, nothing waits for it.
+  await Promise.all([subscriber, redis, usageRedis].map((connection) => readyWithin(connection, REDIS_START_MS)));
   const caller = tokensCaller({ address: config.RPC_ADDRESS, authorization: firstParty(config.RPC_SECRET) });
   opened.push(() => caller.close());
 
@@ -169,6 +174,17 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
     }
   };
   return { address: { port, opsPort, authzPort, url }, reload };
+}
+
+function readyWithin(redis: Redis, ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    if (redis.status === 'ready') return resolve();
+    const timer = setTimeout(resolve, ms);
+    redis.once('ready', () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
 }
 
 function closed(server: Server): Promise<void> {

@@ -59,7 +59,13 @@ export function parseRoutes(text: string, file: string, env: NodeJS.ProcessEnv =
   });
   if (problems.length) throw new RoutesFileError(problems);
 
-  const result = routesFileSchema.safeParse(document.toJS({ maxAliasCount: 100 }));
+  let content: unknown;
+  try {
+    content = document.toJS({ maxAliasCount: 100 });
+  } catch (error) {
+    throw new RoutesFileError([`${at(0)}: ${(error as Error).message}`]);
+  }
+  const result = routesFileSchema.safeParse(content);
   if (!result.success) {
     throw new RoutesFileError(result.error.issues.flatMap((issue) => issueLines(issue, document.contents, at)));
   }

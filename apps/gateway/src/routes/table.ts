@@ -66,7 +66,7 @@ export class Route {
     this.#prefix = literalPrefix(spec.path);
     this.#exact = this.#prefix === spec.path;
     this.#captures = spec.path.includes('{');
-    this.rank = [this.#exact ? 1 : 0, this.#prefix.length, segments.length];
+    this.rank = [this.#exact ? 1 : 0, this.#prefix.length, this.#segments.length];
 
     const byMethod = spec.require?.scopes;
     this.#scopes = byMethod && new Map(Object.entries(byMethod));

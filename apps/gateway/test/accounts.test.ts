@@ -1,0 +1,261 @@
+import { once } from 'node:events';
+import { REDIS, readUsageBatch, type UsageBatch, verifierKey } from '@latchkey/contracts';
+import { createLogger, newId, systemClock } from '@latchkey/runtime';
+import { waitFor } from '@latchkey/testing';
+import { request } from 'undici';
+import { Denials } from '../src/usage/denials.js';
+import { Usage } from '../src/usage/index.js';
+import { Tally } from '../src/usage/tally.js';
+import { EVENTS_SECRET } from './authority.js';
+import { type Stack, stack } from './stack.js';
+
+const routes = (upstream: string) => `
+routes:
+  - { name: read, path: /read/*, upstream: "${upstream}", require: { scopes: { GET: [demo:read], "*": [demo:write] } } }
+  - { name: open, path: /open/*, upstream: "${upstream}", public: true }
+`;
+const bearer = (secret: string) => ({ authorization: `Bearer ${secret}`, 'user-agent': 'test/1' });
+
+async function call(s: Stack, path: string, secret: string, method: 'GET' | 'POST' = 'GET') {
+  const answer = await request(`${s.gateway.url}${path}`, { method, headers: bearer(secret) });
+  await answer.body.dump();
+  return answer;
+}
+
+/** Every batch in the stream, authenticated as jobs does it. */
+async function batches(s: Stack): Promise<UsageBatch[]> {
+  const entries = await s.client.xrange(REDIS.usage, '-', '+');
+  return entries.map(([, fields]) => {
+    const event = Object.fromEntries(
+      Array.from({ length: fields.length / 2 }, (_, i) => [fields[2 * i], fields[2 * i + 1]]),
+    );
+    const batch = readUsageBatch((verifier) => verifierKey(EVENTS_SECRET, verifier), event);
+    if (!batch) throw new Error('a batch that is not authentic');
+    return batch;
+  });
+}
+const counted = (all: UsageBatch[], tokenId: string, status: string) =>
+  all
+    .flatMap(({ lines }) => lines)
+    .filter((line) => line.tokenId === tokenId && line.status === status)
+    .reduce((sum, { count }) => sum + count, 0);
+
+describe('usage', () => {
+  it('counts every verdict of a token once, by route, status and caller', async () => {
+    await using s = await stack(routes);
+    const token = s.authority.issue();
+    for (let i = 0; i < 37; i++) await call(s, '/read/x', token.secret);
+    for (let i = 0; i < 5; i++) await call(s, '/read/x', token.secret, 'POST');
+    await call(s, '/open/x', token.secret);
+    await waitFor(async () => counted(await batches(s), token.facts.id, 'insufficient_scope') === 5);
+    const all = await batches(s);
+    expect(counted(all, token.facts.id, 'allowed')).toBe(37);
+    const lines = all.flatMap((batch) => batch.lines);
+    expect(new Set(lines.map(({ route, ip, userAgent }) => `${route} ${ip} ${userAgent}`))).toEqual(
+      new Set(['read 127.0.0.1 test/1']),
+    );
+    expect(all.map(({ sequence }) => sequence)).toEqual(all.map((_, i) => i + 1));
+    expect(new Set(all.map(({ verifier }) => verifier)).size).toBe(1);
+  });
+
+  it('counts what came while Redis was away, once, when it is back', async () => {
+    await using s = await stack(routes);
+    const token = s.authority.issue();
+    await s.redis.kill();
+    for (let i = 0; i < 20; i++) expect((await call(s, '/read/x', token.secret)).statusCode).toBe(200);
+    await s.redis.restart();
+    await waitFor(async () => counted(await batches(s), token.facts.id, 'allowed') >= 20, { timeoutMs: 20_000 });
+    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    expect(counted(await batches(s), token.facts.id, 'allowed')).toBe(20);
+  });
+
+  it('of the last moment goes out with an orderly stop', async () => {
+    await using s = await stack(routes);
+    const token = s.authority.issue();
+    await call(s, '/read/x', token.secret);
+    await s.gateway.stop();
+    expect(counted(await batches(s), token.facts.id, 'allowed')).toBe(1);
+  });
+
+  it('sends a batch again as it was until it is taken', async () => {
+    const sent: UsageBatch[] = [];
+    let failing = true;
+    const usage = new Usage({
+      verifierId: newId(),
+      sign: (batch) => ({ verifier: batch.verifier, body: JSON.stringify(batch), mac: 'bWFj' }),
+      redis: {
+        xadd: async (...args: unknown[]) => {
+          sent.push(JSON.parse(String(args[args.indexOf('body') + 1])));
+          // Taken, but the answer was lost: the sender cannot know.
+          if (failing) throw new Error('the connection was lost');
+          return '1-0';
+        },
+      } as never,
+      clock: systemClock,
+      logger: createLogger('test', 'fatal'),
+    });
+    const [a, b] = [newId(), newId()];
+    usage.count(a, 'r', 'allowed', '::1', '');
+    expect(await usage.flush()).toBe(false);
+    usage.count(a, 'r', 'allowed', '::1', '');
+    usage.count(b, 'r', 'allowed', '::1', '');
+    expect(await usage.flush()).toBe(false);
+    failing = false;
+    expect(await usage.flush()).toBe(true);
+    expect(sent.map(({ sequence }) => sequence)).toEqual([1, 1, 1, 2]);
+    expect(sent[1]).toEqual(sent[0]);
+    const taken = [sent[2]!, sent[3]!];
+    expect([counted(taken, a, 'allowed'), counted(taken, b, 'allowed')]).toEqual([2, 1]);
+  });
+
+  it('loses callers before it loses counts', () => {
+    const tally = new Tally({ linesMax: 100, linesPerTokenMax: 10 });
+    const tokens = Array.from({ length: 30 }, () => newId());
+    for (let i = 0; i < 3_000; i++)
+      tally.add(tokens[i % 30]!, 'r', 'allowed', `10.0.${i % 97}.1`, `agent/${i}`, 1_000_000 + i);
+    const lines = tally.take(5_000);
+    expect(lines.length).toBeLessThanOrEqual(130);
+    for (const id of tokens) {
+      const own = lines.filter(({ tokenId }) => tokenId === id);
+      expect(own.reduce((sum, { count }) => sum + count, 0)).toBe(100);
+    }
+    expect([tally.size, tally.lost, tally.take(10)]).toEqual([0, 0, []]);
+  });
+
+  it('is taken out in pieces that hold together what belongs together', () => {
+    const tally = new Tally({ linesMax: 1_000, linesPerTokenMax: 100 });
+    const id = newId();
+    for (let i = 0; i < 25; i++) tally.add(id, `r${i}`, 'allowed', '', '', 0);
+    expect([tally.take(10).length, tally.take(10).length, tally.take(10).length, tally.size]).toEqual([10, 10, 5, 0]);
+  });
+});
+
+describe('denials', () => {
+  it('can be looked up by the requestId that the caller was told', async () => {
+    await using s = await stack(routes);
+    const revoked = s.authority.issue({ denial: 'revoked' });
+    const told = new Map<string, string>();
+    for (const [secret, reason] of [
+      [revoked.secret, 'revoked'],
+      ['nonsense', 'malformed'],
+      [`${revoked.secret.slice(0, -1)}_`, 'malformed'],
+    ])
+      told.set(String((await call(s, '/read/x', secret!)).headers['x-request-id']), reason!);
+    const lines = async () => (await batches(s)).flatMap((batch) => batch.denials);
+    await waitFor(async () => (await lines()).length >= 3);
+    for (const line of await lines()) {
+      expect(told.get(line.requestId)).toBe(line.reason);
+      expect(line).toMatchObject({ route: 'read', method: 'GET', ip: '127.0.0.1' });
+      expect(line.tokenId).toBe(line.reason === 'revoked' ? revoked.facts.id : null);
+    }
+  });
+
+  it('of real tokens are not pushed out by junk, and what is dropped is counted', () => {
+    const denials = new Denials({ realMax: 10, perTokenMax: 4, junkMax: 6, perReasonAndAddressMax: 2 });
+    const line = (reason: 'malformed' | 'revoked', tokenId: string | null, ip: string) =>
+      denials.add({ requestId: 'x', atMs: 0, reason, tokenId, route: 'r', method: 'GET', ip });
+    for (let i = 0; i < 1_000; i++) line('malformed', null, `10.0.0.${i % 5}`);
+    const [loud, quiet] = [newId(), newId()];
+    for (let i = 0; i < 100; i++) line('revoked', loud, '10.0.0.1');
+    line('revoked', quiet, '10.0.0.1');
+    const { denials: kept, dropped } = denials.take();
+    expect(kept.filter(({ tokenId }) => tokenId === null)).toHaveLength(6);
+    expect(kept.filter(({ tokenId }) => tokenId === loud)).toHaveLength(4);
+    expect(kept.filter(({ tokenId }) => tokenId === quiet)).toHaveLength(1);
+    expect(dropped).toBe(994 + 96);
+    line('malformed', null, '10.0.0.1');
+    expect(denials.take()).toMatchObject({ dropped: 0, denials: [{ reason: 'malformed' }] });
+  });
+});
+
+describe('a rate limit', () => {
+  const limited = (s: Stack, limit: number, windowSeconds = 60) =>
+    s.authority.issue({ rateLimit: { limit, windowSeconds } });
+
+  it('refuses what is beyond it with 429, Retry-After and RateLimit headers, and counts that', async () => {
+    await using s = await stack(routes);
+    const token = limited(s, 3);
+    const answers = [];
+    for (let i = 0; i < 5; i++) answers.push(await call(s, '/read/x', token.secret));
+    expect(answers.map(({ statusCode }) => statusCode)).toEqual([200, 200, 200, 429, 429]);
+    expect(answers[0]!.headers).toMatchObject({
+      'ratelimit-policy': '"token";q=3;w=60',
+      ratelimit: expect.stringMatching(/^"token";r=2;t=\d+$/),
+    });
+    expect(answers[3]!.headers).toMatchObject({
+      'retry-after': expect.stringMatching(/^[1-9]\d?$/),
+      ratelimit: expect.stringMatching(/^"token";r=0;t=\d+$/),
+    });
+    await waitFor(async () => counted(await batches(s), token.facts.id, 'rate_limited') === 2);
+    expect(counted(await batches(s), token.facts.id, 'allowed')).toBe(3);
+  });
+
+  it('holds for all gateways together', async () => {
+    await using s = await stack(routes);
+    await using other = await stack(routes, { REDIS_URL: s.redis.url });
+    const token = limited(s, 4);
+    other.authority.tokens.clear();
+    for (const [hash, facts] of s.authority.tokens) other.authority.tokens.set(hash, facts);
+    const statuses = [];
+    for (let i = 0; i < 6; i++) statuses.push((await call(i % 2 ? s : other, '/read/x', token.secret)).statusCode);
+    expect(statuses.filter((status) => status === 200)).toHaveLength(4);
+  });
+
+  it('begins anew when its window has passed', async () => {
+    await using s = await stack(routes);
+    const token = limited(s, 1, 1);
+    expect((await call(s, '/read/x', token.secret)).statusCode).toBe(200);
+    expect((await call(s, '/read/x', token.secret)).statusCode).toBe(429);
+    await waitFor(async () => (await call(s, '/read/x', token.secret)).statusCode === 200);
+    const metrics = await (await fetch(`http://127.0.0.1:${s.gateway.opsPort}/metrics`)).text();
+    // Counted in Redis throughout: a change of who counts would look like a new window.
+    expect(metrics).toContain('latchkey_rate_limit_counted_alone_total{service="gateway"} 0');
+  });
+
+  it.each(['kill', 'pause'] as const)(
+    'is counted by each gateway alone while Redis is away (%s), and refuses nobody for that',
+    async (fault) => {
+      await using s = await stack(routes);
+      const token = limited(s, 5);
+      await s.redis[fault]();
+      const statuses = [];
+      for (let i = 0; i < 7; i++) statuses.push((await call(s, '/read/x', token.secret)).statusCode);
+      expect(statuses).toEqual([200, 200, 200, 200, 200, 429, 429]);
+      if (fault === 'pause') s.redis.resume();
+      else await s.redis.restart();
+    },
+  );
+});
+
+describe('while the token-service is away', () => {
+  it('a token in memory is accepted until the lease ends, and is then 503, never 401', async () => {
+    await using s = await stack(routes, {}, (authority) => {
+      authority.leaseMs = 1_500;
+    });
+    const token = s.authority.issue();
+    const other = s.authority.issue();
+    expect((await call(s, '/read/x', token.secret)).statusCode).toBe(200);
+    s.authority.close();
+    expect((await call(s, '/read/x', token.secret)).statusCode).toBe(200);
+    const unknown = await call(s, '/read/x', other.secret);
+    expect([unknown.statusCode, unknown.headers['retry-after']]).toEqual([503, '1']);
+    await waitFor(async () => (await call(s, '/read/x', token.secret)).statusCode === 503, { timeoutMs: 20_000 });
+    const ready = await request(`${s.gateway.url}/readyz`);
+    expect(ready.statusCode).toBe(503);
+    await ready.body.dump();
+    expect((await call(s, '/open/x', token.secret)).statusCode).toBe(200);
+  });
+
+  it('a revocation that Redis brings is obeyed at once', async () => {
+    await using s = await stack(routes);
+    const token = s.authority.issue();
+    expect((await call(s, '/read/x', token.secret)).statusCode).toBe(200);
+    const listener = s.client.duplicate();
+    await listener.subscribe(REDIS.acknowledgements);
+    const acknowledged = once(listener, 'message');
+    await s.authority.revoke(token, s.client);
+    await acknowledged;
+    expect((await call(s, '/read/x', token.secret)).statusCode).toBe(401);
+    listener.disconnect();
+  });
+});
