@@ -24,6 +24,8 @@ const one = (...lines: string[]) =>
     ...lines.map((line) => `    ${line}`),
   ].join('\n');
 
+const variable = (name: string) => `\${${name}}`;
+
 describe('a routes file', () => {
   it('that is the example is taken, and its upstream comes from the environment', () => {
     const text = readFileSync(example, 'utf8');
@@ -128,7 +130,7 @@ describe('a routes file', () => {
     ['a tab', 'routes:\n\t- name: a', /^routes\.yaml:2: /],
     [
       'a variable that is not set',
-      one('require: {}').replace('http://127.0.0.1:1', '${NOWHERE}'),
+      one('require: {}').replace('http://127.0.0.1:1', variable('NOWHERE')),
       /^routes\.yaml:4: \$\{NOWHERE\} is not set/,
     ],
     ['nothing', '', /^routes\.yaml:1: the file: /],
@@ -144,9 +146,11 @@ describe('a routes file', () => {
   });
 
   it('cannot have anything slipped into it by a variable', () => {
-    const table = parseRoutes(one('require: {}').replace('name: a', 'name: ${NAME}'), 'routes.yaml', { NAME: 'b' });
+    const table = parseRoutes(one('require: {}').replace('name: a', `name: ${variable('NAME')}`), 'routes.yaml', {
+      NAME: 'b',
+    });
     expect(table.routes[0]!.name).toBe('b');
-    const text = one('require: {}').replace('name: a', 'name: ${NAME}');
+    const text = one('require: {}').replace('name: a', `name: ${variable('NAME')}`);
     expect(problemsOf(text, { NAME: 'b\n    public: true' })[0]).toMatch(/routes\[0\]\.name: /);
   });
 });

@@ -1,0 +1,281 @@
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { DOOR_HEADER, isDoorValue } from '@latchkey/contracts';
+import { waitFor } from '@latchkey/testing';
+import { request } from 'undici';
+import { gatewayConfig } from '../src/config.js';
+import { RPC_SECRET, raw, type Stack, stack } from './stack.js';
+
+const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-console-'));
+const routes = (upstream: string) => `
+routes:
+  - { name: any, path: /any/*, upstream: "${upstream}", require: {} }
+  - { name: everything, path: "/*", upstream: "${upstream}", public: true, trustedOrigin: true }
+  - name: shared
+    path: /shared/*
+    upstream: ${upstream}
+    require: { scopes: { GET: [demo:read], POST: [demo:write] } }
+    cors: { origins: ["https://app.example"], headers: [X-Extra] }
+`;
+let s: Stack;
+beforeAll(async () => {
+  mkdirSync(path.join(dir, 'assets'));
+  writeFileSync(path.join(dir, 'index.html'), '<!doctype html><title>console</title>');
+  writeFileSync(path.join(dir, 'assets', 'index-Ab3dE6gH.js'), 'console.log(1)');
+  writeFileSync(path.join(dir, 'secret.env'), 'SECRET=1');
+  s = await stack(routes, { CONSOLE_DIR: dir, TRUSTED_PROXIES: '127.0.0.0/8' });
+});
+afterAll(async () => {
+  await s[Symbol.asyncDispose]();
+  rmSync(dir, { recursive: true, force: true });
+});
+beforeEach(() => {
+  s.api.seen.length = 0;
+  s.upstream.seen.length = 0;
+  s.api.handler = (_req, res) => res.writeHead(200, { 'set-cookie': 'latchkey_session=new; HttpOnly' }).end('api');
+  s.upstream.handler = (_req, res) => res.writeHead(200, { 'access-control-allow-origin': '*' }).end('ok');
+});
+
+async function call(
+  at: string,
+  options: { method?: 'GET' | 'POST' | 'OPTIONS' | 'HEAD'; headers?: Record<string, string>; body?: string } = {},
+) {
+  const answer = await request(`${s.gateway.url}${at}`, options);
+  return { status: answer.statusCode, headers: answer.headers, body: await answer.body.text() };
+}
+
+describe('the management API', () => {
+  it.each(['/v1/tokens?limit=1', '/oauth2/introspect', '/mcp'])(
+    'at %s goes to the token-service as it came, with proof of the door',
+    async (at) => {
+      const headers = {
+        authorization: 'Bearer abc',
+        cookie: 'latchkey_session=s3cret',
+        'content-type': 'application/json',
+      };
+      const answer = await call(at, {
+        method: 'POST',
+        headers: {
+          ...headers,
+          [DOOR_HEADER]: 'forged',
+          x_latchkey_door: 'forged',
+          'x-forwarded-for': '203.0.113.9, 127.0.0.2',
+        },
+        body: '{}',
+      });
+      expect(answer).toMatchObject({
+        status: 200,
+        body: 'api',
+        headers: { 'set-cookie': 'latchkey_session=new; HttpOnly' },
+      });
+      expect(answer.headers['content-security-policy']).toBeUndefined();
+      expect(s.api.seen[0]).toMatchObject({ method: 'POST', url: at });
+      expect(s.api.lastHeader('authorization')).toBe('Bearer abc');
+      expect(s.api.lastHeader('cookie')).toBe('latchkey_session=s3cret');
+      expect(isDoorValue(RPC_SECRET, s.api.lastHeader(DOOR_HEADER)!)).toBe(true);
+      expect(s.api.seen[0]!.headers.join()).not.toContain('forged');
+      expect(s.api.lastHeader('x-forwarded-for')).toBe('203.0.113.9, 127.0.0.2, 127.0.0.1');
+      expect(s.api.lastHeader('x-request-id')).toBe(answer.headers['x-request-id']);
+      expect(s.upstream.seen).toEqual([]);
+    },
+  );
+
+  it('that is away is 503 with Retry-After', async () => {
+    s.api.handler = (req) => req.socket.destroy();
+    const answer = await call('/v1/tokens');
+    expect([answer.status, answer.headers['retry-after'], JSON.parse(answer.body).code]).toEqual([
+      503,
+      '1',
+      'unavailable',
+    ]);
+  });
+
+  it('is not to be had by a path that only looks like it', async () => {
+    for (const at of ['/v1x', '/V1/tokens', '/mcpx']) await call(at);
+    expect(s.api.seen).toEqual([]);
+    expect(
+      (await raw(s.gateway.port, 'GET /v1/../v1/tokens HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n')).status,
+    ).toBe(400);
+    await call('/%76%31/tokens');
+    expect(s.api.seen.map(({ url }) => url)).toEqual(['/v1/tokens']);
+  });
+});
+
+describe('behind a trusted proxy', () => {
+  it('the address is the nearest that is not trusted, and the request keeps its id and scheme', async () => {
+    const { secret } = s.authority.issue({ allowedIps: ['203.0.113.0/24'] });
+    const as = (forwardedFor: string) =>
+      call('/any/x', {
+        headers: {
+          authorization: `Bearer ${secret}`,
+          'x-forwarded-for': forwardedFor,
+          'x-forwarded-proto': 'https',
+          'x-forwarded-host': 'api.example',
+          'x-request-id': 'edge-1',
+        },
+      });
+    const answer = await as('10.0.0.1, 203.0.113.9');
+    expect([answer.status, answer.headers['x-request-id']]).toEqual([200, 'edge-1']);
+    expect(s.upstream.lastHeader('x-forwarded-proto')).toBe('https');
+    expect(s.upstream.lastHeader('x-forwarded-host')).toBe('api.example');
+    expect((await as('203.0.113.9:4711, 127.0.0.5')).status).toBe(200);
+    // What a caller writes itself stands further left, and does not count.
+    const spoofed = await as('203.0.113.9, 198.51.100.1');
+    expect([spoofed.status, JSON.parse(spoofed.body).code]).toEqual([403, 'address_not_allowed']);
+    expect((await as('203.0.113.9, nonsense')).status).toBe(403);
+  });
+});
+
+describe('the console', () => {
+  it('is at / with a policy that lets it do little', async () => {
+    const answer = await call('/');
+    expect(answer).toMatchObject({
+      status: 200,
+      body: '<!doctype html><title>console</title>',
+      headers: {
+        'content-type': 'text/html; charset=utf-8',
+        'cache-control': 'no-cache',
+        'x-content-type-options': 'nosniff',
+      },
+    });
+    expect(answer.headers['content-security-policy']).toMatch(
+      /^default-src 'none'; script-src 'self';.*frame-ancestors 'none'$/,
+    );
+    expect((await call('/', { headers: { 'if-none-match': String(answer.headers['etag']) } })).status).toBe(304);
+    expect(await call('/', { method: 'HEAD' })).toMatchObject({ status: 200, body: '' });
+    expect((await call('/', { method: 'POST' })).status).toBe(405);
+  });
+
+  it('has its files cached for good when their names change with them, and a route cannot stand in for them', async () => {
+    const answer = await call('/assets/index-Ab3dE6gH.js');
+    expect(answer).toMatchObject({
+      status: 200,
+      body: 'console.log(1)',
+      headers: {
+        'cache-control': 'public, max-age=31536000, immutable',
+        'content-type': 'text/javascript; charset=utf-8',
+      },
+    });
+    expect(s.upstream.seen).toEqual([]);
+  });
+
+  it('shows only files of the kinds it is made of', async () => {
+    expect((await call('/secret.env')).body).toBe('ok'); // the route for everything, not the file
+  });
+
+  it('that was not built is a page that says where the API is', async () => {
+    await using bare = await stack(() => 'routes: []');
+    const answer = await request(`${bare.gateway.url}/`);
+    expect(answer.statusCode).toBe(200);
+    expect(await answer.body.text()).toContain('/v1/docs');
+  });
+});
+
+describe('cross-origin', () => {
+  const preflight = (origin: string) =>
+    call('/shared/x', { method: 'OPTIONS', headers: { origin, 'access-control-request-method': 'POST' } });
+
+  it('questions are answered by the gateway without a token', async () => {
+    const answer = await preflight('https://app.example');
+    expect(answer).toMatchObject({
+      status: 204,
+      headers: {
+        'access-control-allow-origin': 'https://app.example',
+        'access-control-allow-methods': 'GET, POST',
+        'access-control-allow-headers': 'Authorization, Content-Type, X-Extra',
+        vary: 'Origin',
+      },
+    });
+    expect(s.upstream.seen).toEqual([]);
+    expect((await preflight('https://evil.example')).headers['access-control-allow-origin']).toBeUndefined();
+  });
+
+  it("answers and refusals carry the route's origins, whatever the upstream says", async () => {
+    const { secret } = s.authority.issue();
+    const from = (origin: string, token = secret) =>
+      call('/shared/x', { headers: { origin, authorization: `Bearer ${token}` } });
+    expect((await from('https://app.example')).headers['access-control-allow-origin']).toBe('https://app.example');
+    expect((await from('https://evil.example')).headers['access-control-allow-origin']).toBeUndefined();
+    expect(await from('https://app.example', 'nonsense')).toMatchObject({
+      status: 401,
+      headers: { 'access-control-allow-origin': 'https://app.example' },
+    });
+  });
+});
+
+describe('the gateway', () => {
+  it('answers health on both ports', async () => {
+    for (const port of [s.gateway.port, s.gateway.opsPort]) {
+      for (const at of ['healthz', 'readyz']) expect((await fetch(`http://127.0.0.1:${port}/${at}`)).status).toBe(200);
+    }
+  });
+
+  it('leaves out the sandbox only where the route is trusted', async () => {
+    expect((await call('/other')).headers['content-security-policy']).toBeUndefined();
+    const { secret } = s.authority.issue();
+    expect(
+      (await call('/any/x', { headers: { authorization: `Bearer ${secret}` } })).headers['content-security-policy'],
+    ).toBe('sandbox');
+  });
+
+  it('counts requests by route and status, and how long they took', async () => {
+    await call('/other');
+    const text = await (await fetch(`http://127.0.0.1:${s.gateway.opsPort}/metrics`)).text();
+    expect(text).toMatch(/latchkey_gateway_requests_total\{route="everything",status="200",service="gateway"\} \d+/);
+    expect(text).toMatch(/latchkey_gateway_request_seconds_bucket\{le="\+Inf",service="gateway"\} [1-9]/);
+    expect(text).toMatch(/latchkey_verifier_verdicts_total\{outcome="allowed",service="gateway"\} \d+/);
+    expect(text).not.toMatch(/lk_(pat|prj)_/);
+  });
+
+  it('takes new routes on reload, and keeps the old ones when the new are wrong', async () => {
+    await using other = await stack(
+      (upstream) => `routes: [{ name: a, path: /a, upstream: "${upstream}", public: true }]`,
+    );
+    const status = async (at: string) => (await fetch(`${other.gateway.url}${at}`)).status;
+    expect([await status('/a'), await status('/b')]).toEqual([200, 404]);
+    other.writeRoutes('routes: [{ name: a }]');
+    expect(other.gateway.reload()).toBe(false);
+    expect([await status('/a'), await status('/b')]).toEqual([200, 404]);
+    other.writeRoutes(`routes: [{ name: b, path: /b, upstream: "${other.upstream.url}", public: true }]`);
+    expect(other.gateway.reload()).toBe(true);
+    expect([await status('/a'), await status('/b')]).toEqual([404, 200]);
+  });
+
+  it('lets requests under way finish when it stops, and takes no new ones', async () => {
+    await using other = await stack(
+      (upstream) => `routes: [{ name: a, path: /a, upstream: "${upstream}", public: true }]`,
+    );
+    const reached = Promise.withResolvers<void>();
+    const released = Promise.withResolvers<void>();
+    other.upstream.handler = (_req, res) => {
+      reached.resolve();
+      void released.promise.then(() => res.end('late'));
+    };
+    const answer = fetch(`${other.gateway.url}/a`);
+    await reached.promise;
+    const stopped = other.gateway.stop();
+    await waitFor(() =>
+      fetch(`${other.gateway.url}/a`).then(
+        () => false,
+        () => true,
+      ),
+    );
+    released.resolve();
+    expect(await (await answer).text()).toBe('late');
+    await stopped;
+  });
+
+  it.each([
+    [{ HOST: '0.0.0.0' }, /PUBLIC_URL is required because HOST is 0\.0\.0\.0/],
+    [{ RPC_SECRET: 'short' }, /RPC_SECRET: must have at least 32 characters/],
+    [{ TRUSTED_PROXIES: '10.0.0.0/33' }, /TRUSTED_PROXIES: must be IP addresses or CIDRs/],
+    [{ FORWARD_AUTH_PEERS: 'localhost' }, /FORWARD_AUTH_PEERS: must be/],
+    [{ API_URL: 'token-service:8090' }, /API_URL: must be a URL/],
+    [{ TOKEN_PREFIX: 'LK' }, /TOKEN_PREFIX: must be 1 to 16/],
+  ])('refuses to start with %j and says why', (env, message) => {
+    const config = () => gatewayConfig({ RPC_SECRET, ...(env as unknown as NodeJS.ProcessEnv) });
+    expect(config).toThrow(message);
+    expect(() => gatewayConfig({ RPC_SECRET: 'short' })).not.toThrow(/short/);
+  });
+});
