@@ -9,7 +9,7 @@ import { Confirmations, type ConfirmOptions } from './confirm.js';
 import { Leases } from './leases.js';
 import { InvalidationLog } from './log.js';
 import { registerMetrics } from './metrics.js';
-import { INSERT_INVALIDATION, type Narrowing, PostgresStore } from './postgres-store.js';
+import { INSERT_INVALIDATIONS, type Narrowing, PostgresStore } from './postgres-store.js';
 import { RedisBus } from './redis-bus.js';
 import type { InvalidationStore } from './types.js';
 
@@ -72,9 +72,15 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
 
   /** Writes the invalidation in the transaction of the change that it tells of. */
   async write(tx: Tx, what: Narrowing): Promise<Invalidation> {
-    const id = newId();
-    const [row] = await rows<{ xid: string }>(tx, INSERT_INVALIDATION, [id, what.kind, what.subject, what.cut]);
-    return { id, kind: what.kind, subject: what.subject, cut: what.cut, xid: row!.xid };
+    return (await this.writeAll(tx, [what]))[0]!;
+  }
+
+  /** Several of one transaction, in one statement. */
+  async writeAll(tx: Tx, all: readonly Narrowing[]): Promise<Invalidation[]> {
+    if (all.length === 0) return [];
+    const made = all.map(({ kind, subject, cut }) => ({ id: newId(), kind, subject, cut }));
+    const [row] = await rows<{ xid: string }>(tx, INSERT_INVALIDATIONS, [JSON.stringify(made)]);
+    return made.map((invalidation) => ({ ...invalidation, xid: row!.xid }));
   }
 
   /** The invalidation by its id; null once it has been pruned, when no lease of its time can be running. */

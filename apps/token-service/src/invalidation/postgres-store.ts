@@ -112,9 +112,13 @@ export class PostgresStore implements InvalidationStore {
   }
 }
 
-/** The row of one invalidation: to be inserted in the transaction of the change that it tells of. Answers `xid`. */
-export const INSERT_INVALIDATION = `INSERT INTO invalidations (id, kind, subject, cut, created_at)
-  VALUES ($1, $2, $3, $4, now()) RETURNING xid::text AS xid`;
+/**
+ * Inserts invalidations, given as a JSON list of `{id, kind, subject, cut}`, in the transaction of the change that they
+ * tell of. Answers the `xid` for each, which is the same.
+ */
+export const INSERT_INVALIDATIONS = `INSERT INTO invalidations (id, kind, subject, cut, created_at)
+  SELECT id, kind, subject, cut, now() FROM jsonb_to_recordset($1::jsonb) AS i(id uuid, kind text, subject text, cut boolean)
+  RETURNING xid::text AS xid`;
 
 /** What a change says has ceased to be true. */
 export interface Narrowing {

@@ -41,7 +41,7 @@ interface Above {
 }
 
 // Every part is reached by an index: the hash, the owner, the owner's memberships, and, for made tokens, the ancestors.
-const SELECT_FACTS = `
+export const SELECT_FACTS = `
 SELECT t.id, t.name, t.kind, t.owner_user_id, t.project_id, t.scopes, t.allowed_ips, t.rate_limit, t.rate_window_seconds,
   (extract(epoch FROM t.ends_at) * 1000)::bigint AS ends_at_ms,
   t.disabled_at IS NOT NULL AS disabled, t.revoked_at IS NOT NULL AS revoked, t.ancestors,

@@ -40,11 +40,7 @@ export class RevocationsService {
    */
   async revoke(tx: Tx, actor: Actor | SystemActor, ids: readonly string[], cause: Cause): Promise<Ended> {
     const roots = cause.reason === 'exposed' ? await withSuccessors(tx, ids) : [...ids];
-    const below = await rows<{ id: string }>(
-      tx,
-      'SELECT id FROM tokens WHERE ancestors && $1 AND revoked_at IS NULL ORDER BY id FOR NO KEY UPDATE',
-      [roots],
-    );
+    const below = await rows<{ id: string }>(tx, SELECT_DESCENDANTS, [roots]);
     const byId = actor.type === 'user' ? actor.userId : actor.type === 'token' ? actor.tokenId : null;
     const ended = await rows<EndedRow>(
       tx,
@@ -121,11 +117,7 @@ export class RevocationsService {
     return this.db.transaction(async (tx) => {
       const due = await rows<EndedRow>(
         tx,
-        `UPDATE tokens SET expiry_recorded_at = now() WHERE id IN (
-           SELECT id FROM tokens
-           WHERE expires_at <= now() AND revoked_at IS NULL AND expiry_recorded_at IS NULL AND expires_at IS NOT NULL
-           ORDER BY expires_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED
-         ) RETURNING id, name, project_id, ancestors`,
+        `UPDATE tokens SET expiry_recorded_at = now() WHERE id IN (${SELECT_EXPIRY_DUE}) RETURNING id, name, project_id, ancestors`,
         [limit],
       );
       await this.audit.recordAll(
@@ -139,12 +131,7 @@ export class RevocationsService {
   /** Revokes as `superseded` the rotated tokens whose overlap has ended, at most `limit`. */
   async endOverlaps(limit: number): Promise<{ done: number; more: boolean }> {
     const { done, ended } = await this.db.transaction(async (tx) => {
-      const due = await rows<{ id: string }>(
-        tx,
-        `SELECT id FROM tokens WHERE overlap_ends_at <= now() AND revoked_at IS NULL AND overlap_ends_at IS NOT NULL
-         ORDER BY overlap_ends_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED`,
-        [limit],
-      );
+      const due = await rows<{ id: string }>(tx, SELECT_OVERLAP_DUE, [limit]);
       const ids = due.map(({ id }) => id);
       const ended = ids.length
         ? await this.revoke(tx, SYSTEM, ids, { reason: 'superseded' })
@@ -158,20 +145,39 @@ export class RevocationsService {
 
   /** One invalidation for each token that was not made with another of those ended: it covers all made with it. */
   async #invalidate(tx: Tx, ended: readonly EndedRow[]): Promise<Invalidation[]> {
+    if (ended.length === 0) return [];
     const all = new Set(ended.map(({ id }) => id));
-    const topmost = ended.filter(({ ancestors }) => !ancestors.some((id) => all.has(id)));
-    const written: Invalidation[] = [];
-    for (const { id } of topmost) {
-      const invalidation = await this.invalidations.write(tx, { kind: 'token', subject: id, cut: true });
-      await tx.query(
-        'UPDATE tokens SET invalidation_id = $2, receipt = NULL WHERE id = ANY ($3) AND (id = $1 OR ancestors @> ARRAY[$1]::uuid[])',
-        [id, invalidation.id, [...all]],
-      );
-      written.push(invalidation);
-    }
+    // Ancestors are listed nearest first, so the last that ended too is the topmost.
+    const topmostOf = ({ id, ancestors }: EndedRow) => ancestors.findLast((above) => all.has(above)) ?? id;
+    const topmost = [...new Set(ended.map(topmostOf))];
+    const written = await this.invalidations.writeAll(
+      tx,
+      topmost.map((subject) => ({ kind: 'token', subject, cut: true })),
+    );
+    const idFor = new Map(written.map(({ subject, id }) => [subject, id]));
+    await rows(
+      tx,
+      `UPDATE tokens t SET invalidation_id = e.invalidation_id, receipt = NULL
+       FROM unnest($1::uuid[], $2::uuid[]) AS e(id, invalidation_id) WHERE t.id = e.id`,
+      [ended.map(({ id }) => id), ended.map((row) => idFor.get(topmostOf(row)))],
+    );
     return written;
   }
 }
+
+/** `ancestors <> '{}'` is the condition of the index: without it PostgreSQL reads every token. */
+export const SELECT_DESCENDANTS = `SELECT id FROM tokens WHERE ancestors && $1 AND ancestors <> '{}' AND revoked_at IS NULL
+  ORDER BY id FOR NO KEY UPDATE`;
+
+/** Tokens whose own end has passed and whose expiry has not been recorded. */
+export const SELECT_EXPIRY_DUE = `SELECT id FROM tokens
+  WHERE expires_at <= now() AND revoked_at IS NULL AND expiry_recorded_at IS NULL AND expires_at IS NOT NULL
+  ORDER BY expires_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED`;
+
+/** Rotated tokens whose overlap has ended. */
+export const SELECT_OVERLAP_DUE = `SELECT id FROM tokens
+  WHERE overlap_ends_at <= now() AND revoked_at IS NULL AND overlap_ends_at IS NOT NULL
+  ORDER BY overlap_ends_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED`;
 
 /** The tokens and all that took their place, locked. */
 async function withSuccessors(tx: Tx, ids: readonly string[]): Promise<string[]> {

@@ -10,7 +10,7 @@ import { Pool, type PoolClient } from 'pg';
 import { Confirmations } from '../../src/invalidation/confirm.js';
 import { type LeaseCaller, Leases } from '../../src/invalidation/leases.js';
 import { InvalidationLog } from '../../src/invalidation/log.js';
-import { INSERT_INVALIDATION, PostgresStore } from '../../src/invalidation/postgres-store.js';
+import { INSERT_INVALIDATIONS, PostgresStore } from '../../src/invalidation/postgres-store.js';
 import { RedisBus } from '../../src/invalidation/redis-bus.js';
 import { asRole, migratedDatabase } from '../database.js';
 
@@ -68,7 +68,7 @@ export class Replica {
     try {
       await tx.query('BEGIN');
       await change?.(tx);
-      const { rows } = await tx.query(INSERT_INVALIDATION, [id, kind, subject, cut]);
+      const { rows } = await tx.query(INSERT_INVALIDATIONS, [JSON.stringify([{ id, kind, subject, cut }])]);
       await tx.query('COMMIT');
       return { id, kind, subject, cut, xid: rows[0].xid as string } satisfies Invalidation;
     } finally {

@@ -1,0 +1,24 @@
+import type { TestDatabase } from '@latchkey/testing';
+import { SELECT_FACTS } from '../src/tokens/facts.service.js';
+import { SELECT_DESCENDANTS, SELECT_EXPIRY_DUE, SELECT_OVERLAP_DUE } from '../src/tokens/revocations.service.js';
+import { migratedDatabase } from './database.js';
+
+let database: TestDatabase;
+beforeAll(async () => {
+  database = await migratedDatabase();
+});
+afterAll(() => database.close());
+
+/** With whole-table reads forbidden, a plan has one only where no index fits the statement. */
+test.each([
+  ['what a check must know of a token', `${SELECT_FACTS} WHERE t.hash = ANY ($1)`, "ARRAY['\\x00'::bytea]"],
+  ['what was made with a token', SELECT_DESCENDANTS, "ARRAY['01890000-0000-7000-8000-000000000000'::uuid]"],
+  ['what has expired', SELECT_EXPIRY_DUE, '100'],
+  ['which overlaps have ended', SELECT_OVERLAP_DUE, '100'],
+])('%s is found by index, whatever the number of tokens', async (_, sql, value) => {
+  await database.query(`ALTER DATABASE ${database.name} SET enable_seqscan = off`);
+  const plan = await database.query(`EXPLAIN ${sql.replace('$1', value)}`);
+  const text = plan.map((row) => row['QUERY PLAN'] as string).join('\n');
+  expect(text).toMatch(/Index/);
+  expect(text).not.toMatch(/Seq Scan on (tokens|users|projects|members)/);
+});
