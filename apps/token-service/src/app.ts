@@ -77,7 +77,13 @@ export async function startTokenService(
     });
     const stop = async () => {
       rpc.health.setStatus('', 'NOT_SERVING');
-      await app.close();
+      // A connection whose last request is answered while closing would be kept open for the next one.
+      const sweep = setInterval(() => http.closeIdleConnections(), 50);
+      try {
+        await app.close();
+      } finally {
+        clearInterval(sweep);
+      }
       await closed(ops);
     };
     const http = app.getHttpServer() as HttpServer;
