@@ -90,6 +90,30 @@ describe('a fill', () => {
     expect(await asker).toMatchObject({ allowed: true }); // it began before the revocation
   });
 
+  it.each(Array.from({ length: 16 }, (_, turns) => turns))(
+    'whose answer is overtaken before anybody has used it is not used (%i turns later)',
+    async (turns) => {
+      const { authority, verifier } = await world();
+      const { secret, hash } = authority.issue();
+      authority.holdLookups = true;
+      let used = false;
+      const check = Promise.resolve(verifier.verify(secret, READ)).then((verdict) => {
+        used = true;
+        return verdict;
+      });
+      await settled();
+      const answered = authority.lookupsHeld[0]!.answer(authority.read(hash));
+      authority.holdLookups = false;
+      for (let i = 0; i < turns; i++) await Promise.resolve();
+      const usedBefore = used;
+      authority.revoke(hash);
+      await answered;
+      // Its last turn is the caller's own, after the verdict.
+      if (!usedBefore && turns < 4) expect(await check).toMatchObject({ allowed: false });
+      expect(await verifier.verify(secret, READ)).toMatchObject({ reason: 'revoked' });
+    },
+  );
+
   it('overtaken again and again ends as unavailable', async () => {
     const { authority, verifier } = await world({ limits: { questionsPerCheckMax: 3 } });
     const { secret, hash, facts } = authority.issue();
@@ -211,6 +235,18 @@ describe('an unknown secret', () => {
 });
 
 describe('memory', () => {
+  it('shares nothing with what an invalidation has overtaken', async () => {
+    const { authority, verifier, outcome } = await world();
+    const project = id();
+    const alike = [1, 2, 3].map(() => authority.issue({ grants: [{ project, scopes: ['demo:read'] }] }));
+    for (const { secret } of alike) expect(await outcome(secret)).toBe('allowed');
+    authority.invalidate('project', project);
+    for (const { secret } of alike) expect(await outcome(secret)).toBe('allowed');
+    authority.invalidate('owner', id());
+    for (const { secret } of alike) expect(verifier.verify(secret, READ)).toMatchObject({ allowed: true });
+    expect(verifier.counters.fills).toBe(6);
+  });
+
   it('keeps to its bound and gives a second chance to what is used', async () => {
     const { authority, verifier, outcome } = await world({ limits: { entriesMax: 10 } });
     const hot = authority.issue();

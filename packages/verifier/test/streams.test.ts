@@ -125,6 +125,25 @@ describe('a stream', () => {
     expect(stream.cuts).toEqual(['unavailable']);
   });
 
+  it.each(Array.from({ length: 16 }, (_, turns) => turns))(
+    'whose check is overtaken before it was settled is checked again (%i turns later)',
+    async (turns) => {
+      const { authority, verifier } = await world();
+      const { secret, hash, facts } = authority.issue();
+      authority.holdLookups = true;
+      const stream = new FakeStream();
+      verifier.watch(secret, READ, stream);
+      const answered = authority.lookupsHeld[0]!.answer(authority.read(hash));
+      authority.holdLookups = false;
+      for (let i = 0; i < turns; i++) await Promise.resolve();
+      authority.tokens.set(hash, { ...facts, scopes: [] });
+      authority.invalidate('token', facts.id);
+      await answered;
+      await settled();
+      expect(stream.cuts).toEqual(['insufficient_scope']);
+    },
+  );
+
   it('outlives a lapsed lease by one lease at most, unless its token can be checked', async () => {
     const { authority, clock, stream } = await watched();
     authority.away = true;
