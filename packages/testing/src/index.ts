@@ -1,3 +1,4 @@
+export { type CallOptions, type Cluster, type ClusterOptions, type Member, startCluster } from './cluster.js';
 export { type TestDatabase, type TestDatabaseOptions, testDatabase } from './database.js';
 export { type FaultyLink, faultyLink } from './faulty-link.js';
 export { type TestRedis, testRedis } from './redis.js';

@@ -1,0 +1,94 @@
+/**
+ * Revoke until effective everywhere, with four gateways that all have the token in memory: one token-service, four
+ * gateways, PostgreSQL and Redis as processes of their own, 50 revocations a second offered. Beside it the same for a
+ * change of the name, which writes no invalidation: the peer.
+ */
+import { startCluster } from '@latchkey/testing';
+import { percentile, report } from './lib.mjs';
+
+const GATEWAYS = 4;
+const PER_SECOND = 50;
+const SECONDS = 10;
+const WARM_UP = 50;
+
+const cluster = await startCluster({ gateways: GATEWAYS });
+try {
+  const count = PER_SECOND * SECONDS + WARM_UP;
+  const tokens = await many(count, 8, async (i) => {
+    const { status, body } = await cluster.call('POST', '/v1/tokens', { name: `bench ${i}` });
+    if (status !== 201) throw new Error(`issuing answered ${status}`);
+    return /** @type {{ id: string, secret: string }} */ (body);
+  });
+  await many(count, 8, async (i) => {
+    for (const { url } of cluster.gateways) await use(url, tokens[i]?.secret, 200);
+  });
+  const rename = (/** @type {number} */ i) =>
+    cluster.call('PATCH', `/v1/tokens/${tokens[i]?.id}`, { name: `new ${i}` });
+  const revoke = async (/** @type {number} */ i) => {
+    const answer = await cluster.call('POST', `/v1/tokens/${tokens[i]?.id}/revoke`, {});
+    const { effective, receipt } = /** @type {any} */ (answer.body);
+    if (!effective || receipt.verifiers.length !== GATEWAYS) throw new Error(JSON.stringify(answer.body));
+    for (const { by } of receipt.verifiers) confirmedBy.set(by, (confirmedBy.get(by) ?? 0) + 1);
+    return answer;
+  };
+  const confirmedBy = new Map();
+  for (let i = 0; i < WARM_UP; i++) await rename(i);
+  const renames = await offered(WARM_UP, count, rename);
+  for (let i = 0; i < WARM_UP; i++) await revoke(i);
+  const revocations = await offered(WARM_UP, count, revoke);
+  for (let i = WARM_UP; i < count; i += 25)
+    for (const { url } of cluster.gateways) await use(url, tokens[i]?.secret, 401);
+
+  report('PATCH of the name, p50', percentile(renames, 0.5), undefined, ' ms');
+  report('PATCH of the name, p99', percentile(renames, 0.99), undefined, ' ms');
+  report('revoke to effective at four gateways, p50', percentile(revocations, 0.5), 5, ' ms');
+  report('revoke to effective at four gateways, p99', percentile(revocations, 0.99), 30, ' ms');
+  report('ratio of the medians', percentile(revocations, 0.5) / percentile(renames, 0.5), 2.5, '×');
+  console.log(`  confirmed by ${[...confirmedBy].map(([by, n]) => `${by}: ${n}`).join(', ')}`);
+} finally {
+  await cluster.close();
+}
+
+/** Calls at fixed times, whether earlier ones have been answered or not. @returns {Promise<number[]>} milliseconds each */
+async function offered(
+  /** @type {number} */ from,
+  /** @type {number} */ to,
+  /** @type {(i: number) => Promise<{ status: number }>} */ work,
+) {
+  const startMs = performance.now();
+  return Promise.all(
+    Array.from({ length: to - from }, async (_, n) => {
+      const dueMs = startMs + (n * 1_000) / PER_SECOND;
+      await new Promise((resolve) => setTimeout(resolve, Math.max(0, dueMs - performance.now())));
+      const sentMs = performance.now();
+      const { status, body } = await work(from + n);
+      if (status !== 200) throw new Error(`answered ${status} ${JSON.stringify(body)}`);
+      return performance.now() - sentMs;
+    }),
+  );
+}
+
+/** @template T @param {number} count @param {number} atOnce @param {(i: number) => Promise<T>} work @returns {Promise<T[]>} */
+async function many(count, atOnce, work) {
+  /** @type {T[]} */
+  const results = new Array(count);
+  let next = 0;
+  const worker = async () => {
+    while (next < count) {
+      const i = next++;
+      results[i] = await work(i);
+    }
+  };
+  await Promise.all(Array.from({ length: atOnce }, worker));
+  return results;
+}
+
+async function use(
+  /** @type {string} */ url,
+  /** @type {string | undefined} */ secret,
+  /** @type {number} */ expected,
+) {
+  const answer = await fetch(new URL(cluster.guardedPath, url), { headers: { authorization: `Bearer ${secret}` } });
+  await answer.text();
+  if (answer.status !== expected) throw new Error(`a gateway answered ${answer.status}, not ${expected}`);
+}

@@ -1,0 +1,218 @@
+import { createHmac, randomUUID } from 'node:crypto';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Redis } from 'ioredis';
+
+/**
+ * @typedef {import('@latchkey/testing').Cluster} Cluster
+ * @typedef {object} Scenario
+ * @property {string} name
+ * @property {string} [needs] what this machine lacks for it, when it does
+ * @property {(cluster: Cluster) => Promise<() => Promise<void>>} inject brings the fault about, while tokens are in use
+ * and before any is revoked; what it answers brings the world in order again
+ * @property {(cluster: Cluster) => Promise<() => Promise<void>>} [prepare] before any token is used
+ */
+
+const FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1';
+
+/** Does something again and again until the answer is called. @param {number} everyMs @param {() => Promise<unknown>} work */
+function again(everyMs, work) {
+  let running = true;
+  const loop = (async () => {
+    while (running) {
+      await work();
+      await sleep(everyMs);
+    }
+  })();
+  return async () => {
+    running = false;
+    await loop;
+  };
+}
+
+/** @param {Cluster} cluster */
+function admin(cluster) {
+  const redis = new Redis(cluster.redis.url, { retryStrategy: () => 50, maxRetriesPerRequest: 1 });
+  redis.on('error', () => undefined);
+  return redis;
+}
+
+/** A member that must be there. @template T @param {readonly T[]} list @param {number} index @returns {T} */
+function at(list, index) {
+  const found = list[index];
+  if (found === undefined) throw new Error(`the cluster has no member ${index}`);
+  return found;
+}
+
+/** Restarts in the background; the answer waits for it. @param {() => Promise<void>} work */
+function inBackground(work) {
+  const done = work();
+  done.catch(() => undefined); // told by whoever waits for it
+  return async () => done;
+}
+
+/** @param {number} offsetSeconds @returns {Scenario} */
+const steppedClock = (offsetSeconds) => {
+  const file = { path: '' };
+  const write = (/** @type {number} */ seconds) => writeFileSync(file.path, `${seconds < 0 ? '' : '+'}${seconds}\n`);
+  return {
+    name: `wall clock of a gateway and a token-service stepped by ${offsetSeconds / 3600} h`,
+    ...(!existsSync(FAKETIME) && { needs: 'libfaketime (apt-get install libfaketime)' }),
+    prepare: async (cluster) => {
+      const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-faketime-'));
+      file.path = path.join(dir, 'offset');
+      write(0);
+      const env = {
+        LD_PRELOAD: FAKETIME,
+        FAKETIME_TIMESTAMP_FILE: file.path,
+        FAKETIME_NO_CACHE: '1',
+        FAKETIME_DONT_FAKE_MONOTONIC: '1',
+        DONT_FAKE_MONOTONIC: '1',
+      };
+      const members = [at(cluster.tokenServices, 0), at(cluster.gateways, 0)];
+      for (const member of members) await member.restart(env);
+      return async () => {
+        for (const member of members) await member.restart({ LD_PRELOAD: '' });
+        rmSync(dir, { recursive: true, force: true });
+      };
+    },
+    inject: async () => {
+      write(offsetSeconds);
+      return async () => write(0);
+    },
+  };
+};
+
+/** @type {readonly Scenario[]} */
+export const scenarios = [
+  { name: 'no fault', inject: async () => async () => undefined },
+  {
+    name: 'Redis killed, and restarted',
+    inject: async ({ redis }) => {
+      await redis.kill();
+      return () => redis.restart();
+    },
+  },
+  {
+    name: 'Redis emptied in a loop',
+    inject: async (cluster) => {
+      const redis = admin(cluster);
+      const stop = again(20, () => redis.flushall());
+      return async () => {
+        await stop();
+        redis.disconnect();
+      };
+    },
+  },
+  {
+    name: "every subscriber's connection cut in a loop",
+    inject: async (cluster) => {
+      const redis = admin(cluster);
+      const stop = again(30, () => redis.call('CLIENT', 'KILL', 'TYPE', 'PUBSUB'));
+      return async () => {
+        await stop();
+        redis.disconnect();
+      };
+    },
+  },
+  {
+    name: 'a gateway frozen through the revocations, and woken',
+    inject: async ({ gateways }) => {
+      at(gateways, 0).process.pause();
+      return async () => at(gateways, 0).process.resume();
+    },
+  },
+  {
+    name: 'a gateway killed',
+    inject: async ({ gateways }) => {
+      await at(gateways, 0).process.kill('SIGKILL');
+      return () => at(gateways, 0).restart();
+    },
+  },
+  {
+    name: 'a token-service killed in the middle of revoking',
+    inject: async ({ tokenServices }) => {
+      const killing = inBackground(async () => {
+        await sleep(400);
+        await at(tokenServices, 0).process.kill('SIGKILL');
+      });
+      return async () => {
+        await killing();
+        await at(tokenServices, 0).restart();
+      };
+    },
+  },
+  {
+    name: 'PostgreSQL stands still for three seconds',
+    inject: async ({ databaseLink }) => {
+      databaseLink.stall();
+      return inBackground(async () => {
+        await sleep(3_000);
+        databaseLink.heal();
+      });
+    },
+  },
+  {
+    name: 'rolling restart of everything',
+    inject: async ({ tokenServices, gateways }) =>
+      inBackground(async () => {
+        for (const member of [...tokenServices, ...gateways]) await member.restart();
+      }),
+  },
+  steppedClock(3_600),
+  steppedClock(-3_600),
+  {
+    name: 'everything on Redis replayed, doubled and forged, with a gateway frozen',
+    inject: async (cluster) => {
+      at(cluster.gateways, 1).process.pause();
+      const [publisher, subscriber] = [admin(cluster), admin(cluster)];
+      const verifiers = (await cluster.database.query('SELECT verifier_id FROM leases')).map(
+        (row) => row['verifier_id'],
+      );
+      const guess = (/** @type {string} */ text) => createHmac('sha256', 'a guess').update(text).digest('base64url');
+      /** @type {{ channel: string, text: string }[]} */
+      const heard = [];
+      subscriber.on('message', (channel, text) => {
+        if (heard.some((message) => message.text === text)) return;
+        heard.push({ channel, text });
+        void publisher.publish(channel, text).catch(() => undefined);
+        if (!channel.endsWith('invalidations')) return;
+        const { invalidation } = JSON.parse(text);
+        for (const verifier of verifiers) {
+          const event = { verifier, invalidation: invalidation.id, mac: guess(`${verifier}\n${invalidation.id}`) };
+          void publisher.publish('latchkey:v1:acknowledgements', JSON.stringify(event)).catch(() => undefined);
+        }
+        const forged = {
+          ...JSON.parse(text),
+          invalidation: { ...invalidation, id: randomUUID(), kind: 'everything', subject: '' },
+        };
+        void publisher.publish(channel, JSON.stringify(forged)).catch(() => undefined);
+      });
+      await subscriber.subscribe('latchkey:v1:invalidations', 'latchkey:v1:acknowledgements');
+      const stop = again(100, () =>
+        Promise.all(heard.slice(-20).map(({ channel, text }) => publisher.publish(channel, text))),
+      );
+      return async () => {
+        await stop();
+        publisher.disconnect();
+        subscriber.disconnect();
+        at(cluster.gateways, 1).process.resume();
+      };
+    },
+  },
+  {
+    name: 'LEASE_MS shortened in a rolling restart, with a gateway frozen under the longer lease',
+    inject: async ({ tokenServices, gateways }) => {
+      at(gateways, 2).process.pause();
+      const restarting = inBackground(async () => {
+        for (const service of tokenServices) await service.restart({ LEASE_MS: '1000' });
+      });
+      return async () => {
+        await restarting();
+        at(gateways, 2).process.resume();
+      };
+    },
+  },
+];

@@ -1,0 +1,263 @@
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer as createHttpServer, type Server } from 'node:http';
+import { type AddressInfo, createConnection, createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { type TestDatabase, testDatabase } from './database.js';
+import { type FaultyLink, faultyLink } from './faulty-link.js';
+import { type TestRedis, testRedis } from './redis.js';
+import { type RunningService, spawnService } from './service.js';
+
+const root = path.resolve(import.meta.dirname, '../../..');
+const ADMIN = { email: 'admin@example.org', password: 'the administrator of tests' };
+
+export interface ClusterOptions {
+  /** Default 1. */
+  tokenServices?: number;
+  /** Default 1. */
+  gateways?: number;
+  /** Default 10 000. */
+  leaseMs?: number;
+}
+
+/** One process of a cluster, at ports that stay the same over restarts. */
+export interface Member {
+  readonly name: string;
+  /** Its HTTP door: the token-service's API, the gateway's public door. */
+  readonly url: string;
+  readonly opsUrl: string;
+  readonly process: RunningService;
+  /** Starts it again, ended before or not, with the environment changed. */
+  restart(env?: Record<string, string>): Promise<void>;
+}
+
+/** Token-services and gateways as real processes on a database and a Redis of their own. */
+export interface Cluster extends AsyncDisposable {
+  readonly database: TestDatabase;
+  /** Between the token-services and PostgreSQL. */
+  readonly databaseLink: FaultyLink;
+  readonly redis: TestRedis;
+  readonly tokenServices: readonly Member[];
+  readonly gateways: readonly Member[];
+  readonly eventsSecret: string;
+  /** Path on a gateway that any good token may GET. */
+  readonly guardedPath: string;
+  /** Calls a token-service's management API as the first administrator. */
+  call<T>(method: string, target: string, body?: unknown, options?: CallOptions): Promise<{ status: number; body: T }>;
+  close(): Promise<void>;
+}
+
+export interface CallOptions {
+  headers?: Record<string, string>;
+  /** Which token-service; the first by default. */
+  at?: Member;
+  timeoutMs?: number;
+}
+
+/**
+ * Starts a cluster from what has been built. Needs the workspaces' `dist`.
+ * @throws when a process does not come up, with the last of what it printed
+ */
+export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
+  const closing: (() => unknown)[] = [];
+  const close = async () => {
+    for (const part of closing.splice(0).reverse()) await part();
+  };
+  try {
+    return await open(options, closing, close);
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function open(options: ClusterOptions, closing: (() => unknown)[], close: () => Promise<void>): Promise<Cluster> {
+  const { tokenServices = 1, gateways = 1, leaseMs = 10_000 } = options;
+  const secret = () => randomBytes(24).toString('base64url');
+  const [rpcSecret, eventsSecret] = [secret(), secret()];
+  const database = await testDatabase();
+  closing.push(() => database.close());
+  await migrate(database.url);
+  const databaseLink = await faultyLink(database.url);
+  closing.push(() => databaseLink.close());
+  const redis = await testRedis();
+  closing.push(() => redis.close());
+  const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-cluster-'));
+  closing.push(() => rmSync(dir, { recursive: true, force: true }));
+  const upstream = createHttpServer((_, res) => res.end('ok'));
+  closing.push(() => upstream.close());
+  const routes = path.join(dir, 'routes.yaml');
+  const upstreamUrl = `http://127.0.0.1:${await listen(upstream)}`;
+  writeFileSync(
+    routes,
+    `routes:\n  - name: guarded\n    path: /guarded\n    upstream: ${upstreamUrl}\n    require: {}\n`,
+  );
+  const shared = { REDIS_URL: redis.url, RPC_SECRET: rpcSecret, HOST: '127.0.0.1', LOG_LEVEL: 'warn' };
+
+  const rpcPorts = await freePorts(tokenServices);
+  const services: Member[] = [];
+  for (let i = 0; i < tokenServices; i++) {
+    const [api, ops] = (await freePorts(2)) as [number, number];
+    services.push(
+      await member(`token-service-${i + 1}`, 'apps/token-service/dist/main.js', api, ops, closing, {
+        ...shared,
+        DATABASE_URL: asService(databaseLink.url(database.url)),
+        TOKEN_PEPPERS: 'a pepper of tests of 32 characters or more',
+        EVENTS_SECRET: eventsSecret,
+        LEASE_MS: String(leaseMs),
+        API_PORT: String(api),
+        OPS_PORT: String(ops),
+        RPC_PORT: String(rpcPorts[i]),
+        ...(i === 0 && { ADMIN_EMAIL: ADMIN.email, ADMIN_PASSWORD: ADMIN.password }),
+      }),
+    );
+  }
+  const rpc = await balancer(rpcPorts);
+  closing.push(rpc.close);
+  const doors = Array.from({ length: gateways }, async (_, i) => {
+    const [port, ops, authz] = (await freePorts(3)) as [number, number, number];
+    return member(`gateway-${i + 1}`, 'apps/gateway/dist/main.js', port, ops, closing, {
+      ...shared,
+      RPC_ADDRESS: `127.0.0.1:${rpc.port}`,
+      API_URL: services[0]!.url,
+      GATEWAY_CONFIG: routes,
+      CONSOLE_DIR: dir,
+      PORT: String(port),
+      OPS_PORT: String(ops),
+      AUTHZ_PORT: String(authz),
+    });
+  });
+  const members = await Promise.all(doors);
+
+  let cookie = '';
+  const call: Cluster['call'] = async (
+    method,
+    target,
+    body,
+    { headers = {}, at = services[0]!, timeoutMs = 60_000 } = {},
+  ) => {
+    const answer = await fetch(new URL(target, at.url), {
+      method,
+      headers: { cookie, ...(body !== undefined && { 'content-type': 'application/json' }), ...headers },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+      signal: AbortSignal.timeout(timeoutMs),
+    });
+    const text = await answer.text();
+    const set = answer.headers.getSetCookie()[0];
+    if (set) cookie = set.split(';', 1)[0]!;
+    return { status: answer.status, body: text ? JSON.parse(text) : {} };
+  };
+  const signedIn = await call('POST', '/v1/session', ADMIN);
+  if (signedIn.status !== 200) throw new Error(`signing in answered ${signedIn.status}`);
+  return {
+    database,
+    databaseLink,
+    redis,
+    tokenServices: services,
+    gateways: members,
+    eventsSecret,
+    guardedPath: '/guarded',
+    call,
+    close,
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+async function member(
+  name: string,
+  entry: string,
+  port: number,
+  opsPort: number,
+  closing: (() => unknown)[],
+  base: Record<string, string>,
+): Promise<Member> {
+  const opsUrl = `http://127.0.0.1:${opsPort}`;
+  let env = base;
+  const start = () => spawnService(path.join(root, entry), env, { readyUrl: `${opsUrl}/readyz` });
+  let running = await start();
+  closing.push(async () => {
+    await running.kill('SIGKILL');
+  });
+  return {
+    name,
+    url: `http://127.0.0.1:${port}`,
+    opsUrl,
+    get process() {
+      return running;
+    },
+    restart: async (changed = {}) => {
+      await running.stop();
+      env = { ...env, ...changed };
+      running = await start();
+    },
+  };
+}
+
+async function migrate(url: string): Promise<void> {
+  const entry = path.join(root, 'apps/token-service/dist/migrate.js');
+  const process = await spawnService(entry, { DATABASE_URL: url, LOG_LEVEL: 'info' }, { readyText: '' });
+  const { code } = await process.exited;
+  if (code !== 0) throw new Error(`migrating ended with ${code}:\n${process.logs()}`);
+}
+
+function asService(url: string): string {
+  const under = new URL(url);
+  under.searchParams.set('options', '-c role=latchkey_service');
+  return under.href;
+}
+
+/** A port that passes each connection on to the next of the given ones that takes it, as a load balancer does. */
+async function balancer(ports: readonly number[]): Promise<{ port: number; close: () => void }> {
+  const sockets = new Set<Socket>();
+  let turn = 0;
+  const server = createServer((near) => {
+    const first = turn++;
+    const join = (attempt: number) => {
+      if (attempt === ports.length) {
+        near.destroy();
+        return;
+      }
+      const far = createConnection({ host: '127.0.0.1', port: ports[(first + attempt) % ports.length]! });
+      sockets.add(far);
+      let open = false;
+      far.once('connect', () => {
+        open = true;
+        near.pipe(far).pipe(near);
+      });
+      far.on('error', () => far.destroy());
+      far.once('close', () => {
+        sockets.delete(far);
+        if (open) near.destroy();
+        else join(attempt + 1);
+      });
+      near.once('close', () => far.destroy());
+    };
+    sockets.add(near);
+    near.setNoDelay(true);
+    near.on('error', () => near.destroy());
+    near.once('close', () => sockets.delete(near));
+    join(0);
+  });
+  const port = await listen(server);
+  const close = () => {
+    server.close();
+    for (const socket of sockets) socket.destroy();
+  };
+  return { port, close };
+}
+
+function listen(server: Server | ReturnType<typeof createServer>): Promise<number> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', () => resolve((server.address() as AddressInfo).port));
+  });
+}
+
+/** Ports that nobody held a moment ago. */
+async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer());
+  const ports = await Promise.all(servers.map(listen));
+  await Promise.all(servers.map((server) => new Promise((closed) => server.close(closed))));
+  return ports;
+}
