@@ -1,0 +1,230 @@
+import { execFile } from 'node:child_process';
+import { generateKeyPairSync } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { promisify } from 'node:util';
+import { REDIS } from '@latchkey/contracts';
+import {
+  type RunningService,
+  spawnService,
+  type TestDatabase,
+  type TestRedis,
+  testDatabase,
+  testRedis,
+  waitFor,
+} from '@latchkey/testing';
+import { Redis } from 'ioredis';
+import { TestUpstream } from './stack.js';
+
+const run = promisify(execFile);
+const tokenService = path.join(import.meta.dirname, '../../token-service/dist');
+const gatewayEntry = path.join(import.meta.dirname, '../dist/main.js');
+const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-whole-'));
+const routesFile = path.join(dir, 'gateway.yaml');
+const RPC_SECRET = 'rpc-secret-of-the-whole-0123456789abcdef';
+const ADMIN = { email: 'admin@example.org', password: 'the first administrator' };
+
+let database: TestDatabase;
+let redis: TestRedis;
+let upstream: TestUpstream;
+let authority: RunningService;
+let gateways: RunningService[];
+let ports: number[];
+let urls: string[];
+let cookie: string;
+
+async function freePorts(count: number): Promise<number[]> {
+  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
+  await Promise.all(servers.map((server) => once(server, 'listening')));
+  const taken = servers.map((server) => (server.address() as { port: number }).port);
+  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
+  return taken;
+}
+
+const gatewayEnv = (port: number, ops: number, authz: number) => ({
+  PORT: String(port),
+  OPS_PORT: String(ops),
+  AUTHZ_PORT: String(authz),
+  RPC_ADDRESS: `127.0.0.1:${ports[1]}`,
+  API_URL: `http://127.0.0.1:${ports[0]}`,
+  RPC_SECRET,
+  REDIS_URL: redis.url,
+  GATEWAY_CONFIG: routesFile,
+  CONSOLE_DIR: path.join(dir, 'console'),
+  LOG_LEVEL: 'info',
+});
+const routes = (more = '') => `
+routes:
+  - { name: read, path: /read/*, upstream: "${upstream.url}", require: { scopes: { GET: [demo:read], "*": [demo:write] } } }
+  - name: project
+    path: /projects/{project}/*
+    upstream: ${upstream.url}
+    require: { project: "{project}", scopes: { "*": [demo:read] } }
+${more}`;
+
+beforeAll(async () => {
+  [database, redis] = [await testDatabase(), await testRedis()];
+  upstream = new TestUpstream();
+  await upstream.listen();
+  ports = await freePorts(9);
+  writeFileSync(routesFile, routes());
+  await run(process.execPath, [path.join(tokenService, 'migrate.js')], {
+    env: { PATH: process.env['PATH'], DATABASE_URL: database.url },
+  });
+  const service = new URL(database.url);
+  service.searchParams.set('options', '-c role=latchkey_service');
+  const signingKey = generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' });
+  authority = await spawnService(
+    path.join(tokenService, 'main.js'),
+    {
+      DATABASE_URL: service.href,
+      REDIS_URL: redis.url,
+      API_PORT: String(ports[0]),
+      RPC_PORT: String(ports[1]),
+      OPS_PORT: String(ports[2]),
+      TOKEN_PEPPERS: 'pepper-of-the-whole-0123456789abcdef0123',
+      RPC_SECRET,
+      EVENTS_SECRET: 'events-secret-of-the-whole-0123456789abc',
+      AUDIT_SIGNING_KEY: signingKey.toString(),
+      SCOPES_FILE: path.join(import.meta.dirname, '../../../infra/scopes.yaml'),
+      ADMIN_EMAIL: ADMIN.email,
+      ADMIN_PASSWORD: ADMIN.password,
+      LEASE_MS: '3000',
+      LOG_LEVEL: 'warn',
+    },
+    { readyUrl: `http://127.0.0.1:${ports[2]}/readyz`, readyTimeoutMs: 60_000 },
+  );
+  gateways = await Promise.all(
+    [3, 6].map((i) =>
+      spawnService(gatewayEntry, gatewayEnv(ports[i]!, ports[i + 1]!, ports[i + 2]!), {
+        readyUrl: `http://127.0.0.1:${ports[i]}/readyz`,
+        readyTimeoutMs: 60_000,
+      }),
+    ),
+  );
+  urls = [3, 6].map((i) => `http://127.0.0.1:${ports[i]}`);
+  const signedIn = await manage('POST', '/v1/session', ADMIN);
+  expect(signedIn.status).toBe(200);
+  cookie = signedIn.headers.getSetCookie()[0]!.split(';', 1)[0]!;
+}, 180_000);
+
+afterAll(async () => {
+  await Promise.all([...(gateways ?? []), authority].map((service) => service?.stop()));
+  await upstream?.close();
+  await Promise.all([database?.close(), redis?.close()]);
+  rmSync(dir, { recursive: true, force: true });
+});
+
+/** The management API, through the first gateway's public door. */
+const manage = (method: string, at: string, body?: object) =>
+  fetch(`${urls?.[0] ?? `http://127.0.0.1:${ports[3]}`}${at}`, {
+    method,
+    headers: { ...(cookie ? { cookie } : {}), ...(body ? { 'content-type': 'application/json' } : {}) },
+    ...(body ? { body: JSON.stringify(body) } : {}),
+  });
+
+async function issue(more: object = {}): Promise<{ id: string; secret: string }> {
+  const answer = await manage('POST', '/v1/tokens', { name: 'test', scopes: ['demo:read'], ...more });
+  expect(answer.status).toBe(201);
+  return (await answer.json()) as { id: string; secret: string };
+}
+const use = async (secret: string, url = urls[0]!, at = '/read/x', method = 'GET') => {
+  const answer = await fetch(`${url}${at}`, { method, headers: { authorization: `Bearer ${secret}` } });
+  await answer.arrayBuffer();
+  return answer;
+};
+
+describe('with the real token-service, PostgreSQL and Redis', () => {
+  it('a token issued through the door is good at every gateway, within its scopes', async () => {
+    const { id, secret } = await issue();
+    for (const url of urls) {
+      expect((await use(secret, url)).status).toBe(200);
+      expect((await use(secret, url, '/read/x', 'POST')).status).toBe(403);
+    }
+    expect(upstream.lastHeader('x-latchkey-token-id')).toBe(id);
+  });
+
+  it('refuses a revoked token at every gateway once revoke has returned', async () => {
+    for (let round = 0; round < 10; round++) {
+      const { id, secret } = await issue();
+      await Promise.all(urls.map((url) => use(secret, url)));
+      let revoked = false;
+      const late: number[] = [];
+      const callers = Array.from({ length: 6 }, async (_, i) => {
+        for (let after = 0; after < 5; ) {
+          // Read before the check starts: what started earlier may still pass.
+          const began = revoked;
+          const { status } = await use(secret, urls[i % 2]);
+          if (began) after++;
+          if (began && status === 200) late.push(status);
+        }
+      });
+      const answer = await manage('POST', `/v1/tokens/${id}/revoke`, { reason: 'exposed' });
+      expect([answer.status, ((await answer.json()) as { effective: boolean }).effective]).toEqual([200, true]);
+      revoked = true;
+      await Promise.all(callers);
+      expect(late).toEqual([]);
+    }
+  });
+
+  it('a token of a project is good in its project alone', async () => {
+    const make = async (name: string) =>
+      ((await (await manage('POST', '/v1/projects', { name })).json()) as { id: string }).id;
+    const [own, other] = [await make('own'), await make('other')];
+    const { secret } = await issue({ kind: 'prj', projectId: own });
+    expect((await use(secret, urls[0], `/projects/${own}/x`)).status).toBe(200);
+    expect(upstream.lastHeader('x-latchkey-project')).toBe(own);
+    expect((await use(secret, urls[0], `/projects/${other}/x`)).status).toBe(403);
+  });
+
+  it('goes on while Redis is emptied and killed, and a revocation still holds once it has returned', async () => {
+    const { id, secret } = await issue();
+    expect((await use(secret)).status).toBe(200);
+    await redis.kill();
+    expect((await use(secret)).status).toBe(200);
+    const answer = await manage('POST', `/v1/tokens/${id}/revoke`, {});
+    expect(await answer.json()).toMatchObject({ effective: true });
+    for (const url of urls) expect((await use(secret, url)).status).toBe(401);
+    await redis.restart();
+  });
+
+  it('sends usage that adds up to what was asked', async () => {
+    const client = new Redis(redis.url);
+    const { id, secret } = await issue();
+    await Promise.all(Array.from({ length: 30 }, (_, i) => use(secret, urls[i % 2])));
+    const count = async () => {
+      const entries = await client.xrange(REDIS.usage, '-', '+');
+      const lines = entries.flatMap(([, fields]) => JSON.parse(fields[fields.indexOf('body') + 1]!).lines);
+      return lines.filter(({ tokenId }) => tokenId === id).reduce((sum, line) => sum + line.count, 0);
+    };
+    await waitFor(async () => (await count()) === 30, { timeoutMs: 20_000 });
+    client.disconnect();
+  });
+
+  it('takes new routes on SIGHUP, keeps the old when they are wrong, and ends in order on SIGTERM', async () => {
+    const { secret } = await issue();
+    const status = async () => (await use(secret, urls[1], '/new/x')).status;
+    writeFileSync(routesFile, 'routes: nonsense');
+    process.kill(gateways[1]!.pid, 'SIGHUP');
+    await waitFor(() => gateways[1]!.logs().includes('the old routes stay'));
+    expect([(await use(secret, urls[1])).status, await status()]).toEqual([200, 404]);
+    writeFileSync(routesFile, routes(`  - { name: new, path: /new/*, upstream: "${upstream.url}", require: {} }`));
+    process.kill(gateways[1]!.pid, 'SIGHUP');
+    await waitFor(async () => (await status()) === 200);
+    process.kill(gateways[1]!.pid, 'SIGTERM');
+    expect(await gateways[1]!.exited).toEqual({ code: 0, signal: null });
+  });
+
+  it('refuses to start with a wrong routes file, and says line and reason', async () => {
+    writeFileSync(routesFile, 'routes:\n  - name: a\n    colour: red\n');
+    const [port, ops, authz] = await freePorts(3);
+    const failure = await run(process.execPath, [gatewayEntry], {
+      env: { PATH: process.env['PATH'], ...gatewayEnv(port!, ops!, authz!) },
+    }).catch((error: { code: number; stdout: string }) => error);
+    expect((failure as { code: number }).code).toBe(1);
+    expect(failure.stdout).toContain('gateway.yaml:3: routes[0].colour: is not a setting known here');
+  });
+});
