@@ -9,10 +9,19 @@ import { watchNpm } from './lib/parents.mjs';
 import { run, runtimeNode, toolEnvironment } from './lib/processes.mjs';
 import { root, workspaces } from './lib/repository.mjs';
 
-/** What the launcher starts, and the launcher. */
-const needed = workspaces().filter(
+/** What the launcher starts, and the launcher: one run of the compiler builds all of it, in order. */
+const programs = workspaces().filter(
   ({ dir }) => dir.startsWith('apps/') || dir === 'tools' || dir === 'examples/demo-upstream',
 );
+const compiled = programs.filter(({ dir }) => dir !== 'apps/console').map(({ dir }) => dir);
+/** The console's bundle is kept by turbo, which knows when it is out of date. */
+const bundled = ['--filter=@latchkey/console', '--ui=stream', '--output-logs=errors-only', '--no-update-notifier'];
+
+/** @param {string} command @param {string[]} args */
+async function build(command, args) {
+  const { code, output } = await run(command, args);
+  if (code !== 0) throw new Error(`the build failed:\n${output}`);
+}
 
 async function main() {
   const [major = 0, minor = 0] = process.versions.node.split('.').map(Number);
@@ -21,10 +30,8 @@ async function main() {
   }
   await installWhatIsMissing();
   console.log('building what has changed');
-  const filters = needed.map(({ name }) => `--filter=${name}`);
-  const options = ['--ui=stream', '--output-logs=errors-only', '--no-update-notifier'];
-  const built = await run('turbo', ['run', 'build', ...filters, ...options]);
-  if (built.code !== 0) throw new Error(`the build failed:\n${built.output}`);
+  await build('tsc', ['-b', ...compiled]);
+  await build('turbo', ['run', 'build', ...bundled]);
 
   const launcher = path.join(root, 'tools', 'dist', 'main.js');
   // The channel says nothing; its end tells the launcher that this process has gone.
