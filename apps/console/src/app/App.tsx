@@ -17,6 +17,8 @@ const HygienePage = lazy(() => import('../tokens/HygienePage.js').then((m) => ({
 const ProjectsPage = lazy(() => import('../projects/ProjectsPage.js').then((m) => ({ default: m.ProjectsPage })));
 const ProjectPage = lazy(() => import('../projects/ProjectPage.js').then((m) => ({ default: m.ProjectPage })));
 const PeoplePage = lazy(() => import('../people/PeoplePage.js').then((m) => ({ default: m.PeoplePage })));
+const AccountPage = lazy(() => import('../account/AccountPage.js').then((m) => ({ default: m.AccountPage })));
+const PolicyPage = lazy(() => import('../people/PolicyPage.js').then((m) => ({ default: m.PolicyPage })));
 const AuditPage = lazy(() => import('../audit/AuditPage.js').then((m) => ({ default: m.AuditPage })));
 const RefusedPage = lazy(() => import('../help/RefusedPage.js').then((m) => ({ default: m.RefusedPage })));
 const McpPage = lazy(() => import('../help/McpPage.js').then((m) => ({ default: m.McpPage })));
@@ -48,6 +50,10 @@ function Content() {
       return <LeakedPage />;
     case 'people':
       return <PeoplePage />;
+    case 'policy':
+      return <PolicyPage />;
+    case 'account':
+      return <AccountPage />;
     case 'audit':
       return <AuditPage />;
     default:

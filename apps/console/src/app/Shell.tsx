@@ -13,11 +13,13 @@ import {
   IconAlertTriangle,
   IconFileText,
   IconFolder,
+  IconGavel,
   IconHelpCircle,
   IconHistory,
   IconKey,
   IconPlugConnected,
   IconSparkles,
+  IconUserCircle,
   IconUsers,
 } from '@tabler/icons-react';
 import { type ReactNode, useEffect, useState } from 'react';
@@ -43,6 +45,7 @@ const HELP: Place[] = [
 ];
 const ADMINISTRATION: Place[] = [
   { room: 'people', label: t.nav.people, icon: IconUsers },
+  { room: 'policy', label: t.nav.policy, icon: IconGavel },
   { room: 'audit', label: t.nav.audit, icon: IconHistory },
 ];
 
@@ -106,6 +109,9 @@ function AccountMenu() {
         </Menu.Label>
         <Menu.Item leftSection={<IconKey size={16} />} onClick={() => go('/api-tokens?owner=me')}>
           {t.nav.mine}
+        </Menu.Item>
+        <Menu.Item leftSection={<IconUserCircle size={16} />} onClick={() => go('/account')}>
+          {t.nav.me}
         </Menu.Item>
         <Menu.Item leftSection={<IconFileText size={16} />} component="a" href="/v1/docs">
           {t.nav.docs}

@@ -19,9 +19,10 @@ import { type FormEvent, useState } from 'react';
 import { api, changed, fieldError } from '../api.js';
 import { t } from '../texts.js';
 import { EffectView } from '../tokens/Receipt.js';
+import { CopyIcon } from '../ui/Copy.js';
 import { ErrorNotice } from '../ui/Notice.js';
 import { Page, ScrollX } from '../ui/Page.js';
-import { Time } from '../ui/Time.js';
+import { fromNow, Time } from '../ui/Time.js';
 
 const ROLES = Object.entries(t.people.roles).map(([value, label]) => ({ value, label }));
 
@@ -101,6 +102,7 @@ export function PeoplePage() {
   const [question, setQuestion] = useState<Question | null>(null);
   const [effect, setEffect] = useState<Effect | null>(null);
   const [error, setError] = useState<unknown>(null);
+  const [handover, setHandover] = useState<{ code: string; expiresAt: string } | null>(null);
   const q = search.trim();
   const list = useQuery({
     queryKey: ['listUsers', q],
@@ -116,6 +118,23 @@ export function PeoplePage() {
       setError(failure);
     } finally {
       changed('listUsers', 'listTokens', 'listAudit');
+    }
+  };
+  const reset = async (user: User) => {
+    setError(null);
+    try {
+      setHandover(await api.resetPassword({ params: { id: user.id } }));
+    } catch (failure) {
+      setError(failure);
+    }
+  };
+  const removeFactor = async (user: User) => {
+    setError(null);
+    try {
+      await api.resetSecondFactor({ params: { id: user.id } });
+      changed('listAudit');
+    } catch (failure) {
+      setError(failure);
     }
   };
   const setDisabled = (user: User, disabled: boolean) => () =>
@@ -210,6 +229,8 @@ export function PeoplePage() {
                             {t.people.disable}
                           </Menu.Item>
                         )}
+                        <Menu.Item onClick={() => void reset(user)}>{t.people.reset}</Menu.Item>
+                        <Menu.Item onClick={() => void removeFactor(user)}>{t.people.resetFactor}</Menu.Item>
                         <Menu.Item
                           color="red"
                           onClick={() =>
@@ -232,6 +253,17 @@ export function PeoplePage() {
         </ScrollX>
       </Paper>
       {creating && <Create onClose={() => setCreating(false)} />}
+      {handover && (
+        <Modal opened onClose={() => setHandover(null)} title={t.people.reset}>
+          <Stack>
+            <Text>{t.people.resetLead(fromNow(handover.expiresAt))}</Text>
+            <Group className="secret" justify="space-between" wrap="nowrap">
+              {handover.code}
+              <CopyIcon value={handover.code} />
+            </Group>
+          </Stack>
+        </Modal>
+      )}
       {question && (
         <Modal opened onClose={() => setQuestion(null)} title={question.title}>
           <Stack>
