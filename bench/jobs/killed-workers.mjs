@@ -26,6 +26,8 @@ try {
   let counted = 0;
   let due = 0;
   let kills = 0;
+  /** @type {Promise<number>[]} */
+  const starting = [];
   const workers = await Promise.all([stack.worker(), stack.worker(), stack.worker()]);
   const ends = performance.now() + seconds * 1000;
   while (performance.now() < ends) {
@@ -55,12 +57,16 @@ try {
       'now()',
     );
     due += 50;
-    const victim = workers.shift();
-    await victim?.kill();
-    kills++;
-    void stack.worker().then((worker) => workers.push(worker));
+    // On a busy machine a worker takes longer than a second to start: one is always left to go on.
+    const victim = workers.length > 1 ? workers.shift() : undefined;
+    if (victim) {
+      await victim.kill();
+      kills++;
+      starting.push(stack.worker().then((worker) => workers.push(worker)));
+    }
     await new Promise((resolve) => setTimeout(resolve, Math.max(0, 1_000 - (performance.now() - tick))));
   }
+  await Promise.all(starting);
   const read = async () =>
     (
       await database.query(

@@ -65,7 +65,7 @@ export async function startStack() {
         OPS_PORT: '0',
         LOG_LEVEL: 'info',
       },
-      { readyText: 'jobs is ready' },
+      { readyText: 'jobs is ready', readyTimeoutMs: 120_000 },
     );
   const signedIn = await fetch(`http://127.0.0.1:${api}/v1/session`, {
     method: 'POST',

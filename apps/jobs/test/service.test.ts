@@ -107,6 +107,17 @@ test('writes its schedule again after Redis was emptied, and goes on', async () 
   expect(found.sort()).toEqual(SCHEDULE.map((job) => job.name).sort());
 });
 
+test('goes on by itself when Redis was killed and comes back empty', async () => {
+  const token = await world.token(await world.person());
+  await world.redis.kill();
+  expect((await fetch(`${ops}/readyz`)).status).toBe(503);
+  expect((await fetch(`${ops}/healthz`)).status).toBe(200);
+  await world.redis.restart();
+  await waitFor(async () => (await fetch(`${ops}/readyz`)).status === 200, { timeoutMs: 20_000 });
+  await world.send(world.signed(batch([line(token, { count: 6 })])));
+  await waitFor(async () => (await countedOf(token)) === 6, { timeoutMs: 30_000 });
+});
+
 test('keeps no payload in its jobs', async () => {
   const queue = new Queue('usage', { connection: { url: world.redis.url }, prefix: REDIS.queues });
   const finished = await waitFor(async () => {

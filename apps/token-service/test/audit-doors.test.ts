@@ -97,3 +97,15 @@ test('says at its start by which key it signs, and never shows the private one',
   expect(w.logs()).toContain('"signer"');
   expect(w.logs()).not.toContain(AUDIT_SIGNING_KEY.split('\n')[1]);
 });
+
+test('changes nothing when the event of the change cannot be written', async () => {
+  await w.database.query(`CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS
+    $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+    CREATE TRIGGER full_disk BEFORE INSERT ON audit_events FOR EACH ROW EXECUTE FUNCTION disk_full()`);
+  const tokens = async () => (await w.database.query('SELECT count(*)::int AS n FROM tokens'))[0]!['n'];
+  const before = await tokens();
+  expect((await admin.call('POST /v1/tokens', { body: { name: 'lost' } })).status).toBe(503);
+  expect(await tokens()).toBe(before);
+  await w.database.query('DROP TRIGGER full_disk ON audit_events');
+  expect((await admin.call('POST /v1/tokens', { body: { name: 'kept' } })).status).toBe(201);
+});

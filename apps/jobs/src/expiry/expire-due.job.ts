@@ -6,5 +6,5 @@ export const expireDue: Job = {
   queue: 'tokens',
   everyMs: 1_000,
   description: 'Tokens whose end has passed become `expired`, each with its audit event.',
-  step: ({ maintenance }) => maintenance.expireDue({ limit: 1_000 }, { timeoutMs: 15_000 }),
+  step: ({ maintenance }) => maintenance.expireDue({ limit: 1_000 }, { timeoutMs: 12_000 }),
 };

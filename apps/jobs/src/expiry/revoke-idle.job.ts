@@ -5,5 +5,5 @@ export const revokeIdle: Job = {
   queue: 'tokens',
   everyMs: 60_000,
   description: 'Tokens unused for longer than the policy allows are revoked as policy.',
-  step: ({ maintenance }) => maintenance.revokeIdle({ limit: 500 }, { timeoutMs: 15_000 }),
+  step: ({ maintenance }) => maintenance.revokeIdle({ limit: 500 }, { timeoutMs: 12_000 }),
 };

@@ -4,7 +4,10 @@ import { postWebhook, type WebhookOutcome } from '../webhooks/webhook.service.js
 import { letterOf, type NoticeFacts, webhookPayload } from './letter.js';
 import type { Channel } from './notices.service.js';
 
-const ROWS = 20;
+/** Sent side by side: one slow receiver holds up few others. */
+const ROWS = 5;
+/** Longer than a step can take: what a dead worker had taken is another's after this. */
+const LEASE = '2 minutes';
 /** Deliveries tried before one is given up: with the pauses below, about two days. */
 export const ATTEMPTS_MAX = 16;
 
@@ -25,28 +28,30 @@ export const deliverNotices: Job = {
   description: 'Notices are sent by e-mail and webhook, with retries and back-off.',
   async step(context) {
     const taken = await take(context);
-    for (const delivery of taken) {
-      const outcome = await send(context, delivery);
-      const state = outcome.ok ? 'sent' : outcome.gone || delivery.attempts >= ATTEMPTS_MAX ? 'dead' : 'due';
-      await context.database.query(
-        `UPDATE notice_deliveries SET state = $2, last_error = $3, sent_at = CASE WHEN $2 = 'sent' THEN now() END WHERE id = $1`,
-        [delivery.deliveryId, state, outcome.ok ? null : outcome.reason.slice(0, 500)],
-      );
-      context.metrics.notices.inc({ channel: delivery.channel, outcome: outcome.ok ? 'sent' : state });
-    }
+    await Promise.all(taken.map((delivery) => deliver(context, delivery)));
     return { done: taken.length, more: taken.length === ROWS };
   },
 };
 
-/** The pause after attempt n: half a minute, doubling, at most six hours; also how long a dead worker's deliveries wait. */
+/** After failure n it is put off for half a minute, doubling, at most six hours. */
+async function deliver(context: JobContext, delivery: Delivery): Promise<void> {
+  const outcome = await send(context, delivery);
+  const state = outcome.ok ? 'sent' : outcome.gone || delivery.attempts >= ATTEMPTS_MAX ? 'dead' : 'due';
+  await context.database.query(
+    `UPDATE notice_deliveries SET state = $2, last_error = $3, sent_at = CASE WHEN $2 = 'sent' THEN now() END,
+       next_at = now() + least(interval '6 hours', interval '30 seconds' * 2 ^ least(attempts - 1, 12)) WHERE id = $1`,
+    [delivery.deliveryId, state, outcome.ok ? null : outcome.reason.slice(0, 500)],
+  );
+  context.metrics.notices.inc({ channel: delivery.channel, outcome: outcome.ok ? 'sent' : state });
+}
+
 async function take({ database }: JobContext): Promise<Delivery[]> {
   const rows: Record<string, unknown>[] = await database.query(
     `WITH due AS (
        SELECT id FROM notice_deliveries WHERE state = 'due' AND next_at <= now()
        ORDER BY next_at LIMIT ${ROWS} FOR UPDATE SKIP LOCKED
      ), taken AS (
-       UPDATE notice_deliveries d SET attempts = d.attempts + 1,
-         next_at = now() + least(interval '6 hours', interval '30 seconds' * 2 ^ least(d.attempts, 12))
+       UPDATE notice_deliveries d SET attempts = d.attempts + 1, next_at = now() + interval '${LEASE}'
        FROM due WHERE d.id = due.id RETURNING d.*
      )
      SELECT d.id AS "deliveryId", d.channel, d.attempts, n.id, n.kind, n.at, n.details,

@@ -48,9 +48,11 @@ export function watch(
   const fromSql: [name: string, help: string, sql: string][] = [
     [
       'latchkey_audit_unsealed_seconds',
-      'Age of the oldest audit event of the last day that is not in the chain',
+      'Age of the oldest audit event past the head of the chain',
       `SELECT coalesce(extract(epoch FROM now() - min(e.at)), 0)::float8 AS value FROM audit_events e
-       WHERE e.at > now() - interval '1 day' AND NOT EXISTS (SELECT FROM audit_links l WHERE l.event_id = e.id)`,
+       WHERE e.xid >= coalesce((SELECT h.xid FROM audit_links l JOIN audit_events h ON h.id = l.event_id AND h.at = l.event_at
+           ORDER BY l.seq DESC LIMIT 1), '0'::xid8)
+         AND (SELECT true FROM audit_links l WHERE l.event_id = e.id) IS NULL`,
     ],
     [
       'latchkey_notices_waiting',
