@@ -137,3 +137,12 @@ export function startOf(secret: string, prefix: string = DEFAULT_PREFIX): string
 export function hashSecret(secret: string): string {
   return hash('sha256', secret, 'base64url');
 }
+
+/**
+ * The text with every secret in it cut after its `start`, whatever its prefix: for what callers write themselves and is
+ * kept as they wrote it, such as a User-Agent. Cut to a length only afterwards, or half a secret may stay.
+ */
+export function hideSecrets(text: string): string {
+  if (!text.includes('_pat_') && !text.includes('_prj_')) return text;
+  return text.replace(/([a-z][a-z0-9]{0,15}_(?:pat|prj)_[0-9A-Za-z]{4})[0-9A-Za-z]{32}/g, '$1...');
+}

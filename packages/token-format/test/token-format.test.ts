@@ -1,4 +1,4 @@
-import { ALPHABET, checksum, hashSecret, mint, parse, RANDOM_LENGTH, startOf } from '../src/index.js';
+import { ALPHABET, checksum, hashSecret, hideSecrets, mint, parse, RANDOM_LENGTH, startOf } from '../src/index.js';
 
 /** CRC-32 bit by bit, as the standard words it: the peer that the table-driven one is held against. */
 function crcBitwise(text: string): number {
@@ -87,4 +87,16 @@ it('shows four random characters as the start', () => {
 
 it('hashes to 43 characters of base64url', () => {
   expect(hashSecret('abc')).toBe('ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0');
+});
+
+describe('hideSecrets', () => {
+  it('leaves of every secret in a text its start alone, and all else as it was', () => {
+    const [first, second] = [mint('pat'), mint('prj', 'acme2')];
+    const text = `curl/8 (token=${first}; ${second}${second}) x_pat_short`;
+    const hidden = hideSecrets(text);
+    expect(hidden).toBe(
+      `curl/8 (token=${first.slice(0, 11)}...; ${second.slice(0, 14)}...${second.slice(0, 14)}...) x_pat_short`,
+    );
+    expect(hideSecrets('Mozilla/5.0 (a_b_c)')).toBe('Mozilla/5.0 (a_b_c)');
+  });
 });

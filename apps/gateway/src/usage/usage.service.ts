@@ -1,5 +1,6 @@
 import { type DenialReason, REDIS, type UsageBatch, type UsageBatchEvent } from '@latchkey/contracts';
 import type { Clock, Logger } from '@latchkey/runtime';
+import { hideSecrets } from '@latchkey/token-format';
 import type { Redis } from 'ioredis';
 import type { Accounting, Inquiry } from '../check/index.js';
 import { Denials } from './denials.js';
@@ -53,14 +54,7 @@ export class Usage implements Accounting {
   }
 
   count(tokenId: string, route: string, status: 'allowed' | DenialReason, ip: string, userAgent: string): void {
-    this.#tally.add(
-      tokenId,
-      route,
-      status,
-      ip,
-      userAgent.length > 200 ? userAgent.slice(0, 200) : userAgent,
-      this.parts.clock.wallMs(),
-    );
+    this.#tally.add(tokenId, route, status, ip, hideSecrets(userAgent).slice(0, 200), this.parts.clock.wallMs());
   }
 
   deny({ requestId, route, method, ip }: Inquiry, reason: DenialReason, tokenId: string | undefined): void {

@@ -8,6 +8,7 @@ import {
   SESSION_COOKIE,
 } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
+import { hideSecrets } from '@latchkey/token-format';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { TokenServiceConfig } from '../config.js';
@@ -96,7 +97,7 @@ function contextOf(config: TokenServiceConfig, request: FastifyRequest): Request
   return {
     requestId: given && REQUEST_ID.test(given) ? given : newId(),
     ip: forwarded || request.socket.remoteAddress || null,
-    userAgent: header('user-agent')?.slice(0, USER_AGENT_LENGTH_MAX) ?? null,
+    userAgent: hideSecrets(header('user-agent') ?? '').slice(0, USER_AGENT_LENGTH_MAX) || null,
   };
 }
 

@@ -8,6 +8,7 @@ import {
   verifierKey,
 } from '@latchkey/contracts';
 import { createRedis, type Logger, newId } from '@latchkey/runtime';
+import { hideSecrets } from '@latchkey/token-format';
 import { Inject, Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
 import type { Redis } from 'ioredis';
 import type { z } from 'zod';
@@ -76,10 +77,10 @@ export class UsageService implements OnModuleInit, OnApplicationShutdown {
     if (tokenId === undefined) return;
     const nowMs = Date.now();
     const hourMs = nowMs - (nowMs % HOUR_MS);
-    const route = where.route.slice(0, 100);
+    const route = hideSecrets(where.route).slice(0, 100);
     const status = outcome.allowed ? 'allowed' : outcome.reason;
     const ip = (where.ip ?? '').slice(0, 45);
-    const userAgent = (where.userAgent ?? '').slice(0, 200);
+    const userAgent = hideSecrets(where.userAgent ?? '').slice(0, 200);
     const name = JSON.stringify([tokenId, hourMs, route, status, ip, userAgent]);
     const line = this.#lines.get(name);
     if (line) {
