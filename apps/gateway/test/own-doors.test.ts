@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { DOOR_HEADER, isDoorValue } from '@latchkey/contracts';
+import { CALLER_ADDRESS_HEADER, DOOR_HEADER, isDoorValue } from '@latchkey/contracts';
 import { waitFor } from '@latchkey/testing';
 import { request } from 'undici';
 import { gatewayConfig } from '../src/config.js';
@@ -60,6 +60,7 @@ describe('the management API', () => {
           ...headers,
           [DOOR_HEADER]: 'forged',
           x_latchkey_door: 'forged',
+          [CALLER_ADDRESS_HEADER]: '192.0.2.1',
           'x-forwarded-for': '203.0.113.9, 127.0.0.2',
         },
         body: '{}',
@@ -76,6 +77,8 @@ describe('the management API', () => {
       expect(isDoorValue(RPC_SECRET, s.api.lastHeader(DOOR_HEADER)!)).toBe(true);
       expect(s.api.seen[0]!.headers.join()).not.toContain('forged');
       expect(s.api.lastHeader('x-forwarded-for')).toBe('203.0.113.9, 127.0.0.2, 127.0.0.1');
+      expect(s.api.seen[0]!.headers.join()).not.toContain('192.0.2.1');
+      expect(s.api.lastHeader(CALLER_ADDRESS_HEADER)).toBe('203.0.113.9');
       expect(s.api.lastHeader('x-request-id')).toBe(answer.headers['x-request-id']);
       expect(s.upstream.seen).toEqual([]);
     },

@@ -1,6 +1,6 @@
 import { connect } from 'node:net';
-import type { Problem } from '@latchkey/contracts';
-import { issue, type Person, type World, world } from './harness.js';
+import { CALLER_ADDRESS_HEADER, DOOR_HEADER, doorValue, type Problem } from '@latchkey/contracts';
+import { issue, type Person, RPC_SECRET, type World, world } from './harness.js';
 
 let w: World;
 let person: Person;
@@ -212,6 +212,18 @@ describe('credentials', () => {
     const answer = await caller.call('/v1/tokens/self');
     expect(answer.status).toBe(403);
     expect(answer.body['code']).toBe('address_not_allowed');
+    const bare = { authorization: `Bearer ${elsewhere.secret}`, [CALLER_ADDRESS_HEADER]: '203.0.113.7' };
+    expect((await w.as(bare).call('/v1/tokens/self')).status).toBe(403);
+    expect((await w.as({ ...bare, [DOOR_HEADER]: 'guessed' }).call('/v1/tokens/self')).status).toBe(403);
+    const through = { ...bare, [DOOR_HEADER]: doorValue(RPC_SECRET) };
+    expect((await w.as(through).call('/v1/tokens/self')).status).toBe(200);
+    // What the caller itself wrote into X-Forwarded-For counts for nothing, whichever proxy passed it on.
+    const spoofed = {
+      ...through,
+      [CALLER_ADDRESS_HEADER]: '198.51.100.1',
+      'x-forwarded-for': '203.0.113.7, 198.51.100.1',
+    };
+    expect((await w.as(spoofed).call('/v1/tokens/self')).status).toBe(403);
   });
 
   test("a token's own rate holds at this door too", async () => {

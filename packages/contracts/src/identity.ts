@@ -9,8 +9,11 @@ export const IDENTITY_HEADERS = {
 } as const;
 export const REQUEST_ID_HEADER = 'x-request-id';
 
+/** The caller's address as the gateway worked it out, for the token-service; believed only beside a right DOOR_HEADER. */
+export const CALLER_ADDRESS_HEADER = 'x-latchkey-caller-address';
+
 /**
- * By this header the gateway shows the token-service that a request came through it, so that the X-Forwarded-* and
+ * By this header the gateway shows the token-service that a request came through it, so that the caller's address and
  * X-Request-Id beside it are believed. Its value is derived from RPC_SECRET.
  */
 export const DOOR_HEADER = 'x-latchkey-door';

@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { DOOR_HEADER, doorValue } from '@latchkey/contracts';
+import { CALLER_ADDRESS_HEADER, DOOR_HEADER, doorValue } from '@latchkey/contracts';
 import type { Logger } from '@latchkey/runtime';
 import { forwardedHeaders, hasBody, type RequestHead, type Target } from '../http/index.js';
 import { Exchange, type ExchangeParts } from './exchange.js';
@@ -33,7 +33,7 @@ export class Management {
 
   handle(req: IncomingMessage, res: ServerResponse, head: RequestHead, target: Target, expectsContinue: boolean): void {
     const headers = forwardedHeaders(head, { authorization: true, session: true }, '');
-    headers.push(DOOR_HEADER, this.#door);
+    headers.push(DOOR_HEADER, this.#door, CALLER_ADDRESS_HEADER, head.ip);
     if (head.contentLength !== undefined) headers.push('content-length', head.contentLength);
     const plan = {
       upstream: this.parts.upstream,

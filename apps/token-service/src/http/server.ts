@@ -1,4 +1,6 @@
+import { isIP } from 'node:net';
 import {
+  CALLER_ADDRESS_HEADER,
   DOOR_HEADER,
   isDoorValue,
   LIMITS,
@@ -93,10 +95,11 @@ function contextOf(config: TokenServiceConfig, request: FastifyRequest): Request
   };
   const throughGateway = isDoorValue(config.RPC_SECRET, header(DOOR_HEADER) ?? '');
   const given = throughGateway ? header(REQUEST_ID_HEADER) : undefined;
-  const forwarded = throughGateway ? header('x-forwarded-for')?.split(',')[0]?.trim() : undefined;
+  // Not X-Forwarded-For: whoever calls writes its left end, and only the gateway knows which proxies it trusts.
+  const address = throughGateway ? header(CALLER_ADDRESS_HEADER) : undefined;
   return {
     requestId: given && REQUEST_ID.test(given) ? given : newId(),
-    ip: forwarded || request.socket.remoteAddress || null,
+    ip: (address && isIP(address) ? address : request.socket.remoteAddress) ?? null,
     userAgent: hideSecrets(header('user-agent') ?? '').slice(0, USER_AGENT_LENGTH_MAX) || null,
   };
 }

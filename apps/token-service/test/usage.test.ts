@@ -1,0 +1,93 @@
+import { REDIS, readUsageBatch, type UsageBatch, verifierKey } from '@latchkey/contracts';
+import { firstParty, tokensCaller } from '@latchkey/runtime';
+import { waitFor } from '@latchkey/testing';
+import { Redis } from 'ioredis';
+import { EVENTS_SECRET, issue, RPC_SECRET, type World, world } from './harness.js';
+
+let w: World;
+let redis: Redis;
+beforeAll(async () => {
+  w = await world();
+  redis = new Redis(w.redis.url);
+});
+afterAll(async () => {
+  redis.disconnect();
+  await w.close();
+});
+
+/** All that was sent so far, as jobs would read it. */
+async function sent(): Promise<UsageBatch[]> {
+  const entries = await redis.xrange(REDIS.usage, '-', '+');
+  return entries.map(([, fields]) => {
+    const event = Object.fromEntries(fields.flatMap((name, i) => (i % 2 ? [] : [[name, fields[i + 1]]])));
+    return readUsageBatch((verifier) => verifierKey(Buffer.from(EVENTS_SECRET), verifier), event)!;
+  });
+}
+
+test("every door's verifications are counted under its route, in batches that jobs accepts", async () => {
+  const person = await w.member();
+  const token = await issue(person, { scopes: ['tokens:read'] });
+  const admin = await w.signIn();
+  const caller = tokensCaller({
+    address: w.service.rpcAddress,
+    authorization: firstParty(RPC_SECRET),
+    timeoutMs: 10_000,
+  });
+  const question = {
+    token: token.secret,
+    scopes: [],
+    project: '',
+    ip: '203.0.113.5',
+    route: 'billing',
+    userAgent: 'biller/1',
+  };
+  try {
+    for (let i = 0; i < 3; i++) await w.bearer(token.secret).call('/v1/tokens/self');
+    await caller.verify(question);
+    await caller.verify({ ...question, scopes: ['demo:read'] });
+    await admin.call('POST /oauth2/introspect', {
+      raw: new URLSearchParams({ token: token.secret }).toString(),
+      headers: { 'content-type': 'application/x-www-form-urlencoded' },
+    });
+  } finally {
+    caller.close();
+  }
+  const counted = async () => {
+    const lines = (await sent()).flatMap((batch) => batch.lines).filter((line) => line.tokenId === token.id);
+    const totals: Record<string, number> = {};
+    for (const { route, status, count } of lines)
+      totals[`${route} ${status}`] = (totals[`${route} ${status}`] ?? 0) + count;
+    return totals;
+  };
+  const all = {
+    'management allowed': 3,
+    'billing allowed': 1,
+    'billing insufficient_scope': 1,
+    'introspection allowed': 1,
+  };
+  await waitFor(async () => Object.keys(await counted()).length >= 4, { timeoutMs: 10_000, what: 'the usage batches' });
+  expect(await counted()).toEqual(all);
+  const sequences = (await sent()).map(({ sequence }) => sequence);
+  expect(new Set(sequences).size).toBe(sequences.length);
+  const stream = JSON.stringify(await sent());
+  expect(stream).not.toContain(token.secret);
+});
+
+test('a denial can be looked up by its requestId', async () => {
+  const person = await w.member();
+  const token = await issue(person, { scopes: ['tokens:read'] });
+  await person.call(`DELETE /v1/tokens/${token.id}`);
+  const [revoked, unknown] = [
+    await w.bearer(token.secret).call('/v1/tokens'),
+    await w.bearer('rubbish').call('/v1/tokens'),
+  ];
+  const narrow = await issue(person, { scopes: ['tokens:read'] });
+  const missing = await w.bearer(narrow.secret).call('POST /v1/tokens', { body: { name: 'x' } });
+  const denials = async () => (await sent()).flatMap((batch) => batch.denials);
+  await waitFor(async () => (await denials()).length >= 3, { timeoutMs: 10_000, what: 'the denials' });
+  const reasonOf = async (answer: { headers: Headers }) =>
+    (await denials()).find((denial) => denial.requestId === answer.headers.get('x-request-id'));
+  expect(await reasonOf(revoked)).toMatchObject({ reason: 'revoked', tokenId: token.id, method: 'GET' });
+  expect(await reasonOf(unknown)).toMatchObject({ reason: 'malformed', tokenId: null });
+  expect(await reasonOf(missing)).toMatchObject({ reason: 'insufficient_scope', tokenId: narrow.id, method: 'POST' });
+});
