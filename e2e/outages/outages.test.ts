@@ -200,7 +200,7 @@ it.each(['tokenService', 'gateway', 'postgres'] as const)(
   },
 );
 
-it('cuts a stream of a revoked token within two leases though the gateway was cut off', async () => {
+it('cuts a stream within two leases when its token cannot be checked again', async () => {
   const token = await remembered({ scopes: ['demo:read', 'demo:write'] });
   const stream = await openEvents(`${readyOf(stack.place).url}/demo/projects/${project.id}/events`, {
     headers: { authorization: `Bearer ${token.secret}` },
