@@ -39,7 +39,7 @@ test("every door's verifications are counted under its route, in batches that jo
     project: '',
     ip: '203.0.113.5',
     route: 'billing',
-    userAgent: 'biller/1',
+    userAgent: `biller/1 ${token.secret}`,
   };
   try {
     for (let i = 0; i < 3; i++) await w.bearer(token.secret).call('/v1/tokens/self');
