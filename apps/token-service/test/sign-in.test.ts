@@ -25,6 +25,13 @@ const actionsAbout = async (admin: Person, userId: string) => {
   return body.items.filter((event) => event.subject?.id === userId).map((event) => [event.action, event.details]);
 };
 
+it('refuses an e-mail address that no database can hold, by name', async () => {
+  for (const email of ['\ud800', 'a\u0000b@example.org', 'a\nb']) {
+    const { status, body } = await signIn(email, PASSWORD);
+    expect([status, body]).toMatchObject([400, { errors: [{ field: 'email' }] }]);
+  }
+});
+
 describe('sign-ins', () => {
   it('are listed, and end one by one or all at once', async () => {
     const person = await w.member();

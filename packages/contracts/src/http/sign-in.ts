@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { LIMITS } from '../limits.js';
-import { emailSchema, idSchema, timeSchema } from './common.js';
+import { emailSchema, idSchema, lineSchema, timeSchema } from './common.js';
 
 export const passwordSchema = z
   .string()
@@ -13,7 +13,7 @@ const presentedPassword = z.string().min(1).max(LIMITS.passwordLengthMax);
 
 export const signInBody = z
   .strictObject({
-    email: z.string().min(1).max(LIMITS.emailLengthMax),
+    email: lineSchema(LIMITS.emailLengthMax),
     password: presentedPassword,
     code: oneTimeCodeSchema.optional(),
   })
