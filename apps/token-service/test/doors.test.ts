@@ -14,6 +14,19 @@ beforeAll(async () => {
 });
 afterAll(() => w.close());
 
+/** What the door answers to bytes as they are. */
+function rawExchange(bytes: string): Promise<string> {
+  const { hostname, port } = new URL(w.service.apiUrl);
+  return new Promise((resolve, reject) => {
+    const socket = connect(Number(port), hostname, () => socket.write(bytes));
+    let text = '';
+    socket.on('data', (chunk) => {
+      text += chunk;
+    });
+    socket.on('end', () => resolve(text)).on('error', reject);
+  });
+}
+
 const body = (fields: object) => ({ body: { name: 'x', ...fields } });
 
 describe('malformed input is refused by the name of what is wrong', () => {
@@ -180,20 +193,17 @@ describe('credentials', () => {
     expect(answer.status).toBe(400);
   });
 
+  test('headers that are too large, and what is no HTTP, are problems too', async () => {
+    const large = await rawExchange(`GET /v1/tokens HTTP/1.1\r\nHost: x\r\nX-Long: ${'x'.repeat(17_000)}\r\n\r\n`);
+    expect(large).toMatch(/^HTTP\/1\.1 431 /);
+    expect(large).toContain('"code":"header_too_large"');
+    expect(await rawExchange('hello\r\n\r\n')).toMatch(/^HTTP\/1\.1 400 /);
+  });
+
   test('two Authorization headers are 400', async () => {
-    const { hostname, port } = new URL(w.service.apiUrl);
-    const answer = await new Promise<string>((resolve, reject) => {
-      const socket = connect(Number(port), hostname, () =>
-        socket.write(
-          `GET /v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${secret}\r\nAuthorization: Bearer ${secret}\r\nConnection: close\r\n\r\n`,
-        ),
-      );
-      let text = '';
-      socket.on('data', (chunk) => {
-        text += chunk;
-      });
-      socket.on('end', () => resolve(text)).on('error', reject);
-    });
+    const answer = await rawExchange(
+      `GET /v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer ${secret}\r\nAuthorization: Bearer ${secret}\r\nConnection: close\r\n\r\n`,
+    );
     expect(answer).toMatch(/^HTTP\/1\.1 400 /);
   });
 

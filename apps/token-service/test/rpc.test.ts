@@ -55,6 +55,15 @@ describe('who may call', () => {
     });
   });
 
+  test('a token is taken only from the addresses that it allows', async () => {
+    const near = await issue(admin, { scopes: ['tokens:verify'], allowedIps: ['127.0.0.0/8'] });
+    const far = await issue(admin, { scopes: ['tokens:verify'], allowedIps: ['203.0.113.0/24'] });
+    expect(await callAs(bearer(near.secret)).verify({ ...ask, token: 'x' })).toMatchObject({ denial: 'malformed' });
+    await expect(callAs(bearer(far.secret)).verify({ ...ask, token: 'x' })).rejects.toMatchObject({
+      code: status.PERMISSION_DENIED,
+    });
+  });
+
   test('maintenance is for first-party services alone', async () => {
     const verifying = await issue(admin, { scopes: ['tokens:verify'] });
     const caller = maintenanceCaller({ address: w.service.rpcAddress, authorization: bearer(verifying.secret) });

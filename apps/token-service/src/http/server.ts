@@ -1,7 +1,8 @@
-import { isIP } from 'node:net';
+import { isIP, type Socket } from 'node:net';
 import {
   CALLER_ADDRESS_HEADER,
   DOOR_HEADER,
+  ERRORS,
   isDoorValue,
   LIMITS,
   problem,
@@ -39,6 +40,7 @@ export function createAdapter(config: TokenServiceConfig): FastifyAdapter {
     http: { maxHeaderSize: LIMITS.headerBytesMax },
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 500, ignoreTrailingSlash: false },
+    clientErrorHandler: answerUnreadable,
     frameworkErrors: (_error: Error, request: FastifyRequest, reply: FastifyReply) => {
       const { requestId } = contextOf(config, request);
       reply
@@ -70,6 +72,28 @@ export function createAdapter(config: TokenServiceConfig): FastifyAdapter {
     done(null, Object.fromEntries(entriesOnce(new URLSearchParams(body as string))));
   });
   return adapter;
+}
+
+/** What is no HTTP, or more of it than fits, never reaches Fastify's routes: answered on the bare socket. */
+function answerUnreadable(error: Error & { code?: string }, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy();
+    return;
+  }
+  const code = error.code === 'HPE_HEADER_OVERFLOW' ? 'header_too_large' : 'invalid_request';
+  const requestId = newId();
+  const { status, title } = ERRORS[code];
+  const detail =
+    code === 'header_too_large' ? 'All headers together exceed 16 KiB.' : 'This is not a request of HTTP/1.1.';
+  const body = JSON.stringify(problem(code, detail, requestId));
+  const headers = {
+    'content-type': 'application/problem+json; charset=utf-8',
+    'content-length': Buffer.byteLength(body),
+    connection: 'close',
+    ...fixedHeaders(requestId),
+  };
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+  socket.end(`HTTP/1.1 ${status} ${title}\r\n${lines.join('')}\r\n${body}`);
 }
 
 /** RFC 6749 section 3.1: a parameter must not come twice; what does is handed on as a list, which no schema takes. */

@@ -44,14 +44,15 @@ export class RpcCallerGuard implements CanActivate {
       context.getHandler(),
       context.getClass(),
     ]);
-    const caller = await this.#identify(metadata);
+    const peer = context.getArgByIndex<{ getPeer(): string }>(2).getPeer();
+    const caller = await this.#identify(metadata, addressOf(peer));
     if (firstPartyOnly && caller.type !== 'first-party')
       throw refuse(status.PERMISSION_DENIED, "this call is for Latchkey's own services");
     callers.set(metadata, caller);
     return true;
   }
 
-  async #identify(metadata: Metadata): Promise<RpcCaller> {
+  async #identify(metadata: Metadata, ip: string): Promise<RpcCaller> {
     const given = metadata.get('authorization');
     if (given.length !== 1) throw refuse(status.UNAUTHENTICATED, 'send one `authorization`: `Bearer <token>`');
     const [scheme = '', credentials = '', more] = String(given[0]).split(' ');
@@ -59,8 +60,10 @@ export class RpcCallerGuard implements CanActivate {
     if (scheme.toLowerCase() === FIRST_PARTY_SCHEME.toLowerCase()) {
       if (this.#isSecret(credentials)) return { type: 'first-party' };
     } else if (scheme.toLowerCase() === 'bearer') {
-      const verification = await this.verification.verify(credentials, { scopes: [SCOPE] });
+      const verification = await this.verification.verify(credentials, { scopes: [SCOPE], ip });
       if (verification.allowed) return { type: 'token', tokenId: verification.known.facts.id };
+      if (verification.reason === 'address_not_allowed')
+        throw refuse(status.PERMISSION_DENIED, 'the token may not be used from this address');
       if (verification.reason === 'insufficient_scope')
         throw refuse(status.PERMISSION_DENIED, `the token does not hold ${SCOPE}`);
     }
@@ -72,5 +75,8 @@ export class RpcCallerGuard implements CanActivate {
     return bytes.length === this.#secret.length && timingSafeEqual(bytes, this.#secret);
   }
 }
+
+/** grpc-js tells a peer as `address:port`, IPv6 in brackets. */
+const addressOf = (peer: string): string => peer.replace(/:\d+$/, '').replace(/^\[|\]$/g, '');
 
 export const refuse = (code: status, message: string): RpcException => new RpcException({ code, message });
