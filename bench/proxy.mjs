@@ -4,9 +4,10 @@
  *   check off  the gateway, on a public route
  *   check on   the gateway, on a route that asks for a token with a scope, answered from memory
  * Real processes: the proxy has processor 0 to itself, upstream and load generator share processor 1. The three take
- * turns in every round, so that what else the machine does meets all alike; medians with lowest and highest are shown.
+ * turns in many short rounds, so that what else the machine does meets all alike; medians with lowest and highest are
+ * shown. On a busy machine read the ratios by processor time: requests a second then say how busy it was.
  *
- * `node bench/proxy.mjs [--rounds 9] [--ms 3000] [--connections 32]`, after `npm run build`.
+ * `node bench/proxy.mjs [--rounds 40] [--ms 300] [--connections 32]`, after `npm run build`.
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -18,8 +19,8 @@ import { start, summary } from './lib/processes.mjs';
 
 const { values } = parseArgs({
   options: {
-    rounds: { type: 'string', default: '9' },
-    ms: { type: 'string', default: '3000' },
+    rounds: { type: 'string', default: '40' },
+    ms: { type: 'string', default: '300' },
     connections: { type: 'string', default: '32' },
   },
 });

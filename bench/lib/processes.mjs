@@ -1,9 +1,7 @@
 /** Processes of a benchmark: started on one processor, measured in processor time. */
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
-
-const TICKS_PER_SECOND = 100;
 
 /**
  * Starts `node <args>` on one processor (where `taskset` is to be had) and resolves at the first line of output that
@@ -43,16 +41,24 @@ export async function start({ args, processor, env = {}, ready = /^port (\d+)$/ 
         waiting.push(resolve);
         child.stdin.write(`${line}\n`);
       }),
-    /** Processor seconds used so far. */
+    /** Processor seconds used so far by all its threads, as the scheduler counts them (Linux). */
     processorSeconds() {
-      const fields = readFileSync(`/proc/${child.pid}/stat`, 'utf8').split(') ')[1].split(' ');
-      return (Number(fields[11]) + Number(fields[12])) / TICKS_PER_SECOND;
+      const threads = readdirSync(`/proc/${child.pid}/task`);
+      return threads.reduce((sum, thread) => sum + threadNanoseconds(child.pid, thread), 0) / 1e9;
     },
     stop() {
       child.removeAllListeners('exit');
       child.kill('SIGTERM');
     },
   };
+}
+
+function threadNanoseconds(pid, thread) {
+  try {
+    return Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0]);
+  } catch {
+    return 0; // a thread that has ended since it was listed
+  }
 }
 
 /** Median, lowest and highest. */

@@ -416,6 +416,20 @@ describe('a caller that', () => {
     expect(text).toContain('request_timeout');
   });
 
+  it('goes on sending a body that was refused is cut off', async () => {
+    const socket = connect(s.gateway.port, '127.0.0.1');
+    socket.on('error', () => undefined); // writing goes on past the end
+    let text = '';
+    socket.setEncoding('latin1').on('data', (chunk) => {
+      text += chunk;
+    });
+    socket.write('POST /any/x HTTP/1.1\r\nHost: g\r\nContent-Length: 1000000000\r\n\r\n');
+    const timer = setInterval(() => socket.write('x'.repeat(1000)), 50);
+    await once(socket, 'close');
+    clearInterval(timer);
+    expect(text).toContain('HTTP/1.1 401');
+  });
+
   it('pipelines requests gets the answers in order', async () => {
     s.upstream.handler = (req, res) => {
       const slow = req.url === '/1';

@@ -42,6 +42,9 @@ const REQUEST_TIMEOUT_MS = 3_600_000;
 /** Longer than the load balancers in front usually keep theirs. */
 const KEEP_ALIVE_MS = 65_000;
 
+/** How long a body is read and thrown away after its request was answered. */
+const UNWANTED_BODY_MS = 2_000;
+
 const ANONYMOUS_ROUTE = '-';
 
 /** The public door on bare node:http: reads each request once, and hands it to whom its path belongs. */
@@ -76,7 +79,10 @@ export class PublicDoor {
   #onRequest(req: IncomingMessage, res: ServerResponse, expectsContinue: boolean): void {
     const startedAtMs = performance.now();
     let route = ANONYMOUS_ROUTE;
-    res.on('close', () => this.parts.observe(route, res.headersSent ? res.statusCode : 0, startedAtMs));
+    res.on('close', () => {
+      this.parts.observe(route, res.headersSent ? res.statusCode : 0, startedAtMs);
+      if (!req.complete) giveUpBody(req);
+    });
     (req.socket as AnsweringSocket)[answering] = res;
     const read = readHead(req, this.parts.isTrustedProxy);
     if ('refusal' in read) {
@@ -185,6 +191,13 @@ function ownerOf(path: string): 'management' | 'gateway' | undefined {
     default:
       return undefined;
   }
+}
+
+/** The answer is out and the rest of the body means nothing: the caller has a moment to notice. */
+function giveUpBody(req: IncomingMessage): void {
+  setTimeout(() => {
+    if (!req.complete) req.socket.destroy();
+  }, UNWANTED_BODY_MS).unref();
 }
 
 /** Only WebSocket is switched to; a request for any other protocol is answered in HTTP/1.1 (RFC 9110 section 7.8). */
