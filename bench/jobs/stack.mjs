@@ -11,7 +11,7 @@ const apps = path.join(import.meta.dirname, '../../apps');
 const ADMIN = { email: 'admin@example.org', password: 'the first administrator' };
 
 /** @returns {Promise<number>} a port that was free a moment ago */
-function freePort() {
+export function freePort() {
   return new Promise((resolve, reject) => {
     const server = createServer().once('error', reject);
     server.listen(0, '127.0.0.1', () => {
