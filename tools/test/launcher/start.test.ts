@@ -11,17 +11,20 @@ import { identities, launch, type Ready } from './launcher.js';
 type Launcher = ReturnType<typeof launch>;
 
 describe('a start', () => {
-  const { root, remove } = fakeRepository();
-  const home = path.join(root, '.latchkey');
+  let root: string;
+  let remove: () => void;
+  let home: string;
   let launcher: Launcher;
   let ready: Ready;
 
   beforeAll(async () => {
+    ({ root, remove } = fakeRepository());
+    home = path.join(root, '.latchkey');
     launcher = launch(root, { AWS_SECRET: 'passes', npm_config_x: 'does not' });
     ready = await launcher.ready();
   });
   afterAll(async () => {
-    launcher.kill('SIGKILL');
+    launcher.kill('SIGTERM');
     await launcher.ended;
     remove();
   });
@@ -115,14 +118,18 @@ describe('a start', () => {
 });
 
 describe('a stop', () => {
-  const { root, remove } = fakeRepository();
+  let root: string;
+  let remove: () => void;
   let launcher: Launcher;
 
+  beforeAll(() => {
+    ({ root, remove } = fakeRepository());
+  });
   afterEach(async () => {
-    launcher.kill('SIGKILL');
+    launcher.kill('SIGTERM');
     await launcher.ended;
   });
-  afterAll(remove);
+  afterAll(() => remove());
 
   test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('by %s ends everything and says so', async (signal) => {
     launcher = launch(root);
