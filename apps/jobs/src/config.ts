@@ -73,6 +73,26 @@ export const settings = {
     default: '20',
     schema: settingSchema.integer(1, 1_000),
   },
+  CANARY_TOKEN: {
+    description:
+      'A token that holds `tokens:write`: with it, one is issued, used, revoked and tried again every minute, to see that revocations hold',
+    secret: true,
+    schema: z.string().max(200).optional(),
+  },
+  CANARY_API_URL: {
+    description: "The token-service's HTTP door, for the canary",
+    default: 'http://127.0.0.1:8090',
+    schema: settingSchema.url('http:', 'https:'),
+  },
+  CANARY_DOORS: {
+    description:
+      'Comma-separated URLs, one for each gateway, that answer 2xx to any good token: `http://gateway-1:8081/forward-auth,…`',
+    default: '',
+    schema: settingSchema.list.refine(
+      (list) => list.every((url) => URL.canParse(url) && /^https?:$/.test(new URL(url).protocol)),
+      'must be URLs separated by commas',
+    ),
+  },
 } satisfies Settings;
 
 export type JobsConfig = Config<typeof settings>;
@@ -83,5 +103,7 @@ export function checkTogether(config: JobsConfig): JobsConfig {
     if (config[`${name}_URL`] && !config[`${name}_SECRET`])
       throw new Error(`${name}_SECRET is missing: ${name}_URL is set, and nothing is posted unsigned`);
   }
+  if (config.CANARY_TOKEN && config.CANARY_DOORS.length === 0)
+    throw new Error('CANARY_DOORS is missing: CANARY_TOKEN is set, and without doors there is nothing to see');
   return config;
 }

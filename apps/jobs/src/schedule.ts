@@ -1,5 +1,6 @@
 import { deliverAudit } from './audit/deliver-audit.job.js';
 import { sealAudit } from './audit/seal-audit.job.js';
+import { canary } from './canary/canary.job.js';
 import { endOverlaps } from './expiry/end-overlaps.job.js';
 import { expireDue } from './expiry/expire-due.job.js';
 import { prune } from './expiry/prune.job.js';
@@ -28,6 +29,7 @@ export const SCHEDULE: readonly Job[] = [
   followAudit,
   reportUses,
   deliverNotices,
+  canary,
 ];
 
 const byName = new Map(SCHEDULE.map((job) => [job.name, job]));

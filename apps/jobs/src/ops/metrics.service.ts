@@ -10,6 +10,9 @@ export class JobMetrics {
   readonly denialsDropped: Counter;
   readonly notices: Counter;
   readonly siemBatches: Counter;
+  readonly canaryRuns: Counter;
+  readonly staleAccepts: Counter;
+  readonly canarySeconds: Histogram;
 
   constructor(readonly registry: Registry) {
     const registers = [registry];
@@ -32,6 +35,18 @@ export class JobMetrics {
     this.siemBatches = counter('latchkey_siem_batches_total', 'Batches of audit events to the SIEM by outcome', [
       'outcome',
     ]);
+    this.canaryRuns = counter('latchkey_canary_runs_total', 'Runs of the canary by what they showed', ['outcome']);
+    this.staleAccepts = counter(
+      'latchkey_revocation_stale_accepts_total',
+      'Revoked tokens of the canary that a gateway accepted after the revocation had returned: anything but 0 is an alarm',
+      [],
+    );
+    this.canarySeconds = new Histogram({
+      name: 'latchkey_revocation_canary_seconds',
+      help: "From the canary's request to revoke until it was effective everywhere",
+      buckets: [0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 10, 15, 30],
+      registers,
+    });
   }
 
   ran(job: Job, outcome: string, seconds: number, rows: number): void {
