@@ -102,10 +102,15 @@ async function revoke(/** @type {string} */ id, /** @type {number} */ turn) {
 async function whole(/** @type {readonly { secret: string }[]} */ tokens) {
   const agent = new Agent({ keepAlive: true });
   const untilMs = performance.now() + 60_000;
-  for (const { url } of cluster.gateways) {
+  for (const { name, url, process } of cluster.gateways) {
     for (const { secret } of tokens) {
-      while ((await present(`${url}${cluster.guardedPath}`, secret, agent)) !== 200) {
-        if (performance.now() > untilMs) throw new Error('the service did not become whole in a minute');
+      for (;;) {
+        const status = await present(`${url}${cluster.guardedPath}`, secret, agent);
+        if (status === 200) break;
+        if (performance.now() > untilMs) {
+          const said = process.logs().slice(-2_000);
+          throw new Error(`${name} answers ${status ?? 'nothing'} to a good token a minute after the fault:\n${said}`);
+        }
         await sleep(50);
       }
     }

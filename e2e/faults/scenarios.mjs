@@ -155,6 +155,16 @@ export const scenarios = [
     },
   },
   {
+    name: 'both token-services frozen for longer than a lease',
+    inject: async ({ tokenServices }) => {
+      for (const service of tokenServices) service.process.pause();
+      return inBackground(async () => {
+        await sleep(6_000);
+        for (const service of tokenServices) service.process.resume();
+      });
+    },
+  },
+  {
     name: 'rolling restart of everything',
     inject: async ({ tokenServices, gateways }) =>
       inBackground(async () => {
