@@ -14,7 +14,8 @@ export interface ServiceSpec {
   readyUrl: string;
 }
 
-const readyTimeoutMs = 60_000;
+/** Long enough for a machine that is busy with ten other things; a service that fails ends by itself, and sooner. */
+const readyTimeoutMs = 180_000;
 const pollMs = 50;
 /** Services leave by themselves within 15 s of SIGTERM. */
 const endings: [NodeJS.Signals, number][] = [

@@ -27,9 +27,9 @@ afterEach(() => {
 });
 
 test.each(['SIGTERM', 'SIGKILL'] as const)('a program is told when the npm that runs it ends by %s', async (signal) => {
-  const pid = await waitFor(() => Number(readFileSync(path.join(dir, 'pid'), 'utf8')), { timeoutMs: 30_000 });
+  const pid = await waitFor(() => Number(readFileSync(path.join(dir, 'pid'), 'utf8')), { timeoutMs: 60_000 });
   const program = processIdentity(pid) as string;
   npm.kill(signal);
-  await waitFor(() => !stillRuns(program), { what: 'the program ending' });
+  await waitFor(() => !stillRuns(program), { timeoutMs: 60_000, what: 'the program ending' });
   expect(readFileSync(path.join(dir, 'gone'), 'utf8')).toBe('');
 });

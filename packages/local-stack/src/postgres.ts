@@ -18,7 +18,7 @@ export interface PostgresOptions {
   fast?: boolean;
   /** For tests only: data found in the folder is thrown away. */
   fresh?: boolean;
-  /** How long the server may take to come up, recovery after a crash included (default 60 000). */
+  /** How long the server may take to come up, recovery after a crash included (default 180 000). */
   startTimeoutMs?: number;
   /** Most connections at once (default 200). */
   connectionsMax?: number;
@@ -162,7 +162,7 @@ async function launch(
   user: SystemUser | null,
   options: PostgresOptions,
 ): Promise<{ child: servers.Child; port: number }> {
-  const until = Date.now() + (options.startTimeoutMs ?? 60_000);
+  const until = Date.now() + (options.startTimeoutMs ?? 180_000);
   const unsafe = { fsync: 'off', full_page_writes: 'off', wal_level: 'minimal', max_wal_senders: '0' };
   const settings = {
     listen_addresses: '127.0.0.1',

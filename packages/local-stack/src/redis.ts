@@ -21,7 +21,7 @@ export interface RedisOptions {
   persistent?: boolean;
   /** The server's program; looked for by `findRedis` when absent. */
   program?: string;
-  /** How long the server may take to come up, reading its data included (default 30 000). */
+  /** How long the server may take to come up, reading its data included (default 120 000). */
   startTimeoutMs?: number;
   /** Told what a person should know, such as packages being fetched. */
   log?: (line: string) => void;
@@ -97,7 +97,7 @@ async function launch(
   const dir = path.resolve(options.dir);
   const data = path.join(dir, 'data');
   mkdirSync(data, { recursive: true, mode: 0o700 });
-  const until = Date.now() + (options.startTimeoutMs ?? 30_000);
+  const until = Date.now() + (options.startTimeoutMs ?? 120_000);
   for (;;) {
     const port = options.port ?? (await servers.freePort());
     if (options.port !== undefined && !(await servers.canListen(port))) throw new servers.PortTaken('Redis', port);

@@ -49,7 +49,10 @@ export function launch(root: string, env: Record<string, string> = {}) {
     /** As when the process that started it is killed. */
     abandon: () => child.disconnect(),
     ready: async (): Promise<Ready> => {
-      await waitFor(() => over || /^ready http/m.test(output), { timeoutMs: 60_000, what: 'the launcher being ready' });
+      await waitFor(() => over || /^ready http/m.test(output), {
+        timeoutMs: 150_000,
+        what: 'the launcher being ready',
+      });
       if (over) throw new Error(`the launcher ended: ${output}`);
       return JSON.parse(readFileSync(file, 'utf8')) as Ready;
     },

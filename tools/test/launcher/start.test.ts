@@ -109,7 +109,7 @@ describe('a start', () => {
       const before = launcher.now();
       process.kill(before.pids[name] as number, 'SIGKILL');
       await waitFor(() => launcher.now().pids[name] !== before.pids[name] && launcher.now().pids[name], {
-        timeoutMs: 10_000,
+        timeoutMs: 60_000,
         what: `${name} coming back`,
       });
       expect({ ...launcher.now(), pids: null }).toEqual({ ...before, pids: null });
@@ -155,7 +155,10 @@ describe('a stop', () => {
 
   test('while everything is starting ends what was started', async () => {
     launcher = launch(root);
-    await waitFor(() => launcher.output().includes('postgres ready'), { what: 'PostgreSQL being ready' });
+    await waitFor(() => launcher.output().includes('postgres ready'), {
+      timeoutMs: 60_000,
+      what: 'PostgreSQL being ready',
+    });
     launcher.kill('SIGTERM');
     await launcher.ended;
     const left = execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' }).split('\n');
@@ -168,7 +171,7 @@ describe('a stop', () => {
     const running = identities(before);
     launcher.kill('SIGKILL');
     await launcher.ended;
-    await waitFor(() => !running.some(stillRuns), { timeoutMs: 20_000, what: 'everything ending' });
+    await waitFor(() => !running.some(stillRuns), { timeoutMs: 60_000, what: 'everything ending' });
 
     launcher = launch(root);
     const after = await launcher.ready();
