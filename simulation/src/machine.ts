@@ -1,0 +1,150 @@
+import type { Clock } from '@latchkey/verifier';
+import type { Random } from './random.js';
+import type { Schedule } from './schedule.js';
+
+/** Rates that differ by less than the drift allowance of 20 %: 1.10 / 0.92 = 1.196. */
+export const SLOWEST = 0.92;
+export const FASTEST = 1.1;
+/** Node's timers may fire this much before their time, because its loop keeps time in whole milliseconds. */
+const TIMER_EARLY_MS = 1;
+/** os.uptime() counts in hundredths of a second. */
+const UPTIME_STEP_MS = 10;
+
+/**
+ * One machine with one process: its clocks, its timers, and everything that reaches the process. A paused process
+ * (stopped, swapped out, a long collection of garbage) finds all that came meanwhile when it goes on; a sleeping
+ * machine's monotonic clock stands still; to a dead process nothing comes any more.
+ */
+export class Machine implements Clock {
+  readonly #schedule: Schedule;
+  readonly #random: Random;
+  #readAtMs: number;
+  #monotonicMs: number;
+  #suspendedMs: number;
+  #wallOffsetMs: number;
+  #rate: number;
+  /** When the machine last began to run, in true time. */
+  runningSinceMs = 0;
+  #state: 'running' | 'paused' | 'asleep' = 'running';
+  /** Everything handed to an earlier process has an older number and is dropped. */
+  #process = 0;
+  #waiting: (() => void)[] = [];
+  readonly #deathbed = new Set<() => void>();
+
+  constructor(schedule: Schedule, random: Random) {
+    this.#schedule = schedule;
+    this.#random = random;
+    this.#readAtMs = schedule.nowMs;
+    this.#monotonicMs = random.int(1_000, 1_000_000);
+    this.#suspendedMs = random.int(0, 1_000_000);
+    this.#wallOffsetMs = Date.UTC(2030, 0, 1) + random.int(-60_000, 60_000);
+    this.#rate = SLOWEST + random.float() * (FASTEST - SLOWEST);
+  }
+
+  monotonicMs(): number {
+    this.#read();
+    return this.#monotonicMs;
+  }
+
+  uptimeMs(): number {
+    this.#read();
+    return Math.floor((this.#monotonicMs + this.#suspendedMs) / UPTIME_STEP_MS) * UPTIME_STEP_MS;
+  }
+
+  wallMs(): number {
+    this.#read();
+    return Math.floor(this.#monotonicMs + this.#suspendedMs + this.#wallOffsetMs);
+  }
+
+  after(ms: number, callback: () => void): () => void {
+    const dueMs = this.monotonicMs() + Math.max(1, ms) - this.#random.float() * TIMER_EARLY_MS;
+    const process = this.#process;
+    let cancelled = false;
+    const look = () => {
+      if (cancelled || process !== this.#process) return;
+      const leftMs = dueMs - this.monotonicMs();
+      if (leftMs > 1e-6) this.#schedule.after(this.#state === 'asleep' ? 20 : leftMs / this.#rate, look);
+      else this.#hand(() => !cancelled && callback(), process);
+    };
+    look();
+    return () => {
+      cancelled = true;
+    };
+  }
+
+  /** Runs something in the process that runs now, as soon as it can; never if it dies first. */
+  deliver(what: () => void): void {
+    this.#hand(what, this.#process);
+  }
+
+  /** What `deliver` does, for a message that arrives after `ms` at the process that runs at this moment. */
+  deliverAfter(ms: number, what: () => void): void {
+    const process = this.#process;
+    this.#schedule.after(ms, () => this.#hand(what, process));
+  }
+
+  get running(): boolean {
+    return this.#state === 'running';
+  }
+
+  pause(): void {
+    this.#enter('paused');
+  }
+
+  sleep(): void {
+    this.#enter('asleep');
+  }
+
+  /** Ends a pause or a sleep. What waited comes in any order, with other things between. */
+  goOn(): void {
+    this.#enter('running');
+    const process = this.#process;
+    for (const what of this.#waiting.splice(0)) {
+      this.#schedule.after(this.#random.float(), () => this.#hand(what, process));
+    }
+  }
+
+  /** Calls back if the process that runs now is killed; the answer ends that. */
+  onDeath(callback: () => void): () => void {
+    this.#deathbed.add(callback);
+    return () => this.#deathbed.delete(callback);
+  }
+
+  /** The process ends; what starts next has none of its timers or messages. */
+  kill(): void {
+    this.#process++;
+    this.#waiting = [];
+    const mourners = [...this.#deathbed];
+    this.#deathbed.clear();
+    this.#enter('running');
+    for (const mourner of mourners) mourner();
+  }
+
+  stepWall(ms: number): void {
+    this.#wallOffsetMs += ms;
+  }
+
+  drift(): void {
+    this.#read();
+    this.#rate = this.#random.pick([SLOWEST, FASTEST, SLOWEST + this.#random.float() * (FASTEST - SLOWEST)]);
+  }
+
+  #hand(what: () => void, process: number): void {
+    if (process !== this.#process) return;
+    if (this.#state === 'running') what();
+    else this.#waiting.push(what);
+  }
+
+  #enter(state: 'running' | 'paused' | 'asleep'): void {
+    this.#read();
+    this.#state = state;
+    this.runningSinceMs = this.#schedule.nowMs;
+  }
+
+  #read(): void {
+    const passedMs = (this.#schedule.nowMs - this.#readAtMs) * this.#rate;
+    this.#readAtMs = this.#schedule.nowMs;
+    if (this.#state === 'asleep') this.#suspendedMs += passedMs;
+    else this.#monotonicMs += passedMs;
+  }
+}

@@ -1,0 +1,272 @@
+import { Database } from './database.js';
+import type { FaultName } from './faults.js';
+import type { Machine } from './machine.js';
+import { type Patch, patchedRooms } from './patched.js';
+import { type Rooms, shipped } from './shipped.js';
+import { SimulatedStore } from './store.js';
+
+/** A rule of the protocol left out: by changing a copy of the shipped files, or in the store, where their SQL has it. */
+export interface Mistake {
+  readonly name: string;
+  readonly patches?: readonly Patch[];
+  readonly Store?: typeof SimulatedStore;
+  readonly Database?: typeof Database;
+  /** The faults of the worlds that look for it; by default each draws its own. */
+  readonly faults?: readonly FaultName[];
+  /** Where the search begins. */
+  readonly seed?: number;
+}
+
+/** The shipped rooms with one mistake in them. */
+export async function roomsWith({ name, patches = [], Store, Database: Db }: Mistake): Promise<Rooms> {
+  const patched = patches.length > 0 ? await patchedRooms(name, patches) : {};
+  return { ...shipped, ...patched, ...(Store && { Store }), ...(Db && { Database: Db }) };
+}
+
+/** Remembers what the leases were when a client last began a transaction. */
+class RememberingDatabase extends Database {
+  readonly leasesAtBegin = new Map<Machine, Leases>();
+  override transaction(...[client, line, body]: Parameters<Database['transaction']>): Promise<void> {
+    this.leasesAtBegin.set(client, new LeasesReadBeforeCommit(this, client, line).leasesNow());
+    return super.transaction(client, line, body);
+  }
+}
+
+type Leases = Awaited<ReturnType<SimulatedStore['readLeases']>>;
+
+class LeasesReadBeforeCommit extends SimulatedStore {
+  /** The leases as they were when this client's last change began; once. */
+  before(): Leases | undefined {
+    const { leasesAtBegin } = this.db as RememberingDatabase;
+    const leases = leasesAtBegin.get(this.machine);
+    leasesAtBegin.delete(this.machine);
+    return leases;
+  }
+
+  override leasesNow(): Leases {
+    return super.leasesNow();
+  }
+}
+
+class CursorById extends SimulatedStore {
+  protected override head() {
+    let last = 0n;
+    for (const { xid } of this.db.tables.invalidations) if (xid > last) last = xid;
+    return { ...super.head(), xmin: String(last + 1n) };
+  }
+}
+
+class CursorInAStatementOfItsOwn extends SimulatedStore {
+  override async readLog(...[fromXid, limit]: Parameters<SimulatedStore['readLog']>) {
+    const rows = await this.statement(() => this.rowsFrom(fromXid, limit));
+    return { ...(await this.statement(() => this.head())), ...rows };
+  }
+}
+
+class DeadRowDeletedBlindly extends SimulatedStore {
+  override deleteLease(verifierId: string): Promise<boolean> {
+    return this.statement(() => this.db.tables.leases.delete(verifierId));
+  }
+}
+
+class RowLengthOverwritten extends SimulatedStore {
+  protected override longer(_oldMs: number, grantedMs: number): number {
+    return grantedMs;
+  }
+}
+
+class NobodysLeaseLeftOut extends SimulatedStore {
+  protected override putDown(): void {
+    this.db.takeXid();
+  }
+}
+
+export const mistakes: readonly Mistake[] = [
+  {
+    name: 'leases read before the commit',
+    seed: 35,
+    Store: LeasesReadBeforeCommit,
+    Database: RememberingDatabase,
+    patches: [
+      [
+        'invalidation/confirm.ts',
+        'const { clock, log, leaseMs } = this.#parts;',
+        'const { clock, log, leaseMs, store } = this.#parts;',
+      ],
+      [
+        'invalidation/confirm.ts',
+        'try {\n      reading = await log.leases();',
+        'try {\n      reading = store.before() ?? (await log.leases());',
+      ],
+    ],
+  },
+  {
+    name: 'poisoned fill stored',
+    seed: 82,
+    patches: [['verifier/fills.ts', 'if (applied.poisons(position, response)) {', 'if (position < 0) {']],
+  },
+  {
+    name: 'a lease length of the verifier`s own',
+    seed: 12,
+    patches: [
+      [
+        'verifier/lease.ts',
+        'this.#granted = { asked, ms: leaseMs };',
+        'this.#granted = { asked, ms: Math.max(leaseMs, 1_500) };',
+      ],
+    ],
+  },
+  { name: 'cursor by id', seed: 6, Store: CursorById },
+  { name: 'cursor and rows from two statements', Store: CursorInAStatementOfItsOwn },
+  {
+    name: 'acknowledged before it is applied',
+    patches: [
+      [
+        'verifier/verifier.ts',
+        '} else this.#apply(event.invalidation);',
+        '} else this.#clock.after(20, () => this.#apply(event.invalidation));',
+      ],
+    ],
+  },
+  {
+    name: 'a reset that does not poison',
+    seed: 118,
+    patches: [['verifier/applied.ts', "  reset(): void {\n    this.#note('everything', '');", '  reset(): void {']],
+  },
+  {
+    name: 'a joiner served without a lease',
+    faults: ['arrival'],
+    seed: 38,
+    patches: [
+      [
+        'verifier/fills.ts',
+        'let fill = held ? this.#shared.get(hash) : undefined;',
+        'let fill = this.#shared.get(hash);',
+      ],
+      ['verifier/fills.ts', 'if (joined && !isLeaseHeld()) continue;', ''],
+    ],
+  },
+  {
+    name: 'a dead row deleted whatever its renewal',
+    faults: ['absence', 'pause'],
+    seed: 2,
+    Store: DeadRowDeletedBlindly,
+  },
+  {
+    name: 'a renewal watched as if it were the one before',
+    seed: 18,
+    patches: [['invalidation/leases.ts', 'before?.renewal === renewal ? before', 'before ? before']],
+  },
+  {
+    name: 'an acknowledgement believed without its proof',
+    seed: 35,
+    patches: [
+      [
+        'invalidation/confirm.ts',
+        'readAcknowledgement((verifier) => verifierKey(eventsSecret, verifier), text)',
+        '(JSON.parse(text) as ReturnType<typeof readAcknowledgement>)',
+      ],
+    ],
+  },
+  {
+    name: 'wall clock alone',
+    seed: 24,
+    patches: [
+      [
+        'verifier/time.ts',
+        'return Math.max(steadyMs, this.wallMs - moment.wallMs);',
+        'return this.wallMs - moment.wallMs + 0 * steadyMs;',
+      ],
+    ],
+  },
+  {
+    name: 'monotonic clock alone',
+    seed: 90,
+    patches: [
+      [
+        'verifier/time.ts',
+        'return Math.max(steadyMs, this.wallMs - moment.wallMs);',
+        'return this.monotonicMs - moment.monotonicMs + 0 * steadyMs;',
+      ],
+    ],
+  },
+  {
+    name: 'no drift allowance',
+    seed: 118,
+    patches: [['invalidation/types.ts', 'export const DRIFT = 0.2;', 'export const DRIFT = 0;']],
+  },
+  {
+    name: 'a length once granted forgotten',
+    faults: ['leaseLength', 'island'],
+    seed: 142,
+    Store: RowLengthOverwritten,
+  },
+  {
+    name: 'a cursor at the invalidation confirms it',
+    patches: [['invalidation/confirm.ts', 'BigInt(xid) < BigInt(cursor.xid)', 'BigInt(xid) <= BigInt(cursor.xid)']],
+  },
+  {
+    name: 'a pruned log read without a reset',
+    seed: 4,
+    patches: [['invalidation/log.ts', 'xid > BigInt(reading.removedTo) &&', '']],
+  },
+  {
+    name: 'a restored log keeps its id',
+    seed: 17,
+    patches: [
+      ['invalidation/log.ts', 'if (!reading.sameDatabase) {', 'if (reading.log === null) {'],
+      ['invalidation/log.ts', 'if (reading.sameDatabase) return reading;', 'if (reading.log !== null) return reading;'],
+    ],
+  },
+  { name: 'leases from before a restore forgotten', seed: 86, Store: NobodysLeaseLeftOut },
+  {
+    name: 'misses that outlive an import',
+    seed: 2,
+    patches: [
+      [
+        'verifier/memory.ts',
+        "else if (kind === 'misses') this.#misses.clear();",
+        "else if (kind === 'misses') return;",
+      ],
+    ],
+  },
+  {
+    name: 'an unknown answer not poisoned by an import',
+    seed: 82,
+    patches: [
+      ['verifier/applied.ts', "if (!known || !token) return kind === 'misses';", 'if (!known || !token) return false;'],
+    ],
+  },
+  {
+    name: 'released before it is silent',
+    seed: 68,
+    patches: [
+      [
+        'verifier/lease.ts',
+        '    this.#stopped = true;\n    this.#granted = undefined;\n',
+        '    this.#stopped = true;\n',
+      ],
+    ],
+  },
+  {
+    name: 'streams cut after the acknowledgement',
+    patches: [
+      [
+        'verifier/streams.ts',
+        "if (cut) this.#cut(watch, 'revoked');\n      else this.#recheck(watch, true);",
+        'this.#recheck(watch, true);',
+      ],
+    ],
+  },
+  {
+    name: 'streams that a reset made unknown left open',
+    seed: 81,
+    patches: [
+      [
+        'verifier/streams.ts',
+        '    if (!cut) return;\n    const touched = kind',
+        '    if (cut || !cut) return;\n    const touched = kind',
+      ],
+    ],
+  },
+];

@@ -1,0 +1,58 @@
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
+import type * as invalidation from '@latchkey/token-service/invalidation';
+import type * as verifier from '@latchkey/verifier';
+import { transform } from '@swc/core';
+import type { Rooms } from './shipped.js';
+
+/** One change to one shipped file: text that occurs in it exactly once, and what stands there instead. */
+export type Patch = readonly [file: string, was: string, is: string];
+
+const root = path.join(import.meta.dirname, '../..');
+const rooms = { verifier: 'packages/verifier/src', invalidation: 'apps/token-service/src/invalidation' };
+/** The files of the invalidation room that speak to neither Nest, PostgreSQL nor Redis. */
+const invalidationFiles = ['confirm.ts', 'index.ts', 'leases.ts', 'log.ts', 'types.ts'];
+
+/**
+ * The shipped rooms from their sources, with patches, compiled into a folder of their own and loaded from there.
+ * @param patches files named `verifier/lease.ts`, `invalidation/confirm.ts`
+ * @throws when the text to replace does not occur exactly once: the shipped file has changed, and the patch must follow
+ */
+export async function patchedRooms(
+  name: string,
+  patches: readonly Patch[],
+): Promise<Pick<Rooms, 'Verifier' | 'Confirmations' | 'InvalidationLog' | 'Leases'>> {
+  const place = path.join(import.meta.dirname, '../dist/patched', `${name.replace(/\W+/g, '-')}-${process.pid}`);
+  const missing = new Set(patches);
+  try {
+    for (const [room, from] of Object.entries(rooms)) {
+      mkdirSync(path.join(place, room), { recursive: true });
+      const files = room === 'verifier' ? readdirSync(path.join(root, from)) : invalidationFiles;
+      for (const file of files) {
+        let source = readFileSync(path.join(root, from, file), 'utf8');
+        for (const patch of patches) {
+          const [where, was, is] = patch;
+          if (where !== `${room}/${file}`) continue;
+          const times = source.split(was).length - 1;
+          if (times !== 1) throw new Error(`${name}: in ${where} this occurs ${times} times, not once: ${was}`);
+          source = source.replace(was, () => is);
+          missing.delete(patch);
+        }
+        const { code } = await transform(source, {
+          swcrc: false,
+          module: { type: 'es6' },
+          jsc: { target: 'es2024', parser: { syntax: 'typescript' } },
+        });
+        writeFileSync(path.join(place, room, file.replace(/\.ts$/, '.js')), code);
+      }
+    }
+    for (const [where] of missing) throw new Error(`${name}: there is no file ${where}`);
+    const load = (room: string) => import(pathToFileURL(path.join(place, room, 'index.js')).href);
+    const { Verifier } = (await load('verifier')) as typeof verifier;
+    const { Confirmations, InvalidationLog, Leases } = (await load('invalidation')) as typeof invalidation;
+    return { Verifier, Confirmations, InvalidationLog, Leases };
+  } finally {
+    rmSync(place, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,157 @@
+import {
+  type Effect,
+  type Invalidation,
+  type LookupResponse,
+  REDIS,
+  type RenewRequest,
+  type RenewResponse,
+} from '@latchkey/contracts';
+import type { Confirmations, InvalidationLog, InvalidationStore, Leases } from '@latchkey/token-service/invalidation';
+import type { Database } from './database.js';
+import { Machine } from './machine.js';
+import { Away, goodLine, type Line, type Redis } from './network.js';
+import type { Random } from './random.js';
+import type { Schedule } from './schedule.js';
+import type { Rooms } from './shipped.js';
+import { type Change, lookUp, type Token, type Town } from './town.js';
+
+const EVENTS_SECRET = new TextEncoder().encode('events secret of the simulated world');
+/** How often a replica judges leases, as a share of one. */
+const JUDGED_PER_LEASE = 3;
+/** How often it prunes the log. */
+const PRUNE_EVERY_MS = 300;
+/** No replica of any world grants longer leases: after a restore nobody knows any more what was granted. */
+export const LEASE_MS_MAX = 1_200;
+export const LEASE_MS_MIN = 200;
+const FIRST_PARTY = { id: 'first-party', firstParty: true };
+
+/** What every process stands among. */
+export interface Surroundings {
+  readonly random: Random;
+  readonly schedule: Schedule;
+  readonly db: Database;
+  readonly redis: Redis;
+  readonly town: Town;
+  readonly rooms: Rooms;
+  /** How old a row of the log must be before it is pruned: little or much, in either case less than in earnest. */
+  readonly keepMs: number;
+}
+
+interface Process {
+  readonly log: InvalidationLog;
+  readonly leases: Leases;
+  readonly confirmations: Confirmations;
+  readonly store: InvalidationStore;
+}
+
+/** One process of the token-service: the shipped invalidation room, and as much of the rest as a change needs. */
+export class Replica {
+  readonly machine: Machine;
+  /** To PostgreSQL, to Redis, and to the verifiers. */
+  readonly dbLine: Line = goodLine();
+  readonly redisLine = goodLine();
+  readonly line = goodLine();
+  readonly #around: Surroundings;
+  #process: Process | undefined;
+
+  constructor(
+    readonly name: string,
+    around: Surroundings,
+  ) {
+    this.#around = around;
+    this.machine = new Machine(around.schedule, around.random);
+  }
+
+  get alive(): boolean {
+    return this.#process !== undefined;
+  }
+
+  start(leaseMs: number): void {
+    if (this.#process) return;
+    const { db, redis, rooms, random, schedule, keepMs } = this.#around;
+    const { machine, dbLine, redisLine } = this;
+    const store = new rooms.Store(db, machine, dbLine);
+    const log = new rooms.InvalidationLog({ store, newId: () => random.uuid(schedule.nowMs), leaseMs: LEASE_MS_MAX });
+    const bus = {
+      publish: (text: string) => redis.publish(REDIS.invalidations, redisLine, text),
+      subscribe: (hear: (text: string) => void) => redis.subscribe(REDIS.acknowledgements, machine, redisLine, hear),
+    };
+    const parts = { store, log, bus, clock: machine, leaseMs, eventsSecret: EVENTS_SECRET };
+    const process = { log, store, leases: new rooms.Leases(parts), confirmations: new rooms.Confirmations(parts) };
+    process.confirmations.start();
+    this.#process = process;
+    this.#again(process, leaseMs / JUDGED_PER_LEASE, () => process.leases.judge());
+    this.#again(process, PRUNE_EVERY_MS, () => store.pruneLog(keepMs, 100));
+  }
+
+  kill(): void {
+    this.machine.kill();
+    this.#process = undefined;
+  }
+
+  async lookup(hash: string): Promise<LookupResponse> {
+    const { db, town } = this.#around;
+    return db.statement(this.machine, this.dbLine, () => lookUp(db.tables.facts, town.projects, hash));
+  }
+
+  async renew(request: RenewRequest): Promise<RenewResponse> {
+    return this.#running().leases.renew(request, FIRST_PARTY);
+  }
+
+  async release(verifierId: string): Promise<void> {
+    await this.#running().leases.release(verifierId, FIRST_PARTY);
+  }
+
+  /**
+   * A change with its invalidation in one transaction; then the wait. A repeated one finds the first one's row and
+   * only waits.
+   */
+  async change(change: Change, id: string, waitMs: number | undefined): Promise<Effect> {
+    const { db, random, schedule } = this.#around;
+    const { confirmations } = this.#running();
+    if (!(await this.#find(id))) {
+      await db.transaction(this.machine, this.dbLine, async (tx) => {
+        tx.write(({ changes, facts, invalidations }) => {
+          if (invalidations.some((one) => one.id === id)) return;
+          changes.add(id);
+          change.apply(facts);
+          const { kind, subject, cut } = change;
+          invalidations.push({ id, kind, subject, cut, xid: tx.xid, createdMs: schedule.nowMs });
+        });
+        const statements = random.int(0, 2);
+        for (let i = 0; i < statements; i++) await db.statement(this.machine, this.dbLine, () => undefined);
+        if (random.chance(0.25)) await schedule.wait(random.spread(5, 300));
+      });
+    }
+    const invalidation = await this.#find(id);
+    if (!invalidation) throw new Away('the row was pruned or lost meanwhile');
+    return confirmations.confirm([invalidation], waitMs === undefined ? {} : { waitMs });
+  }
+
+  async issue(token: Token): Promise<void> {
+    const { db } = this.#around;
+    await db.transaction(this.machine, this.dbLine, async (tx) => {
+      tx.write(({ facts }) => facts.tokens.set(token.hash, token));
+    });
+  }
+
+  #find(id: string): Promise<Invalidation | undefined> {
+    const { db } = this.#around;
+    return db.statement(this.machine, this.dbLine, () => {
+      const row = db.tables.invalidations.find((one) => one.id === id);
+      return row && { id, kind: row.kind, subject: row.subject, cut: row.cut, xid: String(row.xid) };
+    });
+  }
+
+  #again(process: Process, everyMs: number, what: () => Promise<unknown>): void {
+    this.machine.after(everyMs, () => {
+      const next = () => this.#process === process && this.#again(process, everyMs, what);
+      what().then(next, next);
+    });
+  }
+
+  #running(): Process {
+    if (!this.#process) throw new Away('connection refused');
+    return this.#process;
+  }
+}

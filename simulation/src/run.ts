@@ -1,0 +1,49 @@
+import { parseArgs } from 'node:util';
+import { STEPS, simulate } from './world.js';
+
+/**
+ * `npm run simulate -- --seed N --steps M [--seeds K] [--history]`: runs K worlds (default 1) from seed N on, and prints
+ * the history of the first that breaks an invariant. Ends with code 1 when one does.
+ */
+const { values } = parseArgs({
+  options: {
+    seed: { type: 'string', default: '1' },
+    seeds: { type: 'string', default: '1' },
+    steps: { type: 'string', default: String(STEPS) },
+    history: { type: 'boolean', default: false },
+  },
+});
+const wholeNumber = (name: 'seed' | 'seeds' | 'steps'): number => {
+  const number = Number(values[name]);
+  if (!Number.isSafeInteger(number) || number < (name === 'seed' ? 0 : 1))
+    throw new Error(`--${name} must be a whole number, not ${values[name]}`);
+  return number;
+};
+const first = wholeNumber('seed');
+const count = wholeNumber('seeds');
+const steps = wholeNumber('steps');
+const startedAt = performance.now();
+const sums = { checks: 0, allowed: 0, effective: 0, faults: 0, events: 0, simulatedMs: 0 };
+const by: Record<string, number> = {};
+let run = 0;
+for (let seed = first; seed < first + count; seed++) {
+  const outcome = await simulate({ seed, steps, history: values.history });
+  run++;
+  for (const name of Object.keys(sums) as (keyof typeof sums)[]) sums[name] += outcome[name];
+  for (const [how, times] of Object.entries(outcome.by)) by[how] = (by[how] ?? 0) + times;
+  if (outcome.violation === undefined && !values.history) continue;
+  const { history } = await simulate({ seed, steps, history: true });
+  console.log(history.join('\n'));
+  if (outcome.violation === undefined) continue;
+  console.log(`\nseed ${seed} broke an invariant: ${outcome.violation}`);
+  console.log(`again: npm run simulate -- --seed ${seed} --steps ${steps}`);
+  process.exitCode = 1;
+  break;
+}
+const seconds = (performance.now() - startedAt) / 1000;
+const confirmed = Object.entries(by).map(([how, times]) => `${times} by ${how}`);
+console.log(
+  `${run} seeds in ${seconds.toFixed(1)} s (${(run / seconds).toFixed(0)} a second): ${sums.events} events over ` +
+    `${(sums.simulatedMs / 1000).toFixed(0)} simulated seconds, ${sums.faults} faults, ${sums.checks} checks ` +
+    `(${sums.allowed} allowed), ${sums.effective} changes effective, verifiers confirmed ${confirmed.join(', ')}`,
+);

@@ -1,0 +1,16 @@
+import { Confirmations, InvalidationLog, Leases } from '@latchkey/token-service/invalidation';
+import { Verifier } from '@latchkey/verifier';
+import { Database } from './database.js';
+import { SimulatedStore } from './store.js';
+
+/** The code under test: the shipped rooms, and the store that says what the shipped SQL says. */
+export interface Rooms {
+  readonly Verifier: typeof Verifier;
+  readonly Confirmations: typeof Confirmations;
+  readonly InvalidationLog: typeof InvalidationLog;
+  readonly Leases: typeof Leases;
+  readonly Store: typeof SimulatedStore;
+  readonly Database: typeof Database;
+}
+
+export const shipped: Rooms = { Verifier, Confirmations, InvalidationLog, Leases, Store: SimulatedStore, Database };
