@@ -4,7 +4,7 @@ import { useQuery } from '@tanstack/react-query';
 import { useState } from 'react';
 import { api } from '../api.js';
 import { t } from '../texts.js';
-import { CodeBlock, CopyIcon } from '../ui/Copy.js';
+import { CodeBlock, CopyIcon, tabOf } from '../ui/Copy.js';
 import { Page, ScrollX } from '../ui/Page.js';
 
 const HEADER = 'Authorization: Bearer <token>';
@@ -120,16 +120,16 @@ export function McpPage() {
       <FirstCall />
       <Stack gap="xs">
         <Text>{t.mcp.variable}</Text>
-        <Tabs defaultValue={examples[0]?.label ?? ''}>
+        <Tabs defaultValue={tabOf(examples[0]?.label ?? '')}>
           <Tabs.List>
             {examples.map(({ label }) => (
-              <Tabs.Tab key={label} value={label}>
+              <Tabs.Tab key={label} value={tabOf(label)}>
                 {label}
               </Tabs.Tab>
             ))}
           </Tabs.List>
           {examples.map(({ label, text }) => (
-            <Tabs.Panel key={label} value={label} pt="sm">
+            <Tabs.Panel key={label} value={tabOf(label)} pt="sm">
               <CodeBlock text={text} label={label} />
             </Tabs.Panel>
           ))}

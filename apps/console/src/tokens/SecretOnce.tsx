@@ -2,7 +2,7 @@ import { Alert, Button, Checkbox, Group, Stack, Tabs, Text } from '@mantine/core
 import { IconAlertTriangle, IconEye, IconEyeOff } from '@tabler/icons-react';
 import { useEffect, useState } from 'react';
 import { t } from '../texts.js';
-import { CodeBlock, CopyButton } from '../ui/Copy.js';
+import { CodeBlock, CopyButton, tabOf } from '../ui/Copy.js';
 import { snippetsFor } from './snippets.js';
 
 /** A secret on its one showing: masked until asked for, guarded against leaving, gone with the component. */
@@ -47,13 +47,13 @@ export function SecretOnce({ secret, onDone }: { secret: string; onDone(): void 
       <Tabs defaultValue="curl">
         <Tabs.List>
           {snippets.map(({ label }) => (
-            <Tabs.Tab key={label} value={label}>
+            <Tabs.Tab key={label} value={tabOf(label)}>
               {label}
             </Tabs.Tab>
           ))}
         </Tabs.List>
         {snippets.map(({ label, text }, index) => (
-          <Tabs.Panel key={label} value={label} pt="sm">
+          <Tabs.Panel key={label} value={tabOf(label)} pt="sm">
             <CodeBlock text={text} copies={copies[index]?.text ?? text} label={label} />
           </Tabs.Panel>
         ))}

@@ -46,3 +46,8 @@ export function CodeBlock({ text, label, copies = text }: { text: string; label:
     </div>
   );
 }
+
+/** A label as the value of a tab, which becomes part of ids: those hold no spaces. */
+export function tabOf(label: string): string {
+  return label.toLowerCase().replaceAll(' ', '-');
+}

@@ -1,0 +1,81 @@
+/// <reference lib="dom" />
+import axe from 'axe-core';
+import type { Browser } from 'playwright-core';
+import { launchBrowser, Visitor } from '../src/browser.js';
+import { Person } from '../src/caller.js';
+import { placeOfRun } from '../src/stack.js';
+
+/* Every page, light and dark, wide and narrow: nothing that keeps people out, nothing that the page's policy refuses. */
+
+const place = placeOfRun();
+let browser: Browser;
+let pages: [name: string, hash: string, heading: string | RegExp][];
+
+beforeAll(async () => {
+  browser = await launchBrowser();
+  const admin = await Person.admin(place);
+  const project = await admin.project('Pages');
+  const token = await admin.issue({
+    name: 'Nightly export',
+    kind: 'prj',
+    projectId: project.id,
+    scopes: ['demo:read'],
+  });
+  pages = [
+    ['tokens', '/api-tokens', 'API Tokens'],
+    ['token', `/api-tokens/${token.id}`, 'Nightly export'],
+    ['create', '/api-tokens/new?name=GitHub%20Actions&scopes=demo:read', 'Create an API token'],
+    ['projects', '/projects', 'Projects'],
+    ['project', `/projects/${project.id}`, 'Pages'],
+    ['project-tokens', `/projects/${project.id}/api-tokens`, /API tokens of/],
+    ['hygiene', '/hygiene', 'Hygiene'],
+    ['refused', '/refused', 'Why was I refused?'],
+    ['leaked', '/leaked', 'Report a leaked token'],
+    ['mcp', '/mcp', 'MCP connection'],
+    ['people', '/people', 'People'],
+    ['policy', '/policy', 'Policy'],
+    ['account', '/account', 'My account'],
+    ['audit', '/audit', 'Audit log'],
+  ];
+});
+afterAll(async () => {
+  await browser.close();
+});
+
+const looks = (['light', 'dark'] as const).flatMap((scheme) => [1440, 390].map((width) => ({ scheme, width })));
+
+it.each(looks)(
+  'has no serious barrier on any page, $scheme, $width px wide',
+  async ({ scheme, width }) => {
+    const visitor = await Visitor.arrive(browser, place, { scheme, width });
+    const { page } = visitor;
+    await visitor.page.goto(`${visitor.url}/`);
+    await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+    const found: string[] = [];
+    const examine = async (name: string) => {
+      await visitor.picture(`${name}-${scheme}-${width}`);
+      await page.evaluate(axe.source);
+      const results = await page.evaluate(() => (globalThis as unknown as { axe: typeof axe }).axe.run());
+      for (const { id, impact, nodes } of results.violations) {
+        if (impact !== 'serious' && impact !== 'critical') continue;
+        found.push(`${name}: ${id}: ${nodes.map((node) => node.html.slice(0, 160)).join(' | ')}`);
+      }
+      const overflow = await page.evaluate(
+        () => document.documentElement.scrollWidth - document.documentElement.clientWidth,
+      );
+      if (overflow > 0) found.push(`${name}: ${overflow} px wider than the screen`);
+    };
+    await examine('sign-in');
+    await visitor.signIn(place);
+    for (const [name, hash, heading] of pages) {
+      await visitor.go(hash);
+      await page.getByRole('heading', { level: 1, name: heading }).waitFor();
+      await page.waitForLoadState('networkidle');
+      await examine(name);
+    }
+    expect(found).toEqual([]);
+    expect(visitor.faults).toEqual([]);
+    await visitor.leave();
+  },
+  180_000,
+);
