@@ -309,7 +309,7 @@ describe('hostile text', () => {
     '<img src=x onerror=alert(1)>',
     '"><script>alert(1)</script>',
     "javascript:alert('1')",
-    '{{7*7}}${7*7}',
+    '{{7*7}}',
   ];
 
   it('shows what people wrote as text, in every field that people write', async () => {
