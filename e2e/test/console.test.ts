@@ -305,12 +305,7 @@ describe('administration', () => {
 });
 
 describe('hostile text', () => {
-  const attacks = [
-    '<img src=x onerror=alert(1)>',
-    '"><script>alert(1)</script>',
-    "javascript:alert('1')",
-    '{{7*7}}',
-  ];
+  const attacks = ['<img src=x onerror=alert(1)>', '"><script>alert(1)</script>', "javascript:alert('1')", '{{7*7}}'];
 
   it('shows what people wrote as text, in every field that people write', async () => {
     const { page } = visitor;
