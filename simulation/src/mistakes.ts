@@ -13,6 +13,8 @@ export interface Mistake {
   readonly Database?: typeof Database;
   /** The faults of the worlds that look for it; by default each draws its own. */
   readonly faults?: readonly FaultName[];
+  /** How long those worlds last. Default 120. */
+  readonly steps?: number;
   /** Where the search begins. */
   readonly seed?: number;
 }
@@ -101,9 +103,46 @@ export const mistakes: readonly Mistake[] = [
     ],
   },
   {
+    name: 'invalidations read before the lease commits',
+    faults: ['absence'],
+    steps: 200,
+    seed: 1169,
+    patches: [
+      [
+        'invalidation/leases.ts',
+        'const outcome = await store.takeLease(',
+        'const answer = await log.since(cursor);\n    const outcome = await store.takeLease(',
+      ],
+      [
+        'invalidation/leases.ts',
+        '    const answer = await log.since(cursor);\n    this.counters.renewed++;',
+        '    this.counters.renewed++;',
+      ],
+    ],
+  },
+  {
+    name: 'ancestors not matched against a fill',
+    seed: 723,
+    patches: [
+      ['verifier/applied.ts', 'token.id === subject || token.ancestors.includes(subject)', 'token.id === subject'],
+    ],
+  },
+  {
     name: 'poisoned fill stored',
     seed: 82,
     patches: [['verifier/fills.ts', 'if (applied.poisons(position, response)) {', 'if (position < 0) {']],
+  },
+  {
+    name: 'lease counted from the answer',
+    faults: ['trap'],
+    seed: 634,
+    patches: [
+      [
+        'verifier/lease.ts',
+        'this.#granted = { asked, ms: leaseMs };',
+        'this.#granted = { asked: time.note(), ms: leaseMs };',
+      ],
+    ],
   },
   {
     name: 'a lease length of the verifier`s own',

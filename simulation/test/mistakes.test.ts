@@ -12,9 +12,9 @@ test.each(mistakes)(
   async (mistake) => {
     const rooms = await roomsWith(mistake);
     let violation: string | undefined;
-    const { seed: first = 1, faults } = mistake;
+    const { seed: first = 1, steps = STEPS, faults } = mistake;
     for (let seed = first; violation === undefined && seed < first + SEEDS_MAX; seed++) {
-      ({ violation } = await simulate({ seed, steps: STEPS, faults, rooms }));
+      ({ violation } = await simulate({ seed, steps, faults, rooms }));
     }
     expect(violation).toBeDefined();
   },
