@@ -13,9 +13,12 @@ import { type Bus, type InvalidationStore, type JudgeClock, type LeaseRow, lapse
 
 /** Longest acknowledgement that is looked at, in UTF-16 code units; a real one has about 200. */
 const ACKNOWLEDGEMENT_LENGTH_MAX = 1_000;
-/** How soon after publishing rows are read again and what is unconfirmed is published again; doubles up to the second. */
-const LOOK_AGAIN_MS = 100;
-const LOOK_AGAIN_MS_MAX = 1_000;
+/**
+ * How soon after publishing rows are read again and what is unconfirmed is published again; doubles up to two seconds.
+ * Far longer than verifiers need: sooner, and a system that is merely slow would be given several times the work.
+ */
+const LOOK_AGAIN_MS = 500;
+const LOOK_AGAIN_MS_MAX = 2_000;
 /** What a caller waits beyond the longest that a confirmation takes. */
 const PATIENCE_MS = 2_000;
 
