@@ -193,13 +193,15 @@ describe('transactions out of order', () => {
     for (let i = 0; i < 10; i++) await replica.invalidate('owner', newId());
     const { renewals } = gateway.verifier.counters;
     await waitFor(() => gateway.verifier.counters.renewals >= renewals + 3);
-    expect(gateway.verifier.counters).toMatchObject({ invalidationsApplied: 10 });
+    // Transactions of other databases in the cluster pin the cursor too: what came before this test may be read again.
+    const applied = gateway.verifier.counters.invalidationsApplied;
+    expect(applied).toBeGreaterThanOrEqual(10);
     expect(gateway.verifier.counters.invalidationsRepeated).toBeGreaterThanOrEqual(10);
     expect(await gateway.accepts(secret)).toBe(true);
     await slow.query('COMMIT');
     await slow.end();
     await waitFor(async () => !(await gateway.accepts(secret)), { timeoutMs: LEASE_MS });
-    expect(gateway.verifier.counters).toMatchObject({ invalidationsApplied: 11, resets: 1 });
+    expect(gateway.verifier.counters).toMatchObject({ invalidationsApplied: applied + 1, resets: 1 });
   });
 });
 
