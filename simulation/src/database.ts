@@ -91,8 +91,9 @@ export class Database {
 
   /** One statement: sent, run at one instant, answered. When this rejects, it may have run all the same. */
   statement<T>(client: Machine, line: Line, run: () => T): Promise<T> {
+    const deliver = client.address();
     return new Promise((resolve, reject) => {
-      const lost = () => client.deliverAfter(QUERY_TIMEOUT_MS, () => reject(new Away('connection terminated')));
+      const lost = () => deliver(QUERY_TIMEOUT_MS, () => reject(new Away('connection terminated')));
       const toMs = passage(this.#random, [this.line, line]);
       if (toMs === undefined) return lost();
       this.#schedule.after(toMs, () => {
@@ -105,7 +106,7 @@ export class Database {
         }
         const backMs = passage(this.#random, [this.line, line]);
         if (backMs === undefined) lost();
-        else client.deliverAfter(backMs, answer);
+        else deliver(backMs, answer);
       });
     });
   }

@@ -77,10 +77,15 @@ export class Machine implements Clock {
     this.#hand(what, this.#process);
   }
 
+  /** Where answers reach the process that runs now, and no later one: `ms` from then, it runs `what`. */
+  address(): (ms: number, what: () => void) => void {
+    const process = this.#process;
+    return (ms, what) => void this.#schedule.after(ms, () => this.#hand(what, process));
+  }
+
   /** What `deliver` does, for a message that arrives after `ms` at the process that runs at this moment. */
   deliverAfter(ms: number, what: () => void): void {
-    const process = this.#process;
-    this.#schedule.after(ms, () => this.#hand(what, process));
+    this.address()(ms, what);
   }
 
   get running(): boolean {

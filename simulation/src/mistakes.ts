@@ -169,7 +169,8 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'a reset that does not poison',
-    seed: 118,
+    faults: ['arrival'],
+    seed: 62,
     patches: [['verifier/applied.ts', "  reset(): void {\n    this.#note('everything', '');", '  reset(): void {']],
   },
   {

@@ -46,6 +46,7 @@ export function call<T>(
 ): Promise<T> {
   return new Promise((resolve, reject) => {
     let over = false;
+    const deliver = from.address();
     const cancel = from.after(deadlineMs, () => {
       over = true;
       reject(new Away('deadline exceeded'));
@@ -53,7 +54,7 @@ export function call<T>(
     const answer = (give: () => void) => {
       const ms = passage(random, lines);
       if (ms === undefined) return;
-      from.deliverAfter(ms, () => {
+      deliver(ms, () => {
         if (over) return;
         cancel();
         give();
