@@ -232,10 +232,18 @@ function localUrl(host: string, port: number): string {
 async function choosePorts(settings: LauncherSettings): Promise<Record<PortName, number>> {
   const chosen = { ...settings.ports };
   const wanted: [string, number][] = [];
+  // The ops ports of token-service and jobs follow the gateway's, so three free ones in a row are needed.
+  const widthOf = (name: PortName) => (name === 'OPS_PORT' ? 3 : 1);
+  const isChosen = (port: number) =>
+    portNames.some((name) => chosen[name] !== 0 && port >= chosen[name] && port < chosen[name] + widthOf(name));
   for (const name of portNames) {
-    // The ops ports of token-service and jobs follow the gateway's, so three free ones in a row are needed.
-    const width = name === 'OPS_PORT' ? 3 : 1;
-    if (chosen[name] === 0) chosen[name] = await freePorts(width);
+    const width = widthOf(name);
+    if (chosen[name] === 0) {
+      let first: number;
+      do first = await freePorts(width);
+      while (Array.from({ length: width }, (_, i) => first + i).some(isChosen));
+      chosen[name] = first;
+    }
     for (let i = 0; i < width; i++) wanted.push([i === 0 ? name : `${name} + ${i}`, chosen[name] + i]);
   }
   for (const [index, [name, port]] of wanted.entries()) {
