@@ -106,7 +106,7 @@ export const mistakes: readonly Mistake[] = [
     name: 'invalidations read before the lease commits',
     faults: ['absence'],
     steps: 200,
-    seed: 1169,
+    seed: 4016,
     patches: [
       [
         'invalidation/leases.ts',
