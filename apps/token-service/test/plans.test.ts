@@ -1,5 +1,6 @@
 import type { TestDatabase } from '@latchkey/testing';
 import { SELECT_FACTS } from '../src/tokens/facts.service.js';
+import { Order } from '../src/tokens/order.js';
 import { SELECT_DESCENDANTS, SELECT_EXPIRY_DUE, SELECT_OVERLAP_DUE } from '../src/tokens/revocations.service.js';
 import { migratedDatabase } from './database.js';
 
@@ -31,4 +32,32 @@ test.each([
   const text = plan.map((row) => row['QUERY PLAN'] as string).join('\n');
   expect(text).toContain(index);
   expect(text).not.toMatch(/Seq Scan on (tokens|users|projects|members)/);
+});
+
+const ID = '01890000-0000-7000-8000-000000000000';
+
+test.each([
+  ['created', 'tokens_by_time', 'tokens_by_owner'],
+  ['name', 'tokens_by_lower_name', 'tokens_by_owner_name'],
+  ['-name', 'tokens_by_lower_name', 'tokens_by_owner_name'],
+  ['expires', 'tokens_by_end', 'tokens_by_owner_end'],
+  ['-expires', 'tokens_by_end', 'tokens_by_owner_end'],
+] as const)('a page of tokens by %s is read from an index in its order', async (sort, ofAll, ofOne) => {
+  for (const setting of ['seqscan', 'sort', 'bitmapscan']) {
+    await database.query(`ALTER DATABASE ${database.name} SET enable_${setting} = off`);
+  }
+  const order = new Order(sort);
+  const cursor = order.at({ id: ID, sort_key: sort.endsWith('name') ? 'm' : new Date(1_000) });
+  const after = order.after(cursor, (value) => `'${value instanceof Date ? value.toISOString() : value}'`);
+  for (const [index, owner] of [
+    [ofAll, ''],
+    [ofOne, `t.owner_id = '${ID}' AND`],
+  ]) {
+    const plan = await database.query(
+      `EXPLAIN SELECT t.id, ${order.column} FROM tokens t WHERE ${owner} ${after} ${order.rows} LIMIT 51`,
+    );
+    const text = plan.map((row) => row['QUERY PLAN'] as string).join('\n');
+    expect(text).toContain(`using ${index} `);
+    expect(text).not.toMatch(/Sort|Seq Scan/);
+  }
 });

@@ -19,7 +19,7 @@ export const LIMITS = {
   pageItemsMax: 100,
   pageItemsDefault: 25,
   searchLengthMax: 100,
-  cursorLengthMax: 400,
+  cursorLengthMax: 800,
   exposedTokensMax: 1_000,
   importTokensMax: 10_000,
   jsonBodyBytesMax: 1_048_576,

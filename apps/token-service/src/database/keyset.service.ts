@@ -51,7 +51,7 @@ export async function keysetPage<T extends { id: string; createdAt: string }>(
 }
 
 /** The page out of one row more than it takes. */
-export function pageOf<T extends { id: string; createdAt: string }>(found: T[], limit: number): Page<T> {
+function pageOf<T extends { id: string; createdAt: string }>(found: T[], limit: number): Page<T> {
   const items = found.slice(0, limit);
   const last = items.at(-1);
   return { items, nextCursor: found.length > limit && last ? writeCursor(last) : null };

@@ -2,8 +2,9 @@ import type { ListTokensQuery, RevocationReason, Token } from '@latchkey/contrac
 import { Injectable } from '@nestjs/common';
 import type { Actor } from '../access/index.js';
 import { Database, rows, type Tx } from '../database/database.service.js';
-import { type Page, pageOf, readCursor } from '../database/keyset.service.js';
+import type { Page } from '../database/keyset.service.js';
 import { notFound } from '../http/index.js';
+import { Order } from './order.js';
 
 interface RecordRow {
   id: string;
@@ -39,6 +40,8 @@ interface RecordRow {
   receipt: Token['receipt'];
 }
 
+type ListedRow = RecordRow & Parameters<Order['at']>[0];
+
 /** The status is never stored: it follows from what happened, and from the time. */
 const STATUS = `CASE
   WHEN t.revoked_at IS NOT NULL THEN 'revoked'
@@ -63,8 +66,7 @@ LEFT JOIN users cu ON cu.id = t.created_by_id
 LEFT JOIN tokens ct ON ct.id = t.created_by_id
 LEFT JOIN users ru ON ru.id = t.revoked_by_id
 LEFT JOIN tokens rt ON rt.id = t.revoked_by_id
-LEFT JOIN token_usage tu ON tu.token_id = t.id
-ORDER BY t.created_at DESC, t.id DESC`;
+LEFT JOIN token_usage tu ON tu.token_id = t.id`;
 
 /** Tokens as people see them: records, one by one and in pages, as far as the caller may see. */
 @Injectable()
@@ -79,7 +81,7 @@ export class RecordsService {
     return toRecord(row);
   }
 
-  /** Pages through the tokens that the caller may see, newest first; revoked and expired ones too. */
+  /** Pages through the tokens that the caller may see, newest first unless asked otherwise; revoked and expired ones too. */
   async list(actor: Actor, query: ListTokensQuery): Promise<Page<Token>> {
     const values: unknown[] = [];
     const place = (value: unknown) => `$${values.push(value)}`;
@@ -89,23 +91,23 @@ export class RecordsService {
       const literal = query.q.replace(/[\\%_]/g, '\\$&');
       where.push(`(lower(t.name) LIKE ${place(`%${literal.toLowerCase()}%`)} OR t.start LIKE ${place(`${literal}%`)})`);
     }
-    if (query.cursor !== undefined) {
-      const { createdAt, id } = readCursor(query.cursor);
-      where.push(`(t.created_at, t.id) < (${place(createdAt)}, ${place(id)})`);
-    }
+    const order = new Order(query.sort);
+    if (query.cursor !== undefined) where.push(order.after(query.cursor, place));
     const owners = visibleOwners(actor, query);
     const limit = place(query.limit + 1);
     const conditions = where.length ? where.join(' AND ') : 'true';
-    const order = 'ORDER BY t.created_at DESC, t.id DESC';
-    // For each owner its own newest rows by index, then the newest of all: no page reads more than owners × limit rows.
+    const columns = `${COLUMNS}, ${order.column}`;
+    // For each owner its own first rows by index, then the first of all: no page reads more than owners × limit rows.
     const page =
       owners === 'all'
-        ? `SELECT ${COLUMNS} FROM tokens t WHERE ${conditions} ${order} LIMIT ${limit}`
+        ? `SELECT ${columns} FROM tokens t WHERE ${conditions} ${order.rows} LIMIT ${limit}`
         : `SELECT t.* FROM unnest(${place(owners)}::uuid[]) AS o(id) CROSS JOIN LATERAL (
-             SELECT ${COLUMNS} FROM tokens t WHERE t.owner_id = o.id AND ${conditions} ${order} LIMIT ${limit}
-           ) t ${order} LIMIT ${limit}`;
-    const found = await this.db.query<RecordRow>(withNames(page), values);
-    return pageOf(found.map(toRecord), query.limit);
+             SELECT ${columns} FROM tokens t WHERE t.owner_id = o.id AND ${conditions} ${order.rows} LIMIT ${limit}
+           ) t ${order.selected} LIMIT ${limit}`;
+    const found = await this.db.query<ListedRow>(`${withNames(page)} ${order.selected}`, values);
+    const items = found.slice(0, query.limit);
+    const last = items.at(-1);
+    return { items: items.map(toRecord), nextCursor: found.length > query.limit && last ? order.at(last) : null };
   }
 }
 

@@ -134,11 +134,16 @@ export const patchTokenBody = z
   .meta({ id: 'PatchToken' });
 export type PatchTokenBody = z.infer<typeof patchTokenBody>;
 
+/** By time of creation, by name (not minding case), by end (none: last); `-` turns each round. */
+export const TOKEN_SORTS = ['created', '-created', 'name', '-name', 'expires', '-expires'] as const;
+export type TokenSort = (typeof TOKEN_SORTS)[number];
+
 export const listTokensQuery = z.strictObject({
   projectId: idSchema.optional(),
   owner: z.union([z.literal('me'), idSchema]).optional(),
   status: tokenStatusSchema.optional(),
   q: lineSchema(LIMITS.searchLengthMax).optional(),
+  sort: z.enum(TOKEN_SORTS).default('-created'),
   limit: limitSchema,
   cursor: cursorSchema.optional(),
 });

@@ -1,0 +1,81 @@
+import type { ListTokensQuery } from '@latchkey/contracts';
+import { badField } from '../http/index.js';
+
+type By = 'created' | 'name' | 'expires';
+/** What each order compares, as its indexes have it (`tokens_by_…`); a token without an end comes after all that have one. */
+const KEYS: Record<By, string> = {
+  created: 't.created_at',
+  name: 'lower(t.name)',
+  expires: `COALESCE(t.ends_at, 'infinity')`,
+};
+const TYPES: Record<By, string> = { created: 'timestamptz', name: 'text', expires: 'timestamptz' };
+/** pg reads PostgreSQL's `infinity` as a number. */
+type StoredKey = string | Date | number;
+
+/** The order of a list of tokens: one column and the id, so that a page costs the same at any depth by an index. */
+export class Order {
+  readonly #by: By;
+  readonly #descending: boolean;
+  /** Selects what is compared, under the name `sort_key`. */
+  readonly column: string;
+
+  constructor(readonly sort: ListTokensQuery['sort']) {
+    this.#descending = sort.startsWith('-');
+    this.#by = sort.replace('-', '') as By;
+    this.column = `${KEYS[this.#by]} AS sort_key`;
+  }
+
+  /** `ORDER BY …` for the rows of `tokens t`. */
+  get rows(): string {
+    return this.#orderBy(KEYS[this.#by]);
+  }
+
+  /** The same for rows that were selected with `column`. */
+  get selected(): string {
+    return this.#orderBy('t.sort_key');
+  }
+
+  #orderBy(key: string): string {
+    const way = this.#descending ? 'DESC' : 'ASC';
+    return `ORDER BY ${key} ${way}, t.id ${way}`;
+  }
+
+  /** The condition for what comes after a cursor. `place` takes a value and answers its `$n`. */
+  after(cursor: string, place: (value: unknown) => string): string {
+    const { key, id } = this.#read(cursor);
+    const sign = this.#descending ? '<' : '>';
+    return `(${KEYS[this.#by]}, t.id) ${sign} (${place(key)}::${TYPES[this.#by]}, ${place(id)}::uuid)`;
+  }
+
+  /** A cursor at this row: the next page begins after it. */
+  at(row: { id: string; sort_key: StoredKey }): string {
+    const { sort_key: key } = row;
+    const written = key instanceof Date ? key.getTime() : typeof key === 'number' ? null : key;
+    return Buffer.from(JSON.stringify([this.sort, written, row.id])).toString('base64url');
+  }
+
+  /** @throws Refusal naming `cursor` when it is not one of ours, or of another order */
+  #read(cursor: string): { key: string | Date; id: string } {
+    const [sort, key, id] = parsed(cursor);
+    if (typeof id !== 'string' || !/^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/.test(id)) {
+      throw badField('cursor', 'is not a cursor of ours');
+    }
+    if (sort !== this.sort) throw badField('cursor', 'belongs to a list in another order: begin again without it');
+    if (this.#by === 'name' && typeof key === 'string' && !key.includes('\0')) return { key, id };
+    if (this.#by === 'expires' && key === null) return { key: 'infinity', id };
+    if (this.#by !== 'name' && typeof key === 'number' && Number.isSafeInteger(key) && key >= 0 && key < 1e15) {
+      return { key: new Date(key), id };
+    }
+    throw badField('cursor', 'is not a cursor of ours');
+  }
+}
+
+function parsed(cursor: string): unknown[] {
+  try {
+    const value: unknown = JSON.parse(Buffer.from(cursor, 'base64url').toString());
+    return Array.isArray(value) ? value : [];
+  } catch (error) {
+    if (error instanceof SyntaxError) return [];
+    throw error;
+  }
+}
