@@ -1,6 +1,6 @@
+import type { RateLimits } from '@latchkey/runtime';
 import type { Verifier } from '@latchkey/verifier';
 import { Counter, Gauge, type Metric, type Registry } from 'prom-client';
-import type { RateLimits } from './limits/index.js';
 import type { OpenExchanges } from './streams/index.js';
 import type { Usage } from './usage/index.js';
 
@@ -10,7 +10,7 @@ export interface Measured {
   readonly verifier: Pick<Verifier, 'counters' | 'state'>;
   readonly open: OpenExchanges;
   readonly usage: Usage;
-  readonly limits: RateLimits;
+  readonly limits: Pick<RateLimits, 'countedAlone'>;
 }
 
 /** Requests by route and status are counted in plain maps and read when they are asked for: labels cost more than a check. */

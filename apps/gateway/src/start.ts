@@ -9,6 +9,7 @@ import {
   type Logger,
   listen,
   newId,
+  RateLimits,
   startOps,
   systemClock,
   tokensCaller,
@@ -19,7 +20,6 @@ import { Checks } from './check/index.js';
 import { type GatewayConfig } from './config.js';
 import { redisFeed, tokenSource } from './connections.js';
 import { Console, Delegated, Management, PublicDoor, RouteDoor, Upstreams, WebSocketDoor } from './doors/index.js';
-import { RateLimits } from './limits/index.js';
 import { Metrics } from './metrics.js';
 import { Peers, startNestPart } from './nest/index.js';
 import { loadRoutes, type RouteTable } from './routes/index.js';

@@ -122,6 +122,8 @@ describe('verifying', () => {
       project: '',
       scopes: ['demo:read'],
       expiresAt: '',
+      requestId: '',
+      retryAfterSeconds: 0,
     });
     expect(await verify({ ip: '11.1.2.3' })).toMatchObject({
       allowed: false,
@@ -144,6 +146,20 @@ describe('verifying', () => {
       ],
     });
     expect(responses.map(({ denial }) => denial)).toEqual(['revoked', 'malformed']);
+  });
+
+  test("a token's rate is one count, whichever door it is used at", async () => {
+    const person = await w.member();
+    const token = await issue(person, { rateLimit: { limit: 3, windowSeconds: 3600 } });
+    expect(await own.verify({ ...ask, token: token.secret })).toMatchObject({ allowed: true });
+    expect((await w.bearer(token.secret).call('/v1/tokens/self')).status).toBe(200);
+    expect(await own.verify({ ...ask, token: token.secret })).toMatchObject({ allowed: true });
+    const limited = await own.verify({ ...ask, token: token.secret });
+    expect(limited).toMatchObject({ allowed: false, denial: 'rate_limited', tokenId: token.id });
+    expect(limited.retryAfterSeconds).toBeGreaterThan(3_500);
+    const answer = await w.bearer(token.secret).call('/v1/tokens/self');
+    expect(answer.status).toBe(429);
+    expect(answer.headers.get('ratelimit')).toMatch(/^"token";r=0;t=\d+$/);
   });
 
   test('more than a hundred questions at once are refused', async () => {

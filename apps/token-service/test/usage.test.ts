@@ -83,11 +83,21 @@ test('a denial can be looked up by its requestId', async () => {
   ];
   const narrow = await issue(person, { scopes: ['tokens:read'] });
   const missing = await w.bearer(narrow.secret).call('POST /v1/tokens', { body: { name: 'x' } });
+  const caller = tokensCaller({ address: w.service.rpcAddress, authorization: firstParty(RPC_SECRET) });
+  const question = { scopes: [], project: '', ip: '203.0.113.5', route: 'billing', userAgent: '' };
+  const asked = await caller.verify({ ...question, token: token.secret });
+  caller.close();
   const denials = async () => (await sent()).flatMap((batch) => batch.denials);
-  await waitFor(async () => (await denials()).length >= 3, { timeoutMs: 10_000, what: 'the denials' });
+  await waitFor(async () => (await denials()).length >= 4, { timeoutMs: 10_000, what: 'the denials' });
   const reasonOf = async (answer: { headers: Headers }) =>
     (await denials()).find((denial) => denial.requestId === answer.headers.get('x-request-id'));
   expect(await reasonOf(revoked)).toMatchObject({ reason: 'revoked', tokenId: token.id, method: 'GET' });
   expect(await reasonOf(unknown)).toMatchObject({ reason: 'malformed', tokenId: null });
+  expect((await denials()).find(({ requestId }) => requestId === asked.requestId)).toMatchObject({
+    reason: 'revoked',
+    tokenId: token.id,
+    route: 'billing',
+    ip: '203.0.113.5',
+  });
   expect(await reasonOf(missing)).toMatchObject({ reason: 'insufficient_scope', tokenId: narrow.id, method: 'POST' });
 });

@@ -19,6 +19,8 @@ export interface VerifyResponse {
   project: string;
   scopes: string[];
   expiresAt: string;
+  requestId: string;
+  retryAfterSeconds: number;
 }
 
 export interface RpcRateLimit {

@@ -4,6 +4,7 @@ export * from './ids.js';
 export * from './logger.js';
 export * from './nest-logger.js';
 export * from './ops.js';
+export * from './rate-limits.js';
 export * from './redis.js';
 export * from './rpc.js';
 export * from './service.js';

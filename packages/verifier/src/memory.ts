@@ -1,13 +1,7 @@
 import { hash as digest } from 'node:crypto';
-import { BlockList, isIP } from 'node:net';
-import {
-  DENIAL_REASONS,
-  type DenialReason,
-  type InvalidationKind,
-  type RateLimit,
-  type TokenFacts,
-} from '@latchkey/contracts';
+import type { DenialReason, InvalidationKind, RateLimit, TokenFacts } from '@latchkey/contracts';
 import type { Counters } from './counters.js';
+import { Addresses, denialOf, kindOf, ownerTypeOf } from './facts.js';
 import type { VerifierLimits } from './limits.js';
 
 /** Something an invalidation may name: an owner, a project, a token that others were made with. */
@@ -31,7 +25,7 @@ export interface Rights {
   /** Held in these projects; null for none. */
   readonly grants: ReadonlyMap<string, ScopeList> | null;
   /** Null: any address. */
-  readonly addresses: BlockList | null;
+  readonly addresses: Addresses | null;
   readonly rateLimit: RateLimit | null;
   readonly projects: readonly Tag[];
   refs: number;
@@ -248,14 +242,14 @@ export class Memory {
     if (project) projects.add(project);
     const rights: Rights = {
       content,
-      kind: kind === 'prj' ? 'prj' : 'pat',
-      ownerType: ownerType === 'project' ? 'project' : 'user',
+      kind: kindOf(kind),
+      ownerType: ownerTypeOf(ownerType),
       project,
       denial: denialOf(denial),
       scopes: this.#scopeList(scopes),
       allProjects,
       grants: grants.length > 0 ? new Map(grants.map((g) => [g.project, this.#scopeList(g.scopes)])) : null,
-      addresses: allowedIps.length > 0 ? addressesOf(allowedIps) : null,
+      addresses: allowedIps.length > 0 ? new Addresses(allowedIps) : null,
       rateLimit,
       projects: [...projects].map((id) => this.#tag(id)),
       refs: 0,
@@ -277,28 +271,6 @@ export class Memory {
 }
 
 const isDead = (tag: Tag): boolean => !tag.live;
-
-/** A denial that this verifier does not know, from a newer token-service, still denies. */
-function denialOf(denial: string): DenialReason | '' {
-  return denial === '' || (DENIAL_REASONS as readonly string[]).includes(denial)
-    ? (denial as DenialReason)
-    : 'disabled';
-}
-
-/** CIDRs or single addresses; what is neither allows nothing. */
-function addressesOf(allowed: readonly string[]): BlockList {
-  const list = new BlockList();
-  for (const text of allowed) {
-    const [address = '', bits] = text.split('/');
-    const family = isIP(address) === 6 ? 'ipv6' : 'ipv4';
-    const longest = family === 'ipv6' ? 128 : 32;
-    const length = bits === undefined ? longest : Number(bits);
-    if (isIP(address) !== 0 && Number.isInteger(length) && length >= 0 && length <= longest && bits !== '') {
-      list.addSubnet(address, length, family);
-    }
-  }
-  return list;
-}
 
 /** A fixed table of 32-bit fingerprints of hashes; a later one may take an earlier one's place. */
 class Fingerprints {

@@ -100,6 +100,14 @@ describe('a check', () => {
     expect(await outcome(secret, { scopes: [], ip })).toBe(passes ? 'allowed' : 'address_not_allowed');
   });
 
+  it('takes no IPv4 address for one of IPv6, however it is written', async () => {
+    const { authority, outcome } = await world();
+    const { secret } = authority.issue({ allowedIps: ['::/0'] });
+    expect(await outcome(secret, { scopes: [], ip: '2001:db8::1' })).toBe('allowed');
+    expect(await outcome(secret, { scopes: [], ip: '10.0.0.1' })).toBe('address_not_allowed');
+    expect(await outcome(secret, { scopes: [], ip: '::ffff:10.0.0.1' })).toBe('address_not_allowed');
+  });
+
   it('lets addresses that are none allow nothing', async () => {
     const { authority, outcome } = await world();
     const { secret } = authority.issue({ allowedIps: ['nonsense/8', '10.0.0.0/', '10.0.0.0/33', '10.0.0.0/x'] });

@@ -1,5 +1,6 @@
 import type { DenialReason, ErrorCode, UsageBatch, UsageBatchEvent } from '@latchkey/contracts';
 import { codeForDenial } from '@latchkey/contracts';
+import { type RateState, rateHeaders } from '@latchkey/runtime';
 import type { Principal, Requirement, Stream, Verdict } from '@latchkey/verifier';
 import type { Refusal } from '../http/index.js';
 import { bearerSecret } from './credentials.js';
@@ -23,16 +24,6 @@ export interface Inquiry {
   readonly authorization: string | undefined;
   readonly scopes: readonly string[];
   readonly project?: string | undefined;
-}
-
-/** Where a token stands within its rate limit. */
-export interface RateState {
-  readonly allowed: boolean;
-  readonly limit: number;
-  readonly windowSeconds: number;
-  readonly remaining: number;
-  /** Seconds until the count begins anew. */
-  readonly resetSeconds: number;
 }
 
 export interface RateLimiting {
@@ -136,14 +127,4 @@ function detailOf(reason: DenialReason, code: ErrorCode, { scopes, project }: In
     return 'The token is not accepted. Its owner or an administrator can look the requestId up.';
   const where = project === undefined ? '' : ', or not in this project';
   return `The token lacks a right that this request needs${where}.${scopes.length ? ` Needed: ${scopes.join(' ')}.` : ''}`;
-}
-
-/** `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers), and `Retry-After` once it is used up. */
-export function rateHeaders(rate: RateState): Record<string, string> {
-  const headers: Record<string, string> = {
-    'ratelimit-policy': `"token";q=${rate.limit};w=${rate.windowSeconds}`,
-    ratelimit: `"token";r=${rate.remaining};t=${rate.resetSeconds}`,
-  };
-  if (!rate.allowed) headers['retry-after'] = String(Math.max(1, rate.resetSeconds));
-  return headers;
 }

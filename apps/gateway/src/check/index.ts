@@ -4,8 +4,6 @@ export {
   type Decision,
   type Inquiry,
   type RateLimiting,
-  type RateState,
-  rateHeaders,
   type Verifying,
 } from './checks.js';
 export { bearerSecret } from './credentials.js';

@@ -1,7 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { DenialReason } from '@latchkey/contracts';
 import type { Logger } from '@latchkey/runtime';
-import { type Checks, type Decision, type Inquiry, rateHeaders, type Verifying } from '../check/index.js';
+import { rateHeaders } from '@latchkey/runtime';
+import type { Checks, Decision, Inquiry, Verifying } from '../check/index.js';
 import {
   answerRefusal,
   type Credentials,

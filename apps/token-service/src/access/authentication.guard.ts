@@ -1,20 +1,13 @@
-import {
-  codeForDenial,
-  ENDPOINTS,
-  type Endpoint,
-  type EndpointName,
-  MANAGEMENT_SCOPES,
-  type TokenFacts,
-} from '@latchkey/contracts';
+import { codeForDenial, ENDPOINTS, type Endpoint, type EndpointName, MANAGEMENT_SCOPES } from '@latchkey/contracts';
 import { type ExecutionContext, Inject, Injectable } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { AuthGuard } from '@nestjs/passport';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { ENDPOINT_METADATA, forbidden, type LatchkeyRequest, lacksScope, Refusal } from '../http/index.js';
-import { RatesService } from '../http/rates.service.js';
+import { tooMany } from '../http/rates.service.js';
 import { SessionsService } from '../sessions/sessions.service.js';
 import { VerificationService } from '../tokens/verification.service.js';
-import { MANAGEMENT_ROUTE, UsageService } from '../usage/usage.service.js';
+import { MANAGEMENT_ROUTE } from '../usage/usage.service.js';
 import type { Actor, TokenActor } from './actor.js';
 import type { BearerRequest } from './bearer.strategy.js';
 import { rightsOfToken } from './rights.js';
@@ -32,8 +25,6 @@ export class AuthenticationGuard extends AuthGuard('bearer') {
     @Inject(Reflector) private readonly reflector: Reflector,
     @Inject(SessionsService) private readonly sessions: SessionsService,
     @Inject(VerificationService) private readonly verification: VerificationService,
-    @Inject(RatesService) private readonly rates: RatesService,
-    @Inject(UsageService) private readonly usage: UsageService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
   ) {
     super({ session: false });
@@ -88,14 +79,10 @@ export class AuthenticationGuard extends AuthGuard('bearer') {
   }
 
   async #actorBy(secret: string, request: LatchkeyRequest): Promise<TokenActor> {
-    const verification = await this.verification.verify(secret, { ip: request.latchkey.ip ?? undefined });
-    this.usage.count(verification, {
-      route: MANAGEMENT_ROUTE,
-      ip: request.latchkey.ip,
-      userAgent: request.latchkey.userAgent,
-    });
+    const { ip, userAgent } = request.latchkey;
+    const where = { route: MANAGEMENT_ROUTE, ip, userAgent };
+    const verification = await this.verification.use(secret, { scopes: [], ...(ip !== null && { ip }) }, where);
     if (verification.allowed) {
-      await this.#mustBeWithinRate(verification.known.facts);
       const { facts, name } = verification.known;
       const userId = facts.ownerType === 'user' ? facts.ownerId : null;
       return {
@@ -108,18 +95,15 @@ export class AuthenticationGuard extends AuthGuard('bearer') {
         facts,
       };
     }
-    const code = codeForDenial(verification.reason);
+    const { reason, tokenId, rate } = verification;
+    const denial = { reason, tokenId };
+    if (rate) throw tooMany(rate, denial);
+    const code = codeForDenial(reason);
     const detail =
       code === 'address_not_allowed'
         ? 'The token may not be used from this address.'
         : 'The token is not accepted. An administrator or its owner can look up why by the requestId.';
-    const { reason, tokenId } = verification;
-    throw new Refusal(code, detail, { bearer: true, denial: { reason, tokenId } });
-  }
-
-  async #mustBeWithinRate({ id, rateLimit }: TokenFacts): Promise<void> {
-    if (!rateLimit) return;
-    await this.rates.count('management', id, { max: rateLimit.limit, windowSeconds: rateLimit.windowSeconds });
+    throw new Refusal(code, detail, { bearer: true, denial });
   }
 
   async #signedIn(request: LatchkeyRequest): Promise<Actor> {

@@ -1,78 +1,47 @@
-import { REDIS } from '@latchkey/contracts';
-import { createRedis, type Logger } from '@latchkey/runtime';
+import { createRedis, type Logger, RateLimits, type RateState, rateHeaders } from '@latchkey/runtime';
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import type { Redis } from 'ioredis';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { Refusal } from './http.errors.js';
 
-const REMEMBERED_MAX = 10_000;
+/** A slow Redis must not hold up an answer for longer than counting alone for a while is worth. */
+const COMMAND_TIMEOUT_MS = 200;
 
 /**
- * How often somebody has come, counted over all replicas in Redis; by each replica alone, on top, so that an absent
- * Redis lifts no limit.
+ * How often somebody has come, counted in Redis over all replicas; a token's uses over the gateways too. While Redis is
+ * away each replica counts alone, so its absence lifts no limit altogether.
  */
 @Injectable()
 export class RatesService implements OnApplicationShutdown {
   readonly #redis: Redis;
-  readonly #own = new Map<string, { count: number; endsMs: number }>();
+  readonly #limits: RateLimits;
 
   constructor(@Inject(CONFIG) config: TokenServiceConfig, @Inject(LOGGER) logger: Logger) {
-    this.#redis = createRedis(config.REDIS_URL, 'token-service attempts', logger);
+    this.#redis = createRedis(config.REDIS_URL, 'token-service rates', logger, { commandTimeout: COMMAND_TIMEOUT_MS });
+    this.#limits = new RateLimits(this.#redis);
   }
 
   onApplicationShutdown(): void {
     this.#redis.disconnect();
   }
 
+  /** Counts one use of a token within its own rate: the same count as at the gateways' doors. */
+  use(tokenId: string, rate: { limit: number; windowSeconds: number }): Promise<RateState> {
+    return this.#limits.consume(tokenId, rate);
+  }
+
   /**
-   * Counts one attempt of `who` at `what`, in windows of fixed length.
+   * Counts one attempt of `who` at `what`.
    * @throws Refusal `rate_limited` with Retry-After when it is one too many
    */
   async count(what: string, who: string, limit: { max: number; windowSeconds: number }): Promise<void> {
-    const windowMs = limit.windowSeconds * 1000;
-    const window = Math.floor(Date.now() / windowMs);
-    const name = `${REDIS.rateLimit}:${what}:${window}:${who}`;
-    const counted = Math.max(
-      this.#countAlone(name, (window + 1) * windowMs),
-      await this.#countTogether(name, windowMs),
-    );
-    if (counted <= limit.max) return;
-    const seconds = Math.max(1, Math.ceil(((window + 1) * windowMs - Date.now()) / 1000));
-    throw new Refusal(
-      'rate_limited',
-      `At most ${limit.max} such requests in ${limit.windowSeconds} s. Wait ${seconds} s.`,
-      {
-        headers: {
-          'retry-after': String(seconds),
-          ratelimit: `limit=${limit.max}, remaining=0, reset=${seconds}`,
-        },
-      },
-    );
+    const { max, windowSeconds } = limit;
+    const state = await this.#limits.consume(`${what}:${who}`, { limit: max, windowSeconds });
+    if (!state.allowed) throw tooMany(state);
   }
+}
 
-  #countAlone(name: string, endsMs: number): number {
-    const own = this.#own.get(name) ?? { count: 0, endsMs };
-    own.count++;
-    this.#own.delete(name);
-    this.#own.set(name, own);
-    for (const [oldest, { endsMs }] of this.#own) {
-      if (this.#own.size <= REMEMBERED_MAX && endsMs > Date.now()) break;
-      this.#own.delete(oldest);
-    }
-    return this.#own.get(name)?.count ?? own.count;
-  }
-
-  async #countTogether(name: string, windowMs: number): Promise<number> {
-    try {
-      const [counted] =
-        (await this.#redis
-          .multi()
-          .incr(name)
-          .pexpire(name, windowMs * 2)
-          .exec()) ?? [];
-      return Number(counted?.[1] ?? 0);
-    } catch {
-      return 0; // Redis is away: the connection has said so, and the own count stands
-    }
-  }
+export function tooMany(rate: RateState, denial?: Refusal['extra']['denial']): Refusal {
+  const detail = `At most ${rate.limit} such requests in ${rate.windowSeconds} s. Wait ${Math.max(1, rate.resetSeconds)} s.`;
+  return new Refusal('rate_limited', detail, { headers: rateHeaders(rate), ...(denial && { denial }) });
 }

@@ -32,7 +32,7 @@ export class OAuthService {
   /** RFC 7662 section 2.2: of a token that is not active nothing else is said. */
   async introspect(actor: Actor, secret: string): Promise<z.output<typeof introspectionSchema>> {
     mustHold(actor);
-    const verification = await this.verification.verify(secret, {});
+    const verification = await this.verification.verify(secret, { scopes: [] });
     this.usage.count(verification, { route: 'introspection', ip: requestContext.getStore()?.ip, userAgent: '' });
     if (!verification.allowed) return { active: false };
     const { facts } = verification.known;

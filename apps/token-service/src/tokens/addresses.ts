@@ -71,13 +71,6 @@ export function canonicalAddress(text: string): string | undefined {
   return block && writeBlock(block);
 }
 
-/** Whether an address may use a token with this list of canonical CIDRs; an empty list allows any. */
-export function isAllowedAddress(allowed: readonly string[], address: string): boolean {
-  if (allowed.length === 0) return true;
-  const block = readBlock(address);
-  return block !== undefined && allowed.some((text) => contains(readStored(text), block));
-}
-
 /** Whether everything that `inner` allows, `outer` allows too. */
 export function addressesWithin(inner: readonly string[], outer: readonly string[]): boolean {
   if (outer.length === 0) return true;

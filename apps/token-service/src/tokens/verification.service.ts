@@ -1,90 +1,92 @@
-import type { DenialReason, RpcRateLimit, TokenFacts, VerifyRequest, VerifyResponse } from '@latchkey/contracts';
-import type { Clock } from '@latchkey/runtime';
+import type { DenialReason, VerifyRequest, VerifyResponse } from '@latchkey/contracts';
+import { type Clock, newId, type RateState } from '@latchkey/runtime';
 import { hashSecret, parse } from '@latchkey/token-format';
+import { judgeFacts, type Principal, type Requirement } from '@latchkey/verifier';
 import { Inject, Injectable } from '@nestjs/common';
 import { CLOCK, CONFIG, type TokenServiceConfig } from '../config.js';
-import { UsageService } from '../usage/usage.service.js';
-import { isAllowedAddress } from './addresses.js';
+import { RatesService } from '../http/rates.service.js';
+import { UsageService, type Where } from '../usage/usage.service.js';
 import { FactsService, type NamedFacts } from './facts.service.js';
-
-/** What a request needs besides a good token. */
-export interface Requirement {
-  /** All of them. */
-  scopes?: readonly string[];
-  /** The project that the request is about. */
-  project?: string | undefined;
-  /** The caller's address; allowed addresses are not checked without. */
-  ip?: string | undefined;
-}
 
 /** Outcomes are data. */
 export type Verification =
-  | { allowed: true; known: NamedFacts; scopes: readonly string[] }
-  | { allowed: false; reason: DenialReason; tokenId?: string; rateLimit?: RpcRateLimit };
+  | { allowed: true; known: NamedFacts; principal: Principal }
+  | { allowed: false; reason: DenialReason; tokenId?: string; rate?: RateState };
 
-/** Decides about a token from PostgreSQL as it stands at this moment, never from memory. */
+/**
+ * Decides about a token as every verifier does, but from PostgreSQL as it stands at this moment, never from memory.
+ */
 @Injectable()
 export class VerificationService {
   constructor(
     private readonly facts: FactsService,
     private readonly usage: UsageService,
+    private readonly rates: RatesService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(CLOCK) private readonly clock: Clock,
   ) {}
 
+  /** The decision alone: nothing is counted. */
   async verify(secret: string, requirement: Requirement): Promise<Verification> {
     const parsed = parse(secret, this.config.TOKEN_PREFIX);
     if (!parsed.ok) return { allowed: false, reason: parsed.reason };
     const known = await this.facts.byHash(hashSecret(secret));
-    if (!known) return { allowed: false, reason: 'unknown' };
-    const { facts } = known;
-    const scopes = scopesIn(facts, requirement.project);
-    const reason = this.#denial(facts, scopes, requirement);
-    if (reason) return { allowed: false, reason, tokenId: facts.id };
-    return { allowed: true, known, scopes: scopes ?? [] };
+    const verdict = judgeFacts(known?.facts ?? null, requirement, this.clock.wallMs());
+    return verdict.allowed ? { allowed: true, known: known!, principal: verdict.principal } : verdict;
+  }
+
+  /** A use of the token: decided, held to its rate, and counted. */
+  async use(secret: string, requirement: Requirement, where: Where): Promise<Verification> {
+    const decided = await this.verify(secret, requirement);
+    const verification = decided.allowed ? await this.#withinRate(decided) : decided;
+    this.usage.count(verification, where);
+    return verification;
   }
 
   /** The same as the gRPC door answers it, counted under the route that the caller names. */
   async answer(request: VerifyRequest): Promise<VerifyResponse> {
-    const verification = await this.verify(request.token, {
-      scopes: request.scopes,
-      project: request.project || undefined,
-      ip: request.ip || undefined,
-    });
-    this.usage.count(verification, { route: request.route || 'rpc', ip: request.ip, userAgent: request.userAgent });
-    if (!verification.allowed) return { ...NOBODY, denial: verification.reason, tokenId: verification.tokenId ?? '' };
+    const { scopes, project, ip, userAgent } = request;
+    const requirement = { scopes, ...(project && { project }), ...(ip && { ip }) };
+    const route = request.route || RPC_ROUTE;
+    const verification = await this.use(request.token, requirement, { route, ip, userAgent });
+    if (!verification.allowed) {
+      const { reason, tokenId, rate } = verification;
+      const requestId = newId();
+      this.usage.deny({ requestId, reason, tokenId: tokenId ?? null, route, method: 'Verify', ip });
+      const retryAfterSeconds = rate ? Math.max(1, rate.resetSeconds) : 0;
+      return { ...NOBODY, denial: reason, tokenId: tokenId ?? '', requestId, retryAfterSeconds };
+    }
     const { facts } = verification.known;
     return {
+      ...NOBODY,
       allowed: true,
-      denial: '',
       tokenId: facts.id,
       owner: `${facts.ownerType}:${facts.ownerId}`,
       project: facts.project,
-      scopes: [...verification.scopes],
+      scopes: [...verification.principal.scopes],
       expiresAt: facts.expiresAtMs ? new Date(facts.expiresAtMs).toISOString() : '',
     };
   }
 
-  #denial(facts: TokenFacts, scopes: readonly string[] | null, requirement: Requirement): DenialReason | undefined {
-    if (facts.denial) return facts.denial as DenialReason;
-    if (facts.expiresAtMs > 0 && facts.expiresAtMs <= this.clock.wallMs()) return 'expired';
-    if (requirement.ip !== undefined && !isAllowedAddress(facts.allowedIps, requirement.ip))
-      return 'address_not_allowed';
-    if (scopes === null) return 'wrong_project';
-    return requirement.scopes?.every((scope) => scopes.includes(scope)) === false ? 'insufficient_scope' : undefined;
+  async #withinRate(allowed: Extract<Verification, { allowed: true }>): Promise<Verification> {
+    const { tokenId, rateLimit } = allowed.principal;
+    if (!rateLimit) return allowed;
+    const rate = await this.rates.use(tokenId, rateLimit);
+    return rate.allowed ? allowed : { allowed: false, reason: 'rate_limited', tokenId, rate };
   }
 }
 
-/** What the token may do in the project, or without one outside any; null where its owner does not belong. */
-export function scopesIn(facts: TokenFacts, project: string | undefined): readonly string[] | null {
-  if (project === undefined || facts.allProjects) return facts.scopes;
-  return facts.grants.find((grant) => grant.project === project)?.scopes ?? null;
-}
+/** How verifications asked for by gRPC are counted when the caller names no route. */
+const RPC_ROUTE = 'rpc';
 
-const NOBODY: Omit<VerifyResponse, 'denial' | 'tokenId'> = {
+const NOBODY: VerifyResponse = {
   allowed: false,
+  denial: '',
+  tokenId: '',
   owner: '',
   project: '',
   scopes: [],
   expiresAt: '',
+  requestId: '',
+  retryAfterSeconds: 0,
 };

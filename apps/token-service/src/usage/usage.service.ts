@@ -21,7 +21,7 @@ type Outcome =
   | { allowed: true; known: { facts: { id: string } } }
   | { allowed: false; reason: DenialReason; tokenId?: string };
 
-interface Where {
+export interface Where {
   /** The door or the caller's name for what was called. */
   route: string;
   ip?: string | null | undefined;

@@ -1,7 +1,16 @@
 import { REDIS } from '@latchkey/contracts';
 import type { Redis } from 'ioredis';
 import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible';
-import type { RateLimiting, RateState } from '../check/index.js';
+
+/** Where a token stands within its rate limit. */
+export interface RateState {
+  readonly allowed: boolean;
+  readonly limit: number;
+  readonly windowSeconds: number;
+  readonly remaining: number;
+  /** Seconds until the count begins anew. */
+  readonly resetSeconds: number;
+}
 
 /** How long the counts of this process alone hold after Redis failed to answer. */
 const AWAY_MS = 1_000;
@@ -14,10 +23,10 @@ interface Limiter {
 }
 
 /**
- * Uses of a token within its window, counted in Redis for all gateways together. While Redis is away each gateway
+ * Uses within a window, counted in Redis for all doors of all services together. While Redis is away each process
  * counts alone: nobody is refused for its absence.
  */
-export class RateLimits implements RateLimiting {
+export class RateLimits {
   readonly #limiters = new Map<string, Limiter>();
   #awayUntilMs = 0;
   /** Counts that were made without Redis. */
@@ -26,10 +35,8 @@ export class RateLimits implements RateLimiting {
   /** @param redis a connection whose commands fail soon when Redis is away */
   constructor(private readonly redis: Redis) {}
 
-  async consume(
-    tokenId: string,
-    { limit, windowSeconds }: { limit: number; windowSeconds: number },
-  ): Promise<RateState> {
+  /** Counts one use. @param who a token's id, or whatever else is counted */
+  async consume(who: string, { limit, windowSeconds }: { limit: number; windowSeconds: number }): Promise<RateState> {
     const { shared, local } = this.#limiter(limit, windowSeconds);
     const state = (result: RateLimiterRes, allowed: boolean): RateState => ({
       allowed,
@@ -40,7 +47,7 @@ export class RateLimits implements RateLimiting {
     });
     if (this.redis.status === 'ready' && Date.now() >= this.#awayUntilMs) {
       try {
-        return state(await shared.consume(tokenId), true);
+        return state(await shared.consume(who), true);
       } catch (refusal) {
         // The library rejects with a result when the limit is used up, and with an error when Redis failed.
         if (refusal instanceof RateLimiterRes) return state(refusal, false);
@@ -48,7 +55,7 @@ export class RateLimits implements RateLimiting {
       }
     }
     this.countedAlone++;
-    return local.consume(tokenId).then(
+    return local.consume(who).then(
       (result) => state(result, true),
       (refusal: RateLimiterRes) => state(refusal, false),
     );
@@ -69,4 +76,14 @@ export class RateLimits implements RateLimiting {
     }
     return limiter;
   }
+}
+
+/** `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers), and `Retry-After` once it is used up. */
+export function rateHeaders(rate: RateState): Record<string, string> {
+  const headers: Record<string, string> = {
+    'ratelimit-policy': `"token";q=${rate.limit};w=${rate.windowSeconds}`,
+    ratelimit: `"token";r=${rate.remaining};t=${rate.resetSeconds}`,
+  };
+  if (!rate.allowed) headers['retry-after'] = String(Math.max(1, rate.resetSeconds));
+  return headers;
 }
