@@ -1,8 +1,8 @@
 import type { PersonRole, ProjectRole } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
-import { rows, type Tx } from '../database/database.service.js';
+import { inOrder, type Statement, type Tx } from '../database/database.service.js';
 import { Refusal } from '../http/index.js';
-import { FactsService } from '../tokens/facts.service.js';
+import { type FactsRow, FactsService, factsById } from '../tokens/facts.service.js';
 import type { Actor, TokenActor, UserActor } from './actor.js';
 import { rightsOfPerson, rightsOfToken } from './rights.js';
 import { ScopesService } from './scopes.service.js';
@@ -37,50 +37,62 @@ export class LocksService {
   async hold<A extends Actor>(tx: Tx, actor: A, lock: { change?: Rows; rest?: Rows } = {}): Promise<A> {
     const { change = {}, rest = {} } = lock;
     const userId = actor.userId === null ? [] : [actor.userId];
-    await lockRows(tx, 'users', change.users, [...(rest.users ?? []), ...userId]);
     const projectId = actor.type === 'token' && actor.projectId ? [actor.projectId] : [];
-    await lockRows(tx, 'projects', change.projects, [...(rest.projects ?? []), ...projectId]);
-    if (actor.type === 'user') await lockRows(tx, 'sessions', [], [actor.sessionId]);
+    const sessionId = actor.type === 'user' ? [actor.sessionId] : [];
     const carrying = actor.type === 'token' ? [actor.tokenId, ...actor.facts.ancestors] : [];
-    await lockRows(tx, 'tokens', change.tokens, [...(rest.tokens ?? []), ...carrying]);
-    return (actor.type === 'user' ? await this.#readUser(tx, actor) : await this.#readToken(tx, actor)) as A;
+    const reading: Statement =
+      actor.type === 'user' ? [SELECT_USER, [actor.userId, actor.sessionId]] : factsById(actor.tokenId);
+    const answers = await inOrder(tx, [
+      ...locks('users', change.users, [...(rest.users ?? []), ...userId]),
+      ...locks('projects', change.projects, [...(rest.projects ?? []), ...projectId]),
+      ...locks('sessions', [], sessionId),
+      ...locks('tokens', change.tokens, [...(rest.tokens ?? []), ...carrying]),
+      reading,
+    ]);
+    const [row] = answers.at(-1)!;
+    return (actor.type === 'user' ? this.#user(actor, row as UserRow) : this.#token(actor, row as FactsRow)) as A;
   }
 
-  async #readUser(tx: Tx, actor: UserActor): Promise<UserActor> {
-    const [row] = await rows<{ name: string; role: PersonRole; memberships: [string, ProjectRole][] | null }>(
-      tx,
-      `SELECT u.name, u.role, (
-         SELECT json_agg(json_build_array(m.project_id, m.role)) FROM members m
-         JOIN projects p ON p.id = m.project_id AND p.closed_at IS NULL WHERE m.user_id = u.id
-       ) AS memberships
-       FROM users u JOIN sessions s ON s.user_id = u.id AND s.id = $2 AND s.expires_at > now()
-       WHERE u.id = $1 AND u.disabled_at IS NULL`,
-      [actor.userId, actor.sessionId],
-    );
+  #user(actor: UserActor, row: UserRow | undefined): UserActor {
     if (!row) throw new Refusal('unauthenticated', GONE, { bearer: true });
     const memberships = (row.memberships ?? []).map(([projectId, role]) => ({ projectId, role }));
     return { ...actor, name: row.name, rights: rightsOfPerson(this.scopes, row.role, memberships) };
   }
 
-  async #readToken(tx: Tx, actor: TokenActor): Promise<TokenActor> {
-    const found = await this.facts.byId(tx, actor.tokenId);
+  #token(actor: TokenActor, row: FactsRow | undefined): TokenActor {
+    const found = row && this.facts.named(row);
     const ended = found && found.facts.expiresAtMs > 0 && found.facts.expiresAtMs <= Date.now();
     if (!found || found.facts.denial || ended) throw new Refusal('invalid_token', GONE, { bearer: true });
     return { ...actor, name: found.name, facts: found.facts, rights: rightsOfToken(found.facts) };
   }
 }
 
-/** Locks rows one after another in the order of their ids, each as strongly as it needs. */
-export async function lockRows(
-  tx: Tx,
-  table: 'users' | 'projects' | 'sessions' | 'tokens',
-  change: readonly string[] = [],
-  rest: readonly string[] = [],
-): Promise<void> {
+interface UserRow {
+  name: string;
+  role: PersonRole;
+  memberships: [string, ProjectRole][] | null;
+}
+
+const SELECT_USER = `SELECT u.name, u.role, (
+    SELECT json_agg(json_build_array(m.project_id, m.role)) FROM members m
+    JOIN projects p ON p.id = m.project_id AND p.closed_at IS NULL WHERE m.user_id = u.id
+  ) AS memberships
+  FROM users u JOIN sessions s ON s.user_id = u.id AND s.id = $2 AND s.expires_at > now()
+  WHERE u.id = $1 AND u.disabled_at IS NULL`;
+
+type Table = 'users' | 'projects' | 'sessions' | 'tokens';
+
+/** Statements that lock rows in the order of their ids, each as strongly as it needs. */
+function locks(table: Table, change: readonly string[] = [], rest: readonly string[] = []): Statement[] {
   const strong = new Set(change);
   const ids = [...new Set([...change, ...rest])].sort();
-  for (const id of ids) {
-    const strength = strong.has(id) ? 'FOR NO KEY UPDATE' : 'FOR SHARE';
-    await tx.query(`SELECT 1 FROM ${table} WHERE id = $1 ${strength}`, [id]);
-  }
+  return ids.map((id) => [
+    `SELECT 1 FROM ${table} WHERE id = $1 ${strong.has(id) ? 'FOR NO KEY UPDATE' : 'FOR SHARE'}`,
+    [id],
+  ]);
+}
+
+/** Locks rows for a change, in the order of their ids. */
+export async function lockRows(tx: Tx, table: Table, ids: readonly string[]): Promise<void> {
+  await inOrder(tx, locks(table, ids));
 }

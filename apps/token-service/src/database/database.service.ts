@@ -1,8 +1,9 @@
 import { Injectable } from '@nestjs/common';
 import { InjectDataSource } from '@nestjs/typeorm';
-import type { Pool, QueryResultRow } from 'pg';
+import type { Client, Pool, QueryResultRow } from 'pg';
 import { DataSource, type EntityManager } from 'typeorm';
 import type { TokenServiceConfig } from '../config.js';
+import { PreparedClient } from './prepared-client.js';
 
 /** An open transaction: handed to everything that must happen together or not at all. */
 export type Tx = EntityManager;
@@ -27,6 +28,9 @@ export function dataSourceOptions(config: TokenServiceConfig) {
     // A connection that is lost while idle is replaced; whoever asks next is told if that fails.
     poolErrorHandler: () => undefined,
     extra: {
+      Client: PreparedClient,
+      // Statements that do not wait for one another's answers go out together; each still runs after the one before it.
+      pipeline: true,
       statement_timeout: STATEMENT_TIMEOUT_MS,
       lock_timeout: LOCK_TIMEOUT_MS,
       idle_in_transaction_session_timeout: STATEMENT_TIMEOUT_MS,
@@ -50,10 +54,30 @@ export class Database {
   async transaction<T>(change: (tx: Tx) => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.source.transaction('READ COMMITTED', change);
+        return await this.#once(change);
       } catch (error) {
         if (attempt >= ATTEMPTS_MAX || !['40001', '40P01'].includes(sqlState(error) ?? '')) throw error;
       }
+    }
+  }
+
+  async #once<T>(change: (tx: Tx) => Promise<T>): Promise<T> {
+    const runner = this.source.createQueryRunner();
+    try {
+      const connection: Client = await runner.connect();
+      try {
+        // One statement that also sets the level, answered before anything else is sent.
+        await runner.query('BEGIN ISOLATION LEVEL READ COMMITTED');
+        const result = await change(runner.manager);
+        await runner.query('COMMIT');
+        return result;
+      } catch (error) {
+        // A connection that cannot even roll back is used by nobody again.
+        await runner.query('ROLLBACK').catch(() => connection.end());
+        throw error;
+      }
+    } finally {
+      await runner.release();
     }
   }
 
@@ -63,9 +87,9 @@ export class Database {
     return rows;
   }
 
-  /** One statement outside any transaction. */
+  /** One statement outside any transaction, planned for its values: for texts put together for one question. */
   async query<Row extends QueryResultRow>(text: string, values: unknown[] = []): Promise<Row[]> {
-    const { rows } = await this.#pool.query<Row>(text, values);
+    const { rows } = await this.#pool.query<Row>({ text, values });
     return rows;
   }
 
@@ -81,6 +105,20 @@ export async function rows<Row extends QueryResultRow>(tx: Tx, text: string, val
   const isPair =
     Array.isArray(answer) && answer.length === 2 && Array.isArray(answer[0]) && typeof answer[1] === 'number';
   return (isPair ? answer[0] : answer) as Row[];
+}
+
+/** A statement with its values. */
+export type Statement = readonly [text: string, values?: unknown[]];
+
+/**
+ * Sends statements of a transaction together, for one wait instead of one each. PostgreSQL runs them in this order, each
+ * with a snapshot of its own that sees what those before it did, locked and waited for.
+ * @returns the rows of each
+ * @throws what the first that failed was answered with; those after it have done nothing
+ */
+export async function inOrder(tx: Tx, statements: readonly Statement[]): Promise<QueryResultRow[][]> {
+  const connection: Client = await tx.queryRunner!.connect();
+  return Promise.all(statements.map(async ([text, values = []]) => (await connection.query(text, values)).rows));
 }
 
 /** The SQLSTATE of an error that PostgreSQL answered with. */

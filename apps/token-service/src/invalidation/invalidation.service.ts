@@ -78,7 +78,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   /** Several of one transaction, in one statement. */
   async writeAll(tx: Tx, all: readonly Narrowing[]): Promise<Invalidation[]> {
     if (all.length === 0) return [];
-    const made = all.map(({ kind, subject, cut }) => ({ id: newId(), kind, subject, cut }));
+    const made = all.map(({ id = newId(), kind, subject, cut }) => ({ id, kind, subject, cut }));
     const [row] = await rows<{ xid: string }>(tx, INSERT_INVALIDATIONS, [JSON.stringify(made)]);
     return made.map((invalidation) => ({ ...invalidation, xid: row!.xid }));
   }

@@ -122,6 +122,8 @@ export const INSERT_INVALIDATIONS = `INSERT INTO invalidations (id, kind, subjec
 
 /** What a change says has ceased to be true. */
 export interface Narrowing {
+  /** Of the invalidation; default: a new one. */
+  readonly id?: string;
   readonly kind: InvalidationKind;
   /** The token, person or project; empty for `everything` and `misses`. */
   readonly subject: string;

@@ -4,11 +4,11 @@ import { hashSecret } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
 import { ScopesService } from '../access/scopes.service.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Database, rows, type Tx } from '../database/database.service.js';
+import { Database, type Statement } from '../database/database.service.js';
 import { intersectAddresses } from './addresses.js';
 
 /** One row for a token, with all that its effective rights rest on. */
-interface FactsRow {
+export interface FactsRow {
   id: string;
   name: string;
   kind: 'pat' | 'prj';
@@ -60,6 +60,9 @@ FROM tokens t
 LEFT JOIN users u ON u.id = t.owner_user_id
 LEFT JOIN projects p ON p.id = t.project_id`;
 
+/** Reads one by id; for transactions that have locked what it rests on. */
+export const factsById = (id: string): Statement => [`${SELECT_FACTS} WHERE t.id = $1`, [id]];
+
 /** A token as far as checks are concerned, and its name. */
 export interface NamedFacts {
   facts: TokenFacts;
@@ -99,16 +102,11 @@ export class FactsService {
     const [row] = await this.db.prepared<FactsRow>('facts-by-hash', `${SELECT_FACTS} WHERE t.hash = ANY ($1)`, [
       this.storedHashes(sha256),
     ]);
-    return row ? this.#named(row) : null;
+    return row ? this.named(row) : null;
   }
 
-  /** By id, inside a transaction that has locked what they rest on. */
-  async byId(tx: Tx, id: string): Promise<NamedFacts | null> {
-    const [row] = await rows<FactsRow>(tx, `${SELECT_FACTS} WHERE t.id = $1`, [id]);
-    return row ? this.#named(row) : null;
-  }
-
-  #named(row: FactsRow): NamedFacts {
+  /** Out of a row that was read. */
+  named(row: FactsRow): NamedFacts {
     return { facts: this.#facts(row), name: row.name };
   }
 

@@ -76,7 +76,9 @@ export class RecordsService {
   /** The record, whoever asks. */
   async read(id: string, tx?: Tx): Promise<Token> {
     const sql = withNames(`SELECT ${COLUMNS} FROM tokens t WHERE t.id = $1`);
-    const [row] = tx ? await rows<RecordRow>(tx, sql, [id]) : await this.db.query<RecordRow>(sql, [id]);
+    const [row] = tx
+      ? await rows<RecordRow>(tx, sql, [id])
+      : await this.db.prepared<RecordRow>('token-record', sql, [id]);
     if (!row) throw notFound('token');
     return toRecord(row);
   }

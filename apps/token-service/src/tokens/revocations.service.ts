@@ -1,9 +1,10 @@
 import type { Effect, RevocationReason } from '@latchkey/contracts';
+import { newId } from '@latchkey/runtime';
 import { Injectable } from '@nestjs/common';
 import { type Actor, SYSTEM, type SystemActor } from '../access/index.js';
 import { lockRows } from '../access/locks.service.js';
 import { type AuditEntry, AuditService } from '../audit/audit.service.js';
-import { Database, rows, type Tx } from '../database/database.service.js';
+import { Database, inOrder, rows, type Tx } from '../database/database.service.js';
 import { type Invalidation, InvalidationService, NOTHING_NARROWED } from '../invalidation/invalidation.service.js';
 
 /** Why, for the record. */
@@ -40,19 +41,31 @@ export class RevocationsService {
    */
   async revoke(tx: Tx, actor: Actor | SystemActor, ids: readonly string[], cause: Cause): Promise<Ended> {
     const roots = cause.reason === 'exposed' ? await withSuccessors(tx, ids) : [...ids];
-    const below = await rows<{ id: string }>(tx, SELECT_DESCENDANTS, [roots]);
+    // Those made with them are read after the locks of the caller, in a snapshot of its own: none made meanwhile is missed.
+    const found = await inOrder(tx, [
+      [SELECT_ENDING, [roots]],
+      [SELECT_DESCENDANTS, [roots]],
+    ]);
+    const ended = [...new Map((found.flat() as EndedRow[]).map((row) => [row.id, row])).values()];
+    if (ended.length === 0) return { invalidations: [], tokenIds: [] };
+    const { narrowings, idFor } = narrowingsOf(ended);
+    const tokenIds = ended.map(({ id }) => id);
     const byId = actor.type === 'user' ? actor.userId : actor.type === 'token' ? actor.tokenId : null;
-    const ended = await rows<EndedRow>(
-      tx,
-      `UPDATE tokens SET revoked_at = $2, revoked_by_type = $3, revoked_by_id = $4, revocation_reason = $5, revocation_comment = $6
-       WHERE id = ANY ($1) AND revoked_at IS NULL RETURNING id, name, project_id, ancestors`,
-      [[...roots, ...below.map(({ id }) => id)], new Date(), actor.type, byId, cause.reason, cause.comment ?? null],
-    );
-    await this.audit.recordAll(
-      tx,
-      ended.map((row) => revokedEntry(actor, row, cause)),
-    );
-    return { invalidations: await this.#invalidate(tx, ended), tokenIds: ended.map(({ id }) => id) };
+    const [invalidations] = await Promise.all([
+      this.invalidations.writeAll(tx, narrowings),
+      rows(
+        tx,
+        `UPDATE tokens t SET revoked_at = $3, revoked_by_type = $4, revoked_by_id = $5, revocation_reason = $6,
+           revocation_comment = $7, invalidation_id = e.invalidation_id, receipt = NULL
+         FROM unnest($1::uuid[], $2::uuid[]) AS e(id, invalidation_id) WHERE t.id = e.id`,
+        [tokenIds, ended.map(idFor), new Date(), actor.type, byId, cause.reason, cause.comment ?? null],
+      ),
+      this.audit.recordAll(
+        tx,
+        ended.map((row) => revokedEntry(actor, row, cause)),
+      ),
+    ]);
+    return { invalidations, tokenIds };
   }
 
   /** Revokes every token of a person. The caller has locked the person, so that none is issued meanwhile. */
@@ -86,11 +99,8 @@ export class RevocationsService {
       waitMs,
       onEffective: async (receipt) => {
         // Only while it is still of the last change: a later one has a receipt of its own.
-        await this.db.query('UPDATE tokens SET receipt = $3 WHERE id = ANY ($1) AND invalidation_id = ANY ($2)', [
-          tokenIds,
-          ids,
-          JSON.stringify(receipt),
-        ]);
+        const sql = 'UPDATE tokens SET receipt = $3 WHERE id = ANY ($1) AND invalidation_id = ANY ($2)';
+        await this.db.prepared('receipt-kept', sql, [tokenIds, ids, JSON.stringify(receipt)]);
       },
     });
   }
@@ -142,31 +152,26 @@ export class RevocationsService {
     await this.settle(ended.invalidations, ended.tokenIds, 0);
     return { done, more: done === limit };
   }
-
-  /** One invalidation for each token that was not made with another of those ended: it covers all made with it. */
-  async #invalidate(tx: Tx, ended: readonly EndedRow[]): Promise<Invalidation[]> {
-    if (ended.length === 0) return [];
-    const all = new Set(ended.map(({ id }) => id));
-    // Ancestors are listed nearest first, so the last that ended too is the topmost.
-    const topmostOf = ({ id, ancestors }: EndedRow) => ancestors.findLast((above) => all.has(above)) ?? id;
-    const topmost = [...new Set(ended.map(topmostOf))];
-    const written = await this.invalidations.writeAll(
-      tx,
-      topmost.map((subject) => ({ kind: 'token', subject, cut: true })),
-    );
-    const idFor = new Map(written.map(({ subject, id }) => [subject, id]));
-    await rows(
-      tx,
-      `UPDATE tokens t SET invalidation_id = e.invalidation_id, receipt = NULL
-       FROM unnest($1::uuid[], $2::uuid[]) AS e(id, invalidation_id) WHERE t.id = e.id`,
-      [ended.map(({ id }) => id), ended.map((row) => idFor.get(topmostOf(row)))],
-    );
-    return written;
-  }
 }
 
+/** One invalidation for each token that was not made with another of those ended: it covers all made with it. */
+function narrowingsOf(ended: readonly EndedRow[]) {
+  const all = new Set(ended.map(({ id }) => id));
+  // Ancestors are listed nearest first, so the last that ended too is the topmost.
+  const topmostOf = ({ id, ancestors }: EndedRow) => ancestors.findLast((above) => all.has(above)) ?? id;
+  const ids = new Map(ended.map((row) => [topmostOf(row), newId()]));
+  return {
+    narrowings: [...ids].map(([subject, id]) => ({ id, kind: 'token' as const, subject, cut: true })),
+    idFor: (row: EndedRow) => ids.get(topmostOf(row)),
+  };
+}
+
+/** Of the tokens named, those that have not been revoked. */
+const SELECT_ENDING = 'SELECT id, name, project_id, ancestors FROM tokens WHERE id = ANY ($1) AND revoked_at IS NULL';
+
 /** `ancestors <> '{}'` is the condition of the index: without it PostgreSQL reads every token. */
-export const SELECT_DESCENDANTS = `SELECT id FROM tokens WHERE ancestors && $1 AND ancestors <> '{}' AND revoked_at IS NULL
+export const SELECT_DESCENDANTS = `SELECT id, name, project_id, ancestors FROM tokens
+  WHERE ancestors && $1 AND ancestors <> '{}' AND revoked_at IS NULL
   ORDER BY id FOR NO KEY UPDATE`;
 
 /** Tokens whose own end has passed and whose expiry has not been recorded. */

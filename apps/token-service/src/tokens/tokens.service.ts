@@ -172,8 +172,8 @@ export class TokensService {
         await this.store.record(tx, now, isDisabling ? 'token.disabled' : 'token.enabled', token);
       return invalidation;
     });
-    const effect = written ? await this.revocations.settle([written], [id], waitMs) : NOTHING_NARROWED;
-    return { ...effect, token: await this.records.read(id) };
+    const settled = written ? this.revocations.settle([written], [id], waitMs) : NOTHING_NARROWED;
+    return this.#effectOn(id, settled);
   }
 
   /**
@@ -235,12 +235,18 @@ export class TokensService {
     };
   }
 
-  async #revoked(id: string, done: { invalidations: Invalidation[]; tokenIds: string[] }, waitMs: number | undefined) {
-    let effect: Effect;
-    if (done.invalidations.length > 0)
-      effect = await this.revocations.settle(done.invalidations, done.tokenIds, waitMs);
-    else effect = await this.revocations.resettle(id, waitMs);
-    return { ...effect, token: await this.records.read(id) };
+  /** The change is committed: reading the record need not wait for the verifiers. */
+  async #effectOn(id: string, settled: Promise<Effect> | Effect): Promise<TokenEffect> {
+    const [effect, token] = await Promise.all([settled, this.records.read(id)]);
+    return { ...effect, token: { ...token, receipt: effect.receipt ?? token.receipt } };
+  }
+
+  #revoked(id: string, done: { invalidations: Invalidation[]; tokenIds: string[] }, waitMs: number | undefined) {
+    const settled =
+      done.invalidations.length > 0
+        ? this.revocations.settle(done.invalidations, done.tokenIds, waitMs)
+        : this.revocations.resettle(id, waitMs);
+    return this.#effectOn(id, settled);
   }
 }
 

@@ -1,0 +1,61 @@
+import { type TestDatabase, waitFor } from '@latchkey/testing';
+import { DataSource } from 'typeorm';
+import { Database, dataSourceOptions, inOrder, rows } from '../src/database/database.service.js';
+import { migratedDatabase } from './database.js';
+
+let testing: TestDatabase;
+let database: Database;
+beforeAll(async () => {
+  testing = await migratedDatabase();
+  await testing.query('CREATE TABLE counts (id int PRIMARY KEY, n int NOT NULL); INSERT INTO counts VALUES (1, 0)');
+  const options = dataSourceOptions({ DATABASE_URL: testing.url, DATABASE_POOL_SIZE: 4 } as never);
+  database = new Database(await new DataSource(options).initialize());
+});
+afterAll(async () => {
+  await database.source.destroy();
+  await testing.close();
+});
+
+test('what is read behind a lock that had to be waited for is what the holder left', async () => {
+  const { promise: mayCommit, resolve: commit } = Promise.withResolvers<void>();
+  const { promise: held, resolve: holds } = Promise.withResolvers<void>();
+  const holder = database.transaction(async (tx) => {
+    await rows(tx, 'UPDATE counts SET n = 7 WHERE id = $1', [1]);
+    holds();
+    await mayCommit;
+  });
+  await held;
+  const reader = database.transaction((tx) =>
+    inOrder(tx, [
+      ['SELECT 1 FROM counts WHERE id = $1 FOR SHARE', [1]],
+      ['SELECT n FROM counts WHERE id = $1', [1]],
+    ]),
+  );
+  const waiting = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+  await waitFor(async () => (await testing.query(waiting)).length > 0);
+  commit();
+  await holder;
+  expect((await reader)[1]).toEqual([{ n: 7 }]);
+});
+
+test('nothing is kept of statements sent together when one of them fails', async () => {
+  const failing = database.transaction((tx) =>
+    inOrder(tx, [
+      ['INSERT INTO counts VALUES ($1, 1)', [2]],
+      ['INSERT INTO counts VALUES ($1, 1)', [1]],
+      ['INSERT INTO counts VALUES ($1, 1)', [3]],
+    ]),
+  );
+  await expect(failing).rejects.toMatchObject({ code: '23505' });
+  expect(await testing.query('SELECT id FROM counts ORDER BY id')).toEqual([{ id: 1 }]);
+});
+
+test('a connection lost in a transaction is not used again', async () => {
+  const failing = database.transaction(async (tx) => {
+    await rows(tx, 'INSERT INTO counts VALUES ($1, 1)', [4]);
+    await rows(tx, 'SELECT pg_terminate_backend(pg_backend_pid())');
+  });
+  await expect(failing).rejects.toThrow();
+  for (let i = 0; i < 8; i++) expect(await database.query('SELECT 1 AS one')).toEqual([{ one: 1 }]);
+  expect(await testing.query('SELECT 1 FROM counts WHERE id = 4')).toEqual([]);
+});
