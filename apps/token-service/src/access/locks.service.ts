@@ -1,5 +1,6 @@
 import type { PersonRole, ProjectRole } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
+import type { QueryResultRow } from 'pg';
 import { inOrder, type Statement, type Tx } from '../database/database.service.js';
 import { Refusal } from '../http/index.js';
 import { type FactsRow, FactsService, factsById } from '../tokens/facts.service.js';
@@ -12,6 +13,12 @@ export interface Rows {
   users?: readonly string[];
   projects?: readonly string[];
   tokens?: readonly string[];
+}
+
+/** What a transaction holds still: what it changes, and what the change rests on. */
+interface Lock {
+  change?: Rows;
+  rest?: Rows;
 }
 
 const GONE = 'The sign-in or token that makes this request has just ended. Sign in again, or use another token.';
@@ -34,23 +41,32 @@ export class LocksService {
    * @returns the actor with the rights of this moment, which stand until the transaction ends
    * @throws Refusal `invalid_token` or `unauthenticated` when the actor has ended meanwhile
    */
-  async hold<A extends Actor>(tx: Tx, actor: A, lock: { change?: Rows; rest?: Rows } = {}): Promise<A> {
-    const { change = {}, rest = {} } = lock;
+  async hold<A extends Actor>(tx: Tx, actor: A, lock: Lock = {}): Promise<A> {
+    return (await this.holdAndRead(tx, actor, lock)).now;
+  }
+
+  /** The same, with one more reading under the locks. */
+  async holdAndRead<A extends Actor>(
+    tx: Tx,
+    actor: A,
+    { change = {}, rest = {} }: Lock,
+    ...reading: Statement[]
+  ): Promise<{ now: A; read: QueryResultRow[] }> {
     const userId = actor.userId === null ? [] : [actor.userId];
     const projectId = actor.type === 'token' && actor.projectId ? [actor.projectId] : [];
     const sessionId = actor.type === 'user' ? [actor.sessionId] : [];
     const carrying = actor.type === 'token' ? [actor.tokenId, ...actor.facts.ancestors] : [];
-    const reading: Statement =
-      actor.type === 'user' ? [SELECT_USER, [actor.userId, actor.sessionId]] : factsById(actor.tokenId);
-    const answers = await inOrder(tx, [
+    const held = [
       ...locks('users', change.users, [...(rest.users ?? []), ...userId]),
       ...locks('projects', change.projects, [...(rest.projects ?? []), ...projectId]),
       ...locks('sessions', [], sessionId),
       ...locks('tokens', change.tokens, [...(rest.tokens ?? []), ...carrying]),
-      reading,
-    ]);
-    const [row] = answers.at(-1)!;
-    return (actor.type === 'user' ? this.#user(actor, row as UserRow) : this.#token(actor, row as FactsRow)) as A;
+    ];
+    const who: Statement =
+      actor.type === 'user' ? [SELECT_USER, [actor.userId, actor.sessionId]] : factsById(actor.tokenId);
+    const [[row] = [], read = []] = (await inOrder(tx, [...held, who, ...reading])).slice(held.length);
+    const now = actor.type === 'user' ? this.#user(actor, row as UserRow) : this.#token(actor, row as FactsRow);
+    return { now: now as A, read };
   }
 
   #user(actor: UserActor, row: UserRow | undefined): UserActor {

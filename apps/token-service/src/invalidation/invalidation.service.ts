@@ -14,6 +14,7 @@ import { RedisBus } from './redis-bus.js';
 import type { InvalidationStore } from './types.js';
 
 export type { Invalidation } from '@latchkey/contracts';
+export type { Narrowing } from './postgres-store.js';
 
 /** What a change that narrowed nothing answers: it is effective by itself. */
 export const NOTHING_NARROWED: Effect = { effective: true, receipt: null, pending: [] };

@@ -13,7 +13,7 @@ import { PolicyService } from './policy.service.js';
 import { RecordsService } from './records.service.js';
 import { RevocationsService } from './revocations.service.js';
 import { actorId, StoreService } from './store.service.js';
-import { endOf, TokenEntity } from './token.entity.js';
+import { endOf, selectToken, TokenEntity } from './token.entity.js';
 import { boundsOf, chosenEnd, mustBeShownItsSecret, mustBeWithin, rateOf } from './token.rules.js';
 
 /** Rotation: a successor takes a token's place. */
@@ -36,14 +36,15 @@ export class RotationsService {
    * end; the successor keeps the old end unless a person says otherwise. A token is rotated once.
    */
   async rotate(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<IssuedToken> {
-    return this.#rotate(actor, id, body, waitMs, (tx) => this.store.hold(tx, actor, id));
+    return this.#rotate(actor, id, body, waitMs, (tx, before) => this.store.hold(tx, actor, before));
   }
 
   /** Rotates the token that carries the request: any token may. */
   async rotateSelf(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<IssuedToken> {
     return this.#rotate(actor, id, body, waitMs, async (tx) => {
-      const now = await this.locks.hold(tx, actor, { change: { tokens: [id] } });
-      return { now, token: (await tx.findOneBy(TokenEntity, { id }))! };
+      const change = { tokens: [id] };
+      const { now, read } = await this.locks.holdAndRead(tx, actor, { change }, selectToken(id));
+      return { now, token: read[0] as TokenEntity };
     });
   }
 
@@ -52,7 +53,7 @@ export class RotationsService {
     id: string,
     body: RotateTokenBody,
     waitMs: number | undefined,
-    hold: (tx: Tx) => Promise<{ now: Actor; token: TokenEntity }>,
+    hold: (tx: Tx, before: unknown) => Promise<{ now: Actor; token: TokenEntity }>,
   ): Promise<IssuedToken> {
     const namesEnd = body.expiresAt !== undefined || body.expiresInSeconds !== undefined;
     if (namesEnd && actor.type === 'token')
@@ -60,8 +61,8 @@ export class RotationsService {
         'Only a person who is signed in may choose another end; leave expiresAt and expiresInSeconds out.',
       );
     const newTokenId = newId();
-    const { secret, done } = await this.db.transaction(async (tx) => {
-      const { now, token } = await hold(tx);
+    const { secret, done } = await this.db.transaction(async (tx, [before]) => {
+      const { now, token } = await hold(tx, before);
       if (!(now.type === 'token' && now.tokenId === id)) mustBeShownItsSecret(now, this.scopes, token);
       mustBeRotatable(token);
       const createdAt = new Date();
@@ -105,7 +106,7 @@ export class RotationsService {
         { rotatedTo: newTokenId, overlapEndsAt: soonest, invalidationId: invalidation.id, receipt: null },
       );
       return { secret, done: { invalidations: [invalidation], tokenIds: [id] } };
-    });
+    }, selectToken(id));
     await this.revocations.settle(done.invalidations, done.tokenIds, waitMs);
     return { ...(await this.records.read(newTokenId)), secret };
   }

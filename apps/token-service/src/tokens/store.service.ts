@@ -6,7 +6,7 @@ import { type AuditEntry, AuditService } from '../audit/audit.service.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import type { Tx } from '../database/database.service.js';
 import { FactsService } from './facts.service.js';
-import { TokenEntity } from './token.entity.js';
+import { selectToken, TokenEntity } from './token.entity.js';
 import { type Bounds, mustChange, mustSee } from './token.rules.js';
 
 /** A token about to be stored, with its secret, which is not. */
@@ -41,15 +41,17 @@ export class StoreService {
 
   /**
    * Locks a token for a change with all that the change rests on.
+   * @param before the token as `selectToken` found it, which says what it rests on: that never changes
    * @returns both as they are now
    * @throws Refusal when the actor may not see or not change it
    */
-  async hold<A extends Actor>(tx: Tx, actor: A, id: string): Promise<{ now: A; token: TokenEntity }> {
-    const before = await tx.findOneBy(TokenEntity, { id });
-    mustSee(actor, before);
-    const rest = { projects: before.projectId ? [before.projectId] : [], tokens: before.ancestors };
-    const now = await this.locks.hold(tx, actor, { change: { tokens: [id] }, rest });
-    const token = await tx.findOneBy(TokenEntity, { id });
+  async hold<A extends Actor>(tx: Tx, actor: A, before: unknown): Promise<{ now: A; token: TokenEntity }> {
+    const seen = (before as TokenEntity | undefined) ?? null;
+    mustSee(actor, seen);
+    const { id, projectId, ancestors } = seen;
+    const rest = { projects: projectId ? [projectId] : [], tokens: ancestors };
+    const { now, read } = await this.locks.holdAndRead(tx, actor, { change: { tokens: [id] }, rest }, selectToken(id));
+    const token = read[0] as TokenEntity;
     mustChange(now, token);
     return { now, token };
   }

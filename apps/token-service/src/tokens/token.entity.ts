@@ -1,5 +1,6 @@
 import type { Receipt, RevocationReason } from '@latchkey/contracts';
-import { Column, Entity, PrimaryColumn } from 'typeorm';
+import { Column, Entity, getMetadataArgsStorage, PrimaryColumn } from 'typeorm';
+import type { Statement } from '../database/database.service.js';
 
 type MakerType = 'user' | 'token' | 'system';
 
@@ -41,6 +42,13 @@ export class TokenEntity {
   @Column({ name: 'invalidation_id', type: 'uuid', nullable: true }) invalidationId!: string | null;
   @Column({ type: 'jsonb', nullable: true }) receipt!: Receipt | null;
 }
+
+const COLUMNS = getMetadataArgsStorage()
+  .columns.filter(({ target, options }) => target === TokenEntity && options.select !== false)
+  .map(({ propertyName, options: { name = propertyName } }) => `${name} AS "${propertyName}"`);
+
+/** Reads a token by id: at most one row, a `TokenEntity`. */
+export const selectToken = (id: string): Statement => [`SELECT ${COLUMNS.join(', ')} FROM tokens WHERE id = $1`, [id]];
 
 /** When it stops by itself; null: never. */
 export function endOf(token: Pick<TokenEntity, 'expiresAt' | 'overlapEndsAt'>): Date | null {

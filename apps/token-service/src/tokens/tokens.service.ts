@@ -19,7 +19,7 @@ import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database, rows } from '../database/database.service.js';
 import type { Page } from '../database/keyset.service.js';
 import { conflict, forbidden, notFound, Refusal } from '../http/index.js';
-import { type Invalidation, InvalidationService, NOTHING_NARROWED } from '../invalidation/invalidation.service.js';
+import { type Invalidation, InvalidationService, type Narrowing } from '../invalidation/invalidation.service.js';
 import { claimKey } from './idempotency.js';
 import { ancestorsOfChild, ownerFor } from './ownership.js';
 import { PolicyService } from './policy.service.js';
@@ -27,7 +27,7 @@ import { RecordsService } from './records.service.js';
 import { RevocationsService } from './revocations.service.js';
 import { RotationsService } from './rotations.service.js';
 import { actorId, StoreService } from './store.service.js';
-import { TokenEntity } from './token.entity.js';
+import { selectToken, TokenEntity } from './token.entity.js';
 import { boundsOf, canonicalAddresses, chosenEnd, mustBeWithin, mustGrant, mustSee, rateOf } from './token.rules.js';
 
 /** What issuing answers: a retry with the same Idempotency-Key finds the token made, and never its secret. */
@@ -115,8 +115,10 @@ export class TokensService {
 
   /** @throws Refusal `not_found` when it is not there or the caller may not see it */
   async get(actor: Actor, id: string): Promise<Token> {
-    mustSee(actor, await this.db.source.manager.findOneBy(TokenEntity, { id }));
-    return this.records.read(id);
+    const token = await this.records.read(id);
+    const { type, id: ownerId } = token.owner;
+    mustSee(actor, { ownerUserId: type === 'user' ? ownerId : null, projectId: type === 'project' ? ownerId : null });
+    return token;
   }
 
   /** The token that carries the request. */
@@ -127,8 +129,8 @@ export class TokensService {
   /** Changes a token. Scopes, addresses, rate and disabling take effect like a revocation; the rest touches no verifier. */
   async patch(actor: Actor, id: string, body: PatchTokenBody, waitMs: number | undefined): Promise<TokenEffect> {
     const allowedIps = body.allowedIps && canonicalAddresses(body.allowedIps);
-    const written = await this.db.transaction(async (tx) => {
-      const { now, token } = await this.store.hold(tx, actor, id);
+    const written = await this.db.transaction(async (tx, [before]) => {
+      const { now, token } = await this.store.hold(tx, actor, before);
       if (token.revokedAt) throw conflict('The token is revoked. A revoked token stays as it was; issue a new one.');
       const disabled = body.disabled ?? token.disabledAt !== null;
       const rate = body.rateLimit === undefined ? rateOf(token) : body.rateLimit;
@@ -151,29 +153,25 @@ export class TokensService {
       // Nor does a token lift the bounds that it was given itself.
       if (now.type === 'token' && (boundsChange || isEnabling)) mustBeWithin(now, boundsOf({ ...token, ...changes }));
       const touchesChecks = boundsChange || isDisabling || isEnabling;
-      const invalidation = touchesChecks
-        ? await this.invalidations.write(tx, { kind: 'token', subject: id, cut: isDisabling })
+      const invalidation: Narrowing | null = touchesChecks
+        ? { id: newId(), kind: 'token', subject: id, cut: isDisabling }
         : null;
-      await tx.update(
-        TokenEntity,
-        { id },
-        { ...changes, ...(invalidation && { invalidationId: invalidation.id, receipt: null }) },
-      );
       const fields = Object.keys(body).filter((field) => field !== 'disabled');
-      if (fields.length)
-        await this.store.record(
-          tx,
-          now,
-          'token.updated',
-          { ...token, name: changes.name },
-          changedDetails(token, changes, fields),
-        );
-      if (isDisabling || isEnabling)
-        await this.store.record(tx, now, isDisabling ? 'token.disabled' : 'token.enabled', token);
-      return invalidation;
-    });
-    const settled = written ? this.revocations.settle([written], [id], waitMs) : NOTHING_NARROWED;
-    return this.#effectOn(id, settled);
+      const renamed = { ...token, name: changes.name };
+      const [written] = await Promise.all([
+        this.invalidations.writeAll(tx, invalidation ? [invalidation] : []),
+        tx.update(
+          TokenEntity,
+          { id },
+          { ...changes, ...(invalidation && { invalidationId: invalidation.id, receipt: null }) },
+        ),
+        fields.length && this.store.record(tx, now, 'token.updated', renamed, changedDetails(token, changes, fields)),
+        (isDisabling || isEnabling) &&
+          this.store.record(tx, now, isDisabling ? 'token.disabled' : 'token.enabled', token),
+      ]);
+      return written;
+    }, selectToken(id));
+    return this.#effectOn(id, this.revocations.settle(written, [id], waitMs));
   }
 
   /**
@@ -181,10 +179,10 @@ export class TokensService {
    * again and answers with the receipt as it stands.
    */
   async revoke(actor: Actor, id: string, body: RevokeTokenBody, waitMs: number | undefined): Promise<TokenEffect> {
-    const done = await this.db.transaction(async (tx) => {
-      const { now, token } = await this.store.hold(tx, actor, id);
+    const done = await this.db.transaction(async (tx, [before]) => {
+      const { now, token } = await this.store.hold(tx, actor, before);
       return this.revocations.revoke(tx, now, [token.id], body);
-    });
+    }, selectToken(id));
     return this.#revoked(id, done, waitMs);
   }
 
