@@ -45,13 +45,13 @@ export class LocksService {
     return (await this.holdAndRead(tx, actor, lock)).now;
   }
 
-  /** The same, with one more reading under the locks. */
+  /** The same, with more readings under the locks. */
   async holdAndRead<A extends Actor>(
     tx: Tx,
     actor: A,
     { change = {}, rest = {} }: Lock,
     ...reading: Statement[]
-  ): Promise<{ now: A; read: QueryResultRow[] }> {
+  ): Promise<{ now: A; read: QueryResultRow[][] }> {
     const userId = actor.userId === null ? [] : [actor.userId];
     const projectId = actor.type === 'token' && actor.projectId ? [actor.projectId] : [];
     const sessionId = actor.type === 'user' ? [actor.sessionId] : [];
@@ -64,7 +64,7 @@ export class LocksService {
     ];
     const who: Statement =
       actor.type === 'user' ? [SELECT_USER, [actor.userId, actor.sessionId]] : factsById(actor.tokenId);
-    const [[row] = [], read = []] = (await inOrder(tx, [...held, who, ...reading])).slice(held.length);
+    const [[row] = [], ...read] = (await inOrder(tx, [...held, who, ...reading])).slice(held.length);
     const now = actor.type === 'user' ? this.#user(actor, row as UserRow) : this.#token(actor, row as FactsRow);
     return { now: now as A, read };
   }

@@ -3,7 +3,7 @@ import { newId } from '@latchkey/runtime';
 import { Injectable } from '@nestjs/common';
 import type { z } from 'zod';
 import type { Actor, SystemActor } from '../access/index.js';
-import { Database, rows, type Tx } from '../database/database.service.js';
+import { Database, inOrder, type Statement, type Tx } from '../database/database.service.js';
 import { badField, requestContext } from '../http/index.js';
 import { type AuditRow, EVENT_COLUMNS, toEvent } from './event.js';
 
@@ -32,7 +32,11 @@ export class AuditService {
 
   /** Several events of one transaction, in one statement. */
   async recordAll(tx: Tx, entries: readonly AuditEntry[]): Promise<void> {
-    if (entries.length === 0) return;
+    if (entries.length > 0) await inOrder(tx, [this.recording(entries)]);
+  }
+
+  /** The statement that writes events, in the change's own transaction. */
+  recording(entries: readonly AuditEntry[]): Statement {
     const context = requestContext.getStore();
     const at = new Date();
     const events = entries.map(({ actor, action, tokenId, projectId, subject, details }) => ({
@@ -52,8 +56,7 @@ export class AuditService {
       request_id: context?.requestId ?? null,
       details: details ?? {},
     }));
-    await rows(
-      tx,
+    return [
       `INSERT INTO audit_events (id, at, actor_type, actor_id, actor_name, action, token_id, project_id, subject_type,
          subject_id, subject_name, ip, user_agent, request_id, details)
        SELECT id, at, actor_type, actor_id, actor_name, action, token_id, project_id, subject_type,
@@ -62,7 +65,7 @@ export class AuditService {
          action text, token_id uuid, project_id uuid, subject_type text, subject_id text, subject_name text, ip text,
          user_agent text, request_id text, details jsonb)`,
       [JSON.stringify(events)],
-    );
+    ];
   }
 
   /** One page of events, newest first; the cursor neither repeats nor misses an event that was there. */

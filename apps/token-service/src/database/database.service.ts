@@ -14,7 +14,16 @@ const LOCK_TIMEOUT_MS = 5_000;
 const CONNECT_TIMEOUT_MS = 2_000;
 const ATTEMPTS_MAX = 4;
 
+/** What a change ends with: writes that do not wait for one another, and what to make of their rows. */
+export class Last<T> {
+  constructor(
+    readonly writes: readonly Statement[],
+    readonly result: (rows: QueryResultRow[][]) => T,
+  ) {}
+}
+
 const BEGIN: Statement = ['BEGIN ISOLATION LEVEL READ COMMITTED'];
+const COMMIT: Statement = ['COMMIT'];
 
 /** How the token-service connects: a bounded pool, and a time limit on everything that could wait for ever. */
 export function dataSourceOptions(config: TokenServiceConfig) {
@@ -44,6 +53,9 @@ export function dataSourceOptions(config: TokenServiceConfig) {
   };
 }
 
+/** A change as it is made in a transaction. */
+type Change<T> = (tx: Tx, found: QueryResultRow[]) => Promise<T | Last<T>>;
+
 /** The way to PostgreSQL. */
 @Injectable()
 export class Database {
@@ -52,9 +64,10 @@ export class Database {
   /**
    * Runs `change` in one transaction (READ COMMITTED), again from the start when PostgreSQL broke it off for a deadlock
    * or a conflict. `change` must do nothing outside the transaction.
+   * @param change answers with the result, or with what is still to be written, which goes out with the commit
    * @param first a reading that goes out with the beginning; `change` gets its rows
    */
-  async transaction<T>(change: (tx: Tx, found: QueryResultRow[]) => Promise<T>, first?: Statement): Promise<T> {
+  async transaction<T>(change: Change<T>, first?: Statement): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#once(change, first);
@@ -64,16 +77,20 @@ export class Database {
     }
   }
 
-  async #once<T>(change: (tx: Tx, found: QueryResultRow[]) => Promise<T>, first?: Statement): Promise<T> {
+  async #once<T>(change: Change<T>, first?: Statement): Promise<T> {
     const runner = this.source.createQueryRunner();
     try {
       const connection: Client = await runner.connect();
       try {
         // Answered before anything can be written, so that nothing is written outside the transaction.
         const [, found = []] = await send(connection, first ? [BEGIN, first] : [BEGIN]);
-        const result = await change(runner.manager, found);
-        await runner.query('COMMIT');
-        return result;
+        const outcome = await change(runner.manager, found);
+        if (!(outcome instanceof Last)) {
+          await send(connection, [COMMIT]);
+          return outcome;
+        }
+        // After a write that failed, PostgreSQL takes the commit for a rollback.
+        return outcome.result(await send(connection, [...outcome.writes, COMMIT]));
       } catch (error) {
         // A connection that cannot even roll back is used by nobody again.
         await runner.query('ROLLBACK').catch(() => connection.end());
@@ -121,6 +138,11 @@ export type Statement = readonly [text: string, values?: unknown[]];
  */
 export async function inOrder(tx: Tx, statements: readonly Statement[]): Promise<QueryResultRow[][]> {
   return send(await tx.queryRunner!.connect(), statements);
+}
+
+/** Writes in the midst of a transaction what another change would end with. */
+export async function writeNow<T>(tx: Tx, { writes, result }: Last<T>): Promise<T> {
+  return result(await inOrder(tx, writes));
 }
 
 /** In one packet: for statements as small as these, the system calls cost more than the rest. */

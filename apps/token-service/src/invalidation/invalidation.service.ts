@@ -4,7 +4,7 @@ import { type BeforeApplicationShutdown, Inject, Injectable, type OnApplicationB
 import type { Redis } from 'ioredis';
 import type { Registry } from 'prom-client';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
-import { Database, rows, type Tx } from '../database/database.service.js';
+import { Database, Last, type Statement, type Tx, writeNow } from '../database/database.service.js';
 import { Confirmations, type ConfirmOptions } from './confirm.js';
 import { Leases } from './leases.js';
 import { InvalidationLog } from './log.js';
@@ -14,7 +14,6 @@ import { RedisBus } from './redis-bus.js';
 import type { InvalidationStore } from './types.js';
 
 export type { Invalidation } from '@latchkey/contracts';
-export type { Narrowing } from './postgres-store.js';
 
 /** What a change that narrowed nothing answers: it is effective by itself. */
 export const NOTHING_NARROWED: Effect = { effective: true, receipt: null, pending: [] };
@@ -73,15 +72,16 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
 
   /** Writes the invalidation in the transaction of the change that it tells of. */
   async write(tx: Tx, what: Narrowing): Promise<Invalidation> {
-    return (await this.writeAll(tx, [what]))[0]!;
+    return (await writeNow(tx, this.writing([what])))[0]!;
   }
 
   /** Several of one transaction, in one statement. */
-  async writeAll(tx: Tx, all: readonly Narrowing[]): Promise<Invalidation[]> {
-    if (all.length === 0) return [];
+  writing(all: readonly Narrowing[]): Last<Invalidation[]> {
     const made = all.map(({ id = newId(), kind, subject, cut }) => ({ id, kind, subject, cut }));
-    const [row] = await rows<{ xid: string }>(tx, INSERT_INVALIDATIONS, [JSON.stringify(made)]);
-    return made.map((invalidation) => ({ ...invalidation, xid: row!.xid }));
+    const writes: Statement[] = made.length > 0 ? [[INSERT_INVALIDATIONS, [JSON.stringify(made)]]] : [];
+    return new Last(writes, ([written = []]) =>
+      made.map((invalidation) => ({ ...invalidation, xid: written[0]!['xid'] })),
+    );
   }
 
   /** The invalidation by its id; null once it has been pruned, when no lease of its time can be running. */

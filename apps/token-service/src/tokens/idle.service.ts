@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { SYSTEM } from '../access/index.js';
-import { Database, rows, type Tx } from '../database/database.service.js';
+import { Database, Last, rows, type Tx } from '../database/database.service.js';
 import { RevocationsService } from './revocations.service.js';
 
 /**
@@ -38,14 +38,9 @@ export class IdleService {
     for (const look of Object.keys(LOOKS) as (keyof typeof LOOKS)[]) {
       const { found, ended } = await this.db.transaction(async (tx) => {
         const found = await this.#look(tx, look, limit);
-        const days = found.days;
-        const ended = found.ids.length
-          ? await this.revocations.revoke(tx, SYSTEM, found.ids, {
-              reason: 'policy',
-              comment: `unused for ${days} days`,
-            })
-          : { invalidations: [], tokenIds: [] };
-        return { found, ended };
+        const cause = { reason: 'policy' as const, comment: `unused for ${found.days} days` };
+        const { writes, result } = await this.revocations.revoke(tx, SYSTEM, found.ids, cause);
+        return new Last(writes, (rows) => ({ found, ended: result(rows) }));
       });
       await this.revocations.settle(ended.invalidations, ended.tokenIds, 0);
       done += found.ids.length;

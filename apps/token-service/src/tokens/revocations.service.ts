@@ -1,10 +1,11 @@
 import type { Effect, RevocationReason } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import { Injectable } from '@nestjs/common';
+import type { QueryResultRow } from 'pg';
 import { type Actor, SYSTEM, type SystemActor } from '../access/index.js';
 import { lockRows } from '../access/locks.service.js';
 import { type AuditEntry, AuditService } from '../audit/audit.service.js';
-import { Database, inOrder, rows, type Tx } from '../database/database.service.js';
+import { Database, inOrder, Last, rows, type Statement, type Tx, writeNow } from '../database/database.service.js';
 import { type Invalidation, InvalidationService, NOTHING_NARROWED } from '../invalidation/invalidation.service.js';
 
 /** Why, for the record. */
@@ -37,39 +38,33 @@ export class RevocationsService {
 
   /**
    * Revokes the tokens named with all that was made with them, and for `exposed` their successors with all that was made
-   * with those. What is revoked already stays as it is. The caller has locked the tokens named.
+   * with those. What is revoked already stays as it is. The caller has locked the tokens named, and ends with the answer.
    */
-  async revoke(tx: Tx, actor: Actor | SystemActor, ids: readonly string[], cause: Cause): Promise<Ended> {
-    const roots = cause.reason === 'exposed' ? await withSuccessors(tx, ids) : [...ids];
-    // Those made with them are read after the locks of the caller, in a snapshot of its own: none made meanwhile is missed.
-    const found = await inOrder(tx, [
-      [SELECT_ENDING, [roots]],
-      [SELECT_DESCENDANTS, [roots]],
-    ]);
+  async revoke(tx: Tx, actor: Actor | SystemActor, ids: readonly string[], cause: Cause): Promise<Last<Ended>> {
+    const roots = cause.reason === 'exposed' ? await withSuccessors(tx, ids) : ids;
+    return this.ending(actor, await inOrder(tx, readEnding(roots)), cause);
+  }
+
+  /** The same for tokens as `readEnding` found them, with those made with them. */
+  ending(actor: Actor | SystemActor, found: readonly QueryResultRow[][], cause: Cause): Last<Ended> {
     const ended = [...new Map((found.flat() as EndedRow[]).map((row) => [row.id, row])).values()];
-    if (ended.length === 0) return { invalidations: [], tokenIds: [] };
+    if (ended.length === 0) return new Last([], () => ({ invalidations: [], tokenIds: [] }));
     const { narrowings, idFor } = narrowingsOf(ended);
     const tokenIds = ended.map(({ id }) => id);
     const byId = actor.type === 'user' ? actor.userId : actor.type === 'token' ? actor.tokenId : null;
-    const [invalidations] = await Promise.all([
-      this.invalidations.writeAll(tx, narrowings),
-      rows(
-        tx,
-        `UPDATE tokens t SET revoked_at = $3, revoked_by_type = $4, revoked_by_id = $5, revocation_reason = $6,
-           revocation_comment = $7, invalidation_id = e.invalidation_id, receipt = NULL
-         FROM unnest($1::uuid[], $2::uuid[]) AS e(id, invalidation_id) WHERE t.id = e.id`,
-        [tokenIds, ended.map(idFor), new Date(), actor.type, byId, cause.reason, cause.comment ?? null],
-      ),
-      this.audit.recordAll(
-        tx,
-        ended.map((row) => revokedEntry(actor, row, cause)),
-      ),
-    ]);
-    return { invalidations, tokenIds };
+    const { writes, result } = this.invalidations.writing(narrowings);
+    const marking: Statement = [
+      `UPDATE tokens t SET revoked_at = $3, revoked_by_type = $4, revoked_by_id = $5, revocation_reason = $6,
+         revocation_comment = $7, invalidation_id = e.invalidation_id, receipt = NULL
+       FROM unnest($1::uuid[], $2::uuid[]) AS e(id, invalidation_id) WHERE t.id = e.id`,
+      [tokenIds, ended.map(idFor), new Date(), actor.type, byId, cause.reason, cause.comment ?? null],
+    ];
+    const recording = this.audit.recording(ended.map((row) => revokedEntry(actor, row, cause)));
+    return new Last([...writes, marking, recording], (rows) => ({ invalidations: result(rows), tokenIds }));
   }
 
   /** Revokes every token of a person. The caller has locked the person, so that none is issued meanwhile. */
-  async revokeAllOf(tx: Tx, actor: Actor, userId: string, cause: Cause): Promise<Ended> {
+  async revokeAllOf(tx: Tx, actor: Actor, userId: string, cause: Cause): Promise<Last<Ended>> {
     const own = await rows<{ id: string }>(
       tx,
       'SELECT id FROM tokens WHERE owner_id = $1 AND revoked_at IS NULL ORDER BY id FOR NO KEY UPDATE',
@@ -144,7 +139,7 @@ export class RevocationsService {
       const due = await rows<{ id: string }>(tx, SELECT_OVERLAP_DUE, [limit]);
       const ids = due.map(({ id }) => id);
       const ended = ids.length
-        ? await this.revoke(tx, SYSTEM, ids, { reason: 'superseded' })
+        ? await writeNow(tx, await this.revoke(tx, SYSTEM, ids, { reason: 'superseded' }))
         : { invalidations: [], tokenIds: [] };
       return { done: ids.length, ended };
     });
@@ -166,13 +161,19 @@ function narrowingsOf(ended: readonly EndedRow[]) {
   };
 }
 
-/** Of the tokens named, those that have not been revoked. */
-const SELECT_ENDING = 'SELECT id, name, project_id, ancestors FROM tokens WHERE id = ANY ($1) AND revoked_at IS NULL';
+const ENDING = 'SELECT id, name, project_id, ancestors FROM tokens WHERE revoked_at IS NULL AND';
 
 /** `ancestors <> '{}'` is the condition of the index: without it PostgreSQL reads every token. */
-export const SELECT_DESCENDANTS = `SELECT id, name, project_id, ancestors FROM tokens
-  WHERE ancestors && $1 AND ancestors <> '{}' AND revoked_at IS NULL
-  ORDER BY id FOR NO KEY UPDATE`;
+export const SELECT_DESCENDANTS = `${ENDING} ancestors && $1 AND ancestors <> '{}' ORDER BY id FOR NO KEY UPDATE`;
+
+/**
+ * Of the tokens named, which the transaction has locked, those that are not revoked, and all made with them. Those are
+ * read after the locks, in a snapshot of its own, so that none made meanwhile is missed.
+ */
+export const readEnding = (ids: readonly string[]): Statement[] => [
+  [`${ENDING} id = ANY ($1)`, [ids]],
+  [SELECT_DESCENDANTS, [ids]],
+];
 
 /** Tokens whose own end has passed and whose expiry has not been recorded. */
 export const SELECT_EXPIRY_DUE = `SELECT id FROM tokens

@@ -6,7 +6,7 @@ import type { Actor } from '../access/index.js';
 import { LocksService } from '../access/locks.service.js';
 import { ScopesService } from '../access/scopes.service.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Database, rows, type Tx } from '../database/database.service.js';
+import { Database, Last, rows, type Tx } from '../database/database.service.js';
 import { badField, conflict, forbidden } from '../http/index.js';
 import { InvalidationService } from '../invalidation/invalidation.service.js';
 import { PolicyService } from './policy.service.js';
@@ -44,7 +44,7 @@ export class RotationsService {
     return this.#rotate(actor, id, body, waitMs, async (tx) => {
       const change = { tokens: [id] };
       const { now, read } = await this.locks.holdAndRead(tx, actor, { change }, selectToken(id));
-      return { now, token: read[0] as TokenEntity };
+      return { now, token: read[0]![0] as TokenEntity };
     });
   }
 
@@ -96,7 +96,8 @@ export class RotationsService {
       );
       if (body.overlapSeconds === 0) {
         await tx.update(TokenEntity, { id }, { rotatedTo: newTokenId });
-        return { secret, done: await this.revocations.revoke(tx, now, [id], { reason: 'superseded' }) };
+        const { writes, result } = await this.revocations.revoke(tx, now, [id], { reason: 'superseded' });
+        return new Last(writes, (rows) => ({ secret, done: result(rows) }));
       }
       const invalidation = await this.invalidations.write(tx, { kind: 'token', subject: id, cut: false });
       const soonest = token.expiresAt && token.expiresAt < overlapEndsAt ? token.expiresAt : overlapEndsAt;

@@ -1,10 +1,11 @@
 import { startOf } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
+import type { QueryResultRow } from 'pg';
 import type { Actor } from '../access/index.js';
 import { LocksService } from '../access/locks.service.js';
 import { type AuditEntry, AuditService } from '../audit/audit.service.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import type { Tx } from '../database/database.service.js';
+import type { Statement, Tx } from '../database/database.service.js';
 import { FactsService } from './facts.service.js';
 import { selectToken, TokenEntity } from './token.entity.js';
 import { type Bounds, mustChange, mustSee } from './token.rules.js';
@@ -42,18 +43,25 @@ export class StoreService {
   /**
    * Locks a token for a change with all that the change rests on.
    * @param before the token as `selectToken` found it, which says what it rests on: that never changes
-   * @returns both as they are now
+   * @param reading what else is read under the locks
+   * @returns all as it is now
    * @throws Refusal when the actor may not see or not change it
    */
-  async hold<A extends Actor>(tx: Tx, actor: A, before: unknown): Promise<{ now: A; token: TokenEntity }> {
+  async hold<A extends Actor>(
+    tx: Tx,
+    actor: A,
+    before: unknown,
+    ...reading: Statement[]
+  ): Promise<{ now: A; token: TokenEntity; read: QueryResultRow[][] }> {
     const seen = (before as TokenEntity | undefined) ?? null;
     mustSee(actor, seen);
     const { id, projectId, ancestors } = seen;
     const rest = { projects: projectId ? [projectId] : [], tokens: ancestors };
-    const { now, read } = await this.locks.holdAndRead(tx, actor, { change: { tokens: [id] }, rest }, selectToken(id));
-    const token = read[0] as TokenEntity;
+    const lock = { change: { tokens: [id] }, rest };
+    const { now, read } = await this.locks.holdAndRead(tx, actor, lock, selectToken(id), ...reading);
+    const token = read[0]![0] as TokenEntity;
     mustChange(now, token);
-    return { now, token };
+    return { now, token, read: read.slice(1) };
   }
 
   /** Stores a new token; of its secret only the HMAC and the start. */
@@ -82,14 +90,24 @@ export class StoreService {
   }
 
   /** Writes an audit event about a token. */
-  record(
+  async record(
     tx: Tx,
     actor: Actor,
     action: AuditEntry['action'],
     token: Pick<TokenEntity, 'id' | 'name' | 'projectId'>,
     details: Record<string, unknown> = {},
   ): Promise<void> {
-    const subject = { type: 'token' as const, id: token.id, name: token.name };
-    return this.audit.record(tx, { actor, action, tokenId: token.id, projectId: token.projectId, subject, details });
+    await this.audit.record(tx, entryOf(actor, action, token, details));
   }
+}
+
+/** What the audit log says of a change of a token. */
+export function entryOf(
+  actor: Actor,
+  action: AuditEntry['action'],
+  token: Pick<TokenEntity, 'id' | 'name' | 'projectId'>,
+  details: Record<string, unknown> = {},
+): AuditEntry {
+  const subject = { type: 'token' as const, id: token.id, name: token.name };
+  return { actor, action, tokenId: token.id, projectId: token.projectId, subject, details };
 }

@@ -43,12 +43,21 @@ export class TokenEntity {
   @Column({ type: 'jsonb', nullable: true }) receipt!: Receipt | null;
 }
 
-const COLUMNS = getMetadataArgsStorage()
-  .columns.filter(({ target, options }) => target === TokenEntity && options.select !== false)
-  .map(({ propertyName, options: { name = propertyName } }) => `${name} AS "${propertyName}"`);
+const COLUMNS = new Map(
+  getMetadataArgsStorage()
+    .columns.filter(({ target, options }) => target === TokenEntity && options.select !== false)
+    .map(({ propertyName, options: { name = propertyName } }) => [propertyName, name]),
+);
+const SELECTED = [...COLUMNS].map(([property, column]) => `${column} AS "${property}"`).join(', ');
 
 /** Reads a token by id: at most one row, a `TokenEntity`. */
-export const selectToken = (id: string): Statement => [`SELECT ${COLUMNS.join(', ')} FROM tokens WHERE id = $1`, [id]];
+export const selectToken = (id: string): Statement => [`SELECT ${SELECTED} FROM tokens WHERE id = $1`, [id]];
+
+/** Changes a token. */
+export function updateToken(id: string, changes: Partial<TokenEntity>): Statement {
+  const sets = Object.keys(changes).map((property, i) => `${COLUMNS.get(property)} = $${i + 2}`);
+  return [`UPDATE tokens SET ${sets.join(', ')} WHERE id = $1`, [id, ...Object.values(changes)]];
+}
 
 /** When it stops by itself; null: never. */
 export function endOf(token: Pick<TokenEntity, 'expiresAt' | 'overlapEndsAt'>): Date | null {

@@ -15,19 +15,20 @@ import { Inject, Injectable } from '@nestjs/common';
 import type { Actor } from '../access/index.js';
 import { LocksService } from '../access/locks.service.js';
 import { ScopesService } from '../access/scopes.service.js';
+import { AuditService } from '../audit/audit.service.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Database, rows } from '../database/database.service.js';
+import { Database, Last, rows } from '../database/database.service.js';
 import type { Page } from '../database/keyset.service.js';
 import { conflict, forbidden, notFound, Refusal } from '../http/index.js';
-import { type Invalidation, InvalidationService, type Narrowing } from '../invalidation/invalidation.service.js';
+import { type Invalidation, InvalidationService } from '../invalidation/invalidation.service.js';
 import { claimKey } from './idempotency.js';
 import { ancestorsOfChild, ownerFor } from './ownership.js';
 import { PolicyService } from './policy.service.js';
 import { RecordsService } from './records.service.js';
-import { RevocationsService } from './revocations.service.js';
+import { RevocationsService, readEnding } from './revocations.service.js';
 import { RotationsService } from './rotations.service.js';
-import { actorId, StoreService } from './store.service.js';
-import { selectToken, TokenEntity } from './token.entity.js';
+import { actorId, entryOf, StoreService } from './store.service.js';
+import { selectToken, type TokenEntity, updateToken } from './token.entity.js';
 import { boundsOf, canonicalAddresses, chosenEnd, mustBeWithin, mustGrant, mustSee, rateOf } from './token.rules.js';
 
 /** What issuing answers: a retry with the same Idempotency-Key finds the token made, and never its secret. */
@@ -46,6 +47,7 @@ export class TokensService {
     private readonly rotations: RotationsService,
     private readonly invalidations: InvalidationService,
     private readonly policy: PolicyService,
+    private readonly audit: AuditService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
   ) {}
 
@@ -153,23 +155,22 @@ export class TokensService {
       // Nor does a token lift the bounds that it was given itself.
       if (now.type === 'token' && (boundsChange || isEnabling)) mustBeWithin(now, boundsOf({ ...token, ...changes }));
       const touchesChecks = boundsChange || isDisabling || isEnabling;
-      const invalidation: Narrowing | null = touchesChecks
-        ? { id: newId(), kind: 'token', subject: id, cut: isDisabling }
+      const invalidation = touchesChecks
+        ? { id: newId(), kind: 'token' as const, subject: id, cut: isDisabling }
         : null;
       const fields = Object.keys(body).filter((field) => field !== 'disabled');
       const renamed = { ...token, name: changes.name };
-      const [written] = await Promise.all([
-        this.invalidations.writeAll(tx, invalidation ? [invalidation] : []),
-        tx.update(
-          TokenEntity,
-          { id },
-          { ...changes, ...(invalidation && { invalidationId: invalidation.id, receipt: null }) },
-        ),
-        fields.length && this.store.record(tx, now, 'token.updated', renamed, changedDetails(token, changes, fields)),
-        (isDisabling || isEnabling) &&
-          this.store.record(tx, now, isDisabling ? 'token.disabled' : 'token.enabled', token),
-      ]);
-      return written;
+      const entries = [
+        ...(fields.length ? [entryOf(now, 'token.updated', renamed, changedDetails(token, changes, fields))] : []),
+        ...(isDisabling ? [entryOf(now, 'token.disabled', token)] : []),
+        ...(isEnabling ? [entryOf(now, 'token.enabled', token)] : []),
+      ];
+      const { writes, result } = this.invalidations.writing(invalidation ? [invalidation] : []);
+      const update = updateToken(id, {
+        ...changes,
+        ...(invalidation && { invalidationId: invalidation.id, receipt: null }),
+      });
+      return new Last([...writes, update, ...(entries.length ? [this.audit.recording(entries)] : [])], result);
     }, selectToken(id));
     return this.#effectOn(id, this.revocations.settle(written, [id], waitMs));
   }
@@ -180,8 +181,9 @@ export class TokensService {
    */
   async revoke(actor: Actor, id: string, body: RevokeTokenBody, waitMs: number | undefined): Promise<TokenEffect> {
     const done = await this.db.transaction(async (tx, [before]) => {
-      const { now, token } = await this.store.hold(tx, actor, before);
-      return this.revocations.revoke(tx, now, [token.id], body);
+      const { now, token, read } = await this.store.hold(tx, actor, before, ...readEnding([id]));
+      if (body.reason === 'exposed') return this.revocations.revoke(tx, now, [token.id], body);
+      return this.revocations.ending(now, read, body);
     }, selectToken(id));
     return this.#revoked(id, done, waitMs);
   }
