@@ -1,31 +1,68 @@
 /**
- * `npm run bench`: every benchmark, one after the other, each in a process of its own. `npm run bench -- verify` runs
- * one. Ends with the targets that were missed; each benchmark prints its figures beside them.
+ * `npm run bench`: the benchmarks beside named peers, one after the other, each in a process of its own. `npm run bench
+ * -- proxy` runs one, `npm run bench -- expiry --due 1000` with its options; `--help` lists them all, those that take
+ * longer included. Ends with the targets that were missed; each benchmark prints its figures beside them.
  */
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';
 
-/** By name: what each needs of node. */
+/**
+ * By name: what each shows, what it needs of node, and where it lies (`<name>.mjs` by default). `long`: minutes, and
+ * only when asked for by name.
+ * @type {Record<string, { shows: string, flags?: string[], file?: string, long?: boolean }>}
+ */
 const benches = {
-  verify: ['--expose-gc', '--max-old-space-size=2048'],
-  revocation: [],
-  proxy: [],
+  verify: { shows: 'verify() from memory, and memory per token', flags: ['--expose-gc', '--max-old-space-size=2048'] },
+  revocation: { shows: 'revoke until effective at four gateways' },
+  proxy: { shows: 'what the gateway costs as a proxy' },
+  expiry: { shows: 'a sweep of due tokens, and who waits for it', file: 'jobs/expiry.mjs', long: true },
+  'killed-workers': {
+    shows: 'a worker killed every second: what is lost or doubled',
+    file: 'jobs/killed-workers.mjs',
+    long: true,
+  },
+  'killed-gateway': {
+    shows: 'a gateway killed under traffic: verdicts lost',
+    file: 'jobs/killed-gateway.mjs',
+    long: true,
+  },
+  usage: { shows: '200 000 requests through three gateways: exact totals', file: 'jobs/usage.mjs', long: true },
+  audit: { shows: 'sealing, export and proof of a million events', file: 'jobs/audit.mjs', long: true },
+  tampering: { shows: 'what a superuser does to the audit log is found', file: 'jobs/tampering.mjs', long: true },
+  'full-disk': {
+    shows: 'PostgreSQL on a disk that fills: changes refused whole',
+    file: 'jobs/full-disk.mjs',
+    long: true,
+  },
 };
 
-const chosen = process.argv.slice(2);
+const args = process.argv.slice(2);
+const firstOption = args.findIndex((arg) => arg.startsWith('-'));
+const [chosen, options] = firstOption < 0 ? [args, []] : [args.slice(0, firstOption), args.slice(firstOption)];
+if (options.includes('--help') && chosen.length === 0) {
+  console.log('npm run bench -- [name…] [options of that one]; without a name, all but the long ones\n');
+  for (const [name, { shows, long }] of Object.entries(benches))
+    console.log(`  ${name.padEnd(16)} ${shows}${long ? ' (long)' : ''}`);
+  process.exit(0);
+}
 const unknown = chosen.filter((name) => !(name in benches));
 if (unknown.length) {
   console.error(`no benchmark is called ${unknown.join(', ')}; there are: ${Object.keys(benches).join(', ')}`);
   process.exit(2);
 }
+if (options.length > 0 && chosen.length !== 1) {
+  console.error('options go with the name of one benchmark: npm run bench -- expiry --due 1000');
+  process.exit(2);
+}
 const missed = [];
-for (const [name, flags] of Object.entries(benches)) {
-  if (chosen.length && !chosen.includes(name)) continue;
-  console.log(`\n${name}`);
-  const { status } = spawnSync(process.execPath, [...flags, path.join(import.meta.dirname, `${name}.mjs`)], {
+for (const [name, { flags = [], file = `${name}.mjs`, long }] of Object.entries(benches)) {
+  if (chosen.length ? !chosen.includes(name) : long) continue;
+  if (!options.includes('--help')) console.log(`\n${name}`);
+  const { status } = spawnSync(process.execPath, [...flags, path.join(import.meta.dirname, file), ...options], {
     stdio: 'inherit',
   });
   if (status !== 0) missed.push(name);
 }
-console.log(missed.length ? `\ntargets missed: ${missed.join(', ')}` : '\nall targets met');
+if (!options.includes('--help'))
+  console.log(missed.length ? `\ntargets missed: ${missed.join(', ')}` : '\nall targets met');
 process.exitCode = missed.length ? 1 : 0;

@@ -24,6 +24,7 @@ const rooms = /** @type {Record<string, {may: string[], outside?: string[]}>} */
   'packages/testing': { may: [...base, 'verifier', 'runtime', 'client', 'local-stack'] },
   'apps/console': { may: [...base, 'client'] },
   tools: { may: [...base, 'runtime', 'client', 'local-stack'] },
+  bench: { may: [...base, 'verifier', 'runtime', 'client', 'local-stack'] },
   simulation: { may: [...base, 'verifier', 'runtime', 'token-service'] },
 });
 /** What every other app, example, and the programs around them (e2e, bench) may import. */
@@ -79,7 +80,7 @@ function refusedPackage(dir, specifier, dirByName) {
   if (target.startsWith('apps/') && dir.startsWith('apps/'))
     return 'rule 1 says apps import packages, never another app';
   if (target.startsWith('apps/')) return `rule 1 says ${dir} imports packages, never an app`;
-  if (short === 'local-stack') return 'rule 1 says only packages/testing and tools import local-stack';
+  if (short === 'local-stack') return 'rule 1 says only packages/testing, bench and tools import local-stack';
   return `rule 1 says ${dir} imports ${may.length ? `only ${may.join(', ')} of the workspaces` : 'no other workspace'}`;
 }
 

@@ -1,59 +1,220 @@
-/**
- * How long until tokens that fall due at one moment are recorded as expired, with their audit events, sealed.
- * `node bench/jobs/expiry.mjs [present=1000000] [due=100000]`: prints one line of JSON.
- */
-import { memoryMb, secondsSince, startStack, until } from './stack.mjs';
+/** How long until tokens that fall due at one moment are recorded as expired, and who waits for it: see `--help`. */
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { startPostgres } from '@latchkey/local-stack';
+import pg from 'pg';
+import { options } from '../lib/options.mjs';
+import { summary } from '../lib/processes.mjs';
+import { report } from '../lib.mjs';
+import { offeredLoad } from './load.mjs';
+import { memoryMb, migrate, sleep, startStack, until } from './stack.mjs';
 
-const [present = 1_000_000, due = 100_000] = process.argv.slice(2).map(Number);
-const stack = await startStack();
-const { database } = stack;
+const choice = options(
+  'expiry',
+  `Tokens fall due at one moment, scattered over all that are present. Shows the seconds until each is recorded as
+expired with its audit event, and until those are sealed; memory; and how long calls of the management API and checks at
+a gateway take with and without it, in the same run. PostgreSQL flushes to disk, as npm start has it.`,
+  {
+    present: ['1000000,10000000', 'tokens present: one measurement for each, in rising order'],
+    due: [100_000, 'tokens that fall due in each round'],
+    rounds: [3, 'rounds for each'],
+    quietSeconds: [20, 'how long calls are measured before and after each round'],
+    keep: ['', 'folder in which the database and the results stay for the next run'],
+    fill: [false, 'only fill the database'],
+  },
+);
+/** How long making tokens due takes, at most; known better after the first round. */
+let leadMs = 40_000;
+const sizes = choice.present.split(',').map(Number);
+const dir = choice.keep || mkdtempSync(path.join(tmpdir(), 'latchkey-bench-'));
+mkdirSync(dir, { recursive: true });
+const postgres = await startPostgres({ dir, connectionsMax: 100 });
+const client = new pg.Client({ connectionString: postgres.url });
+await client.connect();
+const database = {
+  url: postgres.url,
+  query: async (/** @type {string} */ sql, /** @type {unknown[]} */ values = []) =>
+    (await client.query(sql, values)).rows,
+  close: async () => undefined,
+};
 try {
-  const filling = performance.now();
-  // Indexes that no part of this reads are made after the rows, or filling would take most of the time.
-  const slow = ['tokens_by_name', 'tokens_by_start', 'tokens_by_owner', 'tokens_by_time'];
-  const definitions = await database.query('SELECT indexdef FROM pg_indexes WHERE indexname = ANY($1)', [slow]);
-  for (const name of slow) await database.query(`DROP INDEX ${name}`);
-  for (let done = 0; done < present; done += 500_000) {
+  for (const present of sizes) {
+    await fill(present);
+    if (!choice.fill) keep(await measure(present));
+  }
+  if (!choice.fill) judge();
+} finally {
+  await client.end();
+  await postgres.stop();
+  if (!choice.keep) rmSync(dir, { recursive: true });
+}
+
+/** Makes tokens until there are so many. What the rows are found by is made after them, or it would take most of the time. */
+async function fill(/** @type {number} */ present) {
+  await migrate(database.url);
+  // The token-service makes the administrator whose tokens they are.
+  const someone = await database.query('SELECT 1 FROM users');
+  if (someone.length === 0) await (await startStack({ database })).stop();
+  const [{ n }] = await database.query("SELECT count(*)::int AS n FROM tokens WHERE name LIKE 'token %'");
+  if (n >= present) return;
+  await database.query("SET synchronous_commit = off; SET maintenance_work_mem = '1GB'");
+  const indexes = await database.query(
+    `SELECT c.relname AS name, pg_get_indexdef(i.indexrelid) AS definition, k.conname AS constraint_name,
+       pg_get_constraintdef(k.oid) AS constraint_definition
+     FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid LEFT JOIN pg_constraint k ON k.conindid = c.oid AND k.conrelid = i.indrelid
+     WHERE i.indrelid = 'tokens'::regclass AND NOT i.indisprimary`,
+  );
+  await database.query('BEGIN');
+  for (const { name, constraint_name } of indexes)
+    await database.query(
+      constraint_name ? `ALTER TABLE tokens DROP CONSTRAINT ${constraint_name}` : `DROP INDEX ${name}`,
+    );
+  for (let done = n; done < present; done += 500_000)
     await database.query(
       `INSERT INTO tokens (id, hash, kind, name, start, owner_user_id, created_by_type, scopes, created_at, expires_at)
-       SELECT gen_random_uuid(), sha256(('token ' || n)::bytea), 'pat', 'token ' || n, 'lk_pat_0000', (SELECT id FROM users LIMIT 1),
-         'system', '{}', now() - interval '10 days',
-         CASE WHEN n <= $3 THEN now() + interval '1 day' ELSE now() + interval '90 days' + n * interval '1 second' END
+       SELECT uuidv7(), sha256(('token ' || n)::bytea), 'pat', 'token ' || n, 'lk_pat_0000',
+         (SELECT id FROM users LIMIT 1), 'system', '{}', now() - interval '10 days' + n * interval '1 millisecond',
+         now() + interval '90 days' + n * interval '1 second'
        FROM generate_series($1::int, $2::int) n`,
-      [done + 1, Math.min(present, done + 500_000), due],
+      [done + 1, Math.min(present, done + 500_000)],
     );
-  }
-  for (const { indexdef } of definitions) await database.query(indexdef);
-  await database.query('VACUUM ANALYZE tokens');
-  const fillSeconds = secondsSince(filling);
+  for (const { definition, constraint_name, constraint_definition } of indexes)
+    await database.query(
+      constraint_name ? `ALTER TABLE tokens ADD CONSTRAINT ${constraint_name} ${constraint_definition}` : definition,
+    );
+  await database.query('COMMIT');
+  await database.query('VACUUM (FREEZE, ANALYZE) tokens');
+  console.log(`  ${present} tokens are present`);
+}
 
+async function measure(/** @type {number} */ present) {
+  const stack = await startStack({ database });
+  const gateway = await stack.gateway();
   const worker = await stack.worker();
-  await new Promise((resolve) => setTimeout(resolve, 3_000));
-  await database.query("UPDATE tokens SET expires_at = now() WHERE expires_at < now() + interval '2 days'");
+  try {
+    const tokens = [];
+    for (let i = 0; i < 20; i++) tokens.push(await stack.call('POST', '/v1/tokens', { name: `used ${i}` }));
+    const load = offeredLoad(stack, gateway.url, tokens);
+    await sleep(5_000);
+    const rounds = [];
+    for (let round = 0; round < choice.rounds; round++) rounds.push(await oneRound(stack, load, present));
+    await load.stop();
+    if (load.failures.length) throw new Error(`${load.failures.length} calls failed: ${load.failures[0]}`);
+    const peakMb = { tokenService: memoryMb(stack.tokenService.pid, 'VmHWM'), jobs: memoryMb(worker.pid, 'VmHWM') };
+    return { present, due: choice.due, rounds, peakMb };
+  } finally {
+    await worker.stop();
+    await gateway.stop();
+    await stack.stop();
+  }
+}
+
+/**
+ * Many tokens get an end that lies ahead; before it and after the sweep calls are measured for a while without it.
+ * @param {Awaited<ReturnType<typeof startStack>>} stack @param {ReturnType<typeof offeredLoad>} load @param {number} present
+ */
+async function oneRound(stack, load, present) {
+  const quietMs = choice.quietSeconds * 1_000;
+  const askedAt = Date.now();
+  const dueAt = new Date(askedAt + leadMs + quietMs);
+  const share = Math.min(100, ((choice.due * (choice.rounds + 1)) / present) * 100);
+  const { rowCount } = await client.query(
+    `WITH chosen AS (
+       SELECT id FROM tokens TABLESAMPLE BERNOULLI (${share}) WHERE name LIKE 'token %' AND expires_at > now() LIMIT $1
+     ) UPDATE tokens SET expires_at = $2 FROM chosen WHERE tokens.id = chosen.id`,
+    [choice.due, dueAt],
+  );
+  if (rowCount !== choice.due) throw new Error(`${rowCount} tokens were made due, not ${choice.due}`);
+  // What this leaves to be written to disk is written before anything is measured.
+  await database.query('CHECKPOINT');
+  if (Date.now() > dueAt.getTime() - quietMs) throw new Error(`making tokens due took ${Date.now() - askedAt} ms`);
+  leadMs = Math.round((Date.now() - askedAt) * 1.5) + 3_000;
+  const expired = "SELECT count(*) FROM audit_events WHERE action = 'token.expired'";
+  const before = await stack.count(expired);
+
+  await sleep(dueAt.getTime() - quietMs - Date.now());
+  const quietFrom = performance.now();
+  await sleep(dueAt.getTime() - Date.now());
   const started = performance.now();
-  const count = async (/** @type {string} */ sql) => Number((await database.query(sql))[0]?.['n']);
   await until(
     async () =>
-      (await count(
-        'SELECT count(*) AS n FROM tokens WHERE expires_at <= now() AND expiry_recorded_at IS NULL AND revoked_at IS NULL',
-      )) === 0,
-    500,
+      (
+        await database.query(
+          'SELECT 1 FROM tokens WHERE (expires_at, id) > (SELECT at, token_id FROM expiry_mark) AND expires_at <= now() AND revoked_at IS NULL LIMIT 1',
+        )
+      ).length === 0,
+    200,
   );
-  const seconds = secondsSince(started);
-  const events = await count("SELECT count(*) AS n FROM audit_events WHERE action = 'token.expired'");
-  await until(async () => (await count('SELECT max(seq) AS n FROM audit_links')) >= events, 500);
+  const ended = performance.now();
+  const unsealed = `SELECT count(*) FROM audit_events e
+    WHERE e.xid >= (SELECT h.xid FROM audit_links l JOIN audit_events h ON h.id = l.event_id AND h.at = l.event_at ORDER BY l.seq DESC LIMIT 1)
+      AND e.action = 'token.expired' AND (SELECT true FROM audit_links l WHERE l.event_id = e.id) IS NULL`;
+  await until(async () => (await stack.count(unsealed)) === 0, 500);
+  const allSealed = performance.now();
+  await sleep(2_000);
+  const afterFrom = performance.now();
+  await sleep(quietMs);
   const result = {
-    present,
-    due,
-    fillSeconds,
-    seconds,
-    perSecond: Math.round(due / seconds),
-    exactlyOneEventEach: events === due,
-    sealedSeconds: secondsSince(started),
-    peakMb: { tokenService: memoryMb(stack.tokenService.pid, 'VmHWM'), jobs: memoryMb(worker.pid, 'VmHWM') },
+    seconds: (ended - started) / 1_000,
+    sealedSeconds: (allSealed - started) / 1_000,
+    exactlyOneEventEach: (await stack.count(expired)) - before === choice.due,
+    without: [load.between(quietFrom, started), load.between(afterFrom, performance.now())],
+    during: load.between(started, allSealed),
   };
-  console.log(JSON.stringify(result));
-  await worker.stop();
-} finally {
-  await stack.stop();
+  console.log(`  ${JSON.stringify(result)}`);
+  return result;
+}
+
+/** @typedef {Awaited<ReturnType<typeof measure>>} Measurement */
+
+/** @returns {Measurement[]} */
+function kept() {
+  const file = path.join(dir, 'results.json');
+  return existsSync(file) ? JSON.parse(readFileSync(file, 'utf8')) : [];
+}
+
+function keep(/** @type {Measurement} */ result) {
+  const others = kept().filter(({ present }) => present !== result.present);
+  writeFileSync(path.join(dir, 'results.json'), JSON.stringify([...others, result]));
+}
+
+function judge() {
+  const results = kept().sort((a, b) => a.present - b.present);
+  for (const { present, rounds, peakMb } of results) {
+    const million = `${present / 1e6} M present`;
+    const of = (/** @type {(round: Measurement['rounds'][number]) => number} */ value) => summary(rounds.map(value));
+    const seconds = of((r) => r.seconds);
+    report(`${million}: recorded, median (${spread(seconds)})`, seconds.median, undefined, ' s');
+    const sealed = of((r) => r.sealedSeconds);
+    report(`${million}: recorded and sealed, median (${spread(sealed)})`, sealed.median, undefined, ' s');
+    report(
+      `${million}: rounds with other than one event for each`,
+      rounds.filter((r) => !r.exactlyOneEventEach).length,
+      0,
+    );
+    report(`${million}: peak memory, token-service`, peakMb.tokenService, undefined, ' MB');
+    report(`${million}: peak memory, worker`, peakMb.jobs, undefined, ' MB');
+    for (const kind of /** @type {const} */ (['api', 'check', 'first check'])) {
+      const without = summary(rounds.flatMap((r) => r.without.map((span) => span[kind].p99)));
+      const during = of((r) => r.during[kind].p99);
+      report(`${million}: ${kind}, p99 without (${spread(without)})`, without.median, undefined, ' ms');
+      report(`${million}: ${kind}, p99 during (${spread(during)})`, during.median, undefined, ' ms');
+      report(`${million}: ${kind}, p99 during / without`, during.median / without.median, 2, '×');
+    }
+  }
+  const [first, last] = [results[0], results.at(-1)];
+  if (!first || !last || first === last) return;
+  const seconds = (/** @type {Measurement} */ { rounds }) => summary(rounds.map((r) => r.seconds)).median;
+  report(
+    `seconds with ${last.present / 1e6} M / with ${first.present / 1e6} M`,
+    seconds(last) / seconds(first),
+    1.3,
+    '×',
+  );
+}
+
+/** @param {{ low: number, high: number }} of */
+function spread({ low, high }) {
+  return `${low.toFixed(1)} to ${high.toFixed(1)}`;
 }

@@ -1,14 +1,18 @@
-/** A token-service and workers on databases of the measurement's own, and what to read off them. */
+/** A token-service, gateways and workers on databases of the measurement's own, and what to read off them. */
 import { execFile } from 'node:child_process';
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer as createHttpServer } from 'node:http';
 import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { spawnService, testDatabase, testRedis } from '@latchkey/testing';
 
 const apps = path.join(import.meta.dirname, '../../apps');
 const ADMIN = { email: 'admin@example.org', password: 'the first administrator' };
+/** Of the measurement alone; the same for a database that is kept from one run to the next. */
+const PEPPER = 'a pepper of measurements of 32 characters or more';
 
 /** @returns {Promise<number>} a port that was free a moment ago */
 export function freePort() {
@@ -28,33 +32,49 @@ function asRole(url, role) {
   return under.href;
 }
 
-/** Starts PostgreSQL (nothing flushed to disk), Redis and a token-service; workers are started by `worker()`. */
-export async function startStack() {
-  const [database, redis] = await Promise.all([testDatabase(), testRedis()]);
-  await promisify(execFile)(process.execPath, [path.join(apps, 'token-service/dist/migrate.js')], {
-    env: { PATH: process.env['PATH'], DATABASE_URL: database.url },
+/** @param {string} databaseUrl of a superuser */
+export function migrate(databaseUrl) {
+  return promisify(execFile)(process.execPath, [path.join(apps, 'token-service/dist/migrate.js')], {
+    env: { PATH: process.env['PATH'], DATABASE_URL: databaseUrl },
   });
+}
+
+/**
+ * Starts PostgreSQL (nothing flushed to disk, unless a database is handed in), Redis and a token-service; gateways are
+ * started by `gateway()`, workers by `worker()`.
+ * @param {{ database?: Pick<import('@latchkey/testing').TestDatabase, 'url' | 'query' | 'close'>,
+ *   service?: Record<string, string> }} [options] `service`: settings of the token-service. Flags of its node, for a
+ *   profile, can be given in SERVICE_NODE_OPTIONS.
+ */
+export async function startStack(options = {}) {
+  const [database, redis] = await Promise.all([options.database ?? testDatabase(), testRedis()]);
+  const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-bench-'));
+  await migrate(database.url);
   const [api, rpc, ops] = [await freePort(), await freePort(), await freePort()];
   const secrets = { RPC_SECRET: randomBytes(32).toString('hex'), EVENTS_SECRET: randomBytes(32).toString('hex') };
   const { privateKey } = generateKeyPairSync('ed25519');
-  const tokenService = await spawnService(
-    path.join(apps, 'token-service/dist/main.js'),
-    {
-      ...secrets,
-      DATABASE_URL: asRole(database.url, 'latchkey_service'),
-      REDIS_URL: redis.url,
-      API_PORT: String(api),
-      RPC_PORT: String(rpc),
-      OPS_PORT: String(ops),
-      TOKEN_PEPPERS: randomBytes(32).toString('hex'),
-      AUDIT_SIGNING_KEY: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
-      ADMIN_EMAIL: ADMIN.email,
-      ADMIN_PASSWORD: ADMIN.password,
-      LOG_LEVEL: 'error',
-    },
-    { readyUrl: `http://127.0.0.1:${ops}/readyz` },
-  );
-  const worker = () =>
+  const startTokenService = () =>
+    spawnService(
+      path.join(apps, 'token-service/dist/main.js'),
+      {
+        ...secrets,
+        DATABASE_URL: asRole(database.url, 'latchkey_service'),
+        REDIS_URL: redis.url,
+        API_PORT: String(api),
+        RPC_PORT: String(rpc),
+        OPS_PORT: String(ops),
+        TOKEN_PEPPERS: PEPPER,
+        AUDIT_SIGNING_KEY: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
+        ADMIN_EMAIL: ADMIN.email,
+        ADMIN_PASSWORD: ADMIN.password,
+        LOG_LEVEL: 'error',
+        ...(process.env['SERVICE_NODE_OPTIONS'] && { NODE_OPTIONS: process.env['SERVICE_NODE_OPTIONS'] }),
+        ...options.service,
+      },
+      { readyUrl: `http://127.0.0.1:${ops}/readyz` },
+    );
+  const tokenService = await startTokenService();
+  const worker = (/** @type {Record<string, string>} */ env = {}) =>
     spawnService(
       path.join(apps, 'jobs/dist/main.js'),
       {
@@ -64,26 +84,91 @@ export async function startStack() {
         RPC_ADDRESS: `127.0.0.1:${rpc}`,
         OPS_PORT: '0',
         LOG_LEVEL: 'info',
+        ...env,
       },
       { readyText: 'jobs is ready', readyTimeoutMs: 120_000 },
     );
-  const signedIn = await fetch(`http://127.0.0.1:${api}/v1/session`, {
+
+  /** @type {(() => unknown)[]} */
+  const closing = [];
+  /** @type {Promise<string> | undefined} */
+  let routes;
+  /** A routes file with one route `/demo/*`, open to every good token, before an upstream that answers `ok`. */
+  const routesFile = async () => {
+    const upstream = createHttpServer((_req, res) => res.end('ok'));
+    await new Promise((resolve) => upstream.listen(0, '127.0.0.1', () => resolve(null)));
+    closing.push(() => {
+      upstream.close();
+      upstream.closeAllConnections();
+    });
+    const { port } = /** @type {import('node:net').AddressInfo} */ (upstream.address());
+    const file = path.join(dir, 'gateway.yaml');
+    writeFileSync(
+      file,
+      `routes:
+  - { name: demo, path: /demo/*, upstream: "http://127.0.0.1:${port}", require: { scopes: { "*": [] } } }
+  - { name: guarded, path: /guarded/*, upstream: "http://127.0.0.1:${port}", require: { scopes: { "*": ["demo:read"] } } }
+`,
+    );
+    return file;
+  };
+  /** @returns {Promise<import('@latchkey/testing').RunningService & { url: string, opsUrl: string }>} */
+  const gateway = async () => {
+    routes ??= routesFile();
+    const [port, gatewayOps, authz] = [await freePort(), await freePort(), await freePort()];
+    const running = await spawnService(
+      path.join(apps, 'gateway/dist/main.js'),
+      {
+        PORT: String(port),
+        OPS_PORT: String(gatewayOps),
+        AUTHZ_PORT: String(authz),
+        RPC_ADDRESS: `127.0.0.1:${rpc}`,
+        RPC_SECRET: secrets.RPC_SECRET,
+        API_URL: `http://127.0.0.1:${api}`,
+        REDIS_URL: redis.url,
+        GATEWAY_CONFIG: await routes,
+        PUBLIC_URL: `http://127.0.0.1:${port}`,
+        LOG_LEVEL: 'error',
+      },
+      { readyUrl: `http://127.0.0.1:${gatewayOps}/readyz`, readyTimeoutMs: 120_000 },
+    );
+    return Object.assign(running, { url: `http://127.0.0.1:${port}`, opsUrl: `http://127.0.0.1:${gatewayOps}` });
+  };
+
+  const apiUrl = `http://127.0.0.1:${api}`;
+  const signedIn = await fetch(`${apiUrl}/v1/session`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify(ADMIN),
   });
   const cookie = signedIn.headers.getSetCookie()[0]?.split(';', 1)[0] ?? '';
+  /** Calls the management API as the administrator. @param {string} method @param {string} target @param {unknown} [body] */
+  const call = async (method, target, body) => {
+    const answer = await fetch(new URL(target, apiUrl), {
+      method,
+      headers: { cookie, ...(body !== undefined && { 'content-type': 'application/json' }) },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+    });
+    if (!answer.ok) throw new Error(`${method} ${target} answered ${answer.status} ${await answer.text()}`);
+    return /** @type {any} */ (answer.status === 204 ? undefined : await answer.json());
+  };
   return {
     database,
     redis,
     secrets,
     tokenService,
     worker,
-    apiUrl: `http://127.0.0.1:${api}`,
+    gateway,
+    apiUrl,
     rpcAddress: `127.0.0.1:${rpc}`,
     cookie,
+    call,
+    /** One number that PostgreSQL answers. @param {string} sql @param {unknown[]} [values] */
+    count: async (sql, values) => Number(Object.values((await database.query(sql, values))[0] ?? {})[0]),
     stop: async () => {
       await tokenService.stop();
+      for (const part of closing) part();
+      rmSync(dir, { recursive: true });
       await Promise.all([redis.close(), database.close()]);
     },
   };
@@ -97,8 +182,11 @@ export function memoryMb(pid, what) {
 
 /** @param {() => Promise<boolean>} holds @param {number} [everyMs] */
 export async function until(holds, everyMs = 250) {
-  while (!(await holds())) await new Promise((resolve) => setTimeout(resolve, everyMs));
+  while (!(await holds())) await sleep(everyMs);
 }
+
+/** @param {number} ms */
+export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 /** @param {number} since a reading of `performance.now()` @returns {number} */
 export const secondsSince = (since) => Math.round((performance.now() - since) / 100) / 10;

@@ -34,7 +34,7 @@ describe('rule 1', () => {
     ['apps/gateway/src/main.ts', '../../token-service/src/main.js', 'never by a path into it'],
     ['apps/gateway/src/main.ts', '../../../packages/verifier/src/index.js', 'never by a path into it'],
     ['apps/gateway/src/main.ts', '@latchkey/testing', 'imports only'],
-    ['apps/gateway/src/main.ts', '@latchkey/local-stack', 'only packages/testing and tools import local-stack'],
+    ['apps/gateway/src/main.ts', '@latchkey/local-stack', 'only packages/testing, bench and tools import local-stack'],
     ['apps/console/src/main.tsx', '@latchkey/verifier', 'imports only token-format, contracts, client'],
     ['packages/token-format/src/index.ts', '@latchkey/contracts', 'imports no other workspace'],
     ['packages/token-format/src/index.ts', 'zod', 'imports nothing'],

@@ -36,6 +36,13 @@ export interface Job {
   everyMs: number;
   /** For people: the generated table of jobs and the board. */
   description: string;
+  /** Runs of it at one time in one worker; a further one ends at once, having done nothing. Default 1. */
+  parallel?: number;
+  /**
+   * For work that people at the management API must not feel: of all workers one runs it at a time, and after each step
+   * it rests for so many times as long as the step took. Default: none of that.
+   */
+  rest?: number;
   step(context: JobContext): Promise<StepReport>;
 }
 

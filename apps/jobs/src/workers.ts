@@ -3,10 +3,17 @@ import { Inject } from '@nestjs/common';
 import type { Job as QueuedJob } from 'bullmq';
 import type { QueueName } from './job.js';
 import { JobRunner, type RunReport } from './runner.service.js';
+import { SCHEDULE } from './schedule.js';
 import { WORKER_EVENTS, type WorkerEvents } from './worker-events.service.js';
 
 /** A worker whose process died is noticed after this long; its job then goes to another. */
 const OPTIONS = { lockDuration: 30_000, stalledInterval: 5_000, maxStalledCount: 100, drainDelay: 2 };
+
+/** Room for every job of a queue at once, so that none waits for a long run of another. */
+const optionsOf = (queue: QueueName) => ({
+  ...OPTIONS,
+  concurrency: SCHEDULE.filter((job) => job.queue === queue).reduce((sum, { parallel = 1 }) => sum + parallel, 0),
+});
 
 abstract class QueueWorker extends WorkerHost {
   constructor(
@@ -39,22 +46,22 @@ abstract class QueueWorker extends WorkerHost {
   }
 }
 
-@Processor('tokens', { ...OPTIONS, concurrency: 4 })
+@Processor('tokens', optionsOf('tokens'))
 export class TokensWorker extends QueueWorker {
   protected readonly queue = 'tokens';
 }
 
-@Processor('audit', { ...OPTIONS, concurrency: 3 })
+@Processor('audit', optionsOf('audit'))
 export class AuditWorker extends QueueWorker {
   protected readonly queue = 'audit';
 }
 
-@Processor('usage', { ...OPTIONS, concurrency: 2 })
+@Processor('usage', optionsOf('usage'))
 export class UsageWorker extends QueueWorker {
   protected readonly queue = 'usage';
 }
 
-@Processor('notices', { ...OPTIONS, concurrency: 3 })
+@Processor('notices', optionsOf('notices'))
 export class NoticesWorker extends QueueWorker {
   protected readonly queue = 'notices';
 }

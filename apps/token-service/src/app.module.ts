@@ -41,6 +41,7 @@ import { SecondFactorService } from './sessions/second-factor.service.js';
 import { SessionsController } from './sessions/sessions.controller.js';
 import { SessionsService } from './sessions/sessions.service.js';
 import { SignInController } from './sessions/sign-in.controller.js';
+import { ExpiryService } from './tokens/expiry.service.js';
 import { ExposuresService } from './tokens/exposures.service.js';
 import { FactsService } from './tokens/facts.service.js';
 import { IdleService } from './tokens/idle.service.js';
@@ -114,6 +115,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       DenialsService,
       ExposuresService,
       FactsService,
+      ExpiryService,
       IdleService,
       ImportService,
       InvalidationService,

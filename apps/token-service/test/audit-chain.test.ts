@@ -90,7 +90,7 @@ const faultOf = async (): Promise<ChainVerdict['firstBroken']> => (await chainWi
 
 async function exported(): Promise<string[]> {
   const lines: string[] = [];
-  for await (const batch of chain.export()) lines.push(...batch.map((line) => JSON.stringify(line)));
+  for await (const page of chain.export('ndjson')) lines.push(...page);
   return lines;
 }
 

@@ -131,7 +131,7 @@ test('pages neither repeat nor miss an event, and filters hold', async () => {
 
 test('an export holds every event once, oldest first, in both formats', async () => {
   const person = await w.member('=HYPERLINK("http://evil")');
-  for (let i = 0; i < 3; i++) await issue(person, { name: `a, "quoted"\tname ${i}`.replace('\t', ' ') });
+  for (let i = 0; i < 3; i++) await issue(person, { name: `a, "quoted" \\ näme ${i}` });
   const query = { actor: person.user.id, action: 'token.issued' };
   const ndjson = await admin.call('/v1/audit/export', { query });
   expect(ndjson.headers.get('content-type')).toBe('application/x-ndjson');
@@ -139,12 +139,13 @@ test('an export holds every event once, oldest first, in both formats', async ()
     .trimEnd()
     .split('\n')
     .map((line) => JSON.parse(line) as AuditEvent);
-  expect(lines.map((event) => event.id)).toEqual((await events(query)).map((event) => event.id).reverse());
+  // PostgreSQL writes the lines; the pages are made here: they must say the same.
+  expect(lines).toEqual((await events(query)).reverse());
   const csv = await admin.call('/v1/audit/export', { query: { ...query, format: 'csv' } });
   const rows = csv.text.trimEnd().split('\r\n');
   expect(rows).toHaveLength(4);
   expect(rows[1]).toContain(`"'=HYPERLINK(""http://evil"")"`);
-  expect(rows[1]).toContain('"a, ""quoted"" name 0"');
+  expect(rows[1]).toContain('"a, ""quoted"" \\ näme 0"');
 });
 
 test('only administrators read it', async () => {

@@ -1,7 +1,8 @@
 import type { TestDatabase } from '@latchkey/testing';
+import { SELECT_EXPIRY_DUE } from '../src/tokens/expiry.service.js';
 import { SELECT_FACTS } from '../src/tokens/facts.service.js';
 import { Order } from '../src/tokens/order.js';
-import { SELECT_DESCENDANTS, SELECT_EXPIRY_DUE, SELECT_OVERLAP_DUE } from '../src/tokens/revocations.service.js';
+import { SELECT_DESCENDANTS, SELECT_OVERLAP_DUE } from '../src/tokens/revocations.service.js';
 import { migratedDatabase } from './database.js';
 
 let database: TestDatabase;
@@ -24,7 +25,12 @@ test.each([
     SELECT_DESCENDANTS,
     "ARRAY['01890000-0000-7000-8000-000000000000'::uuid]",
   ],
-  ['what has expired', 'tokens_expiry_due', SELECT_EXPIRY_DUE, '100'],
+  [
+    'what has expired',
+    'tokens_by_own_end',
+    SELECT_EXPIRY_DUE.replace('$2', "'epoch'").replace('$3', "'01890000-0000-7000-8000-000000000000'"),
+    '100',
+  ],
   ['which overlaps have ended', 'tokens_overlap_due', SELECT_OVERLAP_DUE, '100'],
 ])('%s is found by index, whatever the number of tokens', async (_, index, sql, value) => {
   await database.query(`ALTER DATABASE ${database.name} SET enable_seqscan = off`);

@@ -1,4 +1,4 @@
-import { createHash, createPublicKey, type KeyObject, sign, verify } from 'node:crypto';
+import { createHash, createPublicKey, hash, type KeyObject, sign, verify } from 'node:crypto';
 import { z } from 'zod';
 import { type AuditEvent, auditEventSchema } from './http/audit.js';
 
@@ -38,25 +38,21 @@ export type ChainedEvent = Omit<AuditEvent, 'seq' | 'hash' | 'action' | 'actor' 
  */
 export function canonicalEvent(event: ChainedEvent): string {
   const { id, at, actor, action, tokenId, projectId, subject, ip, userAgent, requestId, details } = event;
-  return canonicalJson({
-    v: 1,
-    id,
-    at,
-    actor: { type: actor.type, id: actor.id, name: actor.name },
-    action,
-    tokenId,
-    projectId,
-    subject: subject && { type: subject.type, id: subject.id, name: subject.name },
-    ip,
-    userAgent,
-    requestId,
-    details,
-  });
+  // Written out, in the order of RFC 8785: sealing and proving spend most of their time here.
+  return (
+    `{"action":${text(action)},"actor":${party(actor)},"at":${text(at)},"details":${canonicalJson(details)},` +
+    `"id":${text(id)},"ip":${text(ip)},"projectId":${text(projectId)},"requestId":${text(requestId)},` +
+    `"subject":${subject ? party(subject) : 'null'},"tokenId":${text(tokenId)},"userAgent":${text(userAgent)},"v":1}`
+  );
 }
+
+const text = (value: string | null): string => JSON.stringify(value ?? null);
+const party = ({ id, name, type }: { id: string | null; name: string; type: string }): string =>
+  `{"id":${text(id)},"name":${text(name)},"type":${text(type)}}`;
 
 /** The hash of an event at its place: SHA-256 over the 32 bytes of the hash before it and the canonical event. Hex. */
 export function chainHash(previousHash: string, event: ChainedEvent): string {
-  return createHash('sha256').update(Buffer.from(previousHash, 'hex')).update(canonicalEvent(event)).digest('hex');
+  return hash('sha256', Buffer.concat([Buffer.from(previousHash, 'hex'), Buffer.from(canonicalEvent(event))]), 'hex');
 }
 
 /**

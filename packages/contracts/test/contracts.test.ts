@@ -1,5 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import {
+  canonicalEvent,
+  canonicalJson,
   challenge,
   codeForDenial,
   DENIAL_REASONS,
@@ -112,4 +114,25 @@ it('lists no call twice', () => {
 it('says of every call who may make it', () => {
   const said = new Set(PERMISSIONS.map(({ call }) => call));
   expect(Object.keys(ENDPOINTS).filter((name) => !said.has(name as keyof typeof ENDPOINTS))).toEqual([]);
+});
+
+it('hashes of an audit event exactly the canonical JSON (RFC 8785) of its fields', () => {
+  const actor = { type: 'user', id: id(1), name: 'Ada "\u2028" Lovelace\n' };
+  const subject = { type: 'token', id: id(2), name: 'déploiement \ud800' };
+  const full = {
+    id: id(3),
+    at: '2026-01-02T03:04:05.678Z',
+    actor,
+    action: 'token.issued',
+    tokenId: id(2),
+    projectId: id(4),
+    subject,
+    ip: '192.0.2.1',
+    userAgent: 'curl/8 \\',
+    requestId: 'r-1',
+    details: { z: [1, null, { b: 1e21, a: -0 }], é: true },
+  };
+  const bare = { ...full, tokenId: null, projectId: null, subject: null, ip: null, userAgent: null, requestId: null };
+  const system = { ...bare, actor: { type: 'system', id: null, name: 'Latchkey' }, details: {} };
+  for (const event of [full, bare, system]) expect(canonicalEvent(event)).toBe(canonicalJson({ v: 1, ...event }));
 });

@@ -5,5 +5,6 @@ export const sealAudit: Job = {
   queue: 'audit',
   everyMs: 400,
   description: 'New audit events are linked into the hash chain; a signed checkpoint follows when one is due.',
-  step: ({ maintenance }) => maintenance.sealAudit({ limit: 2_000 }, { timeoutMs: 12_000 }),
+  rest: 1,
+  step: ({ maintenance }) => maintenance.sealAudit({ limit: 250 }, { timeoutMs: 12_000 }),
 };

@@ -5,5 +5,6 @@ export const endOverlaps: Job = {
   queue: 'tokens',
   everyMs: 1_000,
   description: 'Rotated tokens whose overlap has ended are revoked as superseded.',
-  step: ({ maintenance }) => maintenance.endOverlaps({ limit: 500 }, { timeoutMs: 12_000 }),
+  rest: 1,
+  step: ({ maintenance }) => maintenance.endOverlaps({ limit: 100 }, { timeoutMs: 12_000 }),
 };

@@ -6,5 +6,7 @@ export const expireDue: Job = {
   queue: 'tokens',
   everyMs: 1_000,
   description: 'Tokens whose end has passed become `expired`, each with its audit event.',
-  step: ({ maintenance }) => maintenance.expireDue({ limit: 1_000 }, { timeoutMs: 12_000 }),
+  rest: 2,
+  // Small steps: while the token-service is at one, calls of its management API wait.
+  step: ({ maintenance }) => maintenance.expireDue({ limit: 150 }, { timeoutMs: 12_000 }),
 };

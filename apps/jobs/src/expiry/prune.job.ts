@@ -5,5 +5,6 @@ export const prune: Job = {
   queue: 'tokens',
   everyMs: 60_000,
   description: "The token-service's rows past their keep are removed; next months' audit partitions are made.",
-  step: ({ maintenance }) => maintenance.prune({ limit: 5_000 }, { timeoutMs: 12_000 }),
+  rest: 1,
+  step: ({ maintenance }) => maintenance.prune({ limit: 1_000 }, { timeoutMs: 12_000 }),
 };

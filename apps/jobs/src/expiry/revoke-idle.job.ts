@@ -5,5 +5,6 @@ export const revokeIdle: Job = {
   queue: 'tokens',
   everyMs: 60_000,
   description: 'Tokens unused for longer than the policy allows are revoked as policy.',
-  step: ({ maintenance }) => maintenance.revokeIdle({ limit: 500 }, { timeoutMs: 12_000 }),
+  rest: 1,
+  step: ({ maintenance }) => maintenance.revokeIdle({ limit: 100 }, { timeoutMs: 12_000 }),
 };

@@ -25,6 +25,7 @@ export const deliverNotices: Job = {
   name: 'deliver-notices',
   queue: 'notices',
   everyMs: 1_000,
+  parallel: 2,
   description: 'Notices are sent by e-mail and webhook, with retries and back-off.',
   async step(context) {
     const taken = await take(context);

@@ -33,7 +33,7 @@ export const noticeExpiring: Job = {
         if (!at) return false; // another worker is at it
         const due: { id: string; expires_at: Date }[] = await db.query(
           `SELECT id, expires_at FROM tokens
-           WHERE revoked_at IS NULL AND expiry_recorded_at IS NULL AND rotated_to IS NULL
+           WHERE revoked_at IS NULL AND rotated_to IS NULL
              AND expires_at > greatest($1::timestamptz - interval '10 minutes', now() + make_interval(days => $3))
              AND expires_at <= now() + make_interval(days => $2)
              AND created_at < expires_at - make_interval(days => $2) - interval '1 hour'

@@ -72,8 +72,10 @@ export function watch(
     [
       'latchkey_expiry_overdue_seconds',
       'How long the token that is longest past its end has waited to be recorded as expired',
-      `SELECT coalesce(extract(epoch FROM now() - min(expires_at)), 0)::float8 AS value FROM tokens
-       WHERE revoked_at IS NULL AND expiry_recorded_at IS NULL AND expires_at <= now()`,
+      `SELECT coalesce(extract(epoch FROM now() - least(
+         (SELECT t.expires_at FROM tokens t WHERE (t.expires_at, t.id) > (SELECT at, token_id FROM expiry_mark)
+            AND t.expires_at <= now() AND t.revoked_at IS NULL AND t.expires_at IS NOT NULL ORDER BY t.expires_at, t.id LIMIT 1),
+         (SELECT min(ends_at) FROM expiry_soon WHERE ends_at <= now()))), 0)::float8 AS value`,
     ],
   ];
   for (const [name, help, sql] of fromSql)

@@ -10,6 +10,7 @@ export const drainUsage: Job = {
   name: 'drain-usage',
   queue: 'usage',
   everyMs: 1_000,
+  parallel: 2,
   description: 'Usage batches of the verifiers are added up by token, hour, route and verdict, and by caller.',
   async step(context) {
     const messages = await nextBatches(context, 50);

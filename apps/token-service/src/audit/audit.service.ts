@@ -6,6 +6,7 @@ import type { Actor, SystemActor } from '../access/index.js';
 import { Database, inOrder, type Statement, type Tx } from '../database/database.service.js';
 import { badField, requestContext } from '../http/index.js';
 import { type AuditRow, EVENT_COLUMNS, toEvent } from './event.js';
+import { type ExportFormat, LINES, type Pages } from './lines.js';
 
 /** Who did what to what. */
 export interface AuditEntry {
@@ -17,6 +18,9 @@ export interface AuditEntry {
   /** Never a secret, a password, or a hash of either. */
   details?: Record<string, unknown>;
 }
+
+/** Lines of an export that are read at one time. */
+const PAGE = 1_000;
 
 type Filters = Omit<z.output<typeof auditExportQuery>, 'format'>;
 
@@ -72,29 +76,34 @@ export class AuditService {
   async list(query: z.output<typeof auditQuery>): Promise<{ items: AuditEvent[]; nextCursor: string | null }> {
     const { limit, cursor, ...filters } = query;
     const after = cursor === undefined ? undefined : readCursor(cursor);
-    const found = await this.#select(filters, { after, limit: limit + 1, order: 'DESC' });
+    const found = await this.#select<AuditRow>(EVENT_COLUMNS, filters, { after, limit: limit + 1, order: 'DESC' });
     const items = found.slice(0, limit);
     const last = items.at(-1);
     return { items: items.map(toEvent), nextCursor: found.length > limit && last ? writeCursor(last) : null };
   }
 
-  /** All matching events up to now, oldest first, in batches that are read as they are asked for. */
-  async *stream(filters: Filters): AsyncGenerator<AuditEvent[]> {
+  /** All matching events up to now, oldest first, as lines, in pages that are read as they are asked for. */
+  async *export(filters: Filters, format: ExportFormat): Pages {
     const bounded = { ...filters, to: filters.to ?? new Date().toISOString() };
     let after: Position | undefined;
     for (;;) {
-      const found = await this.#select(bounded, { after, limit: 1_000, order: 'ASC' });
+      const found = await this.#select<{ id: string; at: Date; line: string }>(
+        `e.id, e.at, ${LINES[format].sql} AS line`,
+        bounded,
+        { after, limit: PAGE, order: 'ASC' },
+      );
       if (found.length === 0) return;
-      yield found.map(toEvent);
+      yield found.map(({ line }) => line);
       const last = found.at(-1)!;
       after = { at: last.at.toISOString(), id: last.id };
     }
   }
 
-  async #select(
+  async #select<Row extends { id: string; at: Date }>(
+    columns: string,
     filters: Filters,
     page: { after: Position | undefined; limit: number; order: 'ASC' | 'DESC' },
-  ): Promise<AuditRow[]> {
+  ): Promise<Row[]> {
     const values: unknown[] = [];
     const where: string[] = [];
     const add = (condition: (place: string) => string, value: unknown) => {
@@ -113,8 +122,8 @@ export class AuditService {
       where.push(`(e.at, e.id) ${page.order === 'ASC' ? '>' : '<'} ($${values.length - 1}, $${values.length})`);
     }
     values.push(page.limit);
-    return this.db.query<AuditRow>(
-      `SELECT ${EVENT_COLUMNS} FROM audit_events e LEFT JOIN audit_links l ON l.event_id = e.id
+    return this.db.query<Row>(
+      `SELECT ${columns} FROM audit_events e LEFT JOIN audit_links l ON l.event_id = e.id
        ${where.length ? `WHERE ${where.join(' AND ')}` : ''}
        ORDER BY e.at ${page.order}, e.id ${page.order} LIMIT $${values.length}`,
       values,

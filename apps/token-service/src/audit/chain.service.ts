@@ -1,7 +1,6 @@
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { appendFile } from 'node:fs/promises';
 import {
-  type AuditEvent,
   CHAIN_START,
   type ChainVerdict,
   type Checkpoint,
@@ -17,15 +16,19 @@ import {
   type AuditRow,
   CHECKPOINT_COLUMNS,
   type CheckpointRow,
-  chainPage,
   EVENT_COLUMNS,
+  NO_LINK,
   toCheckpoint,
   toEvent,
 } from './event.js';
+import { type ExportFormat, LINES, type Pages } from './lines.js';
 import { proveChain } from './proof.js';
 
 /** An arbitrary number that says "sealing the audit chain" to PostgreSQL's advisory locks. */
 const SEAL_LOCK = 7_238_051_166;
+
+/** Lines of an export that are read at one time. */
+const EXPORT_PAGE = 1_000;
 
 export interface ChainOptions {
   /** Ed25519, private. Without it the chain is linked and never signed. */
@@ -93,22 +96,37 @@ export class AuditChain {
     return this.verifying;
   }
 
-  /** The whole chain in its order with its checkpoints, then what is not sealed yet; read as it is asked for. */
-  async *export(): AsyncGenerator<ExportedEvent[]> {
+  /**
+   * The whole chain in its order, then what is not sealed yet, as lines, in pages that are read as they are asked for.
+   * In NDJSON the lines carry the checkpoints that prove them.
+   */
+  async *export(format: ExportFormat): Pages {
+    const { sql } = LINES[format];
     const [end] = (await this.db.query('SELECT coalesce(max(seq), 0) AS seq FROM audit_links')) as { seq: string }[];
-    const query = this.db.query.bind(this.db);
     for (let after = 0; ; ) {
-      const page = await chainPage(query, after, Number(end!.seq), 1_000);
+      const page: { seq: string; line: string | null }[] = await this.db.query(
+        // A subselect asks for one event at a time; joined, the events of all months may be read for every page.
+        `SELECT l.seq, (SELECT ${sql} FROM audit_events e WHERE e.id = l.event_id AND e.at = l.event_at) AS line
+         FROM audit_links l WHERE l.seq > $1 AND l.seq <= $2 ORDER BY l.seq LIMIT ${EXPORT_PAGE}`,
+        [after, end!.seq],
+      );
       const last = page.at(-1);
       if (!last) break;
-      const events = page.flatMap(({ row }) => (row ? [toEvent(row)] : []));
-      if (events.length > 0)
-        yield withCheckpoints(events, await this.checkpointsFor(page[0]!.seq, last.seq, after === 0));
-      after = last.seq;
+      const places = page.flatMap(({ seq, line }) => (line === null ? [] : [{ seq: Number(seq), line }]));
+      if (format === 'ndjson')
+        addCheckpoints(places, await this.checkpointsFor(Number(page[0]!.seq), Number(last.seq), after === 0));
+      if (places.length > 0) yield places.map(({ line }) => line);
+      after = Number(last.seq);
     }
     const head = await this.head(this.db.manager);
     const waiting = await this.unsealed(this.db.manager, head, 10_000, false);
-    if (waiting.length > 0) yield waiting.map(toEvent);
+    if (waiting.length === 0) return;
+    const lines: { line: string }[] = await this.db.query(
+      `SELECT ${sql} AS line FROM unnest($1::uuid[], $2::timestamptz[]) WITH ORDINALITY AS w(id, at, n)
+       JOIN audit_events e ON e.id = w.id AND e.at = w.at LEFT JOIN LATERAL (${NO_LINK}) l ON true ORDER BY w.n`,
+      [waiting.map(({ id }) => id), waiting.map(({ at }) => at)],
+    );
+    yield lines.map(({ line }) => line);
   }
 
   /**
@@ -154,7 +172,7 @@ export class AuditChain {
     const select = (where: string, values: unknown[]): Promise<AuditRow[]> =>
       tx.query(
         // A plain anti-join may be planned as a scan of the whole chain; a subselect asks for one event at a time.
-        `SELECT ${EVENT_COLUMNS} FROM audit_events e LEFT JOIN LATERAL (SELECT NULL::bigint AS seq, NULL::bytea AS hash) l ON true
+        `SELECT ${EVENT_COLUMNS} FROM audit_events e LEFT JOIN LATERAL (${NO_LINK}) l ON true
          WHERE ${where} AND (SELECT true FROM audit_links k WHERE k.event_id = e.id) IS NULL
          ORDER BY e.xid, e.id LIMIT $1`,
         [limit, ...values],
@@ -254,9 +272,6 @@ export class AuditChain {
   }
 }
 
-/** An event as it stands in an export: see `exportLineSchema`. */
-export type ExportedEvent = AuditEvent & { checkpoints?: ExportedCheckpoint[] };
-
 interface Place {
   seq: number;
   hash: string;
@@ -265,13 +280,13 @@ interface Head extends Place {
   xid: string;
 }
 
-function withCheckpoints(events: AuditEvent[], checkpoints: readonly ExportedCheckpoint[]): ExportedEvent[] {
-  if (checkpoints.length === 0) return events;
-  const bySeq = Map.groupBy(checkpoints, (c) => Math.max(c.seq, events[0]!.seq!));
-  return events.map((event) => {
-    const own = bySeq.get(event.seq!);
-    return own ? { ...event, checkpoints: own } : event;
-  });
+/** Writes each checkpoint into the line of the event that it speaks of; one of before the first, into the first. */
+function addCheckpoints(places: { seq: number; line: string }[], checkpoints: readonly ExportedCheckpoint[]): void {
+  const bySeq = Map.groupBy(checkpoints, (c) => Math.max(c.seq, places[0]?.seq ?? 0));
+  for (const place of places) {
+    const own = bySeq.get(place.seq);
+    if (own) place.line = `${place.line.slice(0, -1)},"checkpoints":${JSON.stringify(own)}}`;
+  }
 }
 
 /** The chain as the app's settings want it. Says by which key it signs, for those who check an export. */

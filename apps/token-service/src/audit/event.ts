@@ -25,6 +25,9 @@ export interface AuditRow {
 export const EVENT_COLUMNS = `e.id, l.seq, l.hash, e.at, e.actor_type, e.actor_id, e.actor_name, e.action, e.token_id,
   e.project_id, e.subject_type, e.subject_id, e.subject_name, e.ip, e.user_agent, e.request_id, e.details`;
 
+/** The place of an event that has none. */
+export const NO_LINK = 'SELECT NULL::bigint AS seq, NULL::bytea AS hash';
+
 export function toEvent(row: AuditRow): AuditEvent {
   return {
     id: row.id,
@@ -88,7 +91,7 @@ export async function chainPage(query: Query, after: number, through: number, li
   if (links.length === 0) return [];
   const times = links.map((link) => link.event_at.getTime());
   const found = (await query(
-    `SELECT ${EVENT_COLUMNS} FROM audit_events e LEFT JOIN LATERAL (SELECT NULL::bigint AS seq, NULL::bytea AS hash) l ON true
+    `SELECT ${EVENT_COLUMNS} FROM audit_events e LEFT JOIN LATERAL (${NO_LINK}) l ON true
      WHERE e.id = ANY ($1::uuid[]) AND e.at BETWEEN $2 AND $3`,
     [links.map((link) => link.event_id), new Date(Math.min(...times)), new Date(Math.max(...times))],
   )) as AuditRow[];

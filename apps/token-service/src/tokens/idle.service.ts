@@ -10,10 +10,10 @@ import { RevocationsService } from './revocations.service.js';
  */
 const LOOKS = {
   'idle since last use': `SELECT t.id, u.last_used_at AS since FROM token_usage u JOIN tokens t ON t.id = u.token_id
-     WHERE u.last_used_at >= $1 AND u.last_used_at < $2 AND t.revoked_at IS NULL AND t.expiry_recorded_at IS NULL
+     WHERE u.last_used_at >= $1 AND u.last_used_at < $2 AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
      ORDER BY u.last_used_at LIMIT $3 FOR NO KEY UPDATE OF t`,
   'idle since issue': `SELECT t.id, t.created_at AS since FROM tokens t
-     WHERE t.created_at >= $1 AND t.created_at < $2 AND t.revoked_at IS NULL AND t.expiry_recorded_at IS NULL
+     WHERE t.created_at >= $1 AND t.created_at < $2 AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
        AND NOT EXISTS (SELECT FROM token_usage u WHERE u.token_id = t.id)
      ORDER BY t.created_at LIMIT $3 FOR NO KEY UPDATE OF t`,
 } as const;

@@ -114,25 +114,6 @@ export class RevocationsService {
     return this.settle([invalidation], [tokenId], waitMs);
   }
 
-  /**
-   * Records the expiry of tokens whose end has passed, at most `limit`. Verifiers go by the end itself and need not be
-   * told; the cost follows what is due, and several at once take different tokens.
-   */
-  async expireDue(limit: number): Promise<{ done: number; more: boolean }> {
-    return this.db.transaction(async (tx) => {
-      const due = await rows<EndedRow>(
-        tx,
-        `UPDATE tokens SET expiry_recorded_at = now() WHERE id IN (${SELECT_EXPIRY_DUE}) RETURNING id, name, project_id, ancestors`,
-        [limit],
-      );
-      await this.audit.recordAll(
-        tx,
-        due.map((row) => ({ ...entry(SYSTEM, row), action: 'token.expired' as const })),
-      );
-      return { done: due.length, more: due.length === limit };
-    });
-  }
-
   /** Revokes as `superseded` the rotated tokens whose overlap has ended, at most `limit`. */
   async endOverlaps(limit: number): Promise<{ done: number; more: boolean }> {
     const { done, ended } = await this.db.transaction(async (tx) => {
@@ -174,11 +155,6 @@ export const readEnding = (ids: readonly string[]): Statement[] => [
   [`${ENDING} id = ANY ($1)`, [ids]],
   [SELECT_DESCENDANTS, [ids]],
 ];
-
-/** Tokens whose own end has passed and whose expiry has not been recorded. */
-export const SELECT_EXPIRY_DUE = `SELECT id FROM tokens
-  WHERE expires_at <= now() AND revoked_at IS NULL AND expiry_recorded_at IS NULL AND expires_at IS NOT NULL
-  ORDER BY expires_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED`;
 
 /** Rotated tokens whose overlap has ended. */
 export const SELECT_OVERLAP_DUE = `SELECT id FROM tokens

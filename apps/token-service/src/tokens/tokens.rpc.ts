@@ -9,6 +9,7 @@ import {
 import { Controller, UseFilters, UseGuards } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
 import { FirstPartyOnly, RpcCallerGuard, RpcErrorFilter, refuse } from '../rpc/index.js';
+import { ExpiryService } from './expiry.service.js';
 import { FactsService } from './facts.service.js';
 import { IdleService } from './idle.service.js';
 import { RevocationsService } from './revocations.service.js';
@@ -54,12 +55,13 @@ const BATCH_MAX = 1_000;
 export class TokensMaintenanceRpc {
   constructor(
     private readonly revocations: RevocationsService,
+    private readonly expiry: ExpiryService,
     private readonly idle: IdleService,
   ) {}
 
   @GrpcMethod('Maintenance', 'ExpireDue')
   expireDue({ limit }: { limit: number }): Promise<BatchResponse> {
-    return this.revocations.expireDue(bounded(limit));
+    return this.expiry.expireDue(bounded(limit));
   }
 
   @GrpcMethod('Maintenance', 'EndOverlaps')
