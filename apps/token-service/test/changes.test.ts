@@ -1,5 +1,5 @@
 import type { IssuedToken, Token, TokenEffect } from '@latchkey/contracts';
-import { issue, project, type World, world } from './harness.js';
+import { issue, type Person, project, type World, world } from './harness.js';
 import type { Page } from './types.js';
 
 let w: World;
@@ -147,9 +147,13 @@ describe('listing', () => {
       (await owner.call<Page<Token>>('/v1/tokens', { query })).body.items.map(({ id }) => id);
     expect(await ids({})).toEqual([expired.id, ofProject.id, gone.id, own.id]);
     expect(await ids({ q: 'nightly 100% b' })).toEqual([own.id]);
-    expect(await ids({ q: '%' })).toEqual([own.id]);
+    expect(await ids({ q: '100%' })).toEqual([own.id]);
+    expect(await ids({ q: '%' })).toEqual([]);
     expect(await ids({ q: 'build_' })).toEqual([own.id]);
     expect(await ids({ q: ofProject.start })).toEqual([ofProject.id]);
+    // Too short for anywhere: at the beginning of a word.
+    expect(await ids({ q: 'bu' })).toEqual([own.id]);
+    expect(await ids({ q: 'ui' })).toEqual([]);
     expect(await ids({ status: 'revoked' })).toEqual([gone.id]);
     expect(await ids({ status: 'expired' })).toEqual([expired.id]);
     expect(await ids({ status: 'active' })).toEqual([ofProject.id, own.id]);
@@ -160,6 +164,40 @@ describe('listing', () => {
     const all = (await admin.call<Page<Token>>('/v1/tokens', { query: { owner: owner.user.id } })).body.items;
     expect(all.map(({ id }) => id)).toEqual([expired.id, gone.id, own.id]);
   });
+});
+
+test('a name is found in any alphabet, at every letter from the third on', async () => {
+  const owner = await w.member();
+  const names = ['Übergabe an Köln', '日本語のトークン', 'a\\b 50%', 'ÉTÉ'];
+  for (const name of names) await issue(owner, { name });
+  const found = async (q: string) =>
+    (await owner.call<Page<Token>>('/v1/tokens', { query: { q } })).body.items.map(({ name }) => name);
+  expect(await found('übergabe')).toEqual([names[0]]);
+  expect(await found('öln')).toEqual([names[0]]);
+  expect(await found('本語')).toEqual([names[1]]);
+  expect(await found('été')).toEqual([names[3]]);
+  expect(await found('a\\b')).toEqual([names[2]]);
+  expect(await found('50%')).toEqual([names[2]]);
+  expect(await found('bergabe_an')).toEqual([]);
+});
+
+test('what is made with a token is listed as disabled while any above it is', async () => {
+  const owner = await w.member();
+  const make = async (by: Person, name: string) => issue(by, { name, scopes: ['tokens:write'] });
+  const root = await make(owner, 'root');
+  const child = await make(w.bearer(root.secret), 'child');
+  const grandchild = await make(w.bearer(child.secret), 'grandchild');
+  const set = (id: string, disabled: boolean) => owner.call(`PATCH /v1/tokens/${id}`, { body: { disabled } });
+  const disabled = async () =>
+    (await owner.call<Page<Token>>('/v1/tokens', { query: { status: 'disabled' } })).body.items.map(({ name }) => name);
+  await set(child.id, true);
+  await set(root.id, true);
+  expect(await disabled()).toEqual(['grandchild', 'child', 'root']);
+  await set(root.id, false);
+  expect(await disabled()).toEqual(['grandchild', 'child']);
+  expect((await owner.call<Token>(`/v1/tokens/${grandchild.id}`)).body.status).toBe('disabled');
+  await set(child.id, false);
+  expect(await disabled()).toEqual([]);
 });
 
 test('usage is told as jobs has written it', async () => {

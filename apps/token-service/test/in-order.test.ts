@@ -8,10 +8,11 @@ let database: Database;
 beforeAll(async () => {
   testing = await migratedDatabase();
   await testing.query('CREATE TABLE counts (id int PRIMARY KEY, n int NOT NULL); INSERT INTO counts VALUES (1, 0)');
-  const options = dataSourceOptions({ DATABASE_URL: testing.url, DATABASE_POOL_SIZE: 4 } as never);
-  database = new Database(await new DataSource(options).initialize());
+  const config = { DATABASE_URL: testing.url, DATABASE_POOL_SIZE: 4 } as never;
+  database = new Database(await new DataSource(dataSourceOptions(config)).initialize(), config);
 });
 afterAll(async () => {
+  await database.onApplicationShutdown();
   await database.source.destroy();
   await testing.close();
 });

@@ -1,8 +1,8 @@
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { InjectDataSource } from '@nestjs/typeorm';
-import type { Client, Pool, QueryResultRow } from 'pg';
+import { type Client, Pool, type QueryResultRow } from 'pg';
 import { DataSource, type EntityManager } from 'typeorm';
-import type { TokenServiceConfig } from '../config.js';
+import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { PreparedClient } from './prepared-client.js';
 
 /** An open transaction: handed to everything that must happen together or not at all. */
@@ -25,6 +25,41 @@ export class Last<T> {
 const BEGIN: Statement = ['BEGIN ISOLATION LEVEL READ COMMITTED'];
 const COMMIT: Statement = ['COMMIT'];
 
+const LIMITS_OF_A_CONNECTION = {
+  statement_timeout: STATEMENT_TIMEOUT_MS,
+  lock_timeout: LOCK_TIMEOUT_MS,
+  idle_in_transaction_session_timeout: STATEMENT_TIMEOUT_MS,
+  // The network may swallow an answer: give up a little after the server would have.
+  query_timeout: STATEMENT_TIMEOUT_MS + 2_000,
+  keepAlive: true,
+  idleTimeoutMillis: 60_000,
+};
+
+/**
+ * For pages of long lists: rows in the order of an index are never read all and sorted instead, however few the planner
+ * thinks they are. It knows how many tokens owners have on average, and some have thousands of times as many.
+ */
+export const LIST_SETTINGS = { enable_sort: 'off', max_parallel_workers_per_gather: '0', jit: 'off' } as const;
+
+/** Of the connections allowed, those kept for lists: a quarter, so that lists do not hold up changes and checks. */
+const listConnections = ({ DATABASE_POOL_SIZE }: Pick<TokenServiceConfig, 'DATABASE_POOL_SIZE'>): number =>
+  Math.max(1, Math.floor(DATABASE_POOL_SIZE / 4));
+
+function listPool(config: TokenServiceConfig): Pool {
+  const url = new URL(config.DATABASE_URL);
+  const settings = Object.entries(LIST_SETTINGS).map(([name, value]) => `-c ${name}=${value}`);
+  url.searchParams.set('options', [url.searchParams.get('options') ?? '', ...settings].join(' ').trim());
+  const pool = new Pool({
+    ...LIMITS_OF_A_CONNECTION,
+    connectionString: url.href,
+    max: listConnections(config),
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    application_name: 'latchkey-token-service lists',
+  });
+  pool.on('error', () => undefined); // as with the other pool: whoever asks next is told
+  return pool;
+}
+
 /** How the token-service connects: a bounded pool, and a time limit on everything that could wait for ever. */
 export function dataSourceOptions(config: TokenServiceConfig) {
   return {
@@ -33,22 +68,16 @@ export function dataSourceOptions(config: TokenServiceConfig) {
     synchronize: false,
     migrationsRun: false,
     installExtensions: false,
-    poolSize: config.DATABASE_POOL_SIZE,
+    poolSize: config.DATABASE_POOL_SIZE - listConnections(config),
     connectTimeoutMS: CONNECT_TIMEOUT_MS,
     applicationName: 'latchkey-token-service',
     // A connection that is lost while idle is replaced; whoever asks next is told if that fails.
     poolErrorHandler: () => undefined,
     extra: {
+      ...LIMITS_OF_A_CONNECTION,
       Client: PreparedClient,
       // Statements that do not wait for one another's answers go out together; each still runs after the one before it.
       pipeline: true,
-      statement_timeout: STATEMENT_TIMEOUT_MS,
-      lock_timeout: LOCK_TIMEOUT_MS,
-      idle_in_transaction_session_timeout: STATEMENT_TIMEOUT_MS,
-      // The network may swallow an answer: give up a little after the server would have.
-      query_timeout: STATEMENT_TIMEOUT_MS + 2_000,
-      keepAlive: true,
-      idleTimeoutMillis: 60_000,
     },
   };
 }
@@ -58,8 +87,19 @@ type Change<T> = (tx: Tx, found: QueryResultRow[]) => Promise<T | Last<T>>;
 
 /** The way to PostgreSQL. */
 @Injectable()
-export class Database {
-  constructor(@InjectDataSource() readonly source: DataSource) {}
+export class Database implements OnApplicationShutdown {
+  readonly #lists: Pool;
+
+  constructor(
+    @InjectDataSource() readonly source: DataSource,
+    @Inject(CONFIG) config: TokenServiceConfig,
+  ) {
+    this.#lists = listPool(config);
+  }
+
+  async onApplicationShutdown(): Promise<void> {
+    await this.#lists.end();
+  }
 
   /**
    * Runs `change` in one transaction (READ COMMITTED), again from the start when PostgreSQL broke it off for a deadlock
@@ -104,6 +144,12 @@ export class Database {
   /** One statement, prepared once for each connection under `name`: for the paths that are walked all the time. */
   async prepared<Row extends QueryResultRow>(name: string, text: string, values: unknown[]): Promise<Row[]> {
     const { rows } = await this.#pool.query<Row>({ name, text, values });
+    return rows;
+  }
+
+  /** One statement that finds the rows of a page of a long list, under `LIST_SETTINGS`. */
+  async page<Row extends QueryResultRow>(text: string, values: unknown[]): Promise<Row[]> {
+    const { rows } = await this.#lists.query<Row>(text, values);
     return rows;
   }
 

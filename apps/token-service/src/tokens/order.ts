@@ -25,6 +25,10 @@ export class Order {
     this.column = `${KEYS[this.#by]} AS sort_key`;
   }
 
+  get isByCreation(): boolean {
+    return this.#by === 'created';
+  }
+
   /** `ORDER BY …` for the rows of `tokens t`. */
   get rows(): string {
     return this.#orderBy(KEYS[this.#by]);

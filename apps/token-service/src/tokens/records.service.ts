@@ -4,6 +4,7 @@ import type { Actor } from '../access/index.js';
 import { Database, rows, type Tx } from '../database/database.service.js';
 import type { Page } from '../database/keyset.service.js';
 import { notFound } from '../http/index.js';
+import { STATUS, selectPage } from './listing.js';
 import { Order } from './order.js';
 
 interface RecordRow {
@@ -39,16 +40,6 @@ interface RecordRow {
   ancestors: string[];
   receipt: Token['receipt'];
 }
-
-type ListedRow = RecordRow & Parameters<Order['at']>[0];
-
-/** The status is never stored: it follows from what happened, and from the time. */
-const STATUS = `CASE
-  WHEN t.revoked_at IS NOT NULL THEN 'revoked'
-  WHEN t.ends_at <= now() THEN 'expired'
-  WHEN t.disabled_at IS NOT NULL THEN 'disabled'
-  WHEN t.ancestors <> '{}' AND EXISTS (SELECT 1 FROM tokens a WHERE a.id = ANY (t.ancestors) AND a.disabled_at IS NOT NULL) THEN 'disabled'
-  ELSE 'active' END`;
 
 const COLUMNS = `t.id, t.name, t.description, t.kind, t.owner_user_id, t.project_id, t.created_by_type, t.created_by_id,
   t.scopes, t.start, t.created_at, t.ends_at, t.revoked_at, t.revoked_by_type, t.revoked_by_id, t.revocation_reason,
@@ -86,30 +77,20 @@ export class RecordsService {
   /** Pages through the tokens that the caller may see, newest first unless asked otherwise; revoked and expired ones too. */
   async list(actor: Actor, query: ListTokensQuery): Promise<Page<Token>> {
     const values: unknown[] = [];
-    const place = (value: unknown) => `$${values.push(value)}`;
-    const where: string[] = [];
-    if (query.status) where.push(`${STATUS} = ${place(query.status)}`);
-    if (query.q) {
-      const literal = query.q.replace(/[\\%_]/g, '\\$&');
-      where.push(`(lower(t.name) LIKE ${place(`%${literal.toLowerCase()}%`)} OR t.start LIKE ${place(`${literal}%`)})`);
-    }
     const order = new Order(query.sort);
-    if (query.cursor !== undefined) where.push(order.after(query.cursor, place));
-    const owners = visibleOwners(actor, query);
-    const limit = place(query.limit + 1);
-    const conditions = where.length ? where.join(' AND ') : 'true';
-    const columns = `${COLUMNS}, ${order.column}`;
-    // For each owner its own first rows by index, then the first of all: no page reads more than owners × limit rows.
-    const page =
-      owners === 'all'
-        ? `SELECT ${columns} FROM tokens t WHERE ${conditions} ${order.rows} LIMIT ${limit}`
-        : `SELECT t.* FROM unnest(${place(owners)}::uuid[]) AS o(id) CROSS JOIN LATERAL (
-             SELECT ${columns} FROM tokens t WHERE t.owner_id = o.id AND ${conditions} ${order.rows} LIMIT ${limit}
-           ) t ${order.selected} LIMIT ${limit}`;
-    const found = await this.db.query<ListedRow>(`${withNames(page)} ${order.selected}`, values);
-    const items = found.slice(0, query.limit);
-    const last = items.at(-1);
-    return { items: items.map(toRecord), nextCursor: found.length > query.limit && last ? order.at(last) : null };
+    const page = selectPage(query, visibleOwners(actor, query), order, (value) => `$${values.push(value)}`);
+    const found = await this.db.page<Parameters<Order['at']>[0]>(page, values);
+    const last = found[query.limit - 1];
+    const nextCursor = found.length > query.limit && last ? order.at(last) : null;
+    return { items: await this.#readAll(found.slice(0, query.limit).map(({ id }) => id)), nextCursor };
+  }
+
+  /** The records in the order of the ids; one that went meanwhile is left out. */
+  async #readAll(ids: string[]): Promise<Token[]> {
+    const sql = withNames(`SELECT ${COLUMNS} FROM tokens t WHERE t.id = ANY ($1)`);
+    const read = await this.db.prepared<RecordRow>('token-records', sql, [ids]);
+    const found = new Map(read.map((row) => [row.id, row]));
+    return ids.flatMap((id) => found.get(id) ?? []).map(toRecord);
   }
 }
 

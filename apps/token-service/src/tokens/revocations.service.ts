@@ -144,6 +144,16 @@ function narrowingsOf(ended: readonly EndedRow[]) {
 
 const ENDING = 'SELECT id, name, project_id, ancestors FROM tokens WHERE revoked_at IS NULL AND';
 
+/** Writes down, for lists, on what was made with a token just disabled or enabled whether any above it is disabled. */
+export const markBelow = (id: string): Statement => [
+  `WITH below AS (
+     SELECT id FROM tokens WHERE ancestors && $1 AND ancestors <> '{}' AND revoked_at IS NULL ORDER BY id FOR NO KEY UPDATE)
+   UPDATE tokens t SET disabled_above = EXISTS (
+     SELECT 1 FROM tokens a WHERE a.id = ANY (t.ancestors) AND a.disabled_at IS NOT NULL)
+   FROM below WHERE t.id = below.id`,
+  [[id]],
+];
+
 /** `ancestors <> '{}'` is the condition of the index: without it PostgreSQL reads every token. */
 export const SELECT_DESCENDANTS = `${ENDING} ancestors && $1 AND ancestors <> '{}' ORDER BY id FOR NO KEY UPDATE`;
 

@@ -31,6 +31,8 @@ export class TokenEntity {
   /** When a rotated token stops, its successor having taken over. */
   @Column({ name: 'overlap_ends_at', type: 'timestamptz', nullable: true }) overlapEndsAt!: Date | null;
   @Column({ name: 'disabled_at', type: 'timestamptz', nullable: true }) disabledAt!: Date | null;
+  /** A token that this one was made with is disabled: for lists; checks look at the ancestors themselves. */
+  @Column({ name: 'disabled_above', type: 'boolean' }) disabledAbove!: boolean;
   @Column({ name: 'revoked_at', type: 'timestamptz', nullable: true }) revokedAt!: Date | null;
   @Column({ name: 'revoked_by_type', type: 'text', nullable: true }) revokedByType!: MakerType | null;
   @Column({ name: 'revoked_by_id', type: 'uuid', nullable: true }) revokedById!: string | null;

@@ -25,7 +25,7 @@ import { claimKey } from './idempotency.js';
 import { ancestorsOfChild, ownerFor } from './ownership.js';
 import { PolicyService } from './policy.service.js';
 import { RecordsService } from './records.service.js';
-import { RevocationsService, readEnding } from './revocations.service.js';
+import { markBelow, RevocationsService, readEnding } from './revocations.service.js';
 import { RotationsService } from './rotations.service.js';
 import { actorId, entryOf, StoreService } from './store.service.js';
 import { selectToken, type TokenEntity, updateToken } from './token.entity.js';
@@ -170,7 +170,11 @@ export class TokensService {
         ...changes,
         ...(invalidation && { invalidationId: invalidation.id, receipt: null }),
       });
-      return new Last([...writes, update, ...(entries.length ? [this.audit.recording(entries)] : [])], result);
+      const below = isDisabling || isEnabling ? [markBelow(id)] : [];
+      return new Last(
+        [...writes, update, ...below, ...(entries.length ? [this.audit.recording(entries)] : [])],
+        result,
+      );
     }, selectToken(id));
     return this.#effectOn(id, this.revocations.settle(written, [id], waitMs));
   }
