@@ -6,26 +6,26 @@
  * The deep page is reached as a client reaches it: by walking there, cursor after cursor. "Page 10 000 of 1" is the same
  * page at both sizes; "page 10 000 of 25" begins after 249 975 tokens and is compared with the last full page of the
  * small one. The whole of the large list is walked once, to see that no token comes twice and none is missed.
- *
- * `node bench/pagination.mjs [--small 10000] [--large 1000000] [--samples 400] [--plans]`, after `npm run build`.
  */
-import { parseArgs } from 'node:util';
 import { LIST_SETTINGS, Order, selectPage } from '@latchkey/token-service/listing';
 import pg from 'pg';
 import { Agent, request } from 'undici';
 import { startStack } from './jobs/stack.mjs';
+import { options } from './lib/options.mjs';
 import { BIG_PERSON, BIG_PROJECT, FILL_OWNERS, fillTokens, MIDDLE } from './lib/tokens.mjs';
 import { percentile, report } from './lib.mjs';
 
-const { values: options } = parseArgs({
-  options: {
-    small: { type: 'string', default: '10000' },
-    large: { type: 'string', default: '1000000' },
-    samples: { type: 'string', default: '400' },
-    plans: { type: 'boolean', default: false },
-  },
+const {
+  small: SMALL,
+  large: LARGE,
+  samples: SAMPLES,
+  plans: PLANS,
+} = options('pagination', 'Pages and searches of tokens over HTTP at two sizes, asked in turn: ratio of the medians.', {
+  small: [10_000, 'tokens of the small list'],
+  large: [1_000_000, 'tokens of the large list'],
+  samples: [300, 'requests of each kind and size'],
+  plans: [false, 'prints the query plans of the large list'],
 });
-const SAMPLES = Number(options.samples);
 const WARM_UP = 20;
 const GOAL = 1.5;
 const agent = new Agent({ connections: 1, pipelining: 1 });
@@ -155,7 +155,7 @@ async function printPlans(sized, asked) {
 
 const sizes = [];
 try {
-  for (const size of [options.small, options.large]) sizes.push(await startSize(Number(size)));
+  for (const size of [SMALL, LARGE]) sizes.push(await startSize(size));
   const [small, large] = /** @type {[Sized, Sized]} */ (sizes);
   const [askedSmall, askedLarge] = [await questions(small), await questions(large)];
   const width = Math.max(...Object.keys(askedLarge).map((what) => what.length));
@@ -187,7 +187,7 @@ try {
   const { count, different } = await walk(large, 'administrator', [], true);
   if (count !== large.size + 1 || different !== count) throw new Error(`walked ${count}, ${different} different`);
   console.log(`  the whole list walked in pages of 100: ${count} tokens, each once`);
-  if (options.plans) await printPlans(large, askedLarge);
+  if (PLANS) await printPlans(large, askedLarge);
   report('the worst ratio of the medians', worst, GOAL, '×');
 } finally {
   for (const { stack, client } of sizes) {

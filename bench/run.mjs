@@ -12,10 +12,10 @@ import path from 'node:path';
  * @type {Record<string, { shows: string, flags?: string[], file?: string, long?: boolean }>}
  */
 const benches = {
-<<<<<<< HEAD
   verify: { shows: 'verify() from memory, and memory per token', flags: ['--expose-gc', '--max-old-space-size=2048'] },
   revocation: { shows: 'revoke until effective at four gateways' },
   proxy: { shows: 'what the gateway costs as a proxy' },
+  pagination: { shows: 'lists and searches at a million tokens beside ten thousand', long: true },
   expiry: { shows: 'a sweep of due tokens, and who waits for it', file: 'jobs/expiry.mjs', long: true },
   'killed-workers': {
     shows: 'a worker killed every second: what is lost or doubled',
@@ -35,13 +35,6 @@ const benches = {
     file: 'jobs/full-disk.mjs',
     long: true,
   },
-=======
-  verify: ['--expose-gc', '--max-old-space-size=2048'],
-  revocation: [],
-  proxy: [],
-  pagination: [],
-  issue: [],
->>>>>>> 5af09f9 (token-service: lists and searches that cost a page, at any number of tokens)
 };
 
 const args = process.argv.slice(2);

@@ -6,6 +6,7 @@ import { expireDue } from './expiry/expire-due.job.js';
 import { prune } from './expiry/prune.job.js';
 import { revokeIdle } from './expiry/revoke-idle.job.js';
 import type { Job } from './job.js';
+import { deliverLetters } from './notices/deliver-letters.job.js';
 import { deliverNotices } from './notices/deliver-notices.job.js';
 import { followAudit } from './notices/follow-audit.job.js';
 import { noticeExpiring } from './notices/notice-expiring.job.js';
@@ -29,6 +30,7 @@ export const SCHEDULE: readonly Job[] = [
   followAudit,
   reportUses,
   deliverNotices,
+  deliverLetters,
   canary,
 ];
 

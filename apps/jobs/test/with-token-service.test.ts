@@ -2,6 +2,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
 import { type RunningService, spawnService, waitFor } from '@latchkey/testing';
+import { type Mailbox, mailbox } from './receivers.js';
 import { World } from './world.js';
 
 const tokenServiceEntry = path.join(import.meta.dirname, '../../token-service/dist/main.js');
@@ -13,6 +14,7 @@ const patience = { timeoutMs: 120_000, intervalMs: 100 };
 const ADMIN = { email: 'admin@example.org', password: 'the first administrator' };
 
 let world: World;
+let mail: Mailbox;
 let api: string;
 let rpcAddress: string;
 let cookie: string;
@@ -22,7 +24,7 @@ const running: RunningService[] = [];
 const base = 21_000 + (process.pid % 9_000);
 
 beforeAll(async () => {
-  world = await World.start();
+  [world, mail] = await Promise.all([World.start(), mailbox()]);
   const service = new URL(world.database.url);
   service.searchParams.set('options', '-c role=latchkey_service');
   api = `http://127.0.0.1:${base}`;
@@ -56,11 +58,12 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await Promise.all(running.map((service) => service.stop()));
+  await mail[Symbol.asyncDispose]();
   await world[Symbol.asyncDispose]();
 });
 
 const jobs = () =>
-  spawnService(jobsEntry, world.environment({ RPC_ADDRESS: rpcAddress, LOG_LEVEL: 'info' }), {
+  spawnService(jobsEntry, world.environment({ RPC_ADDRESS: rpcAddress, LOG_LEVEL: 'info', SMTP_URL: mail.url }), {
     readyText: 'jobs is ready',
     readyTimeoutMs: 120_000,
   });
@@ -119,4 +122,38 @@ test('tokens expire once each while workers are killed in the middle', async () 
     return rows[0]!['tokens'] === rounds * count ? rows : null;
   }, patience);
   expect(expired).toEqual({ events: rounds * count, tokens: rounds * count });
+});
+
+test('somebody added, and somebody who forgot their password, set one by the link in a letter', async () => {
+  const email = 'ada+tokens@example.org';
+  const person = { email, name: 'Ada <b>', role: 'member' };
+  expect((await fetch(`${api}/v1/users`, json(person, { cookie }))).status).toBe(201);
+  const options = async () => (await (await fetch(`${api}/v1/session/options`)).json()) as { forgotPassword: boolean };
+  await waitFor(async () => (await options()).forgotPassword, patience);
+  /** What the browser of whoever follows the link knows, and no server. */
+  const linkOf = async (count: number) => {
+    const own = () => mail.letters.filter((letter) => letter.to.includes(email));
+    await waitFor(() => own().length >= count, patience);
+    const letter = own()[count - 1]!;
+    const text = letter.text.replace(/=\r\n/g, '').replaceAll('=3D', '=');
+    expect(text).not.toContain('<b>,</p>');
+    const link = new URL(/http\S+#\/reset\?\S+/.exec(text)![0]);
+    expect([link.pathname, link.search]).toEqual(['/', '']);
+    return new URLSearchParams(link.hash.split('?')[1]);
+  };
+  const set = async (query: URLSearchParams, newPassword: string) => {
+    const body = { email: query.get('email'), code: query.get('code'), newPassword };
+    return (await fetch(`${api}/v1/session/reset-password`, json(body))).status;
+  };
+  const signIn = async (password: string) => (await fetch(`${api}/v1/session`, json({ email, password }))).status;
+  expect(await set(await linkOf(1), 'a first password, long')).toBe(204);
+  expect(await signIn('a first password, long')).toBe(200);
+
+  expect((await fetch(`${api}/v1/session/forgot-password`, json({ email }))).status).toBe(202);
+  const link = await linkOf(2);
+  expect(await set(link, 'a second password, long')).toBe(204);
+  expect([await signIn('a first password, long'), await signIn('a second password, long')]).toEqual([401, 200]);
+  expect(await set(link, 'a third password, long')).toBe(401);
+  const rows = await world.database.query<{ n: number }>('SELECT count(*)::int AS n FROM letters');
+  expect(rows[0]!.n).toBe(0);
 });

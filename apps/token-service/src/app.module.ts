@@ -35,6 +35,8 @@ import { MemberEntity, ProjectEntity } from './projects/project.entity.js';
 import { ProjectsController } from './projects/projects.controller.js';
 import { ProjectsService } from './projects/projects.service.js';
 import { AttemptsService } from './sessions/attempts.service.js';
+import { LettersRpc } from './sessions/letters.rpc.js';
+import { LettersService } from './sessions/letters.service.js';
 import { OidcService } from './sessions/oidc.service.js';
 import { OwnPasswordsService } from './sessions/own-passwords.service.js';
 import { SecondFactorService } from './sessions/second-factor.service.js';
@@ -94,6 +96,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       UsageController,
       TokensRpc,
       TokensMaintenanceRpc,
+      LettersRpc,
     ],
     providers: [
       { provide: CONFIG, useValue: config },
@@ -119,6 +122,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       IdleService,
       ImportService,
       InvalidationService,
+      LettersService,
       LocksService,
       MaintenanceService,
       OidcService,

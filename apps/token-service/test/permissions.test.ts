@@ -123,6 +123,7 @@ const REQUESTS: Record<EndpointName, (at: Cellwise) => Promise<Sent>> = {
     code: 'wrong',
     newPassword: 'long enough to be taken',
   }),
+  forgotPassword: plain('forgotPassword', { email: `${newId()}@example.org` }),
   whoAmI: plain('whoAmI'),
   signOut: endingSignIn('signOut'),
   listSessions: plain('listSessions'),
@@ -144,6 +145,7 @@ const REQUESTS: Record<EndpointName, (at: Cellwise) => Promise<Sent>> = {
   startSecondFactor: plain('startSecondFactor', { password: 'a guess' }),
   confirmSecondFactor: plain('confirmSecondFactor', { code: '000000' }),
   removeSecondFactor: plain('removeSecondFactor', { password: 'a guess', code: '000000' }),
+  makeRecoveryCodes: plain('makeRecoveryCodes', { password: 'a guess', code: '000000' }),
   issueToken: async ({ target, projectId }) => ({
     ...get('issueToken'),
     body: { name: 'made', ...(target === 'of the project' && { kind: 'prj', projectId }) },

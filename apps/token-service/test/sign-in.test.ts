@@ -1,6 +1,6 @@
 import type { AuditEvent, OwnSession, User } from '@latchkey/contracts';
 import { codeAt } from '../src/sessions/totp.js';
-import { issue, type Person, type World, world } from './harness.js';
+import { everythingStored, issue, type Person, type World, world } from './harness.js';
 
 const PASSWORD = 'correct horse battery staple';
 const NEW_PASSWORD = 'another battery staple horse';
@@ -132,8 +132,8 @@ describe('second factors', () => {
     expect((await signIn(email, PASSWORD)).status).toBe(200);
     expect((await person.call('POST /v1/session/totp/confirm', { body: { code: '000000' } })).status).toBe(401);
     const code = codeNow(secret);
-    expect((await person.call('POST /v1/session/totp/confirm', { body: { code } })).status).toBe(204);
-    expect((await person.call('/v1/session/totp')).body).toEqual({ enabled: true });
+    expect((await person.call('POST /v1/session/totp/confirm', { body: { code } })).status).toBe(200);
+    expect((await person.call('/v1/session/totp')).body).toEqual({ enabled: true, recoveryCodesLeft: 10 });
     expect([await isSignedIn(person), await isSignedIn(elsewhere)]).toEqual([true, false]);
     expect((await signIn(email, PASSWORD)).body).toMatchObject({ code: 'second_factor_required' });
     expect((await signIn(email, PASSWORD, code)).body).toMatchObject({ code: 'sign_in_failed' });
@@ -180,6 +180,57 @@ describe('second factors', () => {
     expect(await actionsAbout(admin, lost.person.user.id)).toContainEqual(['user.updated', { secondFactor: 'reset' }]);
   });
 
+  it('have ten recovery codes, each good once, in place of a code of the app', async () => {
+    const { person, secret } = await withFactor();
+    const { email } = person.user;
+    expect((await person.call('/v1/session/totp')).body).toEqual({ enabled: false, recoveryCodesLeft: 0 });
+    const confirmed = await person.call<{ recoveryCodes: string[] }>('POST /v1/session/totp/confirm', {
+      body: { code: codeNow(secret) },
+    });
+    const codes = confirmed.body.recoveryCodes;
+    expect(new Set(codes).size).toBe(10);
+    for (const code of codes) expect(code).toMatch(/^[A-Z2-7]{4}(-[A-Z2-7]{4}){3}$/);
+    expect((await signIn(email, PASSWORD, codes[0])).status).toBe(200);
+    expect((await signIn(email, PASSWORD, codes[0])).body).toMatchObject({ code: 'sign_in_failed' });
+    expect((await signIn(email, PASSWORD, codes[1]!.replaceAll('-', '').toLowerCase())).status).toBe(200);
+    expect((await signIn(email, 'not the password', codes[2])).status).toBe(401);
+    expect((await person.call('/v1/session/totp')).body).toEqual({ enabled: true, recoveryCodesLeft: 8 });
+    expect(await actionsAbout(await w.signIn(), person.user.id)).toContainEqual([
+      'user.updated',
+      { secondFactor: 'recovery code used', recoveryCodesLeft: 8 },
+    ]);
+
+    const path = 'POST /v1/session/totp/recovery-codes';
+    expect((await person.call(path, { body: { password: 'not it', code: codes[3] } })).status).toBe(401);
+    const again = await person.call<{ recoveryCodes: string[] }>(path, {
+      body: { password: PASSWORD, code: codeNow(secret, 1) },
+    });
+    expect(again.body.recoveryCodes).toHaveLength(10);
+    expect((await signIn(email, PASSWORD, codes[4])).status).toBe(401);
+    const stored = await everythingStored(w.database);
+    for (const code of again.body.recoveryCodes) {
+      expect(stored).not.toContain(code);
+      expect(w.logs()).not.toContain(code);
+    }
+    const remove = { password: PASSWORD, code: again.body.recoveryCodes[0] };
+    expect((await person.call('POST /v1/session/totp/remove', { body: remove })).status).toBe(204);
+    expect((await person.call('/v1/session/totp')).body).toEqual({ enabled: false, recoveryCodesLeft: 0 });
+    expect((await signIn(email, PASSWORD)).status).toBe(200);
+  });
+
+  it('of somebody else have recovery codes of their own', async () => {
+    const [one, other] = [await withFactor(), await withFactor()];
+    const confirm = async ({ person, secret }: typeof one) =>
+      (
+        await person.call<{ recoveryCodes: string[] }>('POST /v1/session/totp/confirm', {
+          body: { code: codeNow(secret) },
+        })
+      ).body.recoveryCodes;
+    const [codes] = [await confirm(one), await confirm(other)];
+    expect((await signIn(other.person.user.email, PASSWORD, codes[0])).status).toBe(401);
+    expect((await signIn(one.person.user.email, PASSWORD, codes[0])).status).toBe(200);
+  });
+
   it('are stored sealed', async () => {
     const { secret, started } = await withFactor();
     const stored = await w.database.query<{ text: string }>('SELECT t::text AS text FROM second_factors t');
@@ -203,6 +254,7 @@ it('refuses tokens, whatever they hold, wherever a person is asked for', async (
     'POST /v1/session/totp',
     'POST /v1/session/totp/confirm',
     'POST /v1/session/totp/remove',
+    'POST /v1/session/totp/recovery-codes',
     `POST /v1/users/${admin.user!.id}/reset-password`,
     `DELETE /v1/users/${admin.user!.id}/totp`,
     'PUT /v1/policy',

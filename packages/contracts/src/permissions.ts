@@ -101,6 +101,7 @@ export const PERMISSIONS: readonly PermissionRow[] = [
   open('startOidc'),
   open('finishOidc'),
   open('setPassword'),
+  open('forgotPassword'),
   row('whoAmI', 'own', EVERYBODY, { bareToken: 'yes' }),
   persons('signOut'),
   persons('listSessions'),
@@ -111,6 +112,7 @@ export const PERMISSIONS: readonly PermissionRow[] = [
   persons('startSecondFactor'),
   persons('confirmSecondFactor'),
   persons('removeSecondFactor'),
+  persons('makeRecoveryCodes'),
 
   row('issueToken', 'own', EVERYBODY, {}),
   row('issueToken', 'of the project', EDITORS, { projectToken: 'yes' }),

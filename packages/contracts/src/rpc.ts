@@ -94,6 +94,16 @@ export interface ReportUseRequest {
   ip: string;
 }
 
+/** A letter to a person, with a code that is kept nowhere in clear. */
+export interface Letter {
+  id: string;
+  kind: 'reset' | 'invitation';
+  email: string;
+  name: string;
+  code: string;
+  expiresAt: string;
+}
+
 /** The service `latchkey.v1.Tokens`, method by method. */
 export interface TokensMethods {
   verify: { request: VerifyRequest; response: VerifyResponse };
@@ -110,5 +120,7 @@ export interface MaintenanceMethods {
   revokeIdle: { request: { limit: number }; response: BatchResponse };
   sealAudit: { request: { limit: number }; response: BatchResponse };
   prune: { request: { limit: number }; response: BatchResponse };
+  takeLetters: { request: { limit: number }; response: { letters: Letter[] } };
+  finishLetter: { request: { id: string }; response: { known: boolean } };
   reportUse: { request: ReportUseRequest; response: { recorded: boolean } };
 }

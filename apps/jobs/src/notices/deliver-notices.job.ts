@@ -1,7 +1,7 @@
-import { createTransport, type Transporter } from 'nodemailer';
 import type { Job, JobContext } from '../job.js';
 import { postWebhook, type WebhookOutcome } from '../webhooks/webhook.service.js';
 import { letterOf, type NoticeFacts, webhookPayload } from './letter.js';
+import { sendMail } from './mail.js';
 import type { Channel } from './notices.service.js';
 
 /** Sent side by side: one slow receiver holds up few others. */
@@ -67,52 +67,9 @@ async function take({ database }: JobContext): Promise<Delivery[]> {
 
 async function send(context: JobContext, delivery: Delivery): Promise<WebhookOutcome> {
   const { config, signal } = context;
-  if (delivery.channel === 'email') {
-    if (!config.SMTP_URL) return { ok: false, gone: false, reason: 'SMTP_URL is not set' };
-    return sendLetter(transport(config.SMTP_URL), config, delivery);
-  }
+  if (delivery.channel === 'email')
+    return sendMail(config, delivery.deliveryId, delivery.person, letterOf(delivery, config.PUBLIC_URL));
   const { NOTICE_WEBHOOK_URL: url, NOTICE_WEBHOOK_SECRET: secret } = config;
   if (!url || !secret) return { ok: false, gone: false, reason: 'NOTICE_WEBHOOK_URL is not set' };
   return postWebhook({ url, secret }, delivery.deliveryId, webhookPayload(delivery), signal);
-}
-
-const transports = new Map<string, Transporter>();
-
-function transport(url: string): Transporter {
-  let made = transports.get(url);
-  if (!made) {
-    made = createTransport(url, {
-      // A letter names tokens and people: where the server offers TLS it is used, and its certificate is checked.
-      connectionTimeout: 10_000,
-      greetingTimeout: 10_000,
-      socketTimeout: 20_000,
-      disableFileAccess: true,
-      disableUrlAccess: true,
-    } as object);
-    transports.set(url, made);
-  }
-  return made;
-}
-
-async function sendLetter(
-  mail: Transporter,
-  { MAIL_FROM, PUBLIC_URL }: JobContext['config'],
-  delivery: Delivery,
-): Promise<WebhookOutcome> {
-  const letter = letterOf(delivery, PUBLIC_URL);
-  try {
-    await mail.sendMail({
-      from: MAIL_FROM,
-      to: { name: delivery.person.name, address: delivery.person.email },
-      messageId: `<${delivery.deliveryId}@${new URL(PUBLIC_URL).hostname}>`,
-      headers: { 'Auto-Submitted': 'auto-generated' },
-      ...letter,
-    });
-    return { ok: true };
-  } catch (error) {
-    const { code, responseCode } = error as { code?: string; responseCode?: number };
-    // 5xx speaks of this address or letter for good (RFC 5321 section 4.2.1), unless it is about who sends.
-    const gone = responseCode !== undefined && responseCode >= 550 && responseCode < 560 && code === 'EENVELOPE';
-    return { ok: false, gone, reason: `the mail server said ${responseCode ?? code ?? 'nothing'}` };
-  }
 }

@@ -1,4 +1,4 @@
-import type { NoticeKind } from '@latchkey/contracts';
+import type { NoticeKind, Letter as PasswordLetter } from '@latchkey/contracts';
 
 /** What a letter or a webhook says: never a secret, only what the tokens page shows. */
 export interface NoticeFacts {
@@ -55,13 +55,42 @@ export function letterOf(facts: NoticeFacts, publicUrl: string): Letter {
     `See it at ${link}`,
     choice,
   ];
+  return written(`Latchkey: ${subject}`, paragraphs, { at: 3, link, words: 'See it among the tokens' });
+}
+
+/** The letter by which a person sets a password. The code stands behind the `#`, which browsers send to no server. */
+export function passwordLetter(letter: PasswordLetter, publicUrl: string): Letter {
+  const { host } = new URL(publicUrl);
+  const query = new URLSearchParams({ email: letter.email, code: letter.code });
+  const link = new URL(`/#/reset?${query}`, publicUrl).href;
+  const until = `${letter.expiresAt.slice(0, 16).replace('T', ' ')} (UTC)`;
+  const isReset = letter.kind === 'reset';
+  const paragraphs = [
+    `Hello ${oneLine(letter.name)},`,
+    isReset
+      ? `somebody asked for a new password for ${letter.email} at Latchkey (${host}). If it was you, set it here:`
+      : `an administrator has given you access to Latchkey (${host}). Choose your password here:`,
+    link,
+    `The link works once, until ${until}.`,
+    isReset
+      ? 'If it was not you, do nothing: your password stays as it is.'
+      : 'If you did not expect this, do nothing.',
+  ];
+  const words = isReset ? 'Set a new password' : 'Choose your password';
+  return written(isReset ? 'Latchkey: a new password' : 'Latchkey: your access', paragraphs, { at: 2, link, words });
+}
+
+/** In plain text and HTML; the paragraph `at` is the link. */
+function written(
+  subject: string,
+  paragraphs: string[],
+  { at, link, words }: { at: number; link: string; words: string },
+) {
   const html = paragraphs
-    .map((p, i) =>
-      i === 3 ? `<p><a href="${escapeHtml(link)}">See it among the tokens</a></p>` : `<p>${escapeHtml(p)}</p>`,
-    )
+    .map((p, i) => (i === at ? `<p><a href="${escapeHtml(link)}">${words}</a></p>` : `<p>${escapeHtml(p)}</p>`))
     .join('\n');
   return {
-    subject: `Latchkey: ${subject}`,
+    subject,
     text: `${paragraphs.join('\n\n')}\n`,
     html: `<!doctype html>\n<html lang="en"><body>\n${html}\n</body></html>\n`,
   };

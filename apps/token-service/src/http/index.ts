@@ -5,3 +5,4 @@ export { ProblemFilter } from './filter.js';
 export * from './http.errors.js';
 export { checkIdempotencyKey, parseWith } from './parse.js';
 export { cookieName, createAdapter, ENDPOINT_METADATA, type LatchkeyRequest, readCookie } from './server.js';
+export { atMultiplesOf } from './steady.js';

@@ -30,13 +30,17 @@ export class RatesService implements OnApplicationShutdown {
     return this.#limits.consume(tokenId, rate);
   }
 
+  /** Counts one of something of which only so many are wanted. */
+  tally(what: string, who: string, { max, windowSeconds }: { max: number; windowSeconds: number }): Promise<RateState> {
+    return this.#limits.consume(`${what}:${who}`, { limit: max, windowSeconds });
+  }
+
   /**
    * Counts one attempt of `who` at `what`.
    * @throws Refusal `rate_limited` with Retry-After when it is one too many
    */
   async count(what: string, who: string, limit: { max: number; windowSeconds: number }): Promise<void> {
-    const { max, windowSeconds } = limit;
-    const state = await this.#limits.consume(`${what}:${who}`, { limit: max, windowSeconds });
+    const state = await this.tally(what, who, limit);
     if (!state.allowed) throw tooMany(state);
   }
 }

@@ -19,8 +19,11 @@ const KEEPS: readonly string[] = [
   `DELETE FROM idempotency_keys WHERE (actor, key) IN (
      SELECT actor, key FROM idempotency_keys WHERE created_at < now() - interval '24 hours' ORDER BY created_at LIMIT $1)`,
   `DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at < now() ORDER BY expires_at LIMIT $1)`,
-  `DELETE FROM password_resets WHERE user_id IN (
-     SELECT user_id FROM password_resets WHERE expires_at < now() ORDER BY expires_at LIMIT $1)`,
+  `DELETE FROM password_resets WHERE (user_id, hash) IN (
+     SELECT user_id, hash FROM password_resets WHERE expires_at < now() ORDER BY expires_at LIMIT $1)`,
+  // Those that nobody took: where no letters are sent.
+  `DELETE FROM letters WHERE id IN (
+     SELECT id FROM letters WHERE created_at < now() - interval '24 hours' ORDER BY created_at LIMIT $1)`,
   // Failed sign-ins count for 15 minutes.
   `DELETE FROM sign_in_failures WHERE subject IN (
      SELECT subject FROM sign_in_failures WHERE since < now() - interval '1 hour' ORDER BY since LIMIT $1)`,

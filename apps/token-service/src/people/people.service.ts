@@ -21,6 +21,7 @@ import { keysetPage, type Page } from '../database/keyset.service.js';
 import { conflict, forbidden, notFound, Refusal } from '../http/index.js';
 import { type Invalidation, InvalidationService, NOTHING_NARROWED } from '../invalidation/invalidation.service.js';
 import { AttemptsService } from '../sessions/attempts.service.js';
+import { LettersService } from '../sessions/letters.service.js';
 import { hashPassword, isPassword } from './passwords.js';
 import { UserEntity } from './user.entity.js';
 
@@ -35,6 +36,7 @@ export class PeopleService {
     private readonly locks: LocksService,
     private readonly invalidations: InvalidationService,
     private readonly attempts: AttemptsService,
+    private readonly letters: LettersService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
@@ -77,11 +79,11 @@ export class PeopleService {
         const now = await this.locks.hold(tx, actor);
         this.#mustHold(now, 'users:write');
         mustNotRaise(now, body.role);
-        return this.#insert(
-          tx,
-          { id: newId(), email: body.email, name: body.name, role: body.role, passwordHash },
-          now,
-        );
+        const { email, name, role } = body;
+        const person = await this.#insert(tx, { id: newId(), email, name, role, passwordHash }, now);
+        // Whoever is given a password is told it by who gives it; anybody else chooses one by a letter.
+        if (passwordHash === null) await this.letters.invite(tx, person.id);
+        return person;
       });
     } catch (error) {
       if (constraintHit(error) === 'users_email_once')

@@ -1,4 +1,3 @@
-import { hash, randomBytes } from 'node:crypto';
 import type { changePasswordBody, setPasswordBody } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
 import type { z } from 'zod';
@@ -11,21 +10,19 @@ import { PeopleService } from '../people/people.service.js';
 import { AttemptsService } from './attempts.service.js';
 import { endSessionsOf } from './ended.js';
 import { mustAdminister } from './person.rules.js';
-import { base32 } from './totp.js';
+import { dropResetCodes, keepResetCode, newResetCode, useResetCode } from './reset-codes.js';
 
 /** How long a code by which a person sets a new password stays good. */
 const RESET_SECONDS = 3_600;
-const CODE_BYTES = 20;
 
 interface Person {
   id: string;
   name: string;
 }
 
-const digest = (text: string): Buffer => hash('sha256', text, 'buffer');
-const refused = () => new Refusal('sign_in_failed', 'The code is wrong, has been used, or is older than an hour.');
+const refused = () => new Refusal('sign_in_failed', 'The code is wrong, has been used, or is too old.');
 
-/** Passwords after the first: changed by their owner, or set again with a code that an administrator hands over. */
+/** Passwords after the first: changed by their owner, or set with a code from an administrator or a letter. */
 @Injectable()
 export class OwnPasswordsService {
   constructor(
@@ -49,19 +46,15 @@ export class OwnPasswordsService {
 
   /** A code for a person, good for an hour and once; an earlier one is void. */
   async makeReset(actor: Actor, userId: string): Promise<{ code: string; expiresAt: string }> {
-    const code = base32(randomBytes(CODE_BYTES));
-    const expiresAt = new Date(Date.now() + RESET_SECONDS * 1_000);
-    await this.db.transaction(async (tx) => {
+    const code = newResetCode();
+    const expiresAt = await this.db.transaction(async (tx) => {
       const now = await this.locks.hold(tx, actor, { change: { users: [userId] } });
       mustAdminister(now);
       const [person] = await rows<{ name: string }>(tx, 'SELECT name FROM users WHERE id = $1', [userId]);
       if (!person) throw notFound('person');
-      await tx.query(
-        `INSERT INTO password_resets (user_id, hash, expires_at) VALUES ($1, $2, $3)
-         ON CONFLICT (user_id) DO UPDATE SET hash = $2, expires_at = $3`,
-        [userId, digest(code), expiresAt],
-      );
+      await dropResetCodes(tx, userId);
       await this.#record(tx, now, { id: userId, name: person.name }, 'reset begun');
+      return keepResetCode(tx, userId, code, RESET_SECONDS);
     });
     return { code, expiresAt: expiresAt.toISOString() };
   }
@@ -77,12 +70,7 @@ export class OwnPasswordsService {
         [body.email],
       );
       if (!person) throw refused();
-      const used = await rows(
-        tx,
-        'DELETE FROM password_resets WHERE user_id = $1 AND hash = $2 AND expires_at > now() RETURNING user_id',
-        [person.id, digest(body.code.trim().toUpperCase())],
-      );
-      if (used.length === 0) throw refused();
+      if (!(await useResetCode(tx, person.id, body.code))) throw refused();
       await this.#set(tx, SYSTEM, person, passwordHash, 'set with a code');
       await endSessionsOf(tx, this.audit, SYSTEM, person, 'all');
       await this.attempts.forget(counted, tx);

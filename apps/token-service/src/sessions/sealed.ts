@@ -3,7 +3,8 @@ import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:cr
 const IV_BYTES = 12;
 const TAG_BYTES = 16;
 
-const keyOf = (pepper: string, purpose: string): Buffer =>
+/** A key for one purpose, derived from a pepper. */
+export const keyOf = (pepper: string, purpose: string): Buffer =>
   Buffer.from(hkdfSync('sha256', pepper, '', `latchkey ${purpose}`, 32));
 
 /**

@@ -8,6 +8,7 @@ import { AuditService } from '../audit/audit.service.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/database.service.js';
 import { cookieName, notFound, Refusal, requestContext } from '../http/index.js';
+import { RatesService } from '../http/rates.service.js';
 import { PeopleService } from '../people/people.service.js';
 import { AttemptsService } from './attempts.service.js';
 import { endSessionsOf } from './ended.js';
@@ -16,6 +17,8 @@ import { SecondFactorService } from './second-factor.service.js';
 /** How long a sign-in lasts, whatever is done with it. */
 export const SESSION_LIFETIME_SECONDS = 12 * 3_600;
 const SEEN_EVERY_MS = 60_000;
+const FAILURES_WRITTEN_OF_AN_ADDRESS = { max: 50, windowSeconds: 900 };
+const FAILURES_WRITTEN = { max: 1_000, windowSeconds: 900 };
 
 const digest = (text: string): Buffer => hash('sha256', text, 'buffer');
 
@@ -47,6 +50,7 @@ export class SessionsService {
     private readonly scopes: ScopesService,
     private readonly attempts: AttemptsService,
     private readonly factors: SecondFactorService,
+    private readonly rates: RatesService,
     @Inject(CONFIG) readonly config: TokenServiceConfig,
   ) {}
 
@@ -89,7 +93,15 @@ export class SessionsService {
     if (guesses) await this.attempts.forget(guesses);
   }
 
-  async #recordFailure(details: Record<string, unknown>): Promise<void> {
+  /** Only so many are written down one by one, or whoever fails on purpose could fill the audit log. */
+  async #recordFailure(failure: Record<string, unknown>): Promise<void> {
+    const ip = requestContext.getStore()?.ip ?? '';
+    const here = await this.rates.tally('session.failed', ip, FAILURES_WRITTEN_OF_AN_ADDRESS);
+    if (!here.allowed) return;
+    const all = await this.rates.tally('session.failed', 'all', FAILURES_WRITTEN);
+    if (!all.allowed) return;
+    const isLast = here.remaining === 0 || all.remaining === 0;
+    const details = { ...failure, ...(isLast && { more: 'further failures in this quarter of an hour are left out' }) };
     await this.db.transaction((tx) => this.audit.record(tx, { actor: SYSTEM, action: 'session.failed', details }));
   }
 

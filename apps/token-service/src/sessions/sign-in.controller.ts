@@ -2,6 +2,7 @@ import { Controller, Inject, Req } from '@nestjs/common';
 import type { Actor } from '../access/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Answer, Call, Caller, Input, type InputOf, type LatchkeyRequest, readCookie } from '../http/index.js';
+import { LettersService } from './letters.service.js';
 import { OIDC_PATH, OIDC_SECONDS, OidcService } from './oidc.service.js';
 import { OwnPasswordsService } from './own-passwords.service.js';
 import { mustBePerson } from './person.rules.js';
@@ -17,13 +18,14 @@ export class SignInController {
     private readonly sessions: SessionsService,
     private readonly factors: SecondFactorService,
     private readonly passwords: OwnPasswordsService,
+    private readonly letters: LettersService,
     private readonly oidc: OidcService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
   ) {}
 
   @Call('signInOptions')
-  options() {
-    return { password: true, oidc: this.oidc.offer };
+  async options() {
+    return { password: true, forgotPassword: await this.letters.areCarried(), oidc: this.oidc.offer };
   }
 
   @Call('startOidc')
@@ -74,6 +76,12 @@ export class SignInController {
     return NOTHING;
   }
 
+  @Call('forgotPassword')
+  async forgotPassword(@Input('forgotPassword') { body }: InputOf<'forgotPassword'>) {
+    await this.letters.askForReset(body.email);
+    return new Answer(202);
+  }
+
   @Call('resetPassword')
   resetPassword(@Caller() actor: Actor, @Input('resetPassword') { params }: InputOf<'resetPassword'>) {
     return this.passwords.makeReset(actor, params.id);
@@ -82,7 +90,7 @@ export class SignInController {
   @Call('getSecondFactor')
   async getFactor(@Caller() actor: Actor) {
     mustBePerson(actor);
-    return { enabled: await this.factors.isEnabled(actor.userId) };
+    return this.factors.stateOf(actor.userId);
   }
 
   @Call('startSecondFactor')
@@ -94,8 +102,13 @@ export class SignInController {
   @Call('confirmSecondFactor')
   async confirmFactor(@Caller() actor: Actor, @Input('confirmSecondFactor') { body }: InputOf<'confirmSecondFactor'>) {
     mustBePerson(actor);
-    await this.factors.confirm(actor, body.code);
-    return NOTHING;
+    return { recoveryCodes: await this.factors.confirm(actor, body.code) };
+  }
+
+  @Call('makeRecoveryCodes')
+  async makeRecoveryCodes(@Caller() actor: Actor, @Input('makeRecoveryCodes') { body }: InputOf<'makeRecoveryCodes'>) {
+    mustBePerson(actor);
+    return { recoveryCodes: await this.factors.makeRecoveryCodes(actor, body.password, body.code) };
   }
 
   @Call('removeSecondFactor')

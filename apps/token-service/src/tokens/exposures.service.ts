@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from '@latchkey/runtime';
 import { hashSecret, parse } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
@@ -6,7 +5,7 @@ import type { SystemActor } from '../access/index.js';
 import { lockRows } from '../access/locks.service.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { Database, rows } from '../database/database.service.js';
-import { requestContext } from '../http/index.js';
+import { atMultiplesOf, requestContext } from '../http/index.js';
 import { RatesService } from '../http/rates.service.js';
 import { FactsService } from './facts.service.js';
 import { RevocationsService } from './revocations.service.js';
@@ -36,13 +35,7 @@ export class ExposuresService {
    */
   async revokeExposed(secrets: readonly string[]): Promise<{ accepted: number }> {
     await this.rates.count('revoke-exposed', requestContext.getStore()?.ip ?? '', { max: 20, windowSeconds: 60 });
-    const startedMs = performance.now();
-    try {
-      await this.#revoke(secrets);
-    } finally {
-      const tookMs = performance.now() - startedMs;
-      await sleep(Math.ceil(tookMs / FLOOR_MS) * FLOOR_MS - tookMs);
-    }
+    await atMultiplesOf(FLOOR_MS, () => this.#revoke(secrets));
     return { accepted: secrets.length };
   }
 

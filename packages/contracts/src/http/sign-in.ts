@@ -8,6 +8,11 @@ export const passwordSchema = z
   .max(LIMITS.passwordLengthMax);
 /** A one-time code of an authenticator app (RFC 6238). */
 export const oneTimeCodeSchema = z.string().regex(/^\d{6}$/, 'six digits');
+/** A one-time code, or a recovery code: four times four letters and digits, with or without the dashes. */
+export const secondFactorCodeSchema = z
+  .string()
+  .trim()
+  .regex(/^(\d{6}|[A-Za-z2-7]{4}(-?[A-Za-z2-7]{4}){3})$/, 'six digits, or a recovery code');
 /** As presented, whatever the rules for new ones are. */
 const presentedPassword = z.string().min(1).max(LIMITS.passwordLengthMax);
 
@@ -15,7 +20,7 @@ export const signInBody = z
   .strictObject({
     email: lineSchema(LIMITS.emailLengthMax),
     password: presentedPassword,
-    code: oneTimeCodeSchema.optional(),
+    code: secondFactorCodeSchema.optional(),
   })
   .meta({ id: 'SignIn' });
 
@@ -23,6 +28,9 @@ export const signInBody = z
 export const signInOptionsSchema = z
   .object({
     password: z.boolean(),
+    forgotPassword: z.boolean().meta({
+      description: 'whether a link to set a password is sent by e-mail; otherwise administrators hand over a code',
+    }),
     oidc: z
       .object({ name: z.string(), url: z.string() })
       .nullable()
@@ -45,6 +53,7 @@ export type OwnSession = z.infer<typeof ownSessionSchema>;
 export const ownSessionListSchema = z.object({ items: z.array(ownSessionSchema) });
 
 export const changePasswordBody = z.strictObject({ currentPassword: presentedPassword, newPassword: passwordSchema });
+export const forgotPasswordBody = z.strictObject({ email: emailSchema });
 /** Handed over by an administrator, by any way that reaches the person alone. */
 export const passwordResetSchema = z
   .object({ code: z.string().meta({ description: 'works once, within its time' }), expiresAt: timeSchema })
@@ -55,7 +64,16 @@ export const setPasswordBody = z.strictObject({
   newPassword: passwordSchema,
 });
 
-export const secondFactorSchema = z.object({ enabled: z.boolean() }).meta({ id: 'SecondFactor' });
+export const secondFactorSchema = z
+  .object({ enabled: z.boolean(), recoveryCodesLeft: z.int().min(0) })
+  .meta({ id: 'SecondFactor' });
+export const recoveryCodesSchema = z
+  .object({
+    recoveryCodes: z
+      .array(z.string())
+      .meta({ description: 'each stands in once for a code of the authenticator app; shown once' }),
+  })
+  .meta({ id: 'RecoveryCodes' });
 export const startSecondFactorBody = z.strictObject({ password: presentedPassword });
 export const startedSecondFactorSchema = z
   .object({
@@ -64,7 +82,7 @@ export const startedSecondFactorSchema = z
   })
   .meta({ id: 'StartedSecondFactor' });
 export const confirmSecondFactorBody = z.strictObject({ code: oneTimeCodeSchema });
-export const removeSecondFactorBody = z.strictObject({ password: presentedPassword, code: oneTimeCodeSchema });
+export const removeSecondFactorBody = z.strictObject({ password: presentedPassword, code: secondFactorCodeSchema });
 
 /** What the other sign-in service sends back (RFC 6749 section 4.1.2, RFC 9207). */
 export const oidcCallbackQuery = z.object({

@@ -1,0 +1,28 @@
+import { type Job, NOTHING } from '../job.js';
+import { passwordLetter } from './letter.js';
+import { sendMail } from './mail.js';
+
+/** A mail server takes seconds at worst; what is taken here is due again after two minutes. */
+const LETTERS = 3;
+
+/**
+ * The code in a letter is made by the token-service when the letter is taken, and is held here until the mail server
+ * has it, nowhere else. A letter that was not reported as finished is taken again, with another code.
+ */
+export const deliverLetters: Job = {
+  name: 'deliver-letters',
+  queue: 'notices',
+  everyMs: 1_000,
+  description: 'People who asked for a new password, or were invited, are sent a link by e-mail.',
+  async step({ config, maintenance, metrics, logger }) {
+    if (!config.SMTP_URL) return NOTHING;
+    const { letters } = await maintenance.takeLetters({ limit: LETTERS });
+    for (const letter of letters) {
+      const outcome = await sendMail(config, letter.id, letter, passwordLetter(letter, config.PUBLIC_URL));
+      if (outcome.ok || outcome.gone) await maintenance.finishLetter({ id: letter.id });
+      if (!outcome.ok) logger.warn({ letter: letter.id, reason: outcome.reason }, 'a letter was not sent');
+      metrics.notices.inc({ channel: 'email', outcome: outcome.ok ? 'sent' : outcome.gone ? 'dead' : 'due' });
+    }
+    return { done: letters.length, more: letters.length === LETTERS };
+  },
+};

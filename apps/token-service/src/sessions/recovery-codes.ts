@@ -1,0 +1,48 @@
+import { createHmac, randomBytes } from 'node:crypto';
+import { rows, type Tx } from '../database/database.service.js';
+import { keyOf } from './sealed.js';
+import { base32 } from './totp.js';
+
+const CODES = 10;
+const CODE_BYTES = 10;
+const PURPOSE = 'recovery codes';
+
+/** Whether what was typed where a one-time code is asked for is a recovery code; those have letters or more than six signs. */
+export const isRecoveryCode = (code: string): boolean => !/^\d{6}$/.test(code);
+
+const stored = (pepper: string, code: string): Buffer =>
+  createHmac('sha256', keyOf(pepper, PURPOSE)).update(code.replaceAll('-', '').toUpperCase()).digest();
+
+/** Ten codes in place of all that the person had: shown once, stored as HMACs under the current pepper. */
+export async function makeRecoveryCodes(tx: Tx, peppers: readonly string[], userId: string): Promise<string[]> {
+  const codes = Array.from({ length: CODES }, () => base32(randomBytes(CODE_BYTES)).match(/.{4}/g)!.join('-'));
+  await dropRecoveryCodes(tx, userId);
+  await tx.query('INSERT INTO recovery_codes (user_id, hash) SELECT $1, unnest($2::bytea[])', [
+    userId,
+    codes.map((code) => stored(peppers[0] ?? '', code)),
+  ]);
+  return codes;
+}
+
+/** Uses a code up. @returns how many are left, or null when it is none of the person's */
+export async function useRecoveryCode(
+  tx: Tx,
+  peppers: readonly string[],
+  userId: string,
+  code: string,
+): Promise<number | null> {
+  const hashes = peppers.map((pepper) => stored(pepper, code));
+  const used = await rows(tx, 'DELETE FROM recovery_codes WHERE user_id = $1 AND hash = ANY ($2) RETURNING hash', [
+    userId,
+    hashes,
+  ]);
+  if (used.length === 0) return null;
+  const [left] = await rows<{ n: number }>(tx, 'SELECT count(*)::int AS n FROM recovery_codes WHERE user_id = $1', [
+    userId,
+  ]);
+  return left!.n;
+}
+
+export async function dropRecoveryCodes(tx: Tx, userId: string): Promise<void> {
+  await tx.query('DELETE FROM recovery_codes WHERE user_id = $1', [userId]);
+}
