@@ -19,6 +19,8 @@ export interface ClusterOptions {
   gateways?: number;
   /** Default 10 000. */
   leaseMs?: number;
+  /** Whether the token-services reach PostgreSQL through `databaseLink`, which costs time. Default true. */
+  throughLink?: boolean;
 }
 
 /** One process of a cluster, at ports that stay the same over restarts. */
@@ -41,6 +43,8 @@ export interface Cluster extends AsyncDisposable {
   readonly tokenServices: readonly Member[];
   readonly gateways: readonly Member[];
   readonly eventsSecret: string;
+  /** The `Cookie` header of the first administrator's session. */
+  readonly cookie: string;
   /** Path on a gateway that any good token may GET. */
   readonly guardedPath: string;
   /** Calls a token-service's management API as the first administrator. */
@@ -73,7 +77,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
 }
 
 async function open(options: ClusterOptions, closing: (() => unknown)[], close: () => Promise<void>): Promise<Cluster> {
-  const { tokenServices = 1, gateways = 1, leaseMs = 10_000 } = options;
+  const { tokenServices = 1, gateways = 1, leaseMs = 10_000, throughLink = true } = options;
   const secret = () => randomBytes(24).toString('base64url');
   const [rpcSecret, eventsSecret] = [secret(), secret()];
   const database = await testDatabase();
@@ -102,7 +106,7 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
     services.push(
       await member(`token-service-${i + 1}`, 'apps/token-service/dist/main.js', api, ops, closing, {
         ...shared,
-        DATABASE_URL: asService(databaseLink.url(database.url)),
+        DATABASE_URL: asService(throughLink ? databaseLink.url(database.url) : database.url),
         TOKEN_PEPPERS: 'a pepper of tests of 32 characters or more',
         EVENTS_SECRET: eventsSecret,
         LEASE_MS: String(leaseMs),
@@ -157,6 +161,7 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
     tokenServices: services,
     gateways: members,
     eventsSecret,
+    cookie,
     guardedPath: '/guarded',
     call,
     close,
