@@ -1,6 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { brotliCompressSync, brotliDecompressSync, gunzipSync, gzipSync } from 'node:zlib';
 import { CALLER_ADDRESS_HEADER, DOOR_HEADER, isDoorValue } from '@latchkey/contracts';
 import { waitFor } from '@latchkey/testing';
 import { request } from 'undici';
@@ -23,6 +24,8 @@ beforeAll(async () => {
   mkdirSync(path.join(dir, 'assets'));
   writeFileSync(path.join(dir, 'index.html'), '<!doctype html><title>console</title>');
   writeFileSync(path.join(dir, 'assets', 'index-Ab3dE6gH.js'), 'console.log(1)');
+  writeFileSync(path.join(dir, 'assets', 'index-Ab3dE6gH.js.br'), brotliCompressSync('console.log(1)'));
+  writeFileSync(path.join(dir, 'assets', 'index-Ab3dE6gH.js.gz'), gzipSync('console.log(1)'));
   writeFileSync(path.join(dir, 'secret.env'), 'SECRET=1');
   s = await stack(routes, { CONSOLE_DIR: dir, TRUSTED_PROXIES: '127.0.0.0/8' });
 });
@@ -161,6 +164,27 @@ describe('the console', () => {
       },
     });
     expect(s.upstream.seen).toEqual([]);
+  });
+
+  it.each([
+    ['gzip, deflate, br', 'br'],
+    ['gzip', 'gzip'],
+    ['br;q=0, gzip;q=0.5', 'gzip'],
+    ['identity', undefined],
+  ])('answers Accept-Encoding: %s with a file compressed beforehand: %s', async (accepted, coding) => {
+    const at = `${s.gateway.url}/assets/index-Ab3dE6gH.js`;
+    const answer = await request(at, { headers: { 'accept-encoding': accepted } });
+    expect(answer.headers).toMatchObject({ vary: 'Accept-Encoding', 'content-type': 'text/javascript; charset=utf-8' });
+    expect(answer.headers['content-encoding']).toBe(coding);
+    const body = Buffer.from(await answer.body.arrayBuffer());
+    expect(answer.headers['content-length']).toBe(String(body.length));
+    const open = { br: brotliDecompressSync, gzip: gunzipSync }[coding ?? ''] ?? ((bytes: Buffer) => bytes);
+    expect(open(body).toString()).toBe('console.log(1)');
+    const plain = await request(at);
+    await plain.body.dump();
+    expect(answer.headers['etag'] === plain.headers['etag']).toBe(coding === undefined);
+    const known = { 'accept-encoding': accepted, 'if-none-match': String(answer.headers['etag']) };
+    expect((await request(at, { headers: known })).statusCode).toBe(304);
   });
 
   it('shows only files of the kinds it is made of', async () => {

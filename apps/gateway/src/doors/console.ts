@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import type { ServerResponse } from 'node:http';
+import type { IncomingHttpHeaders, ServerResponse } from 'node:http';
 import path from 'node:path';
 import { answerRefusal, type RequestHead } from '../http/index.js';
 
@@ -25,9 +25,20 @@ const TYPES: Readonly<Record<string, string>> = {
   '.txt': 'text/plain; charset=utf-8',
 };
 
-interface StaticFile {
+/** Content codings that the console's build leaves beside a file (`x.js.br`), the better one first. */
+const CODINGS = [
+  { name: 'br', ending: '.br' },
+  { name: 'gzip', ending: '.gz' },
+] as const;
+
+interface Representation {
   readonly body: Buffer;
   readonly headers: Readonly<Record<string, string>>;
+}
+
+interface StaticFile extends Representation {
+  /** The same, compressed when the console was built. */
+  readonly coded: readonly (Representation & { readonly coding: string })[];
 }
 
 /** The console's built files, held in memory; without them, a page that says where the API is described. */
@@ -37,7 +48,7 @@ export class Console {
   /** @param folder of the built console; may be absent */
   constructor(folder: string) {
     if (existsSync(path.join(folder, 'index.html'))) this.#read(folder);
-    else this.#files.set('/', page(BUILT_IN_PAGE, 'no-cache'));
+    else this.#files.set('/', { ...represent(BUILT_IN_PAGE, 'no-cache'), coded: [] });
   }
 
   /** True for a path that is one of the console's files. */
@@ -45,7 +56,7 @@ export class Console {
     return this.#files.has(path);
   }
 
-  handle(res: ServerResponse, method: string, path: string, head: RequestHead, ifNoneMatch: string | undefined): void {
+  handle(res: ServerResponse, method: string, path: string, head: RequestHead, asked: IncomingHttpHeaders): void {
     const file = this.#files.get(path)!;
     if (method !== 'GET' && method !== 'HEAD') {
       const headers = { allow: 'GET, HEAD' };
@@ -55,36 +66,61 @@ export class Console {
         head.requestId,
       );
     }
-    const headers = { ...file.headers, 'x-request-id': head.requestId };
-    if (ifNoneMatch !== undefined && ifNoneMatch === file.headers['etag']) {
+    const accepted = acceptedCodings(asked['accept-encoding']);
+    const chosen = file.coded.find(({ coding }) => accepted.has(coding)) ?? file;
+    const headers = { ...chosen.headers, 'x-request-id': head.requestId };
+    if (asked['if-none-match'] !== undefined && asked['if-none-match'] === chosen.headers['etag']) {
       res.writeHead(304, headers);
       return void res.end();
     }
-    res.writeHead(200, { ...headers, 'content-length': String(file.body.length) });
-    res.end(method === 'HEAD' ? undefined : file.body);
+    res.writeHead(200, { ...headers, 'content-length': String(chosen.body.length) });
+    res.end(method === 'HEAD' ? undefined : chosen.body);
   }
 
   #read(folder: string): void {
     const entries = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
     if (entries.length > FILES_MAX) throw new Error(`CONSOLE_DIR ${folder} holds more than ${FILES_MAX} files`);
     let bytes = 0;
+    const read = (file: string): Buffer => {
+      const body = readFileSync(file);
+      bytes += body.length;
+      if (bytes > BYTES_MAX) throw new Error(`CONSOLE_DIR ${folder} holds more than ${BYTES_MAX} bytes`);
+      return body;
+    };
     for (const entry of entries) {
       const file = path.join(entry.parentPath, entry.name);
       const type = TYPES[path.extname(entry.name)];
       if (!type) continue;
-      const body = readFileSync(file);
-      bytes += body.length;
-      if (bytes > BYTES_MAX) throw new Error(`CONSOLE_DIR ${folder} holds more than ${BYTES_MAX} bytes`);
       const url = `/${path.relative(folder, file).split(path.sep).join('/')}`;
       const hashed = /[.-][A-Za-z0-9_-]{8,}\.[a-z0-9]+$/.test(entry.name) && url.startsWith('/assets/');
-      const served = page(body, hashed ? 'public, max-age=31536000, immutable' : 'no-cache', type);
+      const caching = hashed ? 'public, max-age=31536000, immutable' : 'no-cache';
+      const coded = CODINGS.filter(({ ending }) => existsSync(file + ending)).map(({ name, ending }) => ({
+        coding: name,
+        ...represent(read(file + ending), caching, type, { 'content-encoding': name, vary: 'Accept-Encoding' }),
+      }));
+      const plain = represent(read(file), caching, type, coded.length ? { vary: 'Accept-Encoding' } : {});
+      const served = { ...plain, coded };
       this.#files.set(url, served);
       if (url === '/index.html') this.#files.set('/', served);
     }
   }
 }
 
-function page(body: Buffer | string, caching: string, type = TYPES['.html']!): StaticFile {
+/** What `Accept-Encoding` (RFC 9110 section 12.5.3) names and does not refuse with `q=0`; `*` and preferences are left aside. */
+function acceptedCodings(header: string | string[] | undefined): Set<string> {
+  const words = String(header ?? '')
+    .toLowerCase()
+    .split(',')
+    .map((word) => word.trim().split(/\s*;\s*q=/));
+  return new Set(words.filter(([, weight]) => weight === undefined || Number(weight) > 0).map(([name]) => name!));
+}
+
+function represent(
+  body: Buffer | string,
+  caching: string,
+  type = TYPES['.html']!,
+  more: Record<string, string> = {},
+): Representation {
   const bytes = Buffer.from(body);
   return {
     body: bytes,
@@ -98,6 +134,7 @@ function page(body: Buffer | string, caching: string, type = TYPES['.html']!): S
       'referrer-policy': 'no-referrer',
       'cross-origin-opener-policy': 'same-origin',
       'permissions-policy': 'camera=(), geolocation=(), microphone=()',
+      ...more,
     },
   };
 }

@@ -124,7 +124,7 @@ export class PublicDoor {
     }
     if (owner === 'gateway') return this.#serveOwn(req, res, head, target);
     if (parts.console.has(target.path)) {
-      parts.console.handle(res, method, target.path, head, req.headers['if-none-match']);
+      parts.console.handle(res, method, target.path, head, req.headers);
       return 'console';
     }
     const route = parts.routes().match(target.match);
