@@ -74,10 +74,10 @@ afterAll(async () => {
 class Browser {
   readonly #jars = new Map<string, Map<string, string>>();
 
-  async get(url: string): Promise<Response> {
+  async get(url: string, headers: Record<string, string> = {}): Promise<Response> {
     const jar = this.#jar(url);
     const cookie = [...jar].map(([name, value]) => `${name}=${value}`).join('; ');
-    const response = await fetch(url, { redirect: 'manual', headers: cookie ? { cookie } : {} });
+    const response = await fetch(url, { redirect: 'manual', headers: { ...headers, ...(cookie && { cookie }) } });
     for (const line of response.headers.getSetCookie()) {
       const [, name = '', value = ''] = /^([^=]+)=([^;]*)/.exec(line) ?? [];
       if (/max-age=0/i.test(line) || value === '') jar.delete(name);
@@ -183,10 +183,38 @@ it('refuses an answer that another browser asked for, that came before, or that 
   expect((await browser.get(address)).status).toBe(401);
 });
 
+it('sends a browser that failed back to the sign-in page with the cause, and nothing that the other service wrote', async () => {
+  const html = { headers: { accept: 'text/html,application/xhtml+xml;q=0.9' } };
+  op.people.set('stranger', { email: 'stranger@example.org', email_verified: true });
+  for (const [who, cause] of [
+    ['stranger', 'unknown'],
+    ['refuses', 'refused'],
+  ] as const) {
+    op.state.who = who;
+    const browser = new Browser();
+    const answer = await browser.get(await journey(browser), html.headers);
+    expect(answer.status).toBe(302);
+    expect(answer.headers.get('location')).toMatch(
+      new RegExp(`^${PUBLIC_URL}/#/sign-in\\?failed=${cause}&requestId=[0-9a-f-]{36}$`),
+    );
+    expect(browser.cookie(w.service.apiUrl, 'latchkey_session')).toBeUndefined();
+  }
+  const uninvited = await new Browser().get(
+    `${w.service.apiUrl}/v1/session/oidc/callback?code=x&state=y`,
+    html.headers,
+  );
+  expect(uninvited.headers.get('location')).toContain('/#/sign-in?failed=expired&');
+});
+
 it('answers 503 while the other service is away', async () => {
   const gone = await provider(CALLBACK);
   await gone.stop();
   const lonely = await w.another({ OIDC_ISSUER: gone.issuer });
   const { status, body } = await w.as({}, lonely).call('/v1/session/oidc');
   expect([status, body['code']]).toEqual([503, 'unavailable']);
+  const shown = await new Browser().get(`${lonely.apiUrl}/v1/session/oidc`, { accept: 'text/html' });
+  expect([shown.status, shown.headers.get('location')]).toEqual([
+    302,
+    expect.stringContaining('/#/sign-in?failed=away&'),
+  ]);
 });

@@ -67,7 +67,7 @@ export class OidcService {
     const provider = await this.#provider();
     const opened = journey && unseal(this.config.TOKEN_PEPPERS, PURPOSE, Buffer.from(journey, 'base64url'));
     const expected = opened ? (JSON.parse(opened.toString()) as Journey) : undefined;
-    if (!expected || expected.endsAtMs < Date.now()) throw failed('This sign-in was not begun here, or took too long.');
+    if (!expected || expected.endsAtMs < Date.now()) throw new FailedElsewhere('expired');
     const claims = await this.#claims(provider, search, expected);
     const user = await this.people.byIdentity({
       issuer: claims.iss,
@@ -77,7 +77,7 @@ export class OidcService {
       name: typeof claims['name'] === 'string' ? claims['name'] : null,
       mayCreate: this.config.OIDC_CREATE_USERS,
     });
-    if (!user) throw failed('Nobody here belongs to that sign-in. Ask an administrator to add you.');
+    if (!user) throw new FailedElsewhere('unknown');
     return user;
   }
 
@@ -99,7 +99,7 @@ export class OidcService {
       // Its code names the check that failed; the message could quote what was sent.
       this.logger.info({ code: (error as { code?: unknown }).code }, 'a sign-in from elsewhere was refused');
     }
-    throw failed('The other sign-in service did not confirm who you are. Begin again.');
+    throw new FailedElsewhere('refused');
   }
 
   #provider(): Promise<oidc.Configuration> {
@@ -130,7 +130,18 @@ export class OidcService {
   }
 }
 
-const failed = (detail: string) => new Refusal('sign_in_failed', detail);
+const FAILURES = {
+  expired: 'This sign-in was not begun here, or took too long.',
+  refused: 'The other sign-in service did not confirm who you are. Begin again.',
+  unknown: 'Nobody here belongs to that sign-in. Ask an administrator to add you.',
+};
+
+/** `sign_in_failed`, with the cause as a word that the sign-in page has a sentence for. */
+export class FailedElsewhere extends Refusal {
+  constructor(readonly why: keyof typeof FAILURES) {
+    super('sign_in_failed', FAILURES[why]);
+  }
+}
 
 function isNetworkFault(error: unknown): boolean {
   if (error instanceof TypeError && error.cause !== undefined) return true;

@@ -1,9 +1,9 @@
 import { Controller, Inject, Req } from '@nestjs/common';
 import type { Actor } from '../access/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Answer, Call, Caller, Input, type InputOf, type LatchkeyRequest, readCookie } from '../http/index.js';
+import { Answer, Call, Caller, Input, type InputOf, type LatchkeyRequest, Refusal, readCookie } from '../http/index.js';
 import { LettersService } from './letters.service.js';
-import { OIDC_PATH, OIDC_SECONDS, OidcService } from './oidc.service.js';
+import { FailedElsewhere, OIDC_PATH, OIDC_SECONDS, OidcService } from './oidc.service.js';
 import { OwnPasswordsService } from './own-passwords.service.js';
 import { mustBePerson } from './person.rules.js';
 import { SecondFactorService } from './second-factor.service.js';
@@ -29,18 +29,38 @@ export class SignInController {
   }
 
   @Call('startOidc')
-  async startOidc() {
-    const { url, journey } = await this.oidc.start();
-    return new Answer(302, undefined, { location: url, 'set-cookie': this.#journeyCookie(journey, OIDC_SECONDS) });
+  startOidc(@Req() request: LatchkeyRequest) {
+    return this.#orBackToSignIn(request, async () => {
+      const { url, journey } = await this.oidc.start();
+      return new Answer(302, undefined, { location: url, 'set-cookie': this.#journeyCookie(journey, OIDC_SECONDS) });
+    });
   }
 
   @Call('finishOidc')
-  async finishOidc(@Input('finishOidc') _: InputOf<'finishOidc'>, @Req() request: LatchkeyRequest) {
-    const search = new URL(request.url, 'http://here').search;
-    const user = await this.oidc.finish(search, readCookie(request.headers.cookie, this.#journeyName));
-    const cookie = await this.sessions.startFor(user);
-    const location = new URL('/', this.config.PUBLIC_URL).href;
-    return new Answer(302, undefined, { location, 'set-cookie': [cookie, this.#journeyCookie('', 0)] });
+  finishOidc(@Input('finishOidc') _: InputOf<'finishOidc'>, @Req() request: LatchkeyRequest) {
+    return this.#orBackToSignIn(request, async () => {
+      const search = new URL(request.url, 'http://here').search;
+      const user = await this.oidc.finish(search, readCookie(request.headers.cookie, this.#journeyName));
+      const cookie = await this.sessions.startFor(user);
+      const location = new URL('/', this.config.PUBLIC_URL).href;
+      return new Answer(302, undefined, { location, 'set-cookie': [cookie, this.#journeyCookie('', 0)] });
+    });
+  }
+
+  /** A browser that comes by an address is sent back to the sign-in page, which says what went wrong; others get the problem. */
+  async #orBackToSignIn(request: LatchkeyRequest, work: () => Promise<Answer>): Promise<Answer> {
+    try {
+      return await work();
+    } catch (error) {
+      const cause =
+        error instanceof FailedElsewhere
+          ? error.why
+          : error instanceof Refusal && error.code === 'unavailable' && 'away';
+      if (!cause || !request.headers.accept?.includes('text/html')) throw error;
+      const place = new URL('/', this.config.PUBLIC_URL);
+      place.hash = `/sign-in?failed=${cause}&requestId=${encodeURIComponent(request.latchkey.requestId)}`;
+      return new Answer(302, undefined, { location: place.href, 'set-cookie': this.#journeyCookie('', 0) });
+    }
   }
 
   @Call('listSessions')
