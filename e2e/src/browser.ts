@@ -1,7 +1,9 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
+import { waitFor } from '@latchkey/testing';
 import { type Browser, type BrowserContext, chromium, type Page } from 'playwright-core';
+import type { Person } from './caller.js';
 import { type Place, readyOf } from './stack.js';
 
 const CHROMIUM = '/usr/bin/chromium';
@@ -33,22 +35,34 @@ export function launchBrowser(): Promise<Browser> {
 export interface Visit {
   width?: number;
   scheme?: 'light' | 'dark';
+  /** Whose session the browser has; nobody's when left out. */
+  as?: Person;
 }
+
+/** What a page has open, told by the page itself: a policy's refusal says more there than in the browser's own words. */
+const REPORT_VIOLATIONS = `document.addEventListener('securitypolicyviolation', (event) =>
+  console.error('Content-Security-Policy refused ' + event.violatedDirective + ' ' + event.blockedURI + ' ' + event.sample));`;
 
 /** A person at the console: one context, one page, everything that the page's policy refused, every error it logged. */
 export class Visitor {
+  #open = 0;
+
   private constructor(
     readonly context: BrowserContext,
     readonly page: Page,
     readonly url: string,
     /** Violations of the Content-Security-Policy and errors of the console's own code. */
     readonly faults: string[],
-  ) {}
+  ) {
+    page.on('request', () => this.#open++);
+    for (const end of ['requestfinished', 'requestfailed'] as const)
+      page.on(end as 'requestfinished', () => this.#open--);
+  }
 
   static async arrive(
     browser: Browser,
     place: Place,
-    { width = 1440, scheme = 'light' }: Visit = {},
+    { width = 1440, scheme = 'light', as }: Visit = {},
   ): Promise<Visitor> {
     const { url } = readyOf(place);
     const context = await browser.newContext({
@@ -56,6 +70,11 @@ export class Visitor {
       colorScheme: scheme,
       permissions: ['clipboard-read', 'clipboard-write'],
     });
+    await context.addInitScript(REPORT_VIOLATIONS);
+    if (as) {
+      const [name = '', value = ''] = as.cookie.split('=', 2);
+      await context.addCookies([{ name, value, url, httpOnly: true, sameSite: 'Lax' }]);
+    }
     const page = await context.newPage();
     page.setDefaultTimeout(15_000);
     const faults: string[] = [];
@@ -70,10 +89,32 @@ export class Visitor {
   async signIn(place: Place, email?: string, password?: string): Promise<void> {
     const { adminEmail, adminPassword } = readyOf(place);
     await this.page.goto(`${this.url}/`);
-    await this.page.getByLabel('E-mail address').fill(email ?? adminEmail);
-    await this.page.getByRole('textbox', { name: 'Password' }).fill(password ?? adminPassword);
-    await this.page.getByRole('button', { name: 'Sign in' }).click();
+    await this.fillSignIn(email ?? adminEmail, password ?? adminPassword);
     await this.page.getByRole('heading', { level: 1, name: 'API Tokens' }).waitFor();
+  }
+
+  async fillSignIn(email: string, password: string): Promise<void> {
+    await this.page.getByLabel('E-mail address').fill(email);
+    await this.page.getByRole('textbox', { name: 'Password' }).fill(password);
+    await this.page.getByRole('button', { name: 'Sign in' }).click();
+  }
+
+  /** Chooses in one of the console's own select boxes. */
+  async choose(label: string, option: string): Promise<void> {
+    await this.page.getByRole('combobox', { name: label, exact: true }).click();
+    await this.page.getByRole('option', { name: option, exact: true }).click();
+  }
+
+  /** Waits until the page asks nothing more and shows what it was told. */
+  async settled(): Promise<void> {
+    let quiet = 0;
+    await waitFor(
+      () => {
+        quiet = this.#open > 0 ? 0 : quiet + 1;
+        return quiet > 3;
+      },
+      { timeoutMs: 20_000, intervalMs: 80, what: 'the page to come to rest' },
+    );
   }
 
   async go(hash: string): Promise<void> {

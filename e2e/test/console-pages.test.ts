@@ -51,6 +51,7 @@ it.each(looks)(
     const { page } = visitor;
     await visitor.page.goto(`${visitor.url}/`);
     await page.getByRole('heading', { name: 'Sign in' }).waitFor();
+    await visitor.settled();
     const found: string[] = [];
     const examine = async (name: string) => {
       await visitor.picture(`${name}-${scheme}-${width}`);
@@ -66,11 +67,17 @@ it.each(looks)(
       if (overflow > 0) found.push(`${name}: ${overflow} px wider than the screen`);
     };
     await examine('sign-in');
+    await visitor.go('/reset');
+    await page.getByRole('heading', { name: 'Set a new password' }).waitFor();
+    await examine('reset');
+    await visitor.go('/leaked');
+    await page.getByRole('heading', { name: 'Report a leaked token' }).waitFor();
+    await examine('leaked-from-outside');
     await visitor.signIn(place);
     for (const [name, hash, heading] of pages) {
       await visitor.go(hash);
       await page.getByRole('heading', { level: 1, name: heading }).waitFor();
-      await page.waitForLoadState('networkidle');
+      await visitor.settled();
       await examine(name);
     }
     expect(found).toEqual([]);

@@ -25,8 +25,7 @@ afterAll(async () => {
   await browser.close();
 });
 beforeEach(async () => {
-  visitor = await Visitor.arrive(browser, place);
-  await visitor.signIn(place);
+  visitor = await Visitor.arrive(browser, place, { as: admin });
 });
 afterEach(async () => {
   const { faults } = visitor;
@@ -68,6 +67,9 @@ describe('sign-in', () => {
   });
 
   it('signs out from the menu under the avatar', async () => {
+    await visitor.leave();
+    visitor = await Visitor.arrive(browser, place);
+    await visitor.signIn(place);
     const { page } = visitor;
     await page.getByRole('button', { name: 'Account menu' }).click();
     await page.getByRole('menuitem', { name: 'Sign out' }).click();
@@ -175,14 +177,18 @@ describe('the tokens page', () => {
     for (const { id } of tokens) expect((await admin.token(id)).status).toBe('revoked');
   });
 
-  it('shows what another tab has changed', async () => {
+  it('shows what was changed in a second tab, without being touched', async () => {
     const { page } = visitor;
-    const name = unique('two tabs');
-    await visitor.go('/api-tokens');
-    await page.getByLabel('Search by name or start').fill(name);
-    await page.getByText('No token matches these filters.').waitFor();
-    await admin.issue({ name });
-    await page.getByRole('link', { name, exact: true }).waitFor();
+    const token = await admin.issue({ name: unique('two tabs') });
+    await visitor.go(`/api-tokens?q=${encodeURIComponent(token.name)}`);
+    const row = page.getByRole('row', { name: token.name });
+    await row.getByText('Active').waitFor();
+    const second = await visitor.context.newPage();
+    await second.goto(`${url}/#/api-tokens/${token.id}`);
+    await second.getByRole('button', { name: 'Disable' }).click();
+    await second.getByRole('button', { name: 'Enable' }).waitFor();
+    // Sooner than the list would be read again by itself, every ten seconds.
+    await row.getByText('Disabled').waitFor({ timeout: 5_000 });
   });
 });
 
@@ -290,10 +296,15 @@ describe('administration', () => {
     await page.getByRole('heading', { level: 1, name }).waitFor();
     await page.getByLabel('Person’s id or e-mail address').fill(person.body.email);
     await page.getByRole('button', { name: 'Add a member' }).click();
-    await page.getByRole('cell', { name: person.body.email }).waitFor();
+    await page.getByText(person.body.email).waitFor();
+    await visitor.choose('Role: Member', 'Editor');
+    await page.getByText(/In force everywhere/).waitFor();
     await page.getByRole('button', { name: 'Close project' }).click();
-    await page.getByRole('dialog').getByRole('button', { name: 'Close project' }).click();
-    await page.getByText('Closed', { exact: true }).waitFor();
+    const dialog = page.getByRole('dialog', { name: `Close “${name}”?` });
+    await dialog.getByRole('button', { name: 'Close project' }).click();
+    await dialog.getByText(/Refused everywhere/).waitFor();
+    await dialog.getByRole('button', { name: 'Done' }).click();
+    await page.getByText('This project is closed.').waitFor();
   });
 
   it('shows the audit log and the state of its hash chain', async () => {

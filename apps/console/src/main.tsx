@@ -1,12 +1,14 @@
 import { MantineProvider } from '@mantine/core';
-import '@mantine/core/styles.css';
+import './mantine.js';
 import { QueryClientProvider } from '@tanstack/react-query';
 import { StrictMode } from 'react';
 import { createRoot } from 'react-dom/client';
 import { queries } from './api.js';
 import { App } from './app/App.js';
+import './theme.css';
 import './styles.css';
 import { theme } from './theme.js';
+import { Hints } from './ui/Hints.js';
 
 const root = document.getElementById('root');
 if (!root) throw new Error('index.html has no #root');
@@ -16,6 +18,7 @@ createRoot(root).render(
     <MantineProvider theme={theme} defaultColorScheme="auto" withCssVariables={false} withGlobalClasses={false}>
       <QueryClientProvider client={queries}>
         <App />
+        <Hints />
       </QueryClientProvider>
     </MantineProvider>
   </StrictMode>,

@@ -1,77 +1,39 @@
-import {
-  Alert,
-  Badge,
-  Button,
-  Checkbox,
-  Code,
-  Group,
-  Paper,
-  PasswordInput,
-  Stack,
-  Table,
-  Text,
-  TextInput,
-  Title,
-} from '@mantine/core';
+import { Alert, Badge, Button, Checkbox, Group, Stack, Text } from '@mantine/core';
 import { useQuery } from '@tanstack/react-query';
-import { type FormEvent, type ReactNode, useState } from 'react';
-import { api, changed, fieldError } from '../api.js';
+import { useState } from 'react';
+import { api, changed, queries } from '../api.js';
+import { CurrentPasswordField, NewPasswordField } from '../app/Door.js';
+import { useUser } from '../app/session.js';
 import { t } from '../texts.js';
-import { CopyIcon } from '../ui/Copy.js';
+import { Confirm } from '../ui/Confirm.js';
+import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
-import { Page, ScrollX } from '../ui/Page.js';
+import { Page, Section } from '../ui/Page.js';
 import { Time } from '../ui/Time.js';
-
-function Section({ title, children }: { title: string; children: ReactNode }) {
-  return (
-    <Paper withBorder p="md" radius="md" component="section">
-      <Title order={2} size="h5" mb="sm">
-        {title}
-      </Title>
-      {children}
-    </Paper>
-  );
-}
+import { programOf } from './program.js';
+import { SecondFactor } from './SecondFactor.js';
 
 function Password() {
   const [current, setCurrent] = useState('');
   const [next, setNext] = useState('');
   const [done, setDone] = useState(false);
-  const [error, setError] = useState<unknown>(null);
-  const submit = async (event: FormEvent) => {
-    event.preventDefault();
-    setError(null);
+  const { onSubmit, working, error } = useSubmit(async () => {
     setDone(false);
     try {
       await api.changePassword({ body: { currentPassword: current, newPassword: next } });
       setDone(true);
       changed('listSessions');
-    } catch (failure) {
-      setError(failure);
     } finally {
       setCurrent('');
       setNext('');
     }
-  };
+  });
   return (
-    <Section title={t.account.password}>
-      <form onSubmit={(e) => void submit(e)}>
-        <Stack maw={420}>
-          <PasswordInput
-            label={t.account.current}
-            autoComplete="current-password"
-            required
-            value={current}
-            onChange={(e) => setCurrent(e.currentTarget.value)}
-          />
-          <PasswordInput
-            label={t.account.next}
-            autoComplete="new-password"
-            required
-            value={next}
-            onChange={(e) => setNext(e.currentTarget.value)}
-            error={fieldError(error, 'newPassword')}
-          />
+    <Section title={t.account.password} lead={t.account.passwordLead}>
+      <form onSubmit={onSubmit}>
+        <Stack maw={460}>
+          <CurrentPasswordField value={current} onChange={setCurrent} />
+          <NewPasswordField value={next} onChange={setNext} error={error} />
           {error !== null && <ErrorNotice error={error} />}
           {done && (
             <Alert color="green" role="status">
@@ -79,85 +41,8 @@ function Password() {
             </Alert>
           )}
           <Group>
-            <Button type="submit">{t.account.change}</Button>
-          </Group>
-        </Stack>
-      </form>
-    </Section>
-  );
-}
-
-function SecondFactor() {
-  const state = useQuery({ queryKey: ['getSecondFactor'], queryFn: () => api.getSecondFactor() });
-  const [password, setPassword] = useState('');
-  const [code, setCode] = useState('');
-  const [started, setStarted] = useState<{ secret: string; uri: string } | null>(null);
-  const [error, setError] = useState<unknown>(null);
-  const act = async (work: () => Promise<unknown>) => {
-    setError(null);
-    try {
-      await work();
-      setCode('');
-      changed('getSecondFactor');
-    } catch (failure) {
-      setError(failure);
-    }
-  };
-  const start = () => act(async () => setStarted(await api.startSecondFactor({ body: { password } })));
-  const confirm = () =>
-    act(async () => {
-      await api.confirmSecondFactor({ body: { code } });
-      setStarted(null);
-      setPassword('');
-    });
-  const remove = () =>
-    act(async () => {
-      await api.removeSecondFactor({ body: { password, code } });
-      setPassword('');
-    });
-  const on = state.data?.enabled ?? false;
-  const submit = (event: FormEvent) => {
-    event.preventDefault();
-    void (on ? remove() : started ? confirm() : start());
-  };
-  return (
-    <Section title={t.account.factor}>
-      <form onSubmit={submit}>
-        <Stack maw={420}>
-          <Text>{on ? t.account.factorOn : t.account.factorOff}</Text>
-          {started && (
-            <>
-              <Text size="sm">{t.account.factorScan}</Text>
-              <Group gap="xs">
-                <Code>{started.secret}</Code>
-                <CopyIcon value={started.secret} label={`${t.actions.copy}: ${t.account.factorSecret}`} />
-              </Group>
-            </>
-          )}
-          {!started && (
-            <PasswordInput
-              label={t.account.current}
-              autoComplete="current-password"
-              required
-              value={password}
-              onChange={(e) => setPassword(e.currentTarget.value)}
-            />
-          )}
-          {(started || on) && (
-            <TextInput
-              label={t.signIn.code}
-              inputMode="numeric"
-              autoComplete="one-time-code"
-              required
-              maxLength={6}
-              value={code}
-              onChange={(e) => setCode(e.currentTarget.value)}
-            />
-          )}
-          {error !== null && <ErrorNotice error={error} />}
-          <Group>
-            <Button type="submit" color={on ? 'red' : undefined} variant={on ? 'light' : 'filled'}>
-              {on ? t.account.factorRemove : started ? t.account.factorConfirm : t.account.factorStart}
+            <Button type="submit" loading={working}>
+              {t.account.change}
             </Button>
           </Group>
         </Stack>
@@ -168,112 +53,121 @@ function SecondFactor() {
 
 function Sessions() {
   const list = useQuery({ queryKey: ['listSessions'], queryFn: () => api.listSessions() });
+  const [asking, setAsking] = useState(false);
   const [error, setError] = useState<unknown>(null);
-  const end = async (work: () => Promise<unknown>) => {
+  const end = async (id: string) => {
     setError(null);
     try {
-      await work();
-      changed('listSessions', 'whoAmI');
+      await api.endSession({ params: { id } });
     } catch (failure) {
       setError(failure);
+    } finally {
+      changed('listSessions');
     }
   };
   return (
-    <Section title={t.account.sessions}>
+    <Section title={t.account.sessions} lead={t.account.sessionsLead}>
       {list.error && <ErrorNotice error={list.error} />}
       {error !== null && <ErrorNotice error={error} />}
-      <ScrollX label={t.account.sessions}>
-        <Table>
-          <Table.Tbody>
-            {list.data?.items.map((session) => (
-              <Table.Tr key={session.id}>
-                <Table.Td>
-                  <span className="mono">{session.ip}</span>{' '}
-                  {session.current && (
-                    <Badge variant="light" tt="none">
-                      {t.account.here}
-                    </Badge>
-                  )}
-                  <Text size="xs" c="dimmed">
-                    {session.userAgent}
-                  </Text>
-                </Table.Td>
-                <Table.Td>
-                  <Time iso={session.seenAt} />
-                </Table.Td>
-                <Table.Td ta="right">
-                  <Button
-                    size="xs"
-                    variant="subtle"
-                    color="red"
-                    onClick={() => void end(() => api.endSession({ params: { id: session.id } }))}
-                  >
-                    {t.account.end}
-                  </Button>
-                </Table.Td>
-              </Table.Tr>
-            ))}
-          </Table.Tbody>
-        </Table>
-      </ScrollX>
-      <Button mt="sm" variant="light" color="red" onClick={() => void end(() => api.endSessions())}>
+      <ul className="lines">
+        {list.data?.items.map((session) => (
+          <li key={session.id}>
+            <div className="grow">
+              <Group gap="xs">
+                <Text size="sm" fw={600}>
+                  {programOf(session.userAgent)}
+                </Text>
+                {session.current && (
+                  <Badge variant="light" tt="none">
+                    {t.account.here}
+                  </Badge>
+                )}
+              </Group>
+              <Text size="xs" c="dimmed">
+                <span className="mono">{session.ip}</span> · {t.account.seen} <Time iso={session.seenAt} />
+              </Text>
+            </div>
+            {!session.current && (
+              <Button size="xs" variant="default" onClick={() => void end(session.id)}>
+                {t.account.end}
+              </Button>
+            )}
+          </li>
+        ))}
+      </ul>
+      <Button mt="sm" variant="light" color="red" onClick={() => setAsking(true)}>
         {t.account.endAll}
       </Button>
+      {asking && (
+        <Confirm
+          question={{
+            title: t.account.endAll,
+            lead: t.account.endAllLead,
+            confirm: t.account.endAll,
+            work: async () => {
+              await api.endSessions();
+              queries.clear();
+              window.location.reload();
+              return null;
+            },
+          }}
+          onClose={() => setAsking(false)}
+        />
+      )}
     </Section>
   );
 }
 
 function Notices() {
   const choices = useQuery({ queryKey: ['getNoticeChoices'], queryFn: () => api.getNoticeChoices() });
+  type Choice = NonNullable<typeof choices.data>['items'][number];
   const [error, setError] = useState<unknown>(null);
-  const choose = async (item: {
-    kind: NonNullable<typeof choices.data>['items'][number]['kind'];
-    email: boolean;
-    webhook: boolean;
-  }) => {
+  const choose = async ({ kind, email, webhook }: Choice) => {
     setError(null);
+    // Shown at once: nothing rests on it, and what is true is read again right after.
+    queries.setQueryData<typeof choices.data>(['getNoticeChoices'], (known) =>
+      known ? { ...known, items: known.items.map((c) => (c.kind === kind ? { ...c, email, webhook } : c)) } : known,
+    );
     try {
-      await api.putNoticeChoices({ body: { items: [item] } });
-      changed('getNoticeChoices');
+      await api.putNoticeChoices({ body: { items: [{ kind, email, webhook }] } });
     } catch (failure) {
       setError(failure);
+    } finally {
+      changed('getNoticeChoices');
     }
   };
   return (
-    <Section title={t.account.notices}>
-      <Text size="sm" c="dimmed" mb="sm">
-        {t.account.noticesLead}
-      </Text>
+    <Section title={t.account.notices} lead={t.account.noticesLead}>
       {choices.error && <ErrorNotice error={choices.error} />}
       {error !== null && <ErrorNotice error={error} />}
-      <Stack gap="sm">
-        {choices.data?.items.map(({ kind, description, email, webhook }) => (
-          <Group key={kind} justify="space-between">
-            <Text size="sm" flex="1 1 260px">
-              {description}
+      <ul className="lines">
+        {choices.data?.items.map((choice) => (
+          <li key={choice.kind}>
+            <Text size="sm" className="grow">
+              {choice.description}
             </Text>
-            <Checkbox
-              label={t.account.email}
-              checked={email}
-              onChange={(e) => void choose({ kind, email: e.currentTarget.checked, webhook })}
-              aria-label={`${t.account.email}: ${description}`}
-            />
-            <Checkbox
-              label={t.account.webhook}
-              checked={webhook}
-              onChange={(e) => void choose({ kind, email, webhook: e.currentTarget.checked })}
-              aria-label={`${t.account.webhook}: ${description}`}
-            />
-          </Group>
+            <Group gap="lg">
+              {(['email', 'webhook'] as const).map((way) => (
+                <Checkbox
+                  key={way}
+                  label={t.account[way]}
+                  checked={choice[way]}
+                  onChange={(e) => void choose({ ...choice, [way]: e.currentTarget.checked })}
+                  aria-label={`${t.account[way]}: ${choice.description}`}
+                />
+              ))}
+            </Group>
+          </li>
         ))}
-      </Stack>
+      </ul>
     </Section>
   );
 }
 
 export function AccountPage() {
+  const user = useUser();
   return (
-    <Page title={t.account.title} narrow>
+    <Page title={t.account.title} lead={`${user.name} · ${user.email}`} narrow>
       <Password />
       <SecondFactor />
       <Sessions />

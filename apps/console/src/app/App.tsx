@@ -1,16 +1,17 @@
-import { Center, Loader } from '@mantine/core';
+import { Center } from '@mantine/core';
 import { lazy, Suspense, useEffect } from 'react';
 import { isSignedOut } from '../api.js';
-import { LeakedPage } from '../help/LeakedPage.js';
 import { t } from '../texts.js';
 import { TokensPage } from '../tokens/TokensPage.js';
 import { ErrorNotice } from '../ui/Notice.js';
-import { Page } from '../ui/Page.js';
+import { Loading, Page } from '../ui/Page.js';
 import { go, useRoute } from './router.js';
 import { Shell } from './Shell.js';
-import { SignIn } from './SignIn.js';
 import { useSession } from './session.js';
 
+const SignIn = lazy(() => import('./SignIn.js').then((m) => ({ default: m.SignIn })));
+const LeakedPage = lazy(() => import('../help/LeakedPage.js').then((m) => ({ default: m.LeakedPage })));
+const LeakedDoor = lazy(() => import('../help/LeakedPage.js').then((m) => ({ default: m.LeakedDoor })));
 const TokenPage = lazy(() => import('../tokens/TokenPage.js').then((m) => ({ default: m.TokenPage })));
 const CreatePage = lazy(() => import('../tokens/CreatePage.js').then((m) => ({ default: m.CreatePage })));
 const HygienePage = lazy(() => import('../tokens/HygienePage.js').then((m) => ({ default: m.HygienePage })));
@@ -23,17 +24,13 @@ const AuditPage = lazy(() => import('../audit/AuditPage.js').then((m) => ({ defa
 const RefusedPage = lazy(() => import('../help/RefusedPage.js').then((m) => ({ default: m.RefusedPage })));
 const McpPage = lazy(() => import('../help/McpPage.js').then((m) => ({ default: m.McpPage })));
 
-const loading = (
-  <Center mih={240}>
-    <Loader aria-label={t.status.loading} />
-  </Center>
-);
-
 function Content() {
   const { segments } = useRoute();
   const [room = '', id = ''] = segments;
   switch (room) {
     case '':
+    case 'sign-in':
+    case 'reset':
     case 'api-tokens':
       if (id === 'new') return <CreatePage />;
       return id ? <TokenPage key={id} id={id} /> : <TokensPage key="all" />;
@@ -61,6 +58,15 @@ function Content() {
   }
 }
 
+/** As index.html has it, so that nothing moves while the console finds out who is there. */
+function Boot() {
+  return (
+    <div className="boot">
+      <img src="/favicon.svg" width={40} height={40} alt="" /> {t.product}
+    </div>
+  );
+}
+
 export function App() {
   const session = useSession();
   const { segments } = useRoute();
@@ -68,15 +74,9 @@ export function App() {
   useEffect(() => {
     if (empty) go('/api-tokens');
   }, [empty]);
-  if (session.isPending) return loading;
+  if (session.isPending) return <Boot />;
   if (session.error && isSignedOut(session.error)) {
-    return segments[0] === 'leaked' ? (
-      <main style={{ padding: 24 }}>
-        <LeakedPage />
-      </main>
-    ) : (
-      <SignIn />
-    );
+    return <Suspense fallback={<Boot />}>{segments[0] === 'leaked' ? <LeakedDoor /> : <SignIn />}</Suspense>;
   }
   if (session.error) {
     return (
@@ -87,7 +87,7 @@ export function App() {
   }
   return (
     <Shell>
-      <Suspense fallback={loading}>
+      <Suspense fallback={<Loading />}>
         <Content />
       </Suspense>
     </Shell>

@@ -93,7 +93,7 @@ function AccountMenu() {
     <Menu position="bottom-end" width={230}>
       <Menu.Target>
         <UnstyledButton aria-label={t.nav.account}>
-          <Avatar color="cyan" radius="xl" alt="">
+          <Avatar color="cyan" radius="xl" size={34} alt="">
             {initials(user.name)}
           </Avatar>
         </UnstyledButton>
@@ -165,15 +165,11 @@ export function Shell({ children }: { children: ReactNode }) {
       </header>
       <nav className={opened ? 'shell-nav open' : 'shell-nav'} aria-label={t.product}>
         {links(PLACES)}
-        <Text size="xs" c="dimmed" fw={600} mt="md" mb={4} px="sm">
-          {t.nav.help}
-        </Text>
+        <h2>{t.nav.help}</h2>
         {links(HELP)}
         {user.role === 'admin' && (
           <>
-            <Text size="xs" c="dimmed" fw={600} mt="md" mb={4} px="sm">
-              {t.nav.administration}
-            </Text>
+            <h2>{t.nav.administration}</h2>
             {links(ADMINISTRATION)}
           </>
         )}

@@ -1,93 +1,140 @@
 import { LatchkeyError } from '@latchkey/client';
-import { Anchor, Button, Center, Paper, PasswordInput, Stack, Text, TextInput, Title } from '@mantine/core';
-import { useMutation, useQuery } from '@tanstack/react-query';
-import { type FormEvent, useState } from 'react';
+import { Alert, Anchor, Button, Stack, Text, TextInput } from '@mantine/core';
+import { useQuery } from '@tanstack/react-query';
+import { useState } from 'react';
 import { api, queries } from '../api.js';
 import { t } from '../texts.js';
+import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
-import { ResetPassword } from './ResetPassword.js';
+import { CodeField, CurrentPasswordField, Door, EmailField, NewPasswordField } from './Door.js';
+import { go, useRoute } from './router.js';
 
+/** Signing in; or, under `#/reset`, setting a password with the code that an administrator has handed over. */
 export function SignIn() {
+  const { segments } = useRoute();
+  const resetting = segments[0] === 'reset';
   const [email, setEmail] = useState('');
+  return resetting ? <Reset email={email} onEmail={setEmail} /> : <Enter email={email} onEmail={setEmail} />;
+}
+
+interface Props {
+  email: string;
+  onEmail(email: string): void;
+}
+
+function Enter({ email, onEmail }: Props) {
+  const { query, segments } = useRoute();
   const [password, setPassword] = useState('');
   const [code, setCode] = useState('');
-  const [resetting, setResetting] = useState(false);
   const options = useQuery({ queryKey: ['signInOptions'], queryFn: () => api.signInOptions(), staleTime: 60_000 });
-  const signIn = useMutation({
-    mutationFn: () => api.signIn({ body: { email, password, ...(code ? { code } : {}) } }),
-    onSuccess: (session) => {
-      setPassword('');
-      queries.setQueryData(['whoAmI'], session);
-    },
+  const { onSubmit, working, error } = useSubmit(async () => {
+    const session = await api.signIn({ body: { email, password, ...(code ? { code } : {}) } });
+    setPassword('');
+    if (segments[0] === 'sign-in') go('/api-tokens');
+    queries.setQueryData(['whoAmI'], session);
   });
-  const asksCode =
-    code !== '' || (signIn.error instanceof LatchkeyError && signIn.error.code === 'second_factor_required');
-  const submit = (event: FormEvent) => {
-    event.preventDefault();
-    signIn.mutate();
-  };
+  const wantsCode = error instanceof LatchkeyError && error.code === 'second_factor_required';
+  const asksCode = code !== '' || wantsCode;
+  const failed = segments[0] === 'sign-in' ? query.get('failed') : null;
   return (
-    <Center component="main" mih="100vh" p="md">
-      <Stack w="100%" maw={380} gap="lg">
-        <Stack gap={4} align="center">
-          <img src="/favicon.svg" width={48} height={48} alt="" />
-          <Title order={1} size="h3">
-            {resetting ? t.signIn.resetTitle : t.signIn.title}
-          </Title>
-          <Text c="dimmed">{t.signIn.subtitle}</Text>
+    <Door
+      title={t.signIn.title}
+      lead={t.signIn.subtitle}
+      below={
+        <Stack gap={6}>
+          <Anchor href="#/reset">{t.signIn.forgot}</Anchor>
+          <Anchor href="#/leaked">{t.signIn.leaked}</Anchor>
         </Stack>
-        <Paper withBorder p="lg" radius="md">
-          {resetting ? (
-            <ResetPassword />
-          ) : (
-            <form onSubmit={submit}>
-              <Stack>
-                <TextInput
-                  label={t.signIn.email}
-                  type="email"
-                  autoComplete="username"
-                  required
-                  value={email}
-                  onChange={(e) => setEmail(e.currentTarget.value)}
-                />
-                <PasswordInput
-                  label={t.signIn.password}
-                  autoComplete="current-password"
-                  required
-                  value={password}
-                  onChange={(e) => setPassword(e.currentTarget.value)}
-                />
-                {asksCode && (
-                  <TextInput
-                    label={t.signIn.code}
-                    inputMode="numeric"
-                    autoComplete="one-time-code"
-                    maxLength={6}
-                    autoFocus
-                    value={code}
-                    onChange={(e) => setCode(e.currentTarget.value)}
-                  />
-                )}
-                {signIn.error && <ErrorNotice error={signIn.error} />}
-                <Button type="submit" loading={signIn.isPending} fullWidth>
-                  {t.signIn.submit}
-                </Button>
-              </Stack>
-            </form>
-          )}
-          {options.data?.oidc && !resetting && (
-            <Button component="a" href={options.data.oidc.url} variant="default" fullWidth mt="sm">
-              {t.signIn.with(options.data.oidc.name)}
+      }
+    >
+      <Stack>
+        {failed && !error && <Failed why={failed} requestId={query.get('requestId')} />}
+        <form onSubmit={onSubmit}>
+          <Stack>
+            <EmailField value={email} onChange={onEmail} />
+            <CurrentPasswordField label={t.signIn.password} value={password} onChange={setPassword} />
+            {asksCode && <CodeField value={code} onChange={setCode} autoFocus />}
+            {error !== null && !(wantsCode && code === '') && <ErrorNotice error={error} />}
+            {wantsCode && code === '' && (
+              <Text size="sm" role="status">
+                {t.signIn.codeAsked}
+              </Text>
+            )}
+            <Button type="submit" loading={working} fullWidth>
+              {t.signIn.submit}
             </Button>
-          )}
-        </Paper>
-        <Anchor component="button" type="button" size="sm" onClick={() => setResetting((r) => !r)}>
-          {resetting ? t.signIn.backToSignIn : t.signIn.forgot}
-        </Anchor>
-        <Anchor href="#/leaked" size="sm" ta="center">
-          {t.signIn.leaked}
-        </Anchor>
+          </Stack>
+        </form>
+        {options.data?.oidc && (
+          <Button component="a" href={options.data.oidc.url} variant="default" fullWidth>
+            {t.signIn.with(options.data.oidc.name)}
+          </Button>
+        )}
       </Stack>
-    </Center>
+    </Door>
+  );
+}
+
+/** Why a sign-in at another service did not succeed, told by the word that it came back with. */
+function Failed({ why, requestId }: { why: string; requestId: string | null }) {
+  return (
+    <Alert color="red" title={t.errors.titles['sign_in_failed']} role="alert">
+      <Text size="sm">{t.signIn.failed[why] ?? t.signIn.failed['refused']}</Text>
+      {requestId && (
+        <Text size="xs" c="dimmed" mt="xs">
+          {t.errors.requestId} <span className="mono anywhere">{requestId.slice(0, 64)}</span>
+        </Text>
+      )}
+    </Alert>
+  );
+}
+
+function Reset({ email, onEmail }: Props) {
+  const [code, setCode] = useState('');
+  const [newPassword, setNewPassword] = useState('');
+  const [done, setDone] = useState(false);
+  const { onSubmit, working, error } = useSubmit(async () => {
+    try {
+      await api.setPassword({ body: { email, code, newPassword } });
+      setDone(true);
+      setCode('');
+    } finally {
+      setNewPassword('');
+    }
+  });
+  return (
+    <Door
+      title={t.signIn.resetTitle}
+      lead={t.signIn.resetLead}
+      below={<Anchor href="#/api-tokens">{t.signIn.backToSignIn}</Anchor>}
+    >
+      {done ? (
+        <Stack>
+          <Alert color="green" role="status">
+            {t.signIn.resetDone}
+          </Alert>
+          <Button onClick={() => go('/api-tokens')}>{t.signIn.backToSignIn}</Button>
+        </Stack>
+      ) : (
+        <form onSubmit={onSubmit}>
+          <Stack>
+            <EmailField value={email} onChange={onEmail} />
+            <TextInput
+              label={t.signIn.resetCode}
+              autoComplete="off"
+              required
+              maxLength={100}
+              value={code}
+              onChange={(e) => setCode(e.currentTarget.value.trim())}
+            />
+            <NewPasswordField value={newPassword} onChange={setNewPassword} error={error} />
+            {error !== null && <ErrorNotice error={error} />}
+            <Button type="submit" loading={working} fullWidth>
+              {t.signIn.reset}
+            </Button>
+          </Stack>
+        </form>
+      )}
+    </Door>
   );
 }

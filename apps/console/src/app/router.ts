@@ -30,3 +30,15 @@ export function useRoute(): Route {
 export function go(path: string): void {
   window.location.hash = path;
 }
+
+/** Keeps what a page shows (filters, order) in its address without a step in the history, for the way back and for links. */
+export function keepInAddress(values: Record<string, string | null>): void {
+  const { segments, query } = read();
+  const next = new URLSearchParams(query);
+  for (const [name, value] of Object.entries(values)) {
+    if (value) next.set(name, value);
+    else next.delete(name);
+  }
+  const search = next.toString();
+  window.history.replaceState(null, '', `#/${segments.join('/')}${search ? `?${search}` : ''}`);
+}

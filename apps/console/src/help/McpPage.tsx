@@ -1,25 +1,27 @@
-import { Alert, Button, Loader, Paper, Stack, Table, Tabs, Text } from '@mantine/core';
+import { Alert, Button, Code, Group, Loader, Stack, Tabs, Text } from '@mantine/core';
 import { IconCircleCheck } from '@tabler/icons-react';
 import { useQuery } from '@tanstack/react-query';
-import { useState } from 'react';
 import { api } from '../api.js';
 import { t } from '../texts.js';
 import { CodeBlock, CopyIcon, tabOf } from '../ui/Copy.js';
-import { Page, ScrollX } from '../ui/Page.js';
+import { Page, Section } from '../ui/Page.js';
+import { Time } from '../ui/Time.js';
 
 const HEADER = 'Authorization: Bearer <token>';
 
 /** Configurations that read the token from the environment, so that no file holds it. */
-function configurations(endpoint: string): { label: string; text: string }[] {
+function configurations(endpoint: string): { label: string; file: string; text: string }[] {
   const json = (value: unknown) => JSON.stringify(value, null, 2);
   const asVariable = (name: string) => `Bearer \${${name}}`;
   return [
     {
       label: 'Claude Code',
+      file: t.mcp.files['Claude Code'],
       text: `export LATCHKEY_TOKEN='…'\nclaude mcp add --transport http latchkey ${endpoint} \\\n  --header "Authorization: Bearer \${LATCHKEY_TOKEN}"`,
     },
     {
       label: 'Claude Desktop',
+      file: t.mcp.files['Claude Desktop'],
       text: json({
         mcpServers: {
           latchkey: {
@@ -40,12 +42,14 @@ function configurations(endpoint: string): { label: string; text: string }[] {
     },
     {
       label: 'Cursor',
+      file: t.mcp.files['Cursor'],
       text: json({
         mcpServers: { latchkey: { url: endpoint, headers: { Authorization: asVariable('env:LATCHKEY_TOKEN') } } },
       }),
     },
     {
       label: 'VS Code',
+      file: t.mcp.files['VS Code'],
       text: json({
         inputs: [{ type: 'promptString', id: 'latchkey-token', description: 'Latchkey token', password: true }],
         servers: {
@@ -53,30 +57,34 @@ function configurations(endpoint: string): { label: string; text: string }[] {
         },
       }),
     },
-    { label: 'Codex', text: `[mcp_servers.latchkey]\nurl = "${endpoint}"\nbearer_token_env_var = "LATCHKEY_TOKEN"` },
+    {
+      label: 'Codex',
+      file: t.mcp.files.Codex,
+      text: `[mcp_servers.latchkey]\nurl = "${endpoint}"\nbearer_token_env_var = "LATCHKEY_TOKEN"`,
+    },
   ];
 }
 
 /** Ticks when the newest token of the reader makes its first call. */
 function FirstCall() {
-  const [since] = useState(() => Date.now());
   const mine = useQuery({
     queryKey: ['listTokens', 'newest'],
     queryFn: () => api.listTokens({ query: { owner: 'me', status: 'active', limit: 1 } }),
-    refetchInterval: 3_000,
+    refetchInterval: ({ state }) => (state.data?.items[0]?.lastUsedAt ? 15_000 : 3_000),
   });
-  const newest = mine.data?.items[0];
-  if (!newest) return null;
-  if (newest.lastUsedAt && Date.parse(newest.createdAt) > since - 3_600_000) {
+  if (!mine.data) return null;
+  const [newest] = mine.data.items;
+  if (!newest) return <Alert color="gray">{t.mcp.noToken}</Alert>;
+  if (newest.lastUsedAt) {
     return (
-      <Alert color="green" icon={<IconCircleCheck size={20} />} role="status">
-        {t.mcp.arrived(newest.name)}
+      <Alert color="green" icon={<IconCircleCheck size={20} aria-hidden />} role="status">
+        {t.mcp.arrived(newest.name)} <Time iso={newest.lastUsedAt} />
       </Alert>
     );
   }
   return (
     <Alert color="gray" icon={<Loader size={16} />} role="status">
-      {t.mcp.waiting}
+      {t.mcp.waiting(newest.name)}
     </Alert>
   );
 }
@@ -100,26 +108,23 @@ export function McpPage() {
         </Button>
       }
     >
-      <Paper withBorder radius="md" p="md">
-        <ScrollX label={t.mcp.endpoint}>
-          <Table>
-            <Table.Tbody>
-              {rows.map(([label, value]) => (
-                <Table.Tr key={label}>
-                  <Table.Th scope="row">{label}</Table.Th>
-                  <Table.Td className="mono">{value}</Table.Td>
-                  <Table.Td>
-                    <CopyIcon value={value} label={`${t.actions.copy}: ${label}`} />
-                  </Table.Td>
-                </Table.Tr>
-              ))}
-            </Table.Tbody>
-          </Table>
-        </ScrollX>
-      </Paper>
       <FirstCall />
-      <Stack gap="xs">
-        <Text>{t.mcp.variable}</Text>
+      <Section title={t.mcp.where}>
+        <ul className="lines">
+          {rows.map(([label, value]) => (
+            <li key={label}>
+              <Text size="sm" c="dimmed" flex="0 0 160px">
+                {label}
+              </Text>
+              <Group gap={4} className="grow" wrap="nowrap">
+                <span className="mono anywhere">{value}</span>
+                <CopyIcon value={value} label={`${t.actions.copy}: ${label}`} />
+              </Group>
+            </li>
+          ))}
+        </ul>
+      </Section>
+      <Section title={t.mcp.configure} lead={t.mcp.variable}>
         <Tabs defaultValue={tabOf(examples[0]?.label ?? '')}>
           <Tabs.List>
             {examples.map(({ label }) => (
@@ -128,16 +133,24 @@ export function McpPage() {
               </Tabs.Tab>
             ))}
           </Tabs.List>
-          {examples.map(({ label, text }) => (
-            <Tabs.Panel key={label} value={tabOf(label)} pt="sm">
+          {examples.map(({ label, file, text }) => (
+            <Tabs.Panel key={label} value={tabOf(label)} pt="md">
+              <Text size="sm" c="dimmed" mb="xs">
+                {file}
+              </Text>
               <CodeBlock text={text} label={label} />
             </Tabs.Panel>
           ))}
         </Tabs>
-        <Text size="sm" c="dimmed">
-          {t.mcp.noHeader}
-        </Text>
-      </Stack>
+      </Section>
+      <Section title={t.mcp.noHeaderTitle} lead={t.mcp.noHeader}>
+        <Stack gap="xs">
+          <Text size="sm">{t.mcp.noHeaderBridge}</Text>
+          <Code
+            block
+          >{`npx -y mcp-remote ${endpoint} --transport http-only --header "Authorization: Bearer $LATCHKEY_TOKEN"`}</Code>
+        </Stack>
+      </Section>
     </Page>
   );
 }

@@ -1,68 +1,101 @@
 import { LatchkeyError } from '@latchkey/client';
 import type { Denial } from '@latchkey/contracts';
-import { Alert, Anchor, Button, Group, Stack, Text, TextInput } from '@mantine/core';
-import { type FormEvent, useState } from 'react';
+import { Alert, Button, Group, Paper, Stack, Text, TextInput, Title } from '@mantine/core';
+import { IconFileSearch } from '@tabler/icons-react';
+import { useState } from 'react';
 import { api } from '../api.js';
 import { useRoute } from '../app/router.js';
 import { t } from '../texts.js';
+import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
-import { Page } from '../ui/Page.js';
+import { Empty, Page } from '../ui/Page.js';
 import { Time } from '../ui/Time.js';
 
 export function RefusedPage() {
   const { query } = useRoute();
   const [requestId, setRequestId] = useState(query.get('requestId') ?? '');
-  const [working, setWorking] = useState(false);
   const [denial, setDenial] = useState<Denial | null>(null);
-  const [error, setError] = useState<unknown>(null);
-  const look = async (event: FormEvent) => {
-    event.preventDefault();
-    setWorking(true);
-    setError(null);
+  const { onSubmit, working, error } = useSubmit(async () => {
     setDenial(null);
-    try {
-      setDenial(await api.getDenial({ params: { requestId: requestId.trim() } }));
-    } catch (failure) {
-      setError(failure);
-    } finally {
-      setWorking(false);
-    }
-  };
+    setDenial(await api.getDenial({ params: { requestId: requestId.trim() } }));
+  });
   const missing = error instanceof LatchkeyError && error.code === 'not_found';
   return (
     <Page title={t.refused.title} lead={t.refused.lead} narrow>
-      <form onSubmit={(e) => void look(e)}>
-        <Group align="flex-end">
-          <TextInput
-            flex={1}
-            label={t.refused.field}
-            required
-            maxLength={100}
-            value={requestId}
-            onChange={(e) => setRequestId(e.currentTarget.value)}
-            className="mono"
-          />
-          <Button type="submit" loading={working}>
-            {t.refused.submit}
-          </Button>
-        </Group>
-      </form>
+      <Paper>
+        <form onSubmit={onSubmit}>
+          <Group align="flex-end" gap="sm">
+            <TextInput
+              flex="1 1 260px"
+              label={t.refused.field}
+              placeholder={t.refused.placeholder}
+              required
+              maxLength={100}
+              value={requestId}
+              onChange={(e) => setRequestId(e.currentTarget.value)}
+              classNames={{ input: 'mono' }}
+            />
+            <Button type="submit" loading={working}>
+              {t.refused.submit}
+            </Button>
+          </Group>
+        </form>
+      </Paper>
       {missing && <Alert color="gray">{t.refused.missing}</Alert>}
       {error !== null && !missing && <ErrorNotice error={error} />}
-      {denial && (
-        <Alert color="cyan" title={denial.reason} role="status">
-          <Stack gap={6}>
-            <Text>{t.refused.reasons[denial.reason]}</Text>
-            <Text size="sm" c="dimmed">
-              <span className="mono">
-                {denial.method} {denial.route}
-              </span>{' '}
-              · <span className="mono">{denial.ip}</span> · <Time iso={denial.at} />
-            </Text>
-            {denial.tokenId && <Anchor href={`#/api-tokens/${denial.tokenId}`}>{t.tokens.view}</Anchor>}
-          </Stack>
-        </Alert>
+      {denial && <Answer denial={denial} />}
+      {!denial && error === null && (
+        <Empty
+          icon={<IconFileSearch size={36} stroke={1.4} />}
+          title={t.refused.emptyTitle}
+          text={t.refused.empty}
+          points={t.refused.where}
+        />
       )}
     </Page>
+  );
+}
+
+function Answer({ denial }: { denial: Denial }) {
+  return (
+    <Paper role="status">
+      <Title order={2} size="h4">
+        {t.refused.reasons[denial.reason]}
+      </Title>
+      <Text c="dimmed" mt={4}>
+        {t.refused.next[denial.reason]}
+      </Text>
+      <Stack mt="lg" gap="md">
+        <dl className="facts">
+          <div>
+            <dt>{t.refused.reason}</dt>
+            <dd className="mono">{denial.reason}</dd>
+          </div>
+          <div>
+            <dt>{t.refused.request}</dt>
+            <dd className="mono">
+              {denial.method} {denial.route}
+            </dd>
+          </div>
+          <div>
+            <dt>{t.audit.where}</dt>
+            <dd className="mono">{denial.ip || '–'}</dd>
+          </div>
+          <div>
+            <dt>{t.audit.when}</dt>
+            <dd>
+              <Time iso={denial.at} />
+            </dd>
+          </div>
+        </dl>
+        {denial.tokenId && (
+          <div>
+            <Button component="a" variant="default" href={`#/api-tokens/${denial.tokenId}`}>
+              {t.refused.token}
+            </Button>
+          </div>
+        )}
+      </Stack>
+    </Paper>
   );
 }

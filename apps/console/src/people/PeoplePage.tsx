@@ -1,5 +1,6 @@
 import type { Effect, PersonRole, User } from '@latchkey/contracts';
 import {
+  Alert,
   Badge,
   Button,
   Group,
@@ -13,38 +14,46 @@ import {
   Text,
   TextInput,
 } from '@mantine/core';
-import { IconPlus } from '@tabler/icons-react';
-import { useQuery } from '@tanstack/react-query';
-import { type FormEvent, useState } from 'react';
+import { useDebouncedValue } from '@mantine/hooks';
+import { IconDots, IconPlus, IconSearch } from '@tabler/icons-react';
+import { keepPreviousData, useQuery } from '@tanstack/react-query';
+import { useState } from 'react';
 import { api, changed, fieldError } from '../api.js';
+import { useUser } from '../app/session.js';
 import { t } from '../texts.js';
 import { EffectView } from '../tokens/Receipt.js';
+import { Buttons, Confirm, type Question } from '../ui/Confirm.js';
 import { CopyIcon } from '../ui/Copy.js';
+import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
-import { Page, ScrollX } from '../ui/Page.js';
+import { Loading, Page, ScrollX } from '../ui/Page.js';
 import { fromNow, Time } from '../ui/Time.js';
 
 const ROLES = Object.entries(t.people.roles).map(([value, label]) => ({ value, label }));
 
-function Create({ onClose }: { onClose(): void }) {
+/** What is handed over to somebody so that they can set a password of their own; shown once. */
+interface Handover {
+  name: string;
+  email: string;
+  code: string;
+  expiresAt: string;
+}
+
+/** A new person; without a password, a code follows with which they set one themselves. */
+function Create({ onClose, onInvited }: { onClose(): void; onInvited(handover: Handover): void }) {
   const [email, setEmail] = useState('');
   const [name, setName] = useState('');
   const [role, setRole] = useState<PersonRole>('member');
   const [password, setPassword] = useState('');
-  const [error, setError] = useState<unknown>(null);
-  const submit = async (event: FormEvent) => {
-    event.preventDefault();
-    try {
-      await api.createUser({ body: { email, name, role, ...(password ? { password } : {}) } });
-      changed('listUsers', 'listAudit');
-      onClose();
-    } catch (failure) {
-      setError(failure);
-    }
-  };
+  const { onSubmit, working, error } = useSubmit(async () => {
+    const user = await api.createUser({ body: { email, name, role, ...(password ? { password } : {}) } });
+    changed('listUsers', 'listAudit');
+    if (!password) onInvited({ ...user, ...(await api.resetPassword({ params: { id: user.id } })) });
+    onClose();
+  });
   return (
     <Modal opened onClose={onClose} title={t.people.create}>
-      <form onSubmit={(e) => void submit(e)}>
+      <form onSubmit={onSubmit}>
         <Stack>
           <TextInput
             label={t.people.email}
@@ -72,76 +81,162 @@ function Create({ onClose }: { onClose(): void }) {
           />
           <PasswordInput
             label={t.people.password}
+            description={t.people.passwordHint}
             autoComplete="new-password"
             value={password}
             onChange={(e) => setPassword(e.currentTarget.value)}
             error={fieldError(error, 'password')}
           />
           {error !== null && <ErrorNotice error={error} />}
-          <Group justify="flex-end">
+          <Buttons>
             <Button variant="default" onClick={onClose}>
               {t.actions.cancel}
             </Button>
-            <Button type="submit">{t.people.create}</Button>
-          </Group>
+            <Button type="submit" loading={working}>
+              {t.people.create}
+            </Button>
+          </Buttons>
         </Stack>
       </form>
     </Modal>
   );
 }
 
-interface Question {
-  title: string;
-  lead: string;
-  work(): Promise<Effect>;
+function HandoverDialog({ handover, onClose }: { handover: Handover; onClose(): void }) {
+  return (
+    <Modal opened onClose={onClose} title={t.people.handover(handover.name)}>
+      <Stack>
+        <Text>{t.people.resetLead(fromNow(handover.expiresAt))}</Text>
+        <Group className="secret" justify="space-between" wrap="nowrap">
+          <span data-testid="code">{handover.code}</span>
+          <CopyIcon value={handover.code} />
+        </Group>
+        <Text size="sm" c="dimmed" className="anywhere">
+          {t.people.resetWhere(`${window.location.origin}/#/reset`, handover.email)}
+        </Text>
+        <Buttons>
+          <Button onClick={onClose}>{t.actions.done}</Button>
+        </Buttons>
+      </Stack>
+    </Modal>
+  );
+}
+
+interface RowActions {
+  ask(question: Question): void;
+  change(work: () => Promise<Effect>): Promise<void>;
+  run(work: () => Promise<unknown>): Promise<void>;
+  handOver(handover: Handover): void;
+}
+
+function PersonMenu({ user, ask, change, run, handOver }: RowActions & { user: User }) {
+  const params = { id: user.id };
+  const narrowing = (title: string, lead: string, confirm: string, work: () => Promise<Effect>): Question => ({
+    title,
+    lead,
+    confirm,
+    work: async () => {
+      const effect = await work();
+      changed('listUsers', 'listTokens', 'getToken', 'listAudit');
+      return <EffectView effect={effect} refused />;
+    },
+  });
+  return (
+    <Menu position="bottom-end" width={220}>
+      <Menu.Target>
+        <button type="button" className="plain dots" aria-label={t.tokens.menu(user.name)}>
+          <IconDots size={18} aria-hidden />
+        </button>
+      </Menu.Target>
+      <Menu.Dropdown>
+        <Menu.Item
+          onClick={() => void run(async () => handOver({ ...user, ...(await api.resetPassword({ params })) }))}
+        >
+          {t.people.reset}
+        </Menu.Item>
+        <Menu.Item
+          onClick={() =>
+            ask({
+              title: t.people.resetFactorTitle(user.name),
+              lead: t.people.resetFactorLead,
+              confirm: t.people.resetFactor,
+              work: async () => {
+                await api.resetSecondFactor({ params });
+                changed('listAudit');
+                return <Alert color="green">{t.people.factorRemoved}</Alert>;
+              },
+            })
+          }
+        >
+          {t.people.resetFactor}
+        </Menu.Item>
+        <Menu.Divider />
+        {user.disabled ? (
+          <Menu.Item onClick={() => void change(() => api.patchUser({ params, body: { disabled: false } }))}>
+            {t.people.enable}
+          </Menu.Item>
+        ) : (
+          <Menu.Item
+            color="red"
+            onClick={() =>
+              ask(
+                narrowing(t.people.disableTitle(user.name), t.people.disableLead, t.people.disable, () =>
+                  api.patchUser({ params, body: { disabled: true } }),
+                ),
+              )
+            }
+          >
+            {t.people.disable}
+          </Menu.Item>
+        )}
+        <Menu.Item
+          color="red"
+          onClick={() =>
+            ask(
+              narrowing(t.people.revokeAllTitle(user.name), t.people.revokeAllLead(user.name), t.people.revokeAll, () =>
+                api.revokeUserTokens({ params }),
+              ),
+            )
+          }
+        >
+          {t.people.revokeAll}
+        </Menu.Item>
+      </Menu.Dropdown>
+    </Menu>
+  );
 }
 
 export function PeoplePage() {
+  const me = useUser();
   const [search, setSearch] = useState('');
+  const [q] = useDebouncedValue(search.trim(), 250);
   const [creating, setCreating] = useState(false);
   const [question, setQuestion] = useState<Question | null>(null);
   const [effect, setEffect] = useState<Effect | null>(null);
   const [error, setError] = useState<unknown>(null);
-  const [handover, setHandover] = useState<{ code: string; expiresAt: string } | null>(null);
-  const q = search.trim();
+  const [handover, setHandover] = useState<Handover | null>(null);
   const list = useQuery({
     queryKey: ['listUsers', q],
     queryFn: () => api.listUsers({ query: { limit: 100, ...(q ? { q } : {}) } }),
+    placeholderData: keepPreviousData,
   });
-  const change = async (work: () => Promise<Effect>) => {
+  const run = async (work: () => Promise<unknown>) => {
     setError(null);
     setEffect(null);
-    setQuestion(null);
     try {
-      setEffect(await work());
+      await work();
     } catch (failure) {
       setError(failure);
     } finally {
       changed('listUsers', 'listTokens', 'listAudit');
     }
   };
-  const reset = async (user: User) => {
-    setError(null);
-    try {
-      setHandover(await api.resetPassword({ params: { id: user.id } }));
-    } catch (failure) {
-      setError(failure);
-    }
-  };
-  const removeFactor = async (user: User) => {
-    setError(null);
-    try {
-      await api.resetSecondFactor({ params: { id: user.id } });
-      changed('listAudit');
-    } catch (failure) {
-      setError(failure);
-    }
-  };
-  const setDisabled = (user: User, disabled: boolean) => () =>
-    api.patchUser({ params: { id: user.id }, body: { disabled } });
+  const change = (work: () => Promise<Effect>) => run(async () => setEffect(await work()));
+  const actions = { ask: setQuestion, change, run, handOver: setHandover };
   return (
     <Page
       title={t.people.title}
+      lead={t.people.lead}
       actions={
         <Button leftSection={<IconPlus size={16} />} onClick={() => setCreating(true)}>
           {t.people.create}
@@ -149,136 +244,94 @@ export function PeoplePage() {
       }
     >
       <TextInput
-        aria-label={t.tokens.search}
-        placeholder={t.people.name}
+        aria-label={t.people.search}
+        placeholder={t.people.search}
+        leftSection={<IconSearch size={16} />}
         value={search}
         maxLength={100}
         onChange={(e) => setSearch(e.currentTarget.value)}
-        maw={320}
+        maw={360}
       />
       {list.error && <ErrorNotice error={list.error} retry={() => void list.refetch()} />}
       {error !== null && <ErrorNotice error={error} />}
       {effect && <EffectView effect={effect} />}
-      <Paper withBorder radius="md">
-        <ScrollX label={t.people.title}>
-          <Table verticalSpacing="sm">
-            <Table.Thead>
-              <Table.Tr>
-                <Table.Th>{t.people.name}</Table.Th>
-                <Table.Th>{t.people.role}</Table.Th>
-                <Table.Th>{t.tokens.columns.created}</Table.Th>
-                <Table.Th>
-                  <span className="visually-hidden">{t.tokens.columns.actions}</span>
-                </Table.Th>
-              </Table.Tr>
-            </Table.Thead>
-            <Table.Tbody>
-              {list.data?.items.map((user) => (
-                <Table.Tr key={user.id}>
-                  <Table.Td>
-                    {user.name}{' '}
-                    {user.disabled && (
-                      <Badge color="orange" variant="light" tt="none">
-                        {t.people.disabled}
-                      </Badge>
-                    )}
-                    <Text size="xs" c="dimmed">
-                      {user.email}
-                    </Text>
-                  </Table.Td>
-                  <Table.Td>
-                    <Select
-                      aria-label={`${t.people.role}: ${user.name}`}
-                      data={ROLES}
-                      value={user.role}
-                      allowDeselect={false}
-                      miw={150}
-                      maw={180}
-                      onChange={(value) =>
-                        value &&
-                        void change(() =>
-                          api.patchUser({ params: { id: user.id }, body: { role: value as PersonRole } }),
-                        )
-                      }
-                    />
-                  </Table.Td>
-                  <Table.Td>
-                    <Time iso={user.createdAt} />
-                  </Table.Td>
-                  <Table.Td ta="right">
-                    <Menu position="bottom-end">
-                      <Menu.Target>
-                        <Button variant="subtle" size="xs" aria-label={t.tokens.menu(user.name)}>
-                          …
-                        </Button>
-                      </Menu.Target>
-                      <Menu.Dropdown>
-                        {user.disabled ? (
-                          <Menu.Item onClick={() => void change(setDisabled(user, false))}>{t.people.enable}</Menu.Item>
-                        ) : (
-                          <Menu.Item
-                            color="red"
-                            onClick={() =>
-                              setQuestion({
-                                title: `${t.people.disable}: ${user.name}`,
-                                lead: t.people.disableLead,
-                                work: setDisabled(user, true),
-                              })
-                            }
-                          >
-                            {t.people.disable}
-                          </Menu.Item>
-                        )}
-                        <Menu.Item onClick={() => void reset(user)}>{t.people.reset}</Menu.Item>
-                        <Menu.Item onClick={() => void removeFactor(user)}>{t.people.resetFactor}</Menu.Item>
-                        <Menu.Item
-                          color="red"
-                          onClick={() =>
-                            setQuestion({
-                              title: t.people.revokeAll,
-                              lead: t.people.revokeAllLead(user.name),
-                              work: () => api.revokeUserTokens({ params: { id: user.id } }),
-                            })
-                          }
-                        >
-                          {t.people.revokeAll}
-                        </Menu.Item>
-                      </Menu.Dropdown>
-                    </Menu>
-                  </Table.Td>
+      {list.isPending && <Loading />}
+      {list.data?.items.length === 0 && <Text c="dimmed">{t.people.empty}</Text>}
+      {list.data && list.data.items.length > 0 && (
+        <Paper p={0}>
+          <ScrollX label={t.people.title}>
+            <Table>
+              <Table.Thead>
+                <Table.Tr>
+                  <Table.Th>{t.people.name}</Table.Th>
+                  <Table.Th>{t.people.role}</Table.Th>
+                  <Table.Th className="wide-only">{t.people.since}</Table.Th>
+                  <Table.Th>
+                    <span className="visually-hidden">{t.tokens.columns.actions}</span>
+                  </Table.Th>
                 </Table.Tr>
-              ))}
-            </Table.Tbody>
-          </Table>
-        </ScrollX>
-      </Paper>
-      {creating && <Create onClose={() => setCreating(false)} />}
-      {handover && (
-        <Modal opened onClose={() => setHandover(null)} title={t.people.reset}>
-          <Stack>
-            <Text>{t.people.resetLead(fromNow(handover.expiresAt))}</Text>
-            <Group className="secret" justify="space-between" wrap="nowrap">
-              {handover.code}
-              <CopyIcon value={handover.code} />
-            </Group>
-          </Stack>
-        </Modal>
+              </Table.Thead>
+              <Table.Tbody>
+                {list.data.items.map((user) => (
+                  <Table.Tr key={user.id}>
+                    <Table.Td>
+                      <Group gap="xs">
+                        <Text size="sm" fw={600}>
+                          {user.name}
+                        </Text>
+                        {user.id === me.id && (
+                          <Badge variant="light" tt="none">
+                            {t.people.you}
+                          </Badge>
+                        )}
+                        {user.disabled && (
+                          <Badge color="orange" variant="light" tt="none">
+                            {t.people.disabled}
+                          </Badge>
+                        )}
+                      </Group>
+                      <Text size="xs" c="dimmed">
+                        {user.email}
+                      </Text>
+                    </Table.Td>
+                    <Table.Td>
+                      <Select
+                        aria-label={`${t.people.role}: ${user.name}`}
+                        size="xs"
+                        data={ROLES}
+                        value={user.role}
+                        allowDeselect={false}
+                        miw={140}
+                        maw={160}
+                        onChange={(value) =>
+                          value &&
+                          void change(() =>
+                            api.patchUser({ params: { id: user.id }, body: { role: value as PersonRole } }),
+                          )
+                        }
+                      />
+                    </Table.Td>
+                    <Table.Td className="wide-only">
+                      <Time iso={user.createdAt} />
+                    </Table.Td>
+                    <Table.Td ta="right">
+                      <PersonMenu user={user} {...actions} />
+                    </Table.Td>
+                  </Table.Tr>
+                ))}
+              </Table.Tbody>
+            </Table>
+          </ScrollX>
+        </Paper>
       )}
-      {question && (
-        <Modal opened onClose={() => setQuestion(null)} title={question.title}>
-          <Stack>
-            <Text>{question.lead}</Text>
-            <Group justify="flex-end">
-              <Button variant="default" onClick={() => setQuestion(null)}>
-                {t.actions.cancel}
-              </Button>
-              <Button color="red" onClick={() => void change(question.work)}>
-                {question.title.split(':')[0]}
-              </Button>
-            </Group>
-          </Stack>
-        </Modal>
+      {list.data?.nextCursor && (
+        <Text size="sm" c="dimmed">
+          {t.people.more}
+        </Text>
       )}
+      {creating && <Create onClose={() => setCreating(false)} onInvited={setHandover} />}
+      {handover && <HandoverDialog handover={handover} onClose={() => setHandover(null)} />}
+      {question && <Confirm question={question} onClose={() => setQuestion(null)} />}
     </Page>
   );
 }

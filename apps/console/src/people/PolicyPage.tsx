@@ -1,11 +1,12 @@
 import type { Policy } from '@latchkey/contracts';
 import { Alert, Button, Checkbox, Group, NumberInput, Paper, Stack, TextInput } from '@mantine/core';
 import { useQuery } from '@tanstack/react-query';
-import { type FormEvent, useState } from 'react';
+import { useState } from 'react';
 import { api, changed, fieldError } from '../api.js';
 import { t } from '../texts.js';
+import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
-import { Page } from '../ui/Page.js';
+import { Loading, Page } from '../ui/Page.js';
 
 const DAY_SECONDS = 86_400;
 
@@ -17,30 +18,23 @@ function PolicyForm({ policy }: { policy: Policy }) {
   const [prefixes, setPrefixes] = useState(policy.allowedIpPrefixes.join(' '));
   const [idle, setIdle] = useState<number | string>(policy.idleDays ?? '');
   const [saved, setSaved] = useState(false);
-  const [error, setError] = useState<unknown>(null);
-  const save = async (event: FormEvent) => {
-    event.preventDefault();
-    setError(null);
+  const { onSubmit, working, error } = useSubmit(async () => {
     setSaved(false);
-    try {
-      await api.putPolicy({
-        body: {
-          lifetimeSecondsMax: days === '' ? null : Math.round(Number(days) * DAY_SECONDS),
-          expiryRequired,
-          allowedIpPrefixes: prefixes.split(/[\s,]+/).filter(Boolean),
-          idleDays: idle === '' ? null : Number(idle),
-        },
-      });
-      setSaved(true);
-      changed('getPolicy');
-    } catch (failure) {
-      setError(failure);
-    }
-  };
+    await api.putPolicy({
+      body: {
+        lifetimeSecondsMax: days === '' ? null : Math.round(Number(days) * DAY_SECONDS),
+        expiryRequired,
+        allowedIpPrefixes: prefixes.split(/[\s,]+/).filter(Boolean),
+        idleDays: idle === '' ? null : Number(idle),
+      },
+    });
+    setSaved(true);
+    changed('getPolicy');
+  });
   return (
-    <Paper withBorder p="md" radius="md">
-      <form onSubmit={(e) => void save(e)}>
-        <Stack maw={420}>
+    <Paper>
+      <form onSubmit={onSubmit}>
+        <Stack maw={460}>
           <NumberInput
             label={t.policy.lifetime}
             description={t.policy.lifetimeHint}
@@ -51,6 +45,7 @@ function PolicyForm({ policy }: { policy: Policy }) {
           />
           <Checkbox
             label={t.policy.expiry}
+            description={t.policy.expiryHint}
             checked={expiryRequired}
             onChange={(e) => setExpiryRequired(e.currentTarget.checked)}
           />
@@ -78,7 +73,9 @@ function PolicyForm({ policy }: { policy: Policy }) {
             </Alert>
           )}
           <Group>
-            <Button type="submit">{t.actions.save}</Button>
+            <Button type="submit" loading={working}>
+              {t.actions.save}
+            </Button>
           </Group>
         </Stack>
       </form>
@@ -91,6 +88,7 @@ export function PolicyPage() {
   return (
     <Page title={t.policy.title} lead={t.policy.lead} narrow>
       {policy.error && <ErrorNotice error={policy.error} retry={() => void policy.refetch()} />}
+      {policy.isPending && <Loading />}
       {policy.data && <PolicyForm policy={policy.data} />}
     </Page>
   );

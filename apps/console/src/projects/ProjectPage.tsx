@@ -1,14 +1,16 @@
 import type { Effect, ProjectRole } from '@latchkey/contracts';
-import { Alert, Button, Group, Modal, Paper, Select, Stack, Table, Text, TextInput, Title } from '@mantine/core';
+import { Alert, Anchor, Button, Group, Select, Text, TextInput } from '@mantine/core';
 import { useQuery } from '@tanstack/react-query';
-import { type FormEvent, useState } from 'react';
+import { useState } from 'react';
 import { api, changed } from '../api.js';
 import { useUser } from '../app/session.js';
 import { t } from '../texts.js';
 import { EffectView } from '../tokens/Receipt.js';
+import { Confirm } from '../ui/Confirm.js';
 import { CopyIcon } from '../ui/Copy.js';
+import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
-import { Page, ScrollX } from '../ui/Page.js';
+import { Loading, Page, Section } from '../ui/Page.js';
 
 const ROLES = Object.entries(t.projects.roles).map(([value, label]) => ({ value, label }));
 
@@ -19,12 +21,6 @@ export function ProjectPage({ id }: { id: string }) {
   const [closing, setClosing] = useState(false);
   const [effect, setEffect] = useState<Effect | null>(null);
   const [error, setError] = useState<unknown>(null);
-  const list = useQuery({ queryKey: ['listProjects'], queryFn: () => api.listProjects({ query: { limit: 100 } }) });
-  const project = list.data?.items.find((p) => p.id === id);
-  if (list.error) return <ErrorNotice error={list.error} retry={() => void list.refetch()} />;
-  if (!project) return list.data ? <Alert color="gray">{t.status.missing}</Alert> : null;
-  const mayManage = !project.closed && (project.role === 'owner' || user.role === 'admin');
-
   const change = async (work: () => Promise<Effect>) => {
     setError(null);
     setEffect(null);
@@ -36,9 +32,8 @@ export function ProjectPage({ id }: { id: string }) {
       changed('listProjects', 'listTokens', 'listAudit');
     }
   };
-  const add = async (event: FormEvent) => {
-    event.preventDefault();
-    await change(async () => {
+  const { onSubmit, working } = useSubmit(() =>
+    change(async () => {
       let userId = person.trim();
       if (userId.includes('@')) {
         const found = await api.listUsers({ query: { q: userId, limit: 1 } });
@@ -47,124 +42,126 @@ export function ProjectPage({ id }: { id: string }) {
       const answer = await api.putMember({ params: { id, userId }, body: { role } });
       setPerson('');
       return answer;
-    });
-  };
+    }),
+  );
+  const list = useQuery({ queryKey: ['listProjects'], queryFn: () => api.listProjects({ query: { limit: 100 } }) });
+  const project = list.data?.items.find((p) => p.id === id);
+  if (list.error) return <ErrorNotice error={list.error} retry={() => void list.refetch()} />;
+  if (!project) return list.data ? <Page title={t.status.missing}>{null}</Page> : <Loading />;
+  const mayManage = !project.closed && (project.role === 'owner' || user.role === 'admin');
+
   return (
     <Page
       title={project.name}
       lead={project.description}
+      up={<Anchor href="#/projects">← {t.projects.title}</Anchor>}
       actions={
-        <>
-          <Button component="a" href={`#/projects/${id}/api-tokens`} variant="default">
-            {t.projects.tokens}
-          </Button>
-          {mayManage && (
-            <Button color="red" variant="light" onClick={() => setClosing(true)}>
-              {t.projects.close}
-            </Button>
-          )}
-        </>
+        <Button component="a" href={`#/projects/${id}/api-tokens`}>
+          {t.projects.tokens}
+        </Button>
       }
     >
-      {project.closed && <Alert color="gray">{t.projects.closed}</Alert>}
-      <Text size="sm" c="dimmed">
-        {t.projects.id}: <span className="mono">{id}</span> <CopyIcon value={id} />
-      </Text>
+      {project.closed && <Alert color="gray">{t.projects.closedLead}</Alert>}
       {error !== null && <ErrorNotice error={error} />}
       {effect && <EffectView effect={effect} />}
-      <Paper withBorder radius="md" p="md">
-        <Title order={2} size="h5" mb="sm">
-          {t.projects.members}
-        </Title>
-        <ScrollX label={t.projects.members}>
-          <Table>
-            <Table.Tbody>
-              {project.members.map((member) => (
-                <Table.Tr key={member.userId}>
-                  <Table.Td>
-                    {member.name}
-                    <Text size="xs" c="dimmed">
-                      {member.email}
-                    </Text>
-                  </Table.Td>
-                  <Table.Td>
-                    <Select
-                      aria-label={`${t.people.role}: ${member.name}`}
-                      miw={130}
-                      data={ROLES}
-                      value={member.role}
-                      disabled={!mayManage}
-                      allowDeselect={false}
-                      onChange={(value) =>
-                        value &&
-                        void change(() =>
-                          api.putMember({
-                            params: { id, userId: member.userId },
-                            body: { role: value as ProjectRole },
-                          }),
-                        )
-                      }
-                    />
-                  </Table.Td>
-                  <Table.Td ta="right">
-                    {mayManage && (
-                      <Button
-                        variant="subtle"
-                        color="red"
-                        size="xs"
-                        onClick={() => void change(() => api.removeMember({ params: { id, userId: member.userId } }))}
-                      >
-                        {t.actions.remove}
-                      </Button>
-                    )}
-                  </Table.Td>
-                </Table.Tr>
-              ))}
-            </Table.Tbody>
-          </Table>
-        </ScrollX>
+      <Section
+        title={t.projects.members}
+        lead={t.projects.membersLead}
+        aside={<Text c="dimmed">{project.members.length}</Text>}
+      >
+        <ul className="lines">
+          {project.members.map((member) => (
+            <li key={member.userId}>
+              <div className="grow">
+                <Text size="sm" fw={600}>
+                  {member.name}
+                </Text>
+                <Text size="xs" c="dimmed">
+                  {member.email}
+                </Text>
+              </div>
+              <Group gap="xs">
+                <Select
+                  aria-label={`${t.people.role}: ${member.name}`}
+                  size="xs"
+                  w={130}
+                  data={ROLES}
+                  value={member.role}
+                  disabled={!mayManage}
+                  allowDeselect={false}
+                  onChange={(value) =>
+                    value &&
+                    void change(() =>
+                      api.putMember({ params: { id, userId: member.userId }, body: { role: value as ProjectRole } }),
+                    )
+                  }
+                />
+                {mayManage && (
+                  <Button
+                    variant="default"
+                    size="xs"
+                    aria-label={`${t.actions.remove}: ${member.name}`}
+                    onClick={() => void change(() => api.removeMember({ params: { id, userId: member.userId } }))}
+                  >
+                    {t.actions.remove}
+                  </Button>
+                )}
+              </Group>
+            </li>
+          ))}
+        </ul>
         {mayManage && (
-          <form onSubmit={(e) => void add(e)}>
-            <Group align="flex-end" mt="md">
+          <form onSubmit={onSubmit}>
+            <Group align="flex-end" mt="md" gap="sm">
               <TextInput
                 flex="1 1 220px"
                 label={t.projects.person}
                 required
+                maxLength={254}
                 value={person}
                 onChange={(e) => setPerson(e.currentTarget.value)}
               />
               <Select
                 label={t.people.role}
+                w={130}
                 data={ROLES}
                 value={role}
                 allowDeselect={false}
                 onChange={(v) => setRole((v ?? 'viewer') as ProjectRole)}
               />
-              <Button type="submit">{t.projects.addMember}</Button>
+              <Button type="submit" loading={working} variant="default">
+                {t.projects.addMember}
+              </Button>
             </Group>
           </form>
         )}
-      </Paper>
+      </Section>
+      <Section title={t.projects.id} lead={t.projects.idLead}>
+        <Group gap={4}>
+          <span className="mono anywhere">{id}</span> <CopyIcon value={id} />
+        </Group>
+      </Section>
+      {mayManage && (
+        <Section title={t.projects.close} lead={t.projects.closeLead}>
+          <Button color="red" variant="light" onClick={() => setClosing(true)}>
+            {t.projects.close}
+          </Button>
+        </Section>
+      )}
       {closing && (
-        <Modal opened onClose={() => setClosing(false)} title={t.projects.close}>
-          <Stack>
-            <Text>{t.projects.closeLead}</Text>
-            <Group justify="flex-end">
-              <Button variant="default" onClick={() => setClosing(false)}>
-                {t.actions.cancel}
-              </Button>
-              <Button
-                color="red"
-                onClick={() => {
-                  setClosing(false);
-                  void change(() => api.closeProject({ params: { id } }));
-                }}
-              >
-                {t.projects.close}
-              </Button>
-            </Group>
-          </Stack>
-        </Modal>
+        <Confirm
+          question={{
+            title: t.projects.closeTitle(project.name),
+            lead: t.projects.closeLead,
+            confirm: t.projects.close,
+            work: async () => {
+              const answer = await api.closeProject({ params: { id } });
+              changed('listProjects', 'listTokens', 'getToken', 'listAudit');
+              return <EffectView effect={answer} refused />;
+            },
+          }}
+          onClose={() => setClosing(false)}
+        />
       )}
     </Page>
   );

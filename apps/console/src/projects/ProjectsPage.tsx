@@ -1,30 +1,26 @@
 import { Anchor, Badge, Button, Group, Modal, Paper, Stack, Text, Textarea, TextInput } from '@mantine/core';
-import { IconPlus } from '@tabler/icons-react';
+import { IconFolders, IconPlus } from '@tabler/icons-react';
 import { useQuery } from '@tanstack/react-query';
-import { type FormEvent, useState } from 'react';
+import { useState } from 'react';
 import { api, changed, fieldError } from '../api.js';
 import { go } from '../app/router.js';
 import { t } from '../texts.js';
+import { Buttons } from '../ui/Confirm.js';
+import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
-import { Page } from '../ui/Page.js';
+import { Empty, Loading, Page } from '../ui/Page.js';
 
 function Create({ onClose }: { onClose(): void }) {
   const [name, setName] = useState('');
   const [description, setDescription] = useState('');
-  const [error, setError] = useState<unknown>(null);
-  const submit = async (event: FormEvent) => {
-    event.preventDefault();
-    try {
-      const project = await api.createProject({ body: { name, ...(description ? { description } : {}) } });
-      changed('listProjects', 'listAudit');
-      go(`/projects/${project.id}`);
-    } catch (failure) {
-      setError(failure);
-    }
-  };
+  const { onSubmit, working, error } = useSubmit(async () => {
+    const project = await api.createProject({ body: { name, ...(description ? { description } : {}) } });
+    changed('listProjects', 'listAudit');
+    go(`/projects/${project.id}`);
+  });
   return (
     <Modal opened onClose={onClose} title={t.projects.create}>
-      <form onSubmit={(e) => void submit(e)}>
+      <form onSubmit={onSubmit}>
         <Stack>
           <TextInput
             label={t.projects.name}
@@ -44,12 +40,14 @@ function Create({ onClose }: { onClose(): void }) {
             onChange={(e) => setDescription(e.currentTarget.value)}
           />
           {error !== null && <ErrorNotice error={error} />}
-          <Group justify="flex-end">
+          <Buttons>
             <Button variant="default" onClick={onClose}>
               {t.actions.cancel}
             </Button>
-            <Button type="submit">{t.projects.create}</Button>
-          </Group>
+            <Button type="submit" loading={working}>
+              {t.projects.create}
+            </Button>
+          </Buttons>
         </Stack>
       </form>
     </Modal>
@@ -59,45 +57,63 @@ function Create({ onClose }: { onClose(): void }) {
 export function ProjectsPage() {
   const [creating, setCreating] = useState(false);
   const list = useQuery({ queryKey: ['listProjects'], queryFn: () => api.listProjects({ query: { limit: 100 } }) });
+  const createButton = (
+    <Button leftSection={<IconPlus size={16} />} onClick={() => setCreating(true)}>
+      {t.projects.create}
+    </Button>
+  );
   return (
-    <Page
-      title={t.projects.title}
-      lead={t.projects.lead}
-      actions={
-        <Button leftSection={<IconPlus size={16} />} onClick={() => setCreating(true)}>
-          {t.projects.create}
-        </Button>
-      }
-    >
+    <Page title={t.projects.title} lead={t.projects.lead} actions={list.data?.items.length !== 0 && createButton}>
       {list.error && <ErrorNotice error={list.error} retry={() => void list.refetch()} />}
-      {list.data?.items.length === 0 && <Text c="dimmed">{t.projects.empty}</Text>}
-      {list.data?.items.map((project) => (
-        <Paper key={project.id} withBorder radius="md" p="md">
-          <Group justify="space-between">
-            <div>
-              <Anchor href={`#/projects/${project.id}`} fw={600}>
-                {project.name}
-              </Anchor>
-              <Text size="sm" c="dimmed">
-                {project.description}
-              </Text>
-            </div>
-            <Group gap="sm">
-              {project.closed && (
-                <Badge color="gray" variant="light" tt="none">
-                  {t.projects.closed}
-                </Badge>
-              )}
-              {project.role && (
-                <Badge variant="light" tt="none">
-                  {t.projects.roles[project.role]}
-                </Badge>
-              )}
-              <Anchor href={`#/projects/${project.id}/api-tokens`}>{t.projects.tokens}</Anchor>
-            </Group>
-          </Group>
+      {list.isPending && <Loading />}
+      {list.data?.items.length === 0 && (
+        <Empty
+          icon={<IconFolders size={36} stroke={1.4} />}
+          title={t.projects.emptyTitle}
+          text={t.projects.empty}
+          action={createButton}
+        />
+      )}
+      {list.data && list.data.items.length > 0 && (
+        <Paper py="xs">
+          <ul className="lines">
+            {list.data.items.map((project) => (
+              <li key={project.id}>
+                <div className="grow">
+                  <Group gap="xs">
+                    <Anchor
+                      href={`#/projects/${project.id}`}
+                      fw={600}
+                      c={project.closed ? 'dimmed' : 'var(--mantine-color-text)'}
+                      className="anywhere"
+                    >
+                      {project.name}
+                    </Anchor>
+                    {project.closed && (
+                      <Badge color="gray" variant="light" tt="none">
+                        {t.projects.closed}
+                      </Badge>
+                    )}
+                  </Group>
+                  <Text size="sm" c="dimmed" className="anywhere">
+                    {project.description || t.projects.membersOf(project.members.length)}
+                  </Text>
+                </div>
+                <Group gap="md">
+                  {project.role && (
+                    <Text size="sm" c="dimmed">
+                      {t.projects.roles[project.role]}
+                    </Text>
+                  )}
+                  <Button component="a" size="xs" variant="default" href={`#/projects/${project.id}/api-tokens`}>
+                    {t.projects.tokens}
+                  </Button>
+                </Group>
+              </li>
+            ))}
+          </ul>
         </Paper>
-      ))}
+      )}
       {creating && <Create onClose={() => setCreating(false)} />}
     </Page>
   );

@@ -1,6 +1,6 @@
 import type { Effect, Receipt as ReceiptOf } from '@latchkey/contracts';
 import { Alert, Loader, Text } from '@mantine/core';
-import { IconCircleCheck } from '@tabler/icons-react';
+import { IconCircleCheck, IconHourglass } from '@tabler/icons-react';
 import { t } from '../texts.js';
 
 const milliseconds = (ms: number) => (ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`);
@@ -25,11 +25,11 @@ export function Receipt({ receipt, refused = false }: Props & { receipt: Receipt
       </Text>
       {receipt.verifiers.map((verifier) => (
         <div className="receipt-row" key={verifier.id}>
-          <IconCircleCheck size={18} color="var(--mantine-color-green-light-color)" aria-hidden />
+          <IconCircleCheck size={18} color="var(--ok)" aria-hidden />
           <Text size="sm" className="mono ellipsis">
             {verifier.name}
           </Text>
-          <Text size="sm" c="dimmed">
+          <Text size="sm" c="dimmed" className="figures">
             {t.revoke.by[verifier.by]} · {milliseconds(verifier.ms)}
           </Text>
         </div>
@@ -42,13 +42,13 @@ export function Receipt({ receipt, refused = false }: Props & { receipt: Receipt
 export function EffectView({ effect, refused = false }: Props & { effect: Effect }) {
   if (effect.effective) {
     return (
-      <Alert color="green" variant="light" role="status">
+      <Alert color="green" variant="light" role="status" icon={<IconCircleCheck size={20} aria-hidden />}>
         {effect.receipt && <Receipt receipt={effect.receipt} refused={refused} />}
       </Alert>
     );
   }
   return (
-    <Alert color="yellow" variant="light" role="status">
+    <Alert color="yellow" variant="light" role="status" icon={<IconHourglass size={20} aria-hidden />}>
       <Text fw={600} mb={4}>
         {t.revoke.pending}
       </Text>

@@ -1,9 +1,11 @@
 import type { RevocationReason, Token, TokenEffect } from '@latchkey/contracts';
-import { Button, Group, Loader, Modal, Select, Stack, Text, Textarea } from '@mantine/core';
+import { Alert, Button, Loader, Modal, Select, Stack, Text, Textarea } from '@mantine/core';
+import { IconAlertTriangle } from '@tabler/icons-react';
 import { useQueries } from '@tanstack/react-query';
 import { useEffect, useRef, useState } from 'react';
-import { api, changed } from '../api.js';
+import { api, changedTokens } from '../api.js';
 import { t } from '../texts.js';
+import { Buttons } from '../ui/Confirm.js';
 import { ErrorNotice } from '../ui/Notice.js';
 import { Time } from '../ui/Time.js';
 import { EffectView } from './Receipt.js';
@@ -26,19 +28,32 @@ function WillBreak({ tokens }: { tokens: readonly Token[] }) {
   const callers = usages
     .flatMap((u) => u.data?.callers ?? [])
     .sort((a, b) => Date.parse(b.lastSeen) - Date.parse(a.lastSeen));
-  if (callers.length === 0) return <Text size="sm">{t.revoke.nothing}</Text>;
+  if (callers.length === 0) return <Alert color="gray">{t.revoke.nothing}</Alert>;
   return (
-    <div>
-      <Text size="sm" fw={600}>
-        {t.revoke.callers(callers.length)}
-      </Text>
-      {callers.slice(0, SHOWN_MAX).map((caller) => (
-        <Text size="sm" key={`${caller.ip} ${caller.userAgent}`} c="dimmed" className="ellipsis">
-          <span className="mono">{caller.ip}</span> · {caller.userAgent || '–'} · {caller.count}× ·{' '}
-          <Time iso={caller.lastSeen} />
+    <Alert
+      color="red"
+      icon={<IconAlertTriangle size={20} aria-hidden />}
+      title={`${t.revoke.willBreak}: ${t.revoke.callers(callers.length)}`}
+    >
+      <ul className="lines">
+        {callers.slice(0, SHOWN_MAX).map((caller, index) => (
+          // biome-ignore lint/suspicious/noArrayIndexKey: two tokens may have the same caller
+          <li key={index}>
+            <Text size="sm" className="grow ellipsis">
+              {caller.userAgent || '–'} <span className="mono muted">{caller.ip}</span>
+            </Text>
+            <Text size="sm" c="dimmed" className="figures">
+              {caller.count}× · <Time iso={caller.lastSeen} />
+            </Text>
+          </li>
+        ))}
+      </ul>
+      {callers.length > SHOWN_MAX && (
+        <Text size="sm" c="dimmed">
+          {t.revoke.further(callers.length - SHOWN_MAX)}
         </Text>
-      ))}
-    </div>
+      )}
+    </Alert>
   );
 }
 
@@ -78,7 +93,7 @@ export function RevokeDialog({ tokens, onClose }: { tokens: readonly Token[]; on
       setError(failure);
     } finally {
       setWorking(false);
-      changed('listTokens', 'getToken', 'listAudit');
+      changedTokens(...done.map(({ token }) => token));
     }
   };
 
@@ -90,6 +105,7 @@ export function RevokeDialog({ tokens, onClose }: { tokens: readonly Token[]; on
         {effects.length === 0 && (
           <>
             <Text>{t.revoke.lead}</Text>
+            {!only && <Text size="sm">{tokens.map(({ name }) => `“${name}”`).join(', ')}</Text>}
             <WillBreak tokens={tokens} />
             <Select
               label={t.revoke.reason}
@@ -119,14 +135,14 @@ export function RevokeDialog({ tokens, onClose }: { tokens: readonly Token[]; on
           </div>
         ))}
         {error !== null && <ErrorNotice error={error} retry={() => void revoke()} />}
-        <Group justify="flex-end">
+        <Buttons>
           {finished ? (
             <Button onClick={onClose} data-autofocus>
               {t.actions.done}
             </Button>
           ) : (
             <>
-              <Button variant="default" onClick={onClose}>
+              <Button variant="default" onClick={onClose} data-autofocus>
                 {effects.length > 0 ? t.actions.close : t.actions.cancel}
               </Button>
               {(effects.length === 0 || working) && (
@@ -136,7 +152,7 @@ export function RevokeDialog({ tokens, onClose }: { tokens: readonly Token[]; on
               )}
             </>
           )}
-        </Group>
+        </Buttons>
       </Stack>
     </Modal>
   );

@@ -1,30 +1,22 @@
 import type { Token } from '@latchkey/contracts';
-import { Button, Group, Modal, Select, Stack, Text } from '@mantine/core';
+import { Button, Modal, Select, Stack, Text } from '@mantine/core';
 import { useState } from 'react';
 import { api, changed } from '../api.js';
 import { t } from '../texts.js';
+import { Buttons } from '../ui/Confirm.js';
+import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
 import { SecretOnce } from './SecretOnce.js';
 
 /** Makes a successor; shows its secret once. */
 export function RotateDialog({ token, onClose, onOpen }: { token: Token; onClose(): void; onOpen(id: string): void }) {
   const [overlap, setOverlap] = useState('0');
-  const [working, setWorking] = useState(false);
-  const [error, setError] = useState<unknown>(null);
   const [issued, setIssued] = useState<{ id: string; secret: string } | null>(null);
-  const rotate = async () => {
-    setWorking(true);
-    setError(null);
-    try {
-      const answer = await api.rotateToken({ params: { id: token.id }, body: { overlapSeconds: Number(overlap) } });
-      setIssued({ id: answer.id, secret: answer.secret });
-      changed('listTokens', 'getToken', 'listAudit');
-    } catch (failure) {
-      setError(failure);
-    } finally {
-      setWorking(false);
-    }
-  };
+  const { submit, working, error } = useSubmit(async () => {
+    const answer = await api.rotateToken({ params: { id: token.id }, body: { overlapSeconds: Number(overlap) } });
+    setIssued({ id: answer.id, secret: answer.secret });
+    changed('listTokens', 'getToken', 'listAudit');
+  });
   if (issued) {
     const leave = () => {
       setIssued(null);
@@ -57,14 +49,14 @@ export function RotateDialog({ token, onClose, onOpen }: { token: Token; onClose
           onChange={(v) => setOverlap(v ?? '0')}
         />
         {error !== null && <ErrorNotice error={error} />}
-        <Group justify="flex-end">
+        <Buttons>
           <Button variant="default" onClick={onClose}>
             {t.actions.cancel}
           </Button>
-          <Button loading={working} onClick={() => void rotate()}>
+          <Button loading={working} onClick={() => void submit()}>
             {t.rotate.confirm}
           </Button>
-        </Group>
+        </Buttons>
       </Stack>
     </Modal>
   );

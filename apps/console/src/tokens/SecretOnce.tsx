@@ -1,4 +1,4 @@
-import { Alert, Button, Checkbox, Group, Stack, Tabs, Text } from '@mantine/core';
+import { Alert, Button, Checkbox, Group, Stack, Tabs, Title } from '@mantine/core';
 import { IconAlertTriangle, IconEye, IconEyeOff } from '@tabler/icons-react';
 import { useEffect, useState } from 'react';
 import { t } from '../texts.js';
@@ -27,7 +27,7 @@ export function SecretOnce({ secret, onDone }: { secret: string; onDone(): void 
   const copies = snippetsFor(window.location.origin, secret);
   return (
     <Stack>
-      <Alert color="yellow" icon={<IconAlertTriangle size={20} />}>
+      <Alert color="yellow" icon={<IconAlertTriangle size={20} aria-hidden />}>
         {t.once.lead}
       </Alert>
       <div className="secret" data-testid="secret">
@@ -43,7 +43,9 @@ export function SecretOnce({ secret, onDone }: { secret: string; onDone(): void 
           {revealed ? t.actions.hide : t.actions.reveal}
         </Button>
       </Group>
-      <Text fw={600}>{t.once.snippets}</Text>
+      <Title order={2} size="h5" mt="xs">
+        {t.once.snippets}
+      </Title>
       <Tabs defaultValue="curl">
         <Tabs.List>
           {snippets.map(({ label }) => (

@@ -1,40 +1,28 @@
 import type { Token, TokenEffect } from '@latchkey/contracts';
-import { Anchor, Badge, Button, Center, Group, Loader, Paper, Stack, Table, Text, Title } from '@mantine/core';
+import { Anchor, Badge, Button, Code, Group, Text } from '@mantine/core';
 import { useQuery } from '@tanstack/react-query';
-import { type ReactNode, useState } from 'react';
-import { api, changed } from '../api.js';
+import { lazy, type ReactNode, Suspense, useState } from 'react';
+import { api, changedTokens } from '../api.js';
 import { go } from '../app/router.js';
 import { t } from '../texts.js';
 import { CopyIcon } from '../ui/Copy.js';
 import { ErrorNotice } from '../ui/Notice.js';
-import { Page, ScrollX } from '../ui/Page.js';
+import { Loading, Page, Section } from '../ui/Page.js';
 import { Time } from '../ui/Time.js';
-import { EditDialog } from './EditDialog.js';
 import { EffectView, Receipt } from './Receipt.js';
-import { RevokeDialog } from './RevokeDialog.js';
-import { RotateDialog } from './RotateDialog.js';
-import { StatusBadge, whyStatus } from './status.js';
+import { Expiry, StatusBadge, whyStatus } from './status.js';
 import type { TokenAction } from './TokenTable.js';
 import { UsageChart } from './UsageChart.js';
 
-function Section({ title, children }: { title: string; children: ReactNode }) {
-  return (
-    <Paper withBorder p="md" radius="md" component="section">
-      <Title order={2} size="h5" mb="sm">
-        {title}
-      </Title>
-      {children}
-    </Paper>
-  );
-}
+const RevokeDialog = lazy(() => import('./RevokeDialog.js').then((m) => ({ default: m.RevokeDialog })));
+const RotateDialog = lazy(() => import('./RotateDialog.js').then((m) => ({ default: m.RotateDialog })));
+const EditDialog = lazy(() => import('./EditDialog.js').then((m) => ({ default: m.EditDialog })));
 
 function Fact({ label, children }: { label: string; children: ReactNode }) {
   return (
     <div>
-      <Text size="xs" c="dimmed">
-        {label}
-      </Text>
-      <div style={{ overflowWrap: 'anywhere' }}>{children}</div>
+      <dt>{label}</dt>
+      <dd>{children}</dd>
     </div>
   );
 }
@@ -43,7 +31,7 @@ const link = (id: string) => <Anchor href={`#/api-tokens/${id}`} className="mono
 
 function Settings({ token }: { token: Token }) {
   return (
-    <div className="facts">
+    <dl className="facts">
       <Fact label={t.tokens.columns.owner}>
         {token.owner.name}{' '}
         <Badge variant="light" color="gray" tt="none">
@@ -53,13 +41,15 @@ function Settings({ token }: { token: Token }) {
       <Fact label={t.detail.createdBy}>
         {token.createdBy.name}, <Time iso={token.createdAt} />
       </Fact>
-      <Fact label={t.tokens.columns.expires}>{token.expiresAt ? <Time iso={token.expiresAt} /> : t.tokens.never}</Fact>
+      <Fact label={t.tokens.columns.expires}>
+        <Expiry token={token} />
+      </Fact>
       <Fact label={t.tokens.columns.scopes}>
         {token.scopes.length
           ? token.scopes.map((s) => (
-              <Badge key={s} variant="light" color="gray" tt="none" mr={4} className="mono">
+              <Code key={s} mr={6}>
                 {s}
-              </Badge>
+              </Code>
             ))
           : t.tokens.noScopes}
       </Fact>
@@ -67,7 +57,7 @@ function Settings({ token }: { token: Token }) {
         {token.allowedIps.length ? <span className="mono">{token.allowedIps.join(', ')}</span> : t.detail.anyAddress}
       </Fact>
       <Fact label={t.detail.rate}>
-        {token.rateLimit ? `${token.rateLimit.limit} / ${token.rateLimit.windowSeconds} s` : t.detail.noLimit}
+        {token.rateLimit ? t.detail.limit(token.rateLimit.limit, token.rateLimit.windowSeconds) : t.detail.noLimit}
       </Fact>
       <Fact label={t.detail.id}>
         <span className="mono">{token.id}</span> <CopyIcon value={token.id} />
@@ -89,7 +79,7 @@ function Settings({ token }: { token: Token }) {
           {value}
         </Fact>
       ))}
-    </div>
+    </dl>
   );
 }
 
@@ -113,20 +103,15 @@ export function TokenPage({ id }: { id: string }) {
     queryFn: () => api.listAudit({ query: { tokenId: id, limit: 50 } }),
   });
   if (token.error) return <ErrorNotice error={token.error} retry={() => void token.refetch()} />;
-  if (!token.data) {
-    return (
-      <Center mih={200}>
-        <Loader aria-label={t.status.loading} />
-      </Center>
-    );
-  }
+  if (!token.data) return <Loading />;
   const it = token.data;
   const ended = it.status === 'revoked' || it.status === 'expired';
   const toggle = async () => {
     setFailure(null);
     try {
-      setEffect(await api.patchToken({ params: { id }, body: { disabled: it.status !== 'disabled' } }));
-      changed('getToken', 'listTokens', 'listAudit');
+      const answer = await api.patchToken({ params: { id }, body: { disabled: it.status !== 'disabled' } });
+      changedTokens(answer.token);
+      setEffect(answer);
     } catch (error) {
       setFailure(error);
     }
@@ -134,6 +119,7 @@ export function TokenPage({ id }: { id: string }) {
   return (
     <Page
       title={it.name}
+      up={<Anchor href="#/api-tokens">← {t.nav.tokens}</Anchor>}
       lead={it.description}
       actions={
         !ended && (
@@ -147,7 +133,7 @@ export function TokenPage({ id }: { id: string }) {
             <Button variant="default" onClick={() => void toggle()}>
               {it.status === 'disabled' ? t.detail.enable : t.detail.disable}
             </Button>
-            <Button color="red" onClick={() => setDialog('revoke')}>
+            <Button color="red" variant="light" onClick={() => setDialog('revoke')}>
               {t.detail.revoke}
             </Button>
           </>
@@ -165,27 +151,32 @@ export function TokenPage({ id }: { id: string }) {
       <Section title={t.detail.settings}>
         <Settings token={it} />
       </Section>
-      <Section title={t.detail.usage}>
+      <Section
+        title={t.detail.usage}
+        aside={
+          usage.data && (
+            <Text size="sm" c="dimmed">
+              {t.detail.total(it.usageCount)}
+            </Text>
+          )
+        }
+      >
         {usage.error ? <ErrorNotice error={usage.error} /> : usage.data && <UsageChart usage={usage.data} />}
       </Section>
       <Section title={t.detail.callers}>
         {usage.data && usage.data.callers.length > 0 ? (
-          <ScrollX label={t.detail.callers}>
-            <Table>
-              <Table.Tbody>
-                {usage.data.callers.map((caller) => (
-                  <Table.Tr key={`${caller.ip} ${caller.userAgent}`}>
-                    <Table.Td className="mono">{caller.ip}</Table.Td>
-                    <Table.Td>{caller.userAgent || '–'}</Table.Td>
-                    <Table.Td>{caller.count}×</Table.Td>
-                    <Table.Td>
-                      <Time iso={caller.lastSeen} />
-                    </Table.Td>
-                  </Table.Tr>
-                ))}
-              </Table.Tbody>
-            </Table>
-          </ScrollX>
+          <ul className="lines">
+            {usage.data.callers.map((caller) => (
+              <li key={`${caller.ip} ${caller.userAgent}`}>
+                <Text size="sm" className="grow anywhere">
+                  {caller.userAgent || '–'} <span className="mono muted">{caller.ip}</span>
+                </Text>
+                <Text size="sm" c="dimmed" className="figures">
+                  {t.detail.requests(caller.count)} · <Time iso={caller.lastSeen} />
+                </Text>
+              </li>
+            ))}
+          </ul>
         ) : (
           <Text c="dimmed">{t.detail.noCallers}</Text>
         )}
@@ -197,22 +188,30 @@ export function TokenPage({ id }: { id: string }) {
       )}
       <Section title={t.detail.trail}>
         {trail.data && trail.data.items.length > 0 ? (
-          <Stack gap={6}>
+          <ul className="lines">
             {trail.data.items.map((event) => (
-              <Text size="sm" key={event.id}>
-                <span className="mono">{event.action}</span> · {event.actor.name} · <Time iso={event.at} />
-              </Text>
+              <li key={event.id}>
+                <Text size="sm" className="grow">
+                  {t.audit.actions[event.action]}{' '}
+                  <span className="muted">· {event.actor.type === 'system' ? t.audit.system : event.actor.name}</span>
+                </Text>
+                <Text size="sm" c="dimmed">
+                  <Time iso={event.at} />
+                </Text>
+              </li>
             ))}
-          </Stack>
+          </ul>
         ) : (
           <Text c="dimmed">{t.detail.noTrail}</Text>
         )}
       </Section>
-      {dialog === 'revoke' && <RevokeDialog tokens={[it]} onClose={() => setDialog(null)} />}
-      {dialog === 'rotate' && (
-        <RotateDialog token={it} onClose={() => setDialog(null)} onOpen={(next) => go(`/api-tokens/${next}`)} />
-      )}
-      {dialog === 'edit' && <EditDialog token={it} onClose={() => setDialog(null)} />}
+      <Suspense>
+        {dialog === 'revoke' && <RevokeDialog tokens={[it]} onClose={() => setDialog(null)} />}
+        {dialog === 'rotate' && (
+          <RotateDialog token={it} onClose={() => setDialog(null)} onOpen={(next) => go(`/api-tokens/${next}`)} />
+        )}
+        {dialog === 'edit' && <EditDialog token={it} onClose={() => setDialog(null)} />}
+      </Suspense>
     </Page>
   );
 }

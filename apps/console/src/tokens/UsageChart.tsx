@@ -36,8 +36,7 @@ export function UsageChart({ usage }: { usage: Usage }) {
               width={8}
               y={91 - h.allowed * scale}
               height={h.allowed * scale + 1}
-              fill="var(--mantine-primary-color-filled)"
-              opacity={h.allowed ? 1 : 0.25}
+              fill={h.allowed ? 'var(--mantine-color-cyan-5)' : 'var(--mantine-color-default-border)'}
             />
             <rect
               x={index * 10}
@@ -49,10 +48,20 @@ export function UsageChart({ usage }: { usage: Usage }) {
           </g>
         ))}
       </svg>
+      <Group justify="space-between" c="dimmed" fz="xs" aria-hidden>
+        <span>{t.detail.chartFrom}</span>
+        <span>{t.detail.chartTo}</span>
+      </Group>
       <Group gap="lg">
         {[...byStatus].map(([status, count]) => (
-          <Text size="sm" key={status}>
-            <span className="mono">{status}</span>: {count} {t.detail.requests}
+          <Text size="sm" key={status} className="figures">
+            <span
+              className="legend"
+              style={{
+                background: status === 'allowed' ? 'var(--mantine-color-cyan-5)' : 'var(--mantine-color-red-filled)',
+              }}
+            />
+            {t.detail.verdicts[status] ?? status}: {t.detail.requests(count)}
           </Text>
         ))}
       </Group>

@@ -1,9 +1,16 @@
-import type { Token } from '@latchkey/contracts';
-import { Badge, Tooltip } from '@mantine/core';
+import type { Token, TokenStatus } from '@latchkey/contracts';
+import { IconBan, IconCircleCheck, IconClockOff, IconPlayerPause } from '@tabler/icons-react';
 import { t } from '../texts.js';
-import { fromNow } from '../ui/Time.js';
+import { hint } from '../ui/Hints.js';
+import { fromNow, Time } from '../ui/Time.js';
 
-const COLORS = { active: 'green', expired: 'gray', revoked: 'red', disabled: 'orange' } as const;
+const ICONS: Record<TokenStatus, typeof IconBan> = {
+  active: IconCircleCheck,
+  expired: IconClockOff,
+  revoked: IconBan,
+  disabled: IconPlayerPause,
+};
+const SOON_MS = 7 * 86_400_000;
 
 /** Why the token is accepted or not, as a sentence. */
 export function whyStatus(token: Token): string {
@@ -22,12 +29,26 @@ export function whyStatus(token: Token): string {
 }
 
 export function StatusBadge({ token }: { token: Token }) {
+  const Icon = ICONS[token.status];
+  const why = whyStatus(token);
   return (
-    <Tooltip label={whyStatus(token)}>
-      <Badge color={COLORS[token.status]} variant="light" tt="none" tabIndex={0}>
-        {t.tokens.status[token.status]}
-        <span className="visually-hidden">. {whyStatus(token)}</span>
-      </Badge>
-    </Tooltip>
+    // biome-ignore lint/a11y/noNoninteractiveTabindex: its reason shows on focus too
+    <span className={`status status-${token.status}`} tabIndex={0} {...hint(why)}>
+      <Icon size={14} stroke={2} aria-hidden />
+      {t.tokens.status[token.status]}
+      <span className="visually-hidden">. {why}</span>
+    </span>
+  );
+}
+
+/** When it ends; told apart where that is soon, and left out where it has been revoked before. */
+export function Expiry({ token, short = false }: { token: Token; short?: boolean }) {
+  if (token.status === 'revoked') return <span className="muted">–</span>;
+  if (!token.expiresAt) return <span className="muted">{t.tokens.never}</span>;
+  const left = Date.parse(token.expiresAt) - Date.now();
+  return (
+    <span className={token.status === 'active' && left < SOON_MS ? 'soon' : undefined}>
+      <Time iso={token.expiresAt} short={short} />
+    </span>
   );
 }

@@ -1,16 +1,21 @@
-import { ActionIcon, Button, CopyButton as MantineCopy, Tooltip } from '@mantine/core';
+import { ActionIcon, Button, CopyButton as MantineCopy } from '@mantine/core';
 import { IconCheck, IconCopy } from '@tabler/icons-react';
 import { t } from '../texts.js';
+import { hint } from './Hints.js';
 
 export function CopyIcon({ value, label = t.actions.copy }: { value: string; label?: string }) {
   return (
     <MantineCopy value={value}>
       {({ copied, copy }) => (
-        <Tooltip label={copied ? t.actions.copied : label}>
-          <ActionIcon variant="subtle" color={copied ? 'green' : 'gray'} onClick={copy} aria-label={label}>
-            {copied ? <IconCheck size={16} /> : <IconCopy size={16} />}
-          </ActionIcon>
-        </Tooltip>
+        <ActionIcon
+          variant="subtle"
+          color={copied ? 'green' : 'gray'}
+          onClick={copy}
+          aria-label={copied ? t.actions.copied : label}
+          {...hint(label)}
+        >
+          {copied ? <IconCheck size={16} /> : <IconCopy size={16} />}
+        </ActionIcon>
       )}
     </MantineCopy>
   );

@@ -1,7 +1,9 @@
-import { Tooltip } from '@mantine/core';
+import { hint } from './Hints.js';
 
 const exact = new Intl.DateTimeFormat(undefined, { dateStyle: 'full', timeStyle: 'long' });
 const relative = new Intl.RelativeTimeFormat('en', { numeric: 'auto' });
+/** "3d ago", for tables. */
+const brief = new Intl.RelativeTimeFormat('en', { style: 'narrow' });
 const UNITS: [Intl.RelativeTimeFormatUnit, number][] = [
   ['year', 31_557_600],
   ['month', 2_629_800],
@@ -12,19 +14,19 @@ const UNITS: [Intl.RelativeTimeFormatUnit, number][] = [
 ];
 
 /** "3 days ago", "in 2 hours"; below a minute "just now". */
-export function fromNow(iso: string, nowMs = Date.now()): string {
+export function fromNow(iso: string, nowMs = Date.now(), format = relative): string {
   const seconds = (Date.parse(iso) - nowMs) / 1_000;
   for (const [unit, size] of UNITS) {
-    if (Math.abs(seconds) >= size) return relative.format(Math.round(seconds / size), unit);
+    if (Math.abs(seconds) >= size) return format.format(Math.round(seconds / size), unit);
   }
   return seconds > 0 ? 'in a moment' : 'just now';
 }
 
-/** A time as people say it, in the reader's zone, with the exact one on hover and for screen readers. */
-export function Time({ iso }: { iso: string }) {
+/** A time as people say it, in the reader's zone, with the exact one on hover. */
+export function Time({ iso, short = false }: { iso: string; short?: boolean }) {
   return (
-    <Tooltip label={exact.format(new Date(iso))}>
-      <time dateTime={iso}>{fromNow(iso)}</time>
-    </Tooltip>
+    <time dateTime={iso} {...hint(exact.format(new Date(iso)))}>
+      {fromNow(iso, Date.now(), short ? brief : relative)}
+    </time>
   );
 }
