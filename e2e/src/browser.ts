@@ -113,7 +113,7 @@ export class Visitor {
         quiet = this.#open > 0 ? 0 : quiet + 1;
         return quiet > 3;
       },
-      { timeoutMs: 20_000, intervalMs: 80, what: 'the page to come to rest' },
+      { timeoutMs: 20_000, intervalMs: 40, what: 'the page to come to rest' },
     );
   }
 

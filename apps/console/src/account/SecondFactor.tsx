@@ -1,11 +1,11 @@
 import { Button, Code, Group, Stack, Text } from '@mantine/core';
 import { useQuery } from '@tanstack/react-query';
 import encodeQR from 'qr';
-import { useMemo, useState } from 'react';
+import { useMemo, useRef, useState } from 'react';
 import { api, changed } from '../api.js';
 import { CodeField, CurrentPasswordField } from '../app/Door.js';
 import { t } from '../texts.js';
-import { CopyIcon } from '../ui/Copy.js';
+import { CopyButton, CopyIcon } from '../ui/Copy.js';
 import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
 import { Section } from '../ui/Page.js';
@@ -27,6 +27,25 @@ function QrCode({ text, label }: { text: string; label: string }) {
   );
 }
 
+/** Shown once, as the answer told them; gone with this component. */
+function RecoveryCodes({ codes, onStored }: { codes: readonly string[]; onStored(): void }) {
+  return (
+    <Section title={t.account.recovery} lead={t.account.recoveryLead}>
+      <ul className="codes mono" data-testid="recovery-codes">
+        {codes.map((code) => (
+          <li key={code}>{code}</li>
+        ))}
+      </ul>
+      <Group gap="xs" mt="md">
+        <CopyButton value={codes.join('\n')} label={t.account.recoveryCopy} />
+        <Button variant="default" onClick={onStored}>
+          {t.account.recoveryStored}
+        </Button>
+      </Group>
+    </Section>
+  );
+}
+
 /** Turns one-time codes of an authenticator app (RFC 6238) on and off. */
 export function SecondFactor() {
   const state = useQuery({ queryKey: ['getSecondFactor'], queryFn: () => api.getSecondFactor() });
@@ -34,13 +53,19 @@ export function SecondFactor() {
   const [code, setCode] = useState('');
   // Shown once; gone with this component, or when it is turned on.
   const [started, setStarted] = useState<{ secret: string; uri: string } | null>(null);
+  const [recoveryCodes, setRecoveryCodes] = useState<readonly string[] | null>(null);
   const on = state.data?.enabled ?? false;
-  const { onSubmit, working, error } = useSubmit(async () => {
-    if (on) {
+  const renewing = useRef(false);
+  const { onSubmit, submit, working, error } = useSubmit(async () => {
+    if (renewing.current) {
+      renewing.current = false;
+      setRecoveryCodes((await api.makeRecoveryCodes({ body: { password, code } })).recoveryCodes);
+      setPassword('');
+    } else if (on) {
       await api.removeSecondFactor({ body: { password, code } });
       setPassword('');
     } else if (started) {
-      await api.confirmSecondFactor({ body: { code } });
+      setRecoveryCodes((await api.confirmSecondFactor({ body: { code } })).recoveryCodes);
       setStarted(null);
     } else {
       setStarted(await api.startSecondFactor({ body: { password } }));
@@ -49,6 +74,7 @@ export function SecondFactor() {
     setCode('');
     changed('getSecondFactor');
   });
+  if (recoveryCodes) return <RecoveryCodes codes={recoveryCodes} onStored={() => setRecoveryCodes(null)} />;
   return (
     <Section title={t.account.factor} lead={on ? t.account.factorOn : t.account.factorOff}>
       <form onSubmit={onSubmit}>
@@ -70,6 +96,11 @@ export function SecondFactor() {
               </Group>
             </>
           )}
+          {on && (
+            <Text size="sm" className={(state.data?.recoveryCodesLeft ?? 0) < 3 ? 'soon' : undefined}>
+              {t.account.recoveryLeft(state.data?.recoveryCodesLeft ?? 0)}
+            </Text>
+          )}
           {!started && <CurrentPasswordField value={password} onChange={setPassword} />}
           {(started || on) && <CodeField value={code} onChange={setCode} />}
           {state.error && <ErrorNotice error={state.error} />}
@@ -78,6 +109,19 @@ export function SecondFactor() {
             <Button type="submit" loading={working} color={on ? 'red' : undefined} variant={on ? 'light' : 'filled'}>
               {on ? t.account.factorRemove : started ? t.account.factorConfirm : t.account.factorStart}
             </Button>
+            {on && (
+              <Button
+                variant="default"
+                loading={working}
+                disabled={password === '' || code === ''}
+                onClick={() => {
+                  renewing.current = true;
+                  void submit();
+                }}
+              >
+                {t.account.recoveryNew}
+              </Button>
+            )}
             {started && (
               <Button variant="default" onClick={() => setStarted(null)}>
                 {t.actions.cancel}

@@ -31,6 +31,7 @@ function Content() {
     case '':
     case 'sign-in':
     case 'reset':
+    case 'forgot':
     case 'api-tokens':
       if (id === 'new') return <CreatePage />;
       return id ? <TokenPage key={id} id={id} /> : <TokensPage key="all" />;

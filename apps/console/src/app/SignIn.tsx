@@ -1,20 +1,21 @@
 import { LatchkeyError } from '@latchkey/client';
 import { Alert, Anchor, Button, Stack, Text, TextInput } from '@mantine/core';
 import { useQuery } from '@tanstack/react-query';
-import { useState } from 'react';
+import { useEffect, useState } from 'react';
 import { api, queries } from '../api.js';
 import { t } from '../texts.js';
 import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
 import { CodeField, CurrentPasswordField, Door, EmailField, NewPasswordField } from './Door.js';
-import { go, useRoute } from './router.js';
+import { go, keepInAddress, useRoute } from './router.js';
 
-/** Signing in; or, under `#/reset`, setting a password with the code that an administrator has handed over. */
+/** Signing in; under `#/forgot`, asking for a link by e-mail; under `#/reset`, setting a password with the code of one. */
 export function SignIn() {
-  const { segments } = useRoute();
-  const resetting = segments[0] === 'reset';
-  const [email, setEmail] = useState('');
-  return resetting ? <Reset email={email} onEmail={setEmail} /> : <Enter email={email} onEmail={setEmail} />;
+  const { segments, query } = useRoute();
+  const [email, setEmail] = useState((query.get('email') ?? '').slice(0, 254));
+  const common = { email, onEmail: setEmail };
+  if (segments[0] === 'reset') return <Reset {...common} />;
+  return segments[0] === 'forgot' ? <Forgot {...common} /> : <Enter {...common} />;
 }
 
 interface Props {
@@ -42,6 +43,7 @@ function Enter({ email, onEmail }: Props) {
       lead={t.signIn.subtitle}
       below={
         <Stack gap={6}>
+          {options.data?.forgotPassword && <Anchor href="#/forgot">{t.signIn.forgotten}</Anchor>}
           <Anchor href="#/reset">{t.signIn.forgot}</Anchor>
           <Anchor href="#/leaked">{t.signIn.leaked}</Anchor>
         </Stack>
@@ -89,8 +91,41 @@ function Failed({ why, requestId }: { why: string; requestId: string | null }) {
   );
 }
 
+function Forgot({ email, onEmail }: Props) {
+  const [done, setDone] = useState(false);
+  const { onSubmit, working, error } = useSubmit(async () => {
+    await api.forgotPassword({ body: { email } });
+    setDone(true);
+  });
+  return (
+    <Door
+      title={t.signIn.forgotten}
+      lead={t.signIn.forgottenLead}
+      below={<Anchor href="#/api-tokens">{t.signIn.backToSignIn}</Anchor>}
+    >
+      <form onSubmit={onSubmit}>
+        <Stack>
+          <EmailField value={email} onChange={onEmail} />
+          {done && (
+            <Alert color="green" role="status">
+              {t.signIn.forgottenDone}
+            </Alert>
+          )}
+          {error !== null && <ErrorNotice error={error} />}
+          <Button type="submit" loading={working} fullWidth>
+            {t.signIn.forgottenSubmit}
+          </Button>
+        </Stack>
+      </form>
+    </Door>
+  );
+}
+
+/** The link of a letter brings the code along; it is taken out of the address, and so out of the history, at once. */
 function Reset({ email, onEmail }: Props) {
-  const [code, setCode] = useState('');
+  const { query } = useRoute();
+  const [code, setCode] = useState((query.get('code') ?? '').slice(0, 100));
+  useEffect(() => keepInAddress({ code: null, email: null }), []);
   const [newPassword, setNewPassword] = useState('');
   const [done, setDone] = useState(false);
   const { onSubmit, working, error } = useSubmit(async () => {

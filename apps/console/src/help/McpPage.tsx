@@ -1,4 +1,4 @@
-import { Alert, Button, Code, Group, Loader, Stack, Tabs, Text } from '@mantine/core';
+import { Alert, Button, Group, Loader, Stack, Tabs, Text } from '@mantine/core';
 import { IconCircleCheck } from '@tabler/icons-react';
 import { useQuery } from '@tanstack/react-query';
 import { api } from '../api.js';
@@ -146,9 +146,10 @@ export function McpPage() {
       <Section title={t.mcp.noHeaderTitle} lead={t.mcp.noHeader}>
         <Stack gap="xs">
           <Text size="sm">{t.mcp.noHeaderBridge}</Text>
-          <Code
-            block
-          >{`npx -y mcp-remote ${endpoint} --transport http-only --header "Authorization: Bearer $LATCHKEY_TOKEN"`}</Code>
+          <CodeBlock
+            label={t.mcp.noHeaderTitle}
+            text={`npx -y mcp-remote ${endpoint} --transport http-only --header "Authorization: Bearer $LATCHKEY_TOKEN"`}
+          />
         </Stack>
       </Section>
     </Page>

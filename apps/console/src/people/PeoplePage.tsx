@@ -48,7 +48,9 @@ function Create({ onClose, onInvited }: { onClose(): void; onInvited(handover: H
   const { onSubmit, working, error } = useSubmit(async () => {
     const user = await api.createUser({ body: { email, name, role, ...(password ? { password } : {}) } });
     changed('listUsers', 'listAudit');
-    if (!password) onInvited({ ...user, ...(await api.resetPassword({ params: { id: user.id } })) });
+    // Where letters are sent, an invitation is on its way already.
+    const { forgotPassword: invited } = await api.signInOptions();
+    if (!password && !invited) onInvited({ ...user, ...(await api.resetPassword({ params: { id: user.id } })) });
     onClose();
   });
   return (
