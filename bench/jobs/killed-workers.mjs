@@ -21,6 +21,7 @@ A delivery whose worker was killed between sending and noting it is sent again u
     ],
   },
 );
+process.setMaxListeners(0); // one for each worker that runs
 const [mail, hook] = await Promise.all([mailServer(), webhookReceiver()]);
 const stack = await startStack();
 const { database } = stack;
@@ -95,7 +96,7 @@ try {
     await sendUsage(second);
     await insert(Array.from({ length: choice.due }, newId), 'due', 'now()');
     sent.due += choice.due;
-    await sleep(begun + (second + 1) * 1_000 - performance.now());
+    await sleep(Math.max(0, begun + (second + 1) * 1_000 - performance.now()));
     fewest = Math.min(fewest, ready.length);
     const [victim] = ready.splice(Math.floor(Math.random() * ready.length), 1);
     if (!victim) continue;

@@ -108,6 +108,17 @@ describe('usage', () => {
     expect([counted(taken, a, 'allowed'), counted(taken, b, 'allowed')]).toEqual([2, 1]);
   });
 
+  it('of the last half minute is sent again to a Redis that comes back empty, under the same numbers', async () => {
+    await using s = await stack(routes);
+    const token = s.authority.issue();
+    for (let i = 0; i < 7; i++) await call(s, '/read/x', token.secret);
+    await waitFor(async () => counted(await batches(s), token.facts.id, 'allowed') === 7);
+    const before = await batches(s);
+    await s.redis.restart();
+    await waitFor(async () => counted(await batches(s), token.facts.id, 'allowed') === 7, { timeoutMs: 20_000 });
+    expect(await batches(s)).toEqual(before);
+  });
+
   it('loses callers before it loses counts', () => {
     const tally = new Tally({ linesMax: 100, linesPerTokenMax: 10 });
     const tokens = Array.from({ length: 30 }, () => newId());

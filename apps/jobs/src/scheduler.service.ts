@@ -45,14 +45,19 @@ export class Scheduler {
       for (const job of jobs) {
         const scheduler = found.get(job.name);
         found.delete(job.name);
-        const late = scheduler?.next ? Date.now() - scheduler.next : 0;
-        if (scheduler?.every === job.everyMs && late < Math.max(60_000, 2 * job.everyMs)) continue;
+        if (scheduler?.every === job.everyMs && !isStuck(scheduler.next, job.everyMs)) continue;
         if (scheduler) await queue.removeJobScheduler(job.name);
         await queue.upsertJobScheduler(job.name, { every: job.everyMs }, { name: job.name, opts: optionsOf(job) });
       }
       for (const key of found.keys()) await queue.removeJobScheduler(key);
     }
   }
+}
+
+/** Long overdue; or so far ahead that a worker wrote it whose clock is wrong, and all others would wait for that time. */
+function isStuck(nextMs: number | undefined, everyMs: number): boolean {
+  const lateMs = nextMs ? Date.now() - nextMs : 0;
+  return lateMs > Math.max(60_000, 2 * everyMs) || lateMs < -(everyMs + 30_000);
 }
 
 /** A frequent job needs few retries: the next run does the same. */

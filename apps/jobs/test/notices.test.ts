@@ -1,4 +1,6 @@
 import { createHmac } from 'node:crypto';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { newId } from '@latchkey/runtime';
 import { ATTEMPTS_MAX, deliverNotices } from '../src/notices/deliver-notices.job.js';
@@ -7,6 +9,7 @@ import { letterOf, type NoticeFacts } from '../src/notices/letter.js';
 import { noticeExpiring } from '../src/notices/notice-expiring.job.js';
 import { warnIdle } from '../src/notices/warn-idle.job.js';
 import { drainUsage } from '../src/usage/drain-usage.job.js';
+import { postWebhook } from '../src/webhooks/webhook.service.js';
 import { type Mailbox, mailbox, type Receiver, receiver, WEBHOOK_SECRET } from './receivers.js';
 import { batch, line, World } from './world.js';
 
@@ -268,4 +271,42 @@ test('names in a letter neither add headers nor HTML', () => {
   expect(letter.html).not.toContain('<script>');
   expect(letter.html).not.toContain('<b>');
   expect(letter.text).toContain('https://tokens.example.test/#/api-tokens');
+});
+
+test('a hostile name reaches nobody else and is no part of the letter’s head', async () => {
+  const person = await world.person();
+  await world.database.query('UPDATE users SET name = $2 WHERE id = $1', [
+    person.id,
+    'Eve" <eve@evil.test>\r\nBcc: victim@evil.test\r\n\r\n<b>',
+  ]);
+  const name = 'x\r\nBcc: other@evil.test\r\n\r\n<img src=https://evil.test/>';
+  const token = await world.token(person, { name });
+  await world.run(followAudit, settings);
+  await sealed('token.expired', token, null);
+  await world.run(followAudit, settings);
+  await deliver();
+  const [letter] = mail.letters;
+  expect(letter!.to).toEqual([person.email]);
+  const [head, ...body] = letter!.text.split('\r\n\r\n') as [string, ...string[]];
+  expect(head).not.toMatch(/^Bcc:/im);
+  expect(head.match(/^To:/gim)).toHaveLength(1);
+  const html = body.join('\n').replace(/=\r\n/g, '').split('text/html')[1]!;
+  expect(html).toContain('&lt;img');
+  expect(html).not.toContain('<img');
+});
+
+test('a receiver that redirects is not followed: nothing is posted to where it points', async () => {
+  const inside = await receiver();
+  const door = createServer((_req, res) => res.writeHead(307, { location: inside.url }).end());
+  await new Promise<void>((resolve) => door.listen(0, '127.0.0.1', resolve));
+  try {
+    const url = `http://127.0.0.1:${(door.address() as AddressInfo).port}/`;
+    const outcome = await postWebhook({ url, secret: WEBHOOK_SECRET }, 'id', {}, new AbortController().signal);
+    expect(outcome).toEqual({ ok: false, gone: false, reason: 'the receiver answered 307' });
+    expect(inside.posted).toHaveLength(0);
+  } finally {
+    door.closeAllConnections();
+    door.close();
+    await inside[Symbol.asyncDispose]();
+  }
 });

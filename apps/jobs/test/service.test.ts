@@ -75,6 +75,7 @@ test('shows the board to who has its password and to nobody else', async () => {
   const page = await fetch(`${ops}/queues`, { headers: basic(BOARD_PASSWORD) });
   expect(page.status).toBe(200);
   expect(await page.text()).toContain('Latchkey jobs');
+  expect(page.headers.get('content-security-policy')).toMatch(/^default-src 'self'/);
   const listed = await fetch(`${ops}/queues/api/queues`, { headers: basic(BOARD_PASSWORD) });
   const { queues } = (await listed.json()) as { queues: { name: string }[] };
   expect(queues.map((q) => q.name).sort()).toEqual([...QUEUES].sort());
@@ -122,6 +123,30 @@ test('goes on by itself when Redis was killed and comes back empty', async () =>
   await waitFor(async () => (await fetch(`${ops}/readyz`)).status === 200, { timeoutMs: 120_000 });
   await world.send(world.signed(batch([line(token, { count: 6 })])));
   await waitFor(async () => (await countedOf(token)) === 6, { timeoutMs: 120_000 });
+});
+
+test('a schedule written by a worker whose clock is ahead is put right, and nobody waits for that time', async () => {
+  const queue = new Queue('usage', { connection: { url: world.redis.url }, prefix: REDIS.queues });
+  const ahead = Date.now() + 3_600_000;
+  await queue.removeJobScheduler('drain-usage');
+  await queue.upsertJobScheduler('drain-usage', { every: 1_000, startDate: ahead }, { name: 'drain-usage' });
+  const token = await world.token(await world.person());
+  await world.send(world.signed(batch([line(token, { count: 5 })])));
+  await waitFor(async () => (await countedOf(token)) === 5, { timeoutMs: 120_000 });
+  expect((await queue.getJobScheduler('drain-usage'))!.next).toBeLessThan(ahead);
+  await queue.close();
+});
+
+test('a job that nobody knows fails where it can be seen, and the rest goes on', async () => {
+  const queue = new Queue('usage', { connection: { url: world.redis.url }, prefix: REDIS.queues });
+  const poison = await queue.add('of-another-version', { anything: 'x' }, { attempts: 2, backoff: 10 });
+  await waitFor(async () => (await poison.getState()) === 'failed', { timeoutMs: 120_000 });
+  expect((await queue.getJob(poison.id!))!.failedReason).toContain('no job is called "of-another-version"');
+  await poison.remove();
+  await queue.close();
+  const token = await world.token(await world.person());
+  await world.send(world.signed(batch([line(token, { count: 8 })])));
+  await waitFor(async () => (await countedOf(token)) === 8, { timeoutMs: 120_000 });
 });
 
 test('keeps no payload in its jobs', async () => {

@@ -1,4 +1,7 @@
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
@@ -102,4 +105,29 @@ test('does nothing without a receiver', async () => {
   await seal(3);
   expect(await world.run(deliverAudit, {})).toBe(0);
   expect(await world.database.query('SELECT * FROM siem_batches')).toEqual([]);
+});
+
+test('a receiver that hangs holds up no stop, and its batch waits for the next try', async () => {
+  const silent = createServer(() => undefined);
+  await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+  try {
+    await seal(3);
+    const url = `http://127.0.0.1:${(silent.address() as AddressInfo).port}/`;
+    const stopping = new AbortController();
+    const asked = once(silent, 'request');
+    const step = deliverAudit.step({
+      ...(await world.contextWith({ ...settings, SIEM_WEBHOOK_URL: url })),
+      signal: stopping.signal,
+    });
+    await asked;
+    stopping.abort();
+    expect(await step).toEqual({ done: 0, more: false });
+    expect(await world.database.query('SELECT state FROM siem_batches')).toEqual([{ state: 'due' }]);
+  } finally {
+    silent.closeAllConnections();
+    silent.close();
+  }
+  await later();
+  await deliver();
+  expect(seqs()).toEqual(upTo(3));
 });

@@ -10,7 +10,7 @@ export interface UsageParts {
   readonly verifierId: string;
   /** Undefined while there is no key to sign with. */
   readonly sign: (batch: UsageBatch) => UsageBatchEvent | undefined;
-  readonly redis: Pick<Redis, 'xadd'>;
+  readonly redis: Pick<Redis, 'xadd' | 'on'>;
   readonly clock: Clock;
   readonly logger: Logger;
   /** Default 1 000. */
@@ -20,17 +20,24 @@ export interface UsageParts {
 const LINES_PER_BATCH_MAX = 5_000;
 const LINES_MAX = 50_000;
 const LINES_PER_TOKEN_MAX = 200;
+/** Batches that Redis has taken are kept for so long, and so many lines of them: far longer than jobs takes to fetch them. */
+const KEPT_MS = 30_000;
+const KEPT_LINES_MAX = 20_000;
 
 /**
  * Counts every verdict and sends the counts over Redis to jobs, at least every second. A batch is kept and sent again,
- * as it was, until Redis has taken it; a batch that arrives twice is counted once, by its sequence. While Redis is away
- * counts go on in memory, and what a bound costs is the callers' details first.
+ * as it was, until Redis has taken it, and once more when a Redis comes back that may have lost it; a batch that arrives
+ * twice is counted once, by its sequence. While Redis is away counts go on in memory, and what a bound costs is the
+ * callers' details first.
  */
 export class Usage implements Accounting {
   readonly #tally = new Tally({ linesMax: LINES_MAX, linesPerTokenMax: LINES_PER_TOKEN_MAX });
   readonly #denials = new Denials();
   #sequence = 0;
   #unsent: UsageBatch | undefined;
+  /** Taken by Redis, oldest first; what of it a Redis that came back may not have any more is sent again. */
+  #taken: { batch: UsageBatch; atMs: number }[] = [];
+  #again: UsageBatch[] = [];
   #sending: Promise<boolean> | undefined;
   #cancelTimer: () => void = () => undefined;
   batchesSent = 0;
@@ -41,7 +48,11 @@ export class Usage implements Accounting {
   constructor(private readonly parts: UsageParts) {}
 
   start(): void {
-    const { clock, intervalMs = 1_000 } = this.parts;
+    const { clock, redis, intervalMs = 1_000 } = this.parts;
+    redis.on('ready', () => {
+      this.#forgetOld();
+      this.#again = this.#taken.map(({ batch }) => batch);
+    });
     const again = () => {
       this.#cancelTimer = clock.after(intervalMs, () => void this.flush().then(again));
     };
@@ -86,11 +97,29 @@ export class Usage implements Accounting {
 
   async #sendAll(): Promise<boolean> {
     for (;;) {
+      const repeated = this.#again[0];
+      if (repeated) {
+        if (!(await this.#send(repeated))) return false;
+        if (this.#again[0] === repeated) this.#again.shift();
+        continue;
+      }
       this.#unsent ??= this.#nextBatch();
       if (!this.#unsent) return true;
       if (!(await this.#send(this.#unsent))) return false;
+      this.#taken.push({ batch: this.#unsent, atMs: this.parts.clock.monotonicMs() });
+      this.#forgetOld();
       this.#unsent = undefined;
     }
+  }
+
+  #forgetOld(): void {
+    const oldestMs = this.parts.clock.monotonicMs() - KEPT_MS;
+    let lines = 0;
+    const lastOld = this.#taken.findLastIndex(({ batch, atMs }) => {
+      lines += batch.lines.length;
+      return atMs < oldestMs || lines > KEPT_LINES_MAX;
+    });
+    this.#taken.splice(0, lastOld + 1);
   }
 
   #nextBatch(): UsageBatch | undefined {

@@ -17,12 +17,13 @@ export type BatchOutcome = 'applied' | 'repeated' | 'refused';
 export async function applyBatch(context: JobContext, batch: UsageBatch): Promise<BatchOutcome> {
   try {
     return await context.database.transaction(async (db) => {
-      const fresh: unknown[] = await db.query(
-        'INSERT INTO usage_batches (verifier, sequence) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING verifier',
+      const [fresh]: { now: number }[] = await db.query(
+        `INSERT INTO usage_batches (verifier, sequence) VALUES ($1, $2) ON CONFLICT DO NOTHING
+         RETURNING floor(extract(epoch FROM now()) * 1000)::float8 AS now`,
         [batch.verifier, batch.sequence],
       );
-      if (fresh.length === 0) return 'repeated';
-      const lines = await ofKnownTokens(db, batch.lines);
+      if (!fresh) return 'repeated';
+      const lines = await ofKnownTokens(db, batch.lines, fresh.now);
       if (lines.length > 0) {
         await raiseNotices(db, context.config, await unusualUses(db, lines));
         await addUp(db, lines);
@@ -41,12 +42,14 @@ export async function applyBatch(context: JobContext, batch: UsageBatch): Promis
   }
 }
 
-/** A verifier of somebody else's may name any token: those that do not exist are dropped. */
-async function ofKnownTokens(db: EntityManager, lines: readonly UsageLine[]): Promise<UsageLine[]> {
+/**
+ * A verifier of somebody else's may name any token: those that do not exist are dropped.
+ * @param now PostgreSQL's clock, by which all workers go
+ */
+async function ofKnownTokens(db: EntityManager, lines: readonly UsageLine[], now: number): Promise<UsageLine[]> {
   const ids = [...new Set(lines.map((l) => l.tokenId))];
   const rows: { id: string }[] = await db.query('SELECT id FROM tokens WHERE id = ANY($1::uuid[])', [ids]);
   const known = new Set(rows.map((r) => r.id));
-  const now = Date.now();
   const newest = Math.floor(now / HOUR_MS) * HOUR_MS;
   return lines
     .filter((l) => known.has(l.tokenId))
@@ -143,7 +146,7 @@ async function unusualUses(
 async function keepDenials(db: EntityManager, batch: UsageBatch): Promise<void> {
   await db.query(
     `INSERT INTO denials (request_id, at, reason, token_id, route, method, ip)
-     SELECT d."requestId", to_timestamp(least(d."atMs", $2::bigint) / 1000.0), d.reason, d."tokenId", d.route, d.method, d.ip
+     SELECT d."requestId", least(to_timestamp(d."atMs" / 1000.0), now()), d.reason, d."tokenId", d.route, d.method, d.ip
      FROM jsonb_to_recordset($1::jsonb) AS d("requestId" text, "atMs" bigint, reason text, "tokenId" uuid, route text,
        method text, ip text)
      ORDER BY d."requestId" ON CONFLICT (request_id) DO NOTHING`,
@@ -156,7 +159,6 @@ async function keepDenials(db: EntityManager, batch: UsageBatch): Promise<void> 
           method: storable(d.method),
         })),
       ),
-      Date.now(),
     ],
   );
 }
