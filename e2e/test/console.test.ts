@@ -314,32 +314,3 @@ describe('administration', () => {
     await page.getByRole('cell', { name: 'session.started' }).first().waitFor();
   });
 });
-
-describe('hostile text', () => {
-  const attacks = ['<img src=x onerror=alert(1)>', '"><script>alert(1)</script>', "javascript:alert('1')", '{{7*7}}'];
-
-  it('shows what people wrote as text, in every field that people write', async () => {
-    const { page } = visitor;
-    page.on('dialog', () => visitor.faults.push('a script ran'));
-    for (const attack of attacks) {
-      const token = await admin.issue({ name: attack, description: attack, metadata: { note: attack } });
-      await visitor.go(`/api-tokens/${token.id}`);
-      await page.getByRole('heading', { level: 1, name: attack }).waitFor();
-      expect(await page.getByText(attack, { exact: true }).count()).toBeGreaterThanOrEqual(3);
-    }
-    await visitor.go('/audit');
-    await page
-      .getByRole('cell', { name: attacks[0] ?? '' })
-      .first()
-      .waitFor();
-  });
-
-  it('cannot be framed, and allows no inline script, no eval and no foreign origin', async () => {
-    const answer = await ask(`${url}/`);
-    const policy = answer.headers.get('content-security-policy') ?? '';
-    expect(policy).toContain("frame-ancestors 'none'");
-    expect(policy).toContain("script-src 'self'");
-    expect(policy).not.toMatch(/unsafe-inline|unsafe-eval|\*/);
-    expect(answer.headers.get('x-content-type-options')).toBe('nosniff');
-  });
-});
