@@ -15,6 +15,7 @@ const benches = {
   verify: { shows: 'verify() from memory, and memory per token', flags: ['--expose-gc', '--max-old-space-size=2048'] },
   revocation: { shows: 'revoke until effective at four gateways' },
   proxy: { shows: 'what the gateway costs as a proxy' },
+  issue: { shows: 'tokens issued over HTTP beside raw inserts of the same rows' },
   pagination: { shows: 'lists and searches at a million tokens beside ten thousand', long: true },
   expiry: { shows: 'a sweep of due tokens, and who waits for it', file: 'jobs/expiry.mjs', long: true },
   'killed-workers': {

@@ -1,16 +1,16 @@
 /**
  * A load generator that costs little: bare sockets, one request at a time on each, no pipelining. Reads jobs as JSON
- * lines on stdin (`{port, request, connections, ms}`), answers each with a line `{count, errors, ms, p50, p99}`
- * (milliseconds). Answers other than 200 are errors.
+ * lines on stdin (`{port, request, connections, ms, ok?}`; `request` is one for all, or a list, one for each connection), answers each with a line `{count, errors, ms, p50, p99}`
+ * (milliseconds). Answers other than `ok` (200) are errors.
  */
 import { connect } from 'node:net';
 import { createInterface } from 'node:readline';
 
 const LENGTH = /\r\ncontent-length: *(\d+)/i;
 
-function run({ port, request, connections, ms }) {
+function run({ port, request, connections, ms, ok = 200 }) {
   return new Promise((resolve) => {
-    const bytes = Buffer.from(request, 'latin1');
+    const requests = [request].flat().map((text) => Buffer.from(text, 'latin1'));
     const latencies = new Float64Array(2_000_000);
     let count = 0;
     let errors = 0;
@@ -25,6 +25,7 @@ function run({ port, request, connections, ms }) {
     for (let i = 0; i < connections; i++) {
       const socket = connect({ port, host: '127.0.0.1', noDelay: true });
       open++;
+      const bytes = requests[i % requests.length];
       let buffered = Buffer.alloc(0);
       let sentAt = 0;
       const send = () => {
@@ -42,7 +43,7 @@ function run({ port, request, connections, ms }) {
         if (buffered.length < end + 4 + length) return;
         buffered = Buffer.alloc(0);
         const now = performance.now();
-        if (!head.startsWith('HTTP/1.1 200')) errors++;
+        if (!head.startsWith(`HTTP/1.1 ${ok}`)) errors++;
         latencies[count++ % latencies.length] = now - sentAt;
         if (now >= until) socket.destroy();
         else send();

@@ -40,6 +40,10 @@ export const settings = {
     default: '127.0.0.1:50051',
     schema: z.string().regex(/^.+:\d{1,5}$/, 'must be host:port'),
   },
+  RPC_CA_FILE: {
+    description: "PEM certificate of the authority behind the gRPC door's; plain text without one",
+    schema: z.string().optional(),
+  },
   RPC_SECRET: {
     description: 'Shared with the token-service, at least 32 characters',
     secret: true,

@@ -78,7 +78,11 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   const usageRedis = connect('gateway-usage', 2_000);
   // Counting together begins with the first request where Redis is there; where it is not, nothing waits for it.
   await Promise.all([subscriber, redis, usageRedis].map((connection) => readyWithin(connection, REDIS_START_MS)));
-  const caller = tokensCaller({ address: config.RPC_ADDRESS, authorization: firstParty(config.RPC_SECRET) });
+  const caller = tokensCaller({
+    address: config.RPC_ADDRESS,
+    authorization: firstParty(config.RPC_SECRET),
+    ...(config.RPC_CA_FILE && { caFile: config.RPC_CA_FILE }),
+  });
   opened.push(() => caller.close());
 
   const id = newId();

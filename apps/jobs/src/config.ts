@@ -24,6 +24,10 @@ export const settings = {
     default: '127.0.0.1:50051',
     schema: z.string().regex(/^[^\s/:]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$/, 'must be host:port'),
   },
+  RPC_CA_FILE: {
+    description: "PEM certificate of the authority behind the gRPC door's; plain text without one",
+    schema: z.string().optional(),
+  },
   RPC_SECRET: {
     description: 'Shared by the first-party services; opens the gRPC door',
     secret: true,

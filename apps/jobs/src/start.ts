@@ -48,6 +48,7 @@ export async function startJobs(config: JobsConfig, logger: Logger): Promise<Run
   const maintenance = maintenanceCaller({
     address: config.RPC_ADDRESS,
     authorization: firstParty(config.RPC_SECRET),
+    ...(config.RPC_CA_FILE && { caFile: config.RPC_CA_FILE }),
   });
   const metrics = new JobMetrics(createRegistry('jobs'));
   const connection = { url: config.REDIS_URL, maxRetriesPerRequest: null, connectionName: 'latchkey-jobs-queues' };

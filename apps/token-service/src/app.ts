@@ -2,6 +2,7 @@ import 'reflect-metadata';
 import { readFileSync } from 'node:fs';
 import type { Server as HttpServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Server as RpcServer, ServerCredentials } from '@grpc/grpc-js';
 import { loadSync, type PackageDefinition } from '@grpc/proto-loader';
 import { ReflectionService } from '@grpc/reflection';
@@ -39,6 +40,10 @@ export interface TokenService {
 }
 
 const RPC_MESSAGE_BYTES_MAX = 1_048_576;
+/** What gRPC health is told of: the whole, and the service that others call. */
+const SERVED = ['', `${PROTO_PACKAGE}.Tokens`];
+const HEALTH_EVERY_MS = 1_000;
+const HEALTH_PATIENCE_MS = 2_000;
 
 /**
  * Starts the token-service. Ports of 0 take any that is free.
@@ -67,6 +72,7 @@ export async function startTokenService(
     await app.startAllMicroservices();
     await app.listen({ port: config.API_PORT, host: config.HOST });
     const database = app.get(Database);
+    const unwatch = followDatabase(database, rpc.health);
     const registry = createRegistry('token-service');
     app.get(InvalidationService).registerMetrics(registry);
     const ops = await startOps({
@@ -76,7 +82,8 @@ export async function startTokenService(
       checks: { database: async () => void (await database.query('SELECT 1')) },
     });
     const stop = async () => {
-      rpc.health.setStatus('', 'NOT_SERVING');
+      unwatch();
+      for (const service of SERVED) rpc.health.setStatus(service, 'NOT_SERVING');
       // A connection whose last request is answered while closing would be kept open for the next one.
       const sweep = setInterval(() => http.closeIdleConnections(), 50);
       try {
@@ -99,9 +106,32 @@ export async function startTokenService(
   }
 }
 
+/** Keeps gRPC health true to whether the database answers. @returns ends it */
+function followDatabase(database: Database, health: HealthImplementation): () => void {
+  let asking = false;
+  let ended = false;
+  const ask = async () => {
+    if (asking) return;
+    asking = true;
+    const answers = database.query('SELECT 1').then(
+      () => true,
+      () => false,
+    );
+    const status = (await Promise.race([answers, sleep(HEALTH_PATIENCE_MS, false)])) ? 'SERVING' : 'NOT_SERVING';
+    if (!ended) for (const service of SERVED) health.setStatus(service, status);
+    asking = false;
+  };
+  const timer = setInterval(() => void ask(), HEALTH_EVERY_MS);
+  timer.unref();
+  return () => {
+    ended = true;
+    clearInterval(timer);
+  };
+}
+
 /** The gRPC door with health and reflection beside the services; plain text unless certificates are configured. */
 function rpcDoor(config: TokenServiceConfig) {
-  const health = new HealthImplementation({ '': 'SERVING', [`${PROTO_PACKAGE}.Tokens`]: 'SERVING' });
+  const health = new HealthImplementation(Object.fromEntries(SERVED.map((service) => [service, 'SERVING'])));
   let port = config.RPC_PORT;
   const options = {
     transport: Transport.GRPC as const,

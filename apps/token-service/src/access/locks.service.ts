@@ -45,28 +45,43 @@ export class LocksService {
     return (await this.holdAndRead(tx, actor, lock)).now;
   }
 
-  /** The same, with more readings under the locks. */
+  /** The same, with more that is read under the locks. */
   async holdAndRead<A extends Actor>(
     tx: Tx,
     actor: A,
-    { change = {}, rest = {} }: Lock,
+    lock: Lock,
     ...reading: Statement[]
   ): Promise<{ now: A; read: QueryResultRow[][] }> {
+    const { statements, held } = this.holding(actor, lock, ...reading);
+    return held(await inOrder(tx, statements));
+  }
+
+  /** What to send in order to hold all that, for a change that begins with it, and what to make of the answers. */
+  holding<A extends Actor>(
+    actor: A,
+    { change = {}, rest = {} }: Lock,
+    ...reading: Statement[]
+  ): { statements: Statement[]; held: (answers: QueryResultRow[][]) => { now: A; read: QueryResultRow[][] } } {
     const userId = actor.userId === null ? [] : [actor.userId];
     const projectId = actor.type === 'token' && actor.projectId ? [actor.projectId] : [];
     const sessionId = actor.type === 'user' ? [actor.sessionId] : [];
     const carrying = actor.type === 'token' ? [actor.tokenId, ...actor.facts.ancestors] : [];
-    const held = [
-      ...locks('users', change.users, [...(rest.users ?? []), ...userId]),
-      ...locks('projects', change.projects, [...(rest.projects ?? []), ...projectId]),
-      ...locks('sessions', [], sessionId),
-      ...locks('tokens', change.tokens, [...(rest.tokens ?? []), ...carrying]),
-    ];
+    const locked = lockInOrder(change, {
+      users: [...(rest.users ?? []), ...userId],
+      projects: [...(rest.projects ?? []), ...projectId],
+      sessions: sessionId,
+      tokens: [...(rest.tokens ?? []), ...carrying],
+    });
     const who: Statement =
       actor.type === 'user' ? [SELECT_USER, [actor.userId, actor.sessionId]] : factsById(actor.tokenId);
-    const [[row] = [], ...read] = (await inOrder(tx, [...held, who, ...reading])).slice(held.length);
-    const now = actor.type === 'user' ? this.#user(actor, row as UserRow) : this.#token(actor, row as FactsRow);
-    return { now: now as A, read };
+    return {
+      statements: [locked, who, ...reading],
+      held: (answers) => {
+        const [, [row] = [], ...read] = answers;
+        const now = actor.type === 'user' ? this.#user(actor, row as UserRow) : this.#token(actor, row as FactsRow);
+        return { now: now as A, read };
+      },
+    };
   }
 
   #user(actor: UserActor, row: UserRow | undefined): UserActor {
@@ -96,19 +111,16 @@ const SELECT_USER = `SELECT u.name, u.role, (
   FROM users u JOIN sessions s ON s.user_id = u.id AND s.id = $2 AND s.expires_at > now()
   WHERE u.id = $1 AND u.disabled_at IS NULL`;
 
-type Table = 'users' | 'projects' | 'sessions' | 'tokens';
+const TABLES = ['users', 'projects', 'sessions', 'tokens'] as const;
+type Table = (typeof TABLES)[number];
 
-/** Statements that lock rows in the order of their ids, each as strongly as it needs. */
-function locks(table: Table, change: readonly string[] = [], rest: readonly string[] = []): Statement[] {
-  const strong = new Set(change);
-  const ids = [...new Set([...change, ...rest])].sort();
-  return ids.map((id) => [
-    `SELECT 1 FROM ${table} WHERE id = $1 ${strong.has(id) ? 'FOR NO KEY UPDATE' : 'FOR SHARE'}`,
-    [id],
-  ]);
+/** The statement that locks rows, table after table, in the order of their ids, each as strongly as it needs. */
+function lockInOrder(change: Partial<Record<Table, readonly string[]>>, rest: typeof change): Statement {
+  const rows = TABLES.map((table) => [...new Set([...(change[table] ?? []), ...(rest[table] ?? [])])].sort());
+  return ['SELECT lock_in_order($1, $2, $3, $4, $5)', [TABLES.flatMap((table) => change[table] ?? []), ...rows]];
 }
 
 /** Locks rows for a change, in the order of their ids. */
 export async function lockRows(tx: Tx, table: Table, ids: readonly string[]): Promise<void> {
-  await inOrder(tx, locks(table, ids));
+  await inOrder(tx, [lockInOrder({ [table]: ids }, {})]);
 }

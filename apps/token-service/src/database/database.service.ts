@@ -84,6 +84,7 @@ export function dataSourceOptions(config: TokenServiceConfig) {
 
 /** A change as it is made in a transaction. */
 type Change<T> = (tx: Tx, found: QueryResultRow[]) => Promise<T | Last<T>>;
+type ChangeAfter<T> = (tx: Tx, found: QueryResultRow[][]) => Promise<T | Last<T>>;
 
 /** The way to PostgreSQL. */
 @Injectable()
@@ -107,7 +108,12 @@ export class Database implements OnApplicationShutdown {
    * @param change answers with the result, or with what is still to be written, which goes out with the commit
    * @param first a reading that goes out with the beginning; `change` gets its rows
    */
-  async transaction<T>(change: Change<T>, first?: Statement): Promise<T> {
+  transaction<T>(change: Change<T>, first?: Statement): Promise<T> {
+    return this.transactionAfter(first ? [first] : [], (tx, [found = []]) => change(tx, found));
+  }
+
+  /** The same for a change that begins with several statements, locks and readings, which go out with the beginning. */
+  async transactionAfter<T>(first: readonly Statement[], change: ChangeAfter<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#once(change, first);
@@ -117,13 +123,13 @@ export class Database implements OnApplicationShutdown {
     }
   }
 
-  async #once<T>(change: Change<T>, first?: Statement): Promise<T> {
+  async #once<T>(change: ChangeAfter<T>, first: readonly Statement[]): Promise<T> {
     const runner = this.source.createQueryRunner();
     try {
       const connection: Client = await runner.connect();
       try {
         // Answered before anything can be written, so that nothing is written outside the transaction.
-        const [, found = []] = await send(connection, first ? [BEGIN, first] : [BEGIN]);
+        const [, ...found] = await send(connection, [BEGIN, ...first]);
         const outcome = await change(runner.manager, found);
         if (!(outcome instanceof Last)) {
           await send(connection, [COMMIT]);
@@ -184,6 +190,12 @@ export type Statement = readonly [text: string, values?: unknown[]];
  */
 export async function inOrder(tx: Tx, statements: readonly Statement[]): Promise<QueryResultRow[][]> {
   return send(await tx.queryRunner!.connect(), statements);
+}
+
+/** Two writes as one statement, where neither looks at what the other does: each statement costs PostgreSQL an answer. */
+export function together([first, firstValues = []]: Statement, [then, thenValues = []]: Statement): Statement {
+  const renumbered = then.replace(/\$(\d+)/g, (_, n: string) => `$${Number(n) + firstValues.length}`);
+  return [`WITH first AS (${first}) ${renumbered}`, [...firstValues, ...thenValues]];
 }
 
 /** Writes in the midst of a transaction what another change would end with. */

@@ -49,21 +49,30 @@ const sought = (text: string): string =>
 
 /** Most letters of what is sought that the index is asked for: each of its trigrams is a list to be read. */
 const INDEXED_LETTERS = 6;
-const RUNS_MAX = 4;
+const NUMBER_LETTERS = 8;
+const WORDS_MAX = 4;
 
-/** Pieces of what is sought, one from each of its longest words, numbers first: few that together say much. */
+/**
+ * Pieces of what is sought, one from each of its longest words, numbers first: few that together say much. A number
+ * keeps the signs around it, which say where it begins and ends.
+ */
 function pieces(q: string): string[] {
-  const runs = sought(q).match(/(?:[a-z0-9]|\\[0-7]{3}){3,}/g) ?? [];
-  const best = runs
-    .sort((a, b) => Number(/\d/.test(b)) - Number(/\d/.test(a)) || b.length - a.length)
-    .slice(0, RUNS_MAX);
-  const letters = Math.ceil(INDEXED_LETTERS / Math.max(1, best.length)) + 2;
-  return best.map((run) =>
-    run
-      .match(/\\[0-7]{3}|./g)!
-      .slice(0, /\d/.test(run) ? INDEXED_LETTERS + 2 : letters)
-      .join(''),
-  );
+  const text = sought(q);
+  const words = [...text.matchAll(/(?:[a-z0-9]|\\[0-7]{3}){3,}/g)].map(({ 0: word, index }) => ({
+    letters: word.match(/\\[0-7]{3}|./g)!,
+    isNumber: /\d/.test(word),
+    before: text.slice(0, index).slice(-1),
+    after: text.slice(index + word.length).slice(0, 1),
+  }));
+  const best = words
+    .sort((a, b) => Number(b.isNumber) - Number(a.isNumber) || b.letters.length - a.letters.length)
+    .slice(0, WORDS_MAX);
+  const lettersMax = Math.ceil(INDEXED_LETTERS / Math.max(1, best.length)) + 2;
+  return best.map(({ letters, isNumber, before, after }) => {
+    if (!isNumber) return letters.slice(0, lettersMax).join('');
+    const isWhole = letters.length <= NUMBER_LETTERS;
+    return `${before}${letters.slice(0, NUMBER_LETTERS).join('')}${isWhole ? after : ''}`;
+  });
 }
 
 /**

@@ -1,31 +1,41 @@
 import type { Actor, TokenActor } from '../access/index.js';
-import { rows, type Tx } from '../database/database.service.js';
+import { rows, type Statement, type Tx } from '../database/database.service.js';
 import { conflict, forbidden, lacksScope, notFound } from '../http/index.js';
-import { type Bounds, mayUseScopeOn, mustBeWithin } from './token.rules.js';
+import { type Bounds, mayUseScopeOn, mustBeWithin, type Owned } from './token.rules.js';
 
 /** Tokens made with tokens made with tokens: no deeper than this. */
 const GENERATIONS_MAX = 8;
 
+/** Whom a token is to act for, by name; of a project whether it is closed. */
+export interface OwnerName {
+  name: string;
+  closed: boolean;
+}
+
+/** The reading that `ownerOf` decides by: of the project, or where there is none of the person. */
+export const selectOwner = (projectId: string | null, userId: string | null): Statement =>
+  projectId === null
+    ? ['SELECT name, false AS closed FROM users WHERE id = $1', [userId]]
+    : ['SELECT name, closed_at IS NOT NULL AS closed FROM projects WHERE id = $1', [projectId]];
+
+/** Whom a new token acts for: the caller, or the project named. @throws as `ownerOf` does */
+export async function ownerFor(tx: Tx, actor: Actor, projectId: string | null): Promise<Owned> {
+  const [project] = await rows<OwnerName>(tx, ...selectOwner(projectId, actor.userId));
+  return ownerOf(actor, projectId, project);
+}
+
 /**
  * Whom a new token acts for: the caller, or the project named.
+ * @param project as `selectOwner` found it
  * @throws Refusal when the caller may not issue there
  */
-export async function ownerFor(
-  tx: Tx,
-  actor: Actor,
-  projectId: string | null,
-): Promise<{ ownerUserId: string | null; projectId: string | null }> {
+export function ownerOf(actor: Actor, projectId: string | null, project: OwnerName | undefined): Owned {
   if (projectId === null) {
     if (actor.userId === null)
       throw forbidden('A project token makes project tokens only (kind "prj", with its own projectId).');
     if (!actor.rights.holds('tokens:write')) throw lacksScope(['tokens:write']);
     return { ownerUserId: actor.userId, projectId: null };
   }
-  const [project] = await rows<{ closed: boolean }>(
-    tx,
-    'SELECT closed_at IS NOT NULL AS closed FROM projects WHERE id = $1',
-    [projectId],
-  );
   if (!project || !actor.rights.belongsTo(projectId)) throw notFound('project');
   if (project.closed) throw conflict('The project is closed, so nothing is issued in it any more.');
   if (!mayUseScopeOn(actor, 'tokens:write', { ownerUserId: null, projectId })) {

@@ -3,12 +3,12 @@ import { Injectable } from '@nestjs/common';
 import type { Actor } from '../access/index.js';
 import { LocksService } from '../access/locks.service.js';
 import { AuditService } from '../audit/audit.service.js';
-import { Database, rows, type Tx } from '../database/database.service.js';
+import { Database, rows, type Statement, type Tx } from '../database/database.service.js';
 import { badField, forbidden } from '../http/index.js';
 import { addressesWithin } from './addresses.js';
 import { canonicalAddresses } from './token.rules.js';
 
-interface PolicyRow {
+export interface PolicyRow {
   lifetime_seconds_max: string | null;
   expiry_required: boolean;
   allowed_ip_prefixes: string[];
@@ -65,11 +65,7 @@ export class PolicyService {
    * @throws Refusal naming the field that the policy does not allow, and what it demands
    */
   async mustMeet(tx: Tx, ...tokens: readonly Demanded[]): Promise<void> {
-    const policy = await this.read(tx);
-    for (const token of tokens) {
-      mustEndInTime(policy, token);
-      mustNameAddresses(policy, token.allowedIps);
-    }
+    mustMeetPolicy(await this.read(tx), ...tokens);
   }
 
   /** Only the demand on addresses: for changes that leave the end as it is. */
@@ -83,6 +79,17 @@ export class PolicyService {
     if (lifetimeSecondsMax === null) return end;
     const latest = new Date(createdAt.getTime() + lifetimeSecondsMax * 1_000);
     return end === null || end > latest ? latest : end;
+  }
+}
+
+/** The reading of the policy, for whoever reads more along with it; `toPolicy` makes one of its row. */
+export const SELECT_POLICY: Statement = [SELECT, []];
+
+/** As `mustMeet`, with the policy at hand. */
+export function mustMeetPolicy(policy: Policy, ...tokens: readonly Demanded[]): void {
+  for (const token of tokens) {
+    mustEndInTime(policy, token);
+    mustNameAddresses(policy, token.allowedIps);
   }
 }
 
@@ -101,7 +108,7 @@ function mustNameAddresses({ allowedIpPrefixes }: Policy, allowedIps: readonly s
   throw badField('allowedIps', `the policy here demands addresses within ${allowedIpPrefixes.join(', ')}`);
 }
 
-const toPolicy = (row: PolicyRow): Policy => ({
+export const toPolicy = (row: PolicyRow): Policy => ({
   lifetimeSecondsMax: row.lifetime_seconds_max === null ? null : Number(row.lifetime_seconds_max),
   expiryRequired: row.expiry_required,
   allowedIpPrefixes: row.allowed_ip_prefixes,

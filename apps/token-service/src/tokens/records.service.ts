@@ -6,6 +6,7 @@ import type { Page } from '../database/keyset.service.js';
 import { notFound } from '../http/index.js';
 import { STATUS, selectPage } from './listing.js';
 import { Order } from './order.js';
+import type { NewToken } from './store.service.js';
 
 interface RecordRow {
   id: string;
@@ -59,6 +60,7 @@ LEFT JOIN users ru ON ru.id = t.revoked_by_id
 LEFT JOIN tokens rt ON rt.id = t.revoked_by_id
 LEFT JOIN token_usage tu ON tu.token_id = t.id`;
 
+const SELECT_RECORD = withNames(`SELECT ${COLUMNS} FROM tokens t WHERE t.id = $1`);
 /** Tokens as people see them: records, one by one and in pages, as far as the caller may see. */
 @Injectable()
 export class RecordsService {
@@ -66,10 +68,9 @@ export class RecordsService {
 
   /** The record, whoever asks. */
   async read(id: string, tx?: Tx): Promise<Token> {
-    const sql = withNames(`SELECT ${COLUMNS} FROM tokens t WHERE t.id = $1`);
     const [row] = tx
-      ? await rows<RecordRow>(tx, sql, [id])
-      : await this.db.prepared<RecordRow>('token-record', sql, [id]);
+      ? await rows<RecordRow>(tx, SELECT_RECORD, [id])
+      : await this.db.prepared<RecordRow>('token-record', SELECT_RECORD, [id]);
     if (!row) throw notFound('token');
     return toRecord(row);
   }
@@ -149,4 +150,42 @@ function toRecord(row: RecordRow): Token {
     parentId: row.ancestors[0] ?? null,
     receipt: row.receipt,
   };
+}
+
+/** The record of a token issued just now, as `read` would answer it. */
+export function recordOfNew(token: NewToken & { start: string }, names: { owner: string; maker: string }): Token {
+  const { ownerUserId, projectId, createdByType, createdById, rateLimit } = token;
+  return toRecord({
+    id: token.id,
+    name: token.name,
+    description: token.description,
+    kind: token.kind,
+    owner_user_id: ownerUserId,
+    project_id: projectId,
+    owner_name: names.owner,
+    created_by_type: createdByType,
+    created_by_id: createdById,
+    created_by_name: names.maker,
+    scopes: [...token.scopes],
+    start: token.start,
+    status: 'active',
+    created_at: token.createdAt,
+    ends_at: token.expiresAt,
+    last_used_at: null,
+    last_used_ip: null,
+    usage_count: null,
+    revoked_at: null,
+    revoked_by_type: null,
+    revoked_by_id: null,
+    revoked_by_name: null,
+    revocation_reason: null,
+    rotated_from: token.rotatedFrom,
+    rotated_to: null,
+    allowed_ips: [...token.allowedIps],
+    rate_limit: rateLimit?.limit ?? null,
+    rate_window_seconds: rateLimit?.windowSeconds ?? null,
+    metadata: token.metadata,
+    ancestors: token.ancestors,
+    receipt: null,
+  });
 }

@@ -5,9 +5,9 @@ import type { Actor } from '../access/index.js';
 import { LocksService } from '../access/locks.service.js';
 import { type AuditEntry, AuditService } from '../audit/audit.service.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import type { Statement, Tx } from '../database/database.service.js';
+import { inOrder, type Statement, type Tx } from '../database/database.service.js';
 import { FactsService } from './facts.service.js';
-import { selectToken, TokenEntity } from './token.entity.js';
+import { selectToken, type TokenEntity } from './token.entity.js';
 import { type Bounds, mustChange, mustSee } from './token.rules.js';
 
 /** A token about to be stored, with its secret, which is not. */
@@ -66,27 +66,35 @@ export class StoreService {
 
   /** Stores a new token; of its secret only the HMAC and the start. */
   async insert(tx: Tx, token: NewToken): Promise<void> {
-    await tx.insert(TokenEntity, {
-      id: token.id,
-      hash: this.facts.storedHash(token.secret),
-      kind: token.kind,
-      name: token.name,
-      description: token.description,
-      start: startOf(token.secret, this.config.TOKEN_PREFIX),
-      ownerUserId: token.ownerUserId,
-      projectId: token.projectId,
-      createdByType: token.createdByType,
-      createdById: token.createdById,
-      ancestors: token.ancestors,
-      scopes: [...token.scopes],
-      allowedIps: [...token.allowedIps],
-      rateLimit: token.rateLimit?.limit ?? null,
-      rateWindowSeconds: token.rateLimit?.windowSeconds ?? null,
-      metadata: token.metadata,
-      createdAt: token.createdAt,
-      expiresAt: token.expiresAt,
-      rotatedFrom: token.rotatedFrom,
-    });
+    await inOrder(tx, [this.inserting(token)]);
+  }
+
+  /** The statement that does so. */
+  inserting(token: NewToken): Statement {
+    return [
+      INSERT_TOKEN,
+      [
+        token.id,
+        this.facts.storedHash(token.secret),
+        token.kind,
+        token.name,
+        token.description,
+        startOf(token.secret, this.config.TOKEN_PREFIX),
+        token.ownerUserId,
+        token.projectId,
+        token.createdByType,
+        token.createdById,
+        token.ancestors,
+        token.scopes,
+        token.allowedIps,
+        token.rateLimit?.limit ?? null,
+        token.rateLimit?.windowSeconds ?? null,
+        JSON.stringify(token.metadata),
+        token.createdAt,
+        token.expiresAt,
+        token.rotatedFrom,
+      ],
+    ];
   }
 
   /** Writes an audit event about a token. */
@@ -100,6 +108,11 @@ export class StoreService {
     await this.audit.record(tx, entryOf(actor, action, token, details));
   }
 }
+
+const INSERT_TOKEN = `INSERT INTO tokens (id, hash, kind, name, description, start, owner_user_id, project_id,
+    created_by_type, created_by_id, ancestors, scopes, allowed_ips, rate_limit, rate_window_seconds, metadata, created_at,
+    expires_at, rotated_from)
+  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`;
 
 /** What the audit log says of a change of a token. */
 export function entryOf(

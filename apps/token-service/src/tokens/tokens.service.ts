@@ -10,21 +10,21 @@ import type {
   TokenEffect,
 } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
-import { mint } from '@latchkey/token-format';
+import { mint, startOf } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
 import type { Actor } from '../access/index.js';
 import { LocksService } from '../access/locks.service.js';
 import { ScopesService } from '../access/scopes.service.js';
 import { AuditService } from '../audit/audit.service.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Database, Last, rows } from '../database/database.service.js';
+import { Database, Last, rows, together } from '../database/database.service.js';
 import type { Page } from '../database/keyset.service.js';
 import { conflict, forbidden, notFound, Refusal } from '../http/index.js';
 import { type Invalidation, InvalidationService } from '../invalidation/invalidation.service.js';
 import { claimKey } from './idempotency.js';
-import { ancestorsOfChild, ownerFor } from './ownership.js';
-import { PolicyService } from './policy.service.js';
-import { RecordsService } from './records.service.js';
+import { ancestorsOfChild, type OwnerName, ownerOf, selectOwner } from './ownership.js';
+import { mustMeetPolicy, type PolicyRow, PolicyService, SELECT_POLICY, toPolicy } from './policy.service.js';
+import { RecordsService, recordOfNew } from './records.service.js';
 import { markBelow, RevocationsService, readEnding } from './revocations.service.js';
 import { RotationsService } from './rotations.service.js';
 import { actorId, entryOf, StoreService } from './store.service.js';
@@ -60,22 +60,28 @@ export class TokensService {
     const id = newId();
     const secret = mint(body.kind, this.config.TOKEN_PREFIX);
     const allowedIps = canonicalAddresses(body.allowedIps);
-    const replayOf = await this.db.transaction(async (tx) => {
-      const projectId = body.projectId ?? null;
-      const now = await this.locks.hold(tx, actor, { rest: { projects: projectId ? [projectId] : [] } });
+    const projectId = body.projectId ?? null;
+    const reading = [SELECT_POLICY, selectOwner(projectId, actor.userId)];
+    const lock = { rest: { projects: projectId === null ? [] : [projectId] } };
+    const { statements, held } = this.locks.holding(actor, lock, ...reading);
+    const issued = await this.db.transactionAfter<{ earlier: string } | Token>(statements, async (tx, found) => {
+      const {
+        now,
+        read: [[policy] = [], [named] = []],
+      } = held(found);
       if (idempotencyKey !== undefined) {
         const earlier = await claimKey(tx, now, idempotencyKey, body, id);
-        if (earlier !== null) return earlier;
+        if (earlier !== null) return { earlier };
       }
-      const owner = await ownerFor(tx, now, projectId);
+      const owner = ownerOf(now, projectId, named as OwnerName | undefined);
       mustGrant(now, this.scopes, body.scopes, projectId);
       const createdAt = new Date();
       const expiresAt = chosenEnd(body, createdAt) ?? null;
       const rateLimit = body.rateLimit ?? null;
-      await this.policy.mustMeet(tx, { createdAt, end: expiresAt, allowedIps });
+      mustMeetPolicy(toPolicy(policy as PolicyRow), { createdAt, end: expiresAt, allowedIps });
       const bounds = { scopes: body.scopes, allowedIps, rateLimit, end: expiresAt };
       const ancestors = now.type === 'token' ? ancestorsOfChild(now, bounds) : [];
-      await this.store.insert(tx, {
+      const token = {
         ...owner,
         id,
         kind: body.kind,
@@ -92,23 +98,21 @@ export class TokensService {
         expiresAt,
         rotatedFrom: null,
         secret,
-      });
-      await this.store.record(
-        tx,
-        now,
-        'token.issued',
-        { id, name: body.name, projectId },
-        {
-          kind: body.kind,
-          scopes: body.scopes,
-          expiresAt: expiresAt?.toISOString() ?? null,
-          ...(ancestors.length && { parentId: ancestors[0] }),
-        },
+      };
+      const details = {
+        kind: body.kind,
+        scopes: body.scopes,
+        expiresAt: expiresAt?.toISOString() ?? null,
+        ...(ancestors.length && { parentId: ancestors[0] }),
+      };
+      const event = this.audit.recording([entryOf(now, 'token.issued', token, details)]);
+      const names = { owner: (named as OwnerName).name, maker: now.name };
+      return new Last([together(this.store.inserting(token), event)], () =>
+        recordOfNew({ ...token, start: startOf(secret, this.config.TOKEN_PREFIX) }, names),
       );
-      return null;
     });
-    if (replayOf !== null) return { replayed: true, token: await this.records.read(replayOf) };
-    return { replayed: false, token: { ...(await this.records.read(id)), secret } };
+    if ('earlier' in issued) return { replayed: true, token: await this.records.read(issued.earlier) };
+    return { replayed: false, token: { ...issued, secret } };
   }
 
   list(actor: Actor, query: ListTokensQuery): Promise<Page<Token>> {
