@@ -13,7 +13,7 @@ twice), tokens fall due, and notices of both go out by e-mail and webhook. Count
 A delivery whose worker was killed between sending and noting it is sent again under the same id: those are counted.`,
   {
     seconds: [120, 'for how long'],
-    workers: [6, 'workers kept running'],
+    workers: [5, 'workers kept running'],
     due: [30, 'tokens that fall due each second'],
     waitSeconds: [
       240,

@@ -84,6 +84,8 @@ export async function startStack(options = {}) {
         RPC_ADDRESS: `127.0.0.1:${rpc}`,
         OPS_PORT: '0',
         LOG_LEVEL: 'info',
+        // Many are started: what was compiled once is not compiled again.
+        NODE_COMPILE_CACHE: path.join(dir, 'compiled'),
         ...env,
       },
       { readyText: 'jobs is ready', readyTimeoutMs: 120_000 },

@@ -6,6 +6,8 @@ import { Database, rows } from '../database/database.service.js';
 interface Due {
   id: string;
   expires_at: Date;
+  name: string;
+  project_id: string | null;
 }
 
 /**
@@ -27,14 +29,15 @@ export class ExpiryService {
   async expireDue(limit: number): Promise<{ done: number; more: boolean }> {
     return this.db.transaction(async (tx) => {
       // A clock that was ahead and was set right: what it passed over is looked at again.
-      const [mark] = await rows<{ at: Date; token_id: string }>(
+      const [mark] = await rows<{ at: Date; token_id: string; ahead: boolean }>(
         tx,
-        'SELECT least(at, now()) AS at, token_id FROM expiry_mark FOR UPDATE',
+        'SELECT least(at, now()) AS at, token_id, at > now() AS ahead FROM expiry_mark FOR UPDATE',
       );
       const passed = await rows<Due>(tx, SELECT_EXPIRY_DUE, [limit, mark!.at, mark!.token_id]);
-      const soon = await rows<{ token_id: string }>(tx, TAKE_EXPIRY_SOON, [limit]);
-      const due = [...passed.map(({ id }) => id), ...soon.map(({ token_id }) => token_id)];
-      const expired = due.length ? await rows<Expired>(tx, NOTE_EXPIRED, [due]) : [];
+      const soon = await rows<Due>(tx, TAKE_EXPIRY_SOON, [limit]);
+      const due = new Map([...passed, ...soon].map((token) => [token.id, token]));
+      const fresh = due.size ? await rows<{ token_id: string }>(tx, NOTE_EXPIRED, [[...due.keys()]]) : [];
+      const expired = fresh.map(({ token_id }) => due.get(token_id)!);
       await this.audit.recordAll(
         tx,
         expired.map(({ id, name, project_id }) => ({
@@ -46,32 +49,29 @@ export class ExpiryService {
         })),
       );
       const last = passed.at(-1);
-      if (last) await tx.query('UPDATE expiry_mark SET at = $1, token_id = $2', [last.expires_at, last.id]);
-      return { done: expired.length, more: passed.length === limit || soon.length === limit };
+      if (last) await tx.query(MOVE_MARK, [last.expires_at, last.id]);
+      else if (mark!.ahead) await tx.query(MOVE_MARK, [mark!.at, mark!.token_id]);
+      return { done: expired.length, more: passed.length === limit || soon.length > 0 };
     });
   }
 }
 
-interface Expired {
-  id: string;
-  name: string;
-  project_id: string | null;
-}
-
 /** In: `$1` at most, `$2` and `$3` the mark. Out: tokens past their end behind the mark, in its order. */
-export const SELECT_EXPIRY_DUE = `SELECT id, expires_at FROM tokens
+export const SELECT_EXPIRY_DUE = `SELECT id, expires_at, name, project_id FROM tokens
   WHERE (expires_at, id) > ($2::timestamptz, $3::uuid) AND expires_at <= now() AND revoked_at IS NULL AND expires_at IS NOT NULL
   ORDER BY expires_at, id LIMIT $1`;
 
 /** In: `$1` at most. Out: tokens that were written when their end was near, which is now past; they are taken out. */
-const TAKE_EXPIRY_SOON = `DELETE FROM expiry_soon WHERE token_id IN (
-    SELECT token_id FROM expiry_soon WHERE ends_at <= now() ORDER BY ends_at LIMIT $1)
-  RETURNING token_id`;
-
-/** In: tokens. Out: those past their end, not revoked, that were not told of before. */
-const NOTE_EXPIRED = `WITH fresh AS (
-    INSERT INTO expired_tokens (token_id)
-    SELECT id FROM tokens WHERE id = ANY ($1) AND expires_at <= now() AND revoked_at IS NULL ORDER BY id
-    ON CONFLICT DO NOTHING RETURNING token_id
+const TAKE_EXPIRY_SOON = `WITH taken AS (
+    DELETE FROM expiry_soon WHERE token_id IN (
+      SELECT token_id FROM expiry_soon WHERE ends_at <= now() ORDER BY ends_at LIMIT $1)
+    RETURNING token_id
   )
-  SELECT id, name, project_id FROM tokens JOIN fresh ON id = token_id ORDER BY expires_at, id`;
+  SELECT id, expires_at, name, project_id FROM tokens JOIN taken ON id = token_id
+  WHERE expires_at <= now() AND revoked_at IS NULL ORDER BY expires_at, id`;
+
+const MOVE_MARK = 'UPDATE expiry_mark SET at = $1, token_id = $2';
+
+/** In: tokens. Out: those that were not told of before. */
+const NOTE_EXPIRED = `INSERT INTO expired_tokens (token_id) SELECT id FROM unnest($1::uuid[]) AS id ORDER BY id
+  ON CONFLICT DO NOTHING RETURNING token_id`;
