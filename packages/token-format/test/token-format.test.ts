@@ -1,4 +1,15 @@
-import { ALPHABET, checksum, hashSecret, hideSecrets, mint, parse, RANDOM_LENGTH, startOf } from '../src/index.js';
+import {
+  ALPHABET,
+  checksum,
+  digestSecret,
+  hashOfDigest,
+  hashSecret,
+  hideSecrets,
+  mint,
+  parse,
+  RANDOM_LENGTH,
+  startOf,
+} from '../src/index.js';
 
 /** CRC-32 bit by bit, as the standard words it: the peer that the table-driven one is held against. */
 function crcBitwise(text: string): number {
@@ -83,6 +94,12 @@ describe('parse', () => {
 it('shows four random characters as the start', () => {
   const secret = mint('prj');
   expect(startOf(secret)).toBe(secret.slice(0, 11));
+});
+
+it('digests to 32 characters that mean the same hash', () => {
+  const secret = mint('pat');
+  expect(digestSecret(secret)).toHaveLength(32);
+  expect(hashOfDigest(digestSecret(secret))).toBe(hashSecret(secret));
 });
 
 it('hashes to 43 characters of base64url', () => {

@@ -1,3 +1,4 @@
+import { hashOfDigest } from '@latchkey/token-format';
 import type { Applied } from './applied.js';
 import type { Counters } from './counters.js';
 import type { Answer } from './judge.js';
@@ -96,7 +97,7 @@ export class Fills {
     const { clock, source, memory, applied, counters } = this.#parts;
     const position = applied.position;
     try {
-      const response = await source.lookup(hash);
+      const response = await source.lookup(hashOfDigest(hash));
       if (applied.poisons(position, response)) {
         counters.fillsPoisoned++;
         return POISONED;

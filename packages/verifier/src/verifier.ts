@@ -6,7 +6,7 @@ import {
   type UsageBatch,
   type UsageBatchEvent,
 } from '@latchkey/contracts';
-import { DEFAULT_PREFIX, hashSecret, inspect, secretLength } from '@latchkey/token-format';
+import { DEFAULT_PREFIX, digestSecret, inspect, secretLength } from '@latchkey/token-format';
 import { Applied, type Fact } from './applied.js';
 import { type Counters, newCounters } from './counters.js';
 import { Fills } from './fills.js';
@@ -130,7 +130,7 @@ export class Verifier {
   verify(secret: string, requirement: Requirement): Verdict | Promise<Verdict> {
     // What memory knows was well-formed: the shape is looked at only where a question may follow.
     if (secret.length !== this.#secretLength) return this.#count(denied('malformed'));
-    const hash = hashSecret(secret);
+    const hash = digestSecret(secret);
     if (this.#lease.held()) {
       // The clocks have just been read: the entry, the lease and the expiry are judged at one moment.
       const { monotonicMs, wallMs } = this.#time;
@@ -153,7 +153,7 @@ export class Verifier {
    * its token ends (revoked, disabled, expired), is no longer allowed what was required, or can no longer be checked.
    */
   watch(secret: string, requirement: Requirement, stream: Stream): () => void {
-    return this.#streams.open(hashSecret(secret), requirement, stream);
+    return this.#streams.open(digestSecret(secret), requirement, stream);
   }
 
   /** Signs what was counted with this verifier's own key; undefined before the first lease. */
