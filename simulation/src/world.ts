@@ -273,7 +273,8 @@ class World {
     }
     if (!entitled) return;
     const transient = verdict.reason === 'unavailable' || verdict.reason === 'rate_limited';
-    if (transient ? calm && faults === this.#counts.faults : this.#isEntitled(token, requirement))
+    // A change that took the token's right away meanwhile may have overtaken each of the check's questions.
+    if (this.#isEntitled(token, requirement) && (!transient || (calm && faults === this.#counts.faults)))
       this.#break(
         `${asked} was refused as ${verdict.reason} in a check begun at ${begunMs.toFixed(1)}, although nothing forbids it`,
       );
