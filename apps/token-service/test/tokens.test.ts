@@ -1,5 +1,5 @@
 import type { IssuedToken, Token, TokenEffect } from '@latchkey/contracts';
-import { issue, type World, world } from './harness.js';
+import { issue, project, type World, world } from './harness.js';
 
 let w: World;
 beforeAll(async () => {
@@ -84,4 +84,34 @@ describe('issuing', () => {
       revocationReason: 'superseded',
     });
   });
+});
+
+test('what issuing answers is the record as it is read afterwards', async () => {
+  const person = await w.member();
+  const at = await project(person);
+  const bounds = {
+    allowedIps: ['127.0.0.1', '::1'],
+    rateLimit: { limit: 50, windowSeconds: 60 },
+    metadata: { team: 'a' },
+  };
+  const parent = await issue(person, { scopes: ['tokens:write', 'tokens:read'], expiresInSeconds: 3_600, ...bounds });
+  const ofProject = { kind: 'prj', projectId: at, scopes: ['tokens:write', 'tokens:read'] };
+  const made = [
+    parent,
+    await issue(person),
+    await issue(person, ofProject),
+    await issue(w.bearer(parent.secret), { ...bounds, expiresInSeconds: 60, description: 'a child' }),
+    await issue(w.bearer((await issue(person, ofProject)).secret), { ...ofProject, scopes: [] }),
+    await issue(w.bearer((await issue(person, { scopes: ['tokens:write'] })).secret), ofProject).catch(() => parent),
+  ];
+  for (const { secret, ...answered } of made) {
+    expect(secret).toMatch(/^lk_/);
+    const {
+      lastUsedAt: _,
+      lastUsedIp: __,
+      usageCount: ___,
+      ...read
+    } = (await person.call<Token>(`/v1/tokens/${answered.id}`)).body;
+    expect(answered).toMatchObject(read);
+  }
 });

@@ -104,6 +104,12 @@ test('believes no signature but that of the key it is given', async () => {
   expect(JSON.parse(ran.out).firstBroken.reason).toContain('no trusted key');
 });
 
+test('proves nothing from nothing', async () => {
+  const ran = await verify([]);
+  expect([ran.code, ran.out]).toEqual([2, '']);
+  expect(ran.err).toContain('no event');
+});
+
 test('says what is wrong with a file that is no key, no checkpoint, or not there', async () => {
   const text = await file('text', 'nothing of use');
   for (const args of [['--key', text], ['--checkpoints', text], ['--key', '/nonexistent'], ['/nonexistent']]) {

@@ -61,7 +61,9 @@ export class TokensService {
     const secret = mint(body.kind, this.config.TOKEN_PREFIX);
     const allowedIps = canonicalAddresses(body.allowedIps);
     const projectId = body.projectId ?? null;
-    const reading = [SELECT_POLICY, selectOwner(projectId, actor.userId)];
+    // A person's own name comes with their locks.
+    const isOwn = actor.type === 'user' && projectId === null;
+    const reading = isOwn ? [SELECT_POLICY] : [SELECT_POLICY, selectOwner(projectId, actor.userId)];
     const lock = { rest: { projects: projectId === null ? [] : [projectId] } };
     const { statements, held } = this.locks.holding(actor, lock, ...reading);
     const issued = await this.db.transactionAfter<{ earlier: string } | Token>(statements, async (tx, found) => {
@@ -106,7 +108,7 @@ export class TokensService {
         ...(ancestors.length && { parentId: ancestors[0] }),
       };
       const event = this.audit.recording([entryOf(now, 'token.issued', token, details)]);
-      const names = { owner: (named as OwnerName).name, maker: now.name };
+      const names = { owner: isOwn ? now.name : (named as OwnerName).name, maker: now.name };
       return new Last([together(this.store.inserting(token), event)], () =>
         recordOfNew({ ...token, start: startOf(secret, this.config.TOKEN_PREFIX) }, names),
       );

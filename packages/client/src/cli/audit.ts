@@ -90,6 +90,11 @@ export function auditCommands(program: Command, { output, exit, stdin }: Context
       const kept = options.checkpoints ? await checkpointsIn(options.checkpoints) : [];
       const input = file === undefined || file === '-' ? stdin : (await opened(file)).createReadStream();
       const verdict = await proveExport(createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY }), keys, kept);
+      if (verdict.ok && verdict.events === 0)
+        throw new CommandError(
+          'usage',
+          'there is no event in it, so nothing is proven: hand in what `audit export` printed',
+        );
       show(output, verdict, [
         ['unbroken', verdict.ok],
         ['events proven', verdict.events],
