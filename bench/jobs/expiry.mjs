@@ -1,5 +1,5 @@
 /** How long until tokens that fall due at one moment are recorded as expired, and who waits for it: see `--help`. */
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { startPostgres } from '@latchkey/local-stack';
@@ -41,6 +41,7 @@ const database = {
 try {
   for (const present of sizes) {
     await fill(present);
+    leadMs = 30_000 + present / 100;
     if (!choice.fill) keep(await measure(present));
   }
   if (!choice.fill) judge();
@@ -139,6 +140,7 @@ async function oneRound(stack, load, present) {
   const quietFrom = performance.now();
   await sleep(dueAt.getTime() - Date.now());
   const started = performance.now();
+  const usedBefore = processorSeconds(stack.tokenService.pid);
   await until(
     async () =>
       (
@@ -149,6 +151,7 @@ async function oneRound(stack, load, present) {
     200,
   );
   const ended = performance.now();
+  const used = processorSeconds(stack.tokenService.pid) - usedBefore;
   const unsealed = `SELECT count(*) FROM audit_events e
     WHERE e.xid >= (SELECT h.xid FROM audit_links l JOIN audit_events h ON h.id = l.event_id AND h.at = l.event_at ORDER BY l.seq DESC LIMIT 1)
       AND e.action = 'token.expired' AND (SELECT true FROM audit_links l WHERE l.event_id = e.id) IS NULL`;
@@ -156,16 +159,43 @@ async function oneRound(stack, load, present) {
   const allSealed = performance.now();
   await sleep(2_000);
   const afterFrom = performance.now();
+  const usedAfter = processorSeconds(stack.tokenService.pid);
   await sleep(quietMs);
+  // What the same stretch costs without a sweep; the rest is the sweep's, however busy the machine is with other things.
+  const idle = (processorSeconds(stack.tokenService.pid) - usedAfter) / quietMs;
   const result = {
     seconds: (ended - started) / 1_000,
     sealedSeconds: (allSealed - started) / 1_000,
+    processorSeconds: used - idle * (ended - started),
     exactlyOneEventEach: (await stack.count(expired)) - before === choice.due,
     without: [load.between(quietFrom, started), load.between(afterFrom, performance.now())],
     during: load.between(started, allSealed),
   };
   console.log(`  ${JSON.stringify(result)}`);
   return result;
+}
+
+/** Used so far by PostgreSQL, all its processes, and the token-service; ended ones count with their parent (Linux). */
+function processorSeconds(/** @type {number} */ tokenService) {
+  let ticks = 0;
+  for (const pid of readdirSync('/proc')) {
+    if (!/^\d+$/.test(pid)) continue;
+    let stat;
+    try {
+      stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    } catch {
+      continue; // ended since it was listed
+    }
+    // After the name, which may hold anything: state, parent, …; user and system time, and those of ended children.
+    const fields = stat
+      .slice(stat.lastIndexOf(')') + 2)
+      .split(' ')
+      .map(Number);
+    const [own, parent] = [Number(pid), fields[1]];
+    if (own === postgres.pid || own === tokenService || parent === postgres.pid)
+      for (const place of [11, 12, ...(own === postgres.pid ? [13, 14] : [])]) ticks += fields[place] ?? 0;
+  }
+  return ticks / 100;
 }
 
 /** @typedef {Awaited<ReturnType<typeof measure>>} Measurement */
@@ -188,6 +218,7 @@ function judge() {
     const of = (/** @type {(round: Measurement['rounds'][number]) => number} */ value) => summary(rounds.map(value));
     const seconds = of((r) => r.seconds);
     report(`${million}: recorded, median (${spread(seconds)})`, seconds.median, undefined, ' s');
+    report(`${million}: processor seconds of PostgreSQL and the token-service`, of((r) => r.processorSeconds).median);
     const sealed = of((r) => r.sealedSeconds);
     report(`${million}: recorded and sealed, median (${spread(sealed)})`, sealed.median, undefined, ' s');
     report(
@@ -208,6 +239,8 @@ function judge() {
   const [first, last] = [results[0], results.at(-1)];
   if (!first || !last || first === last) return;
   const seconds = (/** @type {Measurement} */ { rounds }) => summary(rounds.map((r) => r.seconds)).median;
+  const processor = (/** @type {Measurement} */ { rounds }) => summary(rounds.map((r) => r.processorSeconds)).median;
+  report('the same by processor seconds, whatever else the machine did', processor(last) / processor(first), 1.3, '×');
   report(
     `seconds with ${last.present / 1e6} M / with ${first.present / 1e6} M`,
     seconds(last) / seconds(first),
