@@ -16,6 +16,10 @@ const benches = {
   revocation: { shows: 'revoke until effective at four gateways' },
   proxy: { shows: 'what the gateway costs as a proxy' },
   issue: { shows: 'tokens issued over HTTP beside raw inserts of the same rows' },
+  console: {
+    shows: 'first load of the tokens page, and scrolling through ten thousand tokens, in Chromium',
+    long: true,
+  },
   pagination: { shows: 'lists and searches at a million tokens beside ten thousand', long: true },
   expiry: { shows: 'a sweep of due tokens, and who waits for it', file: 'jobs/expiry.mjs', long: true },
   'killed-workers': {

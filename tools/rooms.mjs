@@ -24,7 +24,7 @@ const rooms = /** @type {Record<string, {may: string[], outside?: string[]}>} */
   'packages/testing': { may: [...base, 'verifier', 'runtime', 'client', 'local-stack'] },
   'apps/console': { may: [...base, 'client'] },
   tools: { may: [...base, 'runtime', 'client', 'local-stack'] },
-  bench: { may: [...base, 'verifier', 'runtime', 'client', 'local-stack'] },
+  bench: { may: [...base, 'verifier', 'runtime', 'client', 'local-stack', 'e2e'] },
   simulation: { may: [...base, 'verifier', 'runtime', 'token-service'] },
 });
 /** What every other app, example, and the programs around them (e2e, bench) may import. */
