@@ -1,9 +1,12 @@
 import { useQuery } from '@tanstack/react-query';
 import { api } from '../api.js';
 
+/** Asked before anything is drawn, and by every page. */
+export const sessionQuery = { queryKey: ['whoAmI'], queryFn: () => api.whoAmI(), staleTime: 60_000 };
+
 /** The person signed in; `error` with status 401 when nobody is. */
 export function useSession() {
-  return useQuery({ queryKey: ['whoAmI'], queryFn: () => api.whoAmI(), staleTime: 60_000 });
+  return useQuery(sessionQuery);
 }
 
 /** The person signed in. Only below the part of the page that is shown to signed-in people. */

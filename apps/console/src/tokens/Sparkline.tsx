@@ -7,17 +7,37 @@ import { hint } from '../ui/Hints.js';
 const HOURS = 36;
 const HOUR_MS = 3_600_000;
 const HEIGHT = 22;
-/** A row that is scrolled past asks nothing. */
+/** A row that is scrolled past asks nothing: only what stands still for this long. */
 const PATIENCE_MS = 200;
+
+let scrolledAtMs = 0;
+addEventListener(
+  'scroll',
+  () => {
+    scrolledAtMs = performance.now();
+  },
+  { passive: true },
+);
+
+/** Calls back once nothing has been scrolled for a while; answers how to call it off. */
+function onceStill(callback: () => void): () => void {
+  let timer: ReturnType<typeof setTimeout>;
+  const wait = (ms: number) => {
+    timer = setTimeout(() => {
+      const leftMs = scrolledAtMs + PATIENCE_MS - performance.now();
+      if (leftMs > 0) wait(leftMs);
+      else callback();
+    }, ms);
+  };
+  wait(PATIENCE_MS);
+  return () => clearTimeout(timer);
+}
 
 /** A token's requests in each of the last 36 hours, as bars. */
 export function Sparkline({ tokenId }: { tokenId: string }) {
   const fromHour = Math.floor(Date.now() / HOUR_MS) - HOURS + 1;
   const [looked, setLooked] = useState(false);
-  useEffect(() => {
-    const timer = setTimeout(() => setLooked(true), PATIENCE_MS);
-    return () => clearTimeout(timer);
-  }, []);
+  useEffect(() => onceStill(() => setLooked(true)), []);
   const { data } = useQuery({
     queryKey: ['tokenUsage', tokenId, 'sparkline', fromHour],
     queryFn: () =>

@@ -28,6 +28,7 @@ interface Props extends Shared {
   onEnd(): void;
 }
 
+const OVERSCAN = 6;
 const ROW_PX = 58;
 const CARD_PX = 112;
 const hasEnded = (token: Token) => token.status === 'revoked' || token.status === 'expired';
@@ -123,13 +124,13 @@ const Cells = memo(function Cells({
         <Expiry token={token} short />
       </div>
       <div className="usage-cell wide-cell" role="cell">
-        <Sparkline tokenId={token.id} />
+        <Sparkline key={token.id} tokenId={token.id} />
       </div>
       <div className="status-cell" role="cell">
         <StatusBadge token={token} />
       </div>
       <div className="menu-cell" role="cell">
-        <RowMenu token={token} onAction={onAction} />
+        <RowMenu key={token.id} token={token} onAction={onAction} />
       </div>
     </>
   );
@@ -173,12 +174,17 @@ export function TokenTable({ tokens, selected, sort, onSort, onSelect, onAction,
     count: tokens.length,
     estimateSize: () => (narrow ? CARD_PX : ROW_PX),
     getItemKey: (index) => tokens[index]?.id ?? index,
-    overscan: 10,
+    overscan: OVERSCAN,
     scrollMargin: top,
+    // Drawn with the next frame instead of within each scroll event.
+    useFlushSync: false,
   });
   // biome-ignore lint/correctness/useExhaustiveDependencies: rows and cards differ in height
   useEffect(() => rows.measure(), [rows, narrow]);
   const items = rows.getVirtualItems();
+  // A row that leaves at one end is the one that enters at the other: scrolling changes words, and makes no elements.
+  // Cards are measured, each as it comes.
+  const places = Math.ceil(window.innerHeight / ROW_PX) + 2 * OVERSCAN + 2;
   const last = items.at(-1)?.index ?? 0;
   useEffect(() => {
     if (tokens.length > 0 && last >= tokens.length - 30) onEnd();
@@ -210,7 +216,7 @@ export function TokenTable({ tokens, selected, sort, onSort, onSelect, onAction,
           const isSelected = selected.has(token.id);
           return (
             <div
-              key={item.key}
+              key={narrow ? item.key : item.index % places}
               ref={narrow ? rows.measureElement : undefined}
               data-index={item.index}
               className={hasEnded(token) ? 'tokens-row ended' : 'tokens-row'}

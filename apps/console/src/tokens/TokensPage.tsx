@@ -4,7 +4,7 @@ import { useDebouncedValue } from '@mantine/hooks';
 import { IconKey, IconPlus, IconSearch } from '@tabler/icons-react';
 import { keepPreviousData, useInfiniteQuery, useQuery } from '@tanstack/react-query';
 import { lazy, Suspense, useCallback, useEffect, useMemo, useState } from 'react';
-import { api, PAGES_READ_AGAIN_MAX } from '../api.js';
+import { api, PAGES_READ_AGAIN_MAX, queries } from '../api.js';
 import { go, keepInAddress, useRoute } from '../app/router.js';
 import { t } from '../texts.js';
 import { ErrorNotice } from '../ui/Notice.js';
@@ -20,6 +20,21 @@ const STATUSES: TokenStatus[] = ['active', 'disabled', 'expired', 'revoked'];
 const NEWEST: TokenSort = '-created';
 const isStatus = (value: string | null): value is TokenStatus => STATUSES.some((status) => status === value);
 const isSort = (value: string | null): value is TokenSort => value !== null && value in t.tokens.sorts;
+
+type Filters = Omit<NonNullable<NonNullable<Parameters<typeof api.listTokens>[0]>['query']>, 'limit' | 'cursor'>;
+
+const tokensQuery = (filters: Filters) => ({
+  queryKey: ['listTokens', filters],
+  initialPageParam: undefined as string | undefined,
+  queryFn: ({ pageParam }: { pageParam: string | undefined }) =>
+    api.listTokens({ query: { ...filters, limit: 100, ...(pageParam ? { cursor: pageParam } : {}) } }),
+  getNextPageParam: (page: { nextCursor: string | null }) => page.nextCursor ?? undefined,
+});
+
+/** Asks for what the page shows first, before it is drawn. */
+export function prefetchTokens(): void {
+  void queries.prefetchInfiniteQuery(tokensQuery({ sort: NEWEST }));
+}
 
 /** One's own tokens and all that one may see, or a project's. Filters and order stand in the address. */
 export function TokensPage({ projectId }: { projectId?: string }) {
@@ -49,11 +64,7 @@ export function TokensPage({ projectId }: { projectId?: string }) {
     sort,
   };
   const list = useInfiniteQuery({
-    queryKey: ['listTokens', filters],
-    initialPageParam: undefined as string | undefined,
-    queryFn: ({ pageParam }) =>
-      api.listTokens({ query: { ...filters, limit: 100, ...(pageParam ? { cursor: pageParam } : {}) } }),
-    getNextPageParam: (page) => page.nextCursor ?? undefined,
+    ...tokensQuery(filters),
     placeholderData: keepPreviousData,
     refetchOnWindowFocus: ({ state }) => (state.data?.pages.length ?? 0) <= PAGES_READ_AGAIN_MAX,
     refetchInterval: ({ state }) => ((state.data?.pages.length ?? 0) > PAGES_READ_AGAIN_MAX ? false : 10_000),
