@@ -17,9 +17,10 @@ import { percentile, report } from './lib.mjs';
 const { runs, tokens, step } = options('console', 'First load of the tokens page, and scrolling through a long list.', {
   runs: [15, 'first loads that are measured'],
   tokens: [10_000, 'tokens in the list'],
-  step: [400, 'pixels scrolled in each frame'],
+  step: [200, 'pixels scrolled in each frame: 200 are as many rows a second'],
 });
 const FRAME_MS = 1_000 / 60;
+const BROWSER_STARTS_MS = 2_000;
 const LCP_MS_MAX = 1_200;
 const SCRIPT_BYTES_MAX = 250_000;
 
@@ -56,6 +57,8 @@ async function firstLoad(browser, place, person) {
     sent.requests++;
   });
   await page.addInitScript(WATCH);
+  // The browser's own pages (its address bar) start with each window, and would be measured along.
+  await page.waitForTimeout(BROWSER_STARTS_MS);
   await visitor.go('/api-tokens');
   await page.locator('.tokens-row').first().waitFor();
   await visitor.settled();

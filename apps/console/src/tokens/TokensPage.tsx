@@ -3,7 +3,7 @@ import { Anchor, Button, Group, Select, Text, TextInput } from '@mantine/core';
 import { useDebouncedValue } from '@mantine/hooks';
 import { IconKey, IconPlus, IconSearch } from '@tabler/icons-react';
 import { keepPreviousData, useInfiniteQuery, useQuery } from '@tanstack/react-query';
-import { lazy, Suspense, useCallback, useEffect, useMemo, useState } from 'react';
+import { lazy, Suspense, useCallback, useDeferredValue, useEffect, useMemo, useState } from 'react';
 import { api, PAGES_READ_AGAIN_MAX, queries } from '../api.js';
 import { go, keepInAddress, useRoute } from '../app/router.js';
 import { t } from '../texts.js';
@@ -18,6 +18,7 @@ const EditDialog = lazy(() => import('./EditDialog.js').then((m) => ({ default: 
 type Dialog = { action: TokenAction; tokens: Token[] };
 const STATUSES: TokenStatus[] = ['active', 'disabled', 'expired', 'revoked'];
 const NEWEST: TokenSort = '-created';
+const NONE: Token[] = [];
 const isStatus = (value: string | null): value is TokenStatus => STATUSES.some((status) => status === value);
 const isSort = (value: string | null): value is TokenSort => value !== null && value in t.tokens.sorts;
 
@@ -70,6 +71,8 @@ export function TokensPage({ projectId }: { projectId?: string }) {
     refetchInterval: ({ state }) => ((state.data?.pages.length ?? 0) > PAGES_READ_AGAIN_MAX ? false : 10_000),
   });
   const tokens = useMemo(() => list.data?.pages.flatMap((page) => page.items) ?? [], [list.data]);
+  // The page's head is painted first, the table with the next breath.
+  const shown = useDeferredValue(tokens, NONE);
   const { hasNextPage, isFetchingNextPage, fetchNextPage } = list;
   const onEnd = useCallback(() => {
     if (hasNextPage && !isFetchingNextPage) void fetchNextPage();
@@ -166,10 +169,10 @@ export function TokensPage({ projectId }: { projectId?: string }) {
             action={createButton}
           />
         ))}
-      {tokens.length > 0 && (
+      {tokens.length > 0 && shown.length > 0 && (
         <>
           <TokenTable
-            tokens={tokens}
+            tokens={shown}
             selected={selected}
             sort={sort}
             onSort={setSort}
