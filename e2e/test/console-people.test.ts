@@ -179,7 +179,7 @@ describe('people', () => {
     await dialog.getByLabel('E-mail address').fill(email);
     await dialog.getByLabel('Name').fill('Newcomer');
     await dialog.getByRole('button', { name: 'Add a person' }).click();
-    const row = page.getByRole('row', { name: email });
+    const row = page.getByRole('listitem').filter({ hasText: email });
     await row.waitFor();
     // Where letters are sent the invitation goes by e-mail; an administrator can hand over a code all the same.
     await visitor.settled();

@@ -391,7 +391,7 @@ export const t = {
     empty: 'Nobody matches.',
     more: 'Only the first 100 are shown: search for others.',
     you: 'you',
-    since: 'Since',
+    since: 'added',
     create: 'Add a person',
     email: 'E-mail address',
     name: 'Name',

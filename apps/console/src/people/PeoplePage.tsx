@@ -10,7 +10,6 @@ import {
   PasswordInput,
   Select,
   Stack,
-  Table,
   Text,
   TextInput,
 } from '@mantine/core';
@@ -26,7 +25,7 @@ import { Buttons, Confirm, type Question } from '../ui/Confirm.js';
 import { CopyIcon } from '../ui/Copy.js';
 import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
-import { Loading, Page, ScrollX } from '../ui/Page.js';
+import { Loading, Page } from '../ui/Page.js';
 import { fromNow, Time } from '../ui/Time.js';
 
 const ROLES = Object.entries(t.people.roles).map(([value, label]) => ({ value, label }));
@@ -260,70 +259,48 @@ export function PeoplePage() {
       {list.isPending && <Loading />}
       {list.data?.items.length === 0 && <Text c="dimmed">{t.people.empty}</Text>}
       {list.data && list.data.items.length > 0 && (
-        <Paper p={0}>
-          <ScrollX label={t.people.title}>
-            <Table>
-              <Table.Thead>
-                <Table.Tr>
-                  <Table.Th>{t.people.name}</Table.Th>
-                  <Table.Th>{t.people.role}</Table.Th>
-                  <Table.Th className="wide-only">{t.people.since}</Table.Th>
-                  <Table.Th>
-                    <span className="visually-hidden">{t.tokens.columns.actions}</span>
-                  </Table.Th>
-                </Table.Tr>
-              </Table.Thead>
-              <Table.Tbody>
-                {list.data.items.map((user) => (
-                  <Table.Tr key={user.id}>
-                    <Table.Td>
-                      <Group gap="xs">
-                        <Text size="sm" fw={600}>
-                          {user.name}
-                        </Text>
-                        {user.id === me.id && (
-                          <Badge variant="light" tt="none">
-                            {t.people.you}
-                          </Badge>
-                        )}
-                        {user.disabled && (
-                          <Badge color="orange" variant="light" tt="none">
-                            {t.people.disabled}
-                          </Badge>
-                        )}
-                      </Group>
-                      <Text size="xs" c="dimmed">
-                        {user.email}
-                      </Text>
-                    </Table.Td>
-                    <Table.Td>
-                      <Select
-                        aria-label={`${t.people.role}: ${user.name}`}
-                        size="xs"
-                        data={ROLES}
-                        value={user.role}
-                        allowDeselect={false}
-                        miw={140}
-                        maw={160}
-                        onChange={(value) =>
-                          value &&
-                          void change(() =>
-                            api.patchUser({ params: { id: user.id }, body: { role: value as PersonRole } }),
-                          )
-                        }
-                      />
-                    </Table.Td>
-                    <Table.Td className="wide-only">
-                      <Time iso={user.createdAt} />
-                    </Table.Td>
-                    <Table.Td ta="right">
-                      <PersonMenu user={user} {...actions} />
-                    </Table.Td>
-                  </Table.Tr>
-                ))}
-              </Table.Tbody>
-            </Table>
-          </ScrollX>
+        <Paper py="xs">
+          <ul className="lines">
+            {list.data.items.map((user) => (
+              <li key={user.id}>
+                <div className="grow">
+                  <Group gap="xs">
+                    <Text size="sm" fw={600} className="anywhere">
+                      {user.name}
+                    </Text>
+                    {user.id === me.id && (
+                      <Badge variant="light" tt="none">
+                        {t.people.you}
+                      </Badge>
+                    )}
+                    {user.disabled && (
+                      <Badge color="orange" variant="light" tt="none">
+                        {t.people.disabled}
+                      </Badge>
+                    )}
+                  </Group>
+                  <Text size="xs" c="dimmed" className="anywhere">
+                    {user.email} · {t.people.since} <Time iso={user.createdAt} />
+                  </Text>
+                </div>
+                <Group gap="xs" wrap="nowrap">
+                  <Select
+                    aria-label={`${t.people.role}: ${user.name}`}
+                    size="xs"
+                    data={ROLES}
+                    value={user.role}
+                    allowDeselect={false}
+                    w={150}
+                    onChange={(value) =>
+                      value &&
+                      void change(() => api.patchUser({ params: { id: user.id }, body: { role: value as PersonRole } }))
+                    }
+                  />
+                  <PersonMenu user={user} {...actions} />
+                </Group>
+              </li>
+            ))}
+          </ul>
         </Paper>
       )}
       {list.data?.nextCursor && (
