@@ -93,8 +93,9 @@ export class RevocationsService {
     return this.invalidations.confirm(invalidations, {
       waitMs,
       onEffective: async (receipt) => {
-        // Only while it is still of the last change: a later one has a receipt of its own.
-        const sql = 'UPDATE tokens SET receipt = $3 WHERE id = ANY ($1) AND invalidation_id = ANY ($2)';
+        // Only while it is still of the last change, which has a receipt of its own; of several that waited, the first.
+        const sql = `UPDATE tokens SET receipt = $3
+          WHERE id = ANY ($1) AND invalidation_id = ANY ($2) AND receipt IS NULL`;
         await this.db.prepared('receipt-kept', sql, [tokenIds, ids, JSON.stringify(receipt)]);
       },
     });
