@@ -80,9 +80,13 @@ function frameworkRefusal(status: number, request: LatchkeyRequest): Refusal {
     case 415:
       return new Refusal('unsupported_media_type', 'Send `Content-Type: application/json`.');
     default:
-      return new Refusal('invalid_request', 'The body cannot be read: it is not valid JSON.', {
-        errors: [{ field: 'body', message: 'is not valid JSON' }],
-      });
+      return new Refusal(
+        'invalid_request',
+        'The body cannot be read: it is not valid JSON, or has a member named __proto__ or constructor.',
+        {
+          errors: [{ field: 'body', message: 'is not valid JSON, or has a member that no request may have' }],
+        },
+      );
   }
 }
 
