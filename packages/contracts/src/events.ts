@@ -1,13 +1,22 @@
-import { createHmac, timingSafeEqual } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { z } from 'zod';
-import { denialReasonSchema } from './denials.js';
 import { idSchema } from './http/common.js';
+import type { FeedKey, FeedSigner } from './keys.js';
+import { mac, macEquals, parseJson } from './message.js';
 
 /** Kinds of invalidation: see the glossary in ARCHITECTURE.md. */
 export const INVALIDATION_KINDS = ['token', 'owner', 'project', 'everything', 'misses'] as const;
 export type InvalidationKind = (typeof INVALIDATION_KINDS)[number];
 
+/** Most invalidations under one signature. */
+export const INVALIDATIONS_PER_EVENT_MAX = 64;
+/** Longest message of the feed, in UTF-16 code units: 64 invalidations of about 220 each. */
+export const INVALIDATION_EVENT_LENGTH_MAX = 16_000;
+/** Longest acknowledgement, in UTF-16 code units: 64 digests of 46 each. */
+export const ACKNOWLEDGEMENT_LENGTH_MAX = 4_000;
+
 const xidSchema = z.string().regex(/^\d{1,20}$/);
+const digestSchema = z.string().regex(/^[A-Za-z0-9_-]{43}$/);
 
 /** A committed fact that some remembered answers are no longer true. */
 export const invalidationSchema = z.strictObject({
@@ -22,131 +31,72 @@ export const invalidationSchema = z.strictObject({
 });
 export type Invalidation = z.infer<typeof invalidationSchema>;
 
+/** Invalidations published together, under one signature. */
 export const invalidationEventSchema = z.strictObject({
   log: idSchema,
-  invalidation: invalidationSchema,
-  mac: z.base64url(),
+  invalidations: z.array(invalidationSchema).min(1).max(INVALIDATIONS_PER_EVENT_MAX),
+  /** Id of the key that signed. */
+  key: z.string().regex(/^[A-Za-z0-9_-]{16}$/),
+  signature: z.string().regex(/^[A-Za-z0-9_-]{86}$/),
 });
 export type InvalidationEvent = z.infer<typeof invalidationEventSchema>;
 
 export const acknowledgementEventSchema = z.strictObject({
   verifier: idSchema,
-  invalidation: idSchema,
-  mac: z.base64url(),
+  /** Of the invalidations applied, as `digestOf` says. */
+  digests: z.array(digestSchema).min(1).max(INVALIDATIONS_PER_EVENT_MAX),
+  mac: digestSchema,
 });
 export type AcknowledgementEvent = z.infer<typeof acknowledgementEventSchema>;
 
-/** One counted line of a usage batch. */
-export const usageLineSchema = z.strictObject({
-  tokenId: idSchema,
-  /** Start of the hour, Unix milliseconds. */
-  hourMs: z.int(),
-  route: z.string().max(100),
-  /** `allowed` or the denial reason. */
-  status: z.union([z.literal('allowed'), denialReasonSchema]),
-  ip: z.string().max(45),
-  userAgent: z.string().max(200),
-  count: z.int().min(1),
-  firstSeenMs: z.int(),
-  lastSeenMs: z.int(),
-});
-export type UsageLine = z.infer<typeof usageLineSchema>;
-
-export const denialLineSchema = z.strictObject({
-  requestId: z.string().max(100),
-  atMs: z.int(),
-  reason: denialReasonSchema,
-  tokenId: idSchema.nullable(),
-  route: z.string().max(100),
-  method: z.string().max(20),
-  ip: z.string().max(45),
-});
-export type DenialLine = z.infer<typeof denialLineSchema>;
-
-/** What a verifier has counted since its last batch. `sequence` rises by one for each batch of a verifier: a batch sent twice counts once. */
-export const usageBatchSchema = z.strictObject({
-  verifier: idSchema,
-  sequence: z.int().min(1),
-  lines: z.array(usageLineSchema).max(5_000),
-  denials: z.array(denialLineSchema).max(1_000),
-  /** Denials not kept because a bound was reached. */
-  denialsDropped: z.int().min(0),
-});
-export type UsageBatch = z.infer<typeof usageBatchSchema>;
-/** As it stands in the stream: `body` is the batch as JSON, `mac` over it by the verifier's own key. */
-export const usageBatchEventSchema = z.strictObject({ verifier: idSchema, body: z.string(), mac: z.base64url() });
-export type UsageBatchEvent = z.infer<typeof usageBatchEventSchema>;
-
-function mac(key: Uint8Array, purpose: string, text: string): string {
-  return createHmac('sha256', key).update(`${purpose}\n${text}`).digest('base64url');
+/** Names an invalidation by all that it says: two that differ in anything differ here. SHA-256, base64url. */
+export function digestOf(
+  log: string,
+  { id, kind, subject, cut, xid }: Omit<Invalidation, 'kind'> & { kind: string },
+): string {
+  return hash('sha256', ['latchkey invalidation', log, id, kind, subject, cut, xid].join('\n'), 'base64url');
 }
 
-function macEquals(expected: string, actual: string): boolean {
-  const a = Buffer.from(expected);
-  const b = Buffer.from(actual);
-  return a.length === b.length && timingSafeEqual(a, b);
+const signedText = (digests: readonly string[]) => ['latchkey invalidations', ...digests].join('\n');
+
+/** @throws RangeError beyond INVALIDATIONS_PER_EVENT_MAX */
+export function signInvalidations(
+  signer: FeedSigner,
+  log: string,
+  invalidations: readonly Invalidation[],
+): InvalidationEvent {
+  if (invalidations.length > INVALIDATIONS_PER_EVENT_MAX) throw new RangeError('too many invalidations for one event');
+  const signature = signer.sign(signedText(invalidations.map((invalidation) => digestOf(log, invalidation))));
+  return { log, invalidations: [...invalidations], key: signer.id, signature };
 }
 
-/** The key of one verifier, from the secret that token-service and jobs share (`EVENTS_SECRET`). */
-export function verifierKey(eventsSecret: Uint8Array, verifierId: string): Buffer {
-  return createHmac('sha256', eventsSecret).update(`verifier\n${verifierId}`).digest();
+/** Reads a message of the feed; undefined when it is not of the schema. It is not believed yet. */
+export const parseInvalidationEvent = (text: string): InvalidationEvent | undefined =>
+  parseJson(invalidationEventSchema, text);
+
+/** The digests of its invalidations, in their order; undefined when the signature is not by this key. */
+export function verifyInvalidationEvent(key: FeedKey, event: InvalidationEvent): string[] | undefined {
+  const digests = event.invalidations.map((invalidation) => digestOf(event.log, invalidation));
+  return key.verifies(signedText(digests), event.signature) ? digests : undefined;
 }
 
-/** The key that authenticates invalidations towards all verifiers. */
-export function feedKey(eventsSecret: Uint8Array): Buffer {
-  return createHmac('sha256', eventsSecret).update('feed').digest();
+const acknowledgedText = (verifier: string, digests: readonly string[]) => [verifier, ...digests].join('\n');
+
+export function signAcknowledgement(
+  key: Uint8Array,
+  verifier: string,
+  digests: readonly string[],
+): AcknowledgementEvent {
+  return { verifier, digests: [...digests], mac: mac(key, 'acknowledgement', acknowledgedText(verifier, digests)) };
 }
 
-const invalidationText = (log: string, i: Invalidation) => [log, i.id, i.kind, i.subject, i.cut, i.xid].join('\n');
+/** Reads an acknowledgement; undefined when it is not of the schema. It is not believed yet. */
+export const parseAcknowledgement = (text: string): AcknowledgementEvent | undefined =>
+  parseJson(acknowledgementEventSchema, text);
 
-export function signInvalidation(key: Uint8Array, log: string, invalidation: Invalidation): InvalidationEvent {
-  return { log, invalidation, mac: mac(key, 'invalidation', invalidationText(log, invalidation)) };
-}
-
-/** Reads an event off Redis: undefined when it is not of the schema or not authentic. */
-export function readInvalidation(key: Uint8Array, text: string): InvalidationEvent | undefined {
-  const event = parseJson(invalidationEventSchema, text);
-  return event && macEquals(mac(key, 'invalidation', invalidationText(event.log, event.invalidation)), event.mac)
-    ? event
-    : undefined;
-}
-
-export function signAcknowledgement(key: Uint8Array, verifier: string, invalidation: string): AcknowledgementEvent {
-  return { verifier, invalidation, mac: mac(key, 'acknowledgement', `${verifier}\n${invalidation}`) };
-}
-
-/** @param keyOf the key of a verifier by its id */
-export function readAcknowledgement(
-  keyOf: (verifier: string) => Uint8Array,
-  text: string,
-): AcknowledgementEvent | undefined {
-  const event = parseJson(acknowledgementEventSchema, text);
-  if (!event) return undefined;
-  return macEquals(mac(keyOf(event.verifier), 'acknowledgement', `${event.verifier}\n${event.invalidation}`), event.mac)
-    ? event
-    : undefined;
-}
-
-export function signUsageBatch(key: Uint8Array, batch: UsageBatch): UsageBatchEvent {
-  const body = JSON.stringify(batch);
-  return { verifier: batch.verifier, body, mac: mac(key, 'usage', body) };
-}
-
-export function readUsageBatch(keyOf: (verifier: string) => Uint8Array, event: unknown): UsageBatch | undefined {
-  const outer = usageBatchEventSchema.safeParse(event);
-  if (!outer.success || !macEquals(mac(keyOf(outer.data.verifier), 'usage', outer.data.body), outer.data.mac))
-    return undefined;
-  const batch = parseJson(usageBatchSchema, outer.data.body);
-  return batch?.verifier === outer.data.verifier ? batch : undefined;
-}
-
-function parseJson<T>(schema: z.ZodType<T>, text: string): T | undefined {
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    return undefined; // not ours: the caller drops and counts it
-  }
-  const result = schema.safeParse(value);
-  return result.success ? result.data : undefined;
+export function verifyAcknowledgement(
+  key: Uint8Array,
+  { verifier, digests, mac: sent }: AcknowledgementEvent,
+): boolean {
+  return macEquals(mac(key, 'acknowledgement', acknowledgedText(verifier, digests)), sent);
 }

@@ -159,6 +159,8 @@ export const PERMISSIONS: readonly PermissionRow[] = [
     projectToken: 'yes',
     bareProjectToken: 404,
   }),
+  administrators('listVerifiers'),
+  administrators('endVerifier'),
   administrators('introspect'),
   administrators('oauthRevoke'),
 ];

@@ -53,6 +53,8 @@ export interface TokenFacts {
 export interface LookupResponse {
   known: boolean;
   token: TokenFacts | null;
+  /** Absent or empty: the caller needs none. */
+  usageTicket?: Uint8Array;
 }
 
 export interface Cursor {
@@ -72,6 +74,8 @@ export interface RenewRequest {
   verifierId: string;
   name: string;
   cursor: Cursor | null;
+  claim: string;
+  version: string;
 }
 
 export interface RenewResponse {
@@ -81,6 +85,10 @@ export interface RenewResponse {
   invalidations: RpcInvalidation[];
   ackKey: Uint8Array;
   feedKey: Uint8Array;
+  verifierId: string;
+  feedKeys: Uint8Array[];
+  usageKey: Uint8Array;
+  caller: string;
 }
 
 export interface BatchResponse {

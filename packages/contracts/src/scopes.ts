@@ -56,5 +56,12 @@ export const MANAGEMENT_SCOPES: readonly ScopeDeclaration[] = [
     projectRoles: ['owner'],
     members: true,
   },
+  {
+    name: 'system:read',
+    description: 'See the verifiers and the state of the system.',
+    projectRoles: [],
+    members: false,
+  },
+  { name: 'system:write', description: "End a verifier's lease.", projectRoles: [], members: false },
   { name: 'audit:read', description: 'Read the audit log.', projectRoles: [], members: false },
 ];

@@ -1,60 +1,173 @@
 import { randomBytes } from 'node:crypto';
 import {
+  acknowledgementKey,
   canonicalEvent,
   canonicalJson,
   challenge,
   codeForDenial,
   DENIAL_REASONS,
+  digestOf,
   ENDPOINTS,
   ERRORS,
   feedKey,
+  feedSigner,
+  INVALIDATION_EVENT_LENGTH_MAX,
   type Invalidation,
   issueTokenBody,
   PERMISSIONS,
-  readAcknowledgement,
-  readInvalidation,
+  parseAcknowledgement,
+  parseInvalidationEvent,
   readUsageBatch,
   signAcknowledgement,
-  signInvalidation,
+  signInvalidations,
   signUsageBatch,
-  verifierKey,
+  ticketedTokens,
+  usageKey,
+  usageTicket,
+  verifyAcknowledgement,
+  verifyInvalidationEvent,
 } from '../src/index.js';
 
 const id = (n: number) => `01890000-0000-7000-8000-${n.toString(16).padStart(12, '0')}`;
 const secret = randomBytes(32);
 const invalidation: Invalidation = { id: id(1), kind: 'token', subject: id(2), cut: true, xid: '770' };
 
-describe('events', () => {
-  it('believes an invalidation only as it was signed', () => {
-    const event = signInvalidation(feedKey(secret), id(9), invalidation);
-    expect(readInvalidation(feedKey(secret), JSON.stringify(event))).toEqual(event);
-    expect(readInvalidation(feedKey(randomBytes(32)), JSON.stringify(event))).toBeUndefined();
-    for (const change of [{ cut: false }, { subject: id(3) }, { kind: 'owner' }, { xid: '771' }, { id: id(4) }]) {
-      const forged = { ...event, invalidation: { ...invalidation, ...change } };
-      expect(readInvalidation(feedKey(secret), JSON.stringify(forged))).toBeUndefined();
-    }
-    expect(readInvalidation(feedKey(secret), JSON.stringify({ ...event, log: id(8) }))).toBeUndefined();
-    for (const junk of ['', '{', 'null', '[]', '{"mac":"x"}'])
-      expect(readInvalidation(feedKey(secret), junk)).toBeUndefined();
+describe('invalidations', () => {
+  const signer = feedSigner(secret);
+  const key = feedKey(signer.publicKey)!;
+  const changes: Partial<Invalidation>[] = [
+    { cut: false },
+    { subject: id(3) },
+    { kind: 'owner' },
+    { xid: '771' },
+    { id: id(4) },
+  ];
+
+  it('are believed only as they were signed, all of an event or none', () => {
+    const event = signInvalidations(signer, id(9), [invalidation, { ...invalidation, id: id(5) }]);
+    const read = parseInvalidationEvent(JSON.stringify(event))!;
+    expect(read).toEqual(event);
+    expect(verifyInvalidationEvent(key, read)).toEqual(event.invalidations.map((one) => digestOf(id(9), one)));
+    const [first, second] = event.invalidations as [Invalidation, Invalidation];
+    for (const change of changes)
+      expect(
+        verifyInvalidationEvent(key, { ...event, invalidations: [first, { ...second, ...change }] }),
+      ).toBeUndefined();
+    for (const invalidations of [[first], [second, first], [first, second, second]])
+      expect(verifyInvalidationEvent(key, { ...event, invalidations })).toBeUndefined();
+    expect(verifyInvalidationEvent(key, { ...event, log: id(8) })).toBeUndefined();
+    expect(verifyInvalidationEvent(feedKey(feedSigner(randomBytes(32)).publicKey)!, event)).toBeUndefined();
   });
 
-  it('believes an acknowledgement only from the verifier it names', () => {
-    const keyOf = (verifier: string) => verifierKey(secret, verifier);
-    const event = signAcknowledgement(keyOf(id(5)), id(5), id(1));
-    expect(readAcknowledgement(keyOf, JSON.stringify(event))).toEqual(event);
-    expect(readAcknowledgement(keyOf, JSON.stringify({ ...event, verifier: id(6) }))).toBeUndefined();
-    expect(readAcknowledgement(keyOf, JSON.stringify({ ...event, invalidation: id(7) }))).toBeUndefined();
+  it('are signed by a key that renewals do not carry: the public one signs nothing', () => {
+    expect(signer.publicKey).toHaveLength(32);
+    expect(feedSigner(signer.publicKey).id).not.toBe(signer.id);
+    expect(feedSigner(secret)).toMatchObject({ id: signer.id, publicKey: signer.publicKey });
+    for (const bytes of [new Uint8Array(0), new Uint8Array(31), randomBytes(33)])
+      expect(feedKey(bytes)).toBeUndefined();
   });
 
-  it('believes a usage batch only whole and from its verifier', () => {
-    const keyOf = (verifier: string) => verifierKey(secret, verifier);
-    const batch = { verifier: id(5), sequence: 1, lines: [], denials: [], denialsDropped: 0 };
-    const event = signUsageBatch(keyOf(id(5)), batch);
-    expect(readUsageBatch(keyOf, event)).toEqual(batch);
-    expect(
-      readUsageBatch(keyOf, { ...event, body: event.body.replace('"sequence":1', '"sequence":2') }),
-    ).toBeUndefined();
-    expect(readUsageBatch(keyOf, { ...event, verifier: id(6) })).toBeUndefined();
+  it('have a digest of all that they say, and of the log that they stand in', () => {
+    const digests = [
+      digestOf(id(9), invalidation),
+      digestOf(id(8), invalidation),
+      ...changes.map((change) => digestOf(id(9), { ...invalidation, ...change })),
+    ];
+    expect(new Set(digests).size).toBe(digests.length);
+  });
+
+  it('go by sixty-four at most under one signature', () => {
+    const many = Array.from({ length: 65 }, () => invalidation);
+    expect(() => signInvalidations(signer, id(9), many)).toThrow(RangeError);
+    const text = JSON.stringify(signInvalidations(signer, id(9), many.slice(1)));
+    expect(text.length).toBeLessThanOrEqual(INVALIDATION_EVENT_LENGTH_MAX);
+  });
+});
+
+describe('acknowledgements', () => {
+  const of = (over: Partial<Parameters<typeof acknowledgementKey>[1]> = {}) =>
+    acknowledgementKey(secret, { verifierId: id(5), caller: 'first-party', salt: Buffer.from('row'), ...over });
+  const digests = [digestOf(id(9), invalidation)];
+
+  it('are believed only with the key of this verifier, this caller and this row', () => {
+    const event = signAcknowledgement(of(), id(5), digests);
+    expect(parseAcknowledgement(JSON.stringify(event))).toEqual(event);
+    expect(verifyAcknowledgement(of(), event)).toBe(true);
+    for (const over of [{ verifierId: id(6) }, { caller: `token:${id(7)}` }, { salt: Buffer.from('another row') }])
+      expect(verifyAcknowledgement(of(over), event)).toBe(false);
+  });
+
+  it('cover what they acknowledge: no other digest, no other verifier', () => {
+    const event = signAcknowledgement(of(), id(5), digests);
+    const other = digestOf(id(9), { ...invalidation, kind: 'misses', subject: '' });
+    expect(verifyAcknowledgement(of(), { ...event, digests: [other] })).toBe(false);
+    expect(verifyAcknowledgement(of(), { ...event, digests: [...digests, other] })).toBe(false);
+    expect(verifyAcknowledgement(of(), { ...event, verifier: id(6) })).toBe(false);
+  });
+});
+
+describe('usage batches', () => {
+  const caller = `token:${id(7)}`;
+  const batch = { verifier: id(5), sequence: 1, lines: [], denials: [], denialsDropped: 0 };
+  const event = signUsageBatch(usageKey(secret, { verifierId: id(5), caller }), caller, batch);
+
+  it('are believed only whole, from their verifier and its caller', () => {
+    expect(readUsageBatch(secret, event)).toEqual({ batch, caller });
+    const forged = { ...event, body: event.body.replace('"sequence":1', '"sequence":2') };
+    expect(readUsageBatch(secret, forged)).toBe('not_authentic');
+    expect(readUsageBatch(secret, { ...event, verifier: id(6) })).toBe('not_authentic');
+    expect(readUsageBatch(secret, { ...event, caller: 'first-party' })).toBe('not_authentic');
+    expect(readUsageBatch(randomBytes(32), event)).toBe('not_authentic');
+  });
+
+  it('that are none are dropped as malformed', () => {
+    const own = (body: string) => ({
+      ...signUsageBatch(usageKey(secret, { verifierId: id(5), caller }), caller, batch),
+      body,
+    });
+    const signed = (body: unknown) =>
+      signUsageBatch(usageKey(secret, { verifierId: id(5), caller }), caller, body as typeof batch);
+    for (const junk of [
+      undefined,
+      null,
+      {},
+      [],
+      { ...event, extra: 1 },
+      { ...event, caller: 'nobody' },
+      { ...event, mac: 1 },
+    ])
+      expect(readUsageBatch(secret, junk)).toBe('malformed');
+    expect(readUsageBatch(secret, own('x'.repeat(6_000_001)))).toBe('malformed');
+    const line = {
+      tokenId: id(1),
+      hourMs: 0,
+      route: 'r',
+      status: 'allowed',
+      ip: '',
+      userAgent: '',
+      count: 1,
+      firstSeenMs: 0,
+      lastSeenMs: 0,
+    };
+    for (const over of [
+      { count: 0 },
+      { count: 9007199254740991 },
+      { count: 1.5 },
+      { hourMs: -1 },
+      { route: 'x'.repeat(101) },
+    ])
+      expect(readUsageBatch(secret, signed({ ...batch, lines: [{ ...line, ...over }] }))).toBe('malformed');
+    expect(readUsageBatch(secret, signed({ ...batch, verifier: id(5), sequence: 0 }))).toBe('malformed');
+  });
+
+  it('count a third party`s tokens by tickets that were made for this caller and this token', () => {
+    const ticket = (tokenId: string, by = caller) => ({
+      tokenId,
+      ticket: usageTicket(secret, { caller: by, tokenId }).toString('base64url'),
+    });
+    const tickets = [ticket(id(1)), ticket(id(2), `token:${id(8)}`), { ...ticket(id(3)), tokenId: id(4) }];
+    expect(ticketedTokens(secret, caller, { ...batch, tickets })).toEqual(new Set([id(1)]));
+    expect(ticketedTokens(secret, caller, batch)).toEqual(new Set());
   });
 });
 

@@ -11,19 +11,24 @@ export interface Fact {
 
 /** The invalidations last applied that are kept for judging questions in flight. A question older than that is poisoned. */
 const WINDOW = 1024;
-/** Ids remembered past the cursor. One forgotten is applied twice, which costs a question and nothing else. */
-const IDS_MAX = 10_000;
+/** Digests remembered. One forgotten is applied twice when it is repeated, which costs a question and nothing else. */
+const DIGESTS_MAX = 10_000;
 
 /** A kind that this verifier does not know, from a newer token-service, is taken for the widest. */
 export function kindOf(kind: string): InvalidationKind {
   return (INVALIDATION_KINDS as readonly string[]).includes(kind) ? (kind as InvalidationKind) : 'everything';
 }
 
-/** Which invalidations this verifier has applied: for skipping repeats, and for telling poisoned fills. */
+/**
+ * Which invalidations this verifier has applied: for skipping repeats, and for telling poisoned fills. A repeat is known
+ * by its id *and* by the digest of all that it says: whoever could make a message with the id of another must not make
+ * this verifier skip the other.
+ */
 export class Applied {
   readonly #kinds: InvalidationKind[] = new Array(WINDOW).fill('everything');
   readonly #subjects: string[] = new Array(WINDOW).fill('');
-  readonly #xids = new Map<string, bigint>();
+  /** Digests by id, those applied last. */
+  readonly #digests = new Map<string, string>();
   #cursor: Cursor | null = null;
   #cursorXid = 0n;
   #position = 0;
@@ -37,29 +42,39 @@ export class Applied {
     return this.#cursor;
   }
 
-  /** Whether applying it again would change nothing. `log` is the log it stands in. */
-  includes(log: string, fact: Fact): boolean {
-    if (this.#xids.has(fact.id)) return true;
-    return this.#cursor?.log === log && BigInt(fact.xid) < this.#cursorXid;
+  /** Whether one of this id has been applied: with this very content (`same`), or with other (`other`). */
+  known(id: string, digest: string): 'no' | 'same' | 'other' {
+    const applied = this.#digests.get(id);
+    if (applied === undefined) return 'no';
+    return applied === digest ? 'same' : 'other';
   }
 
-  add(fact: Fact): void {
+  /**
+   * Whether the cursor says that it has been applied. A reason to skip only what a renewal carries, in the log that it
+   * names: the authority has read both in one statement. A message of the feed proves nothing of the kind.
+   */
+  isBelowCursor(log: string, xid: string): boolean {
+    return this.#cursor?.log === log && BigInt(xid) < this.#cursorXid;
+  }
+
+  add(fact: Fact, digest: string): void {
     this.#note(fact.kind, fact.subject);
-    this.#xids.set(fact.id, BigInt(fact.xid));
-    if (this.#xids.size > IDS_MAX) this.#xids.delete(this.#xids.keys().next().value!);
+    this.#digests.delete(fact.id);
+    this.#digests.set(fact.id, digest);
+    if (this.#digests.size > DIGESTS_MAX) this.#digests.delete(this.#digests.keys().next().value!);
   }
 
   /** Everything of lower transaction ids than the cursor's has been applied. */
   advance(cursor: Cursor): void {
-    this.#cursor = { log: cursor.log, xid: cursor.xid };
-    this.#cursorXid = BigInt(cursor.xid);
-    for (const [id, xid] of this.#xids) if (xid < this.#cursorXid) this.#xids.delete(id);
+    const { log, xid } = cursor;
+    this.#cursorXid = BigInt(xid);
+    this.#cursor = { log, xid };
   }
 
   /** Memory was emptied: every question in flight is poisoned, and ids of another log mean nothing here. */
   reset(): void {
     this.#note('everything', '');
-    this.#xids.clear();
+    this.#digests.clear();
     this.#cursor = null;
   }
 

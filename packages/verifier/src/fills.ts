@@ -4,6 +4,7 @@ import type { Counters } from './counters.js';
 import type { Answer } from './judge.js';
 import type { VerifierLimits } from './limits.js';
 import type { Entry, Memory } from './memory.js';
+import type { Tickets } from './tickets.js';
 import type { Clock, TokenSource } from './types.js';
 
 /** The answer may predate an invalidation. */
@@ -15,6 +16,7 @@ export interface FillsParts {
   readonly source: TokenSource;
   readonly memory: Memory;
   readonly applied: Applied;
+  readonly tickets: Tickets;
   readonly isLeaseHeld: () => boolean;
   readonly limits: VerifierLimits;
   readonly counters: Counters;
@@ -94,10 +96,11 @@ export class Fills {
   }
 
   async #question(hash: string): Promise<Filled> {
-    const { clock, source, memory, applied, counters } = this.#parts;
+    const { clock, source, memory, applied, tickets, counters } = this.#parts;
     const position = applied.position;
     try {
       const response = await source.lookup(hashOfDigest(hash));
+      tickets.keep(response);
       if (applied.poisons(position, response)) {
         counters.fillsPoisoned++;
         return POISONED;

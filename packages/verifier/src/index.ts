@@ -1,5 +1,5 @@
 export { type Counters, newCounters } from './counters.js';
 export { judgeFacts } from './judge.js';
 export { DEFAULT_LIMITS, type VerifierLimits } from './limits.js';
-export type * from './types.js';
+export * from './types.js';
 export { Verifier, type VerifierOptions, type VerifierState } from './verifier.js';

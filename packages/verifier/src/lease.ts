@@ -1,13 +1,20 @@
-import type { Cursor, RenewResponse } from '@latchkey/contracts';
+import { type Cursor, digestOf, type FeedKey, feedKey, type RenewResponse } from '@latchkey/contracts';
 import { type Applied, type Fact, kindOf } from './applied.js';
 import type { Counters } from './counters.js';
 import type { VerifierLimits } from './limits.js';
 import { later, type Moment, type Timekeeper } from './time.js';
-import type { Clock, TokenSource } from './types.js';
+import { type Clock, RenewalRefused, type TokenSource } from './types.js';
+
+/** Public keys of one renewal that are looked at: the current one, the next, and room for one more. */
+const FEED_KEYS_MAX = 3;
+/** A message can hurry on a renewal this often at most: somebody may repeat such messages without end. */
+const URGED_EVERY_MS = 1_000;
 
 export interface LeaseParts {
-  readonly id: string;
   readonly name: string;
+  readonly version: string;
+  /** Random, 32 to 64 characters; called at the start and whenever the authority refuses the one before. */
+  readonly newClaim: () => string;
   readonly clock: Clock;
   readonly time: Timekeeper;
   readonly source: TokenSource;
@@ -15,32 +22,45 @@ export interface LeaseParts {
   readonly limits: VerifierLimits;
   readonly counters: Counters;
   /** Overtakes what the invalidation names. */
-  readonly apply: (fact: Fact) => void;
+  readonly apply: (fact: Fact, digest: string) => void;
   /** Empties the memory and poisons every fill in flight. */
   readonly reset: () => void;
   /** A cursor is about to be sent, which says that everything before it has been applied. */
   readonly onCursor: () => void;
-  /** The keys have come with a first renewal. */
-  readonly onKeys: () => void;
+  /** A renewal has been taken; its number is that of `sent` when it was sent. */
+  readonly onRenewed: (sent: number) => void;
+  /** The authority has refused the claim, and a new one is taken. */
+  readonly onIdentityRefused: (why: string) => void;
 }
 
-export interface Keys {
+/** Whom this verifier is to the authority, and its keys: as the last renewal said. */
+export interface Identity {
+  readonly verifierId: string;
+  readonly caller: string;
   readonly acknowledgements: Uint8Array;
-  readonly feed: Uint8Array;
+  readonly usage: Uint8Array;
+  /** Keys that messages of the feed may be signed by, by their ids. */
+  readonly feed: ReadonlyMap<string, FeedKey>;
 }
 
 /** The right to answer from memory, renewed every third of its length. */
 export class Lease {
   readonly #parts: LeaseParts;
+  #claim: string;
   #granted: { readonly asked: Moment; readonly ms: number } | undefined;
-  #keys: Keys | undefined;
+  #identity: Identity | undefined;
+  #feedKeys = new Map<string, FeedKey | undefined>();
   #renewal: Promise<void> | undefined;
+  #sent = 0;
   #cancelTimer: () => void = () => undefined;
-  #failed = false;
+  #outcome: 'renewed' | 'failed' | 'refused' = 'renewed';
+  #urged = false;
+  #urgedAtMs = Number.NEGATIVE_INFINITY;
   #stopped = false;
 
   constructor(parts: LeaseParts) {
     this.#parts = parts;
+    this.#claim = parts.newClaim();
   }
 
   /** Whether memory may be answered from at this very moment. */
@@ -48,8 +68,14 @@ export class Lease {
     return this.#granted !== undefined && this.#parts.time.elapsedMs(this.#granted.asked) < this.#granted.ms;
   }
 
-  get keys(): Keys | undefined {
-    return this.#keys;
+  /** Undefined before the first renewal, and after the authority has refused the one before. */
+  get identity(): Identity | undefined {
+    return this.#identity;
+  }
+
+  /** Renewals sent so far. */
+  get sent(): number {
+    return this.#sent;
   }
 
   /** Length of the lease last granted; undefined before the first. */
@@ -75,18 +101,27 @@ export class Lease {
 
   /** Renews at once when a clock has ended the lease before its renewal was due. */
   hurry(): void {
-    if (!this.#stopped && !this.#renewal && !this.#failed && this.#granted && !this.held()) void this.#renew();
+    const idle = !this.#stopped && !this.#renewal && this.#outcome === 'renewed';
+    if (idle && this.#granted && !this.held()) void this.#renew();
+  }
+
+  /** What was heard needs a renewal that is sent from now on: at once, but at most once a second for this reason. */
+  urge(): void {
+    if (this.#stopped || this.#urged) return;
+    this.#urged = true;
+    if (!this.#renewal && this.#sent > 0) this.#schedule();
   }
 
   /** Stops answering from memory at once; then waits for the renewal in flight and gives the lease back. */
   async stop(): Promise<void> {
-    const { source, id, counters } = this.#parts;
+    const { source, counters } = this.#parts;
     this.#stopped = true;
     this.#granted = undefined;
     this.#cancelTimer();
     await this.#renewal;
+    if (!this.#identity) return;
     try {
-      await source.release(id);
+      await source.release(this.#identity.verifierId);
     } catch {
       counters.releasesFailed++; // it lapses by itself
     }
@@ -96,51 +131,106 @@ export class Lease {
     this.#cancelTimer();
     this.#renewal = this.#ask().finally(() => {
       this.#renewal = undefined;
+      if (!this.#stopped) this.#schedule();
     });
     return this.#renewal;
   }
 
+  #schedule(): void {
+    const { clock, time, limits, counters } = this.#parts;
+    this.#cancelTimer();
+    let delayMs = limits.renewRetryMs;
+    if (this.#outcome === 'refused') delayMs = limits.refusedRetryMs;
+    else if (this.#outcome === 'renewed' && this.#granted)
+      delayMs = Math.max(0, this.#granted.ms / 3 - time.elapsedMs(this.#granted.asked));
+    const urgedMs = Math.max(0, this.#urgedAtMs + URGED_EVERY_MS - clock.monotonicMs());
+    const hurried = this.#urged && urgedMs < delayMs;
+    this.#cancelTimer = clock.after(hurried ? urgedMs : delayMs, () => {
+      if (hurried) counters.renewalsUrged++;
+      void this.#renew();
+    });
+  }
+
   async #ask(): Promise<void> {
-    const { id, name, clock, time, source, applied, limits, counters, onCursor } = this.#parts;
+    const { name, version, clock, time, source, applied, counters, onCursor } = this.#parts;
     const asked = time.note();
     const { cursor } = applied;
     if (cursor) onCursor();
-    this.#failed = true;
+    if (this.#urged) this.#urgedAtMs = clock.monotonicMs();
+    this.#urged = false;
+    this.#outcome = 'failed';
+    const sent = ++this.#sent;
     try {
-      const answer = await source.renew({ verifierId: id, name, cursor });
-      if (this.#stopped) return;
-      this.#failed = !this.#accept(answer, asked, cursor);
-    } catch {
-      counters.renewalsFailed++;
-      if (this.#stopped) return;
+      const answer = await source.renew({ verifierId: '', name, cursor, claim: this.#claim, version });
+      // Kept while stopping too: what was granted is given back by its id.
+      if (this.#stopped) this.#identify(answer);
+      else if (this.#accept(answer, asked, cursor, sent)) this.#outcome = 'renewed';
+    } catch (error) {
+      if (error instanceof RenewalRefused) this.#refused(error);
+      else counters.renewalsFailed++;
     }
-    const delayMs =
-      this.#failed || !this.#granted ? limits.renewRetryMs : Math.max(0, this.#granted.ms / 3 - time.elapsedMs(asked));
-    this.#cancelTimer = clock.after(delayMs, () => void this.#renew());
   }
 
   /** False when the answer came after the end of the lease that it grants, or grants none. */
-  #accept(answer: RenewResponse, asked: Moment, sent: Cursor | null): boolean {
-    const { time, applied, counters, apply, reset, onKeys } = this.#parts;
-    const { leaseMs, cursor } = answer;
-    if (!cursor || !(time.elapsedMs(asked) < leaseMs)) {
+  #accept(answer: RenewResponse, asked: Moment, sentCursor: Cursor | null, sent: number): boolean {
+    const { time, applied, counters, reset, onRenewed } = this.#parts;
+    const { leaseMs, cursor, verifierId } = answer;
+    if (!cursor || !verifierId || !(time.elapsedMs(asked) < leaseMs)) {
       counters.renewalsLate++;
       return false;
     }
-    if (answer.reset || sent?.log !== cursor.log) {
+    const facts = answer.invalidations.map((invalidation) => ({
+      fact: { ...invalidation, kind: kindOf(invalidation.kind) },
+      digest: digestOf(cursor.log, invalidation),
+    }));
+    const contradicted = facts.some(({ fact, digest }) => applied.known(fact.id, digest) === 'other');
+    if (answer.reset || sentCursor?.log !== cursor.log || contradicted) {
       counters.resets++;
       reset();
     }
-    for (const { id, kind, subject, cut, xid } of answer.invalidations) {
-      const fact: Fact = { id, kind: kindOf(kind), subject, cut, xid };
-      if (applied.includes(cursor.log, fact)) counters.invalidationsRepeated++;
-      else apply(fact);
-    }
+    for (const { fact, digest } of facts) this.#applyNew(cursor.log, fact, digest);
     applied.advance(cursor);
-    this.#keys = { acknowledgements: answer.ackKey, feed: answer.feedKey };
+    this.#identify(answer);
     this.#granted = { asked, ms: leaseMs };
     counters.renewals++;
-    onKeys();
+    onRenewed(sent);
     return true;
+  }
+
+  #applyNew(log: string, fact: Fact, digest: string): void {
+    const { applied, counters, apply } = this.#parts;
+    if (applied.known(fact.id, digest) === 'same' || applied.isBelowCursor(log, fact.xid))
+      counters.invalidationsRepeated++;
+    else apply(fact, digest);
+  }
+
+  #identify({ verifierId, caller, ackKey, usageKey, feedKeys }: RenewResponse): void {
+    if (this.#identity && this.#identity.verifierId !== verifierId) this.#parts.counters.identitiesTaken++;
+    const known = this.#feedKeys;
+    this.#feedKeys = new Map();
+    const feed = new Map<string, FeedKey>();
+    for (const bytes of feedKeys.slice(0, FEED_KEYS_MAX)) {
+      const text = Buffer.from(bytes).toString('base64');
+      const key = known.has(text) ? known.get(text) : feedKey(bytes);
+      this.#feedKeys.set(text, key);
+      if (key) feed.set(key.id, key);
+    }
+    this.#identity = { verifierId, caller, acknowledgements: ackKey, usage: usageKey, feed };
+  }
+
+  /** Answering from memory ends at once where the authority has ended this verifier's lease. */
+  #refused({ reason, message }: RenewalRefused): void {
+    const { counters, newClaim, reset, onIdentityRefused } = this.#parts;
+    counters.renewalsRefused++;
+    if (reason === 'later') {
+      this.#outcome = 'refused';
+      return;
+    }
+    this.#granted = undefined;
+    this.#identity = undefined;
+    this.#claim = newClaim();
+    counters.identitiesTaken++;
+    reset();
+    onIdentityRefused(message);
   }
 }

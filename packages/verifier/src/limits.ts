@@ -20,6 +20,10 @@ export interface VerifierLimits {
   readonly recheckMs: number;
   /** How long after a failed renewal the next one follows. Default 250. */
   readonly renewRetryMs: number;
+  /** How long after the authority has refused a lease for now the next renewal follows. Default 5 000. */
+  readonly refusedRetryMs: number;
+  /** Signatures of the feed checked in a second; what comes beyond is dropped. Default 2 000. */
+  readonly signaturesPerSecondMax: number;
 }
 
 export const DEFAULT_LIMITS: VerifierLimits = {
@@ -33,4 +37,6 @@ export const DEFAULT_LIMITS: VerifierLimits = {
   streamsMax: 20_000,
   recheckMs: 250,
   renewRetryMs: 250,
+  refusedRetryMs: 5_000,
+  signaturesPerSecondMax: 2_000,
 };

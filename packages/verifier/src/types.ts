@@ -38,9 +38,24 @@ export interface Clock {
   after(ms: number, callback: () => void): () => void;
 }
 
+/**
+ * The authority refuses a lease; says nothing about any token. `identity`: the lease of this claim was ended, or its id
+ * is another's, so the verifier must take a new claim. `later`: this caller gets no lease for now.
+ */
+export class RenewalRefused extends Error {
+  override name = 'RenewalRefused';
+  constructor(
+    readonly reason: 'identity' | 'later',
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
 /** The authority, asked by RPC. Rejections mean "away": they never say anything about a token. */
 export interface TokenSource {
   lookup(hash: string): Promise<LookupResponse>;
+  /** Rejects with RenewalRefused when the authority answered and grants nothing. */
   renew(request: RenewRequest): Promise<RenewResponse>;
   release(verifierId: string): Promise<void>;
 }

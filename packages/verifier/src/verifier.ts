@@ -1,39 +1,36 @@
-import {
-  type InvalidationEvent,
-  readInvalidation,
-  signAcknowledgement,
-  signUsageBatch,
-  type UsageBatch,
-  type UsageBatchEvent,
-} from '@latchkey/contracts';
+import { signUsageBatch, type UsageBatch, type UsageBatchEvent } from '@latchkey/contracts';
 import { DEFAULT_PREFIX, digestSecret, inspect, secretLength } from '@latchkey/token-format';
 import { Applied, type Fact } from './applied.js';
 import { type Counters, newCounters } from './counters.js';
+import { FeedReader } from './feed.js';
 import { Fills } from './fills.js';
 import { denied, judge } from './judge.js';
-import { type Keys, Lease } from './lease.js';
+import { Lease } from './lease.js';
 import { DEFAULT_LIMITS, type VerifierLimits } from './limits.js';
 import { Memory } from './memory.js';
 import { Streams } from './streams.js';
+import { Tickets } from './tickets.js';
 import { Timekeeper } from './time.js';
 import type { Clock, Feed, Requirement, Stream, TokenSource, Verdict } from './types.js';
 
-/** Longest message of the feed that is looked at, in UTF-16 code units; a real one has about 400. */
-const MESSAGE_LENGTH_MAX = 2_000;
-/** Messages kept while the key that authenticates them is still on its way. */
-const EARLY_MESSAGES_MAX = 256;
-
 export interface VerifierOptions {
-  /** A UUIDv7, new at every process start. */
-  readonly id: string;
   /** For people. */
   readonly name: string;
+  /** For people. Default empty. */
+  readonly version?: string;
+  /**
+   * A new secret of this process, 32 to 64 random characters of base64url: the authority knows the verifier by it and
+   * hands out its id. Called at the start, and again when the authority refuses the one before.
+   */
+  readonly newClaim: () => string;
   readonly clock: Clock;
   readonly source: TokenSource;
   readonly feed: Feed;
   /** Prefix of the secrets. Default `lk`. */
   readonly prefix?: string;
   readonly limits?: Partial<VerifierLimits>;
+  /** The authority has ended this verifier's lease or gave its id to nobody; it goes on under another. */
+  readonly onIdentityRefused?: (why: string) => void;
 }
 
 /** A look inside, for metrics. */
@@ -55,7 +52,6 @@ export interface VerifierState {
  * code.
  */
 export class Verifier {
-  readonly id: string;
   readonly counters: Counters = newCounters();
   readonly #clock: Clock;
   readonly #feed: Feed;
@@ -67,42 +63,68 @@ export class Verifier {
   readonly #lease: Lease;
   readonly #fills: Fills;
   readonly #streams: Streams;
-  #early: string[] = [];
+  readonly #reader: FeedReader;
+  readonly #tickets: Tickets;
   #unsubscribe: () => void = () => undefined;
 
   /** @throws TypeError when a limit is not a whole number from 1, or the reserve is not below the whole. */
-  constructor({ id, name, clock, source, feed, prefix = DEFAULT_PREFIX, limits: given }: VerifierOptions) {
-    const limits = limitsOf(given);
+  constructor(options: VerifierOptions) {
+    const { name, version = '', newClaim, clock, source, feed, prefix = DEFAULT_PREFIX } = options;
+    const limits = limitsOf(options.limits);
     const time = new Timekeeper(clock);
     const { counters } = this;
-    this.id = id;
     this.#clock = clock;
     this.#time = time;
     this.#feed = feed;
     this.#prefix = prefix;
     this.#secretLength = secretLength(prefix);
     this.#memory = new Memory(limits, counters);
+    this.#tickets = new Tickets(limits.entriesMax);
     const memory = this.#memory;
     const applied = this.#applied;
     const lease = new Lease({
-      id,
       name,
+      version,
+      newClaim,
       clock,
       time,
       source,
       applied,
       limits,
       counters,
-      apply: (fact) => this.#apply(fact),
+      apply: (fact, digest) => this.#apply(fact, digest),
       reset: () => this.#reset(),
       onCursor: () => this.#streams.cutStale(),
-      onKeys: () => this.#readEarly(),
+      onRenewed: (sent) => this.#reader.onRenewed(sent),
+      onIdentityRefused: options.onIdentityRefused ?? (() => undefined),
     });
     this.#lease = lease;
     const isLeaseHeld = () => lease.held();
-    this.#fills = new Fills({ clock, source, memory, applied, isLeaseHeld, limits, counters });
+    this.#fills = new Fills({ clock, source, memory, applied, tickets: this.#tickets, isLeaseHeld, limits, counters });
     const resolve = (hash: string, address: string | undefined) => this.#fills.resolve(hash, address);
     this.#streams = new Streams({ clock, time, memory, lease, resolve, limits, counters });
+    this.#reader = new FeedReader({
+      clock,
+      feed,
+      lease,
+      applied,
+      limits,
+      counters,
+      apply: (fact, digest) => this.#apply(fact, digest),
+      applyOld: (fact, digest) => {
+        this.#apply({ ...fact, cut: false }, digest);
+        this.#streams.repeat(fact);
+      },
+      reset: () => {
+        counters.resets++;
+        this.#reset();
+      },
+    });
+  }
+
+  /** As the authority handed it out; undefined before the first renewal. It may change: nothing should depend on it. */
+  get id(): string | undefined {
+    return this.#lease.identity?.verifierId;
   }
 
   /**
@@ -110,7 +132,7 @@ export class Verifier {
    * held every check asks the authority.
    */
   start(): Promise<void> {
-    this.#unsubscribe = this.#feed.subscribe((text) => this.#onMessage(text));
+    this.#unsubscribe = this.#feed.subscribe((text) => this.#reader.read(text));
     return this.#lease.start();
   }
 
@@ -156,10 +178,16 @@ export class Verifier {
     return this.#streams.open(digestSecret(secret), requirement, stream);
   }
 
-  /** Signs what was counted with this verifier's own key; undefined before the first lease. */
-  signBatch(batch: UsageBatch): UsageBatchEvent | undefined {
-    const { keys } = this.#lease;
-    return keys && signUsageBatch(keys.acknowledgements, batch);
+  /**
+   * Signs what was counted with this verifier's own usage key, under the id that it has now; undefined before the first
+   * lease. What was signed stays as it is: sent again, it counts once.
+   */
+  signBatch(batch: Omit<UsageBatch, 'verifier' | 'tickets'>): UsageBatchEvent | undefined {
+    const { identity } = this.#lease;
+    if (!identity) return undefined;
+    const { verifierId: verifier, caller, usage } = identity;
+    const tickets = this.#tickets.of(batch);
+    return signUsageBatch(usage, caller, { verifier, ...batch, ...(tickets && { tickets }) });
   }
 
   state(): VerifierState {
@@ -178,44 +206,9 @@ export class Verifier {
     return verdict;
   }
 
-  #onMessage(text: string): void {
-    const { keys } = this.#lease;
-    if (keys) this.#read(text, keys);
-    else if (this.#early.length < EARLY_MESSAGES_MAX && text.length <= MESSAGE_LENGTH_MAX) this.#early.push(text);
-    else this.counters.messagesDropped++;
-  }
-
-  #readEarly(): void {
-    const early = this.#early;
-    this.#early = [];
-    for (const text of early) this.#onMessage(text);
-  }
-
-  #read(text: string, keys: Keys): void {
-    const event = text.length <= MESSAGE_LENGTH_MAX ? readInvalidation(keys.feed, text) : undefined;
-    if (!event) {
-      this.counters.messagesDropped++;
-      return;
-    }
-    if (this.#applied.includes(event.log, event.invalidation)) {
-      this.counters.invalidationsRepeated++;
-      this.#streams.repeat(event.invalidation);
-    } else this.#apply(event.invalidation);
-    this.#acknowledge(event, keys);
-  }
-
-  /** Only ever after the invalidation has been applied and its streams have been cut. */
-  #acknowledge({ invalidation }: InvalidationEvent, keys: Keys): void {
-    const text = JSON.stringify(signAcknowledgement(keys.acknowledgements, this.id, invalidation.id));
-    this.#feed.acknowledge(text).then(
-      () => this.counters.acknowledgements++,
-      () => this.counters.acknowledgementsFailed++,
-    );
-  }
-
-  #apply(fact: Fact): void {
+  #apply(fact: Fact, digest: string): void {
     this.counters.invalidationsApplied++;
-    this.#applied.add(fact);
+    this.#applied.add(fact, digest);
     this.#memory.apply(fact.kind, fact.subject);
     this.#streams.apply(fact);
   }

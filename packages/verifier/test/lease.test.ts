@@ -1,3 +1,4 @@
+import { RenewalRefused } from '../src/index.js';
 import { id, LEASE_MS, READ, settled, world } from './world.js';
 
 describe('a lease', () => {
@@ -70,6 +71,7 @@ describe('a lease', () => {
       { leaseMs: Number.NaN },
       { cursor: null },
       { cursor: { log: id(), xid: 'x' } },
+      { verifierId: '' },
     ]) {
       const { question, answer } = authority.renewalsHeld.pop()!;
       await answer({ ...authority.grant(question), ...wrong });
@@ -154,9 +156,69 @@ describe('stop', () => {
     const { question, answer } = authority.renewalsHeld[0]!;
     await answer(authority.grant(question));
     await stopped;
-    expect(authority.released).toEqual([verifier.id]);
+    expect(authority.released).toEqual([authority.verifierId]);
     expect(verifier.state().leaseHeld).toBe(false);
     await clock.pass(LEASE_MS);
     expect(authority.renewals).toHaveLength(2);
+  });
+});
+
+describe('the identity', () => {
+  it('is asked for with the same claim until it is refused', async () => {
+    const { authority, clock, verifier } = await world({ start: false });
+    authority.away = true;
+    await verifier.start();
+    await clock.pass(600);
+    authority.away = false;
+    await clock.pass(LEASE_MS);
+    const claims = new Set(authority.renewals.map(({ claim }) => claim));
+    expect(claims.size).toBe(1);
+    expect(authority.renewals[0]!.claim).toMatch(/^[A-Za-z0-9_-]{32,64}$/);
+    expect(authority.renewals.length).toBeGreaterThan(4);
+  });
+
+  it('refused ends the lease at once, empties memory, and another claim is taken and told', async () => {
+    const { authority, clock, verifier, outcome, refusals } = await world();
+    const { secret } = authority.issue();
+    await outcome(secret);
+    authority.refusal = new RenewalRefused('identity', 'the lease was ended');
+    await clock.pass(LEASE_MS / 3 + 1);
+    expect(verifier.state().leaseHeld).toBe(false);
+    expect(verifier.id).toBeUndefined();
+    expect(refusals).toEqual(['the lease was ended']);
+    authority.verifierId = id();
+    await clock.pass(250);
+    expect(verifier.state().leaseHeld).toBe(true);
+    expect(verifier.id).toBe(authority.verifierId);
+    const [first, refused, again] = authority.renewals;
+    expect(refused!.claim).toBe(first!.claim);
+    expect(again).toMatchObject({ cursor: null });
+    expect(again!.claim).not.toBe(first!.claim);
+    expect(verifier.counters).toMatchObject({ identitiesTaken: 1, renewalsRefused: 1, renewalsFailed: 0 });
+  });
+
+  it('handed out anew brings a new key, and acknowledgements are by the new one', async () => {
+    const { authority, clock, verifier } = await world();
+    Object.assign(authority, { verifierId: id(), salt: Buffer.from('another row') });
+    await clock.pass(LEASE_MS / 3 + 1);
+    const invalidation = authority.invalidate('owner', id());
+    await settled();
+    expect(authority.acknowledged).toEqual([invalidation.id]);
+    expect(verifier.counters.identitiesTaken).toBe(1);
+  });
+
+  it('refused for now is asked for rarely, and checks ask the authority meanwhile', async () => {
+    const { authority, clock, verifier, outcome } = await world({ start: false });
+    const { secret } = authority.issue();
+    authority.refusal = new RenewalRefused('later', 'no lease for ten minutes');
+    await verifier.start();
+    expect(await outcome(secret)).toBe('allowed');
+    expect(await outcome(secret)).toBe('allowed');
+    expect(authority.lookups).toHaveLength(2);
+    await clock.pass(4_999);
+    expect(authority.renewals).toHaveLength(1);
+    await clock.pass(1);
+    expect(authority.renewals).toHaveLength(2);
+    expect(authority.renewals[1]!.claim).toBe(authority.renewals[0]!.claim);
   });
 });

@@ -1,4 +1,4 @@
-import { id, LEASE_MS, READ, settled, world } from './world.js';
+import { id, LEASE_MS, READ, world } from './world.js';
 
 describe('a revocation', () => {
   it('is refused by the very next check once it has been acknowledged', async () => {
@@ -128,88 +128,5 @@ describe('a revocation', () => {
     Object.assign(invalidation, { kind: 'continent' });
     await clock.pass(LEASE_MS / 3 + 1);
     expect(await outcome(secret)).toBe('disabled');
-  });
-});
-
-describe('the feed', () => {
-  it('acknowledges only after memory has been overtaken', async () => {
-    const { authority, verifier, outcome } = await world();
-    const { secret, hash } = authority.issue();
-    await outcome(secret);
-    const seen: unknown[] = [];
-    const acknowledge = authority.acknowledge.bind(authority);
-    authority.acknowledge = async (text) => {
-      seen.push(verifier.verify(secret, READ));
-      await acknowledge(text);
-    };
-    authority.revoke(hash);
-    expect(seen).toEqual([expect.any(Promise)]); // no answer from memory any more
-    expect(await seen[0]).toMatchObject({ allowed: false, reason: 'revoked' });
-  });
-
-  it('acknowledges a repeat again without forgetting anything twice', async () => {
-    const { authority, verifier, outcome } = await world();
-    const { secret, hash } = authority.issue();
-    await outcome(secret);
-    const invalidation = authority.revoke(hash);
-    await outcome(secret);
-    const { fills } = verifier.counters;
-    authority.push(invalidation);
-    authority.push(invalidation);
-    await settled();
-    expect(authority.acknowledged).toEqual([invalidation.id, invalidation.id, invalidation.id]);
-    expect(await outcome(secret)).toBe('revoked');
-    expect(verifier.counters).toMatchObject({ fills, invalidationsApplied: 1, invalidationsRepeated: 2 });
-  });
-
-  it('acknowledges without applying what its cursor has passed', async () => {
-    const { authority, clock, verifier, outcome } = await world();
-    const { secret, hash } = authority.issue();
-    authority.deaf = true;
-    const invalidation = authority.revoke(hash);
-    authority.deaf = false;
-    await clock.pass(LEASE_MS / 3 + 1);
-    await clock.pass(LEASE_MS / 3 + 1);
-    await outcome(secret);
-    authority.push(invalidation);
-    expect(authority.acknowledged).toEqual([invalidation.id]);
-    expect(verifier.counters.invalidationsApplied).toBe(1);
-  });
-
-  it('drops and counts what is forged, altered, of another shape or too long, and acknowledges none of it', async () => {
-    const { authority, verifier, outcome } = await world();
-    const { secret } = authority.issue();
-    await outcome(secret);
-    const texts: string[] = [];
-    const stop = authority.subscribe((text) => texts.push(text));
-    authority.invalidate('token', id());
-    stop();
-    authority.acknowledged.length = 0;
-    const real = JSON.parse(texts[0]!);
-    const forged = [
-      'not json',
-      '{}',
-      JSON.stringify({ ...real, invalidation: { ...real.invalidation, kind: 'everything', subject: '' } }),
-      JSON.stringify({ ...real, log: id() }),
-      JSON.stringify({ ...real, mac: `${real.mac.slice(0, -2)}AA` }),
-      `${texts[0]}${' '.repeat(3_000)}`,
-    ];
-    for (const text of forged) authority.say(text);
-    await settled();
-    expect(authority.acknowledged).toEqual([]);
-    expect(verifier.counters.messagesDropped).toBe(forged.length);
-    expect(verifier.verify(secret, READ)).toMatchObject({ allowed: true });
-  });
-
-  it('keeps what comes before the keys and acknowledges it with them', async () => {
-    const { authority, verifier } = await world({ start: false });
-    authority.holdRenewals = true;
-    const started = verifier.start();
-    const invalidation = authority.invalidate('owner', id());
-    const { question, answer } = authority.renewalsHeld[0]!;
-    expect(authority.acknowledged).toEqual([]);
-    await answer(authority.grant(question));
-    await started;
-    expect(authority.acknowledged).toEqual([invalidation.id]);
   });
 });

@@ -1,19 +1,22 @@
 import { createHash } from 'node:crypto';
 import {
+  acknowledgementKey,
   type DenialReason,
-  feedKey,
+  digestOf,
+  feedSigner,
   type Invalidation,
   type LookupResponse,
+  parseAcknowledgement,
   type RenewRequest,
   type RenewResponse,
-  readAcknowledgement,
-  signInvalidation,
+  signInvalidations,
   type TokenFacts,
-  verifierKey,
+  usageKey,
+  verifyAcknowledgement,
 } from '@latchkey/contracts';
 import { hashSecret, mint } from '@latchkey/token-format';
 import type { Clock, Feed, Requirement, Stream, TokenSource, VerifierLimits } from '../src/index.js';
-import { Verifier } from '../src/index.js';
+import { type RenewalRefused, Verifier } from '../src/index.js';
 
 /** Three clocks that stand until somebody moves them. */
 export class FakeClock implements Clock {
@@ -83,6 +86,8 @@ export interface Held<Q, A> {
 }
 
 const EVENTS_SECRET = Buffer.from('a secret of tests, long enough for anything');
+export const USAGE_SECRET = Buffer.from('a usage secret of tests, long enough');
+export const CALLER = 'first-party';
 export const LEASE_MS = 10_000;
 
 let made = 0;
@@ -97,12 +102,24 @@ export class Authority implements TokenSource, Feed {
   readonly tokens = new Map<string, TokenFacts>();
   readonly log: { invalidation: Invalidation; xid: number }[] = [];
   readonly logId = id();
+  /** Ids of the invalidations whose digests were acknowledged with the right key. */
   readonly acknowledged: string[] = [];
+  /** What they were, by digest: of all that was ever pushed. */
+  readonly #pushed = new Map<string, string>();
+  signer = feedSigner(Buffer.from('a signing secret of tests'));
+  /** Public keys that renewals carry; by default the signer's. */
+  feedKeys: Uint8Array[] | undefined;
+  /** The verifier's id; a test may hand out another. */
+  verifierId = id();
+  /** Rows of leases: a new one makes a new key. */
+  salt = Buffer.from('salt');
   readonly released: string[] = [];
   readonly renewals: RenewRequest[] = [];
   readonly lookups: string[] = [];
   lookupsHeld: Held<string, LookupResponse>[] = [];
   renewalsHeld: Held<RenewRequest, RenewResponse>[] = [];
+  /** Thrown at the next renewal. */
+  refusal: RenewalRefused | undefined;
   holdLookups = false;
   holdRenewals = false;
   away = false;
@@ -125,6 +142,9 @@ export class Authority implements TokenSource, Feed {
     this.renewals.push(request);
     if (this.holdRenewals) return hold(this.renewalsHeld, request);
     if (this.away) throw new Error('away');
+    const { refusal } = this;
+    this.refusal = undefined;
+    if (refusal) throw refusal;
     return this.grant(request);
   }
 
@@ -140,9 +160,14 @@ export class Authority implements TokenSource, Feed {
 
   async acknowledge(text: string): Promise<void> {
     if (this.deaf) throw new Error('away');
-    const event = readAcknowledgement((verifier) => verifierKey(EVENTS_SECRET, verifier), text);
-    if (!event) throw new Error('not authentic');
-    this.acknowledged.push(event.invalidation);
+    const event = parseAcknowledgement(text);
+    if (!event || event.verifier !== this.verifierId || !verifyAcknowledgement(this.#ackKey, event))
+      throw new Error('not authentic');
+    for (const digest of event.digests) this.acknowledged.push(this.#pushed.get(digest) ?? 'something else');
+  }
+
+  get #ackKey(): Uint8Array {
+    return acknowledgementKey(EVENTS_SECRET, { verifierId: this.verifierId, caller: CALLER, salt: this.salt });
   }
 
   read(hash: string): LookupResponse {
@@ -158,8 +183,12 @@ export class Authority implements TokenSource, Feed {
       cursor: { log: this.logId, xid: String(this.pinnedXid ?? this.xid) },
       reset,
       invalidations: this.log.filter(({ xid }) => xid >= since).map(({ invalidation }) => invalidation),
-      ackKey: verifierKey(EVENTS_SECRET, request.verifierId),
-      feedKey: feedKey(EVENTS_SECRET),
+      ackKey: this.#ackKey,
+      feedKey: new Uint8Array(0),
+      verifierId: this.verifierId,
+      feedKeys: this.feedKeys ?? [this.signer.publicKey],
+      usageKey: usageKey(USAGE_SECRET, { verifierId: this.verifierId, caller: CALLER }),
+      caller: CALLER,
     };
   }
 
@@ -172,8 +201,10 @@ export class Authority implements TokenSource, Feed {
     return invalidation;
   }
 
-  push(invalidation: Invalidation, log = this.logId): void {
-    this.say(JSON.stringify(signInvalidation(feedKey(EVENTS_SECRET), log, invalidation)));
+  push(invalidation: Invalidation | readonly Invalidation[], log = this.logId, signer = this.signer): void {
+    const all = [invalidation].flat() as Invalidation[];
+    for (const one of all) this.#pushed.set(digestOf(log, one), one.id);
+    this.say(JSON.stringify(signInvalidations(signer, log, all)));
   }
 
   say(text: string): void {
@@ -242,8 +273,11 @@ export const READ = { scopes: ['demo:read'] };
 export async function world(options: { limits?: Partial<VerifierLimits>; start?: boolean } = {}) {
   const clock = new FakeClock();
   const authority = new Authority();
+  const refusals: string[] = [];
+  let claims = 0;
   const verifier = new Verifier({
-    id: id(),
+    newClaim: () => `claim-${++claims}-of-the-tests-0123456789abcdef`,
+    onIdentityRefused: (why) => refusals.push(why),
     name: 'test',
     clock,
     source: authority,
@@ -255,5 +289,5 @@ export async function world(options: { limits?: Partial<VerifierLimits>; start?:
     const verdict = await verifier.verify(secret, requirement);
     return verdict.allowed ? 'allowed' : verdict.reason;
   };
-  return { clock, authority, verifier, outcome };
+  return { clock, authority, verifier, outcome, refusals };
 }

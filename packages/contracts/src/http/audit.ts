@@ -25,6 +25,7 @@ export const AUDIT_ACTIONS = [
   'session.started',
   'session.failed',
   'session.ended',
+  'verifier.ended',
 ] as const;
 export const auditActionSchema = z.enum(AUDIT_ACTIONS);
 export type AuditAction = (typeof AUDIT_ACTIONS)[number];
@@ -39,7 +40,11 @@ export const auditEventSchema = z
     tokenId: idSchema.nullable(),
     projectId: idSchema.nullable(),
     subject: z
-      .object({ type: z.enum(['token', 'user', 'project', 'member', 'session']), id: z.string(), name: z.string() })
+      .object({
+        type: z.enum(['token', 'user', 'project', 'member', 'session', 'verifier']),
+        id: z.string(),
+        name: z.string(),
+      })
       .nullable(),
     ip: z.string().nullable(),
     userAgent: z.string().nullable(),

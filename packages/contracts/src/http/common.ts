@@ -52,20 +52,38 @@ export const page = <T extends z.ZodType>(item: T) =>
 
 export const idParams = z.strictObject({ id: idSchema });
 
+/** Whose verifier it is: Latchkey's own service, or the holder of a token with `tokens:verify`. */
+export const verifierCallerSchema = z
+  .object({
+    type: z.enum(['first_party', 'token']),
+    id: idSchema.optional().meta({ description: 'of the token; only for those who can see it' }),
+    name: z.string().optional().meta({ description: 'of the token; only for those who can see it' }),
+  })
+  .meta({ id: 'VerifierCaller' });
+export type VerifierCaller = z.infer<typeof verifierCallerSchema>;
+
 /** How one verifier confirmed: by its acknowledgement, its cursor, its release, or the end of its lease. */
 export const receiptSchema = z
   .object({
     confirmedAt: timeSchema,
     elapsedMs: z.number(),
     verifiers: z.array(
-      z.object({ id: idSchema, name: z.string(), by: z.enum(['ack', 'cursor', 'released', 'lease']), ms: z.number() }),
+      z.object({
+        id: idSchema,
+        name: z.string(),
+        caller: verifierCallerSchema.optional().meta({ description: 'absent in receipts of version 0.1' }),
+        by: z.enum(['ack', 'cursor', 'released', 'lease']),
+        ms: z.number(),
+      }),
     ),
   })
   .meta({ id: 'Receipt' });
 export type Receipt = z.infer<typeof receiptSchema>;
 
 export const pendingSchema = z
-  .array(z.object({ id: idSchema, name: z.string(), leaseEndsInMs: z.number() }))
+  .array(
+    z.object({ id: idSchema, name: z.string(), caller: verifierCallerSchema.optional(), leaseEndsInMs: z.number() }),
+  )
   .meta({ id: 'Pending' });
 export type Pending = z.infer<typeof pendingSchema>;
 

@@ -58,6 +58,8 @@ export const ENDPOINTS_TABLE = {
   exportAudit: 'GET /v1/audit/export',
   verifyAudit: 'GET /v1/audit/verify',
   getDenial: 'GET /v1/denials/{requestId}',
+  listVerifiers: 'GET /v1/verifiers',
+  endVerifier: 'POST /v1/verifiers/{id}/end',
   introspect: 'POST /oauth2/introspect form',
   oauthRevoke: 'POST /oauth2/revoke form',
 } as const satisfies { [K in keyof typeof ENDPOINTS]: Line<(typeof ENDPOINTS)[K]> };

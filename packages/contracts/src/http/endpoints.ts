@@ -46,6 +46,7 @@ import {
   startedSecondFactorSchema,
   startSecondFactorBody,
 } from './sign-in.js';
+import { verifierListSchema, verifierSchema } from './system.js';
 import {
   exposedTokensBody,
   importAnswerSchema,
@@ -69,7 +70,7 @@ export interface Endpoint {
   /** With `{name}` for path parameters. */
   path: string;
   summary: string;
-  tag: 'Tokens' | 'People' | 'Projects' | 'Sessions' | 'Audit' | 'OAuth 2.0';
+  tag: 'Tokens' | 'People' | 'Projects' | 'Sessions' | 'Audit' | 'System' | 'OAuth 2.0';
   /** The scope a Bearer token needs; `self`: any token, about itself; `none`: no credentials at all; `signed-in`: any caller; `person`: a signed-in person, no token. */
   scope: string | 'self' | 'signed-in' | 'person' | 'none';
   params?: z.ZodType;
@@ -584,6 +585,24 @@ export const ENDPOINTS = {
     scope: 'signed-in',
     params: denialParams,
     answers: { 200: denialSchema },
+  },
+
+  listVerifiers: {
+    method: 'GET',
+    path: '/v1/verifiers',
+    summary: 'The verifiers that can answer from memory',
+    tag: 'System',
+    scope: 'system:read',
+    answers: { 200: verifierListSchema },
+  },
+  endVerifier: {
+    method: 'POST',
+    path: '/v1/verifiers/{id}/end',
+    summary: "End a verifier's lease: it is not renewed, and lapses",
+    tag: 'System',
+    scope: 'system:write',
+    params: idParams,
+    answers: { 200: verifierSchema },
   },
 
   introspect: {
