@@ -18,8 +18,11 @@ import { Database, dataSourceOptions } from './database/database.service.js';
 import { AnswerInterceptor } from './http/answer.interceptor.js';
 import { DocsController, ProblemFilter } from './http/index.js';
 import { RatesService } from './http/rates.service.js';
+import { HoldersService } from './invalidation/holders.service.js';
 import { InvalidationRpc } from './invalidation/invalidation.rpc.js';
 import { InvalidationService } from './invalidation/invalidation.service.js';
+import { VerifiersController } from './invalidation/verifiers.controller.js';
+import { VerifiersService } from './invalidation/verifiers.service.js';
 import { MaintenanceRpc } from './maintenance/maintenance.rpc.js';
 import { MaintenanceService } from './maintenance/maintenance.service.js';
 import { McpController } from './mcp/mcp.controller.js';
@@ -94,6 +97,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       SignInController,
       TokensController,
       UsageController,
+      VerifiersController,
       TokensRpc,
       TokensMaintenanceRpc,
       LettersRpc,
@@ -119,6 +123,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       ExposuresService,
       FactsService,
       ExpiryService,
+      HoldersService,
       IdleService,
       ImportService,
       InvalidationService,
@@ -145,6 +150,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       TokensService,
       UsageService,
       VerificationService,
+      VerifiersService,
     ],
   };
 }

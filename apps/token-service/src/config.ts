@@ -13,6 +13,13 @@ const peppers = z
   .refine((list) => list.every((pepper) => pepper.length >= 32), 'each pepper must have at least 32 characters')
   .refine((list) => new Set(list).size === list.length, 'names a pepper twice');
 
+const signingKeys = z
+  .string('is required')
+  .transform((text) => text.split(',').map((part) => part.trim()))
+  .refine((list) => list.every((key) => key.length >= 32), 'each key must have at least 32 characters')
+  .refine((list) => list.length <= 2, 'has at most two keys: the current one and the next')
+  .refine((list) => new Set(list).size === list.length, 'names a key twice');
+
 const ed25519Key = z
   .string()
   .transform((pem, context): KeyObject => {
@@ -83,7 +90,18 @@ export const settings = {
     schema: settingSchema.secret,
   },
   EVENTS_SECRET: {
-    description: 'Authenticates invalidations and usage batches, at least 32 characters; shared with jobs alone',
+    description: "Verifiers' acknowledgement keys are derived from it, at least 32 characters; shared with nobody",
+    secret: true,
+    schema: settingSchema.secret,
+  },
+  EVENTS_SIGNING_KEY: {
+    description:
+      'Comma-separated, each at least 32 characters: invalidations are signed by a key derived from the first (Ed25519); verifiers learn of the second as the next. Shared with nobody',
+    secret: true,
+    schema: signingKeys,
+  },
+  USAGE_SECRET: {
+    description: "Verifiers' usage keys are derived from it, at least 32 characters; shared with jobs alone",
     secret: true,
     schema: settingSchema.secret,
   },

@@ -23,6 +23,7 @@ const TAGS: Record<Endpoint['tag'], string> = {
   People: 'The people who own personal tokens.',
   Projects: 'What project tokens belong to, and who may do what there.',
   Audit: 'Who changed what, provably unaltered; why a request was refused.',
+  System: 'The verifiers, and the state of the system.',
   'OAuth 2.0': 'The same tokens through the doors of RFC 7662 and RFC 7009.',
 };
 

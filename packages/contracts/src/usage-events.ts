@@ -71,7 +71,8 @@ export type UsageBatch = z.infer<typeof usageBatchSchema>;
 /** As it stands in the stream: `body` is the batch as JSON, `mac` over it by the verifier's own usage key. */
 export const usageBatchEventSchema = z.strictObject({
   verifier: idSchema,
-  caller: callerSchema,
+  /** Verifiers of version 0.1 do not say it. */
+  caller: callerSchema.default(FIRST_PARTY_CALLER),
   body: z.string().max(USAGE_BODY_LENGTH_MAX),
   mac: z.base64url().max(100),
 });

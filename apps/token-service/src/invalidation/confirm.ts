@@ -1,24 +1,29 @@
 import {
+  ACKNOWLEDGEMENT_LENGTH_MAX,
+  acknowledgementKey,
+  digestOf,
   type Effect,
-  feedKey,
+  INVALIDATIONS_PER_EVENT_MAX,
   type Invalidation,
   type Pending,
+  parseAcknowledgement,
   type Receipt,
-  readAcknowledgement,
-  signInvalidation,
-  verifierKey,
+  signInvalidations,
+  type VerifierCaller,
+  verifyAcknowledgement,
 } from '@latchkey/contracts';
+import type { FeedKeys } from './feed-keys.js';
 import type { InvalidationLog } from './log.js';
 import { type Bus, type InvalidationStore, type JudgeClock, type LeaseRow, lapsedAfterMs } from './types.js';
 
-/** Longest acknowledgement that is looked at, in UTF-16 code units; a real one has about 200. */
-const ACKNOWLEDGEMENT_LENGTH_MAX = 1_000;
 /**
  * How soon after publishing rows are read again and what is unconfirmed is published again; doubles up to two seconds.
  * Far longer than verifiers need: sooner, and a system that is merely slow would be given several times the work.
  */
 const LOOK_AGAIN_MS = 500;
 const LOOK_AGAIN_MS_MAX = 2_000;
+/** Leases that are remembered as counted; one forgotten is asked about again, and counts once all the same. */
+const STRUCK_MAX = 1_000;
 /** What a caller waits beyond the longest that a confirmation takes. */
 const PATIENCE_MS = 2_000;
 
@@ -35,7 +40,11 @@ export interface ConfirmationsParts {
   readonly bus: Bus;
   readonly clock: JudgeClock;
   readonly leaseMs: number;
+  /** Acknowledgement keys are derived from it. */
   readonly eventsSecret: Uint8Array;
+  readonly feedKeys: Pick<FeedKeys, 'signer'>;
+  /** Confirmations had to wait out leases of this holder, and until then it gets none. */
+  readonly onSuspended?: (holder: string, until: Date) => void;
 }
 
 type By = Receipt['verifiers'][number]['by'];
@@ -43,9 +52,13 @@ type By = Receipt['verifiers'][number]['by'];
 /** One verifier that may hold a stale answer. */
 interface Holder {
   readonly row: LeaseRow;
-  /** Invalidations that it has not acknowledged. */
+  /** Digests of the invalidations that it has not acknowledged. */
   readonly unacknowledged: Set<string>;
 }
+
+/** Why an acknowledgement was not looked at further. */
+export const ACKNOWLEDGEMENT_DROPS = ['too_long', 'malformed', 'not_awaited', 'not_authentic'] as const;
+type AcknowledgementDrop = (typeof ACKNOWLEDGEMENT_DROPS)[number];
 
 /** One wait, until nobody may hold a stale answer. */
 interface Wait {
@@ -54,6 +67,8 @@ interface Wait {
   /** When the leases had been read: whatever they were before, they last no longer than from here. */
   readonly readMs: number;
   readonly log: string;
+  /** Of the invalidations, in that log. */
+  readonly digests: readonly string[];
   readonly holders: Map<string, Holder>;
   readonly confirmed: Receipt['verifiers'];
   readonly finish: (receipt: Receipt) => void;
@@ -66,12 +81,11 @@ interface Wait {
 export interface ConfirmationCounters {
   started: number;
   effective: number;
-  by: Record<By, number>;
   published: number;
   publishFailed: number;
-  acknowledgementsDropped: number;
   looksFailed: number;
   receiptsFailed: number;
+  strikes: number;
 }
 
 /**
@@ -81,9 +95,14 @@ export interface ConfirmationCounters {
  */
 export class Confirmations {
   readonly #parts: ConfirmationsParts;
-  readonly #feedKey: Uint8Array;
   readonly #waits = new Set<Wait>();
-  readonly #byInvalidation = new Map<string, Set<Wait>>();
+  readonly #byDigest = new Map<string, Set<Wait>>();
+  /** How long each verifier took last, until somebody takes that away to note it. */
+  #took = new Map<string, number>();
+  /** Leases counted against their holders lately: many confirmations wait for the same one. */
+  readonly #struck = new Set<string>();
+  /** As last read: under it is published when the leases cannot be read. */
+  #lastLog: string | undefined;
   #unsubscribe: (() => void) | undefined;
   #stopped = false;
   /** Called with the time of each confirmation, in milliseconds. */
@@ -91,17 +110,23 @@ export class Confirmations {
   readonly counters: ConfirmationCounters = {
     started: 0,
     effective: 0,
-    by: { ack: 0, cursor: 0, released: 0, lease: 0 },
     published: 0,
     publishFailed: 0,
-    acknowledgementsDropped: 0,
     looksFailed: 0,
     receiptsFailed: 0,
+    strikes: 0,
+  };
+  /** Verifiers that confirmed, by their callers and by how. */
+  readonly by: Record<VerifierCaller['type'], Record<By, number>> = { first_party: noneYet(), token: noneYet() };
+  readonly acknowledgementsDropped: Record<AcknowledgementDrop, number> = {
+    too_long: 0,
+    malformed: 0,
+    not_awaited: 0,
+    not_authentic: 0,
   };
 
   constructor(parts: ConfirmationsParts) {
     this.#parts = parts;
-    this.#feedKey = feedKey(parts.eventsSecret);
   }
 
   /** Confirmations not finished yet. */
@@ -123,7 +148,14 @@ export class Confirmations {
       wait.giveUp();
     }
     this.#waits.clear();
-    this.#byInvalidation.clear();
+    this.#byDigest.clear();
+  }
+
+  /** How long each verifier that has confirmed since the last call took, in milliseconds. */
+  takeTimes(): ReadonlyMap<string, number> {
+    const took = this.#took;
+    this.#took = new Map();
+    return took;
   }
 
   /**
@@ -140,16 +172,17 @@ export class Confirmations {
     try {
       reading = await log.leases();
     } catch (error) {
-      // Verifiers of whatever log drop what is named in any: better said without a name than not at all.
-      for (const invalidation of invalidations) this.#publish(invalidation, invalidation.id);
+      // Most likely it is still the same: better said than not.
+      if (this.#lastLog !== undefined) this.#publish(invalidations, this.#lastLog);
       throw error;
     }
+    this.#lastLog = reading.log;
     const { wait, finished } = this.#open(invalidations, startedMs, reading);
     if (onEffective) {
       // Nobody waits for the keeping of the receipt: should it fail, a repeat confirms again.
       finished.then(onEffective).catch(() => this.counters.receiptsFailed++);
     }
-    for (const invalidation of invalidations) this.#publish(invalidation, wait.log);
+    this.#publish(invalidations, wait.log);
     this.#settle(wait);
     const receipt = await Promise.race([finished, this.#patience(wait, waitMs, finished)]);
     return receipt
@@ -163,13 +196,15 @@ export class Confirmations {
     reading: { log: string; leases: LeaseRow[] },
   ): { wait: Wait; finished: Promise<Receipt> } {
     const { promise: finished, resolve: finish } = Promise.withResolvers<Receipt>();
-    const ids = invalidations.map(({ id }) => id);
+    const digests = invalidations.map((invalidation) => digestOf(reading.log, invalidation));
+    const mayHoldStale = reading.leases.filter(({ released }) => !released);
     const wait: Wait = {
       invalidations,
       startedMs,
       readMs: this.#parts.clock.monotonicMs(),
       log: reading.log,
-      holders: new Map(reading.leases.map((row) => [row.verifierId, { row, unacknowledged: new Set(ids) }])),
+      digests,
+      holders: new Map(mayHoldStale.map((row) => [row.verifierId, { row, unacknowledged: new Set(digests) }])),
       confirmed: [],
       finish,
       giveUp: () => undefined,
@@ -177,10 +212,10 @@ export class Confirmations {
       lookAgainMs: LOOK_AGAIN_MS,
     };
     this.#waits.add(wait);
-    for (const id of ids) {
-      const waits = this.#byInvalidation.get(id);
+    for (const digest of digests) {
+      const waits = this.#byDigest.get(digest);
       if (waits) waits.add(wait);
-      else this.#byInvalidation.set(id, new Set([wait]));
+      else this.#byDigest.set(digest, new Set([wait]));
     }
     for (const { row } of [...wait.holders.values()]) {
       if (hasPassed(row, wait)) this.#confirmed(wait, row.verifierId, 'cursor');
@@ -197,37 +232,76 @@ export class Confirmations {
     });
   }
 
-  #publish(invalidation: Invalidation, log: string): void {
-    this.counters.published++;
-    const text = JSON.stringify(signInvalidation(this.#feedKey, log, invalidation));
-    this.#parts.bus.publish(text).catch(() => this.counters.publishFailed++);
+  #publish(invalidations: readonly Invalidation[], log: string): void {
+    const { bus, feedKeys } = this.#parts;
+    for (let at = 0; at < invalidations.length; at += INVALIDATIONS_PER_EVENT_MAX) {
+      const some = invalidations.slice(at, at + INVALIDATIONS_PER_EVENT_MAX);
+      this.counters.published += some.length;
+      const text = JSON.stringify(signInvalidations(feedKeys.signer, log, some));
+      bus.publish(text).catch(() => this.counters.publishFailed++);
+    }
   }
 
   #onAcknowledgement(text: string): void {
-    const { eventsSecret } = this.#parts;
-    const event =
-      text.length <= ACKNOWLEDGEMENT_LENGTH_MAX
-        ? readAcknowledgement((verifier) => verifierKey(eventsSecret, verifier), text)
-        : undefined;
-    if (!event) {
-      this.counters.acknowledgementsDropped++;
-      return;
-    }
-    for (const wait of [...(this.#byInvalidation.get(event.invalidation) ?? [])]) {
-      const holder = wait.holders.get(event.verifier);
-      if (!holder?.unacknowledged.delete(event.invalidation) || holder.unacknowledged.size > 0) continue;
+    const drop = this.#takeAcknowledgement(text);
+    if (drop) this.acknowledgementsDropped[drop]++;
+  }
+
+  #takeAcknowledgement(text: string): AcknowledgementDrop | undefined {
+    if (text.length > ACKNOWLEDGEMENT_LENGTH_MAX) return 'too_long';
+    const event = parseAcknowledgement(text);
+    if (!event) return 'malformed';
+    const waits = new Set<Wait>();
+    for (const digest of event.digests) for (const wait of this.#byDigest.get(digest) ?? []) waits.add(wait);
+    const awaited = [...waits].filter((wait) => wait.holders.has(event.verifier));
+    if (awaited.length === 0) return 'not_awaited';
+    let drop: AcknowledgementDrop | undefined;
+    for (const wait of awaited) {
+      const { row, unacknowledged } = wait.holders.get(event.verifier)!;
+      // With the key of the row that this wait has read: no other row's verifier can speak for it.
+      const key = this.#keyOf(row);
+      if (!key || !verifyAcknowledgement(key, event)) {
+        drop = 'not_authentic';
+        continue;
+      }
+      for (const digest of event.digests) unacknowledged.delete(digest);
+      if (unacknowledged.size > 0) continue;
       this.#confirmed(wait, event.verifier, 'ack');
       this.#settle(wait);
     }
+    return drop;
+  }
+
+  #keyOf({ verifierId, callerId: caller, keySalt: salt }: LeaseRow): Uint8Array | null {
+    return salt && acknowledgementKey(this.#parts.eventsSecret, { verifierId, caller, salt });
   }
 
   #confirmed(wait: Wait, verifierId: string, by: By): void {
     const holder = wait.holders.get(verifierId);
     if (!holder) return;
     wait.holders.delete(verifierId);
-    this.counters.by[by]++;
+    const { name, caller } = holder.row;
+    this.by[caller.type][by]++;
     const ms = round(this.#parts.clock.monotonicMs() - wait.startedMs);
-    wait.confirmed.push({ id: verifierId, name: holder.row.name, by, ms });
+    this.#took.set(verifierId, ms);
+    wait.confirmed.push({ id: verifierId, name, caller, by, ms });
+    if (by === 'lease' && caller.type === 'token') this.#strike(holder.row);
+  }
+
+  /** A third party had to be waited for until its lease was over. */
+  #strike(row: LeaseRow): void {
+    const { store, onSuspended } = this.#parts;
+    const which = `${row.verifierId} ${row.renewal}`;
+    if (this.#struck.has(which)) return;
+    if (this.#struck.size >= STRUCK_MAX) this.#struck.clear();
+    this.#struck.add(which);
+    store.strike(row).then(
+      (until) => {
+        this.counters.strikes++;
+        if (until) onSuspended?.(row.holder, until);
+      },
+      () => this.counters.looksFailed++,
+    );
   }
 
   /** Ends the wait when nobody is left, or arranges for the next look. */
@@ -243,10 +317,10 @@ export class Confirmations {
       return;
     }
     this.#waits.delete(wait);
-    for (const { id } of wait.invalidations) {
-      const waits = this.#byInvalidation.get(id);
+    for (const digest of wait.digests) {
+      const waits = this.#byDigest.get(digest);
       waits?.delete(wait);
-      if (waits?.size === 0) this.#byInvalidation.delete(id);
+      if (waits?.size === 0) this.#byDigest.delete(digest);
     }
     this.counters.effective++;
     const elapsedMs = round(clock.monotonicMs() - wait.startedMs);
@@ -270,20 +344,29 @@ export class Confirmations {
     }
     if (wait.holders.size > 0) {
       try {
-        const reading = await log.leases();
-        const rows = new Map(reading.leases.map((row) => [row.verifierId, row]));
-        for (const { row } of [...wait.holders.values()]) {
-          const now = rows.get(row.verifierId);
-          if (!now) this.#confirmed(wait, row.verifierId, 'released');
-          else if (hasPassed(now, wait)) this.#confirmed(wait, row.verifierId, 'cursor');
-        }
+        this.#judgeRows(wait, await log.leases());
       } catch {
         this.counters.looksFailed++; // the leases lapse all the same
       }
     }
-    if (wait.holders.size > 0) for (const invalidation of wait.invalidations) this.#publish(invalidation, wait.log);
+    if (wait.holders.size > 0) this.#publish(wait.invalidations, wait.log);
     wait.lookAgainMs = Math.min(wait.lookAgainMs * 2, LOOK_AGAIN_MS_MAX);
     this.#settle(wait);
+  }
+
+  /**
+   * A row that the verifier has released says so itself. One that is gone without that was deleted by whoever watched
+   * its lease lapse. Rows that stand beside another log prove nothing.
+   */
+  #judgeRows(wait: Wait, reading: { log: string; leases: readonly LeaseRow[] }): void {
+    if (reading.log !== wait.log) return;
+    const rows = new Map(reading.leases.map((row) => [row.verifierId, row]));
+    for (const { row } of [...wait.holders.values()]) {
+      const now = rows.get(row.verifierId);
+      if (!now) this.#confirmed(wait, row.verifierId, 'lease');
+      else if (now.released) this.#confirmed(wait, row.verifierId, 'released');
+      else if (hasPassed(now, wait)) this.#confirmed(wait, row.verifierId, 'cursor');
+    }
   }
 
   #pendingOf(wait: Wait): Pending {
@@ -291,6 +374,7 @@ export class Confirmations {
     return [...wait.holders.values()].map(({ row }) => ({
       id: row.verifierId,
       name: row.name,
+      caller: row.caller,
       leaseEndsInMs: Math.max(0, round(lapsedAfterMs(row.leaseMs) - elapsedMs)),
     }));
   }
@@ -301,4 +385,5 @@ function hasPassed({ cursor }: LeaseRow, { log, invalidations }: Wait): boolean 
   return cursor !== null && cursor.log === log && invalidations.every(({ xid }) => BigInt(xid) < BigInt(cursor.xid));
 }
 
+const noneYet = (): Record<By, number> => ({ ack: 0, cursor: 0, released: 0, lease: 0 });
 const round = (ms: number): number => Math.round(ms * 100) / 100;

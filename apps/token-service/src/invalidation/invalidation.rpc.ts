@@ -2,14 +2,18 @@ import { type Metadata, status } from '@grpc/grpc-js';
 import type { RenewRequest, RenewResponse } from '@latchkey/contracts';
 import { Controller, UseFilters, UseGuards } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
-import { callerOf, RpcCallerGuard, RpcErrorFilter, refuse } from '../rpc/index.js';
+import { callerName, callerOf, RpcCallerGuard, RpcErrorFilter, refuse } from '../rpc/index.js';
+import { HoldersService } from './holders.service.js';
 import { InvalidationService } from './invalidation.service.js';
-import { type LeaseCaller, LeaseRefused } from './leases.js';
+import { LeaseRefused } from './leases.js';
 
 const CODES = {
   invalid: status.INVALID_ARGUMENT,
   foreign: status.PERMISSION_DENIED,
+  ended: status.FAILED_PRECONDITION,
   too_many: status.RESOURCE_EXHAUSTED,
+  suspended: status.RESOURCE_EXHAUSTED,
+  waiting: status.RESOURCE_EXHAUSTED,
 } as const;
 
 /** The gRPC door of leases. */
@@ -17,24 +21,22 @@ const CODES = {
 @UseGuards(RpcCallerGuard)
 @UseFilters(RpcErrorFilter)
 export class InvalidationRpc {
-  constructor(private readonly invalidations: InvalidationService) {}
+  constructor(
+    private readonly invalidations: InvalidationService,
+    private readonly holders: HoldersService,
+  ) {}
 
   @GrpcMethod('Tokens', 'Renew')
-  renew(request: RenewRequest, metadata: Metadata): Promise<RenewResponse> {
-    return refusing(() => this.invalidations.leases.renew(request, leaseCaller(metadata)));
+  async renew(request: RenewRequest, metadata: Metadata): Promise<RenewResponse> {
+    const caller = await this.holders.leaseCaller(callerOf(metadata));
+    return refusing(() => this.invalidations.leases.renew(request, caller));
   }
 
   @GrpcMethod('Tokens', 'Release')
   async release({ verifierId }: { verifierId: string }, metadata: Metadata): Promise<{ released: boolean }> {
-    return { released: await refusing(() => this.invalidations.leases.release(verifierId, leaseCaller(metadata))) };
+    const caller = callerName(callerOf(metadata));
+    return { released: await refusing(() => this.invalidations.leases.release(verifierId, caller)) };
   }
-}
-
-function leaseCaller(metadata: Metadata): LeaseCaller {
-  const caller = callerOf(metadata);
-  return caller.type === 'first-party'
-    ? { id: 'first-party', firstParty: true }
-    : { id: `token:${caller.tokenId}`, firstParty: false };
 }
 
 async function refusing<T>(call: () => Promise<T>): Promise<T> {

@@ -5,7 +5,9 @@ import type { Redis } from 'ioredis';
 import type { Registry } from 'prom-client';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { Database, Last, type Statement, type Tx, writeNow } from '../database/database.service.js';
+import { effectAsSeen } from './callers.js';
 import { Confirmations, type ConfirmOptions } from './confirm.js';
+import { FeedKeys } from './feed-keys.js';
 import { Leases } from './leases.js';
 import { InvalidationLog } from './log.js';
 import { registerMetrics } from './metrics.js';
@@ -14,12 +16,15 @@ import { RedisBus } from './redis-bus.js';
 import type { InvalidationStore } from './types.js';
 
 export type { Invalidation } from '@latchkey/contracts';
+export { receiptAsSeen } from './callers.js';
 
 /** What a change that narrowed nothing answers: it is effective by itself. */
 export const NOTHING_NARROWED: Effect = { effective: true, receipt: null, pending: [] };
 
 /** How often leases are looked at for dead ones. */
 const JUDGE_MS = 1_000;
+/** How often it is said for all replicas that renewals name this one's keys. */
+const ANNOUNCE_MS = 60_000;
 /** How often the log is pruned, how long it keeps an invalidation, and the most that goes at once. */
 const PRUNE_MS = 60_000;
 const LOG_KEEP_MS = 3_600_000;
@@ -33,6 +38,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   readonly leases: Leases;
   readonly #store: InvalidationStore;
   readonly #confirmations: Confirmations;
+  readonly #feedKeys: FeedKeys;
   readonly #redis: readonly Redis[];
   readonly #cancel: (() => void)[] = [];
   #stopped = false;
@@ -44,7 +50,6 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     @Inject(CLOCK) private readonly clock: Clock,
   ) {
     const leaseMs = config.LEASE_MS;
-    const eventsSecret = Buffer.from(config.EVENTS_SECRET);
     const store = new PostgresStore({ prepared: (name, text, values) => db.prepared(name, text, values) });
     const log = new InvalidationLog({ store, newId, leaseMs });
     const publisher = createRedis(config.REDIS_URL, 'token-service invalidations', logger);
@@ -52,13 +57,22 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     const bus = new RedisBus(publisher, subscriber);
     this.#redis = [publisher, subscriber];
     this.#store = store;
-    this.leases = new Leases({ store, log, clock, leaseMs, eventsSecret });
-    this.#confirmations = new Confirmations({ store, log, bus, clock, leaseMs, eventsSecret });
+    const secrets = config.EVENTS_SIGNING_KEY.map((secret) => Buffer.from(secret));
+    this.#feedKeys = new FeedKeys({ secrets, store, clock, leaseMs });
+    const eventsSecret = Buffer.from(config.EVENTS_SECRET);
+    const usageSecret = Buffer.from(config.USAGE_SECRET);
+    const parts = { store, log, clock, leaseMs, eventsSecret, feedKeys: this.#feedKeys };
+    this.leases = new Leases({ ...parts, newId, usageSecret });
+    const onSuspended = (holder: string, until: Date) =>
+      logger.warn({ holder, until }, 'confirmations had to wait out leases of this owner: it gets none until then');
+    this.#confirmations = new Confirmations({ ...parts, bus, onSuspended });
   }
 
   onApplicationBootstrap(): void {
     this.#confirmations.start();
     this.#every(JUDGE_MS, 'dead leases', () => this.leases.judge());
+    this.#every(JUDGE_MS, 'times of confirmations', () => this.#noteConfirmations());
+    void this.#announceKeys();
     this.#every(PRUNE_MS, 'old invalidations', () => this.#store.pruneLog(LOG_KEEP_MS, PRUNE_ROWS_MAX));
   }
 
@@ -97,10 +111,11 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
    * Tells the verifiers and waits until none can answer from before the change. Call it after the commit; again is
    * harmless.
    * @param options.waitMs longest wait; undefined: as long as it takes, which is a lease, its drift and two seconds
-   * @param options.onEffective called once with the receipt, be it after the answer
+   * @param options.onEffective called once with the whole receipt, be it after the answer
+   * @returns with callers named as far as whoever makes the request can see them
    */
-  confirm(invalidations: readonly Invalidation[], options: ConfirmOptions = {}): Promise<Effect> {
-    return this.#confirmations.confirm(invalidations, options);
+  async confirm(invalidations: readonly Invalidation[], options: ConfirmOptions = {}): Promise<Effect> {
+    return effectAsSeen(await this.#confirmations.confirm(invalidations, options));
   }
 
   /** As granted to verifiers, in milliseconds. */
@@ -110,6 +125,24 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
 
   registerMetrics(registry: Registry): void {
     registerMetrics(registry, this.#confirmations, this.leases);
+  }
+
+  async #noteConfirmations(): Promise<number> {
+    const took = this.#confirmations.takeTimes();
+    if (took.size > 0) await this.#store.noteConfirmations(took);
+    return 0;
+  }
+
+  /** Until this has succeeded the first key signs. */
+  async #announceKeys(): Promise<void> {
+    let delayMs = ANNOUNCE_MS;
+    try {
+      await this.#feedKeys.announce();
+    } catch (error) {
+      this.logger.debug({ reason: (error as Error).message }, 'the feed keys could not be announced; trying again');
+      delayMs = JUDGE_MS;
+    }
+    if (!this.#stopped) this.#cancel.push(this.clock.after(delayMs, () => void this.#announceKeys()));
   }
 
   #every(ms: number, what: string, work: () => Promise<number>): void {
@@ -122,7 +155,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
         const removed = await work();
         if (removed > 0) this.logger.info({ removed }, `${what} removed`);
       } catch (error) {
-        this.logger.debug({ reason: (error as Error).message }, `${what} could not be removed; trying again`);
+        this.logger.debug({ reason: (error as Error).message }, `${what}: failed, trying again`);
       }
       again();
     };

@@ -1,26 +1,41 @@
-import { feedKey, type RenewRequest, type RenewResponse, verifierKey } from '@latchkey/contracts';
+import { hash, randomBytes } from 'node:crypto';
+import { acknowledgementKey, type RenewRequest, type RenewResponse, usageKey } from '@latchkey/contracts';
+import type { FeedKeys } from './feed-keys.js';
 import type { InvalidationLog } from './log.js';
-import { type InvalidationStore, type JudgeClock, lapsedAfterMs } from './types.js';
+import {
+  type InvalidationStore,
+  type JudgeClock,
+  LEASE_REFUSALS,
+  type LeaseCaller,
+  type LeaseRefusal,
+  lapsedAfterMs,
+} from './types.js';
 
-/** Leases that one caller may hold, outside the first-party services. */
-export const CALLER_LEASES_MAX = 64;
+export type { LeaseCaller } from './types.js';
+
+/** Leases of one holder, outside the first-party services: of all tokens that stem from one owner's. */
+export const HOLDER_LEASES_MAX = 64;
 const NAME_LENGTH_MAX = 100;
+const VERSION_LENGTH_MAX = 50;
 const ID_PATTERN = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+const CLAIM_PATTERN = /^[A-Za-z0-9_-]{32,64}$/;
 const XID_PATTERN = /^\d{1,20}$/;
 const XID_MAX = 2n ** 64n - 1n;
 
-/** Who calls: the first-party services together, or one token. */
-export interface LeaseCaller {
-  /** Names the caller for good, `first-party` or `token:<id>`. */
-  readonly id: string;
-  readonly firstParty: boolean;
-}
+const REFUSALS: Record<LeaseRefusal, string> = {
+  foreign: 'this verifier id belongs to another caller; take an id of your own',
+  ended: 'the lease of this claim was ended or released; take a new claim',
+  too_many: `too_many: an owner's tokens hold at most ${HOLDER_LEASES_MAX} leases; release one, or let it lapse`,
+  suspended:
+    'suspended: confirmations had to wait out leases of this owner twice, so it gets none for a while; ask for each check',
+  waiting: 'waiting: several new leases of this caller lapsed, so a process must live for a lease before it gets one',
+};
 
 /** A lease was not granted; says nothing about any token. */
 export class LeaseRefused extends Error {
   override name = 'LeaseRefused';
   constructor(
-    readonly reason: 'invalid' | 'foreign' | 'too_many',
+    readonly reason: 'invalid' | LeaseRefusal,
     message: string,
   ) {
     super(message);
@@ -32,62 +47,83 @@ export interface LeasesParts {
   readonly log: InvalidationLog;
   readonly clock: JudgeClock;
   readonly leaseMs: number;
+  readonly newId: () => string;
+  readonly randomBytes?: (length: number) => Uint8Array;
+  /** Acknowledgement keys are derived from it. Never leaves this process. */
   readonly eventsSecret: Uint8Array;
+  /** Usage keys are derived from it. */
+  readonly usageSecret: Uint8Array;
+  readonly feedKeys: FeedKeys;
 }
 
 /** Grants leases, and judges which are dead. */
 export class Leases {
   readonly #parts: LeasesParts;
-  readonly #feedKey: Uint8Array;
   /** The renewals that this process has watched, with when it first saw them. */
   #watched = new Map<string, { renewal: string; sinceMs: number }>();
-  readonly counters = { renewed: 0, released: 0, refused: 0, judgedDead: 0 };
+  readonly counters = { renewed: 0, released: 0, judgedDead: 0 };
+  readonly refused: Record<'first_party' | 'token', Record<LeaseRefusal, number>> = {
+    first_party: noRefusals(),
+    token: noRefusals(),
+  };
+  /** Rows that were alive when `judge` last looked, by their callers. */
+  seen = { first_party: 0, token: 0 };
 
   constructor(parts: LeasesParts) {
     this.#parts = parts;
-    this.#feedKey = feedKey(parts.eventsSecret);
-  }
-
-  /** Rows that were alive when `judge` last looked. */
-  get seen(): number {
-    return this.#watched.size;
   }
 
   /**
    * Commits the lease, and only then reads what the verifier has not applied yet: a revocation that did not see the
    * lease is seen by this reading.
-   * @throws LeaseRefused for a malformed request, another caller's verifier, or too many leases
+   * @throws LeaseRefused for a malformed request, an ended or another caller's lease, or a caller that gets none now
    */
   async renew(request: RenewRequest, caller: LeaseCaller): Promise<RenewResponse> {
-    const { store, log, leaseMs, eventsSecret } = this.#parts;
-    const { verifierId, name, cursor } = request;
+    const { store, log, leaseMs, newId, eventsSecret, usageSecret, feedKeys } = this.#parts;
+    const random = this.#parts.randomBytes ?? randomBytes;
+    const { name, cursor, claim, version } = request;
     checkRequest(request);
-    const callerLeasesMax = caller.firstParty ? null : CALLER_LEASES_MAX;
-    const outcome = await store.takeLease({ verifierId, name, caller: caller.id, cursor, leaseMs, callerLeasesMax });
-    if (outcome !== 'taken') this.counters.refused++;
-    if (outcome === 'foreign') throw new LeaseRefused(outcome, 'this verifier id belongs to another caller');
-    if (outcome === 'too_many') {
-      throw new LeaseRefused(
-        outcome,
-        `a caller holds at most ${CALLER_LEASES_MAX} leases; release one, or let it lapse`,
-      );
+    const isCurrent = claim !== '';
+    const taken = await store.takeLease({
+      claim: isCurrent ? { hash: hash('sha256', claim, 'buffer') } : { ownId: request.verifierId },
+      name,
+      version,
+      caller,
+      cursor,
+      leaseMs,
+      leasesMax: caller.firstParty ? null : HOLDER_LEASES_MAX,
+      fresh: { verifierId: newId(), keySalt: random(32) },
+    });
+    if (taken.outcome !== 'taken') {
+      this.refused[caller.firstParty ? 'first_party' : 'token'][taken.outcome]++;
+      throw new LeaseRefused(taken.outcome, REFUSALS[taken.outcome]);
     }
     const answer = await log.since(cursor);
     this.counters.renewed++;
+    const { verifierId, keySalt } = taken;
+    const identity = { verifierId, caller: caller.id };
     return {
       leaseMs,
       cursor: answer.cursor,
       reset: answer.reset,
       invalidations: [...answer.invalidations],
-      ackKey: verifierKey(eventsSecret, verifierId),
-      feedKey: this.#feedKey,
+      // A verifier of version 0.1 believes whatever is signed with the feed key that it is given: it gets one that
+      // nobody has, hears nothing, and confirms by its cursor or its lease. It signs usage with its first key.
+      ackKey: isCurrent
+        ? acknowledgementKey(eventsSecret, { ...identity, salt: keySalt })
+        : usageKey(usageSecret, identity),
+      feedKey: isCurrent ? new Uint8Array(0) : random(32),
+      verifierId,
+      feedKeys: feedKeys.publicKeys,
+      usageKey: usageKey(usageSecret, identity),
+      caller: caller.id,
     };
   }
 
   /** Takes a lease back from a verifier that has stopped answering from memory. False when there is none of its own. */
-  async release(verifierId: string, caller: LeaseCaller): Promise<boolean> {
+  async release(verifierId: string, callerId: string): Promise<boolean> {
     if (!ID_PATTERN.test(verifierId)) throw new LeaseRefused('invalid', 'verifierId must be a lower-case UUID');
-    const released = await this.#parts.store.releaseLease(verifierId, caller.id);
+    const released = await this.#parts.store.releaseLease(verifierId, callerId);
     if (released) this.counters.released++;
     return released;
   }
@@ -110,18 +146,34 @@ export class Leases {
       else if (await store.deleteLease(verifierId, renewal)) deleted++;
     }
     this.#watched = watched;
+    this.seen = { first_party: 0, token: 0 };
+    for (const { caller, released } of leases) if (!released) this.seen[caller.type]++;
     this.counters.judgedDead += deleted;
     return deleted;
   }
 }
 
-function checkRequest({ verifierId, name, cursor }: RenewRequest): void {
+const noRefusals = () =>
+  Object.fromEntries(LEASE_REFUSALS.map((reason) => [reason, 0])) as Record<LeaseRefusal, number>;
+
+function checkRequest({ verifierId, claim, version, name, cursor }: RenewRequest): void {
   const wrong = (message: string) => new LeaseRefused('invalid', message);
-  if (!ID_PATTERN.test(verifierId)) throw wrong('verifierId must be a lower-case UUID');
-  if (name.length > NAME_LENGTH_MAX) throw wrong(`name must have at most ${NAME_LENGTH_MAX} characters`);
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
-  if (/[\u0000-\u001f\u007f]/.test(name)) throw wrong('name must not hold control characters');
+  if (claim !== '') {
+    if (!CLAIM_PATTERN.test(claim)) throw wrong('claim must be 32 to 64 random characters of A-Z, a-z, 0-9, _ and -');
+    if (verifierId !== '') throw wrong('verifierId must be empty beside a claim: the id is handed out');
+  } else if (!ID_PATTERN.test(verifierId)) {
+    throw wrong('claim is required (verifierId, a lower-case UUID, only from verifiers of version 0.1)');
+  }
+  checkText('name', name, NAME_LENGTH_MAX);
+  checkText('version', version, VERSION_LENGTH_MAX);
   if (cursor === null) return;
   if (!ID_PATTERN.test(cursor.log)) throw wrong('cursor.log must be a lower-case UUID');
   if (!XID_PATTERN.test(cursor.xid) || BigInt(cursor.xid) > XID_MAX) throw wrong('cursor.xid must be a transaction id');
+}
+
+function checkText(field: string, text: string, lengthMax: number): void {
+  if (text.length > lengthMax) throw new LeaseRefused('invalid', `${field} must have at most ${lengthMax} characters`);
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
+  if (/[\u0000-\u001f\u007f]/.test(text) || !text.isWellFormed())
+    throw new LeaseRefused('invalid', `${field} must not hold control characters`);
 }

@@ -14,12 +14,23 @@ export function registerMetrics(registry: Registry, confirmations: Confirmations
   confirmations.onEffective = (elapsedMs) => seconds.observe(elapsedMs / 1_000);
   new Counter({
     name: 'latchkey_confirmations_by_total',
-    help: 'Verifiers that confirmed an invalidation, by how: ack, cursor, released or lease',
-    labelNames: ['by'],
+    help: 'Verifiers that confirmed an invalidation, by how (ack, cursor, released or lease) and by caller',
+    labelNames: ['by', 'caller'],
     registers,
     collect() {
       this.reset();
-      for (const [by, count] of Object.entries(confirmations.counters.by)) this.inc({ by }, count);
+      for (const [caller, counts] of Object.entries(confirmations.by))
+        for (const [by, count] of Object.entries(counts)) this.inc({ by, caller }, count);
+    },
+  });
+  new Counter({
+    name: 'latchkey_acknowledgements_dropped_total',
+    help: 'Acknowledgements that confirmed nothing, by reason; not_awaited also counts those that came late',
+    labelNames: ['reason'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [reason, count] of Object.entries(confirmations.acknowledgementsDropped)) this.inc({ reason }, count);
     },
   });
   new Counter({
@@ -29,8 +40,7 @@ export function registerMetrics(registry: Registry, confirmations: Confirmations
     registers,
     collect() {
       this.reset();
-      const { by: _, ...events } = confirmations.counters;
-      for (const [event, count] of Object.entries(events)) this.inc({ event }, count);
+      for (const [event, count] of Object.entries(confirmations.counters)) this.inc({ event }, count);
     },
   });
   new Gauge({
@@ -43,7 +53,7 @@ export function registerMetrics(registry: Registry, confirmations: Confirmations
   });
   new Counter({
     name: 'latchkey_lease_events_total',
-    help: 'Leases renewed, released, refused, and deleted as dead by this process',
+    help: 'Leases renewed, released, and deleted as dead by this process',
     labelNames: ['event'],
     registers,
     collect() {
@@ -51,12 +61,24 @@ export function registerMetrics(registry: Registry, confirmations: Confirmations
       for (const [event, count] of Object.entries(leases.counters)) this.inc({ event }, count);
     },
   });
-  new Gauge({
-    name: 'latchkey_leases',
-    help: 'Leases at the last look',
+  new Counter({
+    name: 'latchkey_leases_refused_total',
+    help: 'Renewals refused, by reason and by caller',
+    labelNames: ['reason', 'caller'],
     registers,
     collect() {
-      this.set(leases.seen);
+      this.reset();
+      for (const [caller, counts] of Object.entries(leases.refused))
+        for (const [reason, count] of Object.entries(counts)) this.inc({ reason, caller }, count);
+    },
+  });
+  new Gauge({
+    name: 'latchkey_leases',
+    help: 'Leases at the last look, by caller',
+    labelNames: ['caller'],
+    registers,
+    collect() {
+      for (const [caller, count] of Object.entries(leases.seen)) this.set({ caller }, count);
     },
   });
 }

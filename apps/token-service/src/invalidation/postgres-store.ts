@@ -1,5 +1,5 @@
 import type { Cursor, Invalidation, InvalidationKind } from '@latchkey/contracts';
-import type { InvalidationStore, LeaseRequest, LeaseRow, LogReading } from './types.js';
+import type { InvalidationStore, LeaseRefusal, LeaseRequest, LeaseRow, LeaseTaken, LogReading } from './types.js';
 
 /** One statement in a transaction of its own, prepared once for each connection under its name. */
 export interface Statements {
@@ -27,14 +27,32 @@ export class PostgresStore implements InvalidationStore {
     this.#db = db;
   }
 
-  async takeLease(request: LeaseRequest): Promise<'taken' | 'foreign' | 'too_many'> {
-    const { verifierId, name, caller, cursor, leaseMs, callerLeasesMax } = request;
-    const [row] = await this.#db.prepared<{ outcome: 'taken' | 'foreign' | 'too_many' }>(
-      'lease_take',
-      'SELECT lease_take($1, $2, $3, $4, $5::text::xid8, $6, $7) AS outcome',
-      [verifierId, name, caller, cursor?.log ?? null, cursor?.xid ?? null, leaseMs, callerLeasesMax],
+  async takeLease(request: LeaseRequest): Promise<LeaseTaken> {
+    const { claim, name, version, caller, cursor, leaseMs, leasesMax, fresh } = request;
+    const [row] = await this.#db.prepared<{ outcome: 'taken' | LeaseRefusal; verifier: string; salt: Buffer }>(
+      'lease_renew',
+      `SELECT outcome, verifier, salt
+       FROM lease_renew($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::xid8, $14, $15)`,
+      [
+        fresh.verifierId,
+        fresh.keySalt,
+        'hash' in claim ? claim.hash : null,
+        'ownId' in claim ? claim.ownId : null,
+        name,
+        version,
+        caller.id,
+        caller.holder,
+        caller.token?.id ?? null,
+        caller.token ? [caller.token.id, ...caller.token.ancestors] : [],
+        caller.token?.ownerId ?? null,
+        cursor?.log ?? null,
+        cursor?.xid ?? null,
+        leaseMs,
+        leasesMax,
+      ],
     );
-    return row!.outcome;
+    const { outcome, verifier, salt } = row!;
+    return outcome === 'taken' ? { outcome, verifierId: verifier, keySalt: salt ?? fresh.keySalt } : { outcome };
   }
 
   async readLog(fromXid: string | null, limit: number): Promise<LogReading> {
@@ -59,48 +77,64 @@ export class PostgresStore implements InvalidationStore {
   }
 
   async readLeases(): Promise<{ log: string; sameDatabase: boolean; leases: LeaseRow[] }> {
-    const rows = await this.#db.prepared<
-      LogRow & {
-        verifier_id: string | null;
-        name: string;
-        renewal: string;
-        cursor_log: string | null;
-        cursor_xid: string | null;
-        lease_ms: number;
-      }
-    >(
+    const rows = await this.#db.prepared<LogRow & LeaseColumns>(
       'leases_read',
       `SELECT l.log, l.incarnation = ${INCARNATION} AS same_database, v.verifier_id, v.name, v.renewal::text AS renewal,
-         v.cursor_log, v.cursor_xid::text AS cursor_xid, v.lease_ms
-       FROM invalidation_log l LEFT JOIN leases v ON true`,
+         v.cursor_log, v.cursor_xid::text AS cursor_xid, v.lease_ms, v.caller, v.holder, v.key_salt,
+         v.caller_token, t.name AS token_name, v.released_at IS NOT NULL AS released
+       FROM invalidation_log l LEFT JOIN leases v ON true LEFT JOIN tokens t ON t.id = v.caller_token`,
       [],
     );
-    const leases: LeaseRow[] = [];
-    for (const row of rows) {
-      if (row.verifier_id === null) continue;
-      const cursor: Cursor | null =
-        row.cursor_log !== null && row.cursor_xid !== null ? { log: row.cursor_log, xid: row.cursor_xid } : null;
-      leases.push({ verifierId: row.verifier_id, name: row.name, renewal: row.renewal, cursor, leaseMs: row.lease_ms });
-    }
+    const leases = rows.filter(({ verifier_id: id }) => id !== null).map(toLease);
     return { log: rows[0]!.log, sameDatabase: rows[0]!.same_database, leases };
   }
 
   async deleteLease(verifierId: string, renewal: string): Promise<boolean> {
-    const deleted = await this.#db.prepared(
-      'lease_delete',
-      'DELETE FROM leases WHERE verifier_id = $1 AND renewal = $2::text::xid8 RETURNING 1',
+    const [row] = await this.#db.prepared<{ deleted: boolean }>(
+      'lease_lapse',
+      'SELECT lease_lapse($1, $2::text::xid8) AS deleted',
       [verifierId, renewal],
     );
-    return deleted.length > 0;
+    return row!.deleted;
   }
 
   async releaseLease(verifierId: string, caller: string): Promise<boolean> {
-    const deleted = await this.#db.prepared(
+    const released = await this.#db.prepared(
       'lease_release',
-      'DELETE FROM leases WHERE verifier_id = $1 AND caller = $2 RETURNING 1',
+      `UPDATE leases SET released_at = now(), renewal = pg_current_xact_id()
+       WHERE verifier_id = $1 AND caller = $2 AND released_at IS NULL RETURNING 1`,
       [verifierId, caller],
     );
-    return deleted.length > 0;
+    return released.length > 0;
+  }
+
+  async strike({ verifierId, renewal, holder }: Pick<LeaseRow, 'verifierId' | 'renewal' | 'holder'>) {
+    const [row] = await this.#db.prepared<{ until: Date | null }>(
+      'lease_strike',
+      'SELECT lease_strike($1, $2::text::xid8, $3) AS until',
+      [verifierId, renewal, holder],
+    );
+    return row!.until;
+  }
+
+  async noteConfirmations(took: ReadonlyMap<string, number>): Promise<void> {
+    const list = [...took].map(([id, ms]) => ({ id, ms }));
+    await this.#db.prepared(
+      'lease_confirmations',
+      `UPDATE leases l SET last_confirmation_ms = n.ms
+       FROM jsonb_to_recordset($1::jsonb) AS n(id uuid, ms real) WHERE l.verifier_id = n.id`,
+      [JSON.stringify(list)],
+    );
+  }
+
+  async announceKeys(ids: readonly string[]): Promise<number[]> {
+    const rows = await this.#db.prepared<{ key: string; for_ms: number }>(
+      'feed_keys_announce',
+      'SELECT key, for_ms FROM feed_keys_announce($1)',
+      [ids],
+    );
+    const known = new Map(rows.map(({ key, for_ms: ms }) => [key, ms]));
+    return ids.map((id) => known.get(id) ?? 0);
   }
 
   async pruneLog(keepMs: number, limit: number): Promise<number> {
@@ -112,12 +146,54 @@ export class PostgresStore implements InvalidationStore {
   }
 }
 
+/** The columns of `leases` that the protocol reads. */
+interface LeaseColumns {
+  verifier_id: string | null;
+  name: string;
+  renewal: string;
+  cursor_log: string | null;
+  cursor_xid: string | null;
+  lease_ms: number;
+  caller: string;
+  holder: string;
+  key_salt: Buffer | null;
+  caller_token: string | null;
+  token_name: string | null;
+  released: boolean;
+}
+
+function toLease(row: LeaseColumns): LeaseRow {
+  const { cursor_log: log, cursor_xid: xid, caller_token: token } = row;
+  const cursor: Cursor | null = log !== null && xid !== null ? { log, xid } : null;
+  // Rows of replicas of version 0.1 say in words who called.
+  const id = token ?? (row.caller.startsWith('token:') ? row.caller.slice('token:'.length) : null);
+  return {
+    verifierId: row.verifier_id!,
+    name: row.name,
+    callerId: row.caller,
+    caller: id === null ? { type: 'first_party' } : { type: 'token', id, name: row.token_name ?? '' },
+    holder: row.holder,
+    keySalt: row.key_salt,
+    renewal: row.renewal,
+    cursor,
+    leaseMs: row.lease_ms,
+    released: row.released,
+  };
+}
+
 /**
  * Inserts invalidations, given as a JSON list of `{id, kind, subject, cut}`, in the transaction of the change that they
- * tell of. Answers the `xid` for each, which is the same.
+ * tell of, and ends the leases of verifiers that called with a token which thereby ends. Answers the `xid` for each,
+ * which is the same.
  */
-export const INSERT_INVALIDATIONS = `INSERT INTO invalidations (id, kind, subject, cut, created_at)
-  SELECT id, kind, subject, cut, now() FROM jsonb_to_recordset($1::jsonb) AS i(id uuid, kind text, subject text, cut boolean)
+export const INSERT_INVALIDATIONS = `WITH said AS (
+    SELECT id, kind, subject, cut FROM jsonb_to_recordset($1::jsonb) AS i(id uuid, kind text, subject text, cut boolean)
+  ), ended AS (
+    UPDATE leases l SET ended_at = now() FROM said WHERE said.cut AND l.ended_at IS NULL
+      AND ((said.kind = 'token' AND said.subject = ANY (l.caller_lineage::text[]))
+        OR (said.kind IN ('owner', 'project') AND said.subject = l.caller_owner::text))
+  )
+  INSERT INTO invalidations (id, kind, subject, cut, created_at) SELECT id, kind, subject, cut, now() FROM said
   RETURNING xid::text AS xid`;
 
 /** What a change says has ceased to be true. */

@@ -1,4 +1,4 @@
-import type { Cursor, Invalidation } from '@latchkey/contracts';
+import type { Cursor, Invalidation, VerifierCaller } from '@latchkey/contracts';
 import type { Clock } from '@latchkey/runtime';
 
 /**
@@ -13,28 +13,58 @@ export const lapsedAfterMs = (leaseMs: number): number => Math.ceil(leaseMs * (1
 /** The part of the clock that judging others needs. Wall time plays no part in it. */
 export type JudgeClock = Pick<Clock, 'monotonicMs' | 'wallMs' | 'after'>;
 
+/** Who calls: the first-party services together, or one token. */
+export interface LeaseCaller {
+  /** Names the caller for good, `first-party` or `token:<id>`. */
+  readonly id: string;
+  readonly firstParty: boolean;
+  /** Who answers for the caller: `first-party`, or the owner of the token that the calling one stems from. */
+  readonly holder: string;
+  /** The calling token, its ancestors and its owner; absent for first-party services. */
+  readonly token?: { readonly id: string; readonly ancestors: readonly string[]; readonly ownerId: string };
+}
+
 /** A lease as it stands in its row. */
 export interface LeaseRow {
   readonly verifierId: string;
   readonly name: string;
+  /** Names the caller for good: `LeaseCaller.id`. */
+  readonly callerId: string;
+  /** The caller as receipts tell it. */
+  readonly caller: VerifierCaller;
+  readonly holder: string;
+  /** What the acknowledgement key is derived from; null: this verifier has none. Goes to nobody. */
+  readonly keySalt: Uint8Array | null;
   /** Transaction id of the last renewal, decimal: it never repeats. */
   readonly renewal: string;
   /** The cursor sent with that renewal. */
   readonly cursor: Cursor | null;
   /** The longest lease that any answer to this verifier may have granted. */
   readonly leaseMs: number;
+  /** The verifier has given its lease back. */
+  readonly released: boolean;
 }
 
 export interface LeaseRequest {
-  readonly verifierId: string;
+  /** By which a verifier is known: the SHA-256 of its claim, or the id that a verifier of version 0.1 brings along. */
+  readonly claim: { readonly hash: Uint8Array } | { readonly ownId: string };
   readonly name: string;
-  /** Who renews: a verifier id belongs to the caller that first renewed it. */
-  readonly caller: string;
+  readonly version: string;
+  readonly caller: LeaseCaller;
   readonly cursor: Cursor | null;
   readonly leaseMs: number;
-  /** Most leases of this caller; null: no bound. */
-  readonly callerLeasesMax: number | null;
+  /** Most leases of the caller's holder; null: no bound. */
+  readonly leasesMax: number | null;
+  /** Of the row, if it is a new one. */
+  readonly fresh: { readonly verifierId: string; readonly keySalt: Uint8Array };
 }
+
+export const LEASE_REFUSALS = ['foreign', 'ended', 'too_many', 'suspended', 'waiting'] as const;
+export type LeaseRefusal = (typeof LEASE_REFUSALS)[number];
+
+export type LeaseTaken =
+  | { readonly outcome: 'taken'; readonly verifierId: string; readonly keySalt: Uint8Array }
+  | { readonly outcome: LeaseRefusal };
 
 /** What one statement, in one snapshot, found in the log. */
 export interface LogReading {
@@ -51,7 +81,8 @@ export interface LogReading {
 
 /** What the protocol needs of PostgreSQL. Every method is a transaction of its own, committed when it resolves. */
 export interface InvalidationStore {
-  takeLease(request: LeaseRequest): Promise<'taken' | 'foreign' | 'too_many'>;
+  /** The same caller and claim get the same row again; an id is never handed out twice. */
+  takeLease(request: LeaseRequest): Promise<LeaseTaken>;
   /** Reads the log from `fromXid` on (null: no invalidations), at most `limit` rows. */
   readLog(fromXid: string | null, limit: number): Promise<LogReading>;
   /**
@@ -61,10 +92,16 @@ export interface InvalidationStore {
   renewLog(log: string, nobody: string, leaseMs: number): Promise<void>;
   /** All leases, with the log that they are read beside. */
   readLeases(): Promise<{ log: string; sameDatabase: boolean; leases: LeaseRow[] }>;
-  /** Deletes the row if it still carries this renewal. */
+  /** Deletes the row of a lapsed lease if it still carries this renewal. */
   deleteLease(verifierId: string, renewal: string): Promise<boolean>;
-  /** Deletes the row if it is this caller's. */
+  /** Marks the row as released if it is this caller's; it stays until it would have lapsed. */
   releaseLease(verifierId: string, caller: string): Promise<boolean>;
+  /** A confirmation has waited this lease out. Answers until when its holder gets none, if that has just begun. */
+  strike(row: Pick<LeaseRow, 'verifierId' | 'renewal' | 'holder'>): Promise<Date | null>;
+  /** Notes how long each verifier took to confirm last, in milliseconds. */
+  noteConfirmations(took: ReadonlyMap<string, number>): Promise<void>;
+  /** Says that renewals name these keys, by id; answers for how many milliseconds they have, in the same order. */
+  announceKeys(ids: readonly string[]): Promise<number[]>;
   /** Removes at most `limit` invalidations that are older than `keepMs`; answers how many. */
   pruneLog(keepMs: number, limit: number): Promise<number>;
 }

@@ -1,6 +1,6 @@
 import { timingSafeEqual } from 'node:crypto';
 import { type Metadata, status } from '@grpc/grpc-js';
-import { FIRST_PARTY_SCHEME } from '@latchkey/contracts';
+import { FIRST_PARTY_CALLER, FIRST_PARTY_SCHEME } from '@latchkey/contracts';
 import { type CanActivate, type ExecutionContext, Inject, Injectable, SetMetadata } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { RpcException } from '@nestjs/microservices';
@@ -22,6 +22,10 @@ export function callerOf(metadata: Metadata): RpcCaller {
   if (!caller) throw new Error('no caller is known: the controller lacks RpcCallerGuard');
   return caller;
 }
+
+/** Names a caller for good: in leases, in usage batches, and in the keys derived for it. */
+export const callerName = (caller: RpcCaller): string =>
+  caller.type === 'first-party' ? FIRST_PARTY_CALLER : `token:${caller.tokenId}`;
 
 const SCOPE = 'tokens:verify';
 

@@ -1,2 +1,2 @@
-export { callerOf, FirstPartyOnly, type RpcCaller, RpcCallerGuard, refuse } from './caller.guard.js';
+export { callerName, callerOf, FirstPartyOnly, type RpcCaller, RpcCallerGuard, refuse } from './caller.guard.js';
 export { RpcErrorFilter } from './rpc.filter.js';

@@ -4,6 +4,7 @@ import type { Actor } from '../access/index.js';
 import { Database, rows, type Tx } from '../database/database.service.js';
 import type { Page } from '../database/keyset.service.js';
 import { notFound } from '../http/index.js';
+import { receiptAsSeen } from '../invalidation/invalidation.service.js';
 import { STATUS, selectPage } from './listing.js';
 import { Order } from './order.js';
 import type { NewToken } from './store.service.js';
@@ -148,7 +149,7 @@ function toRecord(row: RecordRow): Token {
     rateLimit: limit === null || windowSeconds === null ? null : { limit, windowSeconds },
     metadata: row.metadata,
     parentId: row.ancestors[0] ?? null,
-    receipt: row.receipt,
+    receipt: receiptAsSeen(row.receipt),
   };
 }
 

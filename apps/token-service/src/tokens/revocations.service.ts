@@ -6,7 +6,7 @@ import { type Actor, SYSTEM, type SystemActor } from '../access/index.js';
 import { lockRows } from '../access/locks.service.js';
 import { type AuditEntry, AuditService } from '../audit/audit.service.js';
 import { Database, inOrder, Last, rows, type Statement, type Tx, writeNow } from '../database/database.service.js';
-import { type Invalidation, InvalidationService, NOTHING_NARROWED } from '../invalidation/invalidation.service.js';
+import { type Invalidation, InvalidationService, NOTHING_NARROWED, receiptAsSeen } from '../invalidation/invalidation.service.js';
 
 /** Why, for the record. */
 export interface Cause {
@@ -108,7 +108,7 @@ export class RevocationsService {
       [tokenId],
     );
     if (!row || row.receipt || row.invalidation_id === null)
-      return { effective: true, receipt: row?.receipt ?? null, pending: [] };
+      return { effective: true, receipt: receiptAsSeen(row?.receipt ?? null), pending: [] };
     const invalidation = await this.invalidations.read(row.invalidation_id);
     // Pruned: every lease of its time has long ended.
     if (!invalidation) return NOTHING_NARROWED;

@@ -1,14 +1,16 @@
-import { status } from '@grpc/grpc-js';
+import { type Metadata, status } from '@grpc/grpc-js';
 import {
   type BatchResponse,
   LIMITS,
   type LookupResponse,
+  usageTicket,
   type VerifyRequest,
   type VerifyResponse,
 } from '@latchkey/contracts';
-import { Controller, UseFilters, UseGuards } from '@nestjs/common';
+import { Controller, Inject, UseFilters, UseGuards } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
-import { FirstPartyOnly, RpcCallerGuard, RpcErrorFilter, refuse } from '../rpc/index.js';
+import { CONFIG, type TokenServiceConfig } from '../config.js';
+import { callerName, callerOf, FirstPartyOnly, RpcCallerGuard, RpcErrorFilter, refuse } from '../rpc/index.js';
 import { ExpiryService } from './expiry.service.js';
 import { FactsService } from './facts.service.js';
 import { IdleService } from './idle.service.js';
@@ -20,10 +22,15 @@ import { VerificationService } from './verification.service.js';
 @UseGuards(RpcCallerGuard)
 @UseFilters(RpcErrorFilter)
 export class TokensRpc {
+  readonly #usageSecret: Buffer;
+
   constructor(
     private readonly verification: VerificationService,
     private readonly facts: FactsService,
-  ) {}
+    @Inject(CONFIG) config: Pick<TokenServiceConfig, 'USAGE_SECRET'>,
+  ) {
+    this.#usageSecret = Buffer.from(config.USAGE_SECRET);
+  }
 
   @GrpcMethod('Tokens', 'Verify')
   verify(request: VerifyRequest): Promise<VerifyResponse> {
@@ -38,10 +45,14 @@ export class TokensRpc {
   }
 
   @GrpcMethod('Tokens', 'Lookup')
-  async lookup({ hash }: { hash: string }): Promise<LookupResponse> {
+  async lookup({ hash }: { hash: string }, metadata: Metadata): Promise<LookupResponse> {
     if (!/^[A-Za-z0-9_-]{43}$/.test(hash))
       throw refuse(status.INVALID_ARGUMENT, 'hash: must be a SHA-256 in base64url, 43 characters');
-    return this.facts.lookup(hash);
+    const found = await this.facts.lookup(hash);
+    const caller = callerOf(metadata);
+    if (caller.type === 'first-party' || !found.token) return found;
+    const tokenId = found.token.id;
+    return { ...found, usageTicket: usageTicket(this.#usageSecret, { caller: callerName(caller), tokenId }) };
   }
 }
 

@@ -1,20 +1,19 @@
 import {
   type DenialLine,
   type DenialReason,
+  FIRST_PARTY_CALLER,
   REDIS,
   signUsageBatch,
+  type UsageBatch,
   type UsageLine,
-  type usageBatchSchema,
-  verifierKey,
+  usageFields,
+  usageKey,
 } from '@latchkey/contracts';
 import { createRedis, type Logger, newId } from '@latchkey/runtime';
 import { hideSecrets } from '@latchkey/token-format';
 import { Inject, Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
 import type { Redis } from 'ioredis';
-import type { z } from 'zod';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
-
-type Batch = z.output<typeof usageBatchSchema>;
 
 /** What was decided about a token. */
 type Outcome =
@@ -56,7 +55,8 @@ export class UsageService implements OnModuleInit, OnApplicationShutdown {
     @Inject(CONFIG) config: TokenServiceConfig,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {
-    this.#key = verifierKey(Buffer.from(config.EVENTS_SECRET), this.#id);
+    const identity = { verifierId: this.#id, caller: FIRST_PARTY_CALLER };
+    this.#key = usageKey(Buffer.from(config.USAGE_SECRET), identity);
     this.#redis = createRedis(config.REDIS_URL, 'token-service usage', logger);
   }
 
@@ -119,7 +119,7 @@ export class UsageService implements OnModuleInit, OnApplicationShutdown {
     if (this.#lines.size === 0 && this.#denials.length === 0 && this.#denialsDropped === 0) return;
     // Redis away: go on counting within the bounds, rather than number a batch that cannot leave.
     if (this.#redis.status !== 'ready') return;
-    const batch: Batch = {
+    const batch: UsageBatch = {
       verifier: this.#id,
       sequence: ++this.#sequence,
       lines: [...this.#lines.values()],
@@ -129,21 +129,9 @@ export class UsageService implements OnModuleInit, OnApplicationShutdown {
     this.#lines = new Map();
     this.#denials = [];
     this.#denialsDropped = 0;
-    const { verifier, body, mac } = signUsageBatch(this.#key, batch);
+    const fields = usageFields(signUsageBatch(this.#key, FIRST_PARTY_CALLER, batch));
     try {
-      await this.#redis.xadd(
-        REDIS.usage,
-        'MAXLEN',
-        '~',
-        REDIS.usageStreamLengthMax,
-        '*',
-        'verifier',
-        verifier,
-        'body',
-        body,
-        'mac',
-        mac,
-      );
+      await this.#redis.xadd(REDIS.usage, 'MAXLEN', '~', REDIS.usageStreamLengthMax, '*', ...fields);
     } catch (error) {
       this.logger.warn({ lines: batch.lines.length, reason: (error as Error).message }, 'a usage batch was lost');
     }

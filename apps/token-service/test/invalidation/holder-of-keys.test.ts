@@ -20,7 +20,7 @@ describe('whoever holds a lease of their own', () => {
     const { secret, id } = await room.token();
     const { feedKey } = await replica.leases.renew({ verifierId: newId(), name: 'holder', cursor: null }, HOLDER);
     const invalidation = await room.commit(replica, id);
-    const { log } = (await replica.log.leases());
+    const { log } = await replica.log.leases();
     const liar = new Redis(room.redis.url);
     const forged = signInvalidation(feedKey, log, { ...invalidation, kind: 'misses', subject: '', cut: false });
     await liar.publish(REDIS.invalidations, JSON.stringify(forged));

@@ -4,18 +4,29 @@ import { REDIS } from '@latchkey/contracts';
 import { newId, systemClock } from '@latchkey/runtime';
 import { type TestDatabase, type TestRedis, testRedis } from '@latchkey/testing';
 import { hashSecret, mint } from '@latchkey/token-format';
-import { type Feed, type TokenSource, Verifier } from '@latchkey/verifier';
+import { type Feed, RenewalRefused, type TokenSource, Verifier } from '@latchkey/verifier';
 import { Redis } from 'ioredis';
 import { Pool, type PoolClient } from 'pg';
 import { Confirmations } from '../../src/invalidation/confirm.js';
-import { type LeaseCaller, Leases } from '../../src/invalidation/leases.js';
+import { FeedKeys } from '../../src/invalidation/feed-keys.js';
+import { type LeaseCaller, LeaseRefused, Leases } from '../../src/invalidation/leases.js';
 import { InvalidationLog } from '../../src/invalidation/log.js';
 import { INSERT_INVALIDATIONS, PostgresStore } from '../../src/invalidation/postgres-store.js';
 import { RedisBus } from '../../src/invalidation/redis-bus.js';
 import { asRole, migratedDatabase } from '../database.js';
 
-export const FIRST_PARTY: LeaseCaller = { id: 'first-party', firstParty: true };
-const EVENTS_SECRET = randomBytes(32);
+export const FIRST_PARTY: LeaseCaller = { id: 'first-party', firstParty: true, holder: 'first-party' };
+export const EVENTS_SECRET = randomBytes(32);
+export const USAGE_SECRET = randomBytes(32);
+export const SIGNING_SECRET = randomBytes(32);
+
+/** A third party: a token of the person named, which stems from no other. */
+export function thirdParty(ownerId = newId(), tokenId = newId()): LeaseCaller {
+  const token = { id: tokenId, ancestors: [], ownerId };
+  return { id: `token:${tokenId}`, firstParty: false, holder: `user:${ownerId}`, token };
+}
+
+export const newClaim = (): string => randomBytes(32).toString('base64url');
 
 /** A Redis connection that fails at once while Redis is away. */
 function redisAt(url: string): Redis {
@@ -37,9 +48,11 @@ export class Replica {
   readonly log: InvalidationLog;
   readonly leases: Leases;
   readonly confirmations: Confirmations;
+  readonly feedKeys: FeedKeys;
+  readonly suspended: string[] = [];
   readonly #redis: Redis[];
 
-  constructor(databaseUrl: string, redisUrl: string, leaseMs: number) {
+  constructor(databaseUrl: string, redisUrl: string, leaseMs: number, signing: readonly Uint8Array[]) {
     this.pool = new Pool({ connectionString: asRole(databaseUrl, 'latchkey_service'), max: 10 });
     this.pool.on('error', () => undefined);
     this.store = new PostgresStore({
@@ -50,15 +63,19 @@ export class Replica {
     const { store } = this;
     this.log = new InvalidationLog({ store, newId, leaseMs });
     const { log } = this;
-    this.leases = new Leases({ store, log, clock, leaseMs, eventsSecret: EVENTS_SECRET });
+    this.feedKeys = new FeedKeys({ secrets: signing, store, clock, leaseMs });
+    const parts = { store, log, clock, leaseMs, eventsSecret: EVENTS_SECRET, feedKeys: this.feedKeys };
+    this.leases = new Leases({ ...parts, newId, usageSecret: USAGE_SECRET });
     const bus = new RedisBus(this.#redis[0]!, this.#redis[1]!);
-    this.confirmations = new Confirmations({ store, log, bus, clock, leaseMs, eventsSecret: EVENTS_SECRET });
+    const onSuspended = (holder: string) => this.suspended.push(holder);
+    this.confirmations = new Confirmations({ ...parts, bus, onSuspended });
     this.confirmations.start();
   }
 
   async ready(): Promise<void> {
     for (const redis of this.#redis) if (redis.status !== 'ready') await new Promise((r) => redis.once('ready', r));
     await this.log.since(null);
+    await this.feedKeys.announce();
   }
 
   /** Commits an invalidation with whatever `change` does in the same transaction. */
@@ -107,13 +124,20 @@ class RedisFeed implements Feed {
   }
 }
 
+/** What the connection of a gateway makes of a refusal. */
+function refusedAsGrpcSays(error: unknown): never {
+  if (!(error instanceof LeaseRefused)) throw error;
+  const later = ['too_many', 'suspended', 'waiting'].includes(error.reason);
+  throw new RenewalRefused(later ? 'later' : 'identity', error.message);
+}
+
 /** A gateway, as far as this room goes: a real verifier that may be cut off from the token-service. */
 export class Gateway {
   readonly verifier: Verifier;
   readonly feed: RedisFeed;
   authorityAway = false;
 
-  constructor(room: Room, name: string) {
+  constructor(room: Room, name: string, caller: LeaseCaller) {
     this.feed = new RedisFeed(room.redis.url);
     const at = () => {
       if (this.authorityAway) throw new Error('away');
@@ -122,13 +146,13 @@ export class Gateway {
     const source: TokenSource = {
       lookup: async (hash) => room.lookup(at(), hash),
       renew: async (request) => {
-        const answer = await at().leases.renew(request, FIRST_PARTY);
+        const answer = await at().leases.renew(request, caller).catch(refusedAsGrpcSays);
         if (this.authorityAway) throw new Error('the answer is lost');
         return answer;
       },
-      release: async (id) => void (await at().leases.release(id, FIRST_PARTY)),
+      release: async (id) => void (await at().leases.release(id, caller.id)),
     };
-    this.verifier = new Verifier({ id: newId(), name, clock: systemClock, source, feed: this.feed });
+    this.verifier = new Verifier({ name, newClaim, clock: systemClock, source, feed: this.feed });
   }
 
   async accepts(secret: string): Promise<boolean> {
@@ -164,15 +188,15 @@ export class Room {
     return new Room(database, redis);
   }
 
-  async replica(leaseMs: number): Promise<Replica> {
-    const replica = new Replica(this.database.url, this.redis.url, leaseMs);
+  async replica(leaseMs: number, signing: readonly Uint8Array[] = [SIGNING_SECRET]): Promise<Replica> {
+    const replica = new Replica(this.database.url, this.redis.url, leaseMs, signing);
     this.replicas.push(replica);
     await replica.ready();
     return replica;
   }
 
-  async gateway(name = `gateway-${this.gateways.length + 1}`): Promise<Gateway> {
-    const gateway = new Gateway(this, name);
+  async gateway(name = `gateway-${this.gateways.length + 1}`, caller = FIRST_PARTY): Promise<Gateway> {
+    const gateway = new Gateway(this, name, caller);
     this.gateways.push(gateway);
     await gateway.verifier.start();
     return gateway;
@@ -218,7 +242,8 @@ export class Room {
   async closeParts(): Promise<void> {
     await Promise.all(this.gateways.splice(0).map((gateway) => gateway.close()));
     await Promise.all(this.replicas.splice(0).map((replica) => replica.close()));
-    await this.database.query('DELETE FROM leases');
+    for (const table of ['leases', 'lease_holders', 'lease_strikes', 'lease_waiting', 'feed_keys'])
+      await this.database.query(`DELETE FROM ${table}`);
   }
 
   async close(): Promise<void> {

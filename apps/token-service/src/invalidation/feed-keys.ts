@@ -1,0 +1,47 @@
+import { type FeedSigner, feedSigner } from '@latchkey/contracts';
+import { type InvalidationStore, type JudgeClock, lapsedAfterMs } from './types.js';
+
+export interface FeedKeysParts {
+  /** The parts of `EVENTS_SIGNING_KEY`: the current one, then the next. */
+  readonly secrets: readonly Uint8Array[];
+  readonly store: Pick<InvalidationStore, 'announceKeys'>;
+  readonly clock: Pick<JudgeClock, 'monotonicMs'>;
+  /** Longest lease granted. */
+  readonly leaseMs: number;
+}
+
+/**
+ * The keys that sign invalidations. Renewals name all of them; of those that have been named for as long as any lease
+ * lasts the first signs, and while none has, the first of all: a key replaced in haste costs confirmations by
+ * acknowledgement, until each verifier has renewed.
+ */
+export class FeedKeys {
+  readonly #parts: FeedKeysParts;
+  readonly #signers: readonly FeedSigner[];
+  /** Since when each has been named, on this process's clock; undefined while PostgreSQL has not said. */
+  #sinceMs: readonly number[] | undefined;
+
+  constructor(parts: FeedKeysParts) {
+    this.#parts = parts;
+    this.#signers = parts.secrets.map(feedSigner);
+  }
+
+  get publicKeys(): Uint8Array[] {
+    return this.#signers.map(({ publicKey }) => publicKey);
+  }
+
+  get signer(): FeedSigner {
+    const { clock, leaseMs } = this.#parts;
+    const learntMs = clock.monotonicMs() - lapsedAfterMs(leaseMs);
+    const at = this.#sinceMs?.findIndex((sinceMs) => sinceMs <= learntMs) ?? 0;
+    return this.#signers[Math.max(0, at)]!;
+  }
+
+  /** Notes for all replicas that renewals name these keys. To be called at the start, and again every few minutes. */
+  async announce(): Promise<void> {
+    const { store, clock } = this.#parts;
+    const askedMs = clock.monotonicMs();
+    const forMs = await store.announceKeys(this.#signers.map(({ id }) => id));
+    this.#sinceMs = forMs.map((ms) => askedMs - ms);
+  }
+}
