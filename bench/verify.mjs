@@ -16,7 +16,7 @@ const TOKENS = 1_000_000;
 /** @param {(hash: string) => import('@latchkey/contracts').TokenFacts} factsOf @param {number} entriesMax */
 async function verifierWith(factsOf, entriesMax) {
   const verifier = new Verifier({
-    id: randomUUID(),
+    newClaim: () => randomUUID(),
     name: 'bench',
     clock: systemClock,
     limits: { entriesMax },
@@ -28,7 +28,11 @@ async function verifierWith(factsOf, entriesMax) {
         reset: true,
         invalidations: [],
         ackKey: new Uint8Array(32),
-        feedKey: new Uint8Array(32),
+        usageKey: new Uint8Array(32),
+        feedKey: new Uint8Array(0),
+        feedKeys: [],
+        verifierId: 'bench',
+        caller: 'first-party',
       }),
       release: async () => undefined,
     },

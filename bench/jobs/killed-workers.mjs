@@ -1,5 +1,5 @@
 /** A worker is killed (SIGKILL) every second while everything is at work: is each thing counted once? See `--help`. */
-import { REDIS, signUsageBatch, verifierKey } from '@latchkey/contracts';
+import { FIRST_PARTY_CALLER, REDIS, signUsageBatch, usageFields, usageKey } from '@latchkey/contracts';
 import { createLogger, createRedis, newId } from '@latchkey/runtime';
 import { options } from '../lib/options.mjs';
 import { report } from '../lib.mjs';
@@ -34,7 +34,8 @@ const startWorker = () =>
   });
 const tokens = Array.from({ length: 20 }, () => newId());
 const verifier = newId();
-const key = verifierKey(Buffer.from(stack.secrets.EVENTS_SECRET), verifier);
+const caller = FIRST_PARTY_CALLER;
+const key = usageKey(Buffer.from(stack.secrets.USAGE_SECRET), { verifierId: verifier, caller });
 const sent = { batches: 0, verdicts: 0, due: 0, addresses: 0 };
 
 const insert = (/** @type {string[]} */ ids, /** @type {string} */ name, /** @type {string} */ end) =>
@@ -64,10 +65,10 @@ async function sendUsage(/** @type {number} */ second) {
       lastSeenMs: now,
     }));
     sent.verdicts += tokens.length * count;
-    const event = signUsageBatch(key, { verifier, sequence: ++sent.batches, lines, denials: [], denialsDropped: 0 });
+    const batch = { verifier, sequence: ++sent.batches, lines, denials: [], denialsDropped: 0 };
+    const fields = usageFields(signUsageBatch(key, caller, batch));
     // As a verifier does that did not hear the first answer.
-    for (let times = i % 5 === 0 ? 2 : 1; times > 0; times--)
-      await redis.xadd(REDIS.usage, '*', 'verifier', event.verifier, 'body', event.body, 'mac', event.mac);
+    for (let times = i % 5 === 0 ? 2 : 1; times > 0; times--) await redis.xadd(REDIS.usage, '*', ...fields);
   }
 }
 

@@ -51,7 +51,13 @@ export async function startStack(options = {}) {
   const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-bench-'));
   await migrate(database.url);
   const [api, rpc, ops] = [await freePort(), await freePort(), await freePort()];
-  const secrets = { RPC_SECRET: randomBytes(32).toString('hex'), EVENTS_SECRET: randomBytes(32).toString('hex') };
+  const random = () => randomBytes(32).toString('hex');
+  const secrets = {
+    RPC_SECRET: random(),
+    EVENTS_SECRET: random(),
+    EVENTS_SIGNING_KEY: random(),
+    USAGE_SECRET: random(),
+  };
   const { privateKey } = generateKeyPairSync('ed25519');
   const startTokenService = () =>
     spawnService(

@@ -1,18 +1,19 @@
 /** The token-service's RPC door with tokens in memory: enough for a verifier to take a lease and look tokens up. */
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
-import { feedKey, PROTO_FILE, verifierKey } from '@latchkey/contracts';
+import { feedSigner, PROTO_FILE } from '@latchkey/contracts';
 import { newId, PROTO_OPTIONS } from '@latchkey/runtime';
 import { hashSecret, mint } from '@latchkey/token-format';
 
-const secret = Buffer.from('the events secret of the benchmarks');
+const signer = feedSigner(Buffer.from('the signing key of the benchmarks'));
+const key = Buffer.alloc(32, 1);
 
 /**
  * @returns {Promise<{address: string, issue(scopes: string[]): string, close(): void}>}
  */
 export async function startAuthority() {
   const tokens = new Map();
-  const log = newId();
+  const [log, verifierId] = [newId(), newId()];
   const server = new Server();
   server.addService(loadSync(PROTO_FILE, PROTO_OPTIONS)['latchkey.v1.Tokens'], {
     Verify: (_call, done) => done(new Error('not offered')),
@@ -27,8 +28,11 @@ export async function startAuthority() {
         cursor: { log, xid: '100' },
         reset: request.cursor?.log !== log,
         invalidations: [],
-        ackKey: verifierKey(secret, request.verifierId),
-        feedKey: feedKey(secret),
+        ackKey: key,
+        usageKey: key,
+        feedKeys: [signer.publicKey],
+        verifierId,
+        caller: 'first-party',
       }),
     Release: (_call, done) => done(null, { released: true }),
   });

@@ -509,6 +509,7 @@ export const t = {
       'session.started': 'Signed in',
       'session.failed': 'Sign-in failed',
       'session.ended': 'Signed out',
+      'verifier.ended': 'Verifier ended',
     } satisfies Record<AuditAction, string>,
   },
   hygiene: {

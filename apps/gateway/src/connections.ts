@@ -1,13 +1,17 @@
 import { REDIS, type TokensMethods } from '@latchkey/contracts';
-import { type Caller, hear } from '@latchkey/runtime';
-import type { Feed, TokenSource } from '@latchkey/verifier';
+import { type Caller, hear, renewalRefusal } from '@latchkey/runtime';
+import { type Feed, RenewalRefused, type TokenSource } from '@latchkey/verifier';
 import type { Redis } from 'ioredis';
 
 /** The authority over gRPC. */
 export function tokenSource(caller: Caller<TokensMethods>): TokenSource {
   return {
     lookup: (hash) => caller.lookup({ hash }),
-    renew: (request) => caller.renew(request),
+    renew: (request) =>
+      caller.renew(request).catch((error: Error) => {
+        const refusal = renewalRefusal(error);
+        throw refusal ? new RenewalRefused(refusal, error.message) : error;
+      }),
     release: async (verifierId) => void (await caller.release({ verifierId })),
   };
 }

@@ -39,6 +39,11 @@ export class Metrics {
       for (const [event, count] of Object.entries(parts.verifier.counters))
         if (typeof count === 'number') this.inc({ event }, count);
     });
+    counter('latchkey_feed_dropped_total', ['reason'], function collect() {
+      this.reset();
+      for (const [reason, count] of Object.entries(parts.verifier.counters.messagesDropped))
+        this.inc({ reason }, count);
+    });
     counter('latchkey_usage_events_total', ['event'], function collect() {
       this.reset();
       this.inc({ event: 'batches_sent' }, parts.usage.batchesSent);
@@ -120,6 +125,7 @@ const HELP: Readonly<Record<string, string>> = {
   latchkey_gateway_requests_total: 'Requests at the public door; status 0: the caller went away before an answer',
   latchkey_verifier_verdicts_total: 'Checks by their outcome',
   latchkey_verifier_events_total: 'What the verifier has done since the start',
+  latchkey_feed_dropped_total: 'Messages of the feed that were neither applied nor acknowledged, by reason',
   latchkey_usage_events_total: 'Usage batches, and what was lost on the way',
   latchkey_rate_limit_counted_alone_total: 'Rate-limited uses counted without Redis',
   latchkey_verifier: "The verifier's state now: leaseHeld, leaseLeftMs, entries, misses, fillsInFlight, streams",

@@ -1,14 +1,14 @@
+import { randomBytes } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import type { Server } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
 import { hostname } from 'node:os';
-import type { UsageBatch } from '@latchkey/contracts';
 import {
   createRedis,
   createRegistry,
   firstParty,
   type Logger,
   listen,
-  newId,
   RateLimits,
   startOps,
   systemClock,
@@ -39,6 +39,8 @@ export interface Gateway {
 }
 
 const DRAIN_MS = 8_000;
+/** Longest name of a verifier; of a longer host name the end tells more. */
+const NAME_LENGTH_MAX = 100;
 /** Longest that the start waits for Redis. */
 const REDIS_START_MS = 1_000;
 /** Redis that does not answer within this is away: nothing in a request waits for longer. */
@@ -85,17 +87,22 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   });
   opened.push(() => caller.close());
 
-  const id = newId();
   const verifier = new Verifier({
-    id,
-    name: `${hostname()}:${config.PORT}`,
+    name: `${hostname()}:${config.PORT}`.slice(-NAME_LENGTH_MAX),
+    version: ownVersion(),
+    newClaim: () => randomBytes(32).toString('base64url'),
+    onIdentityRefused: (why) => logger.warn({ why }, 'the lease was refused; the verifier goes on under a new id'),
     clock: systemClock,
     source: tokenSource(caller),
     feed: redisFeed(subscriber, redis),
     prefix: config.TOKEN_PREFIX,
   });
-  const sign = (batch: UsageBatch) => verifier.signBatch(batch);
-  const usage = new Usage({ verifierId: id, sign, redis: usageRedis, clock: systemClock, logger });
+  const usage = new Usage({
+    sign: (batch) => verifier.signBatch(batch),
+    redis: usageRedis,
+    clock: systemClock,
+    logger,
+  });
   const limits = new RateLimits(redis);
   const checks = new Checks(verifier, limits, usage);
   const exchanges = new OpenExchanges();
@@ -178,6 +185,12 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
     }
   };
   return { address: { port, opsPort, authzPort, url }, reload };
+}
+
+/** As its package says; for people. */
+function ownVersion(): string {
+  const manifest: { version: string } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
+  return manifest.version;
 }
 
 function readyWithin(redis: Redis, ms: number): Promise<void> {

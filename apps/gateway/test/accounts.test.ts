@@ -1,12 +1,12 @@
 import { once } from 'node:events';
-import { REDIS, readUsageBatch, type UsageBatch, verifierKey } from '@latchkey/contracts';
+import { FIRST_PARTY_CALLER, REDIS, readUsageBatch, signUsageBatch, type UsageBatch } from '@latchkey/contracts';
 import { createLogger, newId, systemClock } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
 import { request } from 'undici';
 import { Denials } from '../src/usage/denials.js';
 import { Usage } from '../src/usage/index.js';
 import { Tally } from '../src/usage/tally.js';
-import { EVENTS_SECRET } from './authority.js';
+import { USAGE_SECRET } from './authority.js';
 import { type Stack, stack } from './stack.js';
 
 const routes = (upstream: string) => `
@@ -29,9 +29,9 @@ async function batches(s: Stack): Promise<UsageBatch[]> {
     const event = Object.fromEntries(
       Array.from({ length: fields.length / 2 }, (_, i) => [fields[2 * i], fields[2 * i + 1]]),
     );
-    const batch = readUsageBatch((verifier) => verifierKey(EVENTS_SECRET, verifier), event);
-    if (!batch) throw new Error('a batch that is not authentic');
-    return batch;
+    const read = readUsageBatch(USAGE_SECRET, event);
+    if (typeof read === 'string') throw new Error(`a batch is ${read}`);
+    return read.batch;
   });
 }
 const counted = (all: UsageBatch[], tokenId: string, status: string) =>
@@ -80,9 +80,12 @@ describe('usage', () => {
   it('sends a batch again as it was until it is taken', async () => {
     const sent: UsageBatch[] = [];
     let failing = true;
+    let verifier: string | undefined;
     const usage = new Usage({
-      verifierId: newId(),
-      sign: (batch) => ({ verifier: batch.verifier, body: JSON.stringify(batch), mac: 'bWFj' }),
+      sign: (batch) =>
+        verifier === undefined
+          ? undefined
+          : signUsageBatch(Buffer.from('key'), FIRST_PARTY_CALLER, { verifier, ...batch }),
       redis: {
         xadd: async (...args: unknown[]) => {
           sent.push(JSON.parse(String(args[args.indexOf('body') + 1])));
@@ -96,8 +99,12 @@ describe('usage', () => {
     });
     const [a, b] = [newId(), newId()];
     usage.count(a, 'r', 'allowed', '::1', '');
+    expect(await usage.flush()).toBe(false); // there is no key yet
+    expect(sent).toEqual([]);
+    verifier = newId();
     expect(await usage.flush()).toBe(false);
     usage.count(a, 'r', 'allowed', '::1', '');
+    verifier = newId(); // what was signed stays as it was
     usage.count(b, 'r', 'allowed', '::1', '');
     expect(await usage.flush()).toBe(false);
     failing = false;

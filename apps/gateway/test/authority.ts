@@ -1,20 +1,23 @@
 import { Server, ServerCredentials, type ServiceDefinition, status } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import {
-  feedKey,
+  acknowledgementKey,
+  FIRST_PARTY_CALLER,
+  feedSigner,
+  type Invalidation,
   PROTO_FILE,
   REDIS,
   type RenewRequest,
-  type RpcInvalidation,
-  signInvalidation,
+  signInvalidations,
   type TokenFacts,
-  verifierKey,
+  usageKey,
 } from '@latchkey/contracts';
 import { newId, PROTO_OPTIONS } from '@latchkey/runtime';
 import { hashSecret, mint } from '@latchkey/token-format';
 import type { Redis } from 'ioredis';
 
-export const EVENTS_SECRET = Buffer.from('events-secret-of-the-tests-0123456789');
+const EVENTS_SECRET = Buffer.from('events-secret-of-the-tests-0123456789');
+export const USAGE_SECRET = Buffer.from('usage-secret-of-the-tests-01234567890');
 
 export interface Issued {
   readonly secret: string;
@@ -34,7 +37,10 @@ export class Authority {
   address = '';
   readonly #server = new Server();
   readonly #log = newId();
-  readonly #invalidations: RpcInvalidation[] = [];
+  readonly #invalidations: Invalidation[] = [];
+  readonly #signer = feedSigner(EVENTS_SECRET);
+  /** Ids by claim. */
+  readonly #verifiers = new Map<string, string>();
   #port = 0;
   #xid = 100;
 
@@ -102,19 +108,25 @@ export class Authority {
       xid: String(++this.#xid),
     } as const;
     this.#invalidations.push(invalidation);
-    const event = signInvalidation(feedKey(EVENTS_SECRET), this.#log, invalidation);
+    const event = signInvalidations(this.#signer, this.#log, [invalidation]);
     await redis.publish(REDIS.invalidations, JSON.stringify(event));
   }
 
-  #renew({ verifierId, cursor }: RenewRequest) {
+  #renew({ claim, cursor }: RenewRequest) {
+    const verifierId = this.#verifiers.get(claim) ?? newId();
+    this.#verifiers.set(claim, verifierId);
+    const caller = FIRST_PARTY_CALLER;
     const known = cursor?.log === this.#log;
     return {
       leaseMs: this.leaseMs,
       cursor: { log: this.#log, xid: String(this.#xid + 1) },
       reset: !known,
       invalidations: known ? this.#invalidations.filter(({ xid }) => BigInt(xid) >= BigInt(cursor.xid)) : [],
-      ackKey: verifierKey(EVENTS_SECRET, verifierId),
-      feedKey: feedKey(EVENTS_SECRET),
+      ackKey: acknowledgementKey(EVENTS_SECRET, { verifierId, caller, salt: new Uint8Array(32) }),
+      verifierId,
+      feedKeys: [this.#signer.publicKey],
+      usageKey: usageKey(USAGE_SECRET, { verifierId, caller }),
+      caller,
     };
   }
 

@@ -33,8 +33,8 @@ export const settings = {
     secret: true,
     schema: settingSchema.secret,
   },
-  EVENTS_SECRET: {
-    description: "Shared with the token-service; verifiers' keys are derived from it",
+  USAGE_SECRET: {
+    description: "Shared with the token-service; verifiers' usage keys are derived from it",
     secret: true,
     schema: settingSchema.secret,
   },

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { REDIS } from '@latchkey/contracts';
+import { FIRST_PARTY_CALLER, REDIS, type UsageBatch, usageFields } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import { drainUsage } from '../src/usage/drain-usage.job.js';
 import { CALLERS_PER_TOKEN_MAX, pruneUsage } from '../src/usage/prune-usage.job.js';
@@ -26,6 +26,8 @@ const countedOf = async (token: string) =>
       await world.database.query('SELECT coalesce(sum(count), 0) AS n FROM usage_hourly WHERE token_id = $1', [token])
     )[0]!['n'],
   );
+
+const own = (batch: UsageBatch) => ({ batch, caller: FIRST_PARTY_CALLER });
 
 test('adds verdicts up by hour, route and status, callers by address and agent, and notes the last use', async () => {
   const token = await world.token(await world.person());
@@ -75,7 +77,7 @@ test('counts a batch once when two workers add it up at the same time', async ()
   const token = await world.token(await world.person());
   const context = await world.contextWith();
   const repeated = batch([line(token, { count: 7 })]);
-  const outcomes = await Promise.all(Array.from({ length: 6 }, () => applyBatch(context, repeated)));
+  const outcomes = await Promise.all(Array.from({ length: 6 }, () => applyBatch(context, own(repeated))));
   expect(outcomes.filter((o) => o === 'applied')).toHaveLength(1);
   expect(await countedOf(token)).toBe(7);
 });
@@ -87,7 +89,7 @@ test('batches that name the same tokens in another order are added up side by si
   const batches = Array.from({ length: 16 }, (_, i) =>
     batch((i % 2 ? tokens : [...tokens].reverse()).map((t) => line(t))),
   );
-  await Promise.all(batches.map((b) => applyBatch(context, b)));
+  await Promise.all(batches.map((b) => applyBatch(context, own(b))));
   expect(await Promise.all(tokens.map(countedOf))).toEqual(tokens.map(() => 16));
 });
 
@@ -104,16 +106,100 @@ test('what a worker had taken when it was killed is added up by another', async 
   expect(await redis.xlen(REDIS.usage)).toBe(0);
 });
 
-test('drops a batch that was not signed by its verifier, or that is no batch', async () => {
+const outcomes = async (outcome: string) => {
+  const { metrics } = await world.contextWith();
+  const { values } = await metrics.usageBatches.get();
+  return values.find(({ labels }) => labels['outcome'] === outcome)?.value ?? 0;
+};
+
+type Honest = ReturnType<World['signed']>;
+const bodyWith = ({ body }: Honest, over: object) => JSON.stringify({ ...JSON.parse(body), ...over });
+const fields = (event: Honest, over: Partial<Honest>) => usageFields({ ...event, ...over });
+
+test.each<[string, 'malformed' | 'not_authentic', (honest: Honest) => string[]]>([
+  ['a count changed', 'not_authentic', (e) => fields(e, { body: e.body.replace('"count":1', '"count":1000') })],
+  ['another verifier named', 'not_authentic', (e) => fields(e, { verifier: newId() })],
+  ['another caller named', 'not_authentic', (e) => fields(e, { caller: `token:${newId()}` })],
+  ['no signature', 'not_authentic', (e) => fields(e, { mac: '' })],
+  ['the signature of another', 'not_authentic', (e) => fields(e, { mac: world.signed(batch([])).mac })],
+  ['a body cut off', 'not_authentic', (e) => fields(e, { body: e.body.slice(0, -10) })],
+  ['a body longer than any', 'malformed', (e) => fields(e, { body: `${e.body}${' '.repeat(6_000_000)}` })],
+  ['a caller that is none', 'malformed', (e) => fields(e, { caller: 'administrator' })],
+  ['an id that is none', 'malformed', (e) => fields(e, { verifier: 'x' })],
+  ['fields of something else', 'malformed', () => ['something', 'else']],
+  ['a field too many', 'malformed', (e) => [...usageFields(e), 'more', '1']],
+  ['an odd number of fields', 'malformed', () => ['verifier', newId()]],
+])('a message with %s is dropped and counted, and the next is added up', async (_, reason, forge) => {
   const token = await world.token(await world.person());
-  const honest = world.signed(batch([line(token)]));
-  await world.send({ ...honest, body: honest.body.replace('"count":1', '"count":1000') });
-  await world.send({ ...honest, verifier: newId() });
-  await world.send({ ...honest, mac: '' });
-  await (await world.stream()).xadd(REDIS.usage, '*', 'something', 'else');
+  const before = await outcomes(reason);
+  await world.sendFields(forge(world.signed(batch([line(token)]))));
+  await world.send(world.signed(batch([line(token, { count: 3 })])));
+  await world.run(drainUsage);
+  expect(await countedOf(token)).toBe(3);
+  expect(await outcomes(reason)).toBe(before + 1);
+  expect(await (await world.stream()).xlen(REDIS.usage)).toBe(0);
+});
+
+test.each<[string, (token: string) => object]>([
+  ['a count beyond all counts', (token) => ({ lines: [line(token, { count: 2 ** 53 - 1 })] })],
+  ['a count of nothing', (token) => ({ lines: [line(token, { count: 0 })] })],
+  ['an hour before all hours', (token) => ({ lines: [line(token, { hourMs: -1 })] })],
+  ['a route too long', (token) => ({ lines: [line(token, { route: 'x'.repeat(101) })] })],
+  ['a status that is none', (token) => ({ lines: [{ ...line(token), status: 'gone' }] })],
+  ['too many lines', (token) => ({ lines: Array.from({ length: 5_001 }, () => line(token)) })],
+  ['a field more', () => ({ extra: 1 })],
+])('a batch of %s is dropped although its verifier signed it', async (_, over) => {
+  const token = await world.token(await world.person());
+  const before = await outcomes('malformed');
+  const body = bodyWith(world.signed(batch([])), over(token));
+  await world.send(world.signed(JSON.parse(body)));
   await world.run(drainUsage);
   expect(await countedOf(token)).toBe(0);
-  expect(await (await world.stream()).xlen(REDIS.usage)).toBe(0);
+  expect(await outcomes('malformed')).toBe(before + 1);
+});
+
+test('a verifier of version 0.1 says no caller, and is believed as one of our own', async () => {
+  const token = await world.token(await world.person());
+  const { verifier, body, mac } = world.signed(batch([line(token, { count: 4 })]));
+  await world.sendFields(['verifier', verifier, 'body', body, 'mac', mac]);
+  await world.run(drainUsage);
+  expect(await countedOf(token)).toBe(4);
+});
+
+test('of a third party counts what it looked up, marked and within bounds, and nothing else', async () => {
+  const person = await world.person();
+  const [seen, unseen, others] = [await world.token(person), await world.token(person), await world.token(person)];
+  const caller = `token:${newId()}`;
+  const denial = (tokenId: string | null) => ({
+    requestId: newId(),
+    atMs: Date.now(),
+    reason: 'revoked' as const,
+    tokenId,
+    route: 'theirs',
+    method: 'GET',
+    ip: '192.0.2.1',
+  });
+  const denials = [denial(seen), denial(unseen), denial(null)];
+  const tickets = [world.ticket(caller, seen), world.ticket(`token:${newId()}`, others)];
+  const lines = [
+    line(seen, { count: 1_000_000_000, route: 'theirs' }),
+    line(unseen, { count: 7 }),
+    line(others, { count: 7 }),
+  ];
+  const { metrics } = await world.contextWith();
+  const dropped = async () => (await metrics.thirdPartyLinesDropped.get()).values[0]!.value;
+  const before = await dropped();
+  await world.send(world.signed(batch(lines, { denials, tickets }), caller));
+  await world.run(drainUsage);
+  expect(await Promise.all([seen, unseen, others].map(countedOf))).toEqual([100_000, 0, 0]);
+  expect(await world.database.query('SELECT route FROM usage_hourly WHERE token_id = $1', [seen])).toEqual([
+    { route: 'external: theirs' },
+  ]);
+  const kept = await world.database.query('SELECT token_id, route FROM denials WHERE request_id = ANY ($1)', [
+    denials.map(({ requestId }) => requestId),
+  ]);
+  expect(kept).toEqual([{ token_id: seen, route: 'external: theirs' }]);
+  expect(await dropped()).toBe(before + 4);
 });
 
 test('goes on after Redis was emptied, with what verifiers sent since', async () => {
@@ -162,7 +248,7 @@ test('keeps the callers seen last of a token that is called under ever new names
   const lines = Array.from({ length: CALLERS_PER_TOKEN_MAX + 100 }, (_, i) =>
     line(token, { userAgent: `agent ${i}`, lastSeenMs: Date.now() - i * 1_000 }),
   );
-  await applyBatch(context, batch(lines));
+  await applyBatch(context, own(batch(lines)));
   await world.run(pruneUsage);
   const rows = await world.database.query('SELECT user_agent FROM usage_callers WHERE token_id = $1', [token]);
   expect(rows).toHaveLength(CALLERS_PER_TOKEN_MAX);

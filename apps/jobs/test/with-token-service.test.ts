@@ -40,7 +40,9 @@ beforeAll(async () => {
         OPS_PORT: String(base + 2),
         TOKEN_PEPPERS: 'pepper-for-tests-0123456789abcdef0123',
         RPC_SECRET: world.rpcSecret,
-        EVENTS_SECRET: world.eventsSecret,
+        EVENTS_SECRET: 'events-secret-of-the-tests-0123456789',
+        EVENTS_SIGNING_KEY: 'events-signing-key-of-the-tests-012345',
+        USAGE_SECRET: world.usageSecret,
         AUDIT_SIGNING_KEY: generateKeyPairSync('ed25519')
           .privateKey.export({ type: 'pkcs8', format: 'pem' })
           .toString(),

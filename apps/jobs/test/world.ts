@@ -4,12 +4,15 @@ import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import {
+  FIRST_PARTY_CALLER,
   REDIS,
   signUsageBatch,
   type UsageBatch,
   type UsageBatchEvent,
   type UsageLine,
-  verifierKey,
+  usageFields,
+  usageKey,
+  usageTicket,
 } from '@latchkey/contracts';
 import { createLogger, createRedis, createRegistry, loadConfig, maintenanceCaller, newId } from '@latchkey/runtime';
 import { type TestDatabase, type TestRedis, testDatabase, testRedis } from '@latchkey/testing';
@@ -43,7 +46,7 @@ export function asJobs(url: string): string {
 
 /** A database, a Redis, and what a job is handed; the jobs' rights are those of their role. */
 export class World implements AsyncDisposable {
-  readonly eventsSecret = randomBytes(32).toString('hex');
+  readonly usageSecret = randomBytes(32).toString('hex');
   readonly rpcSecret = randomBytes(32).toString('hex');
   private context: Promise<JobContext> | undefined;
 
@@ -62,7 +65,7 @@ export class World implements AsyncDisposable {
       DATABASE_URL: asJobs(this.database.url),
       REDIS_URL: this.redis.url,
       RPC_SECRET: this.rpcSecret,
-      EVENTS_SECRET: this.eventsSecret,
+      USAGE_SECRET: this.usageSecret,
       RPC_ADDRESS: '127.0.0.1:1',
       OPS_PORT: '0',
       LOG_LEVEL: 'warn',
@@ -163,14 +166,26 @@ export class World implements AsyncDisposable {
     return id;
   }
 
-  signed(batch: UsageBatch): UsageBatchEvent {
-    return signUsageBatch(verifierKey(Buffer.from(this.eventsSecret), batch.verifier), batch);
+  /** As the verifier of this caller signs it. */
+  signed(batch: UsageBatch, caller = FIRST_PARTY_CALLER): UsageBatchEvent {
+    const key = usageKey(Buffer.from(this.usageSecret), { verifierId: batch.verifier, caller });
+    return signUsageBatch(key, caller, batch);
+  }
+
+  /** As the token-service gives it to a caller that has looked the token up. */
+  ticket(caller: string, tokenId: string): { tokenId: string; ticket: string } {
+    const ticket = usageTicket(Buffer.from(this.usageSecret), { caller, tokenId });
+    return { tokenId, ticket: ticket.toString('base64url') };
   }
 
   /** Sends a batch as a verifier does. */
   async send(event: UsageBatchEvent): Promise<void> {
-    const { verifier, body, mac } = event;
-    await (await this.stream()).xadd(REDIS.usage, '*', 'verifier', verifier, 'body', body, 'mac', mac);
+    await this.sendFields(usageFields(event));
+  }
+
+  /** Sends anything. */
+  async sendFields(fields: readonly string[]): Promise<void> {
+    await (await this.stream()).xadd(REDIS.usage, '*', ...fields);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

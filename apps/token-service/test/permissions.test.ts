@@ -15,7 +15,15 @@ import { mint, startOf } from '@latchkey/token-format';
 import { issue, type Person, project, type World, world } from './harness.js';
 
 const MEMBER_SCOPES = ['tokens:read', 'tokens:write', 'projects:read', 'projects:write'];
-const ADMIN_SCOPES = [...MEMBER_SCOPES, 'tokens:verify', 'users:read', 'users:write', 'audit:read'];
+const ADMIN_SCOPES = [
+  ...MEMBER_SCOPES,
+  'tokens:verify',
+  'users:read',
+  'users:write',
+  'audit:read',
+  'system:read',
+  'system:write',
+];
 const PEOPLE = ['administrator', 'owner', 'editor', 'viewer', 'outsider'] as const;
 /** Codes that say "not you"; any other answer means that the caller was let in. */
 const REFUSALS = ['unauthenticated', 'invalid_token', 'insufficient_scope', 'forbidden', 'not_found', 'cross_site'];
@@ -108,6 +116,16 @@ const onMember = (name: EndpointName, body?: unknown) => async (at: Cellwise) =>
   const path = ENDPOINTS[name].path.replace('{id}', at.projectId).replace('{userId}', people.viewer.user.id);
   return { ...get(name, path), ...(body !== undefined && { body }) };
 };
+
+/** A verifier with a lease, so that there is one to end. */
+async function leased(): Promise<string> {
+  const [row] = await w.database.query(
+    `INSERT INTO leases (verifier_id, name, caller, holder, renewal, lease_ms, renewed_at)
+     VALUES (gen_random_uuid(), 'test', 'first-party', 'first-party', pg_current_xact_id(), 500, now())
+     RETURNING verifier_id`,
+  );
+  return row!['verifier_id'];
+}
 
 /** For each call, a request that fails for nobody but those who may not make it. */
 const REQUESTS: Record<EndpointName, (at: Cellwise) => Promise<Sent>> = {
@@ -204,6 +222,8 @@ const REQUESTS: Record<EndpointName, (at: Cellwise) => Promise<Sent>> = {
     );
     return get('getDenial', `/v1/denials/${requestId}`);
   },
+  listVerifiers: plain('listVerifiers'),
+  endVerifier: async () => withId('endVerifier', await leased()),
   introspect: async () => ({ ...get('introspect'), form: 'token=not+a+token' }),
   oauthRevoke: async () => ({ ...get('oauthRevoke'), form: 'token=not+a+token' }),
 };

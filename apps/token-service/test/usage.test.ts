@@ -1,8 +1,8 @@
-import { REDIS, readUsageBatch, type UsageBatch, verifierKey } from '@latchkey/contracts';
+import { REDIS, readUsageBatch, type UsageBatch } from '@latchkey/contracts';
 import { firstParty, tokensCaller } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
 import { Redis } from 'ioredis';
-import { EVENTS_SECRET, issue, RPC_SECRET, type World, world } from './harness.js';
+import { issue, RPC_SECRET, USAGE_SECRET, type World, world } from './harness.js';
 
 let w: World;
 let redis: Redis;
@@ -20,7 +20,9 @@ async function sent(): Promise<UsageBatch[]> {
   const entries = await redis.xrange(REDIS.usage, '-', '+');
   return entries.map(([, fields]) => {
     const event = Object.fromEntries(fields.flatMap((name, i) => (i % 2 ? [] : [[name, fields[i + 1]]])));
-    return readUsageBatch((verifier) => verifierKey(Buffer.from(EVENTS_SECRET), verifier), event)!;
+    const read = readUsageBatch(Buffer.from(USAGE_SECRET), event);
+    if (typeof read === 'string') throw new Error(`a batch is ${read}`);
+    return read.batch;
   });
 }
 

@@ -54,6 +54,22 @@ export function isUnavailable(error: unknown): boolean {
   return SAYS_NOTHING.includes((error as ServiceError)?.code);
 }
 
+/**
+ * What a renewal that failed says: `identity`, this verifier must take a new claim; `later`, its caller gets no lease for
+ * now; undefined, the authority is away.
+ */
+export function renewalRefusal(error: unknown): 'identity' | 'later' | undefined {
+  switch ((error as ServiceError)?.code) {
+    case status.FAILED_PRECONDITION:
+    case status.PERMISSION_DENIED:
+      return 'identity';
+    case status.RESOURCE_EXHAUSTED:
+      return 'later';
+    default:
+      return undefined;
+  }
+}
+
 type UnaryMethod = (
   request: unknown,
   metadata: Metadata,

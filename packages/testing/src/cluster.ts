@@ -42,7 +42,7 @@ export interface Cluster extends AsyncDisposable {
   readonly redis: TestRedis;
   readonly tokenServices: readonly Member[];
   readonly gateways: readonly Member[];
-  readonly eventsSecret: string;
+  readonly usageSecret: string;
   /** The `Cookie` header of the first administrator's session. */
   readonly cookie: string;
   /** Path on a gateway that any good token may GET. */
@@ -79,7 +79,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
 async function open(options: ClusterOptions, closing: (() => unknown)[], close: () => Promise<void>): Promise<Cluster> {
   const { tokenServices = 1, gateways = 1, leaseMs = 10_000, throughLink = true } = options;
   const secret = () => randomBytes(24).toString('base64url');
-  const [rpcSecret, eventsSecret] = [secret(), secret()];
+  const [rpcSecret, eventsSecret, signingKey, usageSecret] = [secret(), secret(), secret(), secret()];
   const database = await testDatabase();
   closing.push(() => database.close());
   await migrate(database.url);
@@ -109,6 +109,8 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
         DATABASE_URL: asService(throughLink ? databaseLink.url(database.url) : database.url),
         TOKEN_PEPPERS: 'a pepper of tests of 32 characters or more',
         EVENTS_SECRET: eventsSecret,
+        EVENTS_SIGNING_KEY: signingKey,
+        USAGE_SECRET: usageSecret,
         LEASE_MS: String(leaseMs),
         API_PORT: String(api),
         OPS_PORT: String(ops),
@@ -160,7 +162,7 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
     redis,
     tokenServices: services,
     gateways: members,
-    eventsSecret,
+    usageSecret,
     cookie,
     guardedPath: '/guarded',
     call,

@@ -72,7 +72,15 @@ describe('a start', () => {
   test('gives each service the secrets that it needs and no others', () => {
     const gateway = environmentOf('apps/gateway');
     expect(Object.keys(gateway)).toEqual(expect.arrayContaining(['RPC_SECRET', 'REDIS_URL', 'RPC_ADDRESS', 'API_URL']));
-    for (const name of ['DATABASE_URL', 'TOKEN_PEPPERS', 'EVENTS_SECRET', 'AUDIT_SIGNING_KEY', 'ADMIN_PASSWORD']) {
+    for (const name of [
+      'DATABASE_URL',
+      'TOKEN_PEPPERS',
+      'EVENTS_SECRET',
+      'EVENTS_SIGNING_KEY',
+      'USAGE_SECRET',
+      'AUDIT_SIGNING_KEY',
+      'ADMIN_PASSWORD',
+    ]) {
       expect(gateway).not.toHaveProperty(name);
     }
     expect(environmentOf('apps/jobs')).not.toHaveProperty('TOKEN_PEPPERS');

@@ -9,7 +9,7 @@ import { bearerSecret } from './credentials.js';
 export interface Verifying {
   verify(secret: string, requirement: Requirement): Verdict | Promise<Verdict>;
   watch(secret: string, requirement: Requirement, stream: Stream): () => void;
-  signBatch(batch: UsageBatch): UsageBatchEvent | undefined;
+  signBatch(batch: Omit<UsageBatch, 'verifier' | 'tickets'>): UsageBatchEvent | undefined;
 }
 
 /** A request that asks to be let in, the same for every door. */

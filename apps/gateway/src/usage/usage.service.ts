@@ -1,4 +1,4 @@
-import { type DenialReason, REDIS, type UsageBatch, type UsageBatchEvent } from '@latchkey/contracts';
+import { type DenialReason, REDIS, type UsageBatch, type UsageBatchEvent, usageFields } from '@latchkey/contracts';
 import type { Clock, Logger } from '@latchkey/runtime';
 import { hideSecrets } from '@latchkey/token-format';
 import type { Redis } from 'ioredis';
@@ -6,10 +6,19 @@ import type { Accounting, Inquiry } from '../check/index.js';
 import { Denials } from './denials.js';
 import { Tally } from './tally.js';
 
+/** What was counted; who counted it is said when it is signed. */
+type Counted = Omit<UsageBatch, 'verifier' | 'tickets'>;
+
+/** A batch as it was signed: sent again, it is the very same. */
+interface Signed {
+  readonly event: UsageBatchEvent;
+  readonly sequence: number;
+  readonly lines: number;
+}
+
 export interface UsageParts {
-  readonly verifierId: string;
   /** Undefined while there is no key to sign with. */
-  readonly sign: (batch: UsageBatch) => UsageBatchEvent | undefined;
+  readonly sign: (batch: Counted) => UsageBatchEvent | undefined;
   readonly redis: Pick<Redis, 'xadd' | 'on'>;
   readonly clock: Clock;
   readonly logger: Logger;
@@ -34,10 +43,11 @@ export class Usage implements Accounting {
   readonly #tally = new Tally({ linesMax: LINES_MAX, linesPerTokenMax: LINES_PER_TOKEN_MAX });
   readonly #denials = new Denials();
   #sequence = 0;
-  #unsent: UsageBatch | undefined;
+  #unsigned: Counted | undefined;
+  #unsent: Signed | undefined;
   /** Taken by Redis, oldest first; what of it a Redis that came back may not have any more is sent again. */
-  #taken: { batch: UsageBatch; atMs: number }[] = [];
-  #again: UsageBatch[] = [];
+  #taken: { batch: Signed; atMs: number }[] = [];
+  #again: Signed[] = [];
   #sending: Promise<boolean> | undefined;
   #cancelTimer: () => void = () => undefined;
   batchesSent = 0;
@@ -103,7 +113,13 @@ export class Usage implements Accounting {
         if (this.#again[0] === repeated) this.#again.shift();
         continue;
       }
-      this.#unsent ??= this.#nextBatch();
+      this.#unsigned ??= this.#unsent ? undefined : this.#nextBatch();
+      if (this.#unsigned) {
+        const event = this.parts.sign(this.#unsigned);
+        if (!event) return false;
+        this.#unsent = { event, sequence: this.#unsigned.sequence, lines: this.#unsigned.lines.length };
+        this.#unsigned = undefined;
+      }
       if (!this.#unsent) return true;
       if (!(await this.#send(this.#unsent))) return false;
       this.#taken.push({ batch: this.#unsent, atMs: this.parts.clock.monotonicMs() });
@@ -116,32 +132,29 @@ export class Usage implements Accounting {
     const oldestMs = this.parts.clock.monotonicMs() - KEPT_MS;
     let lines = 0;
     const lastOld = this.#taken.findLastIndex(({ batch, atMs }) => {
-      lines += batch.lines.length;
+      lines += batch.lines;
       return atMs < oldestMs || lines > KEPT_LINES_MAX;
     });
     this.#taken.splice(0, lastOld + 1);
   }
 
-  #nextBatch(): UsageBatch | undefined {
+  #nextBatch(): Counted | undefined {
     if (this.#tally.size === 0 && this.#denials.size === 0) return undefined;
     const lines = this.#tally.take(LINES_PER_BATCH_MAX);
     const { denials, dropped } = this.#denials.take();
     this.denialsDropped += dropped;
-    return { verifier: this.parts.verifierId, sequence: ++this.#sequence, lines, denials, denialsDropped: dropped };
+    return { sequence: ++this.#sequence, lines, denials, denialsDropped: dropped };
   }
 
-  async #send(batch: UsageBatch): Promise<boolean> {
-    const event = this.parts.sign(batch);
-    if (!event) return false;
+  async #send({ event, sequence }: Signed): Promise<boolean> {
     const { usage, usageStreamLengthMax } = REDIS;
-    const fields = ['verifier', event.verifier, 'body', event.body, 'mac', event.mac];
     try {
-      await this.parts.redis.xadd(usage, 'MAXLEN', '~', usageStreamLengthMax, '*', ...fields);
+      await this.parts.redis.xadd(usage, 'MAXLEN', '~', usageStreamLengthMax, '*', ...usageFields(event));
       this.batchesSent++;
       return true;
     } catch (error) {
       this.batchesFailed++;
-      this.parts.logger.debug({ reason: (error as Error).message, sequence: batch.sequence }, 'usage batch not taken');
+      this.parts.logger.debug({ reason: (error as Error).message, sequence }, 'usage batch not taken');
       return false;
     }
   }

@@ -8,6 +8,7 @@ export class JobMetrics {
   readonly stalled: Counter;
   readonly usageBatches: Counter;
   readonly denialsDropped: Counter;
+  readonly thirdPartyLinesDropped: Counter;
   readonly notices: Counter;
   readonly siemBatches: Counter;
   readonly canaryRuns: Counter;
@@ -29,7 +30,16 @@ export class JobMetrics {
     this.stalled = counter('latchkey_job_stalled_total', 'Jobs whose worker died and that were handed to another', [
       'queue',
     ]);
-    this.usageBatches = counter('latchkey_usage_batches_total', 'Usage batches by outcome', ['outcome']);
+    this.usageBatches = counter(
+      'latchkey_usage_batches_total',
+      'Usage batches by outcome; malformed and not_authentic ones are dropped',
+      ['outcome'],
+    );
+    this.thirdPartyLinesDropped = counter(
+      'latchkey_usage_lines_dropped_total',
+      'Lines and denials of third parties about tokens that they did not look up',
+      [],
+    );
     this.denialsDropped = counter('latchkey_denials_dropped_total', 'Denials that verifiers did not keep', []);
     this.notices = counter('latchkey_notices_total', 'Deliveries of notices by outcome', ['channel', 'outcome']);
     this.siemBatches = counter('latchkey_siem_batches_total', 'Batches of audit events to the SIEM by outcome', [

@@ -16,10 +16,11 @@ export const drainUsage: Job = {
     const messages = await nextBatches(context, 50);
     if (messages.length === 0) return NOTHING;
     for (const message of messages) {
-      const outcome = message.batch ? await applyBatch(context, message.batch) : 'refused';
+      const { read } = message;
+      const outcome = typeof read === 'string' ? read : await applyBatch(context, read);
       await settle(context, message);
       context.metrics.usageBatches.inc({ outcome });
-      if (message.batch) context.metrics.denialsDropped.inc(message.batch.denialsDropped);
+      if (typeof read !== 'string') context.metrics.denialsDropped.inc(read.batch.denialsDropped);
       if (context.signal.aborted) break;
     }
     return { done: messages.length, more: true };

@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
-import { REDIS, readUsageBatch, type UsageBatch, verifierKey } from '@latchkey/contracts';
+import { REDIS, readUsageBatch } from '@latchkey/contracts';
 import type { JobContext } from '../job.js';
 
-/** A message of the usage stream: what it says, or nothing when it is not authentic. */
+/** A message of the usage stream: what it says and who certainly said it, or why it is dropped. */
 export interface StreamMessage {
   id: string;
-  batch: UsageBatch | undefined;
+  read: ReturnType<typeof readUsageBatch>;
 }
 
 /** A message read by a worker that has not settled it for this long is another worker's. */
@@ -50,7 +50,7 @@ export async function nextBatches(context: JobContext, limit: number): Promise<S
     await makeGroup(context);
     entries = await read();
   }
-  return entries.map(([id, fields]) => ({ id, batch: batchOf(context, fields ?? []) }));
+  return entries.map(([id, fields]) => ({ id, read: readFields(context, fields ?? []) }));
 }
 
 async function makeGroup({ redis }: JobContext): Promise<void> {
@@ -66,8 +66,8 @@ export async function settle({ redis }: JobContext, message: StreamMessage): Pro
   await redis.multi().xack(REDIS.usage, REDIS.usageGroup, message.id).xdel(REDIS.usage, message.id).exec();
 }
 
-function batchOf({ config }: JobContext, fields: string[]): UsageBatch | undefined {
+function readFields({ config }: JobContext, fields: string[]): StreamMessage['read'] {
   const event: Record<string, string> = {};
   for (let i = 0; i + 1 < fields.length; i += 2) event[fields[i]!] = fields[i + 1]!;
-  return readUsageBatch((verifier) => verifierKey(Buffer.from(config.EVENTS_SECRET), verifier), event);
+  return readUsageBatch(Buffer.from(config.USAGE_SECRET), event);
 }

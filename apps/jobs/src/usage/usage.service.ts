@@ -1,9 +1,13 @@
-import type { UsageBatch, UsageLine } from '@latchkey/contracts';
+import { FIRST_PARTY_CALLER, ticketedTokens, type UsageBatch, type UsageLine } from '@latchkey/contracts';
 import type { EntityManager } from 'typeorm';
 import type { JobContext } from '../job.js';
 import { raiseNotices } from '../notices/notices.service.js';
 
 const HOUR_MS = 3_600_000;
+/** Verifications that one line of a third party counts at most: what it reports cannot be checked. */
+const THIRD_PARTY_COUNT_MAX = 100_000;
+/** What the routes that a third party names begin with, so that nobody takes them for Latchkey's own. */
+const THIRD_PARTY_ROUTE = 'external: ';
 /** Lines of hours longer ago than this, and of hours to come, are counted in the nearest hour that is not. */
 const OLDEST_HOURS = 31 * 24;
 
@@ -14,7 +18,11 @@ export type BatchOutcome = 'applied' | 'repeated' | 'refused';
  * PostgreSQL cannot hold (class 22) is refused, so that it does not come back for ever; when PostgreSQL is away this
  * throws and the batch stays where it is.
  */
-export async function applyBatch(context: JobContext, batch: UsageBatch): Promise<BatchOutcome> {
+export async function applyBatch(
+  context: JobContext,
+  { batch: sent, caller }: { batch: UsageBatch; caller: string },
+): Promise<BatchOutcome> {
+  const batch = caller === FIRST_PARTY_CALLER ? sent : ofThirdParty(context, sent, caller);
   try {
     return await context.database.transaction(async (db) => {
       const [fresh]: { now: number }[] = await db.query(
@@ -42,8 +50,26 @@ export async function applyBatch(context: JobContext, batch: UsageBatch): Promis
   }
 }
 
+/** What a third party reports counts only for tokens that its caller has looked up, marked, and within bounds. */
+function ofThirdParty(context: JobContext, batch: UsageBatch, caller: string): UsageBatch {
+  const lookedUp = ticketedTokens(Buffer.from(context.config.USAGE_SECRET), caller, batch);
+  const route = (name: string) => `${THIRD_PARTY_ROUTE}${name}`.slice(0, 100);
+  const lines = batch.lines.filter(({ tokenId }) => lookedUp.has(tokenId));
+  const denials = batch.denials.filter(({ tokenId }) => tokenId !== null && lookedUp.has(tokenId));
+  context.metrics.thirdPartyLinesDropped.inc(batch.lines.length - lines.length + batch.denials.length - denials.length);
+  return {
+    ...batch,
+    lines: lines.map((line) => ({
+      ...line,
+      route: route(line.route),
+      count: Math.min(line.count, THIRD_PARTY_COUNT_MAX),
+    })),
+    denials: denials.map((denial) => ({ ...denial, route: route(denial.route) })),
+  };
+}
+
 /**
- * A verifier of somebody else's may name any token: those that do not exist are dropped.
+ * Lines of tokens that do not exist are dropped.
  * @param now PostgreSQL's clock, by which all workers go
  */
 async function ofKnownTokens(db: EntityManager, lines: readonly UsageLine[], now: number): Promise<UsageLine[]> {

@@ -6,7 +6,12 @@ import { type Actor, SYSTEM, type SystemActor } from '../access/index.js';
 import { lockRows } from '../access/locks.service.js';
 import { type AuditEntry, AuditService } from '../audit/audit.service.js';
 import { Database, inOrder, Last, rows, type Statement, type Tx, writeNow } from '../database/database.service.js';
-import { type Invalidation, InvalidationService, NOTHING_NARROWED, receiptAsSeen } from '../invalidation/invalidation.service.js';
+import {
+  type Invalidation,
+  InvalidationService,
+  NOTHING_NARROWED,
+  receiptAsSeen,
+} from '../invalidation/invalidation.service.js';
 
 /** Why, for the record. */
 export interface Cause {

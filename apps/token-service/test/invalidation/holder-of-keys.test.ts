@@ -1,73 +1,286 @@
-import { REDIS, signAcknowledgement, signInvalidation } from '@latchkey/contracts';
+import { createHmac } from 'node:crypto';
+import {
+  acknowledgementKey,
+  digestOf,
+  feedSigner,
+  INVALIDATIONS_PER_EVENT_MAX,
+  type Invalidation,
+  REDIS,
+  type RenewResponse,
+  signAcknowledgement,
+  signInvalidations,
+} from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
 import { Redis } from 'ioredis';
-import { Room } from './room.js';
+import { EVENTS_SECRET, newClaim, type Replica, Room, SIGNING_SECRET, thirdParty } from './room.js';
 
 let room: Room;
+let liar: Redis;
 beforeAll(async () => {
   room = await Room.open();
+  liar = new Redis(room.redis.url);
 });
 afterEach(() => room.closeParts());
-afterAll(() => room.close());
+afterAll(async () => {
+  liar.disconnect();
+  await room.close();
+});
 
-const HOLDER = { id: 'token:holder', firstParty: false };
+const HOLDER = thirdParty();
+const request = () => ({ verifierId: '', name: 'holder', cursor: null, claim: newClaim(), version: '' });
+const publish = (event: unknown) => liar.publish(REDIS.invalidations, JSON.stringify(event));
+const acknowledge = (event: unknown) => liar.publish(REDIS.acknowledgements, JSON.stringify(event));
+const keysOf = ({ ackKey, usageKey, feedKey, feedKeys }: RenewResponse) =>
+  [ackKey, usageKey, feedKey, ...feedKeys].filter((key) => key.length > 0);
+const sumOf = (counts: Record<string, number>) => Object.values(counts).reduce((sum, count) => sum + count, 0);
 
-describe('whoever holds a lease of their own', () => {
-  it('cannot make another verifier skip an invalidation', async () => {
+/** The same invalidation with content that ends nothing, by whatever signature each key makes. */
+function forgeries(log: string, invalidation: Invalidation, keys: readonly Uint8Array[]): unknown[] {
+  const harmless = { ...invalidation, kind: 'misses', subject: '', cut: false } as const;
+  return keys.flatMap((key) => {
+    const event = signInvalidations(feedSigner(key), log, [harmless]);
+    const mac = createHmac('sha256', key).update('x').digest('base64url');
+    return [event, { ...event, key: feedSigner(SIGNING_SECRET).id }, { log, invalidation: harmless, mac }];
+  });
+}
+
+describe('whoever holds a lease of their own and can say anything on Redis', () => {
+  it('cannot make another verifier skip an invalidation: no key of a renewal signs one', async () => {
     const replica = await room.replica(1_000);
     const gateway = await room.gateway();
     const { secret, id } = await room.token();
-    const { feedKey } = await replica.leases.renew({ verifierId: newId(), name: 'holder', cursor: null }, HOLDER);
+    const keys = keysOf(await replica.leases.renew(request(), HOLDER));
     const invalidation = await room.commit(replica, id);
     const { log } = await replica.log.leases();
-    const liar = new Redis(room.redis.url);
-    const forged = signInvalidation(feedKey, log, { ...invalidation, kind: 'misses', subject: '', cut: false });
-    await liar.publish(REDIS.invalidations, JSON.stringify(forged));
-    await waitFor(() => gateway.verifier.counters.acknowledgements + gateway.verifier.counters.messagesDropped > 0);
+    const forged = forgeries(log, invalidation, keys);
+    for (const event of forged) await publish(event);
+    await waitFor(() => sumOf(gateway.verifier.counters.messagesDropped) === forged.length);
     const effect = await replica.confirmations.confirm([invalidation]);
-    liar.disconnect();
-    expect(effect.effective).toBe(true);
     expect(await gateway.accepts(secret)).toBe(false);
+    expect(effect.receipt!.verifiers).toContainEqual(expect.objectContaining({ id: gateway.verifier.id, by: 'ack' }));
   });
 
-  it('is never given the key of a verifier that was judged dead', async () => {
+  it('and even the key that signs cannot: an invalidation is known by all that it says, and so is its acknowledgement', async () => {
     const replica = await room.replica(1_000);
     const gateway = await room.gateway();
+    const { secret, id } = await room.token();
+    const invalidation = await room.commit(replica, id);
+    const { log } = await replica.log.leases();
+    const harmless = { ...invalidation, kind: 'misses', subject: '', cut: false } as const;
+    await publish(signInvalidations(feedSigner(SIGNING_SECRET), log, [harmless]));
+    await waitFor(() => gateway.verifier.counters.acknowledgements === 1);
+    const { resets } = gateway.verifier.counters;
+    const { receipt } = await replica.confirmations.confirm([invalidation]);
+    expect(await gateway.accepts(secret)).toBe(false);
+    expect(receipt!.verifiers).toHaveLength(1);
+    expect(gateway.verifier.counters.messagesDropped.conflict).toBeGreaterThan(0);
+    expect(gateway.verifier.counters.resets).toBeGreaterThan(resets);
+  });
+
+  it('cannot speak for another verifier, nor in the name of a row that is gone', async () => {
+    const replica = await room.replica(1_000);
+    const gateway = await room.gateway();
+    const own = await replica.leases.renew(request(), HOLDER);
+    const formerId = gateway.verifier.id!;
+    const [row] = await room.database.query('SELECT key_salt FROM leases WHERE verifier_id = $1', [formerId]);
+    const former = acknowledgementKey(EVENTS_SECRET, {
+      verifierId: formerId,
+      caller: 'first-party',
+      salt: row!['key_salt'],
+    });
+    // The gateway is away until its row is judged dead; the holder asks for its id and its claim.
     gateway.authorityAway = true;
-    const { id: verifierId } = gateway.verifier;
-    await waitFor(async () => (await replica.leases.judge()) > 0, { timeoutMs: 5_000 });
-    const { ackKey } = await replica.leases.renew({ verifierId, name: 'thief', cursor: null }, HOLDER);
-    await replica.leases.release(verifierId, HOLDER);
+    await waitFor(
+      async () => {
+        await replica.leases.judge();
+        return (await room.database.query('SELECT 1 FROM leases WHERE verifier_id = $1', [formerId])).length === 0;
+      },
+      { timeoutMs: 5_000 },
+    );
+    const taken = await Promise.all([
+      replica.leases.renew({ ...request(), claim: '', verifierId: formerId }, HOLDER).catch(() => null),
+      replica.leases.renew({ ...request(), claim: gateway.claim }, HOLDER),
+    ]);
+    await Promise.all(taken.map((answer) => answer && replica.leases.release(answer.verifierId, HOLDER.id)));
     gateway.authorityAway = false;
     await waitFor(() => gateway.verifier.state().leaseHeld);
+    expect(gateway.verifier.id).not.toBe(formerId);
+
     const { secret, id } = await room.token();
     gateway.feed.close();
     gateway.authorityAway = true;
     const invalidation = await room.commit(replica, id);
+    const { log } = await replica.log.leases();
     const confirming = replica.confirmations.confirm([invalidation]);
-    const liar = new Redis(room.redis.url);
     await waitFor(() => replica.confirmations.pending === 1);
-    await liar.publish(
-      REDIS.acknowledgements,
-      JSON.stringify(signAcknowledgement(ackKey, verifierId, invalidation.id)),
-    );
+    const digests = [digestOf(log, invalidation)];
+    const keys = [former, ...keysOf(own), ...taken.flatMap((answer) => (answer ? keysOf(answer) : []))];
+    for (const verifier of [gateway.verifier.id!, formerId])
+      for (const key of keys) await acknowledge(signAcknowledgement(key, verifier, digests));
     const { receipt } = await confirming;
-    liar.disconnect();
     expect(await gateway.accepts(secret)).toBe(false);
-    expect(receipt!.verifiers).toMatchObject([{ by: 'lease' }]);
+    expect(receipt!.verifiers).toContainEqual(expect.objectContaining({ id: gateway.verifier.id, by: 'lease' }));
+    expect(replica.confirmations.acknowledgementsDropped.not_authentic).toBe(keys.length);
+  });
+
+  it('cannot keep a gateway from coming back by renewing its id or its claim', async () => {
+    const replica = await room.replica(500);
+    const gateway = await room.gateway();
+    const formerId = gateway.verifier.id!;
+    gateway.authorityAway = true;
+    await waitFor(async () => (await replica.leases.judge()) > 0, { timeoutMs: 5_000 });
+    const old = { ...request(), claim: '', verifierId: formerId };
+    const squatting = setInterval(() => {
+      for (const one of [old, { ...request(), claim: gateway.claim }])
+        void replica.leases.renew(one, HOLDER).catch(() => undefined);
+    }, 50);
+    await replica.leases.renew(old, HOLDER);
+    gateway.authorityAway = false;
+    await waitFor(() => gateway.verifier.state().leaseHeld);
+    clearInterval(squatting);
+    expect(gateway.verifier.counters.renewalsRefused).toBe(0);
+  });
+
+  it('cannot make anybody do more than a bounded amount of work', async () => {
+    const replica = await room.replica(10_000);
+    const gateway = await room.gateway();
+    const { secret, id } = await room.token();
+    const genuine = signInvalidations(feedSigner(SIGNING_SECRET), newId(), [
+      { id: newId(), kind: 'everything', subject: '', cut: true, xid: '1' },
+    ]);
+    // Genuine messages of another log, and forged ones of this.
+    const flood: string[] = [];
+    for (let i = 0; i < 3_000; i++)
+      flood.push(JSON.stringify(i % 2 ? genuine : { ...genuine, signature: 'A'.repeat(86) }));
+    const { resets, renewals, invalidationsApplied } = gateway.verifier.counters;
+    const pipeline = liar.pipeline();
+    for (const text of flood) pipeline.publish(REDIS.invalidations, text);
+    await pipeline.exec();
+    await waitFor(() => sumOf(gateway.verifier.counters.messagesDropped) >= 3_000, { timeoutMs: 20_000 });
+    const { counters } = gateway.verifier;
+    expect(counters.messagesDropped.not_authentic + counters.messagesDropped.other_log).toBeLessThanOrEqual(3_000);
+    expect(counters).toMatchObject({ resets, invalidationsApplied });
+    expect(counters.renewals - renewals).toBeLessThanOrEqual(5);
+    expect(await gateway.accepts(secret)).toBe(true);
+    const { receipt } = await replica.confirmations.confirm([await room.commit(replica, id)]);
+    expect(receipt!.verifiers).toHaveLength(1);
+    expect(await gateway.accepts(secret)).toBe(false);
   });
 });
 
-it('a verifier that was killed is told as its lapsed lease, whichever replica removed its row', async () => {
-  const [first, second] = [await room.replica(1_000), await room.replica(1_000)];
-  const gateway = await room.gateway();
-  const { id } = await room.token();
-  gateway.kill();
-  await second.leases.judge();
-  const judging = waitFor(async () => (await second.leases.judge()) > 0, { timeoutMs: 5_000 });
-  await new Promise((r) => setTimeout(r, 300));
-  const { receipt } = await first.confirmations.confirm([await room.commit(first, id)]);
-  await judging;
-  expect(receipt!.verifiers).toMatchObject([{ by: 'lease' }]);
+describe('acknowledgements that are none', () => {
+  let replica: Replica;
+  const cases: [
+    string,
+    'too_long' | 'malformed' | 'not_awaited' | 'not_authentic',
+    (verifier: string, digest: string) => string,
+  ][] = [
+    ['no JSON', 'malformed', () => 'not json'],
+    ['nothing', 'malformed', () => ''],
+    ['null', 'malformed', () => 'null'],
+    ['of version 2', 'malformed', (verifier) => JSON.stringify({ verifier, invalidation: newId(), mac: 'A' })],
+    [
+      'a field more',
+      'malformed',
+      (verifier, digest) => JSON.stringify({ ...signAcknowledgement(Buffer.from('k'), verifier, [digest]), extra: 1 }),
+    ],
+    [
+      'cut off',
+      'malformed',
+      (verifier, digest) => JSON.stringify(signAcknowledgement(Buffer.from('k'), verifier, [digest])).slice(0, -9),
+    ],
+    ['no digest', 'malformed', (verifier) => JSON.stringify(signAcknowledgement(Buffer.from('k'), verifier, []))],
+    [
+      'more digests than one message has',
+      'malformed',
+      (verifier, digest) =>
+        JSON.stringify(
+          signAcknowledgement(Buffer.from('k'), verifier, new Array(INVALIDATIONS_PER_EVENT_MAX + 1).fill(digest)),
+        ),
+    ],
+    [
+      'a digest that is none',
+      'malformed',
+      (verifier) => JSON.stringify(signAcknowledgement(Buffer.from('k'), verifier, ['x'])),
+    ],
+    [
+      'longer than any',
+      'too_long',
+      (verifier, digest) =>
+        `${JSON.stringify(signAcknowledgement(Buffer.from('k'), verifier, [digest]))}${' '.repeat(4_000)}`,
+    ],
+    [
+      'of a verifier that nobody waits for',
+      'not_awaited',
+      (_, digest) => JSON.stringify(signAcknowledgement(Buffer.from('k'), newId(), [digest])),
+    ],
+    [
+      'of something that nobody waits for',
+      'not_awaited',
+      (verifier) => JSON.stringify(signAcknowledgement(Buffer.from('k'), verifier, ['A'.repeat(43)])),
+    ],
+    [
+      'by a guessed key',
+      'not_authentic',
+      (verifier, digest) => JSON.stringify(signAcknowledgement(Buffer.from('k'), verifier, [digest])),
+    ],
+  ];
+
+  it.each(cases)('%s: dropped as %s, and the genuine one counts', async (_, reason, forge) => {
+    replica = await room.replica(10_000);
+    const row = await replica.leases.renew(request(), HOLDER);
+    const invalidation = await replica.invalidate('owner', newId());
+    const digest = digestOf((await replica.log.leases()).log, invalidation);
+    const confirming = replica.confirmations.confirm([invalidation]);
+    await waitFor(() => replica.confirmations.pending === 1);
+    await liar.publish(REDIS.acknowledgements, forge(row.verifierId, digest));
+    await waitFor(() => replica.confirmations.acknowledgementsDropped[reason] === 1);
+    expect(replica.confirmations.pending).toBe(1);
+    const genuine = signAcknowledgement(row.ackKey, row.verifierId, [digest]);
+    await acknowledge(genuine);
+    expect((await confirming).receipt!.verifiers).toMatchObject([{ id: row.verifierId, by: 'ack' }]);
+    // Repeated when all is over, it is nothing.
+    const { not_awaited: before } = replica.confirmations.acknowledgementsDropped;
+    await acknowledge(genuine);
+    await waitFor(() => replica.confirmations.acknowledgementsDropped.not_awaited === before + 1);
+  });
+});
+
+describe('the key that signs', () => {
+  const NEXT = Buffer.from('the next signing secret of the tests');
+  const signerOf = (one: Replica) => one.feedKeys.signer.id;
+  const [current, next] = [feedSigner(SIGNING_SECRET).id, feedSigner(NEXT).id];
+
+  it('is the first of the list while no other has been named for a lease', async () => {
+    expect(signerOf(await room.replica(500, [SIGNING_SECRET, NEXT]))).toBe(current);
+  });
+
+  it('is a new first one only after it has been named for as long as any lease lasts', async () => {
+    await room.replica(500);
+    await room.database.query(`UPDATE feed_keys SET announced_at = now() - interval '1 minute'`);
+    const rotating = await room.replica(500, [NEXT, SIGNING_SECRET]);
+    expect(rotating.feedKeys.publicKeys).toHaveLength(2);
+    expect(signerOf(rotating)).toBe(current);
+    await waitFor(() => signerOf(rotating) === next, { timeoutMs: 5_000 });
+    // Another replica that starts now knows as well.
+    expect(signerOf(await room.replica(500, [NEXT, SIGNING_SECRET]))).toBe(next);
+  });
+
+  it('replaced at once after a compromise costs acknowledgements until the next renewal, and nothing else', async () => {
+    const old = await room.replica(1_500);
+    const gateway = await room.gateway();
+    const { secret, id } = await room.token();
+    const replaced = await room.replica(1_500, [NEXT]);
+    room.replicas.splice(room.replicas.indexOf(old), 1);
+    expect(signerOf(replaced)).toBe(next);
+    const effect = await replaced.confirmations.confirm([await room.commit(replaced, id)]);
+    expect(effect.effective).toBe(true);
+    expect(await gateway.accepts(secret)).toBe(false);
+    await waitFor(() => gateway.verifier.counters.messagesDropped.unknown_key > 0);
+    const again = await room.token();
+    await replaced.confirmations.confirm([await room.commit(replaced, again.id)]);
+    expect(await gateway.accepts(again.secret)).toBe(false);
+    await old.close();
+  });
 });

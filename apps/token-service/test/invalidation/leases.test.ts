@@ -1,7 +1,7 @@
 import { newId } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
 import { LeaseRefused } from '../../src/invalidation/leases.js';
-import { FIRST_PARTY, type Replica, Room } from './room.js';
+import { FIRST_PARTY, newClaim, type Replica, Room, thirdParty } from './room.js';
 
 let room: Room;
 let replica: Replica;
@@ -14,8 +14,17 @@ beforeEach(async () => {
 afterEach(() => room.closeParts());
 afterAll(() => room.close());
 
-const stranger = { id: 'token:1', firstParty: false };
-const request = (over = {}) => ({ verifierId: newId(), name: 'test', cursor: null, ...over });
+const stranger = thirdParty();
+const request = (over = {}) => ({
+  verifierId: '',
+  name: 'test',
+  cursor: null,
+  claim: newClaim(),
+  version: 'test',
+  ...over,
+});
+/** As a verifier of version 0.1 asks: under an id of its own. */
+const oldRequest = (over = {}) => request({ verifierId: newId(), claim: '', version: '', ...over });
 const refusal = (reason: string) => expect.objectContaining({ name: 'LeaseRefused', reason });
 
 describe('a lease', () => {
@@ -36,36 +45,86 @@ describe('a lease', () => {
     });
   });
 
-  it('of another caller`s verifier is refused, and cannot be released by strangers', async () => {
+  it('is the same again for the same caller and claim, at whichever replica: id, key and row', async () => {
+    const other = await room.replica(500);
     const verifier = request();
-    await replica.leases.renew(verifier, FIRST_PARTY);
-    await expect(replica.leases.renew(verifier, stranger)).rejects.toEqual(refusal('foreign'));
-    expect(await replica.leases.release(verifier.verifierId, stranger)).toBe(false);
-    expect(await replica.leases.release(verifier.verifierId, FIRST_PARTY)).toBe(true);
-    expect(await replica.leases.release(verifier.verifierId, FIRST_PARTY)).toBe(false);
+    const answers = await Promise.all(
+      [replica, other, replica, other].map((one) => one.leases.renew(verifier, FIRST_PARTY)),
+    );
+    answers.push(await replica.leases.renew(verifier, FIRST_PARTY));
+    const same = ({ verifierId, ackKey, usageKey }: (typeof answers)[number]) => ({ verifierId, ackKey, usageKey });
+    for (const answer of answers) expect(same(answer)).toEqual(same(answers[0]!));
+    expect(await room.database.query('SELECT verifier_id FROM leases')).toEqual([
+      { verifier_id: answers[0]!.verifierId },
+    ]);
   });
 
-  it('is refused beyond 64 of a caller, however many ask at once, and the first-party services have no such bound', async () => {
+  it('is another for another caller or another claim: nobody is handed out the id of anybody else', async () => {
+    const verifier = request();
+    const mine = await replica.leases.renew(verifier, FIRST_PARTY);
+    const theirs = await replica.leases.renew(verifier, stranger);
+    const again = await replica.leases.renew(request(), FIRST_PARTY);
+    expect(new Set([mine, theirs, again].map((answer) => answer.verifierId)).size).toBe(3);
+    expect(new Set([mine, theirs, again].map((answer) => Buffer.from(answer.ackKey).toString('hex'))).size).toBe(3);
+    expect(await replica.leases.release(mine.verifierId, stranger.id)).toBe(false);
+    expect(await replica.leases.release(mine.verifierId, FIRST_PARTY.id)).toBe(true);
+    expect(await replica.leases.release(mine.verifierId, FIRST_PARTY.id)).toBe(false);
+  });
+
+  it('after the row was judged dead is a new one, with a new id and a new key for the same claim', async () => {
+    const verifier = request();
+    const before = await replica.leases.renew(verifier, FIRST_PARTY);
+    await waitFor(async () => (await replica.leases.judge()) > 0, { timeoutMs: 5_000 });
+    const after = await replica.leases.renew({ ...verifier, cursor: before.cursor }, FIRST_PARTY);
+    expect(after.verifierId).not.toBe(before.verifierId);
+    expect(after.ackKey).not.toEqual(before.ackKey);
+  });
+
+  it('released or ended is not renewed: the verifier needs another claim', async () => {
+    const [released, ended] = [request(), request()];
+    await replica.leases.release((await replica.leases.renew(released, FIRST_PARTY)).verifierId, FIRST_PARTY.id);
+    const { verifierId } = await replica.leases.renew(ended, FIRST_PARTY);
+    await room.database.query('UPDATE leases SET ended_at = now() WHERE verifier_id = $1', [verifierId]);
+    for (const one of [released, ended])
+      await expect(replica.leases.renew(one, FIRST_PARTY)).rejects.toEqual(refusal('ended'));
+    expect(replica.leases.refused.first_party.ended).toBe(2);
+    expect((await replica.leases.renew(request(), FIRST_PARTY)).reset).toBe(true);
+  });
+
+  it('is refused beyond 64 of one owner, however many tokens and renewals at once; the first-party services have no such bound', async () => {
+    const owner = newId();
+    const callers = Array.from({ length: 4 }, () => thirdParty(owner));
     const outcomes = await Promise.allSettled(
-      Array.from({ length: 80 }, () => replica.leases.renew(request(), stranger)),
+      Array.from({ length: 80 }, (_, i) => replica.leases.renew(request(), callers[i % callers.length]!)),
     );
     expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(64);
-    const [held] = await room.database.query('SELECT verifier_id FROM leases LIMIT 1');
-    await replica.leases.renew(request({ verifierId: held!['verifier_id'] }), stranger);
-    await replica.leases.renew(request(), { id: 'token:2', firstParty: false });
+    const refused = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason] : []));
+    expect(refused).toEqual(refused.map(() => refusal('too_many')));
+    expect(refused[0].message).toMatch(/^too_many: /);
+    await replica.leases.renew(request(), thirdParty());
     await Promise.all(Array.from({ length: 70 }, () => replica.leases.renew(request(), FIRST_PARTY)));
     expect(await room.database.query('SELECT count(*)::int AS n FROM leases')).toEqual([{ n: 64 + 1 + 70 }]);
   });
 
   it.each([
-    ['an id that is none', { verifierId: 'x' }],
-    ['a name too long', { name: 'x'.repeat(101) }],
-    ['a name of control characters', { name: 'a\nb' }],
-    ['a cursor of no log', { cursor: { log: 'x', xid: '1' } }],
-    ['a cursor that is no number', { cursor: { log: newId(), xid: '1; DROP' } }],
-    ['a cursor beyond all transactions', { cursor: { log: newId(), xid: '99999999999999999999' } }],
-  ])('with %s is refused', async (_, over) => {
-    await expect(replica.leases.renew(request(over), FIRST_PARTY)).rejects.toThrow(LeaseRefused);
+    ['a claim too short', 'claim', { claim: 'x'.repeat(31) }],
+    ['a claim too long', 'claim', { claim: 'x'.repeat(65) }],
+    ['a claim of other characters', 'claim', { claim: `${'x'.repeat(32)}'` }],
+    ['no claim and no id', 'claim', { claim: '' }],
+    ['no claim and an id that is none', 'claim', { claim: '', verifierId: 'x' }],
+    ['a claim and an id of its own', 'verifierId', { verifierId: newId() }],
+    ['a name too long', 'name', { name: 'x'.repeat(101) }],
+    ['a name of control characters', 'name', { name: 'a\nb' }],
+    ['a name of half a character', 'name', { name: 'a\ud800' }],
+    ['a version too long', 'version', { version: 'x'.repeat(51) }],
+    ['a version of control characters', 'version', { version: '\u0000' }],
+    ['a cursor of no log', 'cursor.log', { cursor: { log: 'x', xid: '1' } }],
+    ['a cursor that is no number', 'cursor.xid', { cursor: { log: newId(), xid: '1; DROP' } }],
+    ['a cursor beyond all transactions', 'cursor.xid', { cursor: { log: newId(), xid: '99999999999999999999' } }],
+  ])('with %s is refused by name', async (_, field, over) => {
+    const refused: unknown = await replica.leases.renew(request(over), FIRST_PARTY).catch((error: unknown) => error);
+    expect(refused).toBeInstanceOf(LeaseRefused);
+    expect(refused).toMatchObject({ reason: 'invalid', message: expect.stringContaining(field) });
     expect(await room.database.query('SELECT 1 FROM leases')).toEqual([]);
   });
 
@@ -77,6 +136,41 @@ describe('a lease', () => {
     const { cursor } = await replica.leases.renew(request(), FIRST_PARTY);
     const answer = await replica.leases.renew(request({ cursor: cursorOf(cursor!.log) }), FIRST_PARTY);
     expect(answer).toMatchObject({ reset: true, invalidations: [] });
+  });
+});
+
+describe('a verifier of version 0.1', () => {
+  it('renews under its own id, which is nobody else`s; it is given keys that nobody signs with', async () => {
+    const verifier = oldRequest();
+    const [first, second] = [
+      await replica.leases.renew(verifier, FIRST_PARTY),
+      await replica.leases.renew(verifier, FIRST_PARTY),
+    ];
+    expect(first.verifierId).toBe(verifier.verifierId);
+    expect(first.feedKey).toHaveLength(32);
+    expect(second.feedKey).not.toEqual(first.feedKey);
+    await expect(replica.leases.renew(verifier, stranger)).rejects.toEqual(refusal('foreign'));
+    expect(await room.database.query('SELECT 1 FROM leases')).toHaveLength(1);
+  });
+
+  it('is told invalidations by its renewals, and a confirmation goes by its cursor', async () => {
+    const verifier = oldRequest();
+    let { cursor } = await replica.leases.renew(verifier, FIRST_PARTY);
+    const renewing = setInterval(() => {
+      void replica.leases.renew({ ...verifier, cursor }, FIRST_PARTY).then((answer) => {
+        cursor = answer.cursor;
+      });
+    }, 100);
+    const long = await room.replica(10_000);
+    const { receipt } = await long.confirmations.confirm([await replica.invalidate('owner', newId())]);
+    clearInterval(renewing);
+    expect(receipt!.verifiers).toMatchObject([{ id: verifier.verifierId, by: 'cursor' }]);
+  });
+
+  it('cannot take over the row of a claim by naming its id', async () => {
+    const { verifierId } = await replica.leases.renew(request(), FIRST_PARTY);
+    for (const caller of [FIRST_PARTY, stranger])
+      await expect(replica.leases.renew(oldRequest({ verifierId }), caller)).rejects.toThrow(LeaseRefused);
   });
 });
 
@@ -100,8 +194,8 @@ describe('judging', () => {
     const verifier = request();
     await replica.leases.renew(verifier, FIRST_PARTY);
     const { leases } = await replica.store.readLeases();
-    await replica.leases.renew(verifier, FIRST_PARTY);
-    expect(await replica.store.deleteLease(verifier.verifierId, leases[0]!.renewal)).toBe(false);
+    const { verifierId } = await replica.leases.renew(verifier, FIRST_PARTY);
+    expect(await replica.store.deleteLease(verifierId, leases[0]!.renewal)).toBe(false);
   });
 });
 

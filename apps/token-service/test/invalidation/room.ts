@@ -136,6 +136,8 @@ export class Gateway {
   readonly verifier: Verifier;
   readonly feed: RedisFeed;
   authorityAway = false;
+  /** As last taken. */
+  claim = '';
 
   constructor(room: Room, name: string, caller: LeaseCaller) {
     this.feed = new RedisFeed(room.redis.url);
@@ -152,7 +154,13 @@ export class Gateway {
       },
       release: async (id) => void (await at().leases.release(id, caller.id)),
     };
-    this.verifier = new Verifier({ name, newClaim, clock: systemClock, source, feed: this.feed });
+    this.verifier = new Verifier({
+      name,
+      newClaim: () => (this.claim = newClaim()),
+      clock: systemClock,
+      source,
+      feed: this.feed,
+    });
   }
 
   async accepts(secret: string): Promise<boolean> {
