@@ -20,6 +20,8 @@ const leases = `
 ALTER TABLE leases
   ADD COLUMN claim bytea,
   ADD COLUMN key_salt bytea,
+  ADD COLUMN nonce uuid,
+  ADD COLUMN nonce_presented uuid,
   ADD COLUMN version text NOT NULL DEFAULT '',
   ADD COLUMN holder text NOT NULL DEFAULT '',
   ADD COLUMN caller_token uuid,
@@ -31,6 +33,8 @@ ALTER TABLE leases
   ADD COLUMN last_confirmation_ms real;
 COMMENT ON COLUMN leases.claim IS 'SHA-256 of the claim for which the id was handed out; null: a verifier of version 0.1';
 COMMENT ON COLUMN leases.key_salt IS 'the acknowledgement key is derived from it: with the row it ends';
+COMMENT ON COLUMN leases.nonce IS 'given with the last renewal; a verifier that presents another was here in a history that this one forgot';
+COMMENT ON COLUMN leases.nonce_presented IS 'the last one that came back: the response with a newer one may have been lost';
 COMMENT ON COLUMN leases.holder IS 'who answers for the caller: first-party, or the owner of the token that it stems from';
 COMMENT ON COLUMN leases.caller_lineage IS 'the calling token and its ancestors: revoking one of them ends the lease';
 COMMENT ON COLUMN leases.ended_at IS 'not renewed any more; it lapses like any other, and until then confirmations wait for it';
@@ -81,14 +85,16 @@ CREATE TABLE feed_keys (
 const renew = `
 -- Takes or renews a lease. Goes in: an id and a salt in case of a new row; the claim's hash, or the id that a verifier of
 -- version 0.1 brings along; what the verifier says of itself; who calls; the cursor it sends (nulls: none); the length
--- granted; how many leases the holder can have (null: any number, and no suspension).
--- Comes out: taken with the row's id and salt; foreign (the id belongs to another caller); ended (the row is not renewed
+-- granted; how many leases the holder can have (null: any number, and no suspension); the nonce that it presents (null:
+-- none), and the one that it is given.
+-- Comes out: taken with the row's id and salt, and whether the row knew the nonce presented (false: history has forgotten
+-- one renewal at least, so the cursor means nothing here and is not kept; null: there was no row to know it); foreign (the id belongs to another caller); ended (the row is not renewed
 -- any more); too_many; suspended; waiting (several of the holder's new rows have lapsed: live for a lease first).
 -- A length once granted stays the row's: a lost response may have left it running.
 CREATE FUNCTION lease_renew(new_id uuid, new_salt bytea, claim_hash bytea, own_id uuid, verifier_name text,
   verifier_version text, called_by text, held_by text, by_token uuid, by_lineage uuid[], by_owner uuid, sent_log uuid,
-  sent_xid xid8, granted_ms integer, leases_max integer)
-RETURNS TABLE (outcome text, verifier uuid, salt bytea) LANGUAGE plpgsql AS $$
+  sent_xid xid8, granted_ms integer, leases_max integer, presented uuid, given uuid)
+RETURNS TABLE (outcome text, verifier uuid, salt bytea, remembered boolean) LANGUAGE plpgsql AS $$
 DECLARE
   known lease_holders%ROWTYPE;
   held leases%ROWTYPE;
@@ -96,12 +102,15 @@ DECLARE
 BEGIN
   SELECT * INTO known FROM lease_holders h WHERE h.holder = held_by;
   IF leases_max IS NOT NULL AND known.suspended_until > now() THEN
-    RETURN QUERY SELECT 'suspended', NULL::uuid, NULL::bytea;
+    RETURN QUERY SELECT 'suspended', NULL::uuid, NULL::bytea, NULL::boolean;
     RETURN;
   END IF;
 
+  UPDATE invalidation_log SET longest_lease_ms = granted_ms WHERE longest_lease_ms < granted_ms;
   UPDATE leases l SET name = verifier_name, version = verifier_version, renewal = pg_current_xact_id(),
-    cursor_log = sent_log, cursor_xid = sent_xid, lease_ms = greatest(l.lease_ms, granted_ms), renewed_at = now()
+    cursor_log = CASE WHEN presented IS NULL OR presented IN (l.nonce, l.nonce_presented) THEN sent_log END,
+    cursor_xid = CASE WHEN presented IS NULL OR presented IN (l.nonce, l.nonce_presented) THEN sent_xid END,
+    nonce_presented = presented, nonce = given, lease_ms = greatest(l.lease_ms, granted_ms), renewed_at = now()
   WHERE l.caller = called_by AND l.ended_at IS NULL AND l.released_at IS NULL
     AND ((claim_hash IS NOT NULL AND l.claim = claim_hash)
       OR (claim_hash IS NULL AND l.claim IS NULL AND l.verifier_id = own_id))
@@ -110,19 +119,20 @@ BEGIN
     IF known.fresh_lapses > 0 AND held.renewed_at - held.created_at >= granted_ms * interval '1 millisecond' THEN
       UPDATE lease_holders h SET fresh_lapses = 0 WHERE h.holder = held_by;
     END IF;
-    RETURN QUERY SELECT 'taken', held.verifier_id, held.key_salt;
+    RETURN QUERY SELECT 'taken', held.verifier_id, held.key_salt,
+      sent_log IS NULL OR held.cursor_log IS NOT NULL;
     RETURN;
   END IF;
 
   SELECT * INTO held FROM leases l WHERE (l.caller = called_by AND l.claim = claim_hash) OR l.verifier_id = own_id;
   IF FOUND THEN
-    RETURN QUERY SELECT CASE WHEN held.caller = called_by THEN 'ended' ELSE 'foreign' END, NULL::uuid, NULL::bytea;
+    RETURN QUERY SELECT CASE WHEN held.caller = called_by THEN 'ended' ELSE 'foreign' END, NULL::uuid, NULL::bytea, NULL::boolean;
     RETURN;
   END IF;
 
   PERFORM pg_advisory_xact_lock(hashtextextended('latchkey leases of ' || held_by, 0));
   IF leases_max IS NOT NULL AND (SELECT count(*) FROM leases l WHERE l.holder = held_by) >= leases_max THEN
-    RETURN QUERY SELECT 'too_many', NULL::uuid, NULL::bytea;
+    RETURN QUERY SELECT 'too_many', NULL::uuid, NULL::bytea, NULL::boolean;
     RETURN;
   END IF;
   IF known.fresh_lapses >= 5 AND known.fresh_lapse_at > now() - interval '10 minutes' THEN
@@ -133,7 +143,7 @@ BEGIN
     SELECT w.since INTO waited_since FROM lease_waiting w
       WHERE w.holder = held_by AND w.claim = coalesce(claim_hash, uuid_send(own_id));
     IF waited_since > now() - granted_ms * interval '1 millisecond' THEN
-      RETURN QUERY SELECT 'waiting', NULL::uuid, NULL::bytea;
+      RETURN QUERY SELECT 'waiting', NULL::uuid, NULL::bytea, NULL::boolean;
       RETURN;
     END IF;
     DELETE FROM lease_waiting w WHERE w.holder = held_by;
@@ -142,17 +152,18 @@ BEGIN
 
   -- Two first renewals of one claim at once, a repeat after a lost response say, are one row.
   INSERT INTO leases AS l (verifier_id, name, version, caller, holder, caller_token, caller_lineage, caller_owner, claim,
-    key_salt, renewal, cursor_log, cursor_xid, lease_ms, renewed_at)
+    key_salt, nonce, nonce_presented, renewal, cursor_log, cursor_xid, lease_ms, renewed_at)
   VALUES (coalesce(own_id, new_id), verifier_name, verifier_version, called_by, held_by, by_token, by_lineage, by_owner,
-    claim_hash, new_salt, pg_current_xact_id(), sent_log, sent_xid, granted_ms, now())
+    claim_hash, new_salt, given, presented, pg_current_xact_id(), CASE WHEN presented IS NULL THEN sent_log END,
+    CASE WHEN presented IS NULL THEN sent_xid END, granted_ms, now())
   ON CONFLICT (caller, claim) DO UPDATE SET renewal = excluded.renewal, cursor_log = excluded.cursor_log,
-    cursor_xid = excluded.cursor_xid, lease_ms = greatest(l.lease_ms, excluded.lease_ms), renewed_at = excluded.renewed_at
+    cursor_xid = excluded.cursor_xid, nonce = excluded.nonce, nonce_presented = excluded.nonce_presented, lease_ms = greatest(l.lease_ms, excluded.lease_ms), renewed_at = excluded.renewed_at
   WHERE l.ended_at IS NULL AND l.released_at IS NULL
   RETURNING * INTO held;
   IF FOUND THEN
-    RETURN QUERY SELECT 'taken', held.verifier_id, held.key_salt;
+    RETURN QUERY SELECT 'taken', held.verifier_id, held.key_salt, CASE WHEN presented IS NULL THEN true END;
   ELSE
-    RETURN QUERY SELECT 'ended', NULL::uuid, NULL::bytea;
+    RETURN QUERY SELECT 'ended', NULL::uuid, NULL::bytea, NULL::boolean;
   END IF;
 END $$;
 `;

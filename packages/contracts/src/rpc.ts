@@ -76,6 +76,8 @@ export interface RenewRequest {
   cursor: Cursor | null;
   claim: string;
   version: string;
+  /** Absent or empty: none. */
+  nonce?: string;
 }
 
 export interface RenewResponse {
@@ -89,6 +91,7 @@ export interface RenewResponse {
   feedKeys: Uint8Array[];
   usageKey: Uint8Array;
   caller: string;
+  nonce: string;
 }
 
 export interface BatchResponse {

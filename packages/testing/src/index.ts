@@ -4,4 +4,5 @@ export { type FaultyLink, faultyLink } from './faulty-link.js';
 export { type TestRedis, testRedis } from './redis.js';
 export { type RunningService, type SpawnServiceOptions, spawnService } from './service.js';
 export { type SharedServers, sharedServers } from './shared-servers.js';
+export { type OwnServer, ownServer, type StandBy } from './own-server.js';
 export { waitFor } from './wait-for.js';

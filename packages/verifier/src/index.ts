@@ -1,5 +1,6 @@
 export { type Counters, newCounters } from './counters.js';
 export { judgeFacts } from './judge.js';
 export { DEFAULT_LIMITS, type VerifierLimits } from './limits.js';
+export { type Moment, Timekeeper } from './time.js';
 export * from './types.js';
 export { Verifier, type VerifierOptions, type VerifierState } from './verifier.js';

@@ -49,6 +49,8 @@ export class Lease {
   #claim: string;
   #granted: { readonly asked: Moment; readonly ms: number } | undefined;
   #identity: Identity | undefined;
+  /** As given with the last renewal that was taken: by it the authority knows whether its history has forgotten any. */
+  #nonce = '';
   #feedKeys = new Map<string, FeedKey | undefined>();
   #renewal: Promise<void> | undefined;
   #sent = 0;
@@ -161,7 +163,7 @@ export class Lease {
     this.#outcome = 'failed';
     const sent = ++this.#sent;
     try {
-      const answer = await source.renew({ verifierId: '', name, cursor, claim: this.#claim, version });
+      const answer = await source.renew({ verifierId: '', name, cursor, claim: this.#claim, version, nonce: this.#nonce });
       // Kept while stopping too: what was granted is given back by its id.
       if (this.#stopped) this.#identify(answer);
       else if (this.#accept(answer, asked, cursor, sent)) this.#outcome = 'renewed';
@@ -192,6 +194,7 @@ export class Lease {
     applied.advance(cursor);
     this.#identify(answer);
     this.#granted = { asked, ms: leaseMs };
+    this.#nonce = answer.nonce;
     counters.renewals++;
     onRenewed(sent);
     return true;
@@ -228,6 +231,7 @@ export class Lease {
     }
     this.#granted = undefined;
     this.#identity = undefined;
+    this.#nonce = '';
     this.#claim = newClaim();
     counters.identitiesTaken++;
     reset();

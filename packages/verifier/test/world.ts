@@ -189,6 +189,7 @@ export class Authority implements TokenSource, Feed {
       feedKeys: this.feedKeys ?? [this.signer.publicKey],
       usageKey: usageKey(USAGE_SECRET, { verifierId: this.verifierId, caller: CALLER }),
       caller: CALLER,
+      nonce: '',
     };
   }
 

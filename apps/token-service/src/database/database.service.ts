@@ -1,8 +1,10 @@
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { InjectDataSource } from '@nestjs/typeorm';
-import { type Client, Pool, type QueryResultRow } from 'pg';
+import type { Clock } from '@latchkey/runtime';
+import { Pool, type PoolClient, type QueryResultRow } from 'pg';
 import { DataSource, type EntityManager } from 'typeorm';
-import { CONFIG, type TokenServiceConfig } from '../config.js';
+import { CLOCK, CONFIG, type TokenServiceConfig } from '../config.js';
+import { Authority, AuthorityLost, mustBeUnwarned } from './authority.js';
 import { PreparedClient } from './prepared-client.js';
 
 /** An open transaction: handed to everything that must happen together or not at all. */
@@ -45,13 +47,21 @@ export const LIST_SETTINGS = { enable_sort: 'off', max_parallel_workers_per_gath
 const listConnections = ({ DATABASE_POOL_SIZE }: Pick<TokenServiceConfig, 'DATABASE_POOL_SIZE'>): number =>
   Math.max(1, Math.floor(DATABASE_POOL_SIZE / 4));
 
+/** With settings for the connection's own session, whatever its role or database say. */
+function withSettings(databaseUrl: string, settings: Readonly<Record<string, string>>): string {
+  const url = new URL(databaseUrl);
+  const options = Object.entries(settings).map(([name, value]) => `-c ${name}=${value}`);
+  url.searchParams.set('options', [url.searchParams.get('options') ?? '', ...options].join(' ').trim());
+  return url.href;
+}
+
+/** A commit that has been answered is on disk, and at the stand-by where there is one. */
+const COMMIT_SETTINGS = { synchronous_commit: 'on' } as const;
+
 function listPool(config: TokenServiceConfig): Pool {
-  const url = new URL(config.DATABASE_URL);
-  const settings = Object.entries(LIST_SETTINGS).map(([name, value]) => `-c ${name}=${value}`);
-  url.searchParams.set('options', [url.searchParams.get('options') ?? '', ...settings].join(' ').trim());
   const pool = new Pool({
     ...LIMITS_OF_A_CONNECTION,
-    connectionString: url.href,
+    connectionString: withSettings(config.DATABASE_URL, LIST_SETTINGS),
     max: listConnections(config),
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     application_name: 'latchkey-token-service lists',
@@ -64,7 +74,7 @@ function listPool(config: TokenServiceConfig): Pool {
 export function dataSourceOptions(config: TokenServiceConfig) {
   return {
     type: 'postgres' as const,
-    url: config.DATABASE_URL,
+    url: withSettings(config.DATABASE_URL, COMMIT_SETTINGS),
     synchronize: false,
     migrationsRun: false,
     installExtensions: false,
@@ -86,16 +96,27 @@ export function dataSourceOptions(config: TokenServiceConfig) {
 type Change<T> = (tx: Tx, found: QueryResultRow[]) => Promise<T | Last<T>>;
 type ChangeAfter<T> = (tx: Tx, found: QueryResultRow[][]) => Promise<T | Last<T>>;
 
+/** What is done on one connection. */
+export interface OneConnection {
+  /** Commits a row: what is read next is read from the primary. */
+  prove(): Promise<void>;
+  /** One statement, prepared under its name; a write has been committed when it resolves. */
+  prepared<Row extends QueryResultRow>(name: string, text: string, values: unknown[]): Promise<Row[]>;
+}
+
 /** The way to PostgreSQL. */
 @Injectable()
 export class Database implements OnApplicationShutdown {
   readonly #lists: Pool;
+  readonly #authority: Authority;
 
   constructor(
     @InjectDataSource() readonly source: DataSource,
     @Inject(CONFIG) config: TokenServiceConfig,
+    @Inject(CLOCK) clock: Clock,
   ) {
     this.#lists = listPool(config);
+    this.#authority = new Authority(clock, config.LEASE_MS);
   }
 
   async onApplicationShutdown(): Promise<void> {
@@ -126,17 +147,17 @@ export class Database implements OnApplicationShutdown {
   async #once<T>(change: ChangeAfter<T>, first: readonly Statement[]): Promise<T> {
     const runner = this.source.createQueryRunner();
     try {
-      const connection: Client = await runner.connect();
+      const connection: PreparedClient = await runner.connect();
+      connection.behindCommit = [];
       try {
         // Answered before anything can be written, so that nothing is written outside the transaction.
         const [, ...found] = await send(connection, [BEGIN, ...first]);
         const outcome = await change(runner.manager, found);
         if (!(outcome instanceof Last)) {
-          await send(connection, [COMMIT]);
+          await commit(connection, []);
           return outcome;
         }
-        // After a write that failed, PostgreSQL takes the commit for a rollback.
-        return outcome.result(await send(connection, [...outcome.writes, COMMIT]));
+        return outcome.result(await commit(connection, outcome.writes));
       } catch (error) {
         // A connection that cannot even roll back is used by nobody again.
         await runner.query('ROLLBACK').catch(() => connection.end());
@@ -151,6 +172,53 @@ export class Database implements OnApplicationShutdown {
   async prepared<Row extends QueryResultRow>(name: string, text: string, values: unknown[]): Promise<Row[]> {
     const { rows } = await this.#pool.query<Row>({ name, text, values });
     return rows;
+  }
+
+  /**
+   * One prepared statement whose rows let somebody in: read on a connection whose server has shown, within the authority
+   * window, that it still is the primary. When the window has passed the commit that shows it goes out ahead.
+   * @throws AuthorityLost when it cannot
+   */
+  authoritative<Row extends QueryResultRow>(name: string, text: string, values: unknown[]): Promise<Row[]> {
+    return this.#lend(async (connection) => {
+      const read = (): Promise<{ rows: Row[] }> => connection.query({ name, text, values });
+      if (this.#authority.holds(connection)) return (await read()).rows;
+      const [, { rows }] = await Promise.all([this.#authority.prove(connection), read()]);
+      return rows;
+    });
+  }
+
+  /**
+   * Statements on one connection, each in a transaction of its own: what is read after a commit is read from the server
+   * that made it.
+   * @throws AuthorityLost when PostgreSQL warned at one of them
+   */
+  onOneConnection<T>(work: (here: OneConnection) => Promise<T>): Promise<T> {
+    return this.#lend((connection) =>
+      work({
+        prove: () => this.#authority.prove(connection),
+        prepared: async <Row extends QueryResultRow>(name: string, text: string, values: unknown[]) => {
+          const { warnings } = connection;
+          const { rows }: { rows: Row[] } = await connection.query({ name, text, values });
+          mustBeUnwarned(connection, warnings);
+          return rows;
+        },
+      }),
+    );
+  }
+
+  /** After an error the connection is used by nobody again. */
+  async #lend<T>(work: (connection: PreparedClient) => Promise<T>): Promise<T> {
+    const connection = (await this.#pool.connect()) as unknown as PreparedClient & PoolClient;
+    let failure: Error | undefined;
+    try {
+      return await work(connection);
+    } catch (error) {
+      failure = error as Error;
+      throw error;
+    } finally {
+      connection.release(failure);
+    }
   }
 
   /** One statement that finds the rows of a page of a long list, under `LIST_SETTINGS`. */
@@ -179,8 +247,15 @@ export async function rows<Row extends QueryResultRow>(tx: Tx, text: string, val
   return (isPair ? answer[0] : answer) as Row[];
 }
 
-/** A statement with its values. */
-export type Statement = readonly [text: string, values?: unknown[]];
+/** A reading that goes out right behind the commit, on the same connection: it comes from the server that committed. */
+export interface AfterCommit {
+  readonly statement: Statement;
+  /** Called before the transaction's result is made, with the rows of the write and of the reading. */
+  readonly take: (written: QueryResultRow[], read: QueryResultRow[]) => void;
+}
+
+/** A statement with its values, and what is to be read once it has been committed. */
+export type Statement = readonly [text: string, values?: unknown[], after?: AfterCommit];
 
 /**
  * Sends statements of a transaction together, for one wait instead of one each. PostgreSQL runs them in this order, each
@@ -204,12 +279,33 @@ export async function writeNow<T>(tx: Tx, { writes, result }: Last<T>): Promise<
 }
 
 /** In one packet: for statements as small as these, the system calls cost more than the rest. */
-async function send(connection: Client, statements: readonly Statement[]): Promise<QueryResultRow[][]> {
+async function send(connection: PreparedClient, statements: readonly Statement[]): Promise<QueryResultRow[][]> {
   const { stream } = connection.connection;
   stream.cork();
-  const answers = statements.map(([text, values]) => connection.query<QueryResultRow>(text, values));
+  const answers = statements.map(
+    ([text, values]): Promise<{ rows: QueryResultRow[] }> => connection.query(text, values),
+  );
   stream.uncork();
-  return (await Promise.all(answers)).map(({ rows }) => rows);
+  const found = (await Promise.all(answers)).map(({ rows }) => rows);
+  statements.forEach(([, , after], i) => {
+    if (after) connection.behindCommit.push({ after, written: found[i]! });
+  });
+  return found;
+}
+
+/**
+ * Commits with the last writes, and reads behind that what was asked to be read then.
+ * @returns the rows of the writes
+ * @throws AuthorityLost when PostgreSQL warned: the commit may not have reached the stand-by
+ */
+async function commit(connection: PreparedClient, writes: readonly Statement[]): Promise<QueryResultRow[][]> {
+  const { warnings } = connection;
+  const afterwards = [...connection.behindCommit.map(({ after }) => after), ...writes.flatMap(([, , after]) => after ?? [])];
+  // After a write that failed, PostgreSQL takes the commit for a rollback.
+  const found = await send(connection, [...writes, COMMIT, ...afterwards.map(({ statement }) => statement)]);
+  mustBeUnwarned(connection, warnings);
+  connection.behindCommit.forEach(({ after, written }, i) => after.take(written, found[writes.length + 1 + i]!));
+  return found.slice(0, writes.length);
 }
 
 /** The SQLSTATE of an error that PostgreSQL answered with. */
@@ -244,6 +340,7 @@ const AWAY_WORDS =
 export function isDatabaseAway(error: unknown): boolean {
   const state = sqlState(error);
   if (state && (NETWORK.includes(state) || AWAY.test(state))) return true;
+  if (error instanceof AuthorityLost) return true;
   const { message, cause, driverError } = (error ?? {}) as { message?: string; cause?: unknown; driverError?: unknown };
   if (error instanceof AggregateError && error.errors.some(isDatabaseAway)) return true;
   if (driverError && driverError !== error && isDatabaseAway(driverError)) return true;

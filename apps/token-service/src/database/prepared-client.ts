@@ -1,4 +1,7 @@
-import { Client } from 'pg';
+import { newId } from '@latchkey/runtime';
+import type { Moment } from '@latchkey/verifier';
+import { Client, type ClientConfig, type QueryResultRow } from 'pg';
+import type { AfterCommit } from './database.service.js';
 
 /** Most statements that are kept prepared on one connection; a text beyond them is sent as it is. */
 const STATEMENTS_MAX = 300;
@@ -10,6 +13,19 @@ const names = new Map<string, string>();
  * as an object (`{ text, values }`) is not prepared: texts put together for one question belong there.
  */
 export class PreparedClient extends Client {
+  readonly id = newId();
+  /** By which commit of its own, begun when, its server has shown that it is the primary, and for how long that counts. */
+  proof?: { begun: Moment; system: string; timeline: string; windowMs: number };
+  /** How often the server has warned. */
+  warnings = 0;
+  /** What is to be read behind the commit of the transaction under way, with the rows of the write that asks for it. */
+  behindCommit: { after: AfterCommit; written: QueryResultRow[] }[] = [];
+
+  constructor(config?: string | ClientConfig) {
+    super(config);
+    this.on('notice', () => this.warnings++);
+  }
+
   // biome-ignore lint/suspicious/noExplicitAny: the overloads of pg's own query, passed on
   override query(query: any, values?: any, ...rest: any[]): any {
     const name = typeof query === 'string' && Array.isArray(values) ? nameOf(query) : undefined;

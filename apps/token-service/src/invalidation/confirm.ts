@@ -14,7 +14,7 @@ import {
 } from '@latchkey/contracts';
 import type { FeedKeys } from './feed-keys.js';
 import type { InvalidationLog } from './log.js';
-import { type Bus, type InvalidationStore, type JudgeClock, type LeaseRow, lapsedAfterMs } from './types.js';
+import { type Bus, type InvalidationStore, type JudgeClock, type LeaseRow, type LeasesReading, lapsedAfterMs } from './types.js';
 
 /**
  * How soon after publishing rows are read again and what is unconfirmed is published again; doubles up to two seconds.
@@ -32,6 +32,8 @@ export interface ConfirmOptions {
   readonly waitMs?: number | undefined;
   /** Called once with the receipt when all verifiers have confirmed, however long after the answer. */
   readonly onEffective?: ((receipt: Receipt) => Promise<void>) | undefined;
+  /** Leases as read right behind the commit, on its own connection; default: read now, as the primary. */
+  readonly reading?: LeasesReading | undefined;
 }
 
 export interface ConfirmationsParts {
@@ -168,9 +170,9 @@ export class Confirmations {
     const waitMs = this.#stopped ? 0 : (options.waitMs ?? lapsedAfterMs(leaseMs) + PATIENCE_MS);
     this.counters.started++;
     const startedMs = clock.monotonicMs();
-    let reading: Awaited<ReturnType<InvalidationLog['leases']>>;
+    let reading: LeasesReading;
     try {
-      reading = await log.leases();
+      reading = options.reading?.isCurrent ? options.reading : await log.leases();
     } catch (error) {
       // Most likely it is still the same: better said than not.
       if (this.#lastLog !== undefined) this.#publish(invalidations, this.#lastLog);
@@ -193,7 +195,7 @@ export class Confirmations {
   #open(
     invalidations: readonly Invalidation[],
     startedMs: number,
-    reading: { log: string; leases: LeaseRow[] },
+    reading: LeasesReading,
   ): { wait: Wait; finished: Promise<Receipt> } {
     const { promise: finished, resolve: finish } = Promise.withResolvers<Receipt>();
     const digests = invalidations.map((invalidation) => digestOf(reading.log, invalidation));
@@ -340,7 +342,9 @@ export class Confirmations {
       if (elapsedMs < lapsedAfterMs(row.leaseMs)) continue;
       this.#confirmed(wait, row.verifierId, 'lease');
       // Watched for that long by this process: dead, unless it has been renewed since.
-      store.deleteLease(row.verifierId, row.renewal).catch(() => this.counters.looksFailed++);
+      store
+        .onOneConnection((here) => here.deleteLease(row.verifierId, row.renewal))
+        .catch(() => this.counters.looksFailed++);
     }
     if (wait.holders.size > 0) {
       try {
@@ -358,7 +362,7 @@ export class Confirmations {
    * A row that the verifier has released says so itself. One that is gone without that was deleted by whoever watched
    * its lease lapse. Rows that stand beside another log prove nothing.
    */
-  #judgeRows(wait: Wait, reading: { log: string; leases: readonly LeaseRow[] }): void {
+  #judgeRows(wait: Wait, reading: LeasesReading): void {
     if (reading.log !== wait.log) return;
     const rows = new Map(reading.leases.map((row) => [row.verifierId, row]));
     for (const { row } of [...wait.holders.values()]) {

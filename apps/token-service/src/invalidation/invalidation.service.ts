@@ -4,16 +4,23 @@ import { type BeforeApplicationShutdown, Inject, Injectable, type OnApplicationB
 import type { Redis } from 'ioredis';
 import type { Registry } from 'prom-client';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
-import { Database, Last, type Statement, type Tx, writeNow } from '../database/database.service.js';
+import { type AfterCommit, Database, Last, type Statement, type Tx, writeNow } from '../database/database.service.js';
 import { effectAsSeen } from './callers.js';
 import { Confirmations, type ConfirmOptions } from './confirm.js';
 import { FeedKeys } from './feed-keys.js';
 import { Leases } from './leases.js';
 import { InvalidationLog } from './log.js';
 import { registerMetrics } from './metrics.js';
-import { INSERT_INVALIDATIONS, type Narrowing, PostgresStore } from './postgres-store.js';
+import {
+  INSERT_INVALIDATIONS,
+  type LeasesFound,
+  leasesReading,
+  type Narrowing,
+  PostgresStore,
+  SELECT_LEASES,
+} from './postgres-store.js';
 import { RedisBus } from './redis-bus.js';
-import type { InvalidationStore } from './types.js';
+import type { InvalidationStore, LeasesReading } from './types.js';
 
 export type { Invalidation } from '@latchkey/contracts';
 export { receiptAsSeen } from './callers.js';
@@ -25,10 +32,8 @@ export const NOTHING_NARROWED: Effect = { effective: true, receipt: null, pendin
 const JUDGE_MS = 1_000;
 /** How often it is said for all replicas that renewals name this one's keys. */
 const ANNOUNCE_MS = 60_000;
-/** How often the log is pruned, how long it keeps an invalidation, and the most that goes at once. */
-const PRUNE_MS = 60_000;
-const LOG_KEEP_MS = 3_600_000;
-const PRUNE_ROWS_MAX = 10_000;
+/** Leases read behind a commit that nobody has asked for yet. One forgotten is read again. */
+const READINGS_MAX = 1_000;
 
 /**
  * Makes a narrowing change effective everywhere: `write` inside the change's transaction, `confirm` after its commit.
@@ -41,6 +46,8 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   readonly #feedKeys: FeedKeys;
   readonly #redis: readonly Redis[];
   readonly #cancel: (() => void)[] = [];
+  /** By the transaction id of the commit that they were read behind. */
+  readonly #readings = new Map<string, LeasesReading>();
   #stopped = false;
 
   constructor(
@@ -50,7 +57,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     @Inject(CLOCK) private readonly clock: Clock,
   ) {
     const leaseMs = config.LEASE_MS;
-    const store = new PostgresStore({ prepared: (name, text, values) => db.prepared(name, text, values) });
+    const store = new PostgresStore(db);
     const log = new InvalidationLog({ store, newId, leaseMs });
     const publisher = createRedis(config.REDIS_URL, 'token-service invalidations', logger);
     const subscriber = createRedis(config.REDIS_URL, 'token-service acknowledgements', logger);
@@ -73,7 +80,6 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     this.#every(JUDGE_MS, 'dead leases', () => this.leases.judge());
     this.#every(JUDGE_MS, 'times of confirmations', () => this.#noteConfirmations());
     void this.#announceKeys();
-    this.#every(PRUNE_MS, 'old invalidations', () => this.#store.pruneLog(LOG_KEEP_MS, PRUNE_ROWS_MAX));
   }
 
   /** Whoever waits for a confirmation is answered with what is pending. */
@@ -92,7 +98,8 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   /** Several of one transaction, in one statement. */
   writing(all: readonly Narrowing[]): Last<Invalidation[]> {
     const made = all.map(({ id = newId(), kind, subject, cut }) => ({ id, kind, subject, cut }));
-    const writes: Statement[] = made.length > 0 ? [[INSERT_INVALIDATIONS, [JSON.stringify(made)]]] : [];
+    const insert: Statement = [INSERT_INVALIDATIONS, [JSON.stringify(made)], this.#leasesBehind];
+    const writes = made.length > 0 ? [insert] : [];
     return new Last(writes, ([written = []]) =>
       made.map((invalidation) => ({ ...invalidation, xid: written[0]!['xid'] })),
     );
@@ -115,8 +122,21 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
    * @returns with callers named as far as whoever makes the request can see them
    */
   async confirm(invalidations: readonly Invalidation[], options: ConfirmOptions = {}): Promise<Effect> {
-    return effectAsSeen(await this.#confirmations.confirm(invalidations, options));
+    const [xid, ...others] = new Set(invalidations.map((invalidation) => invalidation.xid));
+    // Leases read behind the commit of one transaction say nothing about a later one.
+    const reading = xid !== undefined && others.length === 0 ? this.#readings.get(xid) : undefined;
+    if (xid !== undefined) this.#readings.delete(xid);
+    return effectAsSeen(await this.#confirmations.confirm(invalidations, { ...options, reading }));
   }
+
+  /** The leases, from the server that has just committed the invalidations. */
+  readonly #leasesBehind: AfterCommit = {
+    statement: [SELECT_LEASES],
+    take: ([written], read) => {
+      if (this.#readings.size >= READINGS_MAX) this.#readings.clear();
+      this.#readings.set(written!['xid'], leasesReading(read as unknown as LeasesFound));
+    },
+  };
 
   /** As granted to verifiers, in milliseconds. */
   get leaseMs(): number {

@@ -9,6 +9,7 @@ import {
   type LeaseCaller,
   type LeaseRefusal,
   lapsedAfterMs,
+  type StoreConnection,
 } from './types.js';
 
 export type { LeaseCaller } from './types.js';
@@ -84,7 +85,8 @@ export class Leases {
     const { name, cursor, claim, version } = request;
     checkRequest(request);
     const isCurrent = claim !== '';
-    const taken = await store.takeLease({
+    const nonce = newId();
+    const take = {
       claim: isCurrent ? { hash: hash('sha256', claim, 'buffer') } : { ownId: request.verifierId },
       name,
       version,
@@ -93,12 +95,21 @@ export class Leases {
       leaseMs,
       leasesMax: caller.firstParty ? null : HOLDER_LEASES_MAX,
       fresh: { verifierId: newId(), keySalt: random(32) },
+      presented: request.nonce || null,
+      nonce,
+    };
+    // The lease and the log on one connection: read from another server, the log would prove nothing about this lease.
+    const { taken, answer } = await store.onOneConnection(async (here) => {
+      const taken = await here.takeLease(take);
+      if (taken.outcome !== 'taken') {
+        this.refused[caller.firstParty ? 'first_party' : 'token'][taken.outcome]++;
+        throw new LeaseRefused(taken.outcome, REFUSALS[taken.outcome]);
+      }
+      // A third party can claim to remember anything; what it says concerns its own memory alone.
+      if (taken.remembered === false && caller.firstParty) await log.forgotten(here);
+      const known = taken.remembered ? cursor : null;
+      return { taken, answer: await log.since(here, known, caller.firstParty) };
     });
-    if (taken.outcome !== 'taken') {
-      this.refused[caller.firstParty ? 'first_party' : 'token'][taken.outcome]++;
-      throw new LeaseRefused(taken.outcome, REFUSALS[taken.outcome]);
-    }
-    const answer = await log.since(cursor);
     this.counters.renewed++;
     const { verifierId, keySalt } = taken;
     const identity = { verifierId, caller: caller.id };
@@ -117,6 +128,7 @@ export class Leases {
       feedKeys: feedKeys.publicKeys,
       usageKey: usageKey(usageSecret, identity),
       caller: caller.id,
+      nonce,
     };
   }
 
@@ -133,8 +145,12 @@ export class Leases {
    * again and again; answers how many rows were deleted.
    */
   async judge(): Promise<number> {
-    const { store, log, clock } = this.#parts;
-    const { leases } = await log.leases();
+    return this.#parts.store.onOneConnection((here) => this.#judge(here));
+  }
+
+  async #judge(here: StoreConnection): Promise<number> {
+    const { log, clock } = this.#parts;
+    const { leases } = await log.leases(here);
     // Noted after the answer: what was seen then was there before.
     const nowMs = clock.monotonicMs();
     const watched = new Map<string, { renewal: string; sinceMs: number }>();
@@ -143,7 +159,7 @@ export class Leases {
       const before = this.#watched.get(verifierId);
       const watch = before?.renewal === renewal ? before : { renewal, sinceMs: nowMs };
       if (nowMs - watch.sinceMs < lapsedAfterMs(leaseMs)) watched.set(verifierId, watch);
-      else if (await store.deleteLease(verifierId, renewal)) deleted++;
+      else if (await here.deleteLease(verifierId, renewal)) deleted++;
     }
     this.#watched = watched;
     this.seen = { first_party: 0, token: 0 };
@@ -156,7 +172,7 @@ export class Leases {
 const noRefusals = () =>
   Object.fromEntries(LEASE_REFUSALS.map((reason) => [reason, 0])) as Record<LeaseRefusal, number>;
 
-function checkRequest({ verifierId, claim, version, name, cursor }: RenewRequest): void {
+function checkRequest({ verifierId, claim, version, name, cursor, nonce }: RenewRequest): void {
   const wrong = (message: string) => new LeaseRefused('invalid', message);
   if (claim !== '') {
     if (!CLAIM_PATTERN.test(claim)) throw wrong('claim must be 32 to 64 random characters of A-Z, a-z, 0-9, _ and -');
@@ -164,6 +180,7 @@ function checkRequest({ verifierId, claim, version, name, cursor }: RenewRequest
   } else if (!ID_PATTERN.test(verifierId)) {
     throw wrong('claim is required (verifierId, a lower-case UUID, only from verifiers of version 0.1)');
   }
+  if (nonce && !ID_PATTERN.test(nonce)) throw wrong('nonce must be the one given with the last renewal, or empty');
   checkText('name', name, NAME_LENGTH_MAX);
   checkText('version', version, VERSION_LENGTH_MAX);
   if (cursor === null) return;

@@ -1,5 +1,5 @@
 import type { Cursor, Invalidation } from '@latchkey/contracts';
-import type { InvalidationStore, LogReading } from './types.js';
+import type { InvalidationStore, LeasesReading, LogReading, StoreConnection } from './types.js';
 
 /** Most invalidations of one answer; a verifier that is further behind empties its memory, which is cheaper. */
 export const ANSWER_INVALIDATIONS_MAX = 10_000;
@@ -29,13 +29,15 @@ export class InvalidationLog {
    * What a verifier with this cursor has not applied yet, and its next cursor, from one snapshot. The next cursor is
    * the snapshot's oldest running transaction: all of lower ids have ended and were read, and those of higher ids that
    * were read already will be read again.
+   * @param here the connection on which the verifier's lease has just been committed
+   * @param witness whether the verifier is believed when its cursor says that this log has forgotten something
    */
-  async since(cursor: Cursor | null): Promise<LogAnswer> {
-    const { store, newId, leaseMs } = this.#parts;
-    let reading = await store.readLog(cursor?.xid ?? null, ANSWER_INVALIDATIONS_MAX);
-    if (!reading.sameDatabase) {
-      await store.renewLog(newId(), newId(), leaseMs);
-      reading = await store.readLog(null, ANSWER_INVALIDATIONS_MAX);
+  async since(here: StoreConnection, cursor: Cursor | null, witness: boolean): Promise<LogAnswer> {
+    let reading = await here.readLog(cursor?.xid ?? null, ANSWER_INVALIDATIONS_MAX);
+    const isBeyond = cursor?.log === reading.log && BigInt(cursor.xid) > BigInt(reading.xmin);
+    if (!reading.isCurrent || (isBeyond && witness)) {
+      await this.#follow(here, isBeyond && witness ? reading.log : null);
+      reading = await here.readLog(cursor?.xid ?? null, ANSWER_INVALIDATIONS_MAX);
     }
     const next: Cursor = { log: reading.log, xid: reading.xmin };
     return isContinued(cursor, reading)
@@ -43,13 +45,32 @@ export class InvalidationLog {
       : { cursor: next, reset: true, invalidations: [] };
   }
 
-  /** All leases, and the log they stand beside, after a restored backup has been noticed. */
-  async leases(): ReturnType<InvalidationStore['readLeases']> {
-    const { store, newId, leaseMs } = this.#parts;
-    const reading = await store.readLeases();
-    if (reading.sameDatabase) return reading;
-    await store.renewLog(newId(), newId(), leaseMs);
-    return store.readLeases();
+  /** A verifier has shown that the log has forgotten what it once knew: another one is begun, for all verifiers. */
+  async forgotten(here: StoreConnection): Promise<void> {
+    const { log } = await here.readLog(null, 0);
+    await this.#follow(here, log);
+  }
+
+  /**
+   * All leases, and the log they stand beside, read from a server that has just shown that it is the primary, after a
+   * restored backup, another server or a mere start has been noticed.
+   * @param here a connection that is at hand; default: one of its own
+   */
+  leases(here?: StoreConnection): Promise<LeasesReading> {
+    return here ? this.#leases(here) : this.#parts.store.onOneConnection((one) => this.#leases(one));
+  }
+
+  async #leases(here: StoreConnection): Promise<LeasesReading> {
+    await here.prove();
+    const reading = await here.readLeases();
+    if (reading.isCurrent) return reading;
+    await this.#follow(here, null);
+    return here.readLeases();
+  }
+
+  #follow(here: StoreConnection, forgetful: string | null): Promise<void> {
+    const { newId, leaseMs } = this.#parts;
+    return here.followDatabase(newId(), newId(), leaseMs, forgetful);
   }
 }
 

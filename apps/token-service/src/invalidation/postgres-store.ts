@@ -1,38 +1,85 @@
 import type { Cursor, Invalidation, InvalidationKind } from '@latchkey/contracts';
-import type { InvalidationStore, LeaseRefusal, LeaseRequest, LeaseRow, LeaseTaken, LogReading } from './types.js';
+import type {
+  InvalidationStore,
+  LeaseRefusal,
+  LeaseRequest,
+  LeaseRow,
+  LeasesReading,
+  LeaseTaken,
+  LogReading,
+  StoreConnection,
+} from './types.js';
 
-/** One statement in a transaction of its own, prepared once for each connection under its name. */
+/** Statements, each in a transaction of its own, prepared once for each connection under its name. */
 export interface Statements {
   prepared<Row extends object>(name: string, text: string, values: unknown[]): Promise<Row[]>;
 }
 
+/** One connection. A statement that writes has committed without a warning when it resolves. */
+export interface OneConnection extends Statements {
+  /** Commits something, which only the primary can. */
+  prove(): Promise<void>;
+}
+
+/** The way to PostgreSQL. */
+export interface Connections extends Statements {
+  onOneConnection<T>(work: (here: OneConnection) => Promise<T>): Promise<T>;
+}
+
 /**
  * Where this database stands in the world: another one after a restore into another server (system identifier), to an
- * earlier time or a fail-over (timeline), into another database, or into the same one (the table's own file).
+ * earlier time or a fail-over (timeline), into another database, or into the same one (the table's own file). A folder
+ * put back in place changes none of them: it only takes a start of the server.
  */
 const INCARNATION = `(SELECT c.system_identifier || '/' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || '/' ||
   (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) || '/' ||
   pg_relation_filenode('invalidation_log') FROM pg_control_system() c)`;
+const STARTED = 'pg_postmaster_start_time()';
+const IS_CURRENT = `(l.incarnation = ${INCARNATION} AND l.postmaster_started_at IS NOT DISTINCT FROM ${STARTED})`;
 
 interface LogRow {
   log: string;
-  same_database: boolean;
+  is_current: boolean;
 }
 
-/** The log and the leases in PostgreSQL. */
-export class PostgresStore implements InvalidationStore {
-  readonly #db: Statements;
+/**
+ * All leases, and the log. In: nothing. Out: a row for each lease beside the log's; the log's alone when there is none.
+ */
+export const SELECT_LEASES = `SELECT l.log, ${IS_CURRENT} AS is_current, v.verifier_id, v.name, v.renewal::text AS renewal,
+    v.cursor_log, v.cursor_xid::text AS cursor_xid, v.lease_ms, v.caller, v.holder, v.key_salt,
+    v.caller_token, t.name AS token_name, v.released_at IS NOT NULL AS released
+  FROM invalidation_log l LEFT JOIN leases v ON true LEFT JOIN tokens t ON t.id = v.caller_token`;
 
-  constructor(db: Statements) {
+export type LeasesFound = readonly (LogRow & LeaseColumns)[];
+
+export function leasesReading(rows: LeasesFound): LeasesReading {
+  const leases = rows.filter(({ verifier_id: id }) => id !== null).map(toLease);
+  return { log: rows[0]!.log, isCurrent: rows[0]!.is_current, leases };
+}
+
+/** The log and the leases on one connection. */
+class PostgresConnection implements StoreConnection {
+  readonly #db: OneConnection;
+
+  constructor(db: OneConnection) {
     this.#db = db;
   }
 
+  prove(): Promise<void> {
+    return this.#db.prove();
+  }
+
   async takeLease(request: LeaseRequest): Promise<LeaseTaken> {
-    const { claim, name, version, caller, cursor, leaseMs, leasesMax, fresh } = request;
-    const [row] = await this.#db.prepared<{ outcome: 'taken' | LeaseRefusal; verifier: string; salt: Buffer }>(
+    const { claim, name, version, caller, cursor, leaseMs, leasesMax, fresh, presented, nonce } = request;
+    const [row] = await this.#db.prepared<{
+      outcome: 'taken' | LeaseRefusal;
+      verifier: string;
+      salt: Buffer;
+      remembered: boolean | null;
+    }>(
       'lease_renew',
-      `SELECT outcome, verifier, salt
-       FROM lease_renew($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::xid8, $14, $15)`,
+      `SELECT outcome, verifier, salt, remembered
+       FROM lease_renew($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::xid8, $14, $15, $16, $17)`,
       [
         fresh.verifierId,
         fresh.keySalt,
@@ -49,10 +96,13 @@ export class PostgresStore implements InvalidationStore {
         cursor?.xid ?? null,
         leaseMs,
         leasesMax,
+        presented,
+        nonce,
       ],
     );
-    const { outcome, verifier, salt } = row!;
-    return outcome === 'taken' ? { outcome, verifierId: verifier, keySalt: salt ?? fresh.keySalt } : { outcome };
+    const { outcome, verifier, salt, remembered } = row!;
+    if (outcome !== 'taken') return { outcome };
+    return { outcome, verifierId: verifier, keySalt: salt ?? fresh.keySalt, remembered };
   }
 
   async readLog(fromXid: string | null, limit: number): Promise<LogReading> {
@@ -60,7 +110,7 @@ export class PostgresStore implements InvalidationStore {
       LogRow & { xmin: string; removed_to: string; invalidations: Invalidation[] | null }
     >(
       'log_read',
-      `SELECT l.log, l.incarnation = ${INCARNATION} AS same_database, l.removed_to::text AS removed_to,
+      `SELECT l.log, ${IS_CURRENT} AS is_current, l.removed_to::text AS removed_to,
          pg_snapshot_xmin(pg_current_snapshot())::text AS xmin,
          (SELECT jsonb_agg(jsonb_build_object('id', i.id, 'kind', i.kind, 'subject', i.subject, 'cut', i.cut,
             'xid', i.xid::text) ORDER BY i.xid)
@@ -68,25 +118,17 @@ export class PostgresStore implements InvalidationStore {
        FROM invalidation_log l`,
       [fromXid, limit + 1],
     );
-    const { log, same_database: sameDatabase, xmin, removed_to: removedTo, invalidations } = row!;
-    return { log, sameDatabase, xmin, removedTo, invalidations: invalidations ?? [] };
+    const { log, is_current: isCurrent, xmin, removed_to: removedTo, invalidations } = row!;
+    return { log, isCurrent, xmin, removedTo, invalidations: invalidations ?? [] };
   }
 
-  async renewLog(log: string, nobody: string, leaseMs: number): Promise<void> {
-    await this.#db.prepared('log_renew', `SELECT log_renew($1, ${INCARNATION}, $2, $3)`, [log, nobody, leaseMs]);
+  async followDatabase(log: string, nobody: string, leaseMs: number, forgetful: string | null): Promise<void> {
+    const sql = `SELECT log_follow($1, ${INCARNATION}, ${STARTED}, $2, $3, $4)`;
+    await this.#db.prepared('log_follow', sql, [log, nobody, leaseMs, forgetful]);
   }
 
-  async readLeases(): Promise<{ log: string; sameDatabase: boolean; leases: LeaseRow[] }> {
-    const rows = await this.#db.prepared<LogRow & LeaseColumns>(
-      'leases_read',
-      `SELECT l.log, l.incarnation = ${INCARNATION} AS same_database, v.verifier_id, v.name, v.renewal::text AS renewal,
-         v.cursor_log, v.cursor_xid::text AS cursor_xid, v.lease_ms, v.caller, v.holder, v.key_salt,
-         v.caller_token, t.name AS token_name, v.released_at IS NOT NULL AS released
-       FROM invalidation_log l LEFT JOIN leases v ON true LEFT JOIN tokens t ON t.id = v.caller_token`,
-      [],
-    );
-    const leases = rows.filter(({ verifier_id: id }) => id !== null).map(toLease);
-    return { log: rows[0]!.log, sameDatabase: rows[0]!.same_database, leases };
+  async readLeases(): Promise<LeasesReading> {
+    return leasesReading(await this.#db.prepared<LogRow & LeaseColumns>('leases_read', SELECT_LEASES, []));
   }
 
   async deleteLease(verifierId: string, renewal: string): Promise<boolean> {
@@ -96,6 +138,19 @@ export class PostgresStore implements InvalidationStore {
       [verifierId, renewal],
     );
     return row!.deleted;
+  }
+}
+
+/** The log and the leases in PostgreSQL. */
+export class PostgresStore implements InvalidationStore {
+  readonly #db: Connections;
+
+  constructor(db: Connections) {
+    this.#db = db;
+  }
+
+  onOneConnection<T>(work: (here: StoreConnection) => Promise<T>): Promise<T> {
+    return this.#db.onOneConnection((here) => work(new PostgresConnection(here)));
   }
 
   async releaseLease(verifierId: string, caller: string): Promise<boolean> {

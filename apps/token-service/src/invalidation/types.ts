@@ -57,20 +57,40 @@ export interface LeaseRequest {
   readonly leasesMax: number | null;
   /** Of the row, if it is a new one. */
   readonly fresh: { readonly verifierId: string; readonly keySalt: Uint8Array };
+  /** As given to this verifier with the last renewal that it has an answer to; null: it has none. */
+  readonly presented: string | null;
+  /** Given to it with this renewal. */
+  readonly nonce: string;
 }
 
 export const LEASE_REFUSALS = ['foreign', 'ended', 'too_many', 'suspended', 'waiting'] as const;
 export type LeaseRefusal = (typeof LEASE_REFUSALS)[number];
 
 export type LeaseTaken =
-  | { readonly outcome: 'taken'; readonly verifierId: string; readonly keySalt: Uint8Array }
+  | {
+      readonly outcome: 'taken';
+      readonly verifierId: string;
+      readonly keySalt: Uint8Array;
+      /**
+       * Whether the row knew the nonce presented. False: this history has forgotten a renewal that was answered; null:
+       * there was no row, which a lapse explains as well. In both cases the cursor sent is not kept.
+       */
+      readonly remembered: boolean | null;
+    }
   | { readonly outcome: LeaseRefusal };
 
-/** What one statement, in one snapshot, found in the log. */
-export interface LogReading {
+/** The log as one statement, in one snapshot, found it. */
+export interface LogHead {
   readonly log: string;
-  /** False when the rows stem from another database than the log was begun in: a backup was restored. */
-  readonly sameDatabase: boolean;
+  /**
+   * Whether it was begun in this database and its server has not started since: otherwise a backup may have been put
+   * back, or another server have taken over, and nobody has noticed yet.
+   */
+  readonly isCurrent: boolean;
+}
+
+/** What one statement, in one snapshot, found in the log. */
+export interface LogReading extends LogHead {
   /** The oldest transaction that was running; every lower one has ended. */
   readonly xmin: string;
   /** The highest transaction id whose rows have been removed. */
@@ -79,21 +99,37 @@ export interface LogReading {
   readonly invalidations: readonly Invalidation[];
 }
 
-/** What the protocol needs of PostgreSQL. Every method is a transaction of its own, committed when it resolves. */
-export interface InvalidationStore {
+/** All leases, with the log that they are read beside. */
+export interface LeasesReading extends LogHead {
+  readonly leases: readonly LeaseRow[];
+}
+
+/**
+ * One connection, hence one server: what is read here after a commit made here is what that server knows. Every method is
+ * a transaction of its own; one that writes has committed, without a warning, when it resolves.
+ */
+export interface StoreConnection {
+  /** Commits something, which only the primary can: what is read next is read from it. */
+  prove(): Promise<void>;
   /** The same caller and claim get the same row again; an id is never handed out twice. */
   takeLease(request: LeaseRequest): Promise<LeaseTaken>;
   /** Reads the log from `fromXid` on (null: no invalidations), at most `limit` rows. */
   readLog(fromXid: string | null, limit: number): Promise<LogReading>;
   /**
-   * Begins a new log after a restored backup, unless somebody else just has. Leases that were taken after the backup
-   * are gone with their rows, so a lease of `leaseMs` in nobody's hands is put down for whoever confirms to wait for.
+   * Brings the log up to where this database stands, unless somebody else just has: a new log, or a mere start of the
+   * server noted. Leases of before may be running although their rows are forgotten, so a lease of `leaseMs`, or of the
+   * longest ever granted, is put down in nobody's hands for whoever confirms to wait for.
+   * @param forgetful the log, if a verifier has shown that it has forgotten what it once knew
    */
-  renewLog(log: string, nobody: string, leaseMs: number): Promise<void>;
-  /** All leases, with the log that they are read beside. */
-  readLeases(): Promise<{ log: string; sameDatabase: boolean; leases: LeaseRow[] }>;
+  followDatabase(log: string, nobody: string, leaseMs: number, forgetful: string | null): Promise<void>;
+  readLeases(): Promise<LeasesReading>;
   /** Deletes the row of a lapsed lease if it still carries this renewal. */
   deleteLease(verifierId: string, renewal: string): Promise<boolean>;
+}
+
+/** What the protocol needs of PostgreSQL. Every other method is a transaction of its own, committed when it resolves. */
+export interface InvalidationStore {
+  onOneConnection<T>(work: (here: StoreConnection) => Promise<T>): Promise<T>;
   /** Marks the row as released if it is this caller's; it stays until it would have lapsed. */
   releaseLease(verifierId: string, caller: string): Promise<boolean>;
   /** A confirmation has waited this lease out. Answers until when its holder gets none, if that has just begun. */

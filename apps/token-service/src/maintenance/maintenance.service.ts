@@ -24,6 +24,9 @@ const KEEPS: readonly string[] = [
   // Those that nobody took: where no letters are sent.
   `DELETE FROM letters WHERE id IN (
      SELECT id FROM letters WHERE created_at < now() - interval '24 hours' ORDER BY created_at LIMIT $1)`,
+  // Connections that have long been closed.
+  `DELETE FROM authority_proofs WHERE connection IN (
+     SELECT connection FROM authority_proofs WHERE proved_at < now() - interval '1 hour' ORDER BY proved_at LIMIT $1)`,
   // Failed sign-ins count for 15 minutes.
   `DELETE FROM sign_in_failures WHERE subject IN (
      SELECT subject FROM sign_in_failures WHERE since < now() - interval '1 hour' ORDER BY since LIMIT $1)`,

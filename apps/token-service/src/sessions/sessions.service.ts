@@ -141,7 +141,7 @@ export class SessionsService {
 
   /** Who is signed in by this cookie; null when nobody is. */
   async actorBy(value: string): Promise<UserActor | null> {
-    const [row] = await this.db.prepared<SessionRow>(
+    const [row] = await this.db.authoritative<SessionRow>(
       'session-by-hash',
       `SELECT s.id, s.user_id, s.seen_at, u.name, u.role, (
          SELECT json_agg(json_build_array(m.project_id, m.role)) FROM members m

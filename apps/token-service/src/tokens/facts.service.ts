@@ -69,7 +69,7 @@ export interface NamedFacts {
   name: string;
 }
 
-/** What is to be known of a token in order to decide about it, always read from the primary at this moment. */
+/** What is to be known of a token in order to decide about it, always read from the primary at this moment, which shows that it is. */
 @Injectable()
 export class FactsService {
   readonly #peppers: readonly string[];
@@ -99,7 +99,7 @@ export class FactsService {
   }
 
   async byHash(sha256: string): Promise<NamedFacts | null> {
-    const [row] = await this.db.prepared<FactsRow>('facts-by-hash', `${SELECT_FACTS} WHERE t.hash = ANY ($1)`, [
+    const [row] = await this.db.authoritative<FactsRow>('facts-by-hash', `${SELECT_FACTS} WHERE t.hash = ANY ($1)`, [
       this.storedHashes(sha256),
     ]);
     return row ? this.named(row) : null;

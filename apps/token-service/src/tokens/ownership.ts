@@ -20,7 +20,8 @@ export const selectOwner = (projectId: string | null, userId: string | null): St
 
 /** Whom a new token acts for: the caller, or the project named. @throws as `ownerOf` does */
 export async function ownerFor(tx: Tx, actor: Actor, projectId: string | null): Promise<Owned> {
-  const [project] = await rows<OwnerName>(tx, ...selectOwner(projectId, actor.userId));
+  const [text, values] = selectOwner(projectId, actor.userId);
+  const [project] = await rows<OwnerName>(tx, text, values);
   return ownerOf(actor, projectId, project);
 }
 

@@ -55,8 +55,21 @@ export class Replica {
   constructor(databaseUrl: string, redisUrl: string, leaseMs: number, signing: readonly Uint8Array[]) {
     this.pool = new Pool({ connectionString: asRole(databaseUrl, 'latchkey_service'), max: 10 });
     this.pool.on('error', () => undefined);
+    const prepared =
+      (on: Pick<Pool, 'query'>) =>
+      async <Row extends object>(name: string, text: string, values: unknown[]): Promise<Row[]> =>
+        (await on.query({ name, text, values })).rows as Row[];
     this.store = new PostgresStore({
-      prepared: async (name, text, values) => (await this.pool.query({ name, text, values })).rows,
+      prepared: prepared(this.pool),
+      onOneConnection: async (work) => {
+        const connection = await this.pool.connect();
+        try {
+          const prove = async () => void (await connection.query('SELECT pg_current_xact_id()'));
+          return await work({ prepared: prepared(connection as never), prove });
+        } finally {
+          connection.release();
+        }
+      },
     });
     this.#redis = [redisAt(redisUrl), redisAt(redisUrl)];
     const clock = systemClock;
@@ -74,7 +87,7 @@ export class Replica {
 
   async ready(): Promise<void> {
     for (const redis of this.#redis) if (redis.status !== 'ready') await new Promise((r) => redis.once('ready', r));
-    await this.log.since(null);
+    await this.log.leases();
     await this.feedKeys.announce();
   }
 

@@ -1,0 +1,87 @@
+import type { Clock } from '@latchkey/runtime';
+import { Timekeeper } from '@latchkey/verifier';
+import type { PreparedClient } from './prepared-client.js';
+
+/**
+ * PostgreSQL could not show that it still is the primary, or a commit ended with a warning (a cancelled wait for the
+ * stand-by answers success with one). Nothing that was read may let anybody in, and whether the change holds is unknown.
+ */
+export class AuthorityLost extends Error {
+  override name = 'AuthorityLost';
+}
+
+/**
+ * Which connections can be answered from. A primary that was deposed and lives on can still be read, and a look-up is a
+ * read: it would let in what the new primary has revoked. What it can no longer do is commit with the stand-by's consent.
+ * So what lets somebody in is read only on a connection on which a commit of its own, begun less than the window ago, has
+ * returned without a warning. Whoever confirms on the new side waits for that window to pass.
+ */
+export class Authority {
+  readonly #time: Timekeeper;
+  readonly #leaseMs: number;
+  /** The highest timeline seen of each database system. */
+  readonly #timelines = new Map<string, string>();
+
+  /** @param leaseMs this process's own `LEASE_MS`; the window is never longer */
+  constructor(clock: Clock, leaseMs: number) {
+    this.#time = new Timekeeper(clock);
+    this.#leaseMs = leaseMs;
+  }
+
+  /** Whether what is read next on this connection can let somebody in. To be asked once the request has arrived. */
+  holds({ proof }: PreparedClient): boolean {
+    return (
+      proof !== undefined && !this.#isDeposed(proof) && this.#time.elapsedMs(proof.begun) < proof.windowMs
+    );
+  }
+
+  /**
+   * Commits a row of the connection's own. A read that is sent behind it holds once this has resolved.
+   * @throws AuthorityLost when the commit ended with a warning, or on an older timeline than one seen before
+   */
+  async prove(connection: PreparedClient): Promise<void> {
+    delete connection.proof;
+    const begun = this.#time.note();
+    const { warnings } = connection;
+    const row = await this.#commit(connection);
+    const { system, timeline, leaseMs } = row;
+    const highest = this.#timelines.get(system);
+    if (highest === undefined || highest < timeline) this.#timelines.set(system, timeline);
+    mustBeUnwarned(connection, warnings);
+    if (this.#isDeposed(row)) throw new AuthorityLost(`PostgreSQL answers on timeline ${timeline}, ${highest} was seen`);
+    connection.proof = { begun, system, timeline, windowMs: Math.min(this.#leaseMs, leaseMs) };
+  }
+
+  async #commit(connection: PreparedClient): Promise<{ system: string; timeline: string; leaseMs: number }> {
+    const { rows } = await connection.query(PROVE, [connection.id]);
+    const { system, timeline, lease_ms: leaseMs } = rows[0]!;
+    // The new side waits as long as the log's row says, so that must be said before it is made use of.
+    if (leaseMs < this.#leaseMs) await connection.query(RAISE, [this.#leaseMs]);
+    return { system, timeline, leaseMs };
+  }
+
+  #isDeposed({ system, timeline }: { system: string; timeline: string }): boolean {
+    const highest = this.#timelines.get(system);
+    return highest !== undefined && timeline < highest;
+  }
+}
+
+/** @throws AuthorityLost, and closes the connection, when PostgreSQL has warned since `warnings` was read */
+export function mustBeUnwarned(connection: PreparedClient, warnings: number): void {
+  if (connection.warnings === warnings) return;
+  delete connection.proof;
+  void connection.end();
+  throw new AuthorityLost('PostgreSQL warned at a commit: it may not have reached the stand-by');
+}
+
+/**
+ * In: the connection's id. Out: the database system, its timeline, and the longest lease ever in force. A row each, so
+ * that commits that hang do not queue for one another; a permanent table, because only its commits wait for a stand-by.
+ */
+const PROVE = `INSERT INTO authority_proofs (connection, proved_at) VALUES ($1, now())
+  ON CONFLICT (connection) DO UPDATE SET proved_at = excluded.proved_at
+  RETURNING (SELECT system_identifier::text FROM pg_control_system()) AS system,
+    left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) AS timeline,
+    (SELECT longest_lease_ms FROM invalidation_log) AS lease_ms`;
+
+const RAISE = 'UPDATE invalidation_log SET longest_lease_ms = $1 WHERE longest_lease_ms < $1';

@@ -1,0 +1,185 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { REDIS } from '@latchkey/contracts';
+import { createLogger, createRedis, firstParty, hear, systemClock, tokensCaller } from '@latchkey/runtime';
+import { type OwnServer, ownServer, waitFor } from '@latchkey/testing';
+import { RenewalRefused, Verifier } from '@latchkey/verifier';
+import type { TokenService } from '../src/app.js';
+import { migrate } from '../src/migrate.js';
+import { asRole } from './database.js';
+import { issue, type Person, RPC_SECRET, type World, world } from './harness.js';
+import { newClaim } from './invalidation/room.js';
+
+const LEASE_MS = 1_000;
+/** Checks made after a revocation was effective, over several leases. */
+const CHECKS = 60;
+
+let server: OwnServer;
+let w: World;
+let admin: Person;
+let closing: (() => Promise<unknown>)[] = [];
+
+beforeEach(async () => {
+  closing = [];
+  server = await ownServer(async (url) => void (await migrate(url)));
+  closing.push(() => server.close());
+});
+afterEach(async () => {
+  for (const close of closing.reverse()) await close();
+});
+
+async function open(): Promise<void> {
+  w = await world({ env: { DATABASE_URL: asRole(server.url, 'latchkey_service'), LEASE_MS: String(LEASE_MS) } });
+  closing.push(() => w.close());
+  admin = await w.signIn();
+}
+
+interface Gateway {
+  verifier: Verifier;
+  /** Neither hears nor asks while it is paused. */
+  paused: boolean;
+  accepts(secret: string): Promise<boolean>;
+}
+
+/** A verifier as a gateway has it: gRPC to one token-service, Redis for the feed. */
+async function gateway(service: TokenService): Promise<Gateway> {
+  const logger = createLogger('test', 'fatal');
+  const [publisher, subscriber] = [1, 2].map(() => createRedis(w.redis.url, 'test', logger));
+  const rpc = tokensCaller({ address: service.rpcAddress, authorization: firstParty(RPC_SECRET), timeoutMs: 2_000 });
+  const made: Gateway = {
+    paused: false,
+    accepts: async (secret) => (await made.verifier.verify(secret, { scopes: [] })).allowed,
+    verifier: new Verifier({
+      name: 'gateway',
+      newClaim,
+      clock: systemClock,
+      source: {
+        lookup: (hash) => rpc.lookup({ hash }),
+        renew: async (request) => {
+          if (made.paused) throw new Error('paused');
+          return rpc.renew(request).catch((error: { code?: number; message: string }) => {
+            if (error.code === 7) throw new RenewalRefused('identity', error.message);
+            throw error;
+          });
+        },
+        release: async (verifierId) => void (await rpc.release({ verifierId })),
+      },
+      feed: {
+        subscribe: (onMessage) => hear(subscriber!, REDIS.invalidations, (text) => void (made.paused || onMessage(text))),
+        acknowledge: async (text) => void (await publisher!.publish(REDIS.acknowledgements, text)),
+      },
+    }),
+  };
+  await made.verifier.start();
+  closing.push(async () => {
+    await made.verifier.stop();
+    rpc.close();
+    publisher!.disconnect();
+    subscriber!.disconnect();
+  });
+  return made;
+}
+
+interface Revoked {
+  effective: boolean;
+  receipt: { elapsedMs: number; verifiers: { name: string; by: string }[] } | null;
+}
+
+async function revoke(person: Person, id: string): Promise<Revoked> {
+  const answer = await person.call<Revoked>(`POST /v1/tokens/${id}/revoke`, { body: { reason: 'exposed' } });
+  expect(answer).toMatchObject({ status: 200, body: { effective: true } });
+  return answer.body;
+}
+
+async function mustNeverAccept(one: Gateway, secret: string): Promise<void> {
+  for (let i = 0; i < CHECKS; i++) {
+    expect(await one.accepts(secret)).toBe(false);
+    await sleep(50);
+  }
+}
+
+describe('a deposed primary that lives on', () => {
+  it.each([
+    ['soon after the promotion', false],
+    ['when the lease in nobody’s hands is over', true],
+  ])('lets nobody in whom the new primary has revoked, %s', async (_, late) => {
+    const standBy = await server.standBy();
+    await open();
+    const old = await gateway(w.service);
+    const { id, secret } = await issue(admin);
+    expect(await old.accepts(secret)).toBe(true);
+
+    await standBy.promote();
+    const second = await w.another({ DATABASE_URL: asRole(standBy.url, 'latchkey_service') });
+    if (late) await sleep(3 * LEASE_MS);
+    await revoke(w.as({ cookie: admin.cookie! }, second), id);
+    await mustNeverAccept(old, secret);
+    expect((await w.bearer(secret).call('GET /v1/tokens/self')).status).toBe(503);
+    expect((await admin.call('GET /v1/session')).status).toBe(503);
+    expect((await w.bearer(secret, second).call('GET /v1/tokens/self')).status).toBe(401);
+  });
+});
+
+describe('a data folder put back in place', () => {
+  it('is noticed: a gateway that was away forgets what it remembers of the other history', async () => {
+    await open();
+    const { id, secret } = await issue(admin);
+    await server.stop();
+    const copy = server.copy();
+    await server.start();
+    await waitFor(async () => (await admin.call('GET /v1/session')).status === 200);
+    const spend = async (n: number) => {
+      for (let i = 0; i < n; i++) await server.query('SELECT pg_current_xact_id()');
+    };
+    await spend(20);
+    const away = await gateway(w.service);
+    expect(await away.accepts(secret)).toBe(true);
+    away.paused = true;
+    await server.stop();
+    server.putBack(copy);
+    await server.start();
+    await waitFor(async () => (await admin.call('GET /v1/session')).status === 200);
+    const { receipt } = await revoke(admin, id);
+    expect(receipt!.verifiers).toMatchObject([{ name: 'whoever was there before the database started', by: 'lease' }]);
+    await spend(200);
+    away.paused = false;
+    const { renewals } = away.verifier.counters;
+    await waitFor(() => away.verifier.counters.renewals > renewals);
+    await mustNeverAccept(away, secret);
+  });
+
+  it('is noticed while a gateway runs: the revocation is effective when it has forgotten, too', async () => {
+    await open();
+    const { id, secret } = await issue(admin);
+    await server.stop();
+    const copy = server.copy();
+    await server.start();
+    await waitFor(async () => (await admin.call('GET /v1/session')).status === 200);
+    for (let i = 0; i < 50; i++) await server.query('SELECT pg_current_xact_id()');
+    const one = await gateway(w.service);
+    expect(await one.accepts(secret)).toBe(true);
+    await server.stop();
+    server.putBack(copy);
+    await server.start();
+    await waitFor(async () => (await admin.call('GET /v1/session')).status === 200);
+    await revoke(admin, id);
+    await mustNeverAccept(one, secret);
+  });
+});
+
+describe('a database that was merely started again', () => {
+  it('empties nobody’s memory, and goes on with its log', async () => {
+    await open();
+    const { secret } = await issue(admin);
+    const one = await gateway(w.service);
+    expect(await one.accepts(secret)).toBe(true);
+    const [before] = await server.query('SELECT log FROM invalidation_log');
+    const { resets } = one.verifier.counters;
+    await server.stop();
+    await server.start();
+    const { renewals } = one.verifier.counters;
+    await waitFor(() => one.verifier.counters.renewals > renewals + 1);
+    expect(one.verifier.counters.resets).toBe(resets);
+    expect(await server.query('SELECT log FROM invalidation_log')).toEqual([before]);
+    await waitFor(async () => (await server.query(`SELECT 1 FROM leases WHERE caller = 'nobody'`)).length === 1);
+  });
+});
