@@ -81,7 +81,8 @@ export class PostgresStore implements InvalidationStore {
       'leases_read',
       `SELECT l.log, l.incarnation = ${INCARNATION} AS same_database, v.verifier_id, v.name, v.renewal::text AS renewal,
          v.cursor_log, v.cursor_xid::text AS cursor_xid, v.lease_ms, v.caller, v.holder, v.key_salt,
-         v.caller_token, t.name AS token_name, v.released_at IS NOT NULL AS released
+         v.caller_token, t.name AS token_name, v.released_at IS NOT NULL AS released,
+         v.ended_at IS NOT NULL AS ended
        FROM invalidation_log l LEFT JOIN leases v ON true LEFT JOIN tokens t ON t.id = v.caller_token`,
       [],
     );
@@ -160,6 +161,7 @@ interface LeaseColumns {
   caller_token: string | null;
   token_name: string | null;
   released: boolean;
+  ended: boolean;
 }
 
 function toLease(row: LeaseColumns): LeaseRow {
@@ -178,6 +180,7 @@ function toLease(row: LeaseColumns): LeaseRow {
     cursor,
     leaseMs: row.lease_ms,
     released: row.released,
+    ended: row.ended,
   };
 }
 
