@@ -21,8 +21,14 @@ export interface InvalidationRow {
 
 export interface LeaseRow {
   readonly verifierId: string;
+  /** Hash of the claim, hex; null: a verifier of version 0.1, or nobody. */
+  readonly claim: string | null;
+  readonly keySalt: Uint8Array | null;
   readonly name: string;
   readonly caller: string;
+  readonly holder: string;
+  readonly released: boolean;
+  readonly ended: boolean;
   readonly renewal: bigint;
   readonly cursor: { readonly log: string; readonly xid: bigint } | null;
   readonly leaseMs: number;

@@ -1,4 +1,6 @@
+import { REDIS, signAcknowledgement } from '@latchkey/contracts';
 import type { Gateway } from './gateway.js';
+import type { Holder } from './holder.js';
 import type { Line } from './network.js';
 import { LEASE_MS_MAX, LEASE_MS_MIN, type Replica, type Surroundings } from './replica.js';
 
@@ -6,6 +8,7 @@ import { LEASE_MS_MAX, LEASE_MS_MIN, type Replica, type Surroundings } from './r
 export interface Victims extends Surroundings {
   readonly gateways: readonly Gateway[];
   readonly replicas: readonly Replica[];
+  readonly holder: Holder;
   /** Length of a lease as configured now; a fault may change it. */
   leaseMs: number;
   /** Longest lease configured so far. */
@@ -17,6 +20,8 @@ export interface Victims extends Surroundings {
   change(): void;
   /** Many checks of a few tokens at one gateway, within a moment. */
   rush(gateway: Gateway): void;
+  /** An administrator ends a lease. */
+  endLease(verifierId: string): void;
   /** Called when a backup has been restored. */
   restored(): void;
 }
@@ -43,6 +48,9 @@ const usual = {
   killReplica: 3,
   holdXmin: 3,
   forge: 3,
+  holder: 2,
+  signer: 1,
+  endLease: 2,
   repeat: 3,
   leaseLength: 2,
   backUp: 1,
@@ -260,6 +268,24 @@ export function fault(victims: Victims): Fault | undefined {
     case 'forge':
       forge(victims);
       return undefined;
+    case 'holder':
+      return lasting('a holder of keys attacks', victims.holder.attack(false), leases());
+    case 'signer':
+      return lasting('somebody who has the signing key attacks', victims.holder.attack(true), leases());
+    case 'endLease': {
+      const [id] = [...gateway.ids].slice(-1);
+      if (id === undefined) return undefined;
+      victims.endLease(id);
+      note(`the lease of ${gateway.name} is ended`);
+      if (random.chance(0.5)) schedule.after(random.spread(0.1, 30), () => victims.change());
+      if (random.chance(0.5)) return undefined;
+      const ends = [gateway.line, gateway.redisLine].map((line) => spoil(line, 'cut', random));
+      victims.rush(gateway);
+      const endAll = () => {
+        for (const end of ends) end();
+      };
+      return lasting(`${gateway.name} cut off meanwhile`, endAll, leases());
+    }
     case 'repeat':
       for (let i = 0; i < 5; i++) redis.repeat();
       note('redis repeats old messages');
@@ -285,18 +311,13 @@ export function fault(victims: Victims): Fault | undefined {
 }
 
 /** Somebody on Redis who has no key says what they like. */
-function forge({ random, gateways, redis, db, note }: Victims): void {
-  const nobody = '0'.repeat(43);
-  const invalidations = db.tables.invalidations.slice(-5);
+function forge({ random, gateways, redis, said, note }: Victims): void {
   note('somebody forges messages on redis');
-  for (const { verifier } of gateways) {
-    for (const { id } of invalidations) {
-      if (!verifier) continue;
-      redis.say(
-        'latchkey:v1:acknowledgements',
-        JSON.stringify({ verifier: verifier.id, invalidation: id, mac: nobody }),
-      );
-    }
+  const nobody = new Uint8Array(32);
+  for (const { ids } of gateways) {
+    for (const verifier of ids)
+      for (const digest of said.lately())
+        redis.say(REDIS.acknowledgements, JSON.stringify(signAcknowledgement(nobody, verifier, [digest])));
   }
-  redis.say('latchkey:v1:invalidations', random.pick(['{}', 'not json', '"', '[]', '{"log":1}']));
+  redis.say(REDIS.invalidations, random.pick(['{}', 'not json', '"', '[]', '{"log":1}']));
 }

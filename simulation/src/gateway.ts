@@ -1,8 +1,10 @@
 import { REDIS } from '@latchkey/contracts';
+import type { LeaseRefused } from '@latchkey/token-service/invalidation';
 import type { Requirement, Verdict, Verifier } from '@latchkey/verifier';
 import { Machine } from './machine.js';
 import { Away, call, goodLine } from './network.js';
 import type { Replica, Surroundings } from './replica.js';
+import type { Rooms } from './shipped.js';
 import type { Token } from './town.js';
 
 /** How long a gateway waits for an answer of the token-service. */
@@ -11,10 +13,18 @@ export const RPC_DEADLINE_MS = 250;
 /** A stream that was opened for an allowed request. */
 export interface OpenStream {
   readonly gateway: Gateway;
-  readonly verifierId: string;
+  /** All ids that its process has had. */
+  readonly verifierIds: ReadonlySet<string>;
   readonly token: Token;
   readonly requirement: Requirement;
   cut: boolean;
+}
+
+/** What the connection of a gateway makes of a refusal. */
+function refusedAsGrpcSays({ RenewalRefused }: Rooms, error: unknown): unknown {
+  const { name, reason, message } = error as LeaseRefused;
+  if (name !== 'LeaseRefused') return error;
+  return new RenewalRefused(reason === 'ended' || reason === 'foreign' ? 'identity' : 'later', message);
 }
 
 /** One process that answers checks: the shipped verifier, its lines to the token-service and to Redis. */
@@ -24,6 +34,11 @@ export class Gateway {
   readonly line = goodLine();
   readonly redisLine = goodLine();
   verifier: Verifier | undefined;
+  /** The ids that the process which runs now has had, and its claim. */
+  ids = new Set<string>();
+  claim = '';
+  /** Called with an acknowledgement that no message of a token-service stands behind. */
+  onMadeUp: () => void = () => undefined;
   /** Streams of the process that runs now. */
   streams: OpenStream[] = [];
   readonly #around: Surroundings;
@@ -40,23 +55,37 @@ export class Gateway {
   }
   start(): void {
     if (this.verifier) return;
-    const { random, schedule, redis, rooms } = this.#around;
+    const { random, redis, rooms, said } = this.#around;
     const { machine, redisLine } = this;
     this.streams = [];
+    const ids = new Set<string>();
+    this.ids = ids;
     const verifier = new rooms.Verifier({
-      id: random.uuid(schedule.nowMs),
       name: this.name,
+      newClaim: () => {
+        this.claim = Buffer.from(random.bytes(32)).toString('base64url');
+        return this.claim;
+      },
       clock: machine,
       source: {
         lookup: (hash) => this.#call((replica) => replica.lookup(hash)),
-        renew: (request) => this.#call((replica) => replica.renew(request)),
+        renew: async (request) => {
+          const answer = await this.#call((replica) => replica.renew(request)).catch((error: unknown) => {
+            throw refusedAsGrpcSays(rooms, error);
+          });
+          ids.add(answer.verifierId);
+          return answer;
+        },
         release: (id) => this.#call((replica) => replica.release(id)),
       },
       feed: {
         subscribe: (hear) => redis.subscribe(REDIS.invalidations, machine, redisLine, hear),
-        acknowledge: (text) => redis.publish(REDIS.acknowledgements, redisLine, text),
+        acknowledge: (text) => {
+          if (!said.covers(text)) this.onMadeUp();
+          return redis.publish(REDIS.acknowledgements, redisLine, text);
+        },
       },
-      limits: { renewRetryMs: 40, entriesMax: random.pick([2, 50]) },
+      limits: { renewRetryMs: 40, refusedRetryMs: 100, entriesMax: random.pick([2, 50]) },
     });
     this.verifier = verifier;
     machine.deliver(() => void verifier.start());
@@ -102,7 +131,7 @@ export class Gateway {
   watch(token: Token, requirement: Requirement, onCut: (reason: string) => void): OpenStream | undefined {
     const { verifier } = this;
     if (!verifier) return undefined;
-    const stream: OpenStream = { gateway: this, verifierId: verifier.id, token, requirement, cut: false };
+    const stream: OpenStream = { gateway: this, verifierIds: this.ids, token, requirement, cut: false };
     this.streams.push(stream);
     verifier.watch(token.secret, requirement, {
       cut: (reason) => {

@@ -83,6 +83,44 @@ class NobodysLeaseLeftOut extends SimulatedStore {
   }
 }
 
+/** An id asked for is handed out, and a claim always stands for the same one. */
+class IdsHandedOutAgain extends SimulatedStore {
+  static readonly #ids = new Map<string, string>();
+
+  protected override idOf(request: Parameters<SimulatedStore['idOf']>[0]): string {
+    const { claim, fresh } = request;
+    if ('ownId' in claim) return claim.ownId;
+    const text = Buffer.from(claim.hash).toString('hex');
+    const id = IdsHandedOutAgain.#ids.get(text) ?? fresh.verifierId;
+    IdsHandedOutAgain.#ids.set(text, id);
+    return id;
+  }
+}
+
+/** The caller is not looked at where a claim is known. */
+class ClaimOfAnybody extends SimulatedStore {
+  protected override take(request: Parameters<SimulatedStore['take']>[0]) {
+    const { claim } = request;
+    const text = 'hash' in claim ? Buffer.from(claim.hash).toString('hex') : undefined;
+    const row = [...this.db.tables.leases.values()].find((lease) => text !== undefined && lease.claim === text);
+    return super.take(row ? { ...request, caller: { ...request.caller, id: row.caller } } : request);
+  }
+}
+
+/** Nor is it where an id is known. */
+class RowOfAnybody extends SimulatedStore {
+  protected override take(request: Parameters<SimulatedStore['take']>[0]) {
+    const { claim, cursor, caller } = request;
+    const row = 'ownId' in claim ? this.db.tables.leases.get(claim.ownId) : undefined;
+    if (!row || row.claim === null) return super.take(request);
+    const hash = Buffer.from(row.claim, 'hex');
+    return super.take({ ...request, claim: { hash }, cursor, caller: { ...caller, id: row.caller } });
+  }
+}
+
+/** A digest that says no more than the id. */
+const BY_ID = "const byId = (id: string) => id.replaceAll('-', '').padEnd(43, '0');";
+
 export const mistakes: readonly Mistake[] = [
   {
     name: 'leases read before the commit',
@@ -110,8 +148,8 @@ export const mistakes: readonly Mistake[] = [
     patches: [
       [
         'invalidation/leases.ts',
-        'const outcome = await store.takeLease(',
-        'const answer = await log.since(cursor);\n    const outcome = await store.takeLease(',
+        'const taken = await store.takeLease(',
+        'const answer = await log.since(cursor);\n    const taken = await store.takeLease(',
       ],
       [
         'invalidation/leases.ts',
@@ -161,9 +199,9 @@ export const mistakes: readonly Mistake[] = [
     name: 'acknowledged before it is applied',
     patches: [
       [
-        'verifier/verifier.ts',
-        '} else this.#apply(event.invalidation);',
-        '} else this.#clock.after(20, () => this.#apply(event.invalidation));',
+        'verifier/feed.ts',
+        'else apply(invalidation, digests[i]!);',
+        'else this.#parts.clock.after(20, () => apply(invalidation, digests[i]!));',
       ],
     ],
   },
@@ -203,8 +241,8 @@ export const mistakes: readonly Mistake[] = [
     patches: [
       [
         'invalidation/confirm.ts',
-        'readAcknowledgement((verifier) => verifierKey(eventsSecret, verifier), text)',
-        '(JSON.parse(text) as ReturnType<typeof readAcknowledgement>)',
+        'if (!key || !verifyAcknowledgement(key, event)) {',
+        'if (!key || !verifyAcknowledgement) {',
       ],
     ],
   },
@@ -299,14 +337,154 @@ export const mistakes: readonly Mistake[] = [
     ],
   },
   {
-    name: 'streams that a reset made unknown left open',
+    name: 'streams whose token is not known yet left open',
     seed: 81,
     patches: [
       [
         'verifier/streams.ts',
-        '    if (!cut) return;\n    const touched = kind',
-        '    if (cut || !cut) return;\n    const touched = kind',
+        "for (const watch of this.#watches) if (!watch.entry) this.#cut(watch, 'unavailable');",
+        '',
       ],
     ],
+  },
+  {
+    name: 'a message of the feed believed without its signature',
+    faults: ['holder'],
+    patches: [
+      [
+        'verifier/feed.ts',
+        'const digests = verifyInvalidationEvent(key, event);',
+        'const digests = verifyInvalidationEvent({ id: key.id, verifies: () => true }, event);',
+      ],
+    ],
+  },
+  {
+    name: 'the key that checks signs as well',
+    faults: ['holder'],
+    patches: [
+      [
+        'verifier/lease.ts',
+        'const key = known.has(text) ? known.get(text) : feedKey(bytes);',
+        `const own = known.has(text) ? known.get(text) : feedKey(bytes);
+      const key = own && {
+        id: own.id,
+        verifies: (said: string, signature: string) =>
+          createHmac('sha512', bytes).update(said).digest('base64url') === signature,
+      };`,
+      ],
+      [
+        'verifier/lease.ts',
+        "import { type Applied, type Fact, kindOf } from './applied.js';",
+        "import { createHmac } from 'node:crypto';\nimport { type Applied, type Fact, kindOf } from './applied.js';",
+      ],
+      [
+        'invalidation/confirm.ts',
+        'signInvalidations(feedKeys.signer, log, some)',
+        `signInvalidations(
+        {
+          ...feedKeys.signer,
+          sign: (said) => createHmac('sha512', feedKeys.signer.publicKey).update(said).digest('base64url'),
+        },
+        log,
+        some,
+      )`,
+      ],
+      [
+        'invalidation/confirm.ts',
+        "import type { FeedKeys } from './feed-keys.js';",
+        "import { createHmac } from 'node:crypto';\nimport type { FeedKeys } from './feed-keys.js';",
+      ],
+    ],
+  },
+  {
+    name: 'an acknowledgement that covers the id alone',
+    faults: ['signer'],
+    patches: [
+      [
+        'verifier/feed.ts',
+        'this.#acknowledge(digests);\n    return undefined;',
+        'this.#acknowledge(event.invalidations.map(({ id }) => byId(id)));\n    return undefined;',
+      ],
+      ['verifier/feed.ts', 'const EARLY_MAX = 256;', `const EARLY_MAX = 256;\n${BY_ID}`],
+      [
+        'invalidation/confirm.ts',
+        'const digests = invalidations.map((invalidation) => digestOf(reading.log, invalidation));',
+        'const digests = invalidations.map(({ id }) => byId(id));',
+      ],
+      ['invalidation/confirm.ts', 'const STRUCK_MAX = 1_000;', `const STRUCK_MAX = 1_000;\n${BY_ID}`],
+    ],
+  },
+  {
+    name: 'a message skipped by its id alone',
+    faults: ['signer'],
+    patches: [
+      ['verifier/feed.ts', "if (known[i] === 'same')", "if (known[i] !== 'no')"],
+      ['verifier/feed.ts', "if (known.includes('other')) {", 'if (known.length === 0) {'],
+    ],
+  },
+  {
+    name: 'a renewal`s invalidation skipped by its id alone',
+    faults: ['signer', 'gatewayRedis'],
+    patches: [
+      [
+        'verifier/lease.ts',
+        "if (applied.known(fact.id, digest) === 'same' || applied",
+        "if (applied.known(fact.id, digest) !== 'no' || applied",
+      ],
+      ['verifier/lease.ts', 'sentCursor?.log !== cursor.log || contradicted) {', 'sentCursor?.log !== cursor.log) {'],
+    ],
+  },
+  {
+    name: 'one acknowledgement key for all',
+    faults: ['holder'],
+    patches: [
+      [
+        'invalidation/leases.ts',
+        'acknowledgementKey(eventsSecret, { ...identity, salt: keySalt })',
+        "acknowledgementKey(eventsSecret, { verifierId: '', caller: '', salt: keySalt.subarray(32) })",
+      ],
+      [
+        'invalidation/confirm.ts',
+        'acknowledgementKey(this.#parts.eventsSecret, { verifierId, caller, salt })',
+        "acknowledgementKey(this.#parts.eventsSecret, { verifierId: '', caller: verifierId && caller && '', salt: salt.subarray(32) })",
+      ],
+    ],
+  },
+  {
+    name: 'an id handed out again, and a key that outlives its row',
+    faults: ['holder', 'absence', 'island'],
+    Store: IdsHandedOutAgain,
+    patches: [
+      [
+        'invalidation/leases.ts',
+        `ackKey: isCurrent
+        ? acknowledgementKey(eventsSecret, { ...identity, salt: keySalt })
+        : usageKey(usageSecret, identity),`,
+        "ackKey: acknowledgementKey(eventsSecret, { verifierId, caller: '', salt: keySalt.subarray(32) }),",
+      ],
+      [
+        'invalidation/confirm.ts',
+        'acknowledgementKey(this.#parts.eventsSecret, { verifierId, caller, salt })',
+        "acknowledgementKey(this.#parts.eventsSecret, { verifierId, caller: caller && '', salt: salt.subarray(32) })",
+      ],
+    ],
+  },
+  { name: 'a claim answered whoever makes it', faults: ['holder'], Store: ClaimOfAnybody },
+  { name: 'a row renewed by whoever names its id', faults: ['holder'], Store: RowOfAnybody },
+  {
+    name: 'an ended lease not waited for',
+    faults: ['endLease'],
+    patches: [
+      [
+        'invalidation/confirm.ts',
+        'reading.leases.filter(({ released }) => !released)',
+        'reading.leases.filter(({ released, ended }) => !released && !ended)',
+      ],
+    ],
+  },
+  {
+    name: 'a claim kept after its lease was ended',
+    faults: ['endLease'],
+    patches: [['verifier/lease.ts', '    this.#claim = newClaim();\n    counters', '    newClaim();\n    counters']],
   },
 ];

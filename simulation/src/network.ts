@@ -84,6 +84,10 @@ interface Listener {
  */
 export class Redis {
   readonly line: Line = goodLine();
+  /** How long a message that somebody publishes is kept back before it is passed on. */
+  keepBackMs: () => number = () => 0;
+  /** Told of every message before anybody else hears it. */
+  spy: (channel: string, text: string) => void = () => undefined;
   readonly #random: Random;
   readonly #schedule: Schedule;
   readonly #listeners = new Set<Listener>();
@@ -107,7 +111,10 @@ export class Redis {
     if (this.#random.chance(line.loss)) return;
     this.#said.push({ channel, text });
     if (this.#said.length > 200) this.#said.splice(0, 100);
-    this.say(channel, text);
+    this.spy(channel, text);
+    const ms = this.keepBackMs();
+    if (ms > 0) this.#schedule.after(ms, () => this.say(channel, text));
+    else this.say(channel, text);
   }
 
   /** Passes a text on to all who listen, whoever says it. */

@@ -12,7 +12,7 @@ export type Patch = readonly [file: string, was: string, is: string];
 const root = path.join(import.meta.dirname, '../..');
 const rooms = { verifier: 'packages/verifier/src', invalidation: 'apps/token-service/src/invalidation' };
 /** The files of the invalidation room that speak to neither Nest, PostgreSQL nor Redis. */
-const invalidationFiles = ['confirm.ts', 'index.ts', 'leases.ts', 'log.ts', 'types.ts'];
+const invalidationFiles = ['confirm.ts', 'feed-keys.ts', 'index.ts', 'leases.ts', 'log.ts', 'types.ts'];
 
 /**
  * The shipped rooms from their sources, with patches, compiled into a folder of their own and loaded from there.
@@ -22,7 +22,7 @@ const invalidationFiles = ['confirm.ts', 'index.ts', 'leases.ts', 'log.ts', 'typ
 export async function patchedRooms(
   name: string,
   patches: readonly Patch[],
-): Promise<Pick<Rooms, 'Verifier' | 'Confirmations' | 'InvalidationLog' | 'Leases'>> {
+): Promise<Pick<Rooms, 'Verifier' | 'RenewalRefused' | 'Confirmations' | 'FeedKeys' | 'InvalidationLog' | 'Leases'>> {
   const place = path.join(import.meta.dirname, '../dist/patched', `${name.replace(/\W+/g, '-')}-${process.pid}`);
   const missing = new Set(patches);
   try {
@@ -49,9 +49,9 @@ export async function patchedRooms(
     }
     for (const [where] of missing) throw new Error(`${name}: there is no file ${where}`);
     const load = (room: string) => import(pathToFileURL(path.join(place, room, 'index.js')).href);
-    const { Verifier } = (await load('verifier')) as typeof verifier;
-    const { Confirmations, InvalidationLog, Leases } = (await load('invalidation')) as typeof invalidation;
-    return { Verifier, Confirmations, InvalidationLog, Leases };
+    const { Verifier, RenewalRefused } = (await load('verifier')) as typeof verifier;
+    const { Confirmations, FeedKeys, InvalidationLog, Leases } = (await load('invalidation')) as typeof invalidation;
+    return { Verifier, RenewalRefused, Confirmations, FeedKeys, InvalidationLog, Leases };
   } finally {
     rmSync(place, { recursive: true, force: true });
   }

@@ -6,16 +6,26 @@ import {
   type RenewRequest,
   type RenewResponse,
 } from '@latchkey/contracts';
-import type { Confirmations, InvalidationLog, InvalidationStore, Leases } from '@latchkey/token-service/invalidation';
+import type {
+  Confirmations,
+  InvalidationLog,
+  InvalidationStore,
+  LeaseCaller,
+  Leases,
+} from '@latchkey/token-service/invalidation';
 import type { Database } from './database.js';
 import { Machine } from './machine.js';
 import { Away, goodLine, type Line, type Redis } from './network.js';
 import type { Random } from './random.js';
+import type { Said } from './said.js';
 import type { Schedule } from './schedule.js';
 import type { Rooms } from './shipped.js';
 import { type Change, lookUp, type Token, type Town } from './town.js';
 
-const EVENTS_SECRET = new TextEncoder().encode('events secret of the simulated world');
+const secret = (name: string) => new TextEncoder().encode(`${name} secret of the simulated world`);
+const EVENTS_SECRET = secret('events');
+const USAGE_SECRET = secret('usage');
+export const SIGNING_SECRET = secret('signing');
 /** How often a replica judges leases, as a share of one. */
 const JUDGED_PER_LEASE = 3;
 /** How often it prunes the log. */
@@ -23,7 +33,7 @@ const PRUNE_EVERY_MS = 300;
 /** No replica of any world grants longer leases: after a restore nobody knows any more what was granted. */
 export const LEASE_MS_MAX = 1_200;
 export const LEASE_MS_MIN = 200;
-const FIRST_PARTY = { id: 'first-party', firstParty: true };
+const FIRST_PARTY: LeaseCaller = { id: 'first-party', firstParty: true, holder: 'first-party' };
 
 /** What every process stands among. */
 export interface Surroundings {
@@ -35,6 +45,8 @@ export interface Surroundings {
   readonly rooms: Rooms;
   /** How old a row of the log must be before it is pruned: little or much, in either case less than in earnest. */
   readonly keepMs: number;
+  /** Every message of the feed that a token-service has published. */
+  readonly said: Said;
 }
 
 interface Process {
@@ -73,11 +85,18 @@ export class Replica {
     const store = new rooms.Store(db, machine, dbLine);
     const log = new rooms.InvalidationLog({ store, newId: () => random.uuid(schedule.nowMs), leaseMs: LEASE_MS_MAX });
     const bus = {
-      publish: (text: string) => redis.publish(REDIS.invalidations, redisLine, text),
+      publish: (text: string) => {
+        this.#around.said.add(text);
+        return redis.publish(REDIS.invalidations, redisLine, text);
+      },
       subscribe: (hear: (text: string) => void) => redis.subscribe(REDIS.acknowledgements, machine, redisLine, hear),
     };
-    const parts = { store, log, bus, clock: machine, leaseMs, eventsSecret: EVENTS_SECRET };
-    const process = { log, store, leases: new rooms.Leases(parts), confirmations: new rooms.Confirmations(parts) };
+    const feedKeys = new rooms.FeedKeys({ secrets: [SIGNING_SECRET], store, clock: machine, leaseMs });
+    const parts = { store, log, bus, clock: machine, leaseMs, eventsSecret: EVENTS_SECRET, feedKeys };
+    const newId = () => random.uuid(schedule.nowMs);
+    const randomBytes = (length: number) => random.bytes(length);
+    const leases = new rooms.Leases({ ...parts, newId, randomBytes, usageSecret: USAGE_SECRET });
+    const process = { log, store, leases, confirmations: new rooms.Confirmations(parts) };
     process.confirmations.start();
     this.#process = process;
     this.#again(process, leaseMs / JUDGED_PER_LEASE, () => process.leases.judge());
@@ -94,12 +113,12 @@ export class Replica {
     return db.statement(this.machine, this.dbLine, () => lookUp(db.tables.facts, town.projects, hash));
   }
 
-  async renew(request: RenewRequest): Promise<RenewResponse> {
-    return this.#running().leases.renew(request, FIRST_PARTY);
+  async renew(request: RenewRequest, caller = FIRST_PARTY): Promise<RenewResponse> {
+    return this.#running().leases.renew(request, caller);
   }
 
-  async release(verifierId: string): Promise<void> {
-    await this.#running().leases.release(verifierId, FIRST_PARTY);
+  async release(verifierId: string, caller = FIRST_PARTY): Promise<void> {
+    await this.#running().leases.release(verifierId, caller.id);
   }
 
   /**

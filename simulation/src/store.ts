@@ -1,5 +1,5 @@
 import type { InvalidationStore } from '@latchkey/token-service/invalidation';
-import type { Database } from './database.js';
+import type { Database, LeaseRow } from './database.js';
 import type { Machine } from './machine.js';
 import type { Line } from './network.js';
 
@@ -8,7 +8,7 @@ type Takes<K extends keyof InvalidationStore> = Parameters<InvalidationStore[K]>
 
 /**
  * What the invalidation room needs of PostgreSQL, over the simulated one. Each method says what the shipped SQL says
- * (`postgres-store.ts`, migration 0300), as one statement at one instant.
+ * (`postgres-store.ts`, migrations 0300 and 0400), as one statement at one instant.
  */
 export class SimulatedStore implements InvalidationStore {
   protected readonly db: Database;
@@ -22,23 +22,47 @@ export class SimulatedStore implements InvalidationStore {
   }
 
   takeLease(...[request]: Takes<'takeLease'>): Does<'takeLease'> {
-    const { verifierId, name, caller, cursor, leaseMs, callerLeasesMax } = request;
-    return this.statement(() => {
-      const { leases } = this.db.tables;
-      const old = leases.get(verifierId);
-      if (old && old.caller !== caller) return 'foreign';
-      const held = [...leases.values()].filter((lease) => lease.caller === caller).length;
-      if (!old && callerLeasesMax !== null && held >= callerLeasesMax) return 'too_many';
-      leases.set(verifierId, {
-        verifierId,
-        name,
-        caller,
-        renewal: this.db.takeXid(),
-        cursor: cursor && { log: cursor.log, xid: BigInt(cursor.xid) },
-        leaseMs: this.longer(old?.leaseMs ?? 0, leaseMs),
-      });
-      return 'taken';
-    });
+    return this.statement(() => this.take(request));
+  }
+
+  protected take(request: Takes<'takeLease'>[0]): Awaited<Does<'takeLease'>> {
+    const { claim, name, caller, cursor, leaseMs, leasesMax, fresh } = request;
+    const { leases } = this.db.tables;
+    const old = this.find(claim, caller.id);
+    if (old && old.caller !== caller.id) return { outcome: 'foreign' };
+    if (old && (old.ended || old.released || old.claim !== claimText(claim))) return { outcome: 'ended' };
+    if (!old) {
+      const held = [...leases.values()].filter((lease) => lease.holder === caller.holder).length;
+      if (leasesMax !== null && held >= leasesMax) return { outcome: 'too_many' };
+    }
+    const row: LeaseRow = {
+      verifierId: old?.verifierId ?? this.idOf(request),
+      claim: old?.claim ?? claimText(claim),
+      keySalt: old?.keySalt ?? fresh.keySalt,
+      name,
+      caller: caller.id,
+      holder: caller.holder,
+      released: false,
+      ended: false,
+      renewal: this.db.takeXid(),
+      cursor: cursor && { log: cursor.log, xid: BigInt(cursor.xid) },
+      leaseMs: this.longer(old?.leaseMs ?? 0, leaseMs),
+    };
+    leases.set(row.verifierId, row);
+    return { outcome: 'taken', verifierId: row.verifierId, keySalt: row.keySalt! };
+  }
+
+  /** The row that the claim stands for; of a verifier of version 0.1, whoever's it is. */
+  protected find(claim: Claim, caller: string): LeaseRow | undefined {
+    const { leases } = this.db.tables;
+    if ('ownId' in claim) return leases.get(claim.ownId);
+    const text = claimText(claim);
+    return [...leases.values()].find((lease) => lease.caller === caller && lease.claim === text);
+  }
+
+  /** The id of a new row. */
+  protected idOf({ claim, fresh }: Takes<'takeLease'>[0]): string {
+    return 'ownId' in claim ? claim.ownId : fresh.verifierId;
   }
 
   readLog(...[fromXid, limit]: Takes<'readLog'>): Does<'readLog'> {
@@ -72,8 +96,31 @@ export class SimulatedStore implements InvalidationStore {
   releaseLease(...[verifierId, caller]: Takes<'releaseLease'>): Does<'releaseLease'> {
     return this.statement(() => {
       const { leases } = this.db.tables;
-      return leases.get(verifierId)?.caller === caller && leases.delete(verifierId);
+      const row = leases.get(verifierId);
+      if (row?.caller !== caller || row.released) return false;
+      leases.set(verifierId, { ...row, released: true, renewal: this.db.takeXid() });
+      return true;
     });
+  }
+
+  /** An administrator ends a lease. */
+  endLease(verifierId: string): void {
+    const { leases } = this.db.tables;
+    const row = leases.get(verifierId);
+    if (row) leases.set(verifierId, { ...row, ended: true });
+  }
+
+  /** Who is kept off, and when, is SQL's alone; here nobody is. */
+  async strike(): Does<'strike'> {
+    return null;
+  }
+
+  async noteConfirmations(): Does<'noteConfirmations'> {
+    return undefined;
+  }
+
+  async announceKeys(...[ids]: Takes<'announceKeys'>): Does<'announceKeys'> {
+    return ids.map(() => 0);
   }
 
   pruneLog(...[keepMs, limit]: Takes<'pruneLog'>): Does<'pruneLog'> {
@@ -93,8 +140,13 @@ export class SimulatedStore implements InvalidationStore {
   protected putDown(nobody: string, leaseMs: number): void {
     this.db.tables.leases.set(nobody, {
       verifierId: nobody,
+      claim: null,
+      keySalt: null,
       name: 'whoever was there before the restore',
       caller: 'nobody',
+      holder: '',
+      released: false,
+      ended: false,
       renewal: this.db.takeXid(),
       cursor: null,
       leaseMs,
@@ -127,13 +179,17 @@ export class SimulatedStore implements InvalidationStore {
     return {
       log,
       sameDatabase: incarnation === this.db.incarnation,
-      leases: [...leases.values()].map(({ verifierId, name, renewal, cursor, leaseMs }) => ({
-        verifierId,
-        name,
+      leases: [...leases.values()].map(({ claim: _, caller, renewal, cursor, ...row }) => ({
+        ...row,
+        callerId: caller,
+        caller: caller.startsWith('token:') ? ({ type: 'token' } as const) : ({ type: 'first_party' } as const),
         renewal: String(renewal),
         cursor: cursor && { log: cursor.log, xid: String(cursor.xid) },
-        leaseMs,
       })),
     };
   }
 }
+
+type Claim = Takes<'takeLease'>[0]['claim'];
+
+const claimText = (claim: Claim): string | null => ('hash' in claim ? Buffer.from(claim.hash).toString('hex') : null);

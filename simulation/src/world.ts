@@ -2,11 +2,13 @@ import type { Effect } from '@latchkey/contracts';
 import type { Requirement, Verdict } from '@latchkey/verifier';
 import { drawWeights, fault, type Victims } from './faults.js';
 import { Gateway, type OpenStream } from './gateway.js';
+import { Holder } from './holder.js';
 import { SLOWEST } from './machine.js';
 import { Away, Redis } from './network.js';
 import type { Check, Made, Outcome, WorldOptions } from './outcome.js';
 import { Random } from './random.js';
 import { LEASE_MS_MAX, LEASE_MS_MIN, Replica, type Surroundings } from './replica.js';
+import { Said } from './said.js';
 import { Schedule } from './schedule.js';
 import { shipped } from './shipped.js';
 import { type Change, type Token, Town } from './town.js';
@@ -65,20 +67,36 @@ class World {
     this.#random = random;
     this.#schedule = schedule;
     this.#town = town;
-    const around: Surroundings = { random, schedule, db, redis, town, rooms, keepMs: random.pick([900, 20_000]) };
+    const around: Surroundings = {
+      random,
+      schedule,
+      db,
+      redis,
+      town,
+      rooms,
+      keepMs: random.pick([900, 20_000]),
+      said: new Said(),
+    };
     this.#around = around;
     const replicas = random.int(1, 2);
     for (let i = 0; i < replicas; i++) this.#replicas.push(new Replica(`token-service ${i}`, around));
     const gateways = random.int(1, 3);
     for (let i = 0; i < gateways; i++) this.#gateways.push(new Gateway(`gateway ${i}`, around, this.#replicas));
+    for (const gateway of this.#gateways)
+      gateway.onMadeUp = () => this.#break(`${gateway.name} acknowledged what no token-service has said`);
     const leaseMs = Math.round(random.spread(LEASE_MS_MIN, LEASE_MS_MAX));
+    const weights = drawWeights(random, faults);
+    around.said.keyLeaked = weights.signer > 0;
     this.#victims = {
       ...around,
+      holder: new Holder(around, this.#gateways, this.#replicas),
+      endLease: (verifierId) =>
+        new rooms.Store(db, this.#replicas[0]!.machine, this.#replicas[0]!.dbLine).endLease(verifierId),
       gateways: this.#gateways,
       replicas: this.#replicas,
       leaseMs,
       longestLeaseMs: leaseMs,
-      weights: drawWeights(random, faults),
+      weights,
       note: (text) => this.#note(text),
       change: () => this.#change(this.#town.change()),
       rush: (gateway) => this.#rush(gateway),
@@ -143,8 +161,10 @@ class World {
     while (this.#schedule.nowMs < untilMs && this.#pending().length > 0) await this.#pass(20);
     const [late] = this.#pending();
     if (late) this.#break(`${late.change.name} is not confirmed ${boundMs.toFixed(0)} ms after the faults ended`);
-    // Now that all is well, every check is answered, and rightly.
+    // Now that all is well, every gateway answers from memory, and every check is answered, and rightly.
     await this.#pass(this.#lapsedMs());
+    for (const { name, verifier } of this.#gateways)
+      if (!verifier?.state().leaseHeld) this.#break(`${name} has no lease although the faults ended long ago`);
     for (const gateway of this.#gateways)
       for (const token of this.#town.tokens) this.#check(gateway, token, this.#town.requirement());
     await this.#pass(1_000);
@@ -402,8 +422,8 @@ class World {
   /** A stream that has been confirmed by its verifier's own word has been cut, or checked again in time. */
   #judgeStream(stream: OpenStream, made: Made): void {
     if (stream.cut || !made.change.cut || !made.change.hits(stream.token, stream.requirement)) return;
-    const by = made.by.get(stream.verifierId);
-    if (by !== 'ack' && by !== 'cursor') return;
+    const by = [...stream.verifierIds].map((id) => made.by.get(id)).find((how) => how === 'ack' || how === 'cursor');
+    if (by === undefined) return;
     if (!stream.gateway.streams.includes(stream)) return; // its process has died
     this.#break(
       `${stream.gateway.name}: a stream of ${stream.token.name} is open although "${made.change.name}" was confirmed by ${by}`,

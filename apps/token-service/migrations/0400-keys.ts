@@ -191,13 +191,16 @@ END $$;
 `;
 
 const strike = `
--- A confirmation has waited out this lease, which never acknowledged. The second within an hour suspends its holder for
+-- A confirmation has waited out this lease, which never acknowledged, and was not ended meanwhile. The second within an hour suspends its holder for
 -- ten minutes, and for twice as long as before when that was less than a day ago, a day at most. Comes out: until when,
 -- if this was the one that suspended.
 CREATE FUNCTION lease_strike(verifier uuid, watched xid8, held_by text) RETURNS timestamptz LANGUAGE plpgsql AS $$
 DECLARE
   until timestamptz;
 BEGIN
+  IF EXISTS (SELECT FROM leases WHERE verifier_id = verifier AND ended_at IS NOT NULL) THEN
+    RETURN NULL;
+  END IF;
   DELETE FROM lease_strikes WHERE at < now() - interval '1 day';
   PERFORM pg_advisory_xact_lock(hashtextextended('latchkey leases of ' || held_by, 0));
   INSERT INTO lease_strikes (verifier_id, renewal, holder) VALUES (verifier, watched, held_by) ON CONFLICT DO NOTHING;

@@ -287,7 +287,7 @@ export class Confirmations {
     const ms = round(this.#parts.clock.monotonicMs() - wait.startedMs);
     this.#took.set(verifierId, ms);
     wait.confirmed.push({ id: verifierId, name, caller, by, ms });
-    if (by === 'lease' && caller.type === 'token') this.#strike(holder.row);
+    if (by === 'lease' && caller.type === 'token' && !holder.row.ended) this.#strike(holder.row);
   }
 
   /** A third party had to be waited for until its lease was over. */

@@ -47,7 +47,8 @@ interface LogRow {
  */
 export const SELECT_LEASES = `SELECT l.log, ${IS_CURRENT} AS is_current, v.verifier_id, v.name, v.renewal::text AS renewal,
     v.cursor_log, v.cursor_xid::text AS cursor_xid, v.lease_ms, v.caller, v.holder, v.key_salt,
-    v.caller_token, t.name AS token_name, v.released_at IS NOT NULL AS released
+    v.caller_token, t.name AS token_name, v.released_at IS NOT NULL AS released,
+    v.ended_at IS NOT NULL AS ended
   FROM invalidation_log l LEFT JOIN leases v ON true LEFT JOIN tokens t ON t.id = v.caller_token`;
 
 export type LeasesFound = readonly (LogRow & LeaseColumns)[];
@@ -215,6 +216,7 @@ interface LeaseColumns {
   caller_token: string | null;
   token_name: string | null;
   released: boolean;
+  ended: boolean;
 }
 
 function toLease(row: LeaseColumns): LeaseRow {
@@ -233,6 +235,7 @@ function toLease(row: LeaseColumns): LeaseRow {
     cursor,
     leaseMs: row.lease_ms,
     released: row.released,
+    ended: row.ended,
   };
 }
 

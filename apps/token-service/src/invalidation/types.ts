@@ -43,6 +43,8 @@ export interface LeaseRow {
   readonly leaseMs: number;
   /** The verifier has given its lease back. */
   readonly released: boolean;
+  /** The lease is not renewed any more. */
+  readonly ended: boolean;
 }
 
 export interface LeaseRequest {

@@ -4,7 +4,7 @@ import { REDIS } from '@latchkey/contracts';
 import { newId, systemClock } from '@latchkey/runtime';
 import { type TestDatabase, type TestRedis, testRedis } from '@latchkey/testing';
 import { hashSecret, mint } from '@latchkey/token-format';
-import { type Feed, RenewalRefused, type TokenSource, Verifier } from '@latchkey/verifier';
+import { type Feed, RenewalRefused, type TokenSource, Verifier, type VerifierLimits } from '@latchkey/verifier';
 import { Redis } from 'ioredis';
 import { Pool, type PoolClient } from 'pg';
 import { Confirmations } from '../../src/invalidation/confirm.js';
@@ -152,7 +152,7 @@ export class Gateway {
   /** As last taken. */
   claim = '';
 
-  constructor(room: Room, name: string, caller: LeaseCaller) {
+  constructor(room: Room, name: string, caller: LeaseCaller, limits: Partial<VerifierLimits>) {
     this.feed = new RedisFeed(room.redis.url);
     const at = () => {
       if (this.authorityAway) throw new Error('away');
@@ -169,10 +169,14 @@ export class Gateway {
     };
     this.verifier = new Verifier({
       name,
-      newClaim: () => (this.claim = newClaim()),
+      newClaim: () => {
+        this.claim = newClaim();
+        return this.claim;
+      },
       clock: systemClock,
       source,
       feed: this.feed,
+      limits,
     });
   }
 
@@ -216,8 +220,12 @@ export class Room {
     return replica;
   }
 
-  async gateway(name = `gateway-${this.gateways.length + 1}`, caller = FIRST_PARTY): Promise<Gateway> {
-    const gateway = new Gateway(this, name, caller);
+  async gateway(
+    name = `gateway-${this.gateways.length + 1}`,
+    caller = FIRST_PARTY,
+    limits: Partial<VerifierLimits> = {},
+  ): Promise<Gateway> {
+    const gateway = new Gateway(this, name, caller, limits);
     this.gateways.push(gateway);
     await gateway.verifier.start();
     return gateway;

@@ -1,5 +1,5 @@
 import { status } from '@grpc/grpc-js';
-import { REDIS, type Receipt, type TokensMethods } from '@latchkey/contracts';
+import { REDIS, type Receipt, type TokensMethods, usageTicket, type VerifierItem } from '@latchkey/contracts';
 import {
   bearer,
   type Caller,
@@ -7,14 +7,16 @@ import {
   createRedis,
   firstParty,
   hear,
-  newId,
+  renewalRefusal,
   systemClock,
   tokensCaller,
 } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
-import { Verifier } from '@latchkey/verifier';
+import { hashSecret } from '@latchkey/token-format';
+import { RenewalRefused, Verifier } from '@latchkey/verifier';
 import type { TokenService } from '../../src/app.js';
-import { issue, type Person, project, RPC_SECRET, type World, world } from '../harness.js';
+import { issue, type Person, project, RPC_SECRET, USAGE_SECRET, type World, world } from '../harness.js';
+import { newClaim } from './room.js';
 
 let w: World;
 let second: TokenService;
@@ -28,22 +30,26 @@ function caller(service: TokenService, authorization = firstParty(RPC_SECRET)): 
 }
 
 /** A verifier as a gateway has it: gRPC to one replica, Redis for the feed. */
-async function gateway(service: TokenService): Promise<{ verifier: Verifier; cutOff(): void }> {
+async function gateway(service: TokenService, authorization?: string): Promise<{ verifier: Verifier; cutOff(): void }> {
   const logger = createLogger('test', 'fatal');
   const [publisher, subscriber] = [1, 2].map(() => createRedis(w.redis.url, 'test', logger));
-  const rpc = caller(service);
+  const rpc = caller(service, authorization);
   let cut = false;
   const unlessCut = async <T>(call: () => Promise<T>): Promise<T> => {
     if (cut) throw new Error('cut off');
     return call();
   };
   const verifier = new Verifier({
-    id: newId(),
     name: 'gateway',
+    newClaim,
     clock: systemClock,
     source: {
       lookup: (hash) => unlessCut(() => rpc.lookup({ hash })),
-      renew: (request) => unlessCut(() => rpc.renew(request)),
+      renew: (request) =>
+        unlessCut(() => rpc.renew(request)).catch((error: Error) => {
+          const refusal = renewalRefusal(error);
+          throw refusal ? new RenewalRefused(refusal, error.message) : error;
+        }),
       release: async (verifierId) => void (await unlessCut(() => rpc.release({ verifierId }))),
     },
     feed: {
@@ -117,7 +123,7 @@ describe('a revocation over HTTP', () => {
       return row!['receipt'] as Receipt | null;
     });
     const by = Object.fromEntries(stored.verifiers.map((v) => [v.id, v.by]));
-    expect(by).toMatchObject({ [near.verifier.id]: 'ack', [far.verifier.id]: 'lease' });
+    expect(by).toMatchObject({ [near.verifier.id!]: 'ack', [far.verifier.id!]: 'lease' });
     const repeated = await admin.call<Revoked>(`POST /v1/tokens/${id}/revoke`, { body: {} });
     expect(repeated.status).toBe(200);
     expect(repeated.body).toMatchObject({ effective: true, receipt: stored });
@@ -167,28 +173,36 @@ describe('a revocation over HTTP', () => {
 });
 
 describe('the gRPC door of leases', () => {
-  const request = () => ({ verifierId: newId(), name: 'test', cursor: null });
+  const request = (over = {}) => ({
+    verifierId: '',
+    name: 'test',
+    cursor: null,
+    claim: newClaim(),
+    version: '1',
+    ...over,
+  });
+  const verifying = (person = admin, body = {}) => issue(person, { scopes: ['tokens:verify'], ...body });
 
-  it('grants leases to holders of tokens:verify, and a verifier id belongs to whoever renewed it first', async () => {
-    const [one, other] = [
-      await issue(admin, { scopes: ['tokens:verify'] }),
-      await issue(admin, { scopes: ['tokens:verify'] }),
-    ];
+  it('grants leases to holders of tokens:verify, and hands out an id to whoever renews first', async () => {
+    const [one, other] = [await verifying(), await verifying()];
     const mine = request();
     const answer = await caller(w.service, bearer(one.secret)).renew(mine);
-    expect(answer).toMatchObject({ leaseMs: 1_000, reset: true, invalidations: [] });
-    expect(answer.ackKey).toHaveLength(32);
-    await expect(caller(second, bearer(other.secret)).renew(mine)).rejects.toMatchObject({
-      code: status.PERMISSION_DENIED,
+    expect(answer).toMatchObject({ leaseMs: 1_000, reset: true, invalidations: [], caller: `token:${one.id}` });
+    expect([answer.ackKey.length, answer.usageKey.length, answer.feedKey.length]).toEqual([32, 32, 0]);
+    expect(answer.feedKeys.map((key) => key.length)).toEqual([32]);
+    const { verifierId } = answer;
+    expect((await caller(second, bearer(other.secret)).renew(mine)).verifierId).not.toBe(verifierId);
+    expect(await caller(second, bearer(other.secret)).release({ verifierId })).toEqual({ released: false });
+    expect(await caller(second, bearer(one.secret)).release({ verifierId })).toEqual({ released: true });
+    await expect(caller(w.service, bearer(one.secret)).renew(mine)).rejects.toMatchObject({
+      code: status.FAILED_PRECONDITION,
     });
-    expect(await caller(second, bearer(other.secret)).release(mine)).toEqual({ released: false });
-    expect(await caller(second, bearer(one.secret)).release(mine)).toEqual({ released: true });
   });
 
   it('refuses what is malformed by name', async () => {
-    await expect(caller(w.service).renew({ ...request(), verifierId: 'x' })).rejects.toMatchObject({
+    await expect(caller(w.service).renew(request({ claim: 'x' }))).rejects.toMatchObject({
       code: status.INVALID_ARGUMENT,
-      details: expect.stringContaining('verifierId'),
+      details: expect.stringContaining('claim'),
     });
     await expect(caller(w.service).release({ verifierId: 'x' })).rejects.toMatchObject({
       code: status.INVALID_ARGUMENT,
@@ -201,6 +215,141 @@ describe('the gRPC door of leases', () => {
       code: status.PERMISSION_DENIED,
     });
   });
+
+  it('counts leases for the owner of the token that a caller stems from, children included', async () => {
+    const person = await w.member('Owner of verifiers', 'admin');
+    const root = await verifying(person, { scopes: ['tokens:verify', 'tokens:write'] });
+    const children = await Promise.all([1, 2].map(() => verifying(w.bearer(root.secret))));
+    const callers = [root, ...children].map(({ secret }) => caller(w.service, bearer(secret)));
+    for (const one of callers) await one.renew(request());
+    const holders = await w.database.query(
+      `SELECT DISTINCT holder FROM leases WHERE holder LIKE 'user:%' AND ended_at IS NULL AND caller_token = ANY ($1)`,
+      [[root, ...children].map(({ id }) => id)],
+    );
+    expect(holders).toEqual([{ holder: `user:${person.user.id}` }]);
+    await w.database.query(
+      `INSERT INTO lease_holders (holder, suspended_until) VALUES ($1, now() + interval '1 minute')`,
+      [`user:${person.user.id}`],
+    );
+    for (const one of callers)
+      await expect(one.renew(request())).rejects.toMatchObject({
+        code: status.RESOURCE_EXHAUSTED,
+        details: expect.stringMatching(/^suspended: /),
+      });
+  });
+
+  it('shuts with the token: revoked, its lease is not renewed, and its look-ups are refused', async () => {
+    const holder = await verifying();
+    const theirs = await gateway(w.service, bearer(holder.secret));
+    const { id } = theirs.verifier;
+    await admin.call(`POST /v1/tokens/${holder.id}/revoke`, { body: {} });
+    expect(
+      await w.database.query('SELECT ended_at IS NOT NULL AS ended FROM leases WHERE verifier_id = $1', [id]),
+    ).toEqual([{ ended: true }]);
+    const { secret } = await issue(admin);
+    await waitFor(() => !theirs.verifier.state().leaseHeld);
+    expect(await theirs.verifier.verify(secret, { scopes: [] })).toMatchObject({ reason: 'unavailable' });
+  });
+
+  it('gives a ticket with a look-up to third parties, made for them and the token, and none to the gateways', async () => {
+    const [holder, token] = [await verifying(), await issue(admin)];
+    const hash = hashSecret(token.secret);
+    expect((await caller(w.service).lookup({ hash })).usageTicket).toHaveLength(0);
+    const theirs = await caller(w.service, bearer(holder.secret)).lookup({ hash });
+    const wanted = usageTicket(Buffer.from(USAGE_SECRET), { caller: `token:${holder.id}`, tokenId: token.id });
+    expect(Buffer.from(theirs.usageTicket!)).toEqual(wanted);
+    const unknown = await caller(w.service, bearer(holder.secret)).lookup({ hash: hashSecret('nobody has this') });
+    expect(unknown.usageTicket).toHaveLength(0);
+  });
+});
+
+describe('verifiers, for administrators', () => {
+  const list = async (person = admin) => (await person.call<{ items: VerifierItem[] }>('/v1/verifiers')).body.items;
+
+  it('are listed with whose they are, since when, and how they confirm', async () => {
+    const holder = await issue(admin, { scopes: ['tokens:verify'], name: 'their service' });
+    const [own, theirs] = [await gateway(w.service), await gateway(second, bearer(holder.secret))];
+    await admin.call(`POST /v1/tokens/${(await issue(admin)).id}/revoke`, { body: {} });
+    const items = await waitFor(async () => {
+      const found = (await list()).filter(({ id }) => id === own.verifier.id || id === theirs.verifier.id);
+      return found.length === 2 && found.every(({ lastConfirmationMs }) => lastConfirmationMs !== null) ? found : null;
+    });
+    const byId = Object.fromEntries(items.map((item) => [item.id, item]));
+    expect(byId[own.verifier.id!]).toMatchObject({ name: 'gateway', caller: { type: 'first_party' }, ended: false });
+    expect(byId[own.verifier.id!]!.caller).toEqual({ type: 'first_party' });
+    expect(byId[theirs.verifier.id!]!.caller).toEqual({ type: 'token', id: holder.id, name: 'their service' });
+    for (const item of items) {
+      expect(item.leaseEndsInMs).toBeGreaterThan(0);
+      expect(item.leaseEndsInMs).toBeLessThanOrEqual(1_200);
+      expect(item.cursorLag).toBeGreaterThanOrEqual(0);
+      expect(Date.parse(item.since)).toBeLessThanOrEqual(Date.now() + 1_000);
+    }
+  });
+
+  it('can be ended: the next renewal takes another id, and who did it is in the audit log', async () => {
+    const one = await gateway(w.service);
+    const id = one.verifier.id!;
+    const ended = await admin.call<VerifierItem>(`POST /v1/verifiers/${id}/end`);
+    expect(ended.status).toBe(200);
+    expect(ended.body).toMatchObject({ id, ended: true });
+    expect((await admin.call(`POST /v1/verifiers/${id}/end`)).status).toBe(200);
+    await waitFor(() => one.verifier.id !== undefined && one.verifier.id !== id);
+    const { body } = await admin.call<{ items: { subject: { id: string } }[] }>('/v1/audit?action=verifier.ended');
+    expect(body.items.filter(({ subject }) => subject.id === id)).toHaveLength(1);
+    expect((await admin.call('POST /v1/verifiers/01890000-0000-7000-8000-000000000000/end')).status).toBe(404);
+  });
+
+  it('are seen and ended with system:read and system:write', async () => {
+    const one = await gateway(w.service);
+    const [reading, writing] = await Promise.all(
+      ['system:read', 'system:write'].map((scope) => issue(admin, { scopes: [scope] })),
+    );
+    const end = `POST /v1/verifiers/${one.verifier.id}/end`;
+    const member = await w.member();
+    expect((await w.bearer(reading!.secret).call('/v1/verifiers')).status).toBe(200);
+    expect((await w.bearer(reading!.secret).call(end)).status).toBe(403);
+    expect((await w.bearer(writing!.secret).call('/v1/verifiers')).status).toBe(403);
+    expect((await member.call('/v1/verifiers')).status).toBe(403);
+    expect((await member.call(end)).status).toBe(403);
+    expect((await w.bearer(writing!.secret).call(end)).status).toBe(200);
+  });
+
+  it('are named with their callers in receipts and among the pending; others see only whether they are Latchkey`s own', async () => {
+    const holder = await issue(admin, { scopes: ['tokens:verify'], name: 'their service' });
+    const theirs = await gateway(w.service, bearer(holder.secret));
+    const member = await w.member();
+    const ofId = (all: { id: string; caller?: object }[]) => all.find(({ id }) => id === theirs.verifier.id)?.caller;
+    const whole = { type: 'token', id: holder.id, name: 'their service' };
+    for (const [person, seen] of [
+      [admin, whole],
+      [member, { type: 'token' }],
+    ] as const) {
+      const { id } = await issue(person);
+      const { body } = await person.call<Revoked>(`POST /v1/tokens/${id}/revoke`, { body: {} });
+      expect(ofId(body.receipt!.verifiers)).toEqual(seen);
+      const read = await waitFor(async () => {
+        const { receipt } = (await person.call<{ receipt: Receipt | null }>(`/v1/tokens/${id}`)).body;
+        return receipt;
+      });
+      expect(ofId(read.verifiers)).toEqual(seen);
+      const again = await person.call<Revoked>(`POST /v1/tokens/${id}/revoke`, { body: {} });
+      expect(ofId(again.body.receipt!.verifiers)).toEqual(seen);
+      const { body: record } = await admin.call<{ receipt: Receipt }>(`/v1/tokens/${id}`);
+      expect(ofId(record.receipt.verifiers)).toEqual(whole);
+    }
+    theirs.cutOff();
+    for (const [person, seen] of [
+      [admin, whole],
+      [member, { type: 'token' }],
+    ] as const) {
+      const { id } = await issue(person);
+      const { body } = await person.call<Revoked>(`POST /v1/tokens/${id}/revoke`, {
+        body: {},
+        headers: { prefer: 'wait=0' },
+      });
+      expect(ofId(body.pending)).toEqual(seen);
+    }
+  });
 });
 
 describe('metrics', () => {
@@ -209,7 +358,13 @@ describe('metrics', () => {
     const { id } = await issue(admin);
     await admin.call(`POST /v1/tokens/${id}/revoke`, { body: {} });
     const text = await (await fetch(`${w.service.opsUrl}/metrics`)).text();
-    expect(text).toMatch(/latchkey_confirmations_by_total\{by="ack",service="token-service"\} [1-9]/);
+    expect(text).toMatch(
+      /latchkey_confirmations_by_total\{by="ack",caller="first_party",service="token-service"\} [1-9]/,
+    );
+    expect(text).toMatch(
+      /latchkey_leases_refused_total\{reason="suspended",caller="token",service="token-service"\} \d/,
+    );
+    expect(text).toMatch(/latchkey_acknowledgements_dropped_total\{reason="malformed",service="token-service"\} 0/);
     expect(text).toMatch(/latchkey_confirmation_seconds_count\{service="token-service"\} [1-9]/);
     expect(text).toMatch(/latchkey_lease_events_total\{event="renewed",service="token-service"\} [1-9]/);
   });
