@@ -51,13 +51,15 @@ export async function startStack(options = {}) {
   const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-bench-'));
   await migrate(database.url);
   const [api, rpc, ops] = [await freePort(), await freePort(), await freePort()];
-  const secrets = { RPC_SECRET: randomBytes(32).toString('hex'), EVENTS_SECRET: randomBytes(32).toString('hex') };
+  const secret = () => randomBytes(32).toString('hex');
+  const secrets = { RPC_SECRET: secret(), EVENTS_SECRET: secret(), USAGE_SECRET: secret() };
   const { privateKey } = generateKeyPairSync('ed25519');
   const startTokenService = () =>
     spawnService(
       path.join(apps, 'token-service/dist/main.js'),
       {
         ...secrets,
+        EVENTS_SIGNING_KEY: secret(),
         DATABASE_URL: asRole(database.url, 'latchkey_service'),
         REDIS_URL: redis.url,
         API_PORT: String(api),

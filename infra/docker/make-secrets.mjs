@@ -1,6 +1,6 @@
 // Makes the secrets that are missing, each into the volume of the one service that reads it, and nothing else.
-// A value given in the environment (TOKEN_PEPPERS, RPC_SECRET, EVENTS_SECRET, AUDIT_SIGNING_KEY, ADMIN_PASSWORD)
-// is used instead of a new one. Safe to run at every start: what is there stays as it is.
+// A value given in the environment (TOKEN_PEPPERS, RPC_SECRET, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET,
+// AUDIT_SIGNING_KEY, ADMIN_PASSWORD) is used instead of a new one. Safe to run at every start: what is there stays as it is.
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -28,6 +28,8 @@ const firstTime = !existsSync(path.join(root, 'administrator/password'));
 const peppers = value('TOKEN_PEPPERS', 'token-service/token_peppers', random);
 const rpc = value('RPC_SECRET', 'token-service/rpc_secret', random);
 const events = value('EVENTS_SECRET', 'token-service/events_secret', random);
+const eventsSigning = value('EVENTS_SIGNING_KEY', 'token-service/events_signing_key', random);
+const usage = value('USAGE_SECRET', 'token-service/usage_secret', random);
 const signing = value('AUDIT_SIGNING_KEY', 'token-service/audit_signing_key', () =>
   generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }),
 );
@@ -43,7 +45,11 @@ for (const service of ['token-service', 'gateway', 'jobs']) {
   write(`${service}/rpc_secret`, rpc);
   write(`${service}/redis_url`, redisUrl);
 }
-for (const service of ['token-service', 'jobs']) write(`${service}/events_secret`, events);
+for (const service of ['token-service', 'jobs']) {
+  write(`${service}/events_secret`, events);
+  write(`${service}/usage_secret`, usage);
+}
+write('token-service/events_signing_key', eventsSigning);
 write('token-service/token_peppers', peppers);
 write('token-service/audit_signing_key', signing);
 write('token-service/admin_password', administrator);

@@ -7,6 +7,8 @@ export interface Secrets {
   tokenPeppers: string;
   rpcSecret: string;
   eventsSecret: string;
+  eventsSigningKey: string;
+  usageSecret: string;
   auditSigningKey: string;
   servicePassword: string;
   jobsPassword: string;
@@ -21,7 +23,8 @@ export interface Secrets {
  * ready.json tells it at every start.
  *
  * @param dir folder of the files
- * @param env TOKEN_PEPPERS, RPC_SECRET, EVENTS_SECRET, AUDIT_SIGNING_KEY, BOARD_PASSWORD are read
+ * @param env TOKEN_PEPPERS, RPC_SECRET, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET, AUDIT_SIGNING_KEY,
+ *   BOARD_PASSWORD are read
  * @param adminPassword the one given for the first administrator
  */
 export function readOrMakeSecrets(dir: string, env: NodeJS.ProcessEnv, adminPassword: string | null): Secrets {
@@ -42,6 +45,8 @@ export function readOrMakeSecrets(dir: string, env: NodeJS.ProcessEnv, adminPass
     tokenPeppers: env['TOKEN_PEPPERS'] || kept('token-peppers', random),
     rpcSecret: env['RPC_SECRET'] || kept('rpc-secret', random),
     eventsSecret: env['EVENTS_SECRET'] || kept('events-secret', random),
+    eventsSigningKey: env['EVENTS_SIGNING_KEY'] || kept('events-signing-key', random),
+    usageSecret: env['USAGE_SECRET'] || kept('usage-secret', random),
     auditSigningKey: env['AUDIT_SIGNING_KEY'] || kept('audit-signing-key.pem', signingKey),
     servicePassword: kept('database-password-service', random),
     jobsPassword: kept('database-password-jobs', random),

@@ -88,6 +88,8 @@ beforeAll(async () => {
       TOKEN_PEPPERS: 'pepper-of-the-whole-0123456789abcdef0123',
       RPC_SECRET,
       EVENTS_SECRET: 'events-secret-of-the-whole-0123456789abc',
+      EVENTS_SIGNING_KEY: 'events-signing-key-of-the-whole-0123456789',
+      USAGE_SECRET: 'usage-secret-of-the-whole-0123456789abcd',
       AUDIT_SIGNING_KEY: signingKey.toString(),
       SCOPES_FILE: path.join(import.meta.dirname, '../../../infra/scopes.yaml'),
       ADMIN_EMAIL: ADMIN.email,

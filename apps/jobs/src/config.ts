@@ -38,6 +38,11 @@ export const settings = {
     secret: true,
     schema: settingSchema.secret,
   },
+  USAGE_SECRET: {
+    description: 'Authenticates usage batches, at least 32 characters; shared by the token-service and jobs alone',
+    secret: true,
+    schema: settingSchema.secret,
+  },
   OPS_PORT: {
     description: 'Port of /healthz, /readyz, /metrics and the board at /queues/',
     default: '8083',

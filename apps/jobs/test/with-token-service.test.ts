@@ -41,6 +41,8 @@ beforeAll(async () => {
         TOKEN_PEPPERS: 'pepper-for-tests-0123456789abcdef0123',
         RPC_SECRET: world.rpcSecret,
         EVENTS_SECRET: world.eventsSecret,
+        EVENTS_SIGNING_KEY: 'events-signing-key-for-tests-0123456789',
+        USAGE_SECRET: world.usageSecret,
         AUDIT_SIGNING_KEY: generateKeyPairSync('ed25519')
           .privateKey.export({ type: 'pkcs8', format: 'pem' })
           .toString(),

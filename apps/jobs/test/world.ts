@@ -44,6 +44,7 @@ export function asJobs(url: string): string {
 /** A database, a Redis, and what a job is handed; the jobs' rights are those of their role. */
 export class World implements AsyncDisposable {
   readonly eventsSecret = randomBytes(32).toString('hex');
+  readonly usageSecret = randomBytes(32).toString('hex');
   readonly rpcSecret = randomBytes(32).toString('hex');
   private context: Promise<JobContext> | undefined;
 
@@ -63,6 +64,7 @@ export class World implements AsyncDisposable {
       REDIS_URL: this.redis.url,
       RPC_SECRET: this.rpcSecret,
       EVENTS_SECRET: this.eventsSecret,
+      USAGE_SECRET: this.usageSecret,
       RPC_ADDRESS: '127.0.0.1:1',
       OPS_PORT: '0',
       LOG_LEVEL: 'warn',

@@ -87,6 +87,17 @@ export const settings = {
     secret: true,
     schema: settingSchema.secret,
   },
+  EVENTS_SIGNING_KEY: {
+    description:
+      "Comma-separated, each at least 32 characters: the secret from which the key that signs invalidations is derived, then the next one. The token-service's alone",
+    secret: true,
+    schema: settingSchema.secretList,
+  },
+  USAGE_SECRET: {
+    description: 'Authenticates usage batches, at least 32 characters; shared by the token-service and jobs alone',
+    secret: true,
+    schema: settingSchema.secret,
+  },
   AUDIT_SIGNING_KEY: {
     description: 'Ed25519 private key (PEM) that signs checkpoints of the audit chain; without one none are signed',
     secret: true,

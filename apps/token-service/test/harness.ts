@@ -12,6 +12,8 @@ export const ADMIN_EMAIL = 'admin@example.org';
 export const ADMIN_PASSWORD = 'the first administrator';
 export const RPC_SECRET = 'rpc-secret-for-tests-0123456789abcdef';
 export const EVENTS_SECRET = 'events-secret-for-tests-0123456789abc';
+export const EVENTS_SIGNING_KEY = 'events-signing-key-for-tests-0123456789';
+export const USAGE_SECRET = 'usage-secret-for-tests-0123456789abcd';
 const SCOPES_FILE = path.join(import.meta.dirname, 'scopes.yaml');
 
 export interface Answered<T = Record<string, unknown>> {
@@ -89,6 +91,8 @@ export async function world(options: { env?: Record<string, string>; clock?: Clo
     TOKEN_PEPPERS: 'pepper-for-tests-0123456789abcdef0123',
     RPC_SECRET,
     EVENTS_SECRET,
+    EVENTS_SIGNING_KEY,
+    USAGE_SECRET,
     SCOPES_FILE,
     ADMIN_EMAIL,
     ADMIN_PASSWORD,

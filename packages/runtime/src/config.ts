@@ -76,6 +76,16 @@ export const settingSchema = {
       ),
   /** At least 32 characters. */
   secret: z.string('is required').min(32, 'must have at least 32 characters').max(1_000),
+  /** Comma-separated secrets, the one to use first: 1 to 8, each at least 32 characters, none twice. */
+  secretList: z
+    .string('is required')
+    .transform((text) => text.split(',').map((part) => part.trim()))
+    .refine(
+      (list) => list.every((secret) => secret.length >= 32 && secret.length <= 1_000),
+      'each secret must have at least 32 characters (and at most 1000)',
+    )
+    .refine((list) => new Set(list).size === list.length, 'names a secret twice')
+    .refine((list) => list.length <= 8, 'must be at most 8 secrets'),
   /** Comma-separated, empty parts dropped. */
   list: z.string().transform((s) =>
     s

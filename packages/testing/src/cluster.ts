@@ -43,6 +43,8 @@ export interface Cluster extends AsyncDisposable {
   readonly tokenServices: readonly Member[];
   readonly gateways: readonly Member[];
   readonly eventsSecret: string;
+  readonly eventsSigningKey: string;
+  readonly usageSecret: string;
   /** The `Cookie` header of the first administrator's session. */
   readonly cookie: string;
   /** Path on a gateway that any good token may GET. */
@@ -79,7 +81,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
 async function open(options: ClusterOptions, closing: (() => unknown)[], close: () => Promise<void>): Promise<Cluster> {
   const { tokenServices = 1, gateways = 1, leaseMs = 10_000, throughLink = true } = options;
   const secret = () => randomBytes(24).toString('base64url');
-  const [rpcSecret, eventsSecret] = [secret(), secret()];
+  const [rpcSecret, eventsSecret, eventsSigningKey, usageSecret] = [secret(), secret(), secret(), secret()];
   const database = await testDatabase();
   closing.push(() => database.close());
   await migrate(database.url);
@@ -109,6 +111,8 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
         DATABASE_URL: asService(throughLink ? databaseLink.url(database.url) : database.url),
         TOKEN_PEPPERS: 'a pepper of tests of 32 characters or more',
         EVENTS_SECRET: eventsSecret,
+        EVENTS_SIGNING_KEY: eventsSigningKey,
+        USAGE_SECRET: usageSecret,
         LEASE_MS: String(leaseMs),
         API_PORT: String(api),
         OPS_PORT: String(ops),
@@ -161,6 +165,8 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
     tokenServices: services,
     gateways: members,
     eventsSecret,
+    eventsSigningKey,
+    usageSecret,
     cookie,
     guardedPath: '/guarded',
     call,

@@ -58,7 +58,9 @@ describe('a start', () => {
   test('lets nobody else read a file that holds a secret', () => {
     expect(statSync(path.join(home, 'ready.json')).mode & 0o777).toBe(0o600);
     const secrets = readdirSync(path.join(home, 'secrets'));
-    expect(secrets).toEqual(expect.arrayContaining(['token-peppers', 'rpc-secret', 'events-secret', 'admin-password']));
+    expect(secrets).toEqual(
+      expect.arrayContaining(['token-peppers', 'rpc-secret', 'events-secret', 'usage-secret', 'admin-password']),
+    );
     for (const name of secrets) expect(statSync(path.join(home, 'secrets', name)).mode & 0o777).toBe(0o600);
   });
 
@@ -72,9 +74,10 @@ describe('a start', () => {
   test('gives each service the secrets that it needs and no others', () => {
     const gateway = environmentOf('apps/gateway');
     expect(Object.keys(gateway)).toEqual(expect.arrayContaining(['RPC_SECRET', 'REDIS_URL', 'RPC_ADDRESS', 'API_URL']));
-    for (const name of ['DATABASE_URL', 'TOKEN_PEPPERS', 'EVENTS_SECRET', 'AUDIT_SIGNING_KEY', 'ADMIN_PASSWORD']) {
-      expect(gateway).not.toHaveProperty(name);
-    }
+    const others = ['DATABASE_URL', 'TOKEN_PEPPERS', 'EVENTS_SECRET', 'EVENTS_SIGNING_KEY', 'USAGE_SECRET'];
+    for (const name of [...others, 'AUDIT_SIGNING_KEY', 'ADMIN_PASSWORD']) expect(gateway).not.toHaveProperty(name);
+    expect(environmentOf('apps/jobs')).not.toHaveProperty('EVENTS_SIGNING_KEY');
+    expect(environmentOf('apps/jobs')['USAGE_SECRET']).toBe(environmentOf('apps/token-service')['USAGE_SECRET']);
     expect(environmentOf('apps/jobs')).not.toHaveProperty('TOKEN_PEPPERS');
     expect(environmentOf('examples/demo-upstream')).not.toHaveProperty('REDIS_URL');
     expect(environmentOf('apps/token-service')['ADMIN_PASSWORD']).toBe(ready.adminPassword);
