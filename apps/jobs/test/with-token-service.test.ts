@@ -1,6 +1,7 @@
 import { generateKeyPairSync } from 'node:crypto';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
+import { decryptionKey } from '@latchkey/runtime';
 import { type RunningService, spawnService, waitFor } from '@latchkey/testing';
 import { type Mailbox, mailbox } from './receivers.js';
 import { World } from './world.js';
@@ -39,7 +40,8 @@ beforeAll(async () => {
         RPC_PORT: String(base + 1),
         OPS_PORT: String(base + 2),
         TOKEN_PEPPERS: 'pepper-for-tests-0123456789abcdef0123',
-        RPC_SECRET: world.rpcSecret,
+        ...world.credentials.tokenService,
+        JOBS_SEALING_PUBLIC_KEY: decryptionKey(world.encryptionSecret).text,
         EVENTS_SECRET: world.eventsSecret,
         EVENTS_SIGNING_KEY: 'events-signing-key-for-tests-0123456789',
         USAGE_SECRET: world.usageSecret,

@@ -11,11 +11,11 @@ import {
   type UsageLine,
   verifierKey,
 } from '@latchkey/contracts';
-import { createLogger, createRedis, createRegistry, loadConfig, maintenanceCaller, newId } from '@latchkey/runtime';
-import { type TestDatabase, type TestRedis, testDatabase, testRedis } from '@latchkey/testing';
+import { createLogger, createRedis, createRegistry, maintenanceCaller, newId } from '@latchkey/runtime';
+import { type TestDatabase, type TestRedis, testCredentials, testDatabase, testRedis } from '@latchkey/testing';
 import type { Redis } from 'ioredis';
 import { DataSource } from 'typeorm';
-import { type JobsConfig, settings } from '../src/config.js';
+import { type JobsConfig, jobsConfig } from '../src/config.js';
 import type { Job, JobContext } from '../src/job.js';
 import { JobMetrics } from '../src/ops/metrics.service.js';
 
@@ -45,7 +45,8 @@ export function asJobs(url: string): string {
 export class World implements AsyncDisposable {
   readonly eventsSecret = randomBytes(32).toString('hex');
   readonly usageSecret = randomBytes(32).toString('hex');
-  readonly rpcSecret = randomBytes(32).toString('hex');
+  readonly credentials = testCredentials();
+  readonly encryptionSecret = randomBytes(32).toString('hex');
   private context: Promise<JobContext> | undefined;
 
   private constructor(
@@ -62,7 +63,8 @@ export class World implements AsyncDisposable {
     return {
       DATABASE_URL: asJobs(this.database.url),
       REDIS_URL: this.redis.url,
-      RPC_SECRET: this.rpcSecret,
+      ...this.credentials.jobs,
+      JOBS_SEALING_KEY: this.encryptionSecret,
       EVENTS_SECRET: this.eventsSecret,
       USAGE_SECRET: this.usageSecret,
       RPC_ADDRESS: '127.0.0.1:1',
@@ -73,7 +75,7 @@ export class World implements AsyncDisposable {
   }
 
   config(more: Record<string, string> = {}): JobsConfig {
-    return loadConfig(settings, this.environment(more));
+    return jobsConfig(this.environment(more));
   }
 
   async contextWith(more: Record<string, string> = {}): Promise<JobContext> {

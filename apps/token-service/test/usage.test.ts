@@ -2,7 +2,7 @@ import { REDIS, readUsageBatch, type UsageBatch, verifierKey } from '@latchkey/c
 import { firstParty, tokensCaller } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
 import { Redis } from 'ioredis';
-import { EVENTS_SECRET, issue, RPC_SECRET, type World, world } from './harness.js';
+import { EVENTS_SECRET, GATEWAY_RPC_SECRET, issue, type World, world } from './harness.js';
 
 let w: World;
 let redis: Redis;
@@ -30,7 +30,7 @@ test("every door's verifications are counted under its route, in batches that jo
   const admin = await w.signIn();
   const caller = tokensCaller({
     address: w.service.rpcAddress,
-    authorization: firstParty(RPC_SECRET),
+    authorization: firstParty(GATEWAY_RPC_SECRET),
     timeoutMs: 10_000,
   });
   const question = {
@@ -83,7 +83,7 @@ test('a denial can be looked up by its requestId', async () => {
   ];
   const narrow = await issue(person, { scopes: ['tokens:read'] });
   const missing = await w.bearer(narrow.secret).call('POST /v1/tokens', { body: { name: 'x' } });
-  const caller = tokensCaller({ address: w.service.rpcAddress, authorization: firstParty(RPC_SECRET) });
+  const caller = tokensCaller({ address: w.service.rpcAddress, authorization: firstParty(GATEWAY_RPC_SECRET) });
   const question = { scopes: [], project: '', ip: '203.0.113.5', route: 'billing', userAgent: '' };
   const asked = await caller.verify({ ...question, token: token.secret });
   caller.close();

@@ -4,6 +4,7 @@ import { createServer as createHttpServer, type Server } from 'node:http';
 import { type AddressInfo, createConnection, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { testCredentials } from './credentials.js';
 import { type TestDatabase, testDatabase } from './database.js';
 import { type FaultyLink, faultyLink } from './faulty-link.js';
 import { type TestRedis, testRedis } from './redis.js';
@@ -81,7 +82,8 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
 async function open(options: ClusterOptions, closing: (() => unknown)[], close: () => Promise<void>): Promise<Cluster> {
   const { tokenServices = 1, gateways = 1, leaseMs = 10_000, throughLink = true } = options;
   const secret = () => randomBytes(24).toString('base64url');
-  const [rpcSecret, eventsSecret, eventsSigningKey, usageSecret] = [secret(), secret(), secret(), secret()];
+  const [eventsSecret, eventsSigningKey, usageSecret] = [secret(), secret(), secret()];
+  const credentials = testCredentials();
   const database = await testDatabase();
   closing.push(() => database.close());
   await migrate(database.url);
@@ -99,7 +101,7 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
     routes,
     `routes:\n  - name: guarded\n    path: /guarded\n    upstream: ${upstreamUrl}\n    require: {}\n`,
   );
-  const shared = { REDIS_URL: redis.url, RPC_SECRET: rpcSecret, HOST: '127.0.0.1', LOG_LEVEL: 'warn' };
+  const shared = { REDIS_URL: redis.url, HOST: '127.0.0.1', LOG_LEVEL: 'warn' };
 
   const rpcPorts = await freePorts(tokenServices);
   const services: Member[] = [];
@@ -108,6 +110,7 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
     services.push(
       await member(`token-service-${i + 1}`, 'apps/token-service/dist/main.js', api, ops, closing, {
         ...shared,
+        ...credentials.tokenService,
         DATABASE_URL: asService(throughLink ? databaseLink.url(database.url) : database.url),
         TOKEN_PEPPERS: 'a pepper of tests of 32 characters or more',
         EVENTS_SECRET: eventsSecret,
@@ -127,6 +130,7 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
     const [port, ops, authz] = (await freePorts(3)) as [number, number, number];
     return member(`gateway-${i + 1}`, 'apps/gateway/dist/main.js', port, ops, closing, {
       ...shared,
+      ...credentials.gateway,
       RPC_ADDRESS: `127.0.0.1:${rpc.port}`,
       API_URL: services[0]!.url,
       GATEWAY_CONFIG: routes,

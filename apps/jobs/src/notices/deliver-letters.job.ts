@@ -1,3 +1,5 @@
+import { type Letter, letterContext } from '@latchkey/contracts';
+import { type DecryptionKey, decryptWith } from '@latchkey/runtime';
 import { type Job, NOTHING } from '../job.js';
 import { passwordLetter } from './letter.js';
 import { sendMail } from './mail.js';
@@ -6,8 +8,9 @@ import { sendMail } from './mail.js';
 const LETTERS = 3;
 
 /**
- * The code in a letter is made by the token-service when the letter is taken, and is held here until the mail server
- * has it, nowhere else. A letter that was not reported as finished is taken again, with another code.
+ * The code in a letter is made by the token-service when the letter is taken, comes encrypted to a key that jobs alone
+ * holds, and is in clear here until the mail server has it, nowhere else. A letter that was not reported as finished is
+ * taken again, with another code.
  */
 export const deliverLetters: Job = {
   name: 'deliver-letters',
@@ -15,10 +18,17 @@ export const deliverLetters: Job = {
   everyMs: 1_000,
   description: 'People who asked for a new password, or were invited, are sent a link by e-mail.',
   async step({ config, maintenance, metrics, logger }) {
-    if (!config.SMTP_URL) return NOTHING;
-    const { letters } = await maintenance.takeLetters({ limit: LETTERS });
+    const keys = config.JOBS_SEALING_KEY;
+    if (!config.SMTP_URL || !keys) return NOTHING;
+    const { letters } = await maintenance.takeLetters({ limit: LETTERS, keyIds: keys.map(({ id }) => id) });
     for (const letter of letters) {
-      const outcome = await sendMail(config, letter.id, letter, passwordLetter(letter, config.PUBLIC_URL));
+      const code = codeOf(letter, keys);
+      if (code === null) {
+        logger.error({ letter: letter.id }, 'the code of a letter cannot be decrypted: it was changed on its way here');
+        metrics.notices.inc({ channel: 'email', outcome: 'due' });
+        continue;
+      }
+      const outcome = await sendMail(config, letter.id, letter, passwordLetter({ ...letter, code }, config.PUBLIC_URL));
       if (outcome.ok || outcome.gone) await maintenance.finishLetter({ id: letter.id });
       if (!outcome.ok) logger.warn({ letter: letter.id, reason: outcome.reason }, 'a letter was not sent');
       metrics.notices.inc({ channel: 'email', outcome: outcome.ok ? 'sent' : outcome.gone ? 'dead' : 'due' });
@@ -26,3 +36,11 @@ export const deliverLetters: Job = {
     return { done: letters.length, more: letters.length === LETTERS };
   },
 };
+
+function codeOf(letter: Letter, keys: readonly DecryptionKey[]): string | null {
+  for (const key of keys) {
+    const code = decryptWith(key, letter.encryptedCode, letterContext(letter));
+    if (code !== null) return code;
+  }
+  return null;
+}

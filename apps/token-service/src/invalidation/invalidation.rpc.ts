@@ -1,8 +1,8 @@
 import { type Metadata, status } from '@grpc/grpc-js';
 import type { RenewRequest, RenewResponse } from '@latchkey/contracts';
-import { Controller, UseFilters, UseGuards } from '@nestjs/common';
+import { Controller } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
-import { callerOf, RpcCallerGuard, RpcErrorFilter, refuse } from '../rpc/index.js';
+import { CallableBy, callerOf, refuse } from '../rpc/index.js';
 import { InvalidationService } from './invalidation.service.js';
 import { type LeaseCaller, LeaseRefused } from './leases.js';
 
@@ -14,17 +14,17 @@ const CODES = {
 
 /** The gRPC door of leases. */
 @Controller()
-@UseGuards(RpcCallerGuard)
-@UseFilters(RpcErrorFilter)
 export class InvalidationRpc {
   constructor(private readonly invalidations: InvalidationService) {}
 
   @GrpcMethod('Tokens', 'Renew')
+  @CallableBy('gateway', 'token')
   renew(request: RenewRequest, metadata: Metadata): Promise<RenewResponse> {
     return refusing(() => this.invalidations.leases.renew(request, leaseCaller(metadata)));
   }
 
   @GrpcMethod('Tokens', 'Release')
+  @CallableBy('gateway', 'token')
   async release({ verifierId }: { verifierId: string }, metadata: Metadata): Promise<{ released: boolean }> {
     return { released: await refusing(() => this.invalidations.leases.release(verifierId, leaseCaller(metadata))) };
   }
@@ -32,9 +32,9 @@ export class InvalidationRpc {
 
 function leaseCaller(metadata: Metadata): LeaseCaller {
   const caller = callerOf(metadata);
-  return caller.type === 'first-party'
-    ? { id: 'first-party', firstParty: true }
-    : { id: `token:${caller.tokenId}`, firstParty: false };
+  if (caller.type === 'gateway') return { id: 'first-party', firstParty: true };
+  if (caller.type === 'token') return { id: `token:${caller.tokenId}`, firstParty: false };
+  throw refuse(status.PERMISSION_DENIED, 'leases are for verifiers');
 }
 
 async function refusing<T>(call: () => Promise<T>): Promise<T> {

@@ -6,9 +6,9 @@ import {
   type VerifyRequest,
   type VerifyResponse,
 } from '@latchkey/contracts';
-import { Controller, UseFilters, UseGuards } from '@nestjs/common';
+import { Controller } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
-import { FirstPartyOnly, RpcCallerGuard, RpcErrorFilter, refuse } from '../rpc/index.js';
+import { CallableBy, refuse } from '../rpc/index.js';
 import { ExpiryService } from './expiry.service.js';
 import { FactsService } from './facts.service.js';
 import { IdleService } from './idle.service.js';
@@ -17,8 +17,6 @@ import { VerificationService } from './verification.service.js';
 
 /** The gRPC door of tokens: `latchkey.v1.Tokens`, but for the leases. */
 @Controller()
-@UseGuards(RpcCallerGuard)
-@UseFilters(RpcErrorFilter)
 export class TokensRpc {
   constructor(
     private readonly verification: VerificationService,
@@ -26,11 +24,13 @@ export class TokensRpc {
   ) {}
 
   @GrpcMethod('Tokens', 'Verify')
+  @CallableBy('gateway', 'token')
   verify(request: VerifyRequest): Promise<VerifyResponse> {
     return this.verification.answer(request);
   }
 
   @GrpcMethod('Tokens', 'VerifyBatch')
+  @CallableBy('gateway', 'token')
   async verifyBatch({ requests }: { requests: VerifyRequest[] }): Promise<{ responses: VerifyResponse[] }> {
     if (requests.length > LIMITS.verifyBatchMax)
       throw refuse(status.INVALID_ARGUMENT, `requests: at most ${LIMITS.verifyBatchMax} at once`);
@@ -38,6 +38,7 @@ export class TokensRpc {
   }
 
   @GrpcMethod('Tokens', 'Lookup')
+  @CallableBy('gateway', 'token')
   async lookup({ hash }: { hash: string }): Promise<LookupResponse> {
     if (!/^[A-Za-z0-9_-]{43}$/.test(hash))
       throw refuse(status.INVALID_ARGUMENT, 'hash: must be a SHA-256 in base64url, 43 characters');
@@ -47,11 +48,8 @@ export class TokensRpc {
 
 const BATCH_MAX = 1_000;
 
-/** What jobs asks the sole writer to do about tokens: `latchkey.v1.Maintenance`, this room's part. */
+/** What jobs asks the sole writer to do about tokens: `latchkey.internal.v1.Maintenance`, this room's part. */
 @Controller()
-@FirstPartyOnly()
-@UseGuards(RpcCallerGuard)
-@UseFilters(RpcErrorFilter)
 export class TokensMaintenanceRpc {
   constructor(
     private readonly revocations: RevocationsService,
@@ -60,16 +58,19 @@ export class TokensMaintenanceRpc {
   ) {}
 
   @GrpcMethod('Maintenance', 'ExpireDue')
+  @CallableBy('jobs')
   expireDue({ limit }: { limit: number }): Promise<BatchResponse> {
     return this.expiry.expireDue(bounded(limit));
   }
 
   @GrpcMethod('Maintenance', 'EndOverlaps')
+  @CallableBy('jobs')
   endOverlaps({ limit }: { limit: number }): Promise<BatchResponse> {
     return this.revocations.endOverlaps(bounded(limit));
   }
 
   @GrpcMethod('Maintenance', 'RevokeIdle')
+  @CallableBy('jobs')
   revokeIdle({ limit }: { limit: number }): Promise<BatchResponse> {
     return this.idle.revokeIdle(bounded(limit));
   }
