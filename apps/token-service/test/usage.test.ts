@@ -1,5 +1,6 @@
+import { status } from '@grpc/grpc-js';
 import { REDIS, readUsageBatch, type UsageBatch, verifierKey } from '@latchkey/contracts';
-import { firstParty, tokensCaller } from '@latchkey/runtime';
+import { bearer, firstParty, tokensCaller } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
 import { Redis } from 'ioredis';
 import { EVENTS_SECRET, GATEWAY_RPC_SECRET, issue, type World, world } from './harness.js';
@@ -100,4 +101,25 @@ test('a denial can be looked up by its requestId', async () => {
     ip: '203.0.113.5',
   });
   expect(await reasonOf(missing)).toMatchObject({ reason: 'insufficient_scope', tokenId: narrow.id, method: 'POST' });
+});
+
+test('calls over gRPC are uses of the token that makes them: held to its rate, and counted', async () => {
+  const limited = await issue(await w.signIn(), {
+    scopes: ['tokens:verify'],
+    rateLimit: { limit: 2, windowSeconds: 3_600 },
+  });
+  const caller = tokensCaller({ address: w.service.rpcAddress, authorization: bearer(limited.secret) });
+  const ask = () => caller.verify({ token: 'x', scopes: [], project: '', ip: '', route: '', userAgent: '' });
+  try {
+    for (let i = 0; i < 2; i++) expect((await ask()).denial).toBe('malformed');
+    await expect(ask()).rejects.toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+  } finally {
+    caller.close();
+  }
+  const counted = async (outcome: string) =>
+    (await sent())
+      .flatMap(({ lines }) => lines)
+      .filter(({ tokenId, route, status: told }) => tokenId === limited.id && route === 'rpc' && told === outcome)
+      .reduce((sum, { count }) => sum + count, 0);
+  await waitFor(async () => (await counted('allowed')) === 2 && (await counted('rate_limited')) === 1);
 });

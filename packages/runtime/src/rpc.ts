@@ -57,6 +57,12 @@ export function isUnavailable(error: unknown): boolean {
   return SAYS_NOTHING.includes((error as ServiceError)?.code);
 }
 
+/** Why the authority does not do it until somebody changes a setting; undefined for every other failure. */
+export function unmetPrecondition(error: unknown): string | undefined {
+  const { code, details } = (error ?? {}) as Partial<ServiceError>;
+  return code === status.FAILED_PRECONDITION ? details : undefined;
+}
+
 type UnaryMethod = (
   request: unknown,
   metadata: Metadata,

@@ -1,6 +1,6 @@
 import { type Letter, letterContext } from '@latchkey/contracts';
-import { type DecryptionKey, decryptWith } from '@latchkey/runtime';
-import { type Job, NOTHING } from '../job.js';
+import { type DecryptionKey, decryptWith, unmetPrecondition } from '@latchkey/runtime';
+import { type Job, type JobContext, NOTHING } from '../job.js';
 import { passwordLetter } from './letter.js';
 import { sendMail } from './mail.js';
 
@@ -20,7 +20,11 @@ export const deliverLetters: Job = {
   async step({ config, maintenance, metrics, logger }) {
     const keys = config.JOBS_SEALING_KEY;
     if (!config.SMTP_URL || !keys) return NOTHING;
-    const { letters } = await maintenance.takeLetters({ limit: LETTERS, keyIds: keys.map(({ id }) => id) });
+    const taken = await maintenance
+      .takeLetters({ limit: LETTERS, keyIds: keys.map(({ id }) => id) })
+      .catch((error: unknown) => noLetters(error, logger));
+    if (!taken) return NOTHING;
+    const { letters } = taken;
     for (const letter of letters) {
       const code = codeOf(letter, keys);
       if (code === null) {
@@ -36,6 +40,20 @@ export const deliverLetters: Job = {
     return { done: letters.length, more: letters.length === LETTERS };
   },
 };
+
+const SAID_EVERY_MS = 60_000;
+let saidAt = Number.NEGATIVE_INFINITY;
+
+/** Until somebody changes a setting it is the same every second: said once a minute. @throws what is another failure */
+function noLetters(error: unknown, logger: JobContext['logger']): null {
+  const reason = unmetPrecondition(error);
+  if (reason === undefined) throw error;
+  if (performance.now() - saidAt > SAID_EVERY_MS) {
+    saidAt = performance.now();
+    logger.error({ reason }, 'no password emails are sent: the token-service hands out no codes');
+  }
+  return null;
+}
 
 function codeOf(letter: Letter, keys: readonly DecryptionKey[]): string | null {
   for (const key of keys) {

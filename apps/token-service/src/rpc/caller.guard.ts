@@ -33,6 +33,8 @@ export function callerOf(metadata: Metadata): RpcCaller {
 }
 
 const SCOPE = 'tokens:verify';
+/** Under this name the calls of a token are counted as its uses. */
+const ROUTE = 'rpc';
 const REFUSED: Record<RpcCallerType, string> = {
   gateway: 'this call is not for gateways',
   jobs: 'this call is not for jobs',
@@ -78,10 +80,12 @@ export class RpcCallerGuard implements CanActivate {
       const callers = this.#services.filter(({ isSecret }) => isSecret(credentials)).map(({ caller }) => caller);
       if (callers.length > 0) return callers;
     } else if (scheme.toLowerCase() === 'bearer') {
-      const verification = await this.verification.verify(credentials, { scopes: [SCOPE], ip });
+      const verification = await this.verification.use(credentials, { scopes: [SCOPE], ip }, { route: ROUTE, ip });
       if (verification.allowed) return [{ type: 'token', tokenId: verification.known.facts.id }];
       if (verification.reason === 'address_not_allowed')
         throw refuse(status.PERMISSION_DENIED, 'the token may not be used from this address');
+      if (verification.reason === 'rate_limited')
+        throw refuse(status.RESOURCE_EXHAUSTED, 'the token has been used as often as its rate limit allows');
       if (verification.reason === 'insufficient_scope')
         throw refuse(status.PERMISSION_DENIED, `the token does not hold ${SCOPE}`);
     }
