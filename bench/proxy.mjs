@@ -13,7 +13,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { testRedis } from '@latchkey/testing';
+import { testCredentials, testRedis } from '@latchkey/testing';
 import { startAuthority } from './lib/authority.mjs';
 import { start, summary } from './lib/processes.mjs';
 
@@ -62,7 +62,7 @@ try {
       OPS_PORT: '0',
       AUTHZ_PORT: '0',
       RPC_ADDRESS: authority.address,
-      RPC_SECRET: 'the rpc secret of the benchmarks, long',
+      ...testCredentials().gateway,
       REDIS_URL: redis.url,
       GATEWAY_CONFIG: routes,
       CONSOLE_DIR: path.join(dir, 'console'),

@@ -24,7 +24,7 @@ try {
   await stack.database.query('VACUUM ANALYZE audit_events');
   const maintenance = maintenanceCaller({
     address: stack.rpcAddress,
-    authorization: firstParty(stack.secrets.RPC_SECRET),
+    authorization: firstParty(stack.credentials.jobs.JOBS_RPC_SECRET),
     timeoutMs: 60_000,
   });
   const { pid } = stack.tokenService;

@@ -7,7 +7,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { spawnService, testDatabase, testRedis } from '@latchkey/testing';
+import { spawnService, testCredentials, testDatabase, testRedis } from '@latchkey/testing';
 
 const apps = path.join(import.meta.dirname, '../../apps');
 const ADMIN = { email: 'admin@example.org', password: 'the first administrator' };
@@ -51,19 +51,17 @@ export async function startStack(options = {}) {
   const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-bench-'));
   await migrate(database.url);
   const [api, rpc, ops] = [await freePort(), await freePort(), await freePort()];
-  const random = () => randomBytes(32).toString('hex');
-  const secrets = {
-    RPC_SECRET: random(),
-    EVENTS_SECRET: random(),
-    EVENTS_SIGNING_KEY: random(),
-    USAGE_SECRET: random(),
-  };
+  const secret = () => randomBytes(32).toString('hex');
+  const secrets = { EVENTS_SECRET: secret(), EVENTS_SIGNING_KEY: secret(), USAGE_SECRET: secret() };
+  const credentials = testCredentials();
   const { privateKey } = generateKeyPairSync('ed25519');
   const startTokenService = () =>
     spawnService(
       path.join(apps, 'token-service/dist/main.js'),
       {
         ...secrets,
+        ...credentials.tokenService,
+        EVENTS_SIGNING_KEY: secret(),
         DATABASE_URL: asRole(database.url, 'latchkey_service'),
         REDIS_URL: redis.url,
         API_PORT: String(api),
@@ -85,6 +83,7 @@ export async function startStack(options = {}) {
       path.join(apps, 'jobs/dist/main.js'),
       {
         ...secrets,
+        ...credentials.jobs,
         DATABASE_URL: asRole(database.url, 'latchkey_jobs'),
         REDIS_URL: redis.url,
         RPC_ADDRESS: `127.0.0.1:${rpc}`,
@@ -131,7 +130,7 @@ export async function startStack(options = {}) {
         OPS_PORT: String(gatewayOps),
         AUTHZ_PORT: String(authz),
         RPC_ADDRESS: `127.0.0.1:${rpc}`,
-        RPC_SECRET: secrets.RPC_SECRET,
+        ...credentials.gateway,
         API_URL: `http://127.0.0.1:${api}`,
         REDIS_URL: redis.url,
         GATEWAY_CONFIG: await routes,
@@ -164,6 +163,7 @@ export async function startStack(options = {}) {
     database,
     redis,
     secrets,
+    credentials,
     tokenService,
     worker,
     gateway,

@@ -163,7 +163,7 @@ const deeds = {
 try {
   const maintenance = maintenanceCaller({
     address: stack.rpcAddress,
-    authorization: firstParty(stack.secrets.RPC_SECRET),
+    authorization: firstParty(stack.credentials.jobs.JOBS_RPC_SECRET),
   });
   for (let sealed = 0; sealed < events; ) {
     await stack.call('POST', '/v1/tokens', { name: `token ${sealed}` });

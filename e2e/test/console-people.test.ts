@@ -142,6 +142,29 @@ describe('my account', () => {
     await factor.getByRole('button', { name: 'Set up' }).waitFor();
   });
 
+  it('sets a password with a code only together with the second factor of whoever has one', async () => {
+    const user = await member();
+    const person = await Person.signIn(place, user.email, PASSWORD);
+    const { body } = await person.call<{ uri: string }>('POST', '/v1/session/totp', { json: { password: PASSWORD } });
+    const confirmed = await person.call<{ recoveryCodes: string[] }>('POST', '/v1/session/totp/confirm', {
+      json: { code: oneTimeCode(body.uri) },
+    });
+    const reset = await admin.call<{ code: string }>('POST', `/v1/users/${user.id}/reset-password`);
+    const visitor = await visit();
+    const { page } = visitor;
+    await visitor.go(`/reset?email=${encodeURIComponent(user.email)}&code=${encodeURIComponent(reset.body.code)}`);
+    await page.getByRole('textbox', { name: 'New password' }).fill('another long password');
+    await page.getByRole('button', { name: 'Set password' }).click();
+    await page.getByText('Your code is right.').waitFor();
+    await page.getByLabel('One-time code').fill(confirmed.body.recoveryCodes[0] ?? '');
+    await page.getByRole('button', { name: 'Set password' }).click();
+    await page.getByText('The password is set.').waitFor();
+    const signIn = await ask(`${url}/v1/session`, 'POST', {
+      json: { email: user.email, password: 'another long password' },
+    });
+    expect([signIn.status, signIn.body]).toMatchObject([401, { code: 'second_factor_required' }]);
+  });
+
   it('keeps what one chose to be told, and how', async () => {
     const user = await member();
     const visitor = await visit(await Person.signIn(place, user.email, PASSWORD));

@@ -1,9 +1,11 @@
 // Makes the secrets that are missing, each into the volume of the one service that reads it, and nothing else.
-// A value given in the environment (TOKEN_PEPPERS, RPC_SECRET, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET,
-// AUDIT_SIGNING_KEY, ADMIN_PASSWORD) is used instead of a new one. Safe to run at every start: what is there stays as it is.
+// A value given in the environment (TOKEN_PEPPERS, GATEWAY_RPC_SECRET, JOBS_RPC_SECRET, GATEWAY_PROOF_SECRET,
+// JOBS_SEALING_KEY, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET, AUDIT_SIGNING_KEY, ADMIN_PASSWORD) is used instead
+// of a new one. Safe to run at every start: what is there stays as it is.
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { decryptionKey } from '@latchkey/runtime';
 
 const root = process.env.SECRETS_DIR ?? '/secrets';
 const random = () => randomBytes(32).toString('base64url');
@@ -26,7 +28,10 @@ function write(file, text, mode = 0o400) {
 
 const firstTime = !existsSync(path.join(root, 'administrator/password'));
 const peppers = value('TOKEN_PEPPERS', 'token-service/token_peppers', random);
-const rpc = value('RPC_SECRET', 'token-service/rpc_secret', random);
+const gatewayRpc = value('GATEWAY_RPC_SECRET', 'gateway/gateway_rpc_secret', random);
+const jobsRpc = value('JOBS_RPC_SECRET', 'jobs/jobs_rpc_secret', random);
+const gatewayProof = value('GATEWAY_PROOF_SECRET', 'gateway/gateway_proof_secret', random);
+const jobsSealing = value('JOBS_SEALING_KEY', 'jobs/jobs_sealing_key', random);
 const events = value('EVENTS_SECRET', 'token-service/events_secret', random);
 const eventsSigning = value('EVENTS_SIGNING_KEY', 'token-service/events_signing_key', random);
 const usage = value('USAGE_SECRET', 'token-service/usage_secret', random);
@@ -42,10 +47,20 @@ const databaseUrl = (role, user) => `postgres://${user}:${database[role]}@postgr
 const redisUrl = `redis://:${redis}@redis:6379`;
 
 for (const service of ['token-service', 'gateway', 'jobs']) {
-  write(`${service}/rpc_secret`, rpc);
   write(`${service}/redis_url`, redisUrl);
+  // One secret for all, up to version 0.1.
+  rmSync(path.join(root, service, 'rpc_secret'), { force: true });
 }
-for (const service of ['token-service', 'jobs']) write(`${service}/usage_secret`, usage);
+for (const service of ['token-service', 'gateway']) {
+  write(`${service}/gateway_rpc_secret`, gatewayRpc);
+  write(`${service}/gateway_proof_secret`, gatewayProof);
+}
+for (const service of ['token-service', 'jobs']) {
+  write(`${service}/jobs_rpc_secret`, jobsRpc);
+  write(`${service}/usage_secret`, usage);
+}
+write('jobs/jobs_sealing_key', jobsSealing);
+write('token-service/jobs_sealing_public_key', decryptionKey(jobsSealing.split(',')[0].trim()).text);
 // Version 0.1 gave it to jobs as well.
 rmSync(path.join(root, 'jobs/events_secret'), { force: true });
 write('token-service/events_secret', events);

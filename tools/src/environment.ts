@@ -35,6 +35,11 @@ const managed = new Set(
       'REDIS_URL',
       'TOKEN_PEPPERS',
       'RPC_SECRET',
+      'GATEWAY_RPC_SECRET',
+      'JOBS_RPC_SECRET',
+      'GATEWAY_PROOF_SECRET',
+      'JOBS_SEALING_KEY',
+      'JOBS_SEALING_PUBLIC_KEY',
       'EVENTS_SECRET',
       'EVENTS_SIGNING_KEY',
       'USAGE_SECRET',
@@ -84,7 +89,8 @@ export function services(
   const { ports } = places;
   const base = { ...passedThrough(env), LOG_LEVEL: settings.logLevel, PUBLIC_URL: places.publicUrl };
   const inside = { ...base, HOST: '127.0.0.1' };
-  const rpc = { RPC_ADDRESS: `127.0.0.1:${ports.RPC_PORT}`, RPC_SECRET: secrets.rpcSecret };
+  const rpc = { RPC_ADDRESS: `127.0.0.1:${ports.RPC_PORT}` };
+  const { GATEWAY_RPC_SECRET, JOBS_RPC_SECRET, GATEWAY_PROOF_SECRET } = secrets.credentials;
   const demoUpstream = `http://127.0.0.1:${ports.DEMO_PORT}`;
   const as = (role: string, password: string) => {
     if (!places.ownDatabase) return places.databaseUrl;
@@ -108,7 +114,8 @@ export function services(
           RETENTION_DATABASE_URL: as('latchkey_retention', secrets.retentionPassword),
           REDIS_URL: places.redisUrl,
           TOKEN_PEPPERS: secrets.tokenPeppers,
-          RPC_SECRET: secrets.rpcSecret,
+          ...secrets.credentials,
+          JOBS_SEALING_PUBLIC_KEY: secrets.jobsSealingPublicKey,
           EVENTS_SECRET: secrets.eventsSecret,
           EVENTS_SIGNING_KEY: secrets.eventsSigningKey,
           USAGE_SECRET: secrets.usageSecret,
@@ -135,6 +142,8 @@ export function services(
           OPS_PORT: String(ports.OPS_PORT),
           AUTHZ_PORT: String(ports.AUTHZ_PORT),
           ...rpc,
+          GATEWAY_RPC_SECRET,
+          GATEWAY_PROOF_SECRET,
           API_URL: `http://127.0.0.1:${ports.API_PORT}`,
           REDIS_URL: places.redisUrl,
           GATEWAY_CONFIG: settings.gatewayConfig,
@@ -149,6 +158,8 @@ export function services(
           ...inside,
           OPS_PORT: String(ports.OPS_PORT + 2),
           ...rpc,
+          JOBS_RPC_SECRET,
+          JOBS_SEALING_KEY: secrets.jobsSealingKey,
           DATABASE_URL: as('latchkey_jobs', secrets.jobsPassword),
           REDIS_URL: places.redisUrl,
           USAGE_SECRET: secrets.usageSecret,

@@ -1,11 +1,16 @@
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { type CredentialName, decryptionKey } from '@latchkey/runtime';
 
 /** What the services share or keep to themselves; each goes only to those that need it. */
 export interface Secrets {
   tokenPeppers: string;
-  rpcSecret: string;
+  /** By which services know each other; see `credentials` of a service in environment.ts. */
+  credentials: Record<CredentialName, string>;
+  jobsSealingKey: string;
+  /** Public half of the first of `jobsSealingKey`. */
+  jobsSealingPublicKey: string;
   eventsSecret: string;
   eventsSigningKey: string;
   usageSecret: string;
@@ -23,8 +28,8 @@ export interface Secrets {
  * ready.json tells it at every start.
  *
  * @param dir folder of the files
- * @param env TOKEN_PEPPERS, RPC_SECRET, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET, AUDIT_SIGNING_KEY, BOARD_PASSWORD
- * are read
+ * @param env TOKEN_PEPPERS, GATEWAY_RPC_SECRET, JOBS_RPC_SECRET, GATEWAY_PROOF_SECRET, JOBS_SEALING_KEY,
+ *   EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET, AUDIT_SIGNING_KEY, BOARD_PASSWORD are read
  * @param adminPassword the one given for the first administrator
  */
 export function readOrMakeSecrets(dir: string, env: NodeJS.ProcessEnv, adminPassword: string | null): Secrets {
@@ -41,9 +46,18 @@ export function readOrMakeSecrets(dir: string, env: NodeJS.ProcessEnv, adminPass
     const { privateKey } = generateKeyPairSync('ed25519');
     return privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
   };
+  // One secret for all services, up to version 0.1.
+  rmSync(path.join(dir, 'rpc-secret'), { force: true });
+  const jobsSealingKey = env['JOBS_SEALING_KEY'] || kept('jobs-sealing-key', random);
   return {
     tokenPeppers: env['TOKEN_PEPPERS'] || kept('token-peppers', random),
-    rpcSecret: env['RPC_SECRET'] || kept('rpc-secret', random),
+    credentials: {
+      GATEWAY_RPC_SECRET: env['GATEWAY_RPC_SECRET'] || kept('gateway-rpc-secret', random),
+      JOBS_RPC_SECRET: env['JOBS_RPC_SECRET'] || kept('jobs-rpc-secret', random),
+      GATEWAY_PROOF_SECRET: env['GATEWAY_PROOF_SECRET'] || kept('gateway-proof-secret', random),
+    },
+    jobsSealingKey,
+    jobsSealingPublicKey: decryptionKey(firstOf(jobsSealingKey)).text,
     eventsSecret: env['EVENTS_SECRET'] || kept('events-secret', random),
     eventsSigningKey: env['EVENTS_SIGNING_KEY'] || kept('events-signing-key', random),
     usageSecret: env['USAGE_SECRET'] || kept('usage-secret', random),
@@ -55,6 +69,9 @@ export function readOrMakeSecrets(dir: string, env: NodeJS.ProcessEnv, adminPass
     adminPassword: kept('admin-password', () => adminPassword ?? randomBytes(15).toString('base64url')),
   };
 }
+
+/** The first of a comma-separated list, as the services read it. */
+const firstOf = (list: string): string => (list.split(',')[0] ?? '').trim();
 
 /** Writes a file that only this user may read, whole or not at all. */
 export function writePrivate(file: string, text: string): void {

@@ -71,6 +71,7 @@ export const t = {
     submit: 'Sign in',
     with: (name: string) => `Sign in with ${name}`,
     codeAsked: 'The password is right. Now the code that your authenticator app shows.',
+    factorAsked: 'Your code is right. Now the code that your authenticator app shows.',
     codeHint: 'Six digits from your authenticator app, or one of your recovery codes.',
     forgotten: 'Forgot your password?',
     forgottenLead: 'A link to set a new one comes by e-mail',

@@ -1,4 +1,14 @@
-import { type Config, ConfigError, commonSettings, loadConfig, type Settings, settingSchema } from '@latchkey/runtime';
+import {
+  adoptRpcSecret,
+  type Config,
+  ConfigError,
+  commonSettings,
+  credentialSettings,
+  loadConfig,
+  rpcSecretSetting,
+  type Settings,
+  settingSchema,
+} from '@latchkey/runtime';
 import { DEFAULT_PREFIX, isPrefix } from '@latchkey/token-format';
 import { z } from 'zod';
 import { isNetwork } from './http/index.js';
@@ -44,11 +54,9 @@ export const settings = {
     description: "PEM certificate of the authority behind the gRPC door's; plain text without one",
     schema: z.string().optional(),
   },
-  RPC_SECRET: {
-    description: 'Shared with the token-service, at least 32 characters',
-    secret: true,
-    schema: settingSchema.secret,
-  },
+  GATEWAY_RPC_SECRET: credentialSettings.GATEWAY_RPC_SECRET,
+  GATEWAY_PROOF_SECRET: credentialSettings.GATEWAY_PROOF_SECRET,
+  ...rpcSecretSetting,
   API_URL: {
     description: "The token-service's HTTP door, to which /v1, /oauth2 and /mcp go",
     default: 'http://127.0.0.1:8090',
@@ -97,9 +105,14 @@ export type GatewayConfig = Config<typeof settings>;
 
 const isLoopback = (host: string) => host === 'localhost' || host === '::1' || host.startsWith('127.');
 
-/** @throws ConfigError naming every setting that is missing or wrong */
-export function gatewayConfig(env: NodeJS.ProcessEnv = process.env): GatewayConfig {
-  const config = loadConfig(settings, env);
+/**
+ * @param warn is told what should be changed although it works
+ * @throws ConfigError naming every setting that is missing or wrong
+ */
+export function gatewayConfig(env: NodeJS.ProcessEnv = process.env, warn?: (text: string) => void): GatewayConfig {
+  const adopted = adoptRpcSecret(env, ['GATEWAY_RPC_SECRET', 'GATEWAY_PROOF_SECRET']);
+  const config = loadConfig(settings, adopted.env);
+  for (const text of adopted.warnings) warn?.(text);
   if (!isLoopback(config.HOST) && !config.PUBLIC_URL) {
     throw new ConfigError([
       `PUBLIC_URL is required because HOST is ${config.HOST}: set it to the address that people use, such as https://tokens.example.org`,

@@ -82,7 +82,7 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   await Promise.all([subscriber, redis, usageRedis].map((connection) => readyWithin(connection, REDIS_START_MS)));
   const caller = tokensCaller({
     address: config.RPC_ADDRESS,
-    authorization: firstParty(config.RPC_SECRET),
+    authorization: firstParty(config.GATEWAY_RPC_SECRET[0]),
     ...(config.RPC_CA_FILE && { caFile: config.RPC_CA_FILE }),
   });
   opened.push(() => caller.close());
@@ -148,7 +148,7 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
     management: new Management({
       ...shared,
       upstream: upstreams.get(new URL(config.API_URL).origin),
-      rpcSecret: config.RPC_SECRET,
+      proofSecret: config.GATEWAY_PROOF_SECRET[0],
     }),
     console: consoleFiles,
     own: new Map([['/gateway/whoami', nest.handle]]),

@@ -2,11 +2,11 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { brotliCompressSync, brotliDecompressSync, gunzipSync, gzipSync } from 'node:zlib';
-import { CALLER_ADDRESS_HEADER, DOOR_HEADER, isDoorValue } from '@latchkey/contracts';
+import { CALLER_ADDRESS_HEADER, GATEWAY_PROOF_HEADER, gatewayProofMatcher } from '@latchkey/contracts';
 import { waitFor } from '@latchkey/testing';
 import { request } from 'undici';
 import { gatewayConfig } from '../src/config.js';
-import { RPC_SECRET, raw, type Stack, stack } from './stack.js';
+import { CREDENTIALS, raw, type Stack, stack } from './stack.js';
 
 const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-console-'));
 const routes = (upstream: string) => `
@@ -61,7 +61,7 @@ describe('the management API', () => {
         method: 'POST',
         headers: {
           ...headers,
-          [DOOR_HEADER]: 'forged',
+          [GATEWAY_PROOF_HEADER]: 'forged',
           x_latchkey_door: 'forged',
           [CALLER_ADDRESS_HEADER]: '192.0.2.1',
           'x-forwarded-for': '203.0.113.9, 127.0.0.2',
@@ -77,7 +77,9 @@ describe('the management API', () => {
       expect(s.api.seen[0]).toMatchObject({ method: 'POST', url: at });
       expect(s.api.lastHeader('authorization')).toBe('Bearer abc');
       expect(s.api.lastHeader('cookie')).toBe('latchkey_session=s3cret');
-      expect(isDoorValue(RPC_SECRET, s.api.lastHeader(DOOR_HEADER)!)).toBe(true);
+      expect(gatewayProofMatcher([CREDENTIALS.GATEWAY_PROOF_SECRET])(s.api.lastHeader(GATEWAY_PROOF_HEADER)!)).toBe(
+        true,
+      );
       expect(s.api.seen[0]!.headers.join()).not.toContain('forged');
       expect(s.api.lastHeader('x-forwarded-for')).toBe('203.0.113.9, 127.0.0.2, 127.0.0.1');
       expect(s.api.seen[0]!.headers.join()).not.toContain('192.0.2.1');
@@ -295,14 +297,15 @@ describe('the gateway', () => {
 
   it.each([
     [{ HOST: '0.0.0.0' }, /PUBLIC_URL is required because HOST is 0\.0\.0\.0/],
-    [{ RPC_SECRET: 'short' }, /RPC_SECRET: must have at least 32 characters/],
+    [{ GATEWAY_RPC_SECRET: 'short' }, /GATEWAY_RPC_SECRET: each secret must have at least 32 characters/],
+    [{ GATEWAY_PROOF_SECRET: '' }, /GATEWAY_PROOF_SECRET is required/],
     [{ TRUSTED_PROXIES: '10.0.0.0/33' }, /TRUSTED_PROXIES: must be IP addresses or CIDRs/],
     [{ FORWARD_AUTH_PEERS: 'localhost' }, /FORWARD_AUTH_PEERS: must be/],
     [{ API_URL: 'token-service:8090' }, /API_URL: must be a URL/],
     [{ TOKEN_PREFIX: 'LK' }, /TOKEN_PREFIX: must be 1 to 16/],
   ])('refuses to start with %j and says why', (env, message) => {
-    const config = () => gatewayConfig({ RPC_SECRET, ...(env as unknown as NodeJS.ProcessEnv) });
+    const config = () => gatewayConfig({ ...CREDENTIALS, ...(env as unknown as NodeJS.ProcessEnv) });
     expect(config).toThrow(message);
-    expect(() => gatewayConfig({ RPC_SECRET: 'short' })).not.toThrow(/short/);
+    expect(() => gatewayConfig({ GATEWAY_RPC_SECRET: 'short' })).not.toThrow(/short/);
   });
 });

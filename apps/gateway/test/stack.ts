@@ -4,13 +4,13 @@ import { type AddressInfo, connect, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createLogger } from '@latchkey/runtime';
-import { type TestRedis, testRedis } from '@latchkey/testing';
+import { type TestRedis, testCredentials, testRedis } from '@latchkey/testing';
 import { Redis } from 'ioredis';
 import { gatewayConfig } from '../src/config.js';
 import { type Gateway, startGateway } from '../src/start.js';
 import { Authority } from './authority.js';
 
-export const RPC_SECRET = 'rpc-secret-of-the-tests-0123456789abcdef';
+export const CREDENTIALS = testCredentials().gateway;
 
 export type Handler = (req: IncomingMessage, res: ServerResponse) => void;
 
@@ -89,7 +89,7 @@ export async function stack(
     OPS_PORT: '0',
     AUTHZ_PORT: '0',
     RPC_ADDRESS: authority.address,
-    RPC_SECRET,
+    ...CREDENTIALS,
     REDIS_URL: redis.url,
     API_URL: api.url,
     GATEWAY_CONFIG: file,

@@ -12,6 +12,7 @@ import {
   spawnService,
   type TestDatabase,
   type TestRedis,
+  testCredentials,
   testDatabase,
   testRedis,
   waitFor,
@@ -24,7 +25,7 @@ const tokenService = path.join(import.meta.dirname, '../../token-service/dist');
 const gatewayEntry = path.join(import.meta.dirname, '../dist/main.js');
 const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-whole-'));
 const routesFile = path.join(dir, 'gateway.yaml');
-const RPC_SECRET = 'rpc-secret-of-the-whole-0123456789abcdef';
+const credentials = testCredentials();
 const ADMIN = { email: 'admin@example.org', password: 'the first administrator' };
 
 let database: TestDatabase;
@@ -50,7 +51,7 @@ const gatewayEnv = (port: number, ops: number, authz: number) => ({
   AUTHZ_PORT: String(authz),
   RPC_ADDRESS: `127.0.0.1:${ports[1]}`,
   API_URL: `http://127.0.0.1:${ports[0]}`,
-  RPC_SECRET,
+  ...credentials.gateway,
   REDIS_URL: redis.url,
   GATEWAY_CONFIG: routesFile,
   CONSOLE_DIR: path.join(dir, 'console'),
@@ -86,9 +87,9 @@ beforeAll(async () => {
       RPC_PORT: String(ports[1]),
       OPS_PORT: String(ports[2]),
       TOKEN_PEPPERS: 'pepper-of-the-whole-0123456789abcdef0123',
-      RPC_SECRET,
+      ...credentials.tokenService,
       EVENTS_SECRET: 'events-secret-of-the-whole-0123456789abc',
-      EVENTS_SIGNING_KEY: 'events-signing-key-of-the-whole-01234567',
+      EVENTS_SIGNING_KEY: 'events-signing-key-of-the-whole-0123456789',
       USAGE_SECRET: 'usage-secret-of-the-whole-0123456789abcd',
       AUDIT_SIGNING_KEY: signingKey.toString(),
       SCOPES_FILE: path.join(import.meta.dirname, '../../../infra/scopes.yaml'),

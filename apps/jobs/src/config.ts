@@ -1,4 +1,14 @@
-import { type Config, commonSettings, type Settings, settingSchema } from '@latchkey/runtime';
+import {
+  adoptRpcSecret,
+  type Config,
+  commonSettings,
+  credentialSettings,
+  encryptionSettings,
+  loadConfig,
+  rpcSecretSetting,
+  type Settings,
+  settingSchema,
+} from '@latchkey/runtime';
 import { z } from 'zod';
 
 const webhookSecret = z
@@ -28,13 +38,11 @@ export const settings = {
     description: "PEM certificate of the authority behind the gRPC door's; plain text without one",
     schema: z.string().optional(),
   },
-  RPC_SECRET: {
-    description: 'Shared by the first-party services; opens the gRPC door',
-    secret: true,
-    schema: settingSchema.secret,
-  },
+  JOBS_RPC_SECRET: credentialSettings.JOBS_RPC_SECRET,
+  ...rpcSecretSetting,
+  JOBS_SEALING_KEY: encryptionSettings.JOBS_SEALING_KEY,
   USAGE_SECRET: {
-    description: "Shared with the token-service; verifiers' usage keys are derived from it",
+    description: "Verifiers' usage keys are derived from it, at least 32 characters; shared with the token-service alone",
     secret: true,
     schema: settingSchema.secret,
   },
@@ -100,6 +108,19 @@ export const settings = {
 } satisfies Settings;
 
 export type JobsConfig = Config<typeof settings>;
+
+/**
+ * @param warn is told what should be changed although it works
+ * @throws ConfigError naming every setting that is missing or wrong
+ */
+export function jobsConfig(env: NodeJS.ProcessEnv = process.env, warn?: (text: string) => void): JobsConfig {
+  const adopted = adoptRpcSecret(env, ['JOBS_RPC_SECRET']);
+  const config = loadConfig(settings, adopted.env);
+  for (const text of adopted.warnings) warn?.(text);
+  if (config.SMTP_URL && !config.JOBS_SEALING_KEY)
+    warn?.('SMTP_URL is set but JOBS_SEALING_KEY is not: no password emails are sent, only notices');
+  return config;
+}
 
 /** What the schema of one setting alone cannot see. @throws Error naming the settings */
 export function checkTogether(config: JobsConfig): JobsConfig {

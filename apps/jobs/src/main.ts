@@ -1,10 +1,10 @@
-import { createLogger, loadConfig, runService } from '@latchkey/runtime';
-import { settings } from './config.js';
+import { createLogger, runService } from '@latchkey/runtime';
+import { jobsConfig } from './config.js';
 import { startJobs } from './start.js';
 
 const logger = createLogger('jobs', process.env['LOG_LEVEL']);
 await runService(logger, async () => {
-  const config = loadConfig(settings);
+  const config = jobsConfig(process.env, (text) => logger.warn(text));
   logger.level = config.LOG_LEVEL;
   return (await startJobs(config, logger)).stop;
 });

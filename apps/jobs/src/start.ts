@@ -47,7 +47,7 @@ export async function startJobs(config: JobsConfig, logger: Logger): Promise<Run
   const redis = createRedis(config.REDIS_URL, 'latchkey-jobs', logger, { enableOfflineQueue: true });
   const maintenance = maintenanceCaller({
     address: config.RPC_ADDRESS,
-    authorization: firstParty(config.RPC_SECRET),
+    authorization: firstParty(config.JOBS_RPC_SECRET[0]),
     ...(config.RPC_CA_FILE && { caFile: config.RPC_CA_FILE }),
   });
   const metrics = new JobMetrics(createRegistry('jobs'));

@@ -1,6 +1,9 @@
+import { execFile } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
 import path from 'node:path';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
+import { decryptionKey } from '@latchkey/runtime';
 import { type RunningService, spawnService, waitFor } from '@latchkey/testing';
 import { type Mailbox, mailbox } from './receivers.js';
 import { World } from './world.js';
@@ -39,9 +42,10 @@ beforeAll(async () => {
         RPC_PORT: String(base + 1),
         OPS_PORT: String(base + 2),
         TOKEN_PEPPERS: 'pepper-for-tests-0123456789abcdef0123',
-        RPC_SECRET: world.rpcSecret,
+        ...world.credentials.tokenService,
+        JOBS_SEALING_PUBLIC_KEY: decryptionKey(world.encryptionSecret).text,
         EVENTS_SECRET: 'events-secret-of-the-tests-0123456789',
-        EVENTS_SIGNING_KEY: 'events-signing-key-of-the-tests-012345',
+        EVENTS_SIGNING_KEY: 'events-signing-key-for-tests-0123456789',
         USAGE_SECRET: world.usageSecret,
         AUDIT_SIGNING_KEY: generateKeyPairSync('ed25519')
           .privateKey.export({ type: 'pkcs8', format: 'pem' })
@@ -64,11 +68,12 @@ afterAll(async () => {
   await world[Symbol.asyncDispose]();
 });
 
-const jobs = () =>
-  spawnService(jobsEntry, world.environment({ RPC_ADDRESS: rpcAddress, LOG_LEVEL: 'info', SMTP_URL: mail.url }), {
-    readyText: 'jobs is ready',
-    readyTimeoutMs: 120_000,
-  });
+const jobs = (more: Record<string, string> = {}) =>
+  spawnService(
+    jobsEntry,
+    world.environment({ RPC_ADDRESS: rpcAddress, LOG_LEVEL: 'info', SMTP_URL: mail.url, ...more }),
+    { readyText: 'jobs is ready', readyTimeoutMs: 120_000 },
+  );
 const json = (body: unknown, headers: Record<string, string> = {}) => ({
   method: 'POST',
   headers: { 'content-type': 'application/json', ...headers },
@@ -158,4 +163,31 @@ test('somebody added, and somebody who forgot their password, set one by the lin
   expect(await set(link, 'a third password, long')).toBe(401);
   const rows = await world.database.query<{ n: number }>('SELECT count(*)::int AS n FROM letters');
   expect(rows[0]!.n).toBe(0);
+});
+
+test('a worker whose key does not belong to the public one gets no codes, and says what to change', async () => {
+  const other = await jobs({ JOBS_SEALING_KEY: 'another key of tests with 32 characters or more' });
+  running.push(other);
+  await waitFor(() => other.logs().includes('no password emails are sent'), patience);
+  expect(other.logs()).toContain('its JOBS_SEALING_KEY does not belong to JOBS_SEALING_PUBLIC_KEY');
+  expect(other.logs()).not.toContain('a job failed');
+});
+
+test('the public half of a key is printed by a command, and a missing key is named', async () => {
+  const entry = path.join(import.meta.dirname, '../dist/public-key.js');
+  const print = (env: Record<string, string>) => promisify(execFile)(process.execPath, [entry], { env });
+  const { stdout } = await print({ JOBS_SEALING_KEY: `${world.encryptionSecret}, ${'previous'.repeat(4)}` });
+  expect(stdout).toBe(`${decryptionKey(world.encryptionSecret).text}\n`);
+  await expect(print({})).rejects.toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('JOBS_SEALING_KEY is req'),
+  });
+});
+
+test('jobs starts with the RPC_SECRET of the version before, and says what stands in its place', async () => {
+  const { JOBS_RPC_SECRET } = world.credentials.jobs;
+  const old = await jobs({ JOBS_RPC_SECRET: '', RPC_SECRET: JOBS_RPC_SECRET, JOBS_SEALING_KEY: '' });
+  running.push(old);
+  expect(old.logs()).toContain('RPC_SECRET is deprecated and stands for JOBS_RPC_SECRET in this version only');
+  expect(old.logs()).toContain('no password emails are sent, only notices');
 });

@@ -14,11 +14,11 @@ import {
   usageKey,
   usageTicket,
 } from '@latchkey/contracts';
-import { createLogger, createRedis, createRegistry, loadConfig, maintenanceCaller, newId } from '@latchkey/runtime';
-import { type TestDatabase, type TestRedis, testDatabase, testRedis } from '@latchkey/testing';
+import { createLogger, createRedis, createRegistry, maintenanceCaller, newId } from '@latchkey/runtime';
+import { type TestDatabase, type TestRedis, testCredentials, testDatabase, testRedis } from '@latchkey/testing';
 import type { Redis } from 'ioredis';
 import { DataSource } from 'typeorm';
-import { type JobsConfig, settings } from '../src/config.js';
+import { type JobsConfig, jobsConfig } from '../src/config.js';
 import type { Job, JobContext } from '../src/job.js';
 import { JobMetrics } from '../src/ops/metrics.service.js';
 
@@ -47,7 +47,8 @@ export function asJobs(url: string): string {
 /** A database, a Redis, and what a job is handed; the jobs' rights are those of their role. */
 export class World implements AsyncDisposable {
   readonly usageSecret = randomBytes(32).toString('hex');
-  readonly rpcSecret = randomBytes(32).toString('hex');
+  readonly credentials = testCredentials();
+  readonly encryptionSecret = randomBytes(32).toString('hex');
   private context: Promise<JobContext> | undefined;
 
   private constructor(
@@ -64,7 +65,8 @@ export class World implements AsyncDisposable {
     return {
       DATABASE_URL: asJobs(this.database.url),
       REDIS_URL: this.redis.url,
-      RPC_SECRET: this.rpcSecret,
+      ...this.credentials.jobs,
+      JOBS_SEALING_KEY: this.encryptionSecret,
       USAGE_SECRET: this.usageSecret,
       RPC_ADDRESS: '127.0.0.1:1',
       OPS_PORT: '0',
@@ -74,7 +76,7 @@ export class World implements AsyncDisposable {
   }
 
   config(more: Record<string, string> = {}): JobsConfig {
-    return loadConfig(settings, this.environment(more));
+    return jobsConfig(this.environment(more));
   }
 
   async contextWith(more: Record<string, string> = {}): Promise<JobContext> {

@@ -37,6 +37,7 @@ import { UserEntity } from './people/user.entity.js';
 import { MemberEntity, ProjectEntity } from './projects/project.entity.js';
 import { ProjectsController } from './projects/projects.controller.js';
 import { ProjectsService } from './projects/projects.service.js';
+import { ErrorFilter, RpcCallerGuard, RpcContextInterceptor, RpcErrorFilter } from './rpc/index.js';
 import { AttemptsService } from './sessions/attempts.service.js';
 import { LettersRpc } from './sessions/letters.rpc.js';
 import { LettersService } from './sessions/letters.service.js';
@@ -106,9 +107,14 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       { provide: CONFIG, useValue: config },
       { provide: LOGGER, useValue: logger },
       { provide: CLOCK, useValue: clock },
-      { provide: APP_FILTER, useClass: ProblemFilter },
+      // Bound for HTTP and gRPC alike, each to its own part: a handler that says nothing of who may call is closed.
+      ProblemFilter,
+      RpcErrorFilter,
+      { provide: APP_FILTER, useClass: ErrorFilter },
       { provide: APP_GUARD, useClass: AuthenticationGuard },
+      { provide: APP_GUARD, useClass: RpcCallerGuard },
       { provide: APP_INTERCEPTOR, useClass: AnswerInterceptor },
+      { provide: APP_INTERCEPTOR, useClass: RpcContextInterceptor },
       AttemptsService,
       AuditService,
       {

@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Server as RpcServer, ServerCredentials } from '@grpc/grpc-js';
 import { loadSync, type PackageDefinition } from '@grpc/proto-loader';
 import { ReflectionService } from '@grpc/reflection';
-import { PROTO_FILE, PROTO_PACKAGE } from '@latchkey/contracts';
+import { INTERNAL_PROTO_FILE, INTERNAL_PROTO_PACKAGE, PROTO_FILE, PROTO_PACKAGE } from '@latchkey/contracts';
 import {
   type Clock,
   createRegistry,
@@ -40,8 +40,8 @@ export interface TokenService {
 }
 
 const RPC_MESSAGE_BYTES_MAX = 1_048_576;
-/** What gRPC health is told of: the whole, and the service that others call. */
-const SERVED = ['', `${PROTO_PACKAGE}.Tokens`];
+/** What gRPC health is told of: the whole, and the services. */
+const SERVED = ['', `${PROTO_PACKAGE}.Tokens`, `${INTERNAL_PROTO_PACKAGE}.Maintenance`];
 const HEALTH_EVERY_MS = 1_000;
 const HEALTH_PATIENCE_MS = 2_000;
 
@@ -56,7 +56,7 @@ export async function startTokenService(
 ): Promise<TokenService> {
   const app = await NestFactory.create<NestFastifyApplication>(
     appModule(config, logger, clock),
-    createAdapter(config),
+    createAdapter(config, logger),
     {
       logger: new NestLogger(logger),
       bodyParser: false,
@@ -65,7 +65,7 @@ export async function startTokenService(
   );
   const rpc = rpcDoor(config);
   try {
-    app.connectMicroservice<MicroserviceOptions>(rpc.options);
+    app.connectMicroservice<MicroserviceOptions>(rpc.options, { inheritAppConfig: true });
     await app.init();
     await app.get(PeopleService).ensureFirstAdministrator();
     await app.get(DeclarationsService).announceChange();
@@ -137,8 +137,8 @@ function rpcDoor(config: TokenServiceConfig) {
     transport: Transport.GRPC as const,
     options: {
       url: `${config.HOST}:${config.RPC_PORT}`,
-      package: PROTO_PACKAGE,
-      protoPath: PROTO_FILE,
+      package: [PROTO_PACKAGE, INTERNAL_PROTO_PACKAGE],
+      protoPath: [PROTO_FILE, INTERNAL_PROTO_FILE],
       loader: PROTO_OPTIONS,
       credentials: rpcCredentials(config),
       maxReceiveMessageLength: RPC_MESSAGE_BYTES_MAX,

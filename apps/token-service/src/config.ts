@@ -1,10 +1,23 @@
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
-import { type Config, commonSettings, type Settings, settingSchema } from '@latchkey/runtime';
+import {
+  adoptRpcSecret,
+  type Config,
+  ConfigError,
+  type CredentialName,
+  commonSettings,
+  credentialSettings,
+  encryptionSettings,
+  loadConfig,
+  rpcSecretSetting,
+  type Settings,
+  settingSchema,
+} from '@latchkey/runtime';
 import { DEFAULT_PREFIX, isPrefix } from '@latchkey/token-format';
 import { z } from 'zod';
 
+const CREDENTIAL_NAMES = ['GATEWAY_RPC_SECRET', 'JOBS_RPC_SECRET', 'GATEWAY_PROOF_SECRET'] as const;
 const ownScopesFile = path.join(import.meta.dirname, '../../../infra/scopes.yaml');
 
 const peppers = z
@@ -84,11 +97,9 @@ export const settings = {
     secret: true,
     schema: peppers,
   },
-  RPC_SECRET: {
-    description: 'What first-party services present on the gRPC door, at least 32 characters',
-    secret: true,
-    schema: settingSchema.secret,
-  },
+  ...credentialSettings,
+  ...rpcSecretSetting,
+  JOBS_SEALING_PUBLIC_KEY: encryptionSettings.JOBS_SEALING_PUBLIC_KEY,
   EVENTS_SECRET: {
     description: "Verifiers' acknowledgement keys are derived from it, at least 32 characters; shared with nobody",
     secret: true,
@@ -196,6 +207,42 @@ export const settings = {
 } satisfies Settings;
 
 export type TokenServiceConfig = Config<typeof settings>;
+
+/**
+ * @param warn is told what should be changed although it works
+ * @throws ConfigError naming every setting that is missing or wrong
+ */
+export function tokenServiceConfig(
+  env: NodeJS.ProcessEnv = process.env,
+  warn?: (text: string) => void,
+): TokenServiceConfig {
+  const adopted = adoptRpcSecret(env, CREDENTIAL_NAMES);
+  const config = loadConfig(settings, adopted.env);
+  if (!config.RPC_TLS_CERT_FILE !== !config.RPC_TLS_KEY_FILE)
+    throw new ConfigError(['RPC_TLS_CERT_FILE and RPC_TLS_KEY_FILE: set both, or neither']);
+  for (const text of [...adopted.warnings, ...sharedSecrets(config, adopted.adopted)]) warn?.(text);
+  return config;
+}
+
+/**
+ * Each credential opens one thing only while no two hold the same secret. A former RPC_SECRET may stand in several as
+ * a previous one, while services are moved to the new ones.
+ */
+function sharedSecrets(config: TokenServiceConfig, adopted: readonly CredentialName[]): string[] {
+  const warnings: string[] = [];
+  for (const [i, one] of CREDENTIAL_NAMES.entries()) {
+    for (const other of CREDENTIAL_NAMES.slice(i + 1)) {
+      if (adopted.includes(one) || adopted.includes(other)) continue;
+      if (config[one][0] === config[other][0])
+        throw new ConfigError([`${one} and ${other} begin with the same secret: each needs one of its own`]);
+      if (config[one].some((secret) => config[other].includes(secret)))
+        warnings.push(
+          `${one} and ${other} both accept the same secret: take it out when no service presents it any more`,
+        );
+    }
+  }
+  return warnings;
+}
 
 /** By this the parts of the app are handed their configuration. */
 export const CONFIG = Symbol('config');

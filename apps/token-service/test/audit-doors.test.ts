@@ -4,7 +4,7 @@ import type { MaintenanceMethods } from '@latchkey/contracts';
 import { type ChainVerdict as ChainState, proveExport, publicKeyOf } from '@latchkey/contracts';
 import { type Caller, firstParty, maintenanceCaller } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
-import { issue, type Person, RPC_SECRET, type World, world } from './harness.js';
+import { issue, JOBS_RPC_SECRET, type Person, type World, world } from './harness.js';
 
 const { privateKey, publicKey } = generateKeyPairSync('ed25519');
 const AUDIT_SIGNING_KEY = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
@@ -18,7 +18,7 @@ beforeAll(async () => {
   admin = await w.signIn();
   maintenance = maintenanceCaller({
     address: w.service.rpcAddress,
-    authorization: firstParty(RPC_SECRET),
+    authorization: firstParty(JOBS_RPC_SECRET),
     timeoutMs: 10_000,
   });
 });

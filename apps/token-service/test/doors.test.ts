@@ -1,6 +1,6 @@
 import { connect } from 'node:net';
-import { CALLER_ADDRESS_HEADER, DOOR_HEADER, doorValue, type Problem } from '@latchkey/contracts';
-import { issue, type Person, RPC_SECRET, type World, world } from './harness.js';
+import { CALLER_ADDRESS_HEADER, GATEWAY_PROOF_HEADER, gatewayProof, type Problem } from '@latchkey/contracts';
+import { GATEWAY_PROOF_SECRET, issue, type Person, type World, world } from './harness.js';
 
 let w: World;
 let person: Person;
@@ -224,8 +224,8 @@ describe('credentials', () => {
     expect(answer.body['code']).toBe('address_not_allowed');
     const bare = { authorization: `Bearer ${elsewhere.secret}`, [CALLER_ADDRESS_HEADER]: '203.0.113.7' };
     expect((await w.as(bare).call('/v1/tokens/self')).status).toBe(403);
-    expect((await w.as({ ...bare, [DOOR_HEADER]: 'guessed' }).call('/v1/tokens/self')).status).toBe(403);
-    const through = { ...bare, [DOOR_HEADER]: doorValue(RPC_SECRET) };
+    expect((await w.as({ ...bare, [GATEWAY_PROOF_HEADER]: 'guessed' }).call('/v1/tokens/self')).status).toBe(403);
+    const through = { ...bare, [GATEWAY_PROOF_HEADER]: gatewayProof(GATEWAY_PROOF_SECRET) };
     expect((await w.as(through).call('/v1/tokens/self')).status).toBe(200);
     // What the caller itself wrote into X-Forwarded-For counts for nothing, whichever proxy passed it on.
     const spoofed = {

@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto';
-import { DOOR_HEADER, type IssuedToken } from '@latchkey/contracts';
+import { GATEWAY_PROOF_HEADER, type IssuedToken } from '@latchkey/contracts';
 import { mint, startOf } from '@latchkey/token-format';
 import { type Answered, issue, type Person, project, type World, world } from './harness.js';
 
@@ -308,7 +308,11 @@ const attempts: [string, number, () => Promise<Answered>][] = [
     403,
     async () => {
       const { secret } = await issue(owner, { allowedIps: ['192.0.2.1'] });
-      const headers = { authorization: `Bearer ${secret}`, 'x-forwarded-for': '192.0.2.1', [DOOR_HEADER]: 'guessed' };
+      const headers = {
+        authorization: `Bearer ${secret}`,
+        'x-forwarded-for': '192.0.2.1',
+        [GATEWAY_PROOF_HEADER]: 'guessed',
+      };
       return w.as(headers).call('/v1/tokens/self');
     },
   ],

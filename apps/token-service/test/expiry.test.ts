@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import type { MaintenanceMethods } from '@latchkey/contracts';
 import { type Caller, firstParty, maintenanceCaller } from '@latchkey/runtime';
-import { issue, type Person, RPC_SECRET, type World, world } from './harness.js';
+import { issue, JOBS_RPC_SECRET, type Person, type World, world } from './harness.js';
 
 let w: World;
 let person: Person;
@@ -11,7 +11,7 @@ beforeAll(async () => {
   person = await w.member();
   maintenance = maintenanceCaller({
     address: w.service.rpcAddress,
-    authorization: firstParty(RPC_SECRET),
+    authorization: firstParty(JOBS_RPC_SECRET),
     timeoutMs: 10_000,
   });
 });

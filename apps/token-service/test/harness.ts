@@ -2,17 +2,21 @@ import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import type { IssuedToken, User } from '@latchkey/contracts';
-import { type Clock, createLogger, loadConfig, systemClock } from '@latchkey/runtime';
+import { type Clock, createLogger, decryptionKey, systemClock } from '@latchkey/runtime';
 import { type TestDatabase, type TestRedis, testRedis } from '@latchkey/testing';
 import { startTokenService, type TokenService } from '../src/app.js';
-import { settings } from '../src/config.js';
+import { tokenServiceConfig } from '../src/config.js';
 import { asRole, migratedDatabase } from './database.js';
 
 export const ADMIN_EMAIL = 'admin@example.org';
 export const ADMIN_PASSWORD = 'the first administrator';
-export const RPC_SECRET = 'rpc-secret-for-tests-0123456789abcdef';
+export const GATEWAY_RPC_SECRET = 'gateway-rpc-secret-for-tests-0123456789';
+export const JOBS_RPC_SECRET = 'jobs-rpc-secret-for-tests-0123456789abc';
+export const GATEWAY_PROOF_SECRET = 'gateway-proof-secret-for-tests-01234567';
+/** Of jobs; the token-service has its public half alone. */
+export const JOBS_KEY = decryptionKey('jobs-sealing-key-for-tests-0123456789abc');
 export const EVENTS_SECRET = 'events-secret-for-tests-0123456789abc';
-export const EVENTS_SIGNING_KEY = 'events-signing-key-for-tests-0123456';
+export const EVENTS_SIGNING_KEY = 'events-signing-key-for-tests-0123456789';
 export const USAGE_SECRET = 'usage-secret-for-tests-0123456789abcd';
 const SCOPES_FILE = path.join(import.meta.dirname, 'scopes.yaml');
 
@@ -89,7 +93,10 @@ export async function world(options: { env?: Record<string, string>; clock?: Clo
     OPS_PORT: '0',
     RPC_PORT: '0',
     TOKEN_PEPPERS: 'pepper-for-tests-0123456789abcdef0123',
-    RPC_SECRET,
+    GATEWAY_RPC_SECRET,
+    JOBS_RPC_SECRET,
+    GATEWAY_PROOF_SECRET,
+    JOBS_SEALING_PUBLIC_KEY: JOBS_KEY.text,
     EVENTS_SECRET,
     EVENTS_SIGNING_KEY,
     USAGE_SECRET,
@@ -102,7 +109,7 @@ export async function world(options: { env?: Record<string, string>; clock?: Clo
   const services: TokenService[] = [];
   const another = async (more: Record<string, string> = {}) => {
     const service = await startTokenService(
-      loadConfig(settings, { ...env, ...more }),
+      tokenServiceConfig({ ...env, ...more }),
       logger,
       options.clock ?? systemClock,
     );

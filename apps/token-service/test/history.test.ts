@@ -6,7 +6,7 @@ import { RenewalRefused, Verifier } from '@latchkey/verifier';
 import type { TokenService } from '../src/app.js';
 import { migrate } from '../src/migrate.js';
 import { asRole } from './database.js';
-import { issue, type Person, RPC_SECRET, type World, world } from './harness.js';
+import { GATEWAY_RPC_SECRET, issue, type Person, type World, world } from './harness.js';
 import { newClaim } from './invalidation/room.js';
 
 const LEASE_MS = 1_000;
@@ -44,7 +44,7 @@ interface Gateway {
 async function gateway(service: TokenService): Promise<Gateway> {
   const logger = createLogger('test', 'fatal');
   const [publisher, subscriber] = [1, 2].map(() => createRedis(w.redis.url, 'test', logger));
-  const rpc = tokensCaller({ address: service.rpcAddress, authorization: firstParty(RPC_SECRET), timeoutMs: 500 });
+  const rpc = tokensCaller({ address: service.rpcAddress, authorization: firstParty(GATEWAY_RPC_SECRET), timeoutMs: 500 });
   const made: Gateway = {
     paused: false,
     accepts: async (secret) => (await made.verifier.verify(secret, { scopes: [] })).allowed,

@@ -2,14 +2,22 @@ import { status } from '@grpc/grpc-js';
 import {
   type AuditEvent,
   CALLER_ADDRESS_HEADER,
-  DOOR_HEADER,
-  doorValue,
-  type Letter,
+  GATEWAY_PROOF_HEADER,
+  gatewayProof,
+  letterContext,
   type MaintenanceMethods,
   type User,
 } from '@latchkey/contracts';
-import { bearer, type Caller, firstParty, maintenanceCaller } from '@latchkey/runtime';
-import { everythingStored, issue, RPC_SECRET, type World, world } from './harness.js';
+import { bearer, type Caller, decryptWith, firstParty, maintenanceCaller } from '@latchkey/runtime';
+import {
+  everythingStored,
+  GATEWAY_PROOF_SECRET,
+  issue,
+  JOBS_KEY,
+  JOBS_RPC_SECRET,
+  type World,
+  world,
+} from './harness.js';
 
 const PASSWORD = 'correct horse battery staple';
 const NEW_PASSWORD = 'another battery staple horse';
@@ -19,7 +27,7 @@ beforeEach(async () => {
   w = await world();
   carrier = maintenanceCaller({
     address: w.service.rpcAddress,
-    authorization: firstParty(RPC_SECRET),
+    authorization: firstParty(JOBS_RPC_SECRET),
     timeoutMs: 10_000,
   });
 });
@@ -29,7 +37,13 @@ afterEach(async () => {
 });
 
 const ask = (email: string) => w.as().call('POST /v1/session/forgot-password', { body: { email } });
-const take = async (): Promise<Letter[]> => (await carrier.takeLetters({ limit: 10 })).letters;
+const take = async () => {
+  const { letters } = await carrier.takeLetters({ limit: 10, keyIds: [JOBS_KEY.id] });
+  return letters.map((letter) => ({
+    ...letter,
+    code: decryptWith(JOBS_KEY, letter.encryptedCode, letterContext(letter)) ?? '',
+  }));
+};
 const set = (email: string, code: string, newPassword = NEW_PASSWORD) =>
   w.as().call('POST /v1/session/reset-password', { body: { email, code, newPassword } });
 const signIn = async (email: string, password: string) =>
@@ -72,7 +86,7 @@ test('a letter carries a code that sets the password once, and is in clear nowhe
   });
   expect(body.items.map(({ details }) => details)).toEqual([
     { password: 'set with a code' },
-    { password: 'reset begun', by: 'e-mail' },
+    { password: 'reset begun', by: 'e-mail', caller: 'jobs' },
   ]);
 });
 
@@ -103,7 +117,10 @@ test('asking again voids no letter, floods no mailbox, and is limited', async ()
   }
   expect(codes).toHaveLength(5);
   expect((await ask(email)).status).toBe(429);
-  const elsewhere = w.as({ [DOOR_HEADER]: doorValue(RPC_SECRET), [CALLER_ADDRESS_HEADER]: '203.0.113.1' });
+  const elsewhere = w.as({
+    [GATEWAY_PROOF_HEADER]: gatewayProof(GATEWAY_PROOF_SECRET),
+    [CALLER_ADDRESS_HEADER]: '203.0.113.1',
+  });
   expect((await elsewhere.call('POST /v1/session/forgot-password', { body: { email } })).status).toBe(202);
   expect(await take()).toEqual([]);
   expect((await set(email, codes[0]!)).status).toBe(204);
@@ -140,11 +157,13 @@ test('somebody added without a password is invited, and chooses one', async () =
   expect(await signIn(invited.email, NEW_PASSWORD)).toBe(200);
 });
 
-test('letters are handed to first-party services alone', async () => {
+test('letters are handed to jobs alone', async () => {
   const verifying = await issue(await w.signIn(), { scopes: ['tokens:verify'] });
   const stranger = maintenanceCaller({ address: w.service.rpcAddress, authorization: bearer(verifying.secret) });
   try {
-    await expect(stranger.takeLetters({ limit: 1 })).rejects.toMatchObject({ code: status.PERMISSION_DENIED });
+    await expect(stranger.takeLetters({ limit: 1, keyIds: [JOBS_KEY.id] })).rejects.toMatchObject({
+      code: status.PERMISSION_DENIED,
+    });
     await expect(carrier.finishLetter({ id: 'x' })).rejects.toMatchObject({ code: status.INVALID_ARGUMENT });
   } finally {
     stranger.close();

@@ -2,7 +2,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import type { MaintenanceMethods } from '@latchkey/contracts';
 import { type Caller, firstParty, maintenanceCaller } from '@latchkey/runtime';
 import { asRole } from './database.js';
-import { issue, type Person, RPC_SECRET, type World, world } from './harness.js';
+import { issue, JOBS_RPC_SECRET, type Person, type World, world } from './harness.js';
 
 let w: World;
 let admin: Person;
@@ -13,7 +13,7 @@ beforeAll(async () => {
   admin = await w.signIn();
   maintenance = maintenanceCaller({
     address: w.service.rpcAddress,
-    authorization: firstParty(RPC_SECRET),
+    authorization: firstParty(JOBS_RPC_SECRET),
     timeoutMs: 10_000,
   });
 });
@@ -51,7 +51,7 @@ test('makes the months ahead, so that no event is left without a partition', asy
   const another = await w.another();
   const caller = maintenanceCaller({
     address: another.rpcAddress,
-    authorization: firstParty(RPC_SECRET),
+    authorization: firstParty(JOBS_RPC_SECRET),
     timeoutMs: 10_000,
   });
   await caller.prune({ limit: 10 });
@@ -90,7 +90,7 @@ test('retention takes a head of the audit log and never a middle: old events tha
   });
   const caller = maintenanceCaller({
     address: keeping.rpcAddress,
-    authorization: firstParty(RPC_SECRET),
+    authorization: firstParty(JOBS_RPC_SECRET),
     timeoutMs: 10_000,
   });
   while ((await caller.sealAudit({ limit: 1_000 })).more);

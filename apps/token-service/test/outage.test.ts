@@ -3,7 +3,7 @@ import { bearer, firstParty, tokensCaller } from '@latchkey/runtime';
 import { type FaultyLink, faultyLink, waitFor } from '@latchkey/testing';
 import type { TokenService } from '../src/app.js';
 import { asRole } from './database.js';
-import { issue, type Person, RPC_SECRET, type World, world } from './harness.js';
+import { GATEWAY_RPC_SECRET, issue, type Person, type World, world } from './harness.js';
 
 let w: World;
 let link: FaultyLink;
@@ -24,7 +24,11 @@ afterAll(async () => {
 test('with PostgreSQL away every door says "unavailable", never anything about the token, and works again after', async () => {
   const { secret } = await issue(person, { scopes: ['tokens:read'] });
   const verifying = await issue(await w.signIn(), { scopes: ['tokens:verify'] });
-  const first = tokensCaller({ address: service.rpcAddress, authorization: firstParty(RPC_SECRET), timeoutMs: 15_000 });
+  const first = tokensCaller({
+    address: service.rpcAddress,
+    authorization: firstParty(GATEWAY_RPC_SECRET),
+    timeoutMs: 15_000,
+  });
   const other = tokensCaller({
     address: service.rpcAddress,
     authorization: bearer(verifying.secret),

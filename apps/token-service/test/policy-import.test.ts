@@ -2,7 +2,7 @@ import { hash } from 'node:crypto';
 import type { AuditEvent, Policy, Token } from '@latchkey/contracts';
 import { firstParty, maintenanceCaller } from '@latchkey/runtime';
 import { mint, startOf } from '@latchkey/token-format';
-import { issue, type Person, project, RPC_SECRET, type World, world } from './harness.js';
+import { issue, JOBS_RPC_SECRET, type Person, project, type World, world } from './harness.js';
 
 const NONE: Policy = { lifetimeSecondsMax: null, expiryRequired: false, allowedIpPrefixes: [], idleDays: null };
 const DAY = 86_400;
@@ -79,7 +79,10 @@ describe('the policy', () => {
       `INSERT INTO token_usage (token_id, last_used_at, usage_count) VALUES ($1, now() - interval '29 days', 1)`,
       [used.id],
     );
-    const maintenance = maintenanceCaller({ address: w.service.rpcAddress, authorization: firstParty(RPC_SECRET) });
+    const maintenance = maintenanceCaller({
+      address: w.service.rpcAddress,
+      authorization: firstParty(JOBS_RPC_SECRET),
+    });
     try {
       expect(await maintenance.revokeIdle({ limit: 100 })).toEqual({ done: 0, more: false });
       await put({ idleDays: 30 });

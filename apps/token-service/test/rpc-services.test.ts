@@ -8,7 +8,7 @@ import { type FaultyLink, faultyLink, waitFor } from '@latchkey/testing';
 import { protoPath as healthProto } from 'grpc-health-check';
 import { selfSigned } from './certificate.js';
 import { asRole } from './database.js';
-import { issue, RPC_SECRET, type World, world } from './harness.js';
+import { GATEWAY_RPC_SECRET, issue, type World, world } from './harness.js';
 
 let w: World;
 const links: FaultyLink[] = [];
@@ -91,7 +91,7 @@ test('with a certificate the door speaks TLS alone, to callers that trust it', a
   const verify = async (caFile?: string) => {
     const caller = tokensCaller({
       address: service.rpcAddress,
-      authorization: firstParty(RPC_SECRET),
+      authorization: firstParty(GATEWAY_RPC_SECRET),
       timeoutMs: 5_000,
       ...(caFile && { caFile }),
     });

@@ -2,7 +2,7 @@ import { status } from '@grpc/grpc-js';
 import type { MaintenanceMethods, TokensMethods } from '@latchkey/contracts';
 import { bearer, type Caller, firstParty, maintenanceCaller, tokensCaller } from '@latchkey/runtime';
 import { hashSecret } from '@latchkey/token-format';
-import { issue, type Person, project, RPC_SECRET, type World, world } from './harness.js';
+import { GATEWAY_RPC_SECRET, issue, JOBS_RPC_SECRET, type Person, project, type World, world } from './harness.js';
 
 let w: World;
 let admin: Person;
@@ -19,10 +19,10 @@ const ask = { scopes: [], project: '', ip: '', route: '', userAgent: '' };
 beforeAll(async () => {
   w = await world();
   admin = await w.signIn();
-  own = callAs(firstParty(RPC_SECRET));
+  own = callAs(firstParty(GATEWAY_RPC_SECRET));
   maintenance = maintenanceCaller({
     address: w.service.rpcAddress,
-    authorization: firstParty(RPC_SECRET),
+    authorization: firstParty(JOBS_RPC_SECRET),
     timeoutMs: 10_000,
   });
   callers.push(maintenance);
@@ -33,14 +33,18 @@ afterAll(async () => {
 });
 
 describe('who may call', () => {
-  test.each(['', 'Bearer', 'Latchkey wrong', `Basic ${RPC_SECRET}`, `Bearer lk_pat_${'0'.repeat(36)}`, 'Bearer a b'])(
-    'refuses %p',
-    async (authorization) => {
-      await expect(callAs(authorization).verify({ ...ask, token: 'x' })).rejects.toMatchObject({
-        code: status.UNAUTHENTICATED,
-      });
-    },
-  );
+  test.each([
+    '',
+    'Bearer',
+    'Latchkey wrong',
+    `Basic ${GATEWAY_RPC_SECRET}`,
+    `Bearer lk_pat_${'0'.repeat(36)}`,
+    'Bearer a b',
+  ])('refuses %p', async (authorization) => {
+    await expect(callAs(authorization).verify({ ...ask, token: 'x' })).rejects.toMatchObject({
+      code: status.UNAUTHENTICATED,
+    });
+  });
 
   test('a token needs tokens:verify, which only administrators grant', async () => {
     const member = await w.member();

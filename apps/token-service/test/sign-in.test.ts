@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import type { AuditEvent, OwnSession, User } from '@latchkey/contracts';
 import { codeAt } from '../src/sessions/totp.js';
 import { everythingStored, issue, type Person, type World, world } from './harness.js';
@@ -178,6 +179,57 @@ describe('second factors', () => {
     expect((await admin.call(path)).status).toBe(204);
     expect((await signIn(lost.person.user.email, PASSWORD)).status).toBe(200);
     expect(await actionsAbout(admin, lost.person.user.id)).toContainEqual(['user.updated', { secondFactor: 'reset' }]);
+  });
+
+  it('are asked for where a password is set with a code, and stay in force', async () => {
+    const { person, secret } = await withFactor();
+    const { email, id } = person.user;
+    const confirmed = await person.call<{ recoveryCodes: string[] }>('POST /v1/session/totp/confirm', {
+      body: { code: codeNow(secret) },
+    });
+    const admin = await w.signIn();
+    // Whoever it is: an administrator's account is worth the most.
+    await admin.call(`PATCH /v1/users/${id}`, { body: { role: 'administrator' } });
+    const code = async () => (await admin.call<{ code: string }>(`POST /v1/users/${id}/reset-password`)).body.code;
+    const set = (by: string, secondFactor?: string) =>
+      w.as().call('POST /v1/session/reset-password', {
+        body: { email, code: by, newPassword: NEW_PASSWORD, ...(secondFactor && { secondFactor }) },
+      });
+    const first = await code();
+    for (let i = 0; i < 12; i++) expect((await set(first)).body).toMatchObject({ code: 'second_factor_required' });
+    expect((await set(first, '000000')).body).toMatchObject({ code: 'sign_in_failed' });
+    // A wrong code of the letter is no way to use up, or guess at, the factor.
+    expect((await set('A'.repeat(32), codeNow(secret, 1))).body).toMatchObject({ code: 'sign_in_failed' });
+    expect((await signIn(email, NEW_PASSWORD, codeNow(secret, 1))).status).toBe(401);
+    expect(await isSignedIn(person)).toBe(true);
+    expect((await set(first, codeNow(secret, 1))).status).toBe(204);
+    expect(await isSignedIn(person)).toBe(false);
+    expect((await signIn(email, NEW_PASSWORD)).body).toMatchObject({ code: 'second_factor_required' });
+
+    expect((await set(await code(), confirmed.body.recoveryCodes[0])).status).toBe(204);
+    expect((await signIn(email, NEW_PASSWORD, confirmed.body.recoveryCodes[0])).status).toBe(401);
+    expect((await signIn(email, NEW_PASSWORD, confirmed.body.recoveryCodes[1])).status).toBe(200);
+  });
+
+  it('cannot be guessed at with a code by which a password is set', async () => {
+    const { person, secret } = await withFactor();
+    const { email, id } = person.user;
+    await person.call('POST /v1/session/totp/confirm', { body: { code: codeNow(secret) } });
+    const { body } = await (await w.signIn()).call<{ code: string }>(`POST /v1/users/${id}/reset-password`);
+    const set = (secondFactor: string) =>
+      w.as().call('POST /v1/session/reset-password', {
+        body: { email, code: body.code, newPassword: NEW_PASSWORD, secondFactor },
+      });
+    const statuses = [];
+    for (let i = 0; i < 11; i++) {
+      // Other addresses do not help.
+      await w.database.query('DELETE FROM sign_in_failures WHERE subject <> $1', [
+        hash('sha256', `code ${id}`, 'buffer'),
+      ]);
+      statuses.push((await set('000000')).status);
+    }
+    expect(statuses).toEqual([...Array(10).fill(401), 429]);
+    expect((await set(codeNow(secret, 1))).status).toBe(429);
   });
 
   it('have ten recovery codes, each good once, in place of a code of the app', async () => {

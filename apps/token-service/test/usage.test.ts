@@ -1,8 +1,9 @@
+import { status } from '@grpc/grpc-js';
 import { REDIS, readUsageBatch, type UsageBatch } from '@latchkey/contracts';
-import { firstParty, tokensCaller } from '@latchkey/runtime';
+import { bearer, firstParty, tokensCaller } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
 import { Redis } from 'ioredis';
-import { issue, RPC_SECRET, USAGE_SECRET, type World, world } from './harness.js';
+import { GATEWAY_RPC_SECRET, issue, USAGE_SECRET, type World, world } from './harness.js';
 
 let w: World;
 let redis: Redis;
@@ -32,7 +33,7 @@ test("every door's verifications are counted under its route, in batches that jo
   const admin = await w.signIn();
   const caller = tokensCaller({
     address: w.service.rpcAddress,
-    authorization: firstParty(RPC_SECRET),
+    authorization: firstParty(GATEWAY_RPC_SECRET),
     timeoutMs: 10_000,
   });
   const question = {
@@ -85,7 +86,7 @@ test('a denial can be looked up by its requestId', async () => {
   ];
   const narrow = await issue(person, { scopes: ['tokens:read'] });
   const missing = await w.bearer(narrow.secret).call('POST /v1/tokens', { body: { name: 'x' } });
-  const caller = tokensCaller({ address: w.service.rpcAddress, authorization: firstParty(RPC_SECRET) });
+  const caller = tokensCaller({ address: w.service.rpcAddress, authorization: firstParty(GATEWAY_RPC_SECRET) });
   const question = { scopes: [], project: '', ip: '203.0.113.5', route: 'billing', userAgent: '' };
   const asked = await caller.verify({ ...question, token: token.secret });
   caller.close();
@@ -102,4 +103,25 @@ test('a denial can be looked up by its requestId', async () => {
     ip: '203.0.113.5',
   });
   expect(await reasonOf(missing)).toMatchObject({ reason: 'insufficient_scope', tokenId: narrow.id, method: 'POST' });
+});
+
+test('calls over gRPC are uses of the token that makes them: held to its rate, and counted', async () => {
+  const limited = await issue(await w.signIn(), {
+    scopes: ['tokens:verify'],
+    rateLimit: { limit: 2, windowSeconds: 3_600 },
+  });
+  const caller = tokensCaller({ address: w.service.rpcAddress, authorization: bearer(limited.secret) });
+  const ask = () => caller.verify({ token: 'x', scopes: [], project: '', ip: '', route: '', userAgent: '' });
+  try {
+    for (let i = 0; i < 2; i++) expect((await ask()).denial).toBe('malformed');
+    await expect(ask()).rejects.toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+  } finally {
+    caller.close();
+  }
+  const counted = async (outcome: string) =>
+    (await sent())
+      .flatMap(({ lines }) => lines)
+      .filter(({ tokenId, route, status: told }) => tokenId === limited.id && route === 'rpc' && told === outcome)
+      .reduce((sum, { count }) => sum + count, 0);
+  await waitFor(async () => (await counted('allowed')) === 2 && (await counted('rate_limited')) === 1);
 });

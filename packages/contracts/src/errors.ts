@@ -30,7 +30,8 @@ export const ERRORS = {
   second_factor_required: {
     status: 401,
     title: 'A second factor is required',
-    meaning: 'The password was right; send the one-time code as `code` too.',
+    meaning:
+      'What was sent was right; send the one-time code too, as `code` at sign-in, as `secondFactor` with a reset code.',
   },
   insufficient_scope: {
     status: 403,

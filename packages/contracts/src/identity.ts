@@ -9,23 +9,27 @@ export const IDENTITY_HEADERS = {
 } as const;
 export const REQUEST_ID_HEADER = 'x-request-id';
 
-/** The caller's address as the gateway worked it out, for the token-service; believed only beside a right DOOR_HEADER. */
+/** The caller's address as the gateway worked it out, for the token-service; believed only beside a right GATEWAY_PROOF_HEADER. */
 export const CALLER_ADDRESS_HEADER = 'x-latchkey-caller-address';
 
 /**
  * By this header the gateway shows the token-service that a request came through it, so that the caller's address and
- * X-Request-Id beside it are believed. Its value is derived from RPC_SECRET.
+ * X-Request-Id beside it are believed. Its value is derived from GATEWAY_PROOF_SECRET, which opens nothing else.
  */
-export const DOOR_HEADER = 'x-latchkey-door';
+export const GATEWAY_PROOF_HEADER = 'x-latchkey-door';
 
-export function doorValue(rpcSecret: string): string {
-  return createHmac('sha256', rpcSecret).update('door').digest('base64url');
+export function gatewayProof(secret: string): string {
+  return createHmac('sha256', secret).update('door').digest('base64url');
 }
 
-export function isDoorValue(rpcSecret: string, presented: string): boolean {
-  const a = Buffer.from(doorValue(rpcSecret));
-  const b = Buffer.from(presented);
-  return a.length === b.length && timingSafeEqual(a, b);
+/** Tells a proof made with one of these secrets, in constant time. */
+export function gatewayProofMatcher(secrets: readonly string[]): (presented: string) => boolean {
+  const known = secrets.map((secret) => Buffer.from(gatewayProof(secret)));
+  return (presented) => {
+    const asked = Buffer.from(presented);
+    const isIt = (proof: Buffer) => proof.length === asked.length && timingSafeEqual(proof, asked);
+    return known.reduce((found, proof) => isIt(proof) || found, false);
+  };
 }
 
 /** Cookie of a signed-in person; over https it is `__Host-` and Secure. */

@@ -1,5 +1,5 @@
 /**
- * The messages of `latchkey.proto` as TypeScript sees them: names in camelCase, int64 as numbers, absent strings empty,
+ * The messages of `latchkey.proto` and `latchkey_internal.proto` as TypeScript sees them: names in camelCase, int64 as numbers, absent strings empty,
  * absent messages null. Kept beside the proto by a test that compares every field.
  */
 export interface VerifyRequest {
@@ -105,15 +105,27 @@ export interface ReportUseRequest {
   ip: string;
 }
 
-/** A letter to a person, with a code that is kept nowhere in clear. */
+export interface TakeLettersRequest {
+  limit: number;
+  keyIds: string[];
+}
+
+/** An email to a person, with a code that is kept nowhere in clear. */
 export interface Letter {
   id: string;
   kind: 'reset' | 'invitation';
   email: string;
   name: string;
-  code: string;
+  encryptedCode: Uint8Array;
   expiresAt: string;
 }
+
+/**
+ * What the code of a letter is encrypted together with: changed on its way to another address, or put into another
+ * letter, it cannot be decrypted.
+ */
+export const letterContext = ({ id, kind, email, expiresAt }: Omit<Letter, 'name' | 'encryptedCode'>): string =>
+  JSON.stringify(['letter', id, kind, email, expiresAt]);
 
 /** The service `latchkey.v1.Tokens`, method by method. */
 export interface TokensMethods {
@@ -124,14 +136,14 @@ export interface TokensMethods {
   release: { request: { verifierId: string }; response: { released: boolean } };
 }
 
-/** The service `latchkey.v1.Maintenance`, method by method. */
+/** The service `latchkey.internal.v1.Maintenance`, method by method. */
 export interface MaintenanceMethods {
   expireDue: { request: { limit: number }; response: BatchResponse };
   endOverlaps: { request: { limit: number }; response: BatchResponse };
   revokeIdle: { request: { limit: number }; response: BatchResponse };
   sealAudit: { request: { limit: number }; response: BatchResponse };
   prune: { request: { limit: number }; response: BatchResponse };
-  takeLetters: { request: { limit: number }; response: { letters: Letter[] } };
+  takeLetters: { request: TakeLettersRequest; response: { letters: Letter[] } };
   finishLetter: { request: { id: string }; response: { known: boolean } };
   reportUse: { request: ReportUseRequest; response: { recorded: boolean } };
 }

@@ -31,21 +31,12 @@ export function loadConfig<S extends Settings>(settings: S, env: NodeJS.ProcessE
   const values: Record<string, unknown> = {};
   const problems: string[] = [];
   for (const [name, setting] of Object.entries(settings)) {
-    let raw = env[name] === '' ? undefined : env[name];
-    const file = env[`${name}_FILE`];
-    if (file) {
-      if (raw !== undefined) {
-        problems.push(`${name} and ${name}_FILE are both set: keep one`);
-        continue;
-      }
-      try {
-        raw = readFileSync(file, 'utf8').replace(/\r?\n$/, '');
-      } catch (error) {
-        problems.push(`${name}_FILE: cannot read ${file} (${(error as NodeJS.ErrnoException).code})`);
-        continue;
-      }
+    const given = readSetting(name, env);
+    if (given.problem !== undefined) {
+      problems.push(given.problem);
+      continue;
     }
-    raw ??= setting.default;
+    const raw = given.value ?? setting.default;
     const result = setting.schema.safeParse(raw);
     if (result.success) values[name] = result.data;
     else if (raw === undefined) problems.push(`${name} is required: ${setting.description}`);
@@ -56,6 +47,19 @@ export function loadConfig<S extends Settings>(settings: S, env: NodeJS.ProcessE
   }
   if (problems.length) throw new ConfigError(problems);
   return values as Config<S>;
+}
+
+/** The text of one setting, from the environment or from the file that `<NAME>_FILE` names. */
+export function readSetting(name: string, env: NodeJS.ProcessEnv): { value?: string; problem?: string } {
+  const value = env[name] || undefined;
+  const file = env[`${name}_FILE`];
+  if (!file) return value === undefined ? {} : { value };
+  if (value !== undefined) return { problem: `${name} and ${name}_FILE are both set: keep one` };
+  try {
+    return { value: readFileSync(file, 'utf8').replace(/\r?\n$/, '') };
+  } catch (error) {
+    return { problem: `${name}_FILE: cannot read ${file} (${(error as NodeJS.ErrnoException).code})` };
+  }
 }
 
 const integer = (min: number, max: number) => {
@@ -76,6 +80,17 @@ export const settingSchema = {
       ),
   /** At least 32 characters. */
   secret: z.string('is required').min(32, 'must have at least 32 characters').max(1_000),
+  /** Comma-separated secrets, the one to use first: 1 to 8, each at least 32 characters, none twice. */
+  secretList: z
+    .string('is required')
+    .transform((text) => text.split(',').map((part) => part.trim()))
+    .refine(
+      (list) => list.every((secret) => secret.length >= 32 && secret.length <= 1_000),
+      'each secret must have at least 32 characters (and at most 1000)',
+    )
+    .refine((list) => new Set(list).size === list.length, 'names a secret twice')
+    .refine((list) => list.length <= 8, 'must be at most 8 secrets')
+    .transform((list) => list as [string, ...string[]]),
   /** Comma-separated, empty parts dropped. */
   list: z.string().transform((s) =>
     s

@@ -1,5 +1,7 @@
 export * from './clock.js';
 export * from './config.js';
+export * from './credentials.js';
+export * from './encryption.js';
 export * from './ids.js';
 export * from './logger.js';
 export * from './nest-logger.js';

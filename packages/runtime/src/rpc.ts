@@ -11,6 +11,8 @@ import {
 import { loadSync, type Options } from '@grpc/proto-loader';
 import {
   FIRST_PARTY_SCHEME,
+  INTERNAL_PROTO_FILE,
+  INTERNAL_PROTO_PACKAGE,
   type MaintenanceMethods,
   PROTO_FILE,
   PROTO_PACKAGE,
@@ -44,7 +46,8 @@ export interface RpcCallerOptions {
   timeoutMs?: number;
 }
 
-export const firstParty = (rpcSecret: string): string => `${FIRST_PARTY_SCHEME} ${rpcSecret}`;
+/** How one of Latchkey's own services shows itself, by a secret of its own kind. */
+export const firstParty = (secret: string): string => `${FIRST_PARTY_SCHEME} ${secret}`;
 export const bearer = (secret: string): string => `Bearer ${secret}`;
 
 const SAYS_NOTHING = [status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.RESOURCE_EXHAUSTED, status.CANCELLED];
@@ -70,6 +73,12 @@ export function renewalRefusal(error: unknown): 'identity' | 'later' | undefined
   }
 }
 
+/** Why the authority does not do it until somebody changes a setting; undefined for every other failure. */
+export function unmetPrecondition(error: unknown): string | undefined {
+  const { code, details } = (error ?? {}) as Partial<ServiceError>;
+  return code === status.FAILED_PRECONDITION ? details : undefined;
+}
+
 type UnaryMethod = (
   request: unknown,
   metadata: Metadata,
@@ -77,8 +86,8 @@ type UnaryMethod = (
   callback: (error: ServiceError | null, answer: unknown) => void,
 ) => void;
 
-function caller<M>(service: string, options: RpcCallerOptions): Caller<M> {
-  const definition = loadSync(PROTO_FILE, PROTO_OPTIONS)[`${PROTO_PACKAGE}.${service}`] as ServiceDefinition;
+function caller<M>(protoFile: string, service: string, options: RpcCallerOptions): Caller<M> {
+  const definition = loadSync(protoFile, PROTO_OPTIONS)[service] as ServiceDefinition;
   const channel = options.caFile ? credentials.createSsl(readFileSync(options.caFile)) : credentials.createInsecure();
   const Service = makeGenericClientConstructor(definition, service);
   const client = new Service(options.address, channel, {
@@ -103,7 +112,8 @@ function caller<M>(service: string, options: RpcCallerOptions): Caller<M> {
 }
 
 /** Calls `latchkey.v1.Tokens`. Failures reject with grpc-js's `ServiceError`. */
-export const tokensCaller = (options: RpcCallerOptions): Caller<TokensMethods> => caller('Tokens', options);
-/** Calls `latchkey.v1.Maintenance`. */
+export const tokensCaller = (options: RpcCallerOptions): Caller<TokensMethods> =>
+  caller(PROTO_FILE, `${PROTO_PACKAGE}.Tokens`, options);
+/** Calls `latchkey.internal.v1.Maintenance`. */
 export const maintenanceCaller = (options: RpcCallerOptions): Caller<MaintenanceMethods> =>
-  caller('Maintenance', options);
+  caller(INTERNAL_PROTO_FILE, `${INTERNAL_PROTO_PACKAGE}.Maintenance`, options);

@@ -3,7 +3,19 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Writable } from 'node:stream';
 import { z } from 'zod';
-import { ConfigError, createLogger, loadConfig, newId, readiness, settingSchema } from '../src/index.js';
+import {
+  ConfigError,
+  createLogger,
+  decryptionKey,
+  decryptWith,
+  encryptFor,
+  encryptionKey,
+  loadConfig,
+  newId,
+  readiness,
+  secretMatcher,
+  settingSchema,
+} from '../src/index.js';
 
 describe('loadConfig', () => {
   const settings = {
@@ -40,6 +52,66 @@ describe('loadConfig', () => {
     } finally {
       rmSync(dir, { recursive: true });
     }
+  });
+});
+
+describe('a list of secrets', () => {
+  const settings = { S: { description: 'Secrets', secret: true, schema: settingSchema.secretList } };
+  const [one, two] = ['1'.repeat(32), '2'.repeat(32)];
+
+  it('holds the current one first, each long enough and none twice', () => {
+    expect(loadConfig(settings, { S: ` ${one} , ${two}` }).S).toEqual([one, two]);
+    for (const text of [
+      `${one},`,
+      `${one},${one}`,
+      'short',
+      ',',
+      Array.from({ length: 9 }, (_, i) => `${i}${one}`).join(),
+    ])
+      expect(() => loadConfig(settings, { S: text })).toThrow('S: ');
+  });
+
+  it('matches each of them whole, and nothing else', () => {
+    const isOne = secretMatcher([one, two]);
+    expect([one, two, `${one},${two}`, one.slice(1), `${one} `, ''].map(isOne)).toEqual([
+      true,
+      true,
+      ...Array(4).fill(false),
+    ]);
+    expect(secretMatcher([])('')).toBe(false);
+  });
+});
+
+describe('encrypting to a key', () => {
+  const key = decryptionKey('k'.repeat(32));
+  const publicKey = encryptionKey(key.text);
+
+  it('is undone by the secret that the key belongs to alone, in the same context', () => {
+    const encrypted = encryptFor(publicKey, 'a code', 'letter 1');
+    expect(publicKey.id).toBe(decryptionKey('k'.repeat(32)).id);
+    expect(decryptWith(key, encrypted, 'letter 1')).toBe('a code');
+    expect(decryptWith(key, encrypted, 'letter 2')).toBe(null);
+    expect(decryptWith(decryptionKey('l'.repeat(32)), encrypted, 'letter 1')).toBe(null);
+    expect(encrypted.includes('a code')).toBe(false);
+    expect(encryptFor(publicKey, 'a code', 'letter 1').equals(encrypted)).toBe(false);
+  });
+
+  it('is undone by nothing once any byte has changed or is missing', () => {
+    const encrypted = encryptFor(publicKey, 'a code', '');
+    for (let i = 0; i < encrypted.length; i++) {
+      const changed = Buffer.from(encrypted);
+      changed[i]! ^= 1;
+      expect([i, decryptWith(key, changed, '')]).toEqual([i, null]);
+      expect(decryptWith(key, encrypted.subarray(0, i), '')).toBe(null);
+    }
+    expect(decryptWith(key, Buffer.concat([encrypted, Buffer.of(0)]), '')).toBe(null);
+  });
+
+  it('takes only a public key that keeps a secret', () => {
+    const zero = Buffer.alloc(32).toString('base64url');
+    const one = Buffer.from([1, ...Array(31).fill(0)]).toString('base64url');
+    for (const text of ['', 'x', key.text.slice(1), `${key.text}A`, `${key.text}=`, zero, one])
+      expect(() => encryptionKey(text)).toThrow();
   });
 });
 

@@ -4,6 +4,7 @@ import { createServer as createHttpServer, type Server } from 'node:http';
 import { type AddressInfo, createConnection, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { testCredentials } from './credentials.js';
 import { type TestDatabase, testDatabase } from './database.js';
 import { type FaultyLink, faultyLink } from './faulty-link.js';
 import { type TestRedis, testRedis } from './redis.js';
@@ -42,6 +43,8 @@ export interface Cluster extends AsyncDisposable {
   readonly redis: TestRedis;
   readonly tokenServices: readonly Member[];
   readonly gateways: readonly Member[];
+  readonly eventsSecret: string;
+  readonly eventsSigningKey: string;
   readonly usageSecret: string;
   /** The `Cookie` header of the first administrator's session. */
   readonly cookie: string;
@@ -79,7 +82,8 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
 async function open(options: ClusterOptions, closing: (() => unknown)[], close: () => Promise<void>): Promise<Cluster> {
   const { tokenServices = 1, gateways = 1, leaseMs = 10_000, throughLink = true } = options;
   const secret = () => randomBytes(24).toString('base64url');
-  const [rpcSecret, eventsSecret, signingKey, usageSecret] = [secret(), secret(), secret(), secret()];
+  const [eventsSecret, eventsSigningKey, usageSecret] = [secret(), secret(), secret()];
+  const credentials = testCredentials();
   const database = await testDatabase();
   closing.push(() => database.close());
   await migrate(database.url);
@@ -97,7 +101,7 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
     routes,
     `routes:\n  - name: guarded\n    path: /guarded\n    upstream: ${upstreamUrl}\n    require: {}\n`,
   );
-  const shared = { REDIS_URL: redis.url, RPC_SECRET: rpcSecret, HOST: '127.0.0.1', LOG_LEVEL: 'warn' };
+  const shared = { REDIS_URL: redis.url, HOST: '127.0.0.1', LOG_LEVEL: 'warn' };
 
   const rpcPorts = await freePorts(tokenServices);
   const services: Member[] = [];
@@ -106,10 +110,11 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
     services.push(
       await member(`token-service-${i + 1}`, 'apps/token-service/dist/main.js', api, ops, closing, {
         ...shared,
+        ...credentials.tokenService,
         DATABASE_URL: asService(throughLink ? databaseLink.url(database.url) : database.url),
         TOKEN_PEPPERS: 'a pepper of tests of 32 characters or more',
         EVENTS_SECRET: eventsSecret,
-        EVENTS_SIGNING_KEY: signingKey,
+        EVENTS_SIGNING_KEY: eventsSigningKey,
         USAGE_SECRET: usageSecret,
         LEASE_MS: String(leaseMs),
         API_PORT: String(api),
@@ -125,6 +130,7 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
     const [port, ops, authz] = (await freePorts(3)) as [number, number, number];
     return member(`gateway-${i + 1}`, 'apps/gateway/dist/main.js', port, ops, closing, {
       ...shared,
+      ...credentials.gateway,
       RPC_ADDRESS: `127.0.0.1:${rpc.port}`,
       API_URL: services[0]!.url,
       GATEWAY_CONFIG: routes,
@@ -162,6 +168,8 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
     redis,
     tokenServices: services,
     gateways: members,
+    eventsSecret,
+    eventsSigningKey,
     usageSecret,
     cookie,
     guardedPath: '/guarded',

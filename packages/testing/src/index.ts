@@ -1,4 +1,5 @@
 export { type CallOptions, type Cluster, type ClusterOptions, type Member, startCluster } from './cluster.js';
+export { type TestCredentials, testCredentials } from './credentials.js';
 export { type TestDatabase, type TestDatabaseOptions, testDatabase } from './database.js';
 export { type FaultyLink, faultyLink } from './faulty-link.js';
 export { type TestRedis, testRedis } from './redis.js';

@@ -1,9 +1,10 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import path from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { freePort, stillRuns } from '@latchkey/local-stack';
+import { decryptionKey } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
 import { fakeRepository } from './fake-repository.js';
 import { identities, launch, type Ready } from './launcher.js';
@@ -58,7 +59,9 @@ describe('a start', () => {
   test('lets nobody else read a file that holds a secret', () => {
     expect(statSync(path.join(home, 'ready.json')).mode & 0o777).toBe(0o600);
     const secrets = readdirSync(path.join(home, 'secrets'));
-    expect(secrets).toEqual(expect.arrayContaining(['token-peppers', 'rpc-secret', 'events-secret', 'admin-password']));
+    expect(secrets).toEqual(
+      expect.arrayContaining(['token-peppers', 'jobs-rpc-secret', 'events-secret', 'usage-secret', 'admin-password']),
+    );
     for (const name of secrets) expect(statSync(path.join(home, 'secrets', name)).mode & 0o777).toBe(0o600);
   });
 
@@ -70,19 +73,28 @@ describe('a start', () => {
   });
 
   test('gives each service the secrets that it needs and no others', () => {
-    const gateway = environmentOf('apps/gateway');
-    expect(Object.keys(gateway)).toEqual(expect.arrayContaining(['RPC_SECRET', 'REDIS_URL', 'RPC_ADDRESS', 'API_URL']));
-    for (const name of [
-      'DATABASE_URL',
-      'TOKEN_PEPPERS',
-      'EVENTS_SECRET',
-      'EVENTS_SIGNING_KEY',
-      'USAGE_SECRET',
-      'AUDIT_SIGNING_KEY',
-      'ADMIN_PASSWORD',
-    ]) {
-      expect(gateway).not.toHaveProperty(name);
-    }
+    const [gateway, jobs, service] = ['gateway', 'jobs', 'token-service'].map((name) => environmentOf(`apps/${name}`));
+    expect(Object.keys(gateway!)).toEqual(expect.arrayContaining(['REDIS_URL', 'RPC_ADDRESS', 'API_URL']));
+    const held = (env: Record<string, string> | undefined) =>
+      Object.keys(env!).filter((name) => /^(GATEWAY|JOBS)_\w+_(SECRET|KEY)$/.test(name) || name === 'RPC_SECRET');
+    expect(held(gateway).sort()).toEqual(['GATEWAY_PROOF_SECRET', 'GATEWAY_RPC_SECRET']);
+    expect(held(jobs).sort()).toEqual(['JOBS_RPC_SECRET', 'JOBS_SEALING_KEY']);
+    expect(held(service).sort()).toEqual([
+      'GATEWAY_PROOF_SECRET',
+      'GATEWAY_RPC_SECRET',
+      'JOBS_RPC_SECRET',
+      'JOBS_SEALING_PUBLIC_KEY',
+    ]);
+    expect(service).toMatchObject({
+      GATEWAY_RPC_SECRET: gateway!['GATEWAY_RPC_SECRET'],
+      GATEWAY_PROOF_SECRET: gateway!['GATEWAY_PROOF_SECRET'],
+      JOBS_RPC_SECRET: jobs!['JOBS_RPC_SECRET'],
+      JOBS_SEALING_PUBLIC_KEY: decryptionKey(jobs!['JOBS_SEALING_KEY']!).text,
+    });
+    const others = ['DATABASE_URL', 'TOKEN_PEPPERS', 'EVENTS_SECRET', 'EVENTS_SIGNING_KEY', 'USAGE_SECRET'];
+    for (const name of [...others, 'AUDIT_SIGNING_KEY', 'ADMIN_PASSWORD']) expect(gateway).not.toHaveProperty(name);
+    expect(environmentOf('apps/jobs')).not.toHaveProperty('EVENTS_SIGNING_KEY');
+    expect(environmentOf('apps/jobs')['USAGE_SECRET']).toBe(environmentOf('apps/token-service')['USAGE_SECRET']);
     expect(environmentOf('apps/jobs')).not.toHaveProperty('TOKEN_PEPPERS');
     expect(environmentOf('examples/demo-upstream')).not.toHaveProperty('REDIS_URL');
     expect(environmentOf('apps/token-service')['ADMIN_PASSWORD']).toBe(ready.adminPassword);
@@ -244,6 +256,26 @@ describe('a start that cannot be', () => {
     const left = execFileSync('ps', ['-eo', 'args'], { encoding: 'utf8' }).split('\n');
     expect(left.filter((line) => line.includes(root))).toEqual([]);
   });
+});
+
+test('a home of the version before starts again: its secrets stay, those that are new are made', async () => {
+  const { root, remove } = fakeRepository();
+  const secrets = path.join(root, '.latchkey', 'secrets');
+  const kept = { 'token-peppers': 'p'.repeat(43), 'events-secret': 'e'.repeat(43), 'rpc-secret': 'r'.repeat(43) };
+  mkdirSync(secrets, { recursive: true });
+  for (const [name, text] of Object.entries(kept)) writeFileSync(path.join(secrets, name), text);
+  // Nothing is asked of the secrets' owner either, where one was given to all by hand.
+  const launcher = launch(root, { RPC_SECRET: kept['rpc-secret'] });
+  await launcher.ready();
+  const service = JSON.parse(readFileSync(path.join(root, 'apps/token-service/dist/env.json'), 'utf8'));
+  expect(service).toMatchObject({ TOKEN_PEPPERS: kept['token-peppers'], EVENTS_SECRET: kept['events-secret'] });
+  for (const name of ['GATEWAY_RPC_SECRET', 'JOBS_RPC_SECRET', 'GATEWAY_PROOF_SECRET'])
+    expect(service[name]).toMatch(/^[\w-]{43}$/);
+  expect(service).not.toHaveProperty('RPC_SECRET');
+  expect(existsSync(path.join(secrets, 'rpc-secret'))).toBe(false);
+  launcher.kill('SIGTERM');
+  await launcher.ended;
+  remove();
 });
 
 test('servers of one’s own are used and not started', async () => {

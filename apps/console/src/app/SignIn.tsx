@@ -18,6 +18,8 @@ export function SignIn() {
   return segments[0] === 'forgot' ? <Forgot {...common} /> : <Enter {...common} />;
 }
 
+const isAsked = (error: unknown) => error instanceof LatchkeyError && error.code === 'second_factor_required';
+
 interface Props {
   email: string;
   onEmail(email: string): void;
@@ -34,7 +36,7 @@ function Enter({ email, onEmail }: Props) {
     if (segments[0] === 'sign-in') go('/api-tokens');
     queries.setQueryData(['whoAmI'], session);
   });
-  const wantsCode = error instanceof LatchkeyError && error.code === 'second_factor_required';
+  const wantsCode = isAsked(error);
   const asksCode = code !== '' || wantsCode;
   const failed = segments[0] === 'sign-in' ? query.get('failed') : null;
   return (
@@ -127,16 +129,20 @@ function Reset({ email, onEmail }: Props) {
   const [code, setCode] = useState((query.get('code') ?? '').slice(0, 100));
   useEffect(() => keepInAddress({ code: null, email: null }), []);
   const [newPassword, setNewPassword] = useState('');
+  const [factor, setFactor] = useState('');
   const [done, setDone] = useState(false);
   const { onSubmit, working, error } = useSubmit(async () => {
     try {
-      await api.setPassword({ body: { email, code, newPassword } });
+      await api.setPassword({ body: { email, code, newPassword, ...(factor ? { secondFactor: factor } : {}) } });
       setDone(true);
       setCode('');
-    } finally {
       setNewPassword('');
+    } catch (failure) {
+      if (!isAsked(failure)) setNewPassword('');
+      throw failure;
     }
   });
+  const wantsFactor = isAsked(error);
   return (
     <Door
       title={t.signIn.resetTitle}
@@ -163,7 +169,13 @@ function Reset({ email, onEmail }: Props) {
               onChange={(e) => setCode(e.currentTarget.value.trim())}
             />
             <NewPasswordField value={newPassword} onChange={setNewPassword} error={error} />
-            {error !== null && <ErrorNotice error={error} />}
+            {(factor !== '' || wantsFactor) && <CodeField value={factor} onChange={setFactor} autoFocus />}
+            {error !== null && !wantsFactor && <ErrorNotice error={error} />}
+            {wantsFactor && (
+              <Text size="sm" role="status">
+                {t.signIn.factorAsked}
+              </Text>
+            )}
             <Button type="submit" loading={working} fullWidth>
               {t.signIn.reset}
             </Button>

@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { CALLER_ADDRESS_HEADER, DOOR_HEADER, doorValue } from '@latchkey/contracts';
+import { CALLER_ADDRESS_HEADER, GATEWAY_PROOF_HEADER, gatewayProof } from '@latchkey/contracts';
 import type { Logger } from '@latchkey/runtime';
 import { forwardedHeaders, hasBody, type RequestHead, type Target } from '../http/index.js';
 import { Exchange, type ExchangeParts } from './exchange.js';
@@ -8,7 +8,8 @@ import type { Upstream } from './upstreams.js';
 export interface ManagementParts extends Omit<ExchangeParts, 'upstreamFailed'> {
   /** The token-service's HTTP door. */
   readonly upstream: Upstream;
-  readonly rpcSecret: string;
+  /** By which the token-service knows that a request came through a gateway. */
+  readonly proofSecret: string;
   readonly logger: Logger;
 }
 
@@ -19,11 +20,11 @@ const AWAY = 'The management API is away. Try again shortly; tokens go on being 
 
 /** Passes the management API on as it came, with proof that it came through this door; the token-service checks it. */
 export class Management {
-  readonly #door: string;
+  readonly #proof: string;
   readonly #exchanges: ExchangeParts;
 
   constructor(private readonly parts: ManagementParts) {
-    this.#door = doorValue(parts.rpcSecret);
+    this.#proof = gatewayProof(parts.proofSecret);
     this.#exchanges = {
       ...parts,
       upstreamFailed: (requestId, error, code) =>
@@ -33,7 +34,7 @@ export class Management {
 
   handle(req: IncomingMessage, res: ServerResponse, head: RequestHead, target: Target, expectsContinue: boolean): void {
     const headers = forwardedHeaders(head, { authorization: true, session: true }, '');
-    headers.push(DOOR_HEADER, this.#door, CALLER_ADDRESS_HEADER, head.ip);
+    headers.push(GATEWAY_PROOF_HEADER, this.#proof, CALLER_ADDRESS_HEADER, head.ip);
     if (head.contentLength !== undefined) headers.push('content-length', head.contentLength);
     const plan = {
       upstream: this.parts.upstream,

@@ -59,7 +59,10 @@ export function letterOf(facts: NoticeFacts, publicUrl: string): Letter {
 }
 
 /** The letter by which a person sets a password. The code stands behind the `#`, which browsers send to no server. */
-export function passwordLetter(letter: PasswordLetter, publicUrl: string): Letter {
+export function passwordLetter(
+  letter: Omit<PasswordLetter, 'encryptedCode'> & { code: string },
+  publicUrl: string,
+): Letter {
   const { host } = new URL(publicUrl);
   const query = new URLSearchParams({ email: letter.email, code: letter.code });
   const link = new URL(`/#/reset?${query}`, publicUrl).href;

@@ -58,7 +58,7 @@ export class AuditService {
       ip: context?.ip ?? null,
       user_agent: context?.userAgent ?? null,
       request_id: context?.requestId ?? null,
-      details: details ?? {},
+      details: { ...details, ...(context?.rpcCaller && { caller: context.rpcCaller }) },
     }));
     return [
       `INSERT INTO audit_events (id, at, actor_type, actor_id, actor_name, action, token_id, project_id, subject_type,

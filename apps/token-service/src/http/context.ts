@@ -6,6 +6,8 @@ export interface RequestContext {
   readonly requestId: string;
   readonly ip: string | null;
   readonly userAgent: string | null;
+  /** Who called over gRPC; absent over HTTP. */
+  readonly rpcCaller?: 'gateway' | 'jobs' | 'token';
   /** Set once the caller is known. */
   actor?: Actor;
 }

@@ -1,16 +1,16 @@
 import { isIP, type Socket } from 'node:net';
 import {
   CALLER_ADDRESS_HEADER,
-  DOOR_HEADER,
   ERRORS,
-  isDoorValue,
+  GATEWAY_PROOF_HEADER,
+  gatewayProofMatcher,
   LIMITS,
   problem,
   REQUEST_ID_HEADER,
   SECURE_SESSION_COOKIE,
   SESSION_COOKIE,
 } from '@latchkey/contracts';
-import { newId } from '@latchkey/runtime';
+import { type Logger, newId } from '@latchkey/runtime';
 import { hideSecrets } from '@latchkey/token-format';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
@@ -24,13 +24,15 @@ export type LatchkeyRequest = FastifyRequest & { latchkey: RequestContext; sessi
 
 const REQUEST_ID = /^[A-Za-z0-9._:-]{1,100}$/;
 const USER_AGENT_LENGTH_MAX = 200;
+const PROOF_WARNING_EVERY_MS = 60_000;
 
 /** Name of the session cookie: over https only a host's own, secure cookie is taken. */
 export const cookieName = (config: Pick<TokenServiceConfig, 'PUBLIC_URL'>): string =>
   config.PUBLIC_URL.startsWith('https:') ? SECURE_SESSION_COOKIE : SESSION_COOKIE;
 
 /** Fastify as this door needs it: every input bounded, every answer marked, every error a problem. */
-export function createAdapter(config: TokenServiceConfig): FastifyAdapter {
+export function createAdapter(config: TokenServiceConfig, logger: Logger): FastifyAdapter {
+  const contextOf = contextReader(config, logger);
   const adapter = new FastifyAdapter({
     bodyLimit: LIMITS.jsonBodyBytesMax,
     trustProxy: false,
@@ -42,7 +44,7 @@ export function createAdapter(config: TokenServiceConfig): FastifyAdapter {
     routerOptions: { maxParamLength: 500, ignoreTrailingSlash: false },
     clientErrorHandler: answerUnreadable,
     frameworkErrors: (_error: Error, request: FastifyRequest, reply: FastifyReply) => {
-      const { requestId } = contextOf(config, request);
+      const { requestId } = contextOf(request);
       reply
         .status(400)
         .headers({ 'content-type': 'application/problem+json', ...fixedHeaders(requestId) })
@@ -53,7 +55,7 @@ export function createAdapter(config: TokenServiceConfig): FastifyAdapter {
   const name = cookieName(config);
   fastify.addHook('onRequest', (request, reply, done) => {
     const own = request as LatchkeyRequest;
-    own.latchkey = contextOf(config, request);
+    own.latchkey = contextOf(request);
     own.sessionCookie = readCookie(request.headers.cookie, name);
     reply.headers(fixedHeaders(own.latchkey.requestId));
     done();
@@ -111,20 +113,34 @@ const fixedHeaders = (requestId: string) => ({
   'referrer-policy': 'no-referrer',
 });
 
-/** The address and request id come from the gateway when the request shows that it came through it, else from the socket. */
-function contextOf(config: TokenServiceConfig, request: FastifyRequest): RequestContext {
-  const header = (name: string) => {
-    const value = request.headers[name];
-    return typeof value === 'string' ? value : undefined;
+/** The address and request id come from the gateway when the request proves that it came through one, else from the socket. */
+function contextReader(config: TokenServiceConfig, logger: Logger): (request: FastifyRequest) => RequestContext {
+  const isProof = gatewayProofMatcher(config.GATEWAY_PROOF_SECRET);
+  let warnedAt = Number.NEGATIVE_INFINITY;
+  const refuseProof = (peer: string | undefined) => {
+    if (performance.now() - warnedAt < PROOF_WARNING_EVERY_MS) return;
+    warnedAt = performance.now();
+    logger.warn(
+      { peer },
+      'a gateway proof was not accepted, so the sender counts as the caller: is its GATEWAY_PROOF_SECRET among those here?',
+    );
   };
-  const throughGateway = isDoorValue(config.RPC_SECRET, header(DOOR_HEADER) ?? '');
-  const given = throughGateway ? header(REQUEST_ID_HEADER) : undefined;
-  // Not X-Forwarded-For: whoever calls writes its left end, and only the gateway knows which proxies it trusts.
-  const address = throughGateway ? header(CALLER_ADDRESS_HEADER) : undefined;
-  return {
-    requestId: given && REQUEST_ID.test(given) ? given : newId(),
-    ip: (address && isIP(address) ? address : request.socket.remoteAddress) ?? null,
-    userAgent: hideSecrets(header('user-agent') ?? '').slice(0, USER_AGENT_LENGTH_MAX) || null,
+  return (request) => {
+    const header = (name: string) => {
+      const value = request.headers[name];
+      return typeof value === 'string' ? value : undefined;
+    };
+    const proof = header(GATEWAY_PROOF_HEADER);
+    const throughGateway = proof !== undefined && isProof(proof);
+    if (proof !== undefined && !throughGateway) refuseProof(request.socket.remoteAddress);
+    const given = throughGateway ? header(REQUEST_ID_HEADER) : undefined;
+    // Not X-Forwarded-For: whoever calls writes its left end, and only the gateway knows which proxies it trusts.
+    const address = throughGateway ? header(CALLER_ADDRESS_HEADER) : undefined;
+    return {
+      requestId: given && REQUEST_ID.test(given) ? given : newId(),
+      ip: (address && isIP(address) ? address : request.socket.remoteAddress) ?? null,
+      userAgent: hideSecrets(header('user-agent') ?? '').slice(0, USER_AGENT_LENGTH_MAX) || null,
+    };
   };
 }
 

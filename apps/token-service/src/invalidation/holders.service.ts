@@ -18,7 +18,7 @@ export class HoldersService {
   /** A token's leases count for the owner of the token that it stems from, however many tokens were made between. */
   async leaseCaller(caller: RpcCaller): Promise<LeaseCaller> {
     const id = callerName(caller);
-    if (caller.type === 'first-party') return { id, firstParty: true, holder: FIRST_PARTY_CALLER };
+    if (caller.type !== 'token') return { id, firstParty: true, holder: FIRST_PARTY_CALLER };
     const [row] = await this.db.prepared<HolderRow>(
       'lease-holder',
       `SELECT t.ancestors, coalesce(t.owner_user_id, t.project_id) AS owner_id,

@@ -1,8 +1,8 @@
 import { type Metadata, status } from '@grpc/grpc-js';
 import type { RenewRequest, RenewResponse } from '@latchkey/contracts';
-import { Controller, UseFilters, UseGuards } from '@nestjs/common';
+import { Controller } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
-import { callerName, callerOf, RpcCallerGuard, RpcErrorFilter, refuse } from '../rpc/index.js';
+import { CallableBy, callerName, callerOf, refuse } from '../rpc/index.js';
 import { HoldersService } from './holders.service.js';
 import { InvalidationService } from './invalidation.service.js';
 import { LeaseRefused } from './leases.js';
@@ -18,8 +18,6 @@ const CODES = {
 
 /** The gRPC door of leases. */
 @Controller()
-@UseGuards(RpcCallerGuard)
-@UseFilters(RpcErrorFilter)
 export class InvalidationRpc {
   constructor(
     private readonly invalidations: InvalidationService,
@@ -27,12 +25,14 @@ export class InvalidationRpc {
   ) {}
 
   @GrpcMethod('Tokens', 'Renew')
+  @CallableBy('gateway', 'token')
   async renew(request: RenewRequest, metadata: Metadata): Promise<RenewResponse> {
     const caller = await this.holders.leaseCaller(callerOf(metadata));
     return refusing(() => this.invalidations.leases.renew(request, caller));
   }
 
   @GrpcMethod('Tokens', 'Release')
+  @CallableBy('gateway', 'token')
   async release({ verifierId }: { verifierId: string }, metadata: Metadata): Promise<{ released: boolean }> {
     const caller = callerName(callerOf(metadata));
     return { released: await refusing(() => this.invalidations.leases.release(verifierId, caller)) };

@@ -1,26 +1,25 @@
 import { status } from '@grpc/grpc-js';
 import { type BatchResponse, idSchema, type ReportUseRequest } from '@latchkey/contracts';
-import { Controller, UseFilters, UseGuards } from '@nestjs/common';
+import { Controller } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
-import { FirstPartyOnly, RpcCallerGuard, RpcErrorFilter, refuse } from '../rpc/index.js';
+import { CallableBy, refuse } from '../rpc/index.js';
 import { MaintenanceService } from './maintenance.service.js';
 
 const BATCH_MAX = 10_000;
 
-/** What jobs asks the sole writer to do about rows past their keep: `latchkey.v1.Maintenance`, this room's part. */
+/** What jobs asks the sole writer to do about rows past their keep: `latchkey.internal.v1.Maintenance`, this room's part. */
 @Controller()
-@FirstPartyOnly()
-@UseGuards(RpcCallerGuard)
-@UseFilters(RpcErrorFilter)
 export class MaintenanceRpc {
   constructor(private readonly maintenance: MaintenanceService) {}
 
   @GrpcMethod('Maintenance', 'Prune')
+  @CallableBy('jobs')
   prune({ limit }: { limit: number }): Promise<BatchResponse> {
     return this.maintenance.prune(Math.min(Math.max(limit, 1), BATCH_MAX));
   }
 
   @GrpcMethod('Maintenance', 'ReportUse')
+  @CallableBy('jobs')
   async reportUse({ tokenId, kind, ip }: ReportUseRequest): Promise<{ recorded: boolean }> {
     if (!idSchema.safeParse(tokenId).success) throw refuse(status.INVALID_ARGUMENT, 'token_id: must be a UUID');
     if (kind !== 'used_after_rotation') throw refuse(status.INVALID_ARGUMENT, 'kind: must be used_after_rotation');

@@ -1,82 +1,99 @@
-import { timingSafeEqual } from 'node:crypto';
 import { type Metadata, status } from '@grpc/grpc-js';
 import { FIRST_PARTY_CALLER, FIRST_PARTY_SCHEME } from '@latchkey/contracts';
+import { newId, secretMatcher } from '@latchkey/runtime';
 import { type CanActivate, type ExecutionContext, Inject, Injectable, SetMetadata } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { RpcException } from '@nestjs/microservices';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
+import type { RequestContext } from '../http/index.js';
 import { VerificationService } from '../tokens/verification.service.js';
 
-/** Who calls the gRPC door. */
-export type RpcCaller = { type: 'first-party' } | { type: 'token'; tokenId: string };
+/** Who calls over gRPC: a gateway, jobs, or the holder of a token with tokens:verify. */
+export type RpcCaller = { type: 'gateway' } | { type: 'jobs' } | { type: 'token'; tokenId: string };
+export type RpcCallerType = RpcCaller['type'];
 
-const FIRST_PARTY_ONLY = 'latchkey:first-party-only';
-/** Only services that know RPC_SECRET may call. */
-export const FirstPartyOnly = () => SetMetadata(FIRST_PARTY_ONLY, true);
+const CALLABLE_BY = 'latchkey:callable-by';
+/** Who may call this handler. One that does not say is closed to everyone. */
+export const CallableBy = (...types: RpcCallerType[]) => SetMetadata(CALLABLE_BY, types);
 
-const callers = new WeakMap<Metadata, RpcCaller>();
+interface Call {
+  caller: RpcCaller;
+  context: RequestContext;
+}
+const calls = new WeakMap<Metadata, Call>();
+
+/** The call that this metadata came with; undefined when the guard has not let it in. */
+export const callOf = (metadata: Metadata): Call | undefined => calls.get(metadata);
 
 /** Who makes the call that this metadata came with; the guard has let it in. */
 export function callerOf(metadata: Metadata): RpcCaller {
-  const caller = callers.get(metadata);
-  if (!caller) throw new Error('no caller is known: the controller lacks RpcCallerGuard');
-  return caller;
+  const call = callOf(metadata);
+  if (!call) throw new Error('no caller is known: RpcCallerGuard has not seen this call');
+  return call.caller;
 }
 
 /** Names a caller for good: in leases, in usage batches, and in the keys derived for it. */
 export const callerName = (caller: RpcCaller): string =>
-  caller.type === 'first-party' ? FIRST_PARTY_CALLER : `token:${caller.tokenId}`;
+  caller.type === 'token' ? `token:${caller.tokenId}` : FIRST_PARTY_CALLER;
 
 const SCOPE = 'tokens:verify';
+/** Under this name the calls of a token are counted as its uses. */
+const ROUTE = 'rpc';
+const REFUSED: Record<RpcCallerType, string> = {
+  gateway: 'this call is not for gateways',
+  jobs: 'this call is not for jobs',
+  token: "this call is for Latchkey's own services",
+};
 
-/** No caller, no answer: RPC_SECRET, or a Bearer token that holds tokens:verify. */
+/** Finds out who calls over gRPC, and lets in only those whom the handler names. */
 @Injectable()
 export class RpcCallerGuard implements CanActivate {
-  readonly #secret: Buffer;
+  /** A secret may be of several kinds, while the deprecated RPC_SECRET stands for them. */
+  readonly #services: readonly { caller: RpcCaller; isSecret: (presented: string) => boolean }[];
 
   constructor(
-    @Inject(CONFIG) config: Pick<TokenServiceConfig, 'RPC_SECRET'>,
+    @Inject(CONFIG) config: Pick<TokenServiceConfig, 'GATEWAY_RPC_SECRET' | 'JOBS_RPC_SECRET'>,
     private readonly verification: VerificationService,
     private readonly reflector: Reflector,
   ) {
-    this.#secret = Buffer.from(config.RPC_SECRET);
+    this.#services = [
+      { caller: { type: 'gateway' }, isSecret: secretMatcher(config.GATEWAY_RPC_SECRET) },
+      { caller: { type: 'jobs' }, isSecret: secretMatcher(config.JOBS_RPC_SECRET) },
+    ];
   }
 
   async canActivate(context: ExecutionContext): Promise<boolean> {
+    if (context.getType() !== 'rpc') return true; // HTTP has a guard of its own
+    const allowed = this.reflector.get<RpcCallerType[] | undefined>(CALLABLE_BY, context.getHandler()) ?? [];
     const metadata = context.switchToRpc().getContext<Metadata>();
-    const firstPartyOnly = this.reflector.getAllAndOverride<boolean>(FIRST_PARTY_ONLY, [
-      context.getHandler(),
-      context.getClass(),
-    ]);
-    const peer = context.getArgByIndex<{ getPeer(): string }>(2).getPeer();
-    const caller = await this.#identify(metadata, addressOf(peer));
-    if (firstPartyOnly && caller.type !== 'first-party')
-      throw refuse(status.PERMISSION_DENIED, "this call is for Latchkey's own services");
-    callers.set(metadata, caller);
+    const ip = addressOf(context.getArgByIndex<{ getPeer(): string }>(2).getPeer());
+    const callers = await this.#identify(metadata, ip);
+    const caller = callers.find(({ type }) => allowed.includes(type));
+    if (!caller) throw refuse(status.PERMISSION_DENIED, REFUSED[callers[0]!.type]);
+    calls.set(metadata, { caller, context: { requestId: newId(), ip, userAgent: null, rpcCaller: caller.type } });
     return true;
   }
 
-  async #identify(metadata: Metadata, ip: string): Promise<RpcCaller> {
+  /** @returns who it may be, at least one */
+  async #identify(metadata: Metadata, ip: string): Promise<RpcCaller[]> {
     const given = metadata.get('authorization');
     if (given.length !== 1) throw refuse(status.UNAUTHENTICATED, 'send one `authorization`: `Bearer <token>`');
     const [scheme = '', credentials = '', more] = String(given[0]).split(' ');
     if (more !== undefined) throw refuse(status.UNAUTHENTICATED, 'authorization must be a scheme and one word');
     if (scheme.toLowerCase() === FIRST_PARTY_SCHEME.toLowerCase()) {
-      if (this.#isSecret(credentials)) return { type: 'first-party' };
+      const callers = this.#services.filter(({ isSecret }) => isSecret(credentials)).map(({ caller }) => caller);
+      if (callers.length > 0) return callers;
     } else if (scheme.toLowerCase() === 'bearer') {
-      const verification = await this.verification.verify(credentials, { scopes: [SCOPE], ip });
-      if (verification.allowed) return { type: 'token', tokenId: verification.known.facts.id };
+      const verification = await this.verification.use(credentials, { scopes: [SCOPE], ip }, { route: ROUTE, ip });
+      if (verification.allowed) return [{ type: 'token', tokenId: verification.known.facts.id }];
       if (verification.reason === 'address_not_allowed')
         throw refuse(status.PERMISSION_DENIED, 'the token may not be used from this address');
+      if (verification.reason === 'rate_limited')
+        throw refuse(status.RESOURCE_EXHAUSTED, 'the token has been used as often as its rate limit allows');
       if (verification.reason === 'insufficient_scope')
         throw refuse(status.PERMISSION_DENIED, `the token does not hold ${SCOPE}`);
     }
     throw refuse(status.UNAUTHENTICATED, 'the caller is not accepted');
-  }
-
-  #isSecret(presented: string): boolean {
-    const bytes = Buffer.from(presented);
-    return bytes.length === this.#secret.length && timingSafeEqual(bytes, this.#secret);
   }
 }
 

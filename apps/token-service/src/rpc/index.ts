@@ -1,2 +1,12 @@
-export { callerName, callerOf, FirstPartyOnly, type RpcCaller, RpcCallerGuard, refuse } from './caller.guard.js';
+export {
+  CallableBy,
+  callerName,
+  callerOf,
+  type RpcCaller,
+  RpcCallerGuard,
+  type RpcCallerType,
+  refuse,
+} from './caller.guard.js';
+export { RpcContextInterceptor } from './context.interceptor.js';
+export { ErrorFilter } from './error.filter.js';
 export { RpcErrorFilter } from './rpc.filter.js';

@@ -1,26 +1,28 @@
 import { status } from '@grpc/grpc-js';
-import { idSchema, type Letter } from '@latchkey/contracts';
-import { Controller, UseFilters, UseGuards } from '@nestjs/common';
+import { idSchema, type Letter, type TakeLettersRequest } from '@latchkey/contracts';
+import { Controller } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
-import { FirstPartyOnly, RpcCallerGuard, RpcErrorFilter, refuse } from '../rpc/index.js';
+import { CallableBy, refuse } from '../rpc/index.js';
 import { LettersService } from './letters.service.js';
 
 const LETTERS_MAX = 50;
+const KEYS_MAX = 8;
 
-/** What jobs asks about letters: `latchkey.v1.Maintenance`, this room's part. */
+/** What jobs asks about letters: `latchkey.internal.v1.Maintenance`, this room's part. */
 @Controller()
-@FirstPartyOnly()
-@UseGuards(RpcCallerGuard)
-@UseFilters(RpcErrorFilter)
 export class LettersRpc {
   constructor(private readonly letters: LettersService) {}
 
+  /** By the deprecated path no keys are named, so nothing is handed out. */
   @GrpcMethod('Maintenance', 'TakeLetters')
-  async take({ limit }: { limit: number }): Promise<{ letters: Letter[] }> {
-    return { letters: await this.letters.take(Math.min(Math.max(limit, 1), LETTERS_MAX)) };
+  @CallableBy('jobs')
+  async take({ limit, keyIds = [] }: Partial<TakeLettersRequest>): Promise<{ letters: Letter[] }> {
+    if (keyIds.length > KEYS_MAX) throw refuse(status.INVALID_ARGUMENT, `key_ids: at most ${KEYS_MAX}`);
+    return { letters: await this.letters.take(Math.min(Math.max(limit ?? 1, 1), LETTERS_MAX), keyIds) };
   }
 
   @GrpcMethod('Maintenance', 'FinishLetter')
+  @CallableBy('jobs')
   async finish({ id }: { id: string }): Promise<{ known: boolean }> {
     if (!idSchema.safeParse(id).success) throw refuse(status.INVALID_ARGUMENT, 'id: must be a UUID');
     return { known: await this.letters.finish(id) };

@@ -1,8 +1,9 @@
-import type { Letter } from '@latchkey/contracts';
-import { newId } from '@latchkey/runtime';
-import { Injectable } from '@nestjs/common';
+import { type Letter, letterContext } from '@latchkey/contracts';
+import { type EncryptionKey, encryptFor, newId } from '@latchkey/runtime';
+import { Inject, Injectable } from '@nestjs/common';
 import { SYSTEM } from '../access/index.js';
 import { AuditService } from '../audit/audit.service.js';
+import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database, rows, type Tx } from '../database/database.service.js';
 import { atMultiplesOf, conflict, requestContext } from '../http/index.js';
 import { RatesService } from '../http/rates.service.js';
@@ -39,6 +40,7 @@ export class LettersService {
     private readonly db: Database,
     private readonly audit: AuditService,
     private readonly rates: RatesService,
+    @Inject(CONFIG) private readonly config: Pick<TokenServiceConfig, 'JOBS_SEALING_PUBLIC_KEY'>,
   ) {}
 
   /** Whether somebody is there who sends letters. */
@@ -69,10 +71,13 @@ export class LettersService {
   }
 
   /**
-   * Hands out letters that are due, each with a code made at this moment, of which only the hash is kept. Safe to run
-   * side by side; a letter of which nothing is heard afterwards is handed out again, with another code.
+   * Hands out letters that are due, each with a code made at this moment, encrypted to jobs; only its hash is kept. Safe
+   * to run side by side; a letter of which nothing is heard afterwards is handed out again, with another code.
+   * @param keyIds the keys that the caller can decrypt with
+   * @throws Refusal `conflict` when the key here is none of these, or there is none: then nothing has changed
    */
-  take(limit: number): Promise<Letter[]> {
+  async take(limit: number, keyIds: readonly string[]): Promise<Letter[]> {
+    const key = this.#keyFor(keyIds);
     return this.db.transaction(async (tx) => {
       await tx.query(`UPDATE letter_carrier SET seen_at = now() WHERE seen_at < now() - interval '10 seconds'`);
       await tx.query(`DELETE FROM letters WHERE created_at < now() - interval '${KEPT}'`);
@@ -89,7 +94,8 @@ export class LettersService {
       for (const { id, user_id: userId, kind, email, name, attempts } of due) {
         const code = newResetCode();
         const expiresAt = await keepResetCode(tx, userId, code, CODE_SECONDS[kind]);
-        letters.push({ id, kind, email, name, code, expiresAt: expiresAt.toISOString() });
+        const letter = { id, kind, email, name, expiresAt: expiresAt.toISOString() };
+        letters.push({ ...letter, encryptedCode: encryptFor(key, code, letterContext(letter)) });
         if (attempts > 1) continue;
         const subject = { type: 'user' as const, id: userId, name };
         const details = { password: kind === 'reset' ? 'reset begun' : 'invited', by: 'e-mail' };
@@ -103,6 +109,17 @@ export class LettersService {
   async finish(id: string): Promise<boolean> {
     const gone = await this.db.query('DELETE FROM letters WHERE id = $1 RETURNING id', [id]);
     return gone.length > 0;
+  }
+
+  #keyFor(keyIds: readonly string[]): EncryptionKey {
+    const key = this.config.JOBS_SEALING_PUBLIC_KEY;
+    if (!key)
+      throw conflict('JOBS_SEALING_PUBLIC_KEY is not set at the token-service: no code leaves without encryption.');
+    if (!keyIds.includes(key.id))
+      throw conflict(
+        'The caller names no key to which codes are encrypted here: it is older than 0.2, or its JOBS_SEALING_KEY does not belong to JOBS_SEALING_PUBLIC_KEY.',
+      );
+    return key;
   }
 
   async #write(email: string): Promise<void> {

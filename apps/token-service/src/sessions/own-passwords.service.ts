@@ -10,7 +10,8 @@ import { PeopleService } from '../people/people.service.js';
 import { AttemptsService } from './attempts.service.js';
 import { endSessionsOf } from './ended.js';
 import { mustAdminister } from './person.rules.js';
-import { dropResetCodes, keepResetCode, newResetCode, useResetCode } from './reset-codes.js';
+import { dropResetCodes, isResetCode, keepResetCode, newResetCode, useResetCode } from './reset-codes.js';
+import { SecondFactorService } from './second-factor.service.js';
 
 /** How long a code by which a person sets a new password stays good. */
 const RESET_SECONDS = 3_600;
@@ -31,6 +32,7 @@ export class OwnPasswordsService {
     private readonly locks: LocksService,
     private readonly people: PeopleService,
     private readonly attempts: AttemptsService,
+    private readonly factors: SecondFactorService,
   ) {}
 
   /** Changes one's own password; every other sign-in of the person ends. */
@@ -59,11 +61,15 @@ export class OwnPasswordsService {
     return { code, expiresAt: expiresAt.toISOString() };
   }
 
-  /** Sets a password with such a code; every sign-in of the person ends. The same refusal for every cause. */
+  /**
+   * Sets a password with such a code; every sign-in of the person ends. Whoever has a second factor shows it here too,
+   * and keeps it. The same refusal for every cause that is not about the factor.
+   */
   async setWithCode(body: z.output<typeof setPasswordBody>): Promise<void> {
     const counted = await this.attempts.count(`reset ${body.email}`);
     const passwordHash = await this.people.hashOf(body.newPassword);
-    await this.db.transaction(async (tx) => {
+    const guesses = await this.#countGuess(body);
+    const set = this.db.transaction(async (tx) => {
       const [person] = await rows<{ id: string; name: string }>(
         tx,
         'SELECT id, name FROM users WHERE email = $1 AND disabled_at IS NULL FOR NO KEY UPDATE',
@@ -71,10 +77,28 @@ export class OwnPasswordsService {
       );
       if (!person) throw refused();
       if (!(await useResetCode(tx, person.id, body.code))) throw refused();
+      await this.factors.mustPassIn(tx, person.id, body.secondFactor, 'secondFactor');
       await this.#set(tx, SYSTEM, person, passwordHash, 'set with a code');
       await endSessionsOf(tx, this.audit, SYSTEM, person, 'all');
       await this.attempts.forget(counted, tx);
+      if (guesses) await this.attempts.forget(guesses, tx);
     });
+    await set.catch(async (error: unknown) => {
+      // The code was right: asking for the second factor is no failure.
+      if (error instanceof Refusal && error.code === 'second_factor_required') await this.attempts.forget(counted);
+      throw error;
+    });
+  }
+
+  /** Guesses at a second factor count as at sign-in, once the first proof, the code, is right. */
+  async #countGuess({ email, code, secondFactor }: z.output<typeof setPasswordBody>): Promise<Buffer | null> {
+    if (secondFactor === undefined) return null;
+    const [person] = await this.db.query<{ id: string }>(
+      'SELECT id FROM users WHERE email = $1 AND disabled_at IS NULL',
+      [email],
+    );
+    if (!person || !(await isResetCode(this.db, person.id, code))) throw refused();
+    return this.attempts.countFromAnywhere(`code ${person.id}`);
   }
 
   async #set(tx: Tx, actor: Actor | SystemActor, person: Person, passwordHash: string, how: string): Promise<void> {

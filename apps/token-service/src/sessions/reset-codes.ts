@@ -1,5 +1,5 @@
 import { hash, randomBytes } from 'node:crypto';
-import { rows, type Tx } from '../database/database.service.js';
+import { type Database, rows, type Tx } from '../database/database.service.js';
 import { base32 } from './totp.js';
 
 const CODE_BYTES = 20;
@@ -18,6 +18,15 @@ export async function keepResetCode(tx: Tx, userId: string, code: string, second
     expiresAt,
   ]);
   return expiresAt;
+}
+
+/** Whether a code is good; it stays so. */
+export async function isResetCode(db: Database, userId: string, code: string): Promise<boolean> {
+  const found = await db.query(
+    'SELECT 1 FROM password_resets WHERE user_id = $1 AND hash = $2 AND expires_at > now()',
+    [userId, digest(code)],
+  );
+  return found.length > 0;
 }
 
 /** Uses a code up, and with it all others of the person. @returns whether it was good */

@@ -117,17 +117,23 @@ export class SecondFactorService {
    * At sign-in, the password having been right. A recovery code does as well as one of the app.
    * @throws Refusal `second_factor_required` without a code where one is needed, `sign_in_failed` for a wrong or used one
    */
-  async mustPass(userId: string, code: string | undefined): Promise<void> {
-    await this.db.transaction(async (tx) => {
-      const factor = await this.#find(tx, userId);
-      if (!factor?.confirmed_at) return;
-      if (code === undefined)
-        throw new Refusal(
-          'second_factor_required',
-          'Send the six digits of your authenticator app, or a recovery code, as `code` too.',
-        );
-      await this.#mustTakeEither(tx, SYSTEM, userId, factor, code);
-    });
+  mustPass(userId: string, code: string | undefined): Promise<void> {
+    return this.db.transaction((tx) => this.mustPassIn(tx, userId, code, 'code'));
+  }
+
+  /**
+   * As `mustPass`, in the transaction of a change that the factor guards.
+   * @param field what the request calls the code
+   */
+  async mustPassIn(tx: Tx, userId: string, code: string | undefined, field: 'code' | 'secondFactor'): Promise<void> {
+    const factor = await this.#find(tx, userId);
+    if (!factor?.confirmed_at) return;
+    if (code === undefined)
+      throw new Refusal(
+        'second_factor_required',
+        `Send the six digits of your authenticator app, or a recovery code, as \`${field}\` too.`,
+      );
+    await this.#mustTakeEither(tx, SYSTEM, userId, factor, code);
   }
 
   /** A change that takes a code of the factor, guessed at as rarely as at sign-in. */

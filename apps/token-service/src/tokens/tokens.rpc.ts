@@ -7,10 +7,10 @@ import {
   type VerifyRequest,
   type VerifyResponse,
 } from '@latchkey/contracts';
-import { Controller, Inject, UseFilters, UseGuards } from '@nestjs/common';
+import { Controller, Inject } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { callerName, callerOf, FirstPartyOnly, RpcCallerGuard, RpcErrorFilter, refuse } from '../rpc/index.js';
+import { CallableBy, callerName, callerOf, refuse } from '../rpc/index.js';
 import { ExpiryService } from './expiry.service.js';
 import { FactsService } from './facts.service.js';
 import { IdleService } from './idle.service.js';
@@ -19,8 +19,6 @@ import { VerificationService } from './verification.service.js';
 
 /** The gRPC door of tokens: `latchkey.v1.Tokens`, but for the leases. */
 @Controller()
-@UseGuards(RpcCallerGuard)
-@UseFilters(RpcErrorFilter)
 export class TokensRpc {
   readonly #usageSecret: Buffer;
 
@@ -33,11 +31,13 @@ export class TokensRpc {
   }
 
   @GrpcMethod('Tokens', 'Verify')
+  @CallableBy('gateway', 'token')
   verify(request: VerifyRequest): Promise<VerifyResponse> {
     return this.verification.answer(request);
   }
 
   @GrpcMethod('Tokens', 'VerifyBatch')
+  @CallableBy('gateway', 'token')
   async verifyBatch({ requests }: { requests: VerifyRequest[] }): Promise<{ responses: VerifyResponse[] }> {
     if (requests.length > LIMITS.verifyBatchMax)
       throw refuse(status.INVALID_ARGUMENT, `requests: at most ${LIMITS.verifyBatchMax} at once`);
@@ -45,12 +45,13 @@ export class TokensRpc {
   }
 
   @GrpcMethod('Tokens', 'Lookup')
+  @CallableBy('gateway', 'token')
   async lookup({ hash }: { hash: string }, metadata: Metadata): Promise<LookupResponse> {
     if (!/^[A-Za-z0-9_-]{43}$/.test(hash))
       throw refuse(status.INVALID_ARGUMENT, 'hash: must be a SHA-256 in base64url, 43 characters');
     const found = await this.facts.lookup(hash);
     const caller = callerOf(metadata);
-    if (caller.type === 'first-party' || !found.token) return found;
+    if (caller.type !== 'token' || !found.token) return found;
     const tokenId = found.token.id;
     return { ...found, usageTicket: usageTicket(this.#usageSecret, { caller: callerName(caller), tokenId }) };
   }
@@ -58,11 +59,8 @@ export class TokensRpc {
 
 const BATCH_MAX = 1_000;
 
-/** What jobs asks the sole writer to do about tokens: `latchkey.v1.Maintenance`, this room's part. */
+/** What jobs asks the sole writer to do about tokens: `latchkey.internal.v1.Maintenance`, this room's part. */
 @Controller()
-@FirstPartyOnly()
-@UseGuards(RpcCallerGuard)
-@UseFilters(RpcErrorFilter)
 export class TokensMaintenanceRpc {
   constructor(
     private readonly revocations: RevocationsService,
@@ -71,16 +69,19 @@ export class TokensMaintenanceRpc {
   ) {}
 
   @GrpcMethod('Maintenance', 'ExpireDue')
+  @CallableBy('jobs')
   expireDue({ limit }: { limit: number }): Promise<BatchResponse> {
     return this.expiry.expireDue(bounded(limit));
   }
 
   @GrpcMethod('Maintenance', 'EndOverlaps')
+  @CallableBy('jobs')
   endOverlaps({ limit }: { limit: number }): Promise<BatchResponse> {
     return this.revocations.endOverlaps(bounded(limit));
   }
 
   @GrpcMethod('Maintenance', 'RevokeIdle')
+  @CallableBy('jobs')
   revokeIdle({ limit }: { limit: number }): Promise<BatchResponse> {
     return this.idle.revokeIdle(bounded(limit));
   }

@@ -15,7 +15,7 @@ import { waitFor } from '@latchkey/testing';
 import { hashSecret } from '@latchkey/token-format';
 import { RenewalRefused, Verifier } from '@latchkey/verifier';
 import type { TokenService } from '../../src/app.js';
-import { issue, type Person, project, RPC_SECRET, USAGE_SECRET, type World, world } from '../harness.js';
+import { GATEWAY_RPC_SECRET, issue, type Person, project, USAGE_SECRET, type World, world } from '../harness.js';
 import { newClaim } from './room.js';
 
 let w: World;
@@ -23,7 +23,7 @@ let second: TokenService;
 let admin: Person;
 const closing: (() => Promise<void>)[] = [];
 
-function caller(service: TokenService, authorization = firstParty(RPC_SECRET)): Caller<TokensMethods> {
+function caller(service: TokenService, authorization = firstParty(GATEWAY_RPC_SECRET)): Caller<TokensMethods> {
   const made = tokensCaller({ address: service.rpcAddress, authorization, timeoutMs: 5_000 });
   closing.push(async () => made.close());
   return made;

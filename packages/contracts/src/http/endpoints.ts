@@ -193,7 +193,7 @@ export const ENDPOINTS = {
     scope: 'none',
     body: setPasswordBody,
     answers: { 204: null },
-    errors: ['sign_in_failed'],
+    errors: ['sign_in_failed', 'second_factor_required', 'rate_limited'],
   },
   forgotPassword: {
     method: 'POST',

@@ -62,6 +62,9 @@ export const setPasswordBody = z.strictObject({
   email: emailSchema,
   code: z.string().min(1).max(100),
   newPassword: passwordSchema,
+  secondFactor: secondFactorCodeSchema
+    .optional()
+    .meta({ description: 'of whoever has a second factor: the code above never stands in for it' }),
 });
 
 export const secondFactorSchema = z

@@ -1,0 +1,73 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { decryptionKey } from '@latchkey/runtime';
+
+const root = path.join(import.meta.dirname, '../..');
+let dir: string;
+beforeEach(() => {
+  dir = mkdtempSync(path.join(tmpdir(), 'latchkey-secrets-'));
+});
+afterEach(() => rmSync(dir, { recursive: true }));
+
+const make = (env: Record<string, string> = {}) =>
+  execFileSync(process.execPath, [path.join(root, 'infra/docker/make-secrets.mjs')], {
+    env: { SECRETS_DIR: dir, ...env },
+    encoding: 'utf8',
+  });
+const read = (file: string) => readFileSync(path.join(dir, file), 'utf8');
+const all = () =>
+  Object.fromEntries(
+    readdirSync(dir, { recursive: true, encoding: 'utf8' })
+      .filter((file) => statSync(path.join(dir, file)).isFile())
+      .map((file) => [file, read(file)]),
+  );
+/** The files of one service that compose hands to it by a setting. */
+const named = (service: string) => readdirSync(path.join(dir, service)).sort();
+
+test('each volume holds what its service reads, and nothing of another', () => {
+  make();
+  expect(named('gateway')).toEqual(['gateway_proof_secret', 'gateway_rpc_secret', 'redis_url']);
+  expect(named('jobs').filter((file) => /secret|key/.test(file))).toEqual([
+    'events_secret',
+    'jobs_rpc_secret',
+    'jobs_sealing_key',
+    'usage_secret',
+  ]);
+  expect(named('token-service')).not.toContain('jobs_sealing_key');
+  expect(read('token-service/jobs_sealing_public_key')).toBe(decryptionKey(read('jobs/jobs_sealing_key')).text);
+  const shared = ['gateway/gateway_rpc_secret', 'gateway/gateway_proof_secret', 'jobs/jobs_rpc_secret'];
+  for (const file of shared) expect(read(`token-service/${path.basename(file)}`)).toBe(read(file));
+  expect(new Set(shared.map(read)).size).toBe(3);
+  const compose = readFileSync(path.join(root, 'docker-compose.yml'), 'utf8');
+  for (const [, file] of compose.matchAll(/_FILE: \/run\/latchkey\/(\w+)/g))
+    expect(Object.keys(all()).map((name) => path.basename(name))).toContain(file);
+});
+
+test('at every later start all stay as they are', () => {
+  make();
+  const before = all();
+  make();
+  expect(all()).toEqual(before);
+});
+
+test('volumes of the version before get what is missing, and lose the secret that opened everything', () => {
+  for (const service of ['token-service', 'gateway', 'jobs']) {
+    mkdirSync(path.join(dir, service), { recursive: true });
+    writeFileSync(path.join(dir, service, 'rpc_secret'), 'one for all');
+  }
+  writeFileSync(path.join(dir, 'token-service/token_peppers'), 'the pepper');
+  make();
+  expect(read('token-service/token_peppers')).toBe('the pepper');
+  expect(Object.keys(all()).filter((file) => /(^|\/)rpc_secret$/.test(file))).toEqual([]);
+  expect(Object.values(all())).not.toContain('one for all');
+});
+
+test('what is given is used, a list as it stands', () => {
+  const [next, previous] = ['n'.repeat(32), 'p'.repeat(32)];
+  make({ GATEWAY_RPC_SECRET: `${next},${previous}`, JOBS_SEALING_KEY: `${next}, ${previous}` });
+  expect(read('gateway/gateway_rpc_secret')).toBe(`${next},${previous}`);
+  expect(read('token-service/jobs_sealing_public_key')).toBe(decryptionKey(next).text);
+});
