@@ -1,4 +1,3 @@
-import { hash } from 'node:crypto';
 import type { Logger } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
 import { LOGGER } from '../config.js';
@@ -17,17 +16,18 @@ export class DeclarationsService {
   ) {}
 
   /**
-   * Compares the declarations with those of the last start, of any replica. Call it before the doors open.
+   * Compares this replica's declarations with those of the last start, of any replica; from now on all go by these.
+   * Call it before the doors open.
    * @returns whether verifiers were told to forget everything
    */
   async announceChange(): Promise<boolean> {
-    const digest = hash('sha256', JSON.stringify(this.scopes.declarations), 'buffer');
+    const { digest, text } = this.scopes.own;
     const written = await this.db.transaction(async (tx): Promise<Invalidation | null> => {
       // The empty row stands for "none yet", so that there is a row to lock at the first start too.
       await tx.query(`INSERT INTO scope_declarations (digest) VALUES ('') ON CONFLICT DO NOTHING`);
       const [last] = await rows<{ digest: Buffer }>(tx, 'SELECT digest FROM scope_declarations FOR UPDATE');
+      await tx.query('UPDATE scope_declarations SET digest = $1, declarations = $2', [digest, text]);
       if (last?.digest.equals(digest)) return null;
-      await tx.query('UPDATE scope_declarations SET digest = $1', [digest]);
       return this.invalidations.write(tx, { kind: 'everything', subject: '', cut: false });
     });
     if (!written) return false;

@@ -1,3 +1,4 @@
+import { hash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import {
   MANAGEMENT_SCOPES,
@@ -13,6 +14,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
+import { Database } from '../database/database.service.js';
 
 const fileSchema = z.strictObject({
   scopes: z
@@ -65,28 +67,73 @@ export function readScopesFile(file: string): ScopeDeclaration[] {
 }
 
 /** The scopes declared, and which roles hold them: the one table of rights. */
+class Declared {
+  readonly byRole = new Map<string, ReadonlySet<string>>();
+  readonly names: ReadonlySet<string>;
+  readonly digest: Buffer;
+
+  /** @param text the declarations as JSON, which the digest is of */
+  constructor(
+    readonly list: readonly ScopeDeclaration[],
+    readonly text: string = JSON.stringify(list),
+  ) {
+    this.digest = hash('sha256', text, 'buffer');
+    this.names = new Set(list.map(({ name }) => name));
+    for (const role of [null, ...PROJECT_ROLES]) {
+      const held = list.filter((s) => (role ? s.projectRoles.includes(role) : s.members));
+      this.byRole.set(`member ${role}`, new Set(held.map(({ name }) => name)));
+      this.byRole.set(`admin ${role}`, this.names);
+    }
+  }
+}
+
+/** The scopes in force: those of the replica that was started last. */
 @Injectable()
 export class ScopesService {
-  readonly declarations: readonly ScopeDeclaration[];
-  readonly #byRole = new Map<string, ReadonlySet<string>>();
-  readonly #names: ReadonlySet<string>;
+  readonly #own: Declared;
+  #inForce: Declared;
 
-  constructor(@Inject(CONFIG) config: Pick<TokenServiceConfig, 'SCOPES_FILE'>) {
-    this.declarations = [...MANAGEMENT_SCOPES, ...(config.SCOPES_FILE ? readScopesFile(config.SCOPES_FILE) : [])];
-    this.#names = new Set(this.declarations.map(({ name }) => name));
-    for (const role of [null, ...PROJECT_ROLES]) {
-      const held = this.declarations.filter((s) => (role ? s.projectRoles.includes(role) : s.members));
-      this.#byRole.set(`member ${role}`, new Set(held.map(({ name }) => name)));
-      this.#byRole.set(`admin ${role}`, this.#names);
-    }
+  constructor(
+    @Inject(CONFIG) config: Pick<TokenServiceConfig, 'SCOPES_FILE'>,
+    private readonly db: Database,
+  ) {
+    this.#own = new Declared([...MANAGEMENT_SCOPES, ...(config.SCOPES_FILE ? readScopesFile(config.SCOPES_FILE) : [])]);
+    this.#inForce = this.#own;
+  }
+
+  /** What this replica was started with. */
+  get own(): Pick<Declared, 'digest' | 'text'> {
+    return this.#own;
+  }
+
+  get declarations(): readonly ScopeDeclaration[] {
+    return this.#inForce.list;
   }
 
   isKnown(scope: string): boolean {
-    return this.#names.has(scope);
+    return this.#inForce.names.has(scope);
   }
 
   /** What a person of that role holds in a project where they have `role`, or (null) outside any. Administrators hold all. */
   heldBy(person: PersonRole, role: ProjectRole | null): ReadonlySet<string> {
-    return this.#byRole.get(`${person} ${role}`)!;
+    return this.#inForce.byRole.get(`${person} ${role}`)!;
+  }
+
+  /**
+   * Goes by what was declared last. A replica of the file before would otherwise answer by it for as long as it lives, and
+   * what a verifier then remembers nobody would take back.
+   * @param digest of the declarations, as read with what is to be answered
+   */
+  async follow(digest: Buffer): Promise<void> {
+    if (digest.equals(this.#inForce.digest)) return;
+    const [row] = await this.db.prepared<{ digest: Buffer; declarations: string | null }>(
+      'scopes-in-force',
+      'SELECT digest, declarations FROM scope_declarations',
+      [],
+    );
+    if (!row?.declarations) return;
+    const declared = new Declared(JSON.parse(row.declarations) as ScopeDeclaration[], row.declarations);
+    // Version 0.1 writes a digest alone; what it declares is known to it alone.
+    if (declared.digest.equals(row.digest)) this.#inForce = declared;
   }
 }

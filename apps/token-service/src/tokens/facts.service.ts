@@ -27,6 +27,8 @@ export interface FactsRow {
   project_closed: boolean | null;
   memberships: [project: string, role: ProjectRole][] | null;
   above: Above[] | null;
+  /** SHA-256 of the scopes in force. */
+  declared: Buffer;
 }
 
 /** What an ancestor allows its descendants. */
@@ -55,7 +57,8 @@ SELECT t.id, t.name, t.kind, t.owner_user_id, t.project_id, t.scopes, t.allowed_
       'rate_window_seconds', a.rate_window_seconds, 'ends_at_ms', (extract(epoch FROM a.ends_at) * 1000)::bigint,
       'disabled', a.disabled_at IS NOT NULL, 'revoked', a.revoked_at IS NOT NULL))
     FROM tokens a WHERE a.id = ANY (t.ancestors)
-  ) END AS above
+  ) END AS above,
+  (SELECT digest FROM scope_declarations) AS declared
 FROM tokens t
 LEFT JOIN users u ON u.id = t.owner_user_id
 LEFT JOIN projects p ON p.id = t.project_id`;
@@ -102,7 +105,9 @@ export class FactsService {
     const [row] = await this.db.authoritative<FactsRow>('facts-by-hash', `${SELECT_FACTS} WHERE t.hash = ANY ($1)`, [
       this.storedHashes(sha256),
     ]);
-    return row ? this.named(row) : null;
+    if (!row) return null;
+    await this.scopes.follow(row.declared);
+    return this.named(row);
   }
 
   /** Out of a row that was read. */
