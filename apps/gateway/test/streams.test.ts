@@ -121,6 +121,62 @@ describe('an answer that goes on', () => {
   });
 });
 
+describe('a request body that goes on', () => {
+  it.each([['without a length'], ['of a length said beforehand']])(
+    '%s reaches the upstream no further once its token is revoked: 401, and the connection ends',
+    async (which) => {
+      let bytes = 0;
+      let left = false;
+      s.upstream.handler = (req) => {
+        req.on('data', (chunk: Buffer) => {
+          bytes += chunk.length;
+        });
+        req.on('error', () => undefined);
+        req.on('close', () => {
+          left = true;
+        });
+      };
+      const token = s.authority.issue();
+      const chunked = which === 'without a length';
+      const socket = connect(Number(new URL(s.gateway.url).port), '127.0.0.1');
+      let heard = '';
+      socket.on('data', (chunk: Buffer) => {
+        heard += chunk.toString('latin1');
+      });
+      socket.on('error', () => undefined); // a reset is one way for the connection to end
+      socket.write(
+        `POST /patient/upload HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token.secret}\r\n` +
+          `${chunked ? 'transfer-encoding: chunked' : 'content-length: 1000000'}\r\n\r\n`,
+      );
+      const sending = setInterval(() => socket.write(chunked ? '4\r\nline\r\n' : 'line'), 20);
+      const ended = new Promise<void>((resolve) => socket.once('close', () => resolve()));
+      await waitFor(async () => (await metrics()).includes('latchkey_verifier{what="streams",service="gateway"} 1'));
+      expect(bytes).toBeGreaterThan(0);
+      await s.authority.revoke(token, s.client);
+      await waitFor(() => left);
+      const last = bytes;
+      await ended;
+      clearInterval(sending);
+      expect(bytes).toBe(last);
+      expect(heard).toMatch(/^HTTP\/1\.1 401 /);
+      expect(heard).toContain('invalid_token');
+    },
+  );
+});
+
+describe('an answer that is waited for', () => {
+  it('is waited for no longer once its token is revoked', async () => {
+    let left = false;
+    s.upstream.handler = (req) => void req.on('close', () => (left = true));
+    const token = s.authority.issue();
+    const answer = open('/patient/slow', token.secret);
+    await waitFor(async () => (await metrics()).includes('latchkey_verifier{what="streams",service="gateway"} 1'));
+    await s.authority.revoke(token, s.client);
+    expect((await answer).statusCode).toBe(401);
+    await waitFor(() => left);
+  });
+});
+
 const metrics = async () => (await fetch(`http://127.0.0.1:${s.gateway.opsPort}/metrics`)).text();
 
 describe('a WebSocket', () => {

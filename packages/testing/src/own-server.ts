@@ -86,8 +86,10 @@ export async function ownServer(migrate: (url: string) => Promise<void>): Promis
       closing.push(() => second.stop());
       await queryAt(url, `ALTER SYSTEM SET synchronous_standby_names = 'ANY 1 (b)'`);
       await queryAt(url, 'SELECT pg_reload_conf()');
-      await waitFor(async () =>
-        (await queryAt(url, `SELECT 1 FROM pg_stat_replication WHERE sync_state = 'quorum' AND state = 'streaming'`)).length > 0,
+      await waitFor(
+        async () =>
+          (await queryAt(url, `SELECT 1 FROM pg_stat_replication WHERE sync_state = 'quorum' AND state = 'streaming'`))
+            .length > 0,
       );
       return { url: second.url, promote: async () => void (await queryAt(second.url, 'SELECT pg_promote()')) };
     },

@@ -26,7 +26,7 @@ export interface Plan {
   readonly policy: ResponsePolicy;
   /** Further headers of the answer, name and value by turns. */
   readonly extra: readonly string[] | undefined;
-  /** Keeps the answer under its token while it is open: see Verifier.watch. None on routes without a token. */
+  /** Keeps the exchange under its token while it is open: see Verifier.watch. None on routes without a token. */
   readonly watch: ((cut: (reason: DenialReason) => void) => () => void) | undefined;
   readonly expectsContinue: boolean;
   /** A part of Latchkey itself: when nothing is there, the answer is 503 with this detail. */
@@ -41,7 +41,7 @@ export interface ExchangeParts {
   readonly upstreamFailed: (requestId: string, error: Error, code: string) => void;
 }
 
-/** An answer that is open for longer than this is kept under its token like a stream. */
+/** What is open for longer than this, a body on its way in either direction or a wait, is kept under its token like a stream. */
 export const WATCHED_AFTER_MS = 1_000;
 /** How long a caller may take none of an answer before it is given up. */
 export const CALLER_STALL_MS = 120_000;
@@ -206,7 +206,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     this.#body?.destroy();
   }
 
-  /** Puts the answer under its token; false when the token was found wanting there and then. */
+  /** Puts the exchange under its token; false when the token was found wanting there and then. */
   #watch(): boolean {
     if (this.#unwatch || !this.plan.watch) return true;
     this.#unwatch = () => undefined;
@@ -222,6 +222,8 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
   #cut(reason: DenialReason): void {
     if (this.#over) return;
     if (!this.res.headersSent) {
+      // No more of a body is read, so nothing else can come on this connection.
+      if (!this.req.complete) this.res.shouldKeepAlive = false;
       this.#refuse(
         reason === 'unavailable'
           ? { code: 'unavailable', detail: 'The token cannot be checked now. Try again shortly.' }
@@ -234,8 +236,8 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
   }
 
   tick(nowMs: number): void {
+    if (!this.#unwatch && nowMs - this.#openedAtMs >= WATCHED_AFTER_MS && !this.#watch()) return;
     if (this.res.headersSent) {
-      if (!this.#unwatch && nowMs - this.#openedAtMs >= WATCHED_AFTER_MS && !this.#watch()) return;
       const quietMs = nowMs - this.#lastMs;
       const stalled = this.res.writableNeedDrain || this.#ended;
       if (stalled ? quietMs > CALLER_STALL_MS : !this.endless && quietMs > this.plan.timeoutMs)
