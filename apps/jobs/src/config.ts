@@ -42,7 +42,8 @@ export const settings = {
   ...rpcSecretSetting,
   JOBS_SEALING_KEY: encryptionSettings.JOBS_SEALING_KEY,
   USAGE_SECRET: {
-    description: "Verifiers' usage keys are derived from it, at least 32 characters; shared with the token-service alone",
+    description:
+      "Verifiers' usage keys are derived from it, at least 32 characters; shared with the token-service alone",
     secret: true,
     schema: settingSchema.secret,
   },

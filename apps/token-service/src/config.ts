@@ -220,6 +220,7 @@ export function tokenServiceConfig(
   const config = loadConfig(settings, adopted.env);
   if (!config.RPC_TLS_CERT_FILE !== !config.RPC_TLS_KEY_FILE)
     throw new ConfigError(['RPC_TLS_CERT_FILE and RPC_TLS_KEY_FILE: set both, or neither']);
+  refuseShared(config);
   for (const text of [...adopted.warnings, ...sharedSecrets(config, adopted.adopted)]) warn?.(text);
   return config;
 }
@@ -242,6 +243,30 @@ function sharedSecrets(config: TokenServiceConfig, adopted: readonly CredentialN
     }
   }
   return warnings;
+}
+
+/**
+ * What the token-service keeps to itself, or shares with one service alone, is no secret of anybody else's: whoever holds
+ * USAGE_SECRET, say, must not be able to make acknowledgements.
+ * @throws ConfigError
+ */
+function refuseShared(config: TokenServiceConfig): void {
+  const { TOKEN_PEPPERS, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET } = config;
+  const held: [name: string, secrets: readonly string[]][] = [
+    ['TOKEN_PEPPERS', TOKEN_PEPPERS],
+    ...CREDENTIAL_NAMES.map((name) => [name, config[name]] satisfies [string, string[]]),
+    ['EVENTS_SECRET', [EVENTS_SECRET]],
+    ['EVENTS_SIGNING_KEY', EVENTS_SIGNING_KEY],
+    ['USAGE_SECRET', [USAGE_SECRET]],
+  ];
+  const isCredential = (name: string) => (CREDENTIAL_NAMES as readonly string[]).includes(name);
+  for (const [i, [one, secrets]] of held.entries()) {
+    for (const [other, others] of held.slice(i + 1)) {
+      if (isCredential(one) && isCredential(other)) continue; // sharedSecrets looks at these
+      if (secrets.some((secret) => others.includes(secret)))
+        throw new ConfigError([`${one} and ${other} hold the same secret: each needs one of its own`]);
+    }
+  }
 }
 
 /** By this the parts of the app are handed their configuration. */

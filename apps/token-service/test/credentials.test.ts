@@ -301,11 +301,17 @@ describe('the RPC_SECRET of the version before', () => {
     [{ ...all, JOBS_RPC_SECRET: gateway }, [/GATEWAY_RPC_SECRET and JOBS_RPC_SECRET begin with the same secret/]],
     [{ ...all, JOBS_RPC_SECRET: `${jobs},short` }, [/JOBS_RPC_SECRET: each secret must have at least 32 characters/]],
     [{ RPC_SECRET: `${gateway},${jobs}` }, [/RPC_SECRET holds a comma/]],
+    // Who holds one of them must not be able to derive what the other is for.
+    [{ ...all, USAGE_SECRET: 'e'.repeat(32) }, [/EVENTS_SECRET and USAGE_SECRET hold the same secret/]],
+    [{ ...all, EVENTS_SIGNING_KEY: `${'s'.repeat(32)},${'u'.repeat(32)}` }, [/EVENTS_SIGNING_KEY and USAGE_SECRET hold/]],
+    [{ ...all, EVENTS_SECRET: jobs }, [/JOBS_RPC_SECRET and EVENTS_SECRET hold the same secret/]],
+    [{ ...all, GATEWAY_PROOF_SECRET: `${proof},${'p'.repeat(32)}` }, [/TOKEN_PEPPERS and GATEWAY_PROOF_SECRET hold/]],
+    [{ RPC_SECRET: 'u'.repeat(32) }, [/GATEWAY_RPC_SECRET and USAGE_SECRET hold/]],
     [{ ...all, JOBS_SEALING_PUBLIC_KEY: 'A'.repeat(43) }, [/JOBS_SEALING_PUBLIC_KEY: must be an X25519 public key/]],
   ])('a start with %j says what is wrong, and no secret', (env, messages) => {
     const start = () => tokenServiceConfig({ ...complete, ...env });
     for (const message of messages) expect(start).toThrow(message);
-    expect(start).not.toThrow(new RegExp(`${gateway}|${jobs}|short`));
+    expect(start).not.toThrow(/g{32}|j{32}|e{32}|u{32}|p{32}|short/);
   });
 
   test.each<[object, RegExp | undefined]>([

@@ -2,8 +2,8 @@ export { type CallOptions, type Cluster, type ClusterOptions, type Member, start
 export { type TestCredentials, testCredentials } from './credentials.js';
 export { type TestDatabase, type TestDatabaseOptions, testDatabase } from './database.js';
 export { type FaultyLink, faultyLink } from './faulty-link.js';
+export { type OwnServer, ownServer, type StandBy } from './own-server.js';
 export { type TestRedis, testRedis } from './redis.js';
 export { type RunningService, type SpawnServiceOptions, spawnService } from './service.js';
 export { type SharedServers, sharedServers } from './shared-servers.js';
-export { type OwnServer, ownServer, type StandBy } from './own-server.js';
 export { waitFor } from './wait-for.js';

@@ -163,7 +163,14 @@ export class Lease {
     this.#outcome = 'failed';
     const sent = ++this.#sent;
     try {
-      const answer = await source.renew({ verifierId: '', name, cursor, claim: this.#claim, version, nonce: this.#nonce });
+      const answer = await source.renew({
+        verifierId: '',
+        name,
+        cursor,
+        claim: this.#claim,
+        version,
+        nonce: this.#nonce,
+      });
       // Kept while stopping too: what was granted is given back by its id.
       if (this.#stopped) this.#identify(answer);
       else if (this.#accept(answer, asked, cursor, sent)) this.#outcome = 'renewed';

@@ -30,9 +30,7 @@ export class Authority {
 
   /** Whether what is read next on this connection can let somebody in. To be asked once the request has arrived. */
   holds({ proof }: PreparedClient): boolean {
-    return (
-      proof !== undefined && !this.#isDeposed(proof) && this.#time.elapsedMs(proof.begun) < proof.windowMs
-    );
+    return proof !== undefined && !this.#isDeposed(proof) && this.#time.elapsedMs(proof.begun) < proof.windowMs;
   }
 
   /**
@@ -48,7 +46,8 @@ export class Authority {
     const highest = this.#timelines.get(system);
     if (highest === undefined || highest < timeline) this.#timelines.set(system, timeline);
     mustBeUnwarned(connection, warnings);
-    if (this.#isDeposed(row)) throw new AuthorityLost(`PostgreSQL answers on timeline ${timeline}, ${highest} was seen`);
+    if (this.#isDeposed(row))
+      throw new AuthorityLost(`PostgreSQL answers on timeline ${timeline}, ${highest} was seen`);
     connection.proof = { begun, system, timeline, windowMs: Math.min(this.#leaseMs, leaseMs) };
   }
 

@@ -1,6 +1,6 @@
+import type { Clock } from '@latchkey/runtime';
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { InjectDataSource } from '@nestjs/typeorm';
-import type { Clock } from '@latchkey/runtime';
 import { Pool, type PoolClient, type QueryResultRow } from 'pg';
 import { DataSource, type EntityManager } from 'typeorm';
 import { CLOCK, CONFIG, type TokenServiceConfig } from '../config.js';
@@ -300,11 +300,15 @@ async function send(connection: PreparedClient, statements: readonly Statement[]
  */
 async function commit(connection: PreparedClient, writes: readonly Statement[]): Promise<QueryResultRow[][]> {
   const { warnings } = connection;
-  const afterwards = [...connection.behindCommit.map(({ after }) => after), ...writes.flatMap(([, , after]) => after ?? [])];
+  const afterwards = [
+    ...connection.behindCommit.map(({ after }) => after),
+    ...writes.flatMap(([, , after]) => after ?? []),
+  ];
   // After a write that failed, PostgreSQL takes the commit for a rollback.
   const found = await send(connection, [...writes, COMMIT, ...afterwards.map(({ statement }) => statement)]);
   mustBeUnwarned(connection, warnings);
-  connection.behindCommit.forEach(({ after, written }, i) => after.take(written, found[writes.length + 1 + i]!));
+  for (const [i, { after, written }] of connection.behindCommit.entries())
+    after.take(written, found[writes.length + 1 + i]!);
   return found.slice(0, writes.length);
 }
 

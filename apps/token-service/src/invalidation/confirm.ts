@@ -14,7 +14,14 @@ import {
 } from '@latchkey/contracts';
 import type { FeedKeys } from './feed-keys.js';
 import type { InvalidationLog } from './log.js';
-import { type Bus, type InvalidationStore, type JudgeClock, type LeaseRow, type LeasesReading, lapsedAfterMs } from './types.js';
+import {
+  type Bus,
+  type InvalidationStore,
+  type JudgeClock,
+  type LeaseRow,
+  type LeasesReading,
+  lapsedAfterMs,
+} from './types.js';
 
 /**
  * How soon after publishing rows are read again and what is unconfirmed is published again; doubles up to two seconds.
