@@ -219,6 +219,25 @@ describe('a rate limit', () => {
     expect(statuses.filter((status) => status === 200)).toHaveLength(4);
   });
 
+  it('is held beside those of the tokens that it was made with: each use counts in every one, or in none', async () => {
+    await using s = await stack(routes);
+    const made = (limit: number) => {
+      const rates = [
+        { bucket: '', limit, windowSeconds: 60 },
+        { bucket: 'the one above', limit: 4, windowSeconds: 60 },
+      ];
+      return s.authority.issue({ rateLimit: { limit, windowSeconds: 60 }, rates });
+    };
+    const [first, second] = [made(3), made(3)];
+    const statuses = async (secret: string) => {
+      const seen: number[] = [];
+      for (let i = 0; i < 4; i++) seen.push((await call(s, '/read/x', secret)).statusCode);
+      return seen;
+    };
+    expect(await statuses(first.secret)).toEqual([200, 200, 200, 429]);
+    expect(await statuses(second.secret)).toEqual([200, 429, 429, 429]);
+  });
+
   it('begins anew when its window has passed', async () => {
     await using s = await stack(routes);
     const token = limited(s, 1, 1);

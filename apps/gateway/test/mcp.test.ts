@@ -181,3 +181,12 @@ describe('an MCP route', () => {
     expect([put.statusCode, put.headers['allow']]).toEqual([405, 'GET, POST, DELETE']);
   });
 });
+
+it('a batch counts as its messages towards the rate limit, and holds a hundred at most', async () => {
+  const { secret } = s.authority.issue({ rateLimit: { limit: 5, windowSeconds: 60 } });
+  expect((await post(secret, [call('search'), call('search'), call('search')])).status).toBe(200);
+  expect((await post(secret, [call('search'), call('search'), call('search')])).status).toBe(429);
+  expect((await post(secret, call('search'))).status).toBe(200);
+  const many = Array.from({ length: 101 }, () => call('search'));
+  expect((await post(s.authority.issue().secret, many)).status).toBe(400);
+});

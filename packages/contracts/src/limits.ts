@@ -12,6 +12,10 @@ export const LIMITS = {
   metadataNameLengthMax: 50,
   metadataValueLengthMax: 500,
   rateLimitMax: 1_000_000,
+  /** Rate limits that one use is held to: a token's own and its ancestors'. */
+  rateBucketsMax: 8,
+  /** Messages of one JSON-RPC batch. */
+  jsonRpcBatchMax: 100,
   rateLimitWindowSecondsMax: 86_400,
   lifetimeSecondsMax: 100 * 366 * 86_400,
   overlapSecondsMax: 30 * 86_400,

@@ -28,6 +28,12 @@ export interface RpcRateLimit {
   windowSeconds: number;
 }
 
+/** A rate limit, and what it is counted under. */
+export interface RpcRateBucket extends RpcRateLimit {
+  /** Empty: the token's own id. */
+  bucket: string;
+}
+
 export interface ProjectGrant {
   project: string;
   scopes: string[];
@@ -47,7 +53,10 @@ export interface TokenFacts {
   grants: ProjectGrant[];
   ancestors: string[];
   allowedIps: string[];
+  /** The strictest of `rates`, for verifiers of version 0.1. */
   rateLimit: RpcRateLimit | null;
+  /** Its own and its ancestors'. Absent: the authority is of version 0.1, and `rateLimit` is all that is known. */
+  rates?: readonly RpcRateBucket[];
 }
 
 export interface LookupResponse {

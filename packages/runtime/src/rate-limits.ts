@@ -1,6 +1,6 @@
 import { REDIS } from '@latchkey/contracts';
 import type { Redis } from 'ioredis';
-import { RateLimiterMemory, RateLimiterRedis, RateLimiterRes } from 'rate-limiter-flexible';
+import { RateLimiterMemory, type RateLimiterRes } from 'rate-limiter-flexible';
 
 /** Where a token stands within its rate limit. */
 export interface RateState {
@@ -12,70 +12,169 @@ export interface RateState {
   readonly resetSeconds: number;
 }
 
+/** So many uses in a window. */
+export interface Rate {
+  readonly limit: number;
+  readonly windowSeconds: number;
+}
+
+/** A rate, and what it is counted under. */
+export interface Bucket extends Rate {
+  /** Empty: whoever consumes. */
+  readonly bucket: string;
+}
+
 /** How long the counts of this process alone hold after Redis failed to answer. */
 const AWAY_MS = 1_000;
 /** Pairs of limit and window kept ready; a token whose pair is pushed out only costs making it anew. */
 const LIMITERS_MAX = 1_000;
+/** Buckets known to be used up. */
+const FULL_MAX = 10_000;
 
-interface Limiter {
-  readonly shared: RateLimiterRedis;
-  readonly local: RateLimiterMemory;
-}
+/**
+ * Counts in all buckets or in none, in one step. KEYS: the buckets. ARGV: the uses, then limit and window in milliseconds
+ * of each. Answers whether it counted, then for each bucket its count and the milliseconds until it begins anew.
+ */
+const CONSUME = `
+local uses, allowed, answer = tonumber(ARGV[1]), 1, {}
+for i, key in ipairs(KEYS) do
+  local used, left = tonumber(redis.call('GET', key) or '0'), redis.call('PTTL', key)
+  if used + uses > tonumber(ARGV[2 * i]) then allowed = 0 end
+  answer[2 * i], answer[2 * i + 1] = used, left
+end
+if allowed == 1 then
+  for i, key in ipairs(KEYS) do
+    answer[2 * i] = redis.call('INCRBY', key, uses)
+    if answer[2 * i + 1] < 0 then
+      redis.call('PEXPIRE', key, ARGV[2 * i + 1])
+      answer[2 * i + 1] = tonumber(ARGV[2 * i + 1])
+    end
+  end
+end
+answer[1] = allowed
+return answer`;
+
+type Consume = (keys: number, ...args: (string | number)[]) => Promise<number[]>;
 
 /**
  * Uses within a window, counted in Redis for all doors of all services together. While Redis is away each process
  * counts alone: nobody is refused for its absence.
  */
 export class RateLimits {
-  readonly #limiters = new Map<string, Limiter>();
+  readonly #limiters = new Map<string, RateLimiterMemory>();
+  /** Buckets that are used up, by key and limit: until they begin anew, refusing costs no question. */
+  readonly #full = new Map<string, number>();
+  readonly #consume: Consume;
   #awayUntilMs = 0;
   /** Counts that were made without Redis. */
   countedAlone = 0;
 
   /** @param redis a connection whose commands fail soon when Redis is away */
-  constructor(private readonly redis: Redis) {}
+  constructor(private readonly redis: Redis) {
+    redis.defineCommand('latchkeyConsume', { lua: CONSUME });
+    const { latchkeyConsume } = redis as unknown as { latchkeyConsume: Consume };
+    this.#consume = latchkeyConsume.bind(redis);
+  }
 
-  /** Counts one use. @param who a token's id, or whatever else is counted */
-  async consume(who: string, { limit, windowSeconds }: { limit: number; windowSeconds: number }): Promise<RateState> {
-    const { shared, local } = this.#limiter(limit, windowSeconds);
-    const state = (result: RateLimiterRes, allowed: boolean): RateState => ({
-      allowed,
-      limit,
-      windowSeconds,
-      remaining: allowed ? Math.max(0, result.remainingPoints) : 0,
-      resetSeconds: Math.max(0, Math.ceil(result.msBeforeNext / 1000)),
+  /** Counts one use of one limit. @param who whatever is counted */
+  consume(who: string, rate: Rate): Promise<RateState> {
+    return this.consumeAll(who, [{ bucket: '', ...rate }]);
+  }
+
+  /**
+   * Counts uses in several buckets at once; each must allow them, and when one does not, none counts them.
+   * @param who what a bucket without a name is counted under
+   * @param uses more than a limit are never allowed
+   * @returns of the buckets the one that refuses for longest, or else the one with the least left
+   */
+  async consumeAll(who: string, buckets: readonly Bucket[], uses = 1): Promise<RateState> {
+    const rates = buckets.map((rate) => ({ ...rate, key: keyOf(rate.bucket || who, rate) }));
+    const nowMs = Date.now();
+    const full = rates.flatMap((rate) => {
+      const untilMs = this.#full.get(`${rate.key}/${rate.limit}`);
+      return untilMs !== undefined && untilMs > nowMs ? [state(rate, false, 0, untilMs - nowMs)] : [];
     });
-    if (this.redis.status === 'ready' && Date.now() >= this.#awayUntilMs) {
+    if (full.length > 0) return tightest(full);
+    if (this.redis.status === 'ready' && nowMs >= this.#awayUntilMs) {
       try {
-        return state(await shared.consume(who), true);
-      } catch (refusal) {
-        // The library rejects with a result when the limit is used up, and with an error when Redis failed.
-        if (refusal instanceof RateLimiterRes) return state(refusal, false);
+        const answer = await this.#consume(
+          rates.length,
+          ...rates.map(({ key }) => key),
+          uses,
+          ...rates.flatMap(({ limit, windowSeconds }) => [limit, windowSeconds * 1000]),
+        );
+        return this.#read(rates, answer, uses);
+      } catch {
         this.#awayUntilMs = Date.now() + AWAY_MS;
       }
     }
     this.countedAlone++;
-    return local.consume(who).then(
-      (result) => state(result, true),
-      (refusal: RateLimiterRes) => state(refusal, false),
-    );
+    return this.#alone(rates, uses);
   }
 
-  #limiter(limit: number, windowSeconds: number): Limiter {
+  #read(rates: readonly (Rate & { key: string })[], [allowed, ...counts]: readonly number[], uses: number): RateState {
+    const states = rates.map((rate, i) => {
+      const [used, leftMs] = [counts[2 * i]!, Math.max(0, counts[2 * i + 1]!)];
+      if (used >= rate.limit) this.#noteFull(`${rate.key}/${rate.limit}`, Date.now() + leftMs);
+      return state(rate, allowed === 1 || used + uses <= rate.limit, Math.max(0, rate.limit - used), leftMs);
+    });
+    return tightest(states);
+  }
+
+  #noteFull(name: string, untilMs: number): void {
+    if (this.#full.size >= FULL_MAX) this.#full.delete(this.#full.keys().next().value!);
+    this.#full.set(name, untilMs);
+  }
+
+  async #alone(rates: readonly (Rate & { key: string })[], uses: number): Promise<RateState> {
+    const states: RateState[] = [];
+    for (const rate of rates) {
+      const limiter = this.#limiter(rate);
+      const { result, allowed } = await limiter.consume(rate.key, uses).then(
+        (result) => ({ result, allowed: true }),
+        (result: RateLimiterRes) => ({ result, allowed: false }),
+      );
+      states.push(state(rate, allowed, Math.max(0, result.remainingPoints), result.msBeforeNext));
+      if (allowed) continue;
+      // What refuses one use must not count against another bucket.
+      for (const before of states.keys()) {
+        const counted = rates[before]!;
+        if (states[before]!.allowed) await this.#limiter(counted).reward(counted.key, uses);
+      }
+      break;
+    }
+    return tightest(states);
+  }
+
+  #limiter({ limit, windowSeconds }: Rate): RateLimiterMemory {
     const name = `${limit}/${windowSeconds}`;
     let limiter = this.#limiters.get(name);
     if (!limiter) {
-      const options = { points: limit, duration: windowSeconds, keyPrefix: `${REDIS.rateLimit}:${windowSeconds}` };
-      limiter = {
-        // Once the limit is reached, refusals until the window ends cost no question.
-        shared: new RateLimiterRedis({ ...options, storeClient: this.redis, inMemoryBlockOnConsumed: limit }),
-        local: new RateLimiterMemory(options),
-      };
+      limiter = new RateLimiterMemory({ points: limit, duration: windowSeconds });
       if (this.#limiters.size >= LIMITERS_MAX) this.#limiters.delete(this.#limiters.keys().next().value!);
       this.#limiters.set(name, limiter);
     }
     return limiter;
   }
+}
+
+const keyOf = (who: string, { windowSeconds }: Rate): string => `${REDIS.rateLimit}:${windowSeconds}:${who}`;
+
+const state = ({ limit, windowSeconds }: Rate, allowed: boolean, remaining: number, leftMs: number): RateState => ({
+  allowed,
+  limit,
+  windowSeconds,
+  remaining: allowed ? remaining : 0,
+  resetSeconds: Math.max(0, Math.ceil(leftMs / 1000)),
+});
+
+/** What its caller must go by. */
+function tightest(states: readonly RateState[]): RateState {
+  return states.reduce((a, b) => {
+    if (a.allowed !== b.allowed) return a.allowed ? b : a;
+    if (!a.allowed) return a.resetSeconds >= b.resetSeconds ? a : b;
+    return a.remaining <= b.remaining ? a : b;
+  });
 }
 
 /** `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers), and `Retry-After` once it is used up. */

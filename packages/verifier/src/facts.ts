@@ -1,5 +1,11 @@
 import { BlockList, isIP } from 'node:net';
-import { DENIAL_REASONS, type DenialReason } from '@latchkey/contracts';
+import {
+  DENIAL_REASONS,
+  type DenialReason,
+  type RpcRateBucket,
+  type RpcRateLimit,
+  type TokenFacts,
+} from '@latchkey/contracts';
 
 export const kindOf = (kind: string): 'pat' | 'prj' => (kind === 'prj' ? 'prj' : 'pat');
 export const ownerTypeOf = (type: string): 'user' | 'project' => (type === 'project' ? 'project' : 'user');
@@ -9,6 +15,23 @@ export function denialOf(denial: string): DenialReason | '' {
   return denial === '' || (DENIAL_REASONS as readonly string[]).includes(denial)
     ? (denial as DenialReason)
     : 'disabled';
+}
+
+const UNLIMITED: readonly RpcRateBucket[] = [];
+
+/** What a use is counted in; an authority of version 0.1 names the strictest limit alone. */
+export function ratesOf({ rates, rateLimit }: Pick<TokenFacts, 'rates' | 'rateLimit'>): readonly RpcRateBucket[] {
+  if (rates && rates.length > 0) return rates;
+  return rateLimit ? [{ bucket: '', ...rateLimit }] : UNLIMITED;
+}
+
+/** Of several limits the one that lets the fewest requests through in its window; null: there is none. */
+export function strictestRate(rates: readonly RpcRateBucket[]): RpcRateLimit | null {
+  if (rates.length === 0) return null;
+  const { limit, windowSeconds } = rates.reduce((a, b) =>
+    a.limit / a.windowSeconds <= b.limit / b.windowSeconds ? a : b,
+  );
+  return { limit, windowSeconds };
 }
 
 const MAPPED = new BlockList();

@@ -1,4 +1,5 @@
 export { type Counters, newCounters } from './counters.js';
+export { strictestRate } from './facts.js';
 export { judgeFacts } from './judge.js';
 export { DEFAULT_LIMITS, type VerifierLimits } from './limits.js';
 export { type Moment, Timekeeper } from './time.js';

@@ -1,5 +1,5 @@
 import { DENIAL_REASONS, type DenialReason, type TokenFacts } from '@latchkey/contracts';
-import { Addresses, denialOf, kindOf, ownerTypeOf } from './facts.js';
+import { Addresses, denialOf, kindOf, ownerTypeOf, ratesOf } from './facts.js';
 import type { Entry, Rights, ScopeList } from './memory.js';
 import type { Requirement, Verdict } from './types.js';
 
@@ -12,10 +12,10 @@ interface Known {
   readonly id: string;
   readonly expiresAtMs: number;
   readonly owner: { readonly id: string };
-  readonly rights: Pick<
-    Rights,
-    'kind' | 'ownerType' | 'project' | 'denial' | 'allProjects' | 'addresses' | 'rateLimit'
-  > & { readonly scopes: Scopes; readonly grants: ReadonlyMap<string, Scopes> | null };
+  readonly rights: Pick<Rights, 'kind' | 'ownerType' | 'project' | 'denial' | 'allProjects' | 'addresses' | 'rates'> & {
+    readonly scopes: Scopes;
+    readonly grants: ReadonlyMap<string, Scopes> | null;
+  };
 }
 
 /**
@@ -24,7 +24,7 @@ interface Known {
  */
 export function judgeFacts(facts: TokenFacts | null, requirement: Requirement, wallMs: number): Verdict {
   if (facts === null) return denied('unknown');
-  const { kind, ownerType, project, denial, allProjects, allowedIps, rateLimit } = facts;
+  const { kind, ownerType, project, denial, allProjects, allowedIps } = facts;
   const scopesOf = (names: readonly string[]): Scopes => ({ names, set: new Set(names) });
   const rights: Known['rights'] = {
     kind: kindOf(kind),
@@ -35,7 +35,7 @@ export function judgeFacts(facts: TokenFacts | null, requirement: Requirement, w
     allProjects,
     grants: new Map(facts.grants.map((grant) => [grant.project, scopesOf(grant.scopes)])),
     addresses: allowedIps.length > 0 ? new Addresses(allowedIps) : null,
-    rateLimit,
+    rates: ratesOf(facts),
   };
   return judge(
     { id: facts.id, expiresAtMs: facts.expiresAtMs, owner: { id: facts.ownerId }, rights },
@@ -66,7 +66,7 @@ export function judge(answer: Known | Exclude<Answer, Entry>, requirement: Requi
       project: requirement.project || rights.project,
       scopes: held.names,
       expiresAtMs,
-      rateLimit: rights.rateLimit,
+      rates: rights.rates,
     },
   };
 }

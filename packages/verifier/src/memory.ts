@@ -1,7 +1,7 @@
 import { hash as digest } from 'node:crypto';
-import type { DenialReason, InvalidationKind, RateLimit, TokenFacts } from '@latchkey/contracts';
+import type { DenialReason, InvalidationKind, RpcRateBucket, TokenFacts } from '@latchkey/contracts';
 import type { Counters } from './counters.js';
-import { Addresses, denialOf, kindOf, ownerTypeOf } from './facts.js';
+import { Addresses, denialOf, kindOf, ownerTypeOf, ratesOf } from './facts.js';
 import type { VerifierLimits } from './limits.js';
 
 /** Something an invalidation may name: an owner, a project, a token that others were made with. */
@@ -26,7 +26,7 @@ export interface Rights {
   readonly grants: ReadonlyMap<string, ScopeList> | null;
   /** Null: any address. */
   readonly addresses: Addresses | null;
-  readonly rateLimit: RateLimit | null;
+  readonly rates: readonly RpcRateBucket[];
   readonly projects: readonly Tag[];
   refs: number;
 }
@@ -230,10 +230,11 @@ export class Memory {
   }
 
   #intern(facts: TokenFacts): Rights {
-    const { kind, ownerType, project, denial, scopes, allProjects, grants, allowedIps, rateLimit } = facts;
+    const { kind, ownerType, project, denial, scopes, allProjects, grants, allowedIps } = facts;
+    const rates = ratesOf(facts);
     const content = digest(
       'sha256',
-      JSON.stringify([kind, ownerType, project, denial, scopes, allProjects, grants, allowedIps, rateLimit]),
+      JSON.stringify([kind, ownerType, project, denial, scopes, allProjects, grants, allowedIps, rates]),
       'base64url',
     );
     const known = this.#rights.get(content);
@@ -250,7 +251,7 @@ export class Memory {
       allProjects,
       grants: grants.length > 0 ? new Map(grants.map((g) => [g.project, this.#scopeList(g.scopes)])) : null,
       addresses: allowedIps.length > 0 ? new Addresses(allowedIps) : null,
-      rateLimit,
+      rates,
       projects: [...projects].map((id) => this.#tag(id)),
       refs: 0,
     };

@@ -1,4 +1,4 @@
-import type { DenialReason, LookupResponse, RateLimit, RenewRequest, RenewResponse } from '@latchkey/contracts';
+import type { DenialReason, LookupResponse, RenewRequest, RenewResponse, RpcRateBucket } from '@latchkey/contracts';
 
 /** Who acts in a request that was allowed. */
 export interface Principal {
@@ -12,7 +12,8 @@ export interface Principal {
   readonly scopes: readonly string[];
   /** Unix milliseconds; 0: never. */
   readonly expiresAtMs: number;
-  readonly rateLimit: RateLimit | null;
+  /** Limits that bear on it, its own and its ancestors': a use counts in each, and each must allow it. */
+  readonly rates: readonly RpcRateBucket[];
 }
 
 /** What a request needs besides a good token. */

@@ -24,10 +24,12 @@ export interface Inquiry {
   readonly authorization: string | undefined;
   readonly scopes: readonly string[];
   readonly project?: string | undefined;
+  /** Uses that its rate counts it for: the messages of a batch. Default 1. */
+  readonly uses?: number;
 }
 
 export interface RateLimiting {
-  consume(tokenId: string, limit: { limit: number; windowSeconds: number }): Promise<RateState>;
+  consumeAll(tokenId: string, rates: Principal['rates'], uses?: number): Promise<RateState>;
 }
 
 /** Where verdicts are counted. */
@@ -80,8 +82,8 @@ export class Checks {
     if (!verdict.allowed) return this.deny(inquiry, verdict.reason, verdict.tokenId);
     const { principal } = verdict;
     if (options.preliminary) return { allowed: true, principal, secret };
-    if (principal.rateLimit) {
-      return this.limits.consume(principal.tokenId, principal.rateLimit).then((rate) => {
+    if (principal.rates.length > 0) {
+      return this.limits.consumeAll(principal.tokenId, principal.rates, inquiry.uses).then((rate) => {
         if (!rate.allowed) return this.deny(inquiry, 'rate_limited', principal.tokenId, { headers: rateHeaders(rate) });
         this.accounts.count(principal.tokenId, inquiry.route, 'allowed', inquiry.ip, inquiry.userAgent);
         return { allowed: true, principal, secret, rate };

@@ -3,9 +3,9 @@ import { LIMITS } from '@latchkey/contracts';
 import type { Refusal, RequestHead } from '../http/index.js';
 
 export type McpBody = { readonly text: string } | { readonly refusal: Refusal };
-/** Scopes that the messages need together, and the body to forward: what was checked, written anew. */
+/** Scopes that the messages need together, how many they are, and the body to forward: what was checked, written anew. */
 export type McpAsked =
-  | { readonly scopes: readonly string[]; readonly body: Buffer }
+  | { readonly scopes: readonly string[]; readonly messages: number; readonly body: Buffer }
   | { readonly refusal: Refusal }
   /** A tool or method that no token may use on this route. */
   | { readonly notOffered: string };
@@ -74,7 +74,8 @@ export function inspectMcp(
     return refuse('The body is not JSON.');
   }
   const messages = Array.isArray(body) ? body : [body];
-  if (messages.length === 0) return refuse('The batch is empty.');
+  if (messages.length === 0 || messages.length > LIMITS.jsonRpcBatchMax)
+    return refuse(`A batch holds 1 to ${LIMITS.jsonRpcBatchMax} messages.`);
   const scopes = new Set<string>();
   for (const message of messages) {
     if (!isObject(message)) return refuse('A message must be a JSON object.');
@@ -92,7 +93,7 @@ export function inspectMcp(
       return { notOffered: method === 'tools/call' ? `tool ${String(name).slice(0, 100)}` : method.slice(0, 100) };
     for (const scope of needed) scopes.add(scope);
   }
-  return { scopes: [...scopes], body: Buffer.from(JSON.stringify(body)) };
+  return { scopes: [...scopes], messages: messages.length, body: Buffer.from(JSON.stringify(body)) };
 }
 
 function scopesOf(

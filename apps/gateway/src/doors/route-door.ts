@@ -94,7 +94,8 @@ export class RouteDoor {
               const denied = this.parts.checks.deny(inquiry, 'insufficient_scope', principal.tokenId, { detail });
               return this.#refuse(matched, denied.refusal);
             }
-            const full = { ...inquiry, scopes: [...new Set([...inquiry.scopes, ...asked.scopes])] };
+            const scopes = [...new Set([...inquiry.scopes, ...asked.scopes])];
+            const full = { ...inquiry, scopes, uses: asked.messages };
             this.#decide(matched, full, (allowed) => this.#forward(matched, allowed, full, asked.body));
           })
           .catch((error: unknown) => this.#fault(matched, error));

@@ -1,3 +1,4 @@
+import { strictestRate } from '@latchkey/verifier';
 import { Controller, Get, Header, Req, UseGuards } from '@nestjs/common';
 import type { FastifyRequest } from 'fastify';
 import { type Allowed, BearerGuard } from './bearer.guard.js';
@@ -9,7 +10,7 @@ export class WhoamiController {
   @UseGuards(BearerGuard)
   @Header('cache-control', 'no-store')
   whoami(@Req() req: FastifyRequest & { user?: Allowed }) {
-    const { tokenId, kind, ownerType, ownerId, project, scopes, expiresAtMs, rateLimit } = req.user!.principal;
+    const { tokenId, kind, ownerType, ownerId, project, scopes, expiresAtMs, rates } = req.user!.principal;
     return {
       tokenId,
       kind,
@@ -17,7 +18,7 @@ export class WhoamiController {
       project: project || null,
       scopes,
       expiresAt: expiresAtMs === 0 ? null : new Date(expiresAtMs).toISOString(),
-      rateLimit,
+      rateLimit: strictestRate(rates),
     };
   }
 }

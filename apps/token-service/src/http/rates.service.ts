@@ -1,4 +1,5 @@
 import { createRedis, type Logger, RateLimits, type RateState, rateHeaders } from '@latchkey/runtime';
+import type { Principal } from '@latchkey/verifier';
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import type { Redis } from 'ioredis';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
@@ -25,9 +26,9 @@ export class RatesService implements OnApplicationShutdown {
     this.#redis.disconnect();
   }
 
-  /** Counts one use of a token within its own rate: the same count as at the gateways' doors. */
-  use(tokenId: string, rate: { limit: number; windowSeconds: number }): Promise<RateState> {
-    return this.#limits.consume(tokenId, rate);
+  /** Counts uses of a token within its own and its ancestors' rates: the same counts as at the gateways' doors. */
+  use(tokenId: string, rates: Principal['rates'], uses = 1): Promise<RateState> {
+    return this.#limits.consumeAll(tokenId, rates, uses);
   }
 
   /** Counts one of something of which only so many are wanted. */

@@ -5,6 +5,7 @@ import type { Actor } from '../access/index.js';
 import { LOGGER } from '../config.js';
 import { isDatabaseAway } from '../database/database.service.js';
 import { Answer, badField, lacksScope, parseWith, Refusal } from '../http/index.js';
+import { RatesService, tooMany } from '../http/rates.service.js';
 import { TokensService } from '../tokens/tokens.service.js';
 import { ReportsService } from '../usage/reports.service.js';
 import { TOOL_LIST, TOOLS, type Tool } from './tools.js';
@@ -52,11 +53,12 @@ export class McpService {
   constructor(
     private readonly tokens: TokensService,
     private readonly reports: ReportsService,
+    private readonly rates: RatesService,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
 
   /**
-   * Answers one message or a batch.
+   * Answers one message or a batch, which counts as its messages towards the token's rate.
    * @throws Refusal `insufficient_scope` when any message calls a tool that the token may not use; then nothing was done
    */
   async handle(actor: Actor, body: unknown): Promise<Answer> {
@@ -64,6 +66,7 @@ export class McpService {
     const given: unknown[] = isBatch ? body : [body];
     if (given.length === 0 || given.length > BATCH_MAX)
       throw badField('body', `a batch holds 1 to ${BATCH_MAX} messages`);
+    await this.#countMore(actor, given.length - 1);
     const messages = given.map((one) => ({ given: one, message: messageSchema.safeParse(one) }));
     for (const { message } of messages) if (message.success) mayCall(actor, message.data);
     const replies: Reply[] = [];
@@ -78,6 +81,13 @@ export class McpService {
     if (replies.length === 0) return new Answer(202);
     const status = !isBatch && 'error' in replies[0]! && replies[0].error.code === -32600 ? 400 : 200;
     return new Answer(status, isBatch ? replies : replies[0], { 'content-type': 'application/json; charset=utf-8' });
+  }
+
+  /** The request itself has been counted as one use. */
+  async #countMore(actor: Actor, uses: number): Promise<void> {
+    if (uses === 0 || actor.type !== 'token' || !actor.facts.rates?.length) return;
+    const rate = await this.rates.use(actor.tokenId, actor.facts.rates, uses);
+    if (!rate.allowed) throw tooMany(rate, { reason: 'rate_limited', tokenId: actor.tokenId });
   }
 
   async #reply(actor: Actor, message: Message, isBatch: boolean): Promise<Reply | null> {

@@ -1,6 +1,7 @@
 import { createHmac } from 'node:crypto';
-import type { LookupResponse, PersonRole, ProjectRole, TokenFacts } from '@latchkey/contracts';
+import type { LookupResponse, PersonRole, ProjectRole, RpcRateBucket, TokenFacts } from '@latchkey/contracts';
 import { hashSecret } from '@latchkey/token-format';
+import { strictestRate } from '@latchkey/verifier';
 import { Inject, Injectable } from '@nestjs/common';
 import { ScopesService } from '../access/scopes.service.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
@@ -18,6 +19,7 @@ export interface FactsRow {
   allowed_ips: string[];
   rate_limit: number | null;
   rate_window_seconds: number | null;
+  rate_bucket: string;
   ends_at_ms: string | null;
   disabled: boolean;
   revoked: boolean;
@@ -37,6 +39,7 @@ interface Above {
   allowed_ips: string[];
   rate_limit: number | null;
   rate_window_seconds: number | null;
+  rate_bucket: string;
   ends_at_ms: number | null;
   disabled: boolean;
   revoked: boolean;
@@ -45,7 +48,7 @@ interface Above {
 // Every part is reached by an index: the hash, the owner, the owner's memberships, and, for made tokens, the ancestors.
 export const SELECT_FACTS = `
 SELECT t.id, t.name, t.kind, t.owner_user_id, t.project_id, t.scopes, t.allowed_ips, t.rate_limit, t.rate_window_seconds,
-  (extract(epoch FROM t.ends_at) * 1000)::bigint AS ends_at_ms,
+  coalesce(t.rate_bucket, t.id) AS rate_bucket, (extract(epoch FROM t.ends_at) * 1000)::bigint AS ends_at_ms,
   t.disabled_at IS NOT NULL AS disabled, t.revoked_at IS NOT NULL AS revoked, t.ancestors,
   u.role AS owner_role, u.disabled_at IS NOT NULL AS owner_disabled, p.closed_at IS NOT NULL AS project_closed,
   CASE WHEN t.owner_user_id IS NOT NULL THEN (
@@ -54,7 +57,7 @@ SELECT t.id, t.name, t.kind, t.owner_user_id, t.project_id, t.scopes, t.allowed_
   ) END AS memberships,
   CASE WHEN t.ancestors <> '{}' THEN (
     SELECT json_agg(json_build_object('scopes', a.scopes, 'allowed_ips', a.allowed_ips, 'rate_limit', a.rate_limit,
-      'rate_window_seconds', a.rate_window_seconds, 'ends_at_ms', (extract(epoch FROM a.ends_at) * 1000)::bigint,
+      'rate_window_seconds', a.rate_window_seconds, 'rate_bucket', coalesce(a.rate_bucket, a.id), 'ends_at_ms', (extract(epoch FROM a.ends_at) * 1000)::bigint,
       'disabled', a.disabled_at IS NOT NULL, 'revoked', a.revoked_at IS NOT NULL))
     FROM tokens a WHERE a.id = ANY (t.ancestors)
   ) END AS above,
@@ -121,6 +124,7 @@ export class FactsService {
     const scopes = row.scopes.filter(
       (scope) => this.scopes.isKnown(scope) && chain.every((link) => link.scopes.includes(scope)),
     );
+    const rates = ratesOf(row.id, chain);
     return {
       id: row.id,
       kind: row.kind,
@@ -132,7 +136,8 @@ export class FactsService {
       ...this.#effectiveScopes(row, scopes),
       ancestors: row.ancestors,
       allowedIps: chain.map((link) => link.allowed_ips).reduce(intersectAddresses),
-      rateLimit: strictestRate(chain),
+      rateLimit: strictestRate(rates),
+      rates,
     };
   }
 
@@ -160,13 +165,12 @@ function denialOf(row: FactsRow, chain: readonly (Above | FactsRow)[]): string {
   return row.project_closed ? 'project_closed' : '';
 }
 
-/** Of the token and its ancestors, the rate that lets the fewest requests through in its window. */
-function strictestRate(
-  chain: readonly { rate_limit: number | null; rate_window_seconds: number | null }[],
-): TokenFacts['rateLimit'] {
-  const rates = chain.flatMap(({ rate_limit: limit, rate_window_seconds: windowSeconds }) =>
-    limit === null || windowSeconds === null ? [] : [{ limit, windowSeconds }],
+/** The limits of a token and its ancestors, each counted under the token that bears it. */
+function ratesOf(
+  id: string,
+  chain: readonly { rate_limit: number | null; rate_window_seconds: number | null; rate_bucket: string }[],
+): RpcRateBucket[] {
+  return chain.flatMap(({ rate_limit: limit, rate_window_seconds: windowSeconds, rate_bucket: bucket }) =>
+    limit === null || windowSeconds === null ? [] : [{ bucket: bucket === id ? '' : bucket, limit, windowSeconds }],
   );
-  if (rates.length === 0) return null;
-  return rates.reduce((a, b) => (a.limit / a.windowSeconds <= b.limit / b.windowSeconds ? a : b));
 }

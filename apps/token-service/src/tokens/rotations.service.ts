@@ -82,6 +82,7 @@ export class RotationsService {
         createdAt,
         expiresAt,
         rotatedFrom: id,
+        rateBucket: token.rateBucket ?? id,
         secret,
       });
       const overlapEndsAt = new Date(createdAt.getTime() + body.overlapSeconds * 1000);

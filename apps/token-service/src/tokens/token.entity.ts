@@ -25,6 +25,8 @@ export class TokenEntity {
   @Column({ name: 'allowed_ips', type: 'text', array: true }) allowedIps!: string[];
   @Column({ name: 'rate_limit', type: 'integer', nullable: true }) rateLimit!: number | null;
   @Column({ name: 'rate_window_seconds', type: 'integer', nullable: true }) rateWindowSeconds!: number | null;
+  /** What its limit is counted under; null: its own id. A successor goes on counting where its predecessor stopped. */
+  @Column({ name: 'rate_bucket', type: 'uuid', nullable: true }) rateBucket!: string | null;
   @Column({ type: 'jsonb' }) metadata!: Record<string, string>;
   @Column({ name: 'created_at', type: 'timestamptz' }) createdAt!: Date;
   @Column({ name: 'expires_at', type: 'timestamptz', nullable: true }) expiresAt!: Date | null;

@@ -1,4 +1,4 @@
-import type { RateLimit } from '@latchkey/contracts';
+import { LIMITS, type RateLimit } from '@latchkey/contracts';
 import type { Actor, TokenActor } from '../access/index.js';
 import type { ScopesService } from '../access/scopes.service.js';
 import { badField, forbidden, lacksScope, notFound } from '../http/index.js';
@@ -106,6 +106,10 @@ export function mustBeWithin(actor: TokenActor, made: Bounds): void {
     throw complain(`allowedIps must lie within ${facts.allowedIps.join(', ')}`);
   if (facts.rateLimit && !rateWithin(made.rateLimit, facts.rateLimit))
     throw complain(`rateLimit must not exceed ${facts.rateLimit.limit} in ${facts.rateLimit.windowSeconds} s`);
+  if (made.rateLimit && (facts.rates?.length ?? 0) >= LIMITS.rateBucketsMax)
+    throw forbidden(
+      `A use is held to at most ${LIMITS.rateBucketsMax} rate limits, and this token bears as many. Sign in.`,
+    );
   if (facts.expiresAtMs > 0 && (made.end === null || made.end.getTime() > facts.expiresAtMs))
     throw complain(`it must expire by ${new Date(facts.expiresAtMs).toISOString()}`);
 }

@@ -69,9 +69,9 @@ export class VerificationService {
   }
 
   async #withinRate(allowed: Extract<Verification, { allowed: true }>): Promise<Verification> {
-    const { tokenId, rateLimit } = allowed.principal;
-    if (!rateLimit) return allowed;
-    const rate = await this.rates.use(tokenId, rateLimit);
+    const { tokenId, rates } = allowed.principal;
+    if (rates.length === 0) return allowed;
+    const rate = await this.rates.use(tokenId, rates);
     return rate.allowed ? allowed : { allowed: false, reason: 'rate_limited', tokenId, rate };
   }
 }
