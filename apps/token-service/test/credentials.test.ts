@@ -303,7 +303,10 @@ describe('the RPC_SECRET of the version before', () => {
     [{ RPC_SECRET: `${gateway},${jobs}` }, [/RPC_SECRET holds a comma/]],
     // Who holds one of them must not be able to derive what the other is for.
     [{ ...all, USAGE_SECRET: 'e'.repeat(32) }, [/EVENTS_SECRET and USAGE_SECRET hold the same secret/]],
-    [{ ...all, EVENTS_SIGNING_KEY: `${'s'.repeat(32)},${'u'.repeat(32)}` }, [/EVENTS_SIGNING_KEY and USAGE_SECRET hold/]],
+    [
+      { ...all, EVENTS_SIGNING_KEY: `${'s'.repeat(32)},${'u'.repeat(32)}` },
+      [/EVENTS_SIGNING_KEY and USAGE_SECRET hold/],
+    ],
     [{ ...all, EVENTS_SECRET: jobs }, [/JOBS_RPC_SECRET and EVENTS_SECRET hold the same secret/]],
     [{ ...all, GATEWAY_PROOF_SECRET: `${proof},${'p'.repeat(32)}` }, [/TOKEN_PEPPERS and GATEWAY_PROOF_SECRET hold/]],
     [{ RPC_SECRET: 'u'.repeat(32) }, [/GATEWAY_RPC_SECRET and USAGE_SECRET hold/]],
