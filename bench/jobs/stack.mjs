@@ -61,7 +61,6 @@ export async function startStack(options = {}) {
       {
         ...secrets,
         ...credentials.tokenService,
-        EVENTS_SIGNING_KEY: secret(),
         DATABASE_URL: asRole(database.url, 'latchkey_service'),
         REDIS_URL: redis.url,
         API_PORT: String(api),
@@ -82,7 +81,7 @@ export async function startStack(options = {}) {
     spawnService(
       path.join(apps, 'jobs/dist/main.js'),
       {
-        ...secrets,
+        USAGE_SECRET: secrets.USAGE_SECRET,
         ...credentials.jobs,
         DATABASE_URL: asRole(database.url, 'latchkey_jobs'),
         REDIS_URL: redis.url,

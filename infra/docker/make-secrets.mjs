@@ -32,7 +32,11 @@ const gatewayRpc = value('GATEWAY_RPC_SECRET', 'gateway/gateway_rpc_secret', ran
 const jobsRpc = value('JOBS_RPC_SECRET', 'jobs/jobs_rpc_secret', random);
 const gatewayProof = value('GATEWAY_PROOF_SECRET', 'gateway/gateway_proof_secret', random);
 const jobsSealing = value('JOBS_SEALING_KEY', 'jobs/jobs_sealing_key', random);
-const events = value('EVENTS_SECRET', 'token-service/events_secret', random);
+// Version 0.1 gave it to jobs as well: what jobs has known makes no more keys.
+const knownToJobs = path.join(root, 'jobs/events_secret');
+const events = existsSync(knownToJobs)
+  ? process.env.EVENTS_SECRET || random()
+  : value('EVENTS_SECRET', 'token-service/events_secret', random);
 const eventsSigning = value('EVENTS_SIGNING_KEY', 'token-service/events_signing_key', random);
 const usage = value('USAGE_SECRET', 'token-service/usage_secret', random);
 const signing = value('AUDIT_SIGNING_KEY', 'token-service/audit_signing_key', () =>
@@ -61,9 +65,8 @@ for (const service of ['token-service', 'jobs']) {
 }
 write('jobs/jobs_sealing_key', jobsSealing);
 write('token-service/jobs_sealing_public_key', decryptionKey(jobsSealing.split(',')[0].trim()).text);
-// Version 0.1 gave it to jobs as well.
-rmSync(path.join(root, 'jobs/events_secret'), { force: true });
 write('token-service/events_secret', events);
+rmSync(knownToJobs, { force: true });
 write('token-service/events_signing_key', eventsSigning);
 write('token-service/token_peppers', peppers);
 write('token-service/audit_signing_key', signing);

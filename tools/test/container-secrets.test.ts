@@ -31,7 +31,6 @@ test('each volume holds what its service reads, and nothing of another', () => {
   make();
   expect(named('gateway')).toEqual(['gateway_proof_secret', 'gateway_rpc_secret', 'redis_url']);
   expect(named('jobs').filter((file) => /secret|key/.test(file))).toEqual([
-    'events_secret',
     'jobs_rpc_secret',
     'jobs_sealing_key',
     'usage_secret',
@@ -53,16 +52,22 @@ test('at every later start all stay as they are', () => {
   expect(all()).toEqual(before);
 });
 
-test('volumes of the version before get what is missing, and lose the secret that opened everything', () => {
+test('volumes of the version before get what is missing, and lose the secrets that opened too much', () => {
   for (const service of ['token-service', 'gateway', 'jobs']) {
     mkdirSync(path.join(dir, service), { recursive: true });
     writeFileSync(path.join(dir, service, 'rpc_secret'), 'one for all');
   }
+  for (const service of ['token-service', 'jobs'])
+    writeFileSync(path.join(dir, service, 'events_secret'), 'known to jobs');
   writeFileSync(path.join(dir, 'token-service/token_peppers'), 'the pepper');
   make();
   expect(read('token-service/token_peppers')).toBe('the pepper');
   expect(Object.keys(all()).filter((file) => /(^|\/)rpc_secret$/.test(file))).toEqual([]);
-  expect(Object.values(all())).not.toContain('one for all');
+  for (const former of ['one for all', 'known to jobs']) expect(Object.values(all())).not.toContain(former);
+  expect(read('token-service/events_secret')).toHaveLength(43);
+  const before = all();
+  make();
+  expect(all()).toEqual(before);
 });
 
 test('what is given is used, a list as it stands', () => {

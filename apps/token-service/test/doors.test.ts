@@ -126,6 +126,29 @@ describe('what the door does not serve', () => {
     expect(answer.body['code']).toBe('too_large');
   });
 
+  test('a body of a little more than is allowed is refused to a caller that sends all of it first', async () => {
+    const head = (line: string, ...more: string[]) =>
+      [line, 'host: x', `authorization: Bearer ${secret}`, ...more, '', ''].join('\r\n');
+    const large = JSON.stringify({ name: 'x'.repeat(1_100_000) });
+    const json = ['content-type: application/json', `content-length: ${large.length}`];
+    const text = await rawExchange(
+      `${head('POST /v1/tokens HTTP/1.1', ...json)}${large}${head('GET /v1/scopes HTTP/1.1', 'connection: close')}`,
+    );
+    expect(text.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 413', 'HTTP/1.1 200']);
+  });
+
+  test.each([
+    ['much more than is allowed', 'content-length: 100000000'],
+    ['an end that it does not tell', 'transfer-encoding: chunked'],
+    ['its sender waiting to be asked for it', 'content-length: 1100000', 'expect: 100-continue'],
+  ])('a body with %s is not read on after its refusal', async (_, ...more) => {
+    const lines = ['POST /v1/tokens HTTP/1.1', 'host: x', `authorization: Bearer ${secret}`, ...more];
+    const chunk = more[0]!.startsWith('transfer') ? `100001\r\n${'x'.repeat(0x10_0001)}` : '';
+    const text = await rawExchange([...lines, 'content-type: application/json', '', chunk].join('\r\n'));
+    expect(text).toMatch(/^(HTTP\/1\.1 100 Continue\r\n\r\n)?HTTP\/1\.1 413 /);
+    expect(text.toLowerCase()).toContain('connection: close');
+  });
+
   test('an empty body counts as none where a body may be left out', async () => {
     const { id } = await issue(person);
     const answer = await person.call(`POST /v1/tokens/${id}/revoke`, {

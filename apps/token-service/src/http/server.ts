@@ -25,6 +25,8 @@ export type LatchkeyRequest = FastifyRequest & { latchkey: RequestContext; sessi
 const REQUEST_ID = /^[A-Za-z0-9._:-]{1,100}$/;
 const USER_AGENT_LENGTH_MAX = 200;
 const PROOF_WARNING_EVERY_MS = 60_000;
+/** A body refused for its length is still read to its end, and forgotten, when it says that it is no longer than this. */
+const DISCARDED_BYTES_MAX = 4 * LIMITS.jsonBodyBytesMax;
 
 /** Name of the session cookie: over https only a host's own, secure cookie is taken. */
 export const cookieName = (config: Pick<TokenServiceConfig, 'PUBLIC_URL'>): string =>
@@ -64,6 +66,11 @@ export function createAdapter(config: TokenServiceConfig, logger: Logger): Fasti
   fastify.addHook('preValidation', (request, _reply, done) => {
     requestContext.run((request as LatchkeyRequest).latchkey, done);
   });
+  fastify.addHook('onSend', (request, reply, _payload, done) => {
+    // Closed while the caller is still sending, a connection takes the response with it.
+    if (reply.statusCode === 413 && isSoonOver(request.headers)) reply.removeHeader('connection');
+    done();
+  });
   const json = fastify.getDefaultJsonParser('error', 'error');
   fastify.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
     // "application/json" with nothing in it is a call without a body: each call says whether it needs one.
@@ -75,6 +82,9 @@ export function createAdapter(config: TokenServiceConfig, logger: Logger): Fasti
   });
   return adapter;
 }
+
+const isSoonOver = ({ 'content-length': length, expect }: FastifyRequest['headers']): boolean =>
+  length !== undefined && Number(length) <= DISCARDED_BYTES_MAX && expect === undefined;
 
 /** What is no HTTP, or more of it than fits, never reaches Fastify's routes: answered on the bare socket. */
 function answerUnreadable(error: Error & { code?: string }, socket: Socket): void {
