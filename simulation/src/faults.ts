@@ -20,10 +20,10 @@ export interface Victims extends Surroundings {
   change(): void;
   /** Many checks of a few tokens at one gateway, within a moment. */
   rush(gateway: Gateway): void;
-  /** An administrator ends a lease. */
-  endLease(verifierId: string): void;
   /** Called when a backup has been restored. */
   restored(): void;
+  /** Called when history may have been forgotten: then the log is begun anew, and only then. */
+  mayForget(): void;
 }
 
 const usual = {
@@ -55,6 +55,10 @@ const usual = {
   leaseLength: 2,
   backUp: 1,
   restore: 1.5,
+  restoreInPlace: 1.5,
+  restart: 1.5,
+  standBy: 1,
+  promote: 1.5,
 };
 export type FaultName = keyof typeof usual;
 export type FaultWeights = Readonly<Record<FaultName, number>>;
@@ -77,7 +81,7 @@ export function drawWeights(random: Surroundings['random'], only?: readonly Faul
   return weights;
 }
 
-type Ending = () => void;
+type Ending = () => unknown;
 
 /** A fault that has begun, and how it ends. */
 interface Fault {
@@ -262,7 +266,7 @@ export function fault(victims: Victims): Fault | undefined {
       replica.kill();
       return lasting(`${replica.name} killed`, () => replica.start(victims.leaseMs));
     case 'holdXmin':
-      db.holdXmin(random.spread(20, 3_000));
+      db.primary.holdXmin(random.spread(20, 3_000));
       note('a long transaction holds xmin back');
       return undefined;
     case 'forge':
@@ -274,8 +278,9 @@ export function fault(victims: Victims): Fault | undefined {
       return lasting('somebody who has the signing key attacks', victims.holder.attack(true), leases());
     case 'endLease': {
       const [id] = [...gateway.ids].slice(-1);
-      if (id === undefined) return undefined;
-      victims.endLease(id);
+      const row = id === undefined ? undefined : db.tables.leases.get(id);
+      if (!row) return undefined;
+      db.tables.leases.set(row.verifierId, { ...row, ended: true });
       note(`the lease of ${gateway.name} is ended`);
       if (random.chance(0.5)) schedule.after(random.spread(0.1, 30), () => victims.change());
       if (random.chance(0.5)) return undefined;
@@ -302,11 +307,44 @@ export function fault(victims: Victims): Fault | undefined {
       note('postgresql is backed up');
       return undefined;
     case 'restore':
-      if (!db.restore()) return undefined;
+      if (!db.restore(victims.longestLeaseMs, random.chance(0.3))) return undefined;
       note('postgresql is restored from its backup');
       victims.restored();
       if (random.chance(0.5)) schedule.after(random.spread(0.1, 300), () => victims.change());
       return undefined;
+    case 'restoreInPlace':
+      if (!db.restoreInPlace(victims.longestLeaseMs)) return undefined;
+      note('the folder of postgresql is put back in place');
+      victims.restored();
+      for (let i = 0; i < 2; i++)
+        if (random.chance(0.5)) schedule.after(random.spread(0.1, 300), () => victims.change());
+      return undefined;
+    case 'restart':
+      db.restart();
+      note('postgresql starts again');
+      if (random.chance(0.5)) schedule.after(random.spread(0.1, 100), () => victims.change());
+      return undefined;
+    case 'standBy': {
+      const server = db.primary;
+      server.loseStandBy();
+      return lasting('the stand-by is away: commits hang', () => server === db.primary && server.findStandBy());
+    }
+    case 'promote': {
+      // As many would do it: a rush of look-ups, and something changes on the new side.
+      const untilMs = random.chance(0.5) ? random.spread(1, 300) : 0;
+      victims.rush(gateway);
+      if (untilMs > 0) db.primary.loseStandBy();
+      schedule.after(untilMs, () => {
+        note('the stand-by is promoted; the old primary lives on');
+        victims.mayForget();
+        db.promote();
+        for (let i = 0; i < 2; i++) {
+          schedule.after(random.spread(0.1, 300), () => victims.change());
+          schedule.after(random.spread(0.1, 300), () => victims.rush(random.pick(gateways)));
+        }
+      });
+      return lasting('two primaries', () => schedule.after(untilMs, () => db.fence()), untilMs + leases());
+    }
   }
 }
 

@@ -91,6 +91,11 @@ export class Gateway {
     machine.deliver(() => void verifier.start());
   }
 
+  /** How often the process that runs now has emptied its memory. */
+  resets(): number {
+    return this.verifier?.counters.resets ?? 0;
+  }
+
   /** Since when this machine has neither been paused nor slept, in true time. */
   get runningSinceMs(): number {
     return this.machine.runningSinceMs;

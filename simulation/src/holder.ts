@@ -72,7 +72,7 @@ export class Holder {
   #takeLeases(): void {
     const { random } = this.#around;
     const cursor = { log: this.#around.db.tables.log, xid: FAR };
-    const base = { name: 'holder', cursor: null, version: '', verifierId: '', claim: '' };
+    const base = { name: 'holder', cursor: null, version: '', verifierId: '', claim: '', nonce: '' };
     if (this.#keys.size === 0 || random.chance(0.1))
       this.#renew({ ...base, claim: Buffer.from(random.bytes(32)).toString('base64url') }, true);
     for (const gateway of this.#gateways) {

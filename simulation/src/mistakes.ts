@@ -1,16 +1,18 @@
-import { Database } from './database.js';
+import type { StoreConnection } from '@latchkey/token-service/invalidation';
+import { type Connection, Pool, type Transaction } from './connection.js';
 import type { FaultName } from './faults.js';
-import type { Machine } from './machine.js';
+import { mends } from './mends.js';
 import { type Patch, patchedRooms } from './patched.js';
+import type { LeaseRow, Server } from './server.js';
 import { type Rooms, shipped } from './shipped.js';
-import { SimulatedStore } from './store.js';
+import { type LeaseRequest, SimulatedStore } from './store.js';
 
 /** A rule of the protocol left out: by changing a copy of the shipped files, or in the store, where their SQL has it. */
 export interface Mistake {
   readonly name: string;
   readonly patches?: readonly Patch[];
   readonly Store?: typeof SimulatedStore;
-  readonly Database?: typeof Database;
+  readonly Pool?: typeof Pool;
   /** The faults of the worlds that look for it; by default each draws its own. */
   readonly faults?: readonly FaultName[];
   /** How long those worlds last. Default 120. */
@@ -19,55 +21,50 @@ export interface Mistake {
   readonly seed?: number;
 }
 
+/** A mistake may be planted where something is still to be mended. */
+const isOf = ([file, was]: Patch, patches: readonly Patch[]) =>
+  patches.some(([otherFile, text]) => otherFile === file && text === was);
+
 /** The shipped rooms with one mistake in them. */
-export async function roomsWith({ name, patches = [], Store, Database: Db }: Mistake): Promise<Rooms> {
-  const patched = patches.length > 0 ? await patchedRooms(name, patches) : {};
-  return { ...shipped, ...patched, ...(Store && { Store }), ...(Db && { Database: Db }) };
+export async function roomsWith({ name, patches = [], ...own }: Mistake): Promise<Rooms> {
+  const patched =
+    patches.length > 0 ? await patchedRooms(name, [...mends.filter((mend) => !isOf(mend, patches)), ...patches]) : {};
+  const { Store = SimulatedStore, Pool: Connections = Pool } = own;
+  return { ...shipped, ...patched, Store, Pool: Connections };
 }
 
-/** Remembers what the leases were when a client last began a transaction. */
-class RememberingDatabase extends Database {
-  readonly leasesAtBegin = new Map<Machine, Leases>();
-  override transaction(...[client, line, body]: Parameters<Database['transaction']>): Promise<void> {
-    this.leasesAtBegin.set(client, new LeasesReadBeforeCommit(this, client, line).leasesNow());
-    return super.transaction(client, line, body);
+class LeasesReadBeforeCommit extends Pool {
+  override async transaction<T>(...[connection, body, behind]: Transacts<T>): Promise<T> {
+    const { reading } = ((await connection.statement(behind, 'reads')) ?? {}) as { reading?: unknown };
+    return { ...(await super.transaction(connection, body, behind)), ...(reading !== undefined && { reading }) };
   }
 }
 
-type Leases = Awaited<ReturnType<SimulatedStore['readLeases']>>;
-
-class LeasesReadBeforeCommit extends SimulatedStore {
-  /** The leases as they were when this client's last change began; once. */
-  before(): Leases | undefined {
-    const { leasesAtBegin } = this.db as RememberingDatabase;
-    const leases = leasesAtBegin.get(this.machine);
-    leasesAtBegin.delete(this.machine);
-    return leases;
-  }
-
-  override leasesNow(): Leases {
-    return super.leasesNow();
-  }
-}
+type Transacts<T> = [connection: Connection, body: (tx: Transaction) => Promise<void>, behind: (server: Server) => T];
 
 class CursorById extends SimulatedStore {
-  protected override head() {
+  protected override head(server: Server) {
     let last = 0n;
-    for (const { xid } of this.db.tables.invalidations) if (xid > last) last = xid;
-    return { ...super.head(), xmin: String(last + 1n) };
+    for (const { xid } of server.tables.invalidations) if (xid > last) last = xid;
+    return { ...super.head(server), xmin: String(last + 1n) };
   }
 }
 
 class CursorInAStatementOfItsOwn extends SimulatedStore {
-  override async readLog(...[fromXid, limit]: Parameters<SimulatedStore['readLog']>) {
-    const rows = await this.statement(() => this.rowsFrom(fromXid, limit));
-    return { ...(await this.statement(() => this.head())), ...rows };
+  protected override on(connection: Connection) {
+    return {
+      ...super.on(connection),
+      readLog: async (fromXid: string | null, limit: number) => {
+        const rows = await connection.statement((server) => this.rowsFrom(server, fromXid, limit), 'reads');
+        return { ...(await connection.statement((server) => this.head(server), 'reads')), ...rows };
+      },
+    };
   }
 }
 
 class DeadRowDeletedBlindly extends SimulatedStore {
-  override deleteLease(verifierId: string): Promise<boolean> {
-    return this.statement(() => this.db.tables.leases.delete(verifierId));
+  protected override delete({ tables }: Server, verifierId: string): boolean {
+    return tables.leases.delete(verifierId);
   }
 }
 
@@ -77,9 +74,61 @@ class RowLengthOverwritten extends SimulatedStore {
   }
 }
 
+/** What tells another database from this one is not looked at. */
+class RestoredLogKeepsItsId extends SimulatedStore {
+  protected override head(server: Server) {
+    return { ...super.head(server), isCurrent: true };
+  }
+}
+
 class NobodysLeaseLeftOut extends SimulatedStore {
-  protected override putDown(): void {
-    this.db.takeXid();
+  protected override putDown(server: Server): void {
+    server.takeXid();
+  }
+}
+
+/** Nothing tells that a folder was put back in place. */
+class NonceNotCompared extends SimulatedStore {
+  protected override remembers(): boolean {
+    return true;
+  }
+}
+
+/** The last nonce given and the last one presented are kept. */
+class TwoNonces extends SimulatedStore {
+  protected override nonces(row: LeaseRow | undefined, { nonce, presented }: LeaseRequest): string[] {
+    return [nonce, ...(presented !== null && this.remembers(row, presented) ? [presented] : [])];
+  }
+}
+
+/** So is one that was presented and not known. */
+class NoncePresentedKept extends SimulatedStore {
+  protected override nonces(row: LeaseRow | undefined, request: LeaseRequest): string[] {
+    return [...super.nonces(row, request), ...(request.presented === null ? [] : [request.presented])];
+  }
+}
+
+/** Neither is the nonce compared nor a cursor that lies ahead of the log noticed. */
+class StartNotNoticed extends SimulatedStore {
+  protected override head(server: Server) {
+    return { ...super.head(server), isCurrent: server.tables.incarnation === server.incarnation };
+  }
+}
+
+class ProofElsewhere extends Pool {
+  override authoritative<T>(read: (server: Server) => T): Promise<T> {
+    return this.lend(async (connection) => {
+      if (!this.authority.holds(connection)) await this.prove(connection);
+      return this.lend((other) => other.statement(read, 'reads'));
+    });
+  }
+}
+
+class LogReadElsewhere extends SimulatedStore {
+  protected override on(connection: Connection) {
+    const readLog: StoreConnection['readLog'] = (...what) =>
+      this.pool.lend((other) => super.on(other).readLog(...what));
+    return { ...super.on(connection), readLog };
   }
 }
 
@@ -87,7 +136,7 @@ class NobodysLeaseLeftOut extends SimulatedStore {
 class IdsHandedOutAgain extends SimulatedStore {
   static readonly #ids = new Map<string, string>();
 
-  protected override idOf(request: Parameters<SimulatedStore['idOf']>[0]): string {
+  protected override idOf(request: LeaseRequest): string {
     const { claim, fresh } = request;
     if ('ownId' in claim) return claim.ownId;
     const text = Buffer.from(claim.hash).toString('hex');
@@ -99,46 +148,40 @@ class IdsHandedOutAgain extends SimulatedStore {
 
 /** The caller is not looked at where a claim is known. */
 class ClaimOfAnybody extends SimulatedStore {
-  protected override take(request: Parameters<SimulatedStore['take']>[0]) {
+  protected override take(server: Server, request: LeaseRequest) {
     const { claim } = request;
     const text = 'hash' in claim ? Buffer.from(claim.hash).toString('hex') : undefined;
-    const row = [...this.db.tables.leases.values()].find((lease) => text !== undefined && lease.claim === text);
-    return super.take(row ? { ...request, caller: { ...request.caller, id: row.caller } } : request);
+    const row = [...server.tables.leases.values()].find((lease) => text !== undefined && lease.claim === text);
+    return super.take(server, row ? { ...request, caller: { ...request.caller, id: row.caller } } : request);
   }
 }
 
 /** Nor is it where an id is known. */
 class RowOfAnybody extends SimulatedStore {
-  protected override take(request: Parameters<SimulatedStore['take']>[0]) {
+  protected override take(server: Server, request: LeaseRequest) {
     const { claim, cursor, caller } = request;
-    const row = 'ownId' in claim ? this.db.tables.leases.get(claim.ownId) : undefined;
-    if (!row || row.claim === null) return super.take(request);
+    const row = 'ownId' in claim ? server.tables.leases.get(claim.ownId) : undefined;
+    if (!row || row.claim === null) return super.take(server, request);
     const hash = Buffer.from(row.claim, 'hex');
-    return super.take({ ...request, claim: { hash }, cursor, caller: { ...caller, id: row.caller } });
+    return super.take(server, { ...request, claim: { hash }, cursor, caller: { ...caller, id: row.caller } });
   }
 }
 
 /** A digest that says no more than the id. */
 const BY_ID = "const byId = (id: string) => id.replaceAll('-', '').padEnd(43, '0');";
 
+/** A cursor beyond the log's end is taken as it is. */
+const BEYOND_IS_NOTHING: Patch = [
+  'invalidation/log.ts',
+  'const isBeyond = cursor?.log === reading.log && BigInt(cursor.xid) > BigInt(reading.xmin);',
+  'const isBeyond = cursor?.log === reading.log && BigInt(cursor.xid) < 0n;',
+];
+
 export const mistakes: readonly Mistake[] = [
   {
     name: 'leases read before the commit',
     seed: 35,
-    Store: LeasesReadBeforeCommit,
-    Database: RememberingDatabase,
-    patches: [
-      [
-        'invalidation/confirm.ts',
-        'const { clock, log, leaseMs } = this.#parts;',
-        'const { clock, log, leaseMs, store } = this.#parts;',
-      ],
-      [
-        'invalidation/confirm.ts',
-        'try {\n      reading = await log.leases();',
-        'try {\n      reading = store.before() ?? (await log.leases());',
-      ],
-    ],
+    Pool: LeasesReadBeforeCommit,
   },
   {
     name: 'invalidations read before the lease commits',
@@ -148,13 +191,13 @@ export const mistakes: readonly Mistake[] = [
     patches: [
       [
         'invalidation/leases.ts',
-        'const taken = await store.takeLease(',
-        'const answer = await log.since(cursor);\n    const taken = await store.takeLease(',
+        'const taken = await here.takeLease(take);',
+        'const answer = await log.since(here, cursor, caller.firstParty);\n      const taken = await here.takeLease(take);',
       ],
       [
         'invalidation/leases.ts',
-        '    const answer = await log.since(cursor);\n    this.counters.renewed++;',
-        '    this.counters.renewed++;',
+        'return { taken, answer: await log.since(here, known, caller.firstParty) };',
+        'return { taken, answer: known === cursor ? answer : { ...answer, reset: true } };',
       ],
     ],
   },
@@ -291,10 +334,7 @@ export const mistakes: readonly Mistake[] = [
   {
     name: 'a restored log keeps its id',
     seed: 17,
-    patches: [
-      ['invalidation/log.ts', 'if (!reading.sameDatabase) {', 'if (reading.log === null) {'],
-      ['invalidation/log.ts', 'if (reading.sameDatabase) return reading;', 'if (reading.log !== null) return reading;'],
-    ],
+    Store: RestoredLogKeepsItsId,
   },
   { name: 'leases from before a restore forgotten', seed: 86, Store: NobodysLeaseLeftOut },
   {
@@ -486,5 +526,111 @@ export const mistakes: readonly Mistake[] = [
     name: 'a claim kept after its lease was ended',
     faults: ['endLease'],
     patches: [['verifier/lease.ts', '    this.#claim = newClaim();\n    counters', '    newClaim();\n    counters']],
+  },
+  {
+    name: 'a nonce not compared',
+    faults: ['restoreInPlace', 'island'],
+    Store: NonceNotCompared,
+  },
+  {
+    name: 'a nonce not compared, nor a cursor beyond the log noticed',
+    faults: ['restoreInPlace', 'island'],
+    Store: NonceNotCompared,
+    patches: [['invalidation/log.ts', '    xid <= BigInt(reading.xmin) &&\n', ''], BEYOND_IS_NOTHING],
+  },
+  {
+    name: 'a nonce not remembered, and the cursor used all the same',
+    faults: ['restoreInPlace', 'island'],
+    patches: [
+      ['invalidation/leases.ts', 'const known = taken.remembered ? cursor : null;', 'const known = cursor;'],
+      ['invalidation/leases.ts', 'if (taken.remembered === false && caller.firstParty) await log.forgotten(here);', ''],
+    ],
+  },
+  {
+    name: 'a start of the server not noticed',
+    faults: ['restoreInPlace', 'island', 'gatewayRedis'],
+    Store: StartNotNoticed,
+  },
+  {
+    name: 'a nonce that came back and was not known is kept',
+    faults: ['restoreInPlace', 'replicaDatabase', 'killReplica'],
+    Store: NoncePresentedKept,
+  },
+  {
+    name: 'two nonces kept',
+    faults: ['pause', 'replicaLine'],
+    Store: TwoNonces,
+  },
+  {
+    name: 'no authority window',
+    faults: ['promote'],
+    patches: [['database/authority.ts', 'this.#time.elapsedMs(proof.begun) < proof.windowMs', 'proof.windowMs > 0']],
+  },
+  {
+    name: 'the authority window counted from the end of the commit',
+    faults: ['promote', 'replicaDatabase'],
+    patches: [
+      ['database/authority.ts', 'connection.proof = { begun,', 'connection.proof = { begun: this.#time.note(),'],
+    ],
+  },
+  {
+    name: 'a warning at a commit not heard',
+    faults: ['promote'],
+    patches: [
+      [
+        'database/authority.ts',
+        'if (connection.warnings === warnings) return;',
+        'if (connection.warnings >= warnings) return;',
+      ],
+    ],
+  },
+  { name: 'proof and reading on different connections', faults: ['promote'], Pool: ProofElsewhere },
+  { name: 'the lease on one connection, the log on another', faults: ['promote'], Store: LogReadElsewhere },
+  {
+    name: 'leases read without a proof',
+    faults: ['promote'],
+    patches: [['invalidation/log.ts', '    await here.prove();\n', '']],
+  },
+  {
+    name: 'leases read without a proof, and a row of another log missed',
+    faults: ['promote'],
+    patches: [
+      ['invalidation/log.ts', '    await here.prove();\n', ''],
+      ['invalidation/confirm.ts', '    if (reading.log !== wait.log) return;\n', ''],
+    ],
+  },
+  {
+    name: 'a row that is gone from another log',
+    faults: ['promote', 'restore', 'island'],
+    patches: [['invalidation/confirm.ts', '    if (reading.log !== wait.log) return;\n', '']],
+  },
+  {
+    name: 'leases from before a fail-over forgotten',
+    faults: ['promote'],
+    Store: NobodysLeaseLeftOut,
+  },
+  {
+    name: 'a fill of another log kept',
+    faults: ['promote'],
+    patches: [[...mends[0]!.slice(0, 2), mends[0]![1]] as unknown as Patch],
+  },
+  {
+    name: 'an older timeline answered from',
+    faults: ['promote'],
+    patches: [
+      [
+        'database/authority.ts',
+        'return highest !== undefined && timeline < highest;',
+        'return highest === timeline + 1;',
+      ],
+    ],
+  },
+  {
+    name: 'the window as long as this process grants, and nobody told',
+    faults: ['promote', 'leaseLength'],
+    patches: [
+      ['database/authority.ts', 'windowMs: Math.min(this.#leaseMs, leaseMs)', 'windowMs: this.#leaseMs'],
+      ['database/authority.ts', 'if (leaseMs < this.#leaseMs) await', 'if (leaseMs < 0) await'],
+    ],
   },
 ];

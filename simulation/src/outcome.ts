@@ -26,6 +26,9 @@ export interface Outcome {
   readonly effective: number;
   /** How verifiers confirmed. */
   readonly by: Readonly<Record<string, number>>;
+  /** How often gateways that are there at the end have emptied their memory. Each does so when it begins. */
+  readonly resets: number;
+  readonly gateways: number;
   readonly faults: number;
   readonly simulatedMs: number;
   readonly events: number;

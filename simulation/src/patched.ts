@@ -4,15 +4,22 @@ import { pathToFileURL } from 'node:url';
 import type * as invalidation from '@latchkey/token-service/invalidation';
 import type * as verifier from '@latchkey/verifier';
 import { transform } from '@swc/core';
-import type { Rooms } from './shipped.js';
+import type { AuthorityRoom, Rooms } from './shipped.js';
 
 /** One change to one shipped file: text that occurs in it exactly once, and what stands there instead. */
 export type Patch = readonly [file: string, was: string, is: string];
 
 const root = path.join(import.meta.dirname, '../..');
-const rooms = { verifier: 'packages/verifier/src', invalidation: 'apps/token-service/src/invalidation' };
-/** The files of the invalidation room that speak to neither Nest, PostgreSQL nor Redis. */
-const invalidationFiles = ['confirm.ts', 'feed-keys.ts', 'index.ts', 'leases.ts', 'log.ts', 'types.ts'];
+const rooms = {
+  verifier: 'packages/verifier/src',
+  invalidation: 'apps/token-service/src/invalidation',
+  database: 'apps/token-service/src/database',
+} as const;
+/** The files that speak to neither Nest, PostgreSQL nor Redis; all of the verifier's. */
+const files = {
+  invalidation: ['confirm.ts', 'feed-keys.ts', 'index.ts', 'leases.ts', 'log.ts', 'types.ts'],
+  database: ['authority.ts'],
+};
 
 /**
  * The shipped rooms from their sources, with patches, compiled into a folder of their own and loaded from there.
@@ -22,14 +29,13 @@ const invalidationFiles = ['confirm.ts', 'feed-keys.ts', 'index.ts', 'leases.ts'
 export async function patchedRooms(
   name: string,
   patches: readonly Patch[],
-): Promise<Pick<Rooms, 'Verifier' | 'RenewalRefused' | 'Confirmations' | 'FeedKeys' | 'InvalidationLog' | 'Leases'>> {
+): Promise<Omit<Rooms, 'Store' | 'Pool' | 'Database'>> {
   const place = path.join(import.meta.dirname, '../dist/patched', `${name.replace(/\W+/g, '-')}-${process.pid}`);
   const missing = new Set(patches);
   try {
     for (const [room, from] of Object.entries(rooms)) {
       mkdirSync(path.join(place, room), { recursive: true });
-      const files = room === 'verifier' ? readdirSync(path.join(root, from)) : invalidationFiles;
-      for (const file of files) {
+      for (const file of files[room as keyof typeof files] ?? readdirSync(path.join(root, from))) {
         let source = readFileSync(path.join(root, from, file), 'utf8');
         for (const patch of patches) {
           const [where, was, is] = patch;
@@ -48,10 +54,13 @@ export async function patchedRooms(
       }
     }
     for (const [where] of missing) throw new Error(`${name}: there is no file ${where}`);
-    const load = (room: string) => import(pathToFileURL(path.join(place, room, 'index.js')).href);
-    const { Verifier, RenewalRefused } = (await load('verifier')) as typeof verifier;
-    const { Confirmations, FeedKeys, InvalidationLog, Leases } = (await load('invalidation')) as typeof invalidation;
-    return { Verifier, RenewalRefused, Confirmations, FeedKeys, InvalidationLog, Leases };
+    const load = (file: string) => import(pathToFileURL(path.join(place, file)).href);
+    const { Verifier, RenewalRefused } = (await load('verifier/index.js')) as typeof verifier;
+    const { Confirmations, FeedKeys, InvalidationLog, Leases } = (await load(
+      'invalidation/index.js',
+    )) as typeof invalidation;
+    const { Authority, mustBeUnwarned } = (await load('database/authority.js')) as AuthorityRoom;
+    return { Authority, mustBeUnwarned, Verifier, RenewalRefused, Confirmations, FeedKeys, InvalidationLog, Leases };
   } finally {
     rmSync(place, { recursive: true, force: true });
   }

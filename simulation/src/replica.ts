@@ -1,25 +1,15 @@
-import {
-  type Effect,
-  type Invalidation,
-  type LookupResponse,
-  REDIS,
-  type RenewRequest,
-  type RenewResponse,
-} from '@latchkey/contracts';
-import type {
-  Confirmations,
-  InvalidationLog,
-  InvalidationStore,
-  LeaseCaller,
-  Leases,
-} from '@latchkey/token-service/invalidation';
+import { type Effect, type LookupResponse, REDIS, type RenewRequest, type RenewResponse } from '@latchkey/contracts';
+import type { Confirmations, InvalidationLog, LeaseCaller, Leases } from '@latchkey/token-service/invalidation';
+import type { Pool } from './connection.js';
 import type { Database } from './database.js';
 import { Machine } from './machine.js';
 import { Away, goodLine, type Line, type Redis } from './network.js';
 import type { Random } from './random.js';
 import type { Said } from './said.js';
 import type { Schedule } from './schedule.js';
+import type { Tables } from './server.js';
 import type { Rooms } from './shipped.js';
+import type { SimulatedStore } from './store.js';
 import { type Change, lookUp, type Token, type Town } from './town.js';
 
 const secret = (name: string) => new TextEncoder().encode(`${name} secret of the simulated world`);
@@ -30,7 +20,7 @@ export const SIGNING_SECRET = secret('signing');
 const JUDGED_PER_LEASE = 3;
 /** How often it prunes the log. */
 const PRUNE_EVERY_MS = 300;
-/** No replica of any world grants longer leases: after a restore nobody knows any more what was granted. */
+/** No replica of any world grants longer leases. */
 export const LEASE_MS_MAX = 1_200;
 export const LEASE_MS_MIN = 200;
 const FIRST_PARTY: LeaseCaller = { id: 'first-party', firstParty: true, holder: 'first-party' };
@@ -53,7 +43,8 @@ interface Process {
   readonly log: InvalidationLog;
   readonly leases: Leases;
   readonly confirmations: Confirmations;
-  readonly store: InvalidationStore;
+  readonly store: SimulatedStore;
+  readonly pool: Pool;
 }
 
 /** One process of the token-service: the shipped invalidation room, and as much of the rest as a change needs. */
@@ -82,8 +73,10 @@ export class Replica {
     if (this.#process) return;
     const { db, redis, rooms, random, schedule, keepMs } = this.#around;
     const { machine, dbLine, redisLine } = this;
-    const store = new rooms.Store(db, machine, dbLine);
-    const log = new rooms.InvalidationLog({ store, newId: () => random.uuid(schedule.nowMs), leaseMs: LEASE_MS_MAX });
+    const newId = () => random.uuid(schedule.nowMs);
+    const pool = new rooms.Pool(db, { random, schedule, client: machine, line: dbLine }, rooms, leaseMs);
+    const store = new rooms.Store(pool);
+    const log = new rooms.InvalidationLog({ store, newId, leaseMs });
     const bus = {
       publish: (text: string) => {
         this.#around.said.add(text);
@@ -93,10 +86,9 @@ export class Replica {
     };
     const feedKeys = new rooms.FeedKeys({ secrets: [SIGNING_SECRET], store, clock: machine, leaseMs });
     const parts = { store, log, bus, clock: machine, leaseMs, eventsSecret: EVENTS_SECRET, feedKeys };
-    const newId = () => random.uuid(schedule.nowMs);
     const randomBytes = (length: number) => random.bytes(length);
     const leases = new rooms.Leases({ ...parts, newId, randomBytes, usageSecret: USAGE_SECRET });
-    const process = { log, store, leases, confirmations: new rooms.Confirmations(parts) };
+    const process = { log, store, pool, leases, confirmations: new rooms.Confirmations(parts) };
     process.confirmations.start();
     this.#process = process;
     this.#again(process, leaseMs / JUDGED_PER_LEASE, () => process.leases.judge());
@@ -109,8 +101,9 @@ export class Replica {
   }
 
   async lookup(hash: string): Promise<LookupResponse> {
-    const { db, town } = this.#around;
-    return db.statement(this.machine, this.dbLine, () => lookUp(db.tables.facts, town.projects, hash));
+    const { projects } = this.#around.town;
+    const { pool } = this.#running();
+    return pool.authoritative(({ tables }) => ({ ...lookUp(tables.facts, projects, hash), log: tables.log }));
   }
 
   async renew(request: RenewRequest, caller = FIRST_PARTY): Promise<RenewResponse> {
@@ -122,44 +115,55 @@ export class Replica {
   }
 
   /**
-   * A change with its invalidation in one transaction; then the wait. A repeated one finds the first one's row and
-   * only waits.
+   * A change with its invalidation in one transaction, and the leases read behind its commit; then the wait. A repeated
+   * one finds the first one's row, commits nothing new, and waits.
    */
   async change(change: Change, id: string, waitMs: number | undefined): Promise<Effect> {
-    const { db, random, schedule } = this.#around;
-    const { confirmations } = this.#running();
-    if (!(await this.#find(id))) {
-      await db.transaction(this.machine, this.dbLine, async (tx) => {
-        tx.write(({ changes, facts, invalidations }) => {
-          if (invalidations.some((one) => one.id === id)) return;
-          changes.add(id);
-          change.apply(facts);
-          const { kind, subject, cut } = change;
-          invalidations.push({ id, kind, subject, cut, xid: tx.xid, createdMs: schedule.nowMs });
-        });
-        const statements = random.int(0, 2);
-        for (let i = 0; i < statements; i++) await db.statement(this.machine, this.dbLine, () => undefined);
-        if (random.chance(0.25)) await schedule.wait(random.spread(5, 300));
-      });
-    }
-    const invalidation = await this.#find(id);
-    if (!invalidation) throw new Away('the row was pruned or lost meanwhile');
-    return confirmations.confirm([invalidation], waitMs === undefined ? {} : { waitMs });
+    const { random, schedule } = this.#around;
+    const again = `${id.slice(0, -1)}${id.endsWith('0') ? '1' : '0'}`;
+    const { confirmations, pool, store } = this.#running();
+    const { kind, subject, cut } = change;
+    const behind = await pool.lend((connection) =>
+      pool.transaction(
+        connection,
+        async (tx) => {
+          // One whose row was pruned is told of again, under an id of its own.
+          const found = await tx.read(({ invalidations, changes }) => {
+            const isKnown = invalidations.some((one) => one.id === id || one.id === again);
+            return isKnown ? undefined : changes.has(id) ? again : id;
+          });
+          if (!found) return;
+          tx.write(({ changes, facts, invalidations }) => {
+            if (invalidations.some((one) => one.id === found)) return;
+            changes.add(id);
+            change.apply(facts);
+            invalidations.push({ id: found, kind, subject, cut, xid: tx.xid, createdMs: schedule.nowMs });
+          });
+          const statements = random.int(0, 1);
+          for (let i = 0; i < statements; i++) await tx.read(() => undefined);
+          if (random.chance(0.25)) await schedule.wait(random.spread(5, 300));
+        },
+        (server) => {
+          const rows = server.tables.invalidations.filter((one) => one.id === id || one.id === again);
+          return { reading: store.leasesNow(server), rows };
+        },
+      ),
+    );
+    const written = behind.rows.map((row) => ({ id: row.id, kind, subject, cut, xid: String(row.xid) }));
+    if (written.length === 0) throw new Away('the row was pruned or lost meanwhile');
+    return confirmations.confirm(written, { reading: behind.reading, ...(waitMs !== undefined && { waitMs }) });
   }
 
   async issue(token: Token): Promise<void> {
-    const { db } = this.#around;
-    await db.transaction(this.machine, this.dbLine, async (tx) => {
-      tx.write(({ facts }) => facts.tokens.set(token.hash, token));
-    });
-  }
-
-  #find(id: string): Promise<Invalidation | undefined> {
-    const { db } = this.#around;
-    return db.statement(this.machine, this.dbLine, () => {
-      const row = db.tables.invalidations.find((one) => one.id === id);
-      return row && { id, kind: row.kind, subject: row.subject, cut: row.cut, xid: String(row.xid) };
-    });
+    const { pool } = this.#running();
+    const write = ({ facts }: Tables) => facts.tokens.set(token.hash, token);
+    await pool.lend((connection) =>
+      pool.transaction(
+        connection,
+        async (tx) => tx.write(write),
+        () => undefined,
+      ),
+    );
   }
 
   #again(process: Process, everyMs: number, what: () => Promise<unknown>): void {

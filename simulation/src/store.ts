@@ -1,113 +1,134 @@
-import type { InvalidationStore } from '@latchkey/token-service/invalidation';
-import type { Database, LeaseRow } from './database.js';
-import type { Machine } from './machine.js';
-import type { Line } from './network.js';
+import type { InvalidationStore, StoreConnection } from '@latchkey/token-service/invalidation';
+import type { Connection, Pool } from './connection.js';
+import type { LeaseRow, Server, Tables } from './server.js';
 
 type Does<K extends keyof InvalidationStore> = ReturnType<InvalidationStore[K]>;
 type Takes<K extends keyof InvalidationStore> = Parameters<InvalidationStore[K]>;
+export type LeaseRequest = Parameters<StoreConnection['takeLease']>[0];
+export type LeaseTaken = Awaited<ReturnType<StoreConnection['takeLease']>>;
+export type LogReading = Awaited<ReturnType<StoreConnection['readLog']>>;
+export type LeasesReading = Awaited<ReturnType<StoreConnection['readLeases']>>;
+
+const NONCES_KEPT = 8;
 
 /**
- * What the invalidation room needs of PostgreSQL, over the simulated one. Each method says what the shipped SQL says
- * (`postgres-store.ts`, migrations 0300 and 0400), as one statement at one instant.
+ * What the invalidation room needs of PostgreSQL, over simulated servers. Each method says what the shipped SQL says
+ * (`postgres-store.ts`, migrations 0300, 0400 and 0430), as one statement at one instant.
  */
 export class SimulatedStore implements InvalidationStore {
-  protected readonly db: Database;
-  protected readonly machine: Machine;
-  readonly #line: Line;
+  protected readonly pool: Pool;
 
-  constructor(db: Database, machine: Machine, line: Line) {
-    this.db = db;
-    this.machine = machine;
-    this.#line = line;
+  constructor(pool: Pool) {
+    this.pool = pool;
   }
 
-  takeLease(...[request]: Takes<'takeLease'>): Does<'takeLease'> {
-    return this.statement(() => this.take(request));
+  onOneConnection<T>(work: (here: StoreConnection) => Promise<T>): Promise<T> {
+    return this.pool.lend((connection) => work(this.on(connection)));
   }
 
-  protected take(request: Takes<'takeLease'>[0]): Awaited<Does<'takeLease'>> {
-    const { claim, name, caller, cursor, leaseMs, leasesMax, fresh } = request;
-    const { leases } = this.db.tables;
-    const old = this.find(claim, caller.id);
+  protected on(connection: Connection): StoreConnection {
+    const reads = <T>(run: (server: Server) => T) => this.pool.unwarned(connection, run, 'reads');
+    const writes = <T>(run: (server: Server) => T) => this.pool.unwarned(connection, run, 'writes');
+    return {
+      prove: () => this.pool.prove(connection),
+      takeLease: (request) => writes((server) => this.take(server, request)),
+      readLog: (fromXid, limit) =>
+        reads((server) => ({ ...this.head(server), ...this.rowsFrom(server, fromXid, limit) })),
+      followDatabase: (...how) => writes((server) => this.follow(server, ...how)),
+      readLeases: () => reads((server) => this.leasesNow(server)),
+      deleteLease: (verifierId, renewal) => writes((server) => this.delete(server, verifierId, renewal)),
+    };
+  }
+
+  protected take(server: Server, request: LeaseRequest): LeaseTaken {
+    const { tables } = server;
+    const { claim, name, caller, cursor, leaseMs, leasesMax, fresh, presented } = request;
+    const old = this.find(tables, claim, caller.id);
     if (old && old.caller !== caller.id) return { outcome: 'foreign' };
     if (old && (old.ended || old.released || old.claim !== claimText(claim))) return { outcome: 'ended' };
     if (!old) {
-      const held = [...leases.values()].filter((lease) => lease.holder === caller.holder).length;
+      const held = [...tables.leases.values()].filter((lease) => lease.holder === caller.holder).length;
       if (leasesMax !== null && held >= leasesMax) return { outcome: 'too_many' };
     }
+    tables.longestLeaseMs = Math.max(tables.longestLeaseMs, leaseMs);
+    const isRemembered = this.remembers(old, presented);
     const row: LeaseRow = {
       verifierId: old?.verifierId ?? this.idOf(request),
       claim: old?.claim ?? claimText(claim),
       keySalt: old?.keySalt ?? fresh.keySalt,
+      nonces: this.nonces(old, request),
+      isReborn: old?.isReborn ?? presented !== null,
+      strangeNonce: isRemembered ? (old?.strangeNonce ?? null) : presented,
       name,
       caller: caller.id,
       holder: caller.holder,
       released: false,
       ended: false,
-      renewal: this.db.takeXid(),
-      cursor: cursor && { log: cursor.log, xid: BigInt(cursor.xid) },
+      renewal: server.takeXid(),
+      cursor: cursor && isRemembered ? { log: cursor.log, xid: BigInt(cursor.xid) } : null,
       leaseMs: this.longer(old?.leaseMs ?? 0, leaseMs),
     };
-    leases.set(row.verifierId, row);
-    return { outcome: 'taken', verifierId: row.verifierId, keySalt: row.keySalt! };
+    tables.leases.set(row.verifierId, row);
+    // A lapse, or a question asked once more after a lost answer, explains it as well: that concerns this verifier alone.
+    const isExplained = row.isReborn || presented === old?.strangeNonce;
+    const remembered = isRemembered || cursor === null || (isExplained ? null : false);
+    return { outcome: 'taken', verifierId: row.verifierId, keySalt: row.keySalt!, remembered };
+  }
+
+  /** Whether the row knows the nonce; who presents none has nothing that could have been forgotten. */
+  protected remembers(row: LeaseRow | undefined, presented: string | null): boolean {
+    if (presented === null) return true;
+    return row?.nonces.includes(presented) ?? false;
+  }
+
+  /** Answers get lost and questions come late, so several are kept; only such as were given in this history. */
+  protected nonces(row: LeaseRow | undefined, { nonce }: LeaseRequest): string[] {
+    return [nonce, ...(row?.nonces ?? [])].slice(0, NONCES_KEPT);
   }
 
   /** The row that the claim stands for; of a verifier of version 0.1, whoever's it is. */
-  protected find(claim: Claim, caller: string): LeaseRow | undefined {
-    const { leases } = this.db.tables;
+  protected find({ leases }: Tables, claim: Claim, caller: string): LeaseRow | undefined {
     if ('ownId' in claim) return leases.get(claim.ownId);
     const text = claimText(claim);
     return [...leases.values()].find((lease) => lease.caller === caller && lease.claim === text);
   }
 
   /** The id of a new row. */
-  protected idOf({ claim, fresh }: Takes<'takeLease'>[0]): string {
+  protected idOf({ claim, fresh }: LeaseRequest): string {
     return 'ownId' in claim ? claim.ownId : fresh.verifierId;
   }
 
-  readLog(...[fromXid, limit]: Takes<'readLog'>): Does<'readLog'> {
-    return this.statement(() => ({ ...this.head(), ...this.rowsFrom(fromXid, limit) }));
-  }
-
-  renewLog(...[log, nobody, leaseMs]: Takes<'renewLog'>): Does<'renewLog'> {
-    return this.statement(() => {
-      const { tables, incarnation } = this.db;
-      if (tables.incarnation === incarnation) return;
-      const longest = Math.max(leaseMs, ...[...tables.leases.values()].map((lease) => lease.leaseMs));
+  protected follow(server: Server, log: string, nobody: string, leaseMs: number, forgetful: string | null): void {
+    const { tables, incarnation, started } = server;
+    const isHere = tables.incarnation === incarnation;
+    if (!isHere || tables.log === forgetful) {
       tables.log = log;
-      tables.removedTo = 0n;
-      tables.invalidations = [];
-      tables.incarnation = incarnation;
-      this.putDown(nobody, longest);
-    });
+      if (!isHere) tables.removedTo = 0n;
+      const xid = server.takeXid();
+      tables.invalidations = tables.invalidations.map((row) => (row.xid > xid ? { ...row, xid } : row));
+    } else if (tables.startedAt === started) return;
+    tables.incarnation = incarnation;
+    tables.startedAt = started;
+    const longestMs = Math.max(
+      leaseMs,
+      tables.longestLeaseMs,
+      ...[...tables.leases.values()].map((row) => row.leaseMs),
+    );
+    this.putDown(server, nobody, longestMs);
   }
 
-  readLeases(): Does<'readLeases'> {
-    return this.statement(() => this.leasesNow());
-  }
-
-  deleteLease(...[verifierId, renewal]: Takes<'deleteLease'>): Does<'deleteLease'> {
-    return this.statement(() => {
-      const { leases } = this.db.tables;
-      return String(leases.get(verifierId)?.renewal) === renewal && leases.delete(verifierId);
-    });
+  protected delete({ tables: { leases } }: Server, verifierId: string, renewal: string): boolean {
+    return String(leases.get(verifierId)?.renewal) === renewal && leases.delete(verifierId);
   }
 
   releaseLease(...[verifierId, caller]: Takes<'releaseLease'>): Does<'releaseLease'> {
-    return this.statement(() => {
-      const { leases } = this.db.tables;
+    return this.statement((server) => {
+      const { leases } = server.tables;
       const row = leases.get(verifierId);
       if (row?.caller !== caller || row.released) return false;
-      leases.set(verifierId, { ...row, released: true, renewal: this.db.takeXid() });
+      leases.set(verifierId, { ...row, released: true, renewal: server.takeXid() });
       return true;
     });
-  }
-
-  /** An administrator ends a lease. */
-  endLease(verifierId: string): void {
-    const { leases } = this.db.tables;
-    const row = leases.get(verifierId);
-    if (row) leases.set(verifierId, { ...row, ended: true });
   }
 
   /** Who is kept off, and when, is SQL's alone; here nobody is. */
@@ -124,11 +145,12 @@ export class SimulatedStore implements InvalidationStore {
   }
 
   pruneLog(...[keepMs, limit]: Takes<'pruneLog'>): Does<'pruneLog'> {
-    return this.statement(() => this.db.prune(keepMs, limit));
+    return this.statement((server) => server.prune(keepMs, limit));
   }
 
-  protected statement<T>(run: () => T): Promise<T> {
-    return this.db.statement(this.machine, this.#line, run);
+  /** A write on any connection. */
+  protected statement<T>(run: (server: Server) => T): Promise<T> {
+    return this.pool.lend((connection) => connection.statement(run, 'writes'));
   }
 
   /** `greatest(old, granted)`. */
@@ -136,36 +158,39 @@ export class SimulatedStore implements InvalidationStore {
     return Math.max(oldMs, grantedMs);
   }
 
-  /** A lease in nobody's hands, for those whose rows a restored backup has lost. */
-  protected putDown(nobody: string, leaseMs: number): void {
-    this.db.tables.leases.set(nobody, {
+  /** A lease in nobody's hands, for those whose rows this history has forgotten. */
+  protected putDown(server: Server, nobody: string, leaseMs: number): void {
+    server.tables.leases.set(nobody, {
       verifierId: nobody,
       claim: null,
       keySalt: null,
-      name: 'whoever was there before the restore',
+      nonces: [],
+      strangeNonce: null,
+      isReborn: false,
+      name: 'whoever was there before',
       caller: 'nobody',
       holder: '',
       released: false,
       ended: false,
-      renewal: this.db.takeXid(),
+      renewal: server.takeXid(),
       cursor: null,
       leaseMs,
     });
   }
 
-  protected head() {
-    const { log, removedTo, incarnation } = this.db.tables;
+  protected head(server: Server) {
+    const { log, removedTo, incarnation, startedAt } = server.tables;
     return {
       log,
-      sameDatabase: incarnation === this.db.incarnation,
-      xmin: String(this.db.xmin()),
+      isCurrent: incarnation === server.incarnation && startedAt === server.started,
+      xmin: String(server.xmin()),
       removedTo: String(removedTo),
     };
   }
 
-  protected rowsFrom(fromXid: string | null, limit: number) {
+  protected rowsFrom({ tables }: Server, fromXid: string | null, limit: number): Pick<LogReading, 'invalidations'> {
     const from = fromXid === null ? undefined : BigInt(fromXid);
-    const found = this.db.tables.invalidations.filter(({ xid }) => from !== undefined && xid >= from);
+    const found = tables.invalidations.filter(({ xid }) => from !== undefined && xid >= from);
     return {
       invalidations: found
         .sort((a, b) => (a.xid < b.xid ? -1 : 1))
@@ -174,22 +199,33 @@ export class SimulatedStore implements InvalidationStore {
     };
   }
 
-  protected leasesNow() {
-    const { log, incarnation, leases } = this.db.tables;
+  leasesNow(server: Server): LeasesReading {
+    const { log, isCurrent } = this.head(server);
     return {
       log,
-      sameDatabase: incarnation === this.db.incarnation,
-      leases: [...leases.values()].map(({ claim: _, caller, renewal, cursor, ...row }) => ({
-        ...row,
-        callerId: caller,
-        caller: caller.startsWith('token:') ? ({ type: 'token' } as const) : ({ type: 'first_party' } as const),
-        renewal: String(renewal),
-        cursor: cursor && { log: cursor.log, xid: String(cursor.xid) },
-      })),
+      isCurrent,
+      leases: [...server.tables.leases.values()].map(
+        ({
+          claim: _,
+          nonces: _nonces,
+          strangeNonce: _strange,
+          isReborn: _reborn,
+          caller,
+          renewal,
+          cursor,
+          ...row
+        }) => ({
+          ...row,
+          callerId: caller,
+          caller: caller.startsWith('token:') ? ({ type: 'token' } as const) : ({ type: 'first_party' } as const),
+          renewal: String(renewal),
+          cursor: cursor && { log: cursor.log, xid: String(cursor.xid) },
+        }),
+      ),
     };
   }
 }
 
-type Claim = Takes<'takeLease'>[0]['claim'];
+type Claim = LeaseRequest['claim'];
 
 const claimText = (claim: Claim): string | null => ('hash' in claim ? Buffer.from(claim.hash).toString('hex') : null);

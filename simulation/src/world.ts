@@ -26,6 +26,10 @@ const SETTLED_MS = 600;
 
 class Violation extends Error {}
 
+/** PostgreSQL could not be reached, or could not show that it is the primary: whoever asked gets a 503. */
+const isAway = (error: unknown): error is Error =>
+  error instanceof Away || (error instanceof Error && error.name === 'AuthorityLost');
+
 /** Runs one world; the same options give the same outcome. */
 export function simulate(options: WorldOptions): Promise<Outcome> {
   return new World(options).run();
@@ -52,6 +56,8 @@ class World {
   readonly #seed: number;
   readonly #faultsGiven: boolean;
   #violation: string | undefined;
+  #mayForget = false;
+  #log: string;
   #troubleUntilMs = 0;
 
   constructor({ seed, steps = STEPS, rooms = shipped, faults, history = false }: WorldOptions) {
@@ -78,6 +84,7 @@ class World {
       said: new Said(),
     };
     this.#around = around;
+    this.#log = db.tables.log;
     const replicas = random.int(1, 2);
     for (let i = 0; i < replicas; i++) this.#replicas.push(new Replica(`token-service ${i}`, around));
     const gateways = random.int(1, 3);
@@ -90,8 +97,6 @@ class World {
     this.#victims = {
       ...around,
       holder: new Holder(around, this.#gateways, this.#replicas),
-      endLease: (verifierId) =>
-        new rooms.Store(db, this.#replicas[0]!.machine, this.#replicas[0]!.dbLine).endLease(verifierId),
       gateways: this.#gateways,
       replicas: this.#replicas,
       leaseMs,
@@ -101,6 +106,9 @@ class World {
       change: () => this.#change(this.#town.change()),
       rush: (gateway) => this.#rush(gateway),
       restored: () => this.#restored(),
+      mayForget: () => {
+        this.#mayForget = true;
+      },
     };
     for (const token of town.tokens) {
       db.tables.facts.tokens.set(token.hash, token);
@@ -119,6 +127,8 @@ class World {
       violation: this.#violation,
       history: this.#history,
       ...this.#counts,
+      resets: this.#gateways.reduce((sum, gateway) => sum + gateway.resets(), 0),
+      gateways: this.#gateways.length,
       by: this.#by,
       simulatedMs: Math.round(this.#schedule.nowMs),
     };
@@ -148,6 +158,7 @@ class World {
       if (this.#violation !== undefined) throw new Violation(this.#violation);
     }
     this.#watchStreams();
+    this.#watchLog();
     if (this.#violation !== undefined) throw new Violation(this.#violation);
   }
 
@@ -361,7 +372,7 @@ class World {
           } else again(`pending at ${effect.pending.length}`);
         },
         (error: unknown) => {
-          if (error instanceof Away) again(error.message);
+          if (isAway(error)) again(error.message);
           else this.#break(`${made.change.name} failed: ${error instanceof Error ? error.stack : error}`);
         },
       );
@@ -415,10 +426,19 @@ class World {
 
   /** A backup was restored: what was committed after it has never been. */
   #restored(): void {
-    this.#victims.longestLeaseMs = LEASE_MS_MAX; // what is waited for in nobody's name
+    this.#mayForget = true;
     const { changes, facts } = this.#around.db.tables;
     for (const made of this.#made) if (!changes.has(made.id)) made.undone = true;
     for (const token of [...this.#present]) if (!facts.tokens.has(token.hash)) this.#present.delete(token);
+  }
+
+  /** Whatever else happens, nobody's memory is emptied by a new log while history has not been forgotten. */
+  #watchLog(): void {
+    const { log } = this.#around.db.tables;
+    if (log === this.#log) return;
+    this.#note('a new log is begun');
+    if (!this.#mayForget) this.#break('a new log was begun although history has forgotten nothing');
+    this.#log = log;
   }
 
   /** A stream that has been confirmed by its verifier's own word has been cut, or checked again in time. */
@@ -426,6 +446,8 @@ class World {
     if (stream.cut || !made.change.cut || !made.change.hits(stream.token, stream.requirement)) return;
     const by = [...stream.verifierIds].map((id) => made.by.get(id)).find((how) => how === 'ack' || how === 'cursor');
     if (by === undefined) return;
+    // Somebody may have taken the id of a row that was gone, as a verifier of version 0.1 can: then it is theirs.
+    if (by === 'cursor' && this.#victims.weights.holder + this.#victims.weights.signer > 0) return;
     if (!stream.gateway.streams.includes(stream)) return; // its process has died
     this.#break(
       `${stream.gateway.name}: a stream of ${stream.token.name} is open although "${made.change.name}" was confirmed by ${by}`,

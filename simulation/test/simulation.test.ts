@@ -1,4 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
+import type { FaultName } from '../src/faults.js';
 import { simulate } from '../src/world.js';
 
 /** As many worlds in one go as keep a failing test's seed easy to find. */
@@ -31,6 +32,31 @@ describe('under any faults, nothing is accepted that a finished revocation forbi
     timeoutMs,
   );
 });
+
+test('a database that merely starts again empties nobody`s memory', async () => {
+  for (let seed = 1; seed <= 60; seed++) {
+    const { violation, resets, gateways } = await simulate({ seed, steps: STEPS, faults: ['restart'] });
+    expect({ seed, violation, resets }).toEqual({ seed, violation: undefined, resets: gateways });
+  }
+});
+
+const histories: readonly (readonly FaultName[])[] = [
+  ['promote'],
+  ['promote', 'standBy', 'replicaDatabase', 'killReplica'],
+  ['restoreInPlace', 'backUp', 'island', 'gatewayRedis'],
+  ['restoreInPlace', 'restart', 'replicaDatabase', 'killReplica'],
+];
+
+test.each(histories)(
+  'nor with one thing happening to the database again and again: %s, %s, %s, %s',
+  async (...faults) => {
+    for (let seed = 1; seed <= 100; seed++) {
+      const { violation } = await simulate({ seed, steps: STEPS, faults });
+      expect({ seed, violation }).toEqual({ seed, violation: undefined });
+    }
+  },
+  timeoutMs,
+);
 
 test('the same seed gives the same history, another seed another', async () => {
   const [once, again, other] = await Promise.all([7, 7, 8].map((seed) => simulate({ seed, history: true })));
