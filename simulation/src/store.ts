@@ -204,6 +204,7 @@ export class SimulatedStore implements InvalidationStore {
     return {
       log,
       isCurrent,
+      history: `${log}/${server.tables.startedAt}`,
       leases: [...server.tables.leases.values()].map(
         ({
           claim: _,

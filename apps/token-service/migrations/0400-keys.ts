@@ -20,8 +20,9 @@ const leases = `
 ALTER TABLE leases
   ADD COLUMN claim bytea,
   ADD COLUMN key_salt bytea,
-  ADD COLUMN nonce uuid,
-  ADD COLUMN nonce_presented uuid,
+  ADD COLUMN nonces uuid[] NOT NULL DEFAULT '{}',
+  ADD COLUMN nonce_strange uuid,
+  ADD COLUMN is_reborn boolean NOT NULL DEFAULT false,
   ADD COLUMN version text NOT NULL DEFAULT '',
   ADD COLUMN holder text NOT NULL DEFAULT '',
   ADD COLUMN caller_token uuid,
@@ -33,8 +34,9 @@ ALTER TABLE leases
   ADD COLUMN last_confirmation_ms real;
 COMMENT ON COLUMN leases.claim IS 'SHA-256 of the claim for which the id was handed out; null: a verifier of version 0.1';
 COMMENT ON COLUMN leases.key_salt IS 'the acknowledgement key is derived from it: with the row it ends';
-COMMENT ON COLUMN leases.nonce IS 'given with the last renewal; a verifier that presents another was here in a history that this one forgot';
-COMMENT ON COLUMN leases.nonce_presented IS 'the last one that came back: the response with a newer one may have been lost';
+COMMENT ON COLUMN leases.nonces IS 'the last eight given with renewals, newest first: a verifier that presents another was here in a history that this one forgot';
+COMMENT ON COLUMN leases.nonce_strange IS 'the last one presented that was not known: it is told once that it was forgotten';
+COMMENT ON COLUMN leases.is_reborn IS 'made for a verifier that had a row before, which lapsed: what it presents may be of that one';
 COMMENT ON COLUMN leases.holder IS 'who answers for the caller: first-party, or the owner of the token that it stems from';
 COMMENT ON COLUMN leases.caller_lineage IS 'the calling token and its ancestors: revoking one of them ends the lease';
 COMMENT ON COLUMN leases.ended_at IS 'not renewed any more; it lapses like any other, and until then confirmations wait for it';
@@ -88,8 +90,10 @@ const renew = `
 -- granted; how many leases the holder can have (null: any number, and no suspension); the nonce that it presents (null:
 -- none), and the one that it is given.
 -- Comes out: taken with the row's id and salt, and whether the row knew the nonce presented (false: history has forgotten
--- one renewal at least, so the cursor means nothing here and is not kept; null: there was no row to know it); foreign (the id belongs to another caller); ended (the row is not renewed
--- any more); too_many; suspended; waiting (several of the holder's new rows have lapsed: live for a lease first).
+-- one renewal at least, so the cursor means nothing here and is not kept; null: it is not known, but that proves nothing,
+-- because the row before may have lapsed, or because it has been said already); foreign (the id belongs to another
+-- caller); ended (the row is not renewed any more); too_many; suspended; waiting (several of the holder's new rows have
+-- lapsed: live for a lease first). Only nonces given are kept: one that was presented proves nothing of this history.
 -- A length once granted stays the row's: a lost response may have left it running.
 CREATE FUNCTION lease_renew(new_id uuid, new_salt bytea, claim_hash bytea, own_id uuid, verifier_name text,
   verifier_version text, called_by text, held_by text, by_token uuid, by_lineage uuid[], by_owner uuid, sent_log uuid,
@@ -98,6 +102,7 @@ RETURNS TABLE (outcome text, verifier uuid, salt bytea, remembered boolean) LANG
 DECLARE
   known lease_holders%ROWTYPE;
   held leases%ROWTYPE;
+  is_known boolean;
   waited_since timestamptz;
 BEGIN
   SELECT * INTO known FROM lease_holders h WHERE h.holder = held_by;
@@ -107,20 +112,23 @@ BEGIN
   END IF;
 
   UPDATE invalidation_log SET longest_lease_ms = granted_ms WHERE longest_lease_ms < granted_ms;
-  UPDATE leases l SET name = verifier_name, version = verifier_version, renewal = pg_current_xact_id(),
-    cursor_log = CASE WHEN presented IS NULL OR presented IN (l.nonce, l.nonce_presented) THEN sent_log END,
-    cursor_xid = CASE WHEN presented IS NULL OR presented IN (l.nonce, l.nonce_presented) THEN sent_xid END,
-    nonce_presented = presented, nonce = given, lease_ms = greatest(l.lease_ms, granted_ms), renewed_at = now()
+  SELECT * INTO held FROM leases l
   WHERE l.caller = called_by AND l.ended_at IS NULL AND l.released_at IS NULL
     AND ((claim_hash IS NOT NULL AND l.claim = claim_hash)
       OR (claim_hash IS NULL AND l.claim IS NULL AND l.verifier_id = own_id))
-  RETURNING * INTO held;
+  FOR UPDATE;
   IF FOUND THEN
-    IF known.fresh_lapses > 0 AND held.renewed_at - held.created_at >= granted_ms * interval '1 millisecond' THEN
+    is_known := presented IS NULL OR presented = ANY (held.nonces);
+    UPDATE leases l SET name = verifier_name, version = verifier_version, renewal = pg_current_xact_id(),
+      cursor_log = CASE WHEN is_known THEN sent_log END, cursor_xid = CASE WHEN is_known THEN sent_xid END,
+      nonces = (given || l.nonces)[1:8], nonce_strange = CASE WHEN is_known THEN l.nonce_strange ELSE presented END,
+      lease_ms = greatest(l.lease_ms, granted_ms), renewed_at = now()
+    WHERE l.verifier_id = held.verifier_id;
+    IF known.fresh_lapses > 0 AND now() - held.created_at >= granted_ms * interval '1 millisecond' THEN
       UPDATE lease_holders h SET fresh_lapses = 0 WHERE h.holder = held_by;
     END IF;
-    RETURN QUERY SELECT 'taken', held.verifier_id, held.key_salt,
-      sent_log IS NULL OR held.cursor_log IS NOT NULL;
+    RETURN QUERY SELECT 'taken', held.verifier_id, held.key_salt, CASE WHEN is_known THEN true
+      WHEN NOT held.is_reborn AND presented IS DISTINCT FROM held.nonce_strange THEN false END;
     RETURN;
   END IF;
 
@@ -152,12 +160,13 @@ BEGIN
 
   -- Two first renewals of one claim at once, a repeat after a lost response say, are one row.
   INSERT INTO leases AS l (verifier_id, name, version, caller, holder, caller_token, caller_lineage, caller_owner, claim,
-    key_salt, nonce, nonce_presented, renewal, cursor_log, cursor_xid, lease_ms, renewed_at)
+    key_salt, nonces, nonce_strange, is_reborn, renewal, cursor_log, cursor_xid, lease_ms, renewed_at)
   VALUES (coalesce(own_id, new_id), verifier_name, verifier_version, called_by, held_by, by_token, by_lineage, by_owner,
-    claim_hash, new_salt, given, presented, pg_current_xact_id(), CASE WHEN presented IS NULL THEN sent_log END,
+    claim_hash, new_salt, ARRAY[given], presented, presented IS NOT NULL, pg_current_xact_id(), CASE WHEN presented IS NULL THEN sent_log END,
     CASE WHEN presented IS NULL THEN sent_xid END, granted_ms, now())
   ON CONFLICT (caller, claim) DO UPDATE SET renewal = excluded.renewal, cursor_log = excluded.cursor_log,
-    cursor_xid = excluded.cursor_xid, nonce = excluded.nonce, nonce_presented = excluded.nonce_presented, lease_ms = greatest(l.lease_ms, excluded.lease_ms), renewed_at = excluded.renewed_at
+    cursor_xid = excluded.cursor_xid, nonces = (given || l.nonces)[1:8], is_reborn = l.is_reborn OR excluded.is_reborn,
+    lease_ms = greatest(l.lease_ms, excluded.lease_ms), renewed_at = excluded.renewed_at
   WHERE l.ended_at IS NULL AND l.released_at IS NULL
   RETURNING * INTO held;
   IF FOUND THEN

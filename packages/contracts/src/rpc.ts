@@ -62,6 +62,8 @@ export interface TokenFacts {
 export interface LookupResponse {
   known: boolean;
   token: TokenFacts | null;
+  /** The invalidation log beside which this was read. Absent or empty: the authority is of version 0.1. */
+  log?: string;
   /** Absent or empty: the caller needs none. */
   usageTicket?: Uint8Array;
 }

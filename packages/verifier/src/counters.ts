@@ -30,6 +30,8 @@ export interface Counters {
   fillsShared: number;
   /** Answers that an invalidation had overtaken: neither stored nor used. */
   fillsPoisoned: number;
+  /** Questions answered from another history than what is remembered. */
+  fillsOfOtherLog: number;
   /** Questions that the authority did not answer. */
   fillsFailed: number;
   /** Checks refused because too many questions were in flight, in all or from one address. */
@@ -69,6 +71,7 @@ export function newCounters(): Counters {
     fills: 0,
     fillsShared: 0,
     fillsPoisoned: 0,
+    fillsOfOtherLog: 0,
     fillsFailed: 0,
     fillsRefused: 0,
     renewals: 0,

@@ -1,3 +1,4 @@
+import type { LookupResponse } from '@latchkey/contracts';
 import { hashOfDigest } from '@latchkey/token-format';
 import type { Applied } from './applied.js';
 import type { Counters } from './counters.js';
@@ -9,7 +10,9 @@ import type { Clock, TokenSource } from './types.js';
 
 /** The answer may predate an invalidation. */
 const POISONED = Symbol('poisoned');
-type Filled = Entry | null | 'unavailable' | typeof POISONED;
+/** The answer is of another history than what is remembered. */
+const OTHER_LOG = Symbol('other log');
+type Filled = Entry | null | 'unavailable' | typeof POISONED | typeof OTHER_LOG;
 
 export interface FillsParts {
   readonly clock: Clock;
@@ -18,6 +21,10 @@ export interface FillsParts {
   readonly applied: Applied;
   readonly tickets: Tickets;
   readonly isLeaseHeld: () => boolean;
+  /** Resolves when a renewal sent from now on has ended. */
+  readonly renewed: () => Promise<void>;
+  /** Empties the memory and poisons every fill in flight. */
+  readonly reset: () => void;
   readonly limits: VerifierLimits;
   readonly counters: Counters;
 }
@@ -43,7 +50,7 @@ export class Fills {
    * lease is held: then whatever was confirmed before this check began has been applied here, and has poisoned it.
    */
   async resolve(hash: string, address: string | undefined): Promise<Answer> {
-    const { clock, memory, isLeaseHeld, limits, counters } = this.#parts;
+    const { clock, memory, isLeaseHeld, renewed, limits, counters } = this.#parts;
     for (let asked = 0; asked < limits.questionsPerCheckMax; asked++) {
       const held = isLeaseHeld();
       const remembered = held ? memory.find(hash, clock.monotonicMs()) : undefined;
@@ -58,9 +65,10 @@ export class Fills {
       }
       const answer = await fill!;
       if (answer === 'unavailable') return answer;
-      if (joined && !isLeaseHeld()) continue;
+      if (answer === OTHER_LOG) await renewed();
+      else if (joined && !isLeaseHeld()) continue;
       // An invalidation applied between the answer's arrival and this line counts as well.
-      if (answer === null || (answer !== POISONED && memory.isAlive(answer))) return answer;
+      else if (answer === null || (answer !== POISONED && memory.isAlive(answer))) return answer;
     }
     return 'unavailable';
   }
@@ -96,7 +104,7 @@ export class Fills {
   }
 
   async #question(hash: string): Promise<Filled> {
-    const { clock, source, memory, applied, tickets, counters } = this.#parts;
+    const { clock, source, memory, applied, tickets, isLeaseHeld, reset, counters } = this.#parts;
     const position = applied.position;
     try {
       const response = await source.lookup(hashOfDigest(hash));
@@ -104,6 +112,13 @@ export class Fills {
       if (applied.poisons(position, response)) {
         counters.fillsPoisoned++;
         return POISONED;
+      }
+      if (isOfAnotherLog(response, applied)) {
+        // Either a primary that has been deposed, or one that took over: a renewal tells. What is remembered of the one
+        // must not stand beside the other's.
+        counters.fillsOfOtherLog++;
+        if (isLeaseHeld()) return OTHER_LOG;
+        reset();
       }
       if (response.known && response.token) return memory.remember(hash, response.token);
       memory.rememberMiss(hash, clock.monotonicMs());
@@ -114,3 +129,6 @@ export class Fills {
     }
   }
 }
+
+const isOfAnotherLog = ({ log }: LookupResponse, { cursor }: Applied): boolean =>
+  log !== undefined && log !== '' && cursor !== null && log !== cursor.log;

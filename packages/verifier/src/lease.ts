@@ -59,6 +59,8 @@ export class Lease {
   #urged = false;
   #urgedAtMs = Number.NEGATIVE_INFINITY;
   #stopped = false;
+  /** Those who wait for the end of a renewal sent later than so many. */
+  #waiting: { readonly sent: number; readonly resolve: () => void }[] = [];
 
   constructor(parts: LeaseParts) {
     this.#parts = parts;
@@ -114,6 +116,15 @@ export class Lease {
     if (!this.#renewal && this.#sent > 0) this.#schedule();
   }
 
+  /** Urges a renewal; resolves when one sent from now on has ended, well or not, or when renewing stops. */
+  renewed(): Promise<void> {
+    if (this.#stopped) return Promise.resolve();
+    this.urge();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting.push({ sent: this.#sent, resolve });
+    return promise;
+  }
+
   /** Stops answering from memory at once; then waits for the renewal in flight and gives the lease back. */
   async stop(): Promise<void> {
     const { source, counters } = this.#parts;
@@ -121,6 +132,7 @@ export class Lease {
     this.#granted = undefined;
     this.#cancelTimer();
     await this.#renewal;
+    for (const { resolve } of this.#waiting.splice(0)) resolve();
     if (!this.#identity) return;
     try {
       await source.release(this.#identity.verifierId);
@@ -133,6 +145,9 @@ export class Lease {
     this.#cancelTimer();
     this.#renewal = this.#ask().finally(() => {
       this.#renewal = undefined;
+      const sent = this.#sent;
+      for (const one of this.#waiting) if (one.sent < sent) one.resolve();
+      this.#waiting = this.#waiting.filter((one) => one.sent >= sent);
       if (!this.#stopped) this.#schedule();
     });
     return this.#renewal;
@@ -193,7 +208,8 @@ export class Lease {
       digest: digestOf(cursor.log, invalidation),
     }));
     const contradicted = facts.some(({ fact, digest }) => applied.known(fact.id, digest) === 'other');
-    if (answer.reset || sentCursor?.log !== cursor.log || contradicted) {
+    const isContinued = sentCursor?.log === cursor.log && applied.cursor?.log === cursor.log;
+    if (answer.reset || !isContinued || contradicted) {
       counters.resets++;
       reset();
     }

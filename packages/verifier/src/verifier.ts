@@ -100,7 +100,11 @@ export class Verifier {
     });
     this.#lease = lease;
     const isLeaseHeld = () => lease.held();
-    this.#fills = new Fills({ clock, source, memory, applied, tickets: this.#tickets, isLeaseHeld, limits, counters });
+    const renewed = () => lease.renewed();
+    const reset = () => this.#reset();
+    const tickets = this.#tickets;
+    const parts = { clock, source, memory, applied, tickets, limits, counters };
+    this.#fills = new Fills({ ...parts, isLeaseHeld, renewed, reset });
     const resolve = (hash: string, address: string | undefined) => this.#fills.resolve(hash, address);
     this.#streams = new Streams({ clock, time, memory, lease, resolve, limits, counters });
     this.#reader = new FeedReader({

@@ -139,6 +139,61 @@ describe('a fill', () => {
   });
 });
 
+describe('an answer that names another log than what is remembered', () => {
+  it('is neither used nor remembered while a lease is held: a renewal comes first, and then another question', async () => {
+    const { authority, clock, verifier, outcome } = await world();
+    const { secret, hash } = authority.issue();
+    const deposed = { ...authority.read(hash), log: id() };
+    authority.revoke(hash);
+    authority.holdLookups = true;
+    const check = verifier.verify(secret, READ);
+    await settled();
+    const { renewals } = verifier.counters;
+    await authority.lookupsHeld[0]!.answer(deposed);
+    authority.holdLookups = false;
+    await clock.pass(1);
+    expect(verifier.counters.renewals).toBe(renewals + 1);
+    expect(await check).toMatchObject({ reason: 'revoked' });
+    expect(await outcome(secret)).toBe('revoked');
+    expect(verifier.counters.fillsOfOtherLog).toBe(1);
+  });
+
+  it('shows a log that has been begun anew: memory is emptied, and the check goes on', async () => {
+    const { authority, clock, verifier, outcome } = await world();
+    const [remembered, asked] = [authority.issue(), authority.issue()];
+    await outcome(remembered.secret);
+    Object.assign(authority, { logId: id() });
+    authority.tokens.set(remembered.hash, { ...remembered.facts, denial: 'revoked' });
+    const check = verifier.verify(asked.secret, READ);
+    await settled();
+    await clock.pass(1);
+    expect(await check).toMatchObject({ allowed: true });
+    expect(await outcome(remembered.secret)).toBe('revoked');
+  });
+
+  it('is good for the check that asked when no lease is held, and forgotten with the next lease', async () => {
+    const { authority, clock, verifier, outcome } = await world();
+    const { secret, hash, facts } = authority.issue();
+    await outcome(authority.issue().secret);
+    authority.holdRenewals = true;
+    await clock.pass(LEASE_MS + 1);
+    expect(verifier.state().leaseHeld).toBe(false);
+    // Another renewal is under way, sent with the cursor of the memory.
+    await authority.renewalsHeld[0]!.fail();
+    await clock.pass(LEASE_MS / 4);
+    authority.holdLookups = true;
+    const check = verifier.verify(secret, READ);
+    await settled();
+    await authority.lookupsHeld[0]!.answer({ ...authority.read(hash), log: id() });
+    expect(await check).toMatchObject({ allowed: true });
+    authority.holdLookups = false;
+    authority.tokens.set(hash, { ...facts, denial: 'revoked' });
+    await authority.renewalsHeld[1]!.answer(authority.grant(authority.renewalsHeld[1]!.question));
+    expect(verifier.state().leaseHeld).toBe(true);
+    expect(await outcome(secret)).toBe('revoked');
+  });
+});
+
 describe('well-formed junk', () => {
   it('from one address fills no more than its share, and is told to slow down', async () => {
     const { authority, verifier, outcome } = await world({ limits: { fillsPerAddressMax: 3 } });

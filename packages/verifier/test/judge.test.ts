@@ -22,7 +22,7 @@ describe('a check', () => {
         project,
         scopes: ['demo:read', 'demo:write'],
         expiresAtMs: Date.UTC(2031, 0, 1),
-        rateLimit: { limit: 5, windowSeconds: 60 },
+        rates: [{ bucket: '', limit: 5, windowSeconds: 60 }],
       },
     });
   });

@@ -172,7 +172,7 @@ export class Authority implements TokenSource, Feed {
 
   read(hash: string): LookupResponse {
     const token = this.tokens.get(hash);
-    return { known: token !== undefined, token: token ? structuredClone(token) : null };
+    return { known: token !== undefined, token: token ? structuredClone(token) : null, log: this.logId };
   }
 
   grant(request: RenewRequest): RenewResponse {

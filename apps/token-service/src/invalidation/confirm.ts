@@ -76,6 +76,7 @@ interface Wait {
   /** When the leases had been read: whatever they were before, they last no longer than from here. */
   readonly readMs: number;
   readonly log: string;
+  readonly history: string;
   /** Of the invalidations, in that log. */
   readonly digests: readonly string[];
   readonly holders: Map<string, Holder>;
@@ -212,6 +213,7 @@ export class Confirmations {
       startedMs,
       readMs: this.#parts.clock.monotonicMs(),
       log: reading.log,
+      history: reading.history,
       digests,
       holders: new Map(mayHoldStale.map((row) => [row.verifierId, { row, unacknowledged: new Set(digests) }])),
       confirmed: [],
@@ -350,7 +352,10 @@ export class Confirmations {
       this.#confirmed(wait, row.verifierId, 'lease');
       // Watched for that long by this process: dead, unless it has been renewed since.
       store
-        .onOneConnection((here) => here.deleteLease(row.verifierId, row.renewal))
+        .onOneConnection(async (here) => {
+          const { history } = await here.readLeases();
+          if (history === wait.history) await here.deleteLease(row.verifierId, row.renewal);
+        })
         .catch(() => this.counters.looksFailed++);
     }
     if (wait.holders.size > 0) {
@@ -366,15 +371,15 @@ export class Confirmations {
   }
 
   /**
-   * A row that the verifier has released says so itself. One that is gone without that was deleted by whoever watched
-   * its lease lapse. Rows that stand beside another log prove nothing.
+   * A row that the verifier has released says so itself. One that is gone without that, its id perhaps taken by another
+   * caller since, was deleted by whoever watched its lease lapse. Rows that stand beside another log prove nothing.
    */
   #judgeRows(wait: Wait, reading: LeasesReading): void {
     if (reading.log !== wait.log) return;
     const rows = new Map(reading.leases.map((row) => [row.verifierId, row]));
     for (const { row } of [...wait.holders.values()]) {
       const now = rows.get(row.verifierId);
-      if (!now) this.#confirmed(wait, row.verifierId, 'lease');
+      if (!now || now.callerId !== row.callerId) this.#confirmed(wait, row.verifierId, 'lease');
       else if (now.released) this.#confirmed(wait, row.verifierId, 'released');
       else if (hasPassed(now, wait)) this.#confirmed(wait, row.verifierId, 'cursor');
     }

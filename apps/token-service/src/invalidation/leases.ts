@@ -62,6 +62,8 @@ export class Leases {
   readonly #parts: LeasesParts;
   /** The renewals that this process has watched, with when it first saw them. */
   #watched = new Map<string, { renewal: string; sinceMs: number }>();
+  /** The history that they were seen in. */
+  #watchedIn = '';
   readonly counters = { renewed: 0, released: 0, judgedDead: 0 };
   readonly refused: Record<'first_party' | 'token', Record<LeaseRefusal, number>> = {
     first_party: noRefusals(),
@@ -150,7 +152,9 @@ export class Leases {
 
   async #judge(here: StoreConnection): Promise<number> {
     const { log, clock } = this.#parts;
-    const { leases } = await log.leases(here);
+    const { leases, history } = await log.leases(here);
+    if (history !== this.#watchedIn) this.#watched.clear();
+    this.#watchedIn = history;
     // Noted after the answer: what was seen then was there before.
     const nowMs = clock.monotonicMs();
     const watched = new Map<string, { renewal: string; sinceMs: number }>();

@@ -45,17 +45,19 @@ interface LogRow {
 /**
  * All leases, and the log. In: nothing. Out: a row for each lease beside the log's; the log's alone when there is none.
  */
-export const SELECT_LEASES = `SELECT l.log, ${IS_CURRENT} AS is_current, v.verifier_id, v.name, v.renewal::text AS renewal,
+export const SELECT_LEASES = `SELECT l.log, ${IS_CURRENT} AS is_current,
+    l.log || '/' || coalesce(extract(epoch FROM l.postmaster_started_at)::text, '') AS history, v.verifier_id, v.name, v.renewal::text AS renewal,
     v.cursor_log, v.cursor_xid::text AS cursor_xid, v.lease_ms, v.caller, v.holder, v.key_salt,
     v.caller_token, t.name AS token_name, v.released_at IS NOT NULL AS released,
     v.ended_at IS NOT NULL AS ended
   FROM invalidation_log l LEFT JOIN leases v ON true LEFT JOIN tokens t ON t.id = v.caller_token`;
 
-export type LeasesFound = readonly (LogRow & LeaseColumns)[];
+export type LeasesFound = readonly (LogRow & { history: string } & LeaseColumns)[];
 
 export function leasesReading(rows: LeasesFound): LeasesReading {
   const leases = rows.filter(({ verifier_id: id }) => id !== null).map(toLease);
-  return { log: rows[0]!.log, isCurrent: rows[0]!.is_current, leases };
+  const { log, is_current: isCurrent, history } = rows[0]!;
+  return { log, isCurrent, history, leases };
 }
 
 /** The log and the leases on one connection. */
@@ -129,7 +131,7 @@ class PostgresConnection implements StoreConnection {
   }
 
   async readLeases(): Promise<LeasesReading> {
-    return leasesReading(await this.#db.prepared<LogRow & LeaseColumns>('leases_read', SELECT_LEASES, []));
+    return leasesReading(await this.#db.prepared<LeasesFound[number]>('leases_read', SELECT_LEASES, []));
   }
 
   async deleteLease(verifierId: string, renewal: string): Promise<boolean> {

@@ -75,7 +75,8 @@ export type LeaseTaken =
       readonly keySalt: Uint8Array;
       /**
        * Whether the row knew the nonce presented. False: this history has forgotten a renewal that was answered; null:
-       * there was no row, which a lapse explains as well. In both cases the cursor sent is not kept.
+       * it was not known, which a row that lapsed explains as well, or it has been said already. In both cases the
+       * cursor sent is not kept.
        */
       readonly remembered: boolean | null;
     }
@@ -103,6 +104,11 @@ export interface LogReading extends LogHead {
 
 /** All leases, with the log that they are read beside. */
 export interface LeasesReading extends LogHead {
+  /**
+   * The log, and the start of its server as last noted: only within one history is a renewal, seen twice, the same one.
+   * Transaction ids come again after a promotion or a restore.
+   */
+  readonly history: string;
   readonly leases: readonly LeaseRow[];
 }
 

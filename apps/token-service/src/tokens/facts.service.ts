@@ -100,17 +100,25 @@ export class FactsService {
 
   /** By SHA-256 of the secret, base64url. */
   async lookup(sha256: string): Promise<LookupResponse> {
-    const found = await this.byHash(sha256);
-    return found ? { known: true, token: found.facts } : { known: false, token: null };
+    const { found, log } = await this.#read(sha256);
+    return found ? { known: true, token: found.facts, log } : { known: false, token: null, log };
   }
 
   async byHash(sha256: string): Promise<NamedFacts | null> {
-    const [row] = await this.db.authoritative<FactsRow>('facts-by-hash', `${SELECT_FACTS} WHERE t.hash = ANY ($1)`, [
-      this.storedHashes(sha256),
-    ]);
-    if (!row) return null;
-    await this.scopes.follow(row.declared);
-    return this.named(row);
+    return (await this.#read(sha256)).found;
+  }
+
+  /** One row beside the log's, or the log's alone: in one snapshot, so that the log is that of what was found. */
+  async #read(sha256: string): Promise<{ found: NamedFacts | null; log: string }> {
+    const [row] = await this.db.authoritative<(FactsRow | { id: null }) & { log: string }>(
+      'facts-by-hash',
+      `SELECT l.log, f.* FROM invalidation_log l LEFT JOIN (${SELECT_FACTS} WHERE t.hash = ANY ($1)) f ON true`,
+      [this.storedHashes(sha256)],
+    );
+    const { log } = row!;
+    if (row!.id === null) return { found: null, log };
+    await this.scopes.follow(row!.declared);
+    return { found: this.named(row!), log };
   }
 
   /** Out of a row that was read. */
