@@ -299,6 +299,19 @@ describe('verifiers, for administrators', () => {
     expect((await admin.call('POST /v1/verifiers/01890000-0000-7000-8000-000000000000/end')).status).toBe(404);
   });
 
+  it('that were ended are waited for like any other, until they cannot answer from memory any more', async () => {
+    const token = await issue(admin);
+    const one = await gateway(w.service);
+    const id = one.verifier.id!;
+    expect(await allowed(one, token.secret)).toBe(true);
+    one.cutOff();
+    expect((await admin.call(`POST /v1/verifiers/${id}/end`)).status).toBe(200);
+    const { body } = await admin.call<Revoked>(`POST /v1/tokens/${token.id}/revoke`, { body: {} });
+    expect(body.receipt!.verifiers).toContainEqual(expect.objectContaining({ id, by: 'lease' }));
+    expect(await allowed(one, token.secret)).toBe(false);
+    await waitFor(async () => (await list()).every((item) => item.id !== id));
+  });
+
   it('are seen and ended with system:read and system:write', async () => {
     const one = await gateway(w.service);
     const [reading, writing] = await Promise.all(
