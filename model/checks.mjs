@@ -68,6 +68,10 @@ const holds = [
   },
   { model: 'time', property: 'liveness', defines: [], set: 'full', says: 'confirms while time passes' },
   { model: 'creation', property: 'safety', defines: [], set: 'quick', says: 'nothing is made below a revoked token' },
+  { model: 'primaries', property: 'safety', defines: [], set: 'quick', says: 'a deposed primary lives on' },
+  { model: 'place', property: 'safety', defines: ['TXS=1'], set: 'quick', says: 'a folder is put back in place' },
+  { model: 'place', property: 'safety', defines: ['NO_ROLLBACK'], set: 'full', says: '… two transactions' },
+  { model: 'place', property: 'safety', defines: [], set: 'deep', says: '… and anything rolled back' },
   {
     model: 'lease',
     property: 'safety',
@@ -137,6 +141,25 @@ const mistakes = {
     'PARENT_NOT_READ_AGAIN',
     'DESCENDANTS_READ_BEFORE_THE_LOCK',
     'DESCENDANTS_IN_ONE_STATEMENT',
+  ],
+  primaries: [
+    'NO_WINDOW',
+    'WINDOW_FROM_THE_RETURN',
+    'WINDOW_LONGER_THAN_THE_LOG_SAYS',
+    'WARNING_NOT_HEARD',
+    'PROOF_ON_ANOTHER_CONNECTION',
+    'LOG_READ_ELSEWHERE',
+    'FILL_OF_ANOTHER_LOG_KEPT',
+    'NOBODYS_LEASE_LEFT_OUT',
+    'LEASES_READ_ON_THE_OLD',
+  ],
+  place: [
+    'NONCE_NOT_COMPARED TXS=1',
+    'NONCE_PRESENTED_KEPT TXS=1',
+    'CURSOR_NOT_CAPPED TXS=1',
+    'CURSOR_OF_A_NONCE_NOT_KNOWN_KEPT TXS=1',
+    'CURSOR_OF_A_NONCE_NOT_KNOWN_USED BUG_LOG_KEPT TXS=1',
+    'CURSOR_BEYOND_THE_LOG_TAKEN BUG_NONCE_NOT_COMPARED TXS=1',
   ],
 };
 /** Mistakes that break only the promise that a revocation confirms. */
