@@ -67,6 +67,7 @@ export async function startTokenService(
   try {
     app.connectMicroservice<MicroserviceOptions>(rpc.options, { inheritAppConfig: true });
     await app.init();
+    await app.get(Database).checkDurability();
     await app.get(PeopleService).ensureFirstAdministrator();
     await app.get(DeclarationsService).announceChange();
     await app.startAllMicroservices();
@@ -75,6 +76,7 @@ export async function startTokenService(
     const unwatch = followDatabase(database, rpc.health);
     const registry = createRegistry('token-service');
     app.get(InvalidationService).registerMetrics(registry);
+    database.registerMetrics(registry);
     const ops = await startOps({
       host: config.HOST,
       port: config.OPS_PORT,

@@ -186,6 +186,9 @@ describe('at one server', () => {
     await server.query('ALTER SYSTEM RESET synchronous_standby_names');
     await server.query('SELECT pg_reload_conf()');
     expect((await revoking).status).toBe(503);
+    const metrics = await (await fetch(`${place.w.service.opsUrl}/metrics`)).text();
+    expect(metrics).toMatch(/latchkey_authority_proofs_total\{outcome="lost",service="token-service"\} [1-9]/);
+    expect(place.w.logs()).toContain('PostgreSQL could not show that it is the primary');
     const again = await waitFor(async () => {
       const answer = await admin.call<Revoked>(`POST /v1/tokens/${id}/revoke`, { body: {} });
       return answer.status === 200 ? answer.body : null;

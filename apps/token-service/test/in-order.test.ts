@@ -1,4 +1,4 @@
-import { systemClock } from '@latchkey/runtime';
+import { createLogger, systemClock } from '@latchkey/runtime';
 import { type TestDatabase, waitFor } from '@latchkey/testing';
 import { DataSource } from 'typeorm';
 import { Database, dataSourceOptions, inOrder, rows } from '../src/database/database.service.js';
@@ -10,7 +10,12 @@ beforeAll(async () => {
   testing = await migratedDatabase();
   await testing.query('CREATE TABLE counts (id int PRIMARY KEY, n int NOT NULL); INSERT INTO counts VALUES (1, 0)');
   const config = { DATABASE_URL: testing.url, DATABASE_POOL_SIZE: 4, LEASE_MS: 1_000 } as never;
-  database = new Database(await new DataSource(dataSourceOptions(config)).initialize(), config, systemClock);
+  database = new Database(
+    await new DataSource(dataSourceOptions(config)).initialize(),
+    config,
+    systemClock,
+    createLogger('test', 'fatal'),
+  );
 });
 afterAll(async () => {
   await database.onApplicationShutdown();

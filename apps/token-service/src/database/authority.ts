@@ -19,6 +19,8 @@ export class AuthorityLost extends Error {
 export class Authority {
   readonly #time: Timekeeper;
   readonly #leaseMs: number;
+  /** Commits that showed a connection's server to be the primary, and how often one did not. */
+  readonly counters = { proofs: 0, lost: 0 };
   /** The highest timeline seen of each database system. */
   readonly #timelines = new Map<string, string>();
 
@@ -48,6 +50,7 @@ export class Authority {
     mustBeUnwarned(connection, warnings);
     if (this.#isDeposed(row))
       throw new AuthorityLost(`PostgreSQL answers on timeline ${timeline}, ${highest} was seen`);
+    this.counters.proofs++;
     connection.proof = { begun, system, timeline, windowMs: Math.min(this.#leaseMs, leaseMs) };
   }
 

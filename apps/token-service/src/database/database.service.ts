@@ -1,9 +1,10 @@
-import type { Clock } from '@latchkey/runtime';
+import type { Clock, Logger } from '@latchkey/runtime';
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { InjectDataSource } from '@nestjs/typeorm';
 import { Pool, type PoolClient, type QueryResultRow } from 'pg';
+import { Counter, type Registry } from 'prom-client';
 import { DataSource, type EntityManager } from 'typeorm';
-import { CLOCK, CONFIG, type TokenServiceConfig } from '../config.js';
+import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { Authority, AuthorityLost, mustBeUnwarned } from './authority.js';
 import { PreparedClient } from './prepared-client.js';
 
@@ -15,6 +16,7 @@ export const STATEMENT_TIMEOUT_MS = 10_000;
 const LOCK_TIMEOUT_MS = 5_000;
 const CONNECT_TIMEOUT_MS = 2_000;
 const ATTEMPTS_MAX = 4;
+const LOST_TOLD_EVERY_MS = 10_000;
 
 /** What a change ends with: writes that do not wait for one another, and what to make of their rows. */
 export class Last<T> {
@@ -109,14 +111,53 @@ export interface OneConnection {
 export class Database implements OnApplicationShutdown {
   readonly #lists: Pool;
   readonly #authority: Authority;
+  #lostToldAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(
     @InjectDataSource() readonly source: DataSource,
     @Inject(CONFIG) config: TokenServiceConfig,
-    @Inject(CLOCK) clock: Clock,
+    @Inject(CLOCK) private readonly clock: Clock,
+    @Inject(LOGGER) private readonly logger: Logger,
   ) {
     this.#lists = listPool(config);
     this.#authority = new Authority(clock, config.LEASE_MS);
+  }
+
+  registerMetrics(registry: Registry): void {
+    const { counters } = this.#authority;
+    new Counter({
+      name: 'latchkey_authority_proofs_total',
+      help: 'Commits that showed PostgreSQL to be the primary still (made), and how often it could not (lost): then 503',
+      labelNames: ['outcome'],
+      registers: [registry],
+      collect() {
+        this.reset();
+        this.inc({ outcome: 'made' }, counters.proofs);
+        this.inc({ outcome: 'lost' }, counters.lost);
+      },
+    });
+  }
+
+  /** Says so when PostgreSQL has been told that commits need not last. */
+  async checkDurability(): Promise<void> {
+    const [settings] = await this.query<{ fsync: string; full_page_writes: string }>(
+      `SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes`,
+    );
+    for (const [name, value] of Object.entries(settings!))
+      if (value !== 'on')
+        this.logger.warn(
+          `PostgreSQL runs with ${name} = ${value}: after a crash it may forget revocations that were answered. Set it to on.`,
+        );
+  }
+
+  /** Counted always, told once in a while. */
+  #noteLost(error: unknown): void {
+    if (!(error instanceof AuthorityLost)) return;
+    this.#authority.counters.lost++;
+    const nowMs = this.clock.monotonicMs();
+    if (nowMs - this.#lostToldAtMs < LOST_TOLD_EVERY_MS) return;
+    this.#lostToldAtMs = nowMs;
+    this.logger.warn({ reason: error.message }, 'PostgreSQL could not show that it is the primary: answering 503');
   }
 
   async onApplicationShutdown(): Promise<void> {
@@ -159,6 +200,7 @@ export class Database implements OnApplicationShutdown {
         }
         return outcome.result(await commit(connection, outcome.writes));
       } catch (error) {
+        this.#noteLost(error);
         // A connection that cannot even roll back is used by nobody again.
         await runner.query('ROLLBACK').catch(() => connection.end());
         throw error;
@@ -214,6 +256,7 @@ export class Database implements OnApplicationShutdown {
     try {
       return await work(connection);
     } catch (error) {
+      this.#noteLost(error);
       failure = error as Error;
       throw error;
     } finally {
