@@ -198,8 +198,8 @@ export class Pool {
   }
 
   /** After an error the connection is used by nobody again. */
-  async lend<T>(work: (connection: Connection) => Promise<T>): Promise<T> {
-    while (this.#lent >= CONNECTIONS_MAX) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  async lend<T>(work: (connection: Connection) => Promise<T>, max = CONNECTIONS_MAX): Promise<T> {
+    while (this.#lent >= max) await new Promise<void>((resolve) => this.#waiting.push(resolve));
     this.#lent++;
     const connection = this.#take();
     try {

@@ -22,8 +22,8 @@ export interface Victims extends Surroundings {
   rush(gateway: Gateway): void;
   /** Called when a backup has been restored. */
   restored(): void;
-  /** Called when history may have been forgotten: then the log is begun anew, and only then. */
-  mayForget(): void;
+  /** Called when the stand-by is promoted. */
+  promoted(): void;
 }
 
 const usual = {
@@ -336,7 +336,7 @@ export function fault(victims: Victims): Fault | undefined {
       if (untilMs > 0) db.primary.loseStandBy();
       schedule.after(untilMs, () => {
         note('the stand-by is promoted; the old primary lives on');
-        victims.mayForget();
+        victims.promoted();
         db.promote();
         for (let i = 0; i < 2; i++) {
           schedule.after(random.spread(0.1, 300), () => victims.change());

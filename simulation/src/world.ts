@@ -57,6 +57,9 @@ class World {
   readonly #faultsGiven: boolean;
   #violation: string | undefined;
   #mayForget = false;
+  /** A token issued on the new side may be unknown to whoever still may answer for the old one. */
+  readonly #knownFromMs = new Map<Token, number>();
+  #promotedMs = Number.NEGATIVE_INFINITY;
   #log: string;
   #troubleUntilMs = 0;
 
@@ -106,8 +109,9 @@ class World {
       change: () => this.#change(this.#town.change()),
       rush: (gateway) => this.#rush(gateway),
       restored: () => this.#restored(),
-      mayForget: () => {
+      promoted: () => {
         this.#mayForget = true;
+        this.#promotedMs = this.#schedule.nowMs;
       },
     };
     for (const token of town.tokens) {
@@ -284,6 +288,7 @@ class World {
 
   /** Whether the token is there, and no change has so much as begun that takes this away. */
   #isEntitled(token: Token, requirement: Requirement): boolean {
+    if ((this.#knownFromMs.get(token) ?? 0) > this.#schedule.nowMs) return false;
     if (!this.#present.has(token) || this.#made.some(({ change }) => change.hits(token, requirement))) return false;
     const { project } = requirement;
     return project === undefined || token.kind === 'pat' || token.project === project;
@@ -415,6 +420,7 @@ class World {
       replica.issue(token).then(
         () => {
           this.#note(`${token.name} issued`);
+          this.#knownFromMs.set(token, this.#promotedMs + this.#lapsedMs());
           this.#town.tokens.push(token);
           if (this.#around.db.tables.facts.tokens.has(token.hash)) this.#present.add(token);
           this.#check(this.#random.pick(this.#gateways), token, { scopes: ['demo:read'] });
