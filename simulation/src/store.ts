@@ -72,7 +72,13 @@ export class SimulatedStore implements InvalidationStore {
     // A lapse, or a question asked once more after a lost answer, explains it as well: that concerns this verifier alone.
     const isExplained = row.isReborn || presented === old?.strangeNonce;
     const remembered = isRemembered || cursor === null || (isExplained ? null : false);
-    return { outcome: 'taken', verifierId: row.verifierId, keySalt: row.keySalt!, remembered };
+    return {
+      outcome: 'taken',
+      verifierId: row.verifierId,
+      keySalt: row.keySalt!,
+      remembered,
+      renewal: String(row.renewal),
+    };
   }
 
   /** Whether the row knows the nonce; who presents none has nothing that could have been forgotten. */

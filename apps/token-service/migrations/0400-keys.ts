@@ -89,7 +89,7 @@ const renew = `
 -- version 0.1 brings along; what the verifier says of itself; who calls; the cursor it sends (nulls: none); the length
 -- granted; how many leases the holder can have (null: any number, and no suspension); the nonce that it presents (null:
 -- none), and the one that it is given.
--- Comes out: taken with the row's id and salt, and whether the row knew the nonce presented (false: history has forgotten
+-- Comes out: taken with the row's id and salt, the transaction, and whether the row knew the nonce presented (false: history has forgotten
 -- one renewal at least, so the cursor means nothing here and is not kept; null: it is not known, but that proves nothing,
 -- because the row before may have lapsed, or because it has been said already); foreign (the id belongs to another
 -- caller); ended (the row is not renewed any more); too_many; suspended; waiting (several of the holder's new rows have
@@ -98,7 +98,7 @@ const renew = `
 CREATE FUNCTION lease_renew(new_id uuid, new_salt bytea, claim_hash bytea, own_id uuid, verifier_name text,
   verifier_version text, called_by text, held_by text, by_token uuid, by_lineage uuid[], by_owner uuid, sent_log uuid,
   sent_xid xid8, granted_ms integer, leases_max integer, presented uuid, given uuid)
-RETURNS TABLE (outcome text, verifier uuid, salt bytea, remembered boolean) LANGUAGE plpgsql AS $$
+RETURNS TABLE (outcome text, verifier uuid, salt bytea, remembered boolean, renewed_by xid8) LANGUAGE plpgsql AS $$
 DECLARE
   known lease_holders%ROWTYPE;
   held leases%ROWTYPE;
@@ -107,7 +107,7 @@ DECLARE
 BEGIN
   SELECT * INTO known FROM lease_holders h WHERE h.holder = held_by;
   IF leases_max IS NOT NULL AND known.suspended_until > now() THEN
-    RETURN QUERY SELECT 'suspended', NULL::uuid, NULL::bytea, NULL::boolean;
+    RETURN QUERY SELECT 'suspended', NULL::uuid, NULL::bytea, NULL::boolean, NULL::xid8;
     RETURN;
   END IF;
 
@@ -128,19 +128,19 @@ BEGIN
       UPDATE lease_holders h SET fresh_lapses = 0 WHERE h.holder = held_by;
     END IF;
     RETURN QUERY SELECT 'taken', held.verifier_id, held.key_salt, CASE WHEN is_known THEN true
-      WHEN NOT held.is_reborn AND presented IS DISTINCT FROM held.nonce_strange THEN false END;
+      WHEN NOT held.is_reborn AND presented IS DISTINCT FROM held.nonce_strange THEN false END, pg_current_xact_id();
     RETURN;
   END IF;
 
   SELECT * INTO held FROM leases l WHERE (l.caller = called_by AND l.claim = claim_hash) OR l.verifier_id = own_id;
   IF FOUND THEN
-    RETURN QUERY SELECT CASE WHEN held.caller = called_by THEN 'ended' ELSE 'foreign' END, NULL::uuid, NULL::bytea, NULL::boolean;
+    RETURN QUERY SELECT CASE WHEN held.caller = called_by THEN 'ended' ELSE 'foreign' END, NULL::uuid, NULL::bytea, NULL::boolean, NULL::xid8;
     RETURN;
   END IF;
 
   PERFORM pg_advisory_xact_lock(hashtextextended('latchkey leases of ' || held_by, 0));
   IF leases_max IS NOT NULL AND (SELECT count(*) FROM leases l WHERE l.holder = held_by) >= leases_max THEN
-    RETURN QUERY SELECT 'too_many', NULL::uuid, NULL::bytea, NULL::boolean;
+    RETURN QUERY SELECT 'too_many', NULL::uuid, NULL::bytea, NULL::boolean, NULL::xid8;
     RETURN;
   END IF;
   IF known.fresh_lapses >= 5 AND known.fresh_lapse_at > now() - interval '10 minutes' THEN
@@ -151,7 +151,7 @@ BEGIN
     SELECT w.since INTO waited_since FROM lease_waiting w
       WHERE w.holder = held_by AND w.claim = coalesce(claim_hash, uuid_send(own_id));
     IF waited_since > now() - granted_ms * interval '1 millisecond' THEN
-      RETURN QUERY SELECT 'waiting', NULL::uuid, NULL::bytea, NULL::boolean;
+      RETURN QUERY SELECT 'waiting', NULL::uuid, NULL::bytea, NULL::boolean, NULL::xid8;
       RETURN;
     END IF;
     DELETE FROM lease_waiting w WHERE w.holder = held_by;
@@ -170,9 +170,10 @@ BEGIN
   WHERE l.ended_at IS NULL AND l.released_at IS NULL
   RETURNING * INTO held;
   IF FOUND THEN
-    RETURN QUERY SELECT 'taken', held.verifier_id, held.key_salt, CASE WHEN presented IS NULL THEN true END;
+    RETURN QUERY SELECT 'taken', held.verifier_id, held.key_salt, CASE WHEN presented IS NULL THEN true END,
+      pg_current_xact_id();
   ELSE
-    RETURN QUERY SELECT 'ended', NULL::uuid, NULL::bytea, NULL::boolean;
+    RETURN QUERY SELECT 'ended', NULL::uuid, NULL::bytea, NULL::boolean, NULL::xid8;
   END IF;
 END $$;
 `;

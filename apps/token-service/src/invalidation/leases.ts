@@ -110,7 +110,7 @@ export class Leases {
       // A third party can claim to remember anything; what it says concerns its own memory alone.
       if (taken.remembered === false && caller.firstParty) await log.forgotten(here);
       const known = taken.remembered ? cursor : null;
-      return { taken, answer: await log.since(here, known, caller.firstParty) };
+      return { taken, answer: await log.since(here, known, caller.firstParty, taken.renewal) };
     });
     this.counters.renewed++;
     const { verifierId, keySalt } = taken;

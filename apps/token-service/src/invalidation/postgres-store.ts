@@ -79,9 +79,10 @@ class PostgresConnection implements StoreConnection {
       verifier: string;
       salt: Buffer;
       remembered: boolean | null;
+      renewal: string;
     }>(
       'lease_renew',
-      `SELECT outcome, verifier, salt, remembered
+      `SELECT outcome, verifier, salt, remembered, renewed_by::text AS renewal
        FROM lease_renew($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::xid8, $14, $15, $16, $17)`,
       [
         fresh.verifierId,
@@ -103,9 +104,9 @@ class PostgresConnection implements StoreConnection {
         nonce,
       ],
     );
-    const { outcome, verifier, salt, remembered } = row!;
+    const { outcome, verifier, salt, remembered, renewal } = row!;
     if (outcome !== 'taken') return { outcome };
-    return { outcome, verifierId: verifier, keySalt: salt ?? fresh.keySalt, remembered };
+    return { outcome, verifierId: verifier, keySalt: salt ?? fresh.keySalt, remembered, renewal };
   }
 
   async readLog(fromXid: string | null, limit: number): Promise<LogReading> {

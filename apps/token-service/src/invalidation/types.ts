@@ -79,6 +79,8 @@ export type LeaseTaken =
        * cursor sent is not kept.
        */
       readonly remembered: boolean | null;
+      /** Transaction id of this renewal. */
+      readonly renewal: string;
     }
   | { readonly outcome: LeaseRefusal };
 
