@@ -46,6 +46,7 @@ import { SecondFactorService } from './sessions/second-factor.service.js';
 import { SessionsController } from './sessions/sessions.controller.js';
 import { SessionsService } from './sessions/sessions.service.js';
 import { SignInController } from './sessions/sign-in.controller.js';
+import { ClosuresService } from './tokens/closures.service.js';
 import { ExpiryService } from './tokens/expiry.service.js';
 import { ExposuresService } from './tokens/exposures.service.js';
 import { FactsService } from './tokens/facts.service.js';
@@ -117,6 +118,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
         inject: [DataSource],
       },
       BearerStrategy,
+      ClosuresService,
       Database,
       DeclarationsService,
       DenialsService,

@@ -87,7 +87,7 @@ export const TOOLS: readonly Tool[] = [
     name: 'revoke_token',
     title: 'Revoke a token',
     description:
-      'Ends a token and all made with it. With `effective: true` in the answer no verifier anywhere accepts it any more.',
+      'Ends a token and all made with it; with reason `exposed` also every secret that the token was ever shown, by issuing or rotating. With `effective: true` in the answer no verifier anywhere accepts any of it any more; `ended` counts what was ended.',
     scope: ENDPOINTS.revokeToken.scope,
     input: z.strictObject({ ...withId, ...revokeTokenBody.shape }),
     annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: true, openWorldHint: false },

@@ -127,7 +127,7 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
     .description('end a token everywhere; "self" is the one that commands use')
     .option(
       '--reason <reason>',
-      'exposed (ends successors and children too), superseded, no_longer_needed, owner_left, policy or unspecified',
+      'exposed (ends all that the token was shown too), superseded, no_longer_needed, owner_left, policy or unspecified',
     )
     .option('--comment <text>', 'for the audit log')
     .addOption(waitOption())

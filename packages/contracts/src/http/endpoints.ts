@@ -55,6 +55,8 @@ import {
   issueTokenBody,
   listTokensQuery,
   patchTokenBody,
+  revokedTokenSchema,
+  revokedTokensSchema,
   revokeTokenBody,
   rotateTokenBody,
   tokenEffectSchema,
@@ -288,7 +290,7 @@ export const ENDPOINTS = {
     summary: 'Revoke the token that carries the request',
     tag: 'Tokens',
     scope: 'self',
-    ...narrowing(tokenEffectSchema),
+    ...narrowing(revokedTokenSchema),
   },
   rotateSelf: {
     method: 'POST',
@@ -350,7 +352,7 @@ export const ENDPOINTS = {
     params: idParams,
     body: revokeTokenBody,
     bodyOptional: true,
-    ...narrowing(tokenEffectSchema),
+    ...narrowing(revokedTokenSchema),
   },
   deleteToken: {
     method: 'DELETE',
@@ -359,7 +361,7 @@ export const ENDPOINTS = {
     tag: 'Tokens',
     scope: 'tokens:write',
     params: idParams,
-    ...narrowing(tokenEffectSchema),
+    ...narrowing(revokedTokenSchema),
   },
   rotateToken: {
     method: 'POST',
@@ -423,7 +425,7 @@ export const ENDPOINTS = {
     params: idParams,
     body: revokeTokenBody,
     bodyOptional: true,
-    ...narrowing(userEffectSchema),
+    ...narrowing(revokedTokensSchema),
   },
 
   resetPassword: {

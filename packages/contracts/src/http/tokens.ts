@@ -161,6 +161,24 @@ export type RevokeTokenBody = z.infer<typeof revokeTokenBody>;
 export const tokenEffectSchema = effectSchema.extend({ token: tokenSchema }).meta({ id: 'TokenEffect' });
 export type TokenEffect = z.infer<typeof tokenEffectSchema>;
 
+/** How many tokens a revocation has ended so far; each counts once besides in `tokens`. */
+export const endedCountsSchema = z
+  .object({
+    tokens: z.int().meta({ description: 'altogether' }),
+    successors: z.int().meta({ description: 'that an exposed token took for itself by rotating' }),
+    descendants: z.int().meta({ description: 'that were made with one of them' }),
+    shown: z.int().meta({ description: 'whose secret an exposed token was shown by rotating another token' }),
+  })
+  .meta({ id: 'EndedCounts' });
+export type EndedCounts = z.infer<typeof endedCountsSchema>;
+
+/** Revocation answers besides how far it reached. While more is being ended `effective` is false. */
+export const revokedTokenSchema = tokenEffectSchema.extend({ ended: endedCountsSchema }).meta({ id: 'RevokedToken' });
+export type RevokedToken = z.infer<typeof revokedTokenSchema>;
+/** The same for many tokens. */
+export const revokedTokensSchema = effectSchema.extend({ ended: endedCountsSchema }).meta({ id: 'RevokedTokens' });
+export type RevokedTokens = z.infer<typeof revokedTokensSchema>;
+
 export const rotateTokenBody = z
   .strictObject({
     overlapSeconds: z.int().min(0).max(LIMITS.overlapSecondsMax).default(0),
