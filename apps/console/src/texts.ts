@@ -495,6 +495,7 @@ export const t = {
       'token.rotated': 'Token rotated',
       'token.revoked': 'Token revoked',
       'token.expired': 'Token expired',
+      'token.reported': 'Ended token found in the open',
       'user.created': 'Person added',
       'user.updated': 'Person changed',
       'user.disabled': 'Person disabled',

@@ -111,6 +111,16 @@ describe('exposed secrets', () => {
     await expose([old.secret]);
     expect(await status(old.id)).toBe('revoked');
     expect((await w.bearer(next.secret).call('/v1/tokens/self')).status).toBe(200);
+    await expose([old.secret]);
+    // Once a day, so that nobody who has an old secret can flood its owner.
+    const told = await w.database.query(
+      `SELECT details FROM audit_events WHERE token_id = $1 AND action = 'token.reported'`,
+      [old.id],
+    );
+    expect(told).toEqual([{ details: { rotatedTo: next.id } }]);
+    // Its owner, signed in, ends what it was shown all the same.
+    await person.call(`POST /v1/tokens/${old.id}/revoke`, { body: { reason: 'exposed' } });
+    expect((await w.bearer(next.secret).call('/v1/tokens/self')).status).toBe(401);
   });
 
   test('more than a thousand at once are refused', async () => {

@@ -86,7 +86,14 @@ export const EXAMPLES: { readonly [name in EndpointName]?: { body?: unknown; ans
   deleteToken: { answer: { token: revoked, effective: true, receipt, pending: [], ended } },
   rotateToken: {
     body: { overlapSeconds: 300 },
-    answer: { ...token, rotatedFrom: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a05', secret },
+    answer: {
+      ...token,
+      rotatedFrom: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a05',
+      secret,
+      effective: true,
+      receipt,
+      pending: [],
+    },
   },
   revokeExposed: { body: { tokens: [secret] }, answer: { accepted: 1 } },
   tokenUsage: {

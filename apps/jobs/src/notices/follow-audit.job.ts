@@ -45,7 +45,7 @@ export const followAudit: Job = {
            CASE e.actor_type WHEN 'user' THEN e.actor_id WHEN 'token' THEN
              (SELECT owner_user_id FROM tokens WHERE id = e.actor_id) END AS actor_user_id
          FROM audit_links l JOIN audit_events e ON e.id = l.event_id AND e.at = l.event_at
-         WHERE l.seq > $1 AND l.seq <= $2 AND e.action IN ('token.expired', 'token.revoked') AND e.token_id IS NOT NULL
+         WHERE l.seq > $1 AND l.seq <= $2 AND e.action IN ('token.expired', 'token.revoked', 'token.reported') AND e.token_id IS NOT NULL
          ORDER BY l.seq`,
         [mark.seq, span.last],
       );
@@ -60,6 +60,7 @@ function noticeOf(event: SealedEvent): Notice[] {
     { key: `${kind}:${event.id}`, kind, tokenId: event.token_id, details },
   ];
   if (event.action === 'token.expired') return notice('expired', {});
+  if (event.action === 'token.reported') return notice('reported', {});
   const reason = typeof event.details.reason === 'string' ? event.details.reason : 'unspecified';
   if (reason === 'exposed') return notice('exposed', { by: event.actor_name });
   // The end of an overlap is what its owner asked for.

@@ -77,7 +77,7 @@ export const TOOLS: readonly Tool[] = [
     name: 'rotate_token',
     title: 'Rotate a token',
     description:
-      'Issues a successor with the same rights; the old token ends now or after overlapSeconds. The answer holds the new secret, shown this once.',
+      'Issues a successor with the same rights; the old token ends now or after overlapSeconds. The answer holds the new secret, shown this once; with `effective: true` no verifier anywhere accepts the old one for longer than that.',
     scope: ENDPOINTS.rotateToken.scope,
     input: z.strictObject({ ...withId, overlapSeconds: rotateTokenBody.shape.overlapSeconds }),
     annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: false, openWorldHint: false },

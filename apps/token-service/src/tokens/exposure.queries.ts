@@ -118,6 +118,18 @@ export const selectLiving = (ids: readonly string[]): Statement => [
   [ids],
 ];
 
+/**
+ * In: tokens that are over. Out: those of which it is news that they were found in the open: not ended as exposed, and
+ * not told of for a day.
+ */
+export const selectUntold = (ids: readonly string[]): Statement => [
+  `SELECT id, name, project_id, rotated_to FROM tokens t
+   WHERE id = ANY ($1) AND revocation_reason IS DISTINCT FROM 'exposed' AND NOT EXISTS (
+     SELECT FROM audit_events e WHERE e.token_id = t.id AND e.action = 'token.reported' AND e.at > now() - interval '1 day')
+   ORDER BY id`,
+  [ids],
+];
+
 /** In: an owner, locked. Out: all tokens of theirs that are not revoked, locked. */
 export const selectLivingOf = (ownerId: string): Statement => [
   `SELECT id, name, project_id, ancestors, rotated_from, false AS revoked, false AS confirmed FROM tokens

@@ -3,12 +3,13 @@ import { hashSecret, parse } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
 import type { SystemActor } from '../access/index.js';
 import { lockRows } from '../access/locks.service.js';
+import { AuditService } from '../audit/audit.service.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
-import { Database, inOrder, rows } from '../database/database.service.js';
+import { Database, inOrder, rows, type Tx } from '../database/database.service.js';
 import { atMultiplesOf, requestContext } from '../http/index.js';
 import { RatesService } from '../http/rates.service.js';
 import { type Begun, ClosuresService } from './closures.service.js';
-import { type StandingRow, selectLiving } from './exposure.queries.js';
+import { type StandingRow, selectLiving, selectUntold } from './exposure.queries.js';
 import { FactsService } from './facts.service.js';
 
 const FINDER: SystemActor = { type: 'system', name: 'revoke-exposed' };
@@ -23,6 +24,7 @@ export class ExposuresService {
     private readonly db: Database,
     private readonly facts: FactsService,
     private readonly closures: ClosuresService,
+    private readonly audit: AuditService,
     private readonly rates: RatesService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(LOGGER) private readonly logger: Logger,
@@ -50,6 +52,11 @@ export class ExposuresService {
       if (ids.length === 0) return null;
       await lockRows(tx, 'tokens', ids);
       const [living] = (await inOrder(tx, [selectLiving(ids)])) as [StandingRow[]];
+      const alive = new Set(living.map(({ id }) => id));
+      await this.#tell(
+        tx,
+        ids.filter((id) => !alive.has(id)),
+      );
       return living.length > 0 ? this.closures.begin(FINDER, living, {}) : null;
     });
     if (!begun) return;
@@ -58,4 +65,28 @@ export class ExposuresService {
       this.logger.warn({ reason: error.message }, 'the end of what exposed tokens were shown was not seen');
     });
   }
+
+  /** Of tokens that were over already: owners and administrators hear of it, and may end what still lives. */
+  async #tell(tx: Tx, ids: readonly string[]): Promise<void> {
+    if (ids.length === 0) return;
+    const [untold] = (await inOrder(tx, [selectUntold(ids)])) as [UntoldRow[]];
+    await this.audit.recordAll(
+      tx,
+      untold.map(({ id, name, project_id: projectId, rotated_to: rotatedTo }) => ({
+        actor: FINDER,
+        action: 'token.reported' as const,
+        tokenId: id,
+        projectId,
+        subject: { type: 'token' as const, id, name },
+        details: { ...(rotatedTo && { rotatedTo }) },
+      })),
+    );
+  }
+}
+
+interface UntoldRow {
+  id: string;
+  name: string;
+  project_id: string | null;
+  rotated_to: string | null;
 }

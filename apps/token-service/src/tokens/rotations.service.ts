@@ -1,4 +1,4 @@
-import type { IssuedToken, RotateTokenBody } from '@latchkey/contracts';
+import type { RotatedToken, RotateTokenBody } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import { mint } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
@@ -33,14 +33,15 @@ export class RotationsService {
 
   /**
    * Issues a successor with the same rights. The old token ends at once, or after the overlap, never later than its own
-   * end; the successor keeps the old end unless a person says otherwise. A token is rotated once.
+   * end; the successor keeps the old end unless a person says otherwise. A token is rotated once. The result says how
+   * far the old token's end is effective.
    */
-  async rotate(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<IssuedToken> {
+  async rotate(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<RotatedToken> {
     return this.#rotate(actor, id, body, waitMs, (tx, before) => this.store.hold(tx, actor, before));
   }
 
   /** Rotates the token that carries the request: any token may. */
-  async rotateSelf(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<IssuedToken> {
+  async rotateSelf(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<RotatedToken> {
     return this.#rotate(actor, id, body, waitMs, async (tx) => {
       const change = { tokens: [id] };
       const { now, read } = await this.locks.holdAndRead(tx, actor, { change }, selectToken(id));
@@ -54,7 +55,7 @@ export class RotationsService {
     body: RotateTokenBody,
     waitMs: number | undefined,
     hold: (tx: Tx, before: unknown) => Promise<{ now: Actor; token: TokenEntity }>,
-  ): Promise<IssuedToken> {
+  ): Promise<RotatedToken> {
     const namesEnd = body.expiresAt !== undefined || body.expiresInSeconds !== undefined;
     if (namesEnd && actor.type === 'token')
       throw forbidden(
@@ -108,8 +109,8 @@ export class RotationsService {
       );
       return { secret, done: { invalidations: [invalidation], tokenIds: [id] } };
     }, selectToken(id));
-    await this.revocations.settle(done.invalidations, done.tokenIds, waitMs);
-    return { ...(await this.records.read(newTokenId)), secret };
+    const effect = await this.revocations.settle(done.invalidations, done.tokenIds, waitMs);
+    return { ...(await this.records.read(newTokenId)), secret, ...effect };
   }
 }
 

@@ -6,6 +6,7 @@ import type {
   PatchTokenBody,
   RevokedToken,
   RevokeTokenBody,
+  RotatedToken,
   RotateTokenBody,
   Token,
   TokenEffect,
@@ -250,12 +251,12 @@ export class TokensService {
    * Issues a successor with the same rights. The old token ends at once, or after the overlap, never later than its own
    * end; the successor keeps the old end unless a person says otherwise. A token is rotated once.
    */
-  rotate(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<IssuedToken> {
+  rotate(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<RotatedToken> {
     return this.rotations.rotate(actor, id, body, waitMs);
   }
 
   /** Rotates the token that carries the request: any token may. */
-  rotateSelf(actor: Actor, body: RotateTokenBody, waitMs?: number): Promise<IssuedToken> {
+  rotateSelf(actor: Actor, body: RotateTokenBody, waitMs?: number): Promise<RotatedToken> {
     return this.rotations.rotateSelf(actor, carrying(actor), body, waitMs);
   }
 

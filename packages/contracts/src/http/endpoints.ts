@@ -58,6 +58,7 @@ import {
   revokedTokenSchema,
   revokedTokensSchema,
   revokeTokenBody,
+  rotatedTokenSchema,
   rotateTokenBody,
   tokenEffectSchema,
   tokenPage,
@@ -300,7 +301,8 @@ export const ENDPOINTS = {
     scope: 'self',
     body: rotateTokenBody,
     bodyOptional: true,
-    answers: { 201: issuedTokenSchema },
+    answers: { 201: rotatedTokenSchema },
+    headers: ['Prefer'] as const,
     errors: ['conflict'],
   },
   revokeExposed: {
@@ -372,7 +374,8 @@ export const ENDPOINTS = {
     params: idParams,
     body: rotateTokenBody,
     bodyOptional: true,
-    answers: { 201: issuedTokenSchema },
+    answers: { 201: rotatedTokenSchema },
+    headers: ['Prefer'] as const,
     errors: ['conflict'],
   },
   tokenUsage: {

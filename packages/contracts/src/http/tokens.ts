@@ -192,6 +192,19 @@ export const rotateTokenBody = z
   .meta({ id: 'RotateToken' });
 export type RotateTokenBody = z.infer<typeof rotateTokenBody>;
 
+/** The successor with its secret, and how far the change of the old token is effective: its end, or its new end. */
+export const rotatedTokenSchema = issuedTokenSchema
+  .extend({
+    effective: effectSchema.shape.effective.meta({
+      description:
+        'of the old token: no verifier takes it for longer than the rotation says, in a check that starts now',
+    }),
+    receipt: effectSchema.shape.receipt.meta({ description: "of the old token's end; the successor has none yet" }),
+    pending: effectSchema.shape.pending,
+  })
+  .meta({ id: 'RotatedToken' });
+export type RotatedToken = z.infer<typeof rotatedTokenSchema>;
+
 export const exposedTokensBody = z
   .strictObject({
     tokens: z.array(z.string().min(1).max(200)).min(1).max(LIMITS.exposedTokensMax),
