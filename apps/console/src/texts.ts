@@ -214,6 +214,17 @@ export const t = {
     title: (name: string) => `Revoke “${name}”?`,
     many: (n: number) => `Revoke ${n} tokens?`,
     lead: 'It stops working everywhere at once. This cannot be undone.',
+    leadExposed:
+      'Whoever has the secret may have used it to issue or rotate other tokens. All that it was shown that way ends too; what you rotate yourself lives on.',
+    ended: (n: number) => `${n} ${n === 1 ? 'token' : 'tokens'} ended`,
+    endedParts: {
+      successors: (n: number) => `${n} that it took for itself by rotating`,
+      descendants: (n: number) => `${n} made with it`,
+      shown: (n: number) => `${n} taken by rotating other tokens`,
+    },
+    more: 'More is being ended. Look again in a moment.',
+    alsoChanged: 'It also changed, and that stands: look whether it should',
+    others: (n: number) => `and ${n} more, in the audit log`,
     willBreak: 'What will break',
     nothing: 'Nothing should break: nobody has used it in the last 30 days.',
     callers: (n: number) => `used from ${n} ${n === 1 ? 'place' : 'places'} in the last 30 days`,

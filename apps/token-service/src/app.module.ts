@@ -46,6 +46,7 @@ import { SecondFactorService } from './sessions/second-factor.service.js';
 import { SessionsController } from './sessions/sessions.controller.js';
 import { SessionsService } from './sessions/sessions.service.js';
 import { SignInController } from './sessions/sign-in.controller.js';
+import { AftermathService } from './tokens/aftermath.service.js';
 import { ClosuresService } from './tokens/closures.service.js';
 import { ExpiryService } from './tokens/expiry.service.js';
 import { ExposuresService } from './tokens/exposures.service.js';
@@ -110,6 +111,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       { provide: APP_FILTER, useClass: ProblemFilter },
       { provide: APP_GUARD, useClass: AuthenticationGuard },
       { provide: APP_INTERCEPTOR, useClass: AnswerInterceptor },
+      AftermathService,
       AttemptsService,
       AuditService,
       {

@@ -90,15 +90,22 @@ class Tree {
 
 const isAccepted = async (secret: string) => (await w.bearer(secret).call('/v1/tokens/self')).status === 200;
 
+/** Sent again until it is effective: how long that takes on a busy machine is not what is looked at here. */
+async function expose(id: string): Promise<Answered<RevokedToken>> {
+  for (;;) {
+    const body = { reason: 'exposed' };
+    const answer = await person.call<RevokedToken>(`POST /v1/tokens/${id}/revoke`, { body });
+    if (answer.status !== 202) return answer;
+  }
+}
+
 test('of one token exposed, nothing it was ever shown is accepted, and nothing else is ended but what derives from that', async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(deed, { minLength: 4, maxLength: 24 }), fc.nat(99), async (deeds, which) => {
       const tree = await Tree.grown(deeds);
       const exposed = tree.at(which);
       const before = await Promise.all(tree.all.map(({ token }) => isAccepted(token.secret)));
-      const answer = await person.call<RevokedToken>(`POST /v1/tokens/${exposed.token.id}/revoke`, {
-        body: { reason: 'exposed' },
-      });
+      const answer = await expose(exposed.token.id);
       expect(answer).toMatchObject({ status: 200, body: { effective: true, pending: [] } });
       const closure = tree.shownTo(exposed.token.id);
       for (const [i, { token, ancestors }] of tree.all.entries()) {

@@ -1,7 +1,7 @@
 import type { IssuedToken, RevokedToken } from '@latchkey/contracts';
 import { firstParty, maintenanceCaller } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
-import { issue, type Person, project, RPC_SECRET, type World, world } from './harness.js';
+import { type Answered, issue, type Person, project, RPC_SECRET, type World, world } from './harness.js';
 
 let w: World;
 let person: Awaited<ReturnType<World['member']>>;
@@ -17,8 +17,13 @@ const rotate = async (by: Person, id: string, overlapSeconds = 3_600) => {
   if (answer.status !== 201) throw new Error(`rotating answered ${answer.text}`);
   return answer.body;
 };
-const expose = (id: string, by: Person = person) =>
-  by.call<RevokedToken>(`POST /v1/tokens/${id}/revoke`, { body: { reason: 'exposed' } });
+/** Sent again until it is effective: how long it takes is not what is looked at here. */
+const expose = async (id: string, by: Person = person): Promise<Answered<RevokedToken>> => {
+  for (;;) {
+    const answer = await by.call<RevokedToken>(`POST /v1/tokens/${id}/revoke`, { body: { reason: 'exposed' } });
+    if (answer.status !== 202) return answer;
+  }
+};
 const isAccepted = async ({ secret }: IssuedToken) => (await w.bearer(secret).call('/v1/tokens/self')).status === 200;
 const accepted = async (tokens: Record<string, IssuedToken>) => {
   const each = Object.entries(tokens).map(async ([name, token]) => ((await isAccepted(token)) ? [name] : []));
@@ -260,5 +265,65 @@ describe('a revocation that is repeated', () => {
     const last = await admin.call(target, send);
     expect(last).toMatchObject({ status: 200, body: { effective: true, receipt: { verifiers: [{ by: 'lease' }] } } });
     await w.database.query('DELETE FROM leases');
+  });
+});
+
+describe('what an exposed token has changed besides', () => {
+  test('is listed as far as the caller may see it, and counted beyond that', async () => {
+    const admin = await w.signIn();
+    const at = await project(person);
+    await person.call(`PUT /v1/projects/${at}/members/${admin.user!.id}`, { body: { role: 'owner' } });
+    // An administrator's token: it reaches more than its finder, the project's owner, may see.
+    const scopes = ['tokens:read', 'tokens:write', 'projects:write', 'users:write', 'demo:read'];
+    const leaked = await issue(admin, { kind: 'pat', scopes });
+    const thief = w.bearer(leaked.secret);
+    const ofProject = await issue(person, { kind: 'prj', projectId: at, scopes: ['demo:read'] });
+    await thief.call(`PATCH /v1/tokens/${ofProject.id}`, { body: { name: 'renamed' } });
+    const friend = await thief.call<{ id: string }>('POST /v1/users', {
+      body: { email: 'friend@example.org', name: 'Friend', role: 'member' },
+    });
+    await thief.call(`PUT /v1/projects/${at}/members/${friend.body.id}`, { body: { role: 'owner' } });
+    await rotate(thief, ofProject.id);
+    const { alsoChanged } = (await expose(leaked.id, admin)).body;
+    expect(alsoChanged).toMatchObject({ others: 0, audit: `/v1/audit?actor=${leaked.id}` });
+    expect(alsoChanged!.items.map(({ action, by }) => [action, by.id])).toEqual(
+      ['token.rotated', 'member.added', 'user.created', 'token.updated'].map((action) => [action, leaked.id]),
+    );
+    const narrow = w.bearer((await issue(admin, { scopes: ['tokens:write'] })).secret);
+    expect((await expose(leaked.id, narrow)).body.alsoChanged).toMatchObject({ items: [], others: 4 });
+  });
+});
+
+describe('a family of tokens', () => {
+  const grown = (root: IssuedToken, count: number, ago = '0 s') =>
+    w.database.query(
+      `INSERT INTO tokens (id, hash, kind, name, start, owner_user_id, created_by_type, created_by_id, family_id, scopes, created_at)
+       SELECT gen_random_uuid(), sha256((t.id::text || n || $3)::bytea), 'pat', 'n', 'lk_pat_', t.owner_user_id, 'token', t.id, t.id,
+         '{}', now() - $3::interval
+       FROM tokens t, generate_series(1, $2::int) n WHERE t.id = $1`,
+      [root.id, count, ago],
+    );
+
+  test('grows no faster than two thousand in an hour, whoever of it issues or rotates; a person is not held up', async () => {
+    const root = await issue(person, WRITER);
+    const stolen = await rotate(w.bearer(root.secret), (await issue(person, WRITER)).id);
+    const next = await rotate(w.bearer(stolen.secret), 'self');
+    await grown(root, 3_000, '61 minutes');
+    await grown(root, 1_997);
+    expect((await issue(w.bearer(next.secret))).name).toBe('a token');
+    const sibling = await issue(person, WRITER);
+    for (const secret of [root.secret, stolen.secret, next.secret]) {
+      const by = w.bearer(secret);
+      const answers = [
+        await by.call('POST /v1/tokens', { body: { name: 'one more' } }),
+        await by.call(`POST /v1/tokens/${sibling.id}/rotate`, { body: {} }),
+      ];
+      for (const answer of answers) {
+        expect(answer).toMatchObject({ status: 429, body: { code: 'rate_limited' } });
+        expect(answer.body['detail']).toContain('at most 2000 secrets in an hour');
+        expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0);
+      }
+    }
+    expect((await rotate(person, sibling.id)).rotatedFrom).toBe(sibling.id);
   });
 });

@@ -81,7 +81,14 @@ export const EXAMPLES: { readonly [name in EndpointName]?: { body?: unknown; ans
   },
   revokeToken: {
     body: { reason: 'exposed', comment: 'was in a public log' },
-    answer: { token: revoked, effective: true, receipt, pending: [], ended },
+    answer: {
+      token: revoked,
+      effective: true,
+      receipt,
+      pending: [],
+      ended,
+      alsoChanged: { items: [], others: 0, audit: `/v1/audit?actor=${revoked.id}` },
+    },
   },
   deleteToken: { answer: { token: revoked, effective: true, receipt, pending: [], ended } },
   rotateToken: {

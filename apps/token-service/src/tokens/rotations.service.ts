@@ -9,6 +9,7 @@ import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database, Last, rows, type Tx } from '../database/database.service.js';
 import { badField, conflict, forbidden } from '../http/index.js';
 import { InvalidationService } from '../invalidation/invalidation.service.js';
+import { familyOf } from './families.js';
 import { PolicyService } from './policy.service.js';
 import { RecordsService } from './records.service.js';
 import { RevocationsService } from './revocations.service.js';
@@ -66,6 +67,7 @@ export class RotationsService {
       const { now, token } = await hold(tx, before);
       if (!(now.type === 'token' && now.tokenId === id)) mustBeShownItsSecret(now, this.scopes, token);
       mustBeRotatable(token);
+      const familyId = await familyOf(tx, now);
       const createdAt = new Date();
       const end = chosenEnd(body, createdAt);
       const expiresAt = end === undefined ? await this.policy.latestEnd(tx, createdAt, token.expiresAt) : end;
@@ -83,6 +85,7 @@ export class RotationsService {
         createdAt,
         expiresAt,
         rotatedFrom: id,
+        familyId,
         secret,
       });
       const overlapEndsAt = new Date(createdAt.getTime() + body.overlapSeconds * 1000);

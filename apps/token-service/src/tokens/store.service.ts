@@ -25,6 +25,8 @@ export interface NewToken extends Omit<Bounds, 'end'> {
   createdAt: Date;
   expiresAt: Date | null;
   rotatedFrom: string | null;
+  /** Of the token that is shown it. */
+  familyId: string | null;
   secret: string;
 }
 
@@ -93,6 +95,7 @@ export class StoreService {
         token.createdAt,
         token.expiresAt,
         token.rotatedFrom,
+        token.familyId,
       ],
     ];
   }
@@ -111,8 +114,8 @@ export class StoreService {
 
 const INSERT_TOKEN = `INSERT INTO tokens (id, hash, kind, name, description, start, owner_user_id, project_id,
     created_by_type, created_by_id, ancestors, scopes, allowed_ips, rate_limit, rate_window_seconds, metadata, created_at,
-    expires_at, rotated_from)
-  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)`;
+    expires_at, rotated_from, family_id)
+  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20)`;
 
 /** What the audit log says of a change of a token. */
 export function entryOf(

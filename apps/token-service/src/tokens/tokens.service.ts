@@ -23,8 +23,10 @@ import { Database, Last, rows, together } from '../database/database.service.js'
 import type { Page } from '../database/keyset.service.js';
 import { conflict, forbidden, notFound, Refusal } from '../http/index.js';
 import { InvalidationService } from '../invalidation/invalidation.service.js';
+import { AftermathService } from './aftermath.service.js';
 import { type Begun, ClosuresService } from './closures.service.js';
 import { type ExposureRow, type StandingRow, selectExposureOf, selectStanding } from './exposure.queries.js';
+import { type FamilyRow, mustGrowSlowly, selectFamily } from './families.js';
 import { claimKey } from './idempotency.js';
 import { ancestorsOfChild, type OwnerName, ownerOf, selectOwner } from './ownership.js';
 import { mustMeetPolicy, type PolicyRow, PolicyService, SELECT_POLICY, toPolicy } from './policy.service.js';
@@ -50,6 +52,7 @@ export class TokensService {
     private readonly revocations: RevocationsService,
     private readonly rotations: RotationsService,
     private readonly closures: ClosuresService,
+    private readonly aftermath: AftermathService,
     private readonly invalidations: InvalidationService,
     private readonly policy: PolicyService,
     private readonly audit: AuditService,
@@ -68,18 +71,23 @@ export class TokensService {
     const projectId = body.projectId ?? null;
     // A person's own name comes with their locks.
     const isOwn = actor.type === 'user' && projectId === null;
-    const reading = isOwn ? [SELECT_POLICY] : [SELECT_POLICY, selectOwner(projectId, actor.userId)];
+    const reading = [
+      SELECT_POLICY,
+      ...(isOwn ? [] : [selectOwner(projectId, actor.userId)]),
+      ...(actor.type === 'token' ? [selectFamily(actor.tokenId)] : []),
+    ];
     const lock = { rest: { projects: projectId === null ? [] : [projectId] } };
     const { statements, held } = this.locks.holding(actor, lock, ...reading);
     const issued = await this.db.transactionAfter<{ earlier: string } | Token>(statements, async (tx, found) => {
       const {
         now,
-        read: [[policy] = [], [named] = []],
+        read: [[policy] = [], [named] = [], [family] = []],
       } = held(found);
       if (idempotencyKey !== undefined) {
         const earlier = await claimKey(tx, now, idempotencyKey, body, id);
         if (earlier !== null) return { earlier };
       }
+      const familyId = mustGrowSlowly(family as FamilyRow | undefined);
       const owner = ownerOf(now, projectId, named as OwnerName | undefined);
       mustGrant(now, this.scopes, body.scopes, projectId);
       const createdAt = new Date();
@@ -104,6 +112,7 @@ export class TokensService {
         createdAt,
         expiresAt,
         rotatedFrom: null,
+        familyId,
         secret,
       };
       const details = {
@@ -217,7 +226,8 @@ export class TokensService {
       return this.closures.begin(now, named, { comment });
     }, selectToken(id));
     const { ended, ...effect } = await this.closures.finish(begun, waitMs);
-    return { ...(await this.#effectOn(id, effect)), ended };
+    const alsoChanged = await this.aftermath.of(actor, begun.id, id);
+    return { ...(await this.#effectOn(id, effect)), ended, alsoChanged };
   }
 
   /** Revokes the token that carries the request: any token may. */

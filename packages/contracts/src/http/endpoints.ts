@@ -265,7 +265,7 @@ export const ENDPOINTS = {
     scope: 'tokens:write',
     body: issueTokenBody,
     answers: { 201: issuedTokenSchema, 200: tokenSchema },
-    errors: ['idempotency_conflict', 'conflict'],
+    errors: ['idempotency_conflict', 'conflict', 'rate_limited'],
     headers: ['Idempotency-Key'],
   },
   listTokens: {
@@ -303,7 +303,7 @@ export const ENDPOINTS = {
     bodyOptional: true,
     answers: { 201: rotatedTokenSchema },
     headers: ['Prefer'] as const,
-    errors: ['conflict'],
+    errors: ['conflict', 'rate_limited'],
   },
   revokeExposed: {
     method: 'POST',
@@ -323,7 +323,7 @@ export const ENDPOINTS = {
     scope: 'tokens:write',
     body: importTokensBody,
     answers: { 201: importAnswerSchema },
-    errors: ['conflict'],
+    errors: ['conflict', 'rate_limited'],
   },
   getToken: {
     method: 'GET',
@@ -376,7 +376,7 @@ export const ENDPOINTS = {
     bodyOptional: true,
     answers: { 201: rotatedTokenSchema },
     headers: ['Prefer'] as const,
-    errors: ['conflict'],
+    errors: ['conflict', 'rate_limited'],
   },
   tokenUsage: {
     method: 'GET',

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { LIMITS } from '../limits.js';
 import { scopeSchema } from '../scopes.js';
+import { auditEventSchema } from './audit.js';
 import {
   cursorSchema,
   effectSchema,
@@ -172,8 +173,32 @@ export const endedCountsSchema = z
   .meta({ id: 'EndedCounts' });
 export type EndedCounts = z.infer<typeof endedCountsSchema>;
 
+/** What exposed tokens changed before they were ended: it stands, and is for people to look at. */
+export const alsoChangedSchema = z
+  .object({
+    items: z
+      .array(
+        auditEventSchema
+          .pick({ id: true, at: true, action: true, tokenId: true, projectId: true, subject: true })
+          .extend({
+            by: z.object({ id: idSchema, name: z.string() }).meta({ description: 'the token that did it' }),
+          }),
+      )
+      .max(100)
+      .meta({ description: 'newest first, as far as the caller may see them' }),
+    others: z.int().meta({ description: 'further ones, among the last thousand' }),
+    audit: z.string().meta({ description: 'where all that the token named has done is found, with audit:read' }),
+  })
+  .meta({ id: 'AlsoChanged' });
+export type AlsoChanged = z.infer<typeof alsoChangedSchema>;
+
 /** Revocation answers besides how far it reached. While more is being ended `effective` is false. */
-export const revokedTokenSchema = tokenEffectSchema.extend({ ended: endedCountsSchema }).meta({ id: 'RevokedToken' });
+export const revokedTokenSchema = tokenEffectSchema
+  .extend({
+    ended: endedCountsSchema,
+    alsoChanged: alsoChangedSchema.optional().meta({ description: 'with reason `exposed`' }),
+  })
+  .meta({ id: 'RevokedToken' });
 export type RevokedToken = z.infer<typeof revokedTokenSchema>;
 /** The same for many tokens. */
 export const revokedTokensSchema = effectSchema.extend({ ended: endedCountsSchema }).meta({ id: 'RevokedTokens' });
