@@ -161,6 +161,11 @@ describe('what an exposed token was shown', () => {
       status: 202,
       body: { effective: false, receipt: null, pending: [{ name: 'asleep' }] },
     });
+    const again = await person.call<RevokedToken>(`POST /v1/tokens/${leaked.id}/revoke`, {
+      body: { reason: 'exposed' },
+      headers: { prefer: 'wait=0' },
+    });
+    expect(again).toMatchObject({ status: 202, body: { effective: false, pending: [{ name: 'asleep' }] } });
     const repeated = await expose(leaked.id);
     expect(repeated).toMatchObject({
       status: 200,

@@ -99,7 +99,9 @@ export class ClosuresService implements BeforeApplicationShutdown {
    */
   async finish(begun: Begun, waitMs: number | undefined): Promise<ClosureEffect> {
     const limitMs = waitMs ?? this.invalidations.longestWaitMs;
-    const opening = begun.invalidations.length ? this.#confirm(begun.id, begun.invalidations, limitMs) : undefined;
+    // A repeat waits for what is not confirmed yet, so that it hears of whom.
+    const waited = begun.invalidations.length ? begun.invalidations : await this.#unconfirmed(begun.id);
+    const opening = waited.length ? this.#confirm(begun.id, waited, limitMs) : undefined;
     const walked = this.run(begun.id);
     const [effect] = await Promise.all([opening, this.#within(limitMs, walked)]);
     const exposure = await this.#read(begun.id);

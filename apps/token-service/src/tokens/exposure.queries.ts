@@ -173,10 +173,15 @@ export const markDescendantsEnded = (exposureId: string, ids: readonly string[])
   [exposureId, ids],
 ];
 
-/** `ancestors <> '{}'` is the condition of the index. In: members. Out: descendants that are not revoked, locked. */
+/**
+ * In: members. Out: descendants that are not revoked, locked, at most a step's. `ancestors <> '{}'` is the condition of
+ * the index; without MATERIALIZED the limit tempts PostgreSQL to walk through all tokens by id instead.
+ */
 export const selectDescendants = (ids: readonly string[]): Statement => [
-  `SELECT id, name, project_id, ancestors, rotated_from, false AS revoked, false AS confirmed FROM tokens
-   WHERE revoked_at IS NULL AND ancestors && $1 AND ancestors <> '{}' ORDER BY id LIMIT $2 FOR NO KEY UPDATE`,
+  `WITH found AS MATERIALIZED (
+     SELECT id FROM tokens WHERE revoked_at IS NULL AND ancestors && $1 AND ancestors <> '{}')
+   SELECT id, name, project_id, ancestors, rotated_from, false AS revoked, false AS confirmed FROM tokens
+   WHERE id IN (SELECT id FROM found ORDER BY id LIMIT $2) AND revoked_at IS NULL ORDER BY id FOR NO KEY UPDATE`,
   [ids, STEP_ROWS_MAX],
 ];
 
