@@ -127,6 +127,19 @@ test('tells of tokens that expired, were exposed, or were revoked by somebody el
   expect(await kinds(overlap!)).toEqual([]);
 });
 
+test('of what an exposed token was shown, tells of tokens that were taken over, not of what was made by the thousand', async () => {
+  const owner = await world.person();
+  await world.run(followAudit, settings);
+  const [named, taken, made, next] = await Promise.all(Array.from({ length: 4 }, () => world.token(owner)));
+  await sealed('token.revoked', named!, null, { reason: 'exposed' });
+  await sealed('token.revoked', taken!, null, { reason: 'exposed', as: 'shown', shownTo: named });
+  await sealed('token.revoked', made!, null, { reason: 'exposed', as: 'descendant', shownTo: named });
+  await sealed('token.revoked', next!, null, { reason: 'exposed', as: 'successor', shownTo: named });
+  await world.run(followAudit, settings);
+  const told = await Promise.all([named, taken, made, next].map((token) => kinds(token!)));
+  expect(told).toEqual([['exposed'], ['exposed'], [], []]);
+});
+
 test('tells the owner and every administrator of an ended token that was found in the open', async () => {
   const owner = await world.person();
   const administrator = await world.person();

@@ -106,8 +106,8 @@ describe('what an exposed token was shown', () => {
         ])
       ).map(({ details }) => details);
     expect(await why(leaked.id)).toEqual([{ reason: 'exposed' }]);
-    expect(await why(stolen.id)).toEqual([{ reason: 'exposed', shownTo: leaked.id }]);
-    expect(await why(grownUp.id)).toEqual([{ reason: 'exposed', derivedFrom: leaked.id }]);
+    expect(await why(stolen.id)).toEqual([{ reason: 'exposed', as: 'shown', shownTo: leaked.id }]);
+    expect(await why(grownUp.id)).toEqual([{ reason: 'exposed', as: 'descendant', derivedFrom: leaked.id }]);
   });
 
   test('does not reach past what a person has rotated by hand', async () => {

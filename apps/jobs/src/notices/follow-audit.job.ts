@@ -11,7 +11,7 @@ interface SealedEvent {
   actor_name: string;
   actor_user_id: string | null;
   token_id: string;
-  details: { reason?: unknown };
+  details: { reason?: unknown; as?: unknown };
 }
 
 /**
@@ -62,6 +62,9 @@ function noticeOf(event: SealedEvent): Notice[] {
   if (event.action === 'token.expired') return notice('expired', {});
   if (event.action === 'token.reported') return notice('reported', {});
   const reason = typeof event.details.reason === 'string' ? event.details.reason : 'unspecified';
+  // What a thief has made by the thousand is told of with the token that it was made with. A successor of another token of
+  // the owner's is not: the program that uses that one will need another.
+  if (reason === 'exposed' && (event.details.as === 'descendant' || event.details.as === 'successor')) return [];
   if (reason === 'exposed') return notice('exposed', { by: event.actor_name });
   // The end of an overlap is what its owner asked for.
   if (reason === 'superseded' && event.actor_type === 'system') return [];

@@ -96,6 +96,7 @@ function revokedEntry({ actor, comment }: { actor: NamedActor; comment: string |
     details: {
       reason: 'exposed',
       ...(comment !== null && { comment }),
+      ...(token.as !== 'named' && { as: kindOf(token) }),
       ...((token.as === 'shown' || token.as === 'successor') && { shownTo: token.shownTo }),
       ...(token.as === 'descendant' && { derivedFrom: token.cover }),
     },
