@@ -16,6 +16,7 @@ const benches = {
   revocation: { shows: 'revoke until effective at four gateways' },
   proxy: { shows: 'what the gateway costs as a proxy' },
   issue: { shows: 'tokens issued over HTTP beside raw inserts of the same rows' },
+  exposure: { shows: 'a token exposed that was shown 100 000 others, and who waits for that', long: true },
   console: {
     shows: 'first load of the tokens page, and scrolling through ten thousand tokens, in Chromium',
     long: true,

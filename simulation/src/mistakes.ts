@@ -68,11 +68,11 @@ export const mistakes: readonly Mistake[] = [
       [
         'invalidation/leases.ts',
         'const taken = await here.takeLease(take);',
-        'const answer = await log.since(here, cursor, caller.firstParty);\n      const taken = await here.takeLease(take);',
+        "const answer = await log.since(here, cursor, caller.firstParty, '18446744073709551614');\n      const taken = await here.takeLease(take);",
       ],
       [
         'invalidation/leases.ts',
-        'return { taken, answer: await log.since(here, known, caller.firstParty) };',
+        'return { taken, answer: await log.since(here, known, caller.firstParty, taken.renewal) };',
         'return { taken, answer: known === cursor ? answer : { ...answer, reset: true } };',
       ],
     ],
@@ -145,7 +145,7 @@ export const mistakes: readonly Mistake[] = [
         'let fill = held ? this.#shared.get(hash) : undefined;',
         'let fill = this.#shared.get(hash);',
       ],
-      ['verifier/fills.ts', 'if (joined && !isLeaseHeld()) continue;', ''],
+      ['verifier/fills.ts', 'else if (joined && !isLeaseHeld()) continue;', ''],
     ],
   },
   {
@@ -360,7 +360,11 @@ export const mistakes: readonly Mistake[] = [
         "if (applied.known(fact.id, digest) === 'same' || applied",
         "if (applied.known(fact.id, digest) !== 'no' || applied",
       ],
-      ['verifier/lease.ts', 'sentCursor?.log !== cursor.log || contradicted) {', 'sentCursor?.log !== cursor.log) {'],
+      [
+        'verifier/lease.ts',
+        'if (answer.reset || !isContinued || contradicted) {',
+        'if (answer.reset || !isContinued) {',
+      ],
     ],
   },
   {

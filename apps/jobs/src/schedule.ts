@@ -1,6 +1,7 @@
 import { deliverAudit } from './audit/deliver-audit.job.js';
 import { sealAudit } from './audit/seal-audit.job.js';
 import { canary } from './canary/canary.job.js';
+import { continueExposures } from './expiry/continue-exposures.job.js';
 import { endOverlaps } from './expiry/end-overlaps.job.js';
 import { expireDue } from './expiry/expire-due.job.js';
 import { prune } from './expiry/prune.job.js';
@@ -20,6 +21,7 @@ export const SCHEDULE: readonly Job[] = [
   expireDue,
   endOverlaps,
   revokeIdle,
+  continueExposures,
   prune,
   sealAudit,
   deliverAudit,

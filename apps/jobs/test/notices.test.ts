@@ -127,6 +127,36 @@ test('tells of tokens that expired, were exposed, or were revoked by somebody el
   expect(await kinds(overlap!)).toEqual([]);
 });
 
+test('of what an exposed token was shown, tells of tokens that were taken over, not of what was made by the thousand', async () => {
+  const owner = await world.person();
+  await world.run(followAudit, settings);
+  const [named, taken, made, next] = await Promise.all(Array.from({ length: 4 }, () => world.token(owner)));
+  await sealed('token.revoked', named!, null, { reason: 'exposed' });
+  await sealed('token.revoked', taken!, null, { reason: 'exposed', as: 'shown', shownTo: named });
+  await sealed('token.revoked', made!, null, { reason: 'exposed', as: 'descendant', shownTo: named });
+  await sealed('token.revoked', next!, null, { reason: 'exposed', as: 'successor', shownTo: named });
+  await world.run(followAudit, settings);
+  const told = await Promise.all([named, taken, made, next].map((token) => kinds(token!)));
+  expect(told).toEqual([['exposed'], ['exposed'], [], []]);
+});
+
+test('tells the owner and every administrator of an ended token that was found in the open', async () => {
+  const owner = await world.person();
+  const administrator = await world.person();
+  await world.database.query("UPDATE users SET role = 'admin' WHERE id = $1", [administrator.id]);
+  await world.run(followAudit, settings);
+  const token = await world.token(owner);
+  await sealed('token.reported', token, null, {});
+  await world.run(followAudit, settings);
+  const told = await world.database.query(
+    `SELECT DISTINCT d.user_id FROM notice_deliveries d JOIN notices n ON n.id = d.notice_id
+     JOIN users u ON u.id = d.user_id WHERE n.token_id = $1 AND u.id = ANY ($2)`,
+    [token, [owner.id, administrator.id]],
+  );
+  expect(told.map((row) => row['user_id']).sort()).toEqual([owner.id, administrator.id].sort());
+  expect(await kinds(token)).toEqual(['reported']);
+});
+
 test("a project token's notices go to every owner of the project, and to nobody who is disabled", async () => {
   const owners = [await world.person(), await world.person(), await world.person({ disabled: true })];
   const token = await world.token(await world.project(owners));

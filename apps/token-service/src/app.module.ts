@@ -47,6 +47,8 @@ import { SecondFactorService } from './sessions/second-factor.service.js';
 import { SessionsController } from './sessions/sessions.controller.js';
 import { SessionsService } from './sessions/sessions.service.js';
 import { SignInController } from './sessions/sign-in.controller.js';
+import { AftermathService } from './tokens/aftermath.service.js';
+import { ClosuresService } from './tokens/closures.service.js';
 import { ExpiryService } from './tokens/expiry.service.js';
 import { ExposuresService } from './tokens/exposures.service.js';
 import { FactsService } from './tokens/facts.service.js';
@@ -115,6 +117,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       { provide: APP_GUARD, useClass: RpcCallerGuard },
       { provide: APP_INTERCEPTOR, useClass: AnswerInterceptor },
       { provide: APP_INTERCEPTOR, useClass: RpcContextInterceptor },
+      AftermathService,
       AttemptsService,
       AuditService,
       {
@@ -123,6 +126,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
         inject: [DataSource],
       },
       BearerStrategy,
+      ClosuresService,
       Database,
       DeclarationsService,
       DenialsService,

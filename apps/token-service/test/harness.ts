@@ -108,11 +108,13 @@ export async function world(options: { env?: Record<string, string>; clock?: Clo
   };
   const services: TokenService[] = [];
   const another = async (more: Record<string, string> = {}) => {
-    const service = await startTokenService(
+    const started = await startTokenService(
       tokenServiceConfig({ ...env, ...more }),
       logger,
       options.clock ?? systemClock,
     );
+    let stopping: Promise<void> | undefined;
+    const service = { ...started, stop: () => (stopping ??= started.stop()) };
     services.push(service);
     return service;
   };

@@ -2,7 +2,9 @@ import type { ListTokensQuery } from '@latchkey/contracts';
 import type { TestDatabase } from '@latchkey/testing';
 import { LIST_SETTINGS } from '../src/database/database.service.js';
 import { SELECT_EXPIRY_DUE } from '../src/tokens/expiry.service.js';
+import { selectDescendants, selectShown } from '../src/tokens/exposure.queries.js';
 import { SELECT_FACTS } from '../src/tokens/facts.service.js';
+import { selectFamily } from '../src/tokens/families.js';
 import { selectPage } from '../src/tokens/listing.js';
 import { Order } from '../src/tokens/order.js';
 import { SELECT_DESCENDANTS, SELECT_OVERLAP_DUE } from '../src/tokens/revocations.service.js';
@@ -86,6 +88,24 @@ test.each([
     '100',
   ],
   ['which overlaps have ended', 'tokens_overlap_due', SELECT_OVERLAP_DUE, '100'],
+  [
+    'what a token was shown',
+    'tokens_by_maker',
+    selectShown([])[0].replaceAll('$2', '1000'),
+    `'[{"place":0,"maker":"${tokenId(1006)}"}]'`,
+  ],
+  [
+    'what is left of the descendants of exposed tokens',
+    'tokens_by_ancestor',
+    selectDescendants([])[0].replaceAll('$2', '1000'),
+    `ARRAY['${tokenId(1006)}'::uuid]`,
+  ],
+  [
+    "how fast a token's family grows",
+    'tokens_by_family',
+    selectFamily('')[0].replaceAll('$2', "'epoch'").replaceAll('$3', '1000'),
+    `'${tokenId(1006)}'`,
+  ],
 ])('%s is found by index, whatever the number of tokens', async (_, index, sql, value) => {
   const plan = await run(sql.replace('$1', value));
   expect(plan.indexes).toContain(index);

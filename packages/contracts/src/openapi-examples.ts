@@ -34,6 +34,7 @@ const token = {
   parentId: null,
   receipt: null,
 };
+const ended = { tokens: 3, successors: 1, descendants: 0, shown: 1 };
 const revoked = {
   ...token,
   status: 'revoked',
@@ -80,12 +81,26 @@ export const EXAMPLES: { readonly [name in EndpointName]?: { body?: unknown; ans
   },
   revokeToken: {
     body: { reason: 'exposed', comment: 'was in a public log' },
-    answer: { token: revoked, effective: true, receipt, pending: [] },
+    answer: {
+      token: revoked,
+      effective: true,
+      receipt,
+      pending: [],
+      ended,
+      alsoChanged: { items: [], others: 0, audit: `/v1/audit?actor=${revoked.id}` },
+    },
   },
-  deleteToken: { answer: { token: revoked, effective: true, receipt, pending: [] } },
+  deleteToken: { answer: { token: revoked, effective: true, receipt, pending: [], ended } },
   rotateToken: {
     body: { overlapSeconds: 300 },
-    answer: { ...token, rotatedFrom: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a05', secret },
+    answer: {
+      ...token,
+      rotatedFrom: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a05',
+      secret,
+      effective: true,
+      receipt,
+      pending: [],
+    },
   },
   revokeExposed: { body: { tokens: [secret] }, answer: { accepted: 1 } },
   tokenUsage: {

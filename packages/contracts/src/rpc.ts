@@ -152,6 +152,7 @@ export interface MaintenanceMethods {
   expireDue: { request: { limit: number }; response: BatchResponse };
   endOverlaps: { request: { limit: number }; response: BatchResponse };
   revokeIdle: { request: { limit: number }; response: BatchResponse };
+  continueExposures: { request: { limit: number }; response: BatchResponse };
   sealAudit: { request: { limit: number }; response: BatchResponse };
   prune: { request: { limit: number }; response: BatchResponse };
   takeLetters: { request: TakeLettersRequest; response: { letters: Letter[] } };

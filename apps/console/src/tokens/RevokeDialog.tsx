@@ -1,4 +1,4 @@
-import type { RevocationReason, Token, TokenEffect } from '@latchkey/contracts';
+import type { RevocationReason, RevokedToken, Token } from '@latchkey/contracts';
 import { Alert, Button, Loader, Modal, Select, Stack, Text, Textarea } from '@mantine/core';
 import { IconAlertTriangle } from '@tabler/icons-react';
 import { useQueries } from '@tanstack/react-query';
@@ -57,13 +57,49 @@ function WillBreak({ tokens }: { tokens: readonly Token[] }) {
   );
 }
 
+/** How far a revocation reached beyond the token itself, and what the token changed that stands. */
+function Reach({ effect: { ended, alsoChanged, effective, pending } }: { effect: RevokedToken }) {
+  const parts = (['successors', 'descendants', 'shown'] as const).filter((part) => ended[part] > 0);
+  return (
+    <>
+      {!effective && pending.length === 0 && <Text size="sm">{t.revoke.more}</Text>}
+      {parts.length > 0 && (
+        <Text size="sm" mt={4}>
+          {t.revoke.ended(ended.tokens)}: {parts.map((part) => t.revoke.endedParts[part](ended[part])).join(', ')}
+        </Text>
+      )}
+      {alsoChanged && alsoChanged.items.length + alsoChanged.others > 0 && (
+        <Alert color="yellow" mt="xs" icon={<IconAlertTriangle size={20} aria-hidden />} title={t.revoke.alsoChanged}>
+          <ul className="lines">
+            {alsoChanged.items.map((item) => (
+              <li key={item.id}>
+                <Text size="sm" className="grow ellipsis">
+                  {t.audit.actions[item.action]} {item.subject && `“${item.subject.name}”`}
+                </Text>
+                <Text size="sm" c="dimmed">
+                  <Time iso={item.at} />
+                </Text>
+              </li>
+            ))}
+          </ul>
+          {alsoChanged.others > 0 && (
+            <Text size="sm" c="dimmed">
+              {t.revoke.others(alsoChanged.others)}
+            </Text>
+          )}
+        </Alert>
+      )}
+    </>
+  );
+}
+
 /** Names what is revoked and what breaks, asks once more, then shows the receipt as it arrives. */
 export function RevokeDialog({ tokens, onClose }: { tokens: readonly Token[]; onClose(): void }) {
   const [reason, setReason] = useState<RevocationReason>('unspecified');
   const [comment, setComment] = useState('');
   const [working, setWorking] = useState(false);
   const [error, setError] = useState<unknown>(null);
-  const [effects, setEffects] = useState<TokenEffect[]>([]);
+  const [effects, setEffects] = useState<RevokedToken[]>([]);
   const alive = useRef(true);
   useEffect(() => {
     alive.current = true;
@@ -75,7 +111,7 @@ export function RevokeDialog({ tokens, onClose }: { tokens: readonly Token[]; on
   const revoke = async () => {
     setWorking(true);
     setError(null);
-    const done: TokenEffect[] = [];
+    const done: RevokedToken[] = [];
     try {
       for (const token of tokens) {
         const params = { id: token.id };
@@ -114,6 +150,7 @@ export function RevokeDialog({ tokens, onClose }: { tokens: readonly Token[]; on
               allowDeselect={false}
               onChange={(value) => setReason((value ?? 'unspecified') as RevocationReason)}
             />
+            {reason === 'exposed' && <Text size="sm">{t.revoke.leadExposed}</Text>}
             <Textarea
               label={t.revoke.comment}
               value={comment}
@@ -132,6 +169,7 @@ export function RevokeDialog({ tokens, onClose }: { tokens: readonly Token[]; on
               </Text>
             )}
             <EffectView effect={effect} refused />
+            <Reach effect={effect} />
           </div>
         ))}
         {error !== null && <ErrorNotice error={error} retry={() => void revoke()} />}

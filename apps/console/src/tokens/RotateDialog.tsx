@@ -1,4 +1,4 @@
-import type { Token } from '@latchkey/contracts';
+import type { RotatedToken, Token } from '@latchkey/contracts';
 import { Button, Modal, Select, Stack, Text } from '@mantine/core';
 import { useState } from 'react';
 import { api, changed } from '../api.js';
@@ -6,15 +6,16 @@ import { t } from '../texts.js';
 import { Buttons } from '../ui/Confirm.js';
 import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
+import { EffectView } from './Receipt.js';
 import { SecretOnce } from './SecretOnce.js';
 
 /** Makes a successor; shows its secret once. */
 export function RotateDialog({ token, onClose, onOpen }: { token: Token; onClose(): void; onOpen(id: string): void }) {
   const [overlap, setOverlap] = useState('0');
-  const [issued, setIssued] = useState<{ id: string; secret: string } | null>(null);
+  const [issued, setIssued] = useState<RotatedToken | null>(null);
   const { submit, working, error } = useSubmit(async () => {
     const answer = await api.rotateToken({ params: { id: token.id }, body: { overlapSeconds: Number(overlap) } });
-    setIssued({ id: answer.id, secret: answer.secret });
+    setIssued(answer);
     changed('listTokens', 'getToken', 'listAudit');
   });
   if (issued) {
@@ -33,7 +34,10 @@ export function RotateDialog({ token, onClose, onOpen }: { token: Token; onClose
         title={t.once.title}
         size="xl"
       >
-        <SecretOnce secret={issued.secret} onDone={leave} />
+        <Stack>
+          {overlap === '0' && <EffectView effect={issued} refused />}
+          <SecretOnce secret={issued.secret} onDone={leave} />
+        </Stack>
       </Modal>
     );
   }

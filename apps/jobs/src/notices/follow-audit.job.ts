@@ -11,7 +11,7 @@ interface SealedEvent {
   actor_name: string;
   actor_user_id: string | null;
   token_id: string;
-  details: { reason?: unknown };
+  details: { reason?: unknown; as?: unknown };
 }
 
 /**
@@ -45,7 +45,7 @@ export const followAudit: Job = {
            CASE e.actor_type WHEN 'user' THEN e.actor_id WHEN 'token' THEN
              (SELECT owner_user_id FROM tokens WHERE id = e.actor_id) END AS actor_user_id
          FROM audit_links l JOIN audit_events e ON e.id = l.event_id AND e.at = l.event_at
-         WHERE l.seq > $1 AND l.seq <= $2 AND e.action IN ('token.expired', 'token.revoked') AND e.token_id IS NOT NULL
+         WHERE l.seq > $1 AND l.seq <= $2 AND e.action IN ('token.expired', 'token.revoked', 'token.reported') AND e.token_id IS NOT NULL
          ORDER BY l.seq`,
         [mark.seq, span.last],
       );
@@ -60,7 +60,11 @@ function noticeOf(event: SealedEvent): Notice[] {
     { key: `${kind}:${event.id}`, kind, tokenId: event.token_id, details },
   ];
   if (event.action === 'token.expired') return notice('expired', {});
+  if (event.action === 'token.reported') return notice('reported', {});
   const reason = typeof event.details.reason === 'string' ? event.details.reason : 'unspecified';
+  // What a thief has made by the thousand is told of with the token that it was made with. A successor of another token of
+  // the owner's is not: the program that uses that one will need another.
+  if (reason === 'exposed' && (event.details.as === 'descendant' || event.details.as === 'successor')) return [];
   if (reason === 'exposed') return notice('exposed', { by: event.actor_name });
   // The end of an overlap is what its owner asked for.
   if (reason === 'superseded' && event.actor_type === 'system') return [];

@@ -21,6 +21,7 @@ const SUBJECTS: Record<NoticeKind, (name: string, details: Record<string, unknow
   expired: (name) => `${name} has expired`,
   revoked: (name) => `${name} was revoked`,
   exposed: (name) => `${name} was reported as exposed and is revoked`,
+  reported: (name) => `${name}, which has ended, was found in the open`,
   new_address: (name) => `${name} was used from a new address`,
   used_after_rotation: (name) => `${name} was used after it had been replaced`,
   idle: (name) => `${name} will be revoked because nobody uses it`,
@@ -31,8 +32,11 @@ const SENTENCES: Record<NoticeKind, (details: Record<string, unknown>) => string
   expired: () => 'It no longer works. Issue a new one if it is still needed.',
   revoked: (d) => `${d['by']} revoked it (reason: ${String(d['reason']).replaceAll('_', ' ')}). It no longer works.`,
   exposed: () =>
-    'Somebody presented its secret as found in the open. It no longer works, nor does what was made with it. ' +
+    'Somebody presented its secret as found in the open. It no longer works, nor does anything that it was shown. ' +
     'Look at what it was used for, and issue a new one.',
+  reported: () =>
+    'Somebody presented its secret as found in the open. It had ended before, so nothing was ended by that: what took its ' +
+    'place, or was issued or rotated with it, still works. To end that too, revoke it with the reason "it leaked".',
   new_address: (d) => `It was used from ${d['ip']}, for the first time. If you do not know this address, revoke it.`,
   used_after_rotation: (d) =>
     `Somebody at ${d['ip']} presented the old secret after it had been replaced, and was refused. ` +

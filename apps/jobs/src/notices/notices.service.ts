@@ -22,7 +22,8 @@ export function openChannels(config: JobsConfig): Channel[] {
 
 /**
  * Writes notices and, for each, what is to be delivered to whom: a personal token's owner, a project token's project
- * owners, by every open channel that the person has not switched off for this kind. People who are disabled hear
+
+ * owners, and of what was found in the open the administrators too, by every open channel that the person has not switched off for this kind. People who are disabled hear
  * nothing, nor does who did it (`details.byUserId`). A notice whose key is known already is left out, whoever raises it and however often.
  *
  * In: notices as JSON, the open channels. Out: how many were new.
@@ -43,6 +44,8 @@ export async function raiseNotices(db: EntityManager, config: JobsConfig, notice
        LEFT JOIN members m ON m.project_id = t.project_id AND m.role = 'owner'
        JOIN users u ON u.id = coalesce(t.owner_user_id, m.user_id) AND u.disabled_at IS NULL
          AND u.id::text IS DISTINCT FROM r.details ->> 'byUserId'
+       UNION SELECT r.id, r.kind, a.id FROM raised r
+       JOIN users a ON r.kind = 'reported' AND a.role = 'admin' AND a.disabled_at IS NULL
      ), deliveries AS (
        INSERT INTO notice_deliveries (notice_id, user_id, channel)
        SELECT told.id, told.user_id, channel FROM told CROSS JOIN unnest($2::text[]) AS channel

@@ -32,4 +32,10 @@ export interface SystemActor {
 /** Who makes a request: a person or a token. */
 export type Actor = UserActor | TokenActor;
 
+/** Who did something, for the record. */
+export type NamedActor =
+  | Pick<UserActor, 'type' | 'userId' | 'name'>
+  | Pick<TokenActor, 'type' | 'tokenId' | 'name'>
+  | SystemActor;
+
 export const SYSTEM: SystemActor = { type: 'system', name: 'system' };

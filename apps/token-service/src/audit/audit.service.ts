@@ -2,7 +2,7 @@ import type { AuditAction, AuditEvent, auditExportQuery, auditQuery } from '@lat
 import { newId } from '@latchkey/runtime';
 import { Injectable } from '@nestjs/common';
 import type { z } from 'zod';
-import type { Actor, SystemActor } from '../access/index.js';
+import type { NamedActor } from '../access/index.js';
 import { Database, inOrder, type Statement, type Tx } from '../database/database.service.js';
 import { badField, requestContext } from '../http/index.js';
 import { type AuditRow, EVENT_COLUMNS, toEvent } from './event.js';
@@ -10,7 +10,7 @@ import { type ExportFormat, LINES, type Pages } from './lines.js';
 
 /** Who did what to what. */
 export interface AuditEntry {
-  actor: Actor | SystemActor;
+  actor: NamedActor;
   action: AuditAction;
   tokenId?: string | null;
   projectId?: string | null;

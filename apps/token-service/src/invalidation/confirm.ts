@@ -32,7 +32,7 @@ const LOOK_AGAIN_MS_MAX = 2_000;
 /** Leases that are remembered as counted; one forgotten is asked about again, and counts once all the same. */
 const STRUCK_MAX = 1_000;
 /** What a caller waits beyond the longest that a confirmation takes. */
-const PATIENCE_MS = 2_000;
+export const PATIENCE_MS = 2_000;
 
 export interface ConfirmOptions {
   /** Longest to wait; the confirmation itself goes on. Default: one lease, its drift allowance and two seconds. */

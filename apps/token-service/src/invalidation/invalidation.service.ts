@@ -6,7 +6,7 @@ import type { Registry } from 'prom-client';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { type AfterCommit, Database, Last, type Statement, type Tx, writeNow } from '../database/database.service.js';
 import { effectAsSeen } from './callers.js';
-import { Confirmations, type ConfirmOptions } from './confirm.js';
+import { Confirmations, type ConfirmOptions, PATIENCE_MS } from './confirm.js';
 import { FeedKeys } from './feed-keys.js';
 import { Leases } from './leases.js';
 import { InvalidationLog } from './log.js';
@@ -20,12 +20,13 @@ import {
   SELECT_LEASES,
 } from './postgres-store.js';
 import { RedisBus } from './redis-bus.js';
-import type { InvalidationStore, LeasesReading } from './types.js';
+import { type InvalidationStore, type LeasesReading, lapsedAfterMs } from './types.js';
 
 export type { Invalidation } from '@latchkey/contracts';
 export { receiptAsSeen } from './callers.js';
+export type { Narrowing } from './postgres-store.js';
 
-/** What a change that narrowed nothing answers: it is effective by itself. */
+/** What a change answers that touched no right, of a name say. */
 export const NOTHING_NARROWED: Effect = { effective: true, receipt: null, pending: [] };
 
 /** How often leases are looked at for dead ones. */
@@ -51,7 +52,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   #stopped = false;
 
   constructor(
-    private readonly db: Database,
+    db: Database,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(LOGGER) private readonly logger: Logger,
     @Inject(CLOCK) private readonly clock: Clock,
@@ -105,15 +106,6 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     );
   }
 
-  /** The invalidation by its id; null once it has been pruned, when no lease of its time can be running. */
-  async read(id: string): Promise<Invalidation | null> {
-    const [row] = await this.db.query<Invalidation>(
-      'SELECT id, kind, subject, cut, xid::text AS xid FROM invalidations WHERE id = $1',
-      [id],
-    );
-    return row ?? null;
-  }
-
   /**
    * Tells the verifiers and waits until none can answer from before the change. Call it after the commit; again is
    * harmless.
@@ -141,6 +133,11 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   /** As granted to verifiers, in milliseconds. */
   get leaseMs(): number {
     return this.config.LEASE_MS;
+  }
+
+  /** How long a change waits for its confirmation when nothing else is wished, in milliseconds. */
+  get longestWaitMs(): number {
+    return lapsedAfterMs(this.config.LEASE_MS) + PATIENCE_MS;
   }
 
   registerMetrics(registry: Registry): void {

@@ -36,12 +36,7 @@ export class InvalidationLog {
    * @param renewal transaction id of the lease
    * @param witness whether the verifier is believed when its cursor says that this log has forgotten something
    */
-  async since(
-    here: StoreConnection,
-    cursor: Cursor | null,
-    witness: boolean,
-    renewal: string,
-  ): Promise<LogAnswer> {
+  async since(here: StoreConnection, cursor: Cursor | null, witness: boolean, renewal: string): Promise<LogAnswer> {
     let reading = await here.readLog(cursor?.xid ?? null, ANSWER_INVALIDATIONS_MAX);
     const isBeyond = cursor?.log === reading.log && BigInt(cursor.xid) > BigInt(reading.xmin);
     if (!reading.isCurrent || (isBeyond && witness)) {

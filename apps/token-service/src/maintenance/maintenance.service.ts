@@ -30,6 +30,13 @@ const KEEPS: readonly string[] = [
   // Failed sign-ins count for 15 minutes.
   `DELETE FROM sign_in_failures WHERE subject IN (
      SELECT subject FROM sign_in_failures WHERE since < now() - interval '1 hour' ORDER BY since LIMIT $1)`,
+  // An exposure that is over answers a repeat for a month; after that a repeat finds again that all of it has ended.
+  `DELETE FROM exposure_members WHERE (exposure_id, token_id) IN (
+     SELECT m.exposure_id, m.token_id FROM exposures e JOIN exposure_members m ON m.exposure_id = e.id
+     WHERE e.confirmed_at < now() - interval '30 days' LIMIT $1)`,
+  `DELETE FROM exposures WHERE id IN (
+     SELECT id FROM exposures e WHERE confirmed_at < now() - interval '30 days'
+       AND NOT EXISTS (SELECT FROM exposure_members WHERE exposure_id = e.id) ORDER BY confirmed_at LIMIT $1)`,
 ];
 
 /** What keeps the database small and ready: rows past their keep, partitions ahead, retention of the audit log. */

@@ -77,7 +77,7 @@ export const TOOLS: readonly Tool[] = [
     name: 'rotate_token',
     title: 'Rotate a token',
     description:
-      'Issues a successor with the same rights; the old token ends now or after overlapSeconds. The answer holds the new secret, shown this once.',
+      'Issues a successor with the same rights; the old token ends now or after overlapSeconds. The answer holds the new secret, shown this once; with `effective: true` no verifier anywhere accepts the old one for longer than that.',
     scope: ENDPOINTS.rotateToken.scope,
     input: z.strictObject({ ...withId, overlapSeconds: rotateTokenBody.shape.overlapSeconds }),
     annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: false, openWorldHint: false },
@@ -87,7 +87,7 @@ export const TOOLS: readonly Tool[] = [
     name: 'revoke_token',
     title: 'Revoke a token',
     description:
-      'Ends a token and all made with it. With `effective: true` in the answer no verifier anywhere accepts it any more.',
+      'Ends a token and all made with it; with reason `exposed` also every secret that the token was ever shown, by issuing or rotating. With `effective: true` in the answer no verifier anywhere accepts any of it any more; `ended` counts what was ended.',
     scope: ENDPOINTS.revokeToken.scope,
     input: z.strictObject({ ...withId, ...revokeTokenBody.shape }),
     annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: true, openWorldHint: false },

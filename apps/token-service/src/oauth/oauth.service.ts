@@ -6,7 +6,7 @@ import type { Actor } from '../access/index.js';
 import { LocksService } from '../access/locks.service.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/database.service.js';
-import { forbidden, lacksScope, requestContext } from '../http/index.js';
+import { forbidden, lacksScope, requestContext, unavailable } from '../http/index.js';
 import { FactsService } from '../tokens/facts.service.js';
 import { RecordsService } from '../tokens/records.service.js';
 import { RevocationsService } from '../tokens/revocations.service.js';
@@ -51,7 +51,10 @@ export class OAuthService {
     };
   }
 
-  /** RFC 7009 section 2.2: done, or there was nothing to do; the answer is the same. It has taken effect when this returns. */
+  /**
+   * RFC 7009 section 2.2: done, or there was nothing to do; the answer is the same. It has taken effect when this returns.
+   * @throws Refusal `unavailable` (2.2.1) when it is done and a verifier has not confirmed yet: a repeat waits on
+   */
   async revoke(actor: Actor, secret: string): Promise<void> {
     mustHold(actor);
     const known = parse(secret, this.config.TOKEN_PREFIX).ok ? await this.facts.byHash(hashSecret(secret)) : null;
@@ -62,8 +65,11 @@ export class OAuthService {
       mustHold(now);
       return this.revocations.revoke(tx, now, [id], { reason: 'unspecified' });
     });
-    if (ended.invalidations.length) await this.revocations.settle(ended.invalidations, ended.tokenIds, undefined);
-    else await this.revocations.resettle(id, undefined);
+    const { effective } = ended.invalidations.length
+      ? await this.revocations.settle(ended.invalidations, ended.tokenIds, undefined)
+      : await this.revocations.resettle(id, undefined);
+    if (!effective)
+      throw unavailable('The token is revoked, but not every verifier has confirmed it yet. Send this request again.');
   }
 }
 

@@ -118,7 +118,8 @@ export class PeopleService {
       const changed = { ...before, ...after };
       await this.#recordPatch(tx, now, before, changed);
       if (disabled && before.disabledAt === null) await tx.query('DELETE FROM sessions WHERE user_id = $1', [id]);
-      const touchesRights = before.role !== role || (before.disabledAt !== null) !== disabled;
+      // Named again as they are already, they may be on their way still: a repeat waits in full too.
+      const touchesRights = body.role !== undefined || body.disabled !== undefined;
       const written: Invalidation | null = touchesRights
         ? await this.invalidations.write(tx, { kind: 'owner', subject: id, cut: disabled })
         : null;

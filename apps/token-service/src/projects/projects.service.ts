@@ -8,7 +8,7 @@ import { type AuditEntry, AuditService } from '../audit/audit.service.js';
 import { Database, rows, type Tx } from '../database/database.service.js';
 import { keysetPage, type Page } from '../database/keyset.service.js';
 import { conflict, forbidden, lacksScope, notFound } from '../http/index.js';
-import { type Invalidation, InvalidationService, NOTHING_NARROWED } from '../invalidation/invalidation.service.js';
+import { type Invalidation, InvalidationService } from '../invalidation/invalidation.service.js';
 import { MemberEntity, ProjectEntity } from './project.entity.js';
 
 type ProjectEffect = Effect & { project: Project };
@@ -128,7 +128,9 @@ export class ProjectsService {
       const [person] = await rows<{ name: string }>(tx, 'SELECT name FROM users WHERE id = $1', [userId]);
       if (!person) throw notFound('person');
       const before = project.members.find((member) => member.userId === userId);
-      if (before?.role === role) return { project, subjects: [] };
+      // A repeat waits in full too: the change before it may be on its way still.
+      const subjects = [{ kind: 'owner' as const, subject: userId, cut: false }];
+      if (before?.role === role) return { project, subjects };
       if (before?.role === 'owner') mustKeepAnOwner(project, userId);
       const subject = { type: 'member' as const, id: userId, name: person.name };
       if (before) {
@@ -144,7 +146,7 @@ export class ProjectsService {
         await tx.insert(MemberEntity, { projectId: id, userId, role, createdAt: new Date() });
         await this.audit.record(tx, { actor: now, action: 'member.added', projectId: id, subject, details: { role } });
       }
-      return { project: await this.#read(tx, id, now), subjects: [{ kind: 'owner', subject: userId, cut: false }] };
+      return { project: await this.#read(tx, id, now), subjects };
     });
   }
 
@@ -181,7 +183,6 @@ export class ProjectsService {
       for (const subject of subjects) written.push(await this.invalidations.write(tx, subject));
       return { project, written };
     });
-    if (written.length === 0) return { project, ...NOTHING_NARROWED };
     return { project, ...(await this.invalidations.confirm(written, { waitMs })) };
   }
 

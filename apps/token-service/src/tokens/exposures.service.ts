@@ -3,12 +3,14 @@ import { hashSecret, parse } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
 import type { SystemActor } from '../access/index.js';
 import { lockRows } from '../access/locks.service.js';
+import { AuditService } from '../audit/audit.service.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
-import { Database, rows } from '../database/database.service.js';
+import { Database, inOrder, rows, type Tx } from '../database/database.service.js';
 import { atMultiplesOf, requestContext } from '../http/index.js';
 import { RatesService } from '../http/rates.service.js';
+import { type Begun, ClosuresService } from './closures.service.js';
+import { type StandingRow, selectLiving, selectUntold } from './exposure.queries.js';
 import { FactsService } from './facts.service.js';
-import { RevocationsService } from './revocations.service.js';
 
 const FINDER: SystemActor = { type: 'system', name: 'revoke-exposed' };
 
@@ -21,15 +23,17 @@ export class ExposuresService {
   constructor(
     private readonly db: Database,
     private readonly facts: FactsService,
-    private readonly revocations: RevocationsService,
+    private readonly closures: ClosuresService,
+    private readonly audit: AuditService,
     private readonly rates: RatesService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
 
   /**
-   * Revokes as `exposed` those of the strings that are secrets of tokens, with their successors and all made with them,
-   * in one transaction that has committed when this returns. It takes effect as fast as it can; nobody waits for that.
+   * Revokes as `exposed` those of the strings that are secrets of living tokens, in one transaction that has committed
+   * when this returns, and then all that they were shown. It takes effect as fast as it can; nobody waits for that. A
+   * secret that was dead already ends nothing: whoever finds an old one is not to stop what lives now.
    * @returns how many strings were taken, which tells nothing about them
    * @throws Refusal `rate_limited`
    */
@@ -42,16 +46,47 @@ export class ExposuresService {
   async #revoke(secrets: readonly string[]): Promise<void> {
     const wellFormed = [...new Set(secrets)].filter((secret) => parse(secret, this.config.TOKEN_PREFIX).ok);
     const hashes = wellFormed.flatMap((secret) => this.facts.storedHashes(hashSecret(secret)));
-    const ended = await this.db.transaction(async (tx) => {
+    const begun = await this.db.transaction<Begun | null>(async (tx) => {
       const found = await rows<{ id: string }>(tx, 'SELECT id FROM tokens WHERE hash = ANY ($1)', [hashes]);
       const ids = found.map(({ id }) => id);
-      if (ids.length === 0) return { invalidations: [], tokenIds: [] };
+      if (ids.length === 0) return null;
       await lockRows(tx, 'tokens', ids);
-      return this.revocations.revoke(tx, FINDER, ids, { reason: 'exposed' });
+      const [living] = (await inOrder(tx, [selectLiving(ids)])) as [StandingRow[]];
+      const alive = new Set(living.map(({ id }) => id));
+      await this.#tell(
+        tx,
+        ids.filter((id) => !alive.has(id)),
+      );
+      return living.length > 0 ? this.closures.begin(FINDER, living, {}) : null;
     });
-    this.revocations.settle(ended.invalidations, ended.tokenIds, undefined).catch((error: Error) => {
-      // Committed already: every renewal of a lease reads it, so only the receipt is missing.
-      this.logger.warn({ reason: error.message }, 'the confirmation of exposed tokens was not seen to its end');
+    if (!begun) return;
+    this.closures.finish(begun, undefined).catch((error: Error) => {
+      // Committed already: every renewal of a lease reads it, and jobs has somebody go on with the rest.
+      this.logger.warn({ reason: error.message }, 'the end of what exposed tokens were shown was not seen');
     });
   }
+
+  /** Of tokens that were over already: owners and administrators hear of it, and may end what still lives. */
+  async #tell(tx: Tx, ids: readonly string[]): Promise<void> {
+    if (ids.length === 0) return;
+    const [untold] = (await inOrder(tx, [selectUntold(ids)])) as [UntoldRow[]];
+    await this.audit.recordAll(
+      tx,
+      untold.map(({ id, name, project_id: projectId, rotated_to: rotatedTo }) => ({
+        actor: FINDER,
+        action: 'token.reported' as const,
+        tokenId: id,
+        projectId,
+        subject: { type: 'token' as const, id, name },
+        details: { ...(rotatedTo && { rotatedTo }) },
+      })),
+    );
+  }
+}
+
+interface UntoldRow {
+  id: string;
+  name: string;
+  project_id: string | null;
+  rotated_to: string | null;
 }

@@ -11,6 +11,7 @@ import { constraintHit, Database, rows, type Tx } from '../database/database.ser
 import { badField, conflict } from '../http/index.js';
 import { InvalidationService } from '../invalidation/invalidation.service.js';
 import { FactsService } from './facts.service.js';
+import { FAMILY_IMPORTED_HOUR_MAX, familyOf } from './families.js';
 import { ancestorsOfChild, ownerFor } from './ownership.js';
 import { PolicyService } from './policy.service.js';
 import { RevocationsService } from './revocations.service.js';
@@ -87,7 +88,8 @@ export class ImportService {
         });
       }
       await this.#mustBeNew(tx, body.tokens);
-      await this.#insert(tx, made, { ...owner, type: now.type, id: actorId(now) });
+      const familyId = await familyOf(tx, now, made.length, FAMILY_IMPORTED_HOUR_MAX);
+      await this.#insert(tx, made, { ...owner, type: now.type, id: actorId(now), familyId });
       await this.audit.recordAll(
         tx,
         made.map((token) => issuedEntry(now, token, projectId)),
@@ -137,19 +139,19 @@ export class ImportService {
   async #insert(
     tx: Tx,
     made: readonly Prepared[],
-    by: { ownerUserId: string | null; projectId: string | null; type: string; id: string },
+    by: { ownerUserId: string | null; projectId: string | null; type: string; id: string; familyId: string | null },
   ): Promise<void> {
     const listed = made.map((token) => ({ ...token, hash: token.hash.toString('hex') }));
     await rows(
       tx,
       `INSERT INTO tokens (id, hash, kind, name, description, start, owner_user_id, project_id, created_by_type, created_by_id,
-         ancestors, scopes, allowed_ips, rate_limit, rate_window_seconds, metadata, created_at, expires_at)
+         ancestors, scopes, allowed_ips, rate_limit, rate_window_seconds, metadata, created_at, expires_at, family_id)
        SELECT id, decode(hash, 'hex'), kind, name, description, start, $2, $3, $4, $5,
-         ancestors, scopes, allowed_ips, rate_limit, rate_window_seconds, metadata, created_at, expires_at
+         ancestors, scopes, allowed_ips, rate_limit, rate_window_seconds, metadata, created_at, expires_at, $6::uuid
        FROM jsonb_to_recordset($1::jsonb) AS t(id uuid, hash text, kind text, name text, description text, start text,
          ancestors uuid[], scopes text[], allowed_ips text[], rate_limit integer, rate_window_seconds integer,
          metadata jsonb, created_at timestamptz, expires_at timestamptz)`,
-      [JSON.stringify(listed), by.ownerUserId, by.projectId, by.type, by.id],
+      [JSON.stringify(listed), by.ownerUserId, by.projectId, by.type, by.id, by.familyId],
     );
   }
 

@@ -1,9 +1,8 @@
-import type { Effect, RevocationReason } from '@latchkey/contracts';
+import type { Effect, EndedCounts, Receipt, RevocationReason } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import { Injectable } from '@nestjs/common';
 import type { QueryResultRow } from 'pg';
 import { type Actor, SYSTEM, type SystemActor } from '../access/index.js';
-import { lockRows } from '../access/locks.service.js';
 import { type AuditEntry, AuditService } from '../audit/audit.service.js';
 import { Database, inOrder, Last, rows, type Statement, type Tx, writeNow } from '../database/database.service.js';
 import {
@@ -19,11 +18,21 @@ export interface Cause {
   comment?: string | undefined;
 }
 
+/** A cause that reaches the tokens and their descendants, no further. */
+type OrdinaryCause = Cause & { reason: Exclude<RevocationReason, 'exposed'> };
+
 /** What a transaction ended: to be settled once it has committed. */
 export interface Ended {
   invalidations: Invalidation[];
   tokenIds: string[];
+  counts: EndedCounts;
 }
+
+const NOTHING_ENDED: Ended = {
+  invalidations: [],
+  tokenIds: [],
+  counts: { tokens: 0, successors: 0, descendants: 0, shown: 0 },
+};
 
 interface EndedRow {
   id: string;
@@ -42,20 +51,21 @@ export class RevocationsService {
   ) {}
 
   /**
-   * Revokes the tokens named with all that was made with them, and for `exposed` their successors with all that was made
-   * with those. What is revoked already stays as it is. The caller has locked the tokens named, and ends with the answer.
+   * Revokes the tokens named with all that was made with them. What is revoked already stays as it is. The caller has
+   * locked the tokens named, and ends with the result. What is `exposed` goes through `ClosuresService` instead.
    */
-  async revoke(tx: Tx, actor: Actor | SystemActor, ids: readonly string[], cause: Cause): Promise<Last<Ended>> {
-    const roots = cause.reason === 'exposed' ? await withSuccessors(tx, ids) : ids;
-    return this.ending(actor, await inOrder(tx, readEnding(roots)), cause);
+  async revoke(tx: Tx, actor: Actor | SystemActor, ids: readonly string[], cause: OrdinaryCause): Promise<Last<Ended>> {
+    return this.ending(actor, await inOrder(tx, readEnding(ids)), cause);
   }
 
   /** The same for tokens as `readEnding` found them, with those made with them. */
-  ending(actor: Actor | SystemActor, found: readonly QueryResultRow[][], cause: Cause): Last<Ended> {
+  ending(actor: Actor | SystemActor, found: readonly QueryResultRow[][], cause: OrdinaryCause): Last<Ended> {
     const ended = [...new Map((found.flat() as EndedRow[]).map((row) => [row.id, row])).values()];
-    if (ended.length === 0) return new Last([], () => ({ invalidations: [], tokenIds: [] }));
+    if (ended.length === 0) return new Last([], () => NOTHING_ENDED);
     const { narrowings, idFor } = narrowingsOf(ended);
     const tokenIds = ended.map(({ id }) => id);
+    const derived = tokenIds.length - narrowings.length;
+    const counts = { ...NOTHING_ENDED.counts, tokens: tokenIds.length, descendants: derived };
     const byId = actor.type === 'user' ? actor.userId : actor.type === 'token' ? actor.tokenId : null;
     const { writes, result } = this.invalidations.writing(narrowings);
     const marking: Statement = [
@@ -65,22 +75,32 @@ export class RevocationsService {
       [tokenIds, ended.map(idFor), new Date(), actor.type, byId, cause.reason, cause.comment ?? null],
     ];
     const recording = this.audit.recording(ended.map((row) => revokedEntry(actor, row, cause)));
-    return new Last([...writes, marking, recording], (rows) => ({ invalidations: result(rows), tokenIds }));
+    return new Last([...writes, marking, recording], (rows) => ({ invalidations: result(rows), tokenIds, counts }));
   }
 
-  /** Revokes every token of a person. The caller has locked the person, so that none is issued meanwhile. */
-  async revokeAllOf(tx: Tx, actor: Actor, userId: string, cause: Cause): Promise<Last<Ended>> {
-    const own = await rows<{ id: string }>(
+  /**
+   * Revokes every token of a person. The caller has locked the person, so that none is issued meanwhile. Of those that
+   * were revoked before and never confirmed, verifiers are told anew.
+   */
+  async revokeAllOf(tx: Tx, actor: Actor, userId: string, cause: OrdinaryCause): Promise<Last<Ended>> {
+    const own = await rows<{ id: string; revoked: boolean }>(
       tx,
-      'SELECT id FROM tokens WHERE owner_id = $1 AND revoked_at IS NULL ORDER BY id FOR NO KEY UPDATE',
+      `SELECT id, revoked_at IS NOT NULL AS revoked FROM tokens
+       WHERE owner_id = $1 AND (revoked_at IS NULL OR receipt IS NULL) ORDER BY id FOR NO KEY UPDATE`,
       [userId],
     );
-    return this.revoke(
-      tx,
-      actor,
-      own.map(({ id }) => id),
-      cause,
-    );
+    const living = own.filter(({ revoked }) => !revoked).map(({ id }) => id);
+    const ending = await this.revoke(tx, actor, living, cause);
+    const again = this.#again(own.filter(({ revoked }) => revoked).map(({ id }) => ({ id, cut: true })));
+    return new Last([...ending.writes, ...again.writes], (answers) => {
+      const ended = ending.result(answers.slice(0, ending.writes.length));
+      const repeated = again.result(answers.slice(ending.writes.length));
+      return {
+        invalidations: [...ended.invalidations, ...repeated.invalidations],
+        tokenIds: [...ended.tokenIds, ...repeated.tokenIds],
+        counts: ended.counts,
+      };
+    });
   }
 
   /**
@@ -106,18 +126,39 @@ export class RevocationsService {
     });
   }
 
-  /** For a token that was revoked before: the receipt as it stands, or the wait once more. */
+  /**
+   * For a token that was revoked before: the receipt as it stands, or the wait once more. Where neither the receipt nor
+   * the invalidation is known any more, verifiers are told anew: an invalidation that was pruned proves nothing.
+   */
   async resettle(tokenId: string, waitMs: number | undefined): Promise<Effect> {
-    const [row] = await this.db.query<{ invalidation_id: string | null; receipt: Effect['receipt'] }>(
-      'SELECT invalidation_id, receipt FROM tokens WHERE id = $1',
-      [tokenId],
-    );
-    if (!row || row.receipt || row.invalidation_id === null)
-      return { effective: true, receipt: receiptAsSeen(row?.receipt ?? null), pending: [] };
-    const invalidation = await this.invalidations.read(row.invalidation_id);
-    // Pruned: every lease of its time has long ended.
-    if (!invalidation) return NOTHING_NARROWED;
-    return this.settle([invalidation], [tokenId], waitMs);
+    const repeated = await this.db.transaction(async (tx) => {
+      const [row] = await rows<{ invalidation: Invalidation | null; receipt: Receipt | null }>(
+        tx,
+        `SELECT t.receipt, CASE WHEN i.id IS NOT NULL THEN json_build_object(
+           'id', i.id, 'kind', i.kind, 'subject', i.subject, 'cut', i.cut, 'xid', i.xid::text) END AS invalidation
+         FROM tokens t LEFT JOIN invalidations i ON i.id = t.invalidation_id WHERE t.id = $1 FOR NO KEY UPDATE OF t`,
+        [tokenId],
+      );
+      if (row?.receipt) return row.receipt;
+      if (row?.invalidation) return { ...NOTHING_ENDED, invalidations: [row.invalidation], tokenIds: [tokenId] };
+      return this.#again([{ id: tokenId, cut: true }]);
+    });
+    if ('invalidations' in repeated) return this.settle(repeated.invalidations, repeated.tokenIds, waitMs);
+    return { effective: true, receipt: receiptAsSeen(repeated), pending: [] };
+  }
+
+  /** New invalidations of tokens that are as they are to be, where it is not known that no verifier remembers otherwise. */
+  #again(tokens: readonly { id: string; cut: boolean }[]): Last<Ended> {
+    if (tokens.length === 0) return new Last([], () => NOTHING_ENDED);
+    const narrowings = tokens.map(({ id, cut }) => ({ id: newId(), kind: 'token' as const, subject: id, cut }));
+    const { writes, result } = this.invalidations.writing(narrowings);
+    const tokenIds = tokens.map(({ id }) => id);
+    const moving: Statement = [
+      `UPDATE tokens t SET invalidation_id = e.invalidation_id, receipt = NULL
+       FROM unnest($1::uuid[], $2::uuid[]) AS e(id, invalidation_id) WHERE t.id = e.id`,
+      [tokenIds, narrowings.map(({ id }) => id)],
+    ];
+    return new Last([...writes, moving], (rows) => ({ ...NOTHING_ENDED, invalidations: result(rows), tokenIds }));
   }
 
   /** Revokes as `superseded` the rotated tokens whose overlap has ended, at most `limit`. */
@@ -127,7 +168,7 @@ export class RevocationsService {
       const ids = due.map(({ id }) => id);
       const ended = ids.length
         ? await writeNow(tx, await this.revoke(tx, SYSTEM, ids, { reason: 'superseded' }))
-        : { invalidations: [], tokenIds: [] };
+        : NOTHING_ENDED;
       return { done: ids.length, ended };
     });
     // They stopped by themselves at the end of the overlap: nobody waits for the confirmation.
@@ -176,21 +217,6 @@ export const readEnding = (ids: readonly string[]): Statement[] => [
 export const SELECT_OVERLAP_DUE = `SELECT id FROM tokens
   WHERE overlap_ends_at <= now() AND revoked_at IS NULL AND overlap_ends_at IS NOT NULL
   ORDER BY overlap_ends_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED`;
-
-/** The tokens and all that took their place, locked. */
-async function withSuccessors(tx: Tx, ids: readonly string[]): Promise<string[]> {
-  const all = new Set(ids);
-  let newest = [...ids];
-  while (newest.length) {
-    const next = await rows<{ id: string }>(tx, 'SELECT id FROM tokens WHERE rotated_from = ANY ($1) ORDER BY id', [
-      newest,
-    ]);
-    newest = next.map(({ id }) => id).filter((id) => !all.has(id));
-    await lockRows(tx, 'tokens', newest);
-    for (const id of newest) all.add(id);
-  }
-  return [...all];
-}
 
 const entry = (actor: Actor | SystemActor, row: EndedRow): Omit<AuditEntry, 'action'> => ({
   actor,

@@ -1,4 +1,4 @@
-import type { IssuedToken, RotateTokenBody } from '@latchkey/contracts';
+import type { RotatedToken, RotateTokenBody } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import { mint } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
@@ -9,6 +9,7 @@ import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database, Last, rows, type Tx } from '../database/database.service.js';
 import { badField, conflict, forbidden } from '../http/index.js';
 import { InvalidationService } from '../invalidation/invalidation.service.js';
+import { familyOf } from './families.js';
 import { PolicyService } from './policy.service.js';
 import { RecordsService } from './records.service.js';
 import { RevocationsService } from './revocations.service.js';
@@ -33,14 +34,15 @@ export class RotationsService {
 
   /**
    * Issues a successor with the same rights. The old token ends at once, or after the overlap, never later than its own
-   * end; the successor keeps the old end unless a person says otherwise. A token is rotated once.
+   * end; the successor keeps the old end unless a person says otherwise. A token is rotated once. The result says how
+   * far the old token's end is effective.
    */
-  async rotate(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<IssuedToken> {
+  async rotate(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<RotatedToken> {
     return this.#rotate(actor, id, body, waitMs, (tx, before) => this.store.hold(tx, actor, before));
   }
 
   /** Rotates the token that carries the request: any token may. */
-  async rotateSelf(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<IssuedToken> {
+  async rotateSelf(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<RotatedToken> {
     return this.#rotate(actor, id, body, waitMs, async (tx) => {
       const change = { tokens: [id] };
       const { now, read } = await this.locks.holdAndRead(tx, actor, { change }, selectToken(id));
@@ -54,7 +56,7 @@ export class RotationsService {
     body: RotateTokenBody,
     waitMs: number | undefined,
     hold: (tx: Tx, before: unknown) => Promise<{ now: Actor; token: TokenEntity }>,
-  ): Promise<IssuedToken> {
+  ): Promise<RotatedToken> {
     const namesEnd = body.expiresAt !== undefined || body.expiresInSeconds !== undefined;
     if (namesEnd && actor.type === 'token')
       throw forbidden(
@@ -65,6 +67,7 @@ export class RotationsService {
       const { now, token } = await hold(tx, before);
       if (!(now.type === 'token' && now.tokenId === id)) mustBeShownItsSecret(now, this.scopes, token);
       mustBeRotatable(token);
+      const familyId = await familyOf(tx, now);
       const createdAt = new Date();
       const end = chosenEnd(body, createdAt);
       const expiresAt = end === undefined ? await this.policy.latestEnd(tx, createdAt, token.expiresAt) : end;
@@ -83,6 +86,7 @@ export class RotationsService {
         expiresAt,
         rotatedFrom: id,
         rateBucket: token.rateBucket ?? id,
+        familyId,
         secret,
       });
       const overlapEndsAt = new Date(createdAt.getTime() + body.overlapSeconds * 1000);
@@ -109,8 +113,8 @@ export class RotationsService {
       );
       return { secret, done: { invalidations: [invalidation], tokenIds: [id] } };
     }, selectToken(id));
-    await this.revocations.settle(done.invalidations, done.tokenIds, waitMs);
-    return { ...(await this.records.read(newTokenId)), secret };
+    const effect = await this.revocations.settle(done.invalidations, done.tokenIds, waitMs);
+    return { ...(await this.records.read(newTokenId)), secret, ...effect };
   }
 }
 

@@ -41,6 +41,8 @@ export class TokenEntity {
   @Column({ name: 'revocation_reason', type: 'text', nullable: true }) revocationReason!: RevocationReason | null;
   @Column({ name: 'revocation_comment', type: 'text', nullable: true }) revocationComment!: string | null;
   @Column({ name: 'rotated_from', type: 'uuid', nullable: true }) rotatedFrom!: string | null;
+  /** Where a family of tokens that were shown each other begins; null: it was shown to no token. */
+  @Column({ name: 'family_id', type: 'uuid', nullable: true }) familyId!: string | null;
   @Column({ name: 'rotated_to', type: 'uuid', nullable: true }) rotatedTo!: string | null;
   /** Of the last change that narrowed it. */
   @Column({ name: 'invalidation_id', type: 'uuid', nullable: true }) invalidationId!: string | null;

@@ -11,6 +11,7 @@ import { Controller, Inject } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { CallableBy, callerName, callerOf, refuse } from '../rpc/index.js';
+import { ClosuresService } from './closures.service.js';
 import { ExpiryService } from './expiry.service.js';
 import { FactsService } from './facts.service.js';
 import { IdleService } from './idle.service.js';
@@ -58,6 +59,8 @@ export class TokensRpc {
 }
 
 const BATCH_MAX = 1_000;
+/** Exposures that one call sets going: each is many batches. */
+const EXPOSURES_MAX = 10;
 
 /** What jobs asks the sole writer to do about tokens: `latchkey.internal.v1.Maintenance`, this room's part. */
 @Controller()
@@ -66,6 +69,7 @@ export class TokensMaintenanceRpc {
     private readonly revocations: RevocationsService,
     private readonly expiry: ExpiryService,
     private readonly idle: IdleService,
+    private readonly closures: ClosuresService,
   ) {}
 
   @GrpcMethod('Maintenance', 'ExpireDue')
@@ -84,6 +88,12 @@ export class TokensMaintenanceRpc {
   @CallableBy('jobs')
   revokeIdle({ limit }: { limit: number }): Promise<BatchResponse> {
     return this.idle.revokeIdle(bounded(limit));
+  }
+
+  @GrpcMethod('Maintenance', 'ContinueExposures')
+  @CallableBy('jobs')
+  continueExposures({ limit }: { limit: number }): Promise<BatchResponse> {
+    return this.closures.continueAbandoned(Math.min(bounded(limit), EXPOSURES_MAX));
   }
 }
 

@@ -4,7 +4,9 @@ import type {
   IssueTokenBody,
   ListTokensQuery,
   PatchTokenBody,
+  RevokedToken,
   RevokeTokenBody,
+  RotatedToken,
   RotateTokenBody,
   Token,
   TokenEffect,
@@ -20,12 +22,16 @@ import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database, Last, rows, together } from '../database/database.service.js';
 import type { Page } from '../database/keyset.service.js';
 import { conflict, forbidden, notFound, Refusal } from '../http/index.js';
-import { type Invalidation, InvalidationService } from '../invalidation/invalidation.service.js';
+import { InvalidationService } from '../invalidation/invalidation.service.js';
+import { AftermathService } from './aftermath.service.js';
+import { type Begun, ClosuresService } from './closures.service.js';
+import { type ExposureRow, type StandingRow, selectExposureOf, selectStanding } from './exposure.queries.js';
+import { type FamilyRow, mustGrowSlowly, selectFamily } from './families.js';
 import { claimKey } from './idempotency.js';
 import { ancestorsOfChild, type OwnerName, ownerOf, selectOwner } from './ownership.js';
 import { mustMeetPolicy, type PolicyRow, PolicyService, SELECT_POLICY, toPolicy } from './policy.service.js';
 import { RecordsService, recordOfNew } from './records.service.js';
-import { markBelow, RevocationsService, readEnding } from './revocations.service.js';
+import { type Ended, markBelow, RevocationsService, readEnding } from './revocations.service.js';
 import { RotationsService } from './rotations.service.js';
 import { actorId, entryOf, StoreService } from './store.service.js';
 import { selectToken, type TokenEntity, updateToken } from './token.entity.js';
@@ -45,6 +51,8 @@ export class TokensService {
     private readonly store: StoreService,
     private readonly revocations: RevocationsService,
     private readonly rotations: RotationsService,
+    private readonly closures: ClosuresService,
+    private readonly aftermath: AftermathService,
     private readonly invalidations: InvalidationService,
     private readonly policy: PolicyService,
     private readonly audit: AuditService,
@@ -63,18 +71,23 @@ export class TokensService {
     const projectId = body.projectId ?? null;
     // A person's own name comes with their locks.
     const isOwn = actor.type === 'user' && projectId === null;
-    const reading = isOwn ? [SELECT_POLICY] : [SELECT_POLICY, selectOwner(projectId, actor.userId)];
+    const reading = [
+      SELECT_POLICY,
+      ...(isOwn ? [] : [selectOwner(projectId, actor.userId)]),
+      ...(actor.type === 'token' ? [selectFamily(actor.tokenId)] : []),
+    ];
     const lock = { rest: { projects: projectId === null ? [] : [projectId] } };
     const { statements, held } = this.locks.holding(actor, lock, ...reading);
     const issued = await this.db.transactionAfter<{ earlier: string } | Token>(statements, async (tx, found) => {
       const {
         now,
-        read: [[policy] = [], [named] = []],
+        read: [[policy] = [], [named] = [], [family] = []],
       } = held(found);
       if (idempotencyKey !== undefined) {
         const earlier = await claimKey(tx, now, idempotencyKey, body, id);
         if (earlier !== null) return { earlier };
       }
+      const familyId = mustGrowSlowly(family as FamilyRow | undefined);
       const owner = ownerOf(now, projectId, named as OwnerName | undefined);
       mustGrant(now, this.scopes, body.scopes, projectId);
       const createdAt = new Date();
@@ -99,6 +112,7 @@ export class TokensService {
         createdAt,
         expiresAt,
         rotatedFrom: null,
+        familyId,
         secret,
       };
       const details = {
@@ -160,10 +174,9 @@ export class TokensService {
       const boundsChange = body.scopes !== undefined || allowedIps !== undefined || body.rateLimit !== undefined;
       // Nor does a token lift the bounds that it was given itself.
       if (now.type === 'token' && (boundsChange || isEnabling)) mustBeWithin(now, boundsOf({ ...token, ...changes }));
-      const touchesChecks = boundsChange || isDisabling || isEnabling;
-      const invalidation = touchesChecks
-        ? { id: newId(), kind: 'token' as const, subject: id, cut: isDisabling }
-        : null;
+      // Disabling once more waits in full too: the first may be on its way still.
+      const touchesChecks = boundsChange || body.disabled !== undefined;
+      const invalidation = touchesChecks ? { id: newId(), kind: 'token' as const, subject: id, cut: disabled } : null;
       const fields = Object.keys(body).filter((field) => field !== 'disabled');
       const renamed = { ...token, name: changes.name };
       const entries = [
@@ -186,20 +199,39 @@ export class TokensService {
   }
 
   /**
-   * Revokes a token and all that was made with it; as `exposed` its successors too. Repeating it is harmless: it waits
-   * again and answers with the receipt as it stands.
+   * Revokes a token and all that was made with it; as `exposed` all that it was shown too. Repeating it is harmless: it
+   * waits again and answers with the receipt as it stands.
    */
-  async revoke(actor: Actor, id: string, body: RevokeTokenBody, waitMs: number | undefined): Promise<TokenEffect> {
+  async revoke(actor: Actor, id: string, body: RevokeTokenBody, waitMs: number | undefined): Promise<RevokedToken> {
+    const { reason, comment } = body;
+    if (reason === 'exposed') return this.#expose(actor, id, comment, waitMs);
     const done = await this.db.transaction(async (tx, [before]) => {
-      const { now, token, read } = await this.store.hold(tx, actor, before, ...readEnding([id]));
-      if (body.reason === 'exposed') return this.revocations.revoke(tx, now, [token.id], body);
-      return this.revocations.ending(now, read, body);
+      const { now, read } = await this.store.hold(tx, actor, before, ...readEnding([id]));
+      return this.revocations.ending(now, read, { reason, comment });
     }, selectToken(id));
     return this.#revoked(id, done, waitMs);
   }
 
+  /** One that was begun before is gone on with: nothing has been shown to any of its tokens since. */
+  async #expose(
+    actor: Actor,
+    id: string,
+    comment: string | undefined,
+    waitMs: number | undefined,
+  ): Promise<RevokedToken> {
+    const begun = await this.db.transaction(async (tx, [before]) => {
+      const { now, read } = await this.store.hold(tx, actor, before, selectStanding([id]), selectExposureOf(id));
+      const [named, [known]] = read as [StandingRow[], ExposureRow[]];
+      if (known) return { id: known.id, invalidations: [] };
+      return this.closures.begin(now, named, { comment });
+    }, selectToken(id));
+    const { ended, ...effect } = await this.closures.finish(begun, waitMs);
+    const alsoChanged = await this.aftermath.of(actor, begun.id, id);
+    return { ...(await this.#effectOn(id, effect)), ended, alsoChanged };
+  }
+
   /** Revokes the token that carries the request: any token may. */
-  async revokeSelf(actor: Actor, waitMs: number | undefined): Promise<TokenEffect> {
+  async revokeSelf(actor: Actor, waitMs: number | undefined): Promise<RevokedToken> {
     const id = carrying(actor);
     const done = await this.db.transaction(async (tx) => {
       const now = await this.locks.hold(tx, actor, { change: { tokens: [id] } });
@@ -210,27 +242,31 @@ export class TokensService {
 
   /** Revokes every token of a person, for administrators. */
   async revokeAllOf(actor: Actor, userId: string, body: RevokeTokenBody, waitMs: number | undefined) {
-    const done = await this.db.transaction(async (tx) => {
+    const { reason, comment } = body;
+    const done = await this.db.transaction<Begun | Ended>(async (tx) => {
       // The person is locked as for a change, so that no token of theirs is issued meanwhile.
       const now = await this.locks.hold(tx, actor, { change: { users: [userId] } });
       if (!now.rights.holds('users:write')) throw forbidden('Only administrators may do this (users:write).');
       const [person] = await rows(tx, 'SELECT 1 FROM users WHERE id = $1', [userId]);
       if (!person) throw notFound('person');
-      return this.revocations.revokeAllOf(tx, now, userId, body);
+      if (reason === 'exposed') return this.closures.beginForOwner(tx, now, userId, { comment });
+      return this.revocations.revokeAllOf(tx, now, userId, { reason, comment });
     });
-    return this.revocations.settle(done.invalidations, done.tokenIds, waitMs);
+    if ('id' in done) return this.closures.finish(done, waitMs);
+    const effect = await this.revocations.settle(done.invalidations, done.tokenIds, waitMs);
+    return { ...effect, ended: done.counts };
   }
 
   /**
    * Issues a successor with the same rights. The old token ends at once, or after the overlap, never later than its own
    * end; the successor keeps the old end unless a person says otherwise. A token is rotated once.
    */
-  rotate(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<IssuedToken> {
+  rotate(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<RotatedToken> {
     return this.rotations.rotate(actor, id, body, waitMs);
   }
 
   /** Rotates the token that carries the request: any token may. */
-  rotateSelf(actor: Actor, body: RotateTokenBody, waitMs?: number): Promise<IssuedToken> {
+  rotateSelf(actor: Actor, body: RotateTokenBody, waitMs?: number): Promise<RotatedToken> {
     return this.rotations.rotateSelf(actor, carrying(actor), body, waitMs);
   }
 
@@ -251,12 +287,12 @@ export class TokensService {
     return { ...effect, token: { ...token, receipt: effect.receipt ?? token.receipt } };
   }
 
-  #revoked(id: string, done: { invalidations: Invalidation[]; tokenIds: string[] }, waitMs: number | undefined) {
+  async #revoked(id: string, done: Ended, waitMs: number | undefined): Promise<RevokedToken> {
     const settled =
       done.invalidations.length > 0
         ? this.revocations.settle(done.invalidations, done.tokenIds, waitMs)
         : this.revocations.resettle(id, waitMs);
-    return this.#effectOn(id, settled);
+    return { ...(await this.#effectOn(id, settled)), ended: done.counts };
   }
 }
 

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { Body, Client, IssuedToken, RevocationReason, Token, TokenStatus } from '../index.js';
+import type { Body, Client, Effect, IssuedToken, RevocationReason, Token, TokenStatus } from '../index.js';
 import { collected, duration, pair, positive, rate, waitOption } from './arguments.js';
 import { CommandError } from './exit.js';
 import { list, printJson, say, show } from './output.js';
@@ -127,7 +127,7 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
     .description('end a token everywhere; "self" is the one that commands use')
     .option(
       '--reason <reason>',
-      'exposed (ends successors and children too), superseded, no_longer_needed, owner_left, policy or unspecified',
+      'exposed (ends all that the token was shown too), superseded, no_longer_needed, owner_left, policy or unspecified',
     )
     .option('--comment <text>', 'for the audit log')
     .addOption(waitOption())
@@ -145,14 +145,26 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
     .description('issue a successor and end this token; the new secret goes to standard output, once')
     .option('--overlap <time>', 'how long the old one still works, such as 10m', duration)
     .option('--expires-in <time>', 'end of the successor', duration)
-    .action(async (id: string, options: { overlap?: number; expiresIn?: number }) => {
+    .addOption(waitOption())
+    .action(async (id: string, options: { overlap?: number; expiresIn?: number; wait?: number }) => {
       const api = await client();
       const body = {
         ...(options.overlap !== undefined ? { overlapSeconds: options.overlap } : {}),
         ...(options.expiresIn !== undefined ? { expiresInSeconds: options.expiresIn } : {}),
       };
-      issued(id === 'self' ? await api.rotateSelf({ body }) : await api.rotateToken({ params: { id }, body }));
+      const waiting = options.wait === undefined ? {} : { waitSeconds: options.wait };
+      const rotated =
+        id === 'self'
+          ? await api.rotateSelf({ body }, waiting)
+          : await api.rotateToken({ params: { id }, body }, waiting);
+      issued(rotated);
+      if (!output.json)
+        say(
+          output,
+          `${options.overlap ? "The old token's new end is" : 'The old token has ended;'} ${reach(rotated)}.`,
+        );
       if (id === 'self') say(output, 'Store the new secret: latchkey login');
+      if (!rotated.effective) exit('notEffective');
     });
 
   tokens
@@ -196,13 +208,17 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
 
   function effected(effect: Body<'revokeToken'>): void {
     if (output.json) printJson(output, effect);
-    else if (effect.effective) {
-      const waited = effect.receipt ? ` after ${Math.round(effect.receipt.elapsedMs)} ms` : '';
-      output.out.write(`Revoked "${effect.token.name}" (${effect.token.id}); effective everywhere${waited}.\n`);
-    } else {
-      const pending = effect.pending.map((verifier) => verifier.name).join(', ');
-      output.out.write(`Revoked "${effect.token.name}" (${effect.token.id}); not yet confirmed by ${pending}.\n`);
+    else {
+      const { token, ended } = effect;
+      const further = ended.tokens > 1 ? `, ${ended.tokens} tokens in all` : '';
+      output.out.write(`Revoked "${token.name}" (${token.id})${further}; ${reach(effect)}.\n`);
     }
     if (!effect.effective) exit('notEffective');
+  }
+
+  function reach({ effective, receipt, pending }: Effect): string {
+    if (effective) return `effective everywhere${receipt ? ` after ${Math.round(receipt.elapsedMs)} ms` : ''}`;
+    if (pending.length === 0) return 'more is being ended: repeat it to see the end';
+    return `not yet confirmed by ${pending.map(({ name }) => name).join(', ')}`;
   }
 }

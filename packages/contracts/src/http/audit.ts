@@ -11,6 +11,7 @@ export const AUDIT_ACTIONS = [
   'token.rotated',
   'token.revoked',
   'token.expired',
+  'token.reported',
   'user.created',
   'user.updated',
   'user.disabled',

@@ -55,7 +55,10 @@ import {
   issueTokenBody,
   listTokensQuery,
   patchTokenBody,
+  revokedTokenSchema,
+  revokedTokensSchema,
   revokeTokenBody,
+  rotatedTokenSchema,
   rotateTokenBody,
   tokenEffectSchema,
   tokenPage,
@@ -262,7 +265,7 @@ export const ENDPOINTS = {
     scope: 'tokens:write',
     body: issueTokenBody,
     answers: { 201: issuedTokenSchema, 200: tokenSchema },
-    errors: ['idempotency_conflict', 'conflict'],
+    errors: ['idempotency_conflict', 'conflict', 'rate_limited'],
     headers: ['Idempotency-Key'],
   },
   listTokens: {
@@ -288,7 +291,7 @@ export const ENDPOINTS = {
     summary: 'Revoke the token that carries the request',
     tag: 'Tokens',
     scope: 'self',
-    ...narrowing(tokenEffectSchema),
+    ...narrowing(revokedTokenSchema),
   },
   rotateSelf: {
     method: 'POST',
@@ -298,8 +301,9 @@ export const ENDPOINTS = {
     scope: 'self',
     body: rotateTokenBody,
     bodyOptional: true,
-    answers: { 201: issuedTokenSchema },
-    errors: ['conflict'],
+    answers: { 201: rotatedTokenSchema },
+    headers: ['Prefer'] as const,
+    errors: ['conflict', 'rate_limited'],
   },
   revokeExposed: {
     method: 'POST',
@@ -319,7 +323,7 @@ export const ENDPOINTS = {
     scope: 'tokens:write',
     body: importTokensBody,
     answers: { 201: importAnswerSchema },
-    errors: ['conflict'],
+    errors: ['conflict', 'rate_limited'],
   },
   getToken: {
     method: 'GET',
@@ -350,7 +354,7 @@ export const ENDPOINTS = {
     params: idParams,
     body: revokeTokenBody,
     bodyOptional: true,
-    ...narrowing(tokenEffectSchema),
+    ...narrowing(revokedTokenSchema),
   },
   deleteToken: {
     method: 'DELETE',
@@ -359,7 +363,7 @@ export const ENDPOINTS = {
     tag: 'Tokens',
     scope: 'tokens:write',
     params: idParams,
-    ...narrowing(tokenEffectSchema),
+    ...narrowing(revokedTokenSchema),
   },
   rotateToken: {
     method: 'POST',
@@ -370,8 +374,9 @@ export const ENDPOINTS = {
     params: idParams,
     body: rotateTokenBody,
     bodyOptional: true,
-    answers: { 201: issuedTokenSchema },
-    errors: ['conflict'],
+    answers: { 201: rotatedTokenSchema },
+    headers: ['Prefer'] as const,
+    errors: ['conflict', 'rate_limited'],
   },
   tokenUsage: {
     method: 'GET',
@@ -423,7 +428,7 @@ export const ENDPOINTS = {
     params: idParams,
     body: revokeTokenBody,
     bodyOptional: true,
-    ...narrowing(userEffectSchema),
+    ...narrowing(revokedTokensSchema),
   },
 
   resetPassword: {

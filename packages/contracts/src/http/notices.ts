@@ -6,6 +6,7 @@ export const NOTICE_KINDS = {
   expired: 'A token has expired.',
   revoked: 'Somebody else, or the policy, revoked a token.',
   exposed: 'A token was reported as exposed and is revoked.',
+  reported: 'The secret of a token that had ended was found in the open; administrators hear it too.',
   new_address: 'A token was used from an address that it was not used from before.',
   used_after_rotation: 'The old secret of a rotated token was presented.',
   idle: 'A token will be revoked because nobody uses it.',

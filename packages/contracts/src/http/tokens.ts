@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { LIMITS } from '../limits.js';
 import { scopeSchema } from '../scopes.js';
+import { auditEventSchema } from './audit.js';
 import {
   cursorSchema,
   effectSchema,
@@ -161,6 +162,48 @@ export type RevokeTokenBody = z.infer<typeof revokeTokenBody>;
 export const tokenEffectSchema = effectSchema.extend({ token: tokenSchema }).meta({ id: 'TokenEffect' });
 export type TokenEffect = z.infer<typeof tokenEffectSchema>;
 
+/** How many tokens a revocation has ended so far; each counts once besides in `tokens`. */
+export const endedCountsSchema = z
+  .object({
+    tokens: z.int().meta({ description: 'altogether' }),
+    successors: z.int().meta({ description: 'that an exposed token took for itself by rotating' }),
+    descendants: z.int().meta({ description: 'that were made with one of them' }),
+    shown: z.int().meta({ description: 'whose secret an exposed token was shown by rotating another token' }),
+  })
+  .meta({ id: 'EndedCounts' });
+export type EndedCounts = z.infer<typeof endedCountsSchema>;
+
+/** What exposed tokens changed before they were ended: it stands, and is for people to look at. */
+export const alsoChangedSchema = z
+  .object({
+    items: z
+      .array(
+        auditEventSchema
+          .pick({ id: true, at: true, action: true, tokenId: true, projectId: true, subject: true })
+          .extend({
+            by: z.object({ id: idSchema, name: z.string() }).meta({ description: 'the token that did it' }),
+          }),
+      )
+      .max(100)
+      .meta({ description: 'newest first, as far as the caller may see them' }),
+    others: z.int().meta({ description: 'further ones, among the last thousand' }),
+    audit: z.string().meta({ description: 'where all that the token named has done is found, with audit:read' }),
+  })
+  .meta({ id: 'AlsoChanged' });
+export type AlsoChanged = z.infer<typeof alsoChangedSchema>;
+
+/** Revocation answers besides how far it reached. While more is being ended `effective` is false. */
+export const revokedTokenSchema = tokenEffectSchema
+  .extend({
+    ended: endedCountsSchema,
+    alsoChanged: alsoChangedSchema.optional().meta({ description: 'with reason `exposed`' }),
+  })
+  .meta({ id: 'RevokedToken' });
+export type RevokedToken = z.infer<typeof revokedTokenSchema>;
+/** The same for many tokens. */
+export const revokedTokensSchema = effectSchema.extend({ ended: endedCountsSchema }).meta({ id: 'RevokedTokens' });
+export type RevokedTokens = z.infer<typeof revokedTokensSchema>;
+
 export const rotateTokenBody = z
   .strictObject({
     overlapSeconds: z.int().min(0).max(LIMITS.overlapSecondsMax).default(0),
@@ -173,6 +216,19 @@ export const rotateTokenBody = z
   })
   .meta({ id: 'RotateToken' });
 export type RotateTokenBody = z.infer<typeof rotateTokenBody>;
+
+/** The successor with its secret, and how far the change of the old token is effective: its end, or its new end. */
+export const rotatedTokenSchema = issuedTokenSchema
+  .extend({
+    effective: effectSchema.shape.effective.meta({
+      description:
+        'of the old token: no verifier takes it for longer than the rotation says, in a check that starts now',
+    }),
+    receipt: effectSchema.shape.receipt.meta({ description: "of the old token's end; the successor has none yet" }),
+    pending: effectSchema.shape.pending,
+  })
+  .meta({ id: 'RotatedToken' });
+export type RotatedToken = z.infer<typeof rotatedTokenSchema>;
 
 export const exposedTokensBody = z
   .strictObject({

@@ -1,0 +1,328 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Effect, EndedCounts, Receipt } from '@latchkey/contracts';
+import { type Logger, newId } from '@latchkey/runtime';
+import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/common';
+import type { QueryResultRow } from 'pg';
+import type { NamedActor } from '../access/index.js';
+import { lockRows } from '../access/locks.service.js';
+import { type AuditEntry, AuditService } from '../audit/audit.service.js';
+import { LOGGER } from '../config.js';
+import { Database, inOrder, Last, type Statement, type Tx } from '../database/database.service.js';
+import { type Invalidation, InvalidationService, receiptAsSeen } from '../invalidation/invalidation.service.js';
+import * as q from './exposure.queries.js';
+import { actorOf, type Doomed, endingOf, makerColumns, mergeReceipts } from './exposure.rules.js';
+
+/** Confirmations of one exposure that are waited for at one time. */
+const CONFIRMING_MAX = 8;
+/** How often what was left unconfirmed is confirmed again before it is left to the next that looks. */
+const CONFIRM_TRIES_MAX = 3;
+/** Beyond the longest confirmation: after so long without a step nobody is at it any more. */
+const ABANDONED_AFTER_MS = 5_000;
+/** How long one call of jobs waits for what it has set going. */
+const CONTINUE_WAIT_MS = 5_000;
+
+/** An exposure whose named tokens are ended; the rest follows. */
+export interface Begun {
+  id: string;
+  invalidations: Invalidation[];
+}
+
+/** What came of ending tokens as exposed. */
+export type ClosureEffect = Effect & { ended: EndedCounts };
+
+/**
+ * Ends what exposed tokens were shown, step by step. The tokens named are ended in the transaction of the change; from
+ * then on none of them is shown anything, nor is anything derived from them, so that what each was shown is complete
+ * when it is read after that. Every step is one transaction and leaves behind what is still to be done: any process can
+ * go on with it.
+ */
+@Injectable()
+export class ClosuresService implements BeforeApplicationShutdown {
+  readonly #running = new Map<string, Promise<void>>();
+  #stopped = false;
+
+  constructor(
+    private readonly db: Database,
+    private readonly audit: AuditService,
+    private readonly invalidations: InvalidationService,
+    @Inject(LOGGER) private readonly logger: Logger,
+  ) {}
+
+  beforeApplicationShutdown(): void {
+    this.#stopped = true;
+  }
+
+  /** Ends the tokens named, which the transaction has locked and then read; what they were shown is for `finish`. */
+  begin(
+    actor: NamedActor,
+    named: readonly q.StandingRow[],
+    cause: { comment?: string | undefined },
+    id = newId(),
+  ): Last<Begun> {
+    const at = new Date();
+    const comment = cause.comment ?? null;
+    const ending = endingOf(
+      { actor, comment, at },
+      named.map((row) => ({ row, as: 'named', cover: null })),
+    );
+    const { writes, result } = this.invalidations.writing(ending.narrowings);
+    const exposure = { id, ...makerColumns(actor), comment, tokens: ending.counts.tokens };
+    return new Last(
+      [
+        ...writes,
+        ...ending.writes,
+        q.insertExposure(exposure, at),
+        q.insertMembers(id, ending.members),
+        ...this.#recording(ending.entries),
+      ],
+      (rows) => ({ id, invalidations: result(rows) }),
+    );
+  }
+
+  /** The same for all tokens of a person, who is locked. */
+  async beginForOwner(
+    tx: Tx,
+    actor: NamedActor,
+    ownerId: string,
+    cause: { comment?: string | undefined },
+  ): Promise<Last<Begun>> {
+    const [living] = (await inOrder(tx, [q.selectLivingOf(ownerId)])) as [q.StandingRow[]];
+    const id = newId();
+    const { writes, result } = this.begin(actor, living, cause, id);
+    return new Last([...writes, q.insertRevokedOf(id, ownerId)], result);
+  }
+
+  /**
+   * Goes on until all has been ended and no verifier accepts any of it, and waits for that as long as is wished.
+   * @param begun with what `begin` wrote, or nothing to go on with one begun earlier
+   * @param waitMs longest wait; undefined: as long as a confirmation takes at most
+   */
+  async finish(begun: Begun, waitMs: number | undefined): Promise<ClosureEffect> {
+    const limitMs = waitMs ?? this.invalidations.longestWaitMs;
+    // A repeat waits for what is not confirmed yet, so that it hears of whom.
+    const waited = begun.invalidations.length ? begun.invalidations : await this.#unconfirmed(begun.id);
+    const opening = waited.length ? this.#confirm(begun.id, waited, limitMs) : undefined;
+    const walked = this.run(begun.id);
+    const [effect] = await Promise.all([opening, this.#within(limitMs, walked)]);
+    const exposure = await this.#read(begun.id);
+    const { tokens, successors, descendants, shown } = exposure;
+    return {
+      ended: { tokens, successors, descendants, shown },
+      effective: exposure.confirmed_at !== null,
+      receipt: exposure.confirmed_at ? receiptAsSeen(exposure.receipt) : null,
+      pending: exposure.confirmed_at ? [] : (effect?.pending ?? []),
+    };
+  }
+
+  /** Ends and confirms the rest, as far as this process can; jobs has somebody go on with what is left. */
+  run(id: string): Promise<void> {
+    const running = this.#running.get(id);
+    if (running) return running;
+    const started = this.#run(id)
+      .catch((error: Error) => {
+        this.logger.warn(
+          { exposure: id, reason: error.message },
+          'ending what an exposed token was shown: to be continued',
+        );
+      })
+      .finally(() => this.#running.delete(id));
+    this.#running.set(id, started);
+    return started;
+  }
+
+  /** Goes on with exposures that nobody has gone on with for a while, at most `limit`. */
+  async continueAbandoned(limit: number): Promise<{ done: number; more: boolean }> {
+    const seconds = (this.invalidations.longestWaitMs + ABANDONED_AFTER_MS) / 1_000;
+    const taken = await this.db.transaction((tx) => inOrder(tx, [[q.TAKE_ABANDONED, [seconds, limit]]]));
+    const ids = (taken[0] as { id: string }[]).map(({ id }) => id);
+    const all = Promise.all(ids.map((id) => this.run(id)));
+    await this.#within(CONTINUE_WAIT_MS, all);
+    return { done: ids.length, more: ids.length === limit };
+  }
+
+  async #run(id: string): Promise<void> {
+    const confirming = new Set<Promise<unknown>>();
+    const confirm = (invalidations: readonly Invalidation[]) => {
+      if (invalidations.length === 0) return;
+      const confirmation: Promise<unknown> = this.#confirm(id, invalidations, undefined)
+        .catch((error: Error) => this.logger.warn({ exposure: id, reason: error.message }, 'a confirmation failed'))
+        .finally(() => confirming.delete(confirmation));
+      confirming.add(confirmation);
+    };
+    for (let ended = false; !ended; ) {
+      if (this.#stopped) return;
+      const step = await this.#step(id);
+      ended = step.ended;
+      confirm(step.invalidations);
+      if (confirming.size >= CONFIRMING_MAX) await Promise.race(confirming);
+    }
+    await Promise.all(confirming);
+    for (let tries = 0; tries < CONFIRM_TRIES_MAX && !this.#stopped; tries++) {
+      if (await this.#finished(id)) return;
+      confirm(await this.#unconfirmed(id));
+      await Promise.all(confirming);
+    }
+  }
+
+  /** One transaction: ends what members were shown, at most a step's; when there is no more, their descendants. */
+  #step(id: string): Promise<{ ended: boolean; invalidations: Invalidation[] }> {
+    return this.db.transaction(async (tx) => {
+      const [[exposure] = [], shown, derived] = (await inOrder(tx, [
+        q.lockExposure(id),
+        q.selectSought(id, 'shown'),
+        q.selectSought(id, 'descendants'),
+      ])) as [q.ExposureRow[], Sought[], Sought[]];
+      if (!exposure || exposure.ended_at) return { ended: true, invalidations: [] };
+      if (shown.length > 0) return this.#endShown(tx, exposure, shown);
+      return this.#endDescendants(
+        tx,
+        exposure,
+        derived.map((member) => member.token_id),
+      );
+    });
+  }
+
+  async #endShown(tx: Tx, exposure: q.ExposureRow, todo: readonly Sought[]) {
+    const [found] = (await inOrder(tx, [q.selectShown(todo)])) as [{ id: string; maker: string }[]];
+    const shownTo = new Map(found.map(({ id, maker }) => [id, maker]));
+    const rows = await this.#lock(tx, [...shownTo.keys()]);
+    const kin = [...new Set(rows.flatMap((row) => [row.id, row.rotated_from ?? [], row.ancestors].flat()))];
+    const among = await inOrder(tx, kin.length ? [q.selectMembersAmong(exposure.id, kin)] : []);
+    const members = new Set((among.flat() as { token_id: string }[]).map((row) => row.token_id));
+    const doomed = rows
+      .filter(({ id }) => !members.has(id))
+      .map((row): Doomed => {
+        const isSuccessor = row.rotated_from !== null && members.has(row.rotated_from);
+        const cover = row.ancestors.find((above) => members.has(above)) ?? null;
+        return { row, as: isSuccessor ? 'successor' : 'shown', shownTo: shownTo.get(row.id)!, cover };
+      });
+    // A full page may have broken off in the midst of what its last member was shown.
+    const last = found.length === q.STEP_ROWS_MAX ? found.at(-1) : undefined;
+    const complete = todo.slice(0, last ? todo.findIndex((member) => member.token_id === last.maker) : todo.length);
+    return this.#ending(exposure, doomed, [
+      q.markShownFound(
+        exposure.id,
+        complete.map((member) => member.token_id),
+      ),
+      ...(last ? [q.markScanned(exposure.id, last.maker, last.id)] : []),
+    ]);
+  }
+
+  async #endDescendants(tx: Tx, exposure: q.ExposureRow, of: readonly string[]) {
+    const found = of.length ? ((await inOrder(tx, [q.selectDescendants(of)]))[0] as q.StandingRow[]) : [];
+    const members = new Set(of);
+    const doomed = found.map((row): Doomed => {
+      return { row, as: 'descendant', cover: row.ancestors.find((above) => members.has(above))! };
+    });
+    const isAll = found.length < q.STEP_ROWS_MAX;
+    const marks = isAll && of.length ? [q.markDescendantsEnded(exposure.id, of)] : [];
+    return this.#ending(exposure, doomed, marks, of.length === 0);
+  }
+
+  #ending(
+    exposure: q.ExposureRow,
+    doomed: readonly Doomed[],
+    marks: readonly Statement[],
+    ended = false,
+  ): Last<{ ended: boolean; invalidations: Invalidation[] }> {
+    const ending = endingOf({ actor: actorOf(exposure), comment: exposure.comment, at: new Date() }, doomed);
+    const { writes, result } = this.invalidations.writing(ending.narrowings);
+    return new Last(
+      [
+        ...writes,
+        ...ending.writes,
+        ...(ending.members.length ? [q.insertMembers(exposure.id, ending.members)] : []),
+        ...marks,
+        q.noteStep(exposure.id, ending.counts, ended),
+        ...this.#recording(ending.entries),
+      ],
+      (rows) => ({ ended, invalidations: result(rows) }),
+    );
+  }
+
+  async #lock(tx: Tx, ids: readonly string[]): Promise<q.StandingRow[]> {
+    if (ids.length === 0) return [];
+    await lockRows(tx, 'tokens', ids);
+    return (await inOrder(tx, [q.selectStanding(ids)]))[0] as q.StandingRow[];
+  }
+
+  #recording(entries: readonly AuditEntry[]): Statement[] {
+    return entries.length > 0 ? [this.audit.recording(entries)] : [];
+  }
+
+  /** Tells the verifiers and waits; what is confirmed is kept before this returns. */
+  async #confirm(id: string, invalidations: readonly Invalidation[], waitMs: number | undefined): Promise<Effect> {
+    const kept = Promise.withResolvers<void>();
+    const startedAt = Date.now();
+    const effect = await this.invalidations.confirm(invalidations, {
+      waitMs,
+      onEffective: async (receipt) => {
+        try {
+          await this.#keep(id, invalidations, receipt, startedAt);
+        } finally {
+          kept.resolve();
+        }
+      },
+    });
+    if (effect.effective) await kept.promise;
+    return effect;
+  }
+
+  /** Notes what has been confirmed: with the tokens, and with the exposure, which this may finish. */
+  #keep(id: string, invalidations: readonly Invalidation[], receipt: Receipt, startedAt: number): Promise<void> {
+    const ids = invalidations.map((invalidation) => invalidation.id);
+    return this.db.transaction(async (tx) => {
+      const [[exposure]] = (await inOrder(tx, [q.lockExposure(id)])) as [q.ExposureRow[]];
+      if (!exposure) return undefined;
+      const sinceMs = Math.max(0, startedAt - exposure.created_at.getTime());
+      const merged = mergeReceipts(exposure.receipt, receipt, sinceMs);
+      return new Last(
+        [q.keepTokenReceipts(id, ids, receipt), q.markConfirmed(id, ids), q.keepReceipt(id, merged), q.finish(id)],
+        () => undefined,
+      );
+    });
+  }
+
+  /** Invalidations of members of which nobody has kept that they are confirmed; what was forgotten is written anew. */
+  #unconfirmed(id: string): Promise<Invalidation[]> {
+    return this.db.transaction(async (tx) => {
+      const [[exposure], left] = (await inOrder(tx, [q.lockExposure(id), q.selectUnconfirmed(id)])) as [
+        q.ExposureRow[],
+        (Omit<Invalidation, 'id'> & { id: string | null; token_id: string })[],
+      ];
+      if (!exposure || left.length === 0) return [];
+      const known = left.flatMap(({ token_id, id, ...row }) => (id === null ? [] : [{ ...row, id }]));
+      const lost = left.filter((row) => row.id === null).map((row) => ({ id: newId(), subject: row.token_id }));
+      const narrowings = lost.map(({ id, subject }) => ({ id, kind: 'token' as const, subject, cut: true }));
+      const { writes, result } = this.invalidations.writing(narrowings);
+      return new Last([...writes, q.moveInvalidations(id, lost)], (rows) => [...known, ...result(rows)]);
+    });
+  }
+
+  async #finished(id: string): Promise<boolean> {
+    const [, [exposure]] = (await this.db.transaction((tx) => inOrder(tx, [q.finish(id), q.selectExposure(id)]))) as [
+      unknown,
+      q.ExposureRow[],
+    ];
+    return exposure === undefined || exposure.confirmed_at !== null;
+  }
+
+  async #read(id: string): Promise<q.ExposureRow> {
+    const [text, values] = q.selectExposure(id);
+    const [row] = await this.db.prepared<q.ExposureRow & QueryResultRow>('exposure', text, values ?? []);
+    return row!;
+  }
+
+  /** Waits for it, but not for longer. */
+  async #within(ms: number, work: Promise<unknown>): Promise<void> {
+    const given = new AbortController();
+    await Promise.race([work, sleep(ms, undefined, { signal: given.signal, ref: false }).catch(() => undefined)]);
+    given.abort();
+  }
+}
+
+/** A member whose kin is to be looked for. */
+interface Sought {
+  token_id: string;
+  scanned_to: string | null;
+}

@@ -1,0 +1,134 @@
+import type { Receipt } from '@latchkey/contracts';
+import { newId } from '@latchkey/runtime';
+import type { NamedActor } from '../access/index.js';
+import type { AuditEntry } from '../audit/audit.service.js';
+import type { Statement } from '../database/database.service.js';
+import type { Narrowing } from '../invalidation/invalidation.service.js';
+import type { Counts, ExposureRow, NewMember, StandingRow } from './exposure.queries.js';
+
+/**
+ * A token that an exposure ends, locked, and why: it was named; its secret was shown to a member, in whose place it
+ * came (`successor`) or not (`shown`); or it derives from a member. `cover` is an ancestor that is a member: checks
+ * refuse the token since that one's end, and verifiers are told of that one.
+ */
+export type Doomed = { row: StandingRow } & (
+  | { as: 'named'; cover: null }
+  | { as: 'successor' | 'shown'; shownTo: string; cover: string | null }
+  | { as: 'descendant'; cover: string }
+);
+
+interface Ending {
+  narrowings: Narrowing[];
+  writes: Statement[];
+  members: NewMember[];
+  counts: Counts;
+  entries: AuditEntry[];
+}
+
+/** Everything that is to be written in order to end these tokens as exposed; what is revoked already stays as it is. */
+export function endingOf(
+  by: { actor: NamedActor; comment: string | null; at: Date },
+  doomed: readonly Doomed[],
+): Ending {
+  const ends = doomed.map((token) => ({
+    ...token,
+    // Of one that was revoked earlier and never confirmed, nobody may wait for that other revocation.
+    invalidationId: token.cover === null && !token.row.confirmed ? newId() : null,
+  }));
+  const fresh = ends.filter(({ row }) => !row.revoked);
+  const counted = (as: Doomed['as']) => fresh.filter((token) => kindOf(token) === as).length;
+  return {
+    narrowings: ends.flatMap(({ row, invalidationId: id }) =>
+      id === null ? [] : [{ id, kind: 'token' as const, subject: row.id, cut: true }],
+    ),
+    writes: ends.length > 0 ? [marking(by, ends)] : [],
+    members: ends.flatMap((token): NewMember[] => {
+      if (token.as === 'descendant') return [];
+      const shown_to = token.as === 'named' ? null : token.shownTo;
+      const covered = token.cover !== null;
+      return [{ token_id: token.row.id, shown_to, covered, invalidation_id: token.invalidationId }];
+    }),
+    counts: {
+      tokens: fresh.length,
+      successors: counted('successor'),
+      descendants: counted('descendant'),
+      shown: counted('shown'),
+    },
+    entries: fresh.map((token) => revokedEntry(by, token)),
+  };
+}
+
+/** A token that was made with a member was shown to it too: it counts as derived. */
+const kindOf = (token: Doomed): Doomed['as'] =>
+  token.as === 'shown' && token.cover !== null ? 'descendant' : token.as;
+
+/** In: tokens with their invalidations, or with what covers them, whose receipt is theirs. */
+function marking(
+  { actor, comment, at }: { actor: NamedActor; comment: string | null; at: Date },
+  ends: readonly { row: StandingRow; cover: string | null; invalidationId: string | null }[],
+): Statement {
+  const { actor_type, actor_id } = makerColumns(actor);
+  const listed = ends.map(({ row, cover, invalidationId }) => ({ id: row.id, cover, invalidation_id: invalidationId }));
+  return [
+    `WITH ending AS (
+       SELECT e.id, COALESCE(e.invalidation_id, c.invalidation_id) AS invalidation_id, c.receipt
+       FROM jsonb_to_recordset($1::jsonb) AS e(id uuid, invalidation_id uuid, cover uuid)
+       LEFT JOIN tokens c ON c.id = e.cover
+     ), again AS (
+       UPDATE tokens t SET invalidation_id = e.invalidation_id FROM ending e
+       WHERE t.id = e.id AND t.revoked_at IS NOT NULL AND t.receipt IS NULL
+     )
+     UPDATE tokens t SET revoked_at = $2, revoked_by_type = $3, revoked_by_id = $4, revocation_reason = 'exposed',
+       revocation_comment = $5, invalidation_id = e.invalidation_id, receipt = e.receipt
+     FROM ending e WHERE t.id = e.id AND t.revoked_at IS NULL`,
+    [JSON.stringify(listed), at, actor_type, actor_id, comment],
+  ];
+}
+
+function revokedEntry({ actor, comment }: { actor: NamedActor; comment: string | null }, token: Doomed): AuditEntry {
+  const { id, name, project_id: projectId } = token.row;
+  return {
+    actor,
+    action: 'token.revoked',
+    tokenId: id,
+    projectId,
+    subject: { type: 'token', id, name },
+    details: {
+      reason: 'exposed',
+      ...(comment !== null && { comment }),
+      ...(token.as !== 'named' && { as: kindOf(token) }),
+      ...((token.as === 'shown' || token.as === 'successor') && { shownTo: token.shownTo }),
+      ...(token.as === 'descendant' && { derivedFrom: token.cover }),
+    },
+  };
+}
+
+export function makerColumns(actor: NamedActor): Pick<ExposureRow, 'actor_type' | 'actor_id' | 'actor_name'> {
+  const id = actor.type === 'user' ? actor.userId : actor.type === 'token' ? actor.tokenId : null;
+  return { actor_type: actor.type, actor_id: id, actor_name: actor.name };
+}
+
+/** Whoever reported it, for what is ended after the answer. */
+export function actorOf({ actor_type, actor_id, actor_name: name }: ExposureRow): NamedActor {
+  if (actor_id === null || actor_type === 'system') return { type: 'system', name };
+  return actor_type === 'user' ? { type: 'user', userId: actor_id, name } : { type: 'token', tokenId: actor_id, name };
+}
+
+/**
+ * One receipt of several confirmations: of each verifier the last.
+ * @param sinceMs from the beginning of the whole until that of the one added
+ */
+export function mergeReceipts(before: Receipt | null, added: Receipt, sinceMs: number): Receipt {
+  const verifiers = new Map((before?.verifiers ?? []).map((verifier) => [verifier.id, verifier]));
+  for (const verifier of added.verifiers) {
+    const ms = Math.round((sinceMs + verifier.ms) * 10) / 10;
+    if (ms >= (verifiers.get(verifier.id)?.ms ?? 0)) verifiers.set(verifier.id, { ...verifier, ms });
+  }
+  const elapsedMs = Math.max(before?.elapsedMs ?? 0, Math.round((sinceMs + added.elapsedMs) * 10) / 10);
+  const isLater = before === null || added.confirmedAt > before.confirmedAt;
+  return {
+    confirmedAt: isLater ? added.confirmedAt : before.confirmedAt,
+    elapsedMs,
+    verifiers: [...verifiers.values()],
+  };
+}

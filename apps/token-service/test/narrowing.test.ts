@@ -1,0 +1,124 @@
+import { ENDPOINTS, type EndpointName } from '@latchkey/contracts';
+import { type Answered, issue, type Person, project, type World, world } from './harness.js';
+
+type Member = Awaited<ReturnType<World['member']>>;
+let w: World;
+let admin: Person;
+let person: Member;
+beforeAll(async () => {
+  w = await world();
+  admin = await w.signIn();
+  person = await w.member();
+});
+afterAll(() => w.close());
+
+/** A request that narrows rights, each time those of somebody or something new. */
+type Narrows = () => Promise<{ by: Person; path?: Record<string, string>; body?: object; raw?: string }>;
+const onToken = (body?: object) => async () => ({
+  by: person as Person,
+  path: { id: (await issue(person)).id },
+  ...(body && { body }),
+});
+const onSelf = (body?: object) => async () => ({ by: w.bearer((await issue(person)).secret), ...(body && { body }) });
+async function membership() {
+  const id = await project(person);
+  const userId = (await w.member()).user.id;
+  await person.call(`PUT /v1/projects/${id}/members/${userId}`, { body: { role: 'editor' } });
+  return { id, userId };
+}
+
+/**
+ * Every call that changes something: one that takes rights away, so that it says how far that is effective; or why it
+ * need not. A new call has to be entered here.
+ */
+const CALLS: Record<Exclude<EndpointName, Reading>, Narrows | string> = {
+  patchToken: onToken({ disabled: true }),
+  revokeToken: onToken({ reason: 'exposed' }),
+  deleteToken: onToken(),
+  rotateToken: onToken({ overlapSeconds: 0 }),
+  rotateSelf: onSelf({ overlapSeconds: 600 }),
+  revokeSelf: onSelf(),
+  patchUser: async () => ({ by: admin, path: { id: (await w.member()).user.id }, body: { disabled: true } }),
+  revokeUserTokens: async () => {
+    const victim = await w.member();
+    await issue(victim);
+    return { by: admin, path: { id: victim.user.id }, body: {} };
+  },
+  closeProject: async () => ({ by: person, path: { id: await project(person) } }),
+  putMember: async () => ({ by: person, path: await membership(), body: { role: 'viewer' } }),
+  removeMember: async () => ({ by: person, path: await membership() }),
+
+  oauthRevoke: 'RFC 7009 has no body to say it in: it is 200 when it is effective and 503 until then (oauth.test.ts)',
+  revokeExposed: 'answers at once, whoever asks, and tells nothing about the tokens (oauth.test.ts)',
+  importTokens: 'adds tokens, and answers when no verifier remembers them as unknown',
+  issueToken: 'adds a token',
+  createUser: 'adds a person',
+  createProject: 'adds a project',
+  patchProject: 'changes texts',
+  putPolicy: 'is demanded of what is issued or changed from then on',
+  putNoticeChoices: 'touches no right',
+  endVerifier: 'takes no right from a token: it answers when the lease lapses',
+  signIn: 'adds a session',
+  signOut: 'ends sessions, which are read from PostgreSQL for every request',
+  endSession: 'ends sessions',
+  endSessions: 'ends sessions',
+  changePassword: 'ends sessions',
+  setPassword: 'ends sessions',
+  forgotPassword: 'touches no right',
+  resetPassword: 'touches no right before the code is used',
+  startSecondFactor: 'touches no right',
+  confirmSecondFactor: 'touches no right that verifiers look at',
+  removeSecondFactor: 'touches no right that verifiers look at',
+  makeRecoveryCodes: 'touches no right that verifiers look at',
+  resetSecondFactor: 'touches no right that verifiers look at',
+  introspect: 'reads',
+};
+type Reading = {
+  [K in EndpointName]: (typeof ENDPOINTS)[K]['method'] extends 'GET' ? K : never;
+}[EndpointName];
+const narrowing = Object.entries(CALLS).filter(
+  (entry): entry is [EndpointName, Narrows] => typeof entry[1] !== 'string',
+);
+
+const asleep = () =>
+  w.database.query(
+    `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at)
+     VALUES (gen_random_uuid(), 'asleep', 'test', pg_current_xact_id(), 400, now())`,
+  );
+
+test('every call that changes something is told of in the table, and those that narrow say so in the contract', () => {
+  const changing = Object.entries(ENDPOINTS).filter(([, { method }]) => method !== 'GET');
+  expect(Object.keys(CALLS).sort()).toEqual(changing.map(([name]) => name).sort());
+  const saysSo = changing.filter(([, { answers }]) =>
+    Object.values(answers).some((schema) => 'effective' in ((schema as { shape?: object } | null)?.shape ?? {})),
+  );
+  expect(saysSo.map(([name]) => name).sort()).toEqual(narrowing.map(([name]) => name).sort());
+});
+
+describe.each(narrowing)('%s', (name, narrows) => {
+  const { method, path: template } = ENDPOINTS[name];
+  const send = async (headers: Record<string, string>): Promise<Answered> => {
+    const { by, path = {}, body } = await narrows();
+    const target = template.replace(/\{(\w+)\}/g, (_, key: string) => path[key]!);
+    await asleep();
+    return by.call(`${method} ${target}`, { headers, ...(body && { body }) });
+  };
+  afterEach(() => w.database.query('DELETE FROM leases'));
+  const isIssuing = 201 in ENDPOINTS[name].answers;
+
+  test('answers with a receipt once no verifier takes it for what it was', async () => {
+    const answer = await send({});
+    expect(answer).toMatchObject({
+      status: isIssuing ? 201 : 200,
+      body: { effective: true, receipt: { verifiers: [{ name: 'asleep', by: 'lease' }] }, pending: [] },
+    });
+  });
+
+  test('says who is pending to whoever does not wait', async () => {
+    const answer = await send({ prefer: 'wait=0' });
+    expect(answer).toMatchObject({
+      status: isIssuing ? 201 : 202,
+      body: { effective: false, receipt: null, pending: [{ name: 'asleep' }] },
+    });
+  });
+});

@@ -1,0 +1,88 @@
+/**
+ * A token revoked as exposed that was shown many others (`EXPOSURE_TOKENS`, 100,000 unless said otherwise), a tenth of
+ * them made with it and the rest by rotating: how long until it is ended itself, until all of it is effective at two
+ * gateways, and what other revocations feel meanwhile, ten a second offered.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { startCluster } from '@latchkey/testing';
+import pg from 'pg';
+import { percentile, report } from './lib.mjs';
+
+const COUNT = Number(process.env.EXPOSURE_TOKENS ?? 100_000);
+const PER_SECOND = 10;
+const CHUNK = 20_000;
+
+/** In: the token at the beginning, from, to. Every tenth is made with it; of the others each thousandth rotates on. */
+const FILL = `INSERT INTO tokens (id, hash, kind, name, start, owner_user_id, created_by_type, created_by_id, ancestors, scopes, created_at)
+  SELECT md5(t.id || ' ' || n)::uuid, sha256((t.id || ' ' || n)::bytea), 'pat', 'shown ' || n, 'lk_pat_', t.owner_user_id, 'token',
+    CASE WHEN n > 1000 AND n % 3 = 0 THEN md5(t.id || ' ' || n % 1000)::uuid ELSE t.id END,
+    CASE WHEN n % 10 = 0 THEN ARRAY[t.id] ELSE '{}' END, '{}', now()
+  FROM tokens t, generate_series($2::int, $3::int) n WHERE t.id = $1`;
+
+const cluster = await startCluster({ gateways: 2, throughLink: false });
+const client = new pg.Client({ connectionString: cluster.database.url });
+try {
+  await client.connect();
+  const issue = async (/** @type {string} */ name) => {
+    const { status, body } = await cluster.call('POST', '/v1/tokens', { name });
+    if (status !== 201) throw new Error(`issuing answered ${status}`);
+    return /** @type {{ id: string, secret: string }} */ (body);
+  };
+  const leaked = await issue('leaked');
+  for (let from = 1; from <= COUNT; from += CHUNK)
+    await client.query(FILL, [leaked.id, from, Math.min(COUNT, from + CHUNK - 1)]);
+  await client.query('VACUUM ANALYZE tokens');
+  const others = await Promise.all(Array.from({ length: 600 }, (_, i) => issue(`other ${i}`)));
+  const alone = await revokeSome(others.splice(0, 100), () => false);
+
+  const startMs = performance.now();
+  const first = await expose('wait=0');
+  const ownMs = performance.now() - startMs;
+  let isOver = first.status === 200;
+  const meanwhile = revokeSome(others, () => isOver);
+  let answer = first;
+  while (!isOver) {
+    answer = await expose('wait=5');
+    isOver = answer.status === 200;
+  }
+  const allMs = performance.now() - startMs;
+  const beside = await meanwhile;
+  const { ended } = /** @type {any} */ (answer.body);
+  const [left] = (
+    await client.query('SELECT count(*)::int AS n FROM tokens WHERE revoked_at IS NULL AND name LIKE $1', ['shown %'])
+  ).rows;
+  if (left.n !== 0 || ended.tokens !== COUNT + 1) throw new Error(`${left.n} live on, ${JSON.stringify(ended)} ended`);
+
+  report(`the token's own end, which was shown ${COUNT}`, ownMs, undefined, ' ms');
+  report('all of it effective at two gateways', allMs / 1_000, undefined, ' s');
+  report('tokens ended', COUNT / (allMs / 1_000), undefined, ' a second');
+  report('another revocation before, p99', percentile(alone, 0.99), undefined, ' ms');
+  report(`another revocation meanwhile (${beside.length}), p50`, percentile(beside, 0.5), undefined, ' ms');
+  report(`another revocation meanwhile (${beside.length}), p99`, percentile(beside, 0.99), undefined, ' ms');
+
+  function expose(/** @type {string} */ prefer) {
+    return cluster.call('POST', `/v1/tokens/${leaked.id}/revoke`, { reason: 'exposed' }, { headers: { prefer } });
+  }
+} finally {
+  await client.end();
+  await cluster.close();
+}
+
+/** At fixed times, whether earlier ones have been answered or not. @returns {Promise<number[]>} milliseconds each */
+async function revokeSome(/** @type {{ id: string }[]} */ tokens, /** @type {() => boolean} */ isEnough) {
+  /** @type {Promise<number>[]} */
+  const running = [];
+  for (const { id } of tokens) {
+    if (isEnough()) break;
+    running.push(
+      (async () => {
+        const sentMs = performance.now();
+        const { status, body } = await cluster.call('POST', `/v1/tokens/${id}/revoke`, {});
+        if (status !== 200) throw new Error(`answered ${status} ${JSON.stringify(body)}`);
+        return performance.now() - sentMs;
+      })(),
+    );
+    await sleep(1_000 / PER_SECOND);
+  }
+  return Promise.all(running);
+}
