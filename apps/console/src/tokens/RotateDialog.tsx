@@ -1,9 +1,10 @@
 import type { Token } from '@latchkey/contracts';
-import { Button, Modal, Select, Stack, Text } from '@mantine/core';
+import { Button, Select, Stack, Text } from '@mantine/core';
 import { useState } from 'react';
 import { api, changed } from '../api.js';
 import { t } from '../texts.js';
 import { Buttons } from '../ui/Confirm.js';
+import { Dialog } from '../ui/Dialog.js';
 import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
 import { SecretOnce } from './SecretOnce.js';
@@ -24,8 +25,7 @@ export function RotateDialog({ token, onClose, onOpen }: { token: Token; onClose
       onOpen(issued.id);
     };
     return (
-      <Modal
-        opened
+      <Dialog
         onClose={() => undefined}
         withCloseButton={false}
         closeOnEscape={false}
@@ -34,11 +34,11 @@ export function RotateDialog({ token, onClose, onOpen }: { token: Token; onClose
         size="xl"
       >
         <SecretOnce secret={issued.secret} onDone={leave} />
-      </Modal>
+      </Dialog>
     );
   }
   return (
-    <Modal opened onClose={onClose} title={t.rotate.title(token.name)}>
+    <Dialog onClose={onClose} title={t.rotate.title(token.name)}>
       <Stack>
         <Text>{t.rotate.lead}</Text>
         <Select
@@ -58,6 +58,6 @@ export function RotateDialog({ token, onClose, onOpen }: { token: Token; onClose
           </Button>
         </Buttons>
       </Stack>
-    </Modal>
+    </Dialog>
   );
 }
