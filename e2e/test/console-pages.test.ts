@@ -35,6 +35,7 @@ beforeAll(async () => {
     ['people', '/people', 'People'],
     ['policy', '/policy', 'Policy'],
     ['account', '/account', 'My account'],
+    ['gateways', '/gateways', 'Gateways'],
     ['audit', '/audit', 'Audit log'],
   ];
 });

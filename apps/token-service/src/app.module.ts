@@ -21,6 +21,7 @@ import { RatesService } from './http/rates.service.js';
 import { HoldersService } from './invalidation/holders.service.js';
 import { InvalidationRpc } from './invalidation/invalidation.rpc.js';
 import { InvalidationService } from './invalidation/invalidation.service.js';
+import { ReceiptsService } from './invalidation/receipts.service.js';
 import { VerifiersController } from './invalidation/verifiers.controller.js';
 import { VerifiersService } from './invalidation/verifiers.service.js';
 import { MaintenanceRpc } from './maintenance/maintenance.rpc.js';
@@ -149,6 +150,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       PolicyService,
       ProjectsService,
       RatesService,
+      ReceiptsService,
       RecordsService,
       RevocationsService,
       RotationsService,

@@ -117,7 +117,8 @@ export const settings = {
     schema: settingSchema.secret,
   },
   AUDIT_SIGNING_KEY: {
-    description: 'Ed25519 private key (PEM) that signs checkpoints of the audit chain; without one none are signed',
+    description:
+      'Ed25519 private key (PEM) that signs checkpoints of the audit chain, and receipts; without one none are signed',
     secret: true,
     schema: ed25519Key,
   },

@@ -18,6 +18,7 @@ export * from './openapi.js';
 export * from './openapi-page.js';
 export * from './permissions.js';
 export * from './proto.js';
+export * from './receipts.js';
 export * from './redis.js';
 export * from './rpc.js';
 export * from './scopes.js';

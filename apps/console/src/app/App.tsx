@@ -21,6 +21,7 @@ const PeoplePage = lazy(() => import('../people/PeoplePage.js').then((m) => ({ d
 const AccountPage = lazy(() => import('../account/AccountPage.js').then((m) => ({ default: m.AccountPage })));
 const PolicyPage = lazy(() => import('../people/PolicyPage.js').then((m) => ({ default: m.PolicyPage })));
 const AuditPage = lazy(() => import('../audit/AuditPage.js').then((m) => ({ default: m.AuditPage })));
+const GatewaysPage = lazy(() => import('../system/GatewaysPage.js').then((m) => ({ default: m.GatewaysPage })));
 const RefusedPage = lazy(() => import('../help/RefusedPage.js').then((m) => ({ default: m.RefusedPage })));
 const McpPage = lazy(() => import('../help/McpPage.js').then((m) => ({ default: m.McpPage })));
 
@@ -52,6 +53,8 @@ function Content() {
       return <PolicyPage />;
     case 'account':
       return <AccountPage />;
+    case 'gateways':
+      return <GatewaysPage />;
     case 'audit':
       return <AuditPage />;
     default:

@@ -18,6 +18,7 @@ import {
   IconHistory,
   IconKey,
   IconPlugConnected,
+  IconServer2,
   IconSparkles,
   IconUserCircle,
   IconUsers,
@@ -46,6 +47,7 @@ const HELP: Place[] = [
 const ADMINISTRATION: Place[] = [
   { room: 'people', label: t.nav.people, icon: IconUsers },
   { room: 'policy', label: t.nav.policy, icon: IconGavel },
+  { room: 'gateways', label: t.nav.gateways, icon: IconServer2 },
   { room: 'audit', label: t.nav.audit, icon: IconHistory },
 ];
 

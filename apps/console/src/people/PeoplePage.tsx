@@ -1,18 +1,5 @@
 import type { Effect, PersonRole, User } from '@latchkey/contracts';
-import {
-  Alert,
-  Badge,
-  Button,
-  Group,
-  Menu,
-  Modal,
-  Paper,
-  PasswordInput,
-  Select,
-  Stack,
-  Text,
-  TextInput,
-} from '@mantine/core';
+import { Alert, Badge, Button, Group, Menu, Paper, PasswordInput, Select, Stack, Text, TextInput } from '@mantine/core';
 import { useDebouncedValue } from '@mantine/hooks';
 import { IconDots, IconPlus, IconSearch } from '@tabler/icons-react';
 import { keepPreviousData, useQuery } from '@tanstack/react-query';
@@ -23,6 +10,7 @@ import { t } from '../texts.js';
 import { EffectView } from '../tokens/Receipt.js';
 import { Buttons, Confirm, type Question } from '../ui/Confirm.js';
 import { CopyIcon } from '../ui/Copy.js';
+import { Dialog } from '../ui/Dialog.js';
 import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
 import { Loading, Page } from '../ui/Page.js';
@@ -53,7 +41,7 @@ function Create({ onClose, onInvited }: { onClose(): void; onInvited(handover: H
     onClose();
   });
   return (
-    <Modal opened onClose={onClose} title={t.people.create}>
+    <Dialog onClose={onClose} title={t.people.create}>
       <form onSubmit={onSubmit}>
         <Stack>
           <TextInput
@@ -99,13 +87,13 @@ function Create({ onClose, onInvited }: { onClose(): void; onInvited(handover: H
           </Buttons>
         </Stack>
       </form>
-    </Modal>
+    </Dialog>
   );
 }
 
 function HandoverDialog({ handover, onClose }: { handover: Handover; onClose(): void }) {
   return (
-    <Modal opened onClose={onClose} title={t.people.handover(handover.name)}>
+    <Dialog onClose={onClose} title={t.people.handover(handover.name)}>
       <Stack>
         <Text>{t.people.resetLead(fromNow(handover.expiresAt))}</Text>
         <Group className="secret" justify="space-between" wrap="nowrap">
@@ -119,7 +107,7 @@ function HandoverDialog({ handover, onClose }: { handover: Handover; onClose(): 
           <Button onClick={onClose}>{t.actions.done}</Button>
         </Buttons>
       </Stack>
-    </Modal>
+    </Dialog>
   );
 }
 

@@ -1,4 +1,4 @@
-import { Anchor, Badge, Button, Group, Modal, Paper, Stack, Text, Textarea, TextInput } from '@mantine/core';
+import { Anchor, Badge, Button, Group, Paper, Stack, Text, Textarea, TextInput } from '@mantine/core';
 import { IconFolders, IconPlus } from '@tabler/icons-react';
 import { useQuery } from '@tanstack/react-query';
 import { useState } from 'react';
@@ -6,6 +6,7 @@ import { api, changed, fieldError } from '../api.js';
 import { go } from '../app/router.js';
 import { t } from '../texts.js';
 import { Buttons } from '../ui/Confirm.js';
+import { Dialog } from '../ui/Dialog.js';
 import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
 import { Empty, Loading, Page } from '../ui/Page.js';
@@ -19,7 +20,7 @@ function Create({ onClose }: { onClose(): void }) {
     go(`/projects/${project.id}`);
   });
   return (
-    <Modal opened onClose={onClose} title={t.projects.create}>
+    <Dialog onClose={onClose} title={t.projects.create}>
       <form onSubmit={onSubmit}>
         <Stack>
           <TextInput
@@ -50,7 +51,7 @@ function Create({ onClose }: { onClose(): void }) {
           </Buttons>
         </Stack>
       </form>
-    </Modal>
+    </Dialog>
   );
 }
 

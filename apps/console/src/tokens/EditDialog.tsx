@@ -1,9 +1,10 @@
 import type { Token, TokenEffect } from '@latchkey/contracts';
-import { Button, Modal, Stack, Text } from '@mantine/core';
+import { Button, Stack, Text } from '@mantine/core';
 import { useState } from 'react';
 import { api, changedTokens } from '../api.js';
 import { t } from '../texts.js';
 import { Buttons } from '../ui/Confirm.js';
+import { Dialog } from '../ui/Dialog.js';
 import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
 import { EffectView } from './Receipt.js';
@@ -34,7 +35,7 @@ export function EditDialog({ token, onClose }: { token: Token; onClose(): void }
   });
   const fields = { form, onChange: (change: Partial<TokenForm>) => setForm((f) => ({ ...f, ...change })), error };
   return (
-    <Modal opened onClose={onClose} title={t.edit.title(token.name)} size="lg">
+    <Dialog onClose={onClose} title={t.edit.title(token.name)} size="lg">
       {effect ? (
         <Stack>
           <EffectView effect={effect} />
@@ -64,6 +65,6 @@ export function EditDialog({ token, onClose }: { token: Token; onClose(): void }
           </Stack>
         </form>
       )}
-    </Modal>
+    </Dialog>
   );
 }

@@ -2,9 +2,7 @@ import type { Effect, Receipt as ReceiptOf } from '@latchkey/contracts';
 import { Alert, Loader, Text } from '@mantine/core';
 import { IconCircleCheck, IconHourglass } from '@tabler/icons-react';
 import { t } from '../texts.js';
-
-const milliseconds = (ms: number) => (ms < 10 ? `${ms.toFixed(1)} ms` : `${Math.round(ms)} ms`);
-const seconds = (ms: number) => `${Math.ceil(ms / 1_000)} s`;
+import { milliseconds, seconds } from '../ui/duration.js';
 
 interface Props {
   /** True where the token, or all that the change names, is refused from now on; otherwise rights were changed. */

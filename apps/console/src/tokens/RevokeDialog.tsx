@@ -1,11 +1,12 @@
 import type { RevocationReason, RevokedToken, Token } from '@latchkey/contracts';
-import { Alert, Button, Loader, Modal, Select, Stack, Text, Textarea } from '@mantine/core';
+import { Alert, Button, Loader, Select, Stack, Text, Textarea } from '@mantine/core';
 import { IconAlertTriangle } from '@tabler/icons-react';
 import { useQueries } from '@tanstack/react-query';
 import { useEffect, useRef, useState } from 'react';
 import { api, changedTokens } from '../api.js';
 import { t } from '../texts.js';
 import { Buttons } from '../ui/Confirm.js';
+import { Dialog } from '../ui/Dialog.js';
 import { ErrorNotice } from '../ui/Notice.js';
 import { Time } from '../ui/Time.js';
 import { EffectView } from './Receipt.js';
@@ -136,7 +137,7 @@ export function RevokeDialog({ tokens, onClose }: { tokens: readonly Token[]; on
   const [only] = tokens.length === 1 ? tokens : [];
   const finished = effects.length === tokens.length && effects.every((e) => e.effective);
   return (
-    <Modal opened onClose={onClose} title={only ? t.revoke.title(only.name) : t.revoke.many(tokens.length)} size="lg">
+    <Dialog onClose={onClose} title={only ? t.revoke.title(only.name) : t.revoke.many(tokens.length)} size="lg">
       <Stack>
         {effects.length === 0 && (
           <>
@@ -192,6 +193,6 @@ export function RevokeDialog({ tokens, onClose }: { tokens: readonly Token[]; on
           )}
         </Buttons>
       </Stack>
-    </Modal>
+    </Dialog>
   );
 }

@@ -1,9 +1,10 @@
 import type { RotatedToken, Token } from '@latchkey/contracts';
-import { Button, Modal, Select, Stack, Text } from '@mantine/core';
+import { Button, Select, Stack, Text } from '@mantine/core';
 import { useState } from 'react';
 import { api, changed } from '../api.js';
 import { t } from '../texts.js';
 import { Buttons } from '../ui/Confirm.js';
+import { Dialog } from '../ui/Dialog.js';
 import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
 import { EffectView } from './Receipt.js';
@@ -25,8 +26,7 @@ export function RotateDialog({ token, onClose, onOpen }: { token: Token; onClose
       onOpen(issued.id);
     };
     return (
-      <Modal
-        opened
+      <Dialog
         onClose={() => undefined}
         withCloseButton={false}
         closeOnEscape={false}
@@ -38,11 +38,11 @@ export function RotateDialog({ token, onClose, onOpen }: { token: Token; onClose
           {overlap === '0' && <EffectView effect={issued} refused />}
           <SecretOnce secret={issued.secret} onDone={leave} />
         </Stack>
-      </Modal>
+      </Dialog>
     );
   }
   return (
-    <Modal opened onClose={onClose} title={t.rotate.title(token.name)}>
+    <Dialog onClose={onClose} title={t.rotate.title(token.name)}>
       <Stack>
         <Text>{t.rotate.lead}</Text>
         <Select
@@ -62,6 +62,6 @@ export function RotateDialog({ token, onClose, onOpen }: { token: Token; onClose
           </Button>
         </Buttons>
       </Stack>
-    </Modal>
+    </Dialog>
   );
 }

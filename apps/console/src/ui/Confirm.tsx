@@ -1,6 +1,7 @@
-import { Button, Group, Modal, Stack, Text } from '@mantine/core';
+import { Button, Group, Stack, Text } from '@mantine/core';
 import { type ReactNode, useState } from 'react';
 import { t } from '../texts.js';
+import { Dialog } from './Dialog.js';
 import { ErrorNotice } from './Notice.js';
 
 export interface Question {
@@ -31,7 +32,7 @@ export function Confirm({ question, onClose }: { question: Question; onClose(): 
     }
   };
   return (
-    <Modal opened onClose={onClose} title={question.title}>
+    <Dialog onClose={onClose} title={question.title}>
       <Stack>
         {outcome ?? <Text>{question.lead}</Text>}
         {error !== null && <ErrorNotice error={error} />}
@@ -52,7 +53,7 @@ export function Confirm({ question, onClose }: { question: Question; onClose(): 
           )}
         </Buttons>
       </Stack>
-    </Modal>
+    </Dialog>
   );
 }
 

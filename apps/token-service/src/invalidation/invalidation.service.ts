@@ -19,6 +19,7 @@ import {
   PostgresStore,
   SELECT_LEASES,
 } from './postgres-store.js';
+import { type Changes, ReceiptsService } from './receipts.service.js';
 import { RedisBus } from './redis-bus.js';
 import { type InvalidationStore, type LeasesReading, lapsedAfterMs } from './types.js';
 
@@ -35,6 +36,8 @@ const JUDGE_MS = 1_000;
 const ANNOUNCE_MS = 60_000;
 /** Leases read behind a commit that nobody has asked for yet. One forgotten is read again. */
 const READINGS_MAX = 1_000;
+/** Longest that an answer waits for what its receipt is about; past it the receipt is not signed. */
+const CHANGES_WAIT_MS = 1_000;
 
 /**
  * Makes a narrowing change effective everywhere: `write` inside the change's transaction, `confirm` after its commit.
@@ -56,6 +59,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(LOGGER) private readonly logger: Logger,
     @Inject(CLOCK) private readonly clock: Clock,
+    private readonly receipts: ReceiptsService,
   ) {
     const leaseMs = config.LEASE_MS;
     const store = new PostgresStore(db);
@@ -118,7 +122,18 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     // Leases read behind the commit of one transaction say nothing about a later one.
     const reading = xid !== undefined && others.length === 0 ? this.#readings.get(xid) : undefined;
     if (xid !== undefined) this.#readings.delete(xid);
-    return effectAsSeen(await this.#confirmations.confirm(invalidations, { ...options, reading }));
+    // Read while the verifiers are being waited for.
+    const changes = this.receipts.changes(invalidations);
+    const { receipt, ...effect } = await this.#confirmations.confirm(invalidations, { ...options, reading });
+    if (!receipt) return effectAsSeen({ ...effect, receipt });
+    const known = await this.#atTheLatest(changes);
+    return effectAsSeen({ ...effect, receipt: this.receipts.signed(receipt, invalidations, known) });
+  }
+
+  #atTheLatest(changes: Promise<Changes>): Promise<Changes> {
+    const { promise, resolve } = Promise.withResolvers<Changes>();
+    const cancel = this.clock.after(CHANGES_WAIT_MS, () => resolve([]));
+    return Promise.race([changes, promise]).finally(cancel);
   }
 
   /** The leases, from the server that has just committed the invalidations. */

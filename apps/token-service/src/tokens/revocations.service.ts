@@ -11,6 +11,7 @@ import {
   NOTHING_NARROWED,
   receiptAsSeen,
 } from '../invalidation/invalidation.service.js';
+import { ReceiptsService } from '../invalidation/receipts.service.js';
 
 /** Why, for the record. */
 export interface Cause {
@@ -48,6 +49,7 @@ export class RevocationsService {
     private readonly db: Database,
     private readonly audit: AuditService,
     private readonly invalidations: InvalidationService,
+    private readonly receipts: ReceiptsService,
   ) {}
 
   /**
@@ -114,15 +116,9 @@ export class RevocationsService {
     waitMs: number | undefined,
   ): Promise<Effect> {
     if (invalidations.length === 0) return NOTHING_NARROWED;
-    const ids = invalidations.map(({ id }) => id);
     return this.invalidations.confirm(invalidations, {
       waitMs,
-      onEffective: async (receipt) => {
-        // Only while it is still of the last change, which has a receipt of its own; of several that waited, the first.
-        const sql = `UPDATE tokens SET receipt = $3
-          WHERE id = ANY ($1) AND invalidation_id = ANY ($2) AND receipt IS NULL`;
-        await this.db.prepared('receipt-kept', sql, [tokenIds, ids, JSON.stringify(receipt)]);
-      },
+      onEffective: (receipt) => this.receipts.keep(receipt, invalidations, tokenIds),
     });
   }
 

@@ -1,5 +1,4 @@
-import { createPublicKey, type KeyObject } from 'node:crypto';
-import { open, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { createInterface } from 'node:readline';
 import { pipeline } from 'node:stream/promises';
 import { type Checkpoint, checkpointSchema, proveExport } from '@latchkey/contracts';
@@ -7,6 +6,7 @@ import type { Command } from 'commander';
 import type { Body, Client } from '../index.js';
 import { positive } from './arguments.js';
 import { CommandError } from './exit.js';
+import { gather, opened, publicKeyIn, unreadable } from './files.js';
 import { list, say, show } from './output.js';
 import type { Context } from './program.js';
 
@@ -117,24 +117,6 @@ export function auditCommands(program: Command, { output, exit, stdin }: Context
       const denial = await (await client()).getDenial({ params: { requestId } });
       show(output, denial, Object.entries(denial));
     });
-}
-
-const gather = (value: string, before: string[]): string[] => [...before, value];
-
-const unreadable = (file: string) => (error: NodeJS.ErrnoException) => {
-  throw new CommandError('usage', `cannot read ${file}: ${error.code}`);
-};
-const opened = (file: string) => open(file).catch(unreadable(file));
-
-async function publicKeyIn(file: string): Promise<KeyObject> {
-  const pem = await readFile(file, 'utf8').catch(unreadable(file));
-  try {
-    const key = createPublicKey(pem);
-    if (key.asymmetricKeyType === 'ed25519') return key;
-  } catch {
-    // said below, as for a key of another kind
-  }
-  throw new CommandError('usage', `${file} holds no Ed25519 public key in PEM`);
 }
 
 /** Bare checkpoints, or lines of the token-service's log that hold one. */

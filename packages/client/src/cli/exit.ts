@@ -12,7 +12,10 @@ export const EXIT = {
   unavailable: { code: 7, meaning: 'The server cannot be reached, is overloaded or timed out (429, 503); try again.' },
   notEffective: { code: 8, meaning: 'Done and durable, but not yet confirmed by every verifier (202).' },
   found: { code: 10, meaning: '`scan` found tokens.' },
-  broken: { code: 11, meaning: '`audit verify` found the chain broken.' },
+  broken: {
+    code: 11,
+    meaning: '`audit verify` found the chain broken; `receipt verify` found a receipt that no key given has signed.',
+  },
 } as const satisfies Record<string, { code: number; meaning: string }>;
 export type ExitName = keyof typeof EXIT;
 

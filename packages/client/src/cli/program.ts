@@ -5,6 +5,7 @@ import { completion, SHELLS, type Shell } from './completion.js';
 import { CommandError, EXIT, type ExitName } from './exit.js';
 import { importCommand } from './import.js';
 import { type Output, say, show } from './output.js';
+import { receiptCommands } from './receipt.js';
 import { scanCommand } from './scan-command.js';
 import {
   clientFor,
@@ -83,6 +84,7 @@ ${Object.values(EXIT)
 
   tokenCommands(program, context, client);
   auditCommands(program, context, client);
+  receiptCommands(program, context);
   importCommand(program, context, client);
   scanCommand(program, context, async () => clientFor(await urlOf(context, globals()), globals()));
 

@@ -62,6 +62,18 @@ export const verifierCallerSchema = z
   .meta({ id: 'VerifierCaller' });
 export type VerifierCaller = z.infer<typeof verifierCallerSchema>;
 
+/** The change that a signed receipt is about, as its audit event tells it. */
+export const receiptChangeSchema = z
+  .object({
+    id: idSchema.meta({ description: 'of the audit event' }),
+    action: z.string().meta({ description: 'such as `token.revoked`' }),
+    at: timeSchema,
+    reason: z.string().nullable().meta({ description: 'of a revocation' }),
+    subject: z.object({ type: z.string(), id: z.string() }),
+  })
+  .meta({ id: 'ReceiptChange' });
+export type ReceiptChange = z.infer<typeof receiptChangeSchema>;
+
 /** How one verifier confirmed: by its acknowledgement, its cursor, its release, or the end of its lease. */
 export const receiptSchema = z
   .object({
@@ -76,6 +88,17 @@ export const receiptSchema = z
         ms: z.number(),
       }),
     ),
+    change: receiptChangeSchema.optional().meta({ description: 'present in a signed receipt' }),
+    keyId: z
+      .string()
+      .regex(/^[0-9a-f]{16}$/)
+      .optional()
+      .meta({ description: 'who signed: the first 16 hex digits of the SHA-256 of the public key in SPKI form' }),
+    signature: z
+      .base64url()
+      .max(128)
+      .optional()
+      .meta({ description: 'Ed25519; absent without AUDIT_SIGNING_KEY. `latchkey receipt verify` checks it' }),
   })
   .meta({ id: 'Receipt' });
 export type Receipt = z.infer<typeof receiptSchema>;

@@ -1,0 +1,116 @@
+import { type Receipt, receiptSchema, verifyReceipt } from '@latchkey/contracts';
+import type { Command } from 'commander';
+import { CommandError } from './exit.js';
+import { gather, opened, publicKeyIn } from './files.js';
+import { list, printJson, say, show } from './output.js';
+import type { Context } from './program.js';
+
+/** A receipt of ten thousand verifiers is smaller. */
+const BYTES_MAX = 4 * 1024 * 1024;
+
+const BY = {
+  ack: 'acknowledged it',
+  cursor: 'had read it',
+  released: 'had stopped',
+  lease: 'did not answer: its lease was waited out',
+} as const;
+
+/** `latchkey receipt …` */
+export function receiptCommands(program: Command, { output, exit, stdin }: Context): void {
+  const receipt = program.command('receipt').description('what a revocation answered');
+
+  receipt
+    .command('verify [file]')
+    .description(
+      'check the signature of a receipt, or of the answer or token that holds it, without any server; "-" or no file reads standard input',
+    )
+    .option('--key <file>', 'public key in PEM that must have signed it; several may be given', gather, [])
+    .action(async (file: string | undefined, options: { key: string[] }) => {
+      if (options.key.length === 0)
+        throw new CommandError('usage', 'give --key: the service logs its public key at its start, or ask who runs it');
+      const keys = await Promise.all(options.key.map(publicKeyIn));
+      const input = file === undefined || file === '-' ? stdin : (await opened(file)).createReadStream();
+      const given = receiptIn(await textOf(input));
+      const verdict = verifyReceipt(given, keys);
+      if (!verdict.ok) {
+        show(output, verdict, [
+          ['signed', false],
+          ['why', verdict.reason],
+        ]);
+        exit('broken');
+        return;
+      }
+      const { keyId, change } = verdict;
+      const { confirmedAt, elapsedMs } = given;
+      // Only what is signed.
+      const verifiers = given.verifiers.map(({ id, name, caller, by, ms }) => ({
+        id,
+        name,
+        caller: caller?.type,
+        by,
+        ms,
+      }));
+      if (output.json) {
+        printJson(output, { ok: true, keyId, change, confirmedAt, elapsedMs, verifiers });
+        return;
+      }
+      show(output, given, [
+        ['signed', true],
+        ['signed by', keyId],
+        ['change', change.action],
+        ['of', `${change.subject.type} ${change.subject.id}`],
+        ['at', change.at],
+        ['reason', change.reason],
+        ['audit event', change.id],
+        ['confirmed at', confirmedAt],
+        ['after', `${elapsedMs} ms`],
+      ]);
+      if (verifiers.length > 0)
+        list(output, verifiers, [
+          ['VERIFIER', (v) => v.name],
+          ['ID', (v) => v.id],
+          ['CALLER', (v) => v.caller],
+          ['HOW', (v) => BY[v.by]],
+          ['MS', (v) => v.ms],
+        ]);
+      say(
+        output,
+        `
+Proven: whoever holds the key ${keyId} stated that this change was in force at every verifier that could answer from
+memory, ${verifiers.length === 0 ? 'of which there was none' : `the ${verifiers.length} above`}, at the time of "confirmed at".
+Not proven: that the clock was right, that the service told of every verifier, that nobody else had the key, and what
+became of it later: a token that was disabled can be enabled again. The audit event is proven by \`latchkey audit verify\`.`,
+      );
+    });
+}
+
+async function textOf(input: AsyncIterable<Buffer | string>): Promise<string> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of input) {
+    const piece = Buffer.from(chunk);
+    bytes += piece.length;
+    if (bytes > BYTES_MAX) throw new CommandError('usage', `a receipt has at most ${BYTES_MAX} bytes`);
+    chunks.push(piece);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+/** A receipt, bare or as `receipt` of what an API call answered. */
+function receiptIn(text: string): Receipt {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw new CommandError('usage', 'it is no JSON, or not whole: hand in a receipt, or the answer that holds it');
+  }
+  const held = isObject(value) && 'receipt' in value ? value['receipt'] : value;
+  if (held === null) throw new CommandError('usage', 'there is no receipt in it: the change is not confirmed yet');
+  const receipt = receiptSchema.safeParse(held);
+  if (receipt.success) return receipt.data;
+  const { path, message } = receipt.error.issues[0]!;
+  throw new CommandError('usage', `it is no receipt: ${[...path, message].join(': ')}`);
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);

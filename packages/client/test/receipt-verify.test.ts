@@ -1,0 +1,166 @@
+import { generateKeyPairSync, verify as verifySignature } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import path from 'node:path';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { type Receipt, type ReceiptChange, receiptJwt, signerOf, signReceipt } from '@latchkey/contracts';
+import { folder, latchkey } from './command.js';
+
+const { privateKey, publicKey } = generateKeyPairSync('ed25519');
+
+const CHANGE: ReceiptChange = {
+  id: '01890000-0000-7000-8000-000000000001',
+  action: 'token.revoked',
+  at: '2026-11-22T09:00:00.000Z',
+  reason: 'exposed',
+  subject: { type: 'token', id: '01890000-0000-7000-8000-000000000002' },
+};
+const UNSIGNED: Receipt = {
+  confirmedAt: '2026-11-22T09:00:00.012Z',
+  elapsedMs: 11.25,
+  verifiers: [
+    {
+      id: '01890000-0000-7000-8000-000000000003',
+      name: 'gateway-1',
+      caller: { type: 'first_party' },
+      by: 'ack',
+      ms: 4,
+    },
+    {
+      id: '01890000-0000-7000-8000-000000000004',
+      name: 'billing',
+      caller: { type: 'token', id: '01890000-0000-7000-8000-000000000005', name: 'verifier of billing' },
+      by: 'lease',
+      ms: 11.25,
+    },
+  ],
+};
+const signed = signReceipt(privateKey, UNSIGNED, CHANGE);
+
+let dir: Awaited<ReturnType<typeof folder>>;
+let key: string;
+beforeAll(async () => {
+  dir = await folder();
+  key = await file('key.pem', publicKey.export({ type: 'spki', format: 'pem' }).toString());
+});
+afterAll(() => dir.remove());
+
+async function file(name: string, text: string): Promise<string> {
+  const at = path.join(dir.at, name);
+  await writeFile(at, text);
+  return at;
+}
+
+const verify = (what: unknown, ...args: string[]) =>
+  latchkey(
+    ['--json', 'receipt', 'verify', ...(args.length ? args : ['--key', key])],
+    {},
+    typeof what === 'string' ? what : JSON.stringify(what),
+  );
+
+test('proves a receipt, an answer and a token that hold one, from a file or standard input, without a server', async () => {
+  const token = { id: CHANGE.subject.id, name: 'nightly', receipt: signed };
+  for (const what of [signed, token, { token, effective: true, receipt: signed, pending: [] }]) {
+    const ran = await verify(what);
+    expect([ran.code, ran.err]).toEqual([0, '']);
+    expect(JSON.parse(ran.out)).toMatchObject({ ok: true, change: CHANGE, keyId: signerOf(publicKey) });
+  }
+  const fromFile = await file('receipt.json', JSON.stringify(signed, null, 2));
+  expect(await verify('', fromFile, '--key', key)).toMatchObject({ code: 0 });
+});
+
+test('says to people what is proven, and what is not', async () => {
+  const ran = await latchkey(['receipt', 'verify', '--key', key], {}, JSON.stringify(signed));
+  expect(ran.code).toBe(0);
+  expect(ran.out).toContain(`token ${CHANGE.subject.id}`);
+  expect(ran.out).toMatch(/billing .*its lease was waited out/);
+  expect(ran.err).toMatch(/^Proven: [\s\S]+^Not proven: /m);
+});
+
+test('proves the same to whoever may not see whose verifier it is, and shows nothing that is not signed', async () => {
+  const redacted = signed.verifiers.map((v) => ({ ...v, caller: { type: v.caller!.type } }));
+  expect(await verify({ ...signed, verifiers: redacted })).toMatchObject({ code: 0 });
+  const [first, second] = signed.verifiers;
+  const renamed = { ...second!, caller: { ...second!.caller!, name: 'somebody else' } };
+  const ran = await verify({ ...signed, verifiers: [first, renamed], ledger: 'written' });
+  expect(ran.code).toBe(0);
+  expect(ran.out).not.toMatch(/somebody else|ledger/);
+});
+
+const [gateway, billing] = signed.verifiers;
+const TAMPERED: [what: string, Receipt][] = [
+  ['another token', { ...signed, change: { ...CHANGE, subject: { type: 'token', id: CHANGE.id } } }],
+  ['another reason', { ...signed, change: { ...CHANGE, reason: 'superseded' } }],
+  ['no reason', { ...signed, change: { ...CHANGE, reason: null } }],
+  ['another event', { ...signed, change: { ...CHANGE, id: CHANGE.subject.id } }],
+  ['another action', { ...signed, change: { ...CHANGE, action: 'token.disabled' } }],
+  ['an earlier change', { ...signed, change: { ...CHANGE, at: '2026-11-22T08:00:00.000Z' } }],
+  ['an earlier confirmation', { ...signed, confirmedAt: CHANGE.at }],
+  ['a shorter wait', { ...signed, elapsedMs: 1 }],
+  ['one verifier fewer', { ...signed, verifiers: [gateway!] }],
+  ['one verifier more', { ...signed, verifiers: [gateway!, billing!, { ...billing!, id: CHANGE.id }] }],
+  ['another order', { ...signed, verifiers: [billing!, gateway!] }],
+  ['another confirmation', { ...signed, verifiers: [gateway!, { ...billing!, by: 'ack' }] }],
+  ['another name', { ...signed, verifiers: [{ ...gateway!, name: 'gateway-2' }, billing!] }],
+  ['another type of caller', { ...signed, verifiers: [gateway!, { ...billing!, caller: { type: 'first_party' } }] }],
+  [
+    'another signature',
+    { ...signed, signature: signReceipt(privateKey, UNSIGNED, { ...CHANGE, reason: null }).signature },
+  ],
+  ['half a signature', { ...signed, signature: signed.signature!.slice(0, 40) }],
+];
+test.each(TAMPERED)('finds %s, and ends with code 11', async (_what, receipt) => {
+  const ran = await verify(receipt);
+  expect(ran.code).toBe(11);
+  expect(JSON.parse(ran.out)).toMatchObject({ ok: false, reason: expect.stringContaining('not what was signed') });
+});
+
+test('believes no signature but that of a key it is given', async () => {
+  const other = generateKeyPairSync('ed25519');
+  const pem = await file('other.pem', other.publicKey.export({ type: 'spki', format: 'pem' }).toString());
+  const ran = await verify(signed, '--key', pem);
+  expect([ran.code, JSON.parse(ran.out).reason]).toEqual([11, expect.stringContaining('no trusted key')]);
+  // Nor one that only says that it is of that key.
+  const forged = { ...signReceipt(other.privateKey, UNSIGNED, CHANGE), keyId: signerOf(publicKey) };
+  expect(await verify(forged)).toMatchObject({ code: 11 });
+  expect(await verify(signed, '--key', pem, '--key', key)).toMatchObject({ code: 0 });
+});
+
+test('takes no receipt without a signature for a proof', async () => {
+  const { signature: _, ...withoutSignature } = signed;
+  const { change: __, ...withoutChange } = signed;
+  for (const receipt of [UNSIGNED, withoutSignature, withoutChange]) {
+    const ran = await verify(receipt);
+    expect([ran.code, JSON.parse(ran.out).reason]).toEqual([11, expect.stringContaining('not signed')]);
+  }
+});
+
+test('says what is wrong with what is cut off, no receipt, too large or not there, and with a missing key', async () => {
+  const text = JSON.stringify(signed);
+  const cases: [unknown, string[], RegExp][] = [
+    [text.slice(0, -20), [], /not whole/],
+    ['', [], /not whole/],
+    [[signed], [], /no receipt/],
+    [{ effective: false, receipt: null }, [], /not confirmed yet/],
+    [{ ...signed, verifiers: undefined }, [], /no receipt: verifiers/],
+    [' '.repeat(5 * 1024 * 1024), [], /at most/],
+    ['', ['/nonexistent', '--key', key], /cannot read/],
+    [text, ['-'], /give --key/],
+    [text, ['--key', await file('text', 'nothing of use')], /holds no Ed25519/],
+  ];
+  for (const [what, args, said] of cases) {
+    const ran = await verify(what, ...args);
+    expect([ran.code, ran.out]).toEqual([2, '']);
+    expect(ran.err).toMatch(said);
+  }
+});
+
+test('is a JSON Web Token as well, which any library can check', () => {
+  const [header = '', payload = '', signature = ''] = receiptJwt(signed)!.split('.');
+  const decoded = (part: string) => JSON.parse(Buffer.from(part, 'base64url').toString());
+  expect(decoded(header)).toEqual({ alg: 'EdDSA', kid: signerOf(publicKey), typ: 'latchkey-receipt+jwt' });
+  expect(decoded(payload)).toMatchObject({ v: 1, change: CHANGE, confirmedAt: UNSIGNED.confirmedAt });
+  expect(
+    verifySignature(null, Buffer.from(`${header}.${payload}`), publicKey, Buffer.from(signature, 'base64url')),
+  ).toBe(true);
+  expect(receiptJwt(UNSIGNED)).toBeUndefined();
+});

@@ -1,0 +1,66 @@
+import { type KeyObject, sign, verify } from 'node:crypto';
+import { canonicalJson, signerOf } from './audit-chain.js';
+import type { Receipt, ReceiptChange } from './http/common.js';
+
+/** What a receipt says, without its signature. */
+type Unsigned = Pick<Receipt, 'confirmedAt' | 'elapsedMs' | 'verifiers'>;
+
+/**
+ * The text that is signed: the signing input of a JWS (RFC 7515), so that any library for it checks the same signature.
+ * Its payload is canonical JSON of the fields below. Callers stand in it by type alone: who may not see whose verifier
+ * it is holds a receipt that proves as much.
+ */
+function signingInput({ confirmedAt, elapsedMs, verifiers }: Unsigned, change: ReceiptChange, keyId: string): string {
+  const { id, action, at, reason, subject } = change;
+  const payload = {
+    v: 1,
+    change: { id, action, at, reason, subject: { type: subject.type, id: subject.id } },
+    confirmedAt,
+    elapsedMs,
+    verifiers: verifiers.map((verifier) => ({
+      id: verifier.id,
+      name: verifier.name,
+      caller: verifier.caller?.type ?? null,
+      by: verifier.by,
+      ms: verifier.ms,
+    })),
+  };
+  const header = { alg: 'EdDSA', kid: keyId, typ: 'latchkey-receipt+jwt' };
+  return [header, payload].map((part) => Buffer.from(canonicalJson(part)).toString('base64url')).join('.');
+}
+
+/** @param key Ed25519, private */
+export function signReceipt(key: KeyObject, receipt: Receipt, change: ReceiptChange): Receipt {
+  const keyId = signerOf(key);
+  const signature = sign(null, Buffer.from(signingInput(receipt, change, keyId)), key).toString('base64url');
+  return { ...receipt, change, keyId, signature };
+}
+
+/** The same receipt as a JSON Web Token, for those who check it with a library of their own; undefined: not signed. */
+export function receiptJwt(receipt: Receipt): string | undefined {
+  const { change, keyId, signature } = receipt;
+  return change && keyId && signature ? `${signingInput(receipt, change, keyId)}.${signature}` : undefined;
+}
+
+export type ReceiptVerdict = { ok: true; keyId: string; change: ReceiptChange } | { ok: false; reason: string };
+
+/**
+ * Whether one of these keys has signed what the receipt says. Whose verifiers they are, beyond the type of the caller, is
+ * not signed.
+ * @param keys public keys to trust
+ */
+export function verifyReceipt(receipt: Receipt, keys: readonly KeyObject[]): ReceiptVerdict {
+  const { change, keyId, signature } = receipt;
+  if (!change || !keyId || !signature)
+    return { ok: false, reason: 'it is not signed: the service had no signing key, or could not tell the change' };
+  const key = keys.find((candidate) => signerOf(candidate) === keyId);
+  if (!key) return { ok: false, reason: `it names the key ${keyId} as its signer, which is no trusted key` };
+  const isRight = verify(
+    null,
+    Buffer.from(signingInput(receipt, change, keyId)),
+    key,
+    Buffer.from(signature, 'base64url'),
+  );
+  if (!isRight) return { ok: false, reason: 'it is not what was signed: it was changed afterwards, or is forged' };
+  return { ok: true, keyId, change };
+}
