@@ -1,4 +1,11 @@
-import type { Cursor, DenialReason, LookupResponse, RenewRequest, RenewResponse, RpcRateBucket } from '@latchkey/contracts';
+import type {
+  Cursor,
+  DenialReason,
+  LookupResponse,
+  RenewRequest,
+  RenewResponse,
+  RpcRateBucket,
+} from '@latchkey/contracts';
 
 /** Who acts in a request that was allowed. */
 export interface Principal {

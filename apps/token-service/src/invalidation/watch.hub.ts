@@ -148,7 +148,8 @@ export class WatchHub {
       if (stream.ended) return undefined;
       stream.send(OPENED);
       if (reset || invalidations.length > READ_MAX) this.#reset(stream);
-      else for (const event of this.#sign(log, invalidations)) this.#sendTo(stream, JSON.stringify(event), event, false);
+      else
+        for (const event of this.#sign(log, invalidations)) this.#sendTo(stream, JSON.stringify(event), event, false);
     } catch (error) {
       this.remove(stream);
       throw error;
