@@ -83,7 +83,7 @@ export async function startTokenService(
       registry,
       checks: { database: async () => void (await database.query('SELECT 1')) },
     });
-    const stop = async () => {
+    const stopNow = async () => {
       unwatch();
       for (const service of SERVED) rpc.health.setStatus(service, 'NOT_SERVING');
       // No new calls here: whoever holds a stream opens its next one elsewhere before this one ends.
@@ -97,6 +97,11 @@ export async function startTokenService(
         clearInterval(sweep);
       }
       await closed(ops);
+    };
+    let stopping: Promise<void> | undefined;
+    const stop = () => {
+      stopping ??= stopNow();
+      return stopping;
     };
     const http = app.getHttpServer() as HttpServer;
     return {

@@ -1,5 +1,7 @@
-import type { Receipt } from '@latchkey/contracts';
-import { waitFor } from '@latchkey/testing';
+import { randomBytes } from 'node:crypto';
+import { feedSigner, REDIS, type Receipt, signInvalidations } from '@latchkey/contracts';
+import { createLogger, createRedis, newId } from '@latchkey/runtime';
+import { faultyLink, waitFor } from '@latchkey/testing';
 import type { TokenService } from '../../src/app.js';
 import { issue, type Person, type World, world } from '../harness.js';
 import { isOpen, type ThirdParty, targetOf, thirdParty } from './watching.js';
@@ -82,5 +84,80 @@ describe('a verifier with nothing but an address and a token', () => {
       await w.redis.restart();
     }
     await waitFor(async () => howOf(await revoke((await issue(admin)).id), far) === 'ack');
+  });
+
+  it('hears of what Redis has lost: from the log', async () => {
+    const link = await faultyLink(w.redis.url);
+    const deaf = await w.another({ REDIS_URL: link.url(w.redis.url) });
+    const one = await theirs(targetOf(deaf));
+    link.stall();
+    try {
+      const token = await issue(admin);
+      expect(await one.accepts(token.secret)).toBe(true);
+      expect(howOf(await revoke(token.id), one)).toBe('cursor');
+      expect(await one.accepts(token.secret)).toBe(false);
+    } finally {
+      link.heal();
+      await link.close();
+    }
+  });
+
+  it('gets no message that the token-service has not signed', async () => {
+    const one = await theirs(targetOf(second));
+    const redis = createRedis(w.redis.url, 'test', createLogger('test', 'fatal'));
+    closing.push(async () => redis.disconnect());
+    await waitFor(() => redis.status === 'ready');
+    const [row] = await w.database.query('SELECT log FROM invalidation_log');
+    const invalidation = { id: newId(), kind: 'everything', subject: '', cut: true, xid: '5' } as const;
+    const event = signInvalidations(feedSigner(randomBytes(32)), row!['log'] as string, [invalidation]);
+    await redis.publish(REDIS.invalidations, JSON.stringify(event));
+    await redis.publish(REDIS.invalidations, 'x');
+    expect(howOf(await revoke((await issue(admin)).id), one)).toBe('ack');
+    expect(Object.values(one.verifier.counters.messagesDropped).reduce((sum, n) => sum + n)).toBe(0);
+  });
+});
+
+describe('a stream that ends', () => {
+  it('is followed by another before, when its server stops in order', async () => {
+    const leaving = await w.another();
+    const one = await theirs(targetOf(leaving, second));
+    const token = await issue(admin);
+    expect(await one.accepts(token.secret)).toBe(true);
+    await leaving.stop();
+    expect(one.interruptions).toEqual([]);
+    expect(one.feed.isOpen).toBe(true);
+    expect(howOf(await revoke(token.id), one)).toBe('ack');
+    expect(await one.accepts(token.secret)).toBe(false);
+  });
+
+  it('is opened again when its server comes back, and what was revoked meanwhile is heard of', async () => {
+    const first = await w.another();
+    const one = await theirs(targetOf(first));
+    const RPC_PORT = first.rpcAddress.split(':')[1]!;
+    const token = await issue(admin);
+    expect(await one.accepts(token.secret)).toBe(true);
+    await first.stop();
+    await waitFor(() => !one.feed.isOpen);
+    const revoked = revoke(token.id);
+    await w.another({ RPC_PORT });
+    expect(howOf(await revoked, one)).toMatch(/^(ack|cursor)$/);
+    expect(await one.accepts(token.secret)).toBe(false);
+    expect(one.interruptions.length).toBeGreaterThan(0);
+    await isOpen(one);
+    expect(howOf(await revoke((await issue(admin)).id), one)).toBe('ack');
+  });
+
+  it('with its connection is opened again, and begins where the memory stands', async () => {
+    const link = await faultyLink({ port: Number(second.rpcAddress.split(':')[1]) });
+    closing.push(() => link.close());
+    const one = await theirs(`127.0.0.1:${link.port}`);
+    const token = await issue(admin);
+    expect(await one.accepts(token.secret)).toBe(true);
+    link.cut();
+    await waitFor(() => !one.feed.isOpen);
+    const revoked = revoke(token.id);
+    link.heal();
+    expect(howOf(await revoked, one)).toMatch(/^(ack|cursor)$/);
+    expect(await one.accepts(token.secret)).toBe(false);
   });
 });
