@@ -14,6 +14,7 @@ import path from 'node:path';
 const benches = {
   verify: { shows: 'verify() from memory, and memory per token', flags: ['--expose-gc', '--max-old-space-size=2048'] },
   revocation: { shows: 'revoke until effective at four gateways' },
+  watch: { shows: 'revoke until effective at third parties on streams, with Redis and without' },
   proxy: { shows: 'what the gateway costs as a proxy' },
   issue: { shows: 'tokens issued over HTTP beside raw inserts of the same rows' },
   exposure: { shows: 'a token exposed that was shown 100 000 others, and who waits for that', long: true },

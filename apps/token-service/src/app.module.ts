@@ -24,6 +24,7 @@ import { InvalidationService } from './invalidation/invalidation.service.js';
 import { ReceiptsService } from './invalidation/receipts.service.js';
 import { VerifiersController } from './invalidation/verifiers.controller.js';
 import { VerifiersService } from './invalidation/verifiers.service.js';
+import { WatchRpc } from './invalidation/watch.rpc.js';
 import { MaintenanceRpc } from './maintenance/maintenance.rpc.js';
 import { MaintenanceService } from './maintenance/maintenance.service.js';
 import { McpController } from './mcp/mcp.controller.js';
@@ -103,6 +104,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       UsageController,
       VerifiersController,
       TokensRpc,
+      WatchRpc,
       TokensMaintenanceRpc,
       LettersRpc,
     ],

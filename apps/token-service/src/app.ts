@@ -44,6 +44,8 @@ const RPC_MESSAGE_BYTES_MAX = 1_048_576;
 const SERVED = ['', `${PROTO_PACKAGE}.Tokens`, `${INTERNAL_PROTO_PACKAGE}.Maintenance`];
 const HEALTH_EVERY_MS = 1_000;
 const HEALTH_PATIENCE_MS = 2_000;
+/** How long streams may take to find another server before this one stops. */
+const STREAMS_STOP_MS = 1_000;
 
 /**
  * Starts the token-service. Ports of 0 take any that is free.
@@ -83,9 +85,12 @@ export async function startTokenService(
       registry,
       checks: { database: async () => void (await database.query('SELECT 1')) },
     });
-    const stop = async () => {
+    const stopNow = async () => {
       unwatch();
       for (const service of SERVED) rpc.health.setStatus(service, 'NOT_SERVING');
+      // No new calls here: whoever holds a stream opens its next one elsewhere before this one ends.
+      rpc.sayGoodbye();
+      await app.get(InvalidationService).watch.stop(STREAMS_STOP_MS);
       // A connection whose last request is answered while closing would be kept open for the next one.
       const sweep = setInterval(() => http.closeIdleConnections(), 50);
       try {
@@ -94,6 +99,11 @@ export async function startTokenService(
         clearInterval(sweep);
       }
       await closed(ops);
+    };
+    let stopping: Promise<void> | undefined;
+    const stop = () => {
+      stopping ??= stopNow();
+      return stopping;
     };
     const http = app.getHttpServer() as HttpServer;
     return {
@@ -135,6 +145,7 @@ function followDatabase(database: Database, health: HealthImplementation): () =>
 function rpcDoor(config: TokenServiceConfig) {
   const health = new HealthImplementation(Object.fromEntries(SERVED.map((service) => [service, 'SERVING'])));
   let port = config.RPC_PORT;
+  let running: RpcServer | undefined;
   const options = {
     transport: Transport.GRPC as const,
     options: {
@@ -144,14 +155,19 @@ function rpcDoor(config: TokenServiceConfig) {
       loader: PROTO_OPTIONS,
       credentials: rpcCredentials(config),
       maxReceiveMessageLength: RPC_MESSAGE_BYTES_MAX,
+      // A peer that is gone without a word is noticed, and its streams end.
+      keepalive: { keepaliveTimeMs: 10_000, keepaliveTimeoutMs: 3_000 },
       onLoadPackageDefinition: (definition: PackageDefinition, server: Pick<RpcServer, 'addService'>) => {
         health.addToServer(server as RpcServer);
         new ReflectionService({ ...definition, ...loadSync(healthProto, PROTO_OPTIONS) }).addToServer(server);
         port = boundPort(server as RpcServer) ?? port;
+        running = server as RpcServer;
       },
     },
   };
-  return { options, health, port: () => port };
+  /** Closes the listener and tells every connection to go (GOAWAY); open calls go on. */
+  const sayGoodbye = () => running?.tryShutdown(() => undefined);
+  return { options, health, port: () => port, sayGoodbye };
 }
 
 /** Nest binds before it registers services and keeps the port to itself; grpc-js remembers it. */

@@ -1,4 +1,12 @@
-import { type Client, credentials, loadPackageDefinition, Metadata, type ServiceError, status } from '@grpc/grpc-js';
+import {
+  type Client,
+  type ClientDuplexStream,
+  credentials,
+  loadPackageDefinition,
+  Metadata,
+  type ServiceError,
+  status,
+} from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import {
   CALLER_ADDRESS_HEADER,
@@ -41,7 +49,21 @@ afterAll(async () => {
   await w.close();
 });
 
-type Call = (request: object, metadata: Metadata, done: (error: ServiceError | null, answer: unknown) => void) => void;
+type Done = (error: ServiceError | null, answer: unknown) => void;
+type Call = (request: object, metadata: Metadata, done: Done) => void;
+type Open = (metadata: Metadata) => ClientDuplexStream<object, unknown>;
+/** Of a method with streams both ways the first message is the answer. */
+const firstOf =
+  (open: Open): Call =>
+  (request, metadata, done) => {
+    const call = open(metadata);
+    call.on('error', (error: ServiceError) => done(error, undefined));
+    call.on('data', (answer) => {
+      done(null, answer);
+      call.cancel();
+    });
+    call.write(request);
+  };
 interface Method {
   /** `latchkey.v1.Tokens/Verify` */
   name: string;
@@ -57,16 +79,18 @@ function methodsOf(service: TokenService = w.service): Method[] {
       const loaded = path
         .split('.')
         .reduce((at, part) => (at as Record<string, unknown>)[part], loadPackageDefinition(definitions) as unknown);
-      const Service = loaded as new (address: string, channel: unknown) => Client & Record<string, Call>;
+      const Service = loaded as new (address: string, channel: unknown) => Client & Record<string, Call & Open>;
       const client = new Service(service.rpcAddress, credentials.createInsecure());
       clients.push(client);
-      return Object.keys(definition).map((rpc) => ({
+      return Object.entries(definition).map(([rpc, { requestStream }]) => ({
         name: `${path}/${rpc}`,
         call: (authorization: string, request: object = {}) =>
           new Promise((resolve, reject) => {
             const metadata = new Metadata();
             if (authorization) metadata.set('authorization', authorization);
-            client[rpc]!(request, metadata, (error, answer) => (error ? reject(error) : resolve(answer)));
+            const method: Call & Open = client[rpc]!.bind(client);
+            const called: Call = requestStream ? firstOf(method) : method;
+            called(request, metadata, (error, answer) => (error ? reject(error) : resolve(answer)));
           }),
       }));
     });

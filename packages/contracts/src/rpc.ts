@@ -105,6 +105,26 @@ export interface RenewResponse {
   nonce: string;
 }
 
+/** What a verifier says on its stream: whose it is at first, then acknowledgements. */
+export interface WatchRequest {
+  verifierId: string;
+  cursor: Cursor | null;
+  /** Empty in the first message. */
+  acknowledgement: string;
+}
+
+export interface WatchResponse {
+  /** A signed message of the feed, the same as over Redis; or empty. */
+  message: string;
+  /**
+   * Beside a message: renew until a cursor past it has been sent, because acknowledgements do not reach every replica.
+   * Alone: messages were left out, so renew at once.
+   */
+  renew: boolean;
+  /** The server stops: open another stream, then end this one. */
+  closing: boolean;
+}
+
 export interface BatchResponse {
   done: number;
   more: boolean;
@@ -145,6 +165,7 @@ export interface TokensMethods {
   lookup: { request: { hash: string }; response: LookupResponse };
   renew: { request: RenewRequest; response: RenewResponse };
   release: { request: { verifierId: string }; response: { released: boolean } };
+  watch: { sent: WatchRequest; received: WatchResponse };
 }
 
 /** The service `latchkey.internal.v1.Maintenance`, method by method. */

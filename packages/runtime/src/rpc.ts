@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import {
   type Client,
+  type ClientDuplexStream,
   credentials,
   Metadata,
   makeGenericClientConstructor,
@@ -32,7 +33,9 @@ export const PROTO_OPTIONS: Options = {
 export type Caller<M> = {
   [K in keyof M]: M[K] extends { request: infer Q; response: infer A }
     ? (request: Q, options?: { timeoutMs?: number }) => Promise<A>
-    : never;
+    : M[K] extends { sent: infer Q; received: infer A }
+      ? () => ClientDuplexStream<Q, A>
+      : never;
 } & { close(): void };
 
 export interface RpcCallerOptions {
@@ -85,6 +88,7 @@ type UnaryMethod = (
   options: { deadline: number },
   callback: (error: ServiceError | null, answer: unknown) => void,
 ) => void;
+type StreamMethod = (metadata: Metadata) => ClientDuplexStream<unknown, unknown>;
 
 function caller<M>(protoFile: string, service: string, options: RpcCallerOptions): Caller<M> {
   const definition = loadSync(protoFile, PROTO_OPTIONS)[service] as ServiceDefinition;
@@ -96,16 +100,22 @@ function caller<M>(protoFile: string, service: string, options: RpcCallerOptions
     'grpc.initial_reconnect_backoff_ms': 100,
     'grpc.max_reconnect_backoff_ms': 1_000,
     'grpc.max_receive_message_length': 16 * 1024 * 1024,
-  }) as Client & Record<string, UnaryMethod>;
+  }) as Client & Record<string, UnaryMethod | StreamMethod>;
   const metadata = new Metadata();
   metadata.set('authorization', options.authorization);
   const methods: Record<string, unknown> = { close: () => client.close() };
-  for (const name of Object.keys(definition)) {
+  for (const [name, { requestStream }] of Object.entries(definition)) {
     const method = name.charAt(0).toLowerCase() + name.slice(1);
+    if (requestStream) {
+      methods[method] = () => (client[name] as StreamMethod).call(client, metadata);
+      continue;
+    }
     methods[method] = (request: unknown, call: { timeoutMs?: number } = {}) =>
       new Promise((resolve, reject) => {
         const deadline = Date.now() + (call.timeoutMs ?? options.timeoutMs ?? 2_000);
-        client[name]!(request, metadata, { deadline }, (error, answer) => (error ? reject(error) : resolve(answer)));
+        (client[name] as UnaryMethod).call(client, request, metadata, { deadline }, (error, answer) =>
+          error ? reject(error) : resolve(answer),
+        );
       });
   }
   return methods as Caller<M>;

@@ -43,6 +43,8 @@ export interface Cluster extends AsyncDisposable {
   readonly redis: TestRedis;
   readonly tokenServices: readonly Member[];
   readonly gateways: readonly Member[];
+  /** `host:port` of each token-service's gRPC endpoint. */
+  readonly rpcAddresses: readonly string[];
   readonly eventsSecret: string;
   readonly eventsSigningKey: string;
   readonly usageSecret: string;
@@ -168,6 +170,7 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
     redis,
     tokenServices: services,
     gateways: members,
+    rpcAddresses: rpcPorts.map((port) => `127.0.0.1:${port}`),
     eventsSecret,
     eventsSigningKey,
     usageSecret,

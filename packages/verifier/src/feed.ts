@@ -22,7 +22,7 @@ const OTHER_LOGS_MAX = 16;
 export interface FeedReaderParts {
   readonly clock: Clock;
   readonly feed: Pick<Feed, 'acknowledge'>;
-  readonly lease: Pick<Lease, 'identity' | 'sent' | 'urge'>;
+  readonly lease: Pick<Lease, 'identity' | 'sent' | 'urge' | 'renewPast'>;
   readonly applied: Applied;
   readonly limits: VerifierLimits;
   readonly counters: Counters;
@@ -58,11 +58,12 @@ export class FeedReader {
     this.#budget = new Budget(parts.clock, parts.limits.signaturesPerSecondMax);
   }
 
-  read(text: string): void {
-    this.#count(this.#take(text));
+  /** @param renew whether the acknowledgement may not arrive, so that a cursor past the message is to be sent as well */
+  read(text: string, renew = false): void {
+    this.#count(this.#take(text, renew));
   }
 
-  #take(text: string): FeedDrop | undefined {
+  #take(text: string, renew: boolean): FeedDrop | undefined {
     const { identity } = this.#parts.lease;
     if (text.length > INVALIDATION_EVENT_LENGTH_MAX) return 'too_long';
     if (!identity) {
@@ -76,7 +77,10 @@ export class FeedReader {
     if (!key) return 'unknown_key';
     if (!this.#budget.take()) return 'over_budget';
     const digests = verifyInvalidationEvent(key, event);
-    return digests ? this.#hear(event, digests) : 'not_authentic';
+    if (!digests) return 'not_authentic';
+    const drop = this.#hear(event, digests);
+    if (renew && !drop) for (const { xid } of event.invalidations) this.#parts.lease.renewPast(event.log, xid);
+    return drop;
   }
 
   /** What a renewal names is the current log; all else that came before it was sent is of another. */

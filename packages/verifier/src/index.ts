@@ -5,3 +5,4 @@ export { DEFAULT_LIMITS, type VerifierLimits } from './limits.js';
 export { type Moment, Timekeeper } from './time.js';
 export * from './types.js';
 export { Verifier, type VerifierOptions, type VerifierState } from './verifier.js';
+export { type WatchCall, WatchFeed, type WatchFeedOptions } from './watch-feed.js';

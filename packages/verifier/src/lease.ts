@@ -9,6 +9,8 @@ import { type Clock, RenewalRefused, type TokenSource } from './types.js';
 const FEED_KEYS_MAX = 3;
 /** A message can hurry on a renewal this often at most: somebody may repeat such messages without end. */
 const URGED_EVERY_MS = 1_000;
+/** How soon one renewal follows another while a cursor is to be sent that has passed something. */
+const PAST_EVERY_MS = 25;
 
 export interface LeaseParts {
   readonly name: string;
@@ -58,6 +60,9 @@ export class Lease {
   #outcome: 'renewed' | 'failed' | 'refused' = 'renewed';
   #urged = false;
   #urgedAtMs = Number.NEGATIVE_INFINITY;
+  /** What a cursor is to be sent past, with renewals hurried on until then. */
+  #past: { readonly log: string; readonly xid: bigint; readonly untilMs: number } | undefined;
+  #askedAtMs = Number.NEGATIVE_INFINITY;
   #stopped = false;
   /** Those who wait for the end of a renewal sent later than so many. */
   #waiting: { readonly sent: number; readonly resolve: () => void }[] = [];
@@ -116,6 +121,18 @@ export class Lease {
     if (!this.#renewal && this.#sent > 0) this.#schedule();
   }
 
+  /**
+   * Confirms what has been applied by a cursor past it: the first renewal brings such a cursor, the next one sends it.
+   * Gives up after a third of a lease, when ordinary renewals have gone on: a long transaction may hold the cursor back.
+   */
+  renewPast(log: string, xid: string): void {
+    if (this.#stopped || !this.#granted) return;
+    const before = this.#past?.log === log ? this.#past.xid : 0n;
+    const untilMs = this.#parts.clock.monotonicMs() + this.#granted.ms / 3;
+    this.#past = { log, xid: BigInt(xid) > before ? BigInt(xid) : before, untilMs };
+    if (!this.#renewal) this.#schedule();
+  }
+
   /** Urges a renewal; resolves when one sent from now on has ended, well or not, or when renewing stops. */
   renewed(): Promise<void> {
     if (this.#stopped) return Promise.resolve();
@@ -161,6 +178,8 @@ export class Lease {
     else if (this.#outcome === 'renewed' && this.#granted)
       delayMs = Math.max(0, this.#granted.ms / 3 - time.elapsedMs(this.#granted.asked));
     const urgedMs = Math.max(0, this.#urgedAtMs + URGED_EVERY_MS - clock.monotonicMs());
+    const pastMs = Math.max(0, this.#askedAtMs + PAST_EVERY_MS - clock.monotonicMs());
+    if (this.#past && this.#outcome === 'renewed') delayMs = Math.min(delayMs, pastMs);
     const hurried = this.#urged && urgedMs < delayMs;
     this.#cancelTimer = clock.after(hurried ? urgedMs : delayMs, () => {
       if (hurried) counters.renewalsUrged++;
@@ -173,6 +192,7 @@ export class Lease {
     const asked = time.note();
     const { cursor } = applied;
     if (cursor) onCursor();
+    this.#askedAtMs = clock.monotonicMs();
     if (this.#urged) this.#urgedAtMs = clock.monotonicMs();
     this.#urged = false;
     this.#outcome = 'failed';
@@ -188,11 +208,22 @@ export class Lease {
       });
       // Kept while stopping too: what was granted is given back by its id.
       if (this.#stopped) this.#identify(answer);
-      else if (this.#accept(answer, asked, cursor, sent)) this.#outcome = 'renewed';
+      else if (this.#accept(answer, asked, cursor, sent)) {
+        this.#outcome = 'renewed';
+        this.#hasSent(cursor);
+      }
     } catch (error) {
       if (error instanceof RenewalRefused) this.#refused(error);
       else counters.renewalsFailed++;
     }
+  }
+
+  #hasSent(cursor: Cursor | null): void {
+    if (!this.#past) return;
+    const { log, xid, untilMs } = this.#past;
+    // In another log nothing of this one is waited for.
+    const isPast = cursor !== null && (cursor.log !== log || BigInt(cursor.xid) > xid);
+    if (isPast || this.#parts.clock.monotonicMs() >= untilMs) this.#past = undefined;
   }
 
   /** False when the answer came after the end of the lease that it grants, or grants none. */

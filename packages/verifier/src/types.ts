@@ -1,4 +1,11 @@
-import type { DenialReason, LookupResponse, RenewRequest, RenewResponse, RpcRateBucket } from '@latchkey/contracts';
+import type {
+  Cursor,
+  DenialReason,
+  LookupResponse,
+  RenewRequest,
+  RenewResponse,
+  RpcRateBucket,
+} from '@latchkey/contracts';
 
 /** Who acts in a request that was allowed. */
 export interface Principal {
@@ -61,12 +68,34 @@ export interface TokenSource {
   release(verifierId: string): Promise<void>;
 }
 
-/** Invalidations as text from Redis, and acknowledgements back. It may lose, repeat, reorder, delay or forge anything. */
+/** The verifier as a feed sees it that must say whose it is. */
+export interface FeedHolder {
+  /** As the authority handed it out; undefined without a lease. It may change. */
+  readonly id: string | undefined;
+  /** How far the invalidation log has been applied; null: not at all. */
+  readonly cursor: Cursor | null;
+  /** Messages were left out: hurries on a renewal, which brings what they said. At most once a second. */
+  renew(): void;
+}
+
+/**
+ * Called with a message of the feed.
+ * @param renew acknowledgements reach not every replica of the authority now: renewals until a cursor past the message
+ * has been sent confirm as well
+ */
+export type OnFeedMessage = (text: string, renew?: boolean) => void;
+
+/**
+ * Invalidations as text, and acknowledgements back: over Redis, or over a stream of the authority's. It may lose, repeat,
+ * reorder, delay or forge anything.
+ */
 export interface Feed {
   /** Called with every message; the answer ends the subscription. */
-  subscribe(onMessage: (text: string) => void): () => void;
+  subscribe(onMessage: OnFeedMessage, holder: FeedHolder): () => void;
   /** Best effort; a rejection is counted and otherwise ignored. */
   acknowledge(text: string): Promise<void>;
+  /** A renewal has been taken: the verifier has an id, perhaps another one. */
+  onRenewed?(): void;
 }
 
 /** An open connection of an admitted request (SSE, WebSocket, a long answer). */

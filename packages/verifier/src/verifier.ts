@@ -95,7 +95,10 @@ export class Verifier {
       apply: (fact, digest) => this.#apply(fact, digest),
       reset: () => this.#reset(),
       onCursor: () => this.#streams.cutStale(),
-      onRenewed: (sent) => this.#reader.onRenewed(sent),
+      onRenewed: (sent) => {
+        this.#reader.onRenewed(sent);
+        feed.onRenewed?.();
+      },
       onIdentityRefused: options.onIdentityRefused ?? (() => undefined),
     });
     this.#lease = lease;
@@ -136,8 +139,18 @@ export class Verifier {
    * held every check asks the authority.
    */
   start(): Promise<void> {
-    this.#unsubscribe = this.#feed.subscribe((text) => this.#reader.read(text));
-    return this.#lease.start();
+    const lease = this.#lease;
+    const applied = this.#applied;
+    this.#unsubscribe = this.#feed.subscribe((text, renew) => this.#reader.read(text, renew), {
+      get id() {
+        return lease.identity?.verifierId;
+      },
+      get cursor() {
+        return applied.cursor;
+      },
+      renew: () => lease.urge(),
+    });
+    return lease.start();
   }
 
   /** Stops answering from memory at once, cuts the streams, waits for a renewal in flight, gives the lease back. */

@@ -29,6 +29,8 @@ import {
  */
 const LOOK_AGAIN_MS = 500;
 const LOOK_AGAIN_MS_MAX = 2_000;
+/** The same while Redis is away: verifiers that hear over streams then confirm by cursors that they renew at once. */
+const LOOK_AWAY_MS = 50;
 /** Leases that are remembered as counted; one forgotten is asked about again, and counts once all the same. */
 const STRUCK_MAX = 1_000;
 /** What a caller waits beyond the longest that a confirmation takes. */
@@ -85,6 +87,8 @@ interface Wait {
   /** Answers whoever waits with what is pending. */
   giveUp: () => void;
   cancelTimer: () => void;
+  /** When it was last published, and how long after that it is again. */
+  publishedMs: number;
   lookAgainMs: number;
 }
 
@@ -114,6 +118,9 @@ export class Confirmations {
   /** As last read: under it is published when the leases cannot be read. */
   #lastLog: string | undefined;
   #unsubscribe: (() => void) | undefined;
+  /** The reading of rows in flight, and the one that is to follow it. */
+  #reading: Promise<unknown> = Promise.resolve();
+  #nextReading: Promise<LeasesReading> | undefined;
   #stopped = false;
   /** Called with the time of each confirmation, in milliseconds. */
   onEffective: (elapsedMs: number) => void = () => undefined;
@@ -208,10 +215,11 @@ export class Confirmations {
     const { promise: finished, resolve: finish } = Promise.withResolvers<Receipt>();
     const digests = invalidations.map((invalidation) => digestOf(reading.log, invalidation));
     const mayHoldStale = reading.leases.filter(({ released }) => !released);
+    const readMs = this.#parts.clock.monotonicMs();
     const wait: Wait = {
       invalidations,
       startedMs,
-      readMs: this.#parts.clock.monotonicMs(),
+      readMs,
       log: reading.log,
       history: reading.history,
       digests,
@@ -220,6 +228,7 @@ export class Confirmations {
       finish,
       giveUp: () => undefined,
       cancelTimer: () => undefined,
+      publishedMs: readMs,
       lookAgainMs: LOOK_AGAIN_MS,
     };
     this.#waits.add(wait);
@@ -323,7 +332,8 @@ export class Confirmations {
     if (wait.holders.size > 0) {
       const elapsedMs = clock.monotonicMs() - wait.readMs;
       const nextLapseMs = Math.min(...[...wait.holders.values()].map(({ row }) => lapsedAfterMs(row.leaseMs)));
-      const delayMs = Math.max(1, Math.min(wait.lookAgainMs, nextLapseMs - elapsedMs));
+      const lookAgainMs = this.#isAway() ? LOOK_AWAY_MS : wait.lookAgainMs;
+      const delayMs = Math.max(1, Math.min(lookAgainMs, nextLapseMs - elapsedMs));
       wait.cancelTimer = clock.after(delayMs, () => void this.#look(wait));
       return;
     }
@@ -360,14 +370,33 @@ export class Confirmations {
     }
     if (wait.holders.size > 0) {
       try {
-        this.#judgeRows(wait, await log.leases());
+        this.#judgeRows(wait, await (this.#isAway() ? this.#readTogether() : log.leases()));
       } catch {
         this.counters.looksFailed++; // the leases lapse all the same
       }
     }
-    if (wait.holders.size > 0) this.#publish(wait.invalidations, wait.log);
-    wait.lookAgainMs = Math.min(wait.lookAgainMs * 2, LOOK_AGAIN_MS_MAX);
+    const sinceMs = clock.monotonicMs() - wait.publishedMs;
+    if (wait.holders.size > 0 && sinceMs >= wait.lookAgainMs) {
+      wait.publishedMs += sinceMs;
+      wait.lookAgainMs = Math.min(wait.lookAgainMs * 2, LOOK_AGAIN_MS_MAX);
+      this.#publish(wait.invalidations, wait.log);
+    }
     this.#settle(wait);
+  }
+
+  #isAway(): boolean {
+    return this.#parts.bus.isAway?.() ?? false;
+  }
+
+  /** The leases as read from now on. Many waits that look at the same time share a reading that none of them precedes. */
+  #readTogether(): Promise<LeasesReading> {
+    this.#nextReading ??= this.#reading.then(() => {
+      this.#nextReading = undefined;
+      const reading = this.#parts.log.leases();
+      this.#reading = reading.catch(() => undefined);
+      return reading;
+    });
+    return this.#nextReading;
   }
 
   /**

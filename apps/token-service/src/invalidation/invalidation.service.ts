@@ -10,10 +10,11 @@ import { Confirmations, type ConfirmOptions, PATIENCE_MS } from './confirm.js';
 import { FeedKeys } from './feed-keys.js';
 import { Leases } from './leases.js';
 import { InvalidationLog } from './log.js';
-import { registerMetrics } from './metrics.js';
+import { registerMetrics, registerWatchMetrics } from './metrics.js';
 import {
   INSERT_INVALIDATIONS,
   type LeasesFound,
+  leaseCallers,
   leasesReading,
   type Narrowing,
   PostgresStore,
@@ -22,6 +23,8 @@ import {
 import { type Changes, ReceiptsService } from './receipts.service.js';
 import { RedisBus } from './redis-bus.js';
 import { type InvalidationStore, type LeasesReading, lapsedAfterMs } from './types.js';
+import { WatchBus } from './watch.bus.js';
+import { WatchHub } from './watch.hub.js';
 
 export type { Invalidation } from '@latchkey/contracts';
 export { receiptAsSeen } from './callers.js';
@@ -45,6 +48,9 @@ const CHANGES_WAIT_MS = 1_000;
 @Injectable()
 export class InvalidationService implements OnApplicationBootstrap, BeforeApplicationShutdown {
   readonly leases: Leases;
+  /** Streams of verifiers that cannot reach Redis. */
+  readonly watch: WatchHub;
+  readonly #bus: RedisBus;
   readonly #store: InvalidationStore;
   readonly #confirmations: Confirmations;
   readonly #feedKeys: FeedKeys;
@@ -66,7 +72,8 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     const log = new InvalidationLog({ store, newId, leaseMs });
     const publisher = createRedis(config.REDIS_URL, 'token-service invalidations', logger);
     const subscriber = createRedis(config.REDIS_URL, 'token-service acknowledgements', logger);
-    const bus = new RedisBus(publisher, subscriber);
+    this.#bus = new RedisBus(publisher, subscriber);
+    const bus = new WatchBus(this.#bus);
     this.#redis = [publisher, subscriber];
     this.#store = store;
     const secrets = config.EVENTS_SIGNING_KEY.map((secret) => Buffer.from(secret));
@@ -78,10 +85,19 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     const onSuspended = (holder: string, until: Date) =>
       logger.warn({ holder, until }, 'confirmations had to wait out leases of this owner: it gets none until then');
     this.#confirmations = new Confirmations({ ...parts, bus, onSuspended });
+    this.watch = new WatchHub({
+      ...parts,
+      isAway: () => bus.isAway(),
+      leaseCallers: (verifierIds) => leaseCallers(db, verifierIds),
+      onAcknowledgement: (text) => bus.acknowledge(text),
+    });
+    bus.hub = this.watch;
   }
 
   onApplicationBootstrap(): void {
     this.#confirmations.start();
+    this.#bus.watchHealth(this.clock);
+    this.#cancel.push(this.#bus.hearInvalidations((text) => this.watch.hear(text)));
     this.#every(JUDGE_MS, 'dead leases', () => this.leases.judge());
     this.#every(JUDGE_MS, 'times of confirmations', () => this.#noteConfirmations());
     void this.#announceKeys();
@@ -92,6 +108,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     this.#stopped = true;
     for (const cancel of this.#cancel) cancel();
     this.#confirmations.stop();
+    this.#bus.stop();
     for (const redis of this.#redis) redis.disconnect();
   }
 
@@ -157,6 +174,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
 
   registerMetrics(registry: Registry): void {
     registerMetrics(registry, this.#confirmations, this.leases);
+    registerWatchMetrics(registry, this.watch);
   }
 
   async #noteConfirmations(): Promise<number> {

@@ -1,5 +1,5 @@
 import { hash, randomBytes } from 'node:crypto';
-import { acknowledgementKey, type RenewRequest, type RenewResponse, usageKey } from '@latchkey/contracts';
+import { acknowledgementKey, type Cursor, type RenewRequest, type RenewResponse, usageKey } from '@latchkey/contracts';
 import type { FeedKeys } from './feed-keys.js';
 import type { InvalidationLog } from './log.js';
 import {
@@ -136,7 +136,7 @@ export class Leases {
 
   /** Takes a lease back from a verifier that has stopped answering from memory. False when there is none of its own. */
   async release(verifierId: string, callerId: string): Promise<boolean> {
-    if (!ID_PATTERN.test(verifierId)) throw new LeaseRefused('invalid', 'verifierId must be a lower-case UUID');
+    checkVerifierId(verifierId);
     const released = await this.#parts.store.releaseLease(verifierId, callerId);
     if (released) this.counters.released++;
     return released;
@@ -187,6 +187,17 @@ function checkRequest({ verifierId, claim, version, name, cursor, nonce }: Renew
   if (nonce && !ID_PATTERN.test(nonce)) throw wrong('nonce must be the one given with the last renewal, or empty');
   checkText('name', name, NAME_LENGTH_MAX);
   checkText('version', version, VERSION_LENGTH_MAX);
+  checkCursor(cursor);
+}
+
+/** @throws LeaseRefused when it is malformed */
+export function checkVerifierId(verifierId: string): void {
+  if (!ID_PATTERN.test(verifierId)) throw new LeaseRefused('invalid', 'verifierId must be a lower-case UUID');
+}
+
+/** @throws LeaseRefused when it is malformed */
+export function checkCursor(cursor: Cursor | null): void {
+  const wrong = (message: string) => new LeaseRefused('invalid', message);
   if (cursor === null) return;
   if (!ID_PATTERN.test(cursor.log)) throw wrong('cursor.log must be a lower-case UUID');
   if (!XID_PATTERN.test(cursor.xid) || BigInt(cursor.xid) > XID_MAX) throw wrong('cursor.xid must be a transaction id');

@@ -1,6 +1,7 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { Confirmations } from './confirm.js';
 import type { Leases } from './leases.js';
+import type { WatchHub } from './watch.hub.js';
 
 /** How revocations are confirmed, and how leases fare. */
 export function registerMetrics(registry: Registry, confirmations: Confirmations, leases: Leases): void {
@@ -79,6 +80,29 @@ export function registerMetrics(registry: Registry, confirmations: Confirmations
     registers,
     collect() {
       for (const [caller, count] of Object.entries(leases.seen)) this.set({ caller }, count);
+    },
+  });
+}
+
+/** How streams fare. */
+export function registerWatchMetrics(registry: Registry, hub: WatchHub): void {
+  const registers = [registry];
+  new Gauge({
+    name: 'latchkey_watch_streams',
+    help: 'Streams of verifiers that are open at this replica',
+    registers,
+    collect() {
+      this.set(hub.open);
+    },
+  });
+  new Counter({
+    name: 'latchkey_watch_events_total',
+    help: 'What has become of streams, of messages to them and of their acknowledgements since the start',
+    labelNames: ['event'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [event, count] of Object.entries(hub.counters)) this.inc({ event }, count);
     },
   });
 }

@@ -205,6 +205,17 @@ export class PostgresStore implements InvalidationStore {
   }
 }
 
+/** In: verifiers. Out: the callers of those that hold a lease which can be renewed, by verifier. */
+export async function leaseCallers(db: Statements, verifierIds: readonly string[]): Promise<Map<string, string>> {
+  const rows = await db.prepared<{ verifier_id: string; caller: string }>(
+    'lease_callers',
+    `SELECT verifier_id, caller FROM leases
+     WHERE verifier_id = ANY ($1::uuid[]) AND released_at IS NULL AND ended_at IS NULL`,
+    [verifierIds],
+  );
+  return new Map(rows.map(({ verifier_id: id, caller }) => [id, caller]));
+}
+
 /** The columns of `leases` that the protocol reads. */
 interface LeaseColumns {
   verifier_id: string | null;

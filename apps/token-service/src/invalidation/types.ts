@@ -158,4 +158,6 @@ export interface Bus {
   publish(text: string): Promise<void>;
   /** Calls back with every acknowledgement; the answer ends the subscription. */
   subscribe(onAcknowledgement: (text: string) => void): () => void;
+  /** Whether acknowledgements do not come at this moment, as far as is known: then rows are what confirms. */
+  isAway?(): boolean;
 }

@@ -19,7 +19,16 @@ export const CallableBy = (...types: RpcCallerType[]) => SetMetadata(CALLABLE_BY
 interface Call {
   caller: RpcCaller;
   context: RequestContext;
+  /**
+   * Whether the caller would be let in again at this moment, for calls that stay open; it is not counted as a use.
+   * Rejects when that cannot be found out.
+   */
+  callerNow: () => Promise<CallerNow>;
 }
+
+/** Until when, in Unix milliseconds; 0: without end. */
+export type CallerNow = { readonly allowed: false } | { readonly allowed: true; readonly expiresAtMs: number };
+
 const calls = new WeakMap<Metadata, Call>();
 
 /** The call that this metadata came with; undefined when the guard has not let it in. */
@@ -66,12 +75,27 @@ export class RpcCallerGuard implements CanActivate {
     if (context.getType() !== 'rpc') return true; // HTTP has a guard of its own
     const allowed = this.reflector.get<RpcCallerType[] | undefined>(CALLABLE_BY, context.getHandler()) ?? [];
     const metadata = context.switchToRpc().getContext<Metadata>();
-    const ip = addressOf(context.getArgByIndex<{ getPeer(): string }>(2).getPeer());
+    const call = context.getArgByIndex<{ getPeer(): string; pause?(): void }>(2);
+    // Of a stream nothing more is read before its caller is known; its handler goes on.
+    call.pause?.();
+    const ip = addressOf(call.getPeer());
     const callers = await this.#identify(metadata, ip);
     const caller = callers.find(({ type }) => allowed.includes(type));
     if (!caller) throw refuse(status.PERMISSION_DENIED, REFUSED[callers[0]!.type]);
-    calls.set(metadata, { caller, context: { requestId: newId(), ip, userAgent: null, rpcCaller: caller.type } });
+    calls.set(metadata, {
+      caller,
+      context: { requestId: newId(), ip, userAgent: null, rpcCaller: caller.type },
+      callerNow: () => this.#callerNow(caller, metadata, ip),
+    });
     return true;
+  }
+
+  async #callerNow(caller: RpcCaller, metadata: Metadata, ip: string): Promise<CallerNow> {
+    if (caller.type !== 'token') return { allowed: true, expiresAtMs: 0 };
+    const [, credentials = ''] = String(metadata.get('authorization')[0]).split(' ');
+    const verification = await this.verification.verify(credentials, { scopes: [SCOPE], ip });
+    if (!verification.allowed) return { allowed: false };
+    return { allowed: true, expiresAtMs: verification.known.facts.expiresAtMs };
   }
 
   /** @returns who it may be, at least one */

@@ -1,7 +1,9 @@
 export {
   CallableBy,
+  type CallerNow,
   callerName,
   callerOf,
+  callOf,
   type RpcCaller,
   RpcCallerGuard,
   type RpcCallerType,

@@ -1,0 +1,38 @@
+import type { Bus } from './types.js';
+import type { WatchHub } from './watch.hub.js';
+
+/** Redis and the streams of this replica as one: what is published reaches both, acknowledgements come from both. */
+export class WatchBus implements Bus {
+  readonly #redis: Bus & { isAway(): boolean; relay(acknowledgement: string): Promise<void> };
+  readonly #listeners = new Set<(text: string) => void>();
+  /** To be set before anything is published. */
+  hub: Pick<WatchHub, 'publish'> | undefined;
+
+  constructor(redis: Bus & { isAway(): boolean; relay(acknowledgement: string): Promise<void> }) {
+    this.#redis = redis;
+  }
+
+  async publish(text: string): Promise<void> {
+    this.hub?.publish(text);
+    await this.#redis.publish(text);
+  }
+
+  subscribe(onAcknowledgement: (text: string) => void): () => void {
+    this.#listeners.add(onAcknowledgement);
+    const end = this.#redis.subscribe(onAcknowledgement);
+    return () => {
+      this.#listeners.delete(onAcknowledgement);
+      end();
+    };
+  }
+
+  isAway(): boolean {
+    return this.#redis.isAway();
+  }
+
+  /** An acknowledgement from a stream of this replica: for whoever waits here, and over Redis for the others. */
+  acknowledge(text: string): void {
+    for (const listener of this.#listeners) listener(text);
+    this.#redis.relay(text).catch(() => undefined); // then rows confirm
+  }
+}

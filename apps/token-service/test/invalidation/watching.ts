@@ -1,0 +1,93 @@
+import { randomBytes } from 'node:crypto';
+import type { TokensMethods, WatchRequest, WatchResponse } from '@latchkey/contracts';
+import { bearer, type Caller, renewalRefusal, systemClock, tokensCaller } from '@latchkey/runtime';
+import { waitFor } from '@latchkey/testing';
+import { RenewalRefused, Verifier, WatchFeed } from '@latchkey/verifier';
+import type { TokenService } from '../../src/app.js';
+
+/** Addresses of replicas as one gRPC target: the first that answers is taken. */
+export const targetOf = (...services: TokenService[]): string =>
+  services.length === 1 ? services[0]!.rpcAddress : `ipv4:${services.map(({ rpcAddress }) => rpcAddress).join(',')}`;
+
+export const newClaim = (): string => randomBytes(32).toString('base64url');
+
+export interface ThirdParty {
+  readonly verifier: Verifier;
+  readonly feed: WatchFeed;
+  readonly caller: Caller<TokensMethods>;
+  /** Why streams were interrupted. */
+  readonly interruptions: Error[];
+  accepts(secret: string): Promise<boolean>;
+  close(): Promise<void>;
+}
+
+/** A verifier as somebody embeds it who has an address and a token. */
+export async function thirdParty(address: string, secret: string): Promise<ThirdParty> {
+  const caller = tokensCaller({ address, authorization: bearer(secret), timeoutMs: 5_000 });
+  const interruptions: Error[] = [];
+  const feed = new WatchFeed({
+    open: () => caller.watch(),
+    clock: systemClock,
+    onInterrupted: (error) => interruptions.push(error),
+  });
+  const verifier = new Verifier({
+    name: 'theirs',
+    newClaim,
+    clock: systemClock,
+    source: {
+      lookup: (hash) => caller.lookup({ hash }),
+      renew: (request) =>
+        caller.renew(request).catch((error: Error) => {
+          const refusal = renewalRefusal(error);
+          throw refusal ? new RenewalRefused(refusal, error.message) : error;
+        }),
+      release: async (verifierId) => void (await caller.release({ verifierId })),
+    },
+    feed,
+  });
+  await verifier.start();
+  return {
+    verifier,
+    feed,
+    caller,
+    interruptions,
+    accepts: async (token) => (await verifier.verify(token, { scopes: [] })).allowed,
+    close: async () => {
+      await verifier.stop();
+      caller.close();
+    },
+  };
+}
+
+/** A stream written out by hand, with all that it was sent. */
+export interface RawStream {
+  readonly heard: WatchResponse[];
+  /** How it ended; undefined while it is open. */
+  readonly ended: { code: number; details: string } | undefined;
+  readonly call: ReturnType<Caller<TokensMethods>['watch']>;
+  send(request: Partial<WatchRequest>): void;
+}
+
+export function rawStream(caller: Caller<TokensMethods>, first?: Partial<WatchRequest>): RawStream {
+  const call = caller.watch();
+  const heard: WatchResponse[] = [];
+  let ended: RawStream['ended'];
+  call.on('data', (response: WatchResponse) => heard.push(response));
+  call.on('error', () => undefined);
+  call.on('status', ({ code, details }) => {
+    ended = { code, details };
+  });
+  const send = (request: Partial<WatchRequest>) =>
+    void call.write({ verifierId: '', cursor: null, acknowledgement: '', ...request });
+  if (first) send(first);
+  return {
+    heard,
+    call,
+    send,
+    get ended() {
+      return ended;
+    },
+  };
+}
+
+export const isOpen = (one: ThirdParty): Promise<unknown> => waitFor(() => one.feed.isOpen);

@@ -1,0 +1,130 @@
+/**
+ * Revoke until effective at third parties, which have an address and a token and no Redis: two token-services, four
+ * verifiers on streams of theirs, each on two, and revocations at the first. Then the same with Redis killed. Beside it a
+ * change of the name, which writes no invalidation: the peer.
+ */
+import { randomBytes } from 'node:crypto';
+import { bearer, systemClock, tokensCaller } from '@latchkey/runtime';
+import { startCluster } from '@latchkey/testing';
+import { Verifier, WatchFeed } from '@latchkey/verifier';
+import { options } from './lib/options.mjs';
+import { percentile, report } from './lib.mjs';
+
+const {
+  parties,
+  'per-second': perSecond,
+  seconds,
+} = options('watch', 'Revoke until effective at third parties over streams, with Redis and without.', {
+  parties: [4, 'verifiers of third parties'],
+  'per-second': [20, 'revocations a second'],
+  seconds: [15, 'how long each part takes'],
+});
+const WARM_UP = 40;
+
+const cluster = await startCluster({ tokenServices: 2, gateways: 0, throughLink: false });
+/** @type {(() => unknown)[]} */
+const closing = [];
+/** @type {{ id: string, secret: string }[]} */
+const tokens = [];
+try {
+  const count = perSecond * seconds;
+  for (let i = 0; i < 2 * count + WARM_UP; i++) tokens.push(await issue(`bench ${i}`));
+  const verifiers = [];
+  for (let i = 0; i < parties; i++) verifiers.push(await thirdParty(i));
+  for (const token of tokens) for (const { verifier } of verifiers) await accepted(verifier, token.secret, true);
+
+  const revoke = async (/** @type {string} */ id, /** @type {Map<string, number>} */ by) => {
+    const { body } = await cluster.call('POST', `/v1/tokens/${id}/revoke`, {});
+    const { effective, receipt } = /** @type {any} */ (body);
+    if (!effective || receipt.verifiers.length !== parties) throw new Error(JSON.stringify(body));
+    for (const one of receipt.verifiers) by.set(one.by, (by.get(one.by) ?? 0) + 1);
+  };
+  const rename = async (/** @type {string} */ id) =>
+    void (await cluster.call('PATCH', `/v1/tokens/${id}`, { name: id }));
+  const offered = (/** @type {number} */ from, /** @type {number} */ to, work = revoke) =>
+    atRate(tokens.slice(from, to), work);
+  await offered(0, WARM_UP);
+  const renames = await offered(WARM_UP, WARM_UP + count, rename);
+  report('PATCH of the name, p50', percentile(renames.took, 0.5), undefined, ' ms');
+  report('PATCH of the name, p99', percentile(renames.took, 0.99), undefined, ' ms');
+  const up = await offered(WARM_UP, WARM_UP + count);
+  tell('with Redis', up, 30);
+  await cluster.redis.kill();
+  const down = await offered(WARM_UP + count, WARM_UP + 2 * count);
+  tell('without Redis', down, 300);
+  for (const { secret } of tokens.slice(-50))
+    for (const { verifier } of verifiers) await accepted(verifier, secret, false);
+} finally {
+  for (const close of closing.reverse()) await close();
+  await cluster.close();
+}
+
+async function issue(/** @type {string} */ name, /** @type {string[]} */ scopes = []) {
+  const { status, body } = await cluster.call('POST', '/v1/tokens', { name, scopes });
+  if (status !== 201) throw new Error(`issuing answered ${status}`);
+  return /** @type {{ id: string, secret: string }} */ (body);
+}
+
+async function thirdParty(/** @type {number} */ i) {
+  const { secret } = await issue(`third party ${i}`, ['tokens:verify']);
+  const address = cluster.rpcAddresses[i % 2] ?? '';
+  const caller = tokensCaller({ address, authorization: bearer(secret), timeoutMs: 5_000 });
+  const feed = new WatchFeed({ open: () => caller.watch(), clock: systemClock });
+  const verifier = new Verifier({
+    name: `third party ${i}`,
+    newClaim: () => randomBytes(32).toString('base64url'),
+    clock: systemClock,
+    source: {
+      lookup: (hash) => caller.lookup({ hash }),
+      renew: (request) => caller.renew(request),
+      release: async (verifierId) => void (await caller.release({ verifierId })),
+    },
+    feed,
+  });
+  await verifier.start();
+  closing.push(async () => {
+    await verifier.stop();
+    caller.close();
+  });
+  while (!feed.isOpen) await new Promise((resolve) => setTimeout(resolve, 10));
+  return { verifier };
+}
+
+async function accepted(
+  /** @type {Verifier} */ verifier,
+  /** @type {string} */ secret,
+  /** @type {boolean} */ expected,
+) {
+  const { allowed } = await verifier.verify(secret, { scopes: [] });
+  if (allowed !== expected) throw new Error(`a verifier ${allowed ? 'accepts' : 'refuses'} a token`);
+}
+
+/** Calls at fixed times, whether earlier ones have been answered or not. */
+async function atRate(
+  /** @type {{ id: string }[]} */ some,
+  /** @type {(id: string, by: Map<string, number>) => Promise<void>} */ work,
+) {
+  const startMs = performance.now();
+  /** @type {Map<string, number>} */
+  const by = new Map();
+  const took = await Promise.all(
+    some.map(async ({ id }, n) => {
+      const dueMs = startMs + (n * 1_000) / perSecond;
+      await new Promise((resolve) => setTimeout(resolve, Math.max(0, dueMs - performance.now())));
+      const sentMs = performance.now();
+      await work(id, by);
+      return performance.now() - sentMs;
+    }),
+  );
+  return { took, by };
+}
+
+function tell(
+  /** @type {string} */ when,
+  /** @type {{ took: number[], by: Map<string, number> }} */ { took, by },
+  /** @type {number} */ p99,
+) {
+  report(`revoke to effective at third parties ${when}, p50`, percentile(took, 0.5), undefined, ' ms');
+  report(`revoke to effective at third parties ${when}, p99`, percentile(took, 0.99), p99, ' ms');
+  console.log(`  confirmed by ${[...by].map(([how, n]) => `${how}: ${n}`).join(', ')}`);
+}
