@@ -29,21 +29,26 @@ export class InvalidationLog {
    * What a verifier with this cursor has not applied yet, and its next cursor, from one snapshot. The next cursor is
    * the snapshot's oldest running transaction: all of lower ids have ended and were read, and those of higher ids that
    * were read already will be read again.
-   * @param here the connection on which the verifier's lease has just been committed
-   *
    * It does not lie beyond the transaction of the lease itself, whose nonce will vouch for it: a backup may be taken
    * between the two, and what is put back from it knows the nonce, but nothing that was read later.
-   * @param renewal transaction id of the lease
+   * @param here the connection on which the verifier's lease has just been committed
    * @param witness whether the verifier is believed when its cursor says that this log has forgotten something
+   * @param renewal transaction id of the lease; null: none goes with it, and nobody will go by the cursor
    */
-  async since(here: StoreConnection, cursor: Cursor | null, witness: boolean, renewal: string): Promise<LogAnswer> {
+  async since(
+    here: StoreConnection,
+    cursor: Cursor | null,
+    witness: boolean,
+    renewal: string | null,
+  ): Promise<LogAnswer> {
     let reading = await here.readLog(cursor?.xid ?? null, ANSWER_INVALIDATIONS_MAX);
     const isBeyond = cursor?.log === reading.log && BigInt(cursor.xid) > BigInt(reading.xmin);
     if (!reading.isCurrent || (isBeyond && witness)) {
       await this.#follow(here, isBeyond && witness ? reading.log : null);
       reading = await here.readLog(cursor?.xid ?? null, ANSWER_INVALIDATIONS_MAX);
     }
-    const [xmin, past] = [BigInt(reading.xmin), BigInt(renewal) + 1n];
+    const xmin = BigInt(reading.xmin);
+    const past = renewal === null ? xmin : BigInt(renewal) + 1n;
     const next: Cursor = { log: reading.log, xid: String(xmin < past ? xmin : past) };
     return isContinued(cursor, reading)
       ? { cursor: next, reset: false, invalidations: reading.invalidations }

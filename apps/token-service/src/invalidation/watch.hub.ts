@@ -142,7 +142,7 @@ export class WatchHub {
       // Heard from now on, and only then read: nothing lies between.
       await this.#follow();
       const { invalidations, reset, log } = await this.#parts.store.onOneConnection(async (here) => {
-        const since = await this.#parts.log.since(here, cursor, false);
+        const since = await this.#parts.log.since(here, cursor, false, null);
         return { ...since, log: since.cursor.log };
       });
       if (stream.ended) return undefined;
