@@ -1,11 +1,13 @@
 /// <reference lib="dom" />
 
+import { randomBytes } from 'node:crypto';
 import type { VerifierItem } from '@latchkey/contracts';
+import { bearer, tokensCaller } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
 import type { Browser } from 'playwright-core';
 import { launchBrowser, Visitor } from '../src/browser.js';
 import { Person } from '../src/caller.js';
-import { placeOfRun } from '../src/stack.js';
+import { placeOfRun, readyOf } from '../src/stack.js';
 
 /* Who answers checks from memory, in Debian's Chromium against the real stack. */
 
@@ -64,6 +66,35 @@ describe('the gateways page', () => {
     const events = await admin.call<{ items: { subject: { id: string } }[] }>('GET', '/v1/audit?action=verifier.ended');
     expect(events.body.items.map(({ subject }) => subject.id)).toContain(before!.id);
   }, 90_000);
+
+  it('tells a service that checks tokens itself by the token it calls with, whatever it calls itself', async () => {
+    const token = await admin.issue({ name: 'Checks of billing', scopes: ['tokens:verify'] });
+    const rpc = tokensCaller({ address: readyOf(place).rpcAddress, authorization: bearer(token.secret) });
+    const { verifierId } = await rpc.renew({
+      verifierId: '',
+      name: 'First party',
+      cursor: null,
+      claim: randomBytes(32).toString('base64url'),
+      version: '9.9.9',
+    });
+    rpc.close();
+    const visitor = await visit(admin);
+    const { page } = visitor;
+    await visitor.go('/gateways');
+    const row = page.locator(`[data-verifier="${verifierId}"]`);
+    await row.getByRole('link', { name: 'Checks of billing' }).waitFor();
+    await row.getByText('None read yet').waitFor();
+    expect(await row.locator('.status-active').count()).toBe(0);
+    await visitor.picture('gateways-third-party');
+    await row.getByRole('button', { name: 'End lease' }).click();
+    const dialog = page.getByRole('dialog');
+    await dialog.getByText('revoke the token that it calls with').waitFor();
+    await dialog.getByRole('button', { name: 'End lease' }).click();
+    await dialog.getByText('It has lapsed in').waitFor();
+    await dialog.getByRole('button', { name: 'Done' }).click();
+    await row.getByRole('link').click();
+    await page.getByRole('heading', { level: 1, name: 'Checks of billing' }).waitFor();
+  });
 
   it('changes nothing when the question is answered with no', async () => {
     const [verifier] = (await verifiers()).filter(({ ended }) => !ended);

@@ -1,6 +1,7 @@
 import type { ListTokensQuery } from '@latchkey/contracts';
 import type { TestDatabase } from '@latchkey/testing';
 import { LIST_SETTINGS } from '../src/database/database.service.js';
+import { SELECT_CHANGES } from '../src/invalidation/receipts.service.js';
 import { SELECT_EXPIRY_DUE } from '../src/tokens/expiry.service.js';
 import { selectDescendants, selectShown } from '../src/tokens/exposure.queries.js';
 import { SELECT_FACTS } from '../src/tokens/facts.service.js';
@@ -40,6 +41,12 @@ beforeAll(async () => {
        CASE WHEN n % 1000 = 8 THEN now() END,
        CASE WHEN n % 10 < 3 THEN now() END, CASE WHEN n % 10 < 3 THEN 'policy' END
      FROM generate_series(1, ${TOKENS}) n`,
+  );
+  await database.query(
+    `INSERT INTO audit_events (id, at, actor_type, actor_name, action, subject_type, subject_id, xid)
+     SELECT ('01890000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, now() - n * interval '1 s', 'system', 'Latchkey',
+       'token.expired', 'token', n::text, (1000000 + n / 2)::text::xid8
+     FROM generate_series(1, 50000) n`,
   );
   await database.query('VACUUM ANALYZE');
 }, 120_000);
@@ -116,6 +123,12 @@ test.each([
   const text = generic.map((row) => row['QUERY PLAN'] as string).join('\n');
   expect(text).toContain(index);
   expect(text).not.toContain('Seq Scan on tokens');
+});
+
+test('the audit events of one change are found by index, however many others there are', async () => {
+  const plan = await run(SELECT_CHANGES.replace('$1', "'{1001000}'").replaceAll('$2', 'now()'));
+  expect(plan.indexes.filter((name) => name.includes('xid'))).not.toEqual([]);
+  expect(plan.rowsRead).toBeLessThanOrEqual(10);
 });
 
 /** As it is run: with the settings of the connections kept for lists. */

@@ -2,7 +2,14 @@ import { generateKeyPairSync, verify as verifySignature } from 'node:crypto';
 import { writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { type Receipt, type ReceiptChange, receiptJwt, signerOf, signReceipt } from '@latchkey/contracts';
+import {
+  type Receipt,
+  type ReceiptChange,
+  receiptJwt,
+  signerOf,
+  signReceipt,
+  verifyReceipt,
+} from '@latchkey/contracts';
 import { folder, latchkey } from './command.js';
 
 const { privateKey, publicKey } = generateKeyPairSync('ed25519');
@@ -108,10 +115,17 @@ const TAMPERED: [what: string, Receipt][] = [
   ],
   ['half a signature', { ...signed, signature: signed.signature!.slice(0, 40) }],
 ];
-test.each(TAMPERED)('finds %s, and ends with code 11', async (_what, receipt) => {
-  const ran = await verify(receipt);
-  expect(ran.code).toBe(11);
-  expect(JSON.parse(ran.out)).toMatchObject({ ok: false, reason: expect.stringContaining('not what was signed') });
+test.each(TAMPERED)('finds %s', (_what, receipt) => {
+  expect(verifyReceipt(signed, [publicKey])).toMatchObject({ ok: true });
+  expect(verifyReceipt(receipt, [publicKey])).toEqual({
+    ok: false,
+    reason: expect.stringContaining('not what was signed'),
+  });
+});
+
+test('ends with code 11 when a receipt is not what was signed, and says so', async () => {
+  const ran = await verify(TAMPERED[0]![1]);
+  expect([ran.code, JSON.parse(ran.out)]).toEqual([11, { ok: false, reason: expect.stringMatching(/was changed/) }]);
 });
 
 test('believes no signature but that of a key it is given', async () => {

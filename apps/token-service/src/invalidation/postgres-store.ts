@@ -1,4 +1,4 @@
-import type { Cursor, Invalidation, InvalidationKind } from '@latchkey/contracts';
+import type { Cursor, Invalidation, InvalidationKind, VerifierCaller } from '@latchkey/contracts';
 import type {
   InvalidationStore,
   LeaseRefusal,
@@ -233,16 +233,20 @@ interface LeaseColumns {
   ended: boolean;
 }
 
+/** Who holds a lease. Rows of replicas of version 0.1 name the token in `caller` alone. */
+export function callerOf(row: Pick<LeaseColumns, 'caller' | 'caller_token' | 'token_name'>): VerifierCaller {
+  const id = row.caller_token ?? (row.caller.startsWith('token:') ? row.caller.slice('token:'.length) : null);
+  return id === null ? { type: 'first_party' } : { type: 'token', id, name: row.token_name ?? '' };
+}
+
 function toLease(row: LeaseColumns): LeaseRow {
-  const { cursor_log: log, cursor_xid: xid, caller_token: token } = row;
+  const { cursor_log: log, cursor_xid: xid } = row;
   const cursor: Cursor | null = log !== null && xid !== null ? { log, xid } : null;
-  // Rows of replicas of version 0.1 say in words who called.
-  const id = token ?? (row.caller.startsWith('token:') ? row.caller.slice('token:'.length) : null);
   return {
     verifierId: row.verifier_id!,
     name: row.name,
     callerId: row.caller,
-    caller: id === null ? { type: 'first_party' } : { type: 'token', id, name: row.token_name ?? '' },
+    caller: callerOf(row),
     holder: row.holder,
     keySalt: row.key_salt,
     renewal: row.renewal,

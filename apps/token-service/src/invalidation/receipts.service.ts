@@ -27,7 +27,7 @@ const SIGNED_AT_ONCE = 100;
  * In: transaction ids, and the time that they are about. Out: the audit events written by those transactions. Ids of
  * transactions come again in a database restored from a dump, hence the time.
  */
-const SELECT_CHANGES = `SELECT id, action, at, details->>'reason' AS reason, token_id, subject_type, subject_id, project_id
+export const SELECT_CHANGES = `SELECT id, action, at, details->>'reason' AS reason, token_id, subject_type, subject_id, project_id
   FROM audit_events WHERE xid = ANY ($1::xid8[]) AND at BETWEEN $2::timestamptz - interval '1 day' AND $2::timestamptz + interval '1 day'
     AND subject_id IS NOT NULL
   ORDER BY id LIMIT ${EVENTS_MAX}`;
@@ -39,6 +39,9 @@ const KEEP = `UPDATE tokens t SET receipt = k.receipt FROM unnest($1::uuid[], $2
 /** Signs receipts by the key of the audit log, each about one audit event, and keeps them with their tokens. */
 @Injectable()
 export class ReceiptsService {
+  /** Read once for the receipt that is answered and the ones that are kept. */
+  readonly #known = new WeakMap<readonly Invalidation[], Promise<Changes>>();
+
   constructor(
     private readonly db: Database,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
@@ -49,7 +52,13 @@ export class ReceiptsService {
    * The audit events of committed invalidations. A failure leaves their receipts unsigned and says so in the log: a
    * revocation never waits for a signature, nor fails for want of one.
    */
-  async changes(invalidations: readonly Invalidation[]): Promise<Changes> {
+  changes(invalidations: readonly Invalidation[]): Promise<Changes> {
+    const known = this.#known.get(invalidations) ?? this.#read(invalidations);
+    this.#known.set(invalidations, known);
+    return known;
+  }
+
+  async #read(invalidations: readonly Invalidation[]): Promise<Changes> {
     if (!this.config.AUDIT_SIGNING_KEY || invalidations.length === 0) return [];
     const xids = [...new Set(invalidations.map(({ xid }) => xid))];
     try {

@@ -5,6 +5,7 @@ import { LocksService } from '../access/locks.service.js';
 import { AuditService } from '../audit/audit.service.js';
 import { Database, rows } from '../database/database.service.js';
 import { lacksScope, notFound } from '../http/index.js';
+import { callerOf } from './postgres-store.js';
 import { lapsedAfterMs } from './types.js';
 
 interface VerifierRow {
@@ -30,7 +31,8 @@ const SELECT_VERIFIERS = `SELECT v.verifier_id, v.name, v.caller, v.caller_token
   CASE WHEN v.cursor_log = l.log
     THEN (SELECT count(*)::int FROM invalidations i WHERE i.xid >= v.cursor_xid) END AS cursor_lag,
   v.last_confirmation_ms::float8 AS last_confirmation_ms, v.ended_at IS NOT NULL AS ended
-FROM invalidation_log l CROSS JOIN leases v LEFT JOIN tokens t ON t.id = v.caller_token
+FROM invalidation_log l CROSS JOIN leases v LEFT JOIN tokens t
+  ON t.id = coalesce(v.caller_token::text, substring(v.caller FROM '^token:([0-9a-f-]{36})$'))::uuid
 WHERE v.released_at IS NULL`;
 
 /** The verifiers that can answer from memory, for administrators. */
@@ -86,10 +88,7 @@ function toItem(row: VerifierRow): VerifierItem {
   return {
     id: row.verifier_id,
     name: row.name,
-    caller:
-      row.caller_token === null
-        ? { type: 'first_party' }
-        : { type: 'token', id: row.caller_token, name: row.token_name ?? '' },
+    caller: callerOf(row),
     version: row.version,
     since: row.created_at.toISOString(),
     leaseEndsInMs: Math.max(0, Math.round(lapsedAfterMs(row.lease_ms) - row.renewed_ms_ago)),

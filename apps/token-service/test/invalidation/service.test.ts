@@ -7,6 +7,7 @@ import {
   createRedis,
   firstParty,
   hear,
+  newId,
   renewalRefusal,
   systemClock,
   tokensCaller,
@@ -236,6 +237,22 @@ describe('the gRPC door of leases', () => {
         code: status.RESOURCE_EXHAUSTED,
         details: expect.stringMatching(/^suspended: /),
       });
+  });
+
+  it('is told to administrators as a third party, even where a replica of the version before wrote its lease', async () => {
+    const holder = await verifying();
+    const id = newId();
+    await w.database.query(
+      `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at)
+       VALUES ($1, 'gateway-1', $2, pg_current_xact_id(), 60000, now())`,
+      [id, `token:${holder.id}`],
+    );
+    try {
+      const { items } = (await admin.call<{ items: VerifierItem[] }>('/v1/verifiers')).body;
+      expect(items.find((item) => item.id === id)?.caller).toEqual({ type: 'token', id: holder.id, name: holder.name });
+    } finally {
+      await w.database.query('DELETE FROM leases WHERE verifier_id = $1', [id]);
+    }
   });
 
   it('shuts with the token: revoked, its lease is not renewed, and its look-ups are refused', async () => {
