@@ -151,7 +151,11 @@ export class WatchHub {
       else
         for (const event of this.#sign(log, invalidations)) this.#sendTo(stream, JSON.stringify(event), event, false);
     } catch (error) {
-      this.remove(stream);
+      if (!old || old.ended || this.#streams.get(verifierId) !== stream) this.remove(stream);
+      else {
+        stream.close();
+        this.#streams.set(verifierId, old);
+      }
       throw error;
     }
     old?.end('replaced');

@@ -86,6 +86,22 @@ describe('a verifier with nothing but an address and a token', () => {
     await waitFor(async () => howOf(await revoke((await issue(admin)).id), far) === 'ack');
   });
 
+  it('confirms while Redis hangs: connections open, nothing carried', async () => {
+    const [near, far] = [await theirs(targetOf(w.service)), await theirs(targetOf(second))];
+    w.redis.pause();
+    try {
+      for (let i = 0; i < 3; i++) {
+        const token = await issue(admin);
+        for (const one of [near, far]) expect(await one.accepts(token.secret)).toBe(true);
+        const revoked = await revoke(token.id);
+        for (const one of [near, far]) expect(await one.accepts(token.secret)).toBe(false);
+        expect([revoked.effective, howOf(revoked, far)]).toEqual([true, 'cursor']);
+      }
+    } finally {
+      w.redis.resume();
+    }
+  });
+
   it('hears of what Redis has lost: from the log', async () => {
     const link = await faultyLink(w.redis.url);
     const deaf = await w.another({ REDIS_URL: link.url(w.redis.url) });
