@@ -53,7 +53,10 @@ it('asks for the rights that the table names', () => {
 
 it('tells parameters, bodies and headers as the doors take them', () => {
   const rotate = operationOf('rotateToken');
-  expect(rotate.parameters).toEqual([expect.objectContaining({ name: 'id', in: 'path', required: true })]);
+  expect(rotate.parameters).toEqual([
+    expect.objectContaining({ name: 'id', in: 'path', required: true }),
+    { $ref: '#/components/parameters/Prefer' },
+  ]);
   expect(rotate.requestBody?.required).toBe(false);
   expect(Object.keys(operationOf('introspect').requestBody?.content ?? {})).toEqual([
     'application/x-www-form-urlencoded',
