@@ -176,7 +176,7 @@ export const checks = [
         property: harmsLivenessOnly.includes(mistake) ? 'liveness' : 'safety',
         defines: [...defines, `BUG_${mistake}`],
         mistake,
-        set: model === 'replicas' || model === 'time' ? 'full' : 'quick',
+        set: ['replicas', 'time', 'primaries', 'place'].includes(model) ? 'full' : 'quick',
         says: mistake.toLowerCase().replaceAll('_', ' '),
       });
     }),

@@ -209,8 +209,9 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
   function effected(effect: Body<'revokeToken'>): void {
     if (output.json) printJson(output, effect);
     else {
+      const { token } = effect;
       // A token-service of version 0.1 does not say what else has ended.
-      const { token, ended } = effect as typeof effect & { ended?: (typeof effect)['ended'] };
+      const ended: (typeof effect)['ended'] | undefined = effect.ended;
       const further = ended && ended.tokens > 1 ? `, ${ended.tokens} tokens in all` : '';
       output.out.write(`Revoked "${token.name}" (${token.id})${further}; ${reach(effect)}.\n`);
     }
