@@ -9,6 +9,7 @@ import { type AuditEntry, AuditService } from '../audit/audit.service.js';
 import { LOGGER } from '../config.js';
 import { Database, inOrder, Last, type Statement, type Tx } from '../database/database.service.js';
 import { type Invalidation, InvalidationService, receiptAsSeen } from '../invalidation/invalidation.service.js';
+import { ReceiptsService } from '../invalidation/receipts.service.js';
 import * as q from './exposure.queries.js';
 import { actorOf, type Doomed, endingOf, makerColumns, mergeReceipts } from './exposure.rules.js';
 
@@ -45,6 +46,7 @@ export class ClosuresService implements BeforeApplicationShutdown {
     private readonly db: Database,
     private readonly audit: AuditService,
     private readonly invalidations: InvalidationService,
+    private readonly receipts: ReceiptsService,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
 
@@ -109,7 +111,7 @@ export class ClosuresService implements BeforeApplicationShutdown {
     return {
       ended: { tokens, successors, descendants, shown },
       effective: exposure.confirmed_at !== null,
-      receipt: exposure.confirmed_at ? receiptAsSeen(exposure.receipt) : null,
+      receipt: exposure.confirmed_at && receiptAsSeen(await this.#signedAlone(exposure, waited)),
       pending: exposure.confirmed_at ? [] : (effect?.pending ?? []),
     };
   }
@@ -250,6 +252,12 @@ export class ClosuresService implements BeforeApplicationShutdown {
     return entries.length > 0 ? [this.audit.recording(entries)] : [];
   }
 
+  /** Where nothing but the token itself has ended, its receipt is about one thing, and signed for that. */
+  async #signedAlone({ receipt, tokens }: q.ExposureRow, waited: readonly Invalidation[]): Promise<Receipt | null> {
+    if (!receipt || tokens > 1 || waited.length !== 1) return receipt;
+    return this.receipts.signed(receipt, waited, await this.receipts.changes(waited));
+  }
+
   /** Tells the verifiers and waits; what is confirmed is kept before this returns. */
   async #confirm(id: string, invalidations: readonly Invalidation[], waitMs: number | undefined): Promise<Effect> {
     const kept = Promise.withResolvers<void>();
@@ -269,7 +277,9 @@ export class ClosuresService implements BeforeApplicationShutdown {
   }
 
   /** Notes what has been confirmed: with the tokens, and with the exposure, which this may finish. */
-  #keep(id: string, invalidations: readonly Invalidation[], receipt: Receipt, startedAt: number): Promise<void> {
+  async #keep(id: string, invalidations: readonly Invalidation[], receipt: Receipt, startedAt: number): Promise<void> {
+    const changes = await this.receipts.changes(invalidations);
+    const own = this.receipts.signed(receipt, invalidations, changes);
     const ids = invalidations.map((invalidation) => invalidation.id);
     return this.db.transaction(async (tx) => {
       const [[exposure]] = (await inOrder(tx, [q.lockExposure(id)])) as [q.ExposureRow[]];
@@ -277,7 +287,7 @@ export class ClosuresService implements BeforeApplicationShutdown {
       const sinceMs = Math.max(0, startedAt - exposure.created_at.getTime());
       const merged = mergeReceipts(exposure.receipt, receipt, sinceMs);
       return new Last(
-        [q.keepTokenReceipts(id, ids, receipt), q.markConfirmed(id, ids), q.keepReceipt(id, merged), q.finish(id)],
+        [q.keepTokenReceipts(id, ids, own), q.markConfirmed(id, ids), q.keepReceipt(id, merged), q.finish(id)],
         () => undefined,
       );
     });
