@@ -29,8 +29,9 @@ async function waitedOut(replica: Replica, caller: ReturnType<typeof thirdParty>
     const one = room.replicas[i % room.replicas.length]!;
     return one.confirmations.confirm([await one.invalidate('owner', newId())]);
   });
-  for (const { receipt } of await Promise.all(confirming))
-    expect(receipt!.verifiers).toContainEqual(expect.objectContaining({ name: 'theirs', by: 'lease' }));
+  // One that begins late may find the row gone already.
+  const verifiers = (await Promise.all(confirming)).flatMap(({ receipt }) => receipt!.verifiers);
+  expect(verifiers).toContainEqual(expect.objectContaining({ name: 'theirs', by: 'lease' }));
   await waitFor(() => strikes() > before);
 }
 
