@@ -22,16 +22,19 @@ const refusal = (reason: string) => expect.objectContaining({ name: 'LeaseRefuse
 
 /** A lease that its verifier neither renews nor acknowledges, and a confirmation that waits it out. */
 async function waitedOut(replica: Replica, caller: ReturnType<typeof thirdParty>, by = 1): Promise<void> {
-  await replica.leases.renew(request(), caller);
   const strikes = () => room.replicas.reduce((sum, one) => sum + one.confirmations.counters.strikes, 0);
   const before = strikes();
-  const confirming = Array.from({ length: by }, async (_, i) => {
-    const one = room.replicas[i % room.replicas.length]!;
-    return one.confirmations.confirm([await one.invalidate('owner', newId())]);
-  });
-  // One that begins late may find the row gone already.
-  const verifiers = (await Promise.all(confirming)).flatMap(({ receipt }) => receipt!.verifiers);
-  expect(verifiers).toContainEqual(expect.objectContaining({ name: 'theirs', by: 'lease' }));
+  // Committed before the lease is taken: each confirmation then reads it at once, well before it can lapse.
+  const changes = await Promise.all(
+    Array.from({ length: by }, async (_, i) => {
+      const at = room.replicas[i % room.replicas.length]!;
+      return { at, invalidation: await at.invalidate('owner', newId()) };
+    }),
+  );
+  await replica.leases.renew(request(), caller);
+  const confirming = changes.map(({ at, invalidation }) => at.confirmations.confirm([invalidation]));
+  for (const { receipt } of await Promise.all(confirming))
+    expect(receipt!.verifiers).toContainEqual(expect.objectContaining({ name: 'theirs', by: 'lease' }));
   await waitFor(() => strikes() > before);
 }
 
