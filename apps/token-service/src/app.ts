@@ -69,12 +69,12 @@ export async function startTokenService(
   try {
     app.connectMicroservice<MicroserviceOptions>(rpc.options, { inheritAppConfig: true });
     await app.init();
-    await app.get(Database).checkDurability();
     await app.get(PeopleService).ensureFirstAdministrator();
     await app.get(DeclarationsService).announceChange();
     await app.startAllMicroservices();
     await app.listen({ port: config.API_PORT, host: config.HOST });
     const database = app.get(Database);
+    void database.checkDurability(); // a warning: no start waits for it
     const unwatch = followDatabase(database, rpc.health);
     const registry = createRegistry('token-service');
     app.get(InvalidationService).registerMetrics(registry);

@@ -1,7 +1,8 @@
+import { setTimeout } from 'node:timers/promises';
 import { createLogger, systemClock } from '@latchkey/runtime';
 import { type TestDatabase, waitFor } from '@latchkey/testing';
 import { DataSource } from 'typeorm';
-import { Database, dataSourceOptions, inOrder, rows } from '../src/database/database.service.js';
+import { Database, dataSourceOptions, inOrder, isDatabaseAway, rows } from '../src/database/database.service.js';
 import { migratedDatabase } from './database.js';
 
 let testing: TestDatabase;
@@ -65,4 +66,23 @@ test('a connection lost in a transaction is not used again', async () => {
   await expect(failing).rejects.toThrow();
   for (let i = 0; i < 8; i++) expect(await database.query('SELECT 1 AS one')).toEqual([{ one: 1 }]);
   expect(await testing.query('SELECT 1 FROM counts WHERE id = 4')).toEqual([]);
+});
+
+test('a connection that PostgreSQL ends while it is lent and idle is told to whoever uses it next, and the service lives on', async () => {
+  let next: Promise<unknown> | undefined;
+  await database
+    .onOneConnection(async (here) => {
+      const [{ pid }] = (await here.prepared<{ pid: number }>('pid', 'SELECT pg_backend_pid() AS pid', [])) as [
+        { pid: number },
+      ];
+      await testing.query('SELECT pg_terminate_backend($1)', [pid]);
+      const gone = 'SELECT 1 FROM pg_stat_activity WHERE pid = $1';
+      await waitFor(async () => (await testing.query(gone, [pid])).length === 0);
+      await setTimeout(50); // the goodbye is read while nothing is asked
+      next = here.prepared('one', 'SELECT 1 AS one', []);
+      await next;
+    })
+    .catch(() => undefined);
+  expect(isDatabaseAway(await next!.catch((error: unknown) => error))).toBe(true);
+  for (let i = 0; i < 8; i++) expect(await database.query('SELECT 1 AS one')).toEqual([{ one: 1 }]);
 });

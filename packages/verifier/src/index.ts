@@ -1,3 +1,4 @@
+export { Budget } from './budget.js';
 export { type Counters, newCounters } from './counters.js';
 export { strictestRate } from './facts.js';
 export { judgeFacts } from './judge.js';

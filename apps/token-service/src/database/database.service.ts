@@ -138,12 +138,15 @@ export class Database implements OnApplicationShutdown {
     });
   }
 
-  /** Says so when PostgreSQL has been told that commits need not last. */
+  /** Says so when PostgreSQL has been told that commits need not last, or that this could not be asked. */
   async checkDurability(): Promise<void> {
     const [settings] = await this.query<{ fsync: string; full_page_writes: string }>(
       `SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes`,
-    );
-    for (const [name, value] of Object.entries(settings!))
+    ).catch((error: unknown) => {
+      this.logger.warn({ reason: (error as Error).message }, 'PostgreSQL did not say whether its commits last');
+      return [];
+    });
+    for (const [name, value] of Object.entries(settings ?? {}))
       if (value !== 'on')
         this.logger.warn(
           `PostgreSQL runs with ${name} = ${value}: after a crash it may forget revocations that were answered. Set it to on.`,

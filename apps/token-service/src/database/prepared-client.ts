@@ -24,6 +24,9 @@ export class PreparedClient extends Client {
   constructor(config?: string | ClientConfig) {
     super(config);
     this.on('notice', () => this.warnings++);
+    // PostgreSQL may end a connection that is lent and asks nothing, and an error that nobody hears ends the process. The
+    // next question is answered with it, and the pool takes such a connection back no more.
+    this.on('error', () => undefined);
   }
 
   // biome-ignore lint/suspicious/noExplicitAny: the overloads of pg's own query, passed on

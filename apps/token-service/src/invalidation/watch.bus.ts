@@ -6,7 +6,7 @@ export class WatchBus implements Bus {
   readonly #redis: Bus & { isAway(): boolean; relay(acknowledgement: string): Promise<void> };
   readonly #listeners = new Set<(text: string) => void>();
   /** To be set before anything is published. */
-  hub: Pick<WatchHub, 'publish'> | undefined;
+  hub: Pick<WatchHub, 'publish' | 'counters'> | undefined;
 
   constructor(redis: Bus & { isAway(): boolean; relay(acknowledgement: string): Promise<void> }) {
     this.#redis = redis;
@@ -33,6 +33,8 @@ export class WatchBus implements Bus {
   /** An acknowledgement from a stream of this replica: for whoever waits here, and over Redis for the others. */
   acknowledge(text: string): void {
     for (const listener of this.#listeners) listener(text);
-    this.#redis.relay(text).catch(() => undefined); // then rows confirm
+    this.#redis.relay(text).catch(() => {
+      if (this.hub) this.hub.counters.relaysFailed++; // then rows confirm
+    });
   }
 }

@@ -12,6 +12,7 @@ import {
   signInvalidations,
   verifyInvalidationEvent,
 } from '@latchkey/contracts';
+import { Budget } from '@latchkey/verifier';
 import type { FeedKeys } from './feed-keys.js';
 import type { InvalidationLog } from './log.js';
 import type { InvalidationStore, JudgeClock } from './types.js';
@@ -69,8 +70,7 @@ export class WatchHub {
   #following: Promise<void> | undefined;
   #cancelPoll: () => void = () => undefined;
   #cancelSweep: () => void = () => undefined;
-  #signatures = 0;
-  #signaturesSinceMs = Number.NEGATIVE_INFINITY;
+  readonly #signatures: Budget;
   #stopping = false;
   #onEmpty: () => void = () => undefined;
   readonly counters = {
@@ -84,12 +84,14 @@ export class WatchHub {
     acknowledgementsDropped: 0,
     messagesDropped: 0,
     readingsFailed: 0,
+    relaysFailed: 0,
   };
 
   constructor(parts: WatchHubParts) {
     this.#parts = parts;
     const keys = parts.feedKeys.publicKeys.map(feedKey).filter((key) => key !== undefined);
     this.#keys = new Map(keys.map((key) => [key.id, key]));
+    this.#signatures = new Budget(parts.clock, SIGNATURES_PER_SECOND_MAX);
   }
 
   /** Streams open now. */
@@ -237,14 +239,9 @@ export class WatchHub {
 
   #authentic(text: string): InvalidationEvent | undefined {
     if (text.length > INVALIDATION_EVENT_LENGTH_MAX) return undefined;
-    const nowMs = this.#parts.clock.monotonicMs();
-    if (nowMs - this.#signaturesSinceMs >= 1_000) {
-      this.#signaturesSinceMs = nowMs;
-      this.#signatures = 0;
-    }
     const event = parseInvalidationEvent(text);
     const key = event && this.#keys.get(event.key);
-    if (!key || this.#signatures++ >= SIGNATURES_PER_SECOND_MAX) return undefined;
+    if (!key || !this.#signatures.take()) return undefined;
     return verifyInvalidationEvent(key, event) ? event : undefined;
   }
 

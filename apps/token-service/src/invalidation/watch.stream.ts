@@ -1,4 +1,5 @@
 import type { WatchResponse } from '@latchkey/contracts';
+import { Budget } from '@latchkey/verifier';
 import type { CallerNow } from '../rpc/index.js';
 import type { JudgeClock, LeaseCaller } from './types.js';
 
@@ -37,8 +38,7 @@ export class WatchStream {
   #queue: WatchResponse[] = [];
   #isBlocked = false;
   #ended = false;
-  #budget = ACKNOWLEDGEMENTS_PER_SECOND_MAX;
-  #budgetSinceMs = Number.NEGATIVE_INFINITY;
+  readonly #budget: Budget;
   /** What its caller's token has been told of since it was last checked. */
   #unchecked: string[] | undefined;
   #isChecking = false;
@@ -48,6 +48,7 @@ export class WatchStream {
 
   constructor(parts: WatchStreamParts) {
     this.#parts = parts;
+    this.#budget = new Budget(parts.clock, ACKNOWLEDGEMENTS_PER_SECOND_MAX);
   }
 
   get verifierId(): string {
@@ -92,12 +93,7 @@ export class WatchStream {
 
   /** Whether another acknowledgement is looked at in this second. */
   mayAcknowledge(): boolean {
-    const nowMs = this.#parts.clock.monotonicMs();
-    if (nowMs - this.#budgetSinceMs >= 1_000) {
-      this.#budgetSinceMs = nowMs;
-      this.#budget = ACKNOWLEDGEMENTS_PER_SECOND_MAX;
-    }
-    return this.#budget-- > 0;
+    return this.#budget.take();
   }
 
   /**
