@@ -119,7 +119,14 @@ export class Connection {
   }
 
   /** What the shipped `Authority` sends. */
-  async query(text: string, [value]: unknown[] = []): Promise<{ rows: object[] }> {
+  async query(
+    query: string | { text: string; values: unknown[] },
+    values: unknown[] = [],
+  ): Promise<{ rows: object[] }> {
+    const {
+      text,
+      values: [value],
+    } = typeof query === 'string' ? { text: query, values } : query;
     const run = ({ tables, system, timeline }: Server) => {
       if (text.startsWith('UPDATE invalidation_log SET longest_lease_ms')) {
         tables.longestLeaseMs = Math.max(tables.longestLeaseMs, value as number);

@@ -9,6 +9,8 @@ import { waitFor } from './wait-for.js';
 /** A PostgreSQL of the test's own that can be stopped, copied, put back, and followed by a stand-by. */
 export interface OwnServer extends AsyncDisposable {
   readonly url: string;
+  /** The folder of its data and its password. */
+  readonly dir: string;
   query(text: string): Promise<Record<string, unknown>[]>;
   stop(): Promise<void>;
   /** Starts it again at the same port. */
@@ -28,8 +30,11 @@ export interface StandBy {
   promote(): Promise<void>;
 }
 
-/** Starts a server of the test's own, which flushes and replicates as in earnest, and migrates it. */
-export async function ownServer(migrate: (url: string) => Promise<void>): Promise<OwnServer> {
+/**
+ * Starts a server of the test's own, which flushes and replicates as in earnest.
+ * @param made migrates a new one; or a stopped server, which this one begins as a copy of
+ */
+export async function ownServer(made: ((url: string) => Promise<void>) | OwnServer): Promise<OwnServer> {
   const root = mkdtempSync(path.join(tmpdir(), 'latchkey-server-'));
   chmodSync(root, 0o711);
   const closing: (() => Promise<void>)[] = [];
@@ -38,6 +43,7 @@ export async function ownServer(migrate: (url: string) => Promise<void>): Promis
     mkdirSync(dirOf(name), { recursive: true });
     return startPostgres({ dir: dirOf(name), connectionsMax: 60, ...(port !== undefined && { port }) });
   };
+  if (typeof made !== 'function') execFileSync('cp', ['-a', made.dir, dirOf('a')]);
   let server = await launch('a');
   const { url, port, dataDir } = server;
   const stop = async () => server.stop();
@@ -55,13 +61,14 @@ export async function ownServer(migrate: (url: string) => Promise<void>): Promis
   };
   let copies = 0;
   try {
-    await migrate(url);
+    if (typeof made === 'function') await made(url);
   } catch (error) {
     await close();
     throw error;
   }
   return {
     url,
+    dir: dirOf('a'),
     query: (text) => queryAt(url, text),
     stop,
     start,

@@ -10,6 +10,9 @@ export class AuthorityLost extends Error {
   override name = 'AuthorityLost';
 }
 
+/** Nobody who asks for a check waits for longer. */
+const PATIENCE_MAX_MS = 5_000;
+
 /**
  * Which connections can be answered from. A primary that was deposed and lives on can still be read, and a look-up is a
  * read: it would let in what the new primary has revoked. What it can no longer do is commit with the stand-by's consent.
@@ -19,6 +22,7 @@ export class AuthorityLost extends Error {
 export class Authority {
   readonly #time: Timekeeper;
   readonly #leaseMs: number;
+  readonly #patienceMs: number;
   /** Commits that showed a connection's server to be the primary, and how often one did not. */
   readonly counters = { proofs: 0, lost: 0 };
   /** The highest timeline seen of each database system. */
@@ -28,6 +32,7 @@ export class Authority {
   constructor(clock: Clock, leaseMs: number) {
     this.#time = new Timekeeper(clock);
     this.#leaseMs = leaseMs;
+    this.#patienceMs = Math.min(leaseMs, PATIENCE_MAX_MS);
   }
 
   /** Whether what is read next on this connection can let somebody in. To be asked once the request has arrived. */
@@ -38,6 +43,7 @@ export class Authority {
   /**
    * Commits a row of the connection's own. A read that is sent behind it holds once this has resolved.
    * @throws AuthorityLost when the commit ended with a warning, or on an older timeline than one seen before
+   * @throws when it takes as long as it would count for, or five seconds: a deposed primary keeps silent
    */
   async prove(connection: PreparedClient): Promise<void> {
     delete connection.proof;
@@ -55,7 +61,7 @@ export class Authority {
   }
 
   async #commit(connection: PreparedClient): Promise<{ system: string; timeline: string; leaseMs: number }> {
-    const { rows } = await connection.query(PROVE, [connection.id]);
+    const { rows } = await connection.query({ ...PROVE, values: [connection.id], query_timeout: this.#patienceMs });
     const { system, timeline, lease_ms: leaseMs } = rows[0]!;
     // The new side waits as long as the log's row says, so that must be said before it is made use of.
     if (leaseMs < this.#leaseMs) await connection.query(RAISE, [this.#leaseMs]);
@@ -80,10 +86,13 @@ export function mustBeUnwarned(connection: PreparedClient, warnings: number): vo
  * In: the connection's id. Out: the database system, its timeline, and the longest lease ever in force. A row each, so
  * that commits that hang do not queue for one another; a permanent table, because only its commits wait for a stand-by.
  */
-const PROVE = `INSERT INTO authority_proofs (connection, proved_at) VALUES ($1, now())
+const PROVE = {
+  name: 'prove',
+  text: `INSERT INTO authority_proofs (connection, proved_at) VALUES ($1, now())
   ON CONFLICT (connection) DO UPDATE SET proved_at = excluded.proved_at
   RETURNING (SELECT system_identifier::text FROM pg_control_system()) AS system,
     left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) AS timeline,
-    (SELECT longest_lease_ms FROM invalidation_log) AS lease_ms`;
+    (SELECT longest_lease_ms FROM invalidation_log) AS lease_ms`,
+};
 
 const RAISE = 'UPDATE invalidation_log SET longest_lease_ms = $1 WHERE longest_lease_ms < $1';
