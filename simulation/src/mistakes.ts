@@ -156,12 +156,12 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'a renewal watched as if it were the one before',
-    seed: 15,
+    seed: 30,
     patches: [['invalidation/leases.ts', 'before?.renewal === renewal ? before', 'before ? before']],
   },
   {
     name: 'an acknowledgement believed without its proof',
-    seed: 24,
+    seed: 82,
     patches: [
       [
         'invalidation/confirm.ts',
@@ -172,7 +172,7 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'wall clock alone',
-    seed: 6,
+    seed: 231,
     patches: [
       [
         'verifier/time.ts',
@@ -183,7 +183,7 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'monotonic clock alone',
-    seed: 153,
+    seed: 594,
     patches: [
       [
         'verifier/time.ts',
@@ -194,7 +194,7 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'no drift allowance',
-    seed: 115,
+    seed: 129,
     faults: ['drift', 'island', 'trap'],
     patches: [['invalidation/types.ts', 'export const DRIFT = 0.2;', 'export const DRIFT = 0;']],
   },
@@ -417,7 +417,7 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'a nonce not compared',
-    seed: 37,
+    seed: 469,
     faults: ['restoreInPlace', 'island'],
     Store: NonceNotCompared,
   },
@@ -429,7 +429,7 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'a nonce not remembered, and the cursor used all the same',
-    seed: 37,
+    seed: 469,
     faults: ['restoreInPlace', 'island'],
     patches: [
       ['invalidation/leases.ts', 'const known = taken.remembered ? cursor : null;', 'const known = cursor;'],
@@ -449,7 +449,7 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'no authority window',
-    seed: 106,
+    seed: 251,
     faults: ['promote'],
     patches: [['database/authority.ts', 'this.#time.elapsedMs(proof.begun) < proof.windowMs', 'proof.windowMs > 0']],
   },
@@ -464,8 +464,8 @@ export const mistakes: readonly Mistake[] = [
       ],
     ],
   },
-  { name: 'proof and reading on different connections', faults: ['promote'], Pool: ProofElsewhere },
-  { name: 'the lease on one connection, the log on another', seed: 9, faults: ['promote'], Store: LogReadElsewhere },
+  { name: 'proof and reading on different connections', seed: 54, faults: ['promote'], Pool: ProofElsewhere },
+  { name: 'the lease on one connection, the log on another', seed: 26, faults: ['promote'], Store: LogReadElsewhere },
   {
     name: 'leases read without a proof',
     seed: 97,
