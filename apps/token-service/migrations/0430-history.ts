@@ -72,7 +72,7 @@ BEGIN
     'nobody', pg_current_xact_id(),
     greatest(own_ms, there.longest_lease_ms, (SELECT max(lease_ms) FROM leases)), now());
 END $$;
-DROP FUNCTION log_renew(uuid, text, uuid, integer);
+COMMENT ON FUNCTION log_renew(uuid, text, uuid, integer) IS 'of token-services of 0.1, which may run beside this schema';
 `;
 
 const grants = `

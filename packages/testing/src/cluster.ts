@@ -126,7 +126,7 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
       }),
     );
   }
-  const rpc = await balancer(rpcPorts);
+  const rpc = await tcpBalancer(rpcPorts);
   closing.push(rpc.close);
   const doors = Array.from({ length: gateways }, async (_, i) => {
     const [port, ops, authz] = (await freePorts(3)) as [number, number, number];
@@ -226,7 +226,7 @@ function asService(url: string): string {
 }
 
 /** A port that passes each connection on to the next of the given ones that takes it, as a load balancer does. */
-async function balancer(ports: readonly number[]): Promise<{ port: number; close: () => void }> {
+export async function tcpBalancer(ports: readonly number[]): Promise<{ port: number; close: () => void }> {
   const sockets = new Set<Socket>();
   let turn = 0;
   const server = createServer((near) => {
@@ -273,7 +273,7 @@ function listen(server: Server | ReturnType<typeof createServer>): Promise<numbe
 }
 
 /** Ports that nobody held a moment ago. */
-async function freePorts(count: number): Promise<number[]> {
+export async function freePorts(count: number): Promise<number[]> {
   const servers = Array.from({ length: count }, () => createServer());
   const ports = await Promise.all(servers.map(listen));
   await Promise.all(servers.map((server) => new Promise((closed) => server.close(closed))));

@@ -1,4 +1,12 @@
-export { type CallOptions, type Cluster, type ClusterOptions, type Member, startCluster } from './cluster.js';
+export {
+  type CallOptions,
+  type Cluster,
+  type ClusterOptions,
+  freePorts,
+  type Member,
+  startCluster,
+  tcpBalancer,
+} from './cluster.js';
 export { type TestCredentials, testCredentials } from './credentials.js';
 export { type TestDatabase, type TestDatabaseOptions, testDatabase } from './database.js';
 export { type FaultyLink, faultyLink } from './faulty-link.js';
