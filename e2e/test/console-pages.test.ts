@@ -89,3 +89,35 @@ it.each(looks)(
   },
   180_000,
 );
+
+it('cuts nothing off that can be pressed, at any width from a telephone to a large screen', async () => {
+  const visitor = await Visitor.arrive(browser, place, { as: await Person.admin(place) });
+  const { page } = visitor;
+  const found: string[] = [];
+  for (const [name, hash, heading] of pages) {
+    await page.setViewportSize({ width: 1440, height: 900 });
+    await visitor.go(hash);
+    await page.getByRole('heading', { level: 1, name: heading }).waitFor();
+    await visitor.settled();
+    for (const width of [1401, 1366, 1280, 1100, 1024, 941, 800, 390]) {
+      await page.setViewportSize({ width, height: 900 });
+      const hidden = await page.evaluate(async () => {
+        for (let i = 0; i < 3; i++) await new Promise(requestAnimationFrame);
+        const all = [...document.querySelectorAll<HTMLElement>('main :is(button, a[href], input, select, textarea)')];
+        return all.flatMap((one) => {
+          const { left, right, top, bottom } = one.getBoundingClientRect();
+          if (!one.checkVisibility({ visibilityProperty: true, opacityProperty: true }) || right - left < 4) return [];
+          if (top < 60 || bottom > innerHeight) return [];
+          // A corner of what is whole belongs to it, or to what it stands for.
+          const at = document.elementFromPoint(right - 3, (top + bottom) / 2);
+          const isWhole =
+            at !== null && (one.contains(at) || at.closest('label, .mantine-Input-wrapper')?.contains(one));
+          return isWhole ? [] : [one.ariaLabel ?? (one.textContent || one.outerHTML).slice(0, 60)];
+        });
+      });
+      if (hidden.length > 0) found.push(`${name}, ${width} px: ${hidden.slice(0, 3).join(' | ')}`);
+    }
+  }
+  expect(found).toEqual([]);
+  await visitor.leave();
+}, 180_000);

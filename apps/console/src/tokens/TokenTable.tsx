@@ -166,7 +166,7 @@ function SortHead({
 export function TokenTable({ tokens, selected, sort, onSort, onSelect, onAction, onEnd }: Props) {
   const body = useRef<HTMLDivElement>(null);
   const [top, setTop] = useState(0);
-  const narrow = useMediaQuery('(max-width: 860px)', undefined, { getInitialValueInEffect: false }) ?? false;
+  const narrow = useMediaQuery('(max-width: 940px)', undefined, { getInitialValueInEffect: false }) ?? false;
   const columns = t.tokens.columns;
   // biome-ignore lint/correctness/useExhaustiveDependencies: what stands above may change its height with the list
   useEffect(() => setTop((body.current?.getBoundingClientRect().top ?? 0) + window.scrollY), [tokens, narrow]);
