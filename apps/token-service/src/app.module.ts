@@ -50,6 +50,7 @@ import { SessionsController } from './sessions/sessions.controller.js';
 import { SessionsService } from './sessions/sessions.service.js';
 import { SignInController } from './sessions/sign-in.controller.js';
 import { AftermathService } from './tokens/aftermath.service.js';
+import { BatchesService } from './tokens/batches.service.js';
 import { ClosuresService } from './tokens/closures.service.js';
 import { ExpiryService } from './tokens/expiry.service.js';
 import { ExposuresService } from './tokens/exposures.service.js';
@@ -133,6 +134,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       Database,
       DeclarationsService,
       DenialsService,
+      BatchesService,
       ExposuresService,
       FactsService,
       ExpiryService,

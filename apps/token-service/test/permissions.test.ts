@@ -177,6 +177,11 @@ const REQUESTS: Record<EndpointName, (at: Cellwise) => Promise<Sent>> = {
   revokeSelf: plain('revokeSelf'),
   rotateSelf: plain('rotateSelf', {}),
   revokeExposed: plain('revokeExposed', { tokens: ['not a token'] }),
+  revokeTokens: async ({ target, projectId }) => {
+    const owner = target === 'of the project' ? { projectId } : { owner: 'me' };
+    const filter = { ...owner, createdBefore: '2020-01-01T00:00:00Z' };
+    return { ...get('revokeTokens'), body: { filter, reason: 'unspecified' } };
+  },
   getToken: onToken('getToken'),
   patchToken: onToken('patchToken', { name: 'renamed' }),
   revokeToken: onToken('revokeToken', {}),

@@ -76,6 +76,11 @@ export const ERRORS = {
     title: 'Unsupported media type',
     meaning: 'Send `Content-Type: application/json` (forms on /oauth2).',
   },
+  too_many_matches: {
+    status: 422,
+    title: 'Too many tokens match',
+    meaning: 'The filter names more tokens than one request may revoke. Narrow it; nothing was changed.',
+  },
   rate_limited: { status: 429, title: 'Too many requests', meaning: 'Wait as long as `Retry-After` says.' },
   header_too_large: {
     status: 431,

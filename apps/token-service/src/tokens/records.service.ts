@@ -80,15 +80,15 @@ export class RecordsService {
   async list(actor: Actor, query: ListTokensQuery): Promise<Page<Token>> {
     const values: unknown[] = [];
     const order = new Order(query.sort);
-    const page = selectPage(query, visibleOwners(actor, query), order, (value) => `$${values.push(value)}`);
+    const page = selectPage(query, ownersWith(actor, 'tokens:read', query), order, (value) => `$${values.push(value)}`);
     const found = await this.db.page<Parameters<Order['at']>[0]>(page, values);
     const last = found[query.limit - 1];
     const nextCursor = found.length > query.limit && last ? order.at(last) : null;
-    return { items: await this.#readAll(found.slice(0, query.limit).map(({ id }) => id)), nextCursor };
+    return { items: await this.readAll(found.slice(0, query.limit).map(({ id }) => id)), nextCursor };
   }
 
   /** The records in the order of the ids; one that went meanwhile is left out. */
-  async #readAll(ids: string[]): Promise<Token[]> {
+  async readAll(ids: string[]): Promise<Token[]> {
     const sql = withNames(`SELECT ${COLUMNS} FROM tokens t WHERE t.id = ANY ($1)`);
     const read = await this.db.prepared<RecordRow>('token-records', sql, [ids]);
     const found = new Map(read.map((row) => [row.id, row]));
@@ -98,9 +98,16 @@ export class RecordsService {
 
 const ownProject = (actor: Actor): string | null => (actor.type === 'token' ? actor.projectId : null);
 
-/** The people and projects whose tokens the caller may see and asks for. */
-function visibleOwners(actor: Actor, query: ListTokensQuery): 'all' | string[] {
-  const projects = actor.rights.projectsWith('tokens:read');
+/**
+ * The people and projects that are asked for and on whose tokens the caller may use the scope: `mayUseScopeOn`, told as
+ * owners.
+ */
+export function ownersWith(
+  actor: Actor,
+  scope: 'tokens:read' | 'tokens:write',
+  query: Pick<ListTokensQuery, 'owner' | 'projectId'>,
+): 'all' | string[] {
+  const projects = actor.rights.projectsWith(scope);
   const wanted = query.owner === 'me' ? (actor.userId ?? ownProject(actor)) : query.owner;
   const asked = [
     ...(wanted === undefined ? [] : [wanted]),
@@ -108,7 +115,7 @@ function visibleOwners(actor: Actor, query: ListTokensQuery): 'all' | string[] {
   ];
   if (asked.length === 2 && asked[0] !== asked[1]) return [];
   if (projects === 'all') return asked.length ? asked.slice(0, 1).filter((id) => id !== null) : 'all';
-  const own = actor.userId !== null && actor.rights.holds('tokens:read') ? [actor.userId] : [];
+  const own = actor.userId !== null && actor.rights.holds(scope) ? [actor.userId] : [];
   const visible = [...own, ...projects];
   return asked.length ? visible.filter((id) => id === asked[0]) : visible;
 }
