@@ -43,6 +43,7 @@ const CALLS: Record<Exclude<EndpointName, Reading>, Narrows | string> = {
     await issue(by);
     return { by, body: { filter: { owner: 'me' }, reason: 'policy' } };
   },
+  revokeAllTokens: async () => ({ by: admin, body: { reason: 'policy', confirm: 'revoke everything' } }),
   patchUser: async () => ({ by: admin, path: { id: (await w.member()).user.id }, body: { disabled: true } }),
   revokeUserTokens: async () => {
     const victim = await w.member();

@@ -44,6 +44,11 @@ export const ERRORS = {
     meaning: 'The token may only be used from the addresses in its allowedIps.',
   },
   forbidden: { status: 403, title: 'Not permitted', meaning: 'The person signed in, or the token, may not do this.' },
+  reauthentication_required: {
+    status: 403,
+    title: 'A recent sign-in is required',
+    meaning: 'The sign-in is older than ten minutes. Sign in again, then repeat the request.',
+  },
   cross_site: {
     status: 403,
     title: 'Cross-site request refused',

@@ -113,6 +113,10 @@ export const EXAMPLES: { readonly [name in EndpointName]?: { body?: unknown; ans
       pending: [],
     },
   },
+  revokeAllTokens: {
+    body: { reason: 'exposed', comment: 'a backup was stolen', confirm: 'revoke everything' },
+    answer: { effective: true, receipt, pending: [] },
+  },
   revokeExposed: { body: { tokens: [secret] }, answer: { accepted: 1 } },
   tokenUsage: {
     answer: {

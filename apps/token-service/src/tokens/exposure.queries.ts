@@ -129,7 +129,8 @@ export const selectStanding = (ids: readonly string[]): Statement => [
 export const selectLiving = (ids: readonly string[]): Statement => [
   `SELECT id, name, project_id, ancestors, rotated_from, false AS revoked, false AS confirmed FROM tokens t
    WHERE id = ANY ($1) AND NOT EXISTS (
-     SELECT FROM tokens a WHERE (a.id = t.id OR a.id = ANY (t.ancestors)) AND (a.revoked_at IS NOT NULL OR a.ends_at <= now()))
+     SELECT FROM tokens a WHERE (a.id = t.id OR a.id = ANY (t.ancestors)) AND (a.revoked_at IS NOT NULL OR a.ends_at <= now()
+       OR a.generation < (SELECT current FROM token_generation)))
    ORDER BY id`,
   [ids],
 ];

@@ -2,6 +2,7 @@ import { Controller, Headers } from '@nestjs/common';
 import type { Actor } from '../access/index.js';
 import { Answer, Call, Caller, checkIdempotencyKey, Input, type InputOf, Prefer } from '../http/index.js';
 import { BatchesService } from './batches.service.js';
+import { EverythingService } from './everything.service.js';
 import { ExposuresService } from './exposures.service.js';
 import { ImportService } from './import.service.js';
 import { TokensService } from './tokens.service.js';
@@ -16,6 +17,7 @@ export class TokensController {
     private readonly imports: ImportService,
     private readonly exposures: ExposuresService,
     private readonly batches: BatchesService,
+    private readonly everything: EverythingService,
   ) {}
 
   @Call('issueToken')
@@ -65,6 +67,15 @@ export class TokensController {
   @Call('revokeTokens')
   revokeMany(@Caller() actor: Actor, @Input('revokeTokens') { body }: InputOf<'revokeTokens'>, @Prefer() waitMs: Wait) {
     return body.dryRun ? this.batches.preview(actor, body) : this.batches.revoke(actor, body, waitMs);
+  }
+
+  @Call('revokeAllTokens')
+  revokeAll(
+    @Caller() actor: Actor,
+    @Input('revokeAllTokens') { body }: InputOf<'revokeAllTokens'>,
+    @Prefer() waitMs: Wait,
+  ) {
+    return this.everything.revokeAll(actor, body, waitMs);
   }
 
   @Call('getToken')

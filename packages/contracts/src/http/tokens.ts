@@ -256,6 +256,16 @@ export const revokedManySchema = revokedTokensSchema
   .meta({ id: 'RevokedMany' });
 export type RevokedMany = z.infer<typeof revokedManySchema>;
 
+export const revokeAllTokensBody = z
+  .strictObject({
+    reason: revocationReasonSchema,
+    comment: textSchema(LIMITS.commentLengthMax).optional(),
+    confirm: z.literal('revoke everything'),
+  })
+  .meta({ id: 'RevokeAllTokens' });
+export type RevokeAllTokensBody = z.infer<typeof revokeAllTokensBody>;
+export const revokedAllSchema = effectSchema.extend({}).meta({ id: 'RevokedAll' });
+
 export const rotateTokenBody = z
   .strictObject({
     overlapSeconds: z.int().min(0).max(LIMITS.overlapSecondsMax).default(0),
