@@ -287,12 +287,12 @@ describe('a token that is made while everything is revoked', () => {
 
   test('is dead as it arrives where everything is revoked between the look at its maker and its insert', async () => {
     const maker = await issue(admin, { scopes: ['tokens:write'] });
-    // Issuing has looked at its maker by the time that it inserts.
-    const trigger = `CREATE FUNCTION wait_a_moment() RETURNS trigger LANGUAGE plpgsql AS $$
+    // Issuing claims its key after it has looked at its maker and before it inserts: there it is held up.
+    await w.database.query(`CREATE FUNCTION wait_a_moment() RETURNS trigger LANGUAGE plpgsql AS $$
       BEGIN PERFORM pg_sleep(1.5); RETURN NEW; END $$;
-      CREATE TRIGGER wait_a_moment BEFORE INSERT ON tokens FOR EACH ROW EXECUTE FUNCTION wait_a_moment()`;
-    await w.database.query(trigger);
-    const making = w.bearer(maker.secret).call<IssuedToken>('POST /v1/tokens', { body: { name: 'made' } });
+      CREATE TRIGGER wait_a_moment BEFORE INSERT ON idempotency_keys FOR EACH ROW EXECUTE FUNCTION wait_a_moment()`);
+    const headers = { 'idempotency-key': 'held-up' };
+    const making = w.bearer(maker.secret).call<IssuedToken>('POST /v1/tokens', { body: { name: 'made' }, headers });
     await waitFor(async () => {
       const [row] = await w.database.query(
         `SELECT count(*)::int AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'`,
@@ -301,7 +301,7 @@ describe('a token that is made while everything is revoked', () => {
     });
     await effective();
     const made = await making;
-    await w.database.query('DROP TRIGGER wait_a_moment ON tokens; DROP FUNCTION wait_a_moment()');
+    await w.database.query('DROP TRIGGER wait_a_moment ON idempotency_keys; DROP FUNCTION wait_a_moment()');
     expect(made.status).toBe(201);
     expect(await isAccepted(made.body.secret)).toBe(false);
     // It arrived behind the others, and is marked like them: marking has waited for it.
