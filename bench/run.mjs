@@ -18,6 +18,7 @@ const benches = {
   proxy: { shows: 'what the gateway costs as a proxy' },
   issue: { shows: 'tokens issued over HTTP beside raw inserts of the same rows' },
   exposure: { shows: 'a token exposed that was shown 100 000 others, and who waits for that', long: true },
+  everything: { shows: 'everything revoked among a million tokens, and who waits for the marking', long: true },
   console: {
     shows: 'first load of the tokens page, and scrolling through ten thousand tokens, in Chromium',
     long: true,

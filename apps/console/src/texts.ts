@@ -509,6 +509,7 @@ export const t = {
       'token.revoked': 'Token revoked',
       'token.expired': 'Token expired',
       'token.reported': 'Ended token found in the open',
+      'tokens.revoked_all': 'All tokens revoked',
       'user.created': 'Person added',
       'user.updated': 'Person changed',
       'user.disabled': 'Person disabled',

@@ -50,7 +50,9 @@ import { SessionsController } from './sessions/sessions.controller.js';
 import { SessionsService } from './sessions/sessions.service.js';
 import { SignInController } from './sessions/sign-in.controller.js';
 import { AftermathService } from './tokens/aftermath.service.js';
+import { BatchesService } from './tokens/batches.service.js';
 import { ClosuresService } from './tokens/closures.service.js';
+import { EverythingService } from './tokens/everything.service.js';
 import { ExpiryService } from './tokens/expiry.service.js';
 import { ExposuresService } from './tokens/exposures.service.js';
 import { FactsService } from './tokens/facts.service.js';
@@ -133,6 +135,8 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       Database,
       DeclarationsService,
       DenialsService,
+      BatchesService,
+      EverythingService,
       ExposuresService,
       FactsService,
       ExpiryService,

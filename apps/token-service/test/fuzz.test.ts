@@ -21,6 +21,7 @@ const LEFT_OUT: EndpointName[] = [
   'endSessions',
   'closeProject',
   'revokeUserTokens',
+  'revokeAllTokens',
   'putPolicy',
 ];
 /** In the name of everything that only the owner may see. */

@@ -38,6 +38,12 @@ const CALLS: Record<Exclude<EndpointName, Reading>, Narrows | string> = {
   rotateToken: onToken({ overlapSeconds: 0 }),
   rotateSelf: onSelf({ overlapSeconds: 600 }),
   revokeSelf: onSelf(),
+  revokeTokens: async () => {
+    const by = await w.member();
+    await issue(by);
+    return { by, body: { filter: { owner: 'me' }, reason: 'policy' } };
+  },
+  revokeAllTokens: async () => ({ by: admin, body: { reason: 'policy', confirm: 'revoke everything' } }),
   patchUser: async () => ({ by: admin, path: { id: (await w.member()).user.id }, body: { disabled: true } }),
   revokeUserTokens: async () => {
     const victim = await w.member();

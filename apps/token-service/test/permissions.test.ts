@@ -177,6 +177,21 @@ const REQUESTS: Record<EndpointName, (at: Cellwise) => Promise<Sent>> = {
   revokeSelf: plain('revokeSelf'),
   rotateSelf: plain('rotateSelf', {}),
   revokeExposed: plain('revokeExposed', { tokens: ['not a token'] }),
+  revokeTokens: async ({ target, projectId }) => {
+    const owner = target === 'of the project' ? { projectId } : { owner: 'me' };
+    const filter = { ...owner, createdBefore: '2020-01-01T00:00:00Z' };
+    return { ...get('revokeTokens'), body: { filter, reason: 'unspecified' } };
+  },
+  // Whoever is let in is asked to sign in again: the rows to come need their tokens.
+  revokeAllTokens: async ({ caller }) => {
+    const by = caller === 'administrator' ? await freshSignIn(caller) : undefined;
+    if (by) {
+      const { body } = await by.call<{ items: { id: string; current: boolean }[] }>('/v1/sessions');
+      const { id } = body.items.find((one) => one.current)!;
+      await w.database.query(`UPDATE sessions SET created_at = created_at - interval '11 minutes' WHERE id = $1`, [id]);
+    }
+    return { ...get('revokeAllTokens'), body: { reason: 'policy', confirm: 'revoke everything' }, ...(by && { by }) };
+  },
   getToken: onToken('getToken'),
   patchToken: onToken('patchToken', { name: 'renamed' }),
   revokeToken: onToken('revokeToken', {}),

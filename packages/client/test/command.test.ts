@@ -150,6 +150,30 @@ describe('results', () => {
     expect(atOnce.out).toContain('not yet confirmed by gw');
   });
 
+  it('revokes what filters fit, shows it before, and takes either an id or filters', async () => {
+    const effect = { matched: 2, batch: id, ended: { tokens: 3, successors: 0, descendants: 1, shown: 0 } };
+    const { signedIn, seen } = await against((one) =>
+      JSON.parse(one.body).dryRun
+        ? [200, { matched: 2, tokens: [token] }]
+        : [202, { ...effect, effective: false, receipt: null, pending: [] }],
+    );
+    const filters = ['--project', id, '--created-before', '2026-01-01T00:00:00Z', '--prefix', 'lk_pat_3x'];
+    const shown = await latchkey(['tokens', 'revoke', ...filters, '--dry-run'], signedIn);
+    expect(shown).toMatchObject({ code: 0, out: expect.stringContaining(id) });
+    expect(shown.err).toContain('2 would be revoked; nothing has been');
+    const ran = await latchkey(['tokens', 'revoke', ...filters, '--reason', 'policy', '--expect', '2'], signedIn);
+    expect(ran).toMatchObject({ code: 8, out: expect.stringContaining('2 matched, 3 revoked; more is being ended') });
+    expect(JSON.parse(seen[1]?.body ?? '')).toEqual({
+      filter: { projectId: id, createdBefore: '2026-01-01T00:00:00Z', prefix: 'lk_pat_3x' },
+      reason: 'policy',
+      expect: 2,
+      dryRun: false,
+    });
+    for (const args of [[], [id, '--owner', 'me'], [id, '--dry-run']])
+      expect(await latchkey(['tokens', 'revoke', ...args], signedIn)).toMatchObject({ code: 2, out: '' });
+    expect(seen).toHaveLength(2);
+  });
+
   it('streams an export unchanged', async () => {
     const { signedIn } = await against(() => [200, 'x'.repeat(300_000)]);
     expect((await latchkey(['audit', 'export'], signedIn)).out).toBe(JSON.stringify('x'.repeat(300_000)));

@@ -44,6 +44,11 @@ export const ERRORS = {
     meaning: 'The token may only be used from the addresses in its allowedIps.',
   },
   forbidden: { status: 403, title: 'Not permitted', meaning: 'The person signed in, or the token, may not do this.' },
+  reauthentication_required: {
+    status: 403,
+    title: 'A recent sign-in is required',
+    meaning: 'The sign-in is older than ten minutes. Sign in again, then repeat the request.',
+  },
   cross_site: {
     status: 403,
     title: 'Cross-site request refused',
@@ -75,6 +80,11 @@ export const ERRORS = {
     status: 415,
     title: 'Unsupported media type',
     meaning: 'Send `Content-Type: application/json` (forms on /oauth2).',
+  },
+  too_many_matches: {
+    status: 422,
+    title: 'Too many tokens match',
+    meaning: 'The filter names more tokens than one request may revoke. Narrow it; nothing was changed.',
   },
   rate_limited: { status: 429, title: 'Too many requests', meaning: 'Wait as long as `Retry-After` says.' },
   header_too_large: {

@@ -26,6 +26,9 @@ export const LIMITS = {
   cursorLengthMax: 800,
   exposedTokensMax: 1_000,
   importTokensMax: 10_000,
+  /** Tokens that one filter names. */
+  revokeManyMax: 100_000,
+  revokePreviewMax: 100,
   jsonBodyBytesMax: 1_048_576,
   headerBytesMax: 16_384,
   verifyBatchMax: 100,

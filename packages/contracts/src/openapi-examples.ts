@@ -102,6 +102,21 @@ export const EXAMPLES: { readonly [name in EndpointName]?: { body?: unknown; ans
       pending: [],
     },
   },
+  revokeTokens: {
+    body: { filter: { owner: 'me', createdBefore: '2026-11-01T00:00:00Z' }, reason: 'policy', expect: 3 },
+    answer: {
+      matched: 3,
+      batch: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a06',
+      ended: { tokens: 4, successors: 0, descendants: 1, shown: 0 },
+      effective: true,
+      receipt,
+      pending: [],
+    },
+  },
+  revokeAllTokens: {
+    body: { reason: 'exposed', comment: 'a backup was stolen', confirm: 'revoke everything' },
+    answer: { effective: true, receipt, pending: [] },
+  },
   revokeExposed: { body: { tokens: [secret] }, answer: { accepted: 1 } },
   tokenUsage: {
     answer: {

@@ -123,6 +123,10 @@ export const PERMISSIONS: readonly PermissionRow[] = [
   tokenItself('revokeSelf'),
   tokenItself('rotateSelf'),
   open('revokeExposed'),
+  // A filter reaches what its caller may revoke; one that names where that is nothing is refused, whatever is there.
+  row('revokeTokens', 'own', EVERYBODY, { projectToken: 'yes' }),
+  row('revokeTokens', 'of the project', { ...EDITORS, outsider: 403 }, { projectToken: 'yes' }),
+  administrators('revokeAllTokens', tokens(403)),
   ...aboutToken('getToken', MEMBERS_OF_PROJECT),
   ...aboutToken('patchToken', EDITORS),
   ...aboutToken('revokeToken', EDITORS),

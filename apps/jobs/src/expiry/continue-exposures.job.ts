@@ -4,6 +4,7 @@ export const continueExposures: Job = {
   name: 'continue-exposures',
   queue: 'tokens',
   everyMs: 5_000,
-  description: 'What exposed tokens were shown is ended to the last, where a process was stopped in the midst of it.',
+  description:
+    'Revocations that reach many tokens are carried to the end where a process was stopped in the midst of one.',
   step: ({ maintenance }) => maintenance.continueExposures({ limit: 10 }, { timeoutMs: 12_000 }),
 };

@@ -21,6 +21,18 @@ interface Lock {
   rest?: Rows;
 }
 
+/** What was found under the locks. */
+export interface Held<A extends Actor> {
+  /** The actor with the rights of this moment, which stand until the transaction ends. */
+  now: A;
+  /**
+   * Of tokens that the actor makes: the current one as read in the snapshot that showed the actor to live. When everything
+   * is revoked after that, what is made is dead as it arrives.
+   */
+  generation: number;
+  read: QueryResultRow[][];
+}
+
 const GONE = 'The sign-in or token that makes this request has just ended. Sign in again, or use another token.';
 
 /**
@@ -46,12 +58,7 @@ export class LocksService {
   }
 
   /** The same, with more that is read under the locks. */
-  async holdAndRead<A extends Actor>(
-    tx: Tx,
-    actor: A,
-    lock: Lock,
-    ...reading: Statement[]
-  ): Promise<{ now: A; read: QueryResultRow[][] }> {
+  async holdAndRead<A extends Actor>(tx: Tx, actor: A, lock: Lock, ...reading: Statement[]): Promise<Held<A>> {
     const { statements, held } = this.holding(actor, lock, ...reading);
     return held(await inOrder(tx, statements));
   }
@@ -61,7 +68,7 @@ export class LocksService {
     actor: A,
     { change = {}, rest = {} }: Lock,
     ...reading: Statement[]
-  ): { statements: Statement[]; held: (answers: QueryResultRow[][]) => { now: A; read: QueryResultRow[][] } } {
+  ): { statements: Statement[]; held: (answers: QueryResultRow[][]) => Held<A> } {
     const userId = actor.userId === null ? [] : [actor.userId];
     const projectId = actor.type === 'token' && actor.projectId ? [actor.projectId] : [];
     const sessionId = actor.type === 'user' ? [actor.sessionId] : [];
@@ -79,7 +86,7 @@ export class LocksService {
       held: (answers) => {
         const [, [row] = [], ...read] = answers;
         const now = actor.type === 'user' ? this.#user(actor, row as UserRow) : this.#token(actor, row as FactsRow);
-        return { now: now as A, read };
+        return { now: now as A, generation: (row as UserRow | FactsRow).current_generation!, read };
       },
     };
   }
@@ -99,12 +106,13 @@ export class LocksService {
 }
 
 interface UserRow {
+  current_generation: number | null;
   name: string;
   role: PersonRole;
   memberships: [string, ProjectRole][] | null;
 }
 
-const SELECT_USER = `SELECT u.name, u.role, (
+const SELECT_USER = `SELECT (SELECT current FROM token_generation) AS current_generation, u.name, u.role, (
     SELECT json_agg(json_build_array(m.project_id, m.role)) FROM members m
     JOIN projects p ON p.id = m.project_id AND p.closed_at IS NULL WHERE m.user_id = u.id
   ) AS memberships

@@ -28,14 +28,14 @@ export interface Begun {
   invalidations: Invalidation[];
 }
 
-/** What came of ending tokens as exposed. */
+/** What came of ending tokens in steps. */
 export type ClosureEffect = Effect & { ended: EndedCounts };
 
 /**
- * Ends what exposed tokens were shown, step by step. The tokens named are ended in the transaction of the change; from
- * then on none of them is shown anything, nor is anything derived from them, so that what each was shown is complete
- * when it is read after that. Every step is one transaction and leaves behind what is still to be done: any process can
- * go on with it.
+ * Ends what exposed tokens were shown, and tokens that a filter named, step by step. Exposed tokens are ended before what
+ * they were shown is sought, those named one by one in the transaction of the change; from then on none of them is shown
+ * anything, nor is anything derived from them, so that what each was shown is complete when it is read after that. Every
+ * step is one transaction and leaves behind what is still to be done: any process can go on with it.
  */
 @Injectable()
 export class ClosuresService implements BeforeApplicationShutdown {
@@ -64,11 +64,12 @@ export class ClosuresService implements BeforeApplicationShutdown {
     const at = new Date();
     const comment = cause.comment ?? null;
     const ending = endingOf(
-      { actor, comment, at },
+      { actor, reason: 'exposed', comment, batch: null, at },
       named.map((row) => ({ row, as: 'named', cover: null })),
     );
     const { writes, result } = this.invalidations.writing(ending.narrowings);
-    const exposure = { id, ...makerColumns(actor), comment, tokens: ending.counts.tokens };
+    const { tokens } = ending.counts;
+    const exposure = { id, ...makerColumns(actor), reason: 'exposed' as const, comment, filter: null, tokens };
     return new Last(
       [
         ...writes,
@@ -92,6 +93,12 @@ export class ClosuresService implements BeforeApplicationShutdown {
     const id = newId();
     const { writes, result } = this.begin(actor, living, cause, id);
     return new Last([...writes, q.insertRevokedOf(id, ownerId)], result);
+  }
+
+  /** Ends the first of the tokens that a filter named, which have been written down; the others are for `finish`. */
+  async endFirst(id: string): Promise<Begun> {
+    const { invalidations } = await this.#step(id);
+    return { id, invalidations };
   }
 
   /**
@@ -122,10 +129,7 @@ export class ClosuresService implements BeforeApplicationShutdown {
     if (running) return running;
     const started = this.#run(id)
       .catch((error: Error) => {
-        this.logger.warn(
-          { exposure: id, reason: error.message },
-          'ending what an exposed token was shown: to be continued',
-        );
+        this.logger.warn({ exposure: id, reason: error.message }, 'ending tokens step by step: to be continued');
       })
       .finally(() => this.#running.delete(id));
     this.#running.set(id, started);
@@ -166,15 +170,20 @@ export class ClosuresService implements BeforeApplicationShutdown {
     }
   }
 
-  /** One transaction: ends what members were shown, at most a step's; when there is no more, their descendants. */
+  /**
+   * One transaction, at most a step's: ends members that a filter named; when there are no more, what members were shown;
+   * then their descendants. The order matters: what a member covers is dead only once that member is.
+   */
   #step(id: string): Promise<{ ended: boolean; invalidations: Invalidation[] }> {
     return this.db.transaction(async (tx) => {
-      const [[exposure] = [], shown, derived] = (await inOrder(tx, [
+      const [[exposure] = [], named, shown, derived] = (await inOrder(tx, [
         q.lockExposure(id),
+        q.selectSought(id, 'itself'),
         q.selectSought(id, 'shown'),
         q.selectSought(id, 'descendants'),
-      ])) as [q.ExposureRow[], Sought[], Sought[]];
+      ])) as [q.ExposureRow[], Sought[], Sought[], Sought[]];
       if (!exposure || exposure.ended_at) return { ended: true, invalidations: [] };
+      if (named.length > 0) return this.#endNamed(tx, exposure, named);
       if (shown.length > 0) return this.#endShown(tx, exposure, shown);
       return this.#endDescendants(
         tx,
@@ -182,6 +191,13 @@ export class ClosuresService implements BeforeApplicationShutdown {
         derived.map((member) => member.token_id),
       );
     });
+  }
+
+  async #endNamed(tx: Tx, exposure: q.ExposureRow, todo: readonly Sought[]) {
+    const ids = todo.map((member) => member.token_id);
+    const named = (await this.#lock(tx, ids)).map((row): Doomed => ({ row, as: 'named', cover: null }));
+    const next = exposure.reason === 'exposed' ? 'shown' : 'descendants';
+    return this.#ending(exposure, named, { keep: (members) => q.endMembers(exposure.id, members, next) });
   }
 
   async #endShown(tx: Tx, exposure: q.ExposureRow, todo: readonly Sought[]) {
@@ -201,13 +217,14 @@ export class ClosuresService implements BeforeApplicationShutdown {
     // A full page may have broken off in the midst of what its last member was shown.
     const last = found.length === q.STEP_ROWS_MAX ? found.at(-1) : undefined;
     const complete = todo.slice(0, last ? todo.findIndex((member) => member.token_id === last.maker) : todo.length);
-    return this.#ending(exposure, doomed, [
+    const marks = [
       q.markShownFound(
         exposure.id,
         complete.map((member) => member.token_id),
       ),
       ...(last ? [q.markScanned(exposure.id, last.maker, last.id)] : []),
-    ]);
+    ];
+    return this.#ending(exposure, doomed, { marks });
   }
 
   async #endDescendants(tx: Tx, exposure: q.ExposureRow, of: readonly string[]) {
@@ -218,22 +235,23 @@ export class ClosuresService implements BeforeApplicationShutdown {
     });
     const isAll = found.length < q.STEP_ROWS_MAX;
     const marks = isAll && of.length ? [q.markDescendantsEnded(exposure.id, of)] : [];
-    return this.#ending(exposure, doomed, marks, of.length === 0);
+    return this.#ending(exposure, doomed, { marks, ended: of.length === 0 });
   }
 
   #ending(
     exposure: q.ExposureRow,
     doomed: readonly Doomed[],
-    marks: readonly Statement[],
-    ended = false,
+    { keep = (members) => q.insertMembers(exposure.id, members), marks = [], ended = false }: Step,
   ): Last<{ ended: boolean; invalidations: Invalidation[] }> {
-    const ending = endingOf({ actor: actorOf(exposure), comment: exposure.comment, at: new Date() }, doomed);
+    const { reason, comment } = exposure;
+    const batch = exposure.filter && exposure.id;
+    const ending = endingOf({ actor: actorOf(exposure), reason, comment, batch, at: new Date() }, doomed);
     const { writes, result } = this.invalidations.writing(ending.narrowings);
     return new Last(
       [
         ...writes,
         ...ending.writes,
-        ...(ending.members.length ? [q.insertMembers(exposure.id, ending.members)] : []),
+        ...(ending.members.length ? [keep(ending.members)] : []),
         ...marks,
         q.noteStep(exposure.id, ending.counts, ended),
         ...this.#recording(ending.entries),
@@ -331,7 +349,15 @@ export class ClosuresService implements BeforeApplicationShutdown {
   }
 }
 
-/** A member whose kin is to be looked for. */
+/** What a step writes besides the end of tokens. */
+interface Step {
+  keep?: (members: readonly q.NewMember[]) => Statement;
+  marks?: readonly Statement[];
+  /** Nothing is left to be ended. */
+  ended?: boolean;
+}
+
+/** A member that is to be ended, or whose kin is to be looked for. */
 interface Sought {
   token_id: string;
   scanned_to: string | null;

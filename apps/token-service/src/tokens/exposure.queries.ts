@@ -1,4 +1,4 @@
-import type { Receipt } from '@latchkey/contracts';
+import type { Receipt, RevocationReason, TokenFilter } from '@latchkey/contracts';
 import type { Statement } from '../database/database.service.js';
 
 /** Most tokens that one transaction ends. */
@@ -10,7 +10,10 @@ export interface ExposureRow {
   actor_type: 'user' | 'token' | 'system';
   actor_id: string | null;
   actor_name: string;
+  reason: RevocationReason;
   comment: string | null;
+  /** Null: its tokens were named one by one. */
+  filter: TokenFilter | null;
   created_at: Date;
   ended_at: Date | null;
   confirmed_at: Date | null;
@@ -21,8 +24,8 @@ export interface ExposureRow {
   receipt: Receipt | null;
 }
 
-const EXPOSURE = `id, actor_type, actor_id, actor_name, comment, created_at, ended_at, confirmed_at, tokens, successors,
-  descendants, shown, receipt`;
+const EXPOSURE = `id, actor_type, actor_id, actor_name, reason, comment, filter, created_at, ended_at, confirmed_at, tokens,
+  successors, descendants, shown, receipt`;
 
 /** In: exposure. Out: it, if there is. */
 export const selectExposure = (id: string): Statement => [`SELECT ${EXPOSURE} FROM exposures WHERE id = $1`, [id]];
@@ -33,21 +36,22 @@ export const lockExposure = (id: string): Statement => [
   [id],
 ];
 
-/** In: token, locked. Out: the newest exposure in which it was named itself. */
+/** In: token, locked. Out: the newest exposure in which it was named itself, not by a filter. */
 export const selectExposureOf = (tokenId: string): Statement => [
   `SELECT ${EXPOSURE} FROM exposures WHERE id = (
-     SELECT max(exposure_id::text)::uuid FROM exposure_members WHERE token_id = $1 AND shown_to IS NULL)`,
+     SELECT max(m.exposure_id::text)::uuid FROM exposure_members m JOIN exposures e ON e.id = m.exposure_id
+     WHERE m.token_id = $1 AND m.shown_to IS NULL AND e.filter IS NULL)`,
   [tokenId],
 ];
 
 /** In: who, why, when. */
 export const insertExposure = (
-  of: Pick<ExposureRow, 'id' | 'actor_type' | 'actor_id' | 'actor_name' | 'comment' | 'tokens'>,
+  of: Pick<ExposureRow, 'id' | 'actor_type' | 'actor_id' | 'actor_name' | 'reason' | 'comment' | 'filter' | 'tokens'>,
   at: Date,
 ): Statement => [
-  `INSERT INTO exposures (id, actor_type, actor_id, actor_name, comment, created_at, touched_at, tokens)
-   VALUES ($1, $2, $3, $4, $5, $6, now(), $7)`,
-  [of.id, of.actor_type, of.actor_id, of.actor_name, of.comment, at, of.tokens],
+  `INSERT INTO exposures (id, actor_type, actor_id, actor_name, reason, comment, filter, created_at, touched_at, tokens)
+   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now(), $9)`,
+  [of.id, of.actor_type, of.actor_id, of.actor_name, of.reason, of.comment, of.filter, at, of.tokens],
 ];
 
 /** A token about to become a member. */
@@ -67,8 +71,20 @@ export const insertMembers = (exposureId: string, members: readonly NewMember[])
   [exposureId, JSON.stringify(members)],
 ];
 
-/** In: exposure. Out: members whose kin is to be looked for, those that came first first. */
-export const selectSought = (exposureId: string, sought: 'shown' | 'descendants'): Statement => [
+/** In: members that a filter named, revoked by the same transaction at the latest; what is to be sought of them next. */
+export const endMembers = (
+  exposureId: string,
+  members: readonly NewMember[],
+  next: 'shown' | 'descendants',
+): Statement => [
+  `UPDATE exposure_members e SET sought = $3, invalidation_id = m.invalidation_id, confirmed = m.invalidation_id IS NULL
+   FROM jsonb_to_recordset($2::jsonb) AS m(token_id uuid, invalidation_id uuid)
+   WHERE e.exposure_id = $1 AND e.token_id = m.token_id`,
+  [exposureId, JSON.stringify(members), next],
+];
+
+/** In: exposure. Out: members that are to be ended, or whose kin is to be looked for, those that came first first. */
+export const selectSought = (exposureId: string, sought: 'itself' | 'shown' | 'descendants'): Statement => [
   `SELECT token_id, scanned_to FROM exposure_members WHERE exposure_id = $1 AND sought = $2 ORDER BY place LIMIT $3`,
   [exposureId, sought, STEP_ROWS_MAX],
 ];
@@ -113,7 +129,8 @@ export const selectStanding = (ids: readonly string[]): Statement => [
 export const selectLiving = (ids: readonly string[]): Statement => [
   `SELECT id, name, project_id, ancestors, rotated_from, false AS revoked, false AS confirmed FROM tokens t
    WHERE id = ANY ($1) AND NOT EXISTS (
-     SELECT FROM tokens a WHERE (a.id = t.id OR a.id = ANY (t.ancestors)) AND (a.revoked_at IS NOT NULL OR a.ends_at <= now()))
+     SELECT FROM tokens a WHERE (a.id = t.id OR a.id = ANY (t.ancestors)) AND (a.revoked_at IS NOT NULL OR a.ends_at <= now()
+       OR a.generation < (SELECT current FROM token_generation)))
    ORDER BY id`,
   [ids],
 ];
@@ -197,12 +214,13 @@ export const noteStep = (id: string, counts: Counts, done: boolean): Statement =
 ];
 
 /**
- * In: exposure. Out: members of which it is not known that no verifier accepts them, each with its invalidation; of one
- * that has been pruned, nothing of it.
+ * In: exposure. Out: ended members of which it is not known that no verifier accepts them, each with its invalidation; of
+ * one that has been pruned, nothing of it.
  */
 export const selectUnconfirmed = (exposureId: string): Statement => [
   `SELECT m.token_id, i.id, i.kind, i.subject, i.cut, i.xid::text AS xid FROM exposure_members m
-   LEFT JOIN invalidations i ON i.id = m.invalidation_id WHERE m.exposure_id = $1 AND NOT m.confirmed LIMIT $2`,
+   LEFT JOIN invalidations i ON i.id = m.invalidation_id WHERE m.exposure_id = $1 AND NOT m.confirmed
+     AND m.sought <> 'itself' LIMIT $2`,
   [exposureId, STEP_ROWS_MAX],
 ];
 

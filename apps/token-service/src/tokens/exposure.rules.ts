@@ -1,4 +1,4 @@
-import type { Receipt } from '@latchkey/contracts';
+import type { Receipt, RevocationReason } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import type { NamedActor } from '../access/index.js';
 import type { AuditEntry } from '../audit/audit.service.js';
@@ -17,6 +17,16 @@ export type Doomed = { row: StandingRow } & (
   | { as: 'descendant'; cover: string }
 );
 
+/** Who ends tokens, why, and when. */
+export interface By {
+  actor: NamedActor;
+  reason: RevocationReason;
+  comment: string | null;
+  /** Of tokens named by a filter: its exposure, which their audit events name. */
+  batch: string | null;
+  at: Date;
+}
+
 interface Ending {
   narrowings: Narrowing[];
   writes: Statement[];
@@ -25,11 +35,8 @@ interface Ending {
   entries: AuditEntry[];
 }
 
-/** Everything that is to be written in order to end these tokens as exposed; what is revoked already stays as it is. */
-export function endingOf(
-  by: { actor: NamedActor; comment: string | null; at: Date },
-  doomed: readonly Doomed[],
-): Ending {
+/** Everything that is to be written in order to end these tokens; what is revoked already stays as it is. */
+export function endingOf(by: By, doomed: readonly Doomed[]): Ending {
   const ends = doomed.map((token) => ({
     ...token,
     // Of one that was revoked earlier and never confirmed, nobody may wait for that other revocation.
@@ -64,7 +71,7 @@ const kindOf = (token: Doomed): Doomed['as'] =>
 
 /** In: tokens with their invalidations, or with what covers them, whose receipt is theirs. */
 function marking(
-  { actor, comment, at }: { actor: NamedActor; comment: string | null; at: Date },
+  { actor, reason, comment, at }: By,
   ends: readonly { row: StandingRow; cover: string | null; invalidationId: string | null }[],
 ): Statement {
   const { actor_type, actor_id } = makerColumns(actor);
@@ -78,14 +85,14 @@ function marking(
        UPDATE tokens t SET invalidation_id = e.invalidation_id FROM ending e
        WHERE t.id = e.id AND t.revoked_at IS NOT NULL AND t.receipt IS NULL
      )
-     UPDATE tokens t SET revoked_at = $2, revoked_by_type = $3, revoked_by_id = $4, revocation_reason = 'exposed',
+     UPDATE tokens t SET revoked_at = $2, revoked_by_type = $3, revoked_by_id = $4, revocation_reason = $6,
        revocation_comment = $5, invalidation_id = e.invalidation_id, receipt = e.receipt
      FROM ending e WHERE t.id = e.id AND t.revoked_at IS NULL`,
-    [JSON.stringify(listed), at, actor_type, actor_id, comment],
+    [JSON.stringify(listed), at, actor_type, actor_id, comment, reason],
   ];
 }
 
-function revokedEntry({ actor, comment }: { actor: NamedActor; comment: string | null }, token: Doomed): AuditEntry {
+function revokedEntry({ actor, reason, comment, batch }: By, token: Doomed): AuditEntry {
   const { id, name, project_id: projectId } = token.row;
   return {
     actor,
@@ -94,8 +101,9 @@ function revokedEntry({ actor, comment }: { actor: NamedActor; comment: string |
     projectId,
     subject: { type: 'token', id, name },
     details: {
-      reason: 'exposed',
+      reason,
       ...(comment !== null && { comment }),
+      ...(batch !== null && { batch }),
       ...(token.as !== 'named' && { as: kindOf(token) }),
       ...((token.as === 'shown' || token.as === 'successor') && { shownTo: token.shownTo }),
       ...(token.as === 'descendant' && { derivedFrom: token.cover }),

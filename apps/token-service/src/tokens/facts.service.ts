@@ -23,6 +23,9 @@ export interface FactsRow {
   ends_at_ms: string | null;
   disabled: boolean;
   revoked: boolean;
+  generation: number;
+  /** Everything of a lower one is revoked. */
+  current_generation: number | null;
   ancestors: string[];
   owner_role: PersonRole | null;
   owner_disabled: boolean | null;
@@ -50,6 +53,7 @@ export const SELECT_FACTS = `
 SELECT t.id, t.name, t.kind, t.owner_user_id, t.project_id, t.scopes, t.allowed_ips, t.rate_limit, t.rate_window_seconds,
   coalesce(t.rate_bucket, t.id) AS rate_bucket, (extract(epoch FROM t.ends_at) * 1000)::bigint AS ends_at_ms,
   t.disabled_at IS NOT NULL AS disabled, t.revoked_at IS NOT NULL AS revoked, t.ancestors,
+  t.generation, (SELECT current FROM token_generation) AS current_generation,
   u.role AS owner_role, u.disabled_at IS NOT NULL AS owner_disabled, p.closed_at IS NOT NULL AS project_closed,
   CASE WHEN t.owner_user_id IS NOT NULL THEN (
     SELECT json_agg(json_build_array(m.project_id, m.role)) FROM members m
@@ -73,6 +77,8 @@ export const factsById = (id: string): Statement => [`${SELECT_FACTS} WHERE t.id
 export interface NamedFacts {
   facts: TokenFacts;
   name: string;
+  /** Of the token; the current one, where it has not been revoked with everything. */
+  generation: number;
 }
 
 /** What is to be known of a token in order to decide about it, always read from the primary at this moment, which shows that it is. */
@@ -123,7 +129,7 @@ export class FactsService {
 
   /** Out of a row that was read. */
   named(row: FactsRow): NamedFacts {
-    return { facts: this.#facts(row), name: row.name };
+    return { facts: this.#facts(row), name: row.name, generation: row.generation };
   }
 
   #facts(row: FactsRow): TokenFacts {
@@ -167,7 +173,9 @@ const peppered = (pepper: string, sha256: string): Buffer =>
   createHmac('sha256', pepper).update(Buffer.from(sha256, 'base64url')).digest();
 
 function denialOf(row: FactsRow, chain: readonly (Above | FactsRow)[]): string {
-  if (chain.some((link) => link.revoked)) return 'revoked';
+  // Ancestors are of the same generation: each was seen to live when the next was made with it.
+  const { generation, current_generation: current } = row;
+  if (current === null || generation < current || chain.some((link) => link.revoked)) return 'revoked';
   if (chain.some((link) => link.disabled)) return 'disabled';
   if (row.owner_disabled) return 'owner_disabled';
   return row.project_closed ? 'project_closed' : '';

@@ -16,7 +16,7 @@ import { ancestorsOfChild, ownerFor } from './ownership.js';
 import { PolicyService } from './policy.service.js';
 import { RevocationsService } from './revocations.service.js';
 import { actorId } from './store.service.js';
-import { canonicalAddresses, chosenEnd, mustGrant } from './token.rules.js';
+import { canonicalAddresses, chosenEnd, mustGrant, type Owned } from './token.rules.js';
 
 /** A row to be inserted, by the names of its columns. */
 interface Prepared {
@@ -67,7 +67,8 @@ export class ImportService {
     const kind = projectId === null ? 'pat' : 'prj';
     const made = body.tokens.map((token, at) => this.#prepared(token, at, kind));
     const invalidation = await this.#changed(async (tx) => {
-      const now = await this.locks.hold(tx, actor, { rest: { projects: projectId ? [projectId] : [] } });
+      const lock = { rest: { projects: projectId ? [projectId] : [] } };
+      const { now, generation } = await this.locks.holdAndRead(tx, actor, lock);
       const owner = await ownerFor(tx, now, projectId);
       mustGrant(now, this.scopes, [...new Set(made.flatMap((token) => token.scopes))], projectId);
       const demanded = made.map((token) => ({
@@ -89,7 +90,7 @@ export class ImportService {
       }
       await this.#mustBeNew(tx, body.tokens);
       const familyId = await familyOf(tx, now, made.length, FAMILY_IMPORTED_HOUR_MAX);
-      await this.#insert(tx, made, { ...owner, type: now.type, id: actorId(now), familyId });
+      await this.#insert(tx, made, { ...owner, type: now.type, id: actorId(now), familyId, generation });
       await this.audit.recordAll(
         tx,
         made.map((token) => issuedEntry(now, token, projectId)),
@@ -139,19 +140,20 @@ export class ImportService {
   async #insert(
     tx: Tx,
     made: readonly Prepared[],
-    by: { ownerUserId: string | null; projectId: string | null; type: string; id: string; familyId: string | null },
+    by: Owned & { type: string; id: string; familyId: string | null; generation: number },
   ): Promise<void> {
     const listed = made.map((token) => ({ ...token, hash: token.hash.toString('hex') }));
     await rows(
       tx,
       `INSERT INTO tokens (id, hash, kind, name, description, start, owner_user_id, project_id, created_by_type, created_by_id,
-         ancestors, scopes, allowed_ips, rate_limit, rate_window_seconds, metadata, created_at, expires_at, family_id)
+         ancestors, scopes, allowed_ips, rate_limit, rate_window_seconds, metadata, created_at, expires_at, family_id,
+         generation)
        SELECT id, decode(hash, 'hex'), kind, name, description, start, $2, $3, $4, $5,
-         ancestors, scopes, allowed_ips, rate_limit, rate_window_seconds, metadata, created_at, expires_at, $6::uuid
+         ancestors, scopes, allowed_ips, rate_limit, rate_window_seconds, metadata, created_at, expires_at, $6::uuid, $7
        FROM jsonb_to_recordset($1::jsonb) AS t(id uuid, hash text, kind text, name text, description text, start text,
          ancestors uuid[], scopes text[], allowed_ips text[], rate_limit integer, rate_window_seconds integer,
          metadata jsonb, created_at timestamptz, expires_at timestamptz)`,
-      [JSON.stringify(listed), by.ownerUserId, by.projectId, by.type, by.id, by.familyId],
+      [JSON.stringify(listed), by.ownerUserId, by.projectId, by.type, by.id, by.familyId, by.generation],
     );
   }
 

@@ -40,7 +40,7 @@ const LOOKED_AT = 't.id, t.created_at, t.name, t.start, t.ends_at, t.revoked_at,
 
 /** What a search takes for the beginning of a word. */
 const SEPARATORS = [' ', '-', '_', '.', '/', ':', '#', '@', '('];
-const literal = (text: string): string => text.replace(/[\\%_]/g, '\\$&');
+export const literal = (text: string): string => text.replace(/[\\%_]/g, '\\$&');
 /** As the function `name_sought` of the database writes it. */
 const sought = (text: string): string =>
   [...Buffer.from(text.toLowerCase())]

@@ -43,10 +43,16 @@ interface RecordRow {
   receipt: Token['receipt'];
 }
 
+const ofAll = (column: string, own: string): string =>
+  `CASE WHEN e.generation IS NULL THEN t.${own} ELSE e.${column} END AS ${own}`;
 const COLUMNS = `t.id, t.name, t.description, t.kind, t.owner_user_id, t.project_id, t.created_by_type, t.created_by_id,
-  t.scopes, t.start, t.created_at, t.ends_at, t.revoked_at, t.revoked_by_type, t.revoked_by_id, t.revocation_reason,
-  t.rotated_from, t.rotated_to, t.allowed_ips, t.rate_limit, t.rate_window_seconds, t.metadata, t.ancestors, t.receipt,
-  ${STATUS} AS status`;
+  t.scopes, t.start, t.created_at, t.ends_at, t.rotated_from,
+  t.rotated_to, t.allowed_ips, t.rate_limit, t.rate_window_seconds, t.metadata, t.ancestors,
+  ${ofAll('at', 'revoked_at')}, ${ofAll('actor_type', 'revoked_by_type')}, ${ofAll('actor_id', 'revoked_by_id')},
+  ${ofAll('reason', 'revocation_reason')}, ${ofAll('receipt', 'receipt')},
+  CASE WHEN e.generation IS NULL THEN ${STATUS} ELSE 'revoked' END AS status`;
+/** Tokens, each with what has ended it together with everything, where its row does not say that it was revoked. */
+const TOKENS = 'tokens t LEFT JOIN revocations_of_all e ON e.generation = t.generation + 1 AND t.revoked_at IS NULL';
 
 /** Adds names and usage to the rows of a page, by primary keys alone. */
 const withNames = (page: string) => `
@@ -61,7 +67,7 @@ LEFT JOIN users ru ON ru.id = t.revoked_by_id
 LEFT JOIN tokens rt ON rt.id = t.revoked_by_id
 LEFT JOIN token_usage tu ON tu.token_id = t.id`;
 
-const SELECT_RECORD = withNames(`SELECT ${COLUMNS} FROM tokens t WHERE t.id = $1`);
+const SELECT_RECORD = withNames(`SELECT ${COLUMNS} FROM ${TOKENS} WHERE t.id = $1`);
 /** Tokens as people see them: records, one by one and in pages, as far as the caller may see. */
 @Injectable()
 export class RecordsService {
@@ -80,16 +86,16 @@ export class RecordsService {
   async list(actor: Actor, query: ListTokensQuery): Promise<Page<Token>> {
     const values: unknown[] = [];
     const order = new Order(query.sort);
-    const page = selectPage(query, visibleOwners(actor, query), order, (value) => `$${values.push(value)}`);
+    const page = selectPage(query, ownersWith(actor, 'tokens:read', query), order, (value) => `$${values.push(value)}`);
     const found = await this.db.page<Parameters<Order['at']>[0]>(page, values);
     const last = found[query.limit - 1];
     const nextCursor = found.length > query.limit && last ? order.at(last) : null;
-    return { items: await this.#readAll(found.slice(0, query.limit).map(({ id }) => id)), nextCursor };
+    return { items: await this.readAll(found.slice(0, query.limit).map(({ id }) => id)), nextCursor };
   }
 
   /** The records in the order of the ids; one that went meanwhile is left out. */
-  async #readAll(ids: string[]): Promise<Token[]> {
-    const sql = withNames(`SELECT ${COLUMNS} FROM tokens t WHERE t.id = ANY ($1)`);
+  async readAll(ids: string[]): Promise<Token[]> {
+    const sql = withNames(`SELECT ${COLUMNS} FROM ${TOKENS} WHERE t.id = ANY ($1)`);
     const read = await this.db.prepared<RecordRow>('token-records', sql, [ids]);
     const found = new Map(read.map((row) => [row.id, row]));
     return ids.flatMap((id) => found.get(id) ?? []).map(toRecord);
@@ -98,9 +104,16 @@ export class RecordsService {
 
 const ownProject = (actor: Actor): string | null => (actor.type === 'token' ? actor.projectId : null);
 
-/** The people and projects whose tokens the caller may see and asks for. */
-function visibleOwners(actor: Actor, query: ListTokensQuery): 'all' | string[] {
-  const projects = actor.rights.projectsWith('tokens:read');
+/**
+ * The people and projects that are asked for and on whose tokens the caller may use the scope: `mayUseScopeOn`, told as
+ * owners.
+ */
+export function ownersWith(
+  actor: Actor,
+  scope: 'tokens:read' | 'tokens:write',
+  query: Pick<ListTokensQuery, 'owner' | 'projectId'>,
+): 'all' | string[] {
+  const projects = actor.rights.projectsWith(scope);
   const wanted = query.owner === 'me' ? (actor.userId ?? ownProject(actor)) : query.owner;
   const asked = [
     ...(wanted === undefined ? [] : [wanted]),
@@ -108,7 +121,7 @@ function visibleOwners(actor: Actor, query: ListTokensQuery): 'all' | string[] {
   ];
   if (asked.length === 2 && asked[0] !== asked[1]) return [];
   if (projects === 'all') return asked.length ? asked.slice(0, 1).filter((id) => id !== null) : 'all';
-  const own = actor.userId !== null && actor.rights.holds('tokens:read') ? [actor.userId] : [];
+  const own = actor.userId !== null && actor.rights.holds(scope) ? [actor.userId] : [];
   const visible = [...own, ...projects];
   return asked.length ? visible.filter((id) => id === asked[0]) : visible;
 }

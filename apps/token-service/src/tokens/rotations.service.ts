@@ -87,6 +87,8 @@ export class RotationsService {
         rotatedFrom: id,
         rateBucket: token.rateBucket ?? id,
         familyId,
+        // It was seen to live with its predecessor, and is revoked with it.
+        generation: token.generation,
         secret,
       });
       const overlapEndsAt = new Date(createdAt.getTime() + body.overlapSeconds * 1000);

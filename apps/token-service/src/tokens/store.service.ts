@@ -29,6 +29,8 @@ export interface NewToken extends Omit<Bounds, 'end'> {
   rateBucket?: string | null;
   /** Of the token that is shown it. */
   familyId: string | null;
+  /** In which its maker was seen to live; of a successor, its predecessor's. */
+  generation: number;
   secret: string;
 }
 
@@ -99,6 +101,7 @@ export class StoreService {
         token.rotatedFrom,
         token.rateBucket ?? null,
         token.familyId,
+        token.generation,
       ],
     ];
   }
@@ -117,8 +120,8 @@ export class StoreService {
 
 const INSERT_TOKEN = `INSERT INTO tokens (id, hash, kind, name, description, start, owner_user_id, project_id,
     created_by_type, created_by_id, ancestors, scopes, allowed_ips, rate_limit, rate_window_seconds, metadata, created_at,
-    expires_at, rotated_from, rate_bucket, family_id)
-  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)`;
+    expires_at, rotated_from, rate_bucket, family_id, generation)
+  VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)`;
 
 /** What the audit log says of a change of a token. */
 export function entryOf(

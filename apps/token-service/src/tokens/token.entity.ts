@@ -47,6 +47,8 @@ export class TokenEntity {
   /** Of the last change that narrowed it. */
   @Column({ name: 'invalidation_id', type: 'uuid', nullable: true }) invalidationId!: string | null;
   @Column({ type: 'jsonb', nullable: true }) receipt!: Receipt | null;
+  /** Below the current one: revoked with everything, whether `revokedAt` has been marked yet or not. */
+  @Column({ type: 'integer' }) generation!: number;
 }
 
 const COLUMNS = new Map(
@@ -54,7 +56,11 @@ const COLUMNS = new Map(
     .columns.filter(({ target, options }) => target === TokenEntity && options.select !== false)
     .map(({ propertyName, options: { name = propertyName } }) => [propertyName, name]),
 );
-const SELECTED = [...COLUMNS].map(([property, column]) => `${column} AS "${property}"`).join(', ');
+/** What is not marked yet has ended when everything did. */
+const REVOKED_AT = `COALESCE(revoked_at, (SELECT e.at FROM revocations_of_all e WHERE e.generation = tokens.generation + 1))`;
+const SELECTED = [...COLUMNS]
+  .map(([property, column]) => `${column === 'revoked_at' ? REVOKED_AT : column} AS "${property}"`)
+  .join(', ');
 
 /** Reads a token by id: at most one row, a `TokenEntity`. */
 export const selectToken = (id: string): Statement => [`SELECT ${SELECTED} FROM tokens WHERE id = $1`, [id]];

@@ -1,6 +1,8 @@
 import { Controller, Headers } from '@nestjs/common';
 import type { Actor } from '../access/index.js';
 import { Answer, Call, Caller, checkIdempotencyKey, Input, type InputOf, Prefer } from '../http/index.js';
+import { BatchesService } from './batches.service.js';
+import { EverythingService } from './everything.service.js';
 import { ExposuresService } from './exposures.service.js';
 import { ImportService } from './import.service.js';
 import { TokensService } from './tokens.service.js';
@@ -14,6 +16,8 @@ export class TokensController {
     private readonly tokens: TokensService,
     private readonly imports: ImportService,
     private readonly exposures: ExposuresService,
+    private readonly batches: BatchesService,
+    private readonly everything: EverythingService,
   ) {}
 
   @Call('issueToken')
@@ -58,6 +62,20 @@ export class TokensController {
   @Call('revokeExposed')
   async revokeExposed(@Input('revokeExposed') { body }: InputOf<'revokeExposed'>) {
     return new Answer(202, await this.exposures.revokeExposed(body.tokens));
+  }
+
+  @Call('revokeTokens')
+  revokeMany(@Caller() actor: Actor, @Input('revokeTokens') { body }: InputOf<'revokeTokens'>, @Prefer() waitMs: Wait) {
+    return body.dryRun ? this.batches.preview(actor, body) : this.batches.revoke(actor, body, waitMs);
+  }
+
+  @Call('revokeAllTokens')
+  revokeAll(
+    @Caller() actor: Actor,
+    @Input('revokeAllTokens') { body }: InputOf<'revokeAllTokens'>,
+    @Prefer() waitMs: Wait,
+  ) {
+    return this.everything.revokeAll(actor, body, waitMs);
   }
 
   @Call('getToken')

@@ -12,6 +12,7 @@ import { GrpcMethod } from '@nestjs/microservices';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { CallableBy, callerName, callerOf, refuse } from '../rpc/index.js';
 import { ClosuresService } from './closures.service.js';
+import { EverythingService } from './everything.service.js';
 import { ExpiryService } from './expiry.service.js';
 import { FactsService } from './facts.service.js';
 import { IdleService } from './idle.service.js';
@@ -70,6 +71,7 @@ export class TokensMaintenanceRpc {
     private readonly expiry: ExpiryService,
     private readonly idle: IdleService,
     private readonly closures: ClosuresService,
+    private readonly everything: EverythingService,
   ) {}
 
   @GrpcMethod('Maintenance', 'ExpireDue')
@@ -92,8 +94,12 @@ export class TokensMaintenanceRpc {
 
   @GrpcMethod('Maintenance', 'ContinueExposures')
   @CallableBy('jobs')
-  continueExposures({ limit }: { limit: number }): Promise<BatchResponse> {
-    return this.closures.continueAbandoned(Math.min(bounded(limit), EXPOSURES_MAX));
+  async continueExposures({ limit }: { limit: number }): Promise<BatchResponse> {
+    const [exposures] = await Promise.all([
+      this.closures.continueAbandoned(Math.min(bounded(limit), EXPOSURES_MAX)),
+      this.everything.continueMarking(),
+    ]);
+    return exposures;
   }
 }
 

@@ -81,6 +81,7 @@ export class TokensService {
     const issued = await this.db.transactionAfter<{ earlier: string } | Token>(statements, async (tx, found) => {
       const {
         now,
+        generation,
         read: [[policy] = [], [named] = [], [family] = []],
       } = held(found);
       if (idempotencyKey !== undefined) {
@@ -113,6 +114,7 @@ export class TokensService {
         expiresAt,
         rotatedFrom: null,
         familyId,
+        generation,
         secret,
       };
       const details = {

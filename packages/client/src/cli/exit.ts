@@ -4,7 +4,7 @@ import { LatchkeyError } from '../errors.js';
 export const EXIT = {
   ok: { code: 0, meaning: 'Done; a change that narrows rights is effective everywhere.' },
   failed: { code: 1, meaning: 'Anything else went wrong: a file, an internal error, an answer that is not ours.' },
-  usage: { code: 2, meaning: 'The command line, a file given, or the request is wrong (400, 413).' },
+  usage: { code: 2, meaning: 'The command line, a file given, or the request is wrong (400, 413, 422).' },
   unauthenticated: { code: 3, meaning: 'No token, or it is not accepted (401).' },
   forbidden: { code: 4, meaning: 'The token may not do this (403).' },
   notFound: { code: 5, meaning: 'Nothing is there, or nothing that the token may see (404).' },
@@ -36,6 +36,7 @@ export function exitOf(error: LatchkeyError): ExitName {
     case 400:
     case 413:
     case 415:
+    case 422:
       return 'usage';
     case 401:
       return 'unauthenticated';

@@ -1,9 +1,11 @@
 import type { Command } from 'commander';
-import type { Body, Client, Effect, IssuedToken, RevocationReason, Token, TokenStatus } from '../index.js';
-import { collected, duration, pair, positive, rate, waitOption } from './arguments.js';
+import type { Body, Client, Effect, Input, IssuedToken, RevocationReason, Token, TokenStatus } from '../index.js';
+import { collected, count, duration, pair, positive, rate, waitOption } from './arguments.js';
 import { CommandError } from './exit.js';
 import { list, printJson, say, show } from './output.js';
 import type { Context } from './program.js';
+
+type Filter = Input<'revokeTokens'>['body']['filter'];
 
 interface CreateOptions {
   description?: string;
@@ -14,6 +16,18 @@ interface CreateOptions {
   allowIp: string[];
   rate?: { limit: number; windowSeconds: number };
   metadata?: Record<string, string>;
+}
+interface RevokeOptions {
+  project?: string;
+  owner?: string;
+  createdBefore?: string;
+  prefix?: string;
+  status?: TokenStatus;
+  dryRun?: boolean;
+  expect?: number;
+  reason?: RevocationReason;
+  comment?: string;
+  wait?: number;
 }
 interface ListOptions {
   project?: string;
@@ -37,6 +51,11 @@ export function tokenFields(token: Token): [string, unknown][] {
     ['allowed addresses', token.allowedIps],
     ['rate limit', token.rateLimit && `${token.rateLimit.limit} in ${token.rateLimit.windowSeconds} s`],
   ];
+}
+
+/** What was given of it. */
+function filterOf(given: { [K in keyof Filter]: Filter[K] | undefined }): Filter {
+  return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
 }
 
 /** `latchkey tokens …` */
@@ -123,18 +142,38 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
     });
 
   tokens
-    .command('revoke <id>')
-    .description('end a token everywhere; "self" is the one that commands use')
+    .command('revoke [id]')
+    .description(
+      'end a token everywhere; "self" is the one that commands use. Without an id: those that all filters fit',
+    )
+    .option('--project <id>', 'filter: of this project')
+    .option('--owner <id>', 'filter: "me", or a person or project')
+    .option('--created-before <time>', 'filter: RFC 3339')
+    .option('--prefix <start>', 'filter: the first characters of the secret, such as lk_pat_3x')
+    .option('--status <status>', 'filter: active, expired or disabled')
+    .option('--dry-run', 'with filters: show what would be revoked')
+    .option('--expect <count>', 'with filters: revoke nothing if more match than this', count)
     .option(
       '--reason <reason>',
       'exposed (ends all that the token was shown too), superseded, no_longer_needed, owner_left, policy or unspecified',
     )
     .option('--comment <text>', 'for the audit log')
     .addOption(waitOption())
-    .action(async (id: string, options: { reason?: RevocationReason; comment?: string; wait?: number }) => {
+    .action(async (id: string | undefined, options: RevokeOptions) => {
+      const { project, owner, createdBefore, prefix, status, dryRun, expect, wait, ...body } = options;
+      const waiting = wait === undefined ? {} : { waitSeconds: wait };
+      const filter = filterOf({ projectId: project, owner, createdBefore, prefix, status });
+      const isFiltered = Object.keys(filter).length > 0;
+      if (isFiltered === (id !== undefined) || (!isFiltered && (dryRun || expect !== undefined)))
+        throw new CommandError(
+          'usage',
+          'give either the id of a token or filters; --dry-run and --expect need filters',
+        );
       const api = await client();
-      const waiting = options.wait === undefined ? {} : { waitSeconds: options.wait };
-      const { wait: _, ...body } = options;
+      if (id === undefined) {
+        const wanted = { filter, reason: 'unspecified' as const, ...body, ...(expect !== undefined && { expect }) };
+        return many(await api.revokeTokens({ body: { ...wanted, dryRun: dryRun ?? false } }, waiting));
+      }
       const effect =
         id === 'self' ? await api.revokeSelf({}, waiting) : await api.revokeToken({ params: { id }, body }, waiting);
       effected(effect);
@@ -216,6 +255,27 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
       output.out.write(`Revoked "${token.name}" (${token.id})${further}; ${reach(effect)}.\n`);
     }
     if (!effect.effective) exit('notEffective');
+  }
+
+  function many(answer: Body<'revokeTokens'>): void {
+    if (output.json) printJson(output, answer);
+    else if ('tokens' in answer) {
+      list(output, answer.tokens, [
+        ['ID', (t) => t.id],
+        ['NAME', (t) => t.name],
+        ['START', (t) => `${t.start}…`],
+        ['OWNER', (t) => t.owner.name],
+        ['STATUS', (t) => t.status],
+      ]);
+      say(
+        output,
+        `${answer.matched} would be revoked; nothing has been. To revoke no more: --expect ${answer.matched}`,
+      );
+    } else {
+      const { matched, ended } = answer;
+      output.out.write(`${matched} matched, ${ended.tokens} revoked; ${reach(answer)}.\n`);
+    }
+    if ('effective' in answer && !answer.effective) exit('notEffective');
   }
 
   function reach({ effective, receipt, pending }: Effect): string {

@@ -12,6 +12,7 @@ export const AUDIT_ACTIONS = [
   'token.revoked',
   'token.expired',
   'token.reported',
+  'tokens.revoked_all',
   'user.created',
   'user.updated',
   'user.disabled',

@@ -30,6 +30,8 @@ export const ENDPOINTS_TABLE = {
   revokeSelf: 'DELETE /v1/tokens/self',
   rotateSelf: 'POST /v1/tokens/self/rotate',
   revokeExposed: 'POST /v1/tokens/revoke-exposed',
+  revokeTokens: 'POST /v1/tokens/revoke',
+  revokeAllTokens: 'POST /v1/tokens/revoke-all',
   importTokens: 'POST /v1/tokens/import',
   getToken: 'GET /v1/tokens/{id}',
   patchToken: 'PATCH /v1/tokens/{id}',

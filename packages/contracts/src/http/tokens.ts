@@ -204,6 +204,68 @@ export type RevokedToken = z.infer<typeof revokedTokenSchema>;
 export const revokedTokensSchema = effectSchema.extend({ ended: endedCountsSchema }).meta({ id: 'RevokedTokens' });
 export type RevokedTokens = z.infer<typeof revokedTokensSchema>;
 
+/** Which tokens: those that fit every member. Each is one that `GET /v1/tokens` knows, but for time and prefix. */
+export const tokenFilterSchema = z
+  .strictObject({
+    projectId: idSchema.optional(),
+    owner: listTokensQuery.shape.owner,
+    createdBefore: timeInputSchema.optional(),
+    prefix: z
+      .string()
+      .min(1)
+      .max(25, 'the first characters of the secret, never the whole')
+      .regex(/^[a-z][0-9A-Za-z_]*$/, 'the first characters of the secret, such as lk_pat_3x')
+      .optional()
+      .meta({ description: 'of the secret, at most as much of it as `start` shows' }),
+    status: tokenStatusSchema.optional(),
+  })
+  .refine((f) => Object.keys(f).length > 0, 'name at least one of projectId, owner, createdBefore, prefix, status')
+  .meta({ id: 'TokenFilter' });
+export type TokenFilter = z.infer<typeof tokenFilterSchema>;
+
+export const revokeTokensBody = z
+  .strictObject({
+    filter: tokenFilterSchema,
+    reason: revocationReasonSchema,
+    comment: textSchema(LIMITS.commentLengthMax).optional(),
+    dryRun: z.boolean().default(false).meta({ description: 'tells what would be revoked, and changes nothing' }),
+    expect: z
+      .int()
+      .min(0)
+      .max(LIMITS.revokeManyMax)
+      .optional()
+      .meta({ description: '`matched` of the preview: when more match by now, nothing is revoked (409)' }),
+  })
+  .meta({ id: 'RevokeTokens' });
+export type RevokeTokensBody = z.infer<typeof revokeTokensBody>;
+
+const matchedSchema = z.int().meta({ description: 'tokens not revoked that the filter named when it was read' });
+export const revocationPreviewSchema = z
+  .object({
+    matched: matchedSchema,
+    tokens: z.array(tokenSchema).max(LIMITS.revokePreviewMax).meta({ description: 'the newest of them' }),
+  })
+  .meta({ id: 'RevocationPreview' });
+export type RevocationPreview = z.infer<typeof revocationPreviewSchema>;
+/** Of tokens named by a filter. One issued after it was read is not among them. */
+export const revokedManySchema = revokedTokensSchema
+  .extend({
+    matched: matchedSchema,
+    batch: idSchema.nullable().meta({ description: 'stands in `details` of each audit event; null: nothing matched' }),
+  })
+  .meta({ id: 'RevokedMany' });
+export type RevokedMany = z.infer<typeof revokedManySchema>;
+
+export const revokeAllTokensBody = z
+  .strictObject({
+    reason: revocationReasonSchema,
+    comment: textSchema(LIMITS.commentLengthMax).optional(),
+    confirm: z.literal('revoke everything'),
+  })
+  .meta({ id: 'RevokeAllTokens' });
+export type RevokeAllTokensBody = z.infer<typeof revokeAllTokensBody>;
+export const revokedAllSchema = effectSchema.extend({}).meta({ id: 'RevokedAll' });
+
 export const rotateTokenBody = z
   .strictObject({
     overlapSeconds: z.int().min(0).max(LIMITS.overlapSecondsMax).default(0),

@@ -1,0 +1,98 @@
+import {
+  LIMITS,
+  type RevocationPreview,
+  type RevokedMany,
+  type RevokeTokensBody,
+  type TokenFilter,
+} from '@latchkey/contracts';
+import { newId } from '@latchkey/runtime';
+import { Injectable } from '@nestjs/common';
+import type { Actor } from '../access/index.js';
+import { LocksService } from '../access/locks.service.js';
+import { Database, inOrder, type Tx } from '../database/database.service.js';
+import { conflict, forbidden, lacksScope, Refusal } from '../http/index.js';
+import { NOTHING_NARROWED } from '../invalidation/invalidation.service.js';
+import { insertNamed, type Named, selectMatching } from './batch.queries.js';
+import { ClosuresService } from './closures.service.js';
+import { insertExposure } from './exposure.queries.js';
+import { makerColumns } from './exposure.rules.js';
+import { ownersWith, RecordsService } from './records.service.js';
+
+type Wanted = Pick<RevokeTokensBody, 'filter' | 'reason' | 'comment' | 'expect'>;
+
+/** Revokes tokens named by a filter: the set is written down at one moment, and then ended in steps. */
+@Injectable()
+export class BatchesService {
+  constructor(
+    private readonly db: Database,
+    private readonly locks: LocksService,
+    private readonly closures: ClosuresService,
+    private readonly records: RecordsService,
+  ) {}
+
+  /**
+   * What a filter names at this moment, of the tokens that the caller may revoke; nothing is changed.
+   * @throws Refusal as `revoke` does
+   */
+  async preview(actor: Actor, { filter }: Pick<Wanted, 'filter'>): Promise<RevocationPreview> {
+    const [text, values = []] = selectMatching(filter, revocableOwners(actor, filter));
+    const [found] = await this.db.page<{ matched: number; newest: string[] }>(text, values);
+    const { matched, newest } = found!;
+    mustBeFew(matched);
+    return { matched, tokens: await this.records.readAll(newest) };
+  }
+
+  /**
+   * Revokes what a filter names, of the tokens that the caller may revoke, with their descendants; as exposed, all that
+   * they were shown too. The set is that of the transaction that writes it down: from its commit on it is ended to the
+   * last, whatever becomes of this process or of the caller. A token issued after that is not in it. Repeating it is
+   * harmless: tokens that fit and are revoked, but not confirmed yet, are waited for again.
+   * @throws Refusal `conflict` when more match than expected, `too_many_matches`, or `forbidden` where the caller may
+   *   revoke nothing
+   */
+  async revoke(actor: Actor, body: Wanted, waitMs: number | undefined): Promise<RevokedMany> {
+    const id = newId();
+    const { matched, members } = await this.db.transaction((tx) => this.#name(tx, id, actor, body));
+    if (members === 0) return { ...NOTHING_NARROWED, matched, batch: null, ended: NONE };
+    const effect = await this.closures.finish(await this.closures.endFirst(id), waitMs);
+    return { ...effect, matched, batch: id };
+  }
+
+  async #name(tx: Tx, id: string, actor: Actor, { filter, reason, comment, expect }: Wanted): Promise<Named> {
+    const now = await this.locks.hold(tx, actor);
+    const owners = revocableOwners(now, filter);
+    const exposure = { id, ...makerColumns(now), reason, comment: comment ?? null, filter, tokens: 0 };
+    const writes = [insertExposure(exposure, new Date()), insertNamed(id, filter, owners, reason)];
+    const [, [named]] = (await inOrder(tx, writes)) as [unknown, [Named]];
+    mustBeFew(named.members);
+    if (expect !== undefined && named.matched > expect)
+      throw conflict(
+        `${named.matched} tokens match, and expect names ${expect}. Nothing was revoked; look at the preview again.`,
+      );
+    if (named.members === 0) await inOrder(tx, [['DELETE FROM exposures WHERE id = $1', [id]]]);
+    return named;
+  }
+}
+
+const NONE = { tokens: 0, successors: 0, descendants: 0, shown: 0 };
+
+/**
+ * Whose tokens the caller may revoke, of those asked for. Where that is nobody's, an empty set would look like success to
+ * somebody in a hurry; the refusal is the same whether anything is there or not.
+ */
+function revocableOwners(actor: Actor, filter: TokenFilter): 'all' | string[] {
+  const owners = ownersWith(actor, 'tokens:write', filter);
+  if (owners === 'all' || owners.length > 0) return owners;
+  // Two owners at once are nobody's: that is an empty set for everyone.
+  if (actor.rights.everywhere && actor.rights.holds('tokens:write')) return owners;
+  if (actor.type === 'token') throw lacksScope(['tokens:write'], 'The token may not revoke any token of that owner.');
+  throw forbidden('You may not revoke tokens of that owner or project. Ask an editor or owner of it.');
+}
+
+function mustBeFew(matched: number): void {
+  if (matched <= LIMITS.revokeManyMax) return;
+  throw new Refusal(
+    'too_many_matches',
+    `More than ${LIMITS.revokeManyMax} tokens match. Narrow the filter, by createdBefore for instance. Nothing was changed.`,
+  );
+}

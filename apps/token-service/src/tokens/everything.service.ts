@@ -1,0 +1,113 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Effect, RevokeAllTokensBody } from '@latchkey/contracts';
+import { type Logger, newId } from '@latchkey/runtime';
+import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/common';
+import { type Actor, mustBeRecent, selectRecentSignIn } from '../access/index.js';
+import { LocksService } from '../access/locks.service.js';
+import { AuditService } from '../audit/audit.service.js';
+import { LOGGER } from '../config.js';
+import { Database, inOrder, Last } from '../database/database.service.js';
+import { forbidden } from '../http/index.js';
+import { InvalidationService } from '../invalidation/invalidation.service.js';
+import {
+  KEEP_RECEIPT,
+  keptReceipt,
+  MARK_NEXT,
+  raiseGeneration,
+  TAKE_UNMARKED,
+  type UnmarkedRow,
+} from './everything.queries.js';
+import { makerColumns } from './exposure.rules.js';
+
+/** How long one call of jobs waits for what it has set going. */
+const CONTINUE_WAIT_MS = 5_000;
+
+/**
+ * Revokes every token there is, however many, in one small transaction: the current generation is raised, and whatever
+ * lets a token in refuses those of an earlier one. Their rows are marked afterwards, step by step.
+ */
+@Injectable()
+export class EverythingService implements BeforeApplicationShutdown {
+  #marking: Promise<void> | undefined;
+  #stopped = false;
+
+  constructor(
+    private readonly db: Database,
+    private readonly locks: LocksService,
+    private readonly audit: AuditService,
+    private readonly invalidations: InvalidationService,
+    @Inject(LOGGER) private readonly logger: Logger,
+  ) {}
+
+  beforeApplicationShutdown(): void {
+    this.#stopped = true;
+  }
+
+  /**
+   * Revokes everything, for administrators who have just signed in. A token that is made meanwhile by a token, or in the
+   * place of one, is dead with it: it bears the generation in which its maker was seen to live.
+   * @throws Refusal `forbidden`, or `reauthentication_required`
+   */
+  async revokeAll(actor: Actor, { reason, comment }: RevokeAllTokensBody, waitMs: number | undefined): Promise<Effect> {
+    if (actor.type !== 'user') throw forbidden('Only administrators who are signed in may revoke everything.');
+    const id = newId();
+    const written = await this.db.transaction(async (tx) => {
+      const { now, read } = await this.locks.holdAndRead(tx, actor, {}, selectRecentSignIn(actor));
+      if (!now.rights.everywhere) throw forbidden('Only administrators who are signed in may revoke everything.');
+      mustBeRecent(read[0]?.[0]);
+      const { writes, result } = this.invalidations.writing([{ id, kind: 'everything', subject: '', cut: true }]);
+      const details = { reason, ...(comment !== undefined && { comment }) };
+      return new Last(
+        [
+          ...writes,
+          raiseGeneration(makerColumns(now), { reason, comment }, new Date(), id),
+          this.audit.recording([{ actor: now, action: 'tokens.revoked_all', details }]),
+        ],
+        result,
+      );
+    });
+    this.logger.warn({ reason }, 'everything has been revoked: no token issued before this is accepted any more');
+    return this.invalidations.confirm(written, {
+      waitMs,
+      onEffective: async (receipt) => {
+        await this.db.prepared('everything-receipt', KEEP_RECEIPT, keptReceipt(id, receipt));
+        void this.mark();
+      },
+    });
+  }
+
+  /** Marks the rows of tokens that ended with everything, as far as this process can; jobs has somebody go on. */
+  mark(): Promise<void> {
+    this.#marking ??= this.#mark()
+      .catch((error: Error) =>
+        this.logger.warn({ reason: error.message }, 'marking the tokens that ended with everything: to be continued'),
+      )
+      .finally(() => {
+        this.#marking = undefined;
+      });
+    return this.#marking;
+  }
+
+  /** Goes on with marking where nobody is at it. */
+  async continueMarking(): Promise<void> {
+    const given = new AbortController();
+    await Promise.race([
+      this.mark(),
+      sleep(CONTINUE_WAIT_MS, undefined, { signal: given.signal, ref: false }).catch(() => undefined),
+    ]);
+    given.abort();
+  }
+
+  async #mark(): Promise<void> {
+    while (!this.#stopped) if (!(await this.#step())) return;
+  }
+
+  /** @returns whether there may be more to do, here and now */
+  #step(): Promise<boolean> {
+    return this.db.transaction(async (tx) => {
+      const [[due]] = (await inOrder(tx, [[TAKE_UNMARKED]])) as [UnmarkedRow[]];
+      if (!due) return false;
+      return new Last([[MARK_NEXT, [due.generation, due.marked_to]]], () => true);
+    });
+  }
+}

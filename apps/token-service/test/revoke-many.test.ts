@@ -1,0 +1,334 @@
+import type { IssuedToken, RevocationPreview, RevokedMany } from '@latchkey/contracts';
+import { firstParty, maintenanceCaller } from '@latchkey/runtime';
+import { waitFor } from '@latchkey/testing';
+import { type Answered, issue, JOBS_RPC_SECRET, type Person, project, type World, world } from './harness.js';
+
+type Member = Awaited<ReturnType<World['member']>>;
+let w: World;
+let admin: Person;
+beforeAll(async () => {
+  w = await world();
+  admin = await w.signIn();
+});
+afterAll(() => w.close());
+afterEach(() => w.database.query('DELETE FROM leases'));
+
+const WRITER = { scopes: ['tokens:read', 'tokens:write', 'demo:read'] };
+type Body = { filter: Record<string, unknown>; reason?: string; [field: string]: unknown };
+const send = (by: Person, body: Body, headers: Record<string, string> = {}): Promise<Answered<RevokedMany>> =>
+  by.call<RevokedMany>('POST /v1/tokens/revoke', { body: { reason: 'policy', ...body }, headers });
+const preview = (by: Person, filter: Record<string, unknown>, more: object = {}) =>
+  by.call<RevocationPreview>('POST /v1/tokens/revoke', {
+    body: { filter, reason: 'policy', dryRun: true, ...more },
+  });
+/** Sent again until it is effective: how long it takes is not what is looked at here. */
+async function done(by: Person, body: Body): Promise<RevokedMany> {
+  for (;;) {
+    const answer = await send(by, body);
+    if (answer.status === 200) return answer.body;
+    if (answer.status !== 202) throw new Error(`answered ${answer.text}`);
+  }
+}
+const isAccepted = async ({ secret }: IssuedToken) => (await w.bearer(secret).call('/v1/tokens/self')).status === 200;
+const accepted = async (tokens: Record<string, IssuedToken>) => {
+  const each = Object.entries(tokens).map(async ([name, token]) => ((await isAccepted(token)) ? [name] : []));
+  return (await Promise.all(each)).flat();
+};
+const asleep = (leaseMs = 400) =>
+  w.database.query(
+    `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at)
+     VALUES (gen_random_uuid(), 'asleep', 'test', pg_current_xact_id(), $1, now())`,
+    [leaseMs],
+  );
+/** Rows as issuing would have left them. */
+const many = (owner: Member, count: number, start = 'lk_pat_') =>
+  w.database.query(
+    `INSERT INTO tokens (id, hash, kind, name, start, owner_user_id, created_by_type, created_by_id, scopes, created_at)
+     SELECT gen_random_uuid(), sha256(($1::text || $3 || n)::bytea), 'pat', 'one of many ' || n, $3, $1::uuid, 'user', $1::uuid, '{}', now()
+     FROM generate_series(1, $2::int) n`,
+    [owner.user.id, count, start],
+  );
+const unrevoked = async (owner: Member): Promise<number> => {
+  const sql = 'SELECT count(*)::int AS n FROM tokens WHERE owner_id = $1 AND revoked_at IS NULL';
+  return (await w.database.query(sql, [owner.user.id]))[0]!['n'];
+};
+const revokedEvents = (ids: readonly string[]) =>
+  w.database.query<{ token_id: string; details: Record<string, unknown> }>(
+    `SELECT token_id, details FROM audit_events WHERE action = 'token.revoked' AND token_id = ANY ($1) ORDER BY at, id`,
+    [ids],
+  );
+
+describe('tokens named by a filter', () => {
+  test('are dead when it answers, with what was made with them; what they were shown besides lives on', async () => {
+    const person = await w.member();
+    const parent = await issue(person, WRITER);
+    const child = await issue(w.bearer(parent.secret), WRITER);
+    const sibling = await issue(await w.member(), WRITER);
+    const rotated = await person.call<IssuedToken>(`POST /v1/tokens/${parent.id}/rotate`, {
+      body: { overlapSeconds: 600 },
+    });
+    const answer = await done(person, {
+      filter: { owner: 'me', createdBefore: child.createdAt },
+      comment: 'spring',
+    });
+    expect(answer).toMatchObject({ matched: 1, effective: true, pending: [] });
+    expect(answer.ended).toEqual({ tokens: 2, successors: 0, descendants: 1, shown: 0 });
+    expect(await accepted({ parent, child, sibling, successor: rotated.body })).toEqual(['sibling', 'successor']);
+    const details = { reason: 'policy', comment: 'spring', batch: answer.batch };
+    const events = await revokedEvents([parent.id, child.id]);
+    expect(events.map((event) => [event.token_id, event.details])).toEqual([
+      [parent.id, details],
+      [child.id, { ...details, as: 'descendant', derivedFrom: parent.id }],
+    ]);
+    const { body } = await person.call(`/v1/tokens/${parent.id}`);
+    expect(body).toMatchObject({ status: 'revoked', revocationReason: 'policy', revokedBy: { id: person.user.id } });
+    expect(body['receipt']).toMatchObject({ verifiers: [] });
+  });
+
+  test('as exposed, end with all that they were shown, those that were revoked before as well', async () => {
+    const person = await w.member();
+    const [old, leaked] = [await issue(person, WRITER), await issue(person, WRITER)];
+    const victim = await issue(person, { ...WRITER, name: 'victim' });
+    const other = await issue(person, WRITER);
+    const rotate = async (by: IssuedToken, token: IssuedToken) =>
+      (
+        await w
+          .bearer(by.secret)
+          .call<IssuedToken>(`POST /v1/tokens/${token.id}/rotate`, { body: { overlapSeconds: 600 } })
+      ).body;
+    const stolen = { byOld: await rotate(old, victim), byLeaked: await rotate(leaked, other) };
+    await person.call(`DELETE /v1/tokens/${old.id}`);
+    const filter = { owner: 'me', createdBefore: victim.createdAt };
+    const answer = await done(person, { filter, reason: 'exposed' });
+    expect(answer).toMatchObject({ matched: 1, effective: true, ended: { tokens: 3, shown: 2 } });
+    expect(await accepted({ leaked, ...stolen, victim, other })).toEqual(['victim', 'other']);
+  });
+
+  test('do not keep what they were shown from being ended when one of them turns out to be exposed later', async () => {
+    const person = await w.member();
+    const leaked = await issue(person, WRITER);
+    const other = await issue(person, WRITER);
+    const stolen = await w
+      .bearer(leaked.secret)
+      .call<IssuedToken>(`POST /v1/tokens/${other.id}/rotate`, { body: { overlapSeconds: 600 } });
+    await done(person, { filter: { owner: 'me', createdBefore: other.createdAt } });
+    expect(await isAccepted(stolen.body)).toBe(true);
+    const exposed = await person.call(`POST /v1/tokens/${leaked.id}/revoke`, { body: { reason: 'exposed' } });
+    expect(exposed.body).toMatchObject({ effective: true, ended: { shown: 1 } });
+    expect(await isAccepted(stolen.body)).toBe(false);
+  });
+
+  test('are those that the caller may change one by one, no others', async () => {
+    const [owner, editor, viewer, outsider] = await Promise.all([w.member(), w.member(), w.member(), w.member()]);
+    const at = await project(owner);
+    const elsewhere = await project(outsider);
+    for (const [person, role] of [
+      [editor, 'editor'],
+      [viewer, 'viewer'],
+    ] as const)
+      await owner.call(`PUT /v1/projects/${at}/members/${person.user.id}`, { body: { role } });
+    const prj = (projectId: string) => ({ kind: 'prj', projectId, scopes: ['tokens:read', 'tokens:write'] });
+    const tokens = [
+      ...(await Promise.all([owner, editor, viewer, outsider].map((person) => issue(person, WRITER)))),
+      await issue(owner, prj(at)),
+      await issue(outsider, prj(elsewhere)),
+      await issue(admin, { scopes: ['tokens:write'] }),
+      await issue(editor, { scopes: [] }),
+    ];
+    const callers = [admin, owner, editor, viewer, outsider, ...tokens.map(({ secret }) => w.bearer(secret))];
+    for (const by of callers) {
+      const changed = await Promise.all(
+        tokens.map(async ({ id }) => {
+          const { status } = await by.call(`PATCH /v1/tokens/${id}`, { body: { description: 'seen' } });
+          return status === 200 ? [id] : [];
+        }),
+      );
+      const found = await preview(by, { prefix: 'lk_' });
+      const known = new Set(tokens.map(({ id }) => id));
+      const named = (found.body.tokens ?? []).map(({ id }) => id).filter((id) => known.has(id));
+      expect(named.sort()).toEqual(changed.flat().sort());
+    }
+    // An empty set would look like success, so there is none where nothing may be revoked, whatever is there.
+    for (const [by, filter] of [
+      [viewer, { projectId: at }],
+      [outsider, { projectId: at }],
+      [outsider, { projectId: '01890000-0000-7000-8000-000000000000' }],
+      [editor, { owner: owner.user.id }],
+    ] as const)
+      expect([(await preview(by, filter)).status, (await send(by, { filter })).status]).toEqual([403, 403]);
+  });
+
+  test.each([
+    ['status', { status: 'expired' }, ['expired']],
+    ['time', { createdBefore: new Date(Date.now() - 3_600_000).toISOString() }, ['old']],
+    ['prefix, in which no letter is a wildcard', { prefix: 'lk_pat_q_' }, []],
+    ['prefix', { prefix: 'lk_pat_qrst' }, ['prefixed']],
+    ['all of them', {}, ['disabled', 'expired', 'old', 'prefixed']],
+  ])('fit every member: %s', async (_, filter, expected) => {
+    const person = await w.member();
+    const made: Record<string, string> = {};
+    for (const name of ['old', 'expired', 'prefixed', 'disabled', 'revoked'])
+      made[name] = (await issue(person, { name })).id;
+    await person.call(`PATCH /v1/tokens/${made['disabled']}`, { body: { disabled: true } });
+    await person.call(`DELETE /v1/tokens/${made['revoked']}`);
+    const set = (name: string, sets: string) =>
+      w.database.query(`UPDATE tokens SET ${sets} WHERE id = $1`, [made[name]]);
+    await set('old', `created_at = now() - interval '1 day'`);
+    await set('expired', `expires_at = now() - interval '1 s'`);
+    await set('prefixed', `start = 'lk_pat_qrst'`);
+    const found = await preview(person, { owner: 'me', ...filter });
+    expect(found.body.tokens.map(({ name }) => name).sort()).toEqual(expected);
+    expect(found.body.matched).toBe(expected.length);
+    const answer = await done(person, { filter: { owner: 'me', ...filter } });
+    expect(answer).toMatchObject({ matched: expected.length, ended: { tokens: expected.length } });
+  });
+});
+
+describe('a preview', () => {
+  test('changes nothing, and says nothing of revocations', async () => {
+    const person = await w.member();
+    await many(person, 120);
+    const token = await issue(person);
+    const counts = async () =>
+      (
+        await w.database.query(
+          'SELECT (SELECT count(*) FROM audit_events) AS events, (SELECT count(*) FROM exposures) AS exposures, (SELECT count(*) FROM invalidations) AS invalidations',
+        )
+      )[0];
+    const before = await counts();
+    const { status, body } = await preview(person, { owner: 'me' }, { reason: 'exposed' });
+    expect([status, body.matched, body.tokens.length, body.tokens[0]!.id]).toEqual([200, 121, 100, token.id]);
+    expect(body).not.toHaveProperty('effective');
+    expect(await counts()).toEqual(before);
+    expect(await isAccepted(token)).toBe(true);
+  });
+
+  test('holds: when more match than it told of, nothing is revoked', async () => {
+    const person = await w.member();
+    const tokens = [await issue(person), await issue(person)];
+    const tooFew = await send(person, { filter: { owner: 'me' }, expect: 1 });
+    expect(tooFew).toMatchObject({ status: 409, body: { code: 'conflict' } });
+    expect((tooFew.body as unknown as { detail: string }).detail).toMatch(/\b2 tokens match, and expect names 1\b/);
+    expect(await unrevoked(person)).toBe(2);
+    expect(await done(person, { filter: { owner: 'me' }, expect: 2 })).toMatchObject({ matched: 2 });
+    expect(await accepted(Object.fromEntries(tokens.map((token) => [token.id, token])))).toEqual([]);
+  });
+});
+
+describe('a request that is wrong', () => {
+  const secret = `lk_pat_${'a'.repeat(36)}`;
+  test.each([
+    ['an empty filter', { filter: {}, reason: 'policy' }, 'filter'],
+    ['no filter', { reason: 'policy' }, 'filter'],
+    ['no reason', { filter: { owner: 'me' } }, 'reason'],
+    ['an unknown member', { filter: { owner: 'me', name: 'x' }, reason: 'policy' }, 'filter.name'],
+    ['an unknown field', { filter: { owner: 'me' }, reason: 'policy', force: true }, 'force'],
+    ['a prefix that is a secret', { filter: { prefix: secret }, reason: 'policy' }, 'filter.prefix'],
+    ['a prefix with a wildcard', { filter: { prefix: 'lk%' }, reason: 'policy' }, 'filter.prefix'],
+    ['a time that is none', { filter: { createdBefore: 'yesterday' }, reason: 'policy' }, 'filter.createdBefore'],
+  ])('is refused by the name of the field: %s', async (_, body, field) => {
+    const answer = await admin.call<{ errors: { field: string }[] }>('POST /v1/tokens/revoke', { body });
+    expect(answer.status).toBe(400);
+    expect(answer.body.errors.map((error) => error.field)).toContain(field);
+    expect(answer.text).not.toContain(secret);
+  });
+
+  test('is refused with how to narrow it when more match than are ended in one go, and changes nothing', async () => {
+    const person = await w.member();
+    for (let n = 0; n < 11; n++) await many(person, 10_000, `lk_pat_${n}`);
+    for (const answer of [
+      await preview(person, { owner: 'me' }),
+      await send(person, { filter: { owner: 'me' } }),
+    ] as Answered<unknown>[]) {
+      expect(answer).toMatchObject({ status: 422, body: { code: 'too_many_matches' } });
+      expect(answer.text).toContain('Narrow the filter');
+    }
+    expect(await unrevoked(person)).toBe(110_000);
+  }, 120_000);
+});
+
+describe('what was answered', () => {
+  test('is carried on to the last by others when a replica is stopped in the midst of it', async () => {
+    const person = await w.member();
+    await many(person, 3_500);
+    const stopped = await w.another();
+    const answer = await send(
+      w.as({ cookie: person.cookie! }, stopped),
+      { filter: { owner: 'me' } },
+      { prefer: 'wait=0' },
+    );
+    expect(answer).toMatchObject({ status: 202, body: { effective: false, matched: 3_500 } });
+    await stopped.stop();
+    expect(await unrevoked(person)).toBeGreaterThan(0);
+    await w.database.query(`UPDATE exposures SET touched_at = now() - interval '1 hour' WHERE confirmed_at IS NULL`);
+    const replica = maintenanceCaller({
+      address: w.service.rpcAddress,
+      authorization: firstParty(JOBS_RPC_SECRET),
+      timeoutMs: 10_000,
+    });
+    expect(await replica.continueExposures({ limit: 10 })).toMatchObject({ done: 1 });
+    await waitFor(async () => (await unrevoked(person)) === 0, { timeoutMs: 60_000 });
+    const [left] = await w.database.query(
+      `SELECT count(*)::int AS n, count(DISTINCT details->>'batch')::int AS batches FROM audit_events
+       WHERE action = 'token.revoked' AND subject_name LIKE 'one of many%' AND details->>'batch' = $1`,
+      [answer.body.batch],
+    );
+    expect(left).toEqual({ n: 3_500, batches: 1 });
+    replica.close();
+  });
+
+  test('is claimed by none of two at once before both sets are dead; each token is revoked once', async () => {
+    const person = await w.member();
+    const tokens = await Promise.all(Array.from({ length: 40 }, () => issue(person)));
+    await many(person, 1_200);
+    const another = await w.another();
+    const [first, second] = await Promise.all([
+      done(person, { filter: { owner: 'me' } }),
+      done(w.as({ cookie: person.cookie! }, another), { filter: { owner: 'me', prefix: 'lk_pat' }, reason: 'exposed' }),
+    ]);
+    expect([first.effective, second.effective]).toEqual([true, true]);
+    expect(await accepted(Object.fromEntries(tokens.map((token) => [token.id, token])))).toEqual([]);
+    expect(await unrevoked(person)).toBe(0);
+    expect(first.ended.tokens + second.ended.tokens).toBeLessThanOrEqual(1_240);
+    const events = await revokedEvents(tokens.map(({ id }) => id));
+    expect(events).toHaveLength(40);
+  });
+
+  test('is effective only once no verifier takes any of them; a repeat, which names none, waits for them too', async () => {
+    const person = await w.member();
+    const token = await issue(person);
+    await asleep();
+    const filter = { owner: 'me', status: 'active' };
+    const headers = { prefer: 'wait=0' };
+    const pending = { status: 202, body: { effective: false, receipt: null, pending: [{ name: 'asleep' }] } };
+    expect(await send(person, { filter }, headers)).toMatchObject(pending);
+    expect(await send(person, { filter }, headers)).toMatchObject({ ...pending, body: { matched: 0 } });
+    expect(await isAccepted(token)).toBe(false);
+    const last = await done(person, { filter });
+    expect(last).toMatchObject({ matched: 0, effective: true, receipt: { verifiers: [{ by: 'lease' }] } });
+    expect(last.ended.tokens).toBe(0);
+  });
+
+  test('is effective at once where nothing matches', async () => {
+    const person = await w.member();
+    const answer = await send(person, { filter: { owner: 'me' } });
+    expect(answer).toMatchObject({
+      status: 200,
+      body: { matched: 0, batch: null, effective: true, receipt: null, pending: [] },
+    });
+    const [left] = await w.database.query(`SELECT count(*)::int AS n FROM exposures WHERE actor_id = $1`, [
+      person.user.id,
+    ]);
+    expect(left).toEqual({ n: 0 });
+  });
+
+  test('does not reach a token that is issued after the set was written down', async () => {
+    const person = await w.member();
+    await many(person, 2_500);
+    const begun = await send(person, { filter: { owner: 'me' } }, { prefer: 'wait=0' });
+    const later = await issue(person);
+    await waitFor(async () => (await unrevoked(person)) === 1, { timeoutMs: 60_000 });
+    expect(begun.body.matched).toBe(2_500);
+    expect(await isAccepted(later)).toBe(true);
+  });
+});
