@@ -1,11 +1,13 @@
-import { createHmac, randomUUID } from 'node:crypto';
+import { createHmac, randomBytes, randomUUID } from 'node:crypto';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { again, inBackground, redisOf } from './doing.mjs';
+import { flood } from './flood.mjs';
 import { historyScenarios } from './history-scenarios.mjs';
 import { at } from './places.mjs';
+import { replaced } from './replaced.mjs';
 
 /**
  * @typedef {import('./trial.mjs').Scenario} Scenario
@@ -186,5 +188,16 @@ export const scenarios = [
       };
     },
   },
+  {
+    name: 'the key that signs invalidations replaced at once, in a rolling restart',
+    inject: async ({ cluster: { tokenServices } }) => {
+      const key = randomBytes(32).toString('base64url');
+      return inBackground(async () => {
+        for (const service of tokenServices) await service.restart({ EVENTS_SIGNING_KEY: key });
+      });
+    },
+  },
+  replaced,
+  flood,
   ...historyScenarios,
 ];
