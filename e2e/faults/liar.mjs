@@ -126,7 +126,8 @@ let sent = 0;
 let running = true;
 /** Of what was sent from here, how often it is still to come back. @type {Map<string, number>} */
 const own = new Map();
-const [publisher, subscriber] = [1, 2].map(() => new Redis(redisUrl, { maxRetriesPerRequest: null }));
+const connect = () => new Redis(redisUrl, { maxRetriesPerRequest: null });
+const [publisher, subscriber] = [connect(), connect()];
 
 /** @param {import('ioredis').ChainableCommander} all @param {string} channel @param {string} text */
 function publish(all, channel, text) {
