@@ -179,12 +179,15 @@ function putBack(name, meanwhile) {
 
 const restores = [
   putBack('the data folder put back from a backup, with the gateways running', async () => async () => undefined),
-  putBack('the data folder put back from a backup, with a gateway frozen', async (place) => {
-    const { process } = at(place.cluster.gateways, 0);
-    process.pause();
+  // None is awake to show that its history was forgotten, and none finds in its socket what was published meanwhile.
+  putBack('the data folder put back from a backup, with all gateways frozen and Redis lost', async (place) => {
+    const { gateways, redis } = place.cluster;
+    for (const { process } of gateways) process.pause();
+    await redis.kill();
     return async () => {
       await spend(place, 400);
-      process.resume();
+      await redis.restart();
+      for (const { process } of gateways) process.resume();
     };
   }),
   putBack('the data folder put back from a backup, with the gateways stopped and started', async ({ cluster }) => {
