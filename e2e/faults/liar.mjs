@@ -21,6 +21,8 @@ const USAGE_MESSAGES = 2;
 /** The longest are sent so often. */
 const HUGE_EVERY_MS = 2_000;
 const TOO_LONG_OR_DEEP = ['x'.repeat(INVALIDATION_EVENT_LENGTH_MAX + 1), '['.repeat(5_000)];
+/** Of so many batches one has messages as long as are just refused: they cost the sender more than the readers. */
+const LONG_EVERY = 9;
 const HUGE_LENGTH = 1_000_000;
 const HEARD_MAX = 50;
 /** What is replayed is to cost its readers little: it is many small messages that are tried here. */
@@ -136,13 +138,22 @@ function publish(all, channel, text) {
   all.publish(channel, text);
 }
 
+async function hearUsage() {
+  const [last] = await publisher.xrevrange(REDIS.usage, '+', '-', 'COUNT', 1);
+  if (last?.[1].length === 8 && (last[1][5]?.length ?? 0) < REPLAYED_USAGE_LENGTH_MAX) heard.keep(heard.usage, last[1]);
+}
+
+let batches = 0;
 async function some() {
   const all = publisher.pipeline();
+  if (batches++ % LONG_EVERY === 0) {
+    publish(all, REDIS.invalidations, TOO_LONG_OR_DEEP[batches % 2] ?? '');
+    publish(all, REDIS.acknowledgements, 'x'.repeat(ACKNOWLEDGEMENT_LENGTH_MAX + 1));
+    await hearUsage();
+  }
   const digests = awaited(heard);
   for (let i = 0; i < FEED_MESSAGES; i++)
     publish(all, REDIS.invalidations, forgedInvalidation(any(heard.invalidations)));
-  publish(all, REDIS.invalidations, TOO_LONG_OR_DEEP[sent % 2] ?? '');
-  publish(all, REDIS.acknowledgements, 'x'.repeat(ACKNOWLEDGEMENT_LENGTH_MAX + 1));
   for (let i = 0; i < ACKNOWLEDGEMENTS; i++) {
     const text = forgedAcknowledgement(any(heard.acknowledgements), any(verifiers), any(digests));
     publish(all, REDIS.acknowledgements, text);
@@ -152,8 +163,6 @@ async function some() {
     all.xadd(REDIS.usage, 'MAXLEN', '~', REDIS.usageStreamLengthMax, '*', ...forgedUsage(any(heard.usage)));
   }
   await all.exec();
-  const [last] = await publisher.xrevrange(REDIS.usage, '+', '-', 'COUNT', 1);
-  if (last?.[1].length === 8 && (last[1][5]?.length ?? 0) < REPLAYED_USAGE_LENGTH_MAX) heard.keep(heard.usage, last[1]);
 }
 
 async function huge() {
