@@ -38,24 +38,27 @@ console.log(broken ? `\n${broken} checks or promises broke the guarantee` : '\nn
 // By itself Node goes on for ever now and then, closing sockets that were reset (Environment::CleanupHandles).
 process.exit(broken || unfinished.length ? 1 : 0);
 
-/** One after the other at one place. @param {readonly import('./trial.mjs').Scenario[]} together */
+/**
+ * One after the other at one place; after one that could not be brought to its end, the others at a new one.
+ * @param {readonly import('./trial.mjs').Scenario[]} together
+ */
 async function round(together) {
-  const [first] = together;
-  if (!first) return;
-  /** @type {import('./trial.mjs').OwnPlace | undefined} */
-  let place;
-  try {
-    place = first.open ? await first.open() : await shared();
-    for (const scenario of together) {
-      const outcome = await trial(scenario, place);
-      outcomes.push(outcome);
-      console.log(told(outcome));
+  const left = [...together];
+  for (let scenario = left.shift(); scenario; scenario = left.shift()) {
+    /** @type {import('./trial.mjs').OwnPlace | undefined} */
+    let place;
+    try {
+      place = await (scenario.open ?? shared)();
+      for (; scenario; scenario = left.shift()) {
+        const outcome = await trial(scenario, place);
+        outcomes.push(outcome);
+        console.log(told(outcome));
+      }
+    } catch (error) {
+      unfinished.push(`${scenario?.name}: ${error instanceof Error ? error.stack : error}`);
+    } finally {
+      await place?.close();
     }
-  } catch (error) {
-    // The others are worth seeing still, at a place of their own.
-    unfinished.push(`${together.map(({ name }) => name).join('; ')}: ${error instanceof Error ? error.stack : error}`);
-  } finally {
-    await place?.close();
   }
 }
 

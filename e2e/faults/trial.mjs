@@ -74,22 +74,26 @@ export async function trial(scenario, place) {
   await whole(cluster, [...victims, ...survivors]);
 
   const observer = new Observer(cluster, tokens);
-  await sleep(300);
-  const heal = await inject(place);
-  const revoked = await Promise.all(
-    victims.map(async ({ id }, i) => {
-      await sleep(i * REVOKED_EVERY_MS);
-      return revoke(cluster, id, firstAsked ?? i);
-    }),
-  );
-  revocations.push(...revoked);
-  await sleep(500);
-  const healedMs = performance.now();
-  await heal();
-  await whole(cluster, survivors);
-  const wholeMs = performance.now() - healedMs;
-  await sleep(AFTERWARDS_MS);
-  await observer.stop();
+  let wholeMs = 0;
+  try {
+    await sleep(300);
+    const heal = await inject(place);
+    const revoked = await Promise.all(
+      victims.map(async ({ id }, i) => {
+        await sleep(i * REVOKED_EVERY_MS);
+        return revoke(cluster, id, firstAsked ?? i);
+      }),
+    );
+    revocations.push(...revoked);
+    await sleep(500);
+    const healedMs = performance.now();
+    await heal();
+    await whole(cluster, survivors);
+    wholeMs = performance.now() - healedMs;
+    await sleep(AFTERWARDS_MS);
+  } finally {
+    await observer.stop();
+  }
   const broken = (await promises?.(place, revocations)) ?? [];
   await restore?.();
   return outcome(name, observer.checks, revocations, wholeMs, broken);
