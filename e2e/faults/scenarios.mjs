@@ -1,57 +1,22 @@
-import { createHmac, randomUUID } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Redis } from 'ioredis';
+import { REDIS } from '@latchkey/contracts';
+import { again, inBackground, redisOf } from './doing.mjs';
+import { flood } from './flood.mjs';
+import { historyScenarios } from './history-scenarios.mjs';
+import { keyHolder } from './key-holder.mjs';
+import { at, LEASE_MS } from './places.mjs';
+import { replaced } from './replaced.mjs';
 
 /**
- * @typedef {import('@latchkey/testing').Cluster} Cluster
- * @typedef {object} Scenario
- * @property {string} name
- * @property {string} [needs] what this machine lacks for it, when it does
- * @property {(cluster: Cluster) => Promise<() => Promise<void>>} inject brings the fault about, while tokens are in use
- * and before any is revoked; what it answers brings the world in order again
- * @property {(cluster: Cluster) => Promise<() => Promise<void>>} [prepare] before any token is used
+ * @typedef {import('./trial.mjs').Scenario} Scenario
  */
 
-const FAKETIME = '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1';
-
-/** Does something again and again until the answer is called. @param {number} everyMs @param {() => Promise<unknown>} work */
-function again(everyMs, work) {
-  let running = true;
-  const loop = (async () => {
-    while (running) {
-      await work();
-      await sleep(everyMs);
-    }
-  })();
-  return async () => {
-    running = false;
-    await loop;
-  };
-}
-
-/** @param {Cluster} cluster */
-function admin(cluster) {
-  const redis = new Redis(cluster.redis.url, { retryStrategy: () => 50, maxRetriesPerRequest: 1 });
-  redis.on('error', () => undefined);
-  return redis;
-}
-
-/** A member that must be there. @template T @param {readonly T[]} list @param {number} index @returns {T} */
-function at(list, index) {
-  const found = list[index];
-  if (found === undefined) throw new Error(`the cluster has no member ${index}`);
-  return found;
-}
-
-/** Restarts in the background; the answer waits for it. @param {() => Promise<void>} work */
-function inBackground(work) {
-  const done = work();
-  done.catch(() => undefined); // told by whoever waits for it
-  return async () => done;
-}
+/** Where libfaketime lies; a system without it installed may have unpacked it elsewhere. */
+const FAKETIME = process.env['LIBFAKETIME'] || '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1';
 
 /** @param {number} offsetSeconds @returns {Scenario} */
 const steppedClock = (offsetSeconds) => {
@@ -60,7 +25,7 @@ const steppedClock = (offsetSeconds) => {
   return {
     name: `wall clock of a gateway and a token-service stepped by ${offsetSeconds / 3600} h`,
     ...(!existsSync(FAKETIME) && { needs: 'libfaketime (apt-get install libfaketime)' }),
-    prepare: async (cluster) => {
+    prepare: async ({ cluster }) => {
       const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-faketime-'));
       file.path = path.join(dir, 'offset');
       write(0);
@@ -90,15 +55,15 @@ export const scenarios = [
   { name: 'no fault', inject: async () => async () => undefined },
   {
     name: 'Redis killed, and restarted',
-    inject: async ({ redis }) => {
+    inject: async ({ cluster: { redis } }) => {
       await redis.kill();
       return () => redis.restart();
     },
   },
   {
     name: 'Redis emptied in a loop',
-    inject: async (cluster) => {
-      const redis = admin(cluster);
+    inject: async ({ cluster }) => {
+      const redis = redisOf(cluster);
       const stop = again(20, () => redis.flushall());
       return async () => {
         await stop();
@@ -108,8 +73,8 @@ export const scenarios = [
   },
   {
     name: "every subscriber's connection cut in a loop",
-    inject: async (cluster) => {
-      const redis = admin(cluster);
+    inject: async ({ cluster }) => {
+      const redis = redisOf(cluster);
       const stop = again(30, () => redis.call('CLIENT', 'KILL', 'TYPE', 'PUBSUB'));
       return async () => {
         await stop();
@@ -119,21 +84,21 @@ export const scenarios = [
   },
   {
     name: 'a gateway frozen through the revocations, and woken',
-    inject: async ({ gateways }) => {
+    inject: async ({ cluster: { gateways } }) => {
       at(gateways, 0).process.pause();
       return async () => at(gateways, 0).process.resume();
     },
   },
   {
     name: 'a gateway killed',
-    inject: async ({ gateways }) => {
+    inject: async ({ cluster: { gateways } }) => {
       await at(gateways, 0).process.kill('SIGKILL');
       return () => at(gateways, 0).restart();
     },
   },
   {
     name: 'a token-service killed in the middle of revoking',
-    inject: async ({ tokenServices }) => {
+    inject: async ({ cluster: { tokenServices } }) => {
       const killing = inBackground(async () => {
         await sleep(400);
         await at(tokenServices, 0).process.kill('SIGKILL');
@@ -146,17 +111,17 @@ export const scenarios = [
   },
   {
     name: 'PostgreSQL stands still for three seconds',
-    inject: async ({ databaseLink }) => {
-      databaseLink.stall();
+    inject: async ({ cluster: { databaseLinks } }) => {
+      for (const link of databaseLinks) link.stall();
       return inBackground(async () => {
         await sleep(3_000);
-        databaseLink.heal();
+        for (const link of databaseLinks) link.heal();
       });
     },
   },
   {
     name: 'both token-services frozen for longer than a lease',
-    inject: async ({ tokenServices }) => {
+    inject: async ({ cluster: { tokenServices } }) => {
       for (const service of tokenServices) service.process.pause();
       return inBackground(async () => {
         await sleep(6_000);
@@ -166,7 +131,7 @@ export const scenarios = [
   },
   {
     name: 'rolling restart of everything',
-    inject: async ({ tokenServices, gateways }) =>
+    inject: async ({ cluster: { tokenServices, gateways } }) =>
       inBackground(async () => {
         for (const member of [...tokenServices, ...gateways]) await member.restart();
       }),
@@ -174,36 +139,21 @@ export const scenarios = [
   steppedClock(3_600),
   steppedClock(-3_600),
   {
-    name: 'everything on Redis replayed, doubled and forged, with a gateway frozen',
-    inject: async (cluster) => {
+    name: 'everything on Redis doubled and replayed, with a gateway frozen',
+    inject: async ({ cluster }) => {
       at(cluster.gateways, 1).process.pause();
-      const [publisher, subscriber] = [admin(cluster), admin(cluster)];
-      const verifiers = (await cluster.database.query('SELECT verifier_id FROM leases')).map(
-        (row) => row['verifier_id'],
-      );
-      const guess = (/** @type {string} */ text) => createHmac('sha256', 'a guess').update(text).digest('base64url');
-      /** @type {{ channel: string, text: string }[]} */
-      const heard = [];
+      const [publisher, subscriber] = [redisOf(cluster), redisOf(cluster)];
+      /** @type {Map<string, string>} */
+      const heard = new Map();
+      const publish = (/** @type {string} */ channel, /** @type {string} */ text) =>
+        publisher.publish(channel, text).catch(() => undefined); // there is more to come
       subscriber.on('message', (channel, text) => {
-        if (heard.some((message) => message.text === text)) return;
-        heard.push({ channel, text });
-        void publisher.publish(channel, text).catch(() => undefined);
-        if (!channel.endsWith('invalidations')) return;
-        const { invalidation } = JSON.parse(text);
-        for (const verifier of verifiers) {
-          const event = { verifier, invalidation: invalidation.id, mac: guess(`${verifier}\n${invalidation.id}`) };
-          void publisher.publish('latchkey:v1:acknowledgements', JSON.stringify(event)).catch(() => undefined);
-        }
-        const forged = {
-          ...JSON.parse(text),
-          invalidation: { ...invalidation, id: randomUUID(), kind: 'everything', subject: '' },
-        };
-        void publisher.publish(channel, JSON.stringify(forged)).catch(() => undefined);
+        if (heard.has(text)) return;
+        heard.set(text, channel);
+        void publish(channel, text);
       });
-      await subscriber.subscribe('latchkey:v1:invalidations', 'latchkey:v1:acknowledgements');
-      const stop = again(100, () =>
-        Promise.all(heard.slice(-20).map(({ channel, text }) => publisher.publish(channel, text))),
-      );
+      await subscriber.subscribe(REDIS.invalidations, REDIS.acknowledgements);
+      const stop = again(100, () => Promise.all([...heard].map(([text, channel]) => publish(channel, text))));
       return async () => {
         await stop();
         publisher.disconnect();
@@ -214,7 +164,12 @@ export const scenarios = [
   },
   {
     name: 'LEASE_MS shortened in a rolling restart, with a gateway frozen under the longer lease',
-    inject: async ({ tokenServices, gateways }) => {
+    prepare:
+      async ({ cluster }) =>
+      async () => {
+        for (const service of cluster.tokenServices) await service.restart({ LEASE_MS: String(LEASE_MS) });
+      },
+    inject: async ({ cluster: { tokenServices, gateways } }) => {
       at(gateways, 2).process.pause();
       const restarting = inBackground(async () => {
         for (const service of tokenServices) await service.restart({ LEASE_MS: '1000' });
@@ -225,4 +180,17 @@ export const scenarios = [
       };
     },
   },
+  {
+    name: 'the key that signs invalidations replaced at once, in a rolling restart',
+    inject: async ({ cluster: { tokenServices } }) => {
+      const key = randomBytes(32).toString('base64url');
+      return inBackground(async () => {
+        for (const service of tokenServices) await service.restart({ EVENTS_SIGNING_KEY: key });
+      });
+    },
+  },
+  replaced,
+  keyHolder,
+  flood,
+  ...historyScenarios,
 ];

@@ -5,12 +5,14 @@ import { type AddressInfo, createConnection, createServer, type Socket } from 'n
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { testCredentials } from './credentials.js';
-import { type TestDatabase, testDatabase } from './database.js';
+import { testDatabase } from './database.js';
 import { type FaultyLink, faultyLink } from './faulty-link.js';
 import { type TestRedis, testRedis } from './redis.js';
 import { type RunningService, spawnService } from './service.js';
 
 const root = path.resolve(import.meta.dirname, '../../..');
+/** A cluster is many processes, and is started on machines that do other work too. */
+const READY_TIMEOUT_MS = 120_000;
 const ADMIN = { email: 'admin@example.org', password: 'the administrator of tests' };
 
 export interface ClusterOptions {
@@ -20,8 +22,18 @@ export interface ClusterOptions {
   gateways?: number;
   /** Default 10 000. */
   leaseMs?: number;
-  /** Whether the token-services reach PostgreSQL through `databaseLink`, which costs time. Default true. */
+  /** Whether the token-services reach PostgreSQL through `databaseLinks`, which costs time. Default true. */
   throughLink?: boolean;
+  /** Whether jobs runs too. Default false. */
+  jobs?: boolean;
+  /** An empty database that outlives the cluster. Default: one of the cluster's own on the server that tests share. */
+  database?: ClusterDatabase;
+}
+
+/** The database of a cluster, as its superuser. */
+export interface ClusterDatabase {
+  readonly url: string;
+  query(text: string): Promise<Record<string, unknown>[]>;
 }
 
 /** One process of a cluster, at ports that stay the same over restarts. */
@@ -37,17 +49,20 @@ export interface Member {
 
 /** Token-services and gateways as real processes on a database and a Redis of their own. */
 export interface Cluster extends AsyncDisposable {
-  readonly database: TestDatabase;
-  /** Between the token-services and PostgreSQL. */
-  readonly databaseLink: FaultyLink;
+  readonly database: ClusterDatabase;
+  /** Between each token-service and PostgreSQL. */
+  readonly databaseLinks: readonly FaultyLink[];
   readonly redis: TestRedis;
   readonly tokenServices: readonly Member[];
   readonly gateways: readonly Member[];
+  /** Where jobs was asked for. */
+  readonly jobs: Member | undefined;
   /** `host:port` of each token-service's gRPC endpoint. */
   readonly rpcAddresses: readonly string[];
   readonly eventsSecret: string;
   readonly eventsSigningKey: string;
   readonly usageSecret: string;
+  readonly gatewayRpcSecret: string;
   /** The `Cookie` header of the first administrator's session. */
   readonly cookie: string;
   /** Path on a gateway that any good token may GET. */
@@ -83,14 +98,12 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
 
 async function open(options: ClusterOptions, closing: (() => unknown)[], close: () => Promise<void>): Promise<Cluster> {
   const { tokenServices = 1, gateways = 1, leaseMs = 10_000, throughLink = true } = options;
+  const databaseLinks: FaultyLink[] = [];
   const secret = () => randomBytes(24).toString('base64url');
   const [eventsSecret, eventsSigningKey, usageSecret] = [secret(), secret(), secret()];
   const credentials = testCredentials();
-  const database = await testDatabase();
-  closing.push(() => database.close());
+  const database = options.database ?? (await ownDatabase(closing));
   await migrate(database.url);
-  const databaseLink = await faultyLink(database.url);
-  closing.push(() => databaseLink.close());
   const redis = await testRedis();
   closing.push(() => redis.close());
   const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-cluster-'));
@@ -109,11 +122,14 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
   const services: Member[] = [];
   for (let i = 0; i < tokenServices; i++) {
     const [api, ops] = (await freePorts(2)) as [number, number];
+    const link = await faultyLink(database.url);
+    closing.push(() => link.close());
+    databaseLinks.push(link);
     services.push(
       await member(`token-service-${i + 1}`, 'apps/token-service/dist/main.js', api, ops, closing, {
         ...shared,
         ...credentials.tokenService,
-        DATABASE_URL: asService(throughLink ? databaseLink.url(database.url) : database.url),
+        DATABASE_URL: asService(throughLink ? link.url(database.url) : database.url),
         TOKEN_PEPPERS: 'a pepper of tests of 32 characters or more',
         EVENTS_SECRET: eventsSecret,
         EVENTS_SIGNING_KEY: eventsSigningKey,
@@ -143,6 +159,15 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
     });
   });
   const members = await Promise.all(doors);
+  const jobs = options.jobs
+    ? await jobsMember(closing, {
+        ...shared,
+        ...credentials.jobs,
+        USAGE_SECRET: usageSecret,
+        DATABASE_URL: asRole(database.url, 'latchkey_jobs'),
+        RPC_ADDRESS: `127.0.0.1:${rpc.port}`,
+      })
+    : undefined;
 
   let cookie = '';
   const call: Cluster['call'] = async (
@@ -166,14 +191,16 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
   if (signedIn.status !== 200) throw new Error(`signing in answered ${signedIn.status}`);
   return {
     database,
-    databaseLink,
+    databaseLinks,
     redis,
     tokenServices: services,
     gateways: members,
+    jobs,
     rpcAddresses: rpcPorts.map((port) => `127.0.0.1:${port}`),
     eventsSecret,
     eventsSigningKey,
     usageSecret,
+    gatewayRpcSecret: credentials.gateway.GATEWAY_RPC_SECRET,
     cookie,
     guardedPath: '/guarded',
     call,
@@ -192,7 +219,8 @@ async function member(
 ): Promise<Member> {
   const opsUrl = `http://127.0.0.1:${opsPort}`;
   let env = base;
-  const start = () => spawnService(path.join(root, entry), env, { readyUrl: `${opsUrl}/readyz` });
+  const start = () =>
+    spawnService(path.join(root, entry), env, { readyUrl: `${opsUrl}/readyz`, readyTimeoutMs: READY_TIMEOUT_MS });
   let running = await start();
   closing.push(async () => {
     await running.kill('SIGKILL');
@@ -212,6 +240,17 @@ async function member(
   };
 }
 
+async function jobsMember(closing: (() => unknown)[], env: Record<string, string>): Promise<Member> {
+  const [ops] = (await freePorts(1)) as [number];
+  return member('jobs', 'apps/jobs/dist/main.js', ops, ops, closing, { ...env, OPS_PORT: String(ops) });
+}
+
+async function ownDatabase(closing: (() => unknown)[]): Promise<ClusterDatabase> {
+  const database = await testDatabase();
+  closing.push(() => database.close());
+  return database;
+}
+
 async function migrate(url: string): Promise<void> {
   const entry = path.join(root, 'apps/token-service/dist/migrate.js');
   const process = await spawnService(entry, { DATABASE_URL: url, LOG_LEVEL: 'info' }, { readyText: '' });
@@ -219,9 +258,12 @@ async function migrate(url: string): Promise<void> {
   if (code !== 0) throw new Error(`migrating ended with ${code}:\n${process.logs()}`);
 }
 
-function asService(url: string): string {
+/** A `DATABASE_URL` for token-services, from one of the superuser's. */
+export const asService = (url: string): string => asRole(url, 'latchkey_service');
+
+function asRole(url: string, role: string): string {
   const under = new URL(url);
-  under.searchParams.set('options', '-c role=latchkey_service');
+  under.searchParams.set('options', `-c role=${role}`);
   return under.href;
 }
 

@@ -16,19 +16,21 @@ export interface FaultyLink extends AsyncDisposable {
   delay(milliseconds: number): void;
   /** Works like a plain connection again; what was stalled or delayed goes on. */
   heal(): void;
+  /** New connections go to these addresses in turn; those that are open stay where they are. */
+  lead(...targets: [LinkTarget, ...LinkTarget[]]): void;
   close(): Promise<void>;
 }
+
+/** An address, or a URL whose host and port count. */
+export type LinkTarget = string | { host?: string; port: number };
 
 /** What a direction may hold back before its sender is made to wait. */
 const heldBytesMax = 1_048_576;
 
-/**
- * Opens a port of 127.0.0.1 that passes on to `target` until told otherwise.
- *
- * @param target where to: an address, or a URL whose host and port count
- */
-export async function faultyLink(target: string | { host?: string; port: number }): Promise<FaultyLink> {
-  const { host, port: targetPort } = typeof target === 'string' ? addressOf(target) : { host: '127.0.0.1', ...target };
+/** Opens a port of 127.0.0.1 that passes on to `target` until told otherwise. */
+export async function faultyLink(target: LinkTarget): Promise<FaultyLink> {
+  let targets = [addressOf(target)];
+  let turn = 0;
   const state = { cut: false, stalled: { toTarget: false, fromTarget: false }, delayMs: 0 };
   const directions = new Set<Direction>();
   const sockets = new Set<Socket>();
@@ -38,7 +40,7 @@ export async function faultyLink(target: string | { host?: string; port: number 
       near.resetAndDestroy();
       return;
     }
-    const far = createConnection({ host, port: targetPort, allowHalfOpen: true });
+    const far = createConnection({ ...targets[turn++ % targets.length]!, allowHalfOpen: true });
     const pair = [
       new Direction(near, far, () => ({ stalled: state.stalled.toTarget, delayMs: state.delayMs })),
       new Direction(far, near, () => ({ stalled: state.stalled.fromTarget, delayMs: state.delayMs })),
@@ -104,6 +106,9 @@ export async function faultyLink(target: string | { host?: string; port: number 
       state.delayMs = 0;
       pumpAll();
     },
+    lead: (...others) => {
+      targets = others.map(addressOf);
+    },
     close,
     [Symbol.asyncDispose]: close,
   };
@@ -152,8 +157,9 @@ class Direction {
   }
 }
 
-function addressOf(url: string): { host: string; port: number } {
-  const { hostname, port } = new URL(url);
+function addressOf(target: LinkTarget): { host: string; port: number } {
+  if (typeof target !== 'string') return { host: '127.0.0.1', ...target };
+  const { hostname, port } = new URL(target);
   if (!port) throw new TypeError('faultyLink: the target URL names no port');
   return { host: hostname, port: Number(port) };
 }

@@ -1,6 +1,8 @@
 export {
+  asService,
   type CallOptions,
   type Cluster,
+  type ClusterDatabase,
   type ClusterOptions,
   freePorts,
   type Member,
@@ -9,7 +11,7 @@ export {
 } from './cluster.js';
 export { type TestCredentials, testCredentials } from './credentials.js';
 export { type TestDatabase, type TestDatabaseOptions, testDatabase } from './database.js';
-export { type FaultyLink, faultyLink } from './faulty-link.js';
+export { type FaultyLink, faultyLink, type LinkTarget } from './faulty-link.js';
 export { type OwnServer, ownServer, type StandBy } from './own-server.js';
 export { type TestRedis, testRedis } from './redis.js';
 export { type RunningService, type SpawnServiceOptions, spawnService } from './service.js';

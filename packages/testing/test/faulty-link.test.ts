@@ -110,6 +110,25 @@ test('a target that is away looks like a reset', async () => {
   await nowhere.close();
 });
 
+test('leads new connections to several targets in turn, and leaves open ones where they are', async () => {
+  const second = createServer((socket) => {
+    sockets.push(socket.on('error', () => socket.destroy()));
+    socket.end('second');
+  });
+  await new Promise<void>((resolve) => second.listen(0, '127.0.0.1', resolve));
+  const before = await connect();
+  link.lead(
+    { port: (second.address() as { port: number }).port },
+    `tcp://127.0.0.1:${(echo.address() as { port: number }).port}`,
+  );
+  const [one, two] = [await connect(), await connect()];
+  for (const { socket } of [before, one, two]) socket.write('echo');
+  await waitFor(() => [before, one, two].every(({ seen }) => seen.text !== ''));
+  expect([before.seen.text, one.seen.text, two.seen.text].sort()).toEqual(['echo', 'echo', 'second']);
+  expect(before.seen.text).toBe('echo');
+  second.close();
+});
+
 test('answers addresses with itself in the place of the target', () => {
   expect(link.url('redis://:secret@127.0.0.1:6379')).toBe(`redis://:secret@127.0.0.1:${link.port}`);
   expect(link.url('postgres://a:b@127.0.0.1:5432/db')).toBe(`postgres://a:b@127.0.0.1:${link.port}/db`);
