@@ -15,9 +15,11 @@ const benches = {
   verify: { shows: 'verify() from memory, and memory per token', flags: ['--expose-gc', '--max-old-space-size=2048'] },
   revocation: { shows: 'revoke until effective at four gateways' },
   watch: { shows: 'revoke until effective at third parties on streams, with Redis and without' },
+  forged: { shows: 'checks while forged messages flood Redis, beside the same undisturbed' },
   proxy: { shows: 'what the gateway costs as a proxy' },
   issue: { shows: 'tokens issued over HTTP beside raw inserts of the same rows' },
   exposure: { shows: 'a token exposed that was shown 100 000 others, and who waits for that', long: true },
+  restart: { shows: 'PostgreSQL restarted at half load, with 100 000 tokens remembered', long: true },
   everything: { shows: 'everything revoked among a million tokens, and who waits for the marking', long: true },
   console: {
     shows: 'first load of the tokens page, and scrolling through ten thousand tokens, in Chromium',

@@ -27,7 +27,7 @@ export const LIMITS = {
   exposedTokensMax: 1_000,
   importTokensMax: 10_000,
   /** Tokens that one filter names. */
-  revokeManyMax: 100_000,
+  revokeManyMax: 20_000,
   revokePreviewMax: 100,
   jsonBodyBytesMax: 1_048_576,
   headerBytesMax: 16_384,

@@ -10,7 +10,8 @@ export const selectRecentSignIn = ({ sessionId }: Pick<UserActor, 'sessionId'>):
 
 /**
  * For what nobody is to do from a browser that was left open: signing in again shows, with the second factor where there
- * is one, that it is still the same person.
+ * is one, that it is still the same person. With another sign-in service it shows as much as that service asks for: one
+ * that remembers the browser lets it in without a word.
  * @param row as `selectRecentSignIn` found it
  */
 export function mustBeRecent(row: object | undefined): void {

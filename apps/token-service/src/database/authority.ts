@@ -10,7 +10,9 @@ export class AuthorityLost extends Error {
   override name = 'AuthorityLost';
 }
 
-/** Nobody who asks for a check waits for longer. */
+/** What pg says when `query_timeout` has passed. */
+const TIMED_OUT = 'Query read timeout';
+/** Longest that a proof is waited for. */
 const PATIENCE_MAX_MS = 5_000;
 
 /**
@@ -42,8 +44,8 @@ export class Authority {
 
   /**
    * Commits a row of the connection's own. A read that is sent behind it holds once this has resolved.
-   * @throws AuthorityLost when the commit ended with a warning, or on an older timeline than one seen before
-   * @throws when it takes as long as it would count for, or five seconds: a deposed primary keeps silent
+   * @throws AuthorityLost when the commit ended with a warning, on an older timeline than one seen before, or has not
+   *   ended for as long as it would count, five seconds at most: a deposed primary keeps silent
    */
   async prove(connection: PreparedClient): Promise<void> {
     delete connection.proof;
@@ -61,7 +63,11 @@ export class Authority {
   }
 
   async #commit(connection: PreparedClient): Promise<{ system: string; timeline: string; leaseMs: number }> {
-    const { rows } = await connection.query({ ...PROVE, values: [connection.id], query_timeout: this.#patienceMs });
+    const proving = { ...PROVE, values: [connection.id], query_timeout: this.#patienceMs };
+    const { rows } = await connection.query(proving).catch((error: Error) => {
+      if (error.message !== TIMED_OUT) throw error;
+      throw new AuthorityLost('PostgreSQL did not finish a commit in time');
+    });
     const { system, timeline, lease_ms: leaseMs } = rows[0]!;
     // The new side waits as long as the log's row says, so that must be said before it is made use of.
     if (leaseMs < this.#leaseMs) await connection.query(RAISE, [this.#leaseMs]);

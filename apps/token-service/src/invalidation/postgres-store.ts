@@ -268,7 +268,7 @@ export const INSERT_INVALIDATIONS = `WITH said AS (
     UPDATE leases l SET ended_at = now() FROM said WHERE said.cut AND l.ended_at IS NULL
       AND ((said.kind = 'token' AND said.subject = ANY (l.caller_lineage::text[]))
         OR (said.kind IN ('owner', 'project') AND said.subject = l.caller_owner::text)
-        OR (said.kind = 'everything' AND l.caller_owner IS NOT NULL))
+        OR (said.kind = 'everything' AND (l.caller_owner IS NOT NULL OR l.caller LIKE 'token:%')))
   )
   INSERT INTO invalidations (id, kind, subject, cut, created_at) SELECT id, kind, subject, cut, now() FROM said
   RETURNING xid::text AS xid`;

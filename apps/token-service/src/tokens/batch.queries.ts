@@ -66,3 +66,9 @@ export function insertNamed(
     values,
   ];
 }
+
+/** In: who. Out: a row for each set of theirs that is not ended yet. */
+export const selectUnended = (actor: string): Statement => [
+  'SELECT id FROM exposures WHERE filter IS NOT NULL AND ended_at IS NULL AND actor_id = $1',
+  [actor],
+];

@@ -6,17 +6,20 @@ import {
   type TokenFilter,
 } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import type { Actor } from '../access/index.js';
 import { LocksService } from '../access/locks.service.js';
+import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database, inOrder, type Tx } from '../database/database.service.js';
-import { conflict, forbidden, lacksScope, Refusal } from '../http/index.js';
+import { badField, conflict, forbidden, lacksScope, Refusal } from '../http/index.js';
+import { RatesService } from '../http/rates.service.js';
 import { NOTHING_NARROWED } from '../invalidation/invalidation.service.js';
-import { insertNamed, type Named, selectMatching } from './batch.queries.js';
+import { insertNamed, type Named, selectMatching, selectUnended } from './batch.queries.js';
 import { ClosuresService } from './closures.service.js';
 import { insertExposure } from './exposure.queries.js';
 import { makerColumns } from './exposure.rules.js';
 import { ownersWith, RecordsService } from './records.service.js';
+import { actorId } from './store.service.js';
 
 type Wanted = Pick<RevokeTokensBody, 'filter' | 'reason' | 'comment' | 'expect'>;
 
@@ -28,18 +31,43 @@ export class BatchesService {
     private readonly locks: LocksService,
     private readonly closures: ClosuresService,
     private readonly records: RecordsService,
+    private readonly rates: RatesService,
+    @Inject(CONFIG) private readonly config: Pick<TokenServiceConfig, 'TOKEN_PREFIX'>,
   ) {}
 
   /**
    * What a filter names at this moment, of the tokens that the caller may revoke; nothing is changed.
    * @throws Refusal as `revoke` does
    */
-  async preview(actor: Actor, { filter }: Pick<Wanted, 'filter'>): Promise<RevocationPreview> {
+  async preview(actor: Actor, wanted: Pick<Wanted, 'filter'>): Promise<RevocationPreview> {
+    await this.#mustBeSeldom(actor);
+    const { matched, newest } = await this.#matching(actor, wanted);
+    const records = await this.records.readAll(newest);
+    // Whoever may revoke a token need not be one who may read it.
+    const readable = ownersWith(actor, 'tokens:read', wanted.filter);
+    const tokens = readable === 'all' ? records : records.filter(({ owner }) => readable.includes(owner.id));
+    return { matched, tokens };
+  }
+
+  async #matching(actor: Actor, { filter, expect }: Pick<Wanted, 'filter' | 'expect'>) {
+    this.#mustBeAPrefix(filter);
     const [text, values = []] = selectMatching(filter, revocableOwners(actor, filter));
     const [found] = await this.db.page<{ matched: number; newest: string[] }>(text, values);
-    const { matched, newest } = found!;
-    mustBeFew(matched);
-    return { matched, tokens: await this.records.readAll(newest) };
+    mustBeFew(found!.matched);
+    mustBeExpected(found!.matched, expect);
+    return found!;
+  }
+
+  /** A longer start than is kept fits no token, and would look like success. */
+  #mustBeAPrefix({ prefix }: TokenFilter): void {
+    const length = this.config.TOKEN_PREFIX.length + START_BEYOND_PREFIX;
+    if (prefix !== undefined && prefix.length > length)
+      throw badField('filter.prefix', `no more than ${length} characters of a secret are known`);
+  }
+
+  /** One call reads, and may write, a hundred thousand rows. */
+  #mustBeSeldom(actor: Actor): Promise<void> {
+    return this.rates.count('revoke-many', actorId(actor), { max: 60, windowSeconds: 60 });
   }
 
   /**
@@ -51,6 +79,9 @@ export class BatchesService {
    *   revoke nothing
    */
   async revoke(actor: Actor, body: Wanted, waitMs: number | undefined): Promise<RevokedMany> {
+    await this.#mustBeSeldom(actor);
+    // Too many are noticed by reading them, where nobody else waits; counted again when they are written down.
+    await this.#matching(actor, body);
     const id = newId();
     const { matched, members } = await this.db.transaction((tx) => this.#name(tx, id, actor, body));
     if (members === 0) return { ...NOTHING_NARROWED, matched, batch: null, ended: NONE };
@@ -59,21 +90,24 @@ export class BatchesService {
   }
 
   async #name(tx: Tx, id: string, actor: Actor, { filter, reason, comment, expect }: Wanted): Promise<Named> {
-    const now = await this.locks.hold(tx, actor);
+    const { now, read } = await this.locks.holdAndRead(tx, actor, {}, selectUnended(actorId(actor)));
+    if ((read[0] ?? []).length >= UNENDED_MAX)
+      throw conflict('Tokens that you named before are still being revoked. Repeat this in a moment.');
     const owners = revocableOwners(now, filter);
     const exposure = { id, ...makerColumns(now), reason, comment: comment ?? null, filter, tokens: 0 };
     const writes = [insertExposure(exposure, new Date()), insertNamed(id, filter, owners, reason)];
     const [, [named]] = (await inOrder(tx, writes)) as [unknown, [Named]];
     mustBeFew(named.members);
-    if (expect !== undefined && named.matched > expect)
-      throw conflict(
-        `${named.matched} tokens match, and expect names ${expect}. Nothing was revoked; look at the preview again.`,
-      );
+    mustBeExpected(named.matched, expect);
     if (named.members === 0) await inOrder(tx, [['DELETE FROM exposures WHERE id = $1', [id]]]);
     return named;
   }
 }
 
+/** Of a secret, this many characters after the prefix are kept: `_pat_` and four of the random part. */
+const START_BEYOND_PREFIX = 9;
+/** Most sets of one person or token that are being ended at once. */
+const UNENDED_MAX = 4;
 const NONE = { tokens: 0, successors: 0, descendants: 0, shown: 0 };
 
 /**
@@ -87,6 +121,13 @@ function revocableOwners(actor: Actor, filter: TokenFilter): 'all' | string[] {
   if (actor.rights.everywhere && actor.rights.holds('tokens:write')) return owners;
   if (actor.type === 'token') throw lacksScope(['tokens:write'], 'The token may not revoke any token of that owner.');
   throw forbidden('You may not revoke tokens of that owner or project. Ask an editor or owner of it.');
+}
+
+function mustBeExpected(matched: number, expect: number | undefined): void {
+  if (expect === undefined || matched <= expect) return;
+  throw conflict(
+    `${matched} tokens match, and expect names ${expect}. Nothing was revoked; look at the preview again.`,
+  );
 }
 
 function mustBeFew(matched: number): void {

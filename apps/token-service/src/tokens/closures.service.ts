@@ -148,25 +148,37 @@ export class ClosuresService implements BeforeApplicationShutdown {
 
   async #run(id: string): Promise<void> {
     const confirming = new Set<Promise<unknown>>();
-    const confirm = (invalidations: readonly Invalidation[]) => {
-      if (invalidations.length === 0) return;
-      const confirmation: Promise<unknown> = this.#confirm(id, invalidations, undefined)
-        .catch((error: Error) => this.logger.warn({ exposure: id, reason: error.message }, 'a confirmation failed'))
-        .finally(() => confirming.delete(confirmation));
-      confirming.add(confirmation);
+    const waiting: (readonly Invalidation[])[] = [];
+    const confirmNext = () => {
+      while (waiting.length > 0 && confirming.size < CONFIRMING_MAX) {
+        const confirmation: Promise<unknown> = this.#confirm(id, waiting.shift()!, undefined)
+          .catch((error: Error) => this.logger.warn({ exposure: id, reason: error.message }, 'a confirmation failed'))
+          .finally(() => {
+            confirming.delete(confirmation);
+            confirmNext();
+          });
+        confirming.add(confirmation);
+      }
     };
+    const confirm = (invalidations: readonly Invalidation[]) => {
+      if (invalidations.length > 0) waiting.push(invalidations);
+      confirmNext();
+    };
+    const allConfirmed = async () => {
+      while (confirming.size > 0) await Promise.race(confirming);
+    };
+    // What is ended is durable at once: it does not wait for a verifier that does not confirm what ended before.
     for (let ended = false; !ended; ) {
       if (this.#stopped) return;
       const step = await this.#step(id);
       ended = step.ended;
       confirm(step.invalidations);
-      if (confirming.size >= CONFIRMING_MAX) await Promise.race(confirming);
     }
-    await Promise.all(confirming);
+    await allConfirmed();
     for (let tries = 0; tries < CONFIRM_TRIES_MAX && !this.#stopped; tries++) {
       if (await this.#finished(id)) return;
       confirm(await this.#unconfirmed(id));
-      await Promise.all(confirming);
+      await allConfirmed();
     }
   }
 

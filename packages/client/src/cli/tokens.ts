@@ -152,7 +152,7 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
     .option('--prefix <start>', 'filter: the first characters of the secret, such as lk_pat_3x')
     .option('--status <status>', 'filter: active, expired or disabled')
     .option('--dry-run', 'with filters: show what would be revoked')
-    .option('--expect <count>', 'with filters: revoke nothing if more match than this', count)
+    .option('--expect <count>', 'with filters, and needed to revoke: revoke nothing if more match than this', count)
     .option(
       '--reason <reason>',
       'exposed (ends all that the token was shown too), superseded, no_longer_needed, owner_left, policy or unspecified',
@@ -169,6 +169,9 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
           'usage',
           'give either the id of a token or filters; --dry-run and --expect need filters',
         );
+      // An empty variable in the place of an id is not to revoke all that a filter fits.
+      if (isFiltered && !dryRun && expect === undefined)
+        throw new CommandError('usage', 'filters need --dry-run, or --expect with the count that it showed');
       const api = await client();
       if (id === undefined) {
         const wanted = { filter, reason: 'unspecified' as const, ...body, ...(expect !== undefined && { expect }) };

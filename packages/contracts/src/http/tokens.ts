@@ -243,7 +243,10 @@ const matchedSchema = z.int().meta({ description: 'tokens not revoked that the f
 export const revocationPreviewSchema = z
   .object({
     matched: matchedSchema,
-    tokens: z.array(tokenSchema).max(LIMITS.revokePreviewMax).meta({ description: 'the newest of them' }),
+    tokens: z
+      .array(tokenSchema)
+      .max(LIMITS.revokePreviewMax)
+      .meta({ description: 'the newest of them, as far as you may read them' }),
   })
   .meta({ id: 'RevocationPreview' });
 export type RevocationPreview = z.infer<typeof revocationPreviewSchema>;
@@ -251,7 +254,9 @@ export type RevocationPreview = z.infer<typeof revocationPreviewSchema>;
 export const revokedManySchema = revokedTokensSchema
   .extend({
     matched: matchedSchema,
-    batch: idSchema.nullable().meta({ description: 'stands in `details` of each audit event; null: nothing matched' }),
+    batch: idSchema
+      .nullable()
+      .meta({ description: 'stands in `details` of each audit event; null: there was nothing to do' }),
   })
   .meta({ id: 'RevokedMany' });
 export type RevokedMany = z.infer<typeof revokedManySchema>;
