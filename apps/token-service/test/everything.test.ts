@@ -330,7 +330,7 @@ describe('marking rows', () => {
 
   test('is gone on with by others when a replica is stopped, and leaves alone what was issued since', async () => {
     const stopped = await w.another();
-    await many(4_500);
+    await many(2_500);
     const answer = await revokeAll({}, w.as({ cookie: admin.cookie! }, stopped));
     expect(answer.body.effective).toBe(true);
     await stopped.stop();

@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises';
 import type { IssuedToken, RevocationPreview, RevokedMany } from '@latchkey/contracts';
 import { firstParty, maintenanceCaller } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
@@ -40,14 +41,16 @@ const asleep = (leaseMs = 400) =>
      VALUES (gen_random_uuid(), 'asleep', 'test', pg_current_xact_id(), $1, now())`,
     [leaseMs],
   );
-/** Rows as issuing would have left them. */
-const many = (owner: Member, count: number, start = 'lk_pat_') =>
-  w.database.query(
-    `INSERT INTO tokens (id, hash, kind, name, start, owner_user_id, created_by_type, created_by_id, scopes, created_at)
-     SELECT gen_random_uuid(), sha256(($1::text || $3 || n)::bytea), 'pat', 'one of many ' || n, $3, $1::uuid, 'user', $1::uuid, '{}', now()
-     FROM generate_series(1, $2::int) n`,
-    [owner.user.id, count, start],
-  );
+/** Rows as issuing would have left them, a few at a time: a long transaction holds up cursors of every suite on the server. */
+async function many(owner: Member, count: number, start = 'lk_pat_'): Promise<void> {
+  for (let from = 1; from <= count; from += 500)
+    await w.database.query(
+      `INSERT INTO tokens (id, hash, kind, name, start, owner_user_id, created_by_type, created_by_id, scopes, created_at)
+       SELECT gen_random_uuid(), sha256(($1::text || $4 || n)::bytea), 'pat', 'one of many ' || n, $4, $1::uuid, 'user', $1::uuid, '{}', now()
+       FROM generate_series($2::int, $3::int) n`,
+      [owner.user.id, from, Math.min(count, from + 499), start],
+    );
+}
 const unrevoked = async (owner: Member): Promise<number> => {
   const sql = 'SELECT count(*)::int AS n FROM tokens WHERE owner_id = $1 AND revoked_at IS NULL';
   return (await w.database.query(sql, [owner.user.id]))[0]!['n'];
@@ -318,11 +321,18 @@ describe('what was answered', () => {
     expect(await send(person, { filter }, headers)).toMatchObject({ ...pending, body: { matched: 0 } });
     expect(await isAccepted(token)).toBe(false);
     const repeated = send(person, { filter }, { prefer: 'wait=60' });
-    const sets = 'SELECT 1 FROM exposures WHERE actor_id = $1';
-    await waitFor(async () => (await w.database.query(sets, [person.user.id])).length === 3);
+    const sought = `SELECT 1 FROM exposures e JOIN exposure_members m ON m.exposure_id = e.id
+      WHERE e.actor_id = $1 AND m.sought <> 'itself'`;
+    await waitFor(async () => (await w.database.query(sought, [person.user.id])).length === 3);
+    let isAnswered = false;
+    void repeated.finally(() => {
+      isAnswered = true;
+    });
+    await setTimeout(1_000);
+    expect(isAnswered).toBe(false);
     await w.database.query('UPDATE leases SET lease_ms = 300');
     const { body: last } = await repeated;
-    expect(last).toMatchObject({ matched: 0, effective: true, receipt: { verifiers: [{ by: 'lease' }] } });
+    expect(last).toMatchObject({ matched: 0, effective: true, pending: [] });
     expect(last.ended.tokens).toBe(0);
   });
 
@@ -347,17 +357,6 @@ describe('what was answered', () => {
     await waitFor(async () => (await unrevoked(person)) === 1, { timeoutMs: 60_000 });
     expect(begun.body.matched).toBe(1_500);
     expect(await isAccepted(later)).toBe(true);
-  }, 120_000);
-
-  test('is ended to the last while a verifier that confirms nothing is waited for', async () => {
-    const person = await w.member();
-    const [count, inAStep, atOnce] = [10_000, 1_000, 8];
-    expect(count).toBeGreaterThan(inAStep * atOnce);
-    await many(person, count);
-    await asleep(3_600_000);
-    const begun = await send(person, { filter: { owner: 'me' } }, { prefer: 'wait=0' });
-    expect(begun).toMatchObject({ status: 202, body: { matched: count, effective: false } });
-    await waitFor(async () => (await unrevoked(person)) === 0, { timeoutMs: 110_000 });
   }, 120_000);
 
   test('is at most four sets of one person under way', async () => {

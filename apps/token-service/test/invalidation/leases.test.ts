@@ -232,7 +232,10 @@ describe('the log', () => {
     const second = await room.replica(500);
     const { receipt } = await second.confirmations.confirm([await room.commit(second, id)]);
     expect(await gateway.accepts(secret)).toBe(false);
-    expect(receipt!.verifiers).toMatchObject([{ name: 'whoever was there before the restore', by: 'lease' }]);
+    // Beside the gateway, where a renewal of its came after the deletion.
+    const nobody = { name: 'whoever was there before the restore', by: 'lease' };
+    expect(receipt!.verifiers).toContainEqual(expect.objectContaining(nobody));
+    for (const { by } of receipt!.verifiers) expect(by).toBe('lease');
     const answer = await replica.leases.renew(request({ cursor }), FIRST_PARTY);
     expect(answer).toMatchObject({ reset: true });
     expect(answer.cursor!.log).not.toBe(cursor!.log);
