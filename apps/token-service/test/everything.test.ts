@@ -226,8 +226,8 @@ describe('once it has answered that everything is revoked', () => {
     const { id } = await issue(admin, { scopes: ['tokens:verify'] });
     await w.database.query(
       `INSERT INTO leases (verifier_id, name, caller, caller_token, caller_lineage, caller_owner, renewal, lease_ms, renewed_at)
-       VALUES (gen_random_uuid(), 'theirs', 'token:' || $1, $1::uuid, ARRAY[$1::uuid], $2, pg_current_xact_id(), 400, now()),
-         (gen_random_uuid(), 'ours', 'first-party', NULL, '{}', NULL, pg_current_xact_id(), 400, now())`,
+       VALUES (gen_random_uuid(), 'theirs', 'token:' || $1, $1::uuid, ARRAY[$1::uuid], $2, pg_current_xact_id(), 60000, now()),
+         (gen_random_uuid(), 'ours', 'first-party', NULL, '{}', NULL, pg_current_xact_id(), 60000, now())`,
       [id, admin.user!.id],
     );
     await revokeAll({ prefer: 'wait=0' });

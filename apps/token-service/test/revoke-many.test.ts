@@ -27,7 +27,8 @@ async function done(by: Person, body: Body): Promise<RevokedMany> {
   for (;;) {
     const answer = await send(by, body);
     if (answer.status === 200) return answer.body;
-    if (answer.status !== 202) throw new Error(`answered ${answer.text}`);
+    // 503: nothing is known, so it is asked again, which is harmless.
+    if (answer.status !== 202 && answer.status !== 503) throw new Error(`answered ${answer.text}`);
   }
 }
 const isAccepted = async ({ secret }: IssuedToken) => (await w.bearer(secret).call('/v1/tokens/self')).status === 200;
@@ -296,7 +297,7 @@ describe('what was answered', () => {
   test('is claimed by none of two at once before both sets are dead; each token is revoked once', async () => {
     const person = await w.member();
     const tokens = await Promise.all(Array.from({ length: 40 }, () => issue(person)));
-    await many(person, 1_200);
+    await many(person, 1_050);
     const another = await w.another();
     const [first, second] = await Promise.all([
       done(person, { filter: { owner: 'me' } }),
@@ -305,7 +306,7 @@ describe('what was answered', () => {
     expect([first.effective, second.effective]).toEqual([true, true]);
     expect(await accepted(Object.fromEntries(tokens.map((token) => [token.id, token])))).toEqual([]);
     expect(await unrevoked(person)).toBe(0);
-    expect(first.ended.tokens + second.ended.tokens).toBeLessThanOrEqual(1_240);
+    expect(first.ended.tokens + second.ended.tokens).toBeLessThanOrEqual(1_090);
     const events = await revokedEvents(tokens.map(({ id }) => id));
     expect(events).toHaveLength(40);
   });

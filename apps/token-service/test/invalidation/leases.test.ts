@@ -154,15 +154,16 @@ describe('a verifier of version 0.1', () => {
   });
 
   it('is told invalidations by its renewals, and a confirmation goes by its cursor', async () => {
+    // A lease that outlasts whatever holds the cursor back for a moment.
+    const long = await room.replica(10_000);
     const verifier = oldRequest();
-    let { cursor } = await replica.leases.renew(verifier, FIRST_PARTY);
+    let { cursor } = await long.leases.renew(verifier, FIRST_PARTY);
     const renewing = setInterval(() => {
-      void replica.leases.renew({ ...verifier, cursor }, FIRST_PARTY).then((answer) => {
+      void long.leases.renew({ ...verifier, cursor }, FIRST_PARTY).then((answer) => {
         cursor = answer.cursor;
       });
     }, 100);
-    const long = await room.replica(10_000);
-    const { receipt } = await long.confirmations.confirm([await replica.invalidate('owner', newId())]);
+    const { receipt } = await long.confirmations.confirm([await long.invalidate('owner', newId())]);
     clearInterval(renewing);
     expect(receipt!.verifiers).toMatchObject([{ id: verifier.verifierId, by: 'cursor' }]);
   });
