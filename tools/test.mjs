@@ -34,6 +34,7 @@ async function main() {
   try {
     const env = {
       LATCHKEY_TEST_DATABASE_URL: servers.databaseUrl,
+      LATCHKEY_TEST_QUIET_DATABASE_URL: servers.quietDatabaseUrl,
       LATCHKEY_TEST_REDIS_SERVER: servers.redisProgram ?? '',
       NODE_NO_WARNINGS: '1',
     };

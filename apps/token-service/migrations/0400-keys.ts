@@ -112,25 +112,32 @@ BEGIN
   END IF;
 
   UPDATE invalidation_log SET longest_lease_ms = granted_ms WHERE longest_lease_ms < granted_ms;
-  SELECT * INTO held FROM leases l
-  WHERE l.caller = called_by AND l.ended_at IS NULL AND l.released_at IS NULL
-    AND ((claim_hash IS NOT NULL AND l.claim = claim_hash)
-      OR (claim_hash IS NULL AND l.claim IS NULL AND l.verifier_id = own_id))
-  FOR UPDATE;
-  IF FOUND THEN
-    is_known := presented IS NULL OR presented = ANY (held.nonces);
-    UPDATE leases l SET name = verifier_name, version = verifier_version, renewal = pg_current_xact_id(),
-      cursor_log = CASE WHEN is_known THEN sent_log END, cursor_xid = CASE WHEN is_known THEN sent_xid END,
-      nonces = (given || l.nonces)[1:8], nonce_strange = CASE WHEN is_known THEN l.nonce_strange ELSE presented END,
-      lease_ms = greatest(l.lease_ms, granted_ms), renewed_at = now()
-    WHERE l.verifier_id = held.verifier_id;
-    IF known.fresh_lapses > 0 AND now() - held.created_at >= granted_ms * interval '1 millisecond' THEN
-      UPDATE lease_holders h SET fresh_lapses = 0 WHERE h.holder = held_by;
+  -- Looked for once more behind the lock under which rows of this holder begin: of two first renewals of one claim at
+  -- once, a repeat after a lost response say, the second renews what the first began.
+  FOR attempt IN 1..2 LOOP
+    SELECT * INTO held FROM leases l
+    WHERE l.caller = called_by AND l.ended_at IS NULL AND l.released_at IS NULL
+      AND ((claim_hash IS NOT NULL AND l.claim = claim_hash)
+        OR (claim_hash IS NULL AND l.claim IS NULL AND l.verifier_id = own_id))
+    FOR UPDATE;
+    IF FOUND THEN
+      is_known := presented IS NULL OR presented = ANY (held.nonces);
+      UPDATE leases l SET name = verifier_name, version = verifier_version, renewal = pg_current_xact_id(),
+        cursor_log = CASE WHEN is_known THEN sent_log END, cursor_xid = CASE WHEN is_known THEN sent_xid END,
+        nonces = (given || l.nonces)[1:8], nonce_strange = CASE WHEN is_known THEN l.nonce_strange ELSE presented END,
+        lease_ms = greatest(l.lease_ms, granted_ms), renewed_at = now()
+      WHERE l.verifier_id = held.verifier_id;
+      IF known.fresh_lapses > 0 AND now() - held.created_at >= granted_ms * interval '1 millisecond' THEN
+        UPDATE lease_holders h SET fresh_lapses = 0 WHERE h.holder = held_by;
+      END IF;
+      RETURN QUERY SELECT 'taken', held.verifier_id, held.key_salt, CASE WHEN is_known THEN true
+        WHEN NOT held.is_reborn AND presented IS DISTINCT FROM held.nonce_strange THEN false END, pg_current_xact_id();
+      RETURN;
     END IF;
-    RETURN QUERY SELECT 'taken', held.verifier_id, held.key_salt, CASE WHEN is_known THEN true
-      WHEN NOT held.is_reborn AND presented IS DISTINCT FROM held.nonce_strange THEN false END, pg_current_xact_id();
-    RETURN;
-  END IF;
+    IF attempt = 1 THEN
+      PERFORM pg_advisory_xact_lock(hashtextextended('latchkey leases of ' || held_by, 0));
+    END IF;
+  END LOOP;
 
   SELECT * INTO held FROM leases l WHERE (l.caller = called_by AND l.claim = claim_hash) OR l.verifier_id = own_id;
   IF FOUND THEN
@@ -138,7 +145,6 @@ BEGIN
     RETURN;
   END IF;
 
-  PERFORM pg_advisory_xact_lock(hashtextextended('latchkey leases of ' || held_by, 0));
   IF leases_max IS NOT NULL AND (SELECT count(*) FROM leases l WHERE l.holder = held_by) >= leases_max THEN
     RETURN QUERY SELECT 'too_many', NULL::uuid, NULL::bytea, NULL::boolean, NULL::xid8;
     RETURN;
@@ -158,23 +164,13 @@ BEGIN
     UPDATE lease_holders h SET fresh_lapses = 0 WHERE h.holder = held_by;
   END IF;
 
-  -- Two first renewals of one claim at once, a repeat after a lost response say, are one row.
-  INSERT INTO leases AS l (verifier_id, name, version, caller, holder, caller_token, caller_lineage, caller_owner, claim,
+  INSERT INTO leases (verifier_id, name, version, caller, holder, caller_token, caller_lineage, caller_owner, claim,
     key_salt, nonces, nonce_strange, is_reborn, renewal, cursor_log, cursor_xid, lease_ms, renewed_at)
   VALUES (coalesce(own_id, new_id), verifier_name, verifier_version, called_by, held_by, by_token, by_lineage, by_owner,
     claim_hash, new_salt, ARRAY[given], presented, presented IS NOT NULL, pg_current_xact_id(), CASE WHEN presented IS NULL THEN sent_log END,
-    CASE WHEN presented IS NULL THEN sent_xid END, granted_ms, now())
-  ON CONFLICT (caller, claim) DO UPDATE SET renewal = excluded.renewal, cursor_log = excluded.cursor_log,
-    cursor_xid = excluded.cursor_xid, nonces = (given || l.nonces)[1:8], is_reborn = l.is_reborn OR excluded.is_reborn,
-    lease_ms = greatest(l.lease_ms, excluded.lease_ms), renewed_at = excluded.renewed_at
-  WHERE l.ended_at IS NULL AND l.released_at IS NULL
-  RETURNING * INTO held;
-  IF FOUND THEN
-    RETURN QUERY SELECT 'taken', held.verifier_id, held.key_salt, CASE WHEN presented IS NULL THEN true END,
-      pg_current_xact_id();
-  ELSE
-    RETURN QUERY SELECT 'ended', NULL::uuid, NULL::bytea, NULL::boolean, NULL::xid8;
-  END IF;
+    CASE WHEN presented IS NULL THEN sent_xid END, granted_ms, now());
+  RETURN QUERY SELECT 'taken', coalesce(own_id, new_id), new_salt, CASE WHEN presented IS NULL THEN true END,
+    pg_current_xact_id();
 END $$;
 `;
 

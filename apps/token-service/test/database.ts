@@ -1,13 +1,13 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
-import { type TestDatabase, testDatabase } from '@latchkey/testing';
+import { type TestDatabase, type TestDatabaseOptions, testDatabase } from '@latchkey/testing';
 import { MIGRATIONS_DIR, migrate } from '../src/migrate.js';
 
 /** A database of the newest schema, of this test's own. */
-export function migratedDatabase(): Promise<TestDatabase> {
+export function migratedDatabase(where: Pick<TestDatabaseOptions, 'quiet'> = {}): Promise<TestDatabase> {
   const files = readdirSync(MIGRATIONS_DIR).filter((file) => file.endsWith('.js'));
   const fingerprint = files.map((file) => readFileSync(path.join(MIGRATIONS_DIR, file), 'utf8')).join('\n');
-  return testDatabase({ migrate: async (url) => void (await migrate(url)), fingerprint });
+  return testDatabase({ ...where, migrate: async (url) => void (await migrate(url)), fingerprint });
 }
 
 /** The same database, acting under one of the services' roles. */

@@ -77,8 +77,15 @@ async function send(base: string, target: string, options: Send, fixed: Record<s
   return { status: answer.status, headers: answer.headers, text, body: isJson && text ? JSON.parse(text) : {} };
 }
 
-export async function world(options: { env?: Record<string, string>; clock?: Clock } = {}): Promise<World> {
-  const [database, redis] = await Promise.all([migratedDatabase(), testRedis()]);
+interface WorldOptions {
+  env?: Record<string, string>;
+  clock?: Clock;
+  /** On the server where nobody keeps a transaction open for long: for those who look at cursors. */
+  quiet?: boolean;
+}
+
+export async function world(options: WorldOptions = {}): Promise<World> {
+  const [database, redis] = await Promise.all([migratedDatabase({ quiet: options.quiet ?? false }), testRedis()]);
   let logs = '';
   const logger = createLogger('token-service', 'debug', {
     write: (line: string) => {

@@ -11,6 +11,8 @@ export interface TestDatabaseOptions {
   migrate?: (url: string) => Promise<void>;
   /** Changes whenever `migrate` would do something else: the text of all migrations, say. Needed with `migrate`. */
   fingerprint?: string;
+  /** On the server where nobody keeps a transaction open for long. Default false. */
+  quiet?: boolean;
 }
 
 /** A database of one test file's own. */
@@ -29,25 +31,24 @@ export interface TestDatabase extends AsyncDisposable {
  * @throws what `migrate` throws; TypeError when `migrate` comes without `fingerprint`
  */
 export async function testDatabase(options: TestDatabaseOptions = {}): Promise<TestDatabase> {
-  const { migrate, fingerprint } = options;
+  const { migrate, fingerprint, quiet } = options;
   if (migrate && !fingerprint) throw new TypeError('testDatabase: migrate needs a fingerprint of what it will do');
   const servers = await sharedServers();
+  const serverUrl = quiet ? servers.quietDatabaseUrl : servers.databaseUrl;
   const name = `test_${randomBytes(8).toString('hex')}`;
   try {
-    await withClient(servers.databaseUrl, async (admin) => {
-      const template = migrate
-        ? await templateFor(admin, servers.databaseUrl, migrate, fingerprint as string)
-        : 'template0';
+    await withClient(serverUrl, async (admin) => {
+      const template = migrate ? await templateFor(admin, serverUrl, migrate, fingerprint as string) : 'template0';
       await createFrom(admin, name, template);
     });
   } catch (error) {
     servers.release();
     throw error;
   }
-  const url = atDatabase(servers.databaseUrl, name);
+  const url = atDatabase(serverUrl, name);
   let closing: Promise<void> | undefined;
   const close = () => {
-    closing ??= withClient(servers.databaseUrl, async (admin) => {
+    closing ??= withClient(serverUrl, async (admin) => {
       await admin.query(`DROP DATABASE IF EXISTS ${name} WITH (FORCE)`);
     }).finally(servers.release);
     return closing;

@@ -1,5 +1,5 @@
 /**
- * The process that keeps one PostgreSQL for all tests that run by hand in this clone: parallel jest workers and
+ * The process that keeps two PostgreSQLs for all tests that run by hand in this clone: parallel jest workers and
  * workspaces share it, whoever comes first starts it, and it goes when its last user has gone. A user is a connection
  * to its socket, so one that crashes is gone too; one that says `leave` waits for the end where it was the last. Started by shared-servers.ts: `node keeper.js <dir> <socket>`.
  */
@@ -15,16 +15,18 @@ async function keep(dir: string, socket: string): Promise<void> {
   const claim = claimFolder(dir);
   rmSync(socket, { force: true });
   const log = (line: string) => console.log(line);
-  const postgres = await startPostgres({
-    dir: path.join(dir, 'postgres'),
-    fast: true,
-    fresh: true,
-    connectionsMax: 400,
-    log,
+  const start = (name: string) =>
+    startPostgres({ dir: path.join(dir, name), fast: true, fresh: true, connectionsMax: 400, log });
+  // One after the other: the first fetches what is missing.
+  const postgres = await start('postgres');
+  const quiet = await start('quiet').catch(async (error: unknown) => {
+    await postgres.stop();
+    throw error;
   });
   const redis = await findRedis(log);
   const welcome = JSON.stringify({
     databaseUrl: postgres.url,
+    quietDatabaseUrl: quiet.url,
     redisProgram: redis.kind === 'program' ? redis.path : null,
   });
 
@@ -35,7 +37,7 @@ async function keep(dir: string, socket: string): Promise<void> {
     if (left) return;
     left = true;
     door.close();
-    await postgres.stop();
+    await Promise.all([postgres.stop(), quiet.stop()]);
     for (const entry of readdirSync(dir)) if (entry !== 'owner') rmSync(path.join(dir, entry), { recursive: true });
     rmSync(`${dir}.log`, { force: true });
     claim.release();
@@ -76,7 +78,7 @@ async function keep(dir: string, socket: string): Promise<void> {
     leaveWhenIdle();
   });
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, leave);
-  const exit = await postgres.exited;
+  const exit = await Promise.race([postgres.exited, quiet.exited]);
   if (!left) throw new Error(`PostgreSQL ended by itself (${exit.signal ?? exit.code})`);
 }
 

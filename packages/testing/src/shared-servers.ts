@@ -11,6 +11,11 @@ import { fileURLToPath } from 'node:url';
 export interface SharedServers {
   /** PostgreSQL, as its superuser. */
   databaseUrl: string;
+  /**
+   * Another, for those whose answers depend on the oldest transaction open on the whole server, whoever's it is: nobody
+   * keeps one open there for longer than a test of theirs needs.
+   */
+  quietDatabaseUrl: string;
   /** The redis-server program that private servers are started from; `null` where Redis comes as a container. */
   redisProgram: string | null;
   /** Says that they are no longer needed here; a while after nobody needs them they stop. */
@@ -26,8 +31,9 @@ let shared: Promise<SharedServers> | undefined;
 let users = 0;
 
 /**
- * The shared servers: those of `LATCHKEY_TEST_DATABASE_URL` and `LATCHKEY_TEST_REDIS_SERVER` where `npm test` or a
- * person has set them, else one PostgreSQL for all tests that run in this clone now, started by whoever comes first.
+ * The shared servers: those of `LATCHKEY_TEST_DATABASE_URL`, `LATCHKEY_TEST_QUIET_DATABASE_URL` (default: the same) and
+ * `LATCHKEY_TEST_REDIS_SERVER` where `npm test` or a person has set them, else two PostgreSQLs for all tests that run in
+ * this clone now, started by whoever comes first.
  */
 export async function sharedServers(): Promise<SharedServers> {
   users++;
@@ -59,8 +65,15 @@ export async function sharedServers(): Promise<SharedServers> {
 function fromEnvironment(): Promise<SharedServers> | null {
   const databaseUrl = process.env['LATCHKEY_TEST_DATABASE_URL'];
   if (!databaseUrl) return null;
+  const quietDatabaseUrl = process.env['LATCHKEY_TEST_QUIET_DATABASE_URL'] || databaseUrl;
   const redisProgram = process.env['LATCHKEY_TEST_REDIS_SERVER'] || null;
-  return Promise.resolve({ databaseUrl, redisProgram, release: () => undefined, close: async () => undefined });
+  return Promise.resolve({
+    databaseUrl,
+    quietDatabaseUrl,
+    redisProgram,
+    release: () => undefined,
+    close: async () => undefined,
+  });
 }
 
 async function fromKeeper(): Promise<SharedServers> {
@@ -105,13 +118,13 @@ function connectTo(socket: string): Promise<SharedServers | null> {
       heard += chunk;
       if (!heard.endsWith('\n')) return;
       connection.unref();
-      const { databaseUrl, redisProgram } = JSON.parse(heard) as Pick<SharedServers, 'databaseUrl' | 'redisProgram'>;
+      const servers = JSON.parse(heard) as Pick<SharedServers, 'databaseUrl' | 'quietDatabaseUrl' | 'redisProgram'>;
       const close = () =>
         new Promise<void>((closed) => {
           connection.ref().once('close', () => closed());
           connection.write('leave\n');
         });
-      resolve({ databaseUrl, redisProgram, release: () => connection.destroy(), close });
+      resolve({ ...servers, release: () => connection.destroy(), close });
     });
     for (const event of ['error', 'close']) connection.once(event, () => resolve(null));
   });

@@ -59,6 +59,14 @@ describe('a lease', () => {
     ]);
   });
 
+  it('is one row and never refused however many first renewals of one claim come at once', async () => {
+    for (let round = 0; round < 30; round++) {
+      const verifier = request();
+      const answers = await Promise.all(Array.from({ length: 8 }, () => replica.leases.renew(verifier, FIRST_PARTY)));
+      expect(new Set(answers.map(({ verifierId }) => verifierId)).size).toBe(1);
+    }
+  });
+
   it('is another for another caller or another claim: nobody is handed out the id of anybody else', async () => {
     const verifier = request();
     const mine = await replica.leases.renew(verifier, FIRST_PARTY);

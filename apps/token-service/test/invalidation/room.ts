@@ -207,7 +207,7 @@ export class Room {
   ) {}
 
   static async open(): Promise<Room> {
-    const [database, redis] = await Promise.all([migratedDatabase(), testRedis()]);
+    const [database, redis] = await Promise.all([migratedDatabase({ quiet: true }), testRedis()]);
     await database.query('CREATE TABLE test_tokens (hash text PRIMARY KEY, id uuid NOT NULL, denial text NOT NULL)');
     await database.query('GRANT ALL ON test_tokens TO latchkey_service');
     return new Room(database, redis);

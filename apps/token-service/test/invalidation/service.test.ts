@@ -82,7 +82,7 @@ interface Revoked {
 }
 
 beforeAll(async () => {
-  w = await world();
+  w = await world({ quiet: true });
   second = await w.another();
   admin = await w.signIn();
 });

@@ -30,7 +30,7 @@ let admin: Person;
 const closing: (() => unknown)[] = [];
 
 beforeAll(async () => {
-  w = await world({ env: { LEASE_MS: '20000' } });
+  w = await world({ quiet: true, env: { LEASE_MS: '20000' } });
   admin = await w.signIn();
 });
 afterEach(async () => {

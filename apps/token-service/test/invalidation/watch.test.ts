@@ -21,7 +21,7 @@ const closing: (() => Promise<unknown>)[] = [];
 const LEASE_MS = 60_000;
 
 beforeAll(async () => {
-  w = await world({ env: { LEASE_MS: String(LEASE_MS) } });
+  w = await world({ quiet: true, env: { LEASE_MS: String(LEASE_MS) } });
   second = await w.another();
   admin = await w.signIn();
 });
