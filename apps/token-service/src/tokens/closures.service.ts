@@ -12,6 +12,7 @@ import { type Invalidation, InvalidationService, receiptAsSeen } from '../invali
 import { ReceiptsService } from '../invalidation/receipts.service.js';
 import * as q from './exposure.queries.js';
 import { actorOf, type Doomed, endingOf, makerColumns, mergeReceipts } from './exposure.rules.js';
+import { Queue } from './queue.js';
 
 /** Confirmations of one exposure that are waited for at one time. */
 const CONFIRMING_MAX = 8;
@@ -147,25 +148,15 @@ export class ClosuresService implements BeforeApplicationShutdown {
   }
 
   async #run(id: string): Promise<void> {
-    const confirming = new Set<Promise<unknown>>();
-    const waiting: (readonly Invalidation[])[] = [];
-    const confirmNext = () => {
-      while (waiting.length > 0 && confirming.size < CONFIRMING_MAX) {
-        const confirmation: Promise<unknown> = this.#confirm(id, waiting.shift()!, undefined)
-          .catch((error: Error) => this.logger.warn({ exposure: id, reason: error.message }, 'a confirmation failed'))
-          .finally(() => {
-            confirming.delete(confirmation);
-            confirmNext();
-          });
-        confirming.add(confirmation);
+    const confirmations = new Queue<readonly Invalidation[]>(CONFIRMING_MAX, async (invalidations) => {
+      try {
+        await this.#confirm(id, invalidations, undefined);
+      } catch (error) {
+        this.logger.warn({ exposure: id, reason: (error as Error).message }, 'a confirmation failed');
       }
-    };
+    });
     const confirm = (invalidations: readonly Invalidation[]) => {
-      if (invalidations.length > 0) waiting.push(invalidations);
-      confirmNext();
-    };
-    const allConfirmed = async () => {
-      while (confirming.size > 0) await Promise.race(confirming);
+      if (invalidations.length > 0) confirmations.put(invalidations);
     };
     // What is ended is durable at once: it does not wait for a verifier that does not confirm what ended before.
     for (let ended = false; !ended; ) {
@@ -174,11 +165,11 @@ export class ClosuresService implements BeforeApplicationShutdown {
       ended = step.ended;
       confirm(step.invalidations);
     }
-    await allConfirmed();
+    await confirmations.idle();
     for (let tries = 0; tries < CONFIRM_TRIES_MAX && !this.#stopped; tries++) {
       if (await this.#finished(id)) return;
       confirm(await this.#unconfirmed(id));
-      await allConfirmed();
+      await confirmations.idle();
     }
   }
 
