@@ -37,8 +37,8 @@ async function connect(role: 'latchkey_service' | 'latchkey_jobs' | 'latchkey_re
   return source.initialize();
 }
 
-const chainWith = (options: Partial<ChainOptions> = {}) =>
-  new AuditChain(service, createLogger('test', 'silent'), {
+const chainWith = (options: Partial<ChainOptions> = {}, logger = createLogger('test', 'silent')) =>
+  new AuditChain(service, logger, {
     signingKey: key,
     checkpointEveryEvents: 10,
     checkpointEveryMs: 3_600_000,
@@ -270,9 +270,13 @@ test('finds a tail that was cut with its checkpoints, back to the last one kept 
   const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-chain-'));
   try {
     const checkpointFile = path.join(dir, 'checkpoints');
-    chain = chainWith({ checkpointFile });
+    const log: { checkpoint?: string }[] = [];
+    const logger = createLogger('test', 'info', { write: (line: string) => void log.push(JSON.parse(line)) });
+    chain = chainWith({ checkpointFile }, logger);
     await write(21);
     await sealAll();
+    const logged = log.flatMap(({ checkpoint }) => checkpoint ?? []);
+    expect(`${logged.join('\n')}\n`).toBe(readFileSync(checkpointFile, 'utf8'));
     const kept = readFileSync(checkpointFile, 'utf8')
       .trim()
       .split('\n')

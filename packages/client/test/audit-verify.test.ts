@@ -83,7 +83,8 @@ test('names the first place that was edited, deleted or moved, and ends with cod
 
 test('finds a tail that was cut when it is given a checkpoint kept elsewhere, as a line of the log too', async () => {
   const { lines, checkpoints } = exportOf(5, 4);
-  const log = await file('service.log', `started\n{"level":"info","checkpoint":${checkpoints[0]}}\n`);
+  const line = JSON.stringify({ level: 'info', checkpoint: checkpoints[0] });
+  const log = await file('service.log', `started\n${line}\n`);
   expect(await verify(lines, '--checkpoints', log)).toMatchObject({ code: 0 });
   const cut = await verify(
     lines.slice(0, 3),

@@ -249,7 +249,8 @@ export class AuditChain {
   /** Puts a committed checkpoint where whoever rules the database does not. */
   private async publish(checkpoint: Checkpoint): Promise<void> {
     this.newest = checkpoint;
-    this.logger.info({ checkpoint }, 'audit checkpoint');
+    // As text: of an object the log would withhold what is called a hash, and this one is to be kept.
+    this.logger.info({ checkpoint: JSON.stringify(checkpoint) }, 'audit checkpoint');
     if (!this.options.checkpointFile) return;
     try {
       await appendFile(this.options.checkpointFile, `${JSON.stringify(checkpoint)}\n`, { mode: 0o600 });

@@ -125,7 +125,8 @@ async function checkpointsIn(file: string): Promise<Checkpoint[]> {
   const found = text.split('\n').flatMap((line) => {
     try {
       const value: unknown = JSON.parse(line);
-      const inLog = (value as { checkpoint?: unknown } | null)?.checkpoint;
+      const logged = (value as { checkpoint?: unknown } | null)?.checkpoint;
+      const inLog = typeof logged === 'string' ? JSON.parse(logged) : logged;
       return checkpointSchema.safeParse(inLog ?? value).data ?? [];
     } catch {
       return []; // some other line of a log
