@@ -5,6 +5,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startCluster } from '@latchkey/testing';
 import pg from 'pg';
+import { issue, revokeWhile } from './lib/cluster.mjs';
 import { options } from './lib/options.mjs';
 import { percentile, report } from './lib.mjs';
 
@@ -25,17 +26,13 @@ const cluster = await startCluster({ gateways: 2, throughLink: false });
 const client = new pg.Client({ connectionString: cluster.database.url });
 try {
   await client.connect();
-  const issue = async (/** @type {string} */ name) => {
-    const { status, body } = await cluster.call('POST', '/v1/tokens', { name });
-    if (status !== 201) throw new Error(`issuing answered ${status}`);
-    return /** @type {{ id: string, secret: string }} */ (body);
-  };
-  const first = await issue('first');
+  const first = await issue(cluster, 'first');
   for (let from = 1; from <= COUNT; from += CHUNK)
     await client.query(FILL, [first.id, from, Math.min(COUNT, from + CHUNK - 1)]);
   await client.query('VACUUM ANALYZE tokens');
+  const another = () => issue(cluster, 'another');
   let asked = 0;
-  const alone = await revokeSome(() => ++asked > 100);
+  const alone = await revokeWhile(cluster, PER_SECOND, another, () => ++asked > 100);
 
   const startMs = performance.now();
   const { status, body } = await cluster.call('POST', '/v1/tokens/revoke-all', {
@@ -45,7 +42,7 @@ try {
   const answeredMs = performance.now() - startMs;
   if (status !== 200) throw new Error(`answered ${status} ${JSON.stringify(body)}`);
   let marked = false;
-  const meanwhile = revokeSome(() => marked);
+  const meanwhile = revokeWhile(cluster, PER_SECOND, another, () => marked);
   while (!marked) {
     if (performance.now() - startMs > LIMIT_S * 1_000) throw new Error(`not all rows are marked after ${LIMIT_S} s`);
     await sleep(200);
@@ -63,25 +60,6 @@ try {
   report('another revocation before, p99', percentile(alone, 0.99), undefined, ' ms');
   report(`another revocation meanwhile (${beside.length}), p50`, percentile(beside, 0.5), undefined, ' ms');
   report(`another revocation meanwhile (${beside.length}), p99`, percentile(beside, 0.99), undefined, ' ms');
-
-  /** Each of a new token, at fixed times, whether earlier ones have been answered or not. @returns {Promise<number[]>} */
-  async function revokeSome(/** @type {() => boolean} */ isEnough) {
-    /** @type {Promise<number>[]} */
-    const running = [];
-    while (!isEnough()) {
-      running.push(
-        (async () => {
-          const { id } = await issue('another');
-          const sentMs = performance.now();
-          const { status, body } = await cluster.call('POST', `/v1/tokens/${id}/revoke`, {});
-          if (status !== 200) throw new Error(`answered ${status} ${JSON.stringify(body)}`);
-          return performance.now() - sentMs;
-        })(),
-      );
-      await sleep(1_000 / PER_SECOND);
-    }
-    return Promise.all(running);
-  }
 } finally {
   await client.end();
   await cluster.close();

@@ -3,9 +3,9 @@
  * them made with it and the rest by rotating: how long until it is ended itself, until all of it is effective at two
  * gateways, and what other revocations feel meanwhile, ten a second offered.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { startCluster } from '@latchkey/testing';
 import pg from 'pg';
+import { issue, revokeWhile } from './lib/cluster.mjs';
 import { percentile, report } from './lib.mjs';
 
 const COUNT = Number(process.env.EXPOSURE_TOKENS ?? 100_000);
@@ -23,23 +23,28 @@ const cluster = await startCluster({ gateways: 2, throughLink: false });
 const client = new pg.Client({ connectionString: cluster.database.url });
 try {
   await client.connect();
-  const issue = async (/** @type {string} */ name) => {
-    const { status, body } = await cluster.call('POST', '/v1/tokens', { name });
-    if (status !== 201) throw new Error(`issuing answered ${status}`);
-    return /** @type {{ id: string, secret: string }} */ (body);
-  };
-  const leaked = await issue('leaked');
+  const leaked = await issue(cluster, 'leaked');
   for (let from = 1; from <= COUNT; from += CHUNK)
     await client.query(FILL, [leaked.id, from, Math.min(COUNT, from + CHUNK - 1)]);
   await client.query('VACUUM ANALYZE tokens');
-  const others = await Promise.all(Array.from({ length: 600 }, (_, i) => issue(`other ${i}`)));
-  const alone = await revokeSome(others.splice(0, 100), () => false);
+  const others = await Promise.all(Array.from({ length: 600 }, (_, i) => issue(cluster, `other ${i}`)));
+  const alone = await revokeWhile(
+    cluster,
+    PER_SECOND,
+    () => others.shift(),
+    () => others.length <= 500,
+  );
 
   const startMs = performance.now();
   const first = await expose('wait=0');
   const ownMs = performance.now() - startMs;
   let isOver = first.status === 200;
-  const meanwhile = revokeSome(others, () => isOver);
+  const meanwhile = revokeWhile(
+    cluster,
+    PER_SECOND,
+    () => others.shift(),
+    () => isOver,
+  );
   let answer = first;
   while (!isOver) {
     answer = await expose('wait=5');
@@ -66,23 +71,4 @@ try {
 } finally {
   await client.end();
   await cluster.close();
-}
-
-/** At fixed times, whether earlier ones have been answered or not. @returns {Promise<number[]>} milliseconds each */
-async function revokeSome(/** @type {{ id: string }[]} */ tokens, /** @type {() => boolean} */ isEnough) {
-  /** @type {Promise<number>[]} */
-  const running = [];
-  for (const { id } of tokens) {
-    if (isEnough()) break;
-    running.push(
-      (async () => {
-        const sentMs = performance.now();
-        const { status, body } = await cluster.call('POST', `/v1/tokens/${id}/revoke`, {});
-        if (status !== 200) throw new Error(`answered ${status} ${JSON.stringify(body)}`);
-        return performance.now() - sentMs;
-      })(),
-    );
-    await sleep(1_000 / PER_SECOND);
-  }
-  return Promise.all(running);
 }

@@ -9,6 +9,7 @@ import { isMainThread, parentPort, Worker, workerData } from 'node:worker_thread
 import { REDIS } from '@latchkey/contracts';
 import { startCluster } from '@latchkey/testing';
 import { Redis } from 'ioredis';
+import { atRate, issue } from './lib/cluster.mjs';
 import { options } from './lib/options.mjs';
 import { summary } from './lib/processes.mjs';
 import { percentile, report } from './lib.mjs';
@@ -31,12 +32,10 @@ async function measure() {
   const cluster = await startCluster({ gateways: 1, throughLink: false });
   const agent = new Agent({ keepAlive: true });
   try {
-    const { status, body } = await cluster.call('POST', '/v1/tokens', { name: 'checked' });
-    if (status !== 201) throw new Error(`issuing answered ${status}`);
-    const { secret } = /** @type {{ secret: string }} */ (body);
+    const { secret } = await issue(cluster, 'checked');
     const key = await keyOf(cluster);
     const url = new URL(cluster.guardedPath, cluster.gateways[0]?.url);
-    const checks = () => atRate(perSecond, seconds, () => checked(url, secret, agent));
+    const checks = () => atRate(perSecond, new Array(perSecond * seconds).fill(url), () => checked(url, secret, agent));
     await checks();
     /** @type {number[][]} */
     const [idle, flooded] = [[], []];
@@ -69,12 +68,12 @@ async function measure() {
 }
 
 /** The id of the key that signs invalidations, as whoever listens on Redis knows it. @param {import('@latchkey/testing').Cluster} cluster @returns {Promise<string>} */
-async function keyOf({ redis, call }) {
-  const listener = new Redis(redis.url);
+async function keyOf(cluster) {
+  const listener = new Redis(cluster.redis.url);
   await listener.subscribe(REDIS.invalidations);
   const heard = once(listener, 'message');
-  const { body } = await call('POST', '/v1/tokens', { name: 'revoked' });
-  await call('POST', `/v1/tokens/${/** @type {{ id: string }} */ (body).id}/revoke`, {});
+  const { id } = await issue(cluster, 'revoked');
+  await cluster.call('POST', `/v1/tokens/${id}/revoke`, {});
   const [, text] = await heard;
   listener.disconnect();
   return JSON.parse(text).key;
@@ -120,18 +119,4 @@ function checked(url, secret, agent) {
       });
     }).once('error', reject);
   });
-}
-
-/** Calls at fixed times, whether earlier ones have been answered or not. @param {number} perSecond @param {number} seconds @param {() => Promise<void>} work @returns {Promise<number[]>} milliseconds each, from when it was due */
-function atRate(perSecond, seconds, work) {
-  const startMs = performance.now();
-  return Promise.all(
-    Array.from({ length: perSecond * seconds }, async (_, n) => {
-      const dueMs = startMs + (n * 1_000) / perSecond;
-      await new Promise((resolve) => setTimeout(resolve, Math.max(0, dueMs - performance.now())));
-      const sentMs = performance.now();
-      await work();
-      return performance.now() - sentMs;
-    }),
-  );
 }

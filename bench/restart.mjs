@@ -8,6 +8,7 @@ import { Agent, get } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ownServer, startCluster } from '@latchkey/testing';
 import { mint } from '@latchkey/token-format';
+import { issue } from './lib/cluster.mjs';
 import { percentile, report } from './lib.mjs';
 
 const COUNT = Number(process.env.RESTART_TOKENS ?? 100_000);
@@ -60,7 +61,7 @@ try {
     }
     await Promise.all(open);
   })();
-  const fresh = await Promise.all(Array.from({ length: 2 }, (_, i) => issue(`fresh ${i}`)));
+  const fresh = await Promise.all(Array.from({ length: 2 }, (_, i) => issue(cluster, `fresh ${i}`)));
   await sleep(BEFORE_MS - (performance.now() - startMs));
   const stoppedMs = performance.now() - startMs;
   await server.stop();
@@ -121,13 +122,6 @@ try {
   agent.destroy();
   await cluster.close();
   await server.close();
-}
-
-/** @param {string} name */
-async function issue(name) {
-  const { status, body } = await cluster.call('POST', '/v1/tokens', { name });
-  if (status !== 201) throw new Error(`issuing answered ${status}`);
-  return /** @type {{ id: string, secret: string }} */ (body);
 }
 
 /** @param {string | undefined} url @param {string | undefined} secret @returns {Promise<number>} the status; 0: no answer */

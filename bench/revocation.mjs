@@ -5,6 +5,7 @@
  */
 import { Agent, request } from 'node:http';
 import { startCluster } from '@latchkey/testing';
+import { atRate, issue } from './lib/cluster.mjs';
 import { percentile, report } from './lib.mjs';
 
 const GATEWAYS = 4;
@@ -16,11 +17,7 @@ const agent = new Agent({ keepAlive: true });
 const cluster = await startCluster({ gateways: GATEWAYS, throughLink: false });
 try {
   const count = PER_SECOND * SECONDS + WARM_UP;
-  const tokens = await many(count, 8, async (i) => {
-    const { status, body } = await cluster.call('POST', '/v1/tokens', { name: `bench ${i}` });
-    if (status !== 201) throw new Error(`issuing answered ${status}`);
-    return /** @type {{ id: string, secret: string }} */ (body);
-  });
+  const tokens = await many(count, 8, (i) => issue(cluster, `bench ${i}`));
   await many(count, 8, async (i) => {
     for (const { url } of cluster.gateways) await use(url, tokens[i]?.secret, 200);
   });
@@ -35,8 +32,14 @@ try {
   const confirmedBy = new Map();
   for (let i = 0; i < WARM_UP; i++) await rename(i);
   for (let i = 0; i < WARM_UP; i++) await revoke(i);
-  const renames = await offered(WARM_UP, count, rename);
-  const revocations = await offered(WARM_UP, count, revoke);
+  const measured = Array.from({ length: count - WARM_UP }, (_, n) => WARM_UP + n);
+  const offered = (/** @type {(i: number) => Promise<{ status: number, body: unknown }>} */ work) =>
+    atRate(PER_SECOND, measured, async (i) => {
+      const { status, body } = await work(i);
+      if (status !== 200) throw new Error(`answered ${status} ${JSON.stringify(body)}`);
+    });
+  const renames = await offered(rename);
+  const revocations = await offered(revoke);
   for (let i = WARM_UP; i < count; i += 25)
     for (const { url } of cluster.gateways) await use(url, tokens[i]?.secret, 401);
 
@@ -68,25 +71,6 @@ function call(/** @type {string} */ method, /** @type {string} */ path, /** @typ
     });
     sent.on('error', reject).end(JSON.stringify(body));
   });
-}
-
-/** Calls at fixed times, whether earlier ones have been answered or not. @returns {Promise<number[]>} milliseconds each */
-async function offered(
-  /** @type {number} */ from,
-  /** @type {number} */ to,
-  /** @type {(i: number) => Promise<{ status: number }>} */ work,
-) {
-  const startMs = performance.now();
-  return Promise.all(
-    Array.from({ length: to - from }, async (_, n) => {
-      const dueMs = startMs + (n * 1_000) / PER_SECOND;
-      await new Promise((resolve) => setTimeout(resolve, Math.max(0, dueMs - performance.now())));
-      const sentMs = performance.now();
-      const { status, body } = await work(from + n);
-      if (status !== 200) throw new Error(`answered ${status} ${JSON.stringify(body)}`);
-      return performance.now() - sentMs;
-    }),
-  );
 }
 
 /** @template T @param {number} count @param {number} atOnce @param {(i: number) => Promise<T>} work @returns {Promise<T[]>} */

@@ -7,6 +7,7 @@ import { randomBytes } from 'node:crypto';
 import { bearer, systemClock, tokensCaller } from '@latchkey/runtime';
 import { startCluster } from '@latchkey/testing';
 import { Verifier, WatchFeed } from '@latchkey/verifier';
+import { atRate, issue } from './lib/cluster.mjs';
 import { options } from './lib/options.mjs';
 import { percentile, report } from './lib.mjs';
 
@@ -32,7 +33,7 @@ const projects = [];
 const tokens = [];
 try {
   const count = perSecond * seconds;
-  for (let i = 0; i < 2 * count + WARM_UP; i++) tokens.push(await issue(`bench ${i}`));
+  for (let i = 0; i < 2 * count + WARM_UP; i++) tokens.push(await issue(cluster, `bench ${i}`));
   for (let i = 0; i * PARTIES_OF_AN_OWNER < parties; i++) {
     const { body } = await cluster.call('POST', '/v1/projects', { name: `parties ${i}` });
     projects.push(/** @type {{ id: string }} */ (body).id);
@@ -53,8 +54,12 @@ try {
   };
   const rename = async (/** @type {string} */ id) =>
     void (await cluster.call('PATCH', `/v1/tokens/${id}`, { name: id }));
-  const offered = (/** @type {number} */ from, /** @type {number} */ to, work = revoke) =>
-    atRate(tokens.slice(from, to), work);
+  const offered = async (/** @type {number} */ from, /** @type {number} */ to, work = revoke) => {
+    /** @type {Map<string, number[]>} */
+    const by = new Map();
+    const took = await atRate(perSecond, tokens.slice(from, to), ({ id }) => work(id, by));
+    return { took, by };
+  };
   await offered(0, WARM_UP);
   const renames = await offered(WARM_UP, WARM_UP + count, rename);
   report('PATCH of the name, p50', percentile(renames.took, 0.5), undefined, ' ms');
@@ -71,15 +76,9 @@ try {
   await cluster.close();
 }
 
-async function issue(/** @type {string} */ name, more = {}) {
-  const { status, body } = await cluster.call('POST', '/v1/tokens', { name, ...more });
-  if (status !== 201) throw new Error(`issuing answered ${status}`);
-  return /** @type {{ id: string, secret: string }} */ (body);
-}
-
 async function thirdParty(/** @type {number} */ i) {
   const projectId = projects[Math.floor(i / PARTIES_OF_AN_OWNER)];
-  const { secret } = await issue(`third party ${i}`, { kind: 'prj', projectId, scopes: ['tokens:verify'] });
+  const { secret } = await issue(cluster, `third party ${i}`, { kind: 'prj', projectId, scopes: ['tokens:verify'] });
   const address = cluster.rpcAddresses[i % 2] ?? '';
   const caller = tokensCaller({ address, authorization: bearer(secret), timeoutMs: 5_000 });
   const feed = new WatchFeed({ open: () => caller.watch(), clock: systemClock });
@@ -110,26 +109,6 @@ async function accepted(
 ) {
   const { allowed } = await verifier.verify(secret, { scopes: [] });
   if (allowed !== expected) throw new Error(`a verifier ${allowed ? 'accepts' : 'refuses'} a token`);
-}
-
-/** Calls at fixed times, whether earlier ones have been answered or not. */
-async function atRate(
-  /** @type {{ id: string }[]} */ some,
-  /** @type {(id: string, by: Map<string, number[]>) => Promise<void>} */ work,
-) {
-  const startMs = performance.now();
-  /** @type {Map<string, number[]>} */
-  const by = new Map();
-  const took = await Promise.all(
-    some.map(async ({ id }, n) => {
-      const dueMs = startMs + (n * 1_000) / perSecond;
-      await new Promise((resolve) => setTimeout(resolve, Math.max(0, dueMs - performance.now())));
-      const sentMs = performance.now();
-      await work(id, by);
-      return performance.now() - sentMs;
-    }),
-  );
-  return { took, by };
 }
 
 function tell(
