@@ -84,7 +84,7 @@ export class Caller {
 }
 
 /** @returns {import('./history.mjs').Check['verdict']} */
-function verdictOf(/** @type {number | null} */ status) {
+export function verdictOf(/** @type {number | null} */ status) {
   if (status === null) return 'unreachable';
   if (status === 200) return 'accepted';
   if (status === 401 || status === 403) return 'denied';

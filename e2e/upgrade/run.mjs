@@ -5,13 +5,13 @@
  */
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { Agent, createServer } from 'node:http';
+import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { freePorts, spawnService, tcpBalancer, testDatabase, testRedis } from '@latchkey/testing';
-import { judge, judgeTheJudge } from './faults/history.mjs';
-import { present } from './faults/observer.mjs';
+import { judge, judgeTheJudge } from '../faults/history.mjs';
+import { Caller, verdictOf } from '../faults/observer.mjs';
 
 const ADMIN = { email: 'admin@example.org', password: 'the administrator of tests' };
 const STEP_MS = 4_000;
@@ -24,7 +24,7 @@ const EVERY_MS = 250;
 judgeTheJudge();
 const before = process.argv[2];
 if (!before) throw new Error('say where the version before is, built: npm run upgrade -w @latchkey/e2e -- /folder');
-const root = { before: path.resolve(before), now: path.resolve(import.meta.dirname, '..') };
+const root = { before: path.resolve(before), now: path.resolve(import.meta.dirname, '../..') };
 const secret = () => randomBytes(32).toString('base64url');
 
 /** @type {(() => unknown)[]} */
@@ -155,9 +155,9 @@ async function startLoad(services, gateways) {
   const cookie = signedIn.headers.getSetCookie()[0]?.split(';', 1)[0] ?? '';
   /** @type {Token[]} */
   const tokens = [];
-  /** @type {import('./faults/history.mjs').Check[]} */
+  /** @type {import('../faults/history.mjs').Check[]} */
   const checks = [];
-  /** @type {(import('./faults/history.mjs').Revocation & { status: number })[]} */
+  /** @type {(import('../faults/history.mjs').Revocation & { status: number })[]} */
   const revocations = [];
   /** @type {{ name: string, startMs: number }[]} */
   const phases = [];
@@ -204,19 +204,16 @@ async function startLoad(services, gateways) {
 
   /** @param {Process} gateway @param {number} offset */
   async function loop(gateway, offset) {
-    const agent = new Agent({ keepAlive: true });
+    const caller = new Caller(urlOf(gateway, 'PORT'), '/guarded');
     for (let i = offset; running; i++) {
       await sleep(5);
       const token = tokens[i % tokens.length];
       if (gateway.drained || !token) continue;
       const startMs = performance.now();
-      const status = await present(`${urlOf(gateway, 'PORT')}/guarded`, token.secret, agent);
-      /** @type {import('./faults/history.mjs').Check['verdict']} */
-      const verdict =
-        status === null ? 'unreachable' : status === 200 ? 'accepted' : status < 500 ? 'denied' : 'unavailable';
+      const verdict = verdictOf(await caller.present(token.secret));
       checks.push({ token: token.id, gateway: gateway.name, startMs, endMs: performance.now(), verdict });
     }
-    agent.destroy();
+    caller.close();
   }
 }
 
