@@ -66,6 +66,13 @@ export class NonceNotCompared extends SimulatedStore {
   }
 }
 
+/** The eight nonces given last are kept, and not the one that a verifier holds whom none of them has reached. */
+export class EightNonces extends SimulatedStore {
+  protected override nonces(row: LeaseRow | undefined, { nonce }: LeaseRequest): string[] {
+    return [nonce, ...(row?.nonces ?? [])].slice(0, 8);
+  }
+}
+
 /** The last nonce given and the last one presented are kept. */
 export class TwoNonces extends SimulatedStore {
   protected override nonces(row: LeaseRow | undefined, { nonce, presented }: LeaseRequest): string[] {

@@ -5,6 +5,7 @@ import {
   CursorById,
   CursorInAStatementOfItsOwn,
   DeadRowDeletedBlindly,
+  EightNonces,
   IdsHandedOutAgain,
   LeasesReadBeforeCommit,
   LogReadElsewhere,
@@ -446,6 +447,12 @@ export const mistakes: readonly Mistake[] = [
     seed: 18,
     faults: ['pause', 'replicaLine'],
     Store: TwoNonces,
+  },
+  {
+    name: 'the nonce that a verifier holds kept no longer than others',
+    seed: 3_051_925,
+    steps: 200,
+    Store: EightNonces,
   },
   {
     name: 'no authority window',

@@ -87,9 +87,15 @@ export class SimulatedStore implements InvalidationStore {
     return row?.nonces.includes(presented) ?? false;
   }
 
-  /** Answers get lost and questions come late, so several are kept; only such as were given in this history. */
-  protected nonces(row: LeaseRow | undefined, { nonce }: LeaseRequest): string[] {
-    return [nonce, ...(row?.nonces ?? [])].slice(0, NONCES_KEPT);
+  /**
+   * Responses get lost and requests come late, so several are kept; the one presented moves to the front, for a verifier
+   * holds it until a response reaches it. Only such as were given in this history.
+   */
+  protected nonces(row: LeaseRow | undefined, { nonce, presented }: LeaseRequest): string[] {
+    const given = row?.nonces ?? [];
+    const held = given.filter((one) => one === presented);
+    const others = given.filter((one) => one !== presented);
+    return [nonce, ...held, ...others].slice(0, NONCES_KEPT);
   }
 
   /** The row that the claim stands for; of a verifier of version 0.1, whoever's it is. */

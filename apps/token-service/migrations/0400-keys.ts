@@ -94,6 +94,7 @@ const renew = `
 -- because the row before may have lapsed, or because it has been said already); foreign (the id belongs to another
 -- caller); ended (the row is not renewed any more); too_many; suspended; waiting (several of the holder's new rows have
 -- lapsed: live for a lease first). Only nonces given are kept: one that was presented proves nothing of this history.
+-- One that is presented moves to the front: a verifier holds it for as long as no response reaches it.
 -- A length once granted stays the row's: a lost response may have left it running.
 CREATE FUNCTION lease_renew(new_id uuid, new_salt bytea, claim_hash bytea, own_id uuid, verifier_name text,
   verifier_version text, called_by text, held_by text, by_token uuid, by_lineage uuid[], by_owner uuid, sent_log uuid,
@@ -124,7 +125,9 @@ BEGIN
       is_known := presented IS NULL OR presented = ANY (held.nonces);
       UPDATE leases l SET name = verifier_name, version = verifier_version, renewal = pg_current_xact_id(),
         cursor_log = CASE WHEN is_known THEN sent_log END, cursor_xid = CASE WHEN is_known THEN sent_xid END,
-        nonces = (given || l.nonces)[1:8], nonce_strange = CASE WHEN is_known THEN l.nonce_strange ELSE presented END,
+        nonces = CASE WHEN presented = ANY (l.nonces) THEN (given || (presented || array_remove(l.nonces, presented)))[1:8]
+          ELSE (given || l.nonces)[1:8] END,
+        nonce_strange = CASE WHEN is_known THEN l.nonce_strange ELSE presented END,
         lease_ms = greatest(l.lease_ms, granted_ms), renewed_at = now()
       WHERE l.verifier_id = held.verifier_id;
       IF known.fresh_lapses > 0 AND now() - held.created_at >= granted_ms * interval '1 millisecond' THEN

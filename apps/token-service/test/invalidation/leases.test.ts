@@ -88,6 +88,25 @@ describe('a lease', () => {
     expect(after.ackKey).not.toEqual(before.ackKey);
   });
 
+  it('goes on where it was, its log too, after any number of renewals whose responses were lost', async () => {
+    const long = await room.replica(10_000);
+    const verifier = request();
+    const first = await long.leases.renew(verifier, FIRST_PARTY);
+    const { nonce, cursor } = await long.leases.renew({ ...verifier, ...first, verifierId: '' }, FIRST_PARTY);
+    for (let lost = 0; lost < 20; lost++) {
+      const response = await long.leases.renew({ ...verifier, nonce, cursor }, FIRST_PARTY);
+      expect(response).toMatchObject({ reset: false, cursor: { log: cursor!.log } });
+    }
+    // The response that gets through at last; the others may still come late.
+    const next = await long.leases.renew({ ...verifier, nonce, cursor }, FIRST_PARTY);
+    const late = await long.leases.renew({ ...verifier, nonce: next.nonce, cursor: next.cursor }, FIRST_PARTY);
+    for (const known of [nonce, next.nonce, late.nonce])
+      expect(await long.leases.renew({ ...verifier, nonce: known, cursor }, FIRST_PARTY)).toMatchObject({
+        reset: false,
+      });
+    await room.database.query('DELETE FROM leases; UPDATE invalidation_log SET longest_lease_ms = 0');
+  });
+
   it('released or ended is not renewed: the verifier needs another claim', async () => {
     const [released, ended] = [request(), request()];
     await replica.leases.release((await replica.leases.renew(released, FIRST_PARTY)).verifierId, FIRST_PARTY.id);
