@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import type { Server } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
 import { hostname } from 'node:os';
@@ -13,6 +12,7 @@ import {
   startOps,
   systemClock,
   tokensCaller,
+  versionIn,
 } from '@latchkey/runtime';
 import { Verifier } from '@latchkey/verifier';
 import type { Redis } from 'ioredis';
@@ -89,7 +89,7 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
 
   const verifier = new Verifier({
     name: `${hostname()}:${config.PORT}`.slice(-NAME_LENGTH_MAX),
-    version: ownVersion(),
+    version: versionIn(new URL('../package.json', import.meta.url)),
     newClaim: () => randomBytes(32).toString('base64url'),
     onIdentityRefused: (why) => logger.warn({ why }, 'the lease was refused; the verifier goes on under a new id'),
     clock: systemClock,
@@ -185,12 +185,6 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
     }
   };
   return { address: { port, opsPort, authzPort, url }, reload };
-}
-
-/** As its package says; for people. */
-function ownVersion(): string {
-  const manifest: { version: string } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
-  return manifest.version;
 }
 
 function readyWithin(redis: Redis, ms: number): Promise<void> {

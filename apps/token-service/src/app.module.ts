@@ -49,6 +49,8 @@ import { SecondFactorService } from './sessions/second-factor.service.js';
 import { SessionsController } from './sessions/sessions.controller.js';
 import { SessionsService } from './sessions/sessions.service.js';
 import { SignInController } from './sessions/sign-in.controller.js';
+import { SystemController } from './system/system.controller.js';
+import { SystemService } from './system/system.service.js';
 import { AftermathService } from './tokens/aftermath.service.js';
 import { BatchesService } from './tokens/batches.service.js';
 import { ClosuresService } from './tokens/closures.service.js';
@@ -102,6 +104,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       ProjectsController,
       SessionsController,
       SignInController,
+      SystemController,
       TokensController,
       UsageController,
       VerifiersController,
@@ -161,6 +164,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       RevocationsService,
       RotationsService,
       StoreService,
+      SystemService,
       ReportsService,
       ScopesService,
       SecondFactorService,

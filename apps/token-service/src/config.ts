@@ -165,6 +165,12 @@ export const settings = {
     default: '10000',
     schema: settingSchema.integer(500, 600_000),
   },
+  PROTOCOL_MIN: {
+    description:
+      'Verifiers of an earlier version of the revocation protocol get no lease: 2 serves those of version 0.1, 3 does not',
+    default: '2',
+    schema: settingSchema.integer(2, 3),
+  },
   ADMIN_EMAIL: {
     description: 'E-mail address of the first administrator, made at the first start',
     schema: z.email('must be an e-mail address').optional(),

@@ -237,6 +237,7 @@ const REQUESTS: Record<EndpointName, (at: Cellwise) => Promise<Sent>> = {
     );
     return get('getDenial', `/v1/denials/${requestId}`);
   },
+  getSystem: plain('getSystem'),
   listVerifiers: plain('listVerifiers'),
   endVerifier: async () => withId('endVerifier', await leased()),
   introspect: async () => ({ ...get('introspect'), form: 'token=not+a+token' }),

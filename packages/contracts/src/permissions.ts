@@ -163,6 +163,7 @@ export const PERMISSIONS: readonly PermissionRow[] = [
     projectToken: 'yes',
     bareProjectToken: 404,
   }),
+  administrators('getSystem'),
   administrators('listVerifiers'),
   administrators('endVerifier'),
   administrators('introspect'),

@@ -10,3 +10,4 @@ export * from './rate-limits.js';
 export * from './redis.js';
 export * from './rpc.js';
 export * from './service.js';
+export * from './version.js';

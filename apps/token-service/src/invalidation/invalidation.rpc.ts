@@ -9,6 +9,7 @@ import { LeaseRefused } from './leases.js';
 
 const CODES = {
   invalid: status.INVALID_ARGUMENT,
+  protocol: status.FAILED_PRECONDITION,
   foreign: status.PERMISSION_DENIED,
   ended: status.FAILED_PRECONDITION,
   too_many: status.RESOURCE_EXHAUSTED,

@@ -81,7 +81,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     const eventsSecret = Buffer.from(config.EVENTS_SECRET);
     const usageSecret = Buffer.from(config.USAGE_SECRET);
     const parts = { store, log, clock, leaseMs, eventsSecret, feedKeys: this.#feedKeys };
-    this.leases = new Leases({ ...parts, newId, usageSecret });
+    this.leases = new Leases({ ...parts, newId, usageSecret, protocolMin: config.PROTOCOL_MIN });
     const onSuspended = (holder: string, until: Date) =>
       logger.warn({ holder, until }, 'confirmations had to wait out leases of this owner: it gets none until then');
     this.#confirmations = new Confirmations({ ...parts, bus, onSuspended });

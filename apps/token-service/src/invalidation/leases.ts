@@ -36,7 +36,7 @@ const REFUSALS: Record<LeaseRefusal, string> = {
 export class LeaseRefused extends Error {
   override name = 'LeaseRefused';
   constructor(
-    readonly reason: 'invalid' | LeaseRefusal,
+    readonly reason: 'invalid' | 'protocol' | LeaseRefusal,
     message: string,
   ) {
     super(message);
@@ -48,6 +48,8 @@ export interface LeasesParts {
   readonly log: InvalidationLog;
   readonly clock: JudgeClock;
   readonly leaseMs: number;
+  /** Verifiers of an earlier version of the protocol get no lease. Default: 2, which version 0.1 speaks. */
+  readonly protocolMin?: number;
   readonly newId: () => string;
   readonly randomBytes?: (length: number) => Uint8Array;
   /** Acknowledgement keys are derived from it. Never leaves this process. */
@@ -79,7 +81,8 @@ export class Leases {
   /**
    * Commits the lease, and only then reads what the verifier has not applied yet: a revocation that did not see the
    * lease is seen by this reading.
-   * @throws LeaseRefused for a malformed request, an ended or another caller's lease, or a caller that gets none now
+   * @throws LeaseRefused for a malformed request, a verifier that is too old, an ended or another caller's lease, or a
+   *   caller that gets none now
    */
   async renew(request: RenewRequest, caller: LeaseCaller): Promise<RenewResponse> {
     const { store, log, leaseMs, newId, eventsSecret, usageSecret, feedKeys } = this.#parts;
@@ -87,6 +90,11 @@ export class Leases {
     const { name, cursor, claim, version } = request;
     checkRequest(request);
     const isCurrent = claim !== '';
+    if (!isCurrent && (this.#parts.protocolMin ?? 2) > 2)
+      throw new LeaseRefused(
+        'protocol',
+        'verifiers of version 0.1 get no lease here (PROTOCOL_MIN=3): upgrade this one',
+      );
     const nonce = newId();
     const take = {
       claim: isCurrent ? { hash: hash('sha256', claim, 'buffer') } : { ownId: request.verifierId },

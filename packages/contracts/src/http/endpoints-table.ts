@@ -60,6 +60,7 @@ export const ENDPOINTS_TABLE = {
   exportAudit: 'GET /v1/audit/export',
   verifyAudit: 'GET /v1/audit/verify',
   getDenial: 'GET /v1/denials/{requestId}',
+  getSystem: 'GET /v1/system',
   listVerifiers: 'GET /v1/verifiers',
   endVerifier: 'POST /v1/verifiers/{id}/end',
   introspect: 'POST /oauth2/introspect form',

@@ -46,7 +46,7 @@ import {
   startedSecondFactorSchema,
   startSecondFactorBody,
 } from './sign-in.js';
-import { verifierListSchema, verifierSchema } from './system.js';
+import { systemSchema, verifierListSchema, verifierSchema } from './system.js';
 import {
   exposedTokensBody,
   importAnswerSchema,
@@ -618,6 +618,14 @@ export const ENDPOINTS = {
     answers: { 200: denialSchema },
   },
 
+  getSystem: {
+    method: 'GET',
+    path: '/v1/system',
+    summary: 'Versions, what is promised, and what is still being carried out',
+    tag: 'System',
+    scope: 'system:read',
+    answers: { 200: systemSchema },
+  },
   listVerifiers: {
     method: 'GET',
     path: '/v1/verifiers',

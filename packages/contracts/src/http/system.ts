@@ -26,3 +26,40 @@ export const verifierSchema = z
 export type VerifierItem = z.infer<typeof verifierSchema>;
 
 export const verifierListSchema = z.object({ items: z.array(verifierSchema) });
+
+/** What the service promises about revocation, and what it is busy with. */
+export const systemSchema = z
+  .object({
+    versions: z.object({
+      tokenService: z.string().meta({ description: 'of the process that has answered' }),
+      database: z.string().meta({ description: 'of the PostgreSQL server' }),
+      verifiers: z
+        .array(z.object({ version: z.string(), verifiers: z.int() }))
+        .meta({ description: 'of those that hold a lease; empty for version 0.1' }),
+    }),
+    guarantee: z.int().meta({
+      description:
+        'version of the revocation protocol that holds everywhere: 3, or 2 while a verifier of version 0.1 holds a lease',
+    }),
+    protocolMin: z.int().meta({ description: 'verifiers of an earlier version get no lease (PROTOCOL_MIN)' }),
+    log: z
+      .object({
+        id: idSchema.meta({ description: 'another one is begun when a backup or another server is noticed' }),
+        invalidations: z.int(),
+        oldestAt: timeSchema.nullable(),
+      })
+      .meta({ description: 'the invalidations that verifiers can still catch up with' }),
+    ledger: z.enum(['off']).meta({ description: 'whether revocations are also written outside the database' }),
+    peppers: z.int().meta({ description: 'that this process knows: the current one and retired ones' }),
+    unsettled: z
+      .array(
+        z.object({
+          kind: z.string().meta({ description: 'revocation, revocation_of_all; more kinds may come' }),
+          id: z.string(),
+          since: timeSchema,
+        }),
+      )
+      .meta({ description: 'what was accepted and is still being carried out or confirmed, the oldest 100' }),
+  })
+  .meta({ id: 'System' });
+export type SystemState = z.infer<typeof systemSchema>;

@@ -1,0 +1,14 @@
+import { Controller } from '@nestjs/common';
+import { Call } from '../http/index.js';
+import { SystemService } from './system.service.js';
+
+/** The HTTP endpoint that tells the state of the whole. */
+@Controller()
+export class SystemController {
+  constructor(private readonly system: SystemService) {}
+
+  @Call('getSystem')
+  get() {
+    return this.system.state();
+  }
+}

@@ -1,0 +1,62 @@
+import type { SystemState } from '@latchkey/contracts';
+import { versionIn } from '@latchkey/runtime';
+import { Inject, Injectable } from '@nestjs/common';
+import { CONFIG, type TokenServiceConfig } from '../config.js';
+import { Database } from '../database/database.service.js';
+
+const VERSION = versionIn(new URL('../../package.json', import.meta.url));
+/** Most things still being carried out that are told at once. */
+const UNSETTLED_MAX = 100;
+
+interface SystemRow {
+  database: string;
+  log: string;
+  invalidations: number;
+  oldest_at: Date | null;
+  /** Leases that can answer from memory, by version. */
+  verifiers: { version: string; verifiers: number }[];
+  /** Of them, those without a claim: they speak the protocol of version 0.1. */
+  old_verifiers: number;
+  unsettled: { kind: string; id: string; since: string }[];
+}
+
+const SELECT_SYSTEM = `WITH held AS (
+    SELECT version, claim IS NULL AS old FROM leases WHERE released_at IS NULL AND caller <> 'nobody'
+  ), by_version AS (
+    SELECT version, count(*)::int AS verifiers FROM held GROUP BY version
+  ), unsettled AS (
+    SELECT 'revocation' AS kind, id::text, created_at AS since FROM exposures WHERE confirmed_at IS NULL
+    UNION ALL
+    SELECT 'revocation_of_all', generation::text, at FROM revocations_of_all WHERE marked_at IS NULL
+    ORDER BY since LIMIT ${UNSETTLED_MAX}
+  )
+  SELECT current_setting('server_version') AS database, l.log,
+    (SELECT count(*)::int FROM invalidations) AS invalidations,
+    (SELECT min(created_at) FROM invalidations) AS oldest_at,
+    (SELECT count(*)::int FROM held WHERE old) AS old_verifiers,
+    (SELECT coalesce(json_agg(v ORDER BY v.version), '[]') FROM by_version v) AS verifiers,
+    (SELECT coalesce(json_agg(u ORDER BY u.since), '[]') FROM unsettled u) AS unsettled
+  FROM invalidation_log l`;
+
+/** What the service promises about revocation, and what it is busy with, for administrators. */
+@Injectable()
+export class SystemService {
+  constructor(
+    private readonly db: Database,
+    @Inject(CONFIG) private readonly config: TokenServiceConfig,
+  ) {}
+
+  async state(): Promise<SystemState> {
+    const [row] = await this.db.prepared<SystemRow>('system', SELECT_SYSTEM, []);
+    const { database, log, invalidations, oldest_at, verifiers, old_verifiers, unsettled } = row!;
+    return {
+      versions: { tokenService: VERSION, database, verifiers },
+      guarantee: old_verifiers > 0 ? 2 : 3,
+      protocolMin: this.config.PROTOCOL_MIN,
+      log: { id: log, invalidations, oldestAt: oldest_at?.toISOString() ?? null },
+      ledger: 'off',
+      peppers: this.config.TOKEN_PEPPERS.length,
+      unsettled: unsettled.map(({ kind, id, since }) => ({ kind, id, since: new Date(since).toISOString() })),
+    };
+  }
+}

@@ -1,0 +1,109 @@
+import { status } from '@grpc/grpc-js';
+import type { SystemState } from '@latchkey/contracts';
+import { firstParty, newId, tokensCaller } from '@latchkey/runtime';
+import { waitFor } from '@latchkey/testing';
+import type { TokenService } from '../src/app.js';
+import { GATEWAY_RPC_SECRET, issue, type Person, type World, world } from './harness.js';
+import { newClaim } from './invalidation/room.js';
+
+let w: World;
+let admin: Person;
+const closing: (() => void)[] = [];
+beforeAll(async () => {
+  w = await world();
+  admin = await w.signIn();
+});
+afterEach(() => {
+  for (const close of closing.splice(0)) close();
+});
+afterAll(() => w.close());
+
+const state = async () => (await admin.call<SystemState>('GET /v1/system')).body;
+
+/** A verifier that says nothing but its renewals, of this version of Latchkey or of 0.1. */
+function verifier({ version, service = w.service }: { version: '0.1' | '0.2.0'; service?: TokenService }) {
+  const rpc = tokensCaller({
+    address: service.rpcAddress,
+    authorization: firstParty(GATEWAY_RPC_SECRET),
+    timeoutMs: 5_000,
+  });
+  closing.push(() => rpc.close());
+  const own =
+    version === '0.1'
+      ? { verifierId: newId(), claim: '', version: '' }
+      : { verifierId: '', claim: newClaim(), version };
+  const renew = () => rpc.renew({ name: 'gateway', cursor: null, ...own });
+  return { renew, release: (verifierId: string) => rpc.release({ verifierId }) };
+}
+
+describe('the state of the system', () => {
+  it('names versions, the log of invalidations and the number of peppers', async () => {
+    await admin.call(`POST /v1/tokens/${(await issue(admin)).id}/revoke`, { body: {} });
+    const now = verifier({ version: '0.2.0' });
+    const { verifierId } = await now.renew();
+    const [log] = await w.database.query(
+      'SELECT log, (SELECT count(*)::int FROM invalidations) AS n FROM invalidation_log',
+    );
+    expect(await state()).toEqual({
+      versions: {
+        tokenService: expect.stringMatching(/^\d+\.\d+\.\d+$/),
+        database: expect.stringMatching(/^\d+\.\d+/),
+        verifiers: [{ version: '0.2.0', verifiers: 1 }],
+      },
+      guarantee: 3,
+      protocolMin: 2,
+      log: { id: log!['log'], invalidations: log!['n'], oldestAt: expect.any(String) },
+      ledger: 'off',
+      peppers: 1,
+      unsettled: [],
+    });
+    expect(log!['n']).toBeGreaterThan(0);
+    await now.release(verifierId);
+  });
+
+  it('promises the guarantee of version 0.1 while a verifier of it holds a lease', async () => {
+    const [old, now] = [verifier({ version: '0.1' }), verifier({ version: '0.2.0' })];
+    const [{ verifierId }, held] = [await old.renew(), await now.renew()];
+    expect(await state()).toMatchObject({
+      guarantee: 2,
+      versions: {
+        verifiers: [
+          { version: '', verifiers: 1 },
+          { version: '0.2.0', verifiers: 1 },
+        ],
+      },
+    });
+    await old.release(verifierId);
+    expect(await state()).toMatchObject({ guarantee: 3, versions: { verifiers: [{ version: '0.2.0' }] } });
+    await now.release(held.verifierId);
+  });
+
+  it('names what was accepted and is not effective yet, until it is', async () => {
+    const silent = verifier({ version: '0.2.0' });
+    const { id } = await issue(admin);
+    await silent.renew();
+    const revoked = await admin.call<{ effective: boolean }>(`POST /v1/tokens/${id}/revoke`, {
+      body: { reason: 'exposed' },
+      headers: { prefer: 'wait=0' },
+    });
+    expect(revoked.body.effective).toBe(false);
+    expect((await state()).unsettled).toEqual([
+      { kind: 'revocation', id: expect.any(String), since: expect.any(String) },
+    ]);
+    await waitFor(async () => (await state()).unsettled.length === 0, { timeoutMs: 10_000 });
+  });
+});
+
+describe('a token-service with PROTOCOL_MIN=3', () => {
+  it('gives no lease to a verifier of version 0.1, and tells it why; others get theirs', async () => {
+    const strict = await w.another({ PROTOCOL_MIN: '3' });
+    await expect(verifier({ version: '0.1', service: strict }).renew()).rejects.toMatchObject({
+      code: status.FAILED_PRECONDITION,
+      details: expect.stringContaining('PROTOCOL_MIN=3'),
+    });
+    const now = verifier({ version: '0.2.0', service: strict });
+    const { verifierId } = await now.renew();
+    expect(await state()).toMatchObject({ guarantee: 3 });
+    await now.release(verifierId);
+  });
+});
