@@ -1,6 +1,7 @@
 /**
  * `npm run upgrade -w @latchkey/e2e -- <folder>`: the version before, built in that folder, is rolled to this one in the order of
- * UPGRADE.md, while tokens are presented at the gateways, issued, and revoked. Each history is judged. A gateway that is
+ * UPGRADE.md, while tokens are presented at the gateways, issued, and revoked. Each history is judged, and after each
+ * step the system is asked which guarantee it gives. A gateway that is
  * replaced gets no requests meanwhile, as behind a load balancer.
  */
 import { randomBytes } from 'node:crypto';
@@ -137,9 +138,11 @@ async function drill() {
 
   /** @param {string} name @param {() => Promise<unknown>} work */
   async function step(name, work) {
-    load.phases.push({ name, startMs: performance.now() });
+    const phase = { name, startMs: performance.now(), said: '' };
+    load.phases.push(phase);
     await work();
     await sleep(STEP_MS);
+    phase.said = await load.system();
   }
 }
 
@@ -159,7 +162,7 @@ async function startLoad(services, gateways) {
   const checks = [];
   /** @type {(import('../faults/history.mjs').Revocation & { status: number })[]} */
   const revocations = [];
-  /** @type {{ name: string, startMs: number }[]} */
+  /** @type {{ name: string, startMs: number, said: string }[]} */
   const phases = [];
   /** Begins with the token-service that is whole just now. @param {string} target @param {object} body */
   const post = async (target, body) => {
@@ -195,6 +198,16 @@ async function startLoad(services, gateways) {
   const loops = gateways.flatMap((gateway) => [0, 1].map((offset) => loop(gateway, offset)));
   return {
     phases,
+    /** What the token-service that was replaced first says, once it does. */
+    system: async () => {
+      const answer = await fetch(`${urlOf(first, 'API_PORT')}/v1/system`, { headers: { cookie } });
+      if (answer.status !== 200) return `${answer.status}`;
+      const { guarantee, versions } = await answer.json();
+      const verifiers = versions.verifiers.map(
+        (/** @type {{ version: string, verifiers: number }} */ one) => `${one.verifiers} of ${one.version || '0.1'}`,
+      );
+      return `guarantee ${guarantee}, verifiers ${verifiers.join(', ')}`;
+    },
     stop: async () => {
       running = false;
       await Promise.all([changes, ...loops]);
@@ -220,8 +233,11 @@ async function startLoad(services, gateways) {
 /** @param {Awaited<ReturnType<Awaited<ReturnType<typeof startLoad>>['stop']>>} history @returns whether nothing was wrong */
 function report({ phases, checks, revocations, issued }) {
   const { stale, wronged } = judge(checks, revocations);
-  console.log('step                                    checks  503/none  revoked  pending or 503  median ms  most ms');
-  phases.forEach(({ name, startMs }, i) => {
+  const last = phases.at(-1)?.said ?? '';
+  console.log(
+    'step                                    checks  503/none  revoked  pending or 503  median ms  most ms  GET /v1/system says',
+  );
+  phases.forEach(({ name, startMs, said }, i) => {
     const endMs = phases[i + 1]?.startMs ?? Number.POSITIVE_INFINITY;
     const within = (/** @type {{ startMs: number }} */ one) => one.startMs >= startMs && one.startMs < endMs;
     const asked = checks.filter(within);
@@ -235,14 +251,15 @@ function report({ phases, checks, revocations, issued }) {
       took.filter((ms) => ms === Number.POSITIVE_INFINITY).length,
     ];
     const times = [took[Math.floor(took.length / 2)] ?? 0, took.at(-1) ?? 0].map((ms) => Math.round(ms));
-    console.log(`${name.padEnd(36)}${[...cells, ...times].map((cell) => String(cell).padStart(10)).join('')}`);
+    console.log(`${name.padEnd(36)}${[...cells, ...times].map((cell) => String(cell).padStart(10)).join('')}  ${said}`);
   });
   const lost = checks.filter(({ verdict }) => verdict === 'unavailable' || verdict === 'unreachable').length;
   console.log(
     `\n${checks.length} checks, ${issued} tokens issued, ${revocations.length} revoked: ${stale.length} stale, ${wronged.length} good requests denied, ${lost} without a verdict (503 or no answer)`,
   );
   for (const check of [...stale, ...wronged].slice(0, 5)) console.log(JSON.stringify(check));
-  return stale.length + wronged.length === 0;
+  if (!last.startsWith('guarantee 3')) console.log(`at the end the system did not give the guarantee: ${last}`);
+  return stale.length + wronged.length === 0 && last.startsWith('guarantee 3');
 }
 
 /** @param {string} name @param {string} app @param {string | undefined} portName @param {Record<string, string>} env @returns {Promise<Process>} */
