@@ -69,8 +69,9 @@ export class SimulatedStore implements InvalidationStore {
       leaseMs: this.longer(old?.leaseMs ?? 0, leaseMs),
     };
     tables.leases.set(row.verifierId, row);
-    // A lapse, or a question asked once more after a lost answer, explains it as well: that concerns this verifier alone.
-    const isExplained = row.isReborn || presented === old?.strangeNonce;
+    // A lapse, a question asked once more after a lost answer, or one that comes late, older than all that are kept,
+    // explains it as well: that concerns this verifier alone.
+    const isExplained = row.isReborn || presented === old?.strangeNonce || this.isLate(old, presented);
     const remembered = isRemembered || cursor === null || (isExplained ? null : false);
     return {
       outcome: 'taken',
@@ -85,6 +86,12 @@ export class SimulatedStore implements InvalidationStore {
   protected remembers(row: LeaseRow | undefined, presented: string | null): boolean {
     if (presented === null) return true;
     return row?.nonces.includes(presented) ?? false;
+  }
+
+  /** Nonces are in order of time. */
+  protected isLate(row: LeaseRow | undefined, presented: string | null): boolean {
+    if (presented === null || !row) return false;
+    return row.nonces.every((given) => presented < given);
   }
 
   /**

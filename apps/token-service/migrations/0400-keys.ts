@@ -91,7 +91,8 @@ const renew = `
 -- none), and the one that it is given.
 -- Comes out: taken with the row's id and salt, the transaction, and whether the row knew the nonce presented (false: history has forgotten
 -- one renewal at least, so the cursor means nothing here and is not kept; null: it is not known, but that proves nothing,
--- because the row before may have lapsed, or because it has been said already); foreign (the id belongs to another
+-- because the row before may have lapsed, because it has been said already, or because the nonce, a UUIDv7, is older than
+-- all that are kept: the request of a process that stood still comes late); foreign (the id belongs to another
 -- caller); ended (the row is not renewed any more); too_many; suspended; waiting (several of the holder's new rows have
 -- lapsed: live for a lease first). Only nonces given are kept: one that was presented proves nothing of this history.
 -- One that is presented moves to the front: a verifier holds it for as long as no response reaches it.
@@ -134,7 +135,8 @@ BEGIN
         UPDATE lease_holders h SET fresh_lapses = 0 WHERE h.holder = held_by;
       END IF;
       RETURN QUERY SELECT 'taken', held.verifier_id, held.key_salt, CASE WHEN is_known THEN true
-        WHEN NOT held.is_reborn AND presented IS DISTINCT FROM held.nonce_strange THEN false END, pg_current_xact_id();
+        WHEN NOT held.is_reborn AND presented IS DISTINCT FROM held.nonce_strange AND NOT presented < ALL (held.nonces)
+          THEN false END, pg_current_xact_id();
       RETURN;
     END IF;
     IF attempt = 1 THEN

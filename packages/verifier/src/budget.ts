@@ -16,11 +16,16 @@ export class Budget {
 
   /** False when there is nothing left. */
   take(): boolean {
+    if (this.isSpent()) return false;
+    this.#left--;
+    return true;
+  }
+
+  /** Whether `take` would answer false. */
+  isSpent(): boolean {
     const nowMs = this.#clock.monotonicMs();
     this.#left = Math.min(this.#perSecond, this.#left + ((nowMs - this.#countedAtMs) * this.#perSecond) / 1_000);
     this.#countedAtMs = nowMs;
-    if (this.#left < 1) return false;
-    this.#left--;
-    return true;
+    return this.#left < 1;
   }
 }

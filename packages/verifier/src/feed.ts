@@ -71,11 +71,16 @@ export class FeedReader {
       this.#early.push(text);
       return undefined;
     }
+    if (this.#budget.isSpent()) {
+      // A genuine one may be among them: renewals bring it, and cursors confirm it.
+      this.#parts.lease.urge();
+      return 'over_budget';
+    }
     const event = parseInvalidationEvent(text);
     if (!event) return 'malformed';
     const key = identity.feed.get(event.key);
     if (!key) return 'unknown_key';
-    if (!this.#budget.take()) return 'over_budget';
+    this.#budget.take();
     const digests = verifyInvalidationEvent(key, event);
     if (!digests) return 'not_authentic';
     const drop = this.#hear(event, digests);

@@ -22,7 +22,10 @@ export interface VerifierLimits {
   readonly renewRetryMs: number;
   /** How long after the authority has refused a lease for now the next renewal follows. Default 5 000. */
   readonly refusedRetryMs: number;
-  /** Signatures of the feed checked in a second; what comes beyond is dropped. Default 2 000. */
+  /**
+   * Signatures of the feed checked in a second; what comes beyond is dropped unread, and a renewal brings what was genuine
+   * of it. Default 500: a tenth of a core.
+   */
   readonly signaturesPerSecondMax: number;
 }
 
@@ -38,5 +41,5 @@ export const DEFAULT_LIMITS: VerifierLimits = {
   recheckMs: 250,
   renewRetryMs: 250,
   refusedRetryMs: 5_000,
-  signaturesPerSecondMax: 2_000,
+  signaturesPerSecondMax: 500,
 };

@@ -197,13 +197,14 @@ describe('what is not genuine is dropped, counted by its reason, and ends nothin
     expect(verifier.verify(secret, READ)).toMatchObject({ allowed: true });
   });
 
-  it('beyond the signatures that are checked in a second, genuine or not; a second later there is room again', async () => {
+  it('beyond the signatures that are checked in a second, unread, genuine or not; a second later there is room again', async () => {
     const here = await heard({ limits: { signaturesPerSecondMax: 20 } });
     const { authority, clock, text, secret, outcome } = here;
     const forged = outer({ signature: 'A'.repeat(86) })({ text });
+    authority.holdRenewals = true;
     for (let i = 0; i < 50; i++) authority.say(forged);
-    authority.say(text);
-    expect(dropped(here)).toEqual({ not_authentic: 20, over_budget: 31 });
+    for (const unread of [text, 'not json']) authority.say(unread);
+    expect(dropped(here)).toEqual({ not_authentic: 20, over_budget: 32 });
     expect(await outcome(secret)).toBe('allowed'); // not confirmed by this verifier, so not effective yet
     await clock.pass(1_000);
     authority.say(text);
@@ -212,6 +213,23 @@ describe('what is not genuine is dropped, counted by its reason, and ends nothin
     for (let i = 0; i < 50; i++) authority.say('not json');
     authority.say(text);
     expect(authority.acknowledged).toHaveLength(2);
+  });
+
+  it('beyond them is made up for by renewals at once, whose cursors confirm what was genuine', async () => {
+    const { authority, clock, text, secret, outcome, invalidation } = await heard({
+      limits: { signaturesPerSecondMax: 20 },
+    });
+    const forged = outer({ signature: 'A'.repeat(86) })({ text });
+    const flood = async () => {
+      for (let i = 0; i < 50; i++) authority.say(forged);
+      authority.say(text);
+      await clock.pass(1_000);
+    };
+    await flood();
+    expect(await outcome(secret)).toBe('revoked');
+    expect(authority.acknowledged).toEqual([]);
+    await flood();
+    expect(BigInt(authority.renewals.at(-1)!.cursor!.xid)).toBeGreaterThan(BigInt(invalidation.xid));
   });
 
   it('more than are kept before the first renewal', async () => {

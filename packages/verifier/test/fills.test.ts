@@ -57,7 +57,7 @@ describe('a fill', () => {
   });
 
   it('older than the invalidations remembered is poisoned, whatever they named', async () => {
-    const { authority, verifier } = await world();
+    const { authority, verifier } = await world({ limits: { signaturesPerSecondMax: 2_000 } });
     const { secret, hash } = authority.issue();
     authority.holdLookups = true;
     const check = verifier.verify(secret, READ);

@@ -107,6 +107,20 @@ describe('a lease', () => {
     await room.database.query('DELETE FROM leases; UPDATE invalidation_log SET longest_lease_ms = 0');
   });
 
+  it('keeps its log when a renewal of long ago comes late', async () => {
+    const long = await room.replica(10_000);
+    const verifier = request();
+    const first = await long.leases.renew(verifier, FIRST_PARTY);
+    let { nonce, cursor } = first;
+    for (let i = 0; i < 20; i++)
+      ({ nonce, cursor } = await long.leases.renew({ ...verifier, nonce, cursor }, FIRST_PARTY));
+    const late = await long.leases.renew({ ...verifier, nonce: first.nonce, cursor: first.cursor }, FIRST_PARTY);
+    expect(late).toMatchObject({ reset: true, cursor: { log: first.cursor!.log } });
+    const next = await long.leases.renew({ ...verifier, nonce, cursor }, FIRST_PARTY);
+    expect(next).toMatchObject({ reset: false, cursor: { log: first.cursor!.log } });
+    await room.database.query('DELETE FROM leases; UPDATE invalidation_log SET longest_lease_ms = 0');
+  });
+
   it('released or ended is not renewed: the verifier needs another claim', async () => {
     const [released, ended] = [request(), request()];
     await replica.leases.release((await replica.leases.renew(released, FIRST_PARTY)).verifierId, FIRST_PARTY.id);
