@@ -5,7 +5,7 @@
  */
 import { startCluster } from '@latchkey/testing';
 import pg from 'pg';
-import { issue, revokeWhile } from './lib/cluster.mjs';
+import { issue, many, revokeWhile } from './lib/cluster.mjs';
 import { percentile, report } from './lib.mjs';
 
 const COUNT = Number(process.env.EXPOSURE_TOKENS ?? 100_000);
@@ -27,7 +27,7 @@ try {
   for (let from = 1; from <= COUNT; from += CHUNK)
     await client.query(FILL, [leaked.id, from, Math.min(COUNT, from + CHUNK - 1)]);
   await client.query('VACUUM ANALYZE tokens');
-  const others = await Promise.all(Array.from({ length: 600 }, (_, i) => issue(cluster, `other ${i}`)));
+  const others = await many(600, (i) => issue(cluster, `other ${i}`));
   const alone = await revokeWhile(
     cluster,
     PER_SECOND,

@@ -5,7 +5,7 @@
  */
 import { Agent, request } from 'node:http';
 import { startCluster } from '@latchkey/testing';
-import { atRate, issue } from './lib/cluster.mjs';
+import { atRate, issue, many } from './lib/cluster.mjs';
 import { percentile, report } from './lib.mjs';
 
 const GATEWAYS = 4;
@@ -17,8 +17,8 @@ const agent = new Agent({ keepAlive: true });
 const cluster = await startCluster({ gateways: GATEWAYS, throughLink: false });
 try {
   const count = PER_SECOND * SECONDS + WARM_UP;
-  const tokens = await many(count, 8, (i) => issue(cluster, `bench ${i}`));
-  await many(count, 8, async (i) => {
+  const tokens = await many(count, (i) => issue(cluster, `bench ${i}`));
+  await many(count, async (i) => {
     for (const { url } of cluster.gateways) await use(url, tokens[i]?.secret, 200);
   });
   const rename = (/** @type {number} */ i) => call('PATCH', `/v1/tokens/${tokens[i]?.id}`, { name: `new ${i}` });
@@ -71,21 +71,6 @@ function call(/** @type {string} */ method, /** @type {string} */ path, /** @typ
     });
     sent.on('error', reject).end(JSON.stringify(body));
   });
-}
-
-/** @template T @param {number} count @param {number} atOnce @param {(i: number) => Promise<T>} work @returns {Promise<T[]>} */
-async function many(count, atOnce, work) {
-  /** @type {T[]} */
-  const results = new Array(count);
-  let next = 0;
-  const worker = async () => {
-    while (next < count) {
-      const i = next++;
-      results[i] = await work(i);
-    }
-  };
-  await Promise.all(Array.from({ length: atOnce }, worker));
-  return results;
 }
 
 async function use(

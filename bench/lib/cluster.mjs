@@ -12,6 +12,27 @@ export async function issue(cluster, name, more = {}) {
 }
 
 /**
+ * Works on so many things, eight at once.
+ * @template T
+ * @param {number} count
+ * @param {(i: number) => Promise<T>} work
+ * @returns {Promise<T[]>}
+ */
+export async function many(count, work) {
+  /** @type {T[]} */
+  const results = new Array(count);
+  let next = 0;
+  const worker = async () => {
+    while (next < count) {
+      const i = next++;
+      results[i] = await work(i);
+    }
+  };
+  await Promise.all(Array.from({ length: 8 }, worker));
+  return results;
+}
+
+/**
  * Begins work at fixed times, whether earlier ones have been answered or not.
  * @template T
  * @param {number} perSecond
