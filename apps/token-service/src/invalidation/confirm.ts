@@ -269,6 +269,7 @@ export class Confirmations {
 
   #takeAcknowledgement(text: string): AcknowledgementDrop | undefined {
     if (text.length > ACKNOWLEDGEMENT_LENGTH_MAX) return 'too_long';
+    if (this.#waits.size === 0) return 'not_awaited'; // unread: whoever floods the channel costs next to nothing
     const event = parseAcknowledgement(text);
     if (!event) return 'malformed';
     const waits = new Set<Wait>();

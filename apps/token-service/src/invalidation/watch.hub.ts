@@ -33,7 +33,7 @@ const SENT_MAX = 10_000;
 /** How often it is looked for leases that have gone and tokens that have expired. */
 const SWEEP_MS = 1_000;
 /** Messages from Redis whose signatures are checked in a second; the log brings what was dropped. */
-const SIGNATURES_PER_SECOND_MAX = 2_000;
+const SIGNATURES_PER_SECOND_MAX = 500;
 /** Own messages that Redis has not brought back yet. */
 const ECHOES_MAX = 1_000;
 
@@ -238,10 +238,11 @@ export class WatchHub {
   }
 
   #authentic(text: string): InvalidationEvent | undefined {
-    if (text.length > INVALIDATION_EVENT_LENGTH_MAX) return undefined;
+    if (text.length > INVALIDATION_EVENT_LENGTH_MAX || this.#signatures.isSpent()) return undefined;
     const event = parseInvalidationEvent(text);
     const key = event && this.#keys.get(event.key);
-    if (!key || !this.#signatures.take()) return undefined;
+    if (!key) return undefined;
+    this.#signatures.take();
     return verifyInvalidationEvent(key, event) ? event : undefined;
   }
 
