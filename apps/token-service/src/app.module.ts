@@ -62,6 +62,7 @@ import { IdleService } from './tokens/idle.service.js';
 import { ImportService } from './tokens/import.service.js';
 import { PolicyController } from './tokens/policy.controller.js';
 import { PolicyService } from './tokens/policy.service.js';
+import { ReceiptsController } from './tokens/receipts.controller.js';
 import { RecordsService } from './tokens/records.service.js';
 import { RevocationsService } from './tokens/revocations.service.js';
 import { RotationsService } from './tokens/rotations.service.js';
@@ -102,6 +103,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       PeopleController,
       PolicyController,
       ProjectsController,
+      ReceiptsController,
       SessionsController,
       SignInController,
       SystemController,

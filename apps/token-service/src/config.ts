@@ -1,6 +1,7 @@
 import { createPrivateKey, createPublicKey, type KeyObject } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
+import { signerOf } from '@latchkey/contracts';
 import {
   adoptRpcSecret,
   type Config,
@@ -117,8 +118,7 @@ export const settings = {
     schema: settingSchema.secret,
   },
   AUDIT_SIGNING_KEY: {
-    description:
-      'Ed25519 private key (PEM) that signs checkpoints of the audit chain, and receipts; without one none are signed',
+    description: 'Ed25519 private key (PEM) that signs checkpoints of the audit chain; without one none are signed',
     secret: true,
     schema: ed25519Key,
   },
@@ -143,14 +143,26 @@ export const settings = {
     schema: z.string().optional(),
   },
   AUDIT_RETENTION_MONTHS: {
-    description: 'Whole months that audit events are kept, at least 2; 0: for ever. Needs RETENTION_DATABASE_URL',
+    description:
+      'Whole months that audit events and receipts are kept, at least 2; 0: for ever. Needs RETENTION_DATABASE_URL',
     default: '0',
     schema: settingSchema.integer(0, 1_200).refine((n) => n === 0 || n >= 2, 'must be 0 or at least 2'),
   },
   RETENTION_DATABASE_URL: {
-    description: 'PostgreSQL, as the role latchkey_retention, which alone may remove audit events',
+    description: 'PostgreSQL, as the role latchkey_retention, which alone may remove audit events and receipts',
     secret: true,
     schema: settingSchema.url('postgres:', 'postgresql:').optional(),
+  },
+  RECEIPT_SIGNING_KEY: {
+    description: 'Ed25519 private key (PEM) that signs receipts; without one none are signed',
+    secret: true,
+    schema: ed25519Key,
+  },
+  RECEIPT_RETIRED_KEYS: {
+    description:
+      'Public keys (PEM, one after the other) that signed receipts before, published at `/v1/receipts/keys` beside the present one',
+    default: '',
+    schema: publicKeys,
   },
   SCOPES_FILE: {
     description:
@@ -259,12 +271,15 @@ function sharedSecrets(config: TokenServiceConfig, adopted: readonly CredentialN
  */
 function refuseShared(config: TokenServiceConfig): void {
   const { TOKEN_PEPPERS, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET } = config;
+  const { AUDIT_SIGNING_KEY, RECEIPT_SIGNING_KEY } = config;
   const held: [name: string, secrets: readonly string[]][] = [
     ['TOKEN_PEPPERS', TOKEN_PEPPERS],
     ...CREDENTIAL_NAMES.map((name) => [name, config[name]] satisfies [string, string[]]),
     ['EVENTS_SECRET', [EVENTS_SECRET]],
     ['EVENTS_SIGNING_KEY', EVENTS_SIGNING_KEY],
     ['USAGE_SECRET', [USAGE_SECRET]],
+    ['AUDIT_SIGNING_KEY', AUDIT_SIGNING_KEY ? [signerOf(AUDIT_SIGNING_KEY)] : []],
+    ['RECEIPT_SIGNING_KEY', RECEIPT_SIGNING_KEY ? [signerOf(RECEIPT_SIGNING_KEY)] : []],
   ];
   const isCredential = (name: string) => (CREDENTIAL_NAMES as readonly string[]).includes(name);
   for (const [i, [one, secrets]] of held.entries()) {

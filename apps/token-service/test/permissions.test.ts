@@ -91,6 +91,17 @@ async function tokenFor({ caller, target, projectId }: Cellwise): Promise<string
   return (await issue(target === 'own' ? people[owned(caller)] : another)).id;
 }
 
+/** A receipt about such a token. */
+async function receiptFor(at: Cellwise): Promise<string> {
+  const id = newId();
+  const tokens = [await tokenFor(at)];
+  await w.database.query(`INSERT INTO receipts (id, token_ids, body) VALUES ($1, $2, '{"verifiers": []}')`, [
+    id,
+    tokens,
+  ]);
+  return id;
+}
+
 type Sent = { target: string; body?: unknown; query?: Record<string, string>; form?: string; by?: Person };
 const get = (name: EndpointName, path: string = ENDPOINTS[name].path): Sent => ({
   target: `${ENDPOINTS[name].method} ${path}`,
@@ -238,6 +249,8 @@ const REQUESTS: Record<EndpointName, (at: Cellwise) => Promise<Sent>> = {
     return get('getDenial', `/v1/denials/${requestId}`);
   },
   getSystem: plain('getSystem'),
+  getReceipt: async (at) => withId('getReceipt', await receiptFor(at)),
+  receiptKeys: plain('receiptKeys'),
   listVerifiers: plain('listVerifiers'),
   endVerifier: async () => withId('endVerifier', await leased()),
   introspect: async () => ({ ...get('introspect'), form: 'token=not+a+token' }),

@@ -1,6 +1,7 @@
 import type { ListTokensQuery } from '@latchkey/contracts';
 import type { TestDatabase } from '@latchkey/testing';
 import { LIST_SETTINGS } from '../src/database/database.service.js';
+import { firstIdAt, PRUNE_RECEIPTS } from '../src/invalidation/receipts.queries.js';
 import { SELECT_CHANGES } from '../src/invalidation/receipts.service.js';
 import { SELECT_EXPIRY_DUE } from '../src/tokens/expiry.service.js';
 import { selectDescendants, selectShown } from '../src/tokens/exposure.queries.js';
@@ -47,6 +48,10 @@ beforeAll(async () => {
      SELECT ('01890000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, now() - n * interval '1 s', 'system', 'Latchkey',
        'token.expired', 'token', n::text, (1000000 + n / 2)::text::xid8
      FROM generate_series(1, 50000) n`,
+  );
+  await database.query(
+    `INSERT INTO receipts (id, body) SELECT ('01890000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, '{}'
+     FROM generate_series(1, 20000) n`,
   );
   await database.query('VACUUM ANALYZE');
 }, 120_000);
@@ -129,6 +134,12 @@ test('the audit events of one change are found by index, however many others the
   const plan = await run(SELECT_CHANGES.replace('$1', "'{1001000}'").replaceAll('$2', 'now()'));
   expect(plan.indexes.filter((name) => name.includes('xid'))).not.toEqual([]);
   expect(plan.rowsRead).toBeLessThanOrEqual(10);
+});
+
+test('receipts past their keep are found by index, at most as many as a step removes', async () => {
+  const plan = await run(PRUNE_RECEIPTS.replace('$1', '10').replace('$2', `'${firstIdAt(new Date())}'`));
+  expect(plan.indexes).toContain('receipts_pkey');
+  expect(plan.rowsRead).toBeLessThanOrEqual(50);
 });
 
 /** As it is run: with the settings of the connections kept for lists. */

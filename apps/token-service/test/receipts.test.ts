@@ -13,12 +13,12 @@ import { issue, type Person, project, type World, world } from './harness.js';
 import type { AuditEvent, Page } from './types.js';
 
 const { privateKey, publicKey } = generateKeyPairSync('ed25519');
-const AUDIT_SIGNING_KEY = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
+const RECEIPT_SIGNING_KEY = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
 
 let w: World;
 let admin: Person;
 beforeAll(async () => {
-  w = await world({ env: { AUDIT_SIGNING_KEY } });
+  w = await world({ env: { RECEIPT_SIGNING_KEY } });
   admin = await w.signIn();
 });
 afterAll(() => w.close());
@@ -132,7 +132,7 @@ test('a receipt that was edited in the database is found out', async () => {
 });
 
 test('without a signing key a revocation is as finished as with one, and its receipt claims no signature', async () => {
-  const unsigned = await w.another({ AUDIT_SIGNING_KEY: '' });
+  const unsigned = await w.another({ RECEIPT_SIGNING_KEY: '' });
   const person = await w.member();
   const { id } = await issue(person);
   const { body } = await revoke(w.as({ cookie: person.cookie! }, unsigned), id);

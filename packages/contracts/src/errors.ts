@@ -55,6 +55,12 @@ export const ERRORS = {
     meaning: 'A state-changing request with a session cookie came from another origin.',
   },
   not_found: { status: 404, title: 'Not found', meaning: 'Nothing is there, or nothing that the caller may see.' },
+  not_signed: {
+    status: 404,
+    title: 'The receipt is not signed',
+    meaning:
+      'It was asked for as a JWT. The service had no RECEIPT_SIGNING_KEY when it was made, or it is about several changes.',
+  },
   method_not_allowed: {
     status: 405,
     title: 'Method not allowed',

@@ -4,6 +4,7 @@ const tokenId = '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a01';
 const ada = { type: 'user', id: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a02', name: 'Ada' };
 const project = '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a03';
 const receipt = {
+  id: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a05',
   confirmedAt: '2026-11-22T09:00:00.012Z',
   elapsedMs: 11,
   verifiers: [{ id: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a04', name: 'gateway-1', by: 'ack', ms: 4 }],
@@ -139,6 +140,7 @@ export const EXAMPLES: { readonly [name in EndpointName]?: { body?: unknown; ans
   putMember: { body: { role: 'editor' } },
   listScopes: { answer: { items: [{ name: 'demo:read', description: 'Read the demo.', grantable: true }] } },
   verifyAudit: { answer: { ok: true, events: 4_211, checkpoints: 12, firstBroken: null } },
+  getReceipt: { answer: receipt },
   getDenial: {
     answer: {
       requestId: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a77',

@@ -180,6 +180,8 @@ function parametersOf(schema: z.ZodType | undefined, place: 'path' | 'query', co
   }));
 }
 
+const JWT = { schema: { type: 'string' } };
+
 function successes(endpoint: Endpoint, example: unknown, collected: Collected): Json {
   const meanings: Record<string, string> = {
     200: endpoint.headers?.includes('Idempotency-Key') ? 'It was made before; no secret is told again' : 'Done',
@@ -205,7 +207,9 @@ function successes(endpoint: Endpoint, example: unknown, collected: Collected): 
         {
           description: status === '201' && !secret ? 'Made' : (meanings[status] ?? `Answer ${at}`),
           headers: headersOf('X-Request-Id'),
-          ...(body ? { content: Object.fromEntries(types.map((type) => [type, body])) } : {}),
+          ...(body
+            ? { content: Object.fromEntries(types.map((type) => [type, type === 'application/jwt' ? JWT : body])) }
+            : {}),
         },
       ];
     }),

@@ -88,11 +88,19 @@ const administrators = (call: EndpointName, rest: Rest = {}) => row(call, 'anyth
 const tokenItself = (call: EndpointName) => row(call, 'itself', all(401), tokens('yes'));
 
 /** The rows of a call about one token. */
-const aboutToken = (call: EndpointName, ofProject: People, ofAnother: People = ADMINISTRATORS_ONLY_SEE) => [
-  row(call, 'own', EVERYBODY, { projectToken: 404 }),
-  row(call, 'of another person', ofAnother, { projectToken: 404 }),
-  row(call, 'of the project', ofProject, { projectToken: 'yes' }),
-];
+const aboutToken = (
+  call: EndpointName,
+  ofProject: People,
+  ofAnother: People = ADMINISTRATORS_ONLY_SEE,
+  withoutScope: Cell = 403,
+) => {
+  const bare = { bareToken: withoutScope, bareProjectToken: withoutScope };
+  return [
+    row(call, 'own', EVERYBODY, { projectToken: 404, ...bare }),
+    row(call, 'of another person', ofAnother, { projectToken: 404, ...bare }),
+    row(call, 'of the project', ofProject, { projectToken: 'yes', ...bare }),
+  ];
+};
 
 /** Who may do what, in full: every call with everybody. A test of the token-service drives each cell through HTTP. */
 export const PERMISSIONS: readonly PermissionRow[] = [
@@ -164,6 +172,8 @@ export const PERMISSIONS: readonly PermissionRow[] = [
     bareProjectToken: 404,
   }),
   administrators('getSystem'),
+  ...aboutToken('getReceipt', MEMBERS_OF_PROJECT, ADMINISTRATORS_ONLY_SEE, 404),
+  open('receiptKeys'),
   administrators('listVerifiers'),
   administrators('endVerifier'),
   administrators('introspect'),

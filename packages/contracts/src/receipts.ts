@@ -1,23 +1,25 @@
 import { type KeyObject, sign, verify } from 'node:crypto';
 import { canonicalJson, signerOf } from './audit-chain.js';
-import type { Receipt, ReceiptChange } from './http/common.js';
+import { type Receipt, type ReceiptChange, type ReceiptKeys, receiptSchema } from './http/common.js';
 
 /** What a receipt says, without its signature. */
-type Unsigned = Pick<Receipt, 'confirmedAt' | 'elapsedMs' | 'verifiers'>;
+type Unsigned = Pick<Receipt, 'id' | 'confirmedAt' | 'elapsedMs' | 'verifiers'>;
+
+const TYPE = 'latchkey-receipt+jwt';
 
 /**
  * The text that is signed: the signing input of a JWS (RFC 7515), so that any library for it checks the same signature.
  * Its payload is canonical JSON of the fields below. Callers stand in it by type alone: who may not see whose verifier
- * it is holds a receipt that proves as much.
+ * it is holds a receipt that proves as much. Receipts of before they had an id are of version 1.
  */
-function signingInput({ confirmedAt, elapsedMs, verifiers }: Unsigned, change: ReceiptChange, keyId: string): string {
+function signingInput({ id: jti, ...receipt }: Unsigned, change: ReceiptChange, keyId: string): string {
   const { id, action, at, reason, subject } = change;
   const payload = {
-    v: 1,
+    ...(jti === undefined ? { v: 1 } : { v: 2, jti }),
     change: { id, action, at, reason, subject: { type: subject.type, id: subject.id } },
-    confirmedAt,
-    elapsedMs,
-    verifiers: verifiers.map((verifier) => ({
+    confirmedAt: receipt.confirmedAt,
+    elapsedMs: receipt.elapsedMs,
+    verifiers: receipt.verifiers.map((verifier) => ({
       id: verifier.id,
       name: verifier.name,
       caller: verifier.caller?.type ?? null,
@@ -25,7 +27,7 @@ function signingInput({ confirmedAt, elapsedMs, verifiers }: Unsigned, change: R
       ms: verifier.ms,
     })),
   };
-  const header = { alg: 'EdDSA', kid: keyId, typ: 'latchkey-receipt+jwt' };
+  const header = { alg: 'EdDSA', kid: keyId, typ: TYPE };
   return [header, payload].map((part) => Buffer.from(canonicalJson(part)).toString('base64url')).join('.');
 }
 
@@ -40,6 +42,38 @@ export function signReceipt(key: KeyObject, receipt: Receipt, change: ReceiptCha
 export function receiptJwt(receipt: Receipt): string | undefined {
   const { change, keyId, signature } = receipt;
   return change && keyId && signature ? `${signingInput(receipt, change, keyId)}.${signature}` : undefined;
+}
+
+/** The receipt that a JSON Web Token of `receiptJwt` holds, not checked yet; undefined: it holds none. */
+export function receiptOfJwt(jwt: string): Receipt | undefined {
+  const [header = '', payload = '', signature, ...more] = jwt.split('.');
+  if (!signature || more.length > 0) return undefined;
+  try {
+    const [{ kid: keyId, typ }, { jti: id, verifiers, ...rest }] = [header, payload].map((part) =>
+      JSON.parse(Buffer.from(part, 'base64url').toString('utf8')),
+    ) as [{ kid: unknown; typ: unknown }, { jti?: unknown; verifiers: { caller: unknown }[] }];
+    if (typ !== TYPE) return undefined;
+    const named = verifiers.map(({ caller: type, ...verifier }) => ({
+      ...verifier,
+      ...(type ? { caller: { type } } : {}),
+    }));
+    return receiptSchema.safeParse({ id, ...rest, verifiers: named, keyId, signature }).data;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * A set of keys (RFC 7517, RFC 8037) by which receipts are checked.
+ * @param keys Ed25519, public
+ */
+export function receiptKeys(keys: readonly KeyObject[]): ReceiptKeys {
+  return {
+    keys: keys.map((key) => {
+      const { x } = key.export({ format: 'jwk' });
+      return { kty: 'OKP', crv: 'Ed25519', x: x!, kid: signerOf(key), use: 'sig', alg: 'EdDSA' };
+    }),
+  };
 }
 
 export type ReceiptVerdict = { ok: true; keyId: string; change: ReceiptChange } | { ok: false; reason: string };

@@ -65,6 +65,10 @@ it('tells parameters, bodies and headers as the doors take them', () => {
     'application/x-ndjson',
     'text/csv',
   ]);
+  expect(operationOf('getReceipt').responses['200']?.content).toMatchObject({
+    'application/json': { schema: { $ref: '#/components/schemas/Receipt' } },
+    'application/jwt': { schema: { type: 'string' } },
+  });
   expect(operationOf('issueToken').parameters).toContainEqual({ $ref: '#/components/parameters/Idempotency-Key' });
   expect(operationOf('revokeToken').parameters).toContainEqual({ $ref: '#/components/parameters/Prefer' });
   expect(headersOf('getToken', '401')).toContain('WWW-Authenticate');

@@ -33,7 +33,7 @@ export class DeclarationsService {
     if (!written) return false;
     this.logger.info('the scopes declared have changed: verifiers forget what they remember');
     // Nobody waits for it: until a verifier has confirmed, it answers by the old declarations, for a lease at most.
-    await this.invalidations.confirm([written], { waitMs: 0 });
+    await this.invalidations.confirm([written], { waitMs: 0, keep: async () => undefined });
     return true;
   }
 }

@@ -295,11 +295,8 @@ export function auditChainOf(db: DataSource, config: TokenServiceConfig, logger:
   const { AUDIT_SIGNING_KEY: signingKey } = config;
   if (signingKey) {
     const publicKey = createPublicKey(signingKey).export({ type: 'spki', format: 'pem' }).toString();
-    logger.info({ signer: signerOf(signingKey), publicKey }, 'audit checkpoints are signed by this key, and receipts');
-  } else
-    logger.warn(
-      'AUDIT_SIGNING_KEY is not set: the audit log is chained, but no checkpoint of it is signed, nor any receipt',
-    );
+    logger.info({ signer: signerOf(signingKey), publicKey }, 'audit checkpoints are signed by this key');
+  } else logger.warn('AUDIT_SIGNING_KEY is not set: the audit log is chained, but no checkpoint of it is signed');
   return new AuditChain(db, logger, {
     signingKey,
     retiredKeys: config.AUDIT_RETIRED_KEYS,

@@ -1,4 +1,4 @@
-import type { Effect, Invalidation } from '@latchkey/contracts';
+import type { Effect, Invalidation, Receipt } from '@latchkey/contracts';
 import { type Clock, createRedis, type Logger, newId } from '@latchkey/runtime';
 import { type BeforeApplicationShutdown, Inject, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
 import type { Redis } from 'ioredis';
@@ -6,7 +6,7 @@ import type { Registry } from 'prom-client';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { type AfterCommit, Database, Last, type Statement, type Tx, writeNow } from '../database/database.service.js';
 import { effectAsSeen } from './callers.js';
-import { Confirmations, type ConfirmOptions, PATIENCE_MS } from './confirm.js';
+import { Confirmations, PATIENCE_MS } from './confirm.js';
 import { FeedKeys } from './feed-keys.js';
 import { Leases } from './leases.js';
 import { InvalidationLog } from './log.js';
@@ -20,7 +20,8 @@ import {
   PostgresStore,
   SELECT_LEASES,
 } from './postgres-store.js';
-import { type Changes, ReceiptsService } from './receipts.service.js';
+import { type About, aboutOf } from './receipts.queries.js';
+import { ReceiptsService } from './receipts.service.js';
 import { RedisBus } from './redis-bus.js';
 import { type InvalidationStore, type LeasesReading, lapsedAfterMs } from './types.js';
 import { WatchBus } from './watch.bus.js';
@@ -39,8 +40,17 @@ const JUDGE_MS = 1_000;
 const ANNOUNCE_MS = 60_000;
 /** Leases read behind a commit that nobody has asked for yet. One forgotten is read again. */
 const READINGS_MAX = 1_000;
-/** Longest that an answer waits for what its receipt is about; past it the receipt is not signed. */
-const CHANGES_WAIT_MS = 1_000;
+/** Longest that an answer waits until its receipt is signed and kept. */
+const KEEPING_WAIT_MS = 1_000;
+
+export interface ConfirmOptions {
+  /** Longest wait; undefined: as long as it takes, which is a lease, its drift and two seconds. */
+  readonly waitMs?: number | undefined;
+  /** What the receipt is about, besides what the invalidations name. */
+  readonly about?: About;
+  /** Keeps the receipt in place of `ReceiptsService.keep`, be it after the answer. Called once. */
+  readonly keep?: (receipt: Receipt) => Promise<void>;
+}
 
 /**
  * Makes a narrowing change effective everywhere: `write` inside the change's transaction, `confirm` after its commit.
@@ -130,27 +140,40 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   /**
    * Tells the verifiers and waits until none can answer from before the change. Call it after the commit; again is
    * harmless.
-   * @param options.waitMs longest wait; undefined: as long as it takes, which is a lease, its drift and two seconds
-   * @param options.onEffective called once with the whole receipt, be it after the answer
-   * @returns with callers named as far as whoever makes the request can see them
+   * @returns with callers named as far as whoever makes the request can see them; the receipt can be read by its id from
+   *   now on, unless PostgreSQL failed or took longer than a second
    */
-  async confirm(invalidations: readonly Invalidation[], options: ConfirmOptions = {}): Promise<Effect> {
+  async confirm(invalidations: readonly Invalidation[], { waitMs, about, keep }: ConfirmOptions = {}): Promise<Effect> {
     const [xid, ...others] = new Set(invalidations.map((invalidation) => invalidation.xid));
     // Leases read behind the commit of one transaction say nothing about a later one.
     const reading = xid !== undefined && others.length === 0 ? this.#readings.get(xid) : undefined;
     if (xid !== undefined) this.#readings.delete(xid);
     // Read while the verifiers are being waited for.
     const changes = this.receipts.changes(invalidations);
-    const { receipt, ...effect } = await this.#confirmations.confirm(invalidations, { ...options, reading });
-    if (!receipt) return effectAsSeen({ ...effect, receipt });
-    const known = await this.#atTheLatest(changes);
-    return effectAsSeen({ ...effect, receipt: this.receipts.signed(receipt, invalidations, known) });
+    const kept = Promise.withResolvers<void>();
+    let receipt: Receipt | null = null;
+    const onEffective = async (confirmed: Receipt) => {
+      receipt = { id: newId(), ...confirmed };
+      try {
+        receipt = this.receipts.signed(receipt, invalidations, await changes);
+        await (keep ? keep(receipt) : this.receipts.keep(receipt, { ...aboutOf(invalidations), ...about }));
+      } catch (error) {
+        this.logger.warn({ receipt: receipt.id, reason: (error as Error).message }, 'a receipt was not kept');
+        throw error;
+      } finally {
+        kept.resolve();
+      }
+    };
+    const effect = await this.#confirmations.confirm(invalidations, { waitMs, reading, onEffective });
+    if (!effect.effective) return effectAsSeen(effect);
+    await this.#atTheLatest(kept.promise);
+    return effectAsSeen({ ...effect, receipt });
   }
 
-  #atTheLatest(changes: Promise<Changes>): Promise<Changes> {
-    const { promise, resolve } = Promise.withResolvers<Changes>();
-    const cancel = this.clock.after(CHANGES_WAIT_MS, () => resolve([]));
-    return Promise.race([changes, promise]).finally(cancel);
+  #atTheLatest(kept: Promise<void>): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const cancel = this.clock.after(KEEPING_WAIT_MS, resolve);
+    return Promise.race([kept, promise]).finally(cancel);
   }
 
   /** The leases, from the server that has just committed the invalidations. */

@@ -6,6 +6,7 @@ import { AuditService } from '../audit/audit.service.js';
 import { AuditChain } from '../audit/chain.service.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { Database, rows } from '../database/database.service.js';
+import { ReceiptsService } from '../invalidation/receipts.service.js';
 
 const HOUR_MS = 3_600_000;
 /** Invalidations are kept far longer than any lease: a verifier whose cursor is older empties its memory. */
@@ -39,7 +40,7 @@ const KEEPS: readonly string[] = [
        AND NOT EXISTS (SELECT FROM exposure_members WHERE exposure_id = e.id) ORDER BY confirmed_at LIMIT $1)`,
 ];
 
-/** What keeps the database small and ready: rows past their keep, partitions ahead, retention of the audit log. */
+/** What keeps the database small and ready: rows past their keep, partitions ahead, retention of the audit log and of receipts. */
 @Injectable()
 export class MaintenanceService implements OnApplicationShutdown {
   #retention: Promise<DataSource> | undefined;
@@ -49,6 +50,7 @@ export class MaintenanceService implements OnApplicationShutdown {
     private readonly db: Database,
     private readonly audit: AuditService,
     private readonly chain: AuditChain,
+    private readonly receipts: ReceiptsService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
@@ -70,8 +72,10 @@ export class MaintenanceService implements OnApplicationShutdown {
       limit,
     ]);
     count(log!.removed);
+    const retention = await this.#retaining();
+    if (retention) count(await this.receipts.prune(retention.source, retention.before, limit));
     if (Date.now() - this.#monthly > HOUR_MS) {
-      await this.#keepMonths();
+      await this.#keepMonths(retention);
       this.#monthly = Date.now();
     }
     return { done, more };
@@ -110,18 +114,32 @@ export class MaintenanceService implements OnApplicationShutdown {
     await (await this.#retention)?.destroy();
   }
 
-  async #keepMonths(): Promise<void> {
-    await this.db.query('SELECT audit_make_partitions($1)', [PARTITIONS_AHEAD_MONTHS]);
+  /** The way to what only retention may remove, and before when; undefined: everything is kept. */
+  async #retaining(): Promise<Retention | undefined> {
     const { AUDIT_RETENTION_MONTHS: months, RETENTION_DATABASE_URL: url } = this.config;
-    if (months === 0) return;
-    if (!url) {
-      this.logger.error('AUDIT_RETENTION_MONTHS is set, but not RETENTION_DATABASE_URL: no audit event is removed');
-      return;
-    }
+    if (months === 0 || !url) return undefined;
     this.#retention ??= new DataSource({ type: 'postgres', url, poolSize: 1, installExtensions: false }).initialize();
     const now = new Date();
     const before = new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - months, 1));
-    const events = await this.chain.retire(await this.#retention, before);
+    return { source: await this.#retention, before };
+  }
+
+  async #keepMonths(retention: Retention | undefined): Promise<void> {
+    await this.db.query('SELECT audit_make_partitions($1)', [PARTITIONS_AHEAD_MONTHS]);
+    if (!retention) {
+      if (this.config.AUDIT_RETENTION_MONTHS > 0)
+        this.logger.error(
+          'AUDIT_RETENTION_MONTHS is set, but not RETENTION_DATABASE_URL: no audit event and no receipt is removed',
+        );
+      return;
+    }
+    const { source, before } = retention;
+    const events = await this.chain.retire(source, before);
     if (events > 0) this.logger.info({ events, before }, 'audit events past their keep were removed');
   }
+}
+
+interface Retention {
+  source: DataSource;
+  before: Date;
 }

@@ -183,7 +183,7 @@ export class ProjectsService {
       for (const subject of subjects) written.push(await this.invalidations.write(tx, subject));
       return { project, written };
     });
-    return { project, ...(await this.invalidations.confirm(written, { waitMs })) };
+    return { project, ...(await this.invalidations.confirm(written, { waitMs, about: { projectId: project.id } })) };
   }
 
   /** Locks the project, the actor and the person concerned, and checks that the actor may change the project. */

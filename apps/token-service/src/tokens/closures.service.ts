@@ -119,7 +119,7 @@ export class ClosuresService implements BeforeApplicationShutdown {
     return {
       ended: { tokens, successors, descendants, shown },
       effective: exposure.confirmed_at !== null,
-      receipt: exposure.confirmed_at && receiptAsSeen(await this.#signedAlone(exposure, waited)),
+      receipt: exposure.confirmed_at && receiptAsSeen(exposure.receipt),
       pending: exposure.confirmed_at ? [] : (effect?.pending ?? []),
     };
   }
@@ -273,19 +273,13 @@ export class ClosuresService implements BeforeApplicationShutdown {
     return entries.length > 0 ? [this.audit.recording(entries)] : [];
   }
 
-  /** Where nothing but the token itself has ended, its receipt is about one thing, and signed for that. */
-  async #signedAlone({ receipt, tokens }: q.ExposureRow, waited: readonly Invalidation[]): Promise<Receipt | null> {
-    if (!receipt || tokens > 1 || waited.length !== 1) return receipt;
-    return this.receipts.signed(receipt, waited, await this.receipts.changes(waited));
-  }
-
   /** Tells the verifiers and waits; what is confirmed is kept before this returns. */
   async #confirm(id: string, invalidations: readonly Invalidation[], waitMs: number | undefined): Promise<Effect> {
     const kept = Promise.withResolvers<void>();
     const startedAt = Date.now();
     const effect = await this.invalidations.confirm(invalidations, {
       waitMs,
-      onEffective: async (receipt) => {
+      keep: async (receipt) => {
         try {
           await this.#keep(id, invalidations, receipt, startedAt);
         } finally {
@@ -300,15 +294,16 @@ export class ClosuresService implements BeforeApplicationShutdown {
   /** Notes what has been confirmed: with the tokens, and with the exposure, which this may finish. */
   async #keep(id: string, invalidations: readonly Invalidation[], receipt: Receipt, startedAt: number): Promise<void> {
     const changes = await this.receipts.changes(invalidations);
-    const own = this.receipts.signed(receipt, invalidations, changes);
     const ids = invalidations.map((invalidation) => invalidation.id);
     return this.db.transaction(async (tx) => {
       const [[exposure]] = (await inOrder(tx, [q.lockExposure(id)])) as [q.ExposureRow[]];
       if (!exposure) return undefined;
       const sinceMs = Math.max(0, startedAt - exposure.created_at.getTime());
-      const merged = mergeReceipts(exposure.receipt, receipt, sinceMs);
+      const sum = mergeReceipts(exposure.receipt, receipt, sinceMs);
+      // One confirmation of one thing is all of it so far, and signed for that.
+      const merged = exposure.receipt ? sum : this.receipts.signed(sum, invalidations, changes);
       return new Last(
-        [q.keepTokenReceipts(id, ids, own), q.markConfirmed(id, ids), q.keepReceipt(id, merged), q.finish(id)],
+        [q.keepTokenReceipts(id, ids, receipt), q.markConfirmed(id, ids), q.keepReceipt(id, merged), q.finish(id)],
         () => undefined,
       );
     });

@@ -23,11 +23,10 @@ export const raiseGeneration = (
  * In: invalidation, which has been committed; how it was confirmed. Whoever makes a token by what was read before that
  * commit held locks by then, hence a transaction id, and a lower one than this statement's.
  */
-export const KEEP_RECEIPT = `UPDATE revocations_of_all SET receipt = $2, fence = pg_current_xact_id()
-  WHERE invalidation_id = $1 AND receipt IS NULL`;
-export const keptReceipt = (invalidationId: string, receipt: Receipt): unknown[] => [
-  invalidationId,
-  JSON.stringify(receipt),
+export const keepReceipt = (invalidationId: string, receipt: Receipt): Statement => [
+  `UPDATE revocations_of_all SET receipt = $2, fence = pg_current_xact_id()
+   WHERE invalidation_id = $1 AND receipt IS NULL`,
+  [invalidationId, JSON.stringify(receipt)],
 ];
 
 /** A row of `revocations_of_all` that is being marked. */

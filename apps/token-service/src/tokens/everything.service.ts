@@ -9,14 +9,8 @@ import { LOGGER } from '../config.js';
 import { Database, inOrder, Last } from '../database/database.service.js';
 import { forbidden } from '../http/index.js';
 import { InvalidationService } from '../invalidation/invalidation.service.js';
-import {
-  KEEP_RECEIPT,
-  keptReceipt,
-  MARK_NEXT,
-  raiseGeneration,
-  TAKE_UNMARKED,
-  type UnmarkedRow,
-} from './everything.queries.js';
+import { ReceiptsService } from '../invalidation/receipts.service.js';
+import { keepReceipt, MARK_NEXT, raiseGeneration, TAKE_UNMARKED, type UnmarkedRow } from './everything.queries.js';
 import { makerColumns } from './exposure.rules.js';
 
 /** How long one call of jobs waits for what it has set going. */
@@ -36,6 +30,7 @@ export class EverythingService implements BeforeApplicationShutdown {
     private readonly locks: LocksService,
     private readonly audit: AuditService,
     private readonly invalidations: InvalidationService,
+    private readonly receipts: ReceiptsService,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
 
@@ -69,8 +64,8 @@ export class EverythingService implements BeforeApplicationShutdown {
     this.logger.warn({ reason }, 'everything has been revoked: no token issued before this is accepted any more');
     return this.invalidations.confirm(written, {
       waitMs,
-      onEffective: async (receipt) => {
-        await this.db.prepared('everything-receipt', KEEP_RECEIPT, keptReceipt(id, receipt));
+      keep: async (receipt) => {
+        await this.receipts.keep(receipt, {}, keepReceipt(id, receipt));
         void this.mark();
       },
     });

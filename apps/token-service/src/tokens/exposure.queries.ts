@@ -233,12 +233,15 @@ export const moveInvalidations = (exposureId: string, moved: readonly { id: stri
   [exposureId, JSON.stringify(moved)],
 ];
 
-/** In: exposure, invalidations that are confirmed, how. Of several receipts of one change the first is kept. */
+/** In: exposure, invalidations that are confirmed, how. Of several receipts of one change the first stays with a token. */
 export const keepTokenReceipts = (exposureId: string, ids: readonly string[], receipt: Receipt): Statement => [
-  `UPDATE tokens t SET receipt = $3 FROM exposure_members m
-   WHERE m.exposure_id = $1 AND m.invalidation_id = ANY ($2) AND NOT m.confirmed AND t.id = m.token_id
-     AND t.invalidation_id = m.invalidation_id AND t.receipt IS NULL`,
-  [exposureId, ids, JSON.stringify(receipt)],
+  `WITH kept AS (
+     UPDATE tokens t SET receipt = $3::jsonb FROM exposure_members m
+     WHERE m.exposure_id = $1 AND m.invalidation_id = ANY ($2) AND NOT m.confirmed AND t.id = m.token_id
+       AND t.invalidation_id = m.invalidation_id AND t.receipt IS NULL
+     RETURNING t.id)
+   INSERT INTO receipts (id, token_ids, body) SELECT $4, array_agg(id), $3::jsonb FROM kept HAVING count(*) > 0`,
+  [exposureId, ids, JSON.stringify(receipt), receipt.id],
 ];
 
 /** In: exposure, invalidations that are confirmed. */
@@ -254,10 +257,21 @@ export const keepReceipt = (id: string, receipt: Receipt): Statement => [
   [id, JSON.stringify(receipt)],
 ];
 
-/** In: exposure. Finishes it when all has been ended and confirmed. */
+/**
+ * In: exposure. Finishes it when all has been ended and confirmed. Its receipt is for whoever asked for it, and for those
+ * who may see one of its tokens.
+ */
 export const finish = (id: string): Statement => [
-  `UPDATE exposures SET confirmed_at = now() WHERE id = $1 AND confirmed_at IS NULL AND ended_at IS NOT NULL
-     AND NOT EXISTS (SELECT FROM exposure_members WHERE exposure_id = $1 AND NOT confirmed)`,
+  `WITH finished AS (
+     UPDATE exposures SET confirmed_at = now() WHERE id = $1 AND confirmed_at IS NULL AND ended_at IS NOT NULL
+       AND NOT EXISTS (SELECT FROM exposure_members WHERE exposure_id = $1 AND NOT confirmed)
+     RETURNING actor_type, actor_id, receipt)
+   INSERT INTO receipts (id, token_ids, user_id, body)
+   SELECT (receipt ->> 'id')::uuid,
+     ARRAY(SELECT token_id FROM exposure_members WHERE exposure_id = $1 ORDER BY place LIMIT ${STEP_ROWS_MAX}),
+     CASE actor_type WHEN 'user' THEN actor_id END, receipt
+   FROM finished WHERE receipt ->> 'id' IS NOT NULL
+   ON CONFLICT DO NOTHING`,
   [id],
 ];
 

@@ -123,7 +123,7 @@ export function actorOf({ actor_type, actor_id, actor_name: name }: ExposureRow)
 }
 
 /**
- * One receipt of several confirmations: of each verifier the last.
+ * One receipt of several confirmations, with an id of its own: of each verifier the last.
  * @param sinceMs from the beginning of the whole until that of the one added
  */
 export function mergeReceipts(before: Receipt | null, added: Receipt, sinceMs: number): Receipt {
@@ -135,6 +135,7 @@ export function mergeReceipts(before: Receipt | null, added: Receipt, sinceMs: n
   const elapsedMs = Math.max(before?.elapsedMs ?? 0, Math.round((sinceMs + added.elapsedMs) * 10) / 10);
   const isLater = before === null || added.confirmedAt > before.confirmedAt;
   return {
+    id: newId(),
     confirmedAt: isLater ? added.confirmedAt : before.confirmedAt,
     elapsedMs,
     verifiers: [...verifiers.values()],

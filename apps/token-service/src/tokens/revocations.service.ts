@@ -118,7 +118,7 @@ export class RevocationsService {
     if (invalidations.length === 0) return NOTHING_NARROWED;
     return this.invalidations.confirm(invalidations, {
       waitMs,
-      onEffective: (receipt) => this.receipts.keep(receipt, invalidations, tokenIds),
+      keep: (receipt) => this.receipts.keepWithTokens(receipt, invalidations, tokenIds),
     });
   }
 

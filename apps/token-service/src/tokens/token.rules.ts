@@ -39,10 +39,13 @@ export function mayUseScopeOn(actor: Actor, scope: 'tokens:read' | 'tokens:write
   return actor.rights.everywhere && actor.rights.holds(scope);
 }
 
+/** Whoever may change a token may see it. */
+export const maySee = (actor: Actor, token: Owned): boolean =>
+  mayUseScopeOn(actor, 'tokens:read', token) || mayUseScopeOn(actor, 'tokens:write', token);
+
 /** @throws Refusal `not_found`, the same for a token that is not there */
 export function mustSee(actor: Actor, token: Owned | null): asserts token is Owned {
-  if (!token || !(mayUseScopeOn(actor, 'tokens:read', token) || mayUseScopeOn(actor, 'tokens:write', token)))
-    throw notFound('token');
+  if (!token || !maySee(actor, token)) throw notFound('token');
 }
 
 /** @throws Refusal `not_found`, or when the token may be seen, `forbidden` or `insufficient_scope` */

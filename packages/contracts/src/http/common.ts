@@ -77,6 +77,7 @@ export type ReceiptChange = z.infer<typeof receiptChangeSchema>;
 /** How one verifier confirmed: by its acknowledgement, its cursor, its release, or the end of its lease. */
 export const receiptSchema = z
   .object({
+    id: idSchema.optional().meta({ description: 'absent in receipts of version 0.1' }),
     confirmedAt: timeSchema,
     elapsedMs: z.number(),
     verifiers: z.array(
@@ -98,10 +99,27 @@ export const receiptSchema = z
       .base64url()
       .max(128)
       .optional()
-      .meta({ description: 'Ed25519; absent without AUDIT_SIGNING_KEY. `latchkey receipt verify` checks it' }),
+      .meta({ description: 'Ed25519; absent without RECEIPT_SIGNING_KEY. `latchkey receipt verify` checks it' }),
   })
   .meta({ id: 'Receipt' });
 export type Receipt = z.infer<typeof receiptSchema>;
+
+/** A JWK Set (RFC 7517) of Ed25519 keys (RFC 8037). */
+export const receiptKeysSchema = z
+  .object({
+    keys: z.array(
+      z.object({
+        kty: z.literal('OKP'),
+        crv: z.literal('Ed25519'),
+        x: z.base64url(),
+        kid: z.string().meta({ description: '`keyId` of a receipt' }),
+        use: z.literal('sig'),
+        alg: z.literal('EdDSA'),
+      }),
+    ),
+  })
+  .meta({ id: 'ReceiptKeys' });
+export type ReceiptKeys = z.infer<typeof receiptKeysSchema>;
 
 export const pendingSchema = z
   .array(

@@ -61,6 +61,8 @@ export const ENDPOINTS_TABLE = {
   verifyAudit: 'GET /v1/audit/verify',
   getDenial: 'GET /v1/denials/{requestId}',
   getSystem: 'GET /v1/system',
+  getReceipt: 'GET /v1/receipts/{id}',
+  receiptKeys: 'GET /v1/receipts/keys',
   listVerifiers: 'GET /v1/verifiers',
   endVerifier: 'POST /v1/verifiers/{id}/end',
   introspect: 'POST /oauth2/introspect form',

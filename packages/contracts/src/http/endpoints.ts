@@ -10,7 +10,7 @@ import {
   introspectBody,
   introspectionSchema,
 } from './audit.js';
-import { idParams } from './common.js';
+import { idParams, receiptKeysSchema, receiptSchema } from './common.js';
 import { noticeChoicesSchema, putNoticeChoicesBody } from './notices.js';
 import {
   createProjectBody,
@@ -616,6 +616,26 @@ export const ENDPOINTS = {
     scope: 'signed-in',
     params: denialParams,
     answers: { 200: denialSchema },
+  },
+  getReceipt: {
+    method: 'GET',
+    path: '/v1/receipts/{id}',
+    summary: 'The receipt of a change; as `application/jwt` signed, for any library that checks a JWS',
+    tag: 'Audit',
+    scope: 'signed-in',
+    params: idParams,
+    answers: { 200: receiptSchema },
+    answerTypes: ['application/json', 'application/jwt'],
+    errors: ['not_signed'],
+  },
+  receiptKeys: {
+    method: 'GET',
+    path: '/v1/receipts/keys',
+    summary: 'The public keys that receipts are signed by, as a JWK Set (RFC 7517)',
+    tag: 'Audit',
+    scope: 'none',
+    answers: { 200: receiptKeysSchema },
+    answerTypes: ['application/jwk-set+json'],
   },
 
   getSystem: {
