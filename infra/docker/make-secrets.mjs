@@ -1,7 +1,7 @@
 // Makes the secrets that are missing, each into the volume of the one service that reads it, and nothing else.
 // A value given in the environment (TOKEN_PEPPERS, GATEWAY_RPC_SECRET, JOBS_RPC_SECRET, GATEWAY_PROOF_SECRET,
-// JOBS_SEALING_KEY, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET, AUDIT_SIGNING_KEY, ADMIN_PASSWORD) is used instead
-// of a new one. Safe to run at every start: what is there stays as it is.
+// JOBS_SEALING_KEY, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET, AUDIT_SIGNING_KEY, RECEIPT_SIGNING_KEY,
+// ADMIN_PASSWORD) is used instead of a new one. Safe to run at every start: what is there stays as it is.
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -39,9 +39,9 @@ const events = existsSync(knownToJobs)
   : value('EVENTS_SECRET', 'token-service/events_secret', random);
 const eventsSigning = value('EVENTS_SIGNING_KEY', 'token-service/events_signing_key', random);
 const usage = value('USAGE_SECRET', 'token-service/usage_secret', random);
-const signing = value('AUDIT_SIGNING_KEY', 'token-service/audit_signing_key', () =>
-  generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' }),
-);
+const ed25519 = () => generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' });
+const auditSigning = value('AUDIT_SIGNING_KEY', 'token-service/audit_signing_key', ed25519);
+const receiptSigning = value('RECEIPT_SIGNING_KEY', 'token-service/receipt_signing_key', ed25519);
 const administrator = value('ADMIN_PASSWORD', 'administrator/password', () => randomBytes(15).toString('base64url'));
 const redis = value('', 'redis/password', random);
 const database = Object.fromEntries(
@@ -69,7 +69,8 @@ write('token-service/events_secret', events);
 rmSync(knownToJobs, { force: true });
 write('token-service/events_signing_key', eventsSigning);
 write('token-service/token_peppers', peppers);
-write('token-service/audit_signing_key', signing);
+write('token-service/audit_signing_key', auditSigning);
+write('token-service/receipt_signing_key', receiptSigning);
 write('token-service/admin_password', administrator);
 write('token-service/database_url', databaseUrl('service', 'latchkey_service'));
 write('jobs/database_url', databaseUrl('jobs', 'latchkey_jobs'));

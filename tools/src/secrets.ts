@@ -15,6 +15,7 @@ export interface Secrets {
   eventsSigningKey: string;
   usageSecret: string;
   auditSigningKey: string;
+  receiptSigningKey: string;
   servicePassword: string;
   jobsPassword: string;
   retentionPassword: string;
@@ -29,7 +30,7 @@ export interface Secrets {
  *
  * @param dir folder of the files
  * @param env TOKEN_PEPPERS, GATEWAY_RPC_SECRET, JOBS_RPC_SECRET, GATEWAY_PROOF_SECRET, JOBS_SEALING_KEY,
- *   EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET, AUDIT_SIGNING_KEY, BOARD_PASSWORD are read
+ *   EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET, AUDIT_SIGNING_KEY, RECEIPT_SIGNING_KEY, BOARD_PASSWORD are read
  * @param adminPassword the one given for the first administrator
  */
 export function readOrMakeSecrets(dir: string, env: NodeJS.ProcessEnv, adminPassword: string | null): Secrets {
@@ -62,6 +63,7 @@ export function readOrMakeSecrets(dir: string, env: NodeJS.ProcessEnv, adminPass
     eventsSigningKey: env['EVENTS_SIGNING_KEY'] || kept('events-signing-key', random),
     usageSecret: env['USAGE_SECRET'] || kept('usage-secret', random),
     auditSigningKey: env['AUDIT_SIGNING_KEY'] || kept('audit-signing-key.pem', signingKey),
+    receiptSigningKey: env['RECEIPT_SIGNING_KEY'] || kept('receipt-signing-key.pem', signingKey),
     servicePassword: kept('database-password-service', random),
     jobsPassword: kept('database-password-jobs', random),
     retentionPassword: kept('database-password-retention', random),

@@ -92,7 +92,8 @@ describe('a start', () => {
       JOBS_SEALING_PUBLIC_KEY: decryptionKey(jobs!['JOBS_SEALING_KEY']!).text,
     });
     const others = ['DATABASE_URL', 'TOKEN_PEPPERS', 'EVENTS_SECRET', 'EVENTS_SIGNING_KEY', 'USAGE_SECRET'];
-    for (const name of [...others, 'AUDIT_SIGNING_KEY', 'ADMIN_PASSWORD']) expect(gateway).not.toHaveProperty(name);
+    for (const name of [...others, 'AUDIT_SIGNING_KEY', 'RECEIPT_SIGNING_KEY', 'ADMIN_PASSWORD'])
+      expect(gateway).not.toHaveProperty(name);
     expect(environmentOf('apps/jobs')).not.toHaveProperty('EVENTS_SIGNING_KEY');
     expect(environmentOf('apps/jobs')['USAGE_SECRET']).toBe(environmentOf('apps/token-service')['USAGE_SECRET']);
     expect(environmentOf('apps/jobs')).not.toHaveProperty('TOKEN_PEPPERS');
