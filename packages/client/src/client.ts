@@ -54,7 +54,9 @@ export function createClient(options: ClientOptions): Client {
 
   async function open(name: CallName, input: AnyInput = {}, given: AnyOptions = {}, streamed = true) {
     const [method, path, form] = ENDPOINTS_TABLE[name].split(' ') as [string, string, string | undefined];
-    const headers = new Headers({ accept: 'application/json, application/problem+json;q=0.9, */*;q=0.5' });
+    const headers = new Headers({
+      accept: `${given.accept ?? 'application/json'}, application/problem+json;q=0.9, */*;q=0.5`,
+    });
     const init: RequestInit = {
       method,
       headers,

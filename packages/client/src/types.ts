@@ -43,6 +43,8 @@ type HasHeader<K extends CallName, Name extends string> = Endpoints[K] extends {
   : false;
 
 export interface CommonOptions {
+  /** The media type to answer in, where a call has several; JSON by default. With `open` or `call`. */
+  accept?: string;
   /** Ends the call; the promise then rejects with the signal's reason. */
   signal?: AbortSignal;
   /** Longest the call may take, tries again included, in milliseconds; the client's `timeoutMs` by default. */

@@ -211,6 +211,23 @@ describe('results', () => {
   });
 });
 
+describe('receipt get', () => {
+  it('prints a receipt as JSON, or as the token that was asked for', async () => {
+    const { signedIn, seen } = await against(({ headers }) => [
+      200,
+      headers.accept?.startsWith('application/jwt') ? 'a.b.c' : { id, verifiers: [] },
+    ]);
+    expect(JSON.parse((await latchkey(['receipt', 'get', id], signedIn)).out)).toEqual({ id, verifiers: [] });
+    expect((await latchkey(['receipt', 'get', id, '--jwt'], signedIn)).out).toBe('"a.b.c"\n');
+    expect(seen.map(({ url }) => url)).toEqual([`/v1/receipts/${id}`, `/v1/receipts/${id}`]);
+  });
+
+  it('says so when it is not signed', async () => {
+    const { signedIn } = await against(() => [404, problem('not_signed', 'no', 'r')]);
+    expect(await latchkey(['receipt', 'get', id, '--jwt'], signedIn)).toMatchObject({ code: 5, out: '' });
+  });
+});
+
 describe('completion', () => {
   it('completes commands and options in bash', async () => {
     const { out } = await latchkey(['completion', 'bash']);

@@ -6,11 +6,14 @@ import {
   type Receipt,
   type ReceiptChange,
   receiptJwt,
+  receiptKeys,
+  receiptOfJwt,
   signerOf,
   signReceipt,
   verifyReceipt,
 } from '@latchkey/contracts';
 import { folder, latchkey } from './command.js';
+import { json, serve } from './server.js';
 
 const { privateKey, publicKey } = generateKeyPairSync('ed25519');
 
@@ -22,6 +25,7 @@ const CHANGE: ReceiptChange = {
   subject: { type: 'token', id: '01890000-0000-7000-8000-000000000002' },
 };
 const UNSIGNED: Receipt = {
+  id: '01890000-0000-7000-8000-000000000006',
   confirmedAt: '2026-11-22T09:00:00.012Z',
   elapsedMs: 11.25,
   verifiers: [
@@ -95,6 +99,8 @@ test('proves the same to whoever may not see whose verifier it is, and shows not
 
 const [gateway, billing] = signed.verifiers;
 const TAMPERED: [what: string, Receipt][] = [
+  ['another id', { ...signed, id: CHANGE.id }],
+  ['no id', { ...signed, id: undefined }],
   ['another token', { ...signed, change: { ...CHANGE, subject: { type: 'token', id: CHANGE.id } } }],
   ['another reason', { ...signed, change: { ...CHANGE, reason: 'superseded' } }],
   ['no reason', { ...signed, change: { ...CHANGE, reason: null } }],
@@ -158,7 +164,9 @@ test('says what is wrong with what is cut off, no receipt, too large or not ther
     [{ ...signed, verifiers: undefined }, [], /no receipt: verifiers/],
     [' '.repeat(5 * 1024 * 1024), [], /at most/],
     ['', ['/nonexistent', '--key', key], /cannot read/],
-    [text, ['-'], /give --key/],
+    [text, ['-'], /give --key or --keys/],
+    [text, ['--keys', await file('set', '{"keys":[]}')], /holds no set/],
+    [text, ['--keys', '/nonexistent'], /cannot read/],
     [text, ['--key', await file('text', 'nothing of use')], /holds no Ed25519/],
   ];
   for (const [what, args, said] of cases) {
@@ -172,9 +180,56 @@ test('is a JSON Web Token as well, which any library can check', () => {
   const [header = '', payload = '', signature = ''] = receiptJwt(signed)!.split('.');
   const decoded = (part: string) => JSON.parse(Buffer.from(part, 'base64url').toString());
   expect(decoded(header)).toEqual({ alg: 'EdDSA', kid: signerOf(publicKey), typ: 'latchkey-receipt+jwt' });
-  expect(decoded(payload)).toMatchObject({ v: 1, change: CHANGE, confirmedAt: UNSIGNED.confirmedAt });
+  expect(decoded(payload)).toMatchObject({
+    v: 2,
+    jti: UNSIGNED.id,
+    change: CHANGE,
+    confirmedAt: UNSIGNED.confirmedAt,
+  });
   expect(
     verifySignature(null, Buffer.from(`${header}.${payload}`), publicKey, Buffer.from(signature, 'base64url')),
   ).toBe(true);
   expect(receiptJwt(UNSIGNED)).toBeUndefined();
+});
+
+test('takes it as a JSON Web Token too, and the keys as a set, from a file or an address', async () => {
+  const jwt = receiptJwt(signed)!;
+  const set = receiptKeys([generateKeyPairSync('ed25519').publicKey, publicKey]);
+  const server = await serve((_, response) => json(response, 200, set));
+  try {
+    for (const keys of [await file('keys.json', JSON.stringify(set)), `${server.baseUrl}/v1/receipts/keys`]) {
+      const ran = await verify(`${jwt}\n`, '--keys', keys);
+      expect([ran.code, ran.err]).toEqual([0, '']);
+      expect(JSON.parse(ran.out)).toMatchObject({ ok: true, change: CHANGE, keyId: signerOf(publicKey) });
+    }
+  } finally {
+    await server.stop();
+  }
+  const [header, payload = '', signature] = jwt.split('.');
+  const other = Buffer.from(Buffer.from(payload, 'base64url').toString().replace('exposed', 'policy'));
+  expect((await verify([header, other.toString('base64url'), signature].join('.'))).code).toBe(11);
+  for (const text of [`${header}.${payload}`, `${jwt}.`, `${payload}.${payload}.${signature}`, 'a.b.c'])
+    expect([text, receiptOfJwt(text)]).toEqual([text, undefined]);
+  expect((await verify('a.b.c')).code).toBe(2);
+});
+
+test('a receipt that the key of the audit log signed before it had an id is proven still', async () => {
+  const audit = {
+    keyId: '73d5f316655b8d37',
+    signature: 'WGJNFldm4XQU9RT78IyG1nCHUk-jYslg2yQFt0VM6SD4qLiEVKnOc51DN58wlDZRaWn_gOwssQ64f_-ovRS1Cg',
+  };
+  const { id: _, ...before } = UNSIGNED;
+  const pem = await file(
+    'audit.pem',
+    `-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEAW4qs4NW3yZeWeaQgwl0fbjptatumIc3N/l/TYw+ubok=
+-----END PUBLIC KEY-----
+`,
+  );
+  const old: Receipt = { ...before, change: CHANGE, ...audit };
+  for (const form of [old, receiptJwt(old)]) {
+    const ran = await verify(form, '--key', key, '--key', pem);
+    expect(JSON.parse(ran.out)).toMatchObject({ ok: true, keyId: audit.keyId });
+  }
+  expect((await verify({ ...UNSIGNED, change: CHANGE, ...audit }, '--key', pem)).code).toBe(11);
 });

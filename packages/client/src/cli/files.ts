@@ -1,4 +1,4 @@
-import { createPublicKey, type KeyObject } from 'node:crypto';
+import { createPublicKey, type JsonWebKey, type KeyObject } from 'node:crypto';
 import { open, readFile } from 'node:fs/promises';
 import { CommandError } from './exit.js';
 
@@ -20,4 +20,36 @@ export async function publicKeyIn(file: string): Promise<KeyObject> {
     // said below, as for a key of another kind
   }
   throw new CommandError('usage', `${file} holds no Ed25519 public key in PEM`);
+}
+
+/** Longest that a set of keys may take to come, in milliseconds. */
+const KEYS_TIMEOUT_MS = 10_000;
+
+/**
+ * The Ed25519 keys of a JWK Set (RFC 7517); others in it are left out.
+ * @param place file, or http or https address
+ * @throws CommandError when it is not there, or holds none
+ */
+export async function publicKeysIn(place: string): Promise<KeyObject[]> {
+  const text = /^https?:\/\//.test(place)
+    ? await fetched(place)
+    : await readFile(place, 'utf8').catch(unreadable(place));
+  try {
+    const { keys } = JSON.parse(text) as { keys: JsonWebKey[] };
+    const found = keys
+      .filter(({ kty, crv }) => kty === 'OKP' && crv === 'Ed25519')
+      .map((key) => createPublicKey({ key, format: 'jwk' }));
+    if (found.length > 0) return found;
+  } catch {
+    // said below, as for a set without such keys
+  }
+  throw new CommandError('usage', `${place} holds no set of Ed25519 public keys (JWK Set)`);
+}
+
+async function fetched(address: string): Promise<string> {
+  const response = await fetch(address, { signal: AbortSignal.timeout(KEYS_TIMEOUT_MS) }).catch((error: Error) => {
+    throw new CommandError('unavailable', `cannot read ${address}: ${error.message}`);
+  });
+  if (!response.ok) throw new CommandError('unavailable', `cannot read ${address}: it answered ${response.status}`);
+  return response.text();
 }

@@ -84,7 +84,7 @@ ${Object.values(EXIT)
 
   tokenCommands(program, context, client);
   auditCommands(program, context, client);
-  receiptCommands(program, context);
+  receiptCommands(program, context, client);
   importCommand(program, context, client);
   scanCommand(program, context, async () => clientFor(await urlOf(context, globals()), globals()));
 

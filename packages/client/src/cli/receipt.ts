@@ -1,7 +1,8 @@
-import { type Receipt, receiptSchema, verifyReceipt } from '@latchkey/contracts';
+import { type Receipt, receiptOfJwt, receiptSchema, verifyReceipt } from '@latchkey/contracts';
 import type { Command } from 'commander';
+import type { Client } from '../index.js';
 import { CommandError } from './exit.js';
-import { gather, opened, publicKeyIn } from './files.js';
+import { gather, opened, publicKeyIn, publicKeysIn } from './files.js';
 import { list, printJson, say, show } from './output.js';
 import type { Context } from './program.js';
 
@@ -16,19 +17,42 @@ const BY = {
 } as const;
 
 /** `latchkey receipt …` */
-export function receiptCommands(program: Command, { output, exit, stdin }: Context): void {
+export function receiptCommands(
+  program: Command,
+  { output, exit, stdin }: Context,
+  client: () => Promise<Client>,
+): void {
   const receipt = program.command('receipt').description('what a revocation answered');
+
+  receipt
+    .command('get <id>')
+    .description('a receipt by its id, as JSON for `receipt verify`')
+    .option('--jwt', 'as a signed JSON Web Token, for any library that checks one')
+    .action(async (id: string, { jwt }: { jwt?: true }) => {
+      const called = await client();
+      if (!jwt) return printJson(output, await called.getReceipt({ params: { id } }));
+      const response = await called.open('getReceipt', { params: { id } }, { accept: 'application/jwt' });
+      output.out.write(`${await response.text()}\n`);
+    });
 
   receipt
     .command('verify [file]')
     .description(
-      'check the signature of a receipt, or of the answer or token that holds it, without any server; "-" or no file reads standard input',
+      'check the signature of a receipt, as JSON or as a JWT, or of the answer or token that holds it, without any server; "-" or no file reads standard input',
     )
     .option('--key <file>', 'public key in PEM that must have signed it; several may be given', gather, [])
-    .action(async (file: string | undefined, options: { key: string[] }) => {
-      if (options.key.length === 0)
-        throw new CommandError('usage', 'give --key: the service logs its public key at its start, or ask who runs it');
+    .option(
+      '--keys <file>',
+      'set of such keys, as the service publishes it at /v1/receipts/keys; or its http(s) address',
+    )
+    .action(async (file: string | undefined, options: { key: string[]; keys?: string }) => {
       const keys = await Promise.all(options.key.map(publicKeyIn));
+      if (options.keys !== undefined) keys.push(...(await publicKeysIn(options.keys)));
+      else if (keys.length === 0)
+        throw new CommandError(
+          'usage',
+          'give --key or --keys: the service logs its public key at its start and publishes it at /v1/receipts/keys',
+        );
       const input = file === undefined || file === '-' ? stdin : (await opened(file)).createReadStream();
       const given = receiptIn(await textOf(input));
       const verdict = verifyReceipt(given, keys);
@@ -96,8 +120,10 @@ async function textOf(input: AsyncIterable<Buffer | string>): Promise<string> {
   return Buffer.concat(chunks).toString('utf8');
 }
 
-/** A receipt, bare or as `receipt` of what an API call answered. */
+/** A receipt, bare, as a JWT, or as `receipt` of what an API call answered. */
 function receiptIn(text: string): Receipt {
+  const signed = receiptOfJwt(text.trim());
+  if (signed) return signed;
   let value: unknown;
   try {
     value = JSON.parse(text);
