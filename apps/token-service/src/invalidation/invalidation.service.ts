@@ -40,8 +40,8 @@ const JUDGE_MS = 1_000;
 const ANNOUNCE_MS = 60_000;
 /** Leases read behind a commit that nobody has asked for yet. One forgotten is read again. */
 const READINGS_MAX = 1_000;
-/** Longest that an answer waits until its receipt is signed and kept. */
-const KEEPING_WAIT_MS = 1_000;
+/** Longest that an answer waits for what its receipt is about; past it the receipt is not signed. */
+const CHANGES_WAIT_MS = 1_000;
 
 export interface ConfirmOptions {
   /** Longest wait; undefined: as long as it takes, which is a lease, its drift and two seconds. */
@@ -140,8 +140,8 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   /**
    * Tells the verifiers and waits until none can answer from before the change. Call it after the commit; again is
    * harmless.
-   * @returns with callers named as far as whoever makes the request can see them; the receipt can be read by its id from
-   *   now on, unless PostgreSQL failed or took longer than a second
+   * @returns with callers named as far as whoever makes the request can see them. The receipt is being kept meanwhile,
+   *   unless PostgreSQL fails
    */
   async confirm(invalidations: readonly Invalidation[], { waitMs, about, keep }: ConfirmOptions = {}): Promise<Effect> {
     const [xid, ...others] = new Set(invalidations.map((invalidation) => invalidation.xid));
@@ -150,30 +150,22 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     if (xid !== undefined) this.#readings.delete(xid);
     // Read while the verifiers are being waited for.
     const changes = this.receipts.changes(invalidations);
-    const kept = Promise.withResolvers<void>();
-    let receipt: Receipt | null = null;
-    const onEffective = async (confirmed: Receipt) => {
-      receipt = { id: newId(), ...confirmed };
+    const signed = Promise.withResolvers<Receipt>();
+    const onEffective = async (confirmed: Omit<Receipt, 'id'>) => {
+      const bare = { id: newId(), ...confirmed };
+      const cancel = this.clock.after(CHANGES_WAIT_MS, () => signed.resolve(bare));
+      const receipt = this.receipts.signed(bare, invalidations, await changes);
+      cancel();
+      signed.resolve(receipt);
       try {
-        receipt = this.receipts.signed(receipt, invalidations, await changes);
         await (keep ? keep(receipt) : this.receipts.keep(receipt, { ...aboutOf(invalidations), ...about }));
       } catch (error) {
         this.logger.warn({ receipt: receipt.id, reason: (error as Error).message }, 'a receipt was not kept');
         throw error;
-      } finally {
-        kept.resolve();
       }
     };
     const effect = await this.#confirmations.confirm(invalidations, { waitMs, reading, onEffective });
-    if (!effect.effective) return effectAsSeen(effect);
-    await this.#atTheLatest(kept.promise);
-    return effectAsSeen({ ...effect, receipt });
-  }
-
-  #atTheLatest(kept: Promise<void>): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    const cancel = this.clock.after(KEEPING_WAIT_MS, resolve);
-    return Promise.race([kept, promise]).finally(cancel);
+    return effectAsSeen(effect.effective ? { ...effect, receipt: await signed.promise } : effect);
   }
 
   /** The leases, from the server that has just committed the invalidations. */

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Receipt, receiptJwt, receiptKeys } from '@latchkey/contracts';
 import { Controller, Headers } from '@nestjs/common';
 import type { Actor } from '../access/index.js';
@@ -9,6 +10,10 @@ import { maySee, type Owned } from './token.rules.js';
 
 /** How long the set of keys may be remembered, in seconds: after a new key, so long a receipt may seem strange. */
 const KEYS_MAX_AGE = 300;
+
+/** How long after it was made a receipt is looked for again, if it is not there yet, and how often. */
+const KEEPING_MS = 2_000;
+const LOOK_AGAIN_MS = 50;
 
 /** Of a receipt: what it says, the person and the project that it is about, and whose its tokens are now. */
 interface KeptRow {
@@ -47,12 +52,21 @@ export class ReceiptsController {
     @Input('getReceipt') { params }: InputOf<'getReceipt'>,
     @Headers('accept') accept: string | undefined,
   ) {
-    const [row] = await this.db.prepared<KeptRow & Record<string, unknown>>('receipt', SELECT_RECEIPT, [params.id]);
+    const row = await this.#kept(params.id);
     if (!row || !maySeeReceipt(actor, row)) throw notFound('receipt');
     if (!isJwtAsked(accept)) return new Answer(200, receiptAsSeen(row.body), { vary: 'accept' });
     const jwt = receiptJwt(row.body);
     if (!jwt) throw new Refusal('not_signed', 'The receipt is not signed. Ask for it as application/json.');
     return new Answer(200, jwt, { 'content-type': 'application/jwt', vary: 'accept' });
+  }
+
+  /** A receipt is kept behind the response that it came with: whoever asks for one of just now waits for that. */
+  async #kept(id: string): Promise<KeptRow | undefined> {
+    for (;;) {
+      const [row] = await this.db.prepared<KeptRow & Record<string, unknown>>('receipt', SELECT_RECEIPT, [id]);
+      if (row || Math.abs(Date.now() - madeAtMs(id)) > KEEPING_MS) return row;
+      await sleep(LOOK_AGAIN_MS);
+    }
   }
 }
 
@@ -64,6 +78,9 @@ function maySeeReceipt(actor: Actor, { user_id, project_id, owners }: KeptRow): 
   if (project_id !== null && rights.holds('projects:read', project_id)) return true;
   return owners.some((owner) => maySee(actor, owner));
 }
+
+/** When a UUIDv7 was made (RFC 9562, 5.7). */
+const madeAtMs = (id: string) => Number.parseInt(id.replaceAll('-', '').slice(0, 12), 16);
 
 /** Whether a JWT is named, and JSON not named before it. */
 function isJwtAsked(accept = ''): boolean {
