@@ -75,8 +75,9 @@ export class NeverLate extends SimulatedStore {
 
 /** The last nonce given and the last one presented are kept. */
 export class TwoNonces extends SimulatedStore {
-  protected override nonces(row: LeaseRow | undefined, { nonce, presented }: LeaseRequest): string[] {
-    return [nonce, ...(presented !== null && this.remembers(row, presented) ? [presented] : [])];
+  protected override nonces(row: LeaseRow | undefined, nonce: string, presented: string | null): readonly string[] {
+    const kept = super.nonces(row, nonce, presented);
+    return kept.length > 2 ? [kept[0]!, kept.at(-1)!] : kept;
   }
 }
 

@@ -9,7 +9,7 @@ export type LeaseTaken = Awaited<ReturnType<StoreConnection['takeLease']>>;
 export type LogReading = Awaited<ReturnType<StoreConnection['readLog']>>;
 export type LeasesReading = Awaited<ReturnType<StoreConnection['readLeases']>>;
 
-const NONCES_KEPT = 8;
+const NONCES_KEPT = 64;
 
 /**
  * What the invalidation room needs of PostgreSQL, over simulated servers. Each method says what the shipped SQL says
@@ -52,26 +52,28 @@ export class SimulatedStore implements InvalidationStore {
     }
     tables.longestLeaseMs = Math.max(tables.longestLeaseMs, leaseMs);
     const isRemembered = this.remembers(old, presented);
+    const isLate = this.isLate(old, presented);
+    const nonce = nonceAfter(old?.nonces[0], request.nonce);
     const row: LeaseRow = {
       verifierId: old?.verifierId ?? this.idOf(request),
       claim: old?.claim ?? claimText(claim),
       keySalt: old?.keySalt ?? fresh.keySalt,
-      nonces: this.nonces(old, request),
+      nonces: this.nonces(old, nonce, presented),
       isReborn: old?.isReborn ?? presented !== null,
-      strangeNonce: isRemembered ? (old?.strangeNonce ?? null) : presented,
+      strangeNonce: isLate || isRemembered ? (old?.strangeNonce ?? null) : presented,
       name,
       caller: caller.id,
       holder: caller.holder,
       released: false,
       ended: false,
       renewal: server.takeXid(),
-      cursor: cursor && isRemembered ? { log: cursor.log, xid: BigInt(cursor.xid) } : null,
+      cursor: isLate ? old!.cursor : cursor && isRemembered ? { log: cursor.log, xid: BigInt(cursor.xid) } : null,
       leaseMs: this.longer(old?.leaseMs ?? 0, leaseMs),
     };
     tables.leases.set(row.verifierId, row);
-    // A lapse, a question asked once more after a lost answer, or one that comes late, older than all that are kept,
-    // explains it as well: that concerns this verifier alone.
-    const isExplained = row.isReborn || presented === old?.strangeNonce || this.isLate(old, presented);
+    // A lapse, a question asked once more after a lost answer, or one that comes late explains it as well: that concerns
+    // this verifier alone.
+    const isExplained = row.isReborn || presented === old?.strangeNonce || isLate;
     const remembered = isRemembered || cursor === null || (isExplained ? null : false);
     return {
       outcome: 'taken',
@@ -79,6 +81,7 @@ export class SimulatedStore implements InvalidationStore {
       keySalt: row.keySalt!,
       remembered,
       renewal: String(row.renewal),
+      nonce,
     };
   }
 
@@ -88,21 +91,22 @@ export class SimulatedStore implements InvalidationStore {
     return row?.nonces.includes(presented) ?? false;
   }
 
-  /** Nonces are in order of time. */
+  /** Older than one presented before: the request of a process that stood still. Its response goes to nobody. */
   protected isLate(row: LeaseRow | undefined, presented: string | null): boolean {
-    if (presented === null || !row) return false;
-    return row.nonces.every((given) => presented < given);
+    const held = row?.nonces.at(-1);
+    return presented !== null && held !== undefined && presented < held;
   }
 
   /**
-   * Responses get lost and requests come late, so several are kept; the one presented moves to the front, for a verifier
-   * holds it until a response reaches it. Only such as were given in this history.
+   * Those given since the one presented last, which a verifier holds until it gets another. Only such as were given in
+   * this history.
    */
-  protected nonces(row: LeaseRow | undefined, { nonce, presented }: LeaseRequest): string[] {
-    const given = row?.nonces ?? [];
-    const held = given.filter((one) => one === presented);
-    const others = given.filter((one) => one !== presented);
-    return [nonce, ...held, ...others].slice(0, NONCES_KEPT);
+  protected nonces(row: LeaseRow | undefined, nonce: string, presented: string | null): readonly string[] {
+    const before = row?.nonces ?? [];
+    if (this.isLate(row, presented)) return before;
+    const place = presented === null ? -1 : before.indexOf(presented);
+    const kept = [nonce, ...(place < 0 ? before : before.slice(0, place + 1))];
+    return kept.length > NONCES_KEPT ? [...kept.slice(0, NONCES_KEPT - 1), kept.at(-1)!] : kept;
   }
 
   /** The row that the claim stands for; of a verifier of version 0.1, whoever's it is. */
@@ -249,3 +253,9 @@ export class SimulatedStore implements InvalidationStore {
 type Claim = LeaseRequest['claim'];
 
 const claimText = (claim: Claim): string | null => ('hash' in claim ? Buffer.from(claim.hash).toString('hex') : null);
+
+/** As the migration makes them: the number in the first eight digits. */
+function nonceAfter(before: string | undefined, random: string): string {
+  const number = Number.parseInt(before?.slice(0, 8) ?? '0', 16) + 1;
+  return number.toString(16).padStart(8, '0') + random.slice(8);
+}

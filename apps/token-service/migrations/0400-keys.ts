@@ -34,7 +34,7 @@ ALTER TABLE leases
   ADD COLUMN last_confirmation_ms real;
 COMMENT ON COLUMN leases.claim IS 'SHA-256 of the claim for which the id was handed out; null: a verifier of version 0.1';
 COMMENT ON COLUMN leases.key_salt IS 'the acknowledgement key is derived from it: with the row it ends';
-COMMENT ON COLUMN leases.nonces IS 'the last eight given with renewals, newest first: a verifier that presents another was here in a history that this one forgot';
+COMMENT ON COLUMN leases.nonces IS 'given with renewals, newest first, back to the one presented last, which a verifier holds until it gets another: one that presents none of them was here in a history that this one forgot';
 COMMENT ON COLUMN leases.nonce_strange IS 'the last one presented that was not known: it is told once that it was forgotten';
 COMMENT ON COLUMN leases.is_reborn IS 'made for a verifier that had a row before, which lapsed: what it presents may be of that one';
 COMMENT ON COLUMN leases.holder IS 'who answers for the caller: first-party, or the owner of the token that it stems from';
@@ -85,31 +85,39 @@ CREATE TABLE feed_keys (
 `;
 
 const renew = `
+-- The nonce that follows another (null: the first): its number in the first eight digits, the rest random.
+CREATE FUNCTION nonce_after(before uuid, random uuid) RETURNS uuid LANGUAGE sql IMMUTABLE AS $$
+  SELECT overlay(random::text PLACING
+    lpad(to_hex(coalesce(('x' || left(before::text, 8))::bit(32)::bigint, 0) + 1), 8, '0') FROM 1 FOR 8)::uuid
+$$;
+
 -- Takes or renews a lease. Goes in: an id and a salt in case of a new row; the claim's hash, or the id that a verifier of
 -- version 0.1 brings along; what the verifier says of itself; who calls; the cursor it sends (nulls: none); the length
 -- granted; how many leases the holder can have (null: any number, and no suspension); the nonce that it presents (null:
--- none), and the one that it is given.
--- Comes out: taken with the row's id and salt, the transaction, and whether the row knew the nonce presented (false: history has forgotten
--- one renewal at least, so the cursor means nothing here and is not kept; null: it is not known, but that proves nothing,
--- because the row before may have lapsed, because it has been said already, or because the nonce, a UUIDv7, is older than
--- all that are kept: the request of a process that stood still comes late); foreign (the id belongs to another
--- caller); ended (the row is not renewed any more); too_many; suspended; waiting (several of the holder's new rows have
--- lapsed: live for a lease first). Only nonces given are kept: one that was presented proves nothing of this history.
--- One that is presented moves to the front: a verifier holds it for as long as no response reaches it.
+-- none), and what the one that it is given is made from.
+-- Comes out: taken with the row's id and salt, the transaction, the nonce given, and whether the row knew the one presented (false:
+-- history has forgotten one renewal at least, so the cursor means nothing here and is not kept; null: it is not known, but
+-- that proves nothing, because the row before may have lapsed, because it has been said already, or because it is older
+-- than one presented before: the request of a process that stood still comes late, and its response goes to nobody);
+-- foreign (the id belongs to another caller); ended (the row is not renewed any more); too_many; suspended; waiting
+-- (several of the holder's new rows have lapsed: live for a lease first). Only nonces given are kept: one that was
+-- presented proves nothing of this history. The first eight digits of a nonce count the row's renewals: clocks differ.
 -- A length once granted stays the row's: a lost response may have left it running.
 CREATE FUNCTION lease_renew(new_id uuid, new_salt bytea, claim_hash bytea, own_id uuid, verifier_name text,
   verifier_version text, called_by text, held_by text, by_token uuid, by_lineage uuid[], by_owner uuid, sent_log uuid,
   sent_xid xid8, granted_ms integer, leases_max integer, presented uuid, given uuid)
-RETURNS TABLE (outcome text, verifier uuid, salt bytea, remembered boolean, renewed_by xid8) LANGUAGE plpgsql AS $$
+RETURNS TABLE (outcome text, verifier uuid, salt bytea, remembered boolean, renewed_by xid8, nonce uuid) LANGUAGE plpgsql AS $$
 DECLARE
   known lease_holders%ROWTYPE;
   held leases%ROWTYPE;
   is_known boolean;
+  is_late boolean;
+  kept uuid[];
   waited_since timestamptz;
 BEGIN
   SELECT * INTO known FROM lease_holders h WHERE h.holder = held_by;
   IF leases_max IS NOT NULL AND known.suspended_until > now() THEN
-    RETURN QUERY SELECT 'suspended', NULL::uuid, NULL::bytea, NULL::boolean, NULL::xid8;
+    RETURN QUERY SELECT 'suspended', NULL::uuid, NULL::bytea, NULL::boolean, NULL::xid8, NULL::uuid;
     RETURN;
   END IF;
 
@@ -124,19 +132,24 @@ BEGIN
     FOR UPDATE;
     IF FOUND THEN
       is_known := presented IS NULL OR presented = ANY (held.nonces);
+      is_late := coalesce(presented < held.nonces[cardinality(held.nonces)], false);
+      nonce := nonce_after(held.nonces[1], given);
+      kept := nonce || CASE WHEN presented = ANY (held.nonces)
+        THEN held.nonces[1:array_position(held.nonces, presented)] ELSE held.nonces END;
       UPDATE leases l SET name = verifier_name, version = verifier_version, renewal = pg_current_xact_id(),
-        cursor_log = CASE WHEN is_known THEN sent_log END, cursor_xid = CASE WHEN is_known THEN sent_xid END,
-        nonces = CASE WHEN presented = ANY (l.nonces) THEN (given || (presented || array_remove(l.nonces, presented)))[1:8]
-          ELSE (given || l.nonces)[1:8] END,
-        nonce_strange = CASE WHEN is_known THEN l.nonce_strange ELSE presented END,
+        cursor_log = CASE WHEN is_late THEN l.cursor_log WHEN is_known THEN sent_log END,
+        cursor_xid = CASE WHEN is_late THEN l.cursor_xid WHEN is_known THEN sent_xid END,
+        nonces = CASE WHEN is_late THEN l.nonces WHEN cardinality(kept) > 64 THEN kept[1:63] || kept[cardinality(kept)]
+          ELSE kept END,
+        nonce_strange = CASE WHEN is_late OR is_known THEN l.nonce_strange ELSE presented END,
         lease_ms = greatest(l.lease_ms, granted_ms), renewed_at = now()
       WHERE l.verifier_id = held.verifier_id;
       IF known.fresh_lapses > 0 AND now() - held.created_at >= granted_ms * interval '1 millisecond' THEN
         UPDATE lease_holders h SET fresh_lapses = 0 WHERE h.holder = held_by;
       END IF;
       RETURN QUERY SELECT 'taken', held.verifier_id, held.key_salt, CASE WHEN is_known THEN true
-        WHEN NOT held.is_reborn AND presented IS DISTINCT FROM held.nonce_strange AND NOT presented < ALL (held.nonces)
-          THEN false END, pg_current_xact_id();
+        WHEN NOT (held.is_reborn OR is_late) AND presented IS DISTINCT FROM held.nonce_strange THEN false END,
+        pg_current_xact_id(), nonce;
       RETURN;
     END IF;
     IF attempt = 1 THEN
@@ -146,12 +159,12 @@ BEGIN
 
   SELECT * INTO held FROM leases l WHERE (l.caller = called_by AND l.claim = claim_hash) OR l.verifier_id = own_id;
   IF FOUND THEN
-    RETURN QUERY SELECT CASE WHEN held.caller = called_by THEN 'ended' ELSE 'foreign' END, NULL::uuid, NULL::bytea, NULL::boolean, NULL::xid8;
+    RETURN QUERY SELECT CASE WHEN held.caller = called_by THEN 'ended' ELSE 'foreign' END, NULL::uuid, NULL::bytea, NULL::boolean, NULL::xid8, NULL::uuid;
     RETURN;
   END IF;
 
   IF leases_max IS NOT NULL AND (SELECT count(*) FROM leases l WHERE l.holder = held_by) >= leases_max THEN
-    RETURN QUERY SELECT 'too_many', NULL::uuid, NULL::bytea, NULL::boolean, NULL::xid8;
+    RETURN QUERY SELECT 'too_many', NULL::uuid, NULL::bytea, NULL::boolean, NULL::xid8, NULL::uuid;
     RETURN;
   END IF;
   IF known.fresh_lapses >= 5 AND known.fresh_lapse_at > now() - interval '10 minutes' THEN
@@ -162,7 +175,7 @@ BEGIN
     SELECT w.since INTO waited_since FROM lease_waiting w
       WHERE w.holder = held_by AND w.claim = coalesce(claim_hash, uuid_send(own_id));
     IF waited_since > now() - granted_ms * interval '1 millisecond' THEN
-      RETURN QUERY SELECT 'waiting', NULL::uuid, NULL::bytea, NULL::boolean, NULL::xid8;
+      RETURN QUERY SELECT 'waiting', NULL::uuid, NULL::bytea, NULL::boolean, NULL::xid8, NULL::uuid;
       RETURN;
     END IF;
     DELETE FROM lease_waiting w WHERE w.holder = held_by;
@@ -172,10 +185,10 @@ BEGIN
   INSERT INTO leases (verifier_id, name, version, caller, holder, caller_token, caller_lineage, caller_owner, claim,
     key_salt, nonces, nonce_strange, is_reborn, renewal, cursor_log, cursor_xid, lease_ms, renewed_at)
   VALUES (coalesce(own_id, new_id), verifier_name, verifier_version, called_by, held_by, by_token, by_lineage, by_owner,
-    claim_hash, new_salt, ARRAY[given], presented, presented IS NOT NULL, pg_current_xact_id(), CASE WHEN presented IS NULL THEN sent_log END,
+    claim_hash, new_salt, ARRAY[nonce_after(NULL, given)], presented, presented IS NOT NULL, pg_current_xact_id(), CASE WHEN presented IS NULL THEN sent_log END,
     CASE WHEN presented IS NULL THEN sent_xid END, granted_ms, now());
   RETURN QUERY SELECT 'taken', coalesce(own_id, new_id), new_salt, CASE WHEN presented IS NULL THEN true END,
-    pg_current_xact_id();
+    pg_current_xact_id(), nonce_after(NULL, given);
 END $$;
 `;
 

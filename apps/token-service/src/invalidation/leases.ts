@@ -95,7 +95,6 @@ export class Leases {
         'protocol',
         'verifiers of version 0.1 get no lease here (PROTOCOL_MIN=3): upgrade this one',
       );
-    const nonce = newId();
     const take = {
       claim: isCurrent ? { hash: hash('sha256', claim, 'buffer') } : { ownId: request.verifierId },
       name,
@@ -106,7 +105,7 @@ export class Leases {
       leasesMax: caller.firstParty ? null : HOLDER_LEASES_MAX,
       fresh: { verifierId: newId(), keySalt: random(32) },
       presented: request.nonce || null,
-      nonce,
+      nonce: newId(),
     };
     // The lease and the log on one connection: read from another server, the log would prove nothing about this lease.
     const { taken, answer } = await store.onOneConnection(async (here) => {
@@ -138,7 +137,7 @@ export class Leases {
       feedKeys: feedKeys.publicKeys,
       usageKey: usageKey(usageSecret, identity),
       caller: caller.id,
-      nonce,
+      nonce: taken.nonce,
     };
   }
 

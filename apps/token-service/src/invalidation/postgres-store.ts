@@ -80,9 +80,10 @@ class PostgresConnection implements StoreConnection {
       salt: Buffer;
       remembered: boolean | null;
       renewal: string;
+      given: string;
     }>(
       'lease_renew',
-      `SELECT outcome, verifier, salt, remembered, renewed_by::text AS renewal
+      `SELECT outcome, verifier, salt, remembered, renewed_by::text AS renewal, nonce AS given
        FROM lease_renew($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13::text::xid8, $14, $15, $16, $17)`,
       [
         fresh.verifierId,
@@ -104,9 +105,9 @@ class PostgresConnection implements StoreConnection {
         nonce,
       ],
     );
-    const { outcome, verifier, salt, remembered, renewal } = row!;
+    const { outcome, verifier, salt, remembered, renewal, given } = row!;
     if (outcome !== 'taken') return { outcome };
-    return { outcome, verifierId: verifier, keySalt: salt ?? fresh.keySalt, remembered, renewal };
+    return { outcome, verifierId: verifier, keySalt: salt ?? fresh.keySalt, remembered, renewal, nonce: given };
   }
 
   async readLog(fromXid: string | null, limit: number): Promise<LogReading> {

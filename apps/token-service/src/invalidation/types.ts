@@ -61,7 +61,7 @@ export interface LeaseRequest {
   readonly fresh: { readonly verifierId: string; readonly keySalt: Uint8Array };
   /** As given to this verifier with the last renewal that it has an answer to; null: it has none. */
   readonly presented: string | null;
-  /** Given to it with this renewal. */
+  /** What the one that it is given with this renewal is made from. */
   readonly nonce: string;
 }
 
@@ -75,10 +75,12 @@ export type LeaseTaken =
       readonly keySalt: Uint8Array;
       /**
        * Whether the row knew the nonce presented. False: this history has forgotten a renewal that was answered; null:
-       * it was not known, which a row that lapsed explains as well, or it has been said already. In both cases the
-       * cursor sent is not kept.
+       * it was not known, which a row that lapsed or a request that comes late explains as well, or it has been said
+       * already. In both cases the cursor sent is not kept.
        */
       readonly remembered: boolean | null;
+      /** Given to the verifier. */
+      readonly nonce: string;
       /** Transaction id of this renewal. */
       readonly renewal: string;
     }
