@@ -1,16 +1,21 @@
 import type { Clock } from './types.js';
 
-/** So many a second, saved up for one second at most. */
+/** Most that is saved up: what is done in one go holds up everything else for so long. */
+const SAVED_MAX = 64;
+
+/** So many a second, of which up to 64 are saved up. */
 export class Budget {
   readonly #clock: Pick<Clock, 'monotonicMs'>;
   readonly #perSecond: number;
+  readonly #max: number;
   #left: number;
   #countedAtMs: number;
 
   constructor(clock: Pick<Clock, 'monotonicMs'>, perSecond: number) {
     this.#clock = clock;
     this.#perSecond = perSecond;
-    this.#left = perSecond;
+    this.#max = Math.min(perSecond, SAVED_MAX);
+    this.#left = this.#max;
     this.#countedAtMs = clock.monotonicMs();
   }
 
@@ -24,7 +29,7 @@ export class Budget {
   /** Whether `take` would answer false. */
   isSpent(): boolean {
     const nowMs = this.#clock.monotonicMs();
-    this.#left = Math.min(this.#perSecond, this.#left + ((nowMs - this.#countedAtMs) * this.#perSecond) / 1_000);
+    this.#left = Math.min(this.#max, this.#left + ((nowMs - this.#countedAtMs) * this.#perSecond) / 1_000);
     this.#countedAtMs = nowMs;
     return this.#left < 1;
   }

@@ -23,8 +23,8 @@ export interface VerifierLimits {
   /** How long after the authority has refused a lease for now the next renewal follows. Default 5 000. */
   readonly refusedRetryMs: number;
   /**
-   * Signatures of the feed checked in a second; what comes beyond is dropped unread, and a renewal brings what was genuine
-   * of it. Default 500: a tenth of a core.
+   * Signatures of the feed checked in a second, at most 64 in one go; what comes beyond is dropped unread, and a renewal
+   * brings what was genuine of it. Default 500: a tenth of a core.
    */
   readonly signaturesPerSecondMax: number;
 }
