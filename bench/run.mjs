@@ -15,6 +15,7 @@ const benches = {
   verify: { shows: 'verify() from memory, and memory per token', flags: ['--expose-gc', '--max-old-space-size=2048'] },
   revocation: { shows: 'revoke until effective at four gateways' },
   watch: { shows: 'revoke until effective at third parties on streams, with Redis and without' },
+  miss: { shows: 'checks of tokens never seen before; --before <folder>: beside another version' },
   forged: { shows: 'checks while forged messages flood Redis, beside the same undisturbed' },
   proxy: { shows: 'what the gateway costs as a proxy' },
   issue: { shows: 'tokens issued over HTTP beside raw inserts of the same rows' },
