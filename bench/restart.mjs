@@ -13,7 +13,7 @@ import { percentile, report } from './lib.mjs';
 
 const COUNT = Number(process.env.RESTART_TOKENS ?? 100_000);
 const CALLERS = 16;
-const CHUNK = 10_000;
+const CHUNK = 5_000;
 const FULL_MS = 5_000;
 const BEFORE_MS = 5_000;
 const AFTER_MS = 15_000;
