@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto';
+import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpServer, type Server } from 'node:http';
 import { type AddressInfo, createConnection, createServer, type Socket } from 'node:net';
@@ -118,6 +118,8 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
   );
   const shared = { REDIS_URL: redis.url, HOST: '127.0.0.1', LOG_LEVEL: 'warn' };
 
+  const { privateKey } = generateKeyPairSync('ed25519');
+  const receiptSigningKey = privateKey.export({ type: 'pkcs8', format: 'pem' }).toString();
   const rpcPorts = await freePorts(tokenServices);
   const services: Member[] = [];
   for (let i = 0; i < tokenServices; i++) {
@@ -134,6 +136,7 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
         EVENTS_SECRET: eventsSecret,
         EVENTS_SIGNING_KEY: eventsSigningKey,
         USAGE_SECRET: usageSecret,
+        RECEIPT_SIGNING_KEY: receiptSigningKey,
         LEASE_MS: String(leaseMs),
         API_PORT: String(api),
         OPS_PORT: String(ops),
