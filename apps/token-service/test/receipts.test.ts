@@ -144,6 +144,14 @@ test('without a signing key a revocation is as finished as with one, and its rec
 test('a change that cannot be read leaves its receipt unsigned, and the revocation finished', async () => {
   const person = await w.member();
   const { id } = await issue(person);
+  // Of what this process has just written it knows the change; a repeat that confirms it anew has to read it.
+  const { body: before } = await revoke(person, id);
+  await waitFor(async () => {
+    const [row] = await w.database.query('SELECT receipt FROM tokens WHERE id = $1', [id]);
+    return row!['receipt'];
+  });
+  expect(before.receipt).toHaveProperty('signature');
+  await w.database.query('UPDATE tokens SET receipt = NULL WHERE id = $1', [id]);
   await w.database.query('REVOKE SELECT ON audit_events FROM latchkey_service');
   try {
     const { status, body } = await revoke(person, id);

@@ -19,15 +19,49 @@ export interface AuditEntry {
   details?: Record<string, unknown>;
 }
 
+/** An event as a receipt tells of it. */
+export interface ChangeRow {
+  id: string;
+  action: string;
+  at: Date;
+  reason: string | null;
+  token_id: string | null;
+  subject_type: string;
+  subject_id: string;
+  project_id: string | null;
+}
+
+/** Most events of one transaction that are remembered, and most transactions that they are remembered of. */
+const REMEMBERED_MAX = 100;
+const TRANSACTIONS_MAX = 1_000;
+
 /** Lines of an export that are read at one time. */
 const PAGE = 1_000;
+
+interface RecordedSubject {
+  subject_type: string | null;
+  subject_id: string | null;
+  details: Record<string, unknown>;
+}
+
+const reasonOf = ({ reason }: Record<string, unknown>) => (typeof reason === 'string' ? reason : null);
 
 type Filters = Omit<z.output<typeof auditExportQuery>, 'format'>;
 
 /** The audit log: written with the change it tells of, or the change does not happen; read page by page or as a stream. */
 @Injectable()
 export class AuditService {
+  /** Events of transactions that this process has just committed, by their ids, until somebody asks for them. */
+  readonly #committed = new Map<string, readonly ChangeRow[] | undefined>();
+
   constructor(private readonly db: Database) {}
+
+  /** The events of a transaction that this process has just committed, once; undefined: they must be read. */
+  take(xid: string): readonly ChangeRow[] | undefined {
+    const events = this.#committed.get(xid);
+    this.#committed.delete(xid);
+    return events;
+  }
 
   /** Writes one event in the change's own transaction, with where the request came from. */
   async record(tx: Tx, entry: AuditEntry): Promise<void> {
@@ -67,9 +101,27 @@ export class AuditService {
          subject_id, subject_name, ip, user_agent, request_id, details
        FROM jsonb_to_recordset($1::jsonb) AS e(id uuid, at timestamptz, actor_type text, actor_id uuid, actor_name text,
          action text, token_id uuid, project_id uuid, subject_type text, subject_id text, subject_name text, ip text,
-         user_agent text, request_id text, details jsonb)`,
+         user_agent text, request_id text, details jsonb)
+       RETURNING xid::text AS xid`,
       [JSON.stringify(events)],
+      { take: ([written]) => written && this.#remember(written['xid'], events) },
     ];
+  }
+
+  /** All that one transaction wrote, or none of them. */
+  #remember(
+    xid: string,
+    events: readonly (Omit<ChangeRow, 'reason' | 'subject_type' | 'subject_id'> & RecordedSubject)[],
+  ): void {
+    if (this.#committed.size >= TRANSACTIONS_MAX) this.#committed.clear();
+    const rows = events.flatMap(({ subject_type, subject_id, details, ...event }) =>
+      subject_type && subject_id ? [{ ...event, subject_type, subject_id, reason: reasonOf(details) }] : [],
+    );
+    const before = this.#committed.has(xid) ? this.#committed.get(xid) : [];
+    this.#committed.set(
+      xid,
+      before && before.length + events.length <= REMEMBERED_MAX ? [...before, ...rows] : undefined,
+    );
   }
 
   /** One page of events, newest first; the cursor neither repeats nor misses an event that was there. */

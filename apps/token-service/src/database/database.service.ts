@@ -293,14 +293,15 @@ export async function rows<Row extends QueryResultRow>(tx: Tx, text: string, val
   return (isPair ? answer[0] : answer) as Row[];
 }
 
-/** A reading that goes out right behind the commit, on the same connection: it comes from the server that committed. */
+/** What is done with a write once it has been committed. */
 export interface AfterCommit {
-  readonly statement: Statement;
+  /** A reading that goes out right behind the commit, on the same connection: it comes from the server that committed. */
+  readonly statement?: Statement;
   /** Called before the transaction's result is made, with the rows of the write and of the reading. */
   readonly take: (written: QueryResultRow[], read: QueryResultRow[]) => void;
 }
 
-/** A statement with its values, and what is to be read once it has been committed. */
+/** A statement with its values, and what follows once it has been committed. */
 export type Statement = readonly [text: string, values?: unknown[], after?: AfterCommit];
 
 /**
@@ -351,10 +352,14 @@ async function commit(connection: PreparedClient, writes: readonly Statement[]):
     ...writes.flatMap(([, , after]) => after ?? []),
   ];
   // After a write that failed, PostgreSQL takes the commit for a rollback.
-  const found = await send(connection, [...writes, COMMIT, ...afterwards.map(({ statement }) => statement)]);
+  const found = await send(connection, [
+    ...writes,
+    COMMIT,
+    ...afterwards.flatMap(({ statement }) => (statement ? [statement] : [])),
+  ]);
   mustBeUnwarned(connection, warnings);
-  for (const [i, { after, written }] of connection.behindCommit.entries())
-    after.take(written, found[writes.length + 1 + i]!);
+  let place = writes.length + 1;
+  for (const { after, written } of connection.behindCommit) after.take(written, after.statement ? found[place++]! : []);
   return found.slice(0, writes.length);
 }
 

@@ -3,23 +3,13 @@ import { type Invalidation, type Receipt, type ReceiptChange, signerOf, signRece
 import { type Logger, newId } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
+import { AuditService, type ChangeRow } from '../audit/audit.service.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { Database, type Statement, together } from '../database/database.service.js';
 import { type About, firstIdAt, insertReceipts, keepWithTokens, PRUNE_RECEIPTS } from './receipts.queries.js';
 
 /** The audit events written together with some invalidations. */
 export type Changes = readonly ChangeRow[];
-
-interface ChangeRow {
-  id: string;
-  action: string;
-  at: Date;
-  reason: string | null;
-  token_id: string | null;
-  subject_type: string;
-  subject_id: string;
-  project_id: string | null;
-}
 
 /** Most events of one change that are looked at; receipts beyond them are not signed. */
 const EVENTS_MAX = 10_000;
@@ -43,6 +33,7 @@ export class ReceiptsService {
 
   constructor(
     private readonly db: Database,
+    private readonly audit: AuditService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {
@@ -70,6 +61,8 @@ export class ReceiptsService {
   async #read(invalidations: readonly Invalidation[]): Promise<Changes> {
     if (!this.config.RECEIPT_SIGNING_KEY || invalidations.length === 0) return [];
     const xids = [...new Set(invalidations.map(({ xid }) => xid))];
+    const written = xids.length === 1 && this.audit.take(xids[0]!);
+    if (written) return written;
     try {
       return await this.db.prepared<ChangeRow>('receipt_changes', SELECT_CHANGES, [xids, timeOf(invalidations[0]!.id)]);
     } catch (error) {
