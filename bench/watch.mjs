@@ -89,7 +89,7 @@ async function thirdParty(/** @type {number} */ i) {
     source: {
       lookup: (hash) => caller.lookup({ hash }),
       renew: (request) => caller.renew(request),
-      release: async (verifierId) => void (await caller.release({ verifierId })),
+      release: async (request) => void (await caller.release(request)),
     },
     feed,
   });

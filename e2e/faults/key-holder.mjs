@@ -23,7 +23,7 @@ async function takeLease(address, authorization) {
       last = await renew(cursor, last.nonce).catch(() => last); // it is tried again
     },
     async close() {
-      await caller.release({ verifierId: last.verifierId }).catch(() => undefined); // it lapses by itself
+      await caller.release({ verifierId: last.verifierId, claim }).catch(() => undefined); // it lapses by itself
       caller.close();
     },
   };

@@ -28,7 +28,7 @@ function ghost(address, authorization, verifierId, cursor) {
     },
     /** A row that it was given is given back, so that nobody waits for it. */
     async close() {
-      await caller.release({ verifierId }).catch(() => undefined);
+      await caller.release({ verifierId, claim: request.claim }).catch(() => undefined);
       caller.close();
     },
   };

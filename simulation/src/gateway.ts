@@ -76,7 +76,7 @@ export class Gateway {
           ids.add(answer.verifierId);
           return answer;
         },
-        release: (id) => this.#call((replica) => replica.release(id)),
+        release: (request) => this.#call((replica) => replica.release(request)),
       },
       feed: {
         subscribe: (hear) => redis.subscribe(REDIS.invalidations, machine, redisLine, hear),

@@ -95,7 +95,7 @@ export class Holder {
         for (const key of [ackKey, usageKey, feedKey, ...feedKeys])
           if (key.length > 0) this.#keys.set(Buffer.from(key).toString('hex'), key);
         // Given back, or it would only have to be waited for.
-        if (release) ask(() => replica.release(verifierId, CALLER)).catch(() => undefined);
+        if (release) ask(() => replica.release({ verifierId, claim: request.claim }, CALLER)).catch(() => undefined);
       },
       () => undefined, // refused, or away
     );

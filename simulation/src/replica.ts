@@ -1,4 +1,11 @@
-import { type Effect, type LookupResponse, REDIS, type RenewRequest, type RenewResponse } from '@latchkey/contracts';
+import {
+  type Effect,
+  type LookupResponse,
+  REDIS,
+  type ReleaseRequest,
+  type RenewRequest,
+  type RenewResponse,
+} from '@latchkey/contracts';
 import type { Confirmations, InvalidationLog, LeaseCaller, Leases } from '@latchkey/token-service/invalidation';
 import type { Pool } from './connection.js';
 import type { Database } from './database.js';
@@ -110,8 +117,8 @@ export class Replica {
     return this.#running().leases.renew(request, caller);
   }
 
-  async release(verifierId: string, caller = FIRST_PARTY): Promise<void> {
-    await this.#running().leases.release(verifierId, caller.id);
+  async release(request: ReleaseRequest, caller = FIRST_PARTY): Promise<void> {
+    await this.#running().leases.release(request, caller.id);
   }
 
   /**

@@ -144,11 +144,11 @@ export class SimulatedStore implements InvalidationStore {
     return String(leases.get(verifierId)?.renewal) === renewal && leases.delete(verifierId);
   }
 
-  releaseLease(...[verifierId, caller]: Takes<'releaseLease'>): Does<'releaseLease'> {
+  releaseLease(...[verifierId, caller, hash]: Takes<'releaseLease'>): Does<'releaseLease'> {
     return this.statement((server) => {
       const { leases } = server.tables;
       const row = leases.get(verifierId);
-      if (row?.caller !== caller || row.released) return false;
+      if (row?.caller !== caller || row.claim !== claimText({ hash }) || row.released) return false;
       leases.set(verifierId, { ...row, released: true, renewal: server.takeXid() });
       return true;
     });

@@ -12,7 +12,7 @@ export function tokenSource(caller: Caller<TokensMethods>): TokenSource {
         const refusal = renewalRefusal(error);
         throw refusal ? new RenewalRefused(refusal, error.message) : error;
       }),
-    release: async (verifierId) => void (await caller.release({ verifierId })),
+    release: async (request) => void (await caller.release(request)),
   };
 }
 

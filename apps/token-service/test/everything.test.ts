@@ -89,7 +89,7 @@ async function gateway(service: TokenService): Promise<Verifier> {
     source: {
       lookup: (sha256) => rpc.lookup({ hash: sha256 }),
       renew: (request) => rpc.renew(request),
-      release: async (verifierId) => void (await rpc.release({ verifierId })),
+      release: async (request) => void (await rpc.release(request)),
     },
     feed: {
       subscribe: (onMessage) => hear(subscriber, REDIS.invalidations, onMessage),

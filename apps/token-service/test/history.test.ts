@@ -72,7 +72,7 @@ async function gateway(w: World, timeoutMs = 2_000): Promise<Gateway> {
             throw error;
           });
         },
-        release: async (verifierId) => void (await rpc.release({ verifierId })),
+        release: async (request) => void (await rpc.release(request)),
       },
       feed: {
         subscribe: (onMessage) =>

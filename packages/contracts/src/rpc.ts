@@ -91,6 +91,12 @@ export interface RenewRequest {
   nonce?: string;
 }
 
+export interface ReleaseRequest {
+  verifierId: string;
+  /** The one that the lease was taken with. Without it nothing is released: an id is known to many. */
+  claim: string;
+}
+
 export interface RenewResponse {
   leaseMs: number;
   cursor: Cursor | null;
@@ -164,7 +170,7 @@ export interface TokensMethods {
   verifyBatch: { request: { requests: VerifyRequest[] }; response: { responses: VerifyResponse[] } };
   lookup: { request: { hash: string }; response: LookupResponse };
   renew: { request: RenewRequest; response: RenewResponse };
-  release: { request: { verifierId: string }; response: { released: boolean } };
+  release: { request: ReleaseRequest; response: { released: boolean } };
   watch: { sent: WatchRequest; received: WatchResponse };
 }
 

@@ -21,16 +21,11 @@ export class Budget {
 
   /** False when there is nothing left. */
   take(): boolean {
-    if (this.isSpent()) return false;
-    this.#left--;
-    return true;
-  }
-
-  /** Whether `take` would answer false. */
-  isSpent(): boolean {
     const nowMs = this.#clock.monotonicMs();
     this.#left = Math.min(this.#max, this.#left + ((nowMs - this.#countedAtMs) * this.#perSecond) / 1_000);
     this.#countedAtMs = nowMs;
-    return this.#left < 1;
+    if (this.#left < 1) return false;
+    this.#left--;
+    return true;
   }
 }

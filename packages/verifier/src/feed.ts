@@ -71,7 +71,7 @@ export class FeedReader {
       this.#early.push(text);
       return undefined;
     }
-    if (this.#budget.isSpent()) {
+    if (!this.#budget.take()) {
       // A genuine one may be among them: renewals bring it, and cursors confirm it.
       this.#parts.lease.urge();
       return 'over_budget';
@@ -80,7 +80,6 @@ export class FeedReader {
     if (!event) return 'malformed';
     const key = identity.feed.get(event.key);
     if (!key) return 'unknown_key';
-    this.#budget.take();
     const digests = verifyInvalidationEvent(key, event);
     if (!digests) return 'not_authentic';
     const drop = this.#hear(event, digests);

@@ -152,7 +152,7 @@ export class Lease {
     for (const { resolve } of this.#waiting.splice(0)) resolve();
     if (!this.#identity) return;
     try {
-      await source.release(this.#identity.verifierId);
+      await source.release({ verifierId: this.#identity.verifierId, claim: this.#claim });
     } catch {
       counters.releasesFailed++; // it lapses by itself
     }

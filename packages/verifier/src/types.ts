@@ -2,6 +2,7 @@ import type {
   Cursor,
   DenialReason,
   LookupResponse,
+  ReleaseRequest,
   RenewRequest,
   RenewResponse,
   RpcRateBucket,
@@ -65,7 +66,7 @@ export interface TokenSource {
   lookup(hash: string): Promise<LookupResponse>;
   /** Rejects with RenewalRefused when the authority answered and grants nothing. */
   renew(request: RenewRequest): Promise<RenewResponse>;
-  release(verifierId: string): Promise<void>;
+  release(request: ReleaseRequest): Promise<void>;
 }
 
 /** The verifier as a feed sees it that must say whose it is. */

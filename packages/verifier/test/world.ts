@@ -7,6 +7,7 @@ import {
   type Invalidation,
   type LookupResponse,
   parseAcknowledgement,
+  type ReleaseRequest,
   type RenewRequest,
   type RenewResponse,
   signInvalidations,
@@ -148,7 +149,7 @@ export class Authority implements TokenSource, Feed {
     return this.grant(request);
   }
 
-  async release(verifierId: string): Promise<void> {
+  async release({ verifierId }: ReleaseRequest): Promise<void> {
     if (this.away) throw new Error('away');
     this.released.push(verifierId);
   }

@@ -113,7 +113,8 @@ export class AuditService {
     xid: string,
     events: readonly (Omit<ChangeRow, 'reason' | 'subject_type' | 'subject_id'> & RecordedSubject)[],
   ): void {
-    if (this.#committed.size >= TRANSACTIONS_MAX) this.#committed.clear();
+    const [oldest] = this.#committed.keys();
+    if (this.#committed.size >= TRANSACTIONS_MAX && oldest !== xid) this.#committed.delete(oldest!);
     const rows = events.flatMap(({ subject_type, subject_id, details, ...event }) =>
       subject_type && subject_id ? [{ ...event, subject_type, subject_id, reason: reasonOf(details) }] : [],
     );

@@ -1,5 +1,5 @@
 import { type Metadata, status } from '@grpc/grpc-js';
-import type { RenewRequest, RenewResponse } from '@latchkey/contracts';
+import type { ReleaseRequest, RenewRequest, RenewResponse } from '@latchkey/contracts';
 import { Controller } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
 import { CallableBy, callerName, callerOf, refuse } from '../rpc/index.js';
@@ -34,9 +34,9 @@ export class InvalidationRpc {
 
   @GrpcMethod('Tokens', 'Release')
   @CallableBy('gateway', 'token')
-  async release({ verifierId }: { verifierId: string }, metadata: Metadata): Promise<{ released: boolean }> {
+  async release(request: ReleaseRequest, metadata: Metadata): Promise<{ released: boolean }> {
     const caller = callerName(callerOf(metadata));
-    return { released: await refusing(() => this.invalidations.leases.release(verifierId, caller)) };
+    return { released: await refusing(() => this.invalidations.leases.release(request, caller)) };
   }
 }
 

@@ -1,5 +1,12 @@
 import { hash, randomBytes } from 'node:crypto';
-import { acknowledgementKey, type Cursor, type RenewRequest, type RenewResponse, usageKey } from '@latchkey/contracts';
+import {
+  acknowledgementKey,
+  type Cursor,
+  type ReleaseRequest,
+  type RenewRequest,
+  type RenewResponse,
+  usageKey,
+} from '@latchkey/contracts';
 import type { FeedKeys } from './feed-keys.js';
 import type { InvalidationLog } from './log.js';
 import {
@@ -141,10 +148,15 @@ export class Leases {
     };
   }
 
-  /** Takes a lease back from a verifier that has stopped answering from memory. False when there is none of its own. */
-  async release(verifierId: string, callerId: string): Promise<boolean> {
+  /**
+   * Takes a lease back from a verifier that has stopped answering from memory. False without its claim: nobody waits for
+   * a lease that was given back, ids are known to many, and a caller can be many processes. Such a lease lapses.
+   */
+  async release({ verifierId, claim }: ReleaseRequest, callerId: string): Promise<boolean> {
     checkVerifierId(verifierId);
-    const released = await this.#parts.store.releaseLease(verifierId, callerId);
+    const released =
+      CLAIM_PATTERN.test(claim) &&
+      (await this.#parts.store.releaseLease(verifierId, callerId, hash('sha256', claim, 'buffer')));
     if (released) this.counters.released++;
     return released;
   }

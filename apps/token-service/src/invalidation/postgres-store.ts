@@ -158,12 +158,12 @@ export class PostgresStore implements InvalidationStore {
     return this.#db.onOneConnection((here) => work(new PostgresConnection(here)));
   }
 
-  async releaseLease(verifierId: string, caller: string): Promise<boolean> {
+  async releaseLease(verifierId: string, caller: string, claimHash: Uint8Array): Promise<boolean> {
     const released = await this.#db.prepared(
       'lease_release',
       `UPDATE leases SET released_at = now(), renewal = pg_current_xact_id()
-       WHERE verifier_id = $1 AND caller = $2 AND released_at IS NULL RETURNING 1`,
-      [verifierId, caller],
+       WHERE verifier_id = $1 AND caller = $2 AND claim = $3 AND released_at IS NULL RETURNING 1`,
+      [verifierId, caller, claimHash],
     );
     return released.length > 0;
   }

@@ -13,6 +13,11 @@ export type Changes = readonly ChangeRow[];
 
 /** Most events of one change that are looked at; receipts beyond them are not signed. */
 const EVENTS_MAX = 10_000;
+/**
+ * Events and invalidation of one transaction are made within this time. What is further apart bears the same transaction id
+ * in another history, before a backup was put back, and is read instead.
+ */
+const TOGETHER_MS = 1_000;
 /** Signatures made at a time, a few milliseconds' worth: nothing else is done meanwhile. */
 const SIGNED_AT_ONCE = 100;
 
@@ -61,8 +66,9 @@ export class ReceiptsService {
   async #read(invalidations: readonly Invalidation[]): Promise<Changes> {
     if (!this.config.RECEIPT_SIGNING_KEY || invalidations.length === 0) return [];
     const xids = [...new Set(invalidations.map(({ xid }) => xid))];
-    const written = xids.length === 1 && this.audit.take(xids[0]!);
-    if (written) return written;
+    const written = xids.length === 1 ? this.audit.take(xids[0]!) : undefined;
+    const madeAtMs = Date.parse(timeOf(invalidations[0]!.id));
+    if (written?.every(({ at }) => Math.abs(at.getTime() - madeAtMs) <= TOGETHER_MS)) return written;
     try {
       return await this.db.prepared<ChangeRow>('receipt_changes', SELECT_CHANGES, [xids, timeOf(invalidations[0]!.id)]);
     } catch (error) {

@@ -142,8 +142,8 @@ export interface StoreConnection {
 /** What the protocol needs of PostgreSQL. Every other method is a transaction of its own, committed when it resolves. */
 export interface InvalidationStore {
   onOneConnection<T>(work: (here: StoreConnection) => Promise<T>): Promise<T>;
-  /** Marks the row as released if it is this caller's; it stays until it would have lapsed. */
-  releaseLease(verifierId: string, caller: string): Promise<boolean>;
+  /** Marks the row as released if it is of this caller and claim; it stays until it would have lapsed. */
+  releaseLease(verifierId: string, caller: string, claimHash: Uint8Array): Promise<boolean>;
   /** A confirmation has waited this lease out. Answers until when its holder gets none, if that has just begun. */
   strike(row: Pick<LeaseRow, 'verifierId' | 'renewal' | 'holder'>): Promise<Date | null>;
   /** Notes how long each verifier took to confirm last, in milliseconds. */

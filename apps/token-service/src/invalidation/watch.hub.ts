@@ -238,11 +238,10 @@ export class WatchHub {
   }
 
   #authentic(text: string): InvalidationEvent | undefined {
-    if (text.length > INVALIDATION_EVENT_LENGTH_MAX || this.#signatures.isSpent()) return undefined;
+    if (text.length > INVALIDATION_EVENT_LENGTH_MAX || !this.#signatures.take()) return undefined;
     const event = parseInvalidationEvent(text);
     const key = event && this.#keys.get(event.key);
     if (!key) return undefined;
-    this.#signatures.take();
     return verifyInvalidationEvent(key, event) ? event : undefined;
   }
 

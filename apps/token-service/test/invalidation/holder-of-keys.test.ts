@@ -102,7 +102,13 @@ describe('whoever holds a lease of their own and can say anything on Redis', () 
       replica.leases.renew({ ...request(), claim: '', verifierId: formerId }, HOLDER).catch(() => null),
       replica.leases.renew({ ...request(), claim: gateway.claim }, HOLDER),
     ]);
-    await Promise.all(taken.map((answer) => answer && replica.leases.release(answer.verifierId, HOLDER.id)));
+    const claims = ['', gateway.claim];
+    await Promise.all(
+      taken.map(
+        (answer, i) =>
+          answer && replica.leases.release({ verifierId: answer.verifierId, claim: claims[i]! }, HOLDER.id),
+      ),
+    );
     gateway.authorityAway = false;
     await waitFor(() => gateway.verifier.state().leaseHeld);
     expect(gateway.verifier.id).not.toBe(formerId);

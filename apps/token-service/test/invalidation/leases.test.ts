@@ -77,9 +77,10 @@ describe('a lease', () => {
     const again = await replica.leases.renew(request(), FIRST_PARTY);
     expect(new Set([mine, theirs, again].map((answer) => answer.verifierId)).size).toBe(3);
     expect(new Set([mine, theirs, again].map((answer) => Buffer.from(answer.ackKey).toString('hex'))).size).toBe(3);
-    expect(await replica.leases.release(mine.verifierId, stranger.id)).toBe(false);
-    expect(await replica.leases.release(mine.verifierId, FIRST_PARTY.id)).toBe(true);
-    expect(await replica.leases.release(mine.verifierId, FIRST_PARTY.id)).toBe(false);
+    const own = { verifierId: mine.verifierId, claim: verifier.claim };
+    expect(await replica.leases.release(own, stranger.id)).toBe(false);
+    expect(await replica.leases.release(own, FIRST_PARTY.id)).toBe(true);
+    expect(await replica.leases.release(own, FIRST_PARTY.id)).toBe(false);
   });
 
   it('after the row was judged dead is a new one, with a new id and a new key for the same claim', async () => {
@@ -125,9 +126,24 @@ describe('a lease', () => {
     await room.database.query('DELETE FROM leases; UPDATE invalidation_log SET longest_lease_ms = 0');
   });
 
+  it('is given back only by its claim: whoever shares the credential and knows the id makes nobody stop waiting for it', async () => {
+    const verifier = request();
+    const { verifierId } = await replica.leases.renew(verifier, FIRST_PARTY);
+    const old = oldRequest();
+    await replica.leases.renew(old, FIRST_PARTY);
+    for (const claim of ['', newClaim(), 'x'])
+      for (const id of [verifierId, old.verifierId])
+        expect(await replica.leases.release({ verifierId: id, claim }, FIRST_PARTY.id)).toBe(false);
+    const { receipt } = await replica.confirmations.confirm([await replica.invalidate('owner', newId())]);
+    expect(receipt!.verifiers.map(({ id, by }) => ({ id, by }))).toEqual(
+      expect.arrayContaining([verifierId, old.verifierId].map((id) => ({ id, by: 'lease' }))),
+    );
+  });
+
   it('released or ended is not renewed: the verifier needs another claim', async () => {
     const [released, ended] = [request(), request()];
-    await replica.leases.release((await replica.leases.renew(released, FIRST_PARTY)).verifierId, FIRST_PARTY.id);
+    const { verifierId: releasedId } = await replica.leases.renew(released, FIRST_PARTY);
+    await replica.leases.release({ verifierId: releasedId, claim: released.claim }, FIRST_PARTY.id);
     const { verifierId } = await replica.leases.renew(ended, FIRST_PARTY);
     await room.database.query('UPDATE leases SET ended_at = now() WHERE verifier_id = $1', [verifierId]);
     for (const one of [released, ended])

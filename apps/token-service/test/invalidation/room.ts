@@ -165,7 +165,7 @@ export class Gateway {
         if (this.authorityAway) throw new Error('the answer is lost');
         return answer;
       },
-      release: async (id) => void (await at().leases.release(id, caller.id)),
+      release: async (request) => void (await at().leases.release(request, caller.id)),
     };
     this.verifier = new Verifier({
       name,

@@ -51,7 +51,7 @@ async function gateway(service: TokenService, authorization?: string): Promise<{
           const refusal = renewalRefusal(error);
           throw refusal ? new RenewalRefused(refusal, error.message) : error;
         }),
-      release: async (verifierId) => void (await unlessCut(() => rpc.release({ verifierId }))),
+      release: async (request) => void (await unlessCut(() => rpc.release(request))),
     },
     feed: {
       subscribe: (onMessage) =>
@@ -193,8 +193,15 @@ describe('the gRPC door of leases', () => {
     expect(answer.feedKeys.map((key) => key.length)).toEqual([32]);
     const { verifierId } = answer;
     expect((await caller(second, bearer(other.secret)).renew(mine)).verifierId).not.toBe(verifierId);
-    expect(await caller(second, bearer(other.secret)).release({ verifierId })).toEqual({ released: false });
-    expect(await caller(second, bearer(one.secret)).release({ verifierId })).toEqual({ released: true });
+    expect(await caller(second, bearer(other.secret)).release({ verifierId, claim: mine.claim })).toEqual({
+      released: false,
+    });
+    // Whoever shares the credential knows the id, but not the claim.
+    for (const claim of ['', newClaim()])
+      expect(await caller(second, bearer(one.secret)).release({ verifierId, claim })).toEqual({ released: false });
+    expect(await caller(second, bearer(one.secret)).release({ verifierId, claim: mine.claim })).toEqual({
+      released: true,
+    });
     await expect(caller(w.service, bearer(one.secret)).renew(mine)).rejects.toMatchObject({
       code: status.FAILED_PRECONDITION,
     });
@@ -205,7 +212,7 @@ describe('the gRPC door of leases', () => {
       code: status.INVALID_ARGUMENT,
       details: expect.stringContaining('claim'),
     });
-    await expect(caller(w.service).release({ verifierId: 'x' })).rejects.toMatchObject({
+    await expect(caller(w.service).release({ verifierId: 'x', claim: newClaim() })).rejects.toMatchObject({
       code: status.INVALID_ARGUMENT,
     });
   });

@@ -177,8 +177,9 @@ describe('a caller whose new rows lapse again and again', () => {
     await replica.leases.renew(held, FIRST_PARTY);
     await room.database.query('DELETE FROM lease_holders');
     for (let i = 0; i < 6; i++) {
-      const { verifierId } = await replica.leases.renew(request(), FIRST_PARTY);
-      await replica.leases.release(verifierId, FIRST_PARTY.id);
+      const once = request();
+      const { verifierId } = await replica.leases.renew(once, FIRST_PARTY);
+      await replica.leases.release({ verifierId, claim: once.claim }, FIRST_PARTY.id);
     }
     await replica.leases.renew(request(), FIRST_PARTY);
   });
@@ -281,8 +282,9 @@ describe('a receipt tells the truth about who is gone', () => {
 
   it('a released row is removed once its lease would have lapsed', async () => {
     const replica = await room.replica(LEASE_MS);
-    const { verifierId } = await replica.leases.renew(request(), FIRST_PARTY);
-    await replica.leases.release(verifierId, FIRST_PARTY.id);
+    const once = request();
+    const { verifierId } = await replica.leases.renew(once, FIRST_PARTY);
+    await replica.leases.release({ verifierId, claim: once.claim }, FIRST_PARTY.id);
     await waitFor(async () => (await replica.leases.judge()) === 1, { timeoutMs: 5_000 });
     expect(await room.database.query('SELECT 1 FROM leases')).toEqual([]);
     expect(await room.database.query('SELECT 1 FROM lease_holders')).toEqual([]);

@@ -246,7 +246,7 @@ describe('a stream ends', () => {
     const streams = [open(one), open(other)] as const;
     for (const stream of streams) await isOpen(stream);
     expect((await admin.call(`POST /v1/verifiers/${one.lease.verifierId}/end`)).status).toBe(200);
-    await other.caller.release({ verifierId: other.lease.verifierId });
+    await other.caller.release({ verifierId: other.lease.verifierId, claim: other.claim });
     for (const stream of streams) expect((await ended(stream)).code).toBe(status.FAILED_PRECONDITION);
   });
 
@@ -300,7 +300,7 @@ describe('no stream is opened', () => {
     const gateway = callerOf(firstParty(GATEWAY_RPC_SECRET));
     const own = await gateway.renew(renewal(newClaim()));
     expect((await ended(open(one, { verifierId: own.verifierId }))).code).toBe(status.PERMISSION_DENIED);
-    await one.caller.release({ verifierId: one.lease.verifierId });
+    await one.caller.release({ verifierId: one.lease.verifierId, claim: one.claim });
     expect((await ended(open(one))).code).toBe(status.FAILED_PRECONDITION);
   });
 

@@ -41,7 +41,7 @@ export async function thirdParty(address: string, secret: string): Promise<Third
           const refusal = renewalRefusal(error);
           throw refusal ? new RenewalRefused(refusal, error.message) : error;
         }),
-      release: async (verifierId) => void (await caller.release({ verifierId })),
+      release: async (request) => void (await caller.release(request)),
     },
     feed,
   });
