@@ -151,7 +151,7 @@ describe('what an exposed token was shown', () => {
     const leaked = await issue(person, WRITER);
     await shownManyTo(leaked, 3, false);
     await w.database.query(
-      `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at) VALUES (gen_random_uuid(), 'asleep', 'test', pg_current_xact_id(), 400, now())`,
+      `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at) VALUES (gen_random_uuid(), 'asleep', 'test', pg_current_xact_id(), 2000, now())`,
     );
     const first = await person.call<RevokedToken>(`POST /v1/tokens/${leaked.id}/revoke`, {
       body: { reason: 'exposed' },
@@ -220,7 +220,7 @@ describe('a revocation that is repeated', () => {
     await w.database.query('UPDATE tokens SET receipt = NULL WHERE id = ANY ($1)', [[id, other.id]]);
     await w.database.query('DELETE FROM invalidations');
     await w.database.query(
-      `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at) VALUES (gen_random_uuid(), 'asleep', 'test', pg_current_xact_id(), 400, now())`,
+      `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at) VALUES (gen_random_uuid(), 'asleep', 'test', pg_current_xact_id(), 2000, now())`,
     );
     const repeat = await person.call<RevokedToken>(`POST /v1/tokens/${id}/revoke`);
     expect(repeat.body).toMatchObject({ effective: true, receipt: { verifiers: [{ name: 'asleep', by: 'lease' }] } });
@@ -232,7 +232,7 @@ describe('a revocation that is repeated', () => {
 
   const asleep = () =>
     w.database.query(
-      `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at) VALUES (gen_random_uuid(), 'asleep', 'test', pg_current_xact_id(), 400, now())`,
+      `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at) VALUES (gen_random_uuid(), 'asleep', 'test', pg_current_xact_id(), 2000, now())`,
     );
   test.each<[string, (on: Awaited<ReturnType<World['member']>>) => Promise<[method: string, body: object]>]>([
     ['disabling a token', async (on) => [`PATCH /v1/tokens/${(await issue(on)).id}`, { disabled: true }]],
