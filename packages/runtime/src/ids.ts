@@ -42,3 +42,6 @@ export function newId(nowMs: number = Date.now()): string {
   const counter = (sequence + 0x1000).toString(16).slice(1);
   return `${head}${counter}-${variant}${digits.slice(1, 4)}-${digits.slice(4)}`;
 }
+
+/** When a UUIDv7 was made (RFC 9562 section 5.7), in Unix milliseconds. */
+export const madeAtMs = (id: string): number => Number.parseInt(id.replaceAll('-', '').slice(0, 12), 16);

@@ -1,6 +1,6 @@
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { type Invalidation, type Receipt, type ReceiptChange, signerOf, signReceipt } from '@latchkey/contracts';
-import { type Logger, newId } from '@latchkey/runtime';
+import { type Logger, madeAtMs, newId } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
 import { AuditService, type ChangeRow } from '../audit/audit.service.js';
@@ -67,10 +67,10 @@ export class ReceiptsService {
     if (!this.config.RECEIPT_SIGNING_KEY || invalidations.length === 0) return [];
     const xids = [...new Set(invalidations.map(({ xid }) => xid))];
     const written = xids.length === 1 ? this.audit.take(xids[0]!) : undefined;
-    const madeAtMs = Date.parse(timeOf(invalidations[0]!.id));
-    if (written?.every(({ at }) => Math.abs(at.getTime() - madeAtMs) <= TOGETHER_MS)) return written;
+    const atMs = madeAtMs(invalidations[0]!.id);
+    if (written?.every(({ at }) => Math.abs(at.getTime() - atMs) <= TOGETHER_MS)) return written;
     try {
-      return await this.db.prepared<ChangeRow>('receipt_changes', SELECT_CHANGES, [xids, timeOf(invalidations[0]!.id)]);
+      return await this.db.prepared<ChangeRow>('receipt_changes', SELECT_CHANGES, [xids, new Date(atMs)]);
     } catch (error) {
       this.logger.warn({ reason: (error as Error).message }, 'a receipt is not signed: its change could not be read');
       return [];
@@ -170,6 +170,3 @@ const toChange = (row: ChangeRow): ReceiptChange => ({
   reason: row.reason,
   subject: { type: row.subject_type, id: row.subject_id },
 });
-
-/** When a UUIDv7 was made. */
-const timeOf = (id: string) => new Date(Number.parseInt(id.replaceAll('-', '').slice(0, 12), 16)).toISOString();

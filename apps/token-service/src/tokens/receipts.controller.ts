@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Receipt, receiptJwt, receiptKeys } from '@latchkey/contracts';
+import { madeAtMs } from '@latchkey/runtime';
 import { Controller, Headers } from '@nestjs/common';
 import type { Actor } from '../access/index.js';
 import { Database } from '../database/database.service.js';
@@ -87,9 +88,6 @@ function maySeeReceipt(actor: Actor, { user_id, project_id, owners }: KeptRow): 
   if (project_id !== null && rights.holds('projects:read', project_id)) return true;
   return owners.some((owner) => maySee(actor, owner));
 }
-
-/** When a UUIDv7 was made (RFC 9562, 5.7). */
-const madeAtMs = (id: string) => Number.parseInt(id.replaceAll('-', '').slice(0, 12), 16);
 
 /** Whether a JWT is named, and JSON not named before it. */
 function isJwtAsked(accept = ''): boolean {
