@@ -25,6 +25,7 @@ export class Database {
       log: random.uuid(schedule.nowMs),
       incarnation: '1/1',
       startedAt: 1,
+      begunIn: 1,
       longestLeaseMs: 0,
       removedTo: 0n,
       changes: new Set(),

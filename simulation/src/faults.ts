@@ -333,8 +333,11 @@ export function fault(victims: Victims): Fault | undefined {
       // As many would do it: a rush of look-ups, and something changes on the new side.
       const untilMs = random.chance(0.5) ? random.spread(1, 300) : 0;
       victims.rush(gateway);
-      if (untilMs > 0) db.primary.loseStandBy();
-      schedule.after(untilMs, () => {
+      const before = db.primary;
+      if (untilMs > 0) before.loseStandBy();
+      let isPromoted = false;
+      const cancel = schedule.after(untilMs, () => {
+        isPromoted = true;
         note('the stand-by is promoted; the old primary lives on');
         victims.promoted();
         db.promote();
@@ -343,7 +346,12 @@ export function fault(victims: Victims): Fault | undefined {
           schedule.after(random.spread(0.1, 300), () => victims.rush(random.pick(gateways)));
         }
       });
-      return lasting('two primaries', () => schedule.after(untilMs, () => db.fence()), untilMs + leases());
+      const end = () => {
+        cancel();
+        if (isPromoted) db.fence();
+        else if (before === db.primary) before.findStandBy();
+      };
+      return lasting('two primaries', end, untilMs + leases());
     }
   }
 }

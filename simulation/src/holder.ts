@@ -14,8 +14,8 @@ import {
 import type { LeaseCaller } from '@latchkey/token-service/invalidation';
 import type { Gateway } from './gateway.js';
 import { Machine } from './machine.js';
-import { call, goodLine } from './network.js';
-import { type Replica, SIGNING_SECRET, type Surroundings } from './replica.js';
+import { Away, call, goodLine } from './network.js';
+import { FIRST_PARTY, type Replica, SIGNING_SECRET, type Surroundings } from './replica.js';
 
 const DEADLINE_MS = 250;
 /** Longest that the holder keeps genuine messages back, so that its own come first. */
@@ -26,7 +26,8 @@ const FAR = '9000000000000000000';
 
 /**
  * Somebody with a token of their own, leases and all the keys that come with them, who reads and says on Redis whatever
- * they like and keeps back what others say. They know every verifier's id, and even the gateways' claims.
+ * they like and keeps back what others say. They know every verifier's id, and even the gateways' claims; or else the
+ * credential that all gateways share, and no claim.
  */
 export class Holder {
   readonly #around: Surroundings;
@@ -79,23 +80,38 @@ export class Holder {
       if (gateway.claim) this.#renew({ ...base, claim: gateway.claim, cursor }, random.chance(0.5));
       const { ids } = gateway;
       const verifierId = [...ids].at(-1);
-      if (verifierId) this.#renew({ ...base, verifierId, cursor }, random.chance(0.5));
+      if (!verifierId) continue;
+      this.#renew({ ...base, verifierId, cursor }, random.chance(0.5));
+      this.#releaseOf(verifierId);
     }
   }
 
-  #renew(request: RenewRequest, release: boolean): void {
+  /** Somebody else's lease, with the right credential or another, and a claim that is not the lease's. */
+  #releaseOf(verifierId: string): void {
+    const { random } = this.#around;
+    const claim = random.chance(0.5) ? '' : Buffer.from(random.bytes(32)).toString('base64url');
+    const caller = random.chance(0.5) ? FIRST_PARTY : CALLER;
+    this.#ask((replica) => replica.release({ verifierId, claim }, caller)).catch(() => undefined); // refused, or away
+  }
+
+  #ask<T>(what: (replica: Replica) => Promise<T>): Promise<T> {
     const { random } = this.#around;
     const alive = this.#replicas.filter((replica) => replica.alive);
-    if (alive.length === 0) return;
+    if (alive.length === 0) return Promise.reject(new Away('nobody is there'));
     const replica = random.pick(alive);
-    const ask = <T>(handle: () => Promise<T>) =>
-      call(random, this.#machine, replica.machine, [this.#line, replica.line], DEADLINE_MS, handle);
-    ask(() => replica.renew(request, CALLER)).then(
+    const lines = [this.#line, replica.line];
+    return call(random, this.#machine, replica.machine, lines, DEADLINE_MS, () => what(replica));
+  }
+
+  #renew(request: RenewRequest, release: boolean): void {
+    this.#ask((replica) => replica.renew(request, CALLER)).then(
       ({ verifierId, ackKey, usageKey, feedKey, feedKeys }) => {
         for (const key of [ackKey, usageKey, feedKey, ...feedKeys])
           if (key.length > 0) this.#keys.set(Buffer.from(key).toString('hex'), key);
         // Given back, or it would only have to be waited for.
-        if (release) ask(() => replica.release({ verifierId, claim: request.claim }, CALLER)).catch(() => undefined);
+        if (!release) return;
+        const given = { verifierId, claim: request.claim };
+        this.#ask((replica) => replica.release(given, CALLER)).catch(() => undefined);
       },
       () => undefined, // refused, or away
     );

@@ -73,6 +73,26 @@ export class NeverLate extends SimulatedStore {
   }
 }
 
+/** Whoever shows that history has forgotten something has a log begun, however often that was. */
+export class LogBegunForEach extends SimulatedStore {
+  protected override mayHaveForgotten(): boolean {
+    return true;
+  }
+}
+
+/** A lease is given back by whoever names its id. */
+export class ReleasedById extends SimulatedStore {
+  override releaseLease(...[verifierId, caller]: Parameters<SimulatedStore['releaseLease']>) {
+    return this.statement((server) => {
+      const { leases } = server.tables;
+      const row = leases.get(verifierId);
+      if (row?.caller !== caller || row.released) return false;
+      leases.set(verifierId, { ...row, released: true, renewal: server.takeXid() });
+      return true;
+    });
+  }
+}
+
 /** The last nonce given and the last one presented are kept. */
 export class TwoNonces extends SimulatedStore {
   protected override nonces(row: LeaseRow | undefined, nonce: string, presented: string | null): readonly string[] {

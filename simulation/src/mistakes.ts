@@ -7,11 +7,13 @@ import {
   DeadRowDeletedBlindly,
   IdsHandedOutAgain,
   LeasesReadBeforeCommit,
+  LogBegunForEach,
   LogReadElsewhere,
   NeverLate,
   NobodysLeaseLeftOut,
   NonceNotCompared,
   ProofElsewhere,
+  ReleasedById,
   RestoredLogKeepsItsId,
   RowLengthOverwritten,
   RowOfAnybody,
@@ -151,7 +153,7 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'a dead row deleted whatever its renewal',
-    seed: 16,
+    seed: 79,
     faults: ['absence', 'pause'],
     Store: DeadRowDeletedBlindly,
   },
@@ -173,7 +175,7 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'wall clock alone',
-    seed: 231,
+    seed: 410,
     patches: [
       [
         'verifier/time.ts',
@@ -184,7 +186,7 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'monotonic clock alone',
-    seed: 594,
+    seed: 642,
     patches: [
       [
         'verifier/time.ts',
@@ -195,7 +197,7 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'no drift allowance',
-    seed: 129,
+    seed: 420,
     faults: ['drift', 'island', 'trap'],
     patches: [['invalidation/types.ts', 'export const DRIFT = 0.2;', 'export const DRIFT = 0;']],
   },
@@ -353,7 +355,7 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'a renewal`s invalidation skipped by its id alone',
-    seed: 11,
+    seed: 589,
     faults: ['signer', 'gatewayRedis'],
     patches: [
       [
@@ -418,7 +420,7 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'a nonce not compared',
-    seed: 469,
+    seed: 546,
     faults: ['restoreInPlace', 'island'],
     Store: NonceNotCompared,
   },
@@ -430,7 +432,7 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'a nonce not remembered, and the cursor used all the same',
-    seed: 469,
+    seed: 546,
     faults: ['restoreInPlace', 'island'],
     patches: [
       ['invalidation/leases.ts', 'const known = taken.remembered ? cursor : null;', 'const known = cursor;'],
@@ -444,19 +446,47 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'two nonces kept',
-    seed: 18,
-    faults: ['pause', 'replicaLine'],
+    faults: ['pause', 'replicaLine', 'restart'],
     Store: TwoNonces,
   },
   {
     name: 'a renewal of long ago taken for a forgotten history',
-    seed: 3_055_705,
+    faults: ['pause', 'gatewayLine', 'restart'],
+    steps: 200,
     Store: NeverLate,
   },
   {
+    name: 'a log begun for each that shows it to be forgetful',
+    faults: ['backUp', 'restoreInPlace', 'island'],
+    Store: LogBegunForEach,
+  },
+  {
+    name: 'a lease given back by its id',
+    faults: ['holder'],
+    patches: [['invalidation/leases.ts', 'CLAIM_PATTERN.test(claim) &&', "claim !== 'none' &&"]],
+    Store: ReleasedById,
+  },
+  {
+    name: 'a change waited for that was forgotten',
+    faults: ['backUp', 'restoreInPlace', 'island'],
+    patches: [['invalidation/log.ts', 'if (!(await here.knowsInvalidations(ids))) throw new ChangeForgotten();', '']],
+  },
+  {
+    name: 'rows of another history believed',
+    faults: ['backUp', 'restoreInPlace', 'island'],
+    patches: [
+      ['invalidation/confirm.ts', 'const isKnown = now.history === wait.knownIn;', "const isKnown = now.log !== '';"],
+      [
+        'invalidation/confirm.ts',
+        'const isSameHistory = reading.history === wait.history;',
+        'const isSameHistory = reading.log === wait.log;',
+      ],
+    ],
+  },
+  {
     name: 'no authority window',
-    seed: 251,
-    faults: ['promote'],
+    seed: 82,
+    faults: ['promote', 'gatewayLine'],
     patches: [['database/authority.ts', 'this.#time.elapsedMs(proof.begun) < proof.windowMs', 'proof.windowMs > 0']],
   },
   {
@@ -470,18 +500,29 @@ export const mistakes: readonly Mistake[] = [
       ],
     ],
   },
-  { name: 'proof and reading on different connections', seed: 54, faults: ['promote'], Pool: ProofElsewhere },
-  { name: 'the lease on one connection, the log on another', seed: 26, faults: ['promote'], Store: LogReadElsewhere },
+  {
+    name: 'proof and reading on different connections',
+    seed: 232,
+    faults: ['promote', 'gatewayRedis'],
+    steps: 200,
+    Pool: ProofElsewhere,
+  },
+  {
+    name: 'the lease on one connection, the log on another',
+    seed: 1_464,
+    faults: ['promote'],
+    Store: LogReadElsewhere,
+  },
   {
     name: 'leases read without a proof',
-    seed: 97,
     faults: ['promote'],
     patches: [['invalidation/log.ts', '    await here.prove();\n', '']],
   },
   {
     name: 'a fill of another log kept',
-    seed: 53,
-    faults: ['promote'],
+    seed: 1_121,
+    faults: ['promote', 'gatewayRedis'],
+    steps: 200,
     patches: [['verifier/fills.ts', 'if (isOfAnotherLog(response, applied)) {', 'if (isOfAnotherLog === undefined) {']],
   },
 ];

@@ -12,6 +12,8 @@ export interface WorldOptions {
   readonly rooms?: Rooms;
   /** Which faults there are; by default each world draws its own. */
   readonly faults?: readonly FaultName[] | undefined;
+  /** How long rows of the log stay, in milliseconds; by default little or much, as each world draws. */
+  readonly keepMs?: number;
   /** Keep a readable history; costs time. Default no. */
   readonly history?: boolean;
 }

@@ -30,7 +30,7 @@ const PRUNE_EVERY_MS = 300;
 /** No replica of any world grants longer leases. */
 export const LEASE_MS_MAX = 1_200;
 export const LEASE_MS_MIN = 200;
-const FIRST_PARTY: LeaseCaller = { id: 'first-party', firstParty: true, holder: 'first-party' };
+export const FIRST_PARTY: LeaseCaller = { id: 'first-party', firstParty: true, holder: 'first-party' };
 
 /** What every process stands among. */
 export interface Surroundings {
@@ -107,6 +107,11 @@ export class Replica {
     this.#process = undefined;
   }
 
+  /** What this process has read leases from last. */
+  get readFrom(): Tables | undefined {
+    return this.#process?.store.readFrom;
+  }
+
   async lookup(hash: string): Promise<LookupResponse> {
     const { projects } = this.#around.town;
     const { pool } = this.#running();
@@ -152,10 +157,11 @@ export class Replica {
         },
         (server) => {
           const rows = server.tables.invalidations.filter((one) => one.id === id || one.id === again);
-          return { reading: store.leasesNow(server), rows };
+          return { reading: store.leasesNow(server), rows, from: server.tables };
         },
       ),
     );
+    store.readFrom = behind.from;
     const written = behind.rows.map((row) => ({ id: row.id, kind, subject, cut, xid: String(row.xid) }));
     if (written.length === 0) throw new Away('the row was pruned or lost meanwhile');
     return confirmations.confirm(written, { reading: behind.reading, ...(waitMs !== undefined && { waitMs }) });

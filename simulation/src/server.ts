@@ -20,8 +20,6 @@ export interface LeaseRow {
   readonly keySalt: Uint8Array | null;
   /** As given with the last renewals, newest first. */
   readonly nonces: readonly string[];
-  /** The last one presented that was not known here. */
-  readonly strangeNonce: string | null;
   /** Made for a verifier whose row was gone: what it presents may be older than the row. */
   readonly isReborn: boolean;
   readonly name: string;
@@ -40,6 +38,8 @@ export interface Tables {
   /** In which database the log was begun or continued, and the start of its server that was noticed last. */
   incarnation: string;
   startedAt: number;
+  /** Under which start of the server the log was begun. */
+  begunIn: number;
   longestLeaseMs: number;
   /** The highest xid whose rows have been removed. */
   removedTo: bigint;

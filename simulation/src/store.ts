@@ -17,6 +17,8 @@ const NONCES_KEPT = 64;
  */
 export class SimulatedStore implements InvalidationStore {
   protected readonly pool: Pool;
+  /** What the leases that arrived last were read from. */
+  readFrom: Tables | undefined;
 
   constructor(pool: Pool) {
     this.pool = pool;
@@ -35,7 +37,13 @@ export class SimulatedStore implements InvalidationStore {
       readLog: (fromXid, limit) =>
         reads((server) => ({ ...this.head(server), ...this.rowsFrom(server, fromXid, limit) })),
       followDatabase: (...how) => writes((server) => this.follow(server, ...how)),
-      readLeases: () => reads((server) => this.leasesNow(server)),
+      readLeases: async () => {
+        const { from, reading } = await reads((server) => ({ from: server.tables, reading: this.leasesNow(server) }));
+        this.readFrom = from;
+        return reading;
+      },
+      knowsInvalidations: (ids) =>
+        reads(({ tables }) => ids.every((id) => tables.invalidations.some((row) => row.id === id))),
       deleteLease: (verifierId, renewal) => writes((server) => this.delete(server, verifierId, renewal)),
     };
   }
@@ -60,7 +68,6 @@ export class SimulatedStore implements InvalidationStore {
       keySalt: old?.keySalt ?? fresh.keySalt,
       nonces: this.nonces(old, nonce, presented),
       isReborn: old?.isReborn ?? presented !== null,
-      strangeNonce: isLate || isRemembered ? (old?.strangeNonce ?? null) : presented,
       name,
       caller: caller.id,
       holder: caller.holder,
@@ -71,10 +78,8 @@ export class SimulatedStore implements InvalidationStore {
       leaseMs: this.longer(old?.leaseMs ?? 0, leaseMs),
     };
     tables.leases.set(row.verifierId, row);
-    // A lapse, a question asked once more after a lost answer, or one that comes late explains it as well: that concerns
-    // this verifier alone.
-    const isExplained = row.isReborn || presented === old?.strangeNonce || isLate;
-    const remembered = isRemembered || cursor === null || (isExplained ? null : false);
+    // A lapse, or a request that comes late, explains it as well: that concerns this verifier alone.
+    const remembered = isRemembered || (row.isReborn || isLate ? null : false);
     return {
       outcome: 'taken',
       verifierId: row.verifierId,
@@ -124,8 +129,9 @@ export class SimulatedStore implements InvalidationStore {
   protected follow(server: Server, log: string, nobody: string, leaseMs: number, forgetful: string | null): void {
     const { tables, incarnation, started } = server;
     const isHere = tables.incarnation === incarnation;
-    if (!isHere || tables.log === forgetful) {
+    if (!isHere || (tables.log === forgetful && this.mayHaveForgotten(server))) {
       tables.log = log;
+      tables.begunIn = started;
       if (!isHere) tables.removedTo = 0n;
       const xid = server.takeXid();
       tables.invalidations = tables.invalidations.map((row) => (row.xid > xid ? { ...row, xid } : row));
@@ -138,6 +144,11 @@ export class SimulatedStore implements InvalidationStore {
       ...[...tables.leases.values()].map((row) => row.leaseMs),
     );
     this.putDown(server, nobody, longestMs);
+  }
+
+  /** A log that was begun since the server started has forgotten nothing: a folder put back takes a start. */
+  protected mayHaveForgotten({ tables, started }: Server): boolean {
+    return tables.begunIn !== started;
   }
 
   protected delete({ tables: { leases } }: Server, verifierId: string, renewal: string): boolean {
@@ -188,7 +199,6 @@ export class SimulatedStore implements InvalidationStore {
       claim: null,
       keySalt: null,
       nonces: [],
-      strangeNonce: null,
       isReborn: false,
       name: 'whoever was there before',
       caller: 'nobody',
@@ -229,16 +239,7 @@ export class SimulatedStore implements InvalidationStore {
       isCurrent,
       history: `${log}/${server.tables.startedAt}`,
       leases: [...server.tables.leases.values()].map(
-        ({
-          claim: _,
-          nonces: _nonces,
-          strangeNonce: _strange,
-          isReborn: _reborn,
-          caller,
-          renewal,
-          cursor,
-          ...row
-        }) => ({
+        ({ claim: _, nonces: _nonces, isReborn: _reborn, caller, renewal, cursor, ...row }) => ({
           ...row,
           callerId: caller,
           caller: caller.startsWith('token:') ? ({ type: 'token' } as const) : ({ type: 'first_party' } as const),

@@ -22,13 +22,13 @@ const CLIENT_PATIENCE_MS = 2_000;
 const CLIENT_RETRY_MS = 50;
 const STREAM_RECHECK_MS = 250;
 /** After this, nothing is under way any more that was lost while a fault lasted. */
-const SETTLED_MS = 600;
+const SETTLED_MS = 1_200;
 
 class Violation extends Error {}
 
 /** PostgreSQL could not be reached, or could not show that it is the primary: whoever asked gets a 503. */
 const isAway = (error: unknown): error is Error =>
-  error instanceof Away || (error instanceof Error && error.name === 'AuthorityLost');
+  error instanceof Away || (error instanceof Error && ['AuthorityLost', 'ChangeForgotten'].includes(error.name));
 
 /** Runs one world; the same options give the same outcome. */
 export function simulate(options: WorldOptions): Promise<Outcome> {
@@ -57,13 +57,17 @@ class World {
   readonly #faultsGiven: boolean;
   #violation: string | undefined;
   #mayForget = false;
+  #mayUndo = false;
   /** A token issued on the new side may be unknown to whoever still may answer for the old one. */
   readonly #knownFromMs = new Map<Token, number>();
   #promotedMs = Number.NEGATIVE_INFINITY;
   #log: string;
+  readonly #logs = new Set<string>();
+  /** The start of the server under which the last one was begun. */
+  #logBegunIn = 0;
   #troubleUntilMs = 0;
 
-  constructor({ seed, steps = STEPS, rooms = shipped, faults, history = false }: WorldOptions) {
+  constructor({ seed, steps = STEPS, rooms = shipped, faults, keepMs, history = false }: WorldOptions) {
     this.#seed = seed;
     this.#steps = steps;
     this.#keepHistory = history;
@@ -83,11 +87,12 @@ class World {
       redis,
       town,
       rooms,
-      keepMs: random.pick([900, 20_000]),
+      keepMs: keepMs ?? random.pick([900, 20_000]),
       said: new Said(),
     };
     this.#around = around;
     this.#log = db.tables.log;
+    this.#logs.add(this.#log);
     const replicas = random.int(1, 2);
     for (let i = 0; i < replicas; i++) this.#replicas.push(new Replica(`token-service ${i}`, around));
     const gateways = random.int(1, 3);
@@ -374,9 +379,13 @@ class World {
           if (effect.effective && !made.undone) {
             over();
             this.#effective(made, effect, replica);
-          } else again(`pending at ${effect.pending.length}`);
+          } else if (effect.effective) this.#judgeForgotten(made, effect, replica);
+          else again(`pending at ${effect.pending.length}`);
         },
         (error: unknown) => {
+          const isKnown = this.#around.db.tables.invalidations.some(({ id }) => id === made.id);
+          if (error instanceof Error && error.name === 'ChangeForgotten' && isKnown && !this.#mayUndo)
+            this.#break(`${made.change.name} was said to be forgotten, although it is known`);
           if (isAway(error)) again(error.message);
           else this.#break(`${made.change.name} failed: ${error instanceof Error ? error.stack : error}`);
         },
@@ -433,18 +442,30 @@ class World {
   /** A backup was restored: what was committed after it has never been. */
   #restored(): void {
     this.#mayForget = true;
+    this.#mayUndo = true;
     const { changes, facts } = this.#around.db.tables;
     for (const made of this.#made) if (!changes.has(made.id)) made.undone = true;
     for (const token of [...this.#present]) if (!facts.tokens.has(token.hash)) this.#present.delete(token);
   }
 
+  /** A database that has forgotten a change shows nothing about it. */
+  #judgeForgotten({ id, change }: Made, { receipt }: Effect, replica: Replica): void {
+    const last = receipt?.verifiers.at(-1);
+    if (!last || last.by === 'ack' || replica.readFrom?.changes.has(id) !== false) return;
+    this.#break(`"${change.name}" is effective by ${last.by}, says ${replica.name}, although it has been forgotten`);
+  }
+
   /** Whatever else happens, nobody's memory is emptied by a new log while history has not been forgotten. */
   #watchLog(): void {
-    const { log } = this.#around.db.tables;
+    const { log, begunIn } = this.#around.db.tables;
     if (log === this.#log) return;
     this.#note('a new log is begun');
     if (!this.#mayForget) this.#break('a new log was begun although history has forgotten nothing');
     this.#log = log;
+    if (this.#logs.has(log)) return; // put back with its folder
+    this.#logs.add(log);
+    if (this.#logBegunIn === begunIn) this.#break('a second log was begun under one start of the server');
+    this.#logBegunIn = begunIn;
   }
 
   /** A stream that has been confirmed by its verifier's own word has been cut, or checked again in time. */

@@ -21,7 +21,6 @@ ALTER TABLE leases
   ADD COLUMN claim bytea,
   ADD COLUMN key_salt bytea,
   ADD COLUMN nonces uuid[] NOT NULL DEFAULT '{}',
-  ADD COLUMN nonce_strange uuid,
   ADD COLUMN is_reborn boolean NOT NULL DEFAULT false,
   ADD COLUMN version text NOT NULL DEFAULT '',
   ADD COLUMN holder text NOT NULL DEFAULT '',
@@ -35,7 +34,6 @@ ALTER TABLE leases
 COMMENT ON COLUMN leases.claim IS 'SHA-256 of the claim for which the id was handed out; null: a verifier of version 0.1';
 COMMENT ON COLUMN leases.key_salt IS 'the acknowledgement key is derived from it: with the row it ends';
 COMMENT ON COLUMN leases.nonces IS 'given with renewals, newest first, back to the one presented last, which a verifier holds until it gets another: one that presents none of them was here in a history that this one forgot';
-COMMENT ON COLUMN leases.nonce_strange IS 'the last one presented that was not known: it is told once that it was forgotten';
 COMMENT ON COLUMN leases.is_reborn IS 'made for a verifier that had a row before, which lapsed: what it presents may be of that one';
 COMMENT ON COLUMN leases.holder IS 'who answers for the caller: first-party, or the owner of the token that it stems from';
 COMMENT ON COLUMN leases.caller_lineage IS 'the calling token and its ancestors: revoking one of them ends the lease';
@@ -97,8 +95,8 @@ $$;
 -- none), and what the one that it is given is made from.
 -- Comes out: taken with the row's id and salt, the transaction, the nonce given, and whether the row knew the one presented (false:
 -- history has forgotten one renewal at least, so the cursor means nothing here and is not kept; null: it is not known, but
--- that proves nothing, because the row before may have lapsed, because it has been said already, or because it is older
--- than one presented before: the request of a process that stood still comes late, and its response goes to nobody);
+-- that proves nothing, because the row before may have lapsed, or because it is older than one presented before: the
+-- request of a process that stood still comes late, and its response goes to nobody);
 -- foreign (the id belongs to another caller); ended (the row is not renewed any more); too_many; suspended; waiting
 -- (several of the holder's new rows have lapsed: live for a lease first). Only nonces given are kept: one that was
 -- presented proves nothing of this history. The first eight digits of a nonce count the row's renewals: clocks differ.
@@ -141,14 +139,13 @@ BEGIN
         cursor_xid = CASE WHEN is_late THEN l.cursor_xid WHEN is_known THEN sent_xid END,
         nonces = CASE WHEN is_late THEN l.nonces WHEN cardinality(kept) > 64 THEN kept[1:63] || kept[cardinality(kept)]
           ELSE kept END,
-        nonce_strange = CASE WHEN is_late OR is_known THEN l.nonce_strange ELSE presented END,
         lease_ms = greatest(l.lease_ms, granted_ms), renewed_at = now()
       WHERE l.verifier_id = held.verifier_id;
       IF known.fresh_lapses > 0 AND now() - held.created_at >= granted_ms * interval '1 millisecond' THEN
         UPDATE lease_holders h SET fresh_lapses = 0 WHERE h.holder = held_by;
       END IF;
       RETURN QUERY SELECT 'taken', held.verifier_id, held.key_salt, CASE WHEN is_known THEN true
-        WHEN NOT (held.is_reborn OR is_late) AND presented IS DISTINCT FROM held.nonce_strange THEN false END,
+        WHEN NOT (held.is_reborn OR is_late) THEN false END,
         pg_current_xact_id(), nonce;
       RETURN;
     END IF;
@@ -183,9 +180,9 @@ BEGIN
   END IF;
 
   INSERT INTO leases (verifier_id, name, version, caller, holder, caller_token, caller_lineage, caller_owner, claim,
-    key_salt, nonces, nonce_strange, is_reborn, renewal, cursor_log, cursor_xid, lease_ms, renewed_at)
+    key_salt, nonces, is_reborn, renewal, cursor_log, cursor_xid, lease_ms, renewed_at)
   VALUES (coalesce(own_id, new_id), verifier_name, verifier_version, called_by, held_by, by_token, by_lineage, by_owner,
-    claim_hash, new_salt, ARRAY[nonce_after(NULL, given)], presented, presented IS NOT NULL, pg_current_xact_id(), CASE WHEN presented IS NULL THEN sent_log END,
+    claim_hash, new_salt, ARRAY[nonce_after(NULL, given)], presented IS NOT NULL, pg_current_xact_id(), CASE WHEN presented IS NULL THEN sent_log END,
     CASE WHEN presented IS NULL THEN sent_xid END, granted_ms, now());
   RETURN QUERY SELECT 'taken', coalesce(own_id, new_id), new_salt, CASE WHEN presented IS NULL THEN true END,
     pg_current_xact_id(), nonce_after(NULL, given);

@@ -126,7 +126,7 @@ describe('a deposed primary that lives on', () => {
     // A deposed primary answers nothing: its silence is waited for often here.
     const old = await gateway(w, 500);
     const [soon, late] = [await issue(admin), await issue(admin)];
-    for (const { secret } of [soon, late]) expect(await old.accepts(secret)).toBe(true);
+    for (const { secret } of [soon, late]) await waitFor(() => old.accepts(secret));
 
     await standBy.promote();
     const second = await w.another({ DATABASE_URL: asRole(standBy.url, 'latchkey_service') });
@@ -257,5 +257,76 @@ describe('a database that was merely started again', () => {
     expect(one.verifier.counters.resets).toBe(resets);
     expect(await server.query('SELECT log FROM invalidation_log')).toEqual([before]);
     await waitFor(async () => (await server.query(`SELECT 1 FROM leases WHERE caller = 'nobody'`)).length === 1);
+  });
+});
+
+describe('a revocation that is still waited for when a folder is put back', () => {
+  const LONG_LEASE_MS = 15_000;
+  let place: Place;
+  let still: Gateway;
+  let token: { id: string; secret: string };
+
+  beforeEach(async () => {
+    const server = await ownServer(migrated);
+    closing.push(() => server.close());
+    place = await placeAt(server, LONG_LEASE_MS);
+    closing.push(() => place.w.close());
+    token = await issue(place.admin);
+    still = await gateway(place.w);
+    await waitFor(() => still.accepts(token.secret));
+  });
+
+  /** The server's folder as it is now. */
+  async function copied(): Promise<string> {
+    await place.server.stop();
+    const copy = place.server.copy();
+    await place.server.start();
+    await isBack(place.admin);
+    return copy;
+  }
+
+  /** In its place; from then on there are more transaction ids than the other history had. */
+  async function putBack(copy: string): Promise<void> {
+    await place.server.stop();
+    place.server.putBack(copy);
+    await place.server.start();
+    await isBack(place.admin);
+    await spend(place.server, 200);
+  }
+
+  /** Committed, and waits for the gateway, which neither hears nor asks. */
+  async function revoking(reason: string) {
+    still.paused = true;
+    const answered = place.admin.call<Revoked>(`POST /v1/tokens/${token.id}/revoke`, { body: { reason } });
+    const isCommitted = `SELECT 1 FROM tokens WHERE id = '${token.id}' AND revoked_at IS NOT NULL`;
+    await waitFor(async () => (await place.server.query(isCommitted)).length === 1);
+    return { answered };
+  }
+
+  it.each(['unspecified', 'exposed'])(
+    'is not said to be effective where it has been forgotten, by a missing row or a cursor: %s',
+    async (reason) => {
+      const copy = await copied();
+      const { answered } = await revoking(reason);
+      await putBack(copy);
+      still.paused = false;
+      expect(await answered).toMatchObject({
+        status: 503,
+        body: { code: 'unavailable', detail: expect.stringContaining('put back to a state from before this change') },
+      });
+      // It is as the detail says: the change has to be made again.
+      expect(await still.accepts(token.secret)).toBe(true);
+      expect((await revoke(place.admin, token.id)).effective).toBe(true);
+      expect(await still.accepts(token.secret)).toBe(false);
+    },
+  );
+
+  it('is effective in the end where the folder knows it', async () => {
+    const { answered } = await revoking('unspecified');
+    const copy = await copied();
+    await putBack(copy);
+    still.paused = false;
+    expect(await answered).toMatchObject({ status: 200, body: { effective: true } });
+    expect(await still.accepts(token.secret)).toBe(false);
   });
 });

@@ -61,6 +61,16 @@ describe('the state of the system', () => {
     await now.release(verifierId);
   });
 
+  it('promises the guarantee of version 0.1 while verifiers of it may go on that a restored database has forgotten', async () => {
+    await w.database.query(
+      `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at)
+       VALUES ($1, 'whoever was there before the restore', 'nobody', pg_current_xact_id(), 500, now())`,
+      [newId()],
+    );
+    expect(await state()).toMatchObject({ guarantee: 2, versions: { verifiers: [] } });
+    await waitFor(async () => (await state()).guarantee === 3);
+  });
+
   it('promises the guarantee of version 0.1 while a verifier of it holds a lease', async () => {
     const [old, now] = [verifier({ version: '0.1' }), verifier({ version: '0.2.0' })];
     const [{ verifierId }, held] = [await old.renew(), await now.renew()];

@@ -16,6 +16,7 @@ import type { FeedKeys } from './feed-keys.js';
 import type { InvalidationLog } from './log.js';
 import {
   type Bus,
+  ChangeForgotten,
   type InvalidationStore,
   type JudgeClock,
   type LeaseRow,
@@ -63,6 +64,8 @@ type By = Receipt['verifiers'][number]['by'];
 /** One verifier that may hold a stale answer. */
 interface Holder {
   readonly row: LeaseRow;
+  /** Of its acknowledgements, once one has come. */
+  key?: Uint8Array | null;
   /** Digests of the invalidations that it has not acknowledged. */
   readonly unacknowledged: Set<string>;
 }
@@ -79,11 +82,14 @@ interface Wait {
   readonly readMs: number;
   readonly log: string;
   readonly history: string;
+  /** The history that was last seen to hold the invalidations. */
+  knownIn: string;
   /** Of the invalidations, in that log. */
   readonly digests: readonly string[];
   readonly holders: Map<string, Holder>;
   readonly confirmed: Receipt['verifiers'];
   readonly finish: (receipt: Receipt) => void;
+  readonly fail: (error: Error) => void;
   /** Answers whoever waits with what is pending. */
   giveUp: () => void;
   cancelTimer: () => void;
@@ -177,6 +183,7 @@ export class Confirmations {
 
   /**
    * Confirms invalidations whose transaction has been committed. They may be of any age: verifiers acknowledge again.
+   * @throws ChangeForgotten when the database was put back to a state from before them
    * @throws what the store throws when it cannot tell which verifiers there are; the invalidations are published still
    */
   async confirm(invalidations: readonly Invalidation[], options: ConfirmOptions = {}): Promise<Effect> {
@@ -187,7 +194,7 @@ export class Confirmations {
     const startedMs = clock.monotonicMs();
     let reading: LeasesReading;
     try {
-      reading = options.reading?.isCurrent ? options.reading : await log.leases();
+      reading = options.reading?.isCurrent ? options.reading : await log.leasesBeside(invalidations);
     } catch (error) {
       // Most likely it is still the same: better said than not.
       if (this.#lastLog !== undefined) this.#publish(invalidations, this.#lastLog);
@@ -212,7 +219,7 @@ export class Confirmations {
     startedMs: number,
     reading: LeasesReading,
   ): { wait: Wait; finished: Promise<Receipt> } {
-    const { promise: finished, resolve: finish } = Promise.withResolvers<Receipt>();
+    const { promise: finished, resolve: finish, reject: fail } = Promise.withResolvers<Receipt>();
     const digests = invalidations.map((invalidation) => digestOf(reading.log, invalidation));
     const mayHoldStale = reading.leases.filter(({ released }) => !released);
     const readMs = this.#parts.clock.monotonicMs();
@@ -222,10 +229,12 @@ export class Confirmations {
       readMs,
       log: reading.log,
       history: reading.history,
+      knownIn: reading.history,
       digests,
       holders: new Map(mayHoldStale.map((row) => [row.verifierId, { row, unacknowledged: new Set(digests) }])),
       confirmed: [],
       finish,
+      fail,
       giveUp: () => undefined,
       cancelTimer: () => undefined,
       publishedMs: readMs,
@@ -248,7 +257,7 @@ export class Confirmations {
     return new Promise((resolve) => {
       wait.giveUp = () => resolve(undefined);
       const cancel = this.#parts.clock.after(ms, wait.giveUp);
-      void finished.then(cancel);
+      finished.then(cancel, cancel);
     });
   }
 
@@ -278,9 +287,11 @@ export class Confirmations {
     if (awaited.length === 0) return 'not_awaited';
     let drop: AcknowledgementDrop | undefined;
     for (const wait of awaited) {
-      const { row, unacknowledged } = wait.holders.get(event.verifier)!;
+      const holder = wait.holders.get(event.verifier)!;
+      const { unacknowledged } = holder;
       // With the key of the row that this wait has read: no other row's verifier can speak for it.
-      const key = this.#keyOf(row);
+      holder.key ??= this.#keyOf(holder.row);
+      const { key } = holder;
       if (!key || !verifyAcknowledgement(key, event)) {
         drop = 'not_authentic';
         continue;
@@ -325,8 +336,11 @@ export class Confirmations {
     );
   }
 
-  /** Ends the wait when nobody is left, or arranges for the next look. */
-  #settle(wait: Wait): void {
+  /**
+   * Ends the wait when nobody is left, or arranges for the next look.
+   * @param atLeastMs until then
+   */
+  #settle(wait: Wait, atLeastMs = 1): void {
     if (!this.#waits.has(wait)) return;
     const { clock } = this.#parts;
     wait.cancelTimer();
@@ -334,16 +348,11 @@ export class Confirmations {
       const elapsedMs = clock.monotonicMs() - wait.readMs;
       const nextLapseMs = Math.min(...[...wait.holders.values()].map(({ row }) => lapsedAfterMs(row.leaseMs)));
       const lookAgainMs = this.#isAway() ? LOOK_AWAY_MS : wait.lookAgainMs;
-      const delayMs = Math.max(1, Math.min(lookAgainMs, nextLapseMs - elapsedMs));
+      const delayMs = Math.max(atLeastMs, Math.min(lookAgainMs, nextLapseMs - elapsedMs));
       wait.cancelTimer = clock.after(delayMs, () => void this.#look(wait));
       return;
     }
-    this.#waits.delete(wait);
-    for (const digest of wait.digests) {
-      const waits = this.#byDigest.get(digest);
-      waits?.delete(wait);
-      if (waits?.size === 0) this.#byDigest.delete(digest);
-    }
+    this.#forget(wait);
     this.counters.effective++;
     const elapsedMs = round(clock.monotonicMs() - wait.startedMs);
     this.onEffective(elapsedMs);
@@ -354,13 +363,54 @@ export class Confirmations {
     });
   }
 
-  /** What Redis has not told: leases that have lapsed, rows that are gone, cursors that have passed. Then it is told again. */
+  #forget(wait: Wait): void {
+    wait.cancelTimer();
+    this.#waits.delete(wait);
+    for (const digest of wait.digests) {
+      const waits = this.#byDigest.get(digest);
+      waits?.delete(wait);
+      if (waits?.size === 0) this.#byDigest.delete(digest);
+    }
+  }
+
+  /**
+   * What Redis has not told: rows that are gone, cursors that have passed, leases that have lapsed. Then it is told again.
+   * A lease that has lapsed confirms once the database has shown that it still knows the change.
+   */
   async #look(wait: Wait): Promise<void> {
-    const { clock, log, store } = this.#parts;
+    const { clock, log } = this.#parts;
     const elapsedMs = clock.monotonicMs() - wait.readMs;
+    let reading: LeasesReading | undefined;
+    try {
+      const now = await this.#readTogether();
+      const isKnown = now.history === wait.knownIn;
+      reading = isKnown ? now : await this.#inTurn(() => log.leasesBeside(wait.invalidations));
+      wait.knownIn = reading.history;
+    } catch (error) {
+      if (error instanceof ChangeForgotten) {
+        this.#forget(wait);
+        wait.fail(error);
+        return;
+      }
+      this.counters.looksFailed++;
+    }
+    if (reading) this.#judge(wait, reading, elapsedMs);
+    const sinceMs = clock.monotonicMs() - wait.publishedMs;
+    if (wait.holders.size > 0 && sinceMs >= wait.lookAgainMs) {
+      wait.publishedMs += sinceMs;
+      wait.lookAgainMs = Math.min(wait.lookAgainMs * 2, LOOK_AGAIN_MS_MAX);
+      this.#publish(wait.invalidations, wait.log);
+    }
+    this.#settle(wait, reading ? 1 : LOOK_AWAY_MS);
+  }
+
+  #judge(wait: Wait, reading: LeasesReading, elapsedMs: number): void {
+    const { store } = this.#parts;
+    const isSameHistory = reading.history === wait.history;
     for (const { row } of [...wait.holders.values()]) {
       if (elapsedMs < lapsedAfterMs(row.leaseMs)) continue;
       this.#confirmed(wait, row.verifierId, 'lease');
+      if (!isSameHistory) continue;
       // Watched for that long by this process: dead, unless it has been renewed since.
       store
         .onOneConnection(async (here) => {
@@ -369,20 +419,7 @@ export class Confirmations {
         })
         .catch(() => this.counters.looksFailed++);
     }
-    if (wait.holders.size > 0) {
-      try {
-        this.#judgeRows(wait, await (this.#isAway() ? this.#readTogether() : log.leases()));
-      } catch {
-        this.counters.looksFailed++; // the leases lapse all the same
-      }
-    }
-    const sinceMs = clock.monotonicMs() - wait.publishedMs;
-    if (wait.holders.size > 0 && sinceMs >= wait.lookAgainMs) {
-      wait.publishedMs += sinceMs;
-      wait.lookAgainMs = Math.min(wait.lookAgainMs * 2, LOOK_AGAIN_MS_MAX);
-      this.#publish(wait.invalidations, wait.log);
-    }
-    this.#settle(wait);
+    if (isSameHistory) this.#judgeRows(wait, reading);
   }
 
   #isAway(): boolean {
@@ -391,21 +428,26 @@ export class Confirmations {
 
   /** The leases as read from now on. Many waits that look at the same time share a reading that none of them precedes. */
   #readTogether(): Promise<LeasesReading> {
-    this.#nextReading ??= this.#reading.then(() => {
+    this.#nextReading ??= this.#inTurn(() => {
       this.#nextReading = undefined;
-      const reading = this.#parts.log.leases();
-      this.#reading = reading.catch(() => undefined);
-      return reading;
+      return this.#parts.log.leases();
     });
     return this.#nextReading;
   }
 
+  /** One connection at a time: while PostgreSQL keeps silent, waits must not take those that changes and checks need. */
+  #inTurn<T>(read: () => Promise<T>): Promise<T> {
+    const result = this.#reading.then(read);
+    this.#reading = result.catch(() => undefined);
+    return result;
+  }
+
   /**
    * A row that the verifier has released says so itself. One that is gone without that, its id perhaps taken by another
-   * caller since, was deleted by whoever watched its lease lapse. Rows that stand beside another log prove nothing.
+   * caller since, was deleted by whoever watched its lease lapse. Rows of another history prove nothing: transaction ids
+   * come again there, and what is gone may never have been.
    */
   #judgeRows(wait: Wait, reading: LeasesReading): void {
-    if (reading.log !== wait.log) return;
     const rows = new Map(reading.leases.map((row) => [row.verifierId, row]));
     for (const { row } of [...wait.holders.values()]) {
       const now = rows.get(row.verifierId);

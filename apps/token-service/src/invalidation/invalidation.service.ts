@@ -5,6 +5,7 @@ import type { Redis } from 'ioredis';
 import type { Registry } from 'prom-client';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { type AfterCommit, Database, Last, type Statement, type Tx, writeNow } from '../database/database.service.js';
+import { unavailable } from '../http/index.js';
 import { effectAsSeen } from './callers.js';
 import { Confirmations, PATIENCE_MS } from './confirm.js';
 import { FeedKeys } from './feed-keys.js';
@@ -23,13 +24,19 @@ import {
 import { type About, aboutOf } from './receipts.queries.js';
 import { ReceiptsService } from './receipts.service.js';
 import { RedisBus } from './redis-bus.js';
-import { type InvalidationStore, type LeasesReading, lapsedAfterMs } from './types.js';
+import { ChangeForgotten, type InvalidationStore, type LeasesReading, lapsedAfterMs } from './types.js';
 import { WatchBus } from './watch.bus.js';
 import { WatchHub } from './watch.hub.js';
 
 export type { Invalidation } from '@latchkey/contracts';
 export { receiptAsSeen } from './callers.js';
 export type { Narrowing } from './postgres-store.js';
+
+/** What is answered when a restored database no longer knows a change that is being carried out. */
+export const forgotten = () =>
+  unavailable(
+    'The database was put back to a state from before this change, which has thereby been undone. Make it again.',
+  );
 
 /** What a change answers that touched no right, of a name say. */
 export const NOTHING_NARROWED: Effect = { effective: true, receipt: null, pending: [] };
@@ -66,7 +73,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   readonly #feedKeys: FeedKeys;
   readonly #redis: readonly Redis[];
   readonly #cancel: (() => void)[] = [];
-  /** By the transaction id of the commit that they were read behind. */
+  /** By the invalidations committed before them: transaction ids come again when a backup is put back. */
   readonly #readings = new Map<string, LeasesReading>();
   #stopped = false;
 
@@ -130,7 +137,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   /** Several of one transaction, in one statement. */
   writing(all: readonly Narrowing[]): Last<Invalidation[]> {
     const made = all.map(({ id = newId(), kind, subject, cut }) => ({ id, kind, subject, cut }));
-    const insert: Statement = [INSERT_INVALIDATIONS, [JSON.stringify(made)], this.#leasesBehind];
+    const insert: Statement = [INSERT_INVALIDATIONS, [JSON.stringify(made)], this.#leasesBehind(made)];
     const writes = made.length > 0 ? [insert] : [];
     return new Last(writes, ([written = []]) =>
       made.map((invalidation) => ({ ...invalidation, xid: written[0]!['xid'] })),
@@ -142,12 +149,13 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
    * harmless.
    * @returns with callers named as far as whoever makes the request can see them. The receipt is being kept meanwhile,
    *   unless PostgreSQL fails
+   * @throws Refusal `unavailable` when the database was put back to a state from before the change
    */
   async confirm(invalidations: readonly Invalidation[], { waitMs, about, keep }: ConfirmOptions = {}): Promise<Effect> {
-    const [xid, ...others] = new Set(invalidations.map((invalidation) => invalidation.xid));
     // Leases read behind the commit of one transaction say nothing about a later one.
-    const reading = xid !== undefined && others.length === 0 ? this.#readings.get(xid) : undefined;
-    if (xid !== undefined) this.#readings.delete(xid);
+    const isOneCommit = new Set(invalidations.map((invalidation) => invalidation.xid)).size === 1;
+    const reading = isOneCommit ? this.#readings.get(invalidations[0]!.id) : undefined;
+    for (const { id } of invalidations) this.#readings.delete(id);
     // Read while the verifiers are being waited for.
     const changes = this.receipts.changes(invalidations);
     const signed = Promise.withResolvers<Receipt>();
@@ -164,18 +172,25 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
         throw error;
       }
     };
-    const effect = await this.#confirmations.confirm(invalidations, { waitMs, reading, onEffective });
+    const effect = await this.#confirmations
+      .confirm(invalidations, { waitMs, reading, onEffective })
+      .catch((error: unknown) => {
+        throw error instanceof ChangeForgotten ? forgotten() : error;
+      });
     return effectAsSeen(effect.effective ? { ...effect, receipt: await signed.promise } : effect);
   }
 
   /** The leases, from the server that has just committed the invalidations. */
-  readonly #leasesBehind: AfterCommit = {
-    statement: [SELECT_LEASES],
-    take: ([written], read) => {
-      if (this.#readings.size >= READINGS_MAX) this.#readings.clear();
-      this.#readings.set(written!['xid'], leasesReading(read as unknown as LeasesFound));
-    },
-  };
+  #leasesBehind(invalidations: readonly { id: string }[]): AfterCommit {
+    return {
+      statement: [SELECT_LEASES],
+      take: (_, read) => {
+        const reading = leasesReading(read as unknown as LeasesFound);
+        if (this.#readings.size >= READINGS_MAX) this.#readings.clear();
+        for (const { id } of invalidations) this.#readings.set(id, reading);
+      },
+    };
+  }
 
   /** As granted to verifiers, in milliseconds. */
   get leaseMs(): number {

@@ -1,5 +1,11 @@
 import type { Cursor, Invalidation } from '@latchkey/contracts';
-import type { InvalidationStore, LeasesReading, LogReading, StoreConnection } from './types.js';
+import {
+  ChangeForgotten,
+  type InvalidationStore,
+  type LeasesReading,
+  type LogReading,
+  type StoreConnection,
+} from './types.js';
 
 /** Most invalidations of one answer; a verifier that is further behind empties its memory, which is cheaper. */
 export const ANSWER_INVALIDATIONS_MAX = 10_000;
@@ -68,6 +74,20 @@ export class InvalidationLog {
    */
   leases(here?: StoreConnection): Promise<LeasesReading> {
     return here ? this.#leases(here) : this.#parts.store.onOneConnection((one) => this.#leases(one));
+  }
+
+  /**
+   * The same where the log still holds these invalidations: after a backup was put back, neither missing rows nor cursors
+   * say anything about a change that was forgotten.
+   * @throws ChangeForgotten
+   */
+  leasesBeside(invalidations: readonly Pick<Invalidation, 'id'>[]): Promise<LeasesReading> {
+    const ids = invalidations.map(({ id }) => id);
+    return this.#parts.store.onOneConnection(async (here) => {
+      const reading = await this.#leases(here);
+      if (!(await here.knowsInvalidations(ids))) throw new ChangeForgotten();
+      return reading;
+    });
   }
 
   async #leases(here: StoreConnection): Promise<LeasesReading> {

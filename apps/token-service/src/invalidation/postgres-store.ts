@@ -136,6 +136,15 @@ class PostgresConnection implements StoreConnection {
     return leasesReading(await this.#db.prepared<LeasesFound[number]>('leases_read', SELECT_LEASES, []));
   }
 
+  async knowsInvalidations(ids: readonly string[]): Promise<boolean> {
+    const [row] = await this.#db.prepared<{ known: boolean }>(
+      'invalidations_known',
+      'SELECT count(*) = cardinality($1::uuid[]) AS known FROM invalidations WHERE id = ANY ($1::uuid[])',
+      [ids],
+    );
+    return row!.known;
+  }
+
   async deleteLease(verifierId: string, renewal: string): Promise<boolean> {
     const [row] = await this.#db.prepared<{ deleted: boolean }>(
       'lease_lapse',

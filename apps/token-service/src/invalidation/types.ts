@@ -75,8 +75,8 @@ export type LeaseTaken =
       readonly keySalt: Uint8Array;
       /**
        * Whether the row knew the nonce presented. False: this history has forgotten a renewal that was answered; null:
-       * it was not known, which a row that lapsed or a request that comes late explains as well, or it has been said
-       * already. In both cases the cursor sent is not kept.
+       * it was not known, which a row that lapsed or a request that comes late explains as well. In both cases the cursor
+       * sent is not kept.
        */
       readonly remembered: boolean | null;
       /** Given to the verifier. */
@@ -106,6 +106,16 @@ export interface LogReading extends LogHead {
   readonly invalidations: readonly Invalidation[];
 }
 
+/**
+ * The database was put back to a state from before the change: what was committed has never been, and must be done again.
+ */
+export class ChangeForgotten extends Error {
+  override name = 'ChangeForgotten';
+  constructor() {
+    super('the database was put back to a state from before this change');
+  }
+}
+
 /** All leases, with the log that they are read beside. */
 export interface LeasesReading extends LogHead {
   /**
@@ -131,10 +141,13 @@ export interface StoreConnection {
    * Brings the log up to where this database stands, unless somebody else just has: a new log, or a mere start of the
    * server noted. Leases of before may be running although their rows are forgotten, so a lease of `leaseMs`, or of the
    * longest ever granted, is put down in nobody's hands for whoever confirms to wait for.
-   * @param forgetful the log, if a verifier has shown that it has forgotten what it once knew
+   * @param forgetful the log, if a verifier has shown that it has forgotten what it once knew. A log that was begun since
+   *   the server started goes on: nothing can have been put back meanwhile
    */
   followDatabase(log: string, nobody: string, leaseMs: number, forgetful: string | null): Promise<void>;
   readLeases(): Promise<LeasesReading>;
+  /** Whether all invalidations of these ids stand in the log. */
+  knowsInvalidations(ids: readonly string[]): Promise<boolean>;
   /** Deletes the row of a lapsed lease if it still carries this renewal. */
   deleteLease(verifierId: string, renewal: string): Promise<boolean>;
 }

@@ -15,15 +15,18 @@ interface SystemRow {
   oldest_at: Date | null;
   /** Leases that can answer from memory, by version. */
   verifiers: { version: string; verifiers: number }[];
-  /** Of them, those without a claim: they speak the protocol of version 0.1. */
+  /**
+   * Those that speak, or may speak, the protocol of version 0.1: without a claim, and nobody's, which stand for those that
+   * were there before a restore.
+   */
   old_verifiers: number;
   unsettled: { kind: string; id: string; since: string }[];
 }
 
 const SELECT_SYSTEM = `WITH held AS (
-    SELECT version, claim IS NULL AS old FROM leases WHERE released_at IS NULL AND caller <> 'nobody'
+    SELECT version, caller, claim IS NULL AND (caller <> 'nobody' OR $1) AS old FROM leases WHERE released_at IS NULL
   ), by_version AS (
-    SELECT version, count(*)::int AS verifiers FROM held GROUP BY version
+    SELECT version, count(*)::int AS verifiers FROM held WHERE caller <> 'nobody' GROUP BY version
   ), unsettled AS (
     SELECT 'revocation' AS kind, id::text, created_at AS since FROM exposures WHERE confirmed_at IS NULL
     UNION ALL
@@ -47,7 +50,7 @@ export class SystemService {
   ) {}
 
   async state(): Promise<SystemState> {
-    const [row] = await this.db.prepared<SystemRow>('system', SELECT_SYSTEM, []);
+    const [row] = await this.db.prepared<SystemRow>('system', SELECT_SYSTEM, [this.config.PROTOCOL_MIN < 3]);
     const { database, log, invalidations, oldest_at, verifiers, old_verifiers, unsettled } = row!;
     return {
       versions: { tokenService: VERSION, database, verifiers },

@@ -8,7 +8,12 @@ import { lockRows } from '../access/locks.service.js';
 import { type AuditEntry, AuditService } from '../audit/audit.service.js';
 import { LOGGER } from '../config.js';
 import { Database, inOrder, Last, type Statement, type Tx } from '../database/database.service.js';
-import { type Invalidation, InvalidationService, receiptAsSeen } from '../invalidation/invalidation.service.js';
+import {
+  forgotten,
+  type Invalidation,
+  InvalidationService,
+  receiptAsSeen,
+} from '../invalidation/invalidation.service.js';
 import { ReceiptsService } from '../invalidation/receipts.service.js';
 import * as q from './exposure.queries.js';
 import { actorOf, type Doomed, endingOf, makerColumns, mergeReceipts } from './exposure.rules.js';
@@ -335,8 +340,10 @@ export class ClosuresService implements BeforeApplicationShutdown {
 
   async #read(id: string): Promise<q.ExposureRow> {
     const [text, values] = q.selectExposure(id);
+    // begun in this request, and gone: put back to before it
     const [row] = await this.db.prepared<q.ExposureRow & QueryResultRow>('exposure', text, values ?? []);
-    return row!;
+    if (!row) throw forgotten();
+    return row;
   }
 
   /** Waits for it, but not for longer. */

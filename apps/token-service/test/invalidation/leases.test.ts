@@ -126,6 +126,51 @@ describe('a lease', () => {
     await room.database.query('DELETE FROM leases; UPDATE invalidation_log SET longest_lease_ms = 0');
   });
 
+  describe('that presents a nonce which history has forgotten', () => {
+    const isLog = async () => (await room.database.query('SELECT log FROM invalidation_log'))[0]!['log'] as string;
+    /** As if PostgreSQL had been started with a folder that was put back: it no longer has what was given last. */
+    const putBack = () =>
+      room.database.query(`UPDATE leases SET nonces = ARRAY['00000001-0000-4000-8000-000000000000'::uuid];
+        UPDATE invalidation_log SET begun_in = NULL`);
+
+    afterEach(() => room.database.query('DELETE FROM leases; UPDATE invalidation_log SET longest_lease_ms = 0'));
+
+    it('begins a new log, once for all who show the same, and goes on in it', async () => {
+      const long = await room.replica(10_000);
+      const all = [1, 2, 3].map(() => request());
+      const held = await Promise.all(all.map((verifier) => long.leases.renew(verifier, FIRST_PARTY)));
+      const before = await isLog();
+      await putBack();
+      const told = [];
+      for (const [i, verifier] of all.entries())
+        told.push(await long.leases.renew({ ...verifier, ...heldAfter(held[i]!) }, FIRST_PARTY));
+      const log = await isLog();
+      expect(log).not.toBe(before);
+      for (const [i, verifier] of all.entries()) {
+        expect(told[i]).toMatchObject({ reset: true, cursor: { log } });
+        const next = await long.leases.renew({ ...verifier, ...heldAfter(told[i]!) }, FIRST_PARTY);
+        expect(next).toMatchObject({ reset: false, cursor: { log } });
+      }
+    });
+
+    it('is told of again when the new log could not be begun', async () => {
+      const long = await room.replica(10_000);
+      const verifier = request();
+      const held = await long.leases.renew(verifier, FIRST_PARTY);
+      const before = await isLog();
+      await putBack();
+      await room.database.query('REVOKE EXECUTE ON FUNCTION log_follow FROM PUBLIC');
+      await expect(long.leases.renew({ ...verifier, ...heldAfter(held) }, FIRST_PARTY)).rejects.toThrow(
+        'permission denied for function log_follow',
+      );
+      await room.database.query('GRANT EXECUTE ON FUNCTION log_follow TO PUBLIC');
+      expect(await isLog()).toBe(before);
+      const told = await long.leases.renew({ ...verifier, ...heldAfter(held) }, FIRST_PARTY);
+      expect(told).toMatchObject({ reset: true, cursor: { log: await isLog() } });
+      expect(await isLog()).not.toBe(before);
+    });
+  });
+
   it('is given back only by its claim: whoever shares the credential and knows the id makes nobody stop waiting for it', async () => {
     const verifier = request();
     const { verifierId } = await replica.leases.renew(verifier, FIRST_PARTY);
