@@ -96,6 +96,22 @@ export class Database {
     return true;
   }
 
+  /**
+   * Puts an old folder in place of the present one. The answer puts that one back, as it was; it answers false when there
+   * is another database by then.
+   */
+  swap(longestLeaseMs: number): (() => boolean) | undefined {
+    const { primary } = this;
+    const present = primary.folder();
+    if (!this.restoreInPlace(longestLeaseMs)) return undefined;
+    return () => {
+      const { system, timeline } = this.primary;
+      if (this.primary !== primary || system !== present.system || timeline !== present.timeline) return false;
+      this.#putBack(present, longestLeaseMs);
+      return true;
+    };
+  }
+
   #putBack(folder: Folder, longestLeaseMs: number): void {
     this.primary.restart(++this.#starts, folder);
     const { tables } = this.primary;

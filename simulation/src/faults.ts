@@ -57,6 +57,7 @@ const usual = {
   restore: 1.5,
   restoreInPlace: 1.5,
   restart: 1.5,
+  swap: 1.5,
   standBy: 1,
   promote: 1.5,
 };
@@ -319,6 +320,19 @@ export function fault(victims: Victims): Fault | undefined {
       for (let i = 0; i < 2; i++)
         if (random.chance(0.5)) schedule.after(random.spread(0.1, 300), () => victims.change());
       return undefined;
+    case 'swap': {
+      const back = db.swap(victims.longestLeaseMs);
+      if (!back) return undefined;
+      victims.restored();
+      victims.rush(gateway);
+      const end = () => {
+        if (!back()) return;
+        note('the folder of postgresql is swapped back');
+        victims.restored();
+        if (random.chance(0.5)) schedule.after(random.spread(0.1, 300), () => victims.change());
+      };
+      return lasting('the folder of postgresql is swapped for an old one', end, random.spread(20, victims.leaseMs));
+    }
     case 'restart':
       db.restart();
       note('postgresql starts again');

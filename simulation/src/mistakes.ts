@@ -469,19 +469,47 @@ export const mistakes: readonly Mistake[] = [
   {
     name: 'a change waited for that was forgotten',
     faults: ['backUp', 'restoreInPlace', 'island'],
-    patches: [['invalidation/log.ts', 'if (!(await here.knowsInvalidations(ids))) throw new ChangeForgotten();', '']],
+    patches: [
+      [
+        'invalidation/confirm.ts',
+        'if (!ids.every((id) => known.has(id))) throw new ChangeForgotten();',
+        'if (known.size > ids.length) throw new ChangeForgotten();',
+      ],
+      ['invalidation/confirm.ts', '!wait.invalidations.every(({ id }) => found.known.has(id))', 'found.known.size < 0'],
+    ],
   },
   {
     name: 'rows of another history believed',
     faults: ['backUp', 'restoreInPlace', 'island'],
     patches: [
-      ['invalidation/confirm.ts', 'const isKnown = now.history === wait.knownIn;', "const isKnown = now.log !== '';"],
+      ['invalidation/confirm.ts', 'found.reading.history !== wait.knownIn &&', "found.reading.log === '' &&"],
       [
         'invalidation/confirm.ts',
         'const isSameHistory = reading.history === wait.history;',
         'const isSameHistory = reading.log === wait.log;',
       ],
     ],
+  },
+  {
+    name: 'acknowledged by all, and the database not looked at again',
+    faults: ['backUp', 'restoreInPlace', 'pause'],
+    patches: [
+      [
+        'invalidation/confirm.ts',
+        'wait.holders.size === 0 && wait.knownIn !== log.history;',
+        "wait.holders.size < 0 && log.history === '';",
+      ],
+    ],
+  },
+  {
+    name: 'the history of a renewal not compared',
+    faults: ['swap'],
+    patches: [['verifier/lease.ts', '} else if (history !== this.#history) {', '} else if (history === undefined) {']],
+  },
+  {
+    name: 'what was looked up since the last renewal vouched for by the next',
+    faults: ['swap'],
+    patches: [['verifier/memory.ts', 'for (const entry of this.#fresh) entry.version = DEAD;', '']],
   },
   {
     name: 'no authority window',

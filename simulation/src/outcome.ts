@@ -44,6 +44,8 @@ export interface Made {
   effectiveMs: number | undefined;
   /** A restored backup has undone it. */
   undone: boolean;
+  /** How often it has been undone and was put back again. */
+  era: number;
   by: Map<string, string>;
 }
 

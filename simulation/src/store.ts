@@ -42,8 +42,8 @@ export class SimulatedStore implements InvalidationStore {
         this.readFrom = from;
         return reading;
       },
-      knowsInvalidations: (ids) =>
-        reads(({ tables }) => ids.every((id) => tables.invalidations.some((row) => row.id === id))),
+      knownInvalidations: (ids) =>
+        reads(({ tables }) => ids.filter((id) => tables.invalidations.some((row) => row.id === id))),
       deleteLease: (verifierId, renewal) => writes((server) => this.delete(server, verifierId, renewal)),
     };
   }
@@ -215,6 +215,7 @@ export class SimulatedStore implements InvalidationStore {
     const { log, removedTo, incarnation, startedAt } = server.tables;
     return {
       log,
+      history: `${log}/${startedAt}`,
       isCurrent: incarnation === server.incarnation && startedAt === server.started,
       xmin: String(server.xmin()),
       removedTo: String(removedTo),
@@ -233,11 +234,11 @@ export class SimulatedStore implements InvalidationStore {
   }
 
   leasesNow(server: Server): LeasesReading {
-    const { log, isCurrent } = this.head(server);
+    const { log, history, isCurrent } = this.head(server);
     return {
       log,
+      history,
       isCurrent,
-      history: `${log}/${server.tables.startedAt}`,
       leases: [...server.tables.leases.values()].map(
         ({ claim: _, nonces: _nonces, isReborn: _reborn, caller, renewal, cursor, ...row }) => ({
           ...row,

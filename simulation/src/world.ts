@@ -332,6 +332,7 @@ class World {
       begunMs: this.#schedule.nowMs,
       effectiveMs: undefined,
       undone: false,
+      era: 0,
       by: new Map(),
     };
     this.#made.push(made);
@@ -372,10 +373,13 @@ class World {
       stopWaiting();
       connected();
     };
+    const { era } = made;
     const waitMs = random.chance(0.1) ? random.int(0, 200) : undefined;
     replica.machine.deliverAfter(random.float(), () => {
       replica.change(made.change, made.id, waitMs).then(
         (effect) => {
+          // What was asked before a folder was swapped back is an answer about then.
+          if (era !== made.era) return;
           if (effect.effective && !made.undone) {
             over();
             this.#effective(made, effect, replica);
@@ -444,15 +448,25 @@ class World {
     this.#mayForget = true;
     this.#mayUndo = true;
     const { changes, facts } = this.#around.db.tables;
-    for (const made of this.#made) if (!changes.has(made.id)) made.undone = true;
+    for (const made of this.#made) {
+      if (!changes.has(made.id)) made.undone = true;
+      else if (made.undone) {
+        // Put back as well; whoever asks whether it is effective is told anew.
+        made.undone = false;
+        made.effectiveMs = undefined;
+        made.by.clear();
+        made.era++;
+        this.#attempt(made);
+      }
+    }
     for (const token of [...this.#present]) if (!facts.tokens.has(token.hash)) this.#present.delete(token);
   }
 
   /** A database that has forgotten a change shows nothing about it. */
   #judgeForgotten({ id, change }: Made, { receipt }: Effect, replica: Replica): void {
-    const last = receipt?.verifiers.at(-1);
-    if (!last || last.by === 'ack' || replica.readFrom?.changes.has(id) !== false) return;
-    this.#break(`"${change.name}" is effective by ${last.by}, says ${replica.name}, although it has been forgotten`);
+    if (replica.readFrom?.changes.has(id) !== false) return;
+    const how = receipt?.verifiers.map(({ by }) => by).join(', ');
+    this.#break(`"${change.name}" is effective (${how}), says ${replica.name}, although it has been forgotten`);
   }
 
   /** Whatever else happens, nobody's memory is emptied by a new log while history has not been forgotten. */

@@ -330,3 +330,58 @@ describe('a revocation that is still waited for when a folder is put back', () =
     expect(await still.accepts(token.secret)).toBe(false);
   });
 });
+
+describe('a folder that was swapped for an old one and put back again, between two renewals', () => {
+  it('lets nobody in after the next renewal, and no repeat says `effective` before', async () => {
+    const leaseMs = 30_000;
+    const server = await ownServer(migrated);
+    closing.push(() => server.close());
+    const { w, admin } = await placeAt(server, leaseMs);
+    closing.push(() => w.close());
+    const tokens = [await issue(admin), await issue(admin)];
+    const reasons = ['unspecified', 'exposed'];
+    const swap = async (folder?: string) => {
+      await server.stop();
+      const before = server.copy();
+      if (folder) server.putBack(folder);
+      await server.start();
+      await isBack(admin);
+      return before;
+    };
+    /** As if the time of leases in nobody's hands had passed. */
+    const laterOn = () =>
+      waitFor(async () => (await server.query(`DELETE FROM leases WHERE caller = 'nobody' RETURNING 1`)).length > 0);
+    const old = await swap();
+    await laterOn();
+    const one = await gateway(w);
+    for (const [i, reason] of reasons.entries())
+      expect(await admin.call<Revoked>(`POST /v1/tokens/${tokens[i]!.id}/revoke`, { body: { reason } })).toMatchObject({
+        status: 200,
+        body: { effective: true },
+      });
+    const { renewals: first } = one.verifier.counters;
+    await waitFor(() => one.verifier.counters.renewals > first, { timeoutMs: leaseMs });
+
+    const { renewals, resets } = one.verifier.counters;
+    const present = await swap(old);
+    // As the database has it at that moment, though nobody should have put it there.
+    for (const { secret } of tokens) await waitFor(() => one.accepts(secret));
+    await swap(present);
+    expect(one.verifier.counters.renewals).toBe(renewals);
+    for (const [i, reason] of reasons.entries()) {
+      const path = `POST /v1/tokens/${tokens[i]!.id}/revoke`;
+      const repeated = await admin.call<Revoked>(path, { body: { reason }, headers: { prefer: 'wait=0' } });
+      expect(repeated).toMatchObject({ status: 202, body: { effective: false } });
+      expect(repeated.text).toContain('whoever was there before the database started');
+    }
+    await waitFor(() => one.verifier.counters.renewals > renewals, { timeoutMs: leaseMs });
+    for (const { secret } of tokens) expect(await one.accepts(secret)).toBe(false);
+    expect(one.verifier.counters.resets).toBe(resets);
+    await laterOn();
+    for (const [i, reason] of reasons.entries())
+      expect(await admin.call<Revoked>(`POST /v1/tokens/${tokens[i]!.id}/revoke`, { body: { reason } })).toMatchObject({
+        status: 200,
+        body: { effective: true },
+      });
+  });
+});

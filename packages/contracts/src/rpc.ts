@@ -109,6 +109,7 @@ export interface RenewResponse {
   usageKey: Uint8Array;
   caller: string;
   nonce: string;
+  history: string;
 }
 
 /** What a verifier says on its stream: whose it is at first, then acknowledgements. */

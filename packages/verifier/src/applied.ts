@@ -78,6 +78,11 @@ export class Applied {
     this.#cursor = null;
   }
 
+  /** Every question in flight is poisoned. */
+  doubt(): void {
+    this.#note('everything', '');
+  }
+
   /** Whether an answer may predate an invalidation applied since its question was sent at `position`. */
   poisons(position: number, answer: LookupResponse): boolean {
     if (this.#position - position > WINDOW) return true;

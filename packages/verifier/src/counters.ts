@@ -49,6 +49,8 @@ export interface Counters {
   releasesFailed: number;
   /** Times that all memory was emptied. */
   resets: number;
+  /** Times that what was looked up since the renewal before was overtaken, because PostgreSQL had been started. */
+  doubts: number;
   invalidationsApplied: number;
   invalidationsRepeated: number;
   /** Messages of the feed dropped, by reason. */
@@ -82,6 +84,7 @@ export function newCounters(): Counters {
     renewalsUrged: 0,
     releasesFailed: 0,
     resets: 0,
+    doubts: 0,
     invalidationsApplied: 0,
     invalidationsRepeated: 0,
     messagesDropped: Object.fromEntries(FEED_DROPS.map((reason) => [reason, 0])) as Counters['messagesDropped'],

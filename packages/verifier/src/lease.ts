@@ -27,6 +27,12 @@ export interface LeaseParts {
   readonly apply: (fact: Fact, digest: string) => void;
   /** Empties the memory and poisons every fill in flight. */
   readonly reset: () => void;
+  /** How far memory has come: taken when a renewal is sent. */
+  readonly mark: () => number;
+  /** A renewal was accepted: it vouches for what was remembered before its mark. */
+  readonly vouch: (mark: number) => void;
+  /** Overtakes what was remembered since the last mark that was vouched for, and poisons every fill in flight. */
+  readonly doubt: () => void;
   /** A cursor is about to be sent, which says that everything before it has been applied. */
   readonly onCursor: () => void;
   /** A renewal has been taken; its number is that of `sent` when it was sent. */
@@ -45,6 +51,15 @@ export interface Identity {
   readonly feed: ReadonlyMap<string, FeedKey>;
 }
 
+/** A renewal as it was sent. */
+interface Sent {
+  readonly asked: Moment;
+  readonly cursor: Cursor | null;
+  /** How far memory had come. */
+  readonly marked: number;
+  readonly sent: number;
+}
+
 /** The right to answer from memory, renewed every third of its length. */
 export class Lease {
   readonly #parts: LeaseParts;
@@ -53,6 +68,8 @@ export class Lease {
   #identity: Identity | undefined;
   /** As given with the last renewal that was taken: by it the authority knows whether its history has forgotten any. */
   #nonce = '';
+  /** As told with it. Between two renewals of one history nothing can have been put back. */
+  #history = '';
   #feedKeys = new Map<string, FeedKey | undefined>();
   #renewal: Promise<void> | undefined;
   #sent = 0;
@@ -188,8 +205,9 @@ export class Lease {
   }
 
   async #ask(): Promise<void> {
-    const { name, version, clock, time, source, applied, counters, onCursor } = this.#parts;
+    const { name, version, clock, time, source, applied, counters, mark, onCursor } = this.#parts;
     const asked = time.note();
+    const marked = mark();
     const { cursor } = applied;
     if (cursor) onCursor();
     this.#askedAtMs = clock.monotonicMs();
@@ -208,7 +226,7 @@ export class Lease {
       });
       // Kept while stopping too: what was granted is given back by its id.
       if (this.#stopped) this.#identify(answer);
-      else if (this.#accept(answer, asked, cursor, sent)) {
+      else if (this.#accept(answer, { asked, cursor, marked, sent })) {
         this.#outcome = 'renewed';
         this.#hasSent(cursor);
       }
@@ -227,9 +245,9 @@ export class Lease {
   }
 
   /** False when the answer came after the end of the lease that it grants, or grants none. */
-  #accept(answer: RenewResponse, asked: Moment, sentCursor: Cursor | null, sent: number): boolean {
-    const { time, applied, counters, reset, onRenewed } = this.#parts;
-    const { leaseMs, cursor, verifierId } = answer;
+  #accept(answer: RenewResponse, { asked, cursor: sentCursor, marked, sent }: Sent): boolean {
+    const { time, applied, counters, reset, vouch, doubt, onRenewed } = this.#parts;
+    const { leaseMs, cursor, verifierId, history } = answer;
     if (!cursor || !verifierId || !(time.elapsedMs(asked) < leaseMs)) {
       counters.renewalsLate++;
       return false;
@@ -243,7 +261,13 @@ export class Lease {
     if (answer.reset || !isContinued || contradicted) {
       counters.resets++;
       reset();
+    } else if (history !== this.#history) {
+      // The nonce vouches for what was looked up before the renewal that it came with, and for nothing since.
+      counters.doubts++;
+      doubt();
     }
+    vouch(marked);
+    this.#history = history;
     for (const { fact, digest } of facts) this.#applyNew(cursor.log, fact, digest);
     applied.advance(cursor);
     this.#identify(answer);

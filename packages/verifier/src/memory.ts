@@ -84,6 +84,12 @@ export class Memory {
   #hand: MapIterator<[string, Entry]> | undefined;
   #version = 0;
   #resetVersion = 0;
+  /** How many have been remembered so far, and how many when the renewal that was accepted last was sent. */
+  #remembered = 0;
+  #vouched = 0;
+  /** Those remembered from `#freshFrom` on. */
+  #fresh: Entry[] = [];
+  #freshFrom = 0;
 
   constructor(limits: MemoryLimits, counters: Pick<Counters, 'evictions'>) {
     this.#limits = limits;
@@ -144,6 +150,12 @@ export class Memory {
     this.#entries.set(hash, entry);
     this.#byId.set(entry.id, entry);
     this.#misses.delete(hash);
+    this.#remembered++;
+    if (this.#fresh.length < this.#limits.entriesMax) this.#fresh.push(entry);
+    else {
+      this.#fresh = [];
+      this.#freshFrom = this.#remembered;
+    }
     return entry;
   }
 
@@ -177,6 +189,25 @@ export class Memory {
   /** Overtakes all that is remembered. */
   reset(): void {
     this.#resetVersion = ++this.#version;
+    this.#misses.clear();
+  }
+
+  /** To be handed to `vouch` when the renewal that is sent at this moment is accepted. */
+  get mark(): number {
+    return this.#remembered;
+  }
+
+  /** Whatever was remembered before the mark is of the history that the authority goes on with. */
+  vouch(mark: number): void {
+    this.#fresh.splice(0, Math.max(0, mark - this.#freshFrom));
+    this.#freshFrom = Math.max(this.#freshFrom, mark);
+    this.#vouched = mark;
+  }
+
+  /** Overtakes what nothing vouches for: all that was remembered since the last mark. */
+  doubt(): void {
+    if (this.#freshFrom > this.#vouched) this.reset();
+    for (const entry of this.#fresh) entry.version = DEAD;
     this.#misses.clear();
   }
 

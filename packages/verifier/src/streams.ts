@@ -102,6 +102,13 @@ export class Streams {
     this.#sweep();
   }
 
+  /** Some remembered facts are gone: streams that were allowed by them are checked again, before the next cursor is sent. */
+  doubt(): void {
+    const { memory } = this.#parts;
+    for (const watch of this.#watches) if (watch.entry && !memory.isAlive(watch.entry)) watch.stale = true;
+    this.#sweep();
+  }
+
   /** An invalidation that a reset has stood for: streams not checked since are cut before it is acknowledged. */
   repeat({ kind, subject, cut }: Fact): void {
     if (!cut) return;

@@ -94,6 +94,13 @@ export class Verifier {
       counters,
       apply: (fact, digest) => this.#apply(fact, digest),
       reset: () => this.#reset(),
+      mark: () => memory.mark,
+      vouch: (mark) => memory.vouch(mark),
+      doubt: () => {
+        applied.doubt();
+        memory.doubt();
+        this.#streams.doubt();
+      },
       onCursor: () => this.#streams.cutStale(),
       onRenewed: (sent) => {
         this.#reader.onRenewed(sent);

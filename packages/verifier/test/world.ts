@@ -191,6 +191,7 @@ export class Authority implements TokenSource, Feed {
       usageKey: usageKey(USAGE_SECRET, { verifierId: this.verifierId, caller: CALLER }),
       caller: CALLER,
       nonce: '',
+      history: '',
     };
   }
 

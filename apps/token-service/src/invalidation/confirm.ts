@@ -22,6 +22,7 @@ import {
   type LeaseRow,
   type LeasesReading,
   lapsedAfterMs,
+  NOBODY,
 } from './types.js';
 
 /**
@@ -66,6 +67,8 @@ interface Holder {
   readonly row: LeaseRow;
   /** Of its acknowledgements, once one has come. */
   key?: Uint8Array | null;
+  /** When the row had been read: whatever its lease was before, it lasts no longer than from here. */
+  readonly sinceMs: number;
   /** Digests of the invalidations that it has not acknowledged. */
   readonly unacknowledged: Set<string>;
 }
@@ -78,12 +81,10 @@ type AcknowledgementDrop = (typeof ACKNOWLEDGEMENT_DROPS)[number];
 interface Wait {
   readonly invalidations: readonly Invalidation[];
   readonly startedMs: number;
-  /** When the leases had been read: whatever they were before, they last no longer than from here. */
-  readonly readMs: number;
   readonly log: string;
   readonly history: string;
-  /** The history that was last seen to hold the invalidations. */
-  knownIn: string;
+  /** The history that was last seen to hold the invalidations; undefined: a look has failed since. */
+  knownIn: string | undefined;
   /** Of the invalidations, in that log. */
   readonly digests: readonly string[];
   readonly holders: Map<string, Holder>;
@@ -126,7 +127,7 @@ export class Confirmations {
   #unsubscribe: (() => void) | undefined;
   /** The reading of rows in flight, and the one that is to follow it. */
   #reading: Promise<unknown> = Promise.resolve();
-  #nextReading: Promise<LeasesReading> | undefined;
+  #nextReading: ReturnType<InvalidationLog['leasesAndKnown']> | undefined;
   #stopped = false;
   /** Called with the time of each confirmation, in milliseconds. */
   onEffective: (elapsedMs: number) => void = () => undefined;
@@ -194,13 +195,14 @@ export class Confirmations {
     const startedMs = clock.monotonicMs();
     let reading: LeasesReading;
     try {
-      reading = options.reading?.isCurrent ? options.reading : await log.leasesBeside(invalidations);
+      reading = options.reading?.isCurrent ? options.reading : await this.#readKnowing(invalidations);
     } catch (error) {
       // Most likely it is still the same: better said than not.
       if (this.#lastLog !== undefined) this.#publish(invalidations, this.#lastLog);
       throw error;
     }
     this.#lastLog = reading.log;
+    log.history ??= reading.history;
     const { wait, finished } = this.#open(invalidations, startedMs, reading);
     if (onEffective) {
       // Nobody waits for the keeping of the receipt: should it fail, a repeat confirms again.
@@ -226,12 +228,13 @@ export class Confirmations {
     const wait: Wait = {
       invalidations,
       startedMs,
-      readMs,
       log: reading.log,
       history: reading.history,
       knownIn: reading.history,
       digests,
-      holders: new Map(mayHoldStale.map((row) => [row.verifierId, { row, unacknowledged: new Set(digests) }])),
+      holders: new Map(
+        mayHoldStale.map((row) => [row.verifierId, { row, sinceMs: readMs, unacknowledged: new Set(digests) }]),
+      ),
       confirmed: [],
       finish,
       fail,
@@ -342,13 +345,15 @@ export class Confirmations {
    */
   #settle(wait: Wait, atLeastMs = 1): void {
     if (!this.#waits.has(wait)) return;
-    const { clock } = this.#parts;
+    const { clock, log } = this.#parts;
     wait.cancelTimer();
-    if (wait.holders.size > 0) {
-      const elapsedMs = clock.monotonicMs() - wait.readMs;
-      const nextLapseMs = Math.min(...[...wait.holders.values()].map(({ row }) => lapsedAfterMs(row.leaseMs)));
-      const lookAgainMs = this.#isAway() ? LOOK_AWAY_MS : wait.lookAgainMs;
-      const delayMs = Math.max(atLeastMs, Math.min(lookAgainMs, nextLapseMs - elapsedMs));
+    // Acknowledged by all, but by now the database may be one that has forgotten the change.
+    const isDoubtful = wait.holders.size === 0 && wait.knownIn !== log.history;
+    if (wait.holders.size > 0 || isDoubtful) {
+      const nowMs = clock.monotonicMs();
+      const nextLapseMs = Math.min(...[...wait.holders.values()].map((holder) => lapseMs(holder) - nowMs));
+      const lookAgainMs = isDoubtful ? 0 : this.#isAway() ? LOOK_AWAY_MS : wait.lookAgainMs;
+      const delayMs = Math.max(atLeastMs, Math.min(lookAgainMs, nextLapseMs));
       wait.cancelTimer = clock.after(delayMs, () => void this.#look(wait));
       return;
     }
@@ -378,23 +383,24 @@ export class Confirmations {
    * A lease that has lapsed confirms once the database has shown that it still knows the change.
    */
   async #look(wait: Wait): Promise<void> {
-    const { clock, log } = this.#parts;
-    const elapsedMs = clock.monotonicMs() - wait.readMs;
+    const { clock } = this.#parts;
+    const lookedMs = clock.monotonicMs();
     let reading: LeasesReading | undefined;
     try {
-      const now = await this.#readTogether();
-      const isKnown = now.history === wait.knownIn;
-      reading = isKnown ? now : await this.#inTurn(() => log.leasesBeside(wait.invalidations));
-      wait.knownIn = reading.history;
-    } catch (error) {
-      if (error instanceof ChangeForgotten) {
+      const found = await this.#readTogether();
+      if (found.reading.history !== wait.knownIn && !wait.invalidations.every(({ id }) => found.known.has(id))) {
         this.#forget(wait);
-        wait.fail(error);
+        wait.fail(new ChangeForgotten());
         return;
       }
+      reading = found.reading;
+      if (reading.history !== wait.knownIn) this.#adoptNobodys(wait, reading);
+      wait.knownIn = reading.history;
+    } catch {
+      wait.knownIn = undefined;
       this.counters.looksFailed++;
     }
-    if (reading) this.#judge(wait, reading, elapsedMs);
+    if (reading) this.#judge(wait, reading, lookedMs);
     const sinceMs = clock.monotonicMs() - wait.publishedMs;
     if (wait.holders.size > 0 && sinceMs >= wait.lookAgainMs) {
       wait.publishedMs += sinceMs;
@@ -404,17 +410,29 @@ export class Confirmations {
     this.#settle(wait, reading ? 1 : LOOK_AWAY_MS);
   }
 
-  #judge(wait: Wait, reading: LeasesReading, elapsedMs: number): void {
-    const { store } = this.#parts;
+  /**
+   * In another history a verifier may have been told anew what the invalidation had overtaken, and acknowledged it before
+   * or after: each of them renews in this one, or lapses, before the lease in nobody's hands does that its start put down.
+   */
+  #adoptNobodys(wait: Wait, { leases }: LeasesReading): void {
+    const sinceMs = this.#parts.clock.monotonicMs();
+    for (const row of leases)
+      if (row.callerId === NOBODY && !wait.holders.has(row.verifierId))
+        wait.holders.set(row.verifierId, { row, sinceMs, unacknowledged: new Set(wait.digests) });
+  }
+
+  #judge(wait: Wait, reading: LeasesReading, lookedMs: number): void {
+    const { log, store } = this.#parts;
     const isSameHistory = reading.history === wait.history;
-    for (const { row } of [...wait.holders.values()]) {
-      if (elapsedMs < lapsedAfterMs(row.leaseMs)) continue;
+    for (const holder of [...wait.holders.values()]) {
+      const { row } = holder;
+      if (lookedMs < lapseMs(holder)) continue;
       this.#confirmed(wait, row.verifierId, 'lease');
       if (!isSameHistory) continue;
       // Watched for that long by this process: dead, unless it has been renewed since.
       store
         .onOneConnection(async (here) => {
-          const { history } = await here.readLeases();
+          const { history } = await log.leases(here);
           if (history === wait.history) await here.deleteLease(row.verifierId, row.renewal);
         })
         .catch(() => this.counters.looksFailed++);
@@ -426,18 +444,30 @@ export class Confirmations {
     return this.#parts.bus.isAway?.() ?? false;
   }
 
-  /** The leases as read from now on. Many waits that look at the same time share a reading that none of them precedes. */
-  #readTogether(): Promise<LeasesReading> {
-    this.#nextReading ??= this.#inTurn(() => {
-      this.#nextReading = undefined;
-      return this.#parts.log.leases();
-    });
-    return this.#nextReading;
+  /** The leases, beside a log that holds these invalidations. @throws ChangeForgotten */
+  async #readKnowing(invalidations: readonly Invalidation[]): Promise<LeasesReading> {
+    const ids = invalidations.map(({ id }) => id);
+    const { reading, known } = await this.#parts.log.leasesAndKnown(() => ids);
+    if (!ids.every((id) => known.has(id))) throw new ChangeForgotten();
+    return reading;
   }
 
-  /** One connection at a time: while PostgreSQL keeps silent, waits must not take those that changes and checks need. */
-  #inTurn<T>(read: () => Promise<T>): Promise<T> {
-    const result = this.#reading.then(read);
+  /**
+   * The leases as read from now on, and which invalidations that are waited for are known in another history. Many waits
+   * that look at the same time share a reading that none of them precedes, on one connection: while PostgreSQL keeps
+   * silent, waits must not take those that changes and checks need.
+   */
+  #readTogether(): ReturnType<InvalidationLog['leasesAndKnown']> {
+    if (this.#nextReading) return this.#nextReading;
+    const result = this.#reading.then(() => {
+      this.#nextReading = undefined;
+      return this.#parts.log.leasesAndKnown((history) =>
+        [...this.#waits]
+          .filter(({ knownIn }) => knownIn !== history)
+          .flatMap((wait) => wait.invalidations.map(({ id }) => id)),
+      );
+    });
+    this.#nextReading = result;
     this.#reading = result.catch(() => undefined);
     return result;
   }
@@ -458,12 +488,12 @@ export class Confirmations {
   }
 
   #pendingOf(wait: Wait): Pending {
-    const elapsedMs = this.#parts.clock.monotonicMs() - wait.readMs;
-    return [...wait.holders.values()].map(({ row }) => ({
-      id: row.verifierId,
-      name: row.name,
-      caller: row.caller,
-      leaseEndsInMs: Math.max(0, round(lapsedAfterMs(row.leaseMs) - elapsedMs)),
+    const nowMs = this.#parts.clock.monotonicMs();
+    return [...wait.holders.values()].map((holder) => ({
+      id: holder.row.verifierId,
+      name: holder.row.name,
+      caller: holder.row.caller,
+      leaseEndsInMs: Math.max(0, round(lapseMs(holder) - nowMs)),
     }));
   }
 }
@@ -473,5 +503,7 @@ function hasPassed({ cursor }: LeaseRow, { log, invalidations }: Wait): boolean 
   return cursor !== null && cursor.log === log && invalidations.every(({ xid }) => BigInt(xid) < BigInt(cursor.xid));
 }
 
+/** When the holder's lease has certainly lapsed. */
+const lapseMs = ({ row, sinceMs }: Holder): number => sinceMs + lapsedAfterMs(row.leaseMs);
 const noneYet = (): Record<By, number> => ({ ack: 0, cursor: 0, released: 0, lease: 0 });
 const round = (ms: number): number => Math.round(ms * 100) / 100;

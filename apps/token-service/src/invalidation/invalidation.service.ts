@@ -1,4 +1,4 @@
-import type { Effect, Invalidation, Receipt } from '@latchkey/contracts';
+import type { Effect, Invalidation, Pending, Receipt } from '@latchkey/contracts';
 import { type Clock, createRedis, type Logger, newId } from '@latchkey/runtime';
 import { type BeforeApplicationShutdown, Inject, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
 import type { Redis } from 'ioredis';
@@ -24,13 +24,13 @@ import {
 import { type About, aboutOf } from './receipts.queries.js';
 import { ReceiptsService } from './receipts.service.js';
 import { RedisBus } from './redis-bus.js';
-import { ChangeForgotten, type InvalidationStore, type LeasesReading, lapsedAfterMs } from './types.js';
+import { ChangeForgotten, type InvalidationStore, type LeasesReading, lapsedAfterMs, NOBODY } from './types.js';
 import { WatchBus } from './watch.bus.js';
 import { WatchHub } from './watch.hub.js';
 
 export type { Invalidation } from '@latchkey/contracts';
 export { receiptAsSeen } from './callers.js';
-export type { Narrowing } from './postgres-store.js';
+export { IS_SETTLED, type Narrowing } from './postgres-store.js';
 
 /** What is answered when a restored database no longer knows a change that is being carried out. */
 export const forgotten = () =>
@@ -43,6 +43,8 @@ export const NOTHING_NARROWED: Effect = { effective: true, receipt: null, pendin
 
 /** How often leases are looked at for dead ones. */
 const JUDGE_MS = 1_000;
+/** How often it is looked whether leases in nobody's hands have lapsed. */
+const SETTLED_LOOK_MS = 200;
 /** How often it is said for all replicas that renewals name this one's keys. */
 const ANNOUNCE_MS = 60_000;
 /** Leases read behind a commit that nobody has asked for yet. One forgotten is read again. */
@@ -68,6 +70,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   /** Streams of verifiers that cannot reach Redis. */
   readonly watch: WatchHub;
   readonly #bus: RedisBus;
+  readonly #log: InvalidationLog;
   readonly #store: InvalidationStore;
   readonly #confirmations: Confirmations;
   readonly #feedKeys: FeedKeys;
@@ -87,6 +90,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     const leaseMs = config.LEASE_MS;
     const store = new PostgresStore(db);
     const log = new InvalidationLog({ store, newId, leaseMs });
+    this.#log = log;
     const publisher = createRedis(config.REDIS_URL, 'token-service invalidations', logger);
     const subscriber = createRedis(config.REDIS_URL, 'token-service acknowledgements', logger);
     this.#bus = new RedisBus(publisher, subscriber);
@@ -200,6 +204,27 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   /** How long a change waits for its confirmation when nothing else is wished, in milliseconds. */
   get longestWaitMs(): number {
     return lapsedAfterMs(this.config.LEASE_MS) + PATIENCE_MS;
+  }
+
+  /**
+   * Waits until what was effective before can be answered again without asking the verifiers: until whoever may remember
+   * what another history told them, which a start of PostgreSQL may have ended, has lapsed.
+   * @param waitMs longest wait
+   * @returns whom it still would have to wait for
+   */
+  async settled(waitMs: number): Promise<Pending> {
+    const untilMs = this.clock.monotonicMs() + waitMs;
+    for (;;) {
+      const { leases } = await this.#log.leases();
+      const nobodys = leases.filter(({ callerId }) => callerId === NOBODY);
+      if (nobodys.length === 0) return [];
+      const leftMs = untilMs - this.clock.monotonicMs();
+      if (leftMs <= 0 || this.#stopped)
+        return nobodys.map(({ verifierId: id, name, caller, leaseMs }) => {
+          return { id, name, caller, leaseEndsInMs: lapsedAfterMs(leaseMs) };
+        });
+      await new Promise<void>((resolve) => this.clock.after(Math.min(leftMs, SETTLED_LOOK_MS), resolve));
+    }
   }
 
   registerMetrics(registry: Registry): void {

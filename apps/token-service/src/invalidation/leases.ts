@@ -145,6 +145,7 @@ export class Leases {
       usageKey: usageKey(usageSecret, identity),
       caller: caller.id,
       nonce: taken.nonce,
+      history: answer.history,
     };
   }
 

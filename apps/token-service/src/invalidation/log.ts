@@ -1,17 +1,12 @@
 import type { Cursor, Invalidation } from '@latchkey/contracts';
-import {
-  ChangeForgotten,
-  type InvalidationStore,
-  type LeasesReading,
-  type LogReading,
-  type StoreConnection,
-} from './types.js';
+import type { InvalidationStore, LeasesReading, LogReading, StoreConnection } from './types.js';
 
 /** Most invalidations of one answer; a verifier that is further behind empties its memory, which is cheaper. */
 export const ANSWER_INVALIDATIONS_MAX = 10_000;
 
 export interface LogAnswer {
   readonly cursor: Cursor;
+  readonly history: string;
   readonly reset: boolean;
   readonly invalidations: readonly Invalidation[];
 }
@@ -26,6 +21,8 @@ export interface LogParts {
 /** The invalidation log as verifiers read it. */
 export class InvalidationLog {
   readonly #parts: LogParts;
+  /** The history that leases were read in last, for whatever purpose; empty: a start of the server was seen since. */
+  history: string | undefined;
 
   constructor(parts: LogParts) {
     this.#parts = parts;
@@ -50,15 +47,17 @@ export class InvalidationLog {
     let reading = await here.readLog(cursor?.xid ?? null, ANSWER_INVALIDATIONS_MAX);
     const isBeyond = cursor?.log === reading.log && BigInt(cursor.xid) > BigInt(reading.xmin);
     if (!reading.isCurrent || (isBeyond && witness)) {
+      this.history = '';
       await this.#follow(here, isBeyond && witness ? reading.log : null);
       reading = await here.readLog(cursor?.xid ?? null, ANSWER_INVALIDATIONS_MAX);
     }
     const xmin = BigInt(reading.xmin);
     const past = renewal === null ? xmin : BigInt(renewal) + 1n;
     const next: Cursor = { log: reading.log, xid: String(xmin < past ? xmin : past) };
+    const { history } = reading;
     return isContinued(cursor, reading)
-      ? { cursor: next, reset: false, invalidations: reading.invalidations }
-      : { cursor: next, reset: true, invalidations: [] };
+      ? { cursor: next, history, reset: false, invalidations: reading.invalidations }
+      : { cursor: next, history, reset: true, invalidations: [] };
   }
 
   /** A verifier has shown that the log has forgotten what it once knew: another one is begun, for all verifiers. */
@@ -77,25 +76,30 @@ export class InvalidationLog {
   }
 
   /**
-   * The same where the log still holds these invalidations: after a backup was put back, neither missing rows nor cursors
+   * The same, and which of some invalidations the log holds: after a backup was put back, neither missing rows nor cursors
    * say anything about a change that was forgotten.
-   * @throws ChangeForgotten
+   * @param idsIn the invalidations to look for, by the history that was found
    */
-  leasesBeside(invalidations: readonly Pick<Invalidation, 'id'>[]): Promise<LeasesReading> {
-    const ids = invalidations.map(({ id }) => id);
+  leasesAndKnown(
+    idsIn: (history: string) => readonly string[],
+  ): Promise<{ reading: LeasesReading; known: ReadonlySet<string> }> {
     return this.#parts.store.onOneConnection(async (here) => {
       const reading = await this.#leases(here);
-      if (!(await here.knowsInvalidations(ids))) throw new ChangeForgotten();
-      return reading;
+      const ids = idsIn(reading.history);
+      return { reading, known: new Set(ids.length > 0 ? await here.knownInvalidations(ids) : []) };
     });
   }
 
   async #leases(here: StoreConnection): Promise<LeasesReading> {
     await here.prove();
-    const reading = await here.readLeases();
-    if (reading.isCurrent) return reading;
-    await this.#follow(here, null);
-    return here.readLeases();
+    let reading = await here.readLeases();
+    if (!reading.isCurrent) {
+      this.history = '';
+      await this.#follow(here, null);
+      reading = await here.readLeases();
+    }
+    this.history = reading.history;
+    return reading;
   }
 
   #follow(here: StoreConnection, forgetful: string | null): Promise<void> {

@@ -35,10 +35,20 @@ const INCARNATION = `(SELECT c.system_identifier || '/' || left(pg_walfile_name(
   (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) || '/' ||
   pg_relation_filenode('invalidation_log') FROM pg_control_system() c)`;
 const STARTED = 'pg_postmaster_start_time()';
+/** As last noted, not as it is: a reading that is current has both. */
+const HISTORY = `l.log || '/' || coalesce(extract(epoch FROM l.postmaster_started_at)::text, '') AS history`;
 const IS_CURRENT = `(l.incarnation = ${INCARNATION} AND l.postmaster_started_at IS NOT DISTINCT FROM ${STARTED})`;
+
+/**
+ * Whether what was effective before can be answered again without asking: the server's start has been noticed, and whoever
+ * may have been let in by another history until then has lapsed.
+ */
+export const IS_SETTLED = `(SELECT ${IS_CURRENT} AND NOT EXISTS (SELECT 1 FROM leases WHERE caller = 'nobody')
+  FROM invalidation_log l)`;
 
 interface LogRow {
   log: string;
+  history: string;
   is_current: boolean;
 }
 
@@ -46,13 +56,13 @@ interface LogRow {
  * All leases, and the log. In: nothing. Out: a row for each lease beside the log's; the log's alone when there is none.
  */
 export const SELECT_LEASES = `SELECT l.log, ${IS_CURRENT} AS is_current,
-    l.log || '/' || coalesce(extract(epoch FROM l.postmaster_started_at)::text, '') AS history, v.verifier_id, v.name, v.renewal::text AS renewal,
+    ${HISTORY}, v.verifier_id, v.name, v.renewal::text AS renewal,
     v.cursor_log, v.cursor_xid::text AS cursor_xid, v.lease_ms, v.caller, v.holder, v.key_salt,
     v.caller_token, t.name AS token_name, v.released_at IS NOT NULL AS released,
     v.ended_at IS NOT NULL AS ended
   FROM invalidation_log l LEFT JOIN leases v ON true LEFT JOIN tokens t ON t.id = v.caller_token`;
 
-export type LeasesFound = readonly (LogRow & { history: string } & LeaseColumns)[];
+export type LeasesFound = readonly (LogRow & LeaseColumns)[];
 
 export function leasesReading(rows: LeasesFound): LeasesReading {
   const leases = rows.filter(({ verifier_id: id }) => id !== null).map(toLease);
@@ -115,7 +125,7 @@ class PostgresConnection implements StoreConnection {
       LogRow & { xmin: string; removed_to: string; invalidations: Invalidation[] | null }
     >(
       'log_read',
-      `SELECT l.log, ${IS_CURRENT} AS is_current, l.removed_to::text AS removed_to,
+      `SELECT l.log, ${HISTORY}, ${IS_CURRENT} AS is_current, l.removed_to::text AS removed_to,
          pg_snapshot_xmin(pg_current_snapshot())::text AS xmin,
          (SELECT jsonb_agg(jsonb_build_object('id', i.id, 'kind', i.kind, 'subject', i.subject, 'cut', i.cut,
             'xid', i.xid::text) ORDER BY i.xid)
@@ -123,8 +133,8 @@ class PostgresConnection implements StoreConnection {
        FROM invalidation_log l`,
       [fromXid, limit + 1],
     );
-    const { log, is_current: isCurrent, xmin, removed_to: removedTo, invalidations } = row!;
-    return { log, isCurrent, xmin, removedTo, invalidations: invalidations ?? [] };
+    const { log, history, is_current: isCurrent, xmin, removed_to: removedTo, invalidations } = row!;
+    return { log, history, isCurrent, xmin, removedTo, invalidations: invalidations ?? [] };
   }
 
   async followDatabase(log: string, nobody: string, leaseMs: number, forgetful: string | null): Promise<void> {
@@ -136,13 +146,10 @@ class PostgresConnection implements StoreConnection {
     return leasesReading(await this.#db.prepared<LeasesFound[number]>('leases_read', SELECT_LEASES, []));
   }
 
-  async knowsInvalidations(ids: readonly string[]): Promise<boolean> {
-    const [row] = await this.#db.prepared<{ known: boolean }>(
-      'invalidations_known',
-      'SELECT count(*) = cardinality($1::uuid[]) AS known FROM invalidations WHERE id = ANY ($1::uuid[])',
-      [ids],
-    );
-    return row!.known;
+  async knownInvalidations(ids: readonly string[]): Promise<string[]> {
+    const sql = 'SELECT id FROM invalidations WHERE id = ANY ($1::uuid[])';
+    const rows = await this.#db.prepared<{ id: string }>('invalidations_known', sql, [ids]);
+    return rows.map(({ id }) => id);
   }
 
   async deleteLease(verifierId: string, renewal: string): Promise<boolean> {

@@ -24,6 +24,9 @@ export interface LeaseCaller {
   readonly token?: { readonly id: string; readonly ancestors: readonly string[]; readonly ownerId: string };
 }
 
+/** `callerId` of leases for those whose rows a database may have forgotten. */
+export const NOBODY = 'nobody';
+
 /** A lease as it stands in its row. */
 export interface LeaseRow {
   readonly verifierId: string;
@@ -90,6 +93,11 @@ export type LeaseTaken =
 export interface LogHead {
   readonly log: string;
   /**
+   * The log, and the start of its server as last noted: only within one history is a renewal, seen twice, the same one.
+   * Transaction ids come again after a promotion or a restore.
+   */
+  readonly history: string;
+  /**
    * Whether it was begun in this database and its server has not started since: otherwise a backup may have been put
    * back, or another server have taken over, and nobody has noticed yet.
    */
@@ -118,11 +126,6 @@ export class ChangeForgotten extends Error {
 
 /** All leases, with the log that they are read beside. */
 export interface LeasesReading extends LogHead {
-  /**
-   * The log, and the start of its server as last noted: only within one history is a renewal, seen twice, the same one.
-   * Transaction ids come again after a promotion or a restore.
-   */
-  readonly history: string;
   readonly leases: readonly LeaseRow[];
 }
 
@@ -146,8 +149,8 @@ export interface StoreConnection {
    */
   followDatabase(log: string, nobody: string, leaseMs: number, forgetful: string | null): Promise<void>;
   readLeases(): Promise<LeasesReading>;
-  /** Whether all invalidations of these ids stand in the log. */
-  knowsInvalidations(ids: readonly string[]): Promise<boolean>;
+  /** Those of these ids whose invalidations stand in the log. */
+  knownInvalidations(ids: readonly string[]): Promise<readonly string[]>;
   /** Deletes the row of a lapsed lease if it still carries this renewal. */
   deleteLease(verifierId: string, renewal: string): Promise<boolean>;
 }

@@ -121,12 +121,11 @@ export class ClosuresService implements BeforeApplicationShutdown {
     const [effect] = await Promise.all([opening, this.#within(limitMs, walked)]);
     const exposure = await this.#read(begun.id);
     const { tokens, successors, descendants, shown } = exposure;
-    return {
-      ended: { tokens, successors, descendants, shown },
-      effective: exposure.confirmed_at !== null,
-      receipt: exposure.confirmed_at && receiptAsSeen(exposure.receipt),
-      pending: exposure.confirmed_at ? [] : (effect?.pending ?? []),
-    };
+    const ended = { tokens, successors, descendants, shown };
+    if (!exposure.confirmed_at) return { ended, effective: false, receipt: null, pending: effect?.pending ?? [] };
+    const pending = waited.length ? [] : await this.invalidations.settled(limitMs);
+    if (pending.length > 0) return { ended, effective: false, receipt: null, pending };
+    return { ended, effective: true, receipt: receiptAsSeen(exposure.receipt), pending };
   }
 
   /** Ends and confirms the rest, as far as this process can; jobs has somebody go on with what is left. */

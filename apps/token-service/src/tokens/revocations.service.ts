@@ -8,6 +8,7 @@ import { Database, inOrder, Last, rows, type Statement, type Tx, writeNow } from
 import {
   type Invalidation,
   InvalidationService,
+  IS_SETTLED,
   NOTHING_NARROWED,
   receiptAsSeen,
 } from '../invalidation/invalidation.service.js';
@@ -124,13 +125,14 @@ export class RevocationsService {
 
   /**
    * For a token that was revoked before: the receipt as it stands, or the wait once more. Where neither the receipt nor
-   * the invalidation is known any more, verifiers are told anew: an invalidation that was pruned proves nothing.
+   * the invalidation is known any more, verifiers are told anew: an invalidation that was pruned proves nothing. Nor does
+   * a receipt while verifiers may remember what another history told them, which a start of PostgreSQL may have ended.
    */
   async resettle(tokenId: string, waitMs: number | undefined): Promise<Effect> {
     const repeated = await this.db.transaction(async (tx) => {
       const [row] = await rows<{ invalidation: Invalidation | null; receipt: Receipt | null }>(
         tx,
-        `SELECT t.receipt, CASE WHEN i.id IS NOT NULL THEN json_build_object(
+        `SELECT CASE WHEN ${IS_SETTLED} THEN t.receipt END AS receipt, CASE WHEN i.id IS NOT NULL THEN json_build_object(
            'id', i.id, 'kind', i.kind, 'subject', i.subject, 'cut', i.cut, 'xid', i.xid::text) END AS invalidation
          FROM tokens t LEFT JOIN invalidations i ON i.id = t.invalidation_id WHERE t.id = $1 FOR NO KEY UPDATE OF t`,
         [tokenId],
