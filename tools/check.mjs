@@ -9,6 +9,7 @@ import { installWhatIsMissing, manifestsAheadOfLock } from './lib/install.mjs';
 import { run, underRuntimeNode } from './lib/processes.mjs';
 import { readJson, root } from './lib/repository.mjs';
 import { lockFileProblems } from './lockfile.mjs';
+import { migrationProblems } from './migrations.mjs';
 import { openApiProblems } from './openapi.mjs';
 import { roomProblems } from './rooms.mjs';
 import { solutionProblems } from './solution.mjs';
@@ -34,6 +35,7 @@ const parts = [
     () => complaintsOf('biome', ['check', '--error-on-warnings', '--colors=off', '--max-diagnostics=50', '.']),
   ],
   ['rules between rooms', async () => roomProblems()],
+  ['names of migrations', async () => migrationProblems()],
   ['OpenAPI document', async () => openApiProblems()],
   ['generated docs', async () => docsProblems(await generateDocs())],
 ];

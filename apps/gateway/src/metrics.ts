@@ -1,15 +1,14 @@
 import type { RateLimits } from '@latchkey/runtime';
-import type { Verifier } from '@latchkey/verifier';
+import type { UsageReporter, Verifier } from '@latchkey/verifier';
 import { Counter, Gauge, type Metric, type Registry } from 'prom-client';
 import type { OpenExchanges } from './streams/index.js';
-import type { Usage } from './usage/index.js';
 
 const BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
 export interface Measured {
   readonly verifier: Pick<Verifier, 'counters' | 'state'>;
   readonly open: OpenExchanges;
-  readonly usage: Usage;
+  readonly usage: UsageReporter;
   readonly limits: Pick<RateLimits, 'countedAlone'>;
 }
 

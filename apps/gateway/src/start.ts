@@ -12,9 +12,10 @@ import {
   startOps,
   systemClock,
   tokensCaller,
+  usageStream,
   versionIn,
 } from '@latchkey/runtime';
-import { Verifier } from '@latchkey/verifier';
+import { UsageReporter, Verifier } from '@latchkey/verifier';
 import type { Redis } from 'ioredis';
 import { Checks } from './check/index.js';
 import { type GatewayConfig } from './config.js';
@@ -24,7 +25,6 @@ import { Metrics } from './metrics.js';
 import { Peers, startNestPart } from './nest/index.js';
 import { loadRoutes, type RouteTable } from './routes/index.js';
 import { OpenExchanges } from './streams/index.js';
-import { Usage } from './usage/index.js';
 
 /** A running gateway. */
 export interface Gateway {
@@ -97,11 +97,11 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
     feed: redisFeed(subscriber, redis),
     prefix: config.TOKEN_PREFIX,
   });
-  const usage = new Usage({
+  const usage = new UsageReporter({
     sign: (batch) => verifier.signBatch(batch),
-    redis: usageRedis,
+    sink: usageStream(usageRedis),
     clock: systemClock,
-    logger,
+    onFailure: ({ message }, sequence) => logger.debug({ reason: message, sequence }, 'a usage batch was not taken'),
   });
   const limits = new RateLimits(redis);
   const checks = new Checks(verifier, limits, usage);
@@ -120,7 +120,10 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   };
   opened.push(() => verifier.stop());
   await verifier.start();
-  opened.push(() => usage.stop());
+  opened.push(async () => {
+    if (!(await usage.stop()))
+      logger.error('usage since the last batch is lost: Redis did not take it before the stop');
+  });
   usage.start();
 
   const peers = new Peers(config.TRUSTED_PROXIES, config.FORWARD_AUTH_PEERS);

@@ -1,11 +1,7 @@
 import { once } from 'node:events';
-import { FIRST_PARTY_CALLER, REDIS, readUsageBatch, signUsageBatch, type UsageBatch } from '@latchkey/contracts';
-import { createLogger, newId, systemClock } from '@latchkey/runtime';
+import { REDIS, readUsageBatch, type UsageBatch } from '@latchkey/contracts';
 import { waitFor } from '@latchkey/testing';
 import { request } from 'undici';
-import { Denials } from '../src/usage/denials.js';
-import { Usage } from '../src/usage/index.js';
-import { Tally } from '../src/usage/tally.js';
 import { USAGE_SECRET } from './authority.js';
 import { type Stack, stack } from './stack.js';
 
@@ -77,44 +73,6 @@ describe('usage', () => {
     expect(counted(await batches(s), token.facts.id, 'allowed')).toBe(1);
   });
 
-  it('sends a batch again as it was until it is taken', async () => {
-    const sent: UsageBatch[] = [];
-    let failing = true;
-    let verifier: string | undefined;
-    const usage = new Usage({
-      sign: (batch) =>
-        verifier === undefined
-          ? undefined
-          : signUsageBatch(Buffer.from('key'), FIRST_PARTY_CALLER, { verifier, ...batch }),
-      redis: {
-        xadd: async (...args: unknown[]) => {
-          sent.push(JSON.parse(String(args[args.indexOf('body') + 1])));
-          // Taken, but the answer was lost: the sender cannot know.
-          if (failing) throw new Error('the connection was lost');
-          return '1-0';
-        },
-      } as never,
-      clock: systemClock,
-      logger: createLogger('test', 'fatal'),
-    });
-    const [a, b] = [newId(), newId()];
-    usage.count(a, 'r', 'allowed', '::1', '');
-    expect(await usage.flush()).toBe(false); // there is no key yet
-    expect(sent).toEqual([]);
-    verifier = newId();
-    expect(await usage.flush()).toBe(false);
-    usage.count(a, 'r', 'allowed', '::1', '');
-    verifier = newId(); // what was signed stays as it was
-    usage.count(b, 'r', 'allowed', '::1', '');
-    expect(await usage.flush()).toBe(false);
-    failing = false;
-    expect(await usage.flush()).toBe(true);
-    expect(sent.map(({ sequence }) => sequence)).toEqual([1, 1, 1, 2]);
-    expect(sent[1]).toEqual(sent[0]);
-    const taken = [sent[2]!, sent[3]!];
-    expect([counted(taken, a, 'allowed'), counted(taken, b, 'allowed')]).toEqual([2, 1]);
-  });
-
   it('of the last half minute is sent again to a Redis that comes back empty, under the same numbers', async () => {
     await using s = await stack(routes);
     const token = s.authority.issue();
@@ -124,27 +82,6 @@ describe('usage', () => {
     await s.redis.restart();
     await waitFor(async () => counted(await batches(s), token.facts.id, 'allowed') === 7, { timeoutMs: 20_000 });
     expect(await batches(s)).toEqual(before);
-  });
-
-  it('loses callers before it loses counts', () => {
-    const tally = new Tally({ linesMax: 100, linesPerTokenMax: 10 });
-    const tokens = Array.from({ length: 30 }, () => newId());
-    for (let i = 0; i < 3_000; i++)
-      tally.add(tokens[i % 30]!, 'r', 'allowed', `10.0.${i % 97}.1`, `agent/${i}`, 1_000_000 + i);
-    const lines = tally.take(5_000);
-    expect(lines.length).toBeLessThanOrEqual(130);
-    for (const id of tokens) {
-      const own = lines.filter(({ tokenId }) => tokenId === id);
-      expect(own.reduce((sum, { count }) => sum + count, 0)).toBe(100);
-    }
-    expect([tally.size, tally.lost, tally.take(10)]).toEqual([0, 0, []]);
-  });
-
-  it('is taken out in pieces that hold together what belongs together', () => {
-    const tally = new Tally({ linesMax: 1_000, linesPerTokenMax: 100 });
-    const id = newId();
-    for (let i = 0; i < 25; i++) tally.add(id, `r${i}`, 'allowed', '', '', 0);
-    expect([tally.take(10).length, tally.take(10).length, tally.take(10).length, tally.size]).toEqual([10, 10, 5, 0]);
   });
 });
 
@@ -166,23 +103,6 @@ describe('denials', () => {
       expect(line).toMatchObject({ route: 'read', method: 'GET', ip: '127.0.0.1' });
       expect(line.tokenId).toBe(line.reason === 'revoked' ? revoked.facts.id : null);
     }
-  });
-
-  it('of real tokens are not pushed out by junk, and what is dropped is counted', () => {
-    const denials = new Denials({ realMax: 10, perTokenMax: 4, junkMax: 6, perReasonAndAddressMax: 2 });
-    const line = (reason: 'malformed' | 'revoked', tokenId: string | null, ip: string) =>
-      denials.add({ requestId: 'x', atMs: 0, reason, tokenId, route: 'r', method: 'GET', ip });
-    for (let i = 0; i < 1_000; i++) line('malformed', null, `10.0.0.${i % 5}`);
-    const [loud, quiet] = [newId(), newId()];
-    for (let i = 0; i < 100; i++) line('revoked', loud, '10.0.0.1');
-    line('revoked', quiet, '10.0.0.1');
-    const { denials: kept, dropped } = denials.take();
-    expect(kept.filter(({ tokenId }) => tokenId === null)).toHaveLength(6);
-    expect(kept.filter(({ tokenId }) => tokenId === loud)).toHaveLength(4);
-    expect(kept.filter(({ tokenId }) => tokenId === quiet)).toHaveLength(1);
-    expect(dropped).toBe(994 + 96);
-    line('malformed', null, '10.0.0.1');
-    expect(denials.take()).toMatchObject({ dropped: 0, denials: [{ reason: 'malformed' }] });
   });
 });
 

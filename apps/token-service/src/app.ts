@@ -27,6 +27,7 @@ import { Database } from './database/database.service.js';
 import { createAdapter } from './http/index.js';
 import { InvalidationService } from './invalidation/invalidation.service.js';
 import { PeopleService } from './people/people.service.js';
+import { UsageService } from './usage/usage.service.js';
 
 /** A running token-service. */
 export interface TokenService {
@@ -79,6 +80,7 @@ export async function startTokenService(
     const registry = createRegistry('token-service');
     app.get(InvalidationService).registerMetrics(registry);
     database.registerMetrics(registry);
+    app.get(UsageService).registerMetrics(registry);
     const ops = await startOps({
       host: config.HOST,
       port: config.OPS_PORT,

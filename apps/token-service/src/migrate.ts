@@ -2,6 +2,7 @@ import { createHmac, hash, pbkdf2Sync, randomBytes } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { ADVISORY_LOCKS } from '@latchkey/contracts';
 import { ConfigError, createLogger, loadConfig, type Settings, settingSchema } from '@latchkey/runtime';
 import { DataSource, type MigrationInterface } from 'typeorm';
 import { z } from 'zod';
@@ -37,13 +38,10 @@ export const settings = {
 /** Which roles are to sign in, by their passwords. */
 export type RolePasswords = Partial<Record<'latchkey_service' | 'latchkey_jobs' | 'latchkey_retention', string>>;
 
-/** An arbitrary number that says "migrating Latchkey" to PostgreSQL's advisory locks. */
-const MIGRATION_LOCK = 7_238_051_164;
-
 type MigrationClass = new () => MigrationInterface;
 
 async function migrations(): Promise<MigrationClass[]> {
-  const files = readdirSync(MIGRATIONS_DIR).filter((file) => /^\d{4}-.*\.js$/.test(file));
+  const files = readdirSync(MIGRATIONS_DIR).filter((file) => /^(\d{4}|\d{13})-.*\.js$/.test(file));
   const modules = await Promise.all(
     files.sort().map((file) => import(pathToFileURL(path.join(MIGRATIONS_DIR, file)).href)),
   );
@@ -72,12 +70,12 @@ export async function migrate(url: string, passwords: RolePasswords = {}): Promi
   await db.initialize();
   const lock = db.createQueryRunner();
   try {
-    await lock.query('SELECT pg_advisory_lock($1)', [MIGRATION_LOCK]);
+    await lock.query('SELECT pg_advisory_lock($1)', [ADVISORY_LOCKS.migration]);
     const done = await db.runMigrations();
     for (const [role, password] of Object.entries(passwords)) await letSignIn(db, role, password);
     return done.map(({ name }) => name);
   } finally {
-    await lock.query('SELECT pg_advisory_unlock($1)', [MIGRATION_LOCK]).finally(() => lock.release());
+    await lock.query('SELECT pg_advisory_unlock($1)', [ADVISORY_LOCKS.migration]).finally(() => lock.release());
     await db.destroy();
   }
 }

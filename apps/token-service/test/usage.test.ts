@@ -125,3 +125,22 @@ test('calls over gRPC are uses of the token that makes them: held to its rate, a
       .reduce((sum, { count }) => sum + count, 0);
   await waitFor(async () => (await counted('allowed')) === 2 && (await counted('rate_limited')) === 1);
 });
+
+test('what was counted while Redis was away, and what a Redis that died had taken, is sent when it is back', async () => {
+  const person = await w.member();
+  const token = await issue(person, { scopes: ['tokens:read'] });
+  const use = () => w.bearer(token.secret).call('/v1/tokens/self');
+  const allowed = async () =>
+    (await sent())
+      .flatMap((batch) => batch.lines)
+      .filter((line) => line.tokenId === token.id && line.status === 'allowed')
+      .reduce((sum, { count }) => sum + count, 0);
+  for (let i = 0; i < 3; i++) expect((await use()).status).toBe(200);
+  await waitFor(async () => (await allowed()) === 3);
+  await w.redis.kill();
+  for (let i = 0; i < 4; i++) expect((await use()).status).toBe(200);
+  await w.redis.restart();
+  await waitFor(async () => (await allowed()) === 7, { timeoutMs: 20_000 });
+  const metrics = await (await fetch(`${w.service.opsUrl}/metrics`)).text();
+  expect(metrics).toMatch(/latchkey_usage_events_total\{event="verdicts_lost",service="token-service"\} 0/);
+});

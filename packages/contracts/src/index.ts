@@ -1,3 +1,4 @@
+export * from './advisory-locks.js';
 export * from './audit-chain.js';
 export * from './denials.js';
 export * from './errors.js';

@@ -10,4 +10,5 @@ export * from './rate-limits.js';
 export * from './redis.js';
 export * from './rpc.js';
 export * from './service.js';
+export * from './usage-stream.js';
 export * from './version.js';

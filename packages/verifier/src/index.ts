@@ -5,5 +5,6 @@ export { judgeFacts } from './judge.js';
 export { DEFAULT_LIMITS, type VerifierLimits } from './limits.js';
 export { type Moment, Timekeeper } from './time.js';
 export * from './types.js';
+export { UsageReporter, type UsageReporterDeps, type UsageReporterOptions, type UsageSink } from './usage-reporter.js';
 export { Verifier, type VerifierOptions, type VerifierState } from './verifier.js';
 export { type WatchCall, WatchFeed, type WatchFeedOptions } from './watch-feed.js';

@@ -1,7 +1,7 @@
 import type { DenialReason, ErrorCode, UsageBatch, UsageBatchEvent } from '@latchkey/contracts';
 import { codeForDenial } from '@latchkey/contracts';
 import { type RateState, rateHeaders } from '@latchkey/runtime';
-import type { Principal, Requirement, Stream, Verdict } from '@latchkey/verifier';
+import type { Principal, Requirement, Stream, UsageReporter, Verdict } from '@latchkey/verifier';
 import type { Refusal } from '../http/index.js';
 import { bearerSecret } from './credentials.js';
 
@@ -33,10 +33,7 @@ export interface RateLimiting {
 }
 
 /** Where verdicts are counted. */
-export interface Accounting {
-  count(tokenId: string, route: string, status: 'allowed' | DenialReason, ip: string, userAgent: string): void;
-  deny(line: Inquiry, reason: DenialReason, tokenId: string | undefined): void;
-}
+export type Accounting = Pick<UsageReporter, 'count' | 'deny'>;
 
 export type Decision =
   | { readonly allowed: true; readonly principal: Principal; readonly secret: string; readonly rate?: RateState }
@@ -101,7 +98,7 @@ export class Checks {
     told: Pick<Refusal, 'headers'> & { detail?: string } = {},
   ): Extract<Decision, { allowed: false }> {
     if (tokenId !== undefined) this.accounts.count(tokenId, inquiry.route, reason, inquiry.ip, inquiry.userAgent);
-    this.accounts.deny(inquiry, reason, tokenId);
+    this.#keepDenial(inquiry, reason, tokenId);
     const code = codeForDenial(reason);
     const { headers, detail = detailOf(reason, code, inquiry) } = told;
     return {
@@ -111,9 +108,13 @@ export class Checks {
     };
   }
 
+  #keepDenial({ requestId, route, method, ip }: Inquiry, reason: DenialReason, tokenId: string | undefined): void {
+    this.accounts.deny({ requestId, reason, tokenId: tokenId ?? null, route, method, ip });
+  }
+
   /** No token came at all. */
   withoutCredentials(inquiry: Inquiry): Extract<Decision, { allowed: false }> {
-    this.accounts.deny(inquiry, 'malformed', undefined);
+    this.#keepDenial(inquiry, 'malformed', undefined);
     return {
       allowed: false,
       reason: 'malformed',

@@ -24,7 +24,6 @@ export class Route {
   /** MCP: scopes by tool; `*` for all others. */
   readonly tools: ReadonlyMap<string, readonly string[]>;
   readonly origin: string;
-  readonly secure: boolean;
   readonly timeoutMs: number;
   readonly forwardAuthorization: boolean;
   readonly trustedOrigin: boolean;
@@ -57,7 +56,6 @@ export class Route {
 
     const upstream = new URL(spec.upstream);
     this.origin = upstream.origin;
-    this.secure = upstream.protocol === 'https:';
     this.#base = upstream.pathname === '/' ? '' : upstream.pathname.replace(/\/$/, '');
 
     const segments = spec.path.slice(1).split('/');

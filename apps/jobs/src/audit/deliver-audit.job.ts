@@ -1,10 +1,9 @@
+import { ADVISORY_LOCKS } from '@latchkey/contracts';
 import type { QueryRunner } from 'typeorm';
 import { type Job, type JobContext, NOTHING, type StepReport } from '../job.js';
 import { postWebhook } from '../webhooks/webhook.service.js';
 
 const EVENTS_PER_BATCH = 100;
-/** An arbitrary number that says "delivering audit events" to PostgreSQL's advisory locks. */
-const DELIVERY_LOCK = 7_238_051_165;
 
 interface Batch {
   from_seq: string;
@@ -31,12 +30,14 @@ export const deliverAudit: Job = {
     try {
       // One sender at a time keeps the order. A session lock, because a transaction held open while the receiver
       // thinks would hold back sealing.
-      const [lock]: { taken: boolean }[] = await db.query('SELECT pg_try_advisory_lock($1) AS taken', [DELIVERY_LOCK]);
+      const [lock]: { taken: boolean }[] = await db.query('SELECT pg_try_advisory_lock($1) AS taken', [
+        ADVISORY_LOCKS.auditDelivery,
+      ]);
       if (!lock?.taken) return NOTHING;
       try {
         return await sendNext(context, db, { url, secret });
       } finally {
-        await db.query('SELECT pg_advisory_unlock($1)', [DELIVERY_LOCK]);
+        await db.query('SELECT pg_advisory_unlock($1)', [ADVISORY_LOCKS.auditDelivery]);
       }
     } finally {
       await db.release();

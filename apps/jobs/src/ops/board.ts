@@ -1,5 +1,5 @@
-import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { secretMatcher } from '@latchkey/runtime';
 import type { Queue } from 'bullmq';
 
 export const BOARD_PATH = '/queues';
@@ -59,8 +59,7 @@ function isPassword(header: string | undefined, password: string): boolean {
   const presented = Buffer.from(value, 'base64')
     .toString('utf8')
     .replace(/^[^:]*:/, '');
-  const digest = (text: string) => createHash('sha256').update(text).digest();
-  return timingSafeEqual(digest(presented), digest(password));
+  return secretMatcher([password])(presented);
 }
 
 function answer(res: ServerResponse, status: number, text: string): void {

@@ -1,6 +1,7 @@
 import { createPublicKey, type KeyObject } from 'node:crypto';
 import { appendFile } from 'node:fs/promises';
 import {
+  ADVISORY_LOCKS,
   CHAIN_START,
   type ChainVerdict,
   type Checkpoint,
@@ -23,9 +24,6 @@ import {
 } from './event.js';
 import { type ExportFormat, LINES, type Pages } from './lines.js';
 import { proveChain } from './proof.js';
-
-/** An arbitrary number that says "sealing the audit chain" to PostgreSQL's advisory locks. */
-const SEAL_LOCK = 7_238_051_166;
 
 /** Lines of an export that are read at one time. */
 const EXPORT_PAGE = 1_000;
@@ -75,7 +73,9 @@ export class AuditChain {
    */
   async seal(limit: number): Promise<{ done: number; more: boolean }> {
     const { done, checkpoint } = await this.db.transaction('READ COMMITTED', async (tx) => {
-      const [lock] = (await tx.query('SELECT pg_try_advisory_xact_lock($1) AS taken', [SEAL_LOCK])) as {
+      const [lock] = (await tx.query('SELECT pg_try_advisory_xact_lock($1) AS taken', [
+        ADVISORY_LOCKS.auditSealing,
+      ])) as {
         taken: boolean;
       }[];
       if (!lock?.taken) return { done: 0, checkpoint: undefined };

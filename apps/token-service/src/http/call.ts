@@ -91,9 +91,3 @@ export const Caller = createParamDecorator((_: unknown, context: ExecutionContex
 export const Prefer = createParamDecorator((_: unknown, context: ExecutionContext): number | undefined =>
   preferredWaitMs(context.switchToHttp().getRequest<LatchkeyRequest>().headers['prefer']),
 );
-
-/** The session cookie's value, if one came. */
-export const SessionCookie = createParamDecorator(
-  (_: unknown, context: ExecutionContext): string | undefined =>
-    context.switchToHttp().getRequest<LatchkeyRequest>().sessionCookie,
-);

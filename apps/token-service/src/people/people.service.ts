@@ -1,4 +1,5 @@
 import {
+  ADVISORY_LOCKS,
   type createUserBody,
   type Effect,
   emailSchema,
@@ -25,8 +26,6 @@ import { LettersService } from '../sessions/letters.service.js';
 import { hashPassword, isPassword } from './passwords.js';
 import { UserEntity } from './user.entity.js';
 
-const FIRST_START_LOCK = 7_238_051_165;
-
 /** People: who they are, their role, whether they are disabled. */
 @Injectable()
 export class PeopleService {
@@ -52,7 +51,7 @@ export class PeopleService {
     }
     const passwordHash = await hashPassword(password);
     await this.db.transaction(async (tx) => {
-      await tx.query('SELECT pg_advisory_xact_lock($1)', [FIRST_START_LOCK]);
+      await tx.query('SELECT pg_advisory_xact_lock($1)', [ADVISORY_LOCKS.firstAdministrator]);
       if ((await rows(tx, 'SELECT 1 FROM users LIMIT 1')).length) return;
       const email = address.toLowerCase();
       await this.#insert(tx, { id: newId(), email, name: 'Administrator', role: 'admin', passwordHash }, SYSTEM);

@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto';
-import type { IssueTokenBody } from '@latchkey/contracts';
+import { canonicalJson, type IssueTokenBody } from '@latchkey/contracts';
 import type { Actor } from '../access/index.js';
 import { rows, type Tx } from '../database/database.service.js';
 import { Refusal } from '../http/index.js';
@@ -38,13 +38,4 @@ export async function claimKey(
       'This Idempotency-Key came before with another body. Use a new key for a new token.',
     );
   return earlier!.token_id;
-}
-
-/** JSON with sorted names, so that the same request is known whatever the order of its fields. */
-function canonicalJson(value: unknown): string {
-  return JSON.stringify(value, (_, inner: unknown) =>
-    inner !== null && typeof inner === 'object' && !Array.isArray(inner)
-      ? Object.fromEntries(Object.entries(inner).sort(([a], [b]) => (a < b ? -1 : 1)))
-      : inner,
-  );
 }

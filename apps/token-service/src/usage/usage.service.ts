@@ -1,19 +1,11 @@
-import {
-  type DenialLine,
-  type DenialReason,
-  FIRST_PARTY_CALLER,
-  REDIS,
-  signUsageBatch,
-  type UsageBatch,
-  type UsageLine,
-  usageFields,
-  usageKey,
-} from '@latchkey/contracts';
-import { createRedis, type Logger, newId } from '@latchkey/runtime';
+import { type DenialLine, type DenialReason, FIRST_PARTY_CALLER, signUsageBatch, usageKey } from '@latchkey/contracts';
+import { type Clock, createRedis, type Logger, newId, usageStream } from '@latchkey/runtime';
 import { hideSecrets } from '@latchkey/token-format';
+import { UsageReporter } from '@latchkey/verifier';
 import { Inject, Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
 import type { Redis } from 'ioredis';
-import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
+import { Counter, type Registry } from 'prom-client';
+import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 
 /** What was decided about a token. */
 type Outcome =
@@ -21,119 +13,79 @@ type Outcome =
   | { allowed: false; reason: DenialReason; tokenId?: string };
 
 export interface Where {
-  /** The door or the caller's name for what was called. */
+  /** Of this service's own API, or the caller's name for what was called. */
   route: string;
   ip?: string | null | undefined;
   userAgent?: string | null | undefined;
 }
 
-/** The name under which the management door's own verifications are counted. */
+/** The name under which the management API's own verifications are counted. */
 export const MANAGEMENT_ROUTE = 'management';
 
-const FLUSH_EVERY_MS = 1_000;
-const LINES_MAX = 5_000;
-const DENIALS_MAX = 1_000;
-const HOUR_MS = 3_600_000;
+const COMMAND_TIMEOUT_MS = 2_000;
+const STOP_PATIENCE_MS = 1_000;
 
-/**
- * Counts the verifications of this service's own doors and hands them to jobs as verifiers do: in signed batches over
- * Redis, bounded, each once. Best effort; what is lost is counted.
- */
+/** Counts the verifications of this service's own APIs, and reports them to jobs as verifiers do. */
 @Injectable()
 export class UsageService implements OnModuleInit, OnApplicationShutdown {
-  readonly #id = newId();
-  readonly #key: Buffer;
+  readonly #reporter: UsageReporter;
   readonly #redis: Redis;
-  #lines = new Map<string, UsageLine>();
-  #denials: DenialLine[] = [];
-  #denialsDropped = 0;
-  #sequence = 0;
-  #timer: NodeJS.Timeout | undefined;
-  #sending: Promise<void> = Promise.resolve();
 
   constructor(
     @Inject(CONFIG) config: TokenServiceConfig,
     @Inject(LOGGER) private readonly logger: Logger,
+    @Inject(CLOCK) clock: Clock,
   ) {
-    const identity = { verifierId: this.#id, caller: FIRST_PARTY_CALLER };
-    this.#key = usageKey(Buffer.from(config.USAGE_SECRET), identity);
-    this.#redis = createRedis(config.REDIS_URL, 'token-service usage', logger);
+    const verifier = newId();
+    const key = usageKey(Buffer.from(config.USAGE_SECRET), { verifierId: verifier, caller: FIRST_PARTY_CALLER });
+    const options = { commandTimeout: COMMAND_TIMEOUT_MS };
+    this.#redis = createRedis(config.REDIS_URL, 'token-service usage', logger, options);
+    this.#reporter = new UsageReporter({
+      sign: (batch) => signUsageBatch(key, FIRST_PARTY_CALLER, { verifier, ...batch }),
+      sink: usageStream(this.#redis),
+      clock,
+      onFailure: ({ message }, sequence) => logger.debug({ reason: message, sequence }, 'a usage batch was not taken'),
+    });
   }
 
   onModuleInit(): void {
-    this.#timer = setInterval(() => void this.flush(), FLUSH_EVERY_MS);
-    this.#timer.unref();
+    this.#reporter.start();
   }
 
   async onApplicationShutdown(): Promise<void> {
-    clearInterval(this.#timer);
-    await this.flush();
+    if (!(await this.#reporter.stop(STOP_PATIENCE_MS)))
+      this.logger.error('usage since the last batch is lost: Redis did not take it before the stop');
     this.#redis.disconnect();
   }
 
+  registerMetrics(registry: Registry): void {
+    const reporter = this.#reporter;
+    new Counter({
+      name: 'latchkey_usage_events_total',
+      help: 'Usage batches sent and failed; verdicts and denials that a bound left no room for',
+      labelNames: ['event'],
+      registers: [registry],
+      collect() {
+        this.reset();
+        this.inc({ event: 'batches_sent' }, reporter.batchesSent);
+        this.inc({ event: 'batches_failed' }, reporter.batchesFailed);
+        this.inc({ event: 'verdicts_lost' }, reporter.lost);
+        this.inc({ event: 'denials_dropped' }, reporter.denialsDropped);
+      },
+    });
+  }
+
   /** Counts one verification of a token that is known; of others there is nothing to count. */
-  count(outcome: Outcome, where: Where): void {
+  count(outcome: Outcome, { route, ip, userAgent }: Where): void {
     const tokenId = outcome.allowed ? outcome.known.facts.id : outcome.tokenId;
     if (tokenId === undefined) return;
-    const nowMs = Date.now();
-    const hourMs = nowMs - (nowMs % HOUR_MS);
-    const route = hideSecrets(where.route).slice(0, 100);
     const status = outcome.allowed ? 'allowed' : outcome.reason;
-    const ip = (where.ip ?? '').slice(0, 45);
-    const userAgent = hideSecrets(where.userAgent ?? '').slice(0, 200);
-    const name = JSON.stringify([tokenId, hourMs, route, status, ip, userAgent]);
-    const line = this.#lines.get(name);
-    if (line) {
-      line.count++;
-      line.lastSeenMs = nowMs;
-    } else if (this.#lines.size < LINES_MAX)
-      this.#lines.set(name, {
-        tokenId,
-        hourMs,
-        route,
-        status,
-        ip,
-        userAgent,
-        count: 1,
-        firstSeenMs: nowMs,
-        lastSeenMs: nowMs,
-      });
+    this.#reporter.count(tokenId, hideSecrets(route).slice(0, 100), status, (ip ?? '').slice(0, 45), userAgent ?? '');
   }
 
   /** Keeps a denial, so that it can be looked up by its requestId. */
   deny(denial: Omit<DenialLine, 'atMs'>): void {
-    if (this.#denials.length >= DENIALS_MAX) {
-      this.#denialsDropped++;
-      return;
-    }
-    this.#denials.push({ ...denial, method: denial.method.slice(0, 20), ip: denial.ip.slice(0, 45), atMs: Date.now() });
-  }
-
-  /** Sends what was counted; resolves when it is sent, or was put back because Redis is away. */
-  flush(): Promise<void> {
-    this.#sending = this.#sending.then(() => this.#send());
-    return this.#sending;
-  }
-
-  async #send(): Promise<void> {
-    if (this.#lines.size === 0 && this.#denials.length === 0 && this.#denialsDropped === 0) return;
-    // Redis away: go on counting within the bounds, rather than number a batch that cannot leave.
-    if (this.#redis.status !== 'ready') return;
-    const batch: UsageBatch = {
-      verifier: this.#id,
-      sequence: ++this.#sequence,
-      lines: [...this.#lines.values()],
-      denials: this.#denials,
-      denialsDropped: this.#denialsDropped,
-    };
-    this.#lines = new Map();
-    this.#denials = [];
-    this.#denialsDropped = 0;
-    const fields = usageFields(signUsageBatch(this.#key, FIRST_PARTY_CALLER, batch));
-    try {
-      await this.#redis.xadd(REDIS.usage, 'MAXLEN', '~', REDIS.usageStreamLengthMax, '*', ...fields);
-    } catch (error) {
-      this.logger.warn({ lines: batch.lines.length, reason: (error as Error).message }, 'a usage batch was lost');
-    }
+    const { method, ip } = denial;
+    this.#reporter.deny({ ...denial, method: method.slice(0, 20), ip: ip.slice(0, 45) });
   }
 }

@@ -16,7 +16,7 @@ interface Line {
 
 const HOUR_MS = 3_600_000;
 
-export interface TallyLimits {
+export interface UsageTallyLimits {
   /** Lines kept in all; beyond it, further callers of a token share a line without address and program. */
   readonly linesMax: number;
   /** Lines of one token with callers told apart. */
@@ -26,13 +26,13 @@ export interface TallyLimits {
 /**
  * Verdicts counted since they were last taken. Every one is counted; what a bound costs is only who the caller was.
  */
-export class Tally {
+export class UsageTally {
   #byToken = new Map<string, Line[]>();
   #size = 0;
   /** Verdicts that found no room even without their caller. */
   lost = 0;
 
-  constructor(private readonly limits: TallyLimits) {}
+  constructor(private readonly limits: UsageTallyLimits) {}
 
   get size(): number {
     return this.#size;

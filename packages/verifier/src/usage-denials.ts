@@ -1,6 +1,6 @@
 import type { DenialLine, DenialReason } from '@latchkey/contracts';
 
-export interface DenialLimits {
+export interface UsageDenialLimits {
   /** Denials kept of real tokens. */
   readonly realMax: number;
   /** Of those, denials of one token. */
@@ -11,16 +11,21 @@ export interface DenialLimits {
   readonly perReasonAndAddressMax: number;
 }
 
-export const DENIAL_LIMITS: DenialLimits = { realMax: 700, perTokenMax: 50, junkMax: 300, perReasonAndAddressMax: 20 };
+export const USAGE_DENIAL_LIMITS: UsageDenialLimits = {
+  realMax: 700,
+  perTokenMax: 50,
+  junkMax: 300,
+  perReasonAndAddressMax: 20,
+};
 
 /** Denials since they were last taken, bounded so that junk cannot push out denials of real tokens. */
-export class Denials {
+export class UsageDenials {
   #real: DenialLine[] = [];
   #junk: DenialLine[] = [];
   readonly #counts = new Map<string, number>();
   #dropped = 0;
 
-  constructor(private readonly limits: DenialLimits = DENIAL_LIMITS) {}
+  constructor(private readonly limits: UsageDenialLimits = USAGE_DENIAL_LIMITS) {}
 
   get size(): number {
     return this.#real.length + this.#junk.length;

@@ -1,0 +1,97 @@
+import { FIRST_PARTY_CALLER, signUsageBatch, type UsageBatch } from '@latchkey/contracts';
+import { type Clock, UsageReporter } from '../src/index.js';
+import { UsageDenials } from '../src/usage-denials.js';
+import { UsageTally } from '../src/usage-tally.js';
+
+const newId = () => crypto.randomUUID();
+/** The machine's own; nothing is waited for here. */
+const clock: Clock = {
+  monotonicMs: () => performance.now(),
+  uptimeMs: () => performance.now(),
+  wallMs: () => Date.now(),
+  after: () => () => undefined,
+};
+const counted = (all: UsageBatch[], tokenId: string, status: string) =>
+  all
+    .flatMap(({ lines }) => lines)
+    .filter((line) => line.tokenId === tokenId && line.status === status)
+    .reduce((sum, { count }) => sum + count, 0);
+
+describe('usage', () => {
+  it('sends a batch again as it was until it is taken', async () => {
+    const sent: UsageBatch[] = [];
+    let failing = true;
+    let verifier: string | undefined;
+    const usage = new UsageReporter({
+      sign: (batch) =>
+        verifier === undefined
+          ? undefined
+          : signUsageBatch(Buffer.from('key'), FIRST_PARTY_CALLER, { verifier, ...batch }),
+      sink: {
+        send: async ({ body }) => {
+          sent.push(JSON.parse(body));
+          // Taken, but the response was lost: the sender cannot know.
+          if (failing) throw new Error('the connection was lost');
+        },
+        onReturn: () => undefined,
+      },
+      clock,
+    });
+    const [a, b] = [newId(), newId()];
+    usage.count(a, 'r', 'allowed', '::1', '');
+    expect(await usage.flush()).toBe(false); // there is no key yet
+    expect(sent).toEqual([]);
+    verifier = newId();
+    expect(await usage.flush()).toBe(false);
+    usage.count(a, 'r', 'allowed', '::1', '');
+    verifier = newId(); // what was signed stays as it was
+    usage.count(b, 'r', 'allowed', '::1', '');
+    expect(await usage.flush()).toBe(false);
+    failing = false;
+    expect(await usage.flush()).toBe(true);
+    expect(sent.map(({ sequence }) => sequence)).toEqual([1, 1, 1, 2]);
+    expect(sent[1]).toEqual(sent[0]);
+    const taken = [sent[2]!, sent[3]!];
+    expect([counted(taken, a, 'allowed'), counted(taken, b, 'allowed')]).toEqual([2, 1]);
+  });
+
+  it('loses callers before it loses counts', () => {
+    const tally = new UsageTally({ linesMax: 100, linesPerTokenMax: 10 });
+    const tokens = Array.from({ length: 30 }, () => newId());
+    for (let i = 0; i < 3_000; i++)
+      tally.add(tokens[i % 30]!, 'r', 'allowed', `10.0.${i % 97}.1`, `agent/${i}`, 1_000_000 + i);
+    const lines = tally.take(5_000);
+    expect(lines.length).toBeLessThanOrEqual(130);
+    for (const id of tokens) {
+      const own = lines.filter(({ tokenId }) => tokenId === id);
+      expect(own.reduce((sum, { count }) => sum + count, 0)).toBe(100);
+    }
+    expect([tally.size, tally.lost, tally.take(10)]).toEqual([0, 0, []]);
+  });
+
+  it('is taken out in pieces that hold together what belongs together', () => {
+    const tally = new UsageTally({ linesMax: 1_000, linesPerTokenMax: 100 });
+    const id = newId();
+    for (let i = 0; i < 25; i++) tally.add(id, `r${i}`, 'allowed', '', '', 0);
+    expect([tally.take(10).length, tally.take(10).length, tally.take(10).length, tally.size]).toEqual([10, 10, 5, 0]);
+  });
+});
+
+describe('denials', () => {
+  it('of real tokens are not pushed out by junk, and what is dropped is counted', () => {
+    const denials = new UsageDenials({ realMax: 10, perTokenMax: 4, junkMax: 6, perReasonAndAddressMax: 2 });
+    const line = (reason: 'malformed' | 'revoked', tokenId: string | null, ip: string) =>
+      denials.add({ requestId: 'x', atMs: 0, reason, tokenId, route: 'r', method: 'GET', ip });
+    for (let i = 0; i < 1_000; i++) line('malformed', null, `10.0.0.${i % 5}`);
+    const [loud, quiet] = [newId(), newId()];
+    for (let i = 0; i < 100; i++) line('revoked', loud, '10.0.0.1');
+    line('revoked', quiet, '10.0.0.1');
+    const { denials: kept, dropped } = denials.take();
+    expect(kept.filter(({ tokenId }) => tokenId === null)).toHaveLength(6);
+    expect(kept.filter(({ tokenId }) => tokenId === loud)).toHaveLength(4);
+    expect(kept.filter(({ tokenId }) => tokenId === quiet)).toHaveLength(1);
+    expect(dropped).toBe(994 + 96);
+    line('malformed', null, '10.0.0.1');
+    expect(denials.take()).toMatchObject({ dropped: 0, denials: [{ reason: 'malformed' }] });
+  });
+});
