@@ -307,7 +307,8 @@ class World {
     const answer = verdict.allowed ? 'allowed' : verdict.reason;
     this.#note(`${asked}, asked at ${begunMs.toFixed(1)}: ${answer}`);
     if (verdict.allowed) {
-      if (!forbidden || forbidden.undone) return;
+      // Undone meanwhile, and perhaps put back since.
+      if (!forbidden || forbidden.undone || !((forbidden.effectiveMs ?? Number.POSITIVE_INFINITY) <= begunMs)) return;
       const at = forbidden.effectiveMs!.toFixed(1);
       this.#break(
         `${asked} was allowed in a check begun at ${begunMs.toFixed(1)}, although "${forbidden.change.name}" had been effective since ${at}`,

@@ -194,6 +194,7 @@ export class Confirmations {
     this.counters.started++;
     const startedMs = clock.monotonicMs();
     let reading: LeasesReading;
+    if (options.reading) log.note(options.reading);
     try {
       reading = options.reading?.isCurrent ? options.reading : await this.#readKnowing(invalidations);
     } catch (error) {
@@ -202,7 +203,6 @@ export class Confirmations {
       throw error;
     }
     this.#lastLog = reading.log;
-    log.history ??= reading.history;
     const { wait, finished } = this.#open(invalidations, startedMs, reading);
     if (onEffective) {
       // Nobody waits for the keeping of the receipt: should it fail, a repeat confirms again.

@@ -22,7 +22,7 @@ export interface LogParts {
 export class InvalidationLog {
   readonly #parts: LogParts;
   /** The history that leases were read in last, for whatever purpose; empty: a start of the server was seen since. */
-  history: string | undefined;
+  history = '';
 
   constructor(parts: LogParts) {
     this.#parts = parts;
@@ -93,13 +93,18 @@ export class InvalidationLog {
   async #leases(here: StoreConnection): Promise<LeasesReading> {
     await here.prove();
     let reading = await here.readLeases();
+    this.note(reading);
     if (!reading.isCurrent) {
-      this.history = '';
       await this.#follow(here, null);
       reading = await here.readLeases();
+      this.note(reading);
     }
-    this.history = reading.history;
     return reading;
+  }
+
+  /** Leases have been read, be it not by this. */
+  note({ isCurrent, history }: Pick<LeasesReading, 'isCurrent' | 'history'>): void {
+    this.history = isCurrent ? history : '';
   }
 
   #follow(here: StoreConnection, forgetful: string | null): Promise<void> {
