@@ -548,9 +548,8 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'a fill of another log kept',
-    seed: 1_121,
-    faults: ['promote', 'gatewayRedis'],
-    steps: 200,
+    seed: 313,
+    faults: ['promote', 'wall', 'drift', 'repeat'],
     patches: [['verifier/fills.ts', 'if (isOfAnotherLog(response, applied)) {', 'if (isOfAnotherLog === undefined) {']],
   },
 ];

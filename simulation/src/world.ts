@@ -18,6 +18,8 @@ export const STEPS = 200;
 const DRIFT = 0.2;
 /** What confirming may take besides leases: timers, statements, a client that asks again. */
 const SLACK_MS = 1_500;
+/** Longest until a wait looks again, and finds that the server has been started: its lease in nobody's hands runs from there. */
+const LOOK_MS = 2_000;
 const CLIENT_PATIENCE_MS = 2_000;
 const CLIENT_RETRY_MS = 50;
 const STREAM_RECHECK_MS = 250;
@@ -175,7 +177,7 @@ class World {
   async #endFaults(): Promise<void> {
     for (const end of [...this.#endings]) end();
     this.#note('all faults have ended');
-    const boundMs = this.#lapsedMs() + SLACK_MS;
+    const boundMs = this.#lapsedMs() + LOOK_MS + SLACK_MS;
     this.#troubleUntilMs = this.#schedule.nowMs + SETTLED_MS;
     const untilMs = this.#schedule.nowMs + boundMs;
     while (this.#schedule.nowMs < untilMs && this.#pending().length > 0) await this.#pass(20);
