@@ -23,7 +23,7 @@ import { HealthImplementation, protoPath as healthProto } from 'grpc-health-chec
 import { DeclarationsService } from './access/declarations.service.js';
 import { appModule } from './app.module.js';
 import type { TokenServiceConfig } from './config.js';
-import { Database } from './database/database.service.js';
+import { Database, isDatabaseAway } from './database/database.service.js';
 import { createAdapter } from './http/index.js';
 import { InvalidationService } from './invalidation/invalidation.service.js';
 import { PeopleService } from './people/people.service.js';
@@ -45,8 +45,24 @@ const RPC_MESSAGE_BYTES_MAX = 1_048_576;
 const SERVED = ['', `${PROTO_PACKAGE}.Tokens`, `${INTERNAL_PROTO_PACKAGE}.Maintenance`];
 const HEALTH_EVERY_MS = 1_000;
 const HEALTH_PATIENCE_MS = 2_000;
+/** Tries at the start for what PostgreSQL does not answer at once, a busy machine's first connection say. */
+const START_ATTEMPTS_MAX = 5;
+const START_PAUSE_MS = 500;
 /** How long streams may take to find another server before this one stops. */
 const STREAMS_STOP_MS = 1_000;
+
+/** @param what is safe to repeat */
+async function persistently(what: () => Promise<unknown>): Promise<void> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await what();
+      return;
+    } catch (error) {
+      if (attempt === START_ATTEMPTS_MAX || !isDatabaseAway(error)) throw error;
+      await sleep(START_PAUSE_MS);
+    }
+  }
+}
 
 /**
  * Starts the token-service. Ports of 0 take any that is free.
@@ -70,8 +86,8 @@ export async function startTokenService(
   try {
     app.connectMicroservice<MicroserviceOptions>(rpc.options, { inheritAppConfig: true });
     await app.init();
-    await app.get(PeopleService).ensureFirstAdministrator();
-    await app.get(DeclarationsService).announceChange();
+    await persistently(() => app.get(PeopleService).ensureFirstAdministrator());
+    await persistently(() => app.get(DeclarationsService).announceChange());
     await app.startAllMicroservices();
     await app.listen({ port: config.API_PORT, host: config.HOST });
     const database = app.get(Database);

@@ -62,7 +62,8 @@ describe('whoever holds a lease of their own and can say anything on Redis', () 
   });
 
   it('and even the key that signs cannot: an invalidation is known by all that it says, and so is its acknowledgement', async () => {
-    const replica = await room.replica(1_000);
+    // No renewal of its own accord comes between.
+    const replica = await room.replica(20_000);
     const gateway = await room.gateway();
     const { secret, id } = await room.token();
     const invalidation = await room.commit(replica, id);
