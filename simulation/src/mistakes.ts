@@ -482,7 +482,11 @@ export const mistakes: readonly Mistake[] = [
     name: 'rows of another history believed',
     faults: ['backUp', 'restoreInPlace', 'island'],
     patches: [
-      ['invalidation/confirm.ts', 'found.reading.history !== wait.knownIn &&', "found.reading.log === '' &&"],
+      [
+        'invalidation/confirm.ts',
+        'if (!wait.invalidations.every(({ id }) => found.known.has(id))) {',
+        "if (reading.log === '') {",
+      ],
       [
         'invalidation/confirm.ts',
         'const isSameHistory = reading.history === wait.history;',
@@ -496,7 +500,7 @@ export const mistakes: readonly Mistake[] = [
     patches: [
       [
         'invalidation/confirm.ts',
-        'wait.holders.size === 0 && wait.knownIn !== log.history;',
+        'wait.holders.size === 0 && (wait.isBlind || wait.knownIn !== log.history);',
         "wait.holders.size < 0 && log.history === '';",
       ],
     ],

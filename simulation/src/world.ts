@@ -24,7 +24,7 @@ const CLIENT_PATIENCE_MS = 2_000;
 const CLIENT_RETRY_MS = 50;
 const STREAM_RECHECK_MS = 250;
 /** After this, nothing is under way any more that was lost while a fault lasted. */
-const SETTLED_MS = 1_200;
+const SETTLED_MS = 600;
 
 class Violation extends Error {}
 

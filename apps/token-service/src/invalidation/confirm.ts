@@ -83,8 +83,10 @@ interface Wait {
   readonly startedMs: number;
   readonly log: string;
   readonly history: string;
-  /** The history that was last seen to hold the invalidations; undefined: a look has failed since. */
-  knownIn: string | undefined;
+  /** The history that was last seen to hold the invalidations. */
+  knownIn: string;
+  /** The last look has failed: nobody knows which history it is now. */
+  isBlind: boolean;
   /** Of the invalidations, in that log. */
   readonly digests: readonly string[];
   readonly holders: Map<string, Holder>;
@@ -231,6 +233,7 @@ export class Confirmations {
       log: reading.log,
       history: reading.history,
       knownIn: reading.history,
+      isBlind: false,
       digests,
       holders: new Map(
         mayHoldStale.map((row) => [row.verifierId, { row, sinceMs: readMs, unacknowledged: new Set(digests) }]),
@@ -348,7 +351,7 @@ export class Confirmations {
     const { clock, log } = this.#parts;
     wait.cancelTimer();
     // Acknowledged by all, but by now the database may be one that has forgotten the change.
-    const isDoubtful = wait.holders.size === 0 && wait.knownIn !== log.history;
+    const isDoubtful = wait.holders.size === 0 && (wait.isBlind || wait.knownIn !== log.history);
     if (wait.holders.size > 0 || isDoubtful) {
       const nowMs = clock.monotonicMs();
       const nextLapseMs = Math.min(...[...wait.holders.values()].map((holder) => lapseMs(holder) - nowMs));
@@ -388,16 +391,19 @@ export class Confirmations {
     let reading: LeasesReading | undefined;
     try {
       const found = await this.#readTogether();
-      if (found.reading.history !== wait.knownIn && !wait.invalidations.every(({ id }) => found.known.has(id))) {
-        this.#forget(wait);
-        wait.fail(new ChangeForgotten());
-        return;
-      }
       reading = found.reading;
-      if (reading.history !== wait.knownIn) this.#adoptNobodys(wait, reading);
-      wait.knownIn = reading.history;
+      wait.isBlind = false;
+      if (reading.history !== wait.knownIn) {
+        if (!wait.invalidations.every(({ id }) => found.known.has(id))) {
+          this.#forget(wait);
+          wait.fail(new ChangeForgotten());
+          return;
+        }
+        this.#adoptNobodys(wait, reading);
+        wait.knownIn = reading.history;
+      }
     } catch {
-      wait.knownIn = undefined;
+      wait.isBlind = true;
       this.counters.looksFailed++;
     }
     if (reading) this.#judge(wait, reading, lookedMs);

@@ -149,6 +149,8 @@ export class Gateway {
   readonly verifier: Verifier;
   readonly feed: RedisFeed;
   authorityAway = false;
+  /** Renewals that have reached a replica and have not ended. */
+  renewing = 0;
   /** As last taken. */
   claim = '';
 
@@ -161,7 +163,10 @@ export class Gateway {
     const source: TokenSource = {
       lookup: async (hash) => room.lookup(at(), hash),
       renew: async (request) => {
-        const answer = await at().leases.renew(request, caller).catch(refusedAsGrpcSays);
+        const { leases } = at();
+        this.renewing++;
+        const renewed = leases.renew(request, caller).finally(() => this.renewing--);
+        const answer = await renewed.catch(refusedAsGrpcSays);
         if (this.authorityAway) throw new Error('the answer is lost');
         return answer;
       },
