@@ -35,6 +35,8 @@ export interface Ways {
  */
 export class Connection {
   readonly id: string;
+  /** Nothing stands between: each connection has a server process of its own. */
+  readonly processID = 1;
   proof?: object;
   warnings = 0;
   isClosed = false;
@@ -133,7 +135,13 @@ export class Connection {
         return { rows: [] };
       }
       if (!text.startsWith('INSERT INTO authority_proofs')) throw new Error(`the simulation does not know: ${text}`);
-      const row = { system, timeline: String(timeline).padStart(8, '0'), lease_ms: tables.longestLeaseMs };
+      const row = {
+        system,
+        timeline: String(timeline).padStart(8, '0'),
+        lease_ms: tables.longestLeaseMs,
+        pid: this.processID,
+        synchronous_commit: 'on',
+      };
       return { rows: [row] };
     };
     return this.statement(run, 'writes');

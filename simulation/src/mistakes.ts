@@ -500,10 +500,22 @@ export const mistakes: readonly Mistake[] = [
     patches: [
       [
         'invalidation/confirm.ts',
-        'wait.holders.size === 0 && (wait.isBlind || wait.knownIn !== log.history);',
-        "wait.holders.size < 0 && log.history === '';",
+        'const isDoubtful = wait.holders.size === 0 && !isSeen;',
+        'const isDoubtful = wait.holders.size < 0 && !isSeen;',
       ],
     ],
+  },
+  {
+    name: 'what is known of the history, however long ago it was read',
+    seed: 299,
+    faults: ['backUp', 'restoreInPlace', 'swap', 'pause', 'replicaDatabase'],
+    patches: [['invalidation/confirm.ts', 'log.historyAgeMs <= this.#noticedWithinMs', 'log.historyAgeMs >= 0']],
+  },
+  {
+    name: 'a message below the cursor taken for an old one, though no lease vouches for the cursor',
+    seed: 240,
+    faults: ['backUp', 'restoreInPlace', 'gatewayLine', 'gatewayRedis'],
+    patches: [['verifier/feed.ts', 'lease.held() && applied.isBelowCursor', 'applied.isBelowCursor']],
   },
   {
     name: 'the history of a renewal not compared',
@@ -552,7 +564,7 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'a fill of another log kept',
-    seed: 313,
+    seed: 3_062,
     faults: ['promote', 'wall', 'drift', 'repeat'],
     patches: [['verifier/fills.ts', 'if (isOfAnotherLog(response, applied)) {', 'if (isOfAnotherLog === undefined) {']],
   },

@@ -42,6 +42,8 @@ export interface Made {
   readonly id: string;
   readonly begunMs: number;
   effectiveMs: number | undefined;
+  /** When a folder that was put back undid it, or brought it back, last. */
+  movedMs: number;
   /** A restored backup has undone it. */
   undone: boolean;
   /** How often it has been undone and was put back again. */

@@ -25,6 +25,8 @@ const USAGE_SECRET = secret('usage');
 export const SIGNING_SECRET = secret('signing');
 /** How often a replica judges leases, as a share of one. */
 const JUDGED_PER_LEASE = 3;
+/** How soon a folder that was put back is noticed where a wait ends: less than in earnest, as leases are. */
+export const NOTICED_WITHIN_MS = 200;
 /** How often it prunes the log. */
 const PRUNE_EVERY_MS = 300;
 /** No replica of any world grants longer leases. */
@@ -83,7 +85,7 @@ export class Replica {
     const newId = () => random.uuid(schedule.nowMs);
     const pool = new rooms.Pool(db, { random, schedule, client: machine, line: dbLine }, rooms, leaseMs);
     const store = new rooms.Store(pool);
-    const log = new rooms.InvalidationLog({ store, newId, leaseMs });
+    const log = new rooms.InvalidationLog({ store, newId, clock: machine, leaseMs });
     const bus = {
       publish: (text: string) => {
         this.#around.said.add(text);
@@ -95,7 +97,13 @@ export class Replica {
     const parts = { store, log, bus, clock: machine, leaseMs, eventsSecret: EVENTS_SECRET, feedKeys };
     const randomBytes = (length: number) => random.bytes(length);
     const leases = new rooms.Leases({ ...parts, newId, randomBytes, usageSecret: USAGE_SECRET });
-    const process = { log, store, pool, leases, confirmations: new rooms.Confirmations(parts) };
+    const process = {
+      log,
+      store,
+      pool,
+      leases,
+      confirmations: new rooms.Confirmations({ ...parts, noticedWithinMs: NOTICED_WITHIN_MS }),
+    };
     process.confirmations.start();
     this.#process = process;
     this.#again(process, leaseMs / JUDGED_PER_LEASE, () => process.leases.judge());
@@ -133,7 +141,8 @@ export class Replica {
   async change(change: Change, id: string, waitMs: number | undefined): Promise<Effect> {
     const { random, schedule } = this.#around;
     const again = `${id.slice(0, -1)}${id.endsWith('0') ? '1' : '0'}`;
-    const { confirmations, pool, store } = this.#running();
+    const { confirmations, log, pool, store } = this.#running();
+    const sent = log.sending();
     const { kind, subject, cut } = change;
     const behind = await pool.lend((connection) =>
       pool.transaction(
@@ -162,6 +171,7 @@ export class Replica {
       ),
     );
     store.readFrom = behind.from;
+    log.note(behind.reading, sent);
     const written = behind.rows.map((row) => ({ id: row.id, kind, subject, cut, xid: String(row.xid) }));
     if (written.length === 0) throw new Away('the row was pruned or lost meanwhile');
     return confirmations.confirm(written, { reading: behind.reading, ...(waitMs !== undefined && { waitMs }) });

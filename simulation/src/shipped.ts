@@ -8,6 +8,7 @@ import { SimulatedStore } from './store.js';
 /** What the shipped `Authority` sees of a connection. */
 export interface Proven {
   readonly id: string;
+  readonly processID: number;
   proof?: object;
   readonly warnings: number;
   query(text: string, values: unknown[]): Promise<{ rows: object[] }>;

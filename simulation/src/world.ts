@@ -7,7 +7,7 @@ import { SLOWEST } from './machine.js';
 import { Away, Redis } from './network.js';
 import type { Check, Made, Outcome, WorldOptions } from './outcome.js';
 import { Random } from './random.js';
-import { LEASE_MS_MAX, LEASE_MS_MIN, Replica, type Surroundings } from './replica.js';
+import { LEASE_MS_MAX, LEASE_MS_MIN, NOTICED_WITHIN_MS, Replica, type Surroundings } from './replica.js';
 import { Said } from './said.js';
 import { Schedule } from './schedule.js';
 import { shipped } from './shipped.js';
@@ -23,6 +23,8 @@ const LOOK_MS = 2_000;
 const CLIENT_PATIENCE_MS = 2_000;
 const CLIENT_RETRY_MS = 50;
 const STREAM_RECHECK_MS = 250;
+/** Coarser than the uptime is counted, and timers. */
+const CLOCKS_STEP_MS = 20;
 /** After this, nothing is under way any more that was lost while a fault lasted. */
 const SETTLED_MS = 600;
 
@@ -334,6 +336,7 @@ class World {
       id: random.uuid(this.#schedule.nowMs),
       begunMs: this.#schedule.nowMs,
       effectiveMs: undefined,
+      movedMs: Number.NEGATIVE_INFINITY,
       undone: false,
       era: 0,
       by: new Map(),
@@ -381,8 +384,8 @@ class World {
     replica.machine.deliverAfter(random.float(), () => {
       replica.change(made.change, made.id, waitMs).then(
         (effect) => {
-          // What was asked before a folder was swapped back is an answer about then.
-          if (era !== made.era) return;
+          // Of what was asked before a folder was swapped back, only that it is effective is an answer about now.
+          if (era !== made.era && !(effect.effective && this.#isNoticed(made))) return;
           if (effect.effective && !made.undone) {
             over();
             this.#effective(made, effect, replica);
@@ -452,6 +455,7 @@ class World {
     this.#mayUndo = true;
     const { changes, facts } = this.#around.db.tables;
     for (const made of this.#made) {
+      if (made.undone !== !changes.has(made.id)) made.movedMs = this.#schedule.nowMs;
       if (!changes.has(made.id)) made.undone = true;
       else if (made.undone) {
         // Put back as well; whoever asks whether it is effective is told anew.
@@ -465,9 +469,16 @@ class World {
     for (const token of [...this.#present]) if (!facts.tokens.has(token.hash)) this.#present.delete(token);
   }
 
-  /** A database that has forgotten a change shows nothing about it. */
-  #judgeForgotten({ id, change }: Made, { receipt }: Effect, replica: Replica): void {
-    if (replica.readFrom?.changes.has(id) !== false) return;
+  /** Whether whoever answers about a change must know by now what became of it. */
+  #isNoticed({ movedMs }: Made): boolean {
+    return this.#schedule.nowMs - movedMs > NOTICED_WITHIN_MS / SLOWEST + CLOCKS_STEP_MS;
+  }
+
+  /** A database that has forgotten a change shows nothing about it; what was read before that shows it for a moment. */
+  #judgeForgotten(made: Made, { receipt }: Effect, replica: Replica): void {
+    const { change, id } = made;
+    if (this.#around.db.tables.changes.has(id)) return; // it came late, and was made in this history
+    if (replica.readFrom?.changes.has(id) !== false && !this.#isNoticed(made)) return;
     const how = receipt?.verifiers.map(({ by }) => by).join(', ');
     this.#break(`"${change.name}" is effective (${how}), says ${replica.name}, although it has been forgotten`);
   }

@@ -1,29 +1,12 @@
 import { hash } from 'node:crypto';
-import { type Effect, type IssuedToken, REDIS, type Token } from '@latchkey/contracts';
-import {
-  bearer,
-  createLogger,
-  createRedis,
-  firstParty,
-  hear,
-  maintenanceCaller,
-  systemClock,
-  tokensCaller,
-} from '@latchkey/runtime';
+import type { Effect, IssuedToken, Token } from '@latchkey/contracts';
+import { bearer, firstParty, maintenanceCaller, tokensCaller } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
 import { hashSecret, mint, startOf } from '@latchkey/token-format';
-import { Verifier } from '@latchkey/verifier';
+import type { Verifier } from '@latchkey/verifier';
 import type { TokenService } from '../src/app.js';
-import {
-  type Answered,
-  GATEWAY_RPC_SECRET,
-  issue,
-  JOBS_RPC_SECRET,
-  type Person,
-  project,
-  type World,
-  world,
-} from './harness.js';
+import { gatewayOf } from './gateway.js';
+import { type Answered, issue, JOBS_RPC_SECRET, type Person, project, type World, world } from './harness.js';
 import { newClaim } from './invalidation/watching.js';
 
 let w: World;
@@ -73,36 +56,9 @@ async function allMarked(): Promise<boolean> {
   return (await unmarked()) === 0;
 }
 
-/** A verifier as a gateway has it. */
 async function gateway(service: TokenService): Promise<Verifier> {
-  const logger = createLogger('test', 'fatal');
-  const [publisher, subscriber] = [createRedis(w.redis.url, 'test', logger), createRedis(w.redis.url, 'test', logger)];
-  const rpc = tokensCaller({
-    address: service.rpcAddress,
-    authorization: firstParty(GATEWAY_RPC_SECRET),
-    timeoutMs: 5_000,
-  });
-  const verifier = new Verifier({
-    name: 'gateway',
-    newClaim,
-    clock: systemClock,
-    source: {
-      lookup: (sha256) => rpc.lookup({ hash: sha256 }),
-      renew: (request) => rpc.renew(request),
-      release: async (request) => void (await rpc.release(request)),
-    },
-    feed: {
-      subscribe: (onMessage) => hear(subscriber, REDIS.invalidations, onMessage),
-      acknowledge: async (text) => void (await publisher.publish(REDIS.acknowledgements, text)),
-    },
-  });
-  await verifier.start();
-  closing.push(async () => {
-    await verifier.stop();
-    rpc.close();
-    publisher.disconnect();
-    subscriber.disconnect();
-  });
+  const { verifier, close } = await gatewayOf(w, service);
+  closing.push(close);
   return verifier;
 }
 

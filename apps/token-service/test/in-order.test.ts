@@ -2,7 +2,9 @@ import { setTimeout } from 'node:timers/promises';
 import { createLogger, systemClock } from '@latchkey/runtime';
 import { type TestDatabase, waitFor } from '@latchkey/testing';
 import { DataSource } from 'typeorm';
+import { Authority } from '../src/database/authority.js';
 import { Database, dataSourceOptions, inOrder, isDatabaseAway, rows } from '../src/database/database.service.js';
+import type { PreparedClient } from '../src/database/prepared-client.js';
 import { migratedDatabase } from './database.js';
 
 let testing: TestDatabase;
@@ -85,4 +87,34 @@ test('a connection that PostgreSQL ends while it is lent and idle is told to who
     .catch(() => undefined);
   expect(isDatabaseAway(await next!.catch((error: unknown) => error))).toBe(true);
   for (let i = 0; i < 8; i++) expect(await database.query('SELECT 1 AS one')).toEqual([{ one: 1 }]);
+});
+
+test('behind a pooler, where each statement may reach another server, nothing is proved', async () => {
+  const runner = database.source.createQueryRunner();
+  const connection = (await runner.connect()) as PreparedClient;
+  const authority = new Authority(systemClock, 1_000);
+  const { processID } = connection;
+  try {
+    await authority.prove(connection);
+    Object.assign(connection, { processID: processID + 1 }); // what a pooler makes up for its clients
+    await expect(authority.prove(connection)).rejects.toThrow('a pooler stands between this service and PostgreSQL');
+    expect(authority.holds(connection)).toBe(false);
+  } finally {
+    Object.assign(connection, { processID });
+    await runner.release();
+  }
+});
+
+test('where the server commits without waiting for the disk, nothing is proved', async () => {
+  const runner = database.source.createQueryRunner();
+  const connection = (await runner.connect()) as PreparedClient;
+  const authority = new Authority(systemClock, 1_000);
+  try {
+    await connection.query('SET synchronous_commit = off');
+    await expect(authority.prove(connection)).rejects.toThrow('synchronous_commit = off');
+    expect(authority.holds(connection)).toBe(false);
+  } finally {
+    await connection.query('SET synchronous_commit = on');
+    await runner.release();
+  }
 });

@@ -22,7 +22,7 @@ const OTHER_LOGS_MAX = 16;
 export interface FeedReaderParts {
   readonly clock: Clock;
   readonly feed: Pick<Feed, 'acknowledge'>;
-  readonly lease: Pick<Lease, 'identity' | 'sent' | 'urge' | 'renewPast'>;
+  readonly lease: Pick<Lease, 'held' | 'identity' | 'sent' | 'urge' | 'renewPast'>;
   readonly applied: Applied;
   readonly limits: VerifierLimits;
   readonly counters: Counters;
@@ -121,8 +121,9 @@ export class FeedReader {
     }
     event.invalidations.forEach((invalidation, i) => {
       if (known[i] === 'same') counters.invalidationsRepeated++;
-      // Most likely one of long ago that somebody repeats: what is allowed again by now keeps its streams.
-      else if (applied.isBelowCursor(event.log, invalidation.xid)) applyOld(invalidation, digests[i]!);
+      // Most likely one of long ago that somebody repeats: what is allowed again by now keeps its streams. Without a lease
+      // nothing vouches for the cursor: transaction ids come again when a backup is put back.
+      else if (lease.held() && applied.isBelowCursor(event.log, invalidation.xid)) applyOld(invalidation, digests[i]!);
       else apply(invalidation, digests[i]!);
     });
     this.#acknowledge(digests);

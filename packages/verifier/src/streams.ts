@@ -109,12 +109,15 @@ export class Streams {
     this.#sweep();
   }
 
-  /** An invalidation that a reset has stood for: streams not checked since are cut before it is acknowledged. */
+  /**
+   * An invalidation that a reset has stood for: streams not checked since are cut before it is acknowledged, and those whose
+   * token is not known yet.
+   */
   repeat({ kind, subject, cut }: Fact): void {
     if (!cut) return;
     const touched = kind === 'everything' ? this.#watches : this.#bySubject.get(subject);
     for (const watch of [...this.#watches]) {
-      if (watch.stale && (!watch.entry || touched?.has(watch))) this.#cut(watch, 'unavailable');
+      if (!watch.entry || (watch.stale && touched?.has(watch))) this.#cut(watch, 'unavailable');
     }
   }
 

@@ -222,6 +222,19 @@ describe('a stream', () => {
     expect(stream.cuts).toEqual([]);
   });
 
+  it('is cut without a lease by an invalidation below the cursor: transaction ids come again when a backup is put back', async () => {
+    const { authority, clock, facts, stream } = await watched();
+    authority.deaf = true;
+    const again = authority.invalidate('token', facts.id, true);
+    Object.assign(authority, { logId: id() });
+    await clock.pass(LEASE_MS / 3 + 1);
+    authority.holdRenewals = true;
+    await clock.pass(LEASE_MS);
+    expect(stream.cuts).toEqual([]);
+    authority.push(again);
+    expect(stream.cuts).toEqual(['revoked']);
+  });
+
   it('closed by its own side is not cut and leaves nothing behind', async () => {
     const { authority, close, hash, stream, verifier } = await watched();
     close();

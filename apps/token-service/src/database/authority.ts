@@ -10,6 +10,8 @@ export class AuthorityLost extends Error {
   override name = 'AuthorityLost';
 }
 
+/** Commits under these wait for the disk, and for the stand-by where there is one. */
+const DURABLE = ['on', 'remote_apply'];
 /** What pg says when `query_timeout` has passed. */
 const TIMED_OUT = 'Query read timeout';
 /** Longest that a proof is waited for. */
@@ -68,7 +70,14 @@ export class Authority {
       if (error.message !== TIMED_OUT) throw error;
       throw new AuthorityLost('PostgreSQL did not finish a commit in time');
     });
-    const { system, timeline, lease_ms: leaseMs } = rows[0]!;
+    const { system, timeline, lease_ms: leaseMs, pid, synchronous_commit: durability } = rows[0]!;
+    // What is read behind the proof, or the next proof, might come from another server.
+    if (pid !== connection.processID)
+      throw new AuthorityLost('a pooler stands between this service and PostgreSQL: connect to PostgreSQL itself');
+    if (!DURABLE.includes(durability))
+      throw new AuthorityLost(
+        `PostgreSQL commits with synchronous_commit = ${durability} here, though on was asked for`,
+      );
     // The new side waits as long as the log's row says, so that must be said before it is made use of.
     if (leaseMs < this.#leaseMs) await connection.query(RAISE, [this.#leaseMs]);
     return { system, timeline, leaseMs };
@@ -89,7 +98,8 @@ export function mustBeUnwarned(connection: PreparedClient, warnings: number): vo
 }
 
 /**
- * In: the connection's id. Out: the database system, its timeline, and the longest lease ever in force. A row each, so
+ * In: the connection's id. Out: the database system, its timeline, the longest lease ever in force, the server process, and
+ * how durable its commits are. A row each, so
  * that commits that hang do not queue for one another; a permanent table, because only its commits wait for a stand-by.
  */
 const PROVE = {
@@ -98,7 +108,8 @@ const PROVE = {
   ON CONFLICT (connection) DO UPDATE SET proved_at = excluded.proved_at
   RETURNING (SELECT system_identifier::text FROM pg_control_system()) AS system,
     left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) AS timeline,
-    (SELECT longest_lease_ms FROM invalidation_log) AS lease_ms`,
+    (SELECT longest_lease_ms FROM invalidation_log) AS lease_ms,
+    pg_backend_pid() AS pid, current_setting('synchronous_commit') AS synchronous_commit`,
 };
 
 const RAISE = 'UPDATE invalidation_log SET longest_lease_ms = $1 WHERE longest_lease_ms < $1';

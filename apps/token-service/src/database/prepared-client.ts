@@ -14,6 +14,8 @@ const names = new Map<string, string>();
  */
 export class PreparedClient extends Client {
   readonly id = newId();
+  /** Of the server process that answers, as it said when the connection was made. */
+  declare readonly processID: number;
   /** By which commit of its own, begun when, its server has shown that it is the primary, and for how long that counts. */
   proof?: { begun: Moment; system: string; timeline: string; windowMs: number };
   /** How often the server has warned. */

@@ -35,6 +35,11 @@ const LOOK_AGAIN_MS_MAX = 2_000;
 const LOOK_AWAY_MS = 50;
 /** Leases that are remembered as counted; one forgotten is asked about again, and counts once all the same. */
 const STRUCK_MAX = 1_000;
+/**
+ * How old what is known of the database's history may be when a wait ends. Changes read it with their commit, and the judge
+ * of leases each second, so only what stood still, or waits for a silent PostgreSQL, has to read it again.
+ */
+const NOTICED_WITHIN_MS = 1_000;
 /** What a caller waits beyond the longest that a confirmation takes. */
 export const PATIENCE_MS = 2_000;
 
@@ -56,6 +61,8 @@ export interface ConfirmationsParts {
   /** Acknowledgement keys are derived from it. */
   readonly eventsSecret: Uint8Array;
   readonly feedKeys: Pick<FeedKeys, 'signer'>;
+  /** How long a folder that was put back may go unnoticed while a wait ends, in milliseconds. Default 1,000. */
+  readonly noticedWithinMs?: number;
   /** Confirmations had to wait out leases of this holder, and until then it gets none. */
   readonly onSuspended?: (holder: string, until: Date) => void;
 }
@@ -118,6 +125,7 @@ export interface ConfirmationCounters {
  */
 export class Confirmations {
   readonly #parts: ConfirmationsParts;
+  readonly #noticedWithinMs: number;
   readonly #waits = new Set<Wait>();
   readonly #byDigest = new Map<string, Set<Wait>>();
   /** How long each verifier took last, until somebody takes that away to note it. */
@@ -153,6 +161,7 @@ export class Confirmations {
 
   constructor(parts: ConfirmationsParts) {
     this.#parts = parts;
+    this.#noticedWithinMs = parts.noticedWithinMs ?? NOTICED_WITHIN_MS;
   }
 
   /** Confirmations not finished yet. */
@@ -190,13 +199,12 @@ export class Confirmations {
    * @throws what the store throws when it cannot tell which verifiers there are; the invalidations are published still
    */
   async confirm(invalidations: readonly Invalidation[], options: ConfirmOptions = {}): Promise<Effect> {
-    const { clock, log, leaseMs } = this.#parts;
+    const { clock, leaseMs } = this.#parts;
     const { onEffective } = options;
     const waitMs = this.#stopped ? 0 : (options.waitMs ?? lapsedAfterMs(leaseMs) + PATIENCE_MS);
     this.counters.started++;
     const startedMs = clock.monotonicMs();
     let reading: LeasesReading;
-    if (options.reading) log.note(options.reading);
     try {
       reading = options.reading?.isCurrent ? options.reading : await this.#readKnowing(invalidations);
     } catch (error) {
@@ -350,8 +358,9 @@ export class Confirmations {
     if (!this.#waits.has(wait)) return;
     const { clock, log } = this.#parts;
     wait.cancelTimer();
-    // Acknowledged by all, but by now the database may be one that has forgotten the change.
-    const isDoubtful = wait.holders.size === 0 && (wait.isBlind || wait.knownIn !== log.history);
+    // Confirmed by all, but by now the database may be one that has forgotten the change.
+    const isSeen = !wait.isBlind && wait.knownIn === log.history && log.historyAgeMs <= this.#noticedWithinMs;
+    const isDoubtful = wait.holders.size === 0 && !isSeen;
     if (wait.holders.size > 0 || isDoubtful) {
       const nowMs = clock.monotonicMs();
       const nextLapseMs = Math.min(...[...wait.holders.values()].map((holder) => lapseMs(holder) - nowMs));

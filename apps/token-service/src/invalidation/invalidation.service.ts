@@ -89,7 +89,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   ) {
     const leaseMs = config.LEASE_MS;
     const store = new PostgresStore(db);
-    const log = new InvalidationLog({ store, newId, leaseMs });
+    const log = new InvalidationLog({ store, newId, clock, leaseMs });
     this.#log = log;
     const publisher = createRedis(config.REDIS_URL, 'token-service invalidations', logger);
     const subscriber = createRedis(config.REDIS_URL, 'token-service acknowledgements', logger);
@@ -186,10 +186,12 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
 
   /** The leases, from the server that has just committed the invalidations. */
   #leasesBehind(invalidations: readonly { id: string }[]): AfterCommit {
+    const sent = this.#log.sending();
     return {
       statement: [SELECT_LEASES],
       take: (_, read) => {
         const reading = leasesReading(read as unknown as LeasesFound);
+        this.#log.note(reading, sent);
         if (this.#readings.size >= READINGS_MAX) this.#readings.clear();
         for (const { id } of invalidations) this.#readings.set(id, reading);
       },

@@ -1,4 +1,5 @@
 import type { Cursor, Invalidation } from '@latchkey/contracts';
+import { type Clock, type Moment, Timekeeper } from '@latchkey/verifier';
 import type { InvalidationStore, LeasesReading, LogReading, StoreConnection } from './types.js';
 
 /** Most invalidations of one answer; a verifier that is further behind empties its memory, which is cheaper. */
@@ -14,6 +15,7 @@ export interface LogAnswer {
 export interface LogParts {
   readonly store: InvalidationStore;
   readonly newId: () => string;
+  readonly clock: Clock;
   /** Longest lease that may have been granted before a backup was restored. */
   readonly leaseMs: number;
 }
@@ -21,11 +23,24 @@ export interface LogParts {
 /** The invalidation log as verifiers read it. */
 export class InvalidationLog {
   readonly #parts: LogParts;
-  /** The history that leases were read in last, for whatever purpose; empty: a start of the server was seen since. */
-  history = '';
+  readonly #time: Timekeeper;
+  #history = '';
+  #sent: Moment;
 
   constructor(parts: LogParts) {
     this.#parts = parts;
+    this.#time = new Timekeeper(parts.clock);
+    this.#sent = this.#time.note();
+  }
+
+  /** The history that leases were read in last, for whatever purpose; empty: a start of the server was seen since. */
+  get history(): string {
+    return this.#history;
+  }
+
+  /** How long ago the reading was sent that showed it, in milliseconds, by the clock that makes that longest. */
+  get historyAgeMs(): number {
+    return this.#time.elapsedMs(this.#sent);
   }
 
   /**
@@ -47,7 +62,7 @@ export class InvalidationLog {
     let reading = await here.readLog(cursor?.xid ?? null, ANSWER_INVALIDATIONS_MAX);
     const isBeyond = cursor?.log === reading.log && BigInt(cursor.xid) > BigInt(reading.xmin);
     if (!reading.isCurrent || (isBeyond && witness)) {
-      this.history = '';
+      this.note({ isCurrent: false, history: '' }, this.sending());
       await this.#follow(here, isBeyond && witness ? reading.log : null);
       reading = await here.readLog(cursor?.xid ?? null, ANSWER_INVALIDATIONS_MAX);
     }
@@ -92,19 +107,31 @@ export class InvalidationLog {
 
   async #leases(here: StoreConnection): Promise<LeasesReading> {
     await here.prove();
+    let sent = this.sending();
     let reading = await here.readLeases();
-    this.note(reading);
+    this.note(reading, sent);
     if (!reading.isCurrent) {
       await this.#follow(here, null);
+      sent = this.sending();
       reading = await here.readLeases();
-      this.note(reading);
+      this.note(reading, sent);
     }
     return reading;
   }
 
-  /** Leases have been read, be it not by this. */
-  note({ isCurrent, history }: Pick<LeasesReading, 'isCurrent' | 'history'>): void {
-    this.history = isCurrent ? history : '';
+  /** To be asked before leases are read elsewhere, for `note`. */
+  sending(): Moment {
+    return this.#time.note();
+  }
+
+  /**
+   * Leases have been read, be it not by this. A reading says nothing any more once one that was sent later has answered.
+   * @param sent when it was, at the latest
+   */
+  note({ isCurrent, history }: Pick<LeasesReading, 'isCurrent' | 'history'>, sent: Moment): void {
+    if (sent.monotonicMs < this.#sent.monotonicMs) return;
+    this.#sent = sent;
+    this.#history = isCurrent ? history : '';
   }
 
   #follow(here: StoreConnection, forgetful: string | null): Promise<void> {

@@ -1,4 +1,4 @@
-import type { introspectionSchema } from '@latchkey/contracts';
+import type { Effect, introspectionSchema } from '@latchkey/contracts';
 import { hashSecret, parse } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
 import type { z } from 'zod';
@@ -58,19 +58,24 @@ export class OAuthService {
   async revoke(actor: Actor, secret: string): Promise<void> {
     mustHold(actor);
     const known = parse(secret, this.config.TOKEN_PREFIX).ok ? await this.facts.byHash(hashSecret(secret)) : null;
-    if (!known) return;
+    // Of one that was forgotten with the folder that knew it, verifiers may remember that it lives.
+    if (!known) return mustBeEffective(await this.revocations.nothingLeft(undefined));
     const { id } = known.facts;
     const ended = await this.db.transaction(async (tx) => {
       const now = await this.locks.hold(tx, actor, { change: { tokens: [id] } });
       mustHold(now);
       return this.revocations.revoke(tx, now, [id], { reason: 'unspecified' });
     });
-    const { effective } = ended.invalidations.length
+    const effect = ended.invalidations.length
       ? await this.revocations.settle(ended.invalidations, ended.tokenIds, undefined)
       : await this.revocations.resettle(id, undefined);
-    if (!effective)
-      throw unavailable('The token is revoked, but not every verifier has confirmed it yet. Send this request again.');
+    mustBeEffective(effect);
   }
+}
+
+function mustBeEffective({ effective }: Effect): void {
+  if (!effective)
+    throw unavailable('The token is revoked, but not every verifier has confirmed it yet. Send this request again.');
 }
 
 function mustHold(actor: Actor): void {

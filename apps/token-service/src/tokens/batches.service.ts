@@ -13,12 +13,12 @@ import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database, inOrder, type Tx } from '../database/database.service.js';
 import { badField, conflict, forbidden, lacksScope, Refusal } from '../http/index.js';
 import { RatesService } from '../http/rates.service.js';
-import { NOTHING_NARROWED } from '../invalidation/invalidation.service.js';
 import { insertNamed, type Named, selectMatching, selectUnended } from './batch.queries.js';
 import { ClosuresService } from './closures.service.js';
 import { insertExposure } from './exposure.queries.js';
 import { makerColumns } from './exposure.rules.js';
 import { ownersWith, RecordsService } from './records.service.js';
+import { RevocationsService } from './revocations.service.js';
 import { actorId } from './store.service.js';
 
 type Wanted = Pick<RevokeTokensBody, 'filter' | 'reason' | 'comment' | 'expect'>;
@@ -30,6 +30,7 @@ export class BatchesService {
     private readonly db: Database,
     private readonly locks: LocksService,
     private readonly closures: ClosuresService,
+    private readonly revocations: RevocationsService,
     private readonly records: RecordsService,
     private readonly rates: RatesService,
     @Inject(CONFIG) private readonly config: Pick<TokenServiceConfig, 'TOKEN_PREFIX'>,
@@ -84,7 +85,7 @@ export class BatchesService {
     await this.#matching(actor, body);
     const id = newId();
     const { matched, members } = await this.db.transaction((tx) => this.#name(tx, id, actor, body));
-    if (members === 0) return { ...NOTHING_NARROWED, matched, batch: null, ended: NONE };
+    if (members === 0) return { ...(await this.revocations.nothingLeft(waitMs)), matched, batch: null, ended: NONE };
     const effect = await this.closures.finish(await this.closures.endFirst(id), waitMs);
     return { ...effect, matched, batch: id };
   }

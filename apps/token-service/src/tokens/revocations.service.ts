@@ -41,6 +41,7 @@ interface EndedRow {
   name: string;
   project_id: string | null;
   ancestors: string[];
+  revoked: boolean;
 }
 
 /** Ends tokens: marks them, tells the audit log and the verifiers, and waits until it is so everywhere. */
@@ -63,22 +64,38 @@ export class RevocationsService {
 
   /** The same for tokens as `readEnding` found them, with those made with them. */
   ending(actor: Actor | SystemActor, found: readonly QueryResultRow[][], cause: OrdinaryCause): Last<Ended> {
-    const ended = [...new Map((found.flat() as EndedRow[]).map((row) => [row.id, row])).values()];
+    const touched = [...new Map((found.flat() as EndedRow[]).map((row) => [row.id, row])).values()];
+    const ended = touched.filter(({ revoked }) => !revoked);
     if (ended.length === 0) return new Last([], () => NOTHING_ENDED);
-    const { narrowings, idFor } = narrowingsOf(ended);
-    const tokenIds = ended.map(({ id }) => id);
-    const derived = tokenIds.length - narrowings.length;
-    const counts = { ...NOTHING_ENDED.counts, tokens: tokenIds.length, descendants: derived };
+    // Of one named that was revoked before, nobody may have waited until that was effective: it is told anew with these.
+    const { narrowings, topmostOf, idFor } = narrowingsOf(touched);
+    const tokenIds = touched.map(({ id }) => id);
+    const descendants = ended.filter((row) => topmostOf(row) !== row.id).length;
+    const counts = { ...NOTHING_ENDED.counts, tokens: ended.length, descendants };
     const byId = actor.type === 'user' ? actor.userId : actor.type === 'token' ? actor.tokenId : null;
     const { writes, result } = this.invalidations.writing(narrowings);
     const marking: Statement = [
       `UPDATE tokens t SET revoked_at = $3, revoked_by_type = $4, revoked_by_id = $5, revocation_reason = $6,
          revocation_comment = $7, invalidation_id = e.invalidation_id, receipt = NULL
        FROM unnest($1::uuid[], $2::uuid[]) AS e(id, invalidation_id) WHERE t.id = e.id`,
-      [tokenIds, ended.map(idFor), new Date(), actor.type, byId, cause.reason, cause.comment ?? null],
+      [ended.map(({ id }) => id), ended.map(idFor), new Date(), actor.type, byId, cause.reason, cause.comment ?? null],
     ];
+    const again = touched.filter(({ revoked }) => revoked);
+    const moving =
+      again.length > 0
+        ? [
+            moveInvalidations(
+              again.map(({ id }) => id),
+              again.map(idFor),
+            ),
+          ]
+        : [];
     const recording = this.audit.recording(ended.map((row) => revokedEntry(actor, row, cause)));
-    return new Last([...writes, marking, recording], (rows) => ({ invalidations: result(rows), tokenIds, counts }));
+    return new Last([...writes, marking, ...moving, recording], (rows) => ({
+      invalidations: result(rows),
+      tokenIds,
+      counts,
+    }));
   }
 
   /**
@@ -124,6 +141,16 @@ export class RevocationsService {
   }
 
   /**
+   * For a change that found everything as it is to be: effective once nobody remembers what another history told them,
+   * which a start of PostgreSQL may have ended.
+   * @param waitMs longest wait; undefined: as long as it takes
+   */
+  async nothingLeft(waitMs: number | undefined): Promise<Effect> {
+    const pending = await this.invalidations.settled(waitMs ?? this.invalidations.longestWaitMs);
+    return { effective: pending.length === 0, receipt: null, pending };
+  }
+
+  /**
    * For a token that was revoked before: the receipt as it stands, or the wait once more. Where neither the receipt nor
    * the invalidation is known any more, verifiers are told anew: an invalidation that was pruned proves nothing. Nor does
    * a receipt while verifiers may remember what another history told them, which a start of PostgreSQL may have ended.
@@ -151,11 +178,10 @@ export class RevocationsService {
     const narrowings = tokens.map(({ id, cut }) => ({ id: newId(), kind: 'token' as const, subject: id, cut }));
     const { writes, result } = this.invalidations.writing(narrowings);
     const tokenIds = tokens.map(({ id }) => id);
-    const moving: Statement = [
-      `UPDATE tokens t SET invalidation_id = e.invalidation_id, receipt = NULL
-       FROM unnest($1::uuid[], $2::uuid[]) AS e(id, invalidation_id) WHERE t.id = e.id`,
-      [tokenIds, narrowings.map(({ id }) => id)],
-    ];
+    const moving = moveInvalidations(
+      tokenIds,
+      narrowings.map(({ id }) => id),
+    );
     return new Last([...writes, moving], (rows) => ({ ...NOTHING_ENDED, invalidations: result(rows), tokenIds }));
   }
 
@@ -175,19 +201,27 @@ export class RevocationsService {
   }
 }
 
-/** One invalidation for each token that was not made with another of those ended: it covers all made with it. */
-function narrowingsOf(ended: readonly EndedRow[]) {
-  const all = new Set(ended.map(({ id }) => id));
-  // Ancestors are listed nearest first, so the last that ended too is the topmost.
+/** One invalidation for each token that was not made with another of these: it covers all made with it. */
+function narrowingsOf(touched: readonly EndedRow[]) {
+  const all = new Set(touched.map(({ id }) => id));
+  // Ancestors are listed nearest first, so the last of these is the topmost.
   const topmostOf = ({ id, ancestors }: EndedRow) => ancestors.findLast((above) => all.has(above)) ?? id;
-  const ids = new Map(ended.map((row) => [topmostOf(row), newId()]));
+  const ids = new Map(touched.map((row) => [topmostOf(row), newId()]));
   return {
     narrowings: [...ids].map(([subject, id]) => ({ id, kind: 'token' as const, subject, cut: true })),
+    topmostOf,
     idFor: (row: EndedRow) => ids.get(topmostOf(row)),
   };
 }
 
-const ENDING = 'SELECT id, name, project_id, ancestors FROM tokens WHERE revoked_at IS NULL AND';
+const ENDING = 'SELECT id, name, project_id, ancestors, revoked_at IS NOT NULL AS revoked FROM tokens WHERE';
+
+/** Tokens that are as they are to be are told of by other invalidations. In: tokens; theirs. */
+const moveInvalidations = (ids: readonly string[], invalidationIds: readonly (string | undefined)[]): Statement => [
+  `UPDATE tokens t SET invalidation_id = e.invalidation_id, receipt = NULL
+   FROM unnest($1::uuid[], $2::uuid[]) AS e(id, invalidation_id) WHERE t.id = e.id`,
+  [ids, invalidationIds],
+];
 
 /** Writes down, for lists, on what was made with a token just disabled or enabled whether any above it is disabled. */
 export const markBelow = (id: string): Statement => [
@@ -200,11 +234,11 @@ export const markBelow = (id: string): Statement => [
 ];
 
 /** `ancestors <> '{}'` is the condition of the index: without it PostgreSQL reads every token. */
-export const SELECT_DESCENDANTS = `${ENDING} ancestors && $1 AND ancestors <> '{}' ORDER BY id FOR NO KEY UPDATE`;
+export const SELECT_DESCENDANTS = `${ENDING} revoked_at IS NULL AND ancestors && $1 AND ancestors <> '{}' ORDER BY id FOR NO KEY UPDATE`;
 
 /**
- * Of the tokens named, which the transaction has locked, those that are not revoked, and all made with them. Those are
- * read after the locks, in a snapshot of its own, so that none made meanwhile is missed.
+ * The tokens named, which the transaction has locked, and all made with them that are not revoked. Those are read after the
+ * locks, in a snapshot of its own, so that none made meanwhile is missed.
  */
 export const readEnding = (ids: readonly string[]): Statement[] => [
   [`${ENDING} id = ANY ($1)`, [ids]],

@@ -255,7 +255,9 @@ export class TokensService {
       return this.revocations.revokeAllOf(tx, now, userId, { reason, comment });
     });
     if ('id' in done) return this.closures.finish(done, waitMs);
-    const effect = await this.revocations.settle(done.invalidations, done.tokenIds, waitMs);
+    const effect = done.invalidations.length
+      ? await this.revocations.settle(done.invalidations, done.tokenIds, waitMs)
+      : await this.revocations.nothingLeft(waitMs);
     return { ...effect, ended: done.counts };
   }
 

@@ -1,11 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { digestOf, signAcknowledgement } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
-import { waitFor } from '@latchkey/testing';
+import { faultyLink, waitFor } from '@latchkey/testing';
 import { Redis } from 'ioredis';
 import { Client } from 'pg';
 import { lapsedAfterMs } from '../../src/invalidation/types.js';
-import { FIRST_PARTY, Room } from './room.js';
+import { FIRST_PARTY, Room, SIGNING_SECRET } from './room.js';
 
 let room: Room;
 beforeAll(async () => {
@@ -93,6 +93,30 @@ describe('a revocation that has returned', () => {
     const { receipt } = await confirming;
     expect(receipt!.verifiers.find((v) => v.id === staying.verifier.id)).toMatchObject({ by: 'ack' });
     expect(receipt!.verifiers.find((v) => v.id === leaving.verifier.id)).toMatchObject({ by: 'released' });
+  });
+
+  it('waits, acknowledged by all, until PostgreSQL has shown that it still knows the change, if it was silent meanwhile', async () => {
+    await using link = await faultyLink(room.database.url);
+    const [asked, judging] = [
+      await room.replica(LEASE_MS, [SIGNING_SECRET], link.url(room.database.url)),
+      await room.replica(LEASE_MS),
+    ];
+    room.replicas.splice(0, 1); // the gateway talks to the other
+    const gateway = await room.gateway();
+    const { id } = await room.token();
+    const invalidation = await room.commit(asked, id);
+    gateway.isMute = true;
+    const confirming = asked.confirmations.confirm([invalidation]);
+    await waitFor(() => asked.confirmations.pending === 1);
+    link.stall();
+    await sleep(1_200); // longer than what is known of the database's history counts
+    gateway.isMute = false;
+    judging.confirmations.confirm([invalidation]).catch(() => undefined); // says it again
+    await waitFor(() => asked.confirmations.by.first_party.ack === 1);
+    expect(await Promise.race([confirming, sleep(300, 'waits')])).toBe('waits');
+    link.heal();
+    expect(await confirming).toMatchObject({ effective: true, receipt: { verifiers: [{ by: 'ack' }] } });
+    await asked.close();
   });
 
   it('reaches gateways whose subscription was cut, because it is said again', async () => {

@@ -74,7 +74,7 @@ export class Replica {
     this.#redis = [redisAt(redisUrl), redisAt(redisUrl)];
     const clock = systemClock;
     const { store } = this;
-    this.log = new InvalidationLog({ store, newId, leaseMs });
+    this.log = new InvalidationLog({ store, newId, clock, leaseMs });
     const { log } = this;
     this.feedKeys = new FeedKeys({ secrets: signing, store, clock, leaseMs });
     const parts = { store, log, clock, leaseMs, eventsSecret: EVENTS_SECRET, feedKeys: this.feedKeys };
@@ -149,6 +149,8 @@ export class Gateway {
   readonly verifier: Verifier;
   readonly feed: RedisFeed;
   authorityAway = false;
+  /** It hears, and nobody hears it. */
+  isMute = false;
   /** Renewals that have reached a replica and have not ended. */
   renewing = 0;
   /** As last taken. */
@@ -180,7 +182,12 @@ export class Gateway {
       },
       clock: systemClock,
       source,
-      feed: this.feed,
+      feed: {
+        subscribe: (onMessage) => this.feed.subscribe(onMessage),
+        acknowledge: async (text) => {
+          if (!this.isMute) await this.feed.acknowledge(text);
+        },
+      },
       limits,
     });
   }
@@ -218,8 +225,13 @@ export class Room {
     return new Room(database, redis);
   }
 
-  async replica(leaseMs: number, signing: readonly Uint8Array[] = [SIGNING_SECRET]): Promise<Replica> {
-    const replica = new Replica(this.database.url, this.redis.url, leaseMs, signing);
+  /** @param databaseUrl where the replica reaches PostgreSQL; default: where it is */
+  async replica(
+    leaseMs: number,
+    signing: readonly Uint8Array[] = [SIGNING_SECRET],
+    databaseUrl = this.database.url,
+  ): Promise<Replica> {
+    const replica = new Replica(databaseUrl, this.redis.url, leaseMs, signing);
     this.replicas.push(replica);
     await replica.ready();
     return replica;
