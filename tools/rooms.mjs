@@ -4,7 +4,7 @@
  * Rule 1  Apps import packages, never another app. token-format imports nothing, contracts only zod, verifier only
  *         those two; runtime and client, of the packages, those two. Only testing and tools import local-stack.
  *         A room is entered by its package name, never by a path into it.
- * Rule 2  A feature folder of an app is entered through its service; entities stay inside.
+ * Rule 2  Within an app a folder imports only folders that stand below it (see `layers`); entities stay inside.
  */
 import { readFileSync } from 'node:fs';
 import { builtinModules } from 'node:module';
@@ -31,8 +31,30 @@ const rooms = /** @type {Record<string, {may: string[], outside?: string[]}>} */
 const everyOther = [...base, 'verifier', 'runtime', 'client'];
 const mayImportTesting = ['e2e', 'bench', 'simulation'];
 
-/** What a feature folder shows to its neighbours. */
-const doors = ['.service', '.module', '.guard', '.errors'];
+/** The folders of each app, from top to bottom: a folder imports only such as stand below it. */
+const layers = /** @type {Record<string, string[]>} */ ({
+  'apps/token-service': [
+    'authentication',
+    'mcp',
+    'oauth',
+    'accounts',
+    'system',
+    'tokens',
+    'projects',
+    'maintenance',
+    'verification',
+    'invalidation',
+    'audit',
+    'usage',
+    'notices',
+    'rpc',
+    'http',
+    'authorization',
+    'database',
+  ],
+  'apps/gateway': ['nest', 'doors', 'check', 'http', 'streams', 'routes'],
+  'apps/jobs': ['ops', 'usage', 'notices', 'expiry', 'canary', 'audit', 'webhooks'],
+});
 
 /**
  * The module names that a source file imports, exports from, or loads with `import()` or `require()`.
@@ -100,8 +122,12 @@ function refusedPath(dir, file, specifier) {
   if (!to || from === to || from === undefined) return null;
   const stem = path.posix.basename(target).replace(/\.[cm]?[jt]sx?$/, '');
   if (stem.endsWith('.entity')) return `rule 2 says the entities of src/${to}/ stay inside it`;
-  if (stem === 'index' || doors.some((door) => stem.endsWith(door))) return null;
-  return `rule 2 says src/${to}/ is entered through its service (${doors.map((door) => `*${door}.ts`).join(', ')} or index.ts)`;
+  const order = layers[dir] ?? [];
+  const nowhere = [from, to].find((folder) => !order.includes(folder));
+  if (nowhere !== undefined)
+    return `rule 2 says src/${nowhere}/ must have its place among the layers of ${dir} in tools/rooms.mjs`;
+  if (order.indexOf(from) < order.indexOf(to)) return null;
+  return `rule 2 says src/${from}/ imports only folders below it, and src/${to}/ stands above`;
 }
 
 /**

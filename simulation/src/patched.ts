@@ -17,7 +17,7 @@ const rooms = {
 } as const;
 /** The files that speak to neither Nest, PostgreSQL nor Redis; all of the verifier's. */
 const files = {
-  invalidation: ['confirm.ts', 'feed-keys.ts', 'index.ts', 'leases.ts', 'log.ts', 'types.ts'],
+  invalidation: ['confirm.ts', 'feed-keys.ts', 'leases.ts', 'log.ts', 'protocol.ts', 'types.ts'],
   database: ['authority.ts'],
 };
 
@@ -57,7 +57,7 @@ export async function patchedRooms(
     const load = (file: string) => import(pathToFileURL(path.join(place, file)).href);
     const { Verifier, RenewalRefused } = (await load('verifier/index.js')) as typeof verifier;
     const { Confirmations, FeedKeys, InvalidationLog, Leases } = (await load(
-      'invalidation/index.js',
+      'invalidation/protocol.js',
     )) as typeof invalidation;
     const { Authority, mustBeUnwarned } = (await load('database/authority.js')) as AuthorityRoom;
     return { Authority, mustBeUnwarned, Verifier, RenewalRefused, Confirmations, FeedKeys, InvalidationLog, Leases };

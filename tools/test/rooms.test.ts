@@ -67,25 +67,31 @@ describe('rule 1', () => {
 describe('rule 2', () => {
   const file = 'apps/token-service/src/tokens/tokens.service.ts';
 
-  test('refuses another feature folder entered past its service', () => {
-    const problems = judge({ [file]: "import { append } from '../audit/chain.js';" });
-    expect(problems).toEqual([
-      `${file}: imports ../audit/chain.js, but rule 2 says src/audit/ is entered through its service ` +
-        '(*.service.ts, *.module.ts, *.guard.ts, *.errors.ts or index.ts)',
+  test('refuses a folder that stands above', () => {
+    const low = 'apps/token-service/src/database/database.service.ts';
+    expect(judge({ [low]: "import { Refusal } from '../http/http.errors.js';" })).toEqual([
+      `${low}: imports ../http/http.errors.js, but rule 2 says src/database/ imports only folders below it, and src/http/ ` +
+        'stands above',
     ]);
+  });
+
+  test('refuses a folder that has no place', () => {
+    expect(judge({ [file]: "import '../things/things.service.js';" })[0]).toMatch(
+      /rule 2 says src\/things\/ must have its place among the layers of apps\/token-service/,
+    );
   });
 
   test("refuses another folder's entity, even as a type", () => {
-    const problems = judge({ [file]: "import type { Person } from '../people/person.entity.js';" });
+    const problems = judge({ [file]: "import type { Person } from '../projects/person.entity.js';" });
     expect(problems).toEqual([
-      `${file}: imports ../people/person.entity.js, but rule 2 says the entities of src/people/ stay inside it`,
+      `${file}: imports ../projects/person.entity.js, but rule 2 says the entities of src/projects/ stay inside it`,
     ]);
   });
 
-  test('allows the service of another folder, files of its own, and files beside the folders', () => {
+  test('allows a folder below, files of its own, and files beside the folders', () => {
     const problems = judge({
-      [file]: "import '../people/people.service.js'; import './token.entity.js'; import '../config.js';",
-      'apps/token-service/src/main.ts': "import { Person } from './people/person.entity.js';",
+      [file]: "import '../audit/audit.service.js'; import './token.entity.js'; import '../config.js';",
+      'apps/token-service/src/main.ts': "import { Person } from './projects/person.entity.js';",
     });
     expect(problems).toEqual([]);
   });

@@ -20,13 +20,13 @@ import { NestFactory } from '@nestjs/core';
 import { type MicroserviceOptions, Transport } from '@nestjs/microservices';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
-import { DeclarationsService } from './access/declarations.service.js';
+import { PeopleService } from './accounts/people.service.js';
 import { appModule } from './app.module.js';
 import type { TokenServiceConfig } from './config.js';
 import { Database, isDatabaseAway } from './database/database.service.js';
 import { createAdapter } from './http/index.js';
 import { InvalidationService } from './invalidation/invalidation.service.js';
-import { PeopleService } from './people/people.service.js';
+import { DeclarationsService } from './maintenance/declarations.service.js';
 import { UsageService } from './usage/usage.service.js';
 
 /** A running token-service. */

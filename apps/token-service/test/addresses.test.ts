@@ -1,4 +1,4 @@
-import { addressesWithin, canonicalAddress, intersectAddresses, NO_ADDRESS } from '../src/tokens/addresses.js';
+import { addressesWithin, canonicalAddress, intersectAddresses, NO_ADDRESS } from '../src/verification/addresses.js';
 
 test.each([
   ['10.1.2.3', '10.1.2.3/32'],

@@ -21,9 +21,10 @@ import { bearer, decryptionKey, decryptWith, firstParty, maintenanceCaller, PROT
 import { Reflector } from '@nestjs/core';
 import { ExecutionContextHost } from '@nestjs/core/helpers/execution-context-host.js';
 import type { TokenService } from '../src/app.js';
+import { RpcCallerGuard } from '../src/authentication/rpc-caller.guard.js';
 import { tokenServiceConfig } from '../src/config.js';
-import { CallableBy, RpcCallerGuard } from '../src/rpc/index.js';
-import type { VerificationService } from '../src/tokens/verification.service.js';
+import { CallableBy } from '../src/rpc/index.js';
+import type { VerificationService } from '../src/verification/verification.service.js';
 import {
   ADMIN_EMAIL,
   GATEWAY_PROOF_SECRET,

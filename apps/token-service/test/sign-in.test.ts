@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import type { AuditEvent, OwnSession, User } from '@latchkey/contracts';
-import { codeAt } from '../src/sessions/totp.js';
+import { codeAt } from '../src/accounts/totp.js';
 import { everythingStored, issue, type Person, type World, world } from './harness.js';
 
 const PASSWORD = 'correct horse battery staple';

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { seal, unseal } from '../src/sessions/sealed.js';
-import { base32, codeAt, otpauthUri, stepOf } from '../src/sessions/totp.js';
+import { seal, unseal } from '../src/accounts/sealed.js';
+import { base32, codeAt, otpauthUri, stepOf } from '../src/accounts/totp.js';
 
 // RFC 6238 appendix B, SHA-1, the last six of its eight digits.
 const secret = Buffer.from('12345678901234567890');

@@ -1,7 +1,7 @@
 import { Readable } from 'node:stream';
 import { Controller, Res } from '@nestjs/common';
 import type { FastifyReply } from 'fastify';
-import type { Actor } from '../access/index.js';
+import type { Actor } from '../authorization/index.js';
 import { Call, Caller, Input, type InputOf } from '../http/index.js';
 import { AuditService } from './audit.service.js';
 import { AuditChain } from './chain.service.js';

@@ -2,7 +2,7 @@ import type { AuditAction, AuditEvent, auditExportQuery, auditQuery } from '@lat
 import { newId } from '@latchkey/runtime';
 import { Injectable } from '@nestjs/common';
 import type { z } from 'zod';
-import type { NamedActor } from '../access/index.js';
+import type { NamedActor } from '../authorization/index.js';
 import { Database, inOrder, type Statement, type Tx } from '../database/database.service.js';
 import { badField, requestContext } from '../http/index.js';
 import { type AuditRow, EVENT_COLUMNS, toEvent } from './event.js';

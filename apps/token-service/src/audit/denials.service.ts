@@ -1,6 +1,6 @@
 import type { Denial, DenialReason } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
-import type { Actor } from '../access/index.js';
+import type { Actor } from '../authorization/index.js';
 import { Database } from '../database/database.service.js';
 import { notFound } from '../http/index.js';
 

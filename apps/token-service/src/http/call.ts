@@ -8,7 +8,7 @@ import {
   SetMetadata,
 } from '@nestjs/common';
 import type { z } from 'zod';
-import type { Actor } from '../access/index.js';
+import type { Actor } from '../authorization/index.js';
 import { Refusal } from './http.errors.js';
 import { parseWith, preferredWaitMs } from './parse.js';
 import { ENDPOINT_METADATA, type LatchkeyRequest } from './server.js';

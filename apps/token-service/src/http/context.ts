@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
-import type { Actor } from '../access/index.js';
+import type { Actor } from '../authorization/index.js';
 
 /** What is known of the request being answered, for audit events and logs. */
 export interface RequestContext {

@@ -1,7 +1,6 @@
 export { Answer, Call, Caller, Input, type InputOf, Prefer } from './call.js';
 export { type RequestContext, requestContext } from './context.js';
 export { DocsController } from './docs.controller.js';
-export { ProblemFilter } from './filter.js';
 export * from './http.errors.js';
 export { checkIdempotencyKey, parseWith } from './parse.js';
 export { cookieName, createAdapter, ENDPOINT_METADATA, type LatchkeyRequest, readCookie } from './server.js';

@@ -1,9 +1,9 @@
 import type { Logger } from '@latchkey/runtime';
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { DataSource } from 'typeorm';
-import { SYSTEM } from '../access/index.js';
 import { AuditService } from '../audit/audit.service.js';
 import { AuditChain } from '../audit/chain.service.js';
+import { SYSTEM } from '../authorization/index.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { Database, rows } from '../database/database.service.js';
 import { ReceiptsService } from '../invalidation/receipts.service.js';

@@ -1,5 +1,5 @@
 import { Body, Controller, Headers, Inject, Post, SetMetadata } from '@nestjs/common';
-import type { Actor } from '../access/index.js';
+import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { type Answer, badField, Caller, ENDPOINT_METADATA, Refusal } from '../http/index.js';
 import { McpService, PROTOCOL_VERSIONS } from './mcp.service.js';

@@ -8,9 +8,9 @@ import {
   usageQuery,
 } from '@latchkey/contracts';
 import { z } from 'zod';
-import type { Actor } from '../access/index.js';
+import type { Actor } from '../authorization/index.js';
 import type { TokensService } from '../tokens/tokens.service.js';
-import type { ReportsService } from '../usage/reports.service.js';
+import type { ReportsService } from '../tokens/usage-reports.service.js';
 
 /** What the tools work with. */
 export interface Workshop {

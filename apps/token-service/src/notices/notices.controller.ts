@@ -1,5 +1,5 @@
 import { Controller } from '@nestjs/common';
-import type { Actor } from '../access/index.js';
+import type { Actor } from '../authorization/index.js';
 import { Call, Caller, Input, type InputOf } from '../http/index.js';
 import { NoticesService } from './notices.service.js';
 

@@ -1,6 +1,6 @@
 import { NOTICE_KINDS, type NoticeChoices, type NoticeKind, type PutNoticeChoicesBody } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
-import type { Actor } from '../access/index.js';
+import type { Actor } from '../authorization/index.js';
 import { Database } from '../database/database.service.js';
 import { Refusal } from '../http/index.js';
 

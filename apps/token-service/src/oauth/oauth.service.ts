@@ -2,16 +2,16 @@ import type { Effect, introspectionSchema } from '@latchkey/contracts';
 import { hashSecret, parse } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
 import type { z } from 'zod';
-import type { Actor } from '../access/index.js';
-import { LocksService } from '../access/locks.service.js';
+import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/database.service.js';
 import { forbidden, lacksScope, requestContext, unavailable } from '../http/index.js';
-import { FactsService } from '../tokens/facts.service.js';
 import { RecordsService } from '../tokens/records.service.js';
 import { RevocationsService } from '../tokens/revocations.service.js';
-import { VerificationService } from '../tokens/verification.service.js';
 import { UsageService } from '../usage/usage.service.js';
+import { FactsService } from '../verification/facts.service.js';
+import { LocksService } from '../verification/locks.service.js';
+import { VerificationService } from '../verification/verification.service.js';
 
 const SCOPE = 'tokens:verify';
 

@@ -2,13 +2,13 @@ import type { createProjectBody, Effect, listQuery, Project, ProjectRole, patchP
 import { newId } from '@latchkey/runtime';
 import { Injectable } from '@nestjs/common';
 import type { z } from 'zod';
-import type { Actor } from '../access/index.js';
-import { LocksService } from '../access/locks.service.js';
 import { type AuditEntry, AuditService } from '../audit/audit.service.js';
+import type { Actor } from '../authorization/index.js';
 import { Database, rows, type Tx } from '../database/database.service.js';
-import { keysetPage, type Page } from '../database/keyset.service.js';
 import { conflict, forbidden, lacksScope, notFound } from '../http/index.js';
+import { keysetPage, type Page } from '../http/pages.js';
 import { type Invalidation, InvalidationService } from '../invalidation/invalidation.service.js';
+import { LocksService } from '../verification/locks.service.js';
 import { MemberEntity, ProjectEntity } from './project.entity.js';
 
 type ProjectEffect = Effect & { project: Project };

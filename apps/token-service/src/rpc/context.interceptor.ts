@@ -2,7 +2,7 @@ import type { Metadata } from '@grpc/grpc-js';
 import { type CallHandler, type ExecutionContext, Injectable, type NestInterceptor } from '@nestjs/common';
 import type { Observable } from 'rxjs';
 import { requestContext } from '../http/index.js';
-import { callOf } from './caller.guard.js';
+import { callOf } from './caller.js';
 
 /** Handles a gRPC call in the context that audit events and logs read, as HTTP requests are. */
 @Injectable()

@@ -1,6 +1,6 @@
 import type { AlsoChanged, AuditAction } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
-import type { Actor } from '../access/index.js';
+import type { Actor } from '../authorization/index.js';
 import { Database } from '../database/database.service.js';
 import { mayUseScopeOn } from './token.rules.js';
 

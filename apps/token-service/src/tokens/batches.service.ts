@@ -7,12 +7,12 @@ import {
 } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
-import type { Actor } from '../access/index.js';
-import { LocksService } from '../access/locks.service.js';
+import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database, inOrder, type Tx } from '../database/database.service.js';
 import { badField, conflict, forbidden, lacksScope, Refusal } from '../http/index.js';
 import { RatesService } from '../http/rates.service.js';
+import { LocksService } from '../verification/locks.service.js';
 import { insertNamed, type Named, selectMatching, selectUnended } from './batch.queries.js';
 import { ClosuresService } from './closures.service.js';
 import { insertExposure } from './exposure.queries.js';

@@ -2,14 +2,15 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Effect, RevokeAllTokensBody } from '@latchkey/contracts';
 import { type Logger, newId } from '@latchkey/runtime';
 import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/common';
-import { type Actor, mustBeRecent, selectRecentSignIn } from '../access/index.js';
-import { LocksService } from '../access/locks.service.js';
 import { AuditService } from '../audit/audit.service.js';
+import type { Actor } from '../authorization/index.js';
 import { LOGGER } from '../config.js';
 import { Database, inOrder, Last } from '../database/database.service.js';
 import { forbidden } from '../http/index.js';
 import { InvalidationService } from '../invalidation/invalidation.service.js';
 import { ReceiptsService } from '../invalidation/receipts.service.js';
+import { LocksService } from '../verification/locks.service.js';
+import { mustBeRecent, selectRecentSignIn } from '../verification/recent-sign-in.js';
 import { keepReceipt, MARK_NEXT, raiseGeneration, TAKE_UNMARKED, type UnmarkedRow } from './everything.queries.js';
 import { makerColumns } from './exposure.rules.js';
 

@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
-import { SYSTEM } from '../access/index.js';
 import { AuditService } from '../audit/audit.service.js';
+import { SYSTEM } from '../authorization/index.js';
 import { Database, rows } from '../database/database.service.js';
 
 interface Due {

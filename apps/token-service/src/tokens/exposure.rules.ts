@@ -1,7 +1,7 @@
 import type { Receipt, RevocationReason } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
-import type { NamedActor } from '../access/index.js';
 import type { AuditEntry } from '../audit/audit.service.js';
+import type { NamedActor } from '../authorization/index.js';
 import type { Statement } from '../database/database.service.js';
 import type { Narrowing } from '../invalidation/invalidation.service.js';
 import type { Counts, ExposureRow, NewMember, StandingRow } from './exposure.queries.js';

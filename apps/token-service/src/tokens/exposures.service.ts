@@ -1,16 +1,16 @@
 import type { Logger } from '@latchkey/runtime';
 import { hashSecret, parse } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
-import type { SystemActor } from '../access/index.js';
-import { lockRows } from '../access/locks.service.js';
 import { AuditService } from '../audit/audit.service.js';
+import type { SystemActor } from '../authorization/index.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { Database, inOrder, rows, type Tx } from '../database/database.service.js';
 import { atMultiplesOf, requestContext } from '../http/index.js';
 import { RatesService } from '../http/rates.service.js';
+import { FactsService } from '../verification/facts.service.js';
+import { lockRows } from '../verification/locks.service.js';
 import { type Begun, ClosuresService } from './closures.service.js';
 import { type StandingRow, selectLiving, selectUntold } from './exposure.queries.js';
-import { FactsService } from './facts.service.js';
 
 const FINDER: SystemActor = { type: 'system', name: 'revoke-exposed' };
 

@@ -1,4 +1,4 @@
-import type { Actor } from '../access/index.js';
+import type { Actor } from '../authorization/index.js';
 import { rows, type Statement, type Tx } from '../database/database.service.js';
 import { Refusal } from '../http/index.js';
 

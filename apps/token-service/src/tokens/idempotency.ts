@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import { canonicalJson, type IssueTokenBody } from '@latchkey/contracts';
-import type { Actor } from '../access/index.js';
+import type { Actor } from '../authorization/index.js';
 import { rows, type Tx } from '../database/database.service.js';
 import { Refusal } from '../http/index.js';
 import { actorId } from './store.service.js';

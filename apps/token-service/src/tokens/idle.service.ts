@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import { SYSTEM } from '../access/index.js';
+import { SYSTEM } from '../authorization/index.js';
 import { Database, Last, rows, type Tx } from '../database/database.service.js';
 import { RevocationsService } from './revocations.service.js';
 

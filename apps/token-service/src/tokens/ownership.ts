@@ -1,4 +1,4 @@
-import type { Actor, TokenActor } from '../access/index.js';
+import type { Actor, TokenActor } from '../authorization/index.js';
 import { rows, type Statement, type Tx } from '../database/database.service.js';
 import { conflict, forbidden, lacksScope, notFound } from '../http/index.js';
 import { type Bounds, mayUseScopeOn, mustBeWithin, type Owned } from './token.rules.js';

@@ -1,11 +1,11 @@
 import type { Policy } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
-import type { Actor } from '../access/index.js';
-import { LocksService } from '../access/locks.service.js';
 import { AuditService } from '../audit/audit.service.js';
+import type { Actor } from '../authorization/index.js';
 import { Database, rows, type Statement, type Tx } from '../database/database.service.js';
 import { badField, forbidden } from '../http/index.js';
-import { addressesWithin } from './addresses.js';
+import { addressesWithin } from '../verification/addresses.js';
+import { LocksService } from '../verification/locks.service.js';
 import { canonicalAddresses } from './token.rules.js';
 
 export interface PolicyRow {

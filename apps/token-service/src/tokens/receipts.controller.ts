@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Receipt, receiptJwt, receiptKeys } from '@latchkey/contracts';
 import { madeAtMs } from '@latchkey/runtime';
 import { Controller, Headers } from '@nestjs/common';
-import type { Actor } from '../access/index.js';
+import type { Actor } from '../authorization/index.js';
 import { Database } from '../database/database.service.js';
 import { Answer, Call, Caller, Input, type InputOf, notFound, Refusal } from '../http/index.js';
 import { receiptAsSeen } from '../invalidation/invalidation.service.js';

@@ -2,8 +2,8 @@ import type { Effect, EndedCounts, Receipt, RevocationReason } from '@latchkey/c
 import { newId } from '@latchkey/runtime';
 import { Injectable } from '@nestjs/common';
 import type { QueryResultRow } from 'pg';
-import { type Actor, SYSTEM, type SystemActor } from '../access/index.js';
 import { type AuditEntry, AuditService } from '../audit/audit.service.js';
+import { type Actor, SYSTEM, type SystemActor } from '../authorization/index.js';
 import { Database, inOrder, Last, rows, type Statement, type Tx, writeNow } from '../database/database.service.js';
 import {
   type Invalidation,

@@ -1,12 +1,12 @@
 import { startOf } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
 import type { QueryResultRow } from 'pg';
-import type { Actor } from '../access/index.js';
-import { LocksService } from '../access/locks.service.js';
 import { type AuditEntry, AuditService } from '../audit/audit.service.js';
+import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { inOrder, type Statement, type Tx } from '../database/database.service.js';
-import { FactsService } from './facts.service.js';
+import { FactsService } from '../verification/facts.service.js';
+import { LocksService } from '../verification/locks.service.js';
 import { selectToken, type TokenEntity } from './token.entity.js';
 import { type Bounds, mustChange, mustSee } from './token.rules.js';
 

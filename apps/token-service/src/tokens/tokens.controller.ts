@@ -1,5 +1,5 @@
 import { Controller, Headers } from '@nestjs/common';
-import type { Actor } from '../access/index.js';
+import type { Actor } from '../authorization/index.js';
 import { Answer, Call, Caller, checkIdempotencyKey, Input, type InputOf, Prefer } from '../http/index.js';
 import { BatchesService } from './batches.service.js';
 import { EverythingService } from './everything.service.js';

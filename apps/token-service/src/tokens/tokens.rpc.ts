@@ -11,13 +11,13 @@ import { Controller, Inject } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { CallableBy, callerName, callerOf, refuse } from '../rpc/index.js';
+import { FactsService } from '../verification/facts.service.js';
+import { VerificationService } from '../verification/verification.service.js';
 import { ClosuresService } from './closures.service.js';
 import { EverythingService } from './everything.service.js';
 import { ExpiryService } from './expiry.service.js';
-import { FactsService } from './facts.service.js';
 import { IdleService } from './idle.service.js';
 import { RevocationsService } from './revocations.service.js';
-import { VerificationService } from './verification.service.js';
 
 /** The gRPC door of tokens: `latchkey.v1.Tokens`, but for the leases. */
 @Controller()

@@ -1,4 +1,0 @@
-export { type Actor, type NamedActor, SYSTEM, type SystemActor, type TokenActor, type UserActor } from './actor.js';
-export { mustBeRecent, selectRecentSignIn } from './recent-sign-in.js';
-export { type Membership, Rights, rightsOfPerson, rightsOfToken } from './rights.js';
-export { ScopesService } from './scopes.service.js';

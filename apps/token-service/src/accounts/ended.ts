@@ -1,0 +1,28 @@
+import type { AuditService } from '../audit/audit.service.js';
+import type { Actor, SystemActor } from '../authorization/index.js';
+import { rows, type Tx } from '../database/database.service.js';
+
+/**
+ * Ends sign-ins of a person, each with its audit event.
+ * @param which `all`, `{except}` one, or `{only}` one
+ * @returns how many there were
+ */
+export async function endSessionsOf(
+  tx: Tx,
+  audit: AuditService,
+  actor: Actor | SystemActor,
+  person: { id: string; name: string },
+  which: 'all' | { except: string } | { only: string },
+): Promise<number> {
+  const condition = which === 'all' ? '' : 'except' in which ? 'AND id <> $2' : 'AND id = $2';
+  const named = which === 'all' ? [] : ['except' in which ? which.except : which.only];
+  const ended = await rows<{ id: string }>(tx, `DELETE FROM sessions WHERE user_id = $1 ${condition} RETURNING id`, [
+    person.id,
+    ...named,
+  ]);
+  await audit.recordAll(
+    tx,
+    ended.map(({ id }) => ({ actor, action: 'session.ended', subject: { type: 'session', id, name: person.name } })),
+  );
+  return ended.length;
+}

@@ -1,0 +1,38 @@
+import { Controller } from '@nestjs/common';
+import type { Actor } from '../authorization/index.js';
+import { Answer, Call, Caller, Input, type InputOf, Prefer } from '../http/index.js';
+import { TokensService } from '../tokens/tokens.service.js';
+import { PeopleService } from './people.service.js';
+
+/** The HTTP door of people. */
+@Controller()
+export class PeopleController {
+  constructor(
+    private readonly people: PeopleService,
+    private readonly tokens: TokensService,
+  ) {}
+
+  @Call('listUsers')
+  list(@Caller() actor: Actor, @Input('listUsers') { query }: InputOf<'listUsers'>) {
+    return this.people.list(actor, query);
+  }
+
+  @Call('createUser')
+  async create(@Caller() actor: Actor, @Input('createUser') { body }: InputOf<'createUser'>) {
+    return new Answer(201, await this.people.create(actor, body));
+  }
+
+  @Call('patchUser')
+  patch(@Caller() actor: Actor, @Input('patchUser') input: InputOf<'patchUser'>, @Prefer() waitMs: number | undefined) {
+    return this.people.patch(actor, input.params.id, input.body, waitMs);
+  }
+
+  @Call('revokeUserTokens')
+  revokeTokens(
+    @Caller() actor: Actor,
+    @Input('revokeUserTokens') input: InputOf<'revokeUserTokens'>,
+    @Prefer() waitMs: number | undefined,
+  ) {
+    return this.tokens.revokeAllOf(actor, input.params.id, input.body, waitMs);
+  }
+}

@@ -1,0 +1,286 @@
+import {
+  ADVISORY_LOCKS,
+  type createUserBody,
+  type Effect,
+  emailSchema,
+  LIMITS,
+  lineSchema,
+  type listQuery,
+  type PersonRole,
+  type patchUserBody,
+  type User,
+} from '@latchkey/contracts';
+import { type Logger, newId } from '@latchkey/runtime';
+import { Inject, Injectable } from '@nestjs/common';
+import type { z } from 'zod';
+import { AuditService } from '../audit/audit.service.js';
+import { type Actor, SYSTEM } from '../authorization/index.js';
+import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
+import { constraintHit, Database, rows, type Tx } from '../database/database.service.js';
+import { conflict, forbidden, notFound, Refusal } from '../http/index.js';
+import { keysetPage, type Page } from '../http/pages.js';
+import { type Invalidation, InvalidationService, NOTHING_NARROWED } from '../invalidation/invalidation.service.js';
+import { LocksService } from '../verification/locks.service.js';
+import { AttemptsService } from './attempts.service.js';
+import { LettersService } from './letters.service.js';
+import { hashPassword, isPassword } from './passwords.js';
+import { UserEntity } from './user.entity.js';
+
+/** People: who they are, their role, whether they are disabled. */
+@Injectable()
+export class PeopleService {
+  constructor(
+    private readonly db: Database,
+    private readonly audit: AuditService,
+    private readonly locks: LocksService,
+    private readonly invalidations: InvalidationService,
+    private readonly attempts: AttemptsService,
+    private readonly letters: LettersService,
+    @Inject(CONFIG) private readonly config: TokenServiceConfig,
+    @Inject(LOGGER) private readonly logger: Logger,
+  ) {}
+
+  /** Makes the first administrator when there is nobody yet. Replicas that start together make one. */
+  async ensureFirstAdministrator(): Promise<void> {
+    const { ADMIN_EMAIL: address, ADMIN_PASSWORD: password } = this.config;
+    const [someone] = await this.db.query('SELECT 1 FROM users LIMIT 1');
+    if (someone) return;
+    if (!address || !password) {
+      this.logger.warn('there is nobody yet who could sign in: start once with ADMIN_EMAIL and ADMIN_PASSWORD');
+      return;
+    }
+    const passwordHash = await hashPassword(password);
+    await this.db.transaction(async (tx) => {
+      await tx.query('SELECT pg_advisory_xact_lock($1)', [ADVISORY_LOCKS.firstAdministrator]);
+      if ((await rows(tx, 'SELECT 1 FROM users LIMIT 1')).length) return;
+      const email = address.toLowerCase();
+      await this.#insert(tx, { id: newId(), email, name: 'Administrator', role: 'admin', passwordHash }, SYSTEM);
+    });
+  }
+
+  async list(actor: Actor, query: z.output<typeof listQuery>): Promise<Page<User>> {
+    this.#mustHold(actor, 'users:read');
+    const values: unknown[] = [];
+    const where: string[] = [];
+    if (query.q) {
+      values.push(`%${query.q.toLowerCase().replace(/[\\%_]/g, '\\$&')}%`);
+      where.push('(lower(name) LIKE $1 OR email LIKE $1)');
+    }
+    return keysetPage(query, { values, where }, async ({ where, values, tail }) =>
+      (await this.db.query<UserRow>(`SELECT ${USER_COLUMNS} FROM users ${where} ${tail}`, values)).map(toUser),
+    );
+  }
+
+  async create(actor: Actor, body: z.output<typeof createUserBody>): Promise<User> {
+    const passwordHash = body.password === undefined ? null : await hashPassword(body.password);
+    try {
+      return await this.db.transaction(async (tx) => {
+        const now = await this.locks.hold(tx, actor);
+        this.#mustHold(now, 'users:write');
+        mustNotRaise(now, body.role);
+        const { email, name, role } = body;
+        const person = await this.#insert(tx, { id: newId(), email, name, role, passwordHash }, now);
+        // Whoever is given a password is told it by who gives it; anybody else chooses one by a letter.
+        if (passwordHash === null) await this.letters.invite(tx, person.id);
+        return person;
+      });
+    } catch (error) {
+      if (constraintHit(error) === 'users_email_once')
+        throw conflict('A person with this e-mail address exists already.');
+      throw error;
+    }
+  }
+
+  /** Changes a person; a lower role or disabling narrows what their tokens may do, and answers like a revocation. */
+  async patch(
+    actor: Actor,
+    id: string,
+    body: z.output<typeof patchUserBody>,
+    waitMs: number | undefined,
+  ): Promise<Effect & { user: User }> {
+    const { user, invalidation } = await this.db.transaction(async (tx) => {
+      const now = await this.locks.hold(tx, actor, { change: { users: [id] } });
+      this.#mustHold(now, 'users:write');
+      const before = await tx.findOneBy(UserEntity, { id });
+      if (!before) throw notFound('person');
+      const role = body.role ?? before.role;
+      if (role !== before.role) mustNotRaise(now, role);
+      const disabled = body.disabled ?? before.disabledAt !== null;
+      const wasAdministrator = before.role === 'admin' && before.disabledAt === null;
+      if (wasAdministrator && (role !== 'admin' || disabled)) await this.#mustNotBeLastAdministrator(tx, id);
+      const after = {
+        name: body.name ?? before.name,
+        role,
+        disabledAt: disabled ? (before.disabledAt ?? new Date()) : null,
+      };
+      await tx.update(UserEntity, { id }, after);
+      const changed = { ...before, ...after };
+      await this.#recordPatch(tx, now, before, changed);
+      if (disabled && before.disabledAt === null) await tx.query('DELETE FROM sessions WHERE user_id = $1', [id]);
+      // Named again as they are already, they may be on their way still: a repeat waits in full too.
+      const touchesRights = body.role !== undefined || body.disabled !== undefined;
+      const written: Invalidation | null = touchesRights
+        ? await this.invalidations.write(tx, { kind: 'owner', subject: id, cut: disabled })
+        : null;
+      return { user: entityToUser(changed), invalidation: written };
+    });
+    if (!invalidation) return { user, ...NOTHING_NARROWED };
+    return { user, ...(await this.invalidations.confirm([invalidation], { waitMs })) };
+  }
+
+  /** The person with this e-mail address and password, if they may sign in. Takes as long for anybody else. */
+  async byPassword(email: string, password: string): Promise<User | null> {
+    const [found] = await this.db.query<UserRow & { password_hash: string | null }>(
+      `SELECT ${USER_COLUMNS}, password_hash FROM users WHERE email = $1`,
+      [email.toLowerCase()],
+    );
+    const right = await isPassword(found?.password_hash ?? null, password);
+    return found && right && found.disabled_at === null ? toUser(found) : null;
+  }
+
+  /** @throws Refusal `sign_in_failed` when it is not the person's password; ten failures in 15 minutes are the limit */
+  async mustBeOwnPassword(id: string, password: string): Promise<void> {
+    const counted = await this.attempts.countFromAnywhere(`password ${id}`);
+    const [found] = await this.db.query<{ password_hash: string | null }>(
+      'SELECT password_hash FROM users WHERE id = $1',
+      [id],
+    );
+    if (!(await isPassword(found?.password_hash ?? null, password)))
+      throw new Refusal('sign_in_failed', 'That is not your password.');
+    await this.attempts.forget(counted);
+  }
+
+  /** What is stored for a password. */
+  hashOf(password: string): Promise<string> {
+    return hashPassword(password);
+  }
+
+  /**
+   * The person who is this subject at another sign-in service. One not met before is the person here with that e-mail
+   * address, which the other service must have checked; or, where `mayCreate`, a new member.
+   * @returns null when it is nobody, or somebody disabled
+   */
+  async byIdentity(identity: {
+    issuer: string;
+    subject: string;
+    email: string | null;
+    name: string | null;
+    mayCreate: boolean;
+  }): Promise<User | null> {
+    return this.db.transaction(async (tx) => {
+      // Two first sign-ins of one person at once take turns here.
+      await tx.query('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', [
+        `${identity.issuer} ${identity.subject}`,
+      ]);
+      const [met] = await rows<UserRow>(
+        tx,
+        `SELECT ${USER_COLUMNS} FROM users WHERE id = (SELECT user_id FROM sign_in_identities WHERE issuer = $1 AND subject = $2)`,
+        [identity.issuer, identity.subject],
+      );
+      const found = met ?? (await this.#meet(tx, identity));
+      return found && found.disabled_at === null ? toUser(found) : null;
+    });
+  }
+
+  async #meet(tx: Tx, identity: Parameters<PeopleService['byIdentity']>[0]): Promise<UserRow | null> {
+    const email = emailSchema.safeParse(identity.email ?? '');
+    if (!email.success) return null;
+    const find = async () => {
+      const sql = `SELECT ${USER_COLUMNS} FROM users WHERE email = $1 FOR NO KEY UPDATE`;
+      return (await rows<UserRow>(tx, sql, [email.data]))[0] ?? null;
+    };
+    let person = await find();
+    if (!person && identity.mayCreate) {
+      const given = lineSchema(LIMITS.nameLengthMax).safeParse(identity.name ?? '');
+      const name = given.success ? given.data : email.data.slice(0, LIMITS.nameLengthMax);
+      await this.#insert(tx, { id: newId(), email: email.data, name, role: 'member', passwordHash: null }, SYSTEM);
+      person = await find();
+    }
+    if (!person || person.disabled_at !== null) return null;
+    await tx.query('INSERT INTO sign_in_identities (issuer, subject, user_id, created_at) VALUES ($1, $2, $3, $4)', [
+      identity.issuer,
+      identity.subject,
+      person.id,
+      new Date(),
+    ]);
+    const subject = { type: 'user' as const, id: person.id, name: person.name };
+    const details = { signsInAlsoAt: identity.issuer };
+    await this.audit.record(tx, { actor: SYSTEM, action: 'user.updated', subject, details });
+    return person;
+  }
+
+  async byId(id: string): Promise<User | null> {
+    const [found] = await this.db.query<UserRow>(`SELECT ${USER_COLUMNS} FROM users WHERE id = $1`, [id]);
+    return found ? toUser(found) : null;
+  }
+
+  async #insert(
+    tx: Tx,
+    person: { id: string; email: string; name: string; role: PersonRole; passwordHash: string | null },
+    actor: Actor | typeof SYSTEM,
+  ): Promise<User> {
+    const row = { ...person, disabledAt: null, createdAt: new Date() };
+    await tx.insert(UserEntity, row);
+    await this.audit.record(tx, {
+      actor,
+      action: 'user.created',
+      subject: { type: 'user', id: person.id, name: person.name },
+      details: { email: person.email, role: person.role },
+    });
+    return entityToUser(row);
+  }
+
+  async #recordPatch(tx: Tx, actor: Actor, before: UserEntity, after: UserEntity): Promise<void> {
+    const subject = { type: 'user' as const, id: before.id, name: after.name };
+    const changes = {
+      ...(before.name !== after.name && { name: { from: before.name, to: after.name } }),
+      ...(before.role !== after.role && { role: { from: before.role, to: after.role } }),
+    };
+    if (Object.keys(changes).length)
+      await this.audit.record(tx, { actor, action: 'user.updated', subject, details: changes });
+    if ((before.disabledAt === null) !== (after.disabledAt === null))
+      await this.audit.record(tx, { actor, action: after.disabledAt ? 'user.disabled' : 'user.enabled', subject });
+  }
+
+  async #mustNotBeLastAdministrator(tx: Tx, id: string): Promise<void> {
+    // Locks every administrator, in order, so that two who go at once do not each count on the other.
+    const left = await rows<{ id: string }>(
+      tx,
+      `SELECT id FROM users WHERE role = 'admin' AND disabled_at IS NULL ORDER BY id FOR NO KEY UPDATE`,
+    );
+    if (!left.some((other) => other.id !== id))
+      throw conflict('This is the last administrator. Make somebody else an administrator first.');
+  }
+
+  #mustHold(actor: Actor, scope: string): void {
+    if (!actor.rights.holds(scope)) throw forbidden(`Only administrators may do this (${scope}).`);
+  }
+}
+
+/** A token with users:write must not make somebody who can do more than the token itself. */
+function mustNotRaise(actor: Actor, role: PersonRole): void {
+  if (role === 'admin' && actor.type === 'token')
+    throw forbidden('A token cannot make administrators. Sign in to do so.');
+}
+
+const USER_COLUMNS = 'id, email, name, role, disabled_at, created_at';
+interface UserRow {
+  id: string;
+  email: string;
+  name: string;
+  role: PersonRole;
+  disabled_at: Date | null;
+  created_at: Date;
+}
+
+const toUser = (row: UserRow): User => ({
+  id: row.id,
+  email: row.email,
+  name: row.name,
+  role: row.role,
+  disabled: row.disabled_at !== null,
+  createdAt: row.created_at.toISOString(),
+});
+
+const entityToUser = (e: Omit<UserEntity, 'passwordHash'>): User =>
+  toUser({ id: e.id, email: e.email, name: e.name, role: e.role, disabled_at: e.disabledAt, created_at: e.createdAt });

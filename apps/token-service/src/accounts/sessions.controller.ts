@@ -1,0 +1,36 @@
+import { Controller } from '@nestjs/common';
+import type { Actor } from '../authorization/index.js';
+import { Answer, Call, Caller, Input, type InputOf, Refusal } from '../http/index.js';
+import { PeopleService } from './people.service.js';
+import { SESSION_LIFETIME_SECONDS, SessionsService } from './sessions.service.js';
+
+/** The HTTP door of sign-ins. */
+@Controller()
+export class SessionsController {
+  constructor(
+    private readonly sessions: SessionsService,
+    private readonly people: PeopleService,
+  ) {}
+
+  @Call('signIn')
+  async signIn(@Input('signIn') { body }: InputOf<'signIn'>) {
+    const { user, value } = await this.sessions.signIn(body);
+    return new Answer(200, { user }, { 'set-cookie': this.sessions.cookie(value, SESSION_LIFETIME_SECONDS) });
+  }
+
+  @Call('whoAmI')
+  async whoAmI(@Caller() actor: Actor) {
+    const user = actor.userId === null ? null : await this.people.byId(actor.userId);
+    if (!user)
+      throw new Refusal('forbidden', 'A project token acts for a project, not for a person. Ask /v1/tokens/self.');
+    return { user };
+  }
+
+  @Call('signOut')
+  async signOut(@Caller() actor: Actor) {
+    if (actor.type !== 'user')
+      throw new Refusal('forbidden', 'A token is not signed in; revoke it at /v1/tokens/self instead.');
+    await this.sessions.end(actor);
+    return new Answer(204, undefined, { 'set-cookie': this.sessions.cookie('', 0) });
+  }
+}

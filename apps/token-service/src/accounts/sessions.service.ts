@@ -1,0 +1,205 @@
+import { hash, randomBytes } from 'node:crypto';
+import type { OwnSession, PersonRole, ProjectRole, signInBody, User } from '@latchkey/contracts';
+import { newId } from '@latchkey/runtime';
+import { Inject, Injectable } from '@nestjs/common';
+import type { z } from 'zod';
+import { AuditService } from '../audit/audit.service.js';
+import { rightsOfPerson, ScopesService, SYSTEM, type UserActor } from '../authorization/index.js';
+import { CONFIG, type TokenServiceConfig } from '../config.js';
+import { Database } from '../database/database.service.js';
+import { cookieName, notFound, Refusal, requestContext } from '../http/index.js';
+import { RatesService } from '../http/rates.service.js';
+import { AttemptsService } from './attempts.service.js';
+import { endSessionsOf } from './ended.js';
+import { PeopleService } from './people.service.js';
+import { SecondFactorService } from './second-factor.service.js';
+
+/** How long a sign-in lasts, whatever is done with it. */
+export const SESSION_LIFETIME_SECONDS = 12 * 3_600;
+const SEEN_EVERY_MS = 60_000;
+const FAILURES_WRITTEN_OF_AN_ADDRESS = { max: 50, windowSeconds: 900 };
+const FAILURES_WRITTEN = { max: 1_000, windowSeconds: 900 };
+
+const digest = (text: string): Buffer => hash('sha256', text, 'buffer');
+
+interface SessionRow {
+  id: string;
+  user_id: string;
+  name: string;
+  role: PersonRole;
+  seen_at: Date;
+  memberships: [string, ProjectRole][] | null;
+}
+
+interface OwnSessionRow {
+  id: string;
+  created_at: Date;
+  seen_at: Date;
+  expires_at: Date;
+  ip: string;
+  user_agent: string;
+}
+
+/** Sign-ins: a random value in a cookie, of which only the SHA-256 is kept. */
+@Injectable()
+export class SessionsService {
+  constructor(
+    private readonly db: Database,
+    private readonly audit: AuditService,
+    private readonly people: PeopleService,
+    private readonly scopes: ScopesService,
+    private readonly attempts: AttemptsService,
+    private readonly factors: SecondFactorService,
+    private readonly rates: RatesService,
+    @Inject(CONFIG) readonly config: TokenServiceConfig,
+  ) {}
+
+  /**
+   * Signs a person in.
+   * @returns the person, and the cookie's value
+   * @throws Refusal `sign_in_failed`, the same for every cause; `rate_limited` after ten failures for one e-mail address
+   *   from one address in 15 minutes
+   */
+  async signIn(body: z.output<typeof signInBody>): Promise<{ user: User; value: string }> {
+    const email = body.email.toLowerCase();
+    const counted = await this.attempts.count(email);
+    const user = await this.people.byPassword(email, body.password);
+    if (!user) {
+      await this.#recordFailure({ email });
+      throw new Refusal('sign_in_failed', 'The e-mail address or the password is wrong.');
+    }
+    await this.#mustPassSecondFactor(user, body.code, counted);
+    const value = await this.#begin(user, counted);
+    return { user, value };
+  }
+
+  /** Signs in a person whom another sign-in service has vouched for; it asks for second factors itself. */
+  async startFor(user: User): Promise<string> {
+    return this.cookie(await this.#begin(user), SESSION_LIFETIME_SECONDS);
+  }
+
+  async #mustPassSecondFactor(user: User, code: string | undefined, counted: Buffer): Promise<void> {
+    // Six digits are few: they are guessed at most ten times in 15 minutes, wherever the guesses come from.
+    const guesses = code === undefined ? null : await this.attempts.countFromAnywhere(`code ${user.id}`);
+    try {
+      await this.factors.mustPass(user.id, code);
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      // The password was right: asking for the code is no failure.
+      if (error.code === 'second_factor_required') await this.attempts.forget(counted);
+      else await this.#recordFailure({ email: user.email, secondFactor: true });
+      throw error;
+    }
+    if (guesses) await this.attempts.forget(guesses);
+  }
+
+  /** Only so many are written down one by one, or whoever fails on purpose could fill the audit log. */
+  async #recordFailure(failure: Record<string, unknown>): Promise<void> {
+    const ip = requestContext.getStore()?.ip ?? '';
+    const here = await this.rates.tally('session.failed', ip, FAILURES_WRITTEN_OF_AN_ADDRESS);
+    if (!here.allowed) return;
+    const all = await this.rates.tally('session.failed', 'all', FAILURES_WRITTEN);
+    if (!all.allowed) return;
+    const isLast = here.remaining === 0 || all.remaining === 0;
+    const details = { ...failure, ...(isLast && { more: 'further failures in this quarter of an hour are left out' }) };
+    await this.db.transaction((tx) => this.audit.record(tx, { actor: SYSTEM, action: 'session.failed', details }));
+  }
+
+  /** @returns the cookie's value */
+  async #begin(user: User, counted?: Buffer): Promise<string> {
+    const { ip, userAgent } = requestContext.getStore() ?? { ip: null, userAgent: null };
+    const value = randomBytes(32).toString('base64url');
+    const id = newId();
+    await this.db.transaction(async (tx) => {
+      const now = new Date();
+      const end = new Date(now.getTime() + SESSION_LIFETIME_SECONDS * 1000);
+      // A person disabled at this very moment gets no session: the row lock makes the two take turns.
+      const inserted: unknown[] = await tx.query(
+        `INSERT INTO sessions (id, user_id, hash, ip, user_agent, created_at, seen_at, expires_at)
+         SELECT $1, u.id, $3, $4, $5, $6, $6, $7 FROM (
+           SELECT id FROM users WHERE id = $2 AND disabled_at IS NULL FOR SHARE
+         ) u RETURNING id`,
+        [id, user.id, digest(value), ip ?? '', userAgent ?? '', now, end],
+      );
+      if (inserted.length === 0) throw new Refusal('sign_in_failed', 'The e-mail address or the password is wrong.');
+      if (counted) await this.attempts.forget(counted, tx);
+      const actor = {
+        type: 'user' as const,
+        userId: user.id,
+        name: user.name,
+        sessionId: id,
+        rights: rightsOfPerson(this.scopes, user.role, []),
+      };
+      await this.audit.record(tx, {
+        actor,
+        action: 'session.started',
+        subject: { type: 'session', id, name: user.name },
+      });
+    });
+    return value;
+  }
+
+  /** Who is signed in by this cookie; null when nobody is. */
+  async actorBy(value: string): Promise<UserActor | null> {
+    const [row] = await this.db.authoritative<SessionRow>(
+      'session-by-hash',
+      `SELECT s.id, s.user_id, s.seen_at, u.name, u.role, (
+         SELECT json_agg(json_build_array(m.project_id, m.role)) FROM members m
+         JOIN projects p ON p.id = m.project_id AND p.closed_at IS NULL WHERE m.user_id = u.id
+       ) AS memberships
+       FROM sessions s JOIN users u ON u.id = s.user_id
+       WHERE s.hash = $1 AND s.expires_at > now() AND u.disabled_at IS NULL`,
+      [digest(value)],
+    );
+    if (!row) return null;
+    if (Date.now() - row.seen_at.getTime() > SEEN_EVERY_MS)
+      await this.db.query('UPDATE sessions SET seen_at = $2 WHERE id = $1', [row.id, new Date()]);
+    const memberships = (row.memberships ?? []).map(([projectId, role]) => ({ projectId, role }));
+    const rights = rightsOfPerson(this.scopes, row.role, memberships);
+    return { type: 'user', userId: row.user_id, name: row.name, sessionId: row.id, rights };
+  }
+
+  /** Signs out. */
+  async end(actor: UserActor): Promise<void> {
+    await this.#endOwn(actor, { only: actor.sessionId });
+  }
+
+  /** Where the person is signed in, the latest first. */
+  async listOwn(actor: UserActor): Promise<OwnSession[]> {
+    const found = await this.db.query<OwnSessionRow>(
+      `SELECT id, created_at, seen_at, expires_at, ip, user_agent FROM sessions
+       WHERE user_id = $1 AND expires_at > now() ORDER BY created_at DESC, id DESC LIMIT 100`,
+      [actor.userId],
+    );
+    return found.map((row) => ({
+      id: row.id,
+      current: row.id === actor.sessionId,
+      createdAt: row.created_at.toISOString(),
+      seenAt: row.seen_at.toISOString(),
+      expiresAt: row.expires_at.toISOString(),
+      ip: row.ip,
+      userAgent: row.user_agent,
+    }));
+  }
+
+  /** Signs out everywhere, here too. */
+  async endAll(actor: UserActor): Promise<void> {
+    await this.#endOwn(actor, 'all');
+  }
+
+  /** @throws Refusal `not_found` when it is not one of the person's own */
+  async endOwn(actor: UserActor, id: string): Promise<void> {
+    if ((await this.#endOwn(actor, { only: id })) === 0) throw notFound('sign-in');
+  }
+
+  /** The session cookie with this value, as a `Set-Cookie` header. */
+  cookie(value: string, maxAge: number): string {
+    const secure = this.config.PUBLIC_URL.startsWith('https:') ? '; Secure' : '';
+    return `${cookieName(this.config)}=${value}; Path=/; HttpOnly; SameSite=Strict; Max-Age=${maxAge}${secure}`;
+  }
+
+  #endOwn(actor: UserActor, which: Parameters<typeof endSessionsOf>[4]): Promise<number> {
+    const person = { id: actor.userId, name: actor.name };
+    return this.db.transaction((tx) => endSessionsOf(tx, this.audit, actor, person, which));
+  }
+}

@@ -1,0 +1,158 @@
+import { codeForDenial, ENDPOINTS, type Endpoint, type EndpointName, MANAGEMENT_SCOPES } from '@latchkey/contracts';
+import { type ExecutionContext, Inject, Injectable } from '@nestjs/common';
+import { Reflector } from '@nestjs/core';
+import { AuthGuard } from '@nestjs/passport';
+import { SessionsService } from '../accounts/sessions.service.js';
+import type { Actor, TokenActor } from '../authorization/actor.js';
+import { rightsOfToken } from '../authorization/rights.js';
+import { CONFIG, type TokenServiceConfig } from '../config.js';
+import { ENDPOINT_METADATA, forbidden, type LatchkeyRequest, lacksScope, Refusal } from '../http/index.js';
+import { tooMany } from '../http/rates.service.js';
+import { MANAGEMENT_ROUTE } from '../usage/usage.service.js';
+import { VerificationService } from '../verification/verification.service.js';
+import type { BearerRequest } from './bearer.strategy.js';
+
+const SAFE_METHODS = ['GET', 'HEAD', 'OPTIONS'];
+const NO_CREDENTIALS = 'Sign in, or send a token as `Authorization: Bearer`.';
+
+/**
+ * Finds out who calls, and lets in nobody else: a Bearer token, or the cookie of a signed-in person. What says nothing
+ * of who may call is closed to everyone.
+ */
+@Injectable()
+export class AuthenticationGuard extends AuthGuard('bearer') {
+  constructor(
+    @Inject(Reflector) private readonly reflector: Reflector,
+    @Inject(SessionsService) private readonly sessions: SessionsService,
+    @Inject(VerificationService) private readonly verification: VerificationService,
+    @Inject(CONFIG) private readonly config: TokenServiceConfig,
+  ) {
+    super({ session: false });
+  }
+
+  override async canActivate(context: ExecutionContext): Promise<boolean> {
+    if (context.getType() !== 'http') return true; // the gRPC door has a guard of its own
+    const request = context.switchToHttp().getRequest<LatchkeyRequest>();
+    const name = this.reflector.get<EndpointName | 'public' | 'any-token' | undefined>(
+      ENDPOINT_METADATA,
+      context.getHandler(),
+    );
+    if (name === undefined) throw forbidden('This path is open to nobody.');
+    if (name === 'public') return true;
+    const endpoint: Pick<Endpoint, 'scope'> = name === 'any-token' ? { scope: 'self' } : ENDPOINTS[name];
+    if (endpoint.scope === 'none') {
+      // Nobody is signed in by a page of another site either; an exposed secret may be reported from anywhere.
+      if (name !== 'revokeExposed') this.#mustBeSameOrigin(request);
+      return true;
+    }
+    refuseTokensElsewhere(request);
+    const bearerOnly = endpoint.scope === 'self';
+    if (request.headers.authorization !== undefined) await super.canActivate(context);
+    else if (bearerOnly)
+      throw new Refusal('unauthenticated', 'Send a token as `Authorization: Bearer`.', { bearer: true });
+    else request.latchkey.actor = await this.#signedIn(request);
+    mustHoldSomewhere(request.latchkey.actor!, endpoint.scope);
+    return true;
+  }
+
+  override getRequest(context: ExecutionContext): BearerRequest & { user?: Actor } {
+    const request = context.switchToHttp().getRequest<LatchkeyRequest>();
+    return {
+      headers: { authorization: request.headers.authorization },
+      verify: (secret) => this.#actorBy(secret, request),
+      // passport leaves its answer here
+      set user(actor: Actor) {
+        request.latchkey.actor = actor;
+      },
+    };
+  }
+
+  /** The stock guard turns every failure into 401 and loses the challenge (RFC 6750 section 3.1). */
+  override handleRequest<T>(error: unknown, actor: T | false, _info: unknown, _context: unknown, status?: number): T {
+    if (error) throw error;
+    if (actor) return actor;
+    if (status === 400)
+      throw new Refusal('invalid_request', 'The Authorization header must be `Bearer` and one token.', {
+        bearer: true,
+      });
+    throw new Refusal('unauthenticated', NO_CREDENTIALS, { bearer: true });
+  }
+
+  async #actorBy(secret: string, request: LatchkeyRequest): Promise<TokenActor> {
+    const { ip, userAgent } = request.latchkey;
+    const where = { route: MANAGEMENT_ROUTE, ip, userAgent };
+    const verification = await this.verification.use(secret, { scopes: [], ...(ip !== null && { ip }) }, where);
+    if (verification.allowed) {
+      const { facts, name } = verification.known;
+      const userId = facts.ownerType === 'user' ? facts.ownerId : null;
+      return {
+        type: 'token',
+        tokenId: facts.id,
+        name,
+        userId,
+        projectId: facts.project || null,
+        rights: rightsOfToken(facts),
+        facts,
+      };
+    }
+    const { reason, tokenId, rate } = verification;
+    const denial = { reason, tokenId };
+    if (rate) throw tooMany(rate, denial);
+    const code = codeForDenial(reason);
+    const detail =
+      code === 'address_not_allowed'
+        ? 'The token may not be used from this address.'
+        : 'The token is not accepted. An administrator or its owner can look up why by the requestId.';
+    throw new Refusal(code, detail, { bearer: true, denial });
+  }
+
+  async #signedIn(request: LatchkeyRequest): Promise<Actor> {
+    const value = request.sessionCookie;
+    const actor = value ? await this.sessions.actorBy(value) : null;
+    if (!actor) throw new Refusal('unauthenticated', NO_CREDENTIALS, { bearer: true });
+    this.#mustBeSameOrigin(request);
+    return actor;
+  }
+
+  /** Browsers name the origin of every state-changing request; what comes from elsewhere must not use a cookie. */
+  #mustBeSameOrigin(request: LatchkeyRequest): void {
+    if (SAFE_METHODS.includes(request.method)) return;
+    const { origin, 'sec-fetch-site': site } = request.headers;
+    const own = new URL(this.config.PUBLIC_URL).origin;
+    const isForeign =
+      origin !== undefined ? origin !== own : site !== undefined && site !== 'same-origin' && site !== 'none';
+    if (isForeign)
+      throw new Refusal(
+        'cross_site',
+        `This request came from another site. Requests with a cookie must come from ${own}.`,
+      );
+  }
+}
+
+/** RFC 6750 section 2: one way of sending the token, and here only the header. */
+function refuseTokensElsewhere(request: LatchkeyRequest): void {
+  const headers = request.raw.rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'authorization');
+  const refuse = (detail: string) => new Refusal('invalid_request', detail, { bearer: true });
+  if (headers.length > 1) throw refuse('Send one Authorization header.');
+  const isIn = (part: unknown) => typeof part === 'object' && part !== null && Object.hasOwn(part, 'access_token');
+  if (isIn(request.query))
+    throw refuse(
+      'A token must not stand in the query string, where logs would keep it. Send it as `Authorization: Bearer`.',
+    );
+  if (isIn(request.body)) throw refuse('A token must not stand in the body. Send it as `Authorization: Bearer`.');
+}
+
+/** Scopes that no role of a project holds reach beyond projects: they count only when held outside of them. */
+const BEYOND_PROJECTS = new Set(MANAGEMENT_SCOPES.filter((s) => s.projectRoles.length === 0).map(({ name }) => name));
+
+/** What the caller can do nowhere is refused before the request is read; the services check where. */
+function mustHoldSomewhere({ type, rights }: Actor, scope: string): void {
+  if (scope === 'self' || scope === 'signed-in') return;
+  if (scope === 'person') {
+    if (type === 'user') return;
+    throw forbidden('Only a person who is signed in may do this; a token cannot, whatever it holds.');
+  }
+  if (BEYOND_PROJECTS.has(scope) ? rights.holds(scope) : rights.holdsSomewhere(scope)) return;
+  if (type === 'token') throw lacksScope([scope]);
+  throw forbidden(`This takes the scope ${scope}, which your role does not hold. Ask an administrator.`);
+}

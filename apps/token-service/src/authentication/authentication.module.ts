@@ -1,0 +1,23 @@
+import { Module } from '@nestjs/common';
+import { APP_FILTER, APP_GUARD } from '@nestjs/core';
+import { AccountsModule } from '../accounts/accounts.module.js';
+import { RpcModule } from '../rpc/rpc.module.js';
+import { UsageModule } from '../usage/usage.module.js';
+import { VerificationModule } from '../verification/verification.module.js';
+import { AuthenticationGuard } from './authentication.guard.js';
+import { BearerStrategy } from './bearer.strategy.js';
+import { ErrorFilter } from './error.filter.js';
+import { ProblemFilter } from './problem.filter.js';
+import { RpcCallerGuard } from './rpc-caller.guard.js';
+
+@Module({
+  imports: [AccountsModule, RpcModule, UsageModule, VerificationModule],
+  providers: [
+    ProblemFilter,
+    BearerStrategy,
+    { provide: APP_GUARD, useClass: AuthenticationGuard },
+    { provide: APP_GUARD, useClass: RpcCallerGuard },
+    { provide: APP_FILTER, useClass: ErrorFilter },
+  ],
+})
+export class AuthenticationModule {}

@@ -1,0 +1,19 @@
+import { type ArgumentsHost, Catch, type ExceptionFilter } from '@nestjs/common';
+import type { Observable } from 'rxjs';
+import { RpcErrorFilter } from '../rpc/rpc.filter.js';
+import { ProblemFilter } from './problem.filter.js';
+
+/** Every error of every endpoint: a status over gRPC, a problem over HTTP. Nest asks one filter for both. */
+@Catch()
+export class ErrorFilter implements ExceptionFilter {
+  constructor(
+    private readonly rpc: RpcErrorFilter,
+    private readonly problems: ProblemFilter,
+  ) {}
+
+  catch(error: unknown, host: ArgumentsHost): Observable<never> | undefined {
+    if (host.getType() === 'rpc') return this.rpc.catch(error);
+    this.problems.catch(error, host);
+    return undefined;
+  }
+}

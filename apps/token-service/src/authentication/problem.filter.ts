@@ -1,0 +1,112 @@
+import { challenge, ENDPOINTS, type Endpoint, ERRORS, LIMITS, problem } from '@latchkey/contracts';
+import type { Logger } from '@latchkey/runtime';
+import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException, Inject } from '@nestjs/common';
+import type { FastifyReply } from 'fastify';
+import { LOGGER } from '../config.js';
+import { isDatabaseAway, sqlState } from '../database/database.service.js';
+import { Refusal, unavailable } from '../http/http.errors.js';
+import type { LatchkeyRequest } from '../http/server.js';
+import { MANAGEMENT_ROUTE, UsageService } from '../usage/usage.service.js';
+
+/** Every error of the HTTP door becomes `application/problem+json` (RFC 9457) here, and nothing else leaves it. */
+@Catch()
+export class ProblemFilter implements ExceptionFilter {
+  constructor(
+    @Inject(LOGGER) private readonly logger: Logger,
+    private readonly usage: UsageService,
+  ) {}
+
+  catch(error: unknown, host: ArgumentsHost): void {
+    const http = host.switchToHttp();
+    this.answer(error, http.getRequest<LatchkeyRequest>(), http.getResponse<FastifyReply>());
+  }
+
+  answer(error: unknown, request: LatchkeyRequest, reply: FastifyReply): void {
+    const refusal = this.#refusalFor(error, request);
+    const { requestId } = request.latchkey;
+    const { status } = ERRORS[refusal.code];
+    if (reply.sent || reply.raw.headersSent) {
+      reply.raw.destroy();
+      return;
+    }
+    this.#keepDenial(refusal, request);
+    const isBearerAnswer =
+      refusal.extra.bearer || refusal.code === 'unauthenticated' || refusal.code === 'invalid_token';
+    const authenticate = isBearerAnswer && challenge(refusal.code, 'latchkey', refusal.extra.scopes);
+    reply
+      .status(status)
+      .headers({
+        'content-type': 'application/problem+json; charset=utf-8',
+        ...(authenticate && { 'www-authenticate': authenticate }),
+        ...refusal.extra.headers,
+      })
+      .send(JSON.stringify(problem(refusal.code, refusal.detail, requestId, refusal.extra.errors)));
+  }
+
+  #keepDenial({ code, extra }: Refusal, request: LatchkeyRequest): void {
+    const { actor, requestId, ip } = request.latchkey;
+    const isMissingRight = code === 'insufficient_scope' && actor?.type === 'token';
+    const denial = extra.denial ?? (isMissingRight ? { reason: code, tokenId: actor.tokenId } : undefined);
+    if (!denial) return;
+    const { reason, tokenId = null } = denial;
+    this.usage.deny({ requestId, reason, tokenId, route: MANAGEMENT_ROUTE, method: request.method, ip: ip ?? '' });
+  }
+
+  #refusalFor(error: unknown, request: LatchkeyRequest): Refusal {
+    if (error instanceof Refusal) return error;
+    const { requestId } = request.latchkey;
+    if (isDatabaseAway(error)) {
+      this.logger.warn({ requestId, reason: (error as Error).message }, 'PostgreSQL is away or overwhelmed');
+      return unavailable(
+        'The database does not answer at this moment. Nothing can be said about the request; try again.',
+      );
+    }
+    // Text that PostgreSQL cannot hold (NUL) got past a schema: the input is at fault.
+    if (sqlState(error) === '22021' || sqlState(error) === '22P05')
+      return new Refusal('invalid_request', 'A text holds a character that cannot be stored.');
+    if (error instanceof HttpException && error.getStatus() < 500) return frameworkRefusal(error.getStatus(), request);
+    this.logger.error({ requestId, err: error }, 'a request failed');
+    return new Refusal('internal', `Something went wrong here. Tell an administrator the requestId ${requestId}.`);
+  }
+}
+
+/** What Fastify and Nest refuse before any of our own code sees the request. */
+function frameworkRefusal(status: number, request: LatchkeyRequest): Refusal {
+  switch (status) {
+    case 404:
+      return routeRefusal(request);
+    case 413:
+      return new Refusal('too_large', `The body is larger than ${LIMITS.jsonBodyBytesMax} bytes.`);
+    case 415:
+      return new Refusal('unsupported_media_type', 'Send `Content-Type: application/json`.');
+    default:
+      return new Refusal(
+        'invalid_request',
+        'The body cannot be read: it is not valid JSON, or has a member named __proto__ or constructor.',
+        {
+          errors: [{ field: 'body', message: 'is not valid JSON, or has a member that no request may have' }],
+        },
+      );
+  }
+}
+
+/** What this door answers besides the management calls. */
+const OTHER_PATHS = [
+  { method: 'POST', path: '/mcp' },
+  { method: 'GET', path: '/v1/openapi.json' },
+  { method: 'GET', path: '/v1/docs' },
+];
+
+/** No route: 405 with `Allow` where the path exists with another method (RFC 9110 section 15.5.6), else 404. */
+function routeRefusal(request: LatchkeyRequest): Refusal {
+  const path = request.url.split('?', 1)[0]!;
+  const allowed = [...(Object.values(ENDPOINTS) as Endpoint[]), ...OTHER_PATHS]
+    .filter((endpoint) => matches(endpoint.path, path))
+    .map(({ method }) => method);
+  if (allowed.length === 0)
+    return new Refusal('not_found', 'There is no such path. See /v1/openapi.json for those that are.');
+  const allow = [...new Set(allowed)].join(', ');
+  return new Refusal('method_not_allowed', `This path answers ${allow}.`, { headers: { allow } });
+}
+
+const matches = (template: string, path: string) => new RegExp(`^${template.replace(/\{\w+\}/g, '[^/]+')}$`).test(path);

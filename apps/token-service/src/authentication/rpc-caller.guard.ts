@@ -1,0 +1,87 @@
+import { type Metadata, status } from '@grpc/grpc-js';
+import { FIRST_PARTY_SCHEME } from '@latchkey/contracts';
+import { newId, secretMatcher } from '@latchkey/runtime';
+import { type CanActivate, type ExecutionContext, Inject, Injectable } from '@nestjs/common';
+import { Reflector } from '@nestjs/core';
+import { CONFIG, type TokenServiceConfig } from '../config.js';
+import { CALLABLE_BY, type CallerNow, type RpcCaller, type RpcCallerType, refuse, setCall } from '../rpc/index.js';
+import { VerificationService } from '../verification/verification.service.js';
+
+const SCOPE = 'tokens:verify';
+/** Under this name the calls of a token are counted as its uses. */
+const ROUTE = 'rpc';
+const REFUSED: Record<RpcCallerType, string> = {
+  gateway: 'this call is not for gateways',
+  jobs: 'this call is not for jobs',
+  token: "this call is for Latchkey's own services",
+};
+
+/** Finds out who calls over gRPC, and lets in only those whom the handler names. */
+@Injectable()
+export class RpcCallerGuard implements CanActivate {
+  /** A secret may be of several kinds, while the deprecated RPC_SECRET stands for them. */
+  readonly #services: readonly { caller: RpcCaller; isSecret: (presented: string) => boolean }[];
+
+  constructor(
+    @Inject(CONFIG) config: Pick<TokenServiceConfig, 'GATEWAY_RPC_SECRET' | 'JOBS_RPC_SECRET'>,
+    private readonly verification: VerificationService,
+    private readonly reflector: Reflector,
+  ) {
+    this.#services = [
+      { caller: { type: 'gateway' }, isSecret: secretMatcher(config.GATEWAY_RPC_SECRET) },
+      { caller: { type: 'jobs' }, isSecret: secretMatcher(config.JOBS_RPC_SECRET) },
+    ];
+  }
+
+  async canActivate(context: ExecutionContext): Promise<boolean> {
+    if (context.getType() !== 'rpc') return true; // HTTP has a guard of its own
+    const allowed = this.reflector.get<RpcCallerType[] | undefined>(CALLABLE_BY, context.getHandler()) ?? [];
+    const metadata = context.switchToRpc().getContext<Metadata>();
+    const call = context.getArgByIndex<{ getPeer(): string; pause?(): void }>(2);
+    // Of a stream nothing more is read before its caller is known; its handler goes on.
+    call.pause?.();
+    const ip = addressOf(call.getPeer());
+    const callers = await this.#identify(metadata, ip);
+    const caller = callers.find(({ type }) => allowed.includes(type));
+    if (!caller) throw refuse(status.PERMISSION_DENIED, REFUSED[callers[0]!.type]);
+    setCall(metadata, {
+      caller,
+      context: { requestId: newId(), ip, userAgent: null, rpcCaller: caller.type },
+      callerNow: () => this.#callerNow(caller, metadata, ip),
+    });
+    return true;
+  }
+
+  async #callerNow(caller: RpcCaller, metadata: Metadata, ip: string): Promise<CallerNow> {
+    if (caller.type !== 'token') return { allowed: true, expiresAtMs: 0 };
+    const [, credentials = ''] = String(metadata.get('authorization')[0]).split(' ');
+    const verification = await this.verification.verify(credentials, { scopes: [SCOPE], ip });
+    if (!verification.allowed) return { allowed: false };
+    return { allowed: true, expiresAtMs: verification.known.facts.expiresAtMs };
+  }
+
+  /** @returns who it may be, at least one */
+  async #identify(metadata: Metadata, ip: string): Promise<RpcCaller[]> {
+    const given = metadata.get('authorization');
+    if (given.length !== 1) throw refuse(status.UNAUTHENTICATED, 'send one `authorization`: `Bearer <token>`');
+    const [scheme = '', credentials = '', more] = String(given[0]).split(' ');
+    if (more !== undefined) throw refuse(status.UNAUTHENTICATED, 'authorization must be a scheme and one word');
+    if (scheme.toLowerCase() === FIRST_PARTY_SCHEME.toLowerCase()) {
+      const callers = this.#services.filter(({ isSecret }) => isSecret(credentials)).map(({ caller }) => caller);
+      if (callers.length > 0) return callers;
+    } else if (scheme.toLowerCase() === 'bearer') {
+      const verification = await this.verification.use(credentials, { scopes: [SCOPE], ip }, { route: ROUTE, ip });
+      if (verification.allowed) return [{ type: 'token', tokenId: verification.known.facts.id }];
+      if (verification.reason === 'address_not_allowed')
+        throw refuse(status.PERMISSION_DENIED, 'the token may not be used from this address');
+      if (verification.reason === 'rate_limited')
+        throw refuse(status.RESOURCE_EXHAUSTED, 'the token has been used as often as its rate limit allows');
+      if (verification.reason === 'insufficient_scope')
+        throw refuse(status.PERMISSION_DENIED, `the token does not hold ${SCOPE}`);
+    }
+    throw refuse(status.UNAUTHENTICATED, 'the caller is not accepted');
+  }
+}
+
+/** grpc-js tells a peer as `address:port`, IPv6 in brackets. */
+const addressOf = (peer: string): string => peer.replace(/:\d+$/, '').replace(/^\[|\]$/g, '');

@@ -1,0 +1,6 @@
+import { Module } from '@nestjs/common';
+import { DatabaseModule } from '../database/database.module.js';
+import { ScopesService } from './scopes.service.js';
+
+@Module({ imports: [DatabaseModule], providers: [ScopesService], exports: [ScopesService] })
+export class AuthorizationModule {}

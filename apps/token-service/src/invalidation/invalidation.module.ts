@@ -1,0 +1,16 @@
+import { Module } from '@nestjs/common';
+import { AuditModule } from '../audit/audit.module.js';
+import { DatabaseModule } from '../database/database.module.js';
+import { HoldersService } from './holders.service.js';
+import { InvalidationRpc } from './invalidation.rpc.js';
+import { InvalidationService } from './invalidation.service.js';
+import { ReceiptsService } from './receipts.service.js';
+import { WatchRpc } from './watch.rpc.js';
+
+@Module({
+  imports: [AuditModule, DatabaseModule],
+  controllers: [InvalidationRpc, WatchRpc],
+  providers: [HoldersService, InvalidationService, ReceiptsService],
+  exports: [InvalidationService, ReceiptsService],
+})
+export class InvalidationModule {}

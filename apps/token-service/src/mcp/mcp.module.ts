@@ -1,0 +1,8 @@
+import { Module } from '@nestjs/common';
+import { HttpModule } from '../http/http.module.js';
+import { TokensModule } from '../tokens/tokens.module.js';
+import { McpController } from './mcp.controller.js';
+import { McpService } from './mcp.service.js';
+
+@Module({ imports: [HttpModule, TokensModule], controllers: [McpController], providers: [McpService] })
+export class McpModule {}

@@ -1,0 +1,7 @@
+import { Module } from '@nestjs/common';
+import { DatabaseModule } from '../database/database.module.js';
+import { SystemController } from './system.controller.js';
+import { SystemService } from './system.service.js';
+
+@Module({ imports: [DatabaseModule], controllers: [SystemController], providers: [SystemService] })
+export class SystemModule {}

@@ -1,0 +1,58 @@
+import { Module } from '@nestjs/common';
+import { AuditModule } from '../audit/audit.module.js';
+import { AuthorizationModule } from '../authorization/authorization.module.js';
+import { DatabaseModule } from '../database/database.module.js';
+import { HttpModule } from '../http/http.module.js';
+import { InvalidationModule } from '../invalidation/invalidation.module.js';
+import { VerificationModule } from '../verification/verification.module.js';
+import { AftermathService } from './aftermath.service.js';
+import { BatchesService } from './batches.service.js';
+import { ClosuresService } from './closures.service.js';
+import { EverythingService } from './everything.service.js';
+import { ExpiryService } from './expiry.service.js';
+import { ExposuresService } from './exposures.service.js';
+import { IdleService } from './idle.service.js';
+import { ImportService } from './import.service.js';
+import { PolicyController } from './policy.controller.js';
+import { PolicyService } from './policy.service.js';
+import { ReceiptsController } from './receipts.controller.js';
+import { RecordsService } from './records.service.js';
+import { RevocationsService } from './revocations.service.js';
+import { RotationsService } from './rotations.service.js';
+import { StoreService } from './store.service.js';
+import { TokensController } from './tokens.controller.js';
+import { TokensMaintenanceRpc, TokensRpc } from './tokens.rpc.js';
+import { TokensService } from './tokens.service.js';
+import { UsageController } from './usage.controller.js';
+import { ReportsService } from './usage-reports.service.js';
+
+@Module({
+  imports: [AuditModule, AuthorizationModule, DatabaseModule, HttpModule, InvalidationModule, VerificationModule],
+  controllers: [
+    PolicyController,
+    ReceiptsController,
+    TokensController,
+    UsageController,
+    TokensRpc,
+    TokensMaintenanceRpc,
+  ],
+  providers: [
+    AftermathService,
+    ClosuresService,
+    BatchesService,
+    EverythingService,
+    ExposuresService,
+    ExpiryService,
+    IdleService,
+    ImportService,
+    PolicyService,
+    RecordsService,
+    RevocationsService,
+    RotationsService,
+    StoreService,
+    ReportsService,
+    TokensService,
+  ],
+  exports: [RecordsService, ReportsService, RevocationsService, TokensService],
+})
+export class TokensModule {}

@@ -1,0 +1,192 @@
+import { createHmac } from 'node:crypto';
+import type { LookupResponse, PersonRole, ProjectRole, RpcRateBucket, TokenFacts } from '@latchkey/contracts';
+import { hashSecret } from '@latchkey/token-format';
+import { strictestRate } from '@latchkey/verifier';
+import { Inject, Injectable } from '@nestjs/common';
+import { ScopesService } from '../authorization/scopes.service.js';
+import { CONFIG, type TokenServiceConfig } from '../config.js';
+import { Database, type Statement } from '../database/database.service.js';
+import { intersectAddresses } from './addresses.js';
+
+/** One row for a token, with all that its effective rights rest on. */
+export interface FactsRow {
+  id: string;
+  name: string;
+  kind: 'pat' | 'prj';
+  owner_user_id: string | null;
+  project_id: string | null;
+  scopes: string[];
+  allowed_ips: string[];
+  rate_limit: number | null;
+  rate_window_seconds: number | null;
+  rate_bucket: string;
+  ends_at_ms: string | null;
+  disabled: boolean;
+  revoked: boolean;
+  generation: number;
+  /** Everything of a lower one is revoked. */
+  current_generation: number | null;
+  ancestors: string[];
+  owner_role: PersonRole | null;
+  owner_disabled: boolean | null;
+  project_closed: boolean | null;
+  memberships: [project: string, role: ProjectRole][] | null;
+  above: Above[] | null;
+  /** SHA-256 of the scopes in force. */
+  declared: Buffer;
+}
+
+/** What an ancestor allows its descendants. */
+interface Above {
+  scopes: string[];
+  allowed_ips: string[];
+  rate_limit: number | null;
+  rate_window_seconds: number | null;
+  rate_bucket: string;
+  ends_at_ms: number | null;
+  disabled: boolean;
+  revoked: boolean;
+}
+
+// Every part is reached by an index: the hash, the owner, the owner's memberships, and, for made tokens, the ancestors.
+export const SELECT_FACTS = `
+SELECT t.id, t.name, t.kind, t.owner_user_id, t.project_id, t.scopes, t.allowed_ips, t.rate_limit, t.rate_window_seconds,
+  coalesce(t.rate_bucket, t.id) AS rate_bucket, (extract(epoch FROM t.ends_at) * 1000)::bigint AS ends_at_ms,
+  t.disabled_at IS NOT NULL AS disabled, t.revoked_at IS NOT NULL AS revoked, t.ancestors,
+  t.generation, (SELECT current FROM token_generation) AS current_generation,
+  u.role AS owner_role, u.disabled_at IS NOT NULL AS owner_disabled, p.closed_at IS NOT NULL AS project_closed,
+  CASE WHEN t.owner_user_id IS NOT NULL THEN (
+    SELECT json_agg(json_build_array(m.project_id, m.role)) FROM members m
+    JOIN projects mp ON mp.id = m.project_id AND mp.closed_at IS NULL WHERE m.user_id = t.owner_user_id
+  ) END AS memberships,
+  CASE WHEN t.ancestors <> '{}' THEN (
+    SELECT json_agg(json_build_object('scopes', a.scopes, 'allowed_ips', a.allowed_ips, 'rate_limit', a.rate_limit,
+      'rate_window_seconds', a.rate_window_seconds, 'rate_bucket', coalesce(a.rate_bucket, a.id), 'ends_at_ms', (extract(epoch FROM a.ends_at) * 1000)::bigint,
+      'disabled', a.disabled_at IS NOT NULL, 'revoked', a.revoked_at IS NOT NULL))
+    FROM tokens a WHERE a.id = ANY (t.ancestors)
+  ) END AS above,
+  (SELECT digest FROM scope_declarations) AS declared
+FROM tokens t
+LEFT JOIN users u ON u.id = t.owner_user_id
+LEFT JOIN projects p ON p.id = t.project_id`;
+
+/** Reads one by id; for transactions that have locked what it rests on. */
+export const factsById = (id: string): Statement => [`${SELECT_FACTS} WHERE t.id = $1`, [id]];
+
+/** A token as far as checks are concerned, and its name. */
+export interface NamedFacts {
+  facts: TokenFacts;
+  name: string;
+  /** Of the token; the current one, where it has not been revoked with everything. */
+  generation: number;
+}
+
+/** What is to be known of a token in order to decide about it, always read from the primary at this moment, which shows that it is. */
+@Injectable()
+export class FactsService {
+  readonly #peppers: readonly string[];
+
+  constructor(
+    private readonly db: Database,
+    private readonly scopes: ScopesService,
+    @Inject(CONFIG) config: Pick<TokenServiceConfig, 'TOKEN_PEPPERS'>,
+  ) {
+    this.#peppers = config.TOKEN_PEPPERS;
+  }
+
+  /** What PostgreSQL stores for a secret: HMAC-SHA-256 of its SHA-256 under the current pepper. */
+  storedHash(secret: string): Buffer {
+    return peppered(this.#peppers[0]!, hashSecret(secret));
+  }
+
+  /** What could be stored for a secret known by its SHA-256 (base64url): one for each pepper that still verifies. */
+  storedHashes(sha256: string): Buffer[] {
+    return this.#peppers.map((pepper) => peppered(pepper, sha256));
+  }
+
+  /** By SHA-256 of the secret, base64url. */
+  async lookup(sha256: string): Promise<LookupResponse> {
+    const { found, log } = await this.#read(sha256);
+    return found ? { known: true, token: found.facts, log } : { known: false, token: null, log };
+  }
+
+  async byHash(sha256: string): Promise<NamedFacts | null> {
+    return (await this.#read(sha256)).found;
+  }
+
+  /** One row beside the log's, or the log's alone: in one snapshot, so that the log is that of what was found. */
+  async #read(sha256: string): Promise<{ found: NamedFacts | null; log: string }> {
+    const [row] = await this.db.authoritative<(FactsRow | { id: null }) & { log: string }>(
+      'facts-by-hash',
+      `SELECT l.log, f.* FROM invalidation_log l LEFT JOIN (${SELECT_FACTS} WHERE t.hash = ANY ($1)) f ON true`,
+      [this.storedHashes(sha256)],
+    );
+    const { log } = row!;
+    if (row!.id === null) return { found: null, log };
+    await this.scopes.follow(row!.declared);
+    return { found: this.named(row!), log };
+  }
+
+  /** Out of a row that was read. */
+  named(row: FactsRow): NamedFacts {
+    return { facts: this.#facts(row), name: row.name, generation: row.generation };
+  }
+
+  #facts(row: FactsRow): TokenFacts {
+    const chain = [row, ...(row.above ?? [])];
+    const ends = chain.flatMap((link) => (link.ends_at_ms === null ? [] : [Number(link.ends_at_ms)]));
+    const scopes = row.scopes.filter(
+      (scope) => this.scopes.isKnown(scope) && chain.every((link) => link.scopes.includes(scope)),
+    );
+    const rates = ratesOf(row.id, chain);
+    return {
+      id: row.id,
+      kind: row.kind,
+      ownerType: row.kind === 'pat' ? 'user' : 'project',
+      ownerId: (row.owner_user_id ?? row.project_id)!,
+      project: row.project_id ?? '',
+      denial: denialOf(row, chain),
+      expiresAtMs: ends.length ? Math.min(...ends) : 0,
+      ...this.#effectiveScopes(row, scopes),
+      ancestors: row.ancestors,
+      allowedIps: chain.map((link) => link.allowed_ips).reduce(intersectAddresses),
+      rateLimit: strictestRate(rates),
+      rates,
+    };
+  }
+
+  /** A personal token's scopes are narrowed to what its owner holds now; a project token's are its own, there alone. */
+  #effectiveScopes(row: FactsRow, scopes: string[]): Pick<TokenFacts, 'scopes' | 'allProjects' | 'grants'> {
+    if (row.kind === 'prj') return { scopes, allProjects: false, grants: [{ project: row.project_id!, scopes }] };
+    const role = row.owner_role!;
+    const heldIn = (place: ProjectRole | null) => {
+      const held = this.scopes.heldBy(role, place);
+      return scopes.filter((scope) => held.has(scope));
+    };
+    if (role === 'admin') return { scopes: heldIn(null), allProjects: true, grants: [] };
+    const grants = (row.memberships ?? []).map(([project, place]) => ({ project, scopes: heldIn(place) }));
+    return { scopes: heldIn(null), allProjects: false, grants };
+  }
+}
+
+const peppered = (pepper: string, sha256: string): Buffer =>
+  createHmac('sha256', pepper).update(Buffer.from(sha256, 'base64url')).digest();
+
+function denialOf(row: FactsRow, chain: readonly (Above | FactsRow)[]): string {
+  // Ancestors are of the same generation: each was seen to live when the next was made with it.
+  const { generation, current_generation: current } = row;
+  if (current === null || generation < current || chain.some((link) => link.revoked)) return 'revoked';
+  if (chain.some((link) => link.disabled)) return 'disabled';
+  if (row.owner_disabled) return 'owner_disabled';
+  return row.project_closed ? 'project_closed' : '';
+}
+
+/** The limits of a token and its ancestors, each counted under the token that bears it. */
+function ratesOf(
+  id: string,
+  chain: readonly { rate_limit: number | null; rate_window_seconds: number | null; rate_bucket: string }[],
+): RpcRateBucket[] {
+  return chain.flatMap(({ rate_limit: limit, rate_window_seconds: windowSeconds, rate_bucket: bucket }) =>
+    limit === null || windowSeconds === null ? [] : [{ bucket: bucket === id ? '' : bucket, limit, windowSeconds }],
+  );
+}

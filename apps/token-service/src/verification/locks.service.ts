@@ -1,0 +1,134 @@
+import type { PersonRole, ProjectRole } from '@latchkey/contracts';
+import { Injectable } from '@nestjs/common';
+import type { QueryResultRow } from 'pg';
+import type { Actor, TokenActor, UserActor } from '../authorization/actor.js';
+import { rightsOfPerson, rightsOfToken } from '../authorization/rights.js';
+import { ScopesService } from '../authorization/scopes.service.js';
+import { inOrder, type Statement, type Tx } from '../database/database.service.js';
+import { Refusal } from '../http/index.js';
+import { type FactsRow, FactsService, factsById } from './facts.service.js';
+
+/** Ids of rows, by table. */
+export interface Rows {
+  users?: readonly string[];
+  projects?: readonly string[];
+  tokens?: readonly string[];
+}
+
+/** What a transaction holds still: what it changes, and what the change rests on. */
+interface Lock {
+  change?: Rows;
+  rest?: Rows;
+}
+
+/** What was found under the locks. */
+export interface Held<A extends Actor> {
+  /** The actor with the rights of this moment, which stand until the transaction ends. */
+  now: A;
+  /**
+   * Of tokens that the actor makes: the current one as read in the snapshot that showed the actor to live. When everything
+   * is revoked after that, what is made is dead as it arrives.
+   */
+  generation: number;
+  read: QueryResultRow[][];
+}
+
+const GONE = 'The sign-in or token that makes this request has just ended. Sign in again, or use another token.';
+
+/**
+ * What a change rests on, held still until it commits. Everybody locks in one order (people, projects, sessions,
+ * tokens; by id within each), so that changes wait for each other and do not deadlock. A change of memberships locks
+ * the person, so a person's row stands for all their rights.
+ */
+@Injectable()
+export class LocksService {
+  constructor(
+    private readonly scopes: ScopesService,
+    private readonly facts: FactsService,
+  ) {}
+
+  /**
+   * Locks the actor and what the change rests on against change (`FOR SHARE`), and what it changes (`FOR NO KEY
+   * UPDATE`), then reads the actor again.
+   * @returns the actor with the rights of this moment, which stand until the transaction ends
+   * @throws Refusal `invalid_token` or `unauthenticated` when the actor has ended meanwhile
+   */
+  async hold<A extends Actor>(tx: Tx, actor: A, lock: Lock = {}): Promise<A> {
+    return (await this.holdAndRead(tx, actor, lock)).now;
+  }
+
+  /** The same, with more that is read under the locks. */
+  async holdAndRead<A extends Actor>(tx: Tx, actor: A, lock: Lock, ...reading: Statement[]): Promise<Held<A>> {
+    const { statements, held } = this.holding(actor, lock, ...reading);
+    return held(await inOrder(tx, statements));
+  }
+
+  /** What to send in order to hold all that, for a change that begins with it, and what to make of the answers. */
+  holding<A extends Actor>(
+    actor: A,
+    { change = {}, rest = {} }: Lock,
+    ...reading: Statement[]
+  ): { statements: Statement[]; held: (answers: QueryResultRow[][]) => Held<A> } {
+    const userId = actor.userId === null ? [] : [actor.userId];
+    const projectId = actor.type === 'token' && actor.projectId ? [actor.projectId] : [];
+    const sessionId = actor.type === 'user' ? [actor.sessionId] : [];
+    const carrying = actor.type === 'token' ? [actor.tokenId, ...actor.facts.ancestors] : [];
+    const locked = lockInOrder(change, {
+      users: [...(rest.users ?? []), ...userId],
+      projects: [...(rest.projects ?? []), ...projectId],
+      sessions: sessionId,
+      tokens: [...(rest.tokens ?? []), ...carrying],
+    });
+    const who: Statement =
+      actor.type === 'user' ? [SELECT_USER, [actor.userId, actor.sessionId]] : factsById(actor.tokenId);
+    return {
+      statements: [locked, who, ...reading],
+      held: (answers) => {
+        const [, [row] = [], ...read] = answers;
+        const now = actor.type === 'user' ? this.#user(actor, row as UserRow) : this.#token(actor, row as FactsRow);
+        return { now: now as A, generation: (row as UserRow | FactsRow).current_generation!, read };
+      },
+    };
+  }
+
+  #user(actor: UserActor, row: UserRow | undefined): UserActor {
+    if (!row) throw new Refusal('unauthenticated', GONE, { bearer: true });
+    const memberships = (row.memberships ?? []).map(([projectId, role]) => ({ projectId, role }));
+    return { ...actor, name: row.name, rights: rightsOfPerson(this.scopes, row.role, memberships) };
+  }
+
+  #token(actor: TokenActor, row: FactsRow | undefined): TokenActor {
+    const found = row && this.facts.named(row);
+    const ended = found && found.facts.expiresAtMs > 0 && found.facts.expiresAtMs <= Date.now();
+    if (!found || found.facts.denial || ended) throw new Refusal('invalid_token', GONE, { bearer: true });
+    return { ...actor, name: found.name, facts: found.facts, rights: rightsOfToken(found.facts) };
+  }
+}
+
+interface UserRow {
+  current_generation: number | null;
+  name: string;
+  role: PersonRole;
+  memberships: [string, ProjectRole][] | null;
+}
+
+const SELECT_USER = `SELECT (SELECT current FROM token_generation) AS current_generation, u.name, u.role, (
+    SELECT json_agg(json_build_array(m.project_id, m.role)) FROM members m
+    JOIN projects p ON p.id = m.project_id AND p.closed_at IS NULL WHERE m.user_id = u.id
+  ) AS memberships
+  FROM users u JOIN sessions s ON s.user_id = u.id AND s.id = $2 AND s.expires_at > now()
+  WHERE u.id = $1 AND u.disabled_at IS NULL`;
+
+const TABLES = ['users', 'projects', 'sessions', 'tokens'] as const;
+type Table = (typeof TABLES)[number];
+
+/** The statement that locks rows, table after table, in the order of their ids, each as strongly as it needs. */
+function lockInOrder(change: Partial<Record<Table, readonly string[]>>, rest: typeof change): Statement {
+  const rows = TABLES.map((table) => [...new Set([...(change[table] ?? []), ...(rest[table] ?? [])])].sort());
+  return ['SELECT lock_in_order($1, $2, $3, $4, $5)', [TABLES.flatMap((table) => change[table] ?? []), ...rows]];
+}
+
+/** Locks rows for a change, in the order of their ids. */
+export async function lockRows(tx: Tx, table: Table, ids: readonly string[]): Promise<void> {
+  await inOrder(tx, [lockInOrder({ [table]: ids }, {})]);
+}
