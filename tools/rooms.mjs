@@ -4,7 +4,8 @@
  * Rule 1  Apps import packages, never another app. token-format imports nothing, contracts only zod, verifier only
  *         those two; runtime and client, of the packages, those two. Only testing and tools import local-stack.
  *         A room is entered by its package name, never by a path into it.
- * Rule 2  Within an app a folder imports only folders that stand below it (see `layers`); entities stay inside.
+ * Rule 2  Within an app a folder imports only folders that stand below it (see `layers`), by their `index.ts`.
+ * Rule 3  No file imports itself in the end, not even for a type.
  */
 import { readFileSync } from 'node:fs';
 import { builtinModules } from 'node:module';
@@ -120,14 +121,45 @@ function refusedPath(dir, file, specifier) {
   const from = feature(file);
   const to = feature(target);
   if (!to || from === to || from === undefined) return null;
-  const stem = path.posix.basename(target).replace(/\.[cm]?[jt]sx?$/, '');
-  if (stem.endsWith('.entity')) return `rule 2 says the entities of src/${to}/ stay inside it`;
   const order = layers[dir] ?? [];
   const nowhere = [from, to].find((folder) => !order.includes(folder));
   if (nowhere !== undefined)
     return `rule 2 says src/${nowhere}/ must have its place among the layers of ${dir} in tools/rooms.mjs`;
-  if (order.indexOf(from) < order.indexOf(to)) return null;
-  return `rule 2 says src/${from}/ imports only folders below it, and src/${to}/ stands above`;
+  if (order.indexOf(from) > order.indexOf(to))
+    return `rule 2 says src/${from}/ imports only folders below it, and src/${to}/ stands above`;
+  if (target === `src/${to}/index.js`) return null;
+  return `rule 2 says src/${to}/ is entered by its index.ts`;
+}
+
+/** A file without its ending: a `.ts` is imported as `.js`. @param {string} file */
+const stemOf = (file) => file.replace(/\.[cm]?[jt]sx?$/, '');
+
+/**
+ * The circles among files that import each other, each once, as the files on its way.
+ * @param {Map<string, string[]>} imports what each file imports of the others
+ * @returns {string[][]}
+ */
+export function circlesOf(imports) {
+  /** @type {string[][]} */
+  const circles = [];
+  /** @type {string[]} */
+  const way = [];
+  const done = new Set();
+  /** @param {string} file */
+  const follow = (file) => {
+    if (done.has(file)) return;
+    const at = way.indexOf(file);
+    if (at >= 0) {
+      circles.push(way.slice(at));
+      return;
+    }
+    way.push(file);
+    for (const next of imports.get(file) ?? []) follow(next);
+    way.pop();
+    done.add(file);
+  };
+  for (const file of imports.keys()) follow(file);
+  return circles;
 }
 
 /**
@@ -138,15 +170,27 @@ function refusedPath(dir, file, specifier) {
 export function roomProblems(from = root) {
   const all = workspaces(from);
   const dirByName = new Map(all.map(({ name, dir }) => [name, dir]));
-  return all.flatMap(({ dir }) => {
+  /** @type {Map<string, string[]>} */
+  const imports = new Map();
+  const refusals = all.flatMap(({ dir }) => {
     const sources = filesBelow(path.join(from, dir, 'src'), ['.ts', '.tsx', '.mts', '.js', '.mjs', '.jsx']);
     return sources.flatMap((source) => {
       const file = `src/${source}`;
-      return importsOf(readFileSync(path.join(from, dir, file), 'utf8')).flatMap((specifier) => {
+      const specifiers = importsOf(readFileSync(path.join(from, dir, file), 'utf8'));
+      const paths = specifiers.filter((specifier) => specifier.startsWith('.'));
+      imports.set(
+        stemOf(path.posix.join(dir, file)),
+        paths.map((specifier) => stemOf(path.posix.join(dir, path.posix.dirname(file), specifier))),
+      );
+      return specifiers.flatMap((specifier) => {
         const relative = specifier.startsWith('.');
         const refusal = relative ? refusedPath(dir, file, specifier) : refusedPackage(dir, specifier, dirByName);
         return refusal ? [`${dir}/${file}: imports ${specifier}, but ${refusal}`] : [];
       });
     });
   });
+  const circles = circlesOf(imports).map(
+    (files) => `${files[0]}: imports itself over ${files.slice(1).join(', ')}, but rule 3 says no file does`,
+  );
+  return [...refusals, ...circles];
 }

@@ -2,9 +2,9 @@ import type { Database } from './database.js';
 import type { Machine } from './machine.js';
 import { Away, type Line, passage } from './network.js';
 import type { Random } from './random.js';
+import type { AuthorityRoom } from './rooms.js';
 import type { Schedule } from './schedule.js';
 import type { Server, Tables } from './server.js';
-import type { Rooms } from './shipped.js';
 
 /** How long a client of the database waits for an answer before it calls the connection broken. */
 const QUERY_TIMEOUT_MS = 400;
@@ -199,13 +199,13 @@ export interface Transaction {
 export class Pool {
   readonly #db: Database;
   readonly #ways: Ways;
-  readonly #rooms: Pick<Rooms, 'mustBeUnwarned'>;
-  protected readonly authority: InstanceType<Rooms['Authority']>;
+  readonly #rooms: Pick<AuthorityRoom, 'mustBeUnwarned'>;
+  protected readonly authority: InstanceType<AuthorityRoom['Authority']>;
   #idle: Connection[] = [];
   #lent = 0;
   readonly #waiting: (() => void)[] = [];
 
-  constructor(db: Database, ways: Ways, rooms: Pick<Rooms, 'Authority' | 'mustBeUnwarned'>, leaseMs: number) {
+  constructor(db: Database, ways: Ways, rooms: AuthorityRoom, leaseMs: number) {
     this.#db = db;
     this.#ways = ways;
     this.#rooms = rooms;

@@ -4,7 +4,7 @@ import { pathToFileURL } from 'node:url';
 import type * as invalidation from '@latchkey/token-service/invalidation';
 import type * as verifier from '@latchkey/verifier';
 import { transform } from '@swc/core';
-import type { AuthorityRoom, Rooms } from './shipped.js';
+import type { AuthorityRoom, ShippedRooms } from './rooms.js';
 
 /** One change to one shipped file: text that occurs in it exactly once, and what stands there instead. */
 export type Patch = readonly [file: string, was: string, is: string];
@@ -26,10 +26,7 @@ const files = {
  * @param patches files named `verifier/lease.ts`, `invalidation/confirm.ts`
  * @throws when the text to replace does not occur exactly once: the shipped file has changed, and the patch must follow
  */
-export async function patchedRooms(
-  name: string,
-  patches: readonly Patch[],
-): Promise<Omit<Rooms, 'Store' | 'Pool' | 'Database'>> {
+export async function patchedRooms(name: string, patches: readonly Patch[]): Promise<ShippedRooms> {
   const place = path.join(import.meta.dirname, '../dist/patched', `${name.replace(/\W+/g, '-')}-${process.pid}`);
   const missing = new Set(patches);
   try {

@@ -81,19 +81,33 @@ describe('rule 2', () => {
     );
   });
 
-  test("refuses another folder's entity, even as a type", () => {
+  test("refuses another folder's files but its index, even for a type", () => {
     const problems = judge({ [file]: "import type { Person } from '../projects/person.entity.js';" });
     expect(problems).toEqual([
-      `${file}: imports ../projects/person.entity.js, but rule 2 says the entities of src/projects/ stay inside it`,
+      `${file}: imports ../projects/person.entity.js, but rule 2 says src/projects/ is entered by its index.ts`,
     ]);
   });
 
-  test('allows a folder below, files of its own, and files beside the folders', () => {
+  test('allows the index of a folder below, files of its own, and files beside the folders', () => {
     const problems = judge({
-      [file]: "import '../audit/audit.service.js'; import './token.entity.js'; import '../config.js';",
+      [file]: "import '../audit/index.js'; import './token.entity.js'; import '../config.js';",
       'apps/token-service/src/main.ts': "import { Person } from './projects/person.entity.js';",
     });
     expect(problems).toEqual([]);
+  });
+});
+
+describe('rule 3', () => {
+  test('refuses a file that imports itself over others, even for a type', () => {
+    const problems = judge({
+      'e2e/src/a.ts': "import { b } from './b.js';",
+      'e2e/src/b.ts': "import type { C } from './c/index.js';",
+      'e2e/src/c/index.ts': "export { a } from '../a.js';",
+      'e2e/src/run.ts': "import './a.js'; import './b.js';",
+    });
+    expect(problems).toEqual([
+      'e2e/src/a: imports itself over e2e/src/b, e2e/src/c/index, but rule 3 says no file does',
+    ]);
   });
 });
 

@@ -3,7 +3,7 @@ import type { Caller, Logger } from '@latchkey/runtime';
 import type { Redis } from 'ioredis';
 import type { DataSource } from 'typeorm';
 import type { JobsConfig } from './config.js';
-import type { JobMetrics } from './ops/metrics.service.js';
+import type { JobMetrics } from './ops/index.js';
 
 /** What every job works with. Nothing comes with the job itself: jobs carry no payload. */
 export interface JobContext {

@@ -1,6 +1,6 @@
 import { isUnavailable, type Logger } from '@latchkey/runtime';
 import type { Job as QueuedJob } from 'bullmq';
-import type { JobMetrics } from './ops/metrics.service.js';
+import type { JobMetrics } from './ops/index.js';
 
 /** Where workers say what happened to them. */
 export class WorkerEvents {

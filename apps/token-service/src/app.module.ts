@@ -1,28 +1,24 @@
 import type { Clock, Logger } from '@latchkey/runtime';
 import { type DynamicModule, Module } from '@nestjs/common';
 import { TypeOrmModule } from '@nestjs/typeorm';
-import { AccountsModule } from './accounts/accounts.module.js';
-import { UserEntity } from './accounts/user.entity.js';
-import { AuditModule } from './audit/audit.module.js';
-import { AuthenticationModule } from './authentication/authentication.module.js';
-import { AuthorizationModule } from './authorization/authorization.module.js';
+import { AccountsModule } from './accounts/index.js';
+import { AuditModule } from './audit/index.js';
+import { AuthenticationModule } from './authentication/index.js';
+import { AuthorizationModule } from './authorization/index.js';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from './config.js';
-import { DatabaseModule } from './database/database.module.js';
-import { dataSourceOptions } from './database/database.service.js';
-import { HttpModule } from './http/http.module.js';
-import { InvalidationModule } from './invalidation/invalidation.module.js';
-import { MaintenanceModule } from './maintenance/maintenance.module.js';
-import { McpModule } from './mcp/mcp.module.js';
-import { NoticesModule } from './notices/notices.module.js';
-import { OAuthModule } from './oauth/oauth.module.js';
-import { MemberEntity, ProjectEntity } from './projects/project.entity.js';
-import { ProjectsModule } from './projects/projects.module.js';
-import { RpcModule } from './rpc/rpc.module.js';
-import { SystemModule } from './system/system.module.js';
-import { TokenEntity } from './tokens/token.entity.js';
-import { TokensModule } from './tokens/tokens.module.js';
-import { UsageModule } from './usage/usage.module.js';
-import { VerificationModule } from './verification/verification.module.js';
+import { DatabaseModule, dataSourceOptions } from './database/index.js';
+import { HttpModule } from './http/index.js';
+import { InvalidationModule } from './invalidation/index.js';
+import { MaintenanceModule } from './maintenance/index.js';
+import { McpModule } from './mcp/index.js';
+import { NoticesModule } from './notices/index.js';
+import { OAuthModule } from './oauth/index.js';
+import { ProjectsModule } from './projects/index.js';
+import { RpcModule } from './rpc/index.js';
+import { SystemModule } from './system/index.js';
+import { TokensModule } from './tokens/index.js';
+import { UsageModule } from './usage/index.js';
+import { VerificationModule } from './verification/index.js';
 
 @Module({})
 class AppModule {}
@@ -65,7 +61,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       },
       TypeOrmModule.forRoot({
         ...dataSourceOptions(config),
-        entities: [UserEntity, ProjectEntity, MemberEntity, TokenEntity],
+        autoLoadEntities: true,
         retryAttempts: 10,
         retryDelay: 500,
       }),

@@ -20,14 +20,14 @@ import { NestFactory } from '@nestjs/core';
 import { type MicroserviceOptions, Transport } from '@nestjs/microservices';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
-import { PeopleService } from './accounts/people.service.js';
+import { PeopleService } from './accounts/index.js';
 import { appModule } from './app.module.js';
 import type { TokenServiceConfig } from './config.js';
-import { Database, isDatabaseAway } from './database/database.service.js';
+import { Database, isDatabaseAway } from './database/index.js';
 import { createAdapter } from './http/index.js';
-import { InvalidationService } from './invalidation/invalidation.service.js';
-import { DeclarationsService } from './maintenance/declarations.service.js';
-import { UsageService } from './usage/usage.service.js';
+import { InvalidationService } from './invalidation/index.js';
+import { DeclarationsService } from './maintenance/index.js';
+import { UsageService } from './usage/index.js';
 
 /** A running token-service. */
 export interface TokenService {

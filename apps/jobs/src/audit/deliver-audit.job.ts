@@ -1,7 +1,7 @@
 import { ADVISORY_LOCKS } from '@latchkey/contracts';
 import type { QueryRunner } from 'typeorm';
 import { type Job, type JobContext, NOTHING, type StepReport } from '../job.js';
-import { postWebhook } from '../webhooks/webhook.service.js';
+import { postWebhook } from '../webhooks/index.js';
 
 const EVENTS_PER_BATCH = 100;
 

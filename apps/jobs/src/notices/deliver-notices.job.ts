@@ -1,5 +1,5 @@
 import type { Job, JobContext } from '../job.js';
-import { postWebhook, type WebhookOutcome } from '../webhooks/webhook.service.js';
+import { postWebhook, type WebhookOutcome } from '../webhooks/index.js';
 import { letterOf, type NoticeFacts, webhookPayload } from './letter.js';
 import { sendMail } from './mail.js';
 import type { Channel } from './notices.service.js';

@@ -1,5 +1,4 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
-import type { Job } from '../job.js';
 
 /** What this service counts. Gauges of the queues and of PostgreSQL are read when they are asked for: see `watch.ts`. */
 export class JobMetrics {
@@ -59,7 +58,7 @@ export class JobMetrics {
     });
   }
 
-  ran(job: Job, outcome: string, seconds: number, rows: number): void {
+  ran(job: { name: string; queue: string }, outcome: string, seconds: number, rows: number): void {
     this.runs.observe({ job: job.name, queue: job.queue, outcome }, seconds);
     this.rows.inc({ job: job.name }, rows);
   }

@@ -1,7 +1,7 @@
 import { FIRST_PARTY_CALLER, ticketedTokens, type UsageBatch, type UsageLine } from '@latchkey/contracts';
 import type { EntityManager } from 'typeorm';
 import type { JobContext } from '../job.js';
-import { raiseNotices } from '../notices/notices.service.js';
+import { raiseNotices } from '../notices/index.js';
 
 const HOUR_MS = 3_600_000;
 /** Verifications that one line of a third party counts at most: what it reports cannot be checked. */

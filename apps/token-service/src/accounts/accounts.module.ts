@@ -1,11 +1,12 @@
 import { Module } from '@nestjs/common';
-import { AuditModule } from '../audit/audit.module.js';
-import { AuthorizationModule } from '../authorization/authorization.module.js';
-import { DatabaseModule } from '../database/database.module.js';
-import { HttpModule } from '../http/http.module.js';
-import { InvalidationModule } from '../invalidation/invalidation.module.js';
-import { TokensModule } from '../tokens/tokens.module.js';
-import { VerificationModule } from '../verification/verification.module.js';
+import { TypeOrmModule } from '@nestjs/typeorm';
+import { AuditModule } from '../audit/index.js';
+import { AuthorizationModule } from '../authorization/index.js';
+import { DatabaseModule } from '../database/index.js';
+import { HttpModule } from '../http/index.js';
+import { InvalidationModule } from '../invalidation/index.js';
+import { TokensModule } from '../tokens/index.js';
+import { VerificationModule } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
 import { LettersRpc } from './letters.rpc.js';
 import { LettersService } from './letters.service.js';
@@ -17,9 +18,11 @@ import { SecondFactorService } from './second-factor.service.js';
 import { SessionsController } from './sessions.controller.js';
 import { SessionsService } from './sessions.service.js';
 import { SignInController } from './sign-in.controller.js';
+import { UserEntity } from './user.entity.js';
 
 @Module({
   imports: [
+    TypeOrmModule.forFeature([UserEntity]),
     AuditModule,
     AuthorizationModule,
     DatabaseModule,

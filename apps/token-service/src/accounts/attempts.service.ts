@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
-import { Database, type Tx } from '../database/database.service.js';
+import { Database, type Tx } from '../database/index.js';
 import { Refusal, requestContext } from '../http/index.js';
 
 const FAILURES_MAX = 10;

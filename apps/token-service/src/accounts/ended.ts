@@ -1,6 +1,6 @@
-import type { AuditService } from '../audit/audit.service.js';
+import type { AuditService } from '../audit/index.js';
 import type { Actor, SystemActor } from '../authorization/index.js';
-import { rows, type Tx } from '../database/database.service.js';
+import { rows, type Tx } from '../database/index.js';
 
 /**
  * Ends sign-ins of a person, each with its audit event.

@@ -1,12 +1,11 @@
 import { type Letter, letterContext } from '@latchkey/contracts';
 import { type EncryptionKey, encryptFor, newId } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
-import { AuditService } from '../audit/audit.service.js';
+import { AuditService } from '../audit/index.js';
 import { SYSTEM } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Database, rows, type Tx } from '../database/database.service.js';
-import { atMultiplesOf, conflict, requestContext } from '../http/index.js';
-import { RatesService } from '../http/rates.service.js';
+import { Database, rows, type Tx } from '../database/index.js';
+import { atMultiplesOf, conflict, RatesService, requestContext } from '../http/index.js';
 import { keepResetCode, newResetCode } from './reset-codes.js';
 
 type LetterKind = Letter['kind'];

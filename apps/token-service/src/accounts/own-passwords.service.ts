@@ -1,11 +1,11 @@
 import type { changePasswordBody, setPasswordBody } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
 import type { z } from 'zod';
-import { AuditService } from '../audit/audit.service.js';
+import { AuditService } from '../audit/index.js';
 import { type Actor, SYSTEM, type SystemActor, type UserActor } from '../authorization/index.js';
-import { Database, rows, type Tx } from '../database/database.service.js';
+import { Database, rows, type Tx } from '../database/index.js';
 import { notFound, Refusal } from '../http/index.js';
-import { LocksService } from '../verification/locks.service.js';
+import { LocksService } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
 import { endSessionsOf } from './ended.js';
 import { PeopleService } from './people.service.js';

@@ -1,7 +1,7 @@
 import { Controller } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
 import { Answer, Call, Caller, Input, type InputOf, Prefer } from '../http/index.js';
-import { TokensService } from '../tokens/tokens.service.js';
+import { TokensService } from '../tokens/index.js';
 import { PeopleService } from './people.service.js';
 
 /** The HTTP door of people. */

@@ -1,5 +1,5 @@
 import { createHmac, randomBytes } from 'node:crypto';
-import { rows, type Tx } from '../database/database.service.js';
+import { rows, type Tx } from '../database/index.js';
 import { keyOf } from './sealed.js';
 import { base32 } from './totp.js';
 

@@ -1,5 +1,5 @@
 import { hash, randomBytes } from 'node:crypto';
-import { type Database, rows, type Tx } from '../database/database.service.js';
+import { type Database, rows, type Tx } from '../database/index.js';
 import { base32 } from './totp.js';
 
 const CODE_BYTES = 20;

@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import type { Clock } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
-import { AuditService } from '../audit/audit.service.js';
+import { AuditService } from '../audit/index.js';
 import { type Actor, SYSTEM, type SystemActor, type UserActor } from '../authorization/index.js';
 import { CLOCK, CONFIG, type TokenServiceConfig } from '../config.js';
-import { Database, rows, type Tx } from '../database/database.service.js';
+import { Database, rows, type Tx } from '../database/index.js';
 import { conflict, notFound, Refusal } from '../http/index.js';
-import { LocksService } from '../verification/locks.service.js';
+import { LocksService } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
 import { endSessionsOf } from './ended.js';
 import { PeopleService } from './people.service.js';

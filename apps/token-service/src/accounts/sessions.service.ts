@@ -3,12 +3,11 @@ import type { OwnSession, PersonRole, ProjectRole, signInBody, User } from '@lat
 import { newId } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
 import type { z } from 'zod';
-import { AuditService } from '../audit/audit.service.js';
+import { AuditService } from '../audit/index.js';
 import { rightsOfPerson, ScopesService, SYSTEM, type UserActor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Database } from '../database/database.service.js';
-import { cookieName, notFound, Refusal, requestContext } from '../http/index.js';
-import { RatesService } from '../http/rates.service.js';
+import { Database } from '../database/index.js';
+import { cookieName, notFound, RatesService, Refusal, requestContext } from '../http/index.js';
 import { AttemptsService } from './attempts.service.js';
 import { endSessionsOf } from './ended.js';
 import { PeopleService } from './people.service.js';

@@ -1,7 +1,7 @@
 import { Module } from '@nestjs/common';
 import { DataSource } from 'typeorm';
 import { CONFIG, LOGGER } from '../config.js';
-import { DatabaseModule } from '../database/database.module.js';
+import { DatabaseModule } from '../database/index.js';
 import { AuditController } from './audit.controller.js';
 import { AuditMaintenanceRpc } from './audit.rpc.js';
 import { AuditService } from './audit.service.js';

@@ -3,7 +3,7 @@ import { newId } from '@latchkey/runtime';
 import { Injectable } from '@nestjs/common';
 import type { z } from 'zod';
 import type { NamedActor } from '../authorization/index.js';
-import { Database, inOrder, type Statement, type Tx } from '../database/database.service.js';
+import { Database, inOrder, type Statement, type Tx } from '../database/index.js';
 import { badField, requestContext } from '../http/index.js';
 import { type AuditRow, EVENT_COLUMNS, toEvent } from './event.js';
 import { type ExportFormat, LINES, type Pages } from './lines.js';

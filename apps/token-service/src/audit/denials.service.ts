@@ -1,7 +1,7 @@
 import type { Denial, DenialReason } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
-import { Database } from '../database/database.service.js';
+import { Database } from '../database/index.js';
 import { notFound } from '../http/index.js';
 
 /** How long a denial can be looked up; jobs removes it some time later. */

@@ -2,14 +2,12 @@ import { codeForDenial, ENDPOINTS, type Endpoint, type EndpointName, MANAGEMENT_
 import { type ExecutionContext, Inject, Injectable } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { AuthGuard } from '@nestjs/passport';
-import { SessionsService } from '../accounts/sessions.service.js';
-import type { Actor, TokenActor } from '../authorization/actor.js';
-import { rightsOfToken } from '../authorization/rights.js';
+import { SessionsService } from '../accounts/index.js';
+import { type Actor, rightsOfToken, type TokenActor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { ENDPOINT_METADATA, forbidden, type LatchkeyRequest, lacksScope, Refusal } from '../http/index.js';
-import { tooMany } from '../http/rates.service.js';
-import { MANAGEMENT_ROUTE } from '../usage/usage.service.js';
-import { VerificationService } from '../verification/verification.service.js';
+import { ENDPOINT_METADATA, forbidden, type LatchkeyRequest, lacksScope, Refusal, tooMany } from '../http/index.js';
+import { MANAGEMENT_ROUTE } from '../usage/index.js';
+import { VerificationService } from '../verification/index.js';
 import type { BearerRequest } from './bearer.strategy.js';
 
 const SAFE_METHODS = ['GET', 'HEAD', 'OPTIONS'];

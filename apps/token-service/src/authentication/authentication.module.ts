@@ -1,9 +1,9 @@
 import { Module } from '@nestjs/common';
 import { APP_FILTER, APP_GUARD } from '@nestjs/core';
-import { AccountsModule } from '../accounts/accounts.module.js';
-import { RpcModule } from '../rpc/rpc.module.js';
-import { UsageModule } from '../usage/usage.module.js';
-import { VerificationModule } from '../verification/verification.module.js';
+import { AccountsModule } from '../accounts/index.js';
+import { RpcModule } from '../rpc/index.js';
+import { UsageModule } from '../usage/index.js';
+import { VerificationModule } from '../verification/index.js';
 import { AuthenticationGuard } from './authentication.guard.js';
 import { BearerStrategy } from './bearer.strategy.js';
 import { ErrorFilter } from './error.filter.js';

@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { PassportStrategy } from '@nestjs/passport';
 import { Strategy } from 'passport-http-bearer';
-import type { Actor } from '../authorization/actor.js';
+import type { Actor } from '../authorization/index.js';
 
 /** What the strategy is shown of a request: the header alone, and how to find out whose token it is. */
 export interface BearerRequest {

@@ -1,6 +1,6 @@
 import { type ArgumentsHost, Catch, type ExceptionFilter } from '@nestjs/common';
 import type { Observable } from 'rxjs';
-import { RpcErrorFilter } from '../rpc/rpc.filter.js';
+import { RpcErrorFilter } from '../rpc/index.js';
 import { ProblemFilter } from './problem.filter.js';
 
 /** Every error of every endpoint: a status over gRPC, a problem over HTTP. Nest asks one filter for both. */

@@ -3,10 +3,9 @@ import type { Logger } from '@latchkey/runtime';
 import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException, Inject } from '@nestjs/common';
 import type { FastifyReply } from 'fastify';
 import { LOGGER } from '../config.js';
-import { isDatabaseAway, sqlState } from '../database/database.service.js';
-import { Refusal, unavailable } from '../http/http.errors.js';
-import type { LatchkeyRequest } from '../http/server.js';
-import { MANAGEMENT_ROUTE, UsageService } from '../usage/usage.service.js';
+import { isDatabaseAway, sqlState } from '../database/index.js';
+import { type LatchkeyRequest, Refusal, unavailable } from '../http/index.js';
+import { MANAGEMENT_ROUTE, UsageService } from '../usage/index.js';
 
 /** Every error of the HTTP door becomes `application/problem+json` (RFC 9457) here, and nothing else leaves it. */
 @Catch()

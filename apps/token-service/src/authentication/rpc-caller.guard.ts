@@ -5,7 +5,7 @@ import { type CanActivate, type ExecutionContext, Inject, Injectable } from '@ne
 import { Reflector } from '@nestjs/core';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { CALLABLE_BY, type CallerNow, type RpcCaller, type RpcCallerType, refuse, setCall } from '../rpc/index.js';
-import { VerificationService } from '../verification/verification.service.js';
+import { VerificationService } from '../verification/index.js';
 
 const SCOPE = 'tokens:verify';
 /** Under this name the calls of a token are counted as its uses. */

@@ -14,7 +14,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Database } from '../database/database.service.js';
+import { Database } from '../database/index.js';
 
 const fileSchema = z.strictObject({
   scopes: z

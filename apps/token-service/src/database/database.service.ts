@@ -7,6 +7,7 @@ import { DataSource, type EntityManager } from 'typeorm';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { Authority, AuthorityLost, mustBeUnwarned } from './authority.js';
 import { PreparedClient } from './prepared-client.js';
+import type { Statement } from './statement.js';
 
 /** An open transaction: handed to everything that must happen together or not at all. */
 export type Tx = EntityManager;
@@ -292,17 +293,6 @@ export async function rows<Row extends QueryResultRow>(tx: Tx, text: string, val
     Array.isArray(answer) && answer.length === 2 && Array.isArray(answer[0]) && typeof answer[1] === 'number';
   return (isPair ? answer[0] : answer) as Row[];
 }
-
-/** What is done with a write once it has been committed. */
-export interface AfterCommit {
-  /** A reading that goes out right behind the commit, on the same connection: it comes from the server that committed. */
-  readonly statement?: Statement;
-  /** Called before the transaction's result is made, with the rows of the write and of the reading. */
-  readonly take: (written: QueryResultRow[], read: QueryResultRow[]) => void;
-}
-
-/** A statement with its values, and what follows once it has been committed. */
-export type Statement = readonly [text: string, values?: unknown[], after?: AfterCommit];
 
 /**
  * Sends statements of a transaction together, for one wait instead of one each. PostgreSQL runs them in this order, each

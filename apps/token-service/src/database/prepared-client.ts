@@ -1,7 +1,7 @@
 import { newId } from '@latchkey/runtime';
 import type { Moment } from '@latchkey/verifier';
 import { Client, type ClientConfig, type QueryResultRow } from 'pg';
-import type { AfterCommit } from './database.service.js';
+import type { AfterCommit } from './statement.js';
 
 /** Most statements that are kept prepared on one connection; a text beyond them is sent as it is. */
 const STATEMENTS_MAX = 300;

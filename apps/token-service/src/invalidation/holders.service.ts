@@ -1,6 +1,6 @@
 import { FIRST_PARTY_CALLER } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
-import { Database } from '../database/database.service.js';
+import { Database } from '../database/index.js';
 import { callerName, type RpcCaller } from '../rpc/index.js';
 import type { LeaseCaller } from './leases.js';
 

@@ -1,6 +1,6 @@
 import { Module } from '@nestjs/common';
-import { AuditModule } from '../audit/audit.module.js';
-import { DatabaseModule } from '../database/database.module.js';
+import { AuditModule } from '../audit/index.js';
+import { DatabaseModule } from '../database/index.js';
 import { HoldersService } from './holders.service.js';
 import { InvalidationRpc } from './invalidation.rpc.js';
 import { InvalidationService } from './invalidation.service.js';

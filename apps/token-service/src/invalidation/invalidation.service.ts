@@ -4,7 +4,7 @@ import { type BeforeApplicationShutdown, Inject, Injectable, type OnApplicationB
 import type { Redis } from 'ioredis';
 import type { Registry } from 'prom-client';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
-import { type AfterCommit, Database, Last, type Statement, type Tx, writeNow } from '../database/database.service.js';
+import { type AfterCommit, Database, Last, type Statement, type Tx, writeNow } from '../database/index.js';
 import { unavailable } from '../http/index.js';
 import { effectAsSeen } from './callers.js';
 import { Confirmations, PATIENCE_MS } from './confirm.js';

@@ -1,5 +1,5 @@
 import type { Invalidation, Receipt } from '@latchkey/contracts';
-import { type Statement, together } from '../database/database.service.js';
+import { type Statement, together } from '../database/index.js';
 
 /** What a receipt is about: whoever may see one of these may see it. */
 export interface About {

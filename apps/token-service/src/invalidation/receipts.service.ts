@@ -3,9 +3,9 @@ import { type Invalidation, type Receipt, type ReceiptChange, signerOf, signRece
 import { type Logger, madeAtMs, newId } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
 import type { DataSource } from 'typeorm';
-import { AuditService, type ChangeRow } from '../audit/audit.service.js';
+import { AuditService, type ChangeRow } from '../audit/index.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
-import { Database, type Statement, together } from '../database/database.service.js';
+import { Database, type Statement, together } from '../database/index.js';
 import { type About, firstIdAt, insertReceipts, keepWithTokens, PRUNE_RECEIPTS } from './receipts.queries.js';
 
 /** The audit events written together with some invalidations. */

@@ -1,9 +1,9 @@
 import type { Logger } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
-import { ScopesService } from '../authorization/scopes.service.js';
+import { ScopesService } from '../authorization/index.js';
 import { LOGGER } from '../config.js';
-import { Database, rows } from '../database/database.service.js';
-import { type Invalidation, InvalidationService } from '../invalidation/invalidation.service.js';
+import { Database, rows } from '../database/index.js';
+import { type Invalidation, InvalidationService } from '../invalidation/index.js';
 
 /** Tells verifiers when the scopes declared are others than at the last start: what they remember rests on the old ones. */
 @Injectable()

@@ -1,8 +1,8 @@
 import { Module } from '@nestjs/common';
-import { AuditModule } from '../audit/audit.module.js';
-import { AuthorizationModule } from '../authorization/authorization.module.js';
-import { DatabaseModule } from '../database/database.module.js';
-import { InvalidationModule } from '../invalidation/invalidation.module.js';
+import { AuditModule } from '../audit/index.js';
+import { AuthorizationModule } from '../authorization/index.js';
+import { DatabaseModule } from '../database/index.js';
+import { InvalidationModule } from '../invalidation/index.js';
 import { DeclarationsService } from './declarations.service.js';
 import { MaintenanceRpc } from './maintenance.rpc.js';
 import { MaintenanceService } from './maintenance.service.js';

@@ -1,12 +1,11 @@
 import type { Logger } from '@latchkey/runtime';
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { DataSource } from 'typeorm';
-import { AuditService } from '../audit/audit.service.js';
-import { AuditChain } from '../audit/chain.service.js';
+import { AuditChain, AuditService } from '../audit/index.js';
 import { SYSTEM } from '../authorization/index.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
-import { Database, rows } from '../database/database.service.js';
-import { ReceiptsService } from '../invalidation/receipts.service.js';
+import { Database, rows } from '../database/index.js';
+import { ReceiptsService } from '../invalidation/index.js';
 
 const HOUR_MS = 3_600_000;
 /** Invalidations are kept far longer than any lease: a verifier whose cursor is older empties its memory. */

@@ -1,6 +1,6 @@
 import { Module } from '@nestjs/common';
-import { HttpModule } from '../http/http.module.js';
-import { TokensModule } from '../tokens/tokens.module.js';
+import { HttpModule } from '../http/index.js';
+import { TokensModule } from '../tokens/index.js';
 import { McpController } from './mcp.controller.js';
 import { McpService } from './mcp.service.js';
 

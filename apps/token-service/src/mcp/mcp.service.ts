@@ -3,11 +3,9 @@ import { Inject, Injectable } from '@nestjs/common';
 import { z } from 'zod';
 import type { Actor } from '../authorization/index.js';
 import { LOGGER } from '../config.js';
-import { isDatabaseAway } from '../database/database.service.js';
-import { Answer, badField, lacksScope, parseWith, Refusal } from '../http/index.js';
-import { RatesService, tooMany } from '../http/rates.service.js';
-import { TokensService } from '../tokens/tokens.service.js';
-import { ReportsService } from '../tokens/usage-reports.service.js';
+import { isDatabaseAway } from '../database/index.js';
+import { Answer, badField, lacksScope, parseWith, RatesService, Refusal, tooMany } from '../http/index.js';
+import { ReportsService, TokensService } from '../tokens/index.js';
 import { TOOL_LIST, TOOLS, type Tool } from './tools.js';
 
 /** Newest first. Batches belong to the oldest; they are taken whatever was agreed. */

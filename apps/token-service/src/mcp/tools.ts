@@ -9,8 +9,7 @@ import {
 } from '@latchkey/contracts';
 import { z } from 'zod';
 import type { Actor } from '../authorization/index.js';
-import type { TokensService } from '../tokens/tokens.service.js';
-import type { ReportsService } from '../tokens/usage-reports.service.js';
+import type { ReportsService, TokensService } from '../tokens/index.js';
 
 /** What the tools work with. */
 export interface Workshop {

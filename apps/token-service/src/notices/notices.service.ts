@@ -1,7 +1,7 @@
 import { NOTICE_KINDS, type NoticeChoices, type NoticeKind, type PutNoticeChoicesBody } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
-import { Database } from '../database/database.service.js';
+import { Database } from '../database/index.js';
 import { Refusal } from '../http/index.js';
 
 /** Which notices a person gets, and how. Without a choice: all of them, by every way. Jobs reads this and sends them. */

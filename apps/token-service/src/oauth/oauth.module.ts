@@ -1,8 +1,8 @@
 import { Module } from '@nestjs/common';
-import { DatabaseModule } from '../database/database.module.js';
-import { TokensModule } from '../tokens/tokens.module.js';
-import { UsageModule } from '../usage/usage.module.js';
-import { VerificationModule } from '../verification/verification.module.js';
+import { DatabaseModule } from '../database/index.js';
+import { TokensModule } from '../tokens/index.js';
+import { UsageModule } from '../usage/index.js';
+import { VerificationModule } from '../verification/index.js';
 import { OAuthController } from './oauth.controller.js';
 import { OAuthService } from './oauth.service.js';
 

@@ -4,14 +4,11 @@ import { Inject, Injectable } from '@nestjs/common';
 import type { z } from 'zod';
 import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Database } from '../database/database.service.js';
+import { Database } from '../database/index.js';
 import { forbidden, lacksScope, requestContext, unavailable } from '../http/index.js';
-import { RecordsService } from '../tokens/records.service.js';
-import { RevocationsService } from '../tokens/revocations.service.js';
-import { UsageService } from '../usage/usage.service.js';
-import { FactsService } from '../verification/facts.service.js';
-import { LocksService } from '../verification/locks.service.js';
-import { VerificationService } from '../verification/verification.service.js';
+import { RecordsService, RevocationsService } from '../tokens/index.js';
+import { UsageService } from '../usage/index.js';
+import { FactsService, LocksService, VerificationService } from '../verification/index.js';
 
 const SCOPE = 'tokens:verify';
 

@@ -1,13 +1,21 @@
 import { Module } from '@nestjs/common';
-import { AuditModule } from '../audit/audit.module.js';
-import { DatabaseModule } from '../database/database.module.js';
-import { InvalidationModule } from '../invalidation/invalidation.module.js';
-import { VerificationModule } from '../verification/verification.module.js';
+import { TypeOrmModule } from '@nestjs/typeorm';
+import { AuditModule } from '../audit/index.js';
+import { DatabaseModule } from '../database/index.js';
+import { InvalidationModule } from '../invalidation/index.js';
+import { VerificationModule } from '../verification/index.js';
+import { MemberEntity, ProjectEntity } from './project.entity.js';
 import { ProjectsController } from './projects.controller.js';
 import { ProjectsService } from './projects.service.js';
 
 @Module({
-  imports: [AuditModule, DatabaseModule, InvalidationModule, VerificationModule],
+  imports: [
+    TypeOrmModule.forFeature([MemberEntity, ProjectEntity]),
+    AuditModule,
+    DatabaseModule,
+    InvalidationModule,
+    VerificationModule,
+  ],
   controllers: [ProjectsController],
   providers: [ProjectsService],
 })

@@ -2,13 +2,12 @@ import type { createProjectBody, Effect, listQuery, Project, ProjectRole, patchP
 import { newId } from '@latchkey/runtime';
 import { Injectable } from '@nestjs/common';
 import type { z } from 'zod';
-import { type AuditEntry, AuditService } from '../audit/audit.service.js';
+import { type AuditEntry, AuditService } from '../audit/index.js';
 import type { Actor } from '../authorization/index.js';
-import { Database, rows, type Tx } from '../database/database.service.js';
-import { conflict, forbidden, lacksScope, notFound } from '../http/index.js';
-import { keysetPage, type Page } from '../http/pages.js';
-import { type Invalidation, InvalidationService } from '../invalidation/invalidation.service.js';
-import { LocksService } from '../verification/locks.service.js';
+import { Database, rows, type Tx } from '../database/index.js';
+import { conflict, forbidden, keysetPage, lacksScope, notFound, type Page } from '../http/index.js';
+import { type Invalidation, InvalidationService } from '../invalidation/index.js';
+import { LocksService } from '../verification/index.js';
 import { MemberEntity, ProjectEntity } from './project.entity.js';
 
 type ProjectEffect = Effect & { project: Project };

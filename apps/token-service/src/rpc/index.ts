@@ -12,3 +12,4 @@ export {
 } from './caller.js';
 export { RpcContextInterceptor } from './context.interceptor.js';
 export { RpcErrorFilter } from './rpc.filter.js';
+export { RpcModule } from './rpc.module.js';

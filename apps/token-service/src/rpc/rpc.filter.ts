@@ -4,7 +4,7 @@ import { Catch, Inject } from '@nestjs/common';
 import { RpcException, type RpcException as RpcExceptionType } from '@nestjs/microservices';
 import { type Observable, throwError } from 'rxjs';
 import { LOGGER } from '../config.js';
-import { isDatabaseAway } from '../database/database.service.js';
+import { isDatabaseAway } from '../database/index.js';
 import { Refusal } from '../http/index.js';
 
 const CODES: Partial<Record<Refusal['code'], status>> = {

@@ -2,7 +2,7 @@ import type { SystemState } from '@latchkey/contracts';
 import { versionIn } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Database } from '../database/database.service.js';
+import { Database } from '../database/index.js';
 
 const VERSION = versionIn(new URL('../../package.json', import.meta.url));
 /** Most things still being carried out that are told at once. */

@@ -1,7 +1,7 @@
 import type { AlsoChanged, AuditAction } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
-import { Database } from '../database/database.service.js';
+import { Database } from '../database/index.js';
 import { mayUseScopeOn } from './token.rules.js';
 
 /** Most changes that are listed; of the rest it is told how many, and where they are found. */

@@ -1,5 +1,5 @@
 import { LIMITS, type RevocationReason, type TokenFilter } from '@latchkey/contracts';
-import type { Statement } from '../database/database.service.js';
+import type { Statement } from '../database/index.js';
 import { literal, STATUS } from './listing.js';
 
 /** What a filter was found to name. */

@@ -3,18 +3,18 @@ import type { Effect, EndedCounts, Receipt } from '@latchkey/contracts';
 import { type Logger, newId } from '@latchkey/runtime';
 import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/common';
 import type { QueryResultRow } from 'pg';
-import { type AuditEntry, AuditService } from '../audit/audit.service.js';
+import { type AuditEntry, AuditService } from '../audit/index.js';
 import type { NamedActor } from '../authorization/index.js';
 import { LOGGER } from '../config.js';
-import { Database, inOrder, Last, type Statement, type Tx } from '../database/database.service.js';
+import { Database, inOrder, Last, type Statement, type Tx } from '../database/index.js';
 import {
   forgotten,
   type Invalidation,
   InvalidationService,
+  ReceiptsService,
   receiptAsSeen,
-} from '../invalidation/invalidation.service.js';
-import { ReceiptsService } from '../invalidation/receipts.service.js';
-import { lockRows } from '../verification/locks.service.js';
+} from '../invalidation/index.js';
+import { lockRows } from '../verification/index.js';
 import * as q from './exposure.queries.js';
 import { actorOf, type Doomed, endingOf, makerColumns, mergeReceipts } from './exposure.rules.js';
 import { Queue } from './queue.js';

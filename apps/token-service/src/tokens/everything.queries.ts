@@ -1,5 +1,5 @@
 import type { Receipt, RevocationReason } from '@latchkey/contracts';
-import type { Statement } from '../database/database.service.js';
+import type { Statement } from '../database/index.js';
 import type { ExposureRow } from './exposure.queries.js';
 import { STEP_ROWS_MAX } from './exposure.queries.js';
 

@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
-import { AuditService } from '../audit/audit.service.js';
+import { AuditService } from '../audit/index.js';
 import { SYSTEM } from '../authorization/index.js';
-import { Database, rows } from '../database/database.service.js';
+import { Database, rows } from '../database/index.js';
 
 interface Due {
   id: string;

@@ -1,5 +1,5 @@
 import type { Receipt, RevocationReason, TokenFilter } from '@latchkey/contracts';
-import type { Statement } from '../database/database.service.js';
+import type { Statement } from '../database/index.js';
 
 /** Most tokens that one transaction ends. */
 export const STEP_ROWS_MAX = 1_000;

@@ -1,9 +1,9 @@
 import type { Receipt, RevocationReason } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
-import type { AuditEntry } from '../audit/audit.service.js';
+import type { AuditEntry } from '../audit/index.js';
 import type { NamedActor } from '../authorization/index.js';
-import type { Statement } from '../database/database.service.js';
-import type { Narrowing } from '../invalidation/invalidation.service.js';
+import type { Statement } from '../database/index.js';
+import type { Narrowing } from '../invalidation/index.js';
 import type { Counts, ExposureRow, NewMember, StandingRow } from './exposure.queries.js';
 
 /**

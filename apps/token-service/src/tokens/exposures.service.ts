@@ -1,14 +1,12 @@
 import type { Logger } from '@latchkey/runtime';
 import { hashSecret, parse } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
-import { AuditService } from '../audit/audit.service.js';
+import { AuditService } from '../audit/index.js';
 import type { SystemActor } from '../authorization/index.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
-import { Database, inOrder, rows, type Tx } from '../database/database.service.js';
-import { atMultiplesOf, requestContext } from '../http/index.js';
-import { RatesService } from '../http/rates.service.js';
-import { FactsService } from '../verification/facts.service.js';
-import { lockRows } from '../verification/locks.service.js';
+import { Database, inOrder, rows, type Tx } from '../database/index.js';
+import { atMultiplesOf, RatesService, requestContext } from '../http/index.js';
+import { FactsService, lockRows } from '../verification/index.js';
 import { type Begun, ClosuresService } from './closures.service.js';
 import { type StandingRow, selectLiving, selectUntold } from './exposure.queries.js';
 

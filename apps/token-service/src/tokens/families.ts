@@ -1,5 +1,5 @@
 import type { Actor } from '../authorization/index.js';
-import { rows, type Statement, type Tx } from '../database/database.service.js';
+import { rows, type Statement, type Tx } from '../database/index.js';
 import { Refusal } from '../http/index.js';
 
 const WINDOW_MS = 3_600_000;

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
 import { canonicalJson, type IssueTokenBody } from '@latchkey/contracts';
 import type { Actor } from '../authorization/index.js';
-import { rows, type Tx } from '../database/database.service.js';
+import { rows, type Tx } from '../database/index.js';
 import { Refusal } from '../http/index.js';
 import { actorId } from './store.service.js';
 

@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { SYSTEM } from '../authorization/index.js';
-import { Database, Last, rows, type Tx } from '../database/database.service.js';
+import { Database, Last, rows, type Tx } from '../database/index.js';
 import { RevocationsService } from './revocations.service.js';
 
 /**

@@ -2,7 +2,7 @@ import type { ListTokensQuery, Token } from '@latchkey/contracts';
 import type { Order } from './order.js';
 
 // For the benchmark, which shows the plans of these very statements.
-export { LIST_SETTINGS } from '../database/database.service.js';
+export { LIST_SETTINGS } from '../database/index.js';
 export { Order } from './order.js';
 
 /** The status is never stored: it follows from what happened, and from the time. */

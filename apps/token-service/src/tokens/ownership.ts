@@ -1,5 +1,5 @@
 import type { Actor, TokenActor } from '../authorization/index.js';
-import { rows, type Statement, type Tx } from '../database/database.service.js';
+import { rows, type Statement, type Tx } from '../database/index.js';
 import { conflict, forbidden, lacksScope, notFound } from '../http/index.js';
 import { type Bounds, mayUseScopeOn, mustBeWithin, type Owned } from './token.rules.js';
 

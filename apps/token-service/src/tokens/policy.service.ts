@@ -1,11 +1,10 @@
 import type { Policy } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
-import { AuditService } from '../audit/audit.service.js';
+import { AuditService } from '../audit/index.js';
 import type { Actor } from '../authorization/index.js';
-import { Database, rows, type Statement, type Tx } from '../database/database.service.js';
+import { Database, rows, type Statement, type Tx } from '../database/index.js';
 import { badField, forbidden } from '../http/index.js';
-import { addressesWithin } from '../verification/addresses.js';
-import { LocksService } from '../verification/locks.service.js';
+import { addressesWithin, LocksService } from '../verification/index.js';
 import { canonicalAddresses } from './token.rules.js';
 
 export interface PolicyRow {

@@ -3,10 +3,9 @@ import { type Receipt, receiptJwt, receiptKeys } from '@latchkey/contracts';
 import { madeAtMs } from '@latchkey/runtime';
 import { Controller, Headers } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
-import { Database } from '../database/database.service.js';
+import { Database } from '../database/index.js';
 import { Answer, Call, Caller, Input, type InputOf, notFound, Refusal } from '../http/index.js';
-import { receiptAsSeen } from '../invalidation/invalidation.service.js';
-import { ReceiptsService } from '../invalidation/receipts.service.js';
+import { ReceiptsService, receiptAsSeen } from '../invalidation/index.js';
 import { maySee, type Owned } from './token.rules.js';
 
 /** How long the set of keys may be remembered, in seconds: after a new key, so long a receipt may seem strange. */

@@ -1,10 +1,9 @@
 import type { ListTokensQuery, RevocationReason, Token } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
-import { Database, rows, type Tx } from '../database/database.service.js';
-import { notFound } from '../http/index.js';
-import type { Page } from '../http/pages.js';
-import { receiptAsSeen } from '../invalidation/invalidation.service.js';
+import { Database, rows, type Tx } from '../database/index.js';
+import { notFound, type Page } from '../http/index.js';
+import { receiptAsSeen } from '../invalidation/index.js';
 import { STATUS, selectPage } from './listing.js';
 import { Order } from './order.js';
 import type { NewToken } from './store.service.js';

@@ -2,17 +2,17 @@ import type { Effect, EndedCounts, Receipt, RevocationReason } from '@latchkey/c
 import { newId } from '@latchkey/runtime';
 import { Injectable } from '@nestjs/common';
 import type { QueryResultRow } from 'pg';
-import { type AuditEntry, AuditService } from '../audit/audit.service.js';
+import { type AuditEntry, AuditService } from '../audit/index.js';
 import { type Actor, SYSTEM, type SystemActor } from '../authorization/index.js';
-import { Database, inOrder, Last, rows, type Statement, type Tx, writeNow } from '../database/database.service.js';
+import { Database, inOrder, Last, rows, type Statement, type Tx, writeNow } from '../database/index.js';
 import {
   type Invalidation,
   InvalidationService,
   IS_SETTLED,
   NOTHING_NARROWED,
+  ReceiptsService,
   receiptAsSeen,
-} from '../invalidation/invalidation.service.js';
-import { ReceiptsService } from '../invalidation/receipts.service.js';
+} from '../invalidation/index.js';
 
 /** Why, for the record. */
 export interface Cause {

@@ -1,12 +1,11 @@
 import { startOf } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
 import type { QueryResultRow } from 'pg';
-import { type AuditEntry, AuditService } from '../audit/audit.service.js';
+import { type AuditEntry, AuditService } from '../audit/index.js';
 import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { inOrder, type Statement, type Tx } from '../database/database.service.js';
-import { FactsService } from '../verification/facts.service.js';
-import { LocksService } from '../verification/locks.service.js';
+import { inOrder, type Statement, type Tx } from '../database/index.js';
+import { FactsService, LocksService } from '../verification/index.js';
 import { selectToken, type TokenEntity } from './token.entity.js';
 import { type Bounds, mustChange, mustSee } from './token.rules.js';
 

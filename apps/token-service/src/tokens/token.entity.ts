@@ -1,6 +1,6 @@
 import type { Receipt, RevocationReason } from '@latchkey/contracts';
 import { Column, Entity, getMetadataArgsStorage, PrimaryColumn } from 'typeorm';
-import type { Statement } from '../database/database.service.js';
+import type { Statement } from '../database/index.js';
 
 type MakerType = 'user' | 'token' | 'system';
 

@@ -1,10 +1,11 @@
 import { Module } from '@nestjs/common';
-import { AuditModule } from '../audit/audit.module.js';
-import { AuthorizationModule } from '../authorization/authorization.module.js';
-import { DatabaseModule } from '../database/database.module.js';
-import { HttpModule } from '../http/http.module.js';
-import { InvalidationModule } from '../invalidation/invalidation.module.js';
-import { VerificationModule } from '../verification/verification.module.js';
+import { TypeOrmModule } from '@nestjs/typeorm';
+import { AuditModule } from '../audit/index.js';
+import { AuthorizationModule } from '../authorization/index.js';
+import { DatabaseModule } from '../database/index.js';
+import { HttpModule } from '../http/index.js';
+import { InvalidationModule } from '../invalidation/index.js';
+import { VerificationModule } from '../verification/index.js';
 import { AftermathService } from './aftermath.service.js';
 import { BatchesService } from './batches.service.js';
 import { ClosuresService } from './closures.service.js';
@@ -20,6 +21,7 @@ import { RecordsService } from './records.service.js';
 import { RevocationsService } from './revocations.service.js';
 import { RotationsService } from './rotations.service.js';
 import { StoreService } from './store.service.js';
+import { TokenEntity } from './token.entity.js';
 import { TokensController } from './tokens.controller.js';
 import { TokensMaintenanceRpc, TokensRpc } from './tokens.rpc.js';
 import { TokensService } from './tokens.service.js';
@@ -27,7 +29,15 @@ import { UsageController } from './usage.controller.js';
 import { ReportsService } from './usage-reports.service.js';
 
 @Module({
-  imports: [AuditModule, AuthorizationModule, DatabaseModule, HttpModule, InvalidationModule, VerificationModule],
+  imports: [
+    TypeOrmModule.forFeature([TokenEntity]),
+    AuditModule,
+    AuthorizationModule,
+    DatabaseModule,
+    HttpModule,
+    InvalidationModule,
+    VerificationModule,
+  ],
   controllers: [
     PolicyController,
     ReceiptsController,

@@ -2,7 +2,7 @@ import type { Usage, usageQuery } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
 import type { z } from 'zod';
 import type { Actor } from '../authorization/index.js';
-import { Database } from '../database/database.service.js';
+import { Database } from '../database/index.js';
 import { badField } from '../http/index.js';
 import { TokensService } from './tokens.service.js';
 

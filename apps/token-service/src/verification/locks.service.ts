@@ -1,10 +1,15 @@
 import type { PersonRole, ProjectRole } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
 import type { QueryResultRow } from 'pg';
-import type { Actor, TokenActor, UserActor } from '../authorization/actor.js';
-import { rightsOfPerson, rightsOfToken } from '../authorization/rights.js';
-import { ScopesService } from '../authorization/scopes.service.js';
-import { inOrder, type Statement, type Tx } from '../database/database.service.js';
+import {
+  type Actor,
+  rightsOfPerson,
+  rightsOfToken,
+  ScopesService,
+  type TokenActor,
+  type UserActor,
+} from '../authorization/index.js';
+import { inOrder, type Statement, type Tx } from '../database/index.js';
 import { Refusal } from '../http/index.js';
 import { type FactsRow, FactsService, factsById } from './facts.service.js';
 

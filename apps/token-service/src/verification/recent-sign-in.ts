@@ -1,5 +1,5 @@
-import type { UserActor } from '../authorization/actor.js';
-import type { Statement } from '../database/database.service.js';
+import type { UserActor } from '../authorization/index.js';
+import type { Statement } from '../database/index.js';
 import { Refusal } from '../http/index.js';
 
 /** In: whoever is signed in. Out: whether that was within ten minutes: read it under the locks of the change. */

@@ -1,9 +1,9 @@
 import { Module } from '@nestjs/common';
-import { AuditModule } from '../audit/audit.module.js';
-import { AuthorizationModule } from '../authorization/authorization.module.js';
-import { DatabaseModule } from '../database/database.module.js';
-import { HttpModule } from '../http/http.module.js';
-import { UsageModule } from '../usage/usage.module.js';
+import { AuditModule } from '../audit/index.js';
+import { AuthorizationModule } from '../authorization/index.js';
+import { DatabaseModule } from '../database/index.js';
+import { HttpModule } from '../http/index.js';
+import { UsageModule } from '../usage/index.js';
 import { FactsService } from './facts.service.js';
 import { LocksService } from './locks.service.js';
 import { VerificationService } from './verification.service.js';

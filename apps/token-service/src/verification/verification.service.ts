@@ -4,8 +4,8 @@ import { hashSecret, parse } from '@latchkey/token-format';
 import { judgeFacts, type Principal, type Requirement } from '@latchkey/verifier';
 import { Inject, Injectable } from '@nestjs/common';
 import { CLOCK, CONFIG, type TokenServiceConfig } from '../config.js';
-import { RatesService } from '../http/rates.service.js';
-import { UsageService, type Where } from '../usage/usage.service.js';
+import { RatesService } from '../http/index.js';
+import { UsageService, type Where } from '../usage/index.js';
 import { FactsService, type NamedFacts } from './facts.service.js';
 
 /** Outcomes are data. */

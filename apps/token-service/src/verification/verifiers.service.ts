@@ -1,11 +1,10 @@
 import type { VerifierItem } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
-import { AuditService } from '../audit/audit.service.js';
+import { AuditService } from '../audit/index.js';
 import type { Actor } from '../authorization/index.js';
-import { Database, rows } from '../database/database.service.js';
+import { Database, rows } from '../database/index.js';
 import { lacksScope, notFound } from '../http/index.js';
-import { callerOf } from '../invalidation/postgres-store.js';
-import { lapsedAfterMs } from '../invalidation/types.js';
+import { callerOf, lapsedAfterMs } from '../invalidation/index.js';
 import { LocksService } from './locks.service.js';
 
 interface VerifierRow {

@@ -5,10 +5,10 @@ import { type Checkpoint, checkpointSchema, proveExport } from '@latchkey/contra
 import type { Command } from 'commander';
 import type { Body, Client } from '../index.js';
 import { positive } from './arguments.js';
+import type { Context } from './context.js';
 import { CommandError } from './exit.js';
 import { gather, opened, publicKeyIn, unreadable } from './files.js';
 import { list, say, show } from './output.js';
-import type { Context } from './program.js';
 
 type AuditEvent = Body<'listAudit'>['items'][number];
 interface Filters {

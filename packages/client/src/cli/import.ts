@@ -3,9 +3,9 @@ import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import type { Command } from 'commander';
 import type { Client, ImportedToken } from '../index.js';
+import type { Context } from './context.js';
 import { CommandError } from './exit.js';
 import { printJson, say } from './output.js';
-import type { Context } from './program.js';
 
 const AT_ONCE = 1_000;
 const START_LENGTH = 4;

@@ -1,7 +1,8 @@
 import { parse } from '@latchkey/token-format';
 import { CommanderError } from 'commander';
+import type { Context } from './context.js';
 import { CommandError, EXIT, type ExitName, explain } from './exit.js';
-import { buildProgram, type Context } from './program.js';
+import { buildProgram } from './program.js';
 
 /** A secret on the command line is seen by every user of the machine and kept in shell histories. */
 function refuseSecrets(args: readonly string[]): void {

@@ -2,29 +2,14 @@ import { Command } from 'commander';
 import { positive } from './arguments.js';
 import { auditCommands } from './audit.js';
 import { completion, SHELLS, type Shell } from './completion.js';
-import { CommandError, EXIT, type ExitName } from './exit.js';
+import type { Context } from './context.js';
+import { CommandError, EXIT } from './exit.js';
 import { importCommand } from './import.js';
-import { type Output, say, show } from './output.js';
+import { say, show } from './output.js';
 import { receiptCommands } from './receipt.js';
 import { scanCommand } from './scan-command.js';
-import {
-  clientFor,
-  type GlobalOptions,
-  readSecret,
-  removeStored,
-  type Surroundings,
-  signedIn,
-  urlOf,
-  writeStored,
-} from './settings.js';
+import { clientFor, type GlobalOptions, readSecret, removeStored, signedIn, urlOf, writeStored } from './settings.js';
 import { tokenCommands, tokenFields } from './tokens.js';
-
-/** What a command is handed: where it runs and where it writes. */
-export interface Context extends Surroundings {
-  output: Output;
-  /** Ends the command with this code once it has written everything. */
-  exit: (name: ExitName) => void;
-}
 
 /** The whole `latchkey` command. Nothing is read or written before an action runs. */
 export function buildProgram(context: Context): Command {

@@ -1,10 +1,10 @@
 import { type Receipt, receiptOfJwt, receiptSchema, verifyReceipt } from '@latchkey/contracts';
 import type { Command } from 'commander';
 import type { Client } from '../index.js';
+import type { Context } from './context.js';
 import { CommandError } from './exit.js';
 import { gather, opened, publicKeyIn, publicKeysIn } from './files.js';
 import { list, printJson, say, show } from './output.js';
-import type { Context } from './program.js';
 
 /** A receipt of ten thousand verifiers is smaller. */
 const BYTES_MAX = 4 * 1024 * 1024;

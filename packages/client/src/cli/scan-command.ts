@@ -2,9 +2,9 @@ import { lstat } from 'node:fs/promises';
 import { DEFAULT_PREFIX, isPrefix } from '@latchkey/token-format';
 import { type Command, InvalidArgumentError } from 'commander';
 import type { Client } from '../index.js';
+import type { Context } from './context.js';
 import { CommandError } from './exit.js';
 import { printJson, say } from './output.js';
-import type { Context } from './program.js';
 import { type Finding, scanFiles, scanHistory, scanStream } from './scan.js';
 
 interface ScanOptions {

@@ -1,9 +1,9 @@
 import type { Command } from 'commander';
 import type { Body, Client, Effect, Input, IssuedToken, RevocationReason, Token, TokenStatus } from '../index.js';
 import { collected, count, duration, pair, positive, rate, waitOption } from './arguments.js';
+import type { Context } from './context.js';
 import { CommandError } from './exit.js';
 import { list, printJson, say, show } from './output.js';
-import type { Context } from './program.js';
 
 type Filter = Input<'revokeTokens'>['body']['filter'];
 

@@ -1,0 +1,1 @@
+export { canary } from './canary.job.js';

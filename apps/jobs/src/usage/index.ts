@@ -1,0 +1,2 @@
+export { drainUsage } from './drain-usage.job.js';
+export { pruneUsage } from './prune-usage.job.js';

@@ -1,0 +1,1 @@
+export { postWebhook, type WebhookOutcome } from './webhook.service.js';

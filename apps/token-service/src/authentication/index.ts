@@ -1,0 +1,1 @@
+export { AuthenticationModule } from './authentication.module.js';

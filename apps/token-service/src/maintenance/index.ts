@@ -1,0 +1,2 @@
+export { DeclarationsService } from './declarations.service.js';
+export { MaintenanceModule } from './maintenance.module.js';

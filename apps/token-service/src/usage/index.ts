@@ -1,0 +1,2 @@
+export { UsageModule } from './usage.module.js';
+export { MANAGEMENT_ROUTE, UsageService, type Where } from './usage.service.js';

@@ -1,0 +1,6 @@
+export { addressesWithin, canonicalAddress } from './addresses.js';
+export { FactsService } from './facts.service.js';
+export { LocksService, lockRows } from './locks.service.js';
+export { mustBeRecent, selectRecentSignIn } from './recent-sign-in.js';
+export { VerificationModule } from './verification.module.js';
+export { VerificationService } from './verification.service.js';
