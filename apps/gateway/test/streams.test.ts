@@ -3,10 +3,12 @@ import { request as httpRequest, type IncomingMessage } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { waitFor } from '@latchkey/testing';
 import { WebSocket, WebSocketServer } from 'ws';
-import { raw, type Stack, stack } from './stack.js';
+import { raw, type Stack, stack, type TestUpstream } from './stack.js';
 
 let s: Stack;
 let webSockets: WebSocketServer;
+/** When the upstream agrees to a handshake. */
+let agreed = Promise.resolve();
 beforeAll(async () => {
   s = await stack(
     (upstream) => `
@@ -17,7 +19,11 @@ routes:
 `,
     { BODY_IDLE_MS: '500' },
   );
-  webSockets = new WebSocketServer({ server: s.upstream.server, path: '/ws' });
+  webSockets = new WebSocketServer({
+    server: s.upstream.server,
+    path: '/ws',
+    verifyClient: (_, agree) => void agreed.then(() => agree(true)),
+  });
   webSockets.on('connection', (socket) => {
     socket.send('hello');
     socket.on('message', (data, binary) => socket.send(data, { binary }));
@@ -103,21 +109,73 @@ describe('an event stream', () => {
   });
 });
 
+const goOn = (upstream: TestUpstream) => {
+  upstream.handler = (_req, res) => {
+    res.writeHead(200, { 'content-type': 'application/x-ndjson' });
+    const timer = setInterval(() => res.write('{}\n'), 20);
+    res.on('close', () => clearInterval(timer));
+  };
+};
+/** The one exchange that is open is kept under its token. */
+const watched = () =>
+  waitFor(async () => {
+    expect(await metrics()).toContain('latchkey_verifier{what="streams",service="gateway"} 1');
+    return true;
+  });
+
 describe('an answer that goes on', () => {
   it('ends when its token is revoked, like a stream', async () => {
-    s.upstream.handler = (_req, res) => {
-      res.writeHead(200, { 'content-type': 'application/x-ndjson' });
-      const timer = setInterval(() => res.write('{}\n'), 20);
-      res.on('close', () => clearInterval(timer));
-    };
+    goOn(s.upstream);
     const token = s.authority.issue();
     const answer = await open('/any/changes', token.secret);
+    expect(answer.statusCode).toBe(200);
     answer.resume();
-    await waitFor(async () => (await metrics()).includes('latchkey_verifier{what="streams",service="gateway"} 1'));
+    await watched();
     const ended = closed(answer);
     await s.authority.revoke(token, s.client);
     await ended;
     expect(answer.complete).toBe(false);
+  });
+
+  it('ends so too when the wall clock was set back while it began', async () => {
+    goOn(s.upstream);
+    const token = s.authority.issue();
+    const answer = await open('/any/changes', token.secret);
+    answer.resume();
+    const { now } = Date;
+    Date.now = () => now() - 3_600_000;
+    try {
+      await watched();
+      const ended = closed(answer);
+      await s.authority.revoke(token, s.client);
+      await ended;
+    } finally {
+      Date.now = now;
+    }
+  });
+
+  it('of the management API ends when its token is revoked', async () => {
+    goOn(s.api);
+    const token = s.authority.issue();
+    const answer = await open('/v1/audit/export', token.secret);
+    expect(answer.statusCode).toBe(200);
+    answer.resume();
+    await watched();
+    const ended = closed(answer);
+    await s.authority.revoke(token, s.client);
+    await ended;
+    expect(answer.complete).toBe(false);
+  });
+
+  it('of the management API reaches whoever revokes their own token, however long they wait for it', async () => {
+    const { promise: effective, resolve: answerIt } = Promise.withResolvers<void>();
+    s.api.handler = (_req, res) => void effective.then(() => res.end('done'));
+    const token = s.authority.issue();
+    const answer = open('/v1/tokens/self/revoke', token.secret, 'POST');
+    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    await s.authority.revoke(token, s.client);
+    answerIt();
+    expect((await answer).statusCode).toBe(200);
   });
 });
 
@@ -170,7 +228,7 @@ describe('an answer that is waited for', () => {
     s.upstream.handler = (req) => void req.on('close', () => (left = true));
     const token = s.authority.issue();
     const answer = open('/patient/slow', token.secret);
-    await waitFor(async () => (await metrics()).includes('latchkey_verifier{what="streams",service="gateway"} 1'));
+    await watched();
     await s.authority.revoke(token, s.client);
     expect((await answer).statusCode).toBe(401);
     await waitFor(() => left);
@@ -201,6 +259,21 @@ describe('a WebSocket', () => {
     socket.close(1000);
     const [code] = await once(socket, 'close');
     expect(code).toBe(1000);
+  });
+
+  it('is refused when its token is revoked before the upstream has agreed', async () => {
+    const { promise, resolve: agree } = Promise.withResolvers<void>();
+    agreed = promise;
+    try {
+      const token = s.authority.issue();
+      const answer = refused(dial('/any/ws', token.secret));
+      await watched();
+      await s.authority.revoke(token, s.client);
+      expect((await answer).statusCode).toBe(401);
+    } finally {
+      agree();
+      agreed = Promise.resolve();
+    }
   });
 
   it('tells the upstream who calls', async () => {

@@ -69,7 +69,7 @@ const isHttpsOrHere = (address: string): boolean =>
 export const settings = {
   ...commonSettings,
   DATABASE_URL: {
-    description: 'PostgreSQL, as the role latchkey_service',
+    description: 'PostgreSQL itself, no pooler, as the role latchkey_service',
     secret: true,
     schema: settingSchema.url('postgres:', 'postgresql:'),
   },

@@ -120,6 +120,17 @@ test('a batch is answered in its order', async () => {
   expect(replies[2]!.error.code).toBe(-32601);
 });
 
+test('a batch in which the caller revokes the token that carries it is answered no further than that', async () => {
+  const own = await issue(person, { scopes: ['tokens:read', 'tokens:write'] });
+  const messages = [toolCall('revoke_token', { id: own.id }), toolCall('list_tokens'), message('ping')];
+  const replies = (await post(w.bearer(own.secret), messages)).body as unknown as Result[];
+  expect(replies[0]!.result.structuredContent).toMatchObject({ effective: true });
+  expect(replies.slice(1).map(({ result, error }) => [result, error.code])).toEqual([
+    [undefined, -32600],
+    [undefined, -32600],
+  ]);
+});
+
 test.each<[string, unknown, number, number | undefined]>([
   ['no JSON-RPC', { hello: 1 }, 400, -32600],
   ['a text', 'hello', 400, -32600],

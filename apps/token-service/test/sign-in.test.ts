@@ -1,4 +1,4 @@
-import { hash } from 'node:crypto';
+import { hash, randomBytes } from 'node:crypto';
 import type { AuditEvent, OwnSession, User } from '@latchkey/contracts';
 import { codeAt } from '../src/accounts/totp.js';
 import { everythingStored, issue, type Person, type World, world } from './harness.js';
@@ -325,4 +325,24 @@ it('serves its own description, and a page that needs no script', async () => {
   expect(page.headers.get('content-type')).toContain('text/html');
   expect(page.headers.get('content-security-policy')).toMatch(/^default-src 'none'; style-src 'sha256-/);
   expect(page.text).toContain('/v1/tokens/{id}/revoke');
+});
+
+test('a password that was changed while a sign-in with it was under way opens no session', async () => {
+  const email = `${randomBytes(6).toString('hex')}@example.org`;
+  const password = 'correct horse battery staple';
+  const admin = await w.signIn();
+  const { body: user } = await admin.call<{ id: string }>('POST /v1/users', {
+    body: { email, name: 'Somebody', role: 'member', password },
+  });
+  // More than are looked at at one time: the last have read the old password when it changes.
+  const signIns = Array.from({ length: 9 }, () => w.as().call('POST /v1/session', { body: { email, password } }));
+  await Promise.race(signIns);
+  await w.database.query(
+    `WITH changed AS (UPDATE users SET password_hash = 'another' WHERE id = $1)
+     DELETE FROM sessions WHERE user_id = $1`,
+    [user.id],
+  );
+  const statuses = (await Promise.all(signIns)).map(({ status }) => status);
+  expect(statuses).toContain(401);
+  expect(await w.database.query('SELECT id FROM sessions WHERE user_id = $1', [user.id])).toEqual([]);
 });

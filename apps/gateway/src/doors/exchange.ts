@@ -28,6 +28,8 @@ export interface Plan {
   readonly extra: readonly string[] | undefined;
   /** Keeps the exchange under its token while it is open: see Verifier.watch. None on routes without a token. */
   readonly watch: ((cut: (reason: DenialReason) => void) => () => void) | undefined;
+  /** Only once its answer has begun: what it does may be to end its own token, and to wait until that is so everywhere. */
+  readonly watchAnswerOnly?: boolean;
   readonly expectsContinue: boolean;
   /** A part of Latchkey itself: when nothing is there, the answer is 503 with this detail. */
   readonly unavailableDetail: string | undefined;
@@ -236,7 +238,8 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
   }
 
   tick(nowMs: number): void {
-    if (!this.#unwatch && nowMs - this.#openedAtMs >= WATCHED_AFTER_MS && !this.#watch()) return;
+    const mayWatch = this.#status !== 0 || !this.plan.watchAnswerOnly;
+    if (!this.#unwatch && mayWatch && nowMs - this.#openedAtMs >= WATCHED_AFTER_MS && !this.#watch()) return;
     if (this.res.headersSent) {
       const quietMs = nowMs - this.#lastMs;
       const stalled = this.res.writableNeedDrain || this.#ended;

@@ -1,6 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { CALLER_ADDRESS_HEADER, GATEWAY_PROOF_HEADER, gatewayProof } from '@latchkey/contracts';
+import { CALLER_ADDRESS_HEADER, type DenialReason, GATEWAY_PROOF_HEADER, gatewayProof } from '@latchkey/contracts';
 import type { Logger } from '@latchkey/runtime';
+import type { Verifier } from '@latchkey/verifier';
+import { bearerSecret } from '../check/index.js';
 import { forwardedHeaders, hasBody, type RequestHead, type Target } from '../http/index.js';
 import { Exchange, type ExchangeParts } from './exchange.js';
 import type { Upstream } from './upstreams.js';
@@ -10,6 +12,7 @@ export interface ManagementParts extends Omit<ExchangeParts, 'upstreamFailed'> {
   readonly upstream: Upstream;
   /** By which the token-service knows that a request came through a gateway. */
   readonly proofSecret: string;
+  readonly verifier: Pick<Verifier, 'watch'>;
   readonly logger: Logger;
 }
 
@@ -46,10 +49,18 @@ export class Management {
       timeoutMs: TIMEOUT_MS,
       policy: POLICY,
       extra: undefined,
-      watch: undefined,
+      watch: this.#watchOf(head),
+      watchAnswerOnly: true,
       unavailableDetail: AWAY,
       expectsContinue,
     };
     new Exchange(req, res, plan, this.#exchanges).start();
+  }
+
+  /** The token-service has let it in; what it answers for long ends with the token all the same. */
+  #watchOf({ authorization, ip }: RequestHead) {
+    const secret = bearerSecret(authorization);
+    if (secret === undefined) return undefined;
+    return (cut: (reason: DenialReason) => void) => this.parts.verifier.watch(secret, { scopes: [], ip }, { cut });
   }
 }

@@ -6,7 +6,7 @@ import { Readable } from 'node:stream';
  * destroying it would close the caller's connection, and the caller could not be told why.
  */
 export class RequestBody extends Readable {
-  /** When the last piece came, or was last asked for; `Date.now()`. */
+  /** When the last piece came, or was last asked for; `performance.now()`, 0 while nothing is awaited. */
   awaitedSinceMs = 0;
 
   constructor(private readonly req: IncomingMessage) {
@@ -26,7 +26,7 @@ export class RequestBody extends Readable {
   }
 
   override _read(): void {
-    if (this.awaitedSinceMs === 0) this.awaitedSinceMs = Date.now();
+    if (this.awaitedSinceMs === 0) this.awaitedSinceMs = performance.now();
     this.req.resume();
   }
 

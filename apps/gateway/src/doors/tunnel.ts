@@ -36,6 +36,7 @@ export class Tunnel implements Timed {
   #request: ClientRequest | undefined;
   #upstream: Socket | undefined;
   #unwatch: (() => void) | undefined;
+  #joined = false;
   #over = false;
 
   constructor(
@@ -51,6 +52,12 @@ export class Tunnel implements Timed {
     const url = new URL(plan.origin);
     this.open.add(this);
     caller.on('close', () => this.#end());
+    // From here on: the upstream may take its time to agree.
+    if (plan.watch) {
+      const unwatch = plan.watch((reason) => this.#cut(reason));
+      if (this.#over) return void unwatch();
+      this.#unwatch = unwatch;
+    }
     const request = (url.protocol === 'https:' ? httpsRequest : httpRequest)({
       host: url.hostname.replace(/^\[|\]$/g, ''),
       port: url.port || (url.protocol === 'https:' ? 443 : 80),
@@ -83,11 +90,7 @@ export class Tunnel implements Timed {
       this.#refuse(refusalFor('', plan.timeoutMs));
       return;
     }
-    if (plan.watch) {
-      const unwatch = plan.watch((reason) => this.#cut(reason));
-      if (this.#over) return void unwatch();
-      this.#unwatch = unwatch;
-    }
+    this.#joined = true;
     const { headers } = readResponseHead(answer.headersDistinct, 101, plan.policy, plan.requestId);
     caller.write(
       `HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n${lines(headers)}\r\n`,
@@ -136,8 +139,7 @@ export class Tunnel implements Timed {
 
   #cut(reason: DenialReason): void {
     if (this.#over) return;
-    const joined = this.#upstream !== undefined && this.#unwatch !== undefined;
-    if (!joined) {
+    if (!this.#joined) {
       this.#refuse(
         reason === 'unavailable'
           ? { code: 'unavailable', detail: 'The token cannot be checked now. Try again shortly.' }

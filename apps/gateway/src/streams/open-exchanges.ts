@@ -18,12 +18,12 @@ export class OpenExchanges {
   readonly #open = new Set<Timed>();
   readonly #timer: NodeJS.Timeout;
   #whenEmpty: (() => void) | undefined;
-  /** `Date.now()` of the last tick: near enough for limits, and free to read. */
-  nowMs = Date.now();
+  /** `performance.now()` of the last tick: near enough for limits, and free to read. Nobody steps that clock. */
+  nowMs = performance.now();
 
   constructor() {
     this.#timer = setInterval(() => {
-      this.nowMs = Date.now();
+      this.nowMs = performance.now();
       for (const exchange of this.#open) exchange.tick(this.nowMs);
     }, TICK_MS);
     this.#timer.unref();

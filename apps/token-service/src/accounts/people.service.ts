@@ -127,14 +127,18 @@ export class PeopleService {
     return { user, ...(await this.invalidations.confirm([invalidation], { waitMs })) };
   }
 
-  /** The person with this e-mail address and password, if they may sign in. Takes as long for anybody else. */
-  async byPassword(email: string, password: string): Promise<User | null> {
+  /**
+   * The person with this e-mail address and password, if they may sign in, and the hash by which that was found. Takes as
+   * long for anybody else.
+   */
+  async byPassword(email: string, password: string): Promise<{ user: User; passwordHash: string } | null> {
     const [found] = await this.db.query<UserRow & { password_hash: string | null }>(
       `SELECT ${USER_COLUMNS}, password_hash FROM users WHERE email = $1`,
       [email.toLowerCase()],
     );
     const right = await isPassword(found?.password_hash ?? null, password);
-    return found && right && found.disabled_at === null ? toUser(found) : null;
+    if (!found?.password_hash || !right || found.disabled_at !== null) return null;
+    return { user: toUser(found), passwordHash: found.password_hash };
   }
 
   /** @throws Refusal `sign_in_failed` when it is not the person's password; ten failures in 15 minutes are the limit */

@@ -62,13 +62,14 @@ export class SessionsService {
   async signIn(body: z.output<typeof signInBody>): Promise<{ user: User; value: string }> {
     const email = body.email.toLowerCase();
     const counted = await this.attempts.count(email);
-    const user = await this.people.byPassword(email, body.password);
-    if (!user) {
+    const found = await this.people.byPassword(email, body.password);
+    if (!found) {
       await this.#recordFailure({ email });
       throw new Refusal('sign_in_failed', 'The e-mail address or the password is wrong.');
     }
+    const { user, passwordHash } = found;
     await this.#mustPassSecondFactor(user, body.code, counted);
-    const value = await this.#begin(user, counted);
+    const value = await this.#begin(user, { counted, passwordHash });
     return { user, value };
   }
 
@@ -104,21 +105,29 @@ export class SessionsService {
     await this.db.transaction((tx) => this.audit.record(tx, { actor: SYSTEM, action: 'session.failed', details }));
   }
 
-  /** @returns the cookie's value */
-  async #begin(user: User, counted?: Buffer): Promise<string> {
+  /**
+   * @param proof by which the person has shown who they are: a password may have been changed since
+   * @returns the cookie's value
+   */
+  async #begin(
+    user: User,
+    { counted, passwordHash }: { counted?: Buffer; passwordHash?: string } = {},
+  ): Promise<string> {
     const { ip, userAgent } = requestContext.getStore() ?? { ip: null, userAgent: null };
     const value = randomBytes(32).toString('base64url');
     const id = newId();
     await this.db.transaction(async (tx) => {
       const now = new Date();
       const end = new Date(now.getTime() + SESSION_LIFETIME_SECONDS * 1000);
-      // A person disabled at this very moment gets no session: the row lock makes the two take turns.
+      // Neither a person disabled at this very moment nor a password changed meanwhile gets a session: the row lock makes
+      // them take turns.
       const inserted: unknown[] = await tx.query(
         `INSERT INTO sessions (id, user_id, hash, ip, user_agent, created_at, seen_at, expires_at)
          SELECT $1, u.id, $3, $4, $5, $6, $6, $7 FROM (
-           SELECT id FROM users WHERE id = $2 AND disabled_at IS NULL FOR SHARE
+           SELECT id FROM users WHERE id = $2 AND disabled_at IS NULL
+             AND ($8::text IS NULL OR password_hash = $8) FOR SHARE
          ) u RETURNING id`,
-        [id, user.id, digest(value), ip ?? '', userAgent ?? '', now, end],
+        [id, user.id, digest(value), ip ?? '', userAgent ?? '', now, end, passwordHash ?? null],
       );
       if (inserted.length === 0) throw new Refusal('sign_in_failed', 'The e-mail address or the password is wrong.');
       if (counted) await this.attempts.forget(counted, tx);

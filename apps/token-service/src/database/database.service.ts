@@ -147,6 +147,12 @@ export class Database implements OnApplicationShutdown {
       this.logger.warn({ reason: (error as Error).message }, 'PostgreSQL did not say whether its commits last');
       return [];
     });
+    await this.onOneConnection((here) => here.prove()).catch((error: Error) => {
+      this.logger.error(
+        { reason: error.message },
+        'PostgreSQL did not show that it is the primary: answering 503 until it does',
+      );
+    });
     for (const [name, value] of Object.entries(settings ?? {}))
       if (value !== 'on')
         this.logger.warn(
@@ -231,6 +237,18 @@ export class Database implements OnApplicationShutdown {
       if (this.#authority.holds(connection)) return (await read()).rows;
       const [, { rows }] = await Promise.all([this.#authority.prove(connection), read()]);
       return rows;
+    });
+  }
+
+  /**
+   * One prepared statement behind a proof made for it. Where finding nothing is an answer by itself: nobody watches over
+   * what is not there, so the authority window does not do.
+   * @throws AuthorityLost when PostgreSQL cannot show that it is the primary
+   */
+  proved<Row extends QueryResultRow>(name: string, text: string, values: unknown[]): Promise<Row[]> {
+    return this.onOneConnection(async (here) => {
+      await here.prove();
+      return here.prepared<Row>(name, text, values);
     });
   }
 

@@ -6,6 +6,7 @@ import { LOGGER } from '../config.js';
 import { isDatabaseAway } from '../database/index.js';
 import { Answer, badField, lacksScope, parseWith, RatesService, Refusal, tooMany } from '../http/index.js';
 import { ReportsService, TokensService } from '../tokens/index.js';
+import { LocksService } from '../verification/index.js';
 import { TOOL_LIST, TOOLS, type Tool } from './tools.js';
 
 /** Newest first. Batches belong to the oldest; they are taken whatever was agreed. */
@@ -52,6 +53,7 @@ export class McpService {
     private readonly tokens: TokensService,
     private readonly reports: ReportsService,
     private readonly rates: RatesService,
+    private readonly locks: LocksService,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
 
@@ -68,9 +70,9 @@ export class McpService {
     const messages = given.map((one) => ({ given: one, message: messageSchema.safeParse(one) }));
     for (const { message } of messages) if (message.success) mayCall(actor, message.data);
     const replies: Reply[] = [];
-    for (const { given: one, message } of messages) {
+    for (const [at, { given: one, message }] of messages.entries()) {
       const reply = message.success
-        ? await this.#reply(actor, message.data, isBatch)
+        ? await this.#reply(actor, message.data, isBatch, at > 0)
         : responseSchema.safeParse(one).success
           ? null
           : fault(null, new RpcFault(-32600, 'not a JSON-RPC 2.0 message'));
@@ -88,14 +90,24 @@ export class McpService {
     if (!rate.allowed) throw tooMany(rate, { reason: 'rate_limited', tokenId: actor.tokenId });
   }
 
-  async #reply(actor: Actor, message: Message, isBatch: boolean): Promise<Reply | null> {
+  /** @param isLater one before it may have taken long, and the caller may have ended since */
+  async #reply(actor: Actor, message: Message, isBatch: boolean, isLater: boolean): Promise<Reply | null> {
     const { id } = message;
     if (id === undefined) return null; // a notification: nothing here needs one
     try {
+      if (isLater) await this.#mustStillBe(actor);
       return { jsonrpc: '2.0', id, result: await this.#result(actor, message, isBatch) };
     } catch (error) {
       if (error instanceof RpcFault) return fault(id, error);
       throw error;
+    }
+  }
+
+  async #mustStillBe(actor: Actor): Promise<void> {
+    try {
+      await this.locks.mustStillBe(actor);
+    } catch (error) {
+      throw error instanceof Refusal ? new RpcFault(-32600, error.message) : error;
     }
   }
 

@@ -4,7 +4,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/index.js';
 import type { SystemActor } from '../authorization/index.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
-import { Database, inOrder, rows, type Tx } from '../database/index.js';
+import { Database, inOrder, type Tx } from '../database/index.js';
 import { atMultiplesOf, RatesService, requestContext } from '../http/index.js';
 import { FactsService, lockRows } from '../verification/index.js';
 import { type Begun, ClosuresService } from './closures.service.js';
@@ -43,11 +43,9 @@ export class ExposuresService {
 
   async #revoke(secrets: readonly string[]): Promise<void> {
     const wellFormed = [...new Set(secrets)].filter((secret) => parse(secret, this.config.TOKEN_PREFIX).ok);
-    const hashes = wellFormed.flatMap((secret) => this.facts.storedHashes(hashSecret(secret)));
+    const ids = await this.facts.idsByHashes(wellFormed.map(hashSecret));
+    if (ids.length === 0) return;
     const begun = await this.db.transaction<Begun | null>(async (tx) => {
-      const found = await rows<{ id: string }>(tx, 'SELECT id FROM tokens WHERE hash = ANY ($1)', [hashes]);
-      const ids = found.map(({ id }) => id);
-      if (ids.length === 0) return null;
       await lockRows(tx, 'tokens', ids);
       const [living] = (await inOrder(tx, [selectLiving(ids)])) as [StandingRow[]];
       const alive = new Set(living.map(({ id }) => id));

@@ -114,6 +114,13 @@ export class FactsService {
     return (await this.#read(sha256)).found;
   }
 
+  /** The tokens with these secrets, as the primary has just shown: what is not among them is not there. */
+  async idsByHashes(sha256s: readonly string[]): Promise<string[]> {
+    const hashes = sha256s.flatMap((sha256) => this.storedHashes(sha256));
+    const sql = 'SELECT id FROM tokens WHERE hash = ANY ($1)';
+    return (await this.db.proved<{ id: string }>('token-ids-by-hash', sql, [hashes])).map(({ id }) => id);
+  }
+
   /** One row beside the log's, or the log's alone: in one snapshot, so that the log is that of what was found. */
   async #read(sha256: string): Promise<{ found: NamedFacts | null; log: string }> {
     const [row] = await this.db.authoritative<(FactsRow | { id: null }) & { log: string }>(

@@ -9,7 +9,7 @@ import {
   type TokenActor,
   type UserActor,
 } from '../authorization/index.js';
-import { inOrder, type Statement, type Tx } from '../database/index.js';
+import { Database, inOrder, type Statement, type Tx } from '../database/index.js';
 import { Refusal } from '../http/index.js';
 import { type FactsRow, FactsService, factsById } from './facts.service.js';
 
@@ -48,6 +48,7 @@ const GONE = 'The sign-in or token that makes this request has just ended. Sign 
 @Injectable()
 export class LocksService {
   constructor(
+    private readonly db: Database,
     private readonly scopes: ScopesService,
     private readonly facts: FactsService,
   ) {}
@@ -60,6 +61,11 @@ export class LocksService {
    */
   async hold<A extends Actor>(tx: Tx, actor: A, lock: Lock = {}): Promise<A> {
     return (await this.holdAndRead(tx, actor, lock)).now;
+  }
+
+  /** @throws Refusal as `hold` does when the actor has ended: for what goes on after its request was let in */
+  async mustStillBe(actor: Actor): Promise<void> {
+    await this.db.transaction((tx) => this.hold(tx, actor));
   }
 
   /** The same, with more that is read under the locks. */
