@@ -1,6 +1,6 @@
 import { hash } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
-import { Database, type Tx } from '../database/index.js';
+import { type Change, Database } from '../database/index.js';
 import { Refusal, requestContext } from '../http/index.js';
 
 const FAILURES_MAX = 10;
@@ -44,8 +44,17 @@ export class AttemptsService {
   }
 
   /** The attempt was right: earlier failures no longer count. */
-  async forget(subject: Buffer, tx?: Tx): Promise<void> {
-    const sql = 'DELETE FROM sign_in_failures WHERE subject = $1';
-    await (tx ? tx.query(sql, [subject]) : this.db.query(sql, [subject]));
+  async forget(subject: Buffer): Promise<void> {
+    await this.db.query(...forgetting(subject));
+  }
+
+  /** The same with the change that the attempt was for. */
+  forgetWith(change: Change, subject: Buffer): void {
+    change.write(forgetting(subject));
   }
 }
+
+const forgetting = (subject: Buffer): [string, unknown[]] => [
+  'DELETE FROM sign_in_failures WHERE subject = $1',
+  [subject],
+];

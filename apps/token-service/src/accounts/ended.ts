@@ -1,6 +1,6 @@
 import type { AuditService } from '../audit/index.js';
 import type { Actor, SystemActor } from '../authorization/index.js';
-import { rows, type Tx } from '../database/index.js';
+import { type Change } from '../database/index.js';
 
 /**
  * Ends sign-ins of a person, each with its audit event.
@@ -8,7 +8,7 @@ import { rows, type Tx } from '../database/index.js';
  * @returns how many there were
  */
 export async function endSessionsOf(
-  tx: Tx,
+  change: Change,
   audit: AuditService,
   actor: Actor | SystemActor,
   person: { id: string; name: string },
@@ -16,12 +16,12 @@ export async function endSessionsOf(
 ): Promise<number> {
   const condition = which === 'all' ? '' : 'except' in which ? 'AND id <> $2' : 'AND id = $2';
   const named = which === 'all' ? [] : ['except' in which ? which.except : which.only];
-  const ended = await rows<{ id: string }>(tx, `DELETE FROM sessions WHERE user_id = $1 ${condition} RETURNING id`, [
-    person.id,
-    ...named,
+  const ended = await change.read<{ id: string }>([
+    `DELETE FROM sessions WHERE user_id = $1 ${condition} RETURNING id`,
+    [person.id, ...named],
   ]);
-  await audit.recordAll(
-    tx,
+  audit.recordAll(
+    change,
     ended.map(({ id }) => ({ actor, action: 'session.ended', subject: { type: 'session', id, name: person.name } })),
   );
   return ended.length;

@@ -4,7 +4,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/index.js';
 import { SYSTEM } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Database, rows, type Tx } from '../database/index.js';
+import { type Change, Database } from '../database/index.js';
 import { atMultiplesOf, conflict, RatesService, requestContext } from '../http/index.js';
 import { keepResetCode, newResetCode } from './reset-codes.js';
 
@@ -65,8 +65,8 @@ export class LettersService {
   }
 
   /** Has a new person invited to choose a password, in the transaction that makes them. */
-  async invite(tx: Tx, userId: string): Promise<void> {
-    await tx.query(INSERT_LETTER.replace('$WHO', 'id = $3'), [newId(), 'invitation', userId]);
+  invite(change: Change, userId: string): void {
+    change.write([INSERT_LETTER.replace('$WHO', 'id = $3'), [newId(), 'invitation', userId]]);
   }
 
   /**
@@ -77,28 +77,27 @@ export class LettersService {
    */
   async take(limit: number, keyIds: readonly string[]): Promise<Letter[]> {
     const key = this.#keyFor(keyIds);
-    return this.db.transaction(async (tx) => {
-      await tx.query(`UPDATE letter_carrier SET seen_at = now() WHERE seen_at < now() - interval '10 seconds'`);
-      await tx.query(`DELETE FROM letters WHERE created_at < now() - interval '${KEPT}'`);
-      const due = await rows<DueRow>(
-        tx,
+    return this.db.change(async (change) => {
+      change.write([`UPDATE letter_carrier SET seen_at = now() WHERE seen_at < now() - interval '10 seconds'`]);
+      change.write([`DELETE FROM letters WHERE created_at < now() - interval '${KEPT}'`]);
+      const due = await change.read<DueRow>([
         `WITH due AS (SELECT id FROM letters WHERE next_at <= now() ORDER BY next_at LIMIT $1 FOR UPDATE SKIP LOCKED)
          UPDATE letters l SET attempts = l.attempts + 1,
            next_at = now() + greatest($2, 30 * 2 ^ least(l.attempts, 10)) * interval '1 second'
          FROM due, users u WHERE l.id = due.id AND u.id = l.user_id AND u.disabled_at IS NULL
          RETURNING l.id, l.user_id, l.kind, u.email, u.name, l.attempts`,
         [limit, LEASE_SECONDS],
-      );
+      ]);
       const letters: Letter[] = [];
       for (const { id, user_id: userId, kind, email, name, attempts } of due) {
         const code = newResetCode();
-        const expiresAt = await keepResetCode(tx, userId, code, CODE_SECONDS[kind]);
+        const expiresAt = keepResetCode(change, userId, code, CODE_SECONDS[kind]);
         const letter = { id, kind, email, name, expiresAt: expiresAt.toISOString() };
         letters.push({ ...letter, encryptedCode: encryptFor(key, code, letterContext(letter)) });
         if (attempts > 1) continue;
         const subject = { type: 'user' as const, id: userId, name };
         const details = { password: kind === 'reset' ? 'reset begun' : 'invited', by: 'e-mail' };
-        await this.audit.record(tx, { actor: SYSTEM, action: 'user.updated', subject, details });
+        this.audit.record(change, { actor: SYSTEM, action: 'user.updated', subject, details });
       }
       return letters;
     });

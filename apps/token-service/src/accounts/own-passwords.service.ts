@@ -3,7 +3,7 @@ import { Injectable } from '@nestjs/common';
 import type { z } from 'zod';
 import { AuditService } from '../audit/index.js';
 import { type Actor, SYSTEM, type SystemActor, type UserActor } from '../authorization/index.js';
-import { Database, rows, type Tx } from '../database/index.js';
+import { type Change, Database } from '../database/index.js';
 import { notFound, Refusal } from '../http/index.js';
 import { LocksService } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
@@ -39,24 +39,24 @@ export class OwnPasswordsService {
   async change(actor: UserActor, body: z.output<typeof changePasswordBody>): Promise<void> {
     await this.people.mustBeOwnPassword(actor.userId, body.currentPassword);
     const passwordHash = await this.people.hashOf(body.newPassword);
-    await this.db.transaction(async (tx) => {
-      const now = await this.locks.hold(tx, actor, { change: { users: [actor.userId] } });
-      await this.#set(tx, now, { id: actor.userId, name: now.name }, passwordHash, 'changed');
-      await endSessionsOf(tx, this.audit, now, { id: actor.userId, name: now.name }, { except: actor.sessionId });
+    await this.db.change(async (change) => {
+      const { now } = await this.locks.lock(change, actor, { change: { users: [actor.userId] } });
+      this.#set(change, now, { id: actor.userId, name: now.name }, passwordHash, 'changed');
+      await endSessionsOf(change, this.audit, now, { id: actor.userId, name: now.name }, { except: actor.sessionId });
     });
   }
 
   /** A code for a person, good for an hour and once; an earlier one is void. */
   async makeReset(actor: Actor, userId: string): Promise<{ code: string; expiresAt: string }> {
     const code = newResetCode();
-    const expiresAt = await this.db.transaction(async (tx) => {
-      const now = await this.locks.hold(tx, actor, { change: { users: [userId] } });
+    const expiresAt = await this.db.change(async (change) => {
+      const { now } = await this.locks.lock(change, actor, { change: { users: [userId] } });
       mustAdminister(now);
-      const [person] = await rows<{ name: string }>(tx, 'SELECT name FROM users WHERE id = $1', [userId]);
+      const [person] = await change.read<{ name: string }>(['SELECT name FROM users WHERE id = $1', [userId]]);
       if (!person) throw notFound('person');
-      await dropResetCodes(tx, userId);
-      await this.#record(tx, now, { id: userId, name: person.name }, 'reset begun');
-      return keepResetCode(tx, userId, code, RESET_SECONDS);
+      dropResetCodes(change, userId);
+      this.#record(change, now, { id: userId, name: person.name }, 'reset begun');
+      return keepResetCode(change, userId, code, RESET_SECONDS);
     });
     return { code, expiresAt: expiresAt.toISOString() };
   }
@@ -69,19 +69,18 @@ export class OwnPasswordsService {
     const counted = await this.attempts.count(`reset ${body.email}`);
     const passwordHash = await this.people.hashOf(body.newPassword);
     const guesses = await this.#countGuess(body);
-    const set = this.db.transaction(async (tx) => {
-      const [person] = await rows<{ id: string; name: string }>(
-        tx,
+    const set = this.db.change(async (change) => {
+      const [person] = await change.read<{ id: string; name: string }>([
         'SELECT id, name FROM users WHERE email = $1 AND disabled_at IS NULL FOR NO KEY UPDATE',
         [body.email],
-      );
+      ]);
       if (!person) throw refused();
-      if (!(await useResetCode(tx, person.id, body.code))) throw refused();
-      await this.factors.mustPassIn(tx, person.id, body.secondFactor, 'secondFactor');
-      await this.#set(tx, SYSTEM, person, passwordHash, 'set with a code');
-      await endSessionsOf(tx, this.audit, SYSTEM, person, 'all');
-      await this.attempts.forget(counted, tx);
-      if (guesses) await this.attempts.forget(guesses, tx);
+      if (!(await useResetCode(change, person.id, body.code))) throw refused();
+      await this.factors.mustPassIn(change, person.id, body.secondFactor, 'secondFactor');
+      this.#set(change, SYSTEM, person, passwordHash, 'set with a code');
+      await endSessionsOf(change, this.audit, SYSTEM, person, 'all');
+      this.attempts.forgetWith(change, counted);
+      if (guesses) this.attempts.forgetWith(change, guesses);
     });
     await set.catch(async (error: unknown) => {
       // The code was right: asking for the second factor is no failure.
@@ -101,13 +100,13 @@ export class OwnPasswordsService {
     return this.attempts.countFromAnywhere(`code ${person.id}`);
   }
 
-  async #set(tx: Tx, actor: Actor | SystemActor, person: Person, passwordHash: string, how: string): Promise<void> {
-    await tx.query('UPDATE users SET password_hash = $2 WHERE id = $1', [person.id, passwordHash]);
-    await this.#record(tx, actor, person, how);
+  #set(change: Change, actor: Actor | SystemActor, person: Person, passwordHash: string, how: string): void {
+    change.write(['UPDATE users SET password_hash = $2 WHERE id = $1', [person.id, passwordHash]]);
+    this.#record(change, actor, person, how);
   }
 
-  #record(tx: Tx, actor: Actor | SystemActor, { id, name }: Person, password: string): Promise<void> {
-    return this.audit.record(tx, {
+  #record(change: Change, actor: Actor | SystemActor, { id, name }: Person, password: string): void {
+    this.audit.record(change, {
       actor,
       action: 'user.updated',
       subject: { type: 'user', id, name },

@@ -16,9 +16,9 @@ import type { z } from 'zod';
 import { AuditService } from '../audit/index.js';
 import { type Actor, SYSTEM } from '../authorization/index.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
-import { constraintHit, Database, rows, type Tx } from '../database/index.js';
+import { type Change, constraintHit, Database, insertInto, select, update } from '../database/index.js';
 import { conflict, forbidden, keysetPage, notFound, type Page, Refusal } from '../http/index.js';
-import { type Invalidation, InvalidationService, NOTHING_NARROWED } from '../invalidation/index.js';
+import { InvalidationService, NOTHING_NARROWED } from '../invalidation/index.js';
 import { LocksService } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
 import { LettersService } from './letters.service.js';
@@ -49,11 +49,11 @@ export class PeopleService {
       return;
     }
     const passwordHash = await hashPassword(password);
-    await this.db.transaction(async (tx) => {
-      await tx.query('SELECT pg_advisory_xact_lock($1)', [ADVISORY_LOCKS.firstAdministrator]);
-      if ((await rows(tx, 'SELECT 1 FROM users LIMIT 1')).length) return;
+    await this.db.change(async (change) => {
+      change.write(['SELECT pg_advisory_xact_lock($1)', [ADVISORY_LOCKS.firstAdministrator]]);
+      if ((await change.read(['SELECT 1 FROM users LIMIT 1'])).length) return;
       const email = address.toLowerCase();
-      await this.#insert(tx, { id: newId(), email, name: 'Administrator', role: 'admin', passwordHash }, SYSTEM);
+      this.#insert(change, { id: newId(), email, name: 'Administrator', role: 'admin', passwordHash }, SYSTEM);
     });
   }
 
@@ -73,14 +73,14 @@ export class PeopleService {
   async create(actor: Actor, body: z.output<typeof createUserBody>): Promise<User> {
     const passwordHash = body.password === undefined ? null : await hashPassword(body.password);
     try {
-      return await this.db.transaction(async (tx) => {
-        const now = await this.locks.hold(tx, actor);
+      return await this.db.change(async (change) => {
+        const { now } = await this.locks.lock(change, actor);
         this.#mustHold(now, 'users:write');
         mustNotRaise(now, body.role);
         const { email, name, role } = body;
-        const person = await this.#insert(tx, { id: newId(), email, name, role, passwordHash }, now);
+        const person = this.#insert(change, { id: newId(), email, name, role, passwordHash }, now);
         // Whoever is given a password is told it by who gives it; anybody else chooses one by a letter.
-        if (passwordHash === null) await this.letters.invite(tx, person.id);
+        if (passwordHash === null) this.letters.invite(change, person.id);
         return person;
       });
     } catch (error) {
@@ -97,29 +97,29 @@ export class PeopleService {
     body: z.output<typeof patchUserBody>,
     waitMs: number | undefined,
   ): Promise<Effect & { user: User }> {
-    const { user, invalidation } = await this.db.transaction(async (tx) => {
-      const now = await this.locks.hold(tx, actor, { change: { users: [id] } });
+    const { user, invalidation } = await this.db.change(async (change) => {
+      const { now } = await this.locks.lock(change, actor, { change: { users: [id] } });
       this.#mustHold(now, 'users:write');
-      const before = await tx.findOneBy(UserEntity, { id });
+      const [before] = await change.read<UserEntity>(select(UserEntity, { id }));
       if (!before) throw notFound('person');
       const role = body.role ?? before.role;
       if (role !== before.role) mustNotRaise(now, role);
       const disabled = body.disabled ?? before.disabledAt !== null;
       const wasAdministrator = before.role === 'admin' && before.disabledAt === null;
-      if (wasAdministrator && (role !== 'admin' || disabled)) await this.#mustNotBeLastAdministrator(tx, id);
+      if (wasAdministrator && (role !== 'admin' || disabled)) await this.#mustNotBeLastAdministrator(change, id);
       const after = {
         name: body.name ?? before.name,
         role,
         disabledAt: disabled ? (before.disabledAt ?? new Date()) : null,
       };
-      await tx.update(UserEntity, { id }, after);
+      change.write(update(UserEntity, { id }, after));
       const changed = { ...before, ...after };
-      await this.#recordPatch(tx, now, before, changed);
-      if (disabled && before.disabledAt === null) await tx.query('DELETE FROM sessions WHERE user_id = $1', [id]);
+      this.#recordPatch(change, now, before, changed);
+      if (disabled && before.disabledAt === null) change.write(['DELETE FROM sessions WHERE user_id = $1', [id]]);
       // Named again as they are already, they may be on their way still: a repeat waits in full too.
       const touchesRights = body.role !== undefined || body.disabled !== undefined;
-      const written: Invalidation | null = touchesRights
-        ? await this.invalidations.write(tx, { kind: 'owner', subject: id, cut: disabled })
+      const written = touchesRights
+        ? this.invalidations.write(change, { kind: 'owner', subject: id, cut: disabled })
         : null;
       return { user: entityToUser(changed), invalidation: written };
     });
@@ -170,45 +170,43 @@ export class PeopleService {
     name: string | null;
     mayCreate: boolean;
   }): Promise<User | null> {
-    return this.db.transaction(async (tx) => {
+    return this.db.change(async (change) => {
       // Two first sign-ins of one person at once take turns here.
-      await tx.query('SELECT pg_advisory_xact_lock(hashtextextended($1, 0))', [
-        `${identity.issuer} ${identity.subject}`,
+      change.write([
+        'SELECT pg_advisory_xact_lock(hashtextextended($1, 0))',
+        [`${identity.issuer} ${identity.subject}`],
       ]);
-      const [met] = await rows<UserRow>(
-        tx,
+      const [met] = await change.read<UserRow>([
         `SELECT ${USER_COLUMNS} FROM users WHERE id = (SELECT user_id FROM sign_in_identities WHERE issuer = $1 AND subject = $2)`,
         [identity.issuer, identity.subject],
-      );
-      const found = met ?? (await this.#meet(tx, identity));
+      ]);
+      const found = met ?? (await this.#meet(change, identity));
       return found && found.disabled_at === null ? toUser(found) : null;
     });
   }
 
-  async #meet(tx: Tx, identity: Parameters<PeopleService['byIdentity']>[0]): Promise<UserRow | null> {
+  async #meet(change: Change, identity: Parameters<PeopleService['byIdentity']>[0]): Promise<UserRow | null> {
     const email = emailSchema.safeParse(identity.email ?? '');
     if (!email.success) return null;
     const find = async () => {
       const sql = `SELECT ${USER_COLUMNS} FROM users WHERE email = $1 FOR NO KEY UPDATE`;
-      return (await rows<UserRow>(tx, sql, [email.data]))[0] ?? null;
+      return (await change.read<UserRow>([sql, [email.data]]))[0] ?? null;
     };
     let person = await find();
     if (!person && identity.mayCreate) {
       const given = lineSchema(LIMITS.nameLengthMax).safeParse(identity.name ?? '');
       const name = given.success ? given.data : email.data.slice(0, LIMITS.nameLengthMax);
-      await this.#insert(tx, { id: newId(), email: email.data, name, role: 'member', passwordHash: null }, SYSTEM);
+      this.#insert(change, { id: newId(), email: email.data, name, role: 'member', passwordHash: null }, SYSTEM);
       person = await find();
     }
     if (!person || person.disabled_at !== null) return null;
-    await tx.query('INSERT INTO sign_in_identities (issuer, subject, user_id, created_at) VALUES ($1, $2, $3, $4)', [
-      identity.issuer,
-      identity.subject,
-      person.id,
-      new Date(),
+    change.write([
+      'INSERT INTO sign_in_identities (issuer, subject, user_id, created_at) VALUES ($1, $2, $3, $4)',
+      [identity.issuer, identity.subject, person.id, new Date()],
     ]);
     const subject = { type: 'user' as const, id: person.id, name: person.name };
     const details = { signsInAlsoAt: identity.issuer };
-    await this.audit.record(tx, { actor: SYSTEM, action: 'user.updated', subject, details });
+    this.audit.record(change, { actor: SYSTEM, action: 'user.updated', subject, details });
     return person;
   }
 
@@ -217,14 +215,14 @@ export class PeopleService {
     return found ? toUser(found) : null;
   }
 
-  async #insert(
-    tx: Tx,
+  #insert(
+    change: Change,
     person: { id: string; email: string; name: string; role: PersonRole; passwordHash: string | null },
     actor: Actor | typeof SYSTEM,
-  ): Promise<User> {
+  ): User {
     const row = { ...person, disabledAt: null, createdAt: new Date() };
-    await tx.insert(UserEntity, row);
-    await this.audit.record(tx, {
+    change.write(insertInto(UserEntity, row));
+    this.audit.record(change, {
       actor,
       action: 'user.created',
       subject: { type: 'user', id: person.id, name: person.name },
@@ -233,24 +231,23 @@ export class PeopleService {
     return entityToUser(row);
   }
 
-  async #recordPatch(tx: Tx, actor: Actor, before: UserEntity, after: UserEntity): Promise<void> {
+  #recordPatch(change: Change, actor: Actor, before: UserEntity, after: UserEntity): void {
     const subject = { type: 'user' as const, id: before.id, name: after.name };
     const changes = {
       ...(before.name !== after.name && { name: { from: before.name, to: after.name } }),
       ...(before.role !== after.role && { role: { from: before.role, to: after.role } }),
     };
     if (Object.keys(changes).length)
-      await this.audit.record(tx, { actor, action: 'user.updated', subject, details: changes });
+      this.audit.record(change, { actor, action: 'user.updated', subject, details: changes });
     if ((before.disabledAt === null) !== (after.disabledAt === null))
-      await this.audit.record(tx, { actor, action: after.disabledAt ? 'user.disabled' : 'user.enabled', subject });
+      this.audit.record(change, { actor, action: after.disabledAt ? 'user.disabled' : 'user.enabled', subject });
   }
 
-  async #mustNotBeLastAdministrator(tx: Tx, id: string): Promise<void> {
+  async #mustNotBeLastAdministrator(change: Change, id: string): Promise<void> {
     // Locks every administrator, in order, so that two who go at once do not each count on the other.
-    const left = await rows<{ id: string }>(
-      tx,
+    const left = await change.read<{ id: string }>([
       `SELECT id FROM users WHERE role = 'admin' AND disabled_at IS NULL ORDER BY id FOR NO KEY UPDATE`,
-    );
+    ]);
     if (!left.some((other) => other.id !== id))
       throw conflict('This is the last administrator. Make somebody else an administrator first.');
   }

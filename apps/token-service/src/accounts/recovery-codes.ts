@@ -1,5 +1,5 @@
 import { createHmac, randomBytes } from 'node:crypto';
-import { rows, type Tx } from '../database/index.js';
+import { type Change } from '../database/index.js';
 import { keyOf } from './sealed.js';
 import { base32 } from './totp.js';
 
@@ -14,35 +14,36 @@ const stored = (pepper: string, code: string): Buffer =>
   createHmac('sha256', keyOf(pepper, PURPOSE)).update(code.replaceAll('-', '').toUpperCase()).digest();
 
 /** Ten codes in place of all that the person had: shown once, stored as HMACs under the current pepper. */
-export async function makeRecoveryCodes(tx: Tx, peppers: readonly string[], userId: string): Promise<string[]> {
+export function makeRecoveryCodes(change: Change, peppers: readonly string[], userId: string): string[] {
   const codes = Array.from({ length: CODES }, () => base32(randomBytes(CODE_BYTES)).match(/.{4}/g)!.join('-'));
-  await dropRecoveryCodes(tx, userId);
-  await tx.query('INSERT INTO recovery_codes (user_id, hash) SELECT $1, unnest($2::bytea[])', [
-    userId,
-    codes.map((code) => stored(peppers[0] ?? '', code)),
+  dropRecoveryCodes(change, userId);
+  change.write([
+    'INSERT INTO recovery_codes (user_id, hash) SELECT $1, unnest($2::bytea[])',
+    [userId, codes.map((code) => stored(peppers[0] ?? '', code))],
   ]);
   return codes;
 }
 
 /** Uses a code up. @returns how many are left, or null when it is none of the person's */
 export async function useRecoveryCode(
-  tx: Tx,
+  change: Change,
   peppers: readonly string[],
   userId: string,
   code: string,
 ): Promise<number | null> {
   const hashes = peppers.map((pepper) => stored(pepper, code));
-  const used = await rows(tx, 'DELETE FROM recovery_codes WHERE user_id = $1 AND hash = ANY ($2) RETURNING hash', [
-    userId,
-    hashes,
+  const used = await change.read([
+    'DELETE FROM recovery_codes WHERE user_id = $1 AND hash = ANY ($2) RETURNING hash',
+    [userId, hashes],
   ]);
   if (used.length === 0) return null;
-  const [left] = await rows<{ n: number }>(tx, 'SELECT count(*)::int AS n FROM recovery_codes WHERE user_id = $1', [
-    userId,
+  const [left] = await change.read<{ n: number }>([
+    'SELECT count(*)::int AS n FROM recovery_codes WHERE user_id = $1',
+    [userId],
   ]);
   return left!.n;
 }
 
-export async function dropRecoveryCodes(tx: Tx, userId: string): Promise<void> {
-  await tx.query('DELETE FROM recovery_codes WHERE user_id = $1', [userId]);
+export function dropRecoveryCodes(change: Change, userId: string): void {
+  change.write(['DELETE FROM recovery_codes WHERE user_id = $1', [userId]]);
 }

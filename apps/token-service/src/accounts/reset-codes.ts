@@ -1,5 +1,5 @@
 import { hash, randomBytes } from 'node:crypto';
-import { type Database, rows, type Tx } from '../database/index.js';
+import { type Change, type Database } from '../database/index.js';
 import { base32 } from './totp.js';
 
 const CODE_BYTES = 20;
@@ -10,12 +10,11 @@ const digest = (code: string): Buffer => hash('sha256', code.trim().toUpperCase(
 export const newResetCode = (): string => base32(randomBytes(CODE_BYTES));
 
 /** @returns when it stops being good */
-export async function keepResetCode(tx: Tx, userId: string, code: string, seconds: number): Promise<Date> {
+export function keepResetCode(change: Change, userId: string, code: string, seconds: number): Date {
   const expiresAt = new Date(Date.now() + seconds * 1_000);
-  await tx.query('INSERT INTO password_resets (user_id, hash, expires_at) VALUES ($1, $2, $3)', [
-    userId,
-    digest(code),
-    expiresAt,
+  change.write([
+    'INSERT INTO password_resets (user_id, hash, expires_at) VALUES ($1, $2, $3)',
+    [userId, digest(code), expiresAt],
   ]);
   return expiresAt;
 }
@@ -30,17 +29,16 @@ export async function isResetCode(db: Database, userId: string, code: string): P
 }
 
 /** Uses a code up, and with it all others of the person. @returns whether it was good */
-export async function useResetCode(tx: Tx, userId: string, code: string): Promise<boolean> {
-  const used = await rows(
-    tx,
+export async function useResetCode(change: Change, userId: string, code: string): Promise<boolean> {
+  const used = await change.read([
     'DELETE FROM password_resets WHERE user_id = $1 AND hash = $2 AND expires_at > now() RETURNING user_id',
     [userId, digest(code)],
-  );
+  ]);
   if (used.length === 0) return false;
-  await dropResetCodes(tx, userId);
+  dropResetCodes(change, userId);
   return true;
 }
 
-export async function dropResetCodes(tx: Tx, userId: string): Promise<void> {
-  await tx.query('DELETE FROM password_resets WHERE user_id = $1', [userId]);
+export function dropResetCodes(change: Change, userId: string): void {
+  change.write(['DELETE FROM password_resets WHERE user_id = $1', [userId]]);
 }

@@ -4,7 +4,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/index.js';
 import { type Actor, SYSTEM, type SystemActor, type UserActor } from '../authorization/index.js';
 import { CLOCK, CONFIG, type TokenServiceConfig } from '../config.js';
-import { Database, rows, type Tx } from '../database/index.js';
+import { type Change, Database } from '../database/index.js';
 import { conflict, notFound, Refusal } from '../http/index.js';
 import { LocksService } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
@@ -52,15 +52,15 @@ export class SecondFactorService {
     await this.people.mustBeOwnPassword(actor.userId, password);
     const secret = randomBytes(SECRET_BYTES);
     const user = await this.people.byId(actor.userId);
-    await this.db.transaction(async (tx) => {
-      await this.locks.hold(tx, actor, { change: { users: [actor.userId] } });
-      const before = await this.#find(tx, actor.userId);
+    await this.db.change(async (change) => {
+      await this.locks.lock(change, actor, { change: { users: [actor.userId] } });
+      const before = await this.#find(change, actor.userId);
       if (before?.confirmed_at) throw conflict('You have a second factor already. Remove it first.');
-      await tx.query(
+      change.write([
         `INSERT INTO second_factors (user_id, sealed_secret) VALUES ($1, $2)
          ON CONFLICT (user_id) DO UPDATE SET sealed_secret = $2, last_step = 0`,
         [actor.userId, seal(this.config.TOKEN_PEPPERS, PURPOSE, secret)],
-      );
+      ]);
     });
     const issuer = new URL(this.config.PUBLIC_URL).host;
     return { secret: base32(secret), uri: otpauthUri(secret, issuer, user?.email ?? actor.name) };
@@ -71,45 +71,51 @@ export class SecondFactorService {
    * @returns codes that stand in for the app, each once; they are not shown again
    */
   confirm(actor: UserActor, code: string): Promise<string[]> {
-    return this.#changeOwn(actor, async (tx, factor) => {
+    return this.#changeOwn(actor, async (change, factor) => {
       if (!factor) throw conflict('Begin first: POST /v1/session/totp.');
       if (factor.confirmed_at) throw conflict('Your second factor is confirmed already.');
-      await this.#mustTake(tx, actor.userId, factor, code);
-      await tx.query('UPDATE second_factors SET confirmed_at = $2 WHERE user_id = $1', [actor.userId, new Date()]);
-      await this.#record(tx, actor, actor.userId, 'added');
-      await endSessionsOf(tx, this.audit, actor, { id: actor.userId, name: actor.name }, { except: actor.sessionId });
-      return makeRecoveryCodes(tx, this.config.TOKEN_PEPPERS, actor.userId);
+      await this.#mustTake(change, actor.userId, factor, code);
+      change.write(['UPDATE second_factors SET confirmed_at = $2 WHERE user_id = $1', [actor.userId, new Date()]]);
+      await this.#record(change, actor, actor.userId, 'added');
+      await endSessionsOf(
+        change,
+        this.audit,
+        actor,
+        { id: actor.userId, name: actor.name },
+        { except: actor.sessionId },
+      );
+      return makeRecoveryCodes(change, this.config.TOKEN_PEPPERS, actor.userId);
     });
   }
 
   /** Ten new recovery codes; the old ones are void. */
   async makeRecoveryCodes(actor: UserActor, password: string, code: string): Promise<string[]> {
     await this.people.mustBeOwnPassword(actor.userId, password);
-    return this.#withFactor(actor, code, async (tx) => {
-      await this.#record(tx, actor, actor.userId, 'recovery codes made');
-      return makeRecoveryCodes(tx, this.config.TOKEN_PEPPERS, actor.userId);
+    return this.#withFactor(actor, code, async (change) => {
+      await this.#record(change, actor, actor.userId, 'recovery codes made');
+      return makeRecoveryCodes(change, this.config.TOKEN_PEPPERS, actor.userId);
     });
   }
 
   async remove(actor: UserActor, password: string, code: string): Promise<void> {
     await this.people.mustBeOwnPassword(actor.userId, password);
-    await this.#withFactor(actor, code, async (tx) => {
-      await tx.query('DELETE FROM second_factors WHERE user_id = $1', [actor.userId]);
-      await dropRecoveryCodes(tx, actor.userId);
-      await this.#record(tx, actor, actor.userId, 'removed');
+    await this.#withFactor(actor, code, async (change) => {
+      change.write(['DELETE FROM second_factors WHERE user_id = $1', [actor.userId]]);
+      dropRecoveryCodes(change, actor.userId);
+      await this.#record(change, actor, actor.userId, 'removed');
     });
   }
 
   /** For administrators, when somebody has lost theirs. Repeating it is harmless. */
   async reset(actor: Actor, userId: string): Promise<void> {
-    await this.db.transaction(async (tx) => {
-      const now = await this.locks.hold(tx, actor, { change: { users: [userId] } });
+    await this.db.change(async (change) => {
+      const { now } = await this.locks.lock(change, actor, { change: { users: [userId] } });
       mustAdminister(now);
-      const [person] = await rows(tx, 'SELECT 1 FROM users WHERE id = $1', [userId]);
+      const [person] = await change.read(['SELECT 1 FROM users WHERE id = $1', [userId]]);
       if (!person) throw notFound('person');
-      const gone = await rows(tx, 'DELETE FROM second_factors WHERE user_id = $1 RETURNING user_id', [userId]);
-      await dropRecoveryCodes(tx, userId);
-      if (gone.length) await this.#record(tx, now, userId, 'reset');
+      const gone = await change.read(['DELETE FROM second_factors WHERE user_id = $1 RETURNING user_id', [userId]]);
+      dropRecoveryCodes(change, userId);
+      if (gone.length) await this.#record(change, now, userId, 'reset');
     });
   }
 
@@ -118,60 +124,64 @@ export class SecondFactorService {
    * @throws Refusal `second_factor_required` without a code where one is needed, `sign_in_failed` for a wrong or used one
    */
   mustPass(userId: string, code: string | undefined): Promise<void> {
-    return this.db.transaction((tx) => this.mustPassIn(tx, userId, code, 'code'));
+    return this.db.change((change) => this.mustPassIn(change, userId, code, 'code'));
   }
 
   /**
    * As `mustPass`, in the transaction of a change that the factor guards.
    * @param field what the request calls the code
    */
-  async mustPassIn(tx: Tx, userId: string, code: string | undefined, field: 'code' | 'secondFactor'): Promise<void> {
-    const factor = await this.#find(tx, userId);
+  async mustPassIn(
+    change: Change,
+    userId: string,
+    code: string | undefined,
+    field: 'code' | 'secondFactor',
+  ): Promise<void> {
+    const factor = await this.#find(change, userId);
     if (!factor?.confirmed_at) return;
     if (code === undefined)
       throw new Refusal(
         'second_factor_required',
         `Send the six digits of your authenticator app, or a recovery code, as \`${field}\` too.`,
       );
-    await this.#mustTakeEither(tx, SYSTEM, userId, factor, code);
+    await this.#mustTakeEither(change, SYSTEM, userId, factor, code);
   }
 
   /** A change that takes a code of the factor, guessed at as rarely as at sign-in. */
-  async #withFactor<T>(actor: UserActor, code: string, change: (tx: Tx) => Promise<T>): Promise<T> {
+  async #withFactor<T>(actor: UserActor, code: string, work: (change: Change) => T | Promise<T>): Promise<T> {
     const counted = await this.attempts.countFromAnywhere(`code ${actor.userId}`);
-    return this.#changeOwn(actor, async (tx, factor) => {
+    return this.#changeOwn(actor, async (change, factor) => {
       if (!factor?.confirmed_at) throw conflict('You have no second factor.');
-      await this.#mustTakeEither(tx, actor, actor.userId, factor, code);
-      await this.attempts.forget(counted, tx);
-      return change(tx);
+      await this.#mustTakeEither(change, actor, actor.userId, factor, code);
+      this.attempts.forgetWith(change, counted);
+      return work(change);
     });
   }
 
-  #changeOwn<T>(actor: UserActor, change: (tx: Tx, factor: FactorRow | undefined) => Promise<T>): Promise<T> {
-    return this.db.transaction(async (tx) => {
-      await this.locks.hold(tx, actor, { change: { users: [actor.userId] } });
-      return change(tx, await this.#find(tx, actor.userId));
+  #changeOwn<T>(actor: UserActor, work: (change: Change, factor: FactorRow | undefined) => Promise<T>): Promise<T> {
+    return this.db.change(async (change) => {
+      await this.locks.lock(change, actor, { change: { users: [actor.userId] } });
+      return work(change, await this.#find(change, actor.userId));
     });
   }
 
-  async #find(tx: Tx, userId: string): Promise<FactorRow | undefined> {
-    const [row] = await rows<FactorRow>(
-      tx,
+  async #find(change: Change, userId: string): Promise<FactorRow | undefined> {
+    const [row] = await change.read<FactorRow>([
       'SELECT sealed_secret, confirmed_at, last_step FROM second_factors WHERE user_id = $1 FOR UPDATE',
       [userId],
-    );
+    ]);
     return row;
   }
 
   /** Takes a code of the app, or uses up a recovery code. */
-  async #mustTakeEither(tx: Tx, actor: Actor | SystemActor, userId: string, factor: FactorRow, code: string) {
-    if (!isRecoveryCode(code)) return this.#mustTake(tx, userId, factor, code);
-    const left = await useRecoveryCode(tx, this.config.TOKEN_PEPPERS, userId, code);
+  async #mustTakeEither(change: Change, actor: Actor | SystemActor, userId: string, factor: FactorRow, code: string) {
+    if (!isRecoveryCode(code)) return this.#mustTake(change, userId, factor, code);
+    const left = await useRecoveryCode(change, this.config.TOKEN_PEPPERS, userId, code);
     if (left === null) throw new Refusal('sign_in_failed', 'The recovery code is wrong or was used before.');
-    await this.#record(tx, actor, userId, 'recovery code used', { recoveryCodesLeft: left });
+    await this.#record(change, actor, userId, 'recovery code used', { recoveryCodesLeft: left });
   }
 
-  async #mustTake(tx: Tx, userId: string, factor: FactorRow, code: string): Promise<void> {
+  async #mustTake(change: Change, userId: string, factor: FactorRow, code: string): Promise<void> {
     const secret = unseal(this.config.TOKEN_PEPPERS, PURPOSE, factor.sealed_secret);
     if (!secret)
       throw new Refusal(
@@ -181,18 +191,18 @@ export class SecondFactorService {
     const step = stepOf(secret, code, this.clock.wallMs(), Number(factor.last_step));
     if (step === null)
       throw new Refusal('sign_in_failed', 'The one-time code is wrong or was used before. Wait for the next.');
-    await tx.query('UPDATE second_factors SET last_step = $2 WHERE user_id = $1', [userId, step]);
+    change.write(['UPDATE second_factors SET last_step = $2 WHERE user_id = $1', [userId, step]]);
   }
 
   async #record(
-    tx: Tx,
+    change: Change,
     actor: Actor | SystemActor,
     userId: string,
     secondFactor: string,
     more: Record<string, unknown> = {},
   ): Promise<void> {
-    const [person] = await rows<{ name: string }>(tx, 'SELECT name FROM users WHERE id = $1', [userId]);
+    const [person] = await change.read<{ name: string }>(['SELECT name FROM users WHERE id = $1', [userId]]);
     const subject = { type: 'user' as const, id: userId, name: person?.name ?? '' };
-    await this.audit.record(tx, { actor, action: 'user.updated', subject, details: { secondFactor, ...more } });
+    this.audit.record(change, { actor, action: 'user.updated', subject, details: { secondFactor, ...more } });
   }
 }

@@ -102,7 +102,9 @@ export class SessionsService {
     if (!all.allowed) return;
     const isLast = here.remaining === 0 || all.remaining === 0;
     const details = { ...failure, ...(isLast && { more: 'further failures in this quarter of an hour are left out' }) };
-    await this.db.transaction((tx) => this.audit.record(tx, { actor: SYSTEM, action: 'session.failed', details }));
+    await this.db.change(async (change) =>
+      this.audit.record(change, { actor: SYSTEM, action: 'session.failed', details }),
+    );
   }
 
   /**
@@ -116,21 +118,21 @@ export class SessionsService {
     const { ip, userAgent } = requestContext.getStore() ?? { ip: null, userAgent: null };
     const value = randomBytes(32).toString('base64url');
     const id = newId();
-    await this.db.transaction(async (tx) => {
+    await this.db.change(async (change) => {
       const now = new Date();
       const end = new Date(now.getTime() + SESSION_LIFETIME_SECONDS * 1000);
       // Neither a person disabled at this very moment nor a password changed meanwhile gets a session: the row lock makes
       // them take turns.
-      const inserted: unknown[] = await tx.query(
+      const inserted = await change.read([
         `INSERT INTO sessions (id, user_id, hash, ip, user_agent, created_at, seen_at, expires_at)
          SELECT $1, u.id, $3, $4, $5, $6, $6, $7 FROM (
            SELECT id FROM users WHERE id = $2 AND disabled_at IS NULL
              AND ($8::text IS NULL OR password_hash = $8) FOR SHARE
          ) u RETURNING id`,
         [id, user.id, digest(value), ip ?? '', userAgent ?? '', now, end, passwordHash ?? null],
-      );
+      ]);
       if (inserted.length === 0) throw new Refusal('sign_in_failed', 'The e-mail address or the password is wrong.');
-      if (counted) await this.attempts.forget(counted, tx);
+      if (counted) this.attempts.forgetWith(change, counted);
       const actor = {
         type: 'user' as const,
         userId: user.id,
@@ -138,7 +140,7 @@ export class SessionsService {
         sessionId: id,
         rights: rightsOfPerson(this.scopes, user.role, []),
       };
-      await this.audit.record(tx, {
+      this.audit.record(change, {
         actor,
         action: 'session.started',
         subject: { type: 'session', id, name: user.name },
@@ -208,6 +210,6 @@ export class SessionsService {
 
   #endOwn(actor: UserActor, which: Parameters<typeof endSessionsOf>[4]): Promise<number> {
     const person = { id: actor.userId, name: actor.name };
-    return this.db.transaction((tx) => endSessionsOf(tx, this.audit, actor, person, which));
+    return this.db.change((change) => endSessionsOf(change, this.audit, actor, person, which));
   }
 }

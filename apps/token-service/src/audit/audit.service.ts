@@ -3,7 +3,7 @@ import { newId } from '@latchkey/runtime';
 import { Injectable } from '@nestjs/common';
 import type { z } from 'zod';
 import type { NamedActor } from '../authorization/index.js';
-import { Database, inOrder, type Statement, type Tx } from '../database/index.js';
+import { type Change, Database } from '../database/index.js';
 import { badField, requestContext } from '../http/index.js';
 import { type AuditRow, EVENT_COLUMNS, toEvent } from './event.js';
 import { type ExportFormat, LINES, type Pages } from './lines.js';
@@ -63,18 +63,14 @@ export class AuditService {
     return events;
   }
 
-  /** Writes one event in the change's own transaction, with where the request came from. */
-  async record(tx: Tx, entry: AuditEntry): Promise<void> {
-    await this.recordAll(tx, [entry]);
+  /** Writes an event in the change's own transaction, with where the request came from. */
+  record(change: Change, entry: AuditEntry): void {
+    this.recordAll(change, [entry]);
   }
 
   /** Several events of one transaction, in one statement. */
-  async recordAll(tx: Tx, entries: readonly AuditEntry[]): Promise<void> {
-    if (entries.length > 0) await inOrder(tx, [this.recording(entries)]);
-  }
-
-  /** The statement that writes events, in the change's own transaction. */
-  recording(entries: readonly AuditEntry[]): Statement {
+  recordAll(change: Change, entries: readonly AuditEntry[]): void {
+    if (entries.length === 0) return;
     const context = requestContext.getStore();
     const at = new Date();
     const events = entries.map(({ actor, action, tokenId, projectId, subject, details }) => ({
@@ -94,7 +90,7 @@ export class AuditService {
       request_id: context?.requestId ?? null,
       details: { ...details, ...(context?.rpcCaller && { caller: context.rpcCaller }) },
     }));
-    return [
+    change.write([
       `INSERT INTO audit_events (id, at, actor_type, actor_id, actor_name, action, token_id, project_id, subject_type,
          subject_id, subject_name, ip, user_agent, request_id, details)
        SELECT id, at, actor_type, actor_id, actor_name, action, token_id, project_id, subject_type,
@@ -105,7 +101,7 @@ export class AuditService {
        RETURNING xid::text AS xid`,
       [JSON.stringify(events)],
       { take: ([written]) => written && this.#remember(written['xid'], events) },
-    ];
+    ]);
   }
 
   /** All that one transaction wrote, or none of them. */

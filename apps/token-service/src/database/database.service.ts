@@ -3,14 +3,11 @@ import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { InjectDataSource } from '@nestjs/typeorm';
 import { Pool, type PoolClient, type QueryResultRow } from 'pg';
 import { Counter, type Registry } from 'prom-client';
-import { DataSource, type EntityManager } from 'typeorm';
+import { DataSource } from 'typeorm';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { Authority, AuthorityLost, mustBeUnwarned } from './authority.js';
+import { Change } from './change.js';
 import { PreparedClient } from './prepared-client.js';
-import type { Statement } from './statement.js';
-
-/** An open transaction: handed to everything that must happen together or not at all. */
-export type Tx = EntityManager;
 
 /** A statement that takes longer says that the database is in trouble; nothing here needs more. */
 export const STATEMENT_TIMEOUT_MS = 10_000;
@@ -18,17 +15,6 @@ const LOCK_TIMEOUT_MS = 5_000;
 const CONNECT_TIMEOUT_MS = 2_000;
 const ATTEMPTS_MAX = 4;
 const LOST_TOLD_EVERY_MS = 10_000;
-
-/** What a change ends with: writes that do not wait for one another, and what to make of their rows. */
-export class Last<T> {
-  constructor(
-    readonly writes: readonly Statement[],
-    readonly result: (rows: QueryResultRow[][]) => T,
-  ) {}
-}
-
-const BEGIN: Statement = ['BEGIN ISOLATION LEVEL READ COMMITTED'];
-const COMMIT: Statement = ['COMMIT'];
 
 const LIMITS_OF_A_CONNECTION = {
   statement_timeout: STATEMENT_TIMEOUT_MS,
@@ -94,10 +80,6 @@ export function dataSourceOptions(config: TokenServiceConfig) {
     },
   };
 }
-
-/** A change as it is made in a transaction. */
-type Change<T> = (tx: Tx, found: QueryResultRow[]) => Promise<T | Last<T>>;
-type ChangeAfter<T> = (tx: Tx, found: QueryResultRow[][]) => Promise<T | Last<T>>;
 
 /** What is done on one connection. */
 export interface OneConnection {
@@ -175,44 +157,32 @@ export class Database implements OnApplicationShutdown {
   }
 
   /**
-   * Runs `change` in one transaction (READ COMMITTED), again from the start when PostgreSQL broke it off for a deadlock
-   * or a conflict. `change` must do nothing outside the transaction.
-   * @param change answers with the result, or with what is still to be written, which goes out with the commit
-   * @param first a reading that goes out with the beginning; `change` gets its rows
+   * Carries out a change in one transaction, again from the start when PostgreSQL broke it off for a deadlock or a conflict.
+   * @param work must do nothing outside the transaction; what it queues is written with the commit
+   * @returns what `work` returned, once it is committed
+   * @throws what `work` threw or PostgreSQL answered: then nothing has changed. AuthorityLost: unknown whether it has
    */
-  transaction<T>(change: Change<T>, first?: Statement): Promise<T> {
-    return this.transactionAfter(first ? [first] : [], (tx, [found = []]) => change(tx, found));
-  }
-
-  /** The same for a change that begins with several statements, locks and readings, which go out with the beginning. */
-  async transactionAfter<T>(first: readonly Statement[], change: ChangeAfter<T>): Promise<T> {
+  async change<T>(work: (change: Change) => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
-        return await this.#once(change, first);
+        return await this.#once(work);
       } catch (error) {
         if (attempt >= ATTEMPTS_MAX || !['40001', '40P01'].includes(sqlState(error) ?? '')) throw error;
       }
     }
   }
 
-  async #once<T>(change: ChangeAfter<T>, first: readonly Statement[]): Promise<T> {
+  async #once<T>(work: (change: Change) => Promise<T>): Promise<T> {
     const runner = this.source.createQueryRunner();
     try {
-      const connection: PreparedClient = await runner.connect();
-      connection.behindCommit = [];
+      const change = new Change(await runner.connect());
       try {
-        // Answered before anything can be written, so that nothing is written outside the transaction.
-        const [, ...found] = await send(connection, [BEGIN, ...first]);
-        const outcome = await change(runner.manager, found);
-        if (!(outcome instanceof Last)) {
-          await commit(connection, []);
-          return outcome;
-        }
-        return outcome.result(await commit(connection, outcome.writes));
+        const result = await work(change);
+        await change.commit();
+        return result;
       } catch (error) {
         this.#noteLost(error);
-        // A connection that cannot even roll back is used by nobody again.
-        await runner.query('ROLLBACK').catch(() => connection.end());
+        await change.rollBack();
         throw error;
       }
     } finally {
@@ -301,74 +271,6 @@ export class Database implements OnApplicationShutdown {
   get #pool(): Pool {
     return (this.source.driver as unknown as { master: Pool }).master;
   }
-}
-
-/** Rows of a query inside a transaction. */
-export async function rows<Row extends QueryResultRow>(tx: Tx, text: string, values: unknown[] = []): Promise<Row[]> {
-  const answer: unknown = await tx.query(text, values);
-  // TypeORM answers [rows, affected] for UPDATE and DELETE, and the rows alone for the rest.
-  const isPair =
-    Array.isArray(answer) && answer.length === 2 && Array.isArray(answer[0]) && typeof answer[1] === 'number';
-  return (isPair ? answer[0] : answer) as Row[];
-}
-
-/**
- * Sends statements of a transaction together, for one wait instead of one each. PostgreSQL runs them in this order, each
- * with a snapshot of its own that sees what those before it did, locked and waited for.
- * @returns the rows of each
- * @throws what the first that failed was answered with; those after it have done nothing
- */
-export async function inOrder(tx: Tx, statements: readonly Statement[]): Promise<QueryResultRow[][]> {
-  return send(await tx.queryRunner!.connect(), statements);
-}
-
-/** Two writes as one statement, where neither looks at what the other does: each statement costs PostgreSQL an answer. */
-export function together([first, firstValues = []]: Statement, [then, thenValues = []]: Statement): Statement {
-  const renumbered = then.replace(/\$(\d+)/g, (_, n: string) => `$${Number(n) + firstValues.length}`);
-  return [`WITH first AS (${first}) ${renumbered}`, [...firstValues, ...thenValues]];
-}
-
-/** Writes in the midst of a transaction what another change would end with. */
-export async function writeNow<T>(tx: Tx, { writes, result }: Last<T>): Promise<T> {
-  return result(await inOrder(tx, writes));
-}
-
-/** In one packet: for statements as small as these, the system calls cost more than the rest. */
-async function send(connection: PreparedClient, statements: readonly Statement[]): Promise<QueryResultRow[][]> {
-  const { stream } = connection.connection;
-  stream.cork();
-  const answers = statements.map(
-    ([text, values]): Promise<{ rows: QueryResultRow[] }> => connection.query(text, values),
-  );
-  stream.uncork();
-  const found = (await Promise.all(answers)).map(({ rows }) => rows);
-  statements.forEach(([, , after], i) => {
-    if (after) connection.behindCommit.push({ after, written: found[i]! });
-  });
-  return found;
-}
-
-/**
- * Commits with the last writes, and reads behind that what was asked to be read then.
- * @returns the rows of the writes
- * @throws AuthorityLost when PostgreSQL warned: the commit may not have reached the stand-by
- */
-async function commit(connection: PreparedClient, writes: readonly Statement[]): Promise<QueryResultRow[][]> {
-  const { warnings } = connection;
-  const afterwards = [
-    ...connection.behindCommit.map(({ after }) => after),
-    ...writes.flatMap(([, , after]) => after ?? []),
-  ];
-  // After a write that failed, PostgreSQL takes the commit for a rollback.
-  const found = await send(connection, [
-    ...writes,
-    COMMIT,
-    ...afterwards.flatMap(({ statement }) => (statement ? [statement] : [])),
-  ]);
-  mustBeUnwarned(connection, warnings);
-  let place = writes.length + 1;
-  for (const { after, written } of connection.behindCommit) after.take(written, after.statement ? found[place++]! : []);
-  return found.slice(0, writes.length);
 }
 
 /** The SQLSTATE of an error that PostgreSQL answered with. */

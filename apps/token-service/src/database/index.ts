@@ -1,16 +1,12 @@
+export type { Change } from './change.js';
 export { DatabaseModule } from './database.module.js';
 export {
   constraintHit,
   Database,
   dataSourceOptions,
-  inOrder,
   isDatabaseAway,
-  Last,
   LIST_SETTINGS,
-  rows,
   sqlState,
-  type Tx,
-  together,
-  writeNow,
 } from './database.service.js';
-export type { AfterCommit, Statement } from './statement.js';
+export { columnsOf, deleteFrom, insertAllInto, insertInto, select, update } from './entity.js';
+export { type AfterCommit, type Statement, together } from './statement.js';

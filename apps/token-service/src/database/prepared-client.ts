@@ -1,7 +1,6 @@
 import { newId } from '@latchkey/runtime';
 import type { Moment } from '@latchkey/verifier';
-import { Client, type ClientConfig, type QueryResultRow } from 'pg';
-import type { AfterCommit } from './statement.js';
+import { Client, type ClientConfig } from 'pg';
 
 /** Most statements that are kept prepared on one connection; a text beyond them is sent as it is. */
 const STATEMENTS_MAX = 300;
@@ -20,8 +19,6 @@ export class PreparedClient extends Client {
   proof?: { begun: Moment; system: string; timeline: string; windowMs: number };
   /** How often the server has warned. */
   warnings = 0;
-  /** What is to be read behind the commit of the transaction under way, with the rows of the write that asks for it. */
-  behindCommit: { after: AfterCommit; written: QueryResultRow[] }[] = [];
 
   constructor(config?: string | ClientConfig) {
     super(config);

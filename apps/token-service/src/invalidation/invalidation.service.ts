@@ -4,7 +4,7 @@ import { type BeforeApplicationShutdown, Inject, Injectable, type OnApplicationB
 import type { Redis } from 'ioredis';
 import type { Registry } from 'prom-client';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
-import { type AfterCommit, Database, Last, type Statement, type Tx, writeNow } from '../database/index.js';
+import { type AfterCommit, type Change, Database } from '../database/index.js';
 import { unavailable } from '../http/index.js';
 import { effectAsSeen } from './callers.js';
 import { Confirmations, PATIENCE_MS } from './confirm.js';
@@ -133,19 +133,33 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     for (const redis of this.#redis) redis.disconnect();
   }
 
-  /** Writes the invalidation in the transaction of the change that it tells of. */
-  async write(tx: Tx, what: Narrowing): Promise<Invalidation> {
-    return (await writeNow(tx, this.writing([what])))[0]!;
+  /**
+   * Writes the invalidation in the transaction of the change that it tells of.
+   * @returns it; its `xid` is known once the change is committed
+   */
+  write(change: Change, what: Narrowing): Invalidation {
+    return this.writeAll(change, [what])[0]!;
   }
 
   /** Several of one transaction, in one statement. */
-  writing(all: readonly Narrowing[]): Last<Invalidation[]> {
+  writeAll(change: Change, all: readonly Narrowing[]): Invalidation[] {
+    if (all.length === 0) return [];
     const made = all.map(({ id = newId(), kind, subject, cut }) => ({ id, kind, subject, cut }));
-    const insert: Statement = [INSERT_INVALIDATIONS, [JSON.stringify(made)], this.#leasesBehind(made)];
-    const writes = made.length > 0 ? [insert] : [];
-    return new Last(writes, ([written = []]) =>
-      made.map((invalidation) => ({ ...invalidation, xid: written[0]!['xid'] })),
-    );
+    const invalidations: Invalidation[] = made.map((invalidation) => ({ ...invalidation, xid: '' }));
+    const sent = this.#log.sending();
+    const after: AfterCommit = {
+      // The leases, from the server that has just committed the invalidations.
+      statement: [SELECT_LEASES],
+      take: ([written], read) => {
+        for (const invalidation of invalidations) invalidation.xid = written!['xid'];
+        const reading = leasesReading(read as unknown as LeasesFound);
+        this.#log.note(reading, sent);
+        if (this.#readings.size >= READINGS_MAX) this.#readings.clear();
+        for (const { id } of invalidations) this.#readings.set(id, reading);
+      },
+    };
+    change.write([INSERT_INVALIDATIONS, [JSON.stringify(made)], after]);
+    return invalidations;
   }
 
   /**
@@ -182,20 +196,6 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
         throw error instanceof ChangeForgotten ? forgotten() : error;
       });
     return effectAsSeen(effect.effective ? { ...effect, receipt: await signed.promise } : effect);
-  }
-
-  /** The leases, from the server that has just committed the invalidations. */
-  #leasesBehind(invalidations: readonly { id: string }[]): AfterCommit {
-    const sent = this.#log.sending();
-    return {
-      statement: [SELECT_LEASES],
-      take: (_, read) => {
-        const reading = leasesReading(read as unknown as LeasesFound);
-        this.#log.note(reading, sent);
-        if (this.#readings.size >= READINGS_MAX) this.#readings.clear();
-        for (const { id } of invalidations) this.#readings.set(id, reading);
-      },
-    };
   }
 
   /** As granted to verifiers, in milliseconds. */

@@ -2,7 +2,7 @@ import type { Logger } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
 import { ScopesService } from '../authorization/index.js';
 import { LOGGER } from '../config.js';
-import { Database, rows } from '../database/index.js';
+import { Database } from '../database/index.js';
 import { type Invalidation, InvalidationService } from '../invalidation/index.js';
 
 /** Tells verifiers when the scopes declared are others than at the last start: what they remember rests on the old ones. */
@@ -22,13 +22,13 @@ export class DeclarationsService {
    */
   async announceChange(): Promise<boolean> {
     const { digest, text } = this.scopes.own;
-    const written = await this.db.transaction(async (tx): Promise<Invalidation | null> => {
+    const written = await this.db.change(async (change): Promise<Invalidation | null> => {
       // The empty row stands for "none yet", so that there is a row to lock at the first start too.
-      await tx.query(`INSERT INTO scope_declarations (digest) VALUES ('') ON CONFLICT DO NOTHING`);
-      const [last] = await rows<{ digest: Buffer }>(tx, 'SELECT digest FROM scope_declarations FOR UPDATE');
-      await tx.query('UPDATE scope_declarations SET digest = $1, declarations = $2', [digest, text]);
+      change.write([`INSERT INTO scope_declarations (digest) VALUES ('') ON CONFLICT DO NOTHING`]);
+      const [last] = await change.read<{ digest: Buffer }>(['SELECT digest FROM scope_declarations FOR UPDATE']);
+      change.write(['UPDATE scope_declarations SET digest = $1, declarations = $2', [digest, text]]);
       if (last?.digest.equals(digest)) return null;
-      return this.invalidations.write(tx, { kind: 'everything', subject: '', cut: false });
+      return this.invalidations.write(change, { kind: 'everything', subject: '', cut: false });
     });
     if (!written) return false;
     this.logger.info('the scopes declared have changed: verifiers forget what they remember');

@@ -4,7 +4,7 @@ import { DataSource } from 'typeorm';
 import { AuditChain, AuditService } from '../audit/index.js';
 import { SYSTEM } from '../authorization/index.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
-import { Database, rows } from '../database/index.js';
+import { Database } from '../database/index.js';
 import { ReceiptsService } from '../invalidation/index.js';
 
 const HOUR_MS = 3_600_000;
@@ -63,8 +63,7 @@ export class MaintenanceService implements OnApplicationShutdown {
       more ||= removed >= limit;
     };
     for (const statement of KEEPS) {
-      const [, removed] = (await this.db.source.query(statement, [limit])) as [unknown[], number];
-      count(removed);
+      count((await this.db.query(`${statement} RETURNING 1`, [limit])).length);
     }
     const [log] = await this.db.query<{ removed: number }>('SELECT log_prune($1, $2) AS removed', [
       INVALIDATIONS_KEPT_MS,
@@ -85,19 +84,18 @@ export class MaintenanceService implements OnApplicationShutdown {
    * @returns whether this call wrote it
    */
   async reportUseAfterRotation(tokenId: string, ip: string): Promise<boolean> {
-    return this.db.transaction(async (tx) => {
-      const [token] = await rows<{ name: string; project_id: string | null; rotated_to: string | null }>(
-        tx,
+    return this.db.change(async (change) => {
+      const [token] = await change.read<{ name: string; project_id: string | null; rotated_to: string | null }>([
         'SELECT name, project_id, rotated_to FROM tokens WHERE id = $1 FOR NO KEY UPDATE',
         [tokenId],
-      );
+      ]);
       if (!token?.rotated_to) return false;
-      const known: unknown[] = await tx.query(
+      const known = await change.read([
         `SELECT 1 FROM audit_events WHERE token_id = $1 AND action = 'token.updated' AND details ? 'usedAfterRotation' LIMIT 1`,
         [tokenId],
-      );
+      ]);
       if (known.length > 0) return false;
-      await this.audit.record(tx, {
+      this.audit.record(change, {
         actor: SYSTEM,
         action: 'token.updated',
         tokenId,

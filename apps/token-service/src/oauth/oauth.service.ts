@@ -58,10 +58,10 @@ export class OAuthService {
     const [id] = await this.facts.idsByHashes([hashSecret(secret)]);
     // Of one that was forgotten with the folder that knew it, verifiers may remember that it lives.
     if (id === undefined) return mustBeEffective(await this.revocations.nothingLeft(undefined));
-    const ended = await this.db.transaction(async (tx) => {
-      const now = await this.locks.hold(tx, actor, { change: { tokens: [id] } });
+    const ended = await this.db.change(async (change) => {
+      const { now } = await this.locks.lock(change, actor, { change: { tokens: [id] } });
       mustHold(now);
-      return this.revocations.revoke(tx, now, [id], { reason: 'unspecified' });
+      return this.revocations.revoke(change, now, [id], { reason: 'unspecified' });
     });
     const effect = ended.invalidations.length
       ? await this.revocations.settle(ended.invalidations, ended.tokenIds, undefined)

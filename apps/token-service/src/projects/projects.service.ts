@@ -4,9 +4,9 @@ import { Injectable } from '@nestjs/common';
 import type { z } from 'zod';
 import { type AuditEntry, AuditService } from '../audit/index.js';
 import type { Actor } from '../authorization/index.js';
-import { Database, rows, type Tx } from '../database/index.js';
+import { type Change, Database, deleteFrom, insertInto, update } from '../database/index.js';
 import { conflict, forbidden, keysetPage, lacksScope, notFound, type Page } from '../http/index.js';
-import { type Invalidation, InvalidationService } from '../invalidation/index.js';
+import { InvalidationService } from '../invalidation/index.js';
 import { LocksService } from '../verification/index.js';
 import { MemberEntity, ProjectEntity } from './project.entity.js';
 
@@ -65,36 +65,32 @@ export class ProjectsService {
 
   /** Makes a project; whoever makes it becomes its owner. */
   async create(actor: Actor, body: z.output<typeof createProjectBody>): Promise<Project> {
-    return this.db.transaction(async (tx) => {
-      const now = await this.locks.hold(tx, actor, { change: { users: actor.userId ? [actor.userId] : [] } });
+    return this.db.change(async (change) => {
+      const { now } = await this.locks.lock(change, actor, { change: { users: actor.userId ? [actor.userId] : [] } });
       if (!now.rights.holds('projects:write')) throw this.#lacks(now);
       if (now.userId === null) throw forbidden('A project token cannot make projects: they need a person as owner.');
       const id = newId();
       const createdAt = new Date();
-      await tx.insert(ProjectEntity, {
-        id,
-        name: body.name,
-        description: body.description ?? '',
-        closedAt: null,
-        createdAt,
-      });
-      await tx.insert(MemberEntity, { projectId: id, userId: now.userId, role: 'owner', createdAt });
-      const project = await this.#read(tx, id, now);
-      await this.#record(tx, now, 'project.created', project);
-      return project;
+      const description = body.description ?? '';
+      const project = { id, name: body.name, description, closedAt: null, createdAt };
+      change.write(insertInto(ProjectEntity, project));
+      change.write(insertInto(MemberEntity, { projectId: id, userId: now.userId, role: 'owner', createdAt }));
+      const made = await this.#read(change, id, now);
+      this.#record(change, now, 'project.created', made);
+      return made;
     });
   }
 
   async patch(actor: Actor, id: string, body: z.output<typeof patchProjectBody>): Promise<Project> {
-    return this.db.transaction(async (tx) => {
-      const { now, project: before } = await this.#holdForChange(tx, actor, id);
+    return this.db.change(async (change) => {
+      const { now, project: before } = await this.#lockForChange(change, actor, id);
       const changes = {
         ...(body.name !== undefined && { name: body.name }),
         ...(body.description !== undefined && { description: body.description }),
       };
-      await tx.update(ProjectEntity, { id }, changes);
-      const after = await this.#read(tx, id, now);
-      await this.#record(tx, now, 'project.updated', after, {
+      change.write(update(ProjectEntity, { id }, changes));
+      const after = await this.#read(change, id, now);
+      this.#record(change, now, 'project.updated', after, {
         ...(before.name !== after.name && { name: { from: before.name, to: after.name } }),
         ...(before.description !== after.description && { description: true }),
       });
@@ -104,12 +100,12 @@ export class ProjectsService {
 
   /** Closes a project: its tokens stop, and nobody holds anything in it any more. Repeating it is harmless. */
   async close(actor: Actor, id: string, waitMs: number | undefined): Promise<ProjectEffect> {
-    return this.#narrow(waitMs, async (tx) => {
-      const { now, project: before } = await this.#holdForChange(tx, actor, id, { closedToo: true });
+    return this.#narrow(waitMs, async (change) => {
+      const { now, project: before } = await this.#lockForChange(change, actor, id, { closedToo: true });
       if (before.closed) return { project: before, subjects: [{ kind: 'project', subject: id, cut: false }] };
-      await tx.update(ProjectEntity, { id }, { closedAt: new Date() });
-      const project = await this.#read(tx, id, now);
-      await this.#record(tx, now, 'project.closed', project);
+      change.write(update(ProjectEntity, { id }, { closedAt: new Date() }));
+      const project = await this.#read(change, id, now);
+      this.#record(change, now, 'project.closed', project);
       return { project, subjects: [{ kind: 'project', subject: id, cut: false }] };
     });
   }
@@ -122,9 +118,9 @@ export class ProjectsService {
     role: ProjectRole,
     waitMs: number | undefined,
   ): Promise<ProjectEffect> {
-    return this.#narrow(waitMs, async (tx) => {
-      const { now, project } = await this.#holdForChange(tx, actor, id, { user: userId });
-      const [person] = await rows<{ name: string }>(tx, 'SELECT name FROM users WHERE id = $1', [userId]);
+    return this.#narrow(waitMs, async (change) => {
+      const { now, project } = await this.#lockForChange(change, actor, id, { user: userId });
+      const [person] = await change.read<{ name: string }>(['SELECT name FROM users WHERE id = $1', [userId]]);
       if (!person) throw notFound('person');
       const before = project.members.find((member) => member.userId === userId);
       // A repeat waits in full too: the change before it may be on its way still.
@@ -133,8 +129,8 @@ export class ProjectsService {
       if (before?.role === 'owner') mustKeepAnOwner(project, userId);
       const subject = { type: 'member' as const, id: userId, name: person.name };
       if (before) {
-        await tx.update(MemberEntity, { projectId: id, userId }, { role });
-        await this.audit.record(tx, {
+        change.write(update(MemberEntity, { projectId: id, userId }, { role }));
+        this.audit.record(change, {
           actor: now,
           action: 'member.changed',
           projectId: id,
@@ -142,59 +138,57 @@ export class ProjectsService {
           details: { role: { from: before.role, to: role } },
         });
       } else {
-        await tx.insert(MemberEntity, { projectId: id, userId, role, createdAt: new Date() });
-        await this.audit.record(tx, { actor: now, action: 'member.added', projectId: id, subject, details: { role } });
+        change.write(insertInto(MemberEntity, { projectId: id, userId, role, createdAt: new Date() }));
+        this.audit.record(change, { actor: now, action: 'member.added', projectId: id, subject, details: { role } });
       }
-      return { project: await this.#read(tx, id, now), subjects };
+      return { project: await this.#read(change, id, now), subjects };
     });
   }
 
   /** Removes a member. */
   async removeMember(actor: Actor, id: string, userId: string, waitMs: number | undefined): Promise<ProjectEffect> {
-    return this.#narrow(waitMs, async (tx) => {
-      const { now, project } = await this.#holdForChange(tx, actor, id, { user: userId });
+    return this.#narrow(waitMs, async (change) => {
+      const { now, project } = await this.#lockForChange(change, actor, id, { user: userId });
       const member = project.members.find((other) => other.userId === userId);
       if (!member) throw notFound('member');
       if (member.role === 'owner') mustKeepAnOwner(project, userId);
-      await tx.delete(MemberEntity, { projectId: id, userId });
+      change.write(deleteFrom(MemberEntity, { projectId: id, userId }));
       const subject = { type: 'member' as const, id: userId, name: member.name };
-      await this.audit.record(tx, {
+      this.audit.record(change, {
         actor: now,
         action: 'member.removed',
         projectId: id,
         subject,
         details: { role: member.role },
       });
-      return { project: await this.#read(tx, id, now), subjects: [{ kind: 'owner', subject: userId, cut: false }] };
+      return { project: await this.#read(change, id, now), subjects: [{ kind: 'owner', subject: userId, cut: false }] };
     });
   }
 
   /** Runs a change that narrows rights, then waits until it is effective. */
   async #narrow(
     waitMs: number | undefined,
-    change: (
-      tx: Tx,
+    work: (
+      change: Change,
     ) => Promise<{ project: Project; subjects: { kind: 'owner' | 'project'; subject: string; cut: boolean }[] }>,
   ): Promise<ProjectEffect> {
-    const { project, written } = await this.db.transaction(async (tx) => {
-      const { project, subjects } = await change(tx);
-      const written: Invalidation[] = [];
-      for (const subject of subjects) written.push(await this.invalidations.write(tx, subject));
-      return { project, written };
+    const { project, written } = await this.db.change(async (change) => {
+      const { project, subjects } = await work(change);
+      return { project, written: this.invalidations.writeAll(change, subjects) };
     });
     return { project, ...(await this.invalidations.confirm(written, { waitMs, about: { projectId: project.id } })) };
   }
 
   /** Locks the project, the actor and the person concerned, and checks that the actor may change the project. */
-  async #holdForChange<A extends Actor>(
-    tx: Tx,
+  async #lockForChange<A extends Actor>(
+    change: Change,
     actor: A,
     id: string,
     options: { user?: string; closedToo?: boolean } = {},
   ): Promise<{ now: A; project: Project }> {
-    const change = { projects: [id], users: options.user ? [options.user] : [] };
-    const now = await this.locks.hold(tx, actor, { change });
-    const project = await this.#find(tx, id, now);
+    const changed = { projects: [id], users: options.user ? [options.user] : [] };
+    const { now } = await this.locks.lock(change, actor, { change: changed });
+    const project = await this.#find(change, id, now);
     const isMember = project?.members.some(({ userId }) => userId === now.userId) ?? false;
     if (!project || !(now.rights.belongsTo(id) || (project.closed && isMember))) throw notFound('project');
     if (project.closed && !options.closedToo)
@@ -205,18 +199,24 @@ export class ProjectsService {
     return { now, project };
   }
 
-  async #find(tx: Tx, id: string, actor: Actor): Promise<Project | null> {
-    const [row] = await rows<ProjectRow>(tx, `${SELECT_PROJECTS} WHERE p.id = $1`, [id]);
+  async #find(change: Change, id: string, actor: Actor): Promise<Project | null> {
+    const [row] = await change.read<ProjectRow>([`${SELECT_PROJECTS} WHERE p.id = $1`, [id]]);
     return row ? toProject(row, actor) : null;
   }
 
-  async #read(tx: Tx, id: string, actor: Actor): Promise<Project> {
-    return (await this.#find(tx, id, actor))!;
+  async #read(change: Change, id: string, actor: Actor): Promise<Project> {
+    return (await this.#find(change, id, actor))!;
   }
 
-  #record(tx: Tx, actor: Actor, action: AuditEntry['action'], project: Project, details: Record<string, unknown> = {}) {
+  #record(
+    change: Change,
+    actor: Actor,
+    action: AuditEntry['action'],
+    project: Project,
+    details: Record<string, unknown> = {},
+  ) {
     const subject = { type: 'project' as const, id: project.id, name: project.name };
-    return this.audit.record(tx, { actor, action, projectId: project.id, subject, details });
+    return this.audit.record(change, { actor, action, projectId: project.id, subject, details });
   }
 
   #lacks(actor: Actor) {

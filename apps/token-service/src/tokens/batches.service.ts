@@ -9,7 +9,7 @@ import { newId } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Database, inOrder, type Tx } from '../database/index.js';
+import { type Change, Database } from '../database/index.js';
 import { badField, conflict, forbidden, lacksScope, RatesService, Refusal } from '../http/index.js';
 import { LocksService } from '../verification/index.js';
 import { insertNamed, type Named, selectMatching, selectUnended } from './batch.queries.js';
@@ -18,7 +18,7 @@ import { insertExposure } from './exposure.queries.js';
 import { makerColumns } from './exposure.rules.js';
 import { ownersWith, RecordsService } from './records.service.js';
 import { RevocationsService } from './revocations.service.js';
-import { actorId } from './store.service.js';
+import { actorId } from './token.repository.js';
 
 type Wanted = Pick<RevokeTokensBody, 'filter' | 'reason' | 'comment' | 'expect'>;
 
@@ -83,23 +83,23 @@ export class BatchesService {
     // Too many are noticed by reading them, where nobody else waits; counted again when they are written down.
     await this.#matching(actor, body);
     const id = newId();
-    const { matched, members } = await this.db.transaction((tx) => this.#name(tx, id, actor, body));
+    const { matched, members } = await this.db.change((change) => this.#name(change, id, actor, body));
     if (members === 0) return { ...(await this.revocations.nothingLeft(waitMs)), matched, batch: null, ended: NONE };
     const effect = await this.closures.finish(await this.closures.endFirst(id), waitMs);
     return { ...effect, matched, batch: id };
   }
 
-  async #name(tx: Tx, id: string, actor: Actor, { filter, reason, comment, expect }: Wanted): Promise<Named> {
-    const { now, read } = await this.locks.holdAndRead(tx, actor, {}, selectUnended(actorId(actor)));
+  async #name(change: Change, id: string, actor: Actor, { filter, reason, comment, expect }: Wanted): Promise<Named> {
+    const { now, read } = await this.locks.lock(change, actor, {}, selectUnended(actorId(actor)));
     if ((read[0] ?? []).length >= UNENDED_MAX)
       throw conflict('Tokens that you named before are still being revoked. Repeat this in a moment.');
     const owners = revocableOwners(now, filter);
     const exposure = { id, ...makerColumns(now), reason, comment: comment ?? null, filter, tokens: 0 };
-    const writes = [insertExposure(exposure, new Date()), insertNamed(id, filter, owners, reason)];
-    const [, [named]] = (await inOrder(tx, writes)) as [unknown, [Named]];
+    change.write(insertExposure(exposure, new Date()));
+    const [named] = (await change.read<Named>(insertNamed(id, filter, owners, reason))) as [Named];
     mustBeFew(named.members);
     mustBeExpected(named.matched, expect);
-    if (named.members === 0) await inOrder(tx, [['DELETE FROM exposures WHERE id = $1', [id]]]);
+    if (named.members === 0) change.write(['DELETE FROM exposures WHERE id = $1', [id]]);
     return named;
   }
 }

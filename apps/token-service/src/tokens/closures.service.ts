@@ -3,10 +3,10 @@ import type { Effect, EndedCounts, Receipt } from '@latchkey/contracts';
 import { type Logger, newId } from '@latchkey/runtime';
 import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/common';
 import type { QueryResultRow } from 'pg';
-import { type AuditEntry, AuditService } from '../audit/index.js';
+import { AuditService } from '../audit/index.js';
 import type { NamedActor } from '../authorization/index.js';
 import { LOGGER } from '../config.js';
-import { Database, inOrder, Last, type Statement, type Tx } from '../database/index.js';
+import { type Change, Database, type Statement } from '../database/index.js';
 import {
   forgotten,
   type Invalidation,
@@ -60,45 +60,39 @@ export class ClosuresService implements BeforeApplicationShutdown {
     this.#stopped = true;
   }
 
-  /** Ends the tokens named, which the transaction has locked and then read; what they were shown is for `finish`. */
+  /** Ends the tokens named, which the change has locked and then read; what they were shown is for `finish`. */
   begin(
+    change: Change,
     actor: NamedActor,
     named: readonly q.StandingRow[],
     cause: { comment?: string | undefined },
     id = newId(),
-  ): Last<Begun> {
+  ): Begun {
     const at = new Date();
     const comment = cause.comment ?? null;
     const ending = endingOf(
       { actor, reason: 'exposed', comment, batch: null, at },
       named.map((row) => ({ row, as: 'named', cover: null })),
     );
-    const { writes, result } = this.invalidations.writing(ending.narrowings);
     const { tokens } = ending.counts;
     const exposure = { id, ...makerColumns(actor), reason: 'exposed' as const, comment, filter: null, tokens };
-    return new Last(
-      [
-        ...writes,
-        ...ending.writes,
-        q.insertExposure(exposure, at),
-        q.insertMembers(id, ending.members),
-        ...this.#recording(ending.entries),
-      ],
-      (rows) => ({ id, invalidations: result(rows) }),
-    );
+    const invalidations = this.invalidations.writeAll(change, ending.narrowings);
+    change.write(...ending.writes, q.insertExposure(exposure, at), q.insertMembers(id, ending.members));
+    this.audit.recordAll(change, ending.entries);
+    return { id, invalidations };
   }
 
   /** The same for all tokens of a person, who is locked. */
   async beginForOwner(
-    tx: Tx,
+    change: Change,
     actor: NamedActor,
     ownerId: string,
     cause: { comment?: string | undefined },
-  ): Promise<Last<Begun>> {
-    const [living] = (await inOrder(tx, [q.selectLivingOf(ownerId)])) as [q.StandingRow[]];
-    const id = newId();
-    const { writes, result } = this.begin(actor, living, cause, id);
-    return new Last([...writes, q.insertRevokedOf(id, ownerId)], result);
+  ): Promise<Begun> {
+    const living = await change.read<q.StandingRow>(q.selectLivingOf(ownerId));
+    const begun = this.begin(change, actor, living, cause);
+    change.write(q.insertRevokedOf(begun.id, ownerId));
+    return begun;
   }
 
   /** Ends the first of the tokens that a filter named, which have been written down; the others are for `finish`. */
@@ -144,8 +138,8 @@ export class ClosuresService implements BeforeApplicationShutdown {
   /** Goes on with exposures that nobody has gone on with for a while, at most `limit`. */
   async continueAbandoned(limit: number): Promise<{ done: number; more: boolean }> {
     const seconds = (this.invalidations.longestWaitMs + ABANDONED_AFTER_MS) / 1_000;
-    const taken = await this.db.transaction((tx) => inOrder(tx, [[q.TAKE_ABANDONED, [seconds, limit]]]));
-    const ids = (taken[0] as { id: string }[]).map(({ id }) => id);
+    const taken = await this.db.change((change) => change.read<{ id: string }>([q.TAKE_ABANDONED, [seconds, limit]]));
+    const ids = taken.map(({ id }) => id);
     const all = Promise.all(ids.map((id) => this.run(id)));
     await this.#within(CONTINUE_WAIT_MS, all);
     return { done: ids.length, more: ids.length === limit };
@@ -182,38 +176,38 @@ export class ClosuresService implements BeforeApplicationShutdown {
    * then their descendants. The order matters: what a member covers is dead only once that member is.
    */
   #step(id: string): Promise<{ ended: boolean; invalidations: Invalidation[] }> {
-    return this.db.transaction(async (tx) => {
-      const [[exposure] = [], named, shown, derived] = (await inOrder(tx, [
+    return this.db.change(async (change) => {
+      const [[exposure] = [], named, shown, derived] = (await change.readAll([
         q.lockExposure(id),
         q.selectSought(id, 'itself'),
         q.selectSought(id, 'shown'),
         q.selectSought(id, 'descendants'),
       ])) as [q.ExposureRow[], Sought[], Sought[], Sought[]];
       if (!exposure || exposure.ended_at) return { ended: true, invalidations: [] };
-      if (named.length > 0) return this.#endNamed(tx, exposure, named);
-      if (shown.length > 0) return this.#endShown(tx, exposure, shown);
+      if (named.length > 0) return this.#endNamed(change, exposure, named);
+      if (shown.length > 0) return this.#endShown(change, exposure, shown);
       return this.#endDescendants(
-        tx,
+        change,
         exposure,
         derived.map((member) => member.token_id),
       );
     });
   }
 
-  async #endNamed(tx: Tx, exposure: q.ExposureRow, todo: readonly Sought[]) {
+  async #endNamed(change: Change, exposure: q.ExposureRow, todo: readonly Sought[]) {
     const ids = todo.map((member) => member.token_id);
-    const named = (await this.#lock(tx, ids)).map((row): Doomed => ({ row, as: 'named', cover: null }));
+    const named = (await this.#lock(change, ids)).map((row): Doomed => ({ row, as: 'named', cover: null }));
     const next = exposure.reason === 'exposed' ? 'shown' : 'descendants';
-    return this.#ending(exposure, named, { keep: (members) => q.endMembers(exposure.id, members, next) });
+    return this.#end(change, exposure, named, { keep: (members) => q.endMembers(exposure.id, members, next) });
   }
 
-  async #endShown(tx: Tx, exposure: q.ExposureRow, todo: readonly Sought[]) {
-    const [found] = (await inOrder(tx, [q.selectShown(todo)])) as [{ id: string; maker: string }[]];
+  async #endShown(change: Change, exposure: q.ExposureRow, todo: readonly Sought[]) {
+    const found = await change.read<{ id: string; maker: string }>(q.selectShown(todo));
     const shownTo = new Map(found.map(({ id, maker }) => [id, maker]));
-    const rows = await this.#lock(tx, [...shownTo.keys()]);
+    const rows = await this.#lock(change, [...shownTo.keys()]);
     const kin = [...new Set(rows.flatMap((row) => [row.id, row.rotated_from ?? [], row.ancestors].flat()))];
-    const among = await inOrder(tx, kin.length ? [q.selectMembersAmong(exposure.id, kin)] : []);
-    const members = new Set((among.flat() as { token_id: string }[]).map((row) => row.token_id));
+    const among = kin.length ? await change.read<{ token_id: string }>(q.selectMembersAmong(exposure.id, kin)) : [];
+    const members = new Set(among.map((row) => row.token_id));
     const doomed = rows
       .filter(({ id }) => !members.has(id))
       .map((row): Doomed => {
@@ -231,50 +225,44 @@ export class ClosuresService implements BeforeApplicationShutdown {
       ),
       ...(last ? [q.markScanned(exposure.id, last.maker, last.id)] : []),
     ];
-    return this.#ending(exposure, doomed, { marks });
+    return this.#end(change, exposure, doomed, { marks });
   }
 
-  async #endDescendants(tx: Tx, exposure: q.ExposureRow, of: readonly string[]) {
-    const found = of.length ? ((await inOrder(tx, [q.selectDescendants(of)]))[0] as q.StandingRow[]) : [];
+  async #endDescendants(change: Change, exposure: q.ExposureRow, of: readonly string[]) {
+    const found = of.length ? await change.read<q.StandingRow>(q.selectDescendants(of)) : [];
     const members = new Set(of);
     const doomed = found.map((row): Doomed => {
       return { row, as: 'descendant', cover: row.ancestors.find((above) => members.has(above))! };
     });
     const isAll = found.length < q.STEP_ROWS_MAX;
     const marks = isAll && of.length ? [q.markDescendantsEnded(exposure.id, of)] : [];
-    return this.#ending(exposure, doomed, { marks, ended: of.length === 0 });
+    return this.#end(change, exposure, doomed, { marks, ended: of.length === 0 });
   }
 
-  #ending(
+  #end(
+    change: Change,
     exposure: q.ExposureRow,
     doomed: readonly Doomed[],
     { keep = (members) => q.insertMembers(exposure.id, members), marks = [], ended = false }: Step,
-  ): Last<{ ended: boolean; invalidations: Invalidation[] }> {
+  ): { ended: boolean; invalidations: Invalidation[] } {
     const { reason, comment } = exposure;
     const batch = exposure.filter && exposure.id;
     const ending = endingOf({ actor: actorOf(exposure), reason, comment, batch, at: new Date() }, doomed);
-    const { writes, result } = this.invalidations.writing(ending.narrowings);
-    return new Last(
-      [
-        ...writes,
-        ...ending.writes,
-        ...(ending.members.length ? [keep(ending.members)] : []),
-        ...marks,
-        q.noteStep(exposure.id, ending.counts, ended),
-        ...this.#recording(ending.entries),
-      ],
-      (rows) => ({ ended, invalidations: result(rows) }),
+    const invalidations = this.invalidations.writeAll(change, ending.narrowings);
+    change.write(
+      ...ending.writes,
+      ...(ending.members.length ? [keep(ending.members)] : []),
+      ...marks,
+      q.noteStep(exposure.id, ending.counts, ended),
     );
+    this.audit.recordAll(change, ending.entries);
+    return { ended, invalidations };
   }
 
-  async #lock(tx: Tx, ids: readonly string[]): Promise<q.StandingRow[]> {
+  async #lock(change: Change, ids: readonly string[]): Promise<q.StandingRow[]> {
     if (ids.length === 0) return [];
-    await lockRows(tx, 'tokens', ids);
-    return (await inOrder(tx, [q.selectStanding(ids)]))[0] as q.StandingRow[];
-  }
-
-  #recording(entries: readonly AuditEntry[]): Statement[] {
-    return entries.length > 0 ? [this.audit.recording(entries)] : [];
+    await lockRows(change, 'tokens', ids);
+    return change.read(q.selectStanding(ids));
   }
 
   /** Tells the verifiers and waits; what is confirmed is kept before this returns. */
@@ -299,24 +287,22 @@ export class ClosuresService implements BeforeApplicationShutdown {
   async #keep(id: string, invalidations: readonly Invalidation[], receipt: Receipt, startedAt: number): Promise<void> {
     const changes = await this.receipts.changes(invalidations);
     const ids = invalidations.map((invalidation) => invalidation.id);
-    return this.db.transaction(async (tx) => {
-      const [[exposure]] = (await inOrder(tx, [q.lockExposure(id)])) as [q.ExposureRow[]];
-      if (!exposure) return undefined;
+    return this.db.change(async (change) => {
+      const [exposure] = await change.read<q.ExposureRow>(q.lockExposure(id));
+      if (!exposure) return;
       const sinceMs = Math.max(0, startedAt - exposure.created_at.getTime());
       const sum = mergeReceipts(exposure.receipt, receipt, sinceMs);
       // One confirmation of one thing is all of it so far, and signed for that.
       const merged = exposure.receipt ? sum : this.receipts.signed(sum, invalidations, changes);
-      return new Last(
-        [q.keepTokenReceipts(id, ids, receipt), q.markConfirmed(id, ids), q.keepReceipt(id, merged), q.finish(id)],
-        () => undefined,
-      );
+      change.write(q.keepTokenReceipts(id, ids, receipt), q.markConfirmed(id, ids));
+      change.write(q.keepReceipt(id, merged), q.finish(id));
     });
   }
 
   /** Invalidations of members of which nobody has kept that they are confirmed; what was forgotten is written anew. */
   #unconfirmed(id: string): Promise<Invalidation[]> {
-    return this.db.transaction(async (tx) => {
-      const [[exposure], left] = (await inOrder(tx, [q.lockExposure(id), q.selectUnconfirmed(id)])) as [
+    return this.db.change(async (change) => {
+      const [[exposure], left] = (await change.readAll([q.lockExposure(id), q.selectUnconfirmed(id)])) as [
         q.ExposureRow[],
         (Omit<Invalidation, 'id'> & { id: string | null; token_id: string })[],
       ];
@@ -324,13 +310,14 @@ export class ClosuresService implements BeforeApplicationShutdown {
       const known = left.flatMap(({ token_id, id, ...row }) => (id === null ? [] : [{ ...row, id }]));
       const lost = left.filter((row) => row.id === null).map((row) => ({ id: newId(), subject: row.token_id }));
       const narrowings = lost.map(({ id, subject }) => ({ id, kind: 'token' as const, subject, cut: true }));
-      const { writes, result } = this.invalidations.writing(narrowings);
-      return new Last([...writes, q.moveInvalidations(id, lost)], (rows) => [...known, ...result(rows)]);
+      const anew = this.invalidations.writeAll(change, narrowings);
+      if (lost.length > 0) change.write(q.moveInvalidations(id, lost));
+      return [...known, ...anew];
     });
   }
 
   async #finished(id: string): Promise<boolean> {
-    const [, [exposure]] = (await this.db.transaction((tx) => inOrder(tx, [q.finish(id), q.selectExposure(id)]))) as [
+    const [, [exposure]] = (await this.db.change((change) => change.readAll([q.finish(id), q.selectExposure(id)]))) as [
       unknown,
       q.ExposureRow[],
     ];

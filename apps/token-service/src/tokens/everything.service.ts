@@ -5,7 +5,7 @@ import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/comm
 import { AuditService } from '../audit/index.js';
 import type { Actor } from '../authorization/index.js';
 import { LOGGER } from '../config.js';
-import { Database, inOrder, Last } from '../database/index.js';
+import { Database } from '../database/index.js';
 import { forbidden } from '../http/index.js';
 import { InvalidationService, ReceiptsService } from '../invalidation/index.js';
 import { LocksService, mustBeRecent, selectRecentSignIn } from '../verification/index.js';
@@ -45,20 +45,15 @@ export class EverythingService implements BeforeApplicationShutdown {
   async revokeAll(actor: Actor, { reason, comment }: RevokeAllTokensBody, waitMs: number | undefined): Promise<Effect> {
     if (actor.type !== 'user') throw forbidden('Only administrators who are signed in may revoke everything.');
     const id = newId();
-    const written = await this.db.transaction(async (tx) => {
-      const { now, read } = await this.locks.holdAndRead(tx, actor, {}, selectRecentSignIn(actor));
+    const written = await this.db.change(async (change) => {
+      const { now, read } = await this.locks.lock(change, actor, {}, selectRecentSignIn(actor));
       if (!now.rights.everywhere) throw forbidden('Only administrators who are signed in may revoke everything.');
       mustBeRecent(read[0]?.[0]);
-      const { writes, result } = this.invalidations.writing([{ id, kind: 'everything', subject: '', cut: true }]);
+      const invalidation = this.invalidations.write(change, { id, kind: 'everything', subject: '', cut: true });
       const details = { reason, ...(comment !== undefined && { comment }) };
-      return new Last(
-        [
-          ...writes,
-          raiseGeneration(makerColumns(now), { reason, comment }, new Date(), id),
-          this.audit.recording([{ actor: now, action: 'tokens.revoked_all', details }]),
-        ],
-        result,
-      );
+      change.write(raiseGeneration(makerColumns(now), { reason, comment }, new Date(), id));
+      this.audit.record(change, { actor: now, action: 'tokens.revoked_all', details });
+      return [invalidation];
     });
     this.logger.warn({ reason }, 'everything has been revoked: no token issued before this is accepted any more');
     return this.invalidations.confirm(written, {
@@ -98,10 +93,11 @@ export class EverythingService implements BeforeApplicationShutdown {
 
   /** @returns whether there may be more to do, here and now */
   #step(): Promise<boolean> {
-    return this.db.transaction(async (tx) => {
-      const [[due]] = (await inOrder(tx, [[TAKE_UNMARKED]])) as [UnmarkedRow[]];
+    return this.db.change(async (change) => {
+      const [due] = await change.read<UnmarkedRow>([TAKE_UNMARKED]);
       if (!due) return false;
-      return new Last([[MARK_NEXT, [due.generation, due.marked_to]]], () => true);
+      change.write([MARK_NEXT, [due.generation, due.marked_to]]);
+      return true;
     });
   }
 }

@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/index.js';
 import { SYSTEM } from '../authorization/index.js';
-import { Database, rows } from '../database/index.js';
+import { Database } from '../database/index.js';
 
 interface Due {
   id: string;
@@ -27,19 +27,18 @@ export class ExpiryService {
    * different tokens. A token is told of once.
    */
   async expireDue(limit: number): Promise<{ done: number; more: boolean }> {
-    return this.db.transaction(async (tx) => {
+    return this.db.change(async (change) => {
       // A clock that was ahead and was set right: what it passed over is looked at again.
-      const [mark] = await rows<{ at: Date; token_id: string; ahead: boolean }>(
-        tx,
+      const [mark] = await change.read<{ at: Date; token_id: string; ahead: boolean }>([
         'SELECT least(at, now()) AS at, token_id, at > now() AS ahead FROM expiry_mark FOR UPDATE',
-      );
-      const passed = await rows<Due>(tx, SELECT_EXPIRY_DUE, [limit, mark!.at, mark!.token_id]);
-      const soon = await rows<Due>(tx, TAKE_EXPIRY_SOON, [limit]);
+      ]);
+      const passed = await change.read<Due>([SELECT_EXPIRY_DUE, [limit, mark!.at, mark!.token_id]]);
+      const soon = await change.read<Due>([TAKE_EXPIRY_SOON, [limit]]);
       const due = new Map([...passed, ...soon].map((token) => [token.id, token]));
-      const fresh = due.size ? await rows<{ token_id: string }>(tx, NOTE_EXPIRED, [[...due.keys()]]) : [];
+      const fresh = due.size ? await change.read<{ token_id: string }>([NOTE_EXPIRED, [[...due.keys()]]]) : [];
       const expired = fresh.map(({ token_id }) => due.get(token_id)!);
-      await this.audit.recordAll(
-        tx,
+      this.audit.recordAll(
+        change,
         expired.map(({ id, name, project_id }) => ({
           actor: SYSTEM,
           action: 'token.expired' as const,
@@ -49,8 +48,8 @@ export class ExpiryService {
         })),
       );
       const last = passed.at(-1);
-      if (last) await tx.query(MOVE_MARK, [last.expires_at, last.id]);
-      else if (mark!.ahead) await tx.query(MOVE_MARK, [mark!.at, mark!.token_id]);
+      if (last) change.write([MOVE_MARK, [last.expires_at, last.id]]);
+      else if (mark!.ahead) change.write([MOVE_MARK, [mark!.at, mark!.token_id]]);
       return { done: expired.length, more: passed.length === limit || soon.length > 0 };
     });
   }

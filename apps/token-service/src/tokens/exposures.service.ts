@@ -4,7 +4,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/index.js';
 import type { SystemActor } from '../authorization/index.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
-import { Database, inOrder, type Tx } from '../database/index.js';
+import { type Change, Database } from '../database/index.js';
 import { atMultiplesOf, RatesService, requestContext } from '../http/index.js';
 import { FactsService, lockRows } from '../verification/index.js';
 import { type Begun, ClosuresService } from './closures.service.js';
@@ -45,15 +45,15 @@ export class ExposuresService {
     const wellFormed = [...new Set(secrets)].filter((secret) => parse(secret, this.config.TOKEN_PREFIX).ok);
     const ids = await this.facts.idsByHashes(wellFormed.map(hashSecret));
     if (ids.length === 0) return;
-    const begun = await this.db.transaction<Begun | null>(async (tx) => {
-      await lockRows(tx, 'tokens', ids);
-      const [living] = (await inOrder(tx, [selectLiving(ids)])) as [StandingRow[]];
+    const begun = await this.db.change<Begun | null>(async (change) => {
+      await lockRows(change, 'tokens', ids);
+      const living = await change.read<StandingRow>(selectLiving(ids));
       const alive = new Set(living.map(({ id }) => id));
       await this.#tell(
-        tx,
+        change,
         ids.filter((id) => !alive.has(id)),
       );
-      return living.length > 0 ? this.closures.begin(FINDER, living, {}) : null;
+      return living.length > 0 ? this.closures.begin(change, FINDER, living, {}) : null;
     });
     if (!begun) return;
     this.closures.finish(begun, undefined).catch((error: Error) => {
@@ -63,11 +63,11 @@ export class ExposuresService {
   }
 
   /** Of tokens that were over already: owners and administrators hear of it, and may end what still lives. */
-  async #tell(tx: Tx, ids: readonly string[]): Promise<void> {
+  async #tell(change: Change, ids: readonly string[]): Promise<void> {
     if (ids.length === 0) return;
-    const [untold] = (await inOrder(tx, [selectUntold(ids)])) as [UntoldRow[]];
-    await this.audit.recordAll(
-      tx,
+    const untold = await change.read<UntoldRow>(selectUntold(ids));
+    this.audit.recordAll(
+      change,
       untold.map(({ id, name, project_id: projectId, rotated_to: rotatedTo }) => ({
         actor: FINDER,
         action: 'token.reported' as const,

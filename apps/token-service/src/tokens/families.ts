@@ -1,5 +1,5 @@
 import type { Actor } from '../authorization/index.js';
-import { rows, type Statement, type Tx } from '../database/index.js';
+import { type Change, type Statement } from '../database/index.js';
 import { Refusal } from '../http/index.js';
 
 const WINDOW_MS = 3_600_000;
@@ -45,9 +45,8 @@ export function mustGrowSlowly(family: FamilyRow | undefined, added = 1, max = F
 }
 
 /** The same, read at once. */
-export async function familyOf(tx: Tx, actor: Actor, added?: number, max?: number): Promise<string | null> {
+export async function familyOf(change: Change, actor: Actor, added?: number, max?: number): Promise<string | null> {
   if (actor.type !== 'token') return null;
-  const [text, values] = selectFamily(actor.tokenId);
-  const [family] = await rows<FamilyRow>(tx, text, values);
+  const [family] = await change.read<FamilyRow>(selectFamily(actor.tokenId));
   return mustGrowSlowly(family, added, max);
 }

@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { SYSTEM } from '../authorization/index.js';
-import { Database, Last, rows, type Tx } from '../database/index.js';
+import { type Change, Database } from '../database/index.js';
 import { RevocationsService } from './revocations.service.js';
 
 /**
@@ -36,11 +36,10 @@ export class IdleService {
     let done = 0;
     let more = false;
     for (const look of Object.keys(LOOKS) as (keyof typeof LOOKS)[]) {
-      const { found, ended } = await this.db.transaction(async (tx) => {
-        const found = await this.#look(tx, look, limit);
+      const { found, ended } = await this.db.change(async (change) => {
+        const found = await this.#look(change, look, limit);
         const cause = { reason: 'policy' as const, comment: `unused for ${found.days} days` };
-        const { writes, result } = await this.revocations.revoke(tx, SYSTEM, found.ids, cause);
-        return new Last(writes, (rows) => ({ found, ended: result(rows) }));
+        return { found, ended: await this.revocations.revoke(change, SYSTEM, found.ids, cause) };
       });
       await this.revocations.settle(ended.invalidations, ended.tokenIds, 0);
       done += found.ids.length;
@@ -49,27 +48,26 @@ export class IdleService {
     return { done, more };
   }
 
-  async #look(tx: Tx, look: keyof typeof LOOKS, limit: number): Promise<{ ids: string[]; days: number }> {
-    const [policy] = await rows<{ idle_days: number | null }>(tx, 'SELECT idle_days FROM policy');
+  async #look(change: Change, look: keyof typeof LOOKS, limit: number): Promise<{ ids: string[]; days: number }> {
+    const [policy] = await change.read<{ idle_days: number | null }>(['SELECT idle_days FROM policy']);
     const days = policy?.idle_days ?? 0;
     if (days === 0) return { ids: [], days };
     const sweep = Date.now() - (this.#sweptAt.get(look) ?? 0) > SWEEP_EVERY_MS;
     if (sweep) this.#sweptAt.set(look, Date.now());
-    await tx.query(
+    change.write([
       `INSERT INTO maintenance_marks AS m (name, at) VALUES ($1, 'epoch')
        ON CONFLICT (name) DO UPDATE SET at = excluded.at WHERE $2`,
       [look, sweep],
-    );
-    const [mark] = await rows<{ at: Date; limit_at: Date }>(
-      tx,
+    ]);
+    const [mark] = await change.read<{ at: Date; limit_at: Date }>([
       `SELECT at, (now() - make_interval(days => $2))::timestamptz(3) AS limit_at FROM maintenance_marks
        WHERE name = $1 FOR UPDATE SKIP LOCKED`,
       [look, days],
-    );
+    ]);
     if (!mark) return { ids: [], days }; // another step is at it
-    const idle = await rows<{ id: string; since: Date }>(tx, LOOKS[look], [mark.at, mark.limit_at, limit]);
+    const idle = await change.read<{ id: string; since: Date }>([LOOKS[look], [mark.at, mark.limit_at, limit]]);
     const reached = idle.length === limit ? idle.at(-1)!.since : mark.limit_at;
-    await tx.query('UPDATE maintenance_marks SET at = greatest(at, $2) WHERE name = $1', [look, reached]);
+    change.write(['UPDATE maintenance_marks SET at = greatest(at, $2) WHERE name = $1', [look, reached]]);
     return { ids: idle.map(({ id }) => id), days };
   }
 }

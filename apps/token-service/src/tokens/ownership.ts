@@ -1,5 +1,5 @@
 import type { Actor, TokenActor } from '../authorization/index.js';
-import { rows, type Statement, type Tx } from '../database/index.js';
+import { type Change, type Statement } from '../database/index.js';
 import { conflict, forbidden, lacksScope, notFound } from '../http/index.js';
 import { type Bounds, mayUseScopeOn, mustBeWithin, type Owned } from './token.rules.js';
 
@@ -19,9 +19,8 @@ export const selectOwner = (projectId: string | null, userId: string | null): St
     : ['SELECT name, closed_at IS NOT NULL AS closed FROM projects WHERE id = $1', [projectId]];
 
 /** Whom a new token acts for: the caller, or the project named. @throws as `ownerOf` does */
-export async function ownerFor(tx: Tx, actor: Actor, projectId: string | null): Promise<Owned> {
-  const [text, values] = selectOwner(projectId, actor.userId);
-  const [project] = await rows<OwnerName>(tx, text, values);
+export async function ownerFor(change: Change, actor: Actor, projectId: string | null): Promise<Owned> {
+  const [project] = await change.read<OwnerName>(selectOwner(projectId, actor.userId));
   return ownerOf(actor, projectId, project);
 }
 

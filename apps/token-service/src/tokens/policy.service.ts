@@ -2,7 +2,7 @@ import type { Policy } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/index.js';
 import type { Actor } from '../authorization/index.js';
-import { Database, rows, type Statement, type Tx } from '../database/index.js';
+import { type Change, Database, type Statement } from '../database/index.js';
 import { badField, forbidden } from '../http/index.js';
 import { addressesWithin, LocksService } from '../verification/index.js';
 import { canonicalAddresses } from './token.rules.js';
@@ -32,8 +32,9 @@ export class PolicyService {
     private readonly locks: LocksService,
   ) {}
 
-  async read(tx?: Tx): Promise<Policy> {
-    const [row] = tx ? await rows<PolicyRow>(tx, SELECT) : await this.db.query<PolicyRow>(SELECT);
+  /** @param change where one is under way */
+  async read(change?: Change): Promise<Policy> {
+    const [row] = change ? await change.read<PolicyRow>(SELECT_POLICY) : await this.db.query<PolicyRow>(SELECT);
     return toPolicy(row!);
   }
 
@@ -41,16 +42,16 @@ export class PolicyService {
   async put(actor: Actor, policy: Policy): Promise<Policy> {
     const allowedIpPrefixes = canonicalAddresses(policy.allowedIpPrefixes, 'allowedIpPrefixes');
     const after = { ...policy, allowedIpPrefixes };
-    await this.db.transaction(async (tx) => {
-      const now = await this.locks.hold(tx, actor);
+    await this.db.change(async (change) => {
+      const { now } = await this.locks.lock(change, actor);
       if (now.type !== 'user' || !now.rights.everywhere)
         throw forbidden('Only administrators who are signed in may change the policy.');
-      const [row] = await rows<PolicyRow>(tx, `${SELECT} FOR UPDATE`);
-      await tx.query(
+      const [row] = await change.read<PolicyRow>([`${SELECT} FOR UPDATE`]);
+      change.write([
         'UPDATE policy SET lifetime_seconds_max = $1, expiry_required = $2, allowed_ip_prefixes = $3, idle_days = $4',
         [after.lifetimeSecondsMax, after.expiryRequired, after.allowedIpPrefixes, after.idleDays],
-      );
-      await this.audit.record(tx, {
+      ]);
+      this.audit.record(change, {
         actor: now,
         action: 'policy.updated',
         details: { from: toPolicy(row!), to: after },
@@ -63,18 +64,18 @@ export class PolicyService {
    * @param tokens their addresses as canonical CIDRs; their ends, null for never
    * @throws Refusal naming the field that the policy does not allow, and what it demands
    */
-  async mustMeet(tx: Tx, ...tokens: readonly Demanded[]): Promise<void> {
-    mustMeetPolicy(await this.read(tx), ...tokens);
+  async mustMeet(change: Change, ...tokens: readonly Demanded[]): Promise<void> {
+    mustMeetPolicy(await this.read(change), ...tokens);
   }
 
   /** Only the demand on addresses: for changes that leave the end as it is. */
-  async mustMeetAddresses(tx: Tx, allowedIps: readonly string[]): Promise<void> {
-    mustNameAddresses(await this.read(tx), allowedIps);
+  async mustMeetAddresses(change: Change, allowedIps: readonly string[]): Promise<void> {
+    mustNameAddresses(await this.read(change), allowedIps);
   }
 
   /** The end that a successor keeps, cut to what the policy allows one that begins now. */
-  async latestEnd(tx: Tx, createdAt: Date, end: Date | null): Promise<Date | null> {
-    const { lifetimeSecondsMax } = await this.read(tx);
+  async latestEnd(change: Change, createdAt: Date, end: Date | null): Promise<Date | null> {
+    const { lifetimeSecondsMax } = await this.read(change);
     if (lifetimeSecondsMax === null) return end;
     const latest = new Date(createdAt.getTime() + lifetimeSecondsMax * 1_000);
     return end === null || end > latest ? latest : end;

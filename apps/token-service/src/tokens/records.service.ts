@@ -1,12 +1,12 @@
 import type { ListTokensQuery, RevocationReason, Token } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
-import { Database, rows, type Tx } from '../database/index.js';
+import { Database } from '../database/index.js';
 import { notFound, type Page } from '../http/index.js';
 import { receiptAsSeen } from '../invalidation/index.js';
 import { STATUS, selectPage } from './listing.js';
 import { Order } from './order.js';
-import type { NewToken } from './store.service.js';
+import type { NewToken } from './token.repository.js';
 
 interface RecordRow {
   id: string;
@@ -73,10 +73,8 @@ export class RecordsService {
   constructor(private readonly db: Database) {}
 
   /** The record, whoever asks. */
-  async read(id: string, tx?: Tx): Promise<Token> {
-    const [row] = tx
-      ? await rows<RecordRow>(tx, SELECT_RECORD, [id])
-      : await this.db.prepared<RecordRow>('token-record', SELECT_RECORD, [id]);
+  async read(id: string): Promise<Token> {
+    const [row] = await this.db.prepared<RecordRow>('token-record', SELECT_RECORD, [id]);
     if (!row) throw notFound('token');
     return toRecord(row);
   }

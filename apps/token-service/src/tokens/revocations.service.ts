@@ -4,7 +4,7 @@ import { Injectable } from '@nestjs/common';
 import type { QueryResultRow } from 'pg';
 import { type AuditEntry, AuditService } from '../audit/index.js';
 import { type Actor, SYSTEM, type SystemActor } from '../authorization/index.js';
-import { Database, inOrder, Last, rows, type Statement, type Tx, writeNow } from '../database/index.js';
+import { type Change, Database, type Statement } from '../database/index.js';
 import {
   type Invalidation,
   InvalidationService,
@@ -23,7 +23,7 @@ export interface Cause {
 /** A cause that reaches the tokens and their descendants, no further. */
 type OrdinaryCause = Cause & { reason: Exclude<RevocationReason, 'exposed'> };
 
-/** What a transaction ended: to be settled once it has committed. */
+/** What a change ended: to be settled once it is committed. */
 export interface Ended {
   invalidations: Invalidation[];
   tokenIds: string[];
@@ -56,71 +56,65 @@ export class RevocationsService {
 
   /**
    * Revokes the tokens named with all that was made with them. What is revoked already stays as it is. The caller has
-   * locked the tokens named, and ends with the result. What is `exposed` goes through `ClosuresService` instead.
+   * locked the tokens named. What is `exposed` goes through `ClosuresService` instead.
    */
-  async revoke(tx: Tx, actor: Actor | SystemActor, ids: readonly string[], cause: OrdinaryCause): Promise<Last<Ended>> {
-    return this.ending(actor, await inOrder(tx, readEnding(ids)), cause);
+  async revoke(
+    change: Change,
+    actor: Actor | SystemActor,
+    ids: readonly string[],
+    cause: OrdinaryCause,
+  ): Promise<Ended> {
+    return this.end(change, actor, await change.readAll(selectEnding(ids)), cause);
   }
 
-  /** The same for tokens as `readEnding` found them, with those made with them. */
-  ending(actor: Actor | SystemActor, found: readonly QueryResultRow[][], cause: OrdinaryCause): Last<Ended> {
+  /** The same for tokens as `selectEnding` found them, with those made with them. */
+  end(change: Change, actor: Actor | SystemActor, found: readonly QueryResultRow[][], cause: OrdinaryCause): Ended {
     const touched = [...new Map((found.flat() as EndedRow[]).map((row) => [row.id, row])).values()];
     const ended = touched.filter(({ revoked }) => !revoked);
-    if (ended.length === 0) return new Last([], () => NOTHING_ENDED);
+    if (ended.length === 0) return NOTHING_ENDED;
     // Of one named that was revoked before, nobody may have waited until that was effective: it is told anew with these.
+    const again = touched.filter(({ revoked }) => revoked);
     const { narrowings, topmostOf, idFor } = narrowingsOf(touched);
-    const tokenIds = touched.map(({ id }) => id);
-    const descendants = ended.filter((row) => topmostOf(row) !== row.id).length;
-    const counts = { ...NOTHING_ENDED.counts, tokens: ended.length, descendants };
+    const idsOf = (rows: readonly EndedRow[]) => rows.map(({ id }) => id);
     const byId = actor.type === 'user' ? actor.userId : actor.type === 'token' ? actor.tokenId : null;
-    const { writes, result } = this.invalidations.writing(narrowings);
-    const marking: Statement = [
+    const invalidations = this.invalidations.writeAll(change, narrowings);
+    change.write([
       `UPDATE tokens t SET revoked_at = $3, revoked_by_type = $4, revoked_by_id = $5, revocation_reason = $6,
          revocation_comment = $7, invalidation_id = e.invalidation_id, receipt = NULL
        FROM unnest($1::uuid[], $2::uuid[]) AS e(id, invalidation_id) WHERE t.id = e.id`,
-      [ended.map(({ id }) => id), ended.map(idFor), new Date(), actor.type, byId, cause.reason, cause.comment ?? null],
-    ];
-    const again = touched.filter(({ revoked }) => revoked);
-    const moving =
-      again.length > 0
-        ? [
-            moveInvalidations(
-              again.map(({ id }) => id),
-              again.map(idFor),
-            ),
-          ]
-        : [];
-    const recording = this.audit.recording(ended.map((row) => revokedEntry(actor, row, cause)));
-    return new Last([...writes, marking, ...moving, recording], (rows) => ({
-      invalidations: result(rows),
-      tokenIds,
-      counts,
-    }));
+      [idsOf(ended), ended.map(idFor), new Date(), actor.type, byId, cause.reason, cause.comment ?? null],
+    ]);
+    if (again.length > 0) change.write(moveInvalidations(idsOf(again), again.map(idFor)));
+    this.audit.recordAll(
+      change,
+      ended.map((row) => revokedEntry(actor, row, cause)),
+    );
+    const descendants = ended.filter((row) => topmostOf(row) !== row.id).length;
+    const counts = { ...NOTHING_ENDED.counts, tokens: ended.length, descendants };
+    return { invalidations, tokenIds: idsOf(touched), counts };
   }
 
   /**
    * Revokes every token of a person. The caller has locked the person, so that none is issued meanwhile. Of those that
    * were revoked before and never confirmed, verifiers are told anew.
    */
-  async revokeAllOf(tx: Tx, actor: Actor, userId: string, cause: OrdinaryCause): Promise<Last<Ended>> {
-    const own = await rows<{ id: string; revoked: boolean }>(
-      tx,
+  async revokeAllOf(change: Change, actor: Actor, userId: string, cause: OrdinaryCause): Promise<Ended> {
+    const own = await change.read<{ id: string; revoked: boolean }>([
       `SELECT id, revoked_at IS NOT NULL AS revoked FROM tokens
        WHERE owner_id = $1 AND (revoked_at IS NULL OR receipt IS NULL) ORDER BY id FOR NO KEY UPDATE`,
       [userId],
-    );
+    ]);
     const living = own.filter(({ revoked }) => !revoked).map(({ id }) => id);
-    const ending = await this.revoke(tx, actor, living, cause);
-    const again = this.#again(own.filter(({ revoked }) => revoked).map(({ id }) => ({ id, cut: true })));
-    return new Last([...ending.writes, ...again.writes], (answers) => {
-      const ended = ending.result(answers.slice(0, ending.writes.length));
-      const repeated = again.result(answers.slice(ending.writes.length));
-      return {
-        invalidations: [...ended.invalidations, ...repeated.invalidations],
-        tokenIds: [...ended.tokenIds, ...repeated.tokenIds],
-        counts: ended.counts,
-      };
-    });
+    const ended = await this.revoke(change, actor, living, cause);
+    const repeated = this.#tellAgain(
+      change,
+      own.filter(({ revoked }) => revoked).map(({ id }) => id),
+    );
+    return {
+      invalidations: [...ended.invalidations, ...repeated.invalidations],
+      tokenIds: [...ended.tokenIds, ...repeated.tokenIds],
+      counts: ended.counts,
+    };
   }
 
   /**
@@ -156,43 +150,41 @@ export class RevocationsService {
    * a receipt while verifiers may remember what another history told them, which a start of PostgreSQL may have ended.
    */
   async resettle(tokenId: string, waitMs: number | undefined): Promise<Effect> {
-    const repeated = await this.db.transaction(async (tx) => {
-      const [row] = await rows<{ invalidation: Invalidation | null; receipt: Receipt | null }>(
-        tx,
+    const repeated = await this.db.change(async (change) => {
+      const [row] = await change.read<{ invalidation: Invalidation | null; receipt: Receipt | null }>([
         `SELECT CASE WHEN ${IS_SETTLED} THEN t.receipt END AS receipt, CASE WHEN i.id IS NOT NULL THEN json_build_object(
            'id', i.id, 'kind', i.kind, 'subject', i.subject, 'cut', i.cut, 'xid', i.xid::text) END AS invalidation
          FROM tokens t LEFT JOIN invalidations i ON i.id = t.invalidation_id WHERE t.id = $1 FOR NO KEY UPDATE OF t`,
         [tokenId],
-      );
+      ]);
       if (row?.receipt) return row.receipt;
       if (row?.invalidation) return { ...NOTHING_ENDED, invalidations: [row.invalidation], tokenIds: [tokenId] };
-      return this.#again([{ id: tokenId, cut: true }]);
+      return this.#tellAgain(change, [tokenId]);
     });
     if ('invalidations' in repeated) return this.settle(repeated.invalidations, repeated.tokenIds, waitMs);
     return { effective: true, receipt: receiptAsSeen(repeated), pending: [] };
   }
 
-  /** New invalidations of tokens that are as they are to be, where it is not known that no verifier remembers otherwise. */
-  #again(tokens: readonly { id: string; cut: boolean }[]): Last<Ended> {
-    if (tokens.length === 0) return new Last([], () => NOTHING_ENDED);
-    const narrowings = tokens.map(({ id, cut }) => ({ id: newId(), kind: 'token' as const, subject: id, cut }));
-    const { writes, result } = this.invalidations.writing(narrowings);
-    const tokenIds = tokens.map(({ id }) => id);
-    const moving = moveInvalidations(
-      tokenIds,
-      narrowings.map(({ id }) => id),
+  /** New invalidations of revoked tokens, where it is not known that no verifier remembers otherwise. */
+  #tellAgain(change: Change, tokenIds: readonly string[]): Ended {
+    if (tokenIds.length === 0) return NOTHING_ENDED;
+    const narrowings = tokenIds.map((id) => ({ id: newId(), kind: 'token' as const, subject: id, cut: true }));
+    const invalidations = this.invalidations.writeAll(change, narrowings);
+    change.write(
+      moveInvalidations(
+        tokenIds,
+        narrowings.map(({ id }) => id),
+      ),
     );
-    return new Last([...writes, moving], (rows) => ({ ...NOTHING_ENDED, invalidations: result(rows), tokenIds }));
+    return { ...NOTHING_ENDED, invalidations, tokenIds: [...tokenIds] };
   }
 
   /** Revokes as `superseded` the rotated tokens whose overlap has ended, at most `limit`. */
   async endOverlaps(limit: number): Promise<{ done: number; more: boolean }> {
-    const { done, ended } = await this.db.transaction(async (tx) => {
-      const due = await rows<{ id: string }>(tx, SELECT_OVERLAP_DUE, [limit]);
+    const { done, ended } = await this.db.change(async (change) => {
+      const due = await change.read<{ id: string }>([SELECT_OVERLAP_DUE, [limit]]);
       const ids = due.map(({ id }) => id);
-      const ended = ids.length
-        ? await writeNow(tx, await this.revoke(tx, SYSTEM, ids, { reason: 'superseded' }))
-        : NOTHING_ENDED;
+      const ended = ids.length ? await this.revoke(change, SYSTEM, ids, { reason: 'superseded' }) : NOTHING_ENDED;
       return { done: ids.length, ended };
     });
     // They stopped by themselves at the end of the overlap: nobody waits for the confirmation.
@@ -240,7 +232,7 @@ export const SELECT_DESCENDANTS = `${ENDING} revoked_at IS NULL AND ancestors &&
  * The tokens named, which the transaction has locked, and all made with them that are not revoked. Those are read after the
  * locks, in a snapshot of its own, so that none made meanwhile is missed.
  */
-export const readEnding = (ids: readonly string[]): Statement[] => [
+export const selectEnding = (ids: readonly string[]): Statement[] => [
   [`${ENDING} id = ANY ($1)`, [ids]],
   [SELECT_DESCENDANTS, [ids]],
 ];

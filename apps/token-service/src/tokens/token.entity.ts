@@ -1,6 +1,6 @@
 import type { Receipt, RevocationReason } from '@latchkey/contracts';
-import { Column, Entity, getMetadataArgsStorage, PrimaryColumn } from 'typeorm';
-import type { Statement } from '../database/index.js';
+import { Column, Entity, PrimaryColumn } from 'typeorm';
+import { columnsOf, type Statement } from '../database/index.js';
 
 type MakerType = 'user' | 'token' | 'system';
 
@@ -51,25 +51,15 @@ export class TokenEntity {
   @Column({ type: 'integer' }) generation!: number;
 }
 
-const COLUMNS = new Map(
-  getMetadataArgsStorage()
-    .columns.filter(({ target, options }) => target === TokenEntity && options.select !== false)
-    .map(({ propertyName, options: { name = propertyName } }) => [propertyName, name]),
-);
 /** What is not marked yet has ended when everything did. */
 const REVOKED_AT = `COALESCE(revoked_at, (SELECT e.at FROM revocations_of_all e WHERE e.generation = tokens.generation + 1))`;
-const SELECTED = [...COLUMNS]
-  .map(([property, column]) => `${column === 'revoked_at' ? REVOKED_AT : column} AS "${property}"`)
+const SELECTED = [...columnsOf(TokenEntity).byProperty]
+  .filter(([, { selected }]) => selected)
+  .map(([property, { name }]) => `${name === 'revoked_at' ? REVOKED_AT : name} AS "${property}"`)
   .join(', ');
 
 /** Reads a token by id: at most one row, a `TokenEntity`. */
 export const selectToken = (id: string): Statement => [`SELECT ${SELECTED} FROM tokens WHERE id = $1`, [id]];
-
-/** Changes a token. */
-export function updateToken(id: string, changes: Partial<TokenEntity>): Statement {
-  const sets = Object.keys(changes).map((property, i) => `${COLUMNS.get(property)} = $${i + 2}`);
-  return [`UPDATE tokens SET ${sets.join(', ')} WHERE id = $1`, [id, ...Object.values(changes)]];
-}
 
 /** When it stops by itself; null: never. */
 export function endOf(token: Pick<TokenEntity, 'expiresAt' | 'overlapEndsAt'>): Date | null {

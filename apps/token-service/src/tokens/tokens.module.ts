@@ -20,8 +20,8 @@ import { ReceiptsController } from './receipts.controller.js';
 import { RecordsService } from './records.service.js';
 import { RevocationsService } from './revocations.service.js';
 import { RotationsService } from './rotations.service.js';
-import { StoreService } from './store.service.js';
 import { TokenEntity } from './token.entity.js';
+import { TokenRepository } from './token.repository.js';
 import { TokensController } from './tokens.controller.js';
 import { TokensMaintenanceRpc, TokensRpc } from './tokens.rpc.js';
 import { TokensService } from './tokens.service.js';
@@ -59,7 +59,7 @@ import { ReportsService } from './usage-reports.service.js';
     RecordsService,
     RevocationsService,
     RotationsService,
-    StoreService,
+    TokenRepository,
     ReportsService,
     TokensService,
   ],

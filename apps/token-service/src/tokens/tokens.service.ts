@@ -17,7 +17,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/index.js';
 import { type Actor, ScopesService } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Database, Last, rows, together } from '../database/index.js';
+import { Database, update } from '../database/index.js';
 import { conflict, forbidden, notFound, type Page, Refusal } from '../http/index.js';
 import { InvalidationService } from '../invalidation/index.js';
 import { LocksService } from '../verification/index.js';
@@ -29,10 +29,10 @@ import { claimKey } from './idempotency.js';
 import { ancestorsOfChild, type OwnerName, ownerOf, selectOwner } from './ownership.js';
 import { mustMeetPolicy, type PolicyRow, PolicyService, SELECT_POLICY, toPolicy } from './policy.service.js';
 import { RecordsService, recordOfNew } from './records.service.js';
-import { type Ended, markBelow, RevocationsService, readEnding } from './revocations.service.js';
+import { type Ended, markBelow, RevocationsService, selectEnding } from './revocations.service.js';
 import { RotationsService } from './rotations.service.js';
-import { actorId, entryOf, StoreService } from './store.service.js';
-import { selectToken, type TokenEntity, updateToken } from './token.entity.js';
+import { TokenEntity } from './token.entity.js';
+import { actorId, entryOf, TokenRepository } from './token.repository.js';
 import { boundsOf, canonicalAddresses, chosenEnd, mustBeWithin, mustGrant, mustSee, rateOf } from './token.rules.js';
 
 /** What issuing answers: a retry with the same Idempotency-Key finds the token made, and never its secret. */
@@ -46,7 +46,7 @@ export class TokensService {
     private readonly locks: LocksService,
     private readonly scopes: ScopesService,
     private readonly records: RecordsService,
-    private readonly store: StoreService,
+    private readonly tokens: TokenRepository,
     private readonly revocations: RevocationsService,
     private readonly rotations: RotationsService,
     private readonly closures: ClosuresService,
@@ -75,15 +75,13 @@ export class TokensService {
       ...(actor.type === 'token' ? [selectFamily(actor.tokenId)] : []),
     ];
     const lock = { rest: { projects: projectId === null ? [] : [projectId] } };
-    const { statements, held } = this.locks.holding(actor, lock, ...reading);
-    const issued = await this.db.transactionAfter<{ earlier: string } | Token>(statements, async (tx, found) => {
-      const {
-        now,
-        generation,
-        read: [[policy] = [], [named] = [], [family] = []],
-      } = held(found);
+    const issued = await this.db.change<{ earlier: string } | Token>(async (change) => {
+      const { now, generation, read } = await this.locks.lock(change, actor, lock, ...reading);
+      const [[policy] = [], ...more] = read;
+      const [named] = isOwn ? [] : (more.shift() ?? []);
+      const [family] = more.shift() ?? [];
       if (idempotencyKey !== undefined) {
-        const earlier = await claimKey(tx, now, idempotencyKey, body, id);
+        const earlier = await claimKey(change, now, idempotencyKey, body, id);
         if (earlier !== null) return { earlier };
       }
       const familyId = mustGrowSlowly(family as FamilyRow | undefined);
@@ -121,11 +119,10 @@ export class TokensService {
         expiresAt: expiresAt?.toISOString() ?? null,
         ...(ancestors.length && { parentId: ancestors[0] }),
       };
-      const event = this.audit.recording([entryOf(now, 'token.issued', token, details)]);
+      this.tokens.insert(change, token);
+      this.audit.record(change, entryOf(now, 'token.issued', token, details));
       const names = { owner: isOwn ? now.name : (named as OwnerName).name, maker: now.name };
-      return new Last([together(this.store.inserting(token), event)], () =>
-        recordOfNew({ ...token, start: startOf(secret, this.config.TOKEN_PREFIX) }, names),
-      );
+      return recordOfNew({ ...token, start: startOf(secret, this.config.TOKEN_PREFIX) }, names);
     });
     if ('earlier' in issued) return { replayed: true, token: await this.records.read(issued.earlier) };
     return { replayed: false, token: { ...issued, secret } };
@@ -151,8 +148,8 @@ export class TokensService {
   /** Changes a token. Scopes, addresses, rate and disabling take effect like a revocation; the rest touches no verifier. */
   async patch(actor: Actor, id: string, body: PatchTokenBody, waitMs: number | undefined): Promise<TokenEffect> {
     const allowedIps = body.allowedIps && canonicalAddresses(body.allowedIps);
-    const written = await this.db.transaction(async (tx, [before]) => {
-      const { now, token } = await this.store.hold(tx, actor, before);
+    const written = await this.db.change(async (change) => {
+      const { now, token } = await this.tokens.lock(change, actor, id);
       if (token.revokedAt) throw conflict('The token is revoked. A revoked token stays as it was; issue a new one.');
       const disabled = body.disabled ?? token.disabledAt !== null;
       const rate = body.rateLimit === undefined ? rateOf(token) : body.rateLimit;
@@ -168,7 +165,7 @@ export class TokensService {
       };
       const added = changes.scopes.filter((scope) => !token.scopes.includes(scope));
       mustGrant(now, this.scopes, added, token.projectId);
-      if (allowedIps) await this.policy.mustMeetAddresses(tx, allowedIps);
+      if (allowedIps) await this.policy.mustMeetAddresses(change, allowedIps);
       const isDisabling = disabled && token.disabledAt === null;
       const isEnabling = !disabled && token.disabledAt !== null;
       const boundsChange = body.scopes !== undefined || allowedIps !== undefined || body.rateLimit !== undefined;
@@ -179,22 +176,17 @@ export class TokensService {
       const invalidation = touchesChecks ? { id: newId(), kind: 'token' as const, subject: id, cut: disabled } : null;
       const fields = Object.keys(body).filter((field) => field !== 'disabled');
       const renamed = { ...token, name: changes.name };
-      const entries = [
+      const written = this.invalidations.writeAll(change, invalidation ? [invalidation] : []);
+      const told = invalidation && { invalidationId: invalidation.id, receipt: null };
+      change.write(update(TokenEntity, { id }, { ...changes, ...told }));
+      if (isDisabling || isEnabling) change.write(markBelow(id));
+      this.audit.recordAll(change, [
         ...(fields.length ? [entryOf(now, 'token.updated', renamed, changedDetails(token, changes, fields))] : []),
         ...(isDisabling ? [entryOf(now, 'token.disabled', token)] : []),
         ...(isEnabling ? [entryOf(now, 'token.enabled', token)] : []),
-      ];
-      const { writes, result } = this.invalidations.writing(invalidation ? [invalidation] : []);
-      const update = updateToken(id, {
-        ...changes,
-        ...(invalidation && { invalidationId: invalidation.id, receipt: null }),
-      });
-      const below = isDisabling || isEnabling ? [markBelow(id)] : [];
-      return new Last(
-        [...writes, update, ...below, ...(entries.length ? [this.audit.recording(entries)] : [])],
-        result,
-      );
-    }, selectToken(id));
+      ]);
+      return written;
+    });
     return this.#effectOn(id, this.revocations.settle(written, [id], waitMs));
   }
 
@@ -205,10 +197,10 @@ export class TokensService {
   async revoke(actor: Actor, id: string, body: RevokeTokenBody, waitMs: number | undefined): Promise<RevokedToken> {
     const { reason, comment } = body;
     if (reason === 'exposed') return this.#expose(actor, id, comment, waitMs);
-    const done = await this.db.transaction(async (tx, [before]) => {
-      const { now, read } = await this.store.hold(tx, actor, before, ...readEnding([id]));
-      return this.revocations.ending(now, read, { reason, comment });
-    }, selectToken(id));
+    const done = await this.db.change(async (change) => {
+      const { now, read } = await this.tokens.lock(change, actor, id, ...selectEnding([id]));
+      return this.revocations.end(change, now, read, { reason, comment });
+    });
     return this.#revoked(id, done, waitMs);
   }
 
@@ -219,12 +211,12 @@ export class TokensService {
     comment: string | undefined,
     waitMs: number | undefined,
   ): Promise<RevokedToken> {
-    const begun = await this.db.transaction(async (tx, [before]) => {
-      const { now, read } = await this.store.hold(tx, actor, before, selectStanding([id]), selectExposureOf(id));
+    const begun = await this.db.change(async (change) => {
+      const { now, read } = await this.tokens.lock(change, actor, id, selectStanding([id]), selectExposureOf(id));
       const [named, [known]] = read as [StandingRow[], ExposureRow[]];
       if (known) return { id: known.id, invalidations: [] };
-      return this.closures.begin(now, named, { comment });
-    }, selectToken(id));
+      return this.closures.begin(change, now, named, { comment });
+    });
     const { ended, ...effect } = await this.closures.finish(begun, waitMs);
     const alsoChanged = await this.aftermath.of(actor, begun.id, id);
     return { ...(await this.#effectOn(id, effect)), ended, alsoChanged };
@@ -233,9 +225,9 @@ export class TokensService {
   /** Revokes the token that carries the request: any token may. */
   async revokeSelf(actor: Actor, waitMs: number | undefined): Promise<RevokedToken> {
     const id = carrying(actor);
-    const done = await this.db.transaction(async (tx) => {
-      const now = await this.locks.hold(tx, actor, { change: { tokens: [id] } });
-      return this.revocations.revoke(tx, now, [id], { reason: 'unspecified' });
+    const done = await this.db.change(async (change) => {
+      const { now } = await this.locks.lock(change, actor, { change: { tokens: [id] } });
+      return this.revocations.revoke(change, now, [id], { reason: 'unspecified' });
     });
     return this.#revoked(id, done, waitMs);
   }
@@ -243,14 +235,14 @@ export class TokensService {
   /** Revokes every token of a person, for administrators. */
   async revokeAllOf(actor: Actor, userId: string, body: RevokeTokenBody, waitMs: number | undefined) {
     const { reason, comment } = body;
-    const done = await this.db.transaction<Begun | Ended>(async (tx) => {
+    const done = await this.db.change<Begun | Ended>(async (change) => {
       // The person is locked as for a change, so that no token of theirs is issued meanwhile.
-      const now = await this.locks.hold(tx, actor, { change: { users: [userId] } });
+      const { now } = await this.locks.lock(change, actor, { change: { users: [userId] } });
       if (!now.rights.holds('users:write')) throw forbidden('Only administrators may do this (users:write).');
-      const [person] = await rows(tx, 'SELECT 1 FROM users WHERE id = $1', [userId]);
+      const [person] = await change.read(['SELECT 1 FROM users WHERE id = $1', [userId]]);
       if (!person) throw notFound('person');
-      if (reason === 'exposed') return this.closures.beginForOwner(tx, now, userId, { comment });
-      return this.revocations.revokeAllOf(tx, now, userId, { reason, comment });
+      if (reason === 'exposed') return this.closures.beginForOwner(change, now, userId, { comment });
+      return this.revocations.revokeAllOf(change, now, userId, { reason, comment });
     });
     if ('id' in done) return this.closures.finish(done, waitMs);
     const effect = done.invalidations.length

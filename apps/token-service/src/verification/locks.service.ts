@@ -9,7 +9,7 @@ import {
   type TokenActor,
   type UserActor,
 } from '../authorization/index.js';
-import { Database, inOrder, type Statement, type Tx } from '../database/index.js';
+import { type Change, Database, type Statement } from '../database/index.js';
 import { Refusal } from '../http/index.js';
 import { type FactsRow, FactsService, factsById } from './facts.service.js';
 
@@ -20,14 +20,14 @@ export interface Rows {
   tokens?: readonly string[];
 }
 
-/** What a transaction holds still: what it changes, and what the change rests on. */
+/** What a transaction locks: what it changes, and what the change rests on. */
 interface Lock {
   change?: Rows;
   rest?: Rows;
 }
 
 /** What was found under the locks. */
-export interface Held<A extends Actor> {
+export interface Locked<A extends Actor> {
   /** The actor with the rights of this moment, which stand until the transaction ends. */
   now: A;
   /**
@@ -56,35 +56,20 @@ export class LocksService {
   /**
    * Locks the actor and what the change rests on against change (`FOR SHARE`), and what it changes (`FOR NO KEY
    * UPDATE`), then reads the actor again.
-   * @returns the actor with the rights of this moment, which stand until the transaction ends
+   * @param reading what else is read under the locks
    * @throws Refusal `invalid_token` or `unauthenticated` when the actor has ended meanwhile
    */
-  async hold<A extends Actor>(tx: Tx, actor: A, lock: Lock = {}): Promise<A> {
-    return (await this.holdAndRead(tx, actor, lock)).now;
-  }
-
-  /** @throws Refusal as `hold` does when the actor has ended: for what goes on after its request was let in */
-  async mustStillBe(actor: Actor): Promise<void> {
-    await this.db.transaction((tx) => this.hold(tx, actor));
-  }
-
-  /** The same, with more that is read under the locks. */
-  async holdAndRead<A extends Actor>(tx: Tx, actor: A, lock: Lock, ...reading: Statement[]): Promise<Held<A>> {
-    const { statements, held } = this.holding(actor, lock, ...reading);
-    return held(await inOrder(tx, statements));
-  }
-
-  /** What to send in order to hold all that, for a change that begins with it, and what to make of the answers. */
-  holding<A extends Actor>(
+  async lock<A extends Actor>(
+    change: Change,
     actor: A,
-    { change = {}, rest = {} }: Lock,
+    { change: changed = {}, rest = {} }: Lock = {},
     ...reading: Statement[]
-  ): { statements: Statement[]; held: (answers: QueryResultRow[][]) => Held<A> } {
+  ): Promise<Locked<A>> {
     const userId = actor.userId === null ? [] : [actor.userId];
     const projectId = actor.type === 'token' && actor.projectId ? [actor.projectId] : [];
     const sessionId = actor.type === 'user' ? [actor.sessionId] : [];
     const carrying = actor.type === 'token' ? [actor.tokenId, ...actor.facts.ancestors] : [];
-    const locked = lockInOrder(change, {
+    const locks = lockInOrder(changed, {
       users: [...(rest.users ?? []), ...userId],
       projects: [...(rest.projects ?? []), ...projectId],
       sessions: sessionId,
@@ -92,14 +77,14 @@ export class LocksService {
     });
     const who: Statement =
       actor.type === 'user' ? [SELECT_USER, [actor.userId, actor.sessionId]] : factsById(actor.tokenId);
-    return {
-      statements: [locked, who, ...reading],
-      held: (answers) => {
-        const [, [row] = [], ...read] = answers;
-        const now = actor.type === 'user' ? this.#user(actor, row as UserRow) : this.#token(actor, row as FactsRow);
-        return { now: now as A, generation: (row as UserRow | FactsRow).current_generation!, read };
-      },
-    };
+    const [, [row] = [], ...read] = await change.readAll([locks, who, ...reading]);
+    const now = actor.type === 'user' ? this.#user(actor, row as UserRow) : this.#token(actor, row as FactsRow);
+    return { now: now as A, generation: (row as UserRow | FactsRow).current_generation!, read };
+  }
+
+  /** @throws Refusal as `lock` does when the actor has ended: for what goes on after its request was let in */
+  async mustStillBe(actor: Actor): Promise<void> {
+    await this.db.change((change) => this.lock(change, actor));
   }
 
   #user(actor: UserActor, row: UserRow | undefined): UserActor {
@@ -140,6 +125,6 @@ function lockInOrder(change: Partial<Record<Table, readonly string[]>>, rest: ty
 }
 
 /** Locks rows for a change, in the order of their ids. */
-export async function lockRows(tx: Tx, table: Table, ids: readonly string[]): Promise<void> {
-  await inOrder(tx, [lockInOrder({ [table]: ids }, {})]);
+export async function lockRows(change: Change, table: Table, ids: readonly string[]): Promise<void> {
+  await change.read(lockInOrder({ [table]: ids }, {}));
 }

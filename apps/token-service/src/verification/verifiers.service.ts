@@ -2,7 +2,7 @@ import type { VerifierItem } from '@latchkey/contracts';
 import { Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/index.js';
 import type { Actor } from '../authorization/index.js';
-import { Database, rows } from '../database/index.js';
+import { Database } from '../database/index.js';
 import { lacksScope, notFound } from '../http/index.js';
 import { callerOf, lapsedAfterMs } from '../invalidation/index.js';
 import { LocksService } from './locks.service.js';
@@ -57,21 +57,20 @@ export class VerifiersService {
    * confirmation waits for it as for any other.
    */
   async end(actor: Actor, id: string): Promise<VerifierItem> {
-    return this.db.transaction(async (tx) => {
-      const now = await this.locks.hold(tx, actor);
+    return this.db.change(async (change) => {
+      const { now } = await this.locks.lock(change, actor);
       if (!now.rights.holds('system:write')) throw lacksScope(['system:write']);
-      const [ended] = await rows<{ fresh: boolean }>(
-        tx,
+      const [ended] = await change.read<{ fresh: boolean }>([
         `UPDATE leases v SET ended_at = coalesce(v.ended_at, now()) FROM leases before
          WHERE v.verifier_id = $1 AND before.verifier_id = v.verifier_id AND v.released_at IS NULL
          RETURNING before.ended_at IS NULL AS fresh`,
         [id],
-      );
-      const [row] = await rows<VerifierRow>(tx, `${SELECT_VERIFIERS} AND v.verifier_id = $1`, [id]);
+      ]);
+      const [row] = await change.read<VerifierRow>([`${SELECT_VERIFIERS} AND v.verifier_id = $1`, [id]]);
       if (!ended || !row) throw notFound('verifier');
       const item = toItem(row);
       if (ended.fresh) {
-        await this.audit.record(tx, {
+        this.audit.record(change, {
           actor: now,
           action: 'verifier.ended',
           subject: { type: 'verifier', id, name: row.name },

@@ -3,8 +3,9 @@ import { createLogger, systemClock } from '@latchkey/runtime';
 import { type TestDatabase, waitFor } from '@latchkey/testing';
 import { DataSource } from 'typeorm';
 import { Authority } from '../src/database/authority.js';
-import { Database, dataSourceOptions, inOrder, isDatabaseAway, rows } from '../src/database/database.service.js';
+import { Database, dataSourceOptions, isDatabaseAway } from '../src/database/database.service.js';
 import type { PreparedClient } from '../src/database/prepared-client.js';
+import type { Statement } from '../src/database/statement.js';
 import { migratedDatabase } from './database.js';
 
 let testing: TestDatabase;
@@ -29,14 +30,14 @@ afterAll(async () => {
 test('what is read behind a lock that had to be waited for is what the holder left', async () => {
   const { promise: mayCommit, resolve: commit } = Promise.withResolvers<void>();
   const { promise: held, resolve: holds } = Promise.withResolvers<void>();
-  const holder = database.transaction(async (tx) => {
-    await rows(tx, 'UPDATE counts SET n = 7 WHERE id = $1', [1]);
+  const holder = database.change(async (change) => {
+    await change.read(['UPDATE counts SET n = 7 WHERE id = $1', [1]]);
     holds();
     await mayCommit;
   });
   await held;
-  const reader = database.transaction((tx) =>
-    inOrder(tx, [
+  const reader = database.change((change) =>
+    change.readAll([
       ['SELECT 1 FROM counts WHERE id = $1 FOR SHARE', [1]],
       ['SELECT n FROM counts WHERE id = $1', [1]],
     ]),
@@ -49,8 +50,8 @@ test('what is read behind a lock that had to be waited for is what the holder le
 });
 
 test('nothing is kept of statements sent together when one of them fails', async () => {
-  const failing = database.transaction((tx) =>
-    inOrder(tx, [
+  const failing = database.change((change) =>
+    change.readAll([
       ['INSERT INTO counts VALUES ($1, 1)', [2]],
       ['INSERT INTO counts VALUES ($1, 1)', [1]],
       ['INSERT INTO counts VALUES ($1, 1)', [3]],
@@ -60,10 +61,47 @@ test('nothing is kept of statements sent together when one of them fails', async
   expect(await testing.query('SELECT id FROM counts ORDER BY id')).toEqual([{ id: 1 }]);
 });
 
+test('what is written goes out in order with the next reading, and the rest with the commit', async () => {
+  const seen: unknown[] = [];
+  const note = { take: (written: unknown[], read: unknown[]) => seen.push({ written, read }) };
+  const statement: Statement = ['SELECT count(*)::int AS n FROM counts WHERE id >= 10', []];
+  const found = await database.change(async (change) => {
+    change.write(['INSERT INTO counts VALUES ($1, 1) RETURNING id', [10], { ...note, statement }]);
+    const rows = await change.read(['SELECT id FROM counts WHERE id >= 10']);
+    change.write(['INSERT INTO counts VALUES ($1, 1) RETURNING id', [11], note]);
+    expect(seen).toEqual([]);
+    return rows;
+  });
+  expect(found).toEqual([{ id: 10 }]);
+  expect(seen).toEqual([
+    { written: [{ id: 10 }], read: [{ n: 2 }] },
+    { written: [{ id: 11 }], read: [] },
+  ]);
+  await testing.query('DELETE FROM counts WHERE id >= 10');
+});
+
+test('a change that fails tells of no commit and keeps nothing, not even what it wrote before it read', async () => {
+  const take = () => {
+    throw new Error('told of a commit that was none');
+  };
+  const failing = database.change(async (change) => {
+    change.write(['INSERT INTO counts VALUES ($1, 1)', [12], { take }]);
+    await change.read(['SELECT 1 FROM counts']);
+    throw new Error('refused');
+  });
+  await expect(failing).rejects.toThrow('refused');
+  const failingLate = database.change(async (change) => {
+    await change.read(['SELECT 1 FROM counts']);
+    change.write(['INSERT INTO counts VALUES ($1, 1)', [13], { take }], ['INSERT INTO counts VALUES ($1, 1)', [1]]);
+  });
+  await expect(failingLate).rejects.toMatchObject({ code: '23505' });
+  expect(await testing.query('SELECT id FROM counts ORDER BY id')).toEqual([{ id: 1 }]);
+});
+
 test('a connection lost in a transaction is not used again', async () => {
-  const failing = database.transaction(async (tx) => {
-    await rows(tx, 'INSERT INTO counts VALUES ($1, 1)', [4]);
-    await rows(tx, 'SELECT pg_terminate_backend(pg_backend_pid())');
+  const failing = database.change(async (change) => {
+    await change.read(['INSERT INTO counts VALUES ($1, 1)', [4]]);
+    await change.read(['SELECT pg_terminate_backend(pg_backend_pid())']);
   });
   await expect(failing).rejects.toThrow();
   for (let i = 0; i < 8; i++) expect(await database.query('SELECT 1 AS one')).toEqual([{ one: 1 }]);

@@ -1,0 +1,107 @@
+import { type ColumnOptions, getMetadataArgsStorage } from 'typeorm';
+import type { Statement } from './statement.js';
+
+type Entity<Row> = new () => Row;
+
+interface Columns {
+  readonly table: string;
+  /** By the names of the entity's properties. */
+  readonly byProperty: ReadonlyMap<
+    string,
+    { readonly name: string; readonly type: string; readonly selected: boolean }
+  >;
+}
+
+const known = new Map<unknown, Columns>();
+
+/** A table and its columns, as the entity's decorators name them: the one place where they are listed. */
+export function columnsOf<Row>(entity: Entity<Row>): Columns {
+  const found = known.get(entity);
+  if (found) return found;
+  const { tables, columns } = getMetadataArgsStorage();
+  const table = tables.find(({ target }) => target === entity)?.name;
+  if (!table) throw new Error(`${entity.name} is not an entity with a named table`);
+  const byProperty = new Map(
+    columns
+      .filter(({ target }) => target === entity)
+      .map(({ propertyName, options }) => {
+        const { name = propertyName, select } = options;
+        return [propertyName, { name, type: typeOf(options), selected: select !== false }];
+      }),
+  );
+  known.set(entity, { table, byProperty });
+  return { table, byProperty };
+}
+
+const typeOf = ({ type, array }: ColumnOptions) => `${String(type)}${array ? '[]' : ''}`;
+
+/** The rows that equal `where` in what it gives, as the entity; without the columns that are not to be selected. */
+export function select<Row extends object>(entity: Entity<Row>, where: Partial<Row>): Statement {
+  const { table, byProperty } = columnsOf(entity);
+  const columns = [...byProperty].flatMap(([property, { name, selected }]) =>
+    selected ? [`${name} AS "${property}"`] : [],
+  );
+  return [`SELECT ${columns.join(', ')} FROM ${table} WHERE ${equals(entity, where, 0)}`, Object.values(where)];
+}
+
+/** Inserts one row; of the columns that are not given, PostgreSQL's defaults. */
+export function insertInto<Row extends object>(entity: Entity<Row>, row: Partial<Row>): Statement {
+  const { table } = columnsOf(entity);
+  const names = namesOf(entity, row);
+  const places = names.map((_, i) => `$${i + 1}`);
+  return [`INSERT INTO ${table} (${names.join(', ')}) VALUES (${places.join(', ')})`, Object.values(row)];
+}
+
+/**
+ * Inserts rows in one statement, however many. All give the same columns.
+ * @param rows not none
+ */
+export function insertAllInto<Row extends object>(entity: Entity<Row>, rows: readonly Partial<Row>[]): Statement {
+  const { table, byProperty } = columnsOf(entity);
+  const properties = Object.keys(rows[0]!);
+  const columns = properties.map((property) => byProperty.get(property)!);
+  const names = columns.map(({ name }) => name).join(', ');
+  const typed = columns.map(({ type }, i) => `"${properties[i]}" ${type}`).join(', ');
+  const quoted = properties.map((property) => `"${property}"`).join(', ');
+  return [
+    `INSERT INTO ${table} (${names}) SELECT ${quoted} FROM jsonb_to_recordset($1::jsonb) AS r(${typed})`,
+    [JSON.stringify(rows, bytesAsHex)],
+  ];
+}
+
+/** Changes the rows that equal `where` in what it gives. */
+export function update<Row extends object>(entity: Entity<Row>, where: Partial<Row>, changes: Partial<Row>): Statement {
+  const { table } = columnsOf(entity);
+  const sets = namesOf(entity, changes).map((name, i) => `${name} = $${i + 1}`);
+  const values = Object.values(changes);
+  return [
+    `UPDATE ${table} SET ${sets.join(', ')} WHERE ${equals(entity, where, values.length)}`,
+    [...values, ...Object.values(where)],
+  ];
+}
+
+/** Deletes the rows that equal `where` in what it gives. */
+export function deleteFrom<Row extends object>(entity: Entity<Row>, where: Partial<Row>): Statement {
+  return [`DELETE FROM ${columnsOf(entity).table} WHERE ${equals(entity, where, 0)}`, Object.values(where)];
+}
+
+function equals<Row extends object>(entity: Entity<Row>, where: Partial<Row>, before: number): string {
+  return namesOf(entity, where)
+    .map((name, i) => `${name} = $${before + i + 1}`)
+    .join(' AND ');
+}
+
+function namesOf<Row extends object>(entity: Entity<Row>, values: Partial<Row>): string[] {
+  const { byProperty } = columnsOf(entity);
+  return Object.keys(values).map((property) => {
+    const column = byProperty.get(property);
+    if (!column) throw new Error(`${entity.name} has no column ${property}`);
+    return column.name;
+  });
+}
+
+/** As PostgreSQL reads a `bytea`. `this` holds the value before `toJSON`. */
+function bytesAsHex(this: Record<string, unknown>, key: string, value: unknown): unknown {
+  const bytes = this[key];
+  return Buffer.isBuffer(bytes) ? `\\x${bytes.toString('hex')}` : value;
+}
