@@ -1,9 +1,10 @@
 /**
- * `npm run check`: types, lint and format, the rules between rooms, generated docs, the lock file. Changes nothing but
+ * `npm run check`: types, lint and format, the import boundaries, generated docs, the lock file. Changes nothing but
  * build output. The last line is `check passed` or names the parts that failed.
  */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
+import { boundaryProblems } from './boundaries.mjs';
 import { docsProblems, generateDocs } from './docs.mjs';
 import { installWhatIsMissing, manifestsAheadOfLock } from './lib/install.mjs';
 import { run, underRuntimeNode } from './lib/processes.mjs';
@@ -11,7 +12,6 @@ import { readJson, root } from './lib/repository.mjs';
 import { lockFileProblems } from './lockfile.mjs';
 import { migrationProblems } from './migrations.mjs';
 import { openApiProblems } from './openapi.mjs';
-import { roomProblems } from './rooms.mjs';
 import { solutionProblems } from './solution.mjs';
 
 /** @param {string} command @param {string[]} args */
@@ -34,7 +34,7 @@ const parts = [
     'lint and format',
     () => complaintsOf('biome', ['check', '--error-on-warnings', '--colors=off', '--max-diagnostics=50', '.']),
   ],
-  ['rules between rooms', async () => roomProblems()],
+  ['import boundaries', async () => boundaryProblems()],
   ['names of migrations', async () => migrationProblems()],
   ['OpenAPI document', async () => openApiProblems()],
   ['generated docs', async () => docsProblems(await generateDocs())],

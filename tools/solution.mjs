@@ -6,8 +6,8 @@
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { importsOf } from './boundaries.mjs';
 import { filesBelow, readJson, root, workspaces } from './lib/repository.mjs';
-import { importsOf } from './rooms.mjs';
 
 const endings = ['.ts', '.tsx', '.mts'];
 

@@ -1,9 +1,9 @@
 /**
- * The rules between rooms (docs: ARCHITECTURE.md), read off the imports of every workspace's `src/`.
+ * The import boundaries (docs: ARCHITECTURE.md), read off the imports of every workspace's `src/`.
  *
  * Rule 1  Apps import packages, never another app. token-format imports nothing, contracts only zod, verifier only
  *         those two; runtime and client, of the packages, those two. Only testing and tools import local-stack.
- *         A room is entered by its package name, never by a path into it.
+ *         A workspace is entered by its package name, never by a path into it.
  * Rule 2  Within an app a folder imports only folders that stand below it (see `layers`), by their `index.ts`.
  * Rule 3  No file imports itself in the end, not even for a type.
  */
@@ -14,8 +14,8 @@ import { filesBelow, root, workspaces } from './lib/repository.mjs';
 
 const base = ['token-format', 'contracts'];
 
-/** Which workspaces each room may import, and with `outside` which packages from npm (any when absent). */
-const rooms = /** @type {Record<string, {may: string[], outside?: string[]}>} */ ({
+/** Which workspaces each workspace may import, and with `outside` which packages from npm (any when absent). */
+const boundaries = /** @type {Record<string, {may: string[], outside?: string[]}>} */ ({
   'packages/token-format': { may: [], outside: [] },
   'packages/contracts': { may: [], outside: ['zod'] },
   'packages/verifier': { may: base, outside: [] },
@@ -80,22 +80,22 @@ function packageName(specifier) {
 }
 
 /**
- * Why a room may not import a package, or `null` when it may.
- * @param {string} dir the importing room's folder
+ * Why a workspace may not import a package, or `null` when it may.
+ * @param {string} dir the importing workspace's folder
  * @param {string} specifier
  * @param {Map<string, string>} dirByName the workspaces' folders by package name
  */
 function refusedPackage(dir, specifier, dirByName) {
   const name = packageName(specifier);
   const target = dirByName.get(name);
-  const rule = rooms[dir];
+  const rule = boundaries[dir];
   if (target === undefined) {
     const builtin = specifier.startsWith('node:') || builtinModules.includes(name);
     if (builtin || !rule?.outside || rule.outside.includes(name)) return null;
     const allowed = [...rule.may, ...rule.outside];
     return `rule 1 says ${dir} imports ${allowed.length ? `only ${allowed.join(', ')}` : 'nothing'}`;
   }
-  if (target === dir) return `rule 1 says a room reaches its own files by relative paths`;
+  if (target === dir) return `rule 1 says a workspace reaches its own files by relative paths`;
   const short = path.posix.basename(target);
   const may = rule ? [...rule.may] : [...everyOther];
   if (mayImportTesting.includes(dir)) may.push('testing');
@@ -109,13 +109,14 @@ function refusedPackage(dir, specifier, dirByName) {
 
 /**
  * Why a file may not import another by a relative path, or `null` when it may.
- * @param {string} dir the room's folder
- * @param {string} file the importing file, relative to the room
+ * @param {string} dir the workspace's folder
+ * @param {string} file the importing file, relative to the workspace
  * @param {string} specifier
  */
 function refusedPath(dir, file, specifier) {
   const target = path.posix.join(path.posix.dirname(file), specifier);
-  if (target.startsWith('../')) return 'rule 1 says a room is entered by its package name, never by a path into it';
+  if (target.startsWith('../'))
+    return 'rule 1 says a workspace is entered by its package name, never by a path into it';
   if (!dir.startsWith('apps/') || dir === 'apps/console') return null;
   const feature = (/** @type {string} */ at) => /^src\/([^/]+)\//.exec(at)?.[1];
   const from = feature(file);
@@ -124,7 +125,7 @@ function refusedPath(dir, file, specifier) {
   const order = layers[dir] ?? [];
   const nowhere = [from, to].find((folder) => !order.includes(folder));
   if (nowhere !== undefined)
-    return `rule 2 says src/${nowhere}/ must have its place among the layers of ${dir} in tools/rooms.mjs`;
+    return `rule 2 says src/${nowhere}/ must have its place among the layers of ${dir} in tools/boundaries.mjs`;
   if (order.indexOf(from) > order.indexOf(to))
     return `rule 2 says src/${from}/ imports only folders below it, and src/${to}/ stands above`;
   if (target === `src/${to}/index.js`) return null;
@@ -167,7 +168,7 @@ export function circlesOf(imports) {
  * @param {string} [from] the repository to read; this one by default
  * @returns {string[]}
  */
-export function roomProblems(from = root) {
+export function boundaryProblems(from = root) {
   const all = workspaces(from);
   const dirByName = new Map(all.map(({ name, dir }) => [name, dir]));
   /** @type {Map<string, string[]>} */

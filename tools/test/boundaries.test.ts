@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
-import { importsOf, roomProblems } from '../rooms.mjs';
+import { boundaryProblems, importsOf } from '../boundaries.mjs';
 
 const made: string[] = [];
 
@@ -10,22 +10,22 @@ afterEach(() => {
   for (const dir of made.splice(0)) rmSync(dir, { recursive: true, force: true });
 });
 
-/** A repository with this repository's rooms and the given source files, judged by the rules. */
+/** A repository with this repository's workspaces and the given source files, judged by the rules. */
 function judge(files: Record<string, string>): string[] {
-  const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-rooms-'));
+  const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-boundaries-'));
   made.push(dir);
   const put = (file: string, text: string) => {
     mkdirSync(path.dirname(path.join(dir, file)), { recursive: true });
     writeFileSync(path.join(dir, file), text);
   };
   put('package.json', JSON.stringify({ workspaces: ['apps/*', 'packages/*', 'e2e', 'tools'] }));
-  const rooms = ['token-service', 'gateway', 'console'].map((name) => `apps/${name}`);
+  const apps = ['token-service', 'gateway', 'console'].map((name) => `apps/${name}`);
   const packages = ['token-format', 'contracts', 'verifier', 'runtime', 'client', 'local-stack', 'testing'];
-  for (const room of [...rooms, ...packages.map((name) => `packages/${name}`), 'e2e', 'tools']) {
-    put(`${room}/package.json`, JSON.stringify({ name: `@latchkey/${path.basename(room)}` }));
+  for (const workspace of [...apps, ...packages.map((name) => `packages/${name}`), 'e2e', 'tools']) {
+    put(`${workspace}/package.json`, JSON.stringify({ name: `@latchkey/${path.basename(workspace)}` }));
   }
   for (const [file, text] of Object.entries(files)) put(file, text);
-  return roomProblems(dir);
+  return boundaryProblems(dir);
 }
 
 describe('rule 1', () => {
