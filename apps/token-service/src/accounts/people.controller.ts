@@ -13,24 +13,24 @@ export class PeopleController {
   ) {}
 
   @Call('listUsers')
-  list(@Caller() actor: Actor, @Input('listUsers') { query }: InputOf<'listUsers'>) {
+  list(@Caller() actor: Actor, @Input() { query }: InputOf<'listUsers'>) {
     return this.people.list(actor, query);
   }
 
   @Call('createUser')
-  async create(@Caller() actor: Actor, @Input('createUser') { body }: InputOf<'createUser'>) {
+  async create(@Caller() actor: Actor, @Input() { body }: InputOf<'createUser'>) {
     return new Answer(201, await this.people.create(actor, body));
   }
 
   @Call('patchUser')
-  patch(@Caller() actor: Actor, @Input('patchUser') input: InputOf<'patchUser'>, @Prefer() waitMs: number | undefined) {
+  patch(@Caller() actor: Actor, @Input() input: InputOf<'patchUser'>, @Prefer() waitMs: number | undefined) {
     return this.people.patch(actor, input.params.id, input.body, waitMs);
   }
 
   @Call('revokeUserTokens')
   revokeTokens(
     @Caller() actor: Actor,
-    @Input('revokeUserTokens') input: InputOf<'revokeUserTokens'>,
+    @Input() input: InputOf<'revokeUserTokens'>,
     @Prefer() waitMs: number | undefined,
   ) {
     return this.tokens.revokeAllOf(actor, input.params.id, input.body, waitMs);

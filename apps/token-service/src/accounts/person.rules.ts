@@ -1,14 +1,9 @@
 import type { Actor, UserActor } from '../authorization/index.js';
 import { forbidden } from '../http/index.js';
 
-/** @throws Refusal `forbidden` for a token, whatever it holds */
-export function mustBePerson(actor: Actor): asserts actor is UserActor {
-  if (actor.type !== 'user')
-    throw forbidden('Only a person who is signed in may do this; a token cannot, whatever it holds.');
-}
-
 /** @throws Refusal `forbidden` for anybody but an administrator who is signed in */
 export function mustAdminister(actor: Actor): asserts actor is UserActor {
-  mustBePerson(actor);
+  if (actor.type !== 'user')
+    throw forbidden('Only a person who is signed in may do this; a token cannot, whatever it holds.');
   if (!actor.rights.everywhere) throw forbidden('Only administrators may do this.');
 }

@@ -13,7 +13,7 @@ export class SessionsController {
   ) {}
 
   @Call('signIn')
-  async signIn(@Input('signIn') { body }: InputOf<'signIn'>) {
+  async signIn(@Input() { body }: InputOf<'signIn'>) {
     const { user, value } = await this.sessions.signIn(body);
     return new Answer(200, { user }, { 'set-cookie': this.sessions.cookie(value, SESSION_LIFETIME_SECONDS) });
   }

@@ -1,11 +1,20 @@
 import { Controller, Inject, Req } from '@nestjs/common';
-import type { Actor } from '../authorization/index.js';
+import type { Actor, UserActor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Answer, Call, Caller, Input, type InputOf, type LatchkeyRequest, Refusal, readCookie } from '../http/index.js';
+import {
+  Answer,
+  Call,
+  Caller,
+  Input,
+  type InputOf,
+  type LatchkeyRequest,
+  Person,
+  Refusal,
+  readCookie,
+} from '../http/index.js';
 import { LettersService } from './letters.service.js';
 import { FailedElsewhere, OIDC_PATH, OIDC_SECONDS, OidcService } from './oidc.service.js';
 import { OwnPasswordsService } from './own-passwords.service.js';
-import { mustBePerson } from './person.rules.js';
 import { SecondFactorService } from './second-factor.service.js';
 import { SessionsService } from './sessions.service.js';
 
@@ -37,7 +46,7 @@ export class SignInController {
   }
 
   @Call('finishOidc')
-  finishOidc(@Input('finishOidc') _: InputOf<'finishOidc'>, @Req() request: LatchkeyRequest) {
+  finishOidc(@Input() _: InputOf<'finishOidc'>, @Req() request: LatchkeyRequest) {
     return this.#orBackToSignIn(request, async () => {
       const search = new URL(request.url, 'http://here').search;
       const user = await this.oidc.finish(search, readCookie(request.headers.cookie, this.#journeyName));
@@ -64,82 +73,73 @@ export class SignInController {
   }
 
   @Call('listSessions')
-  async list(@Caller() actor: Actor) {
-    mustBePerson(actor);
+  async list(@Person() actor: UserActor) {
     return { items: await this.sessions.listOwn(actor) };
   }
 
   @Call('endSessions')
-  async endAll(@Caller() actor: Actor) {
-    mustBePerson(actor);
+  async endAll(@Person() actor: UserActor) {
     await this.sessions.endAll(actor);
     return new Answer(204, undefined, { 'set-cookie': this.sessions.cookie('', 0) });
   }
 
   @Call('endSession')
-  async end(@Caller() actor: Actor, @Input('endSession') { params }: InputOf<'endSession'>) {
-    mustBePerson(actor);
+  async end(@Person() actor: UserActor, @Input() { params }: InputOf<'endSession'>) {
     await this.sessions.endOwn(actor, params.id);
     return NOTHING;
   }
 
   @Call('changePassword')
-  async changePassword(@Caller() actor: Actor, @Input('changePassword') { body }: InputOf<'changePassword'>) {
-    mustBePerson(actor);
+  async changePassword(@Person() actor: UserActor, @Input() { body }: InputOf<'changePassword'>) {
     await this.passwords.change(actor, body);
     return NOTHING;
   }
 
   @Call('setPassword')
-  async setPassword(@Input('setPassword') { body }: InputOf<'setPassword'>) {
+  async setPassword(@Input() { body }: InputOf<'setPassword'>) {
     await this.passwords.setWithCode(body);
     return NOTHING;
   }
 
   @Call('forgotPassword')
-  async forgotPassword(@Input('forgotPassword') { body }: InputOf<'forgotPassword'>) {
+  async forgotPassword(@Input() { body }: InputOf<'forgotPassword'>) {
     await this.letters.askForReset(body.email);
     return new Answer(202);
   }
 
   @Call('resetPassword')
-  resetPassword(@Caller() actor: Actor, @Input('resetPassword') { params }: InputOf<'resetPassword'>) {
+  resetPassword(@Caller() actor: Actor, @Input() { params }: InputOf<'resetPassword'>) {
     return this.passwords.makeReset(actor, params.id);
   }
 
   @Call('getSecondFactor')
-  async getFactor(@Caller() actor: Actor) {
-    mustBePerson(actor);
+  async getFactor(@Person() actor: UserActor) {
     return this.factors.stateOf(actor.userId);
   }
 
   @Call('startSecondFactor')
-  startFactor(@Caller() actor: Actor, @Input('startSecondFactor') { body }: InputOf<'startSecondFactor'>) {
-    mustBePerson(actor);
+  startFactor(@Person() actor: UserActor, @Input() { body }: InputOf<'startSecondFactor'>) {
     return this.factors.start(actor, body.password);
   }
 
   @Call('confirmSecondFactor')
-  async confirmFactor(@Caller() actor: Actor, @Input('confirmSecondFactor') { body }: InputOf<'confirmSecondFactor'>) {
-    mustBePerson(actor);
+  async confirmFactor(@Person() actor: UserActor, @Input() { body }: InputOf<'confirmSecondFactor'>) {
     return { recoveryCodes: await this.factors.confirm(actor, body.code) };
   }
 
   @Call('makeRecoveryCodes')
-  async makeRecoveryCodes(@Caller() actor: Actor, @Input('makeRecoveryCodes') { body }: InputOf<'makeRecoveryCodes'>) {
-    mustBePerson(actor);
+  async makeRecoveryCodes(@Person() actor: UserActor, @Input() { body }: InputOf<'makeRecoveryCodes'>) {
     return { recoveryCodes: await this.factors.makeRecoveryCodes(actor, body.password, body.code) };
   }
 
   @Call('removeSecondFactor')
-  async removeFactor(@Caller() actor: Actor, @Input('removeSecondFactor') { body }: InputOf<'removeSecondFactor'>) {
-    mustBePerson(actor);
+  async removeFactor(@Person() actor: UserActor, @Input() { body }: InputOf<'removeSecondFactor'>) {
     await this.factors.remove(actor, body.password, body.code);
     return NOTHING;
   }
 
   @Call('resetSecondFactor')
-  async resetFactor(@Caller() actor: Actor, @Input('resetSecondFactor') { params }: InputOf<'resetSecondFactor'>) {
+  async resetFactor(@Caller() actor: Actor, @Input() { params }: InputOf<'resetSecondFactor'>) {
     await this.factors.reset(actor, params.id);
     return NOTHING;
   }

@@ -18,17 +18,17 @@ export class AuditController {
   ) {}
 
   @Call('listAudit')
-  list(@Input('listAudit') { query }: InputOf<'listAudit'>) {
+  list(@Input() { query }: InputOf<'listAudit'>) {
     return this.audit.list(query);
   }
 
   @Call('getDenial')
-  denial(@Caller() actor: Actor, @Input('getDenial') { params }: InputOf<'getDenial'>) {
+  denial(@Caller() actor: Actor, @Input() { params }: InputOf<'getDenial'>) {
     return this.denials.read(actor, params.requestId);
   }
 
   @Call('exportAudit')
-  async export(@Input('exportAudit') { query }: InputOf<'exportAudit'>, @Res() reply: FastifyReply): Promise<void> {
+  async export(@Input() { query }: InputOf<'exportAudit'>, @Res() reply: FastifyReply): Promise<void> {
     const { format, ...filters } = query;
     // Without filters it is the whole chain in its order, with what proves it.
     const whole = Object.values(filters).every((filter) => filter === undefined);

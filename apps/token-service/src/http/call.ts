@@ -8,8 +8,8 @@ import {
   SetMetadata,
 } from '@nestjs/common';
 import type { z } from 'zod';
-import type { Actor } from '../authorization/index.js';
-import { Refusal } from './http.errors.js';
+import type { Actor, UserActor } from '../authorization/index.js';
+import { forbidden, Refusal } from './http.errors.js';
 import { parseWith, preferredWaitMs } from './parse.js';
 import { ENDPOINT_METADATA, type LatchkeyRequest } from './server.js';
 
@@ -40,9 +40,10 @@ export interface InputOf<N extends EndpointName> {
   body: Part<N, 'body'>;
 }
 
-/** The call's path parameters, query and body, parsed by its schemas; anything else is refused by name. */
-export const Input = createParamDecorator((name: EndpointName, context: ExecutionContext) => {
+/** What the handler's `@Call` is given: path parameters, query and body, parsed by its schemas; anything else is refused by name. */
+export const Input = createParamDecorator((_: undefined, context: ExecutionContext) => {
   const request = context.switchToHttp().getRequest<LatchkeyRequest>();
+  const name = Reflect.getMetadata(ENDPOINT_METADATA, context.getHandler()) as EndpointName;
   const endpoint: Endpoint = ENDPOINTS[name];
   return {
     params: endpoint.params && parseWith(endpoint.params, request.params, 'path'),
@@ -85,6 +86,13 @@ export const Caller = createParamDecorator((_: unknown, context: ExecutionContex
   if (!actor)
     throw new Refusal('unauthenticated', 'Sign in, or send a token as `Authorization: Bearer`.', { bearer: true });
   return actor;
+});
+
+/** Who calls, signed in. @throws Refusal `forbidden` for a token, whatever it holds */
+export const Person = createParamDecorator((_: unknown, context: ExecutionContext): UserActor => {
+  const { actor } = context.switchToHttp().getRequest<LatchkeyRequest>().latchkey;
+  if (actor?.type === 'user') return actor;
+  throw forbidden('Only a person who is signed in may do this; a token cannot, whatever it holds.');
 });
 
 /** How long the caller is willing to wait for a change to be effective, in milliseconds; undefined: as long as it takes. */

@@ -1,4 +1,4 @@
-export { Answer, Call, Caller, Input, type InputOf, Prefer } from './call.js';
+export { Answer, Call, Caller, Input, type InputOf, Person, Prefer } from './call.js';
 export { type RequestContext, requestContext } from './context.js';
 export { DocsController } from './docs.controller.js';
 export * from './http.errors.js';

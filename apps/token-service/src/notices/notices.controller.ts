@@ -14,7 +14,7 @@ export class NoticesController {
   }
 
   @Call('putNoticeChoices')
-  put(@Caller() actor: Actor, @Input('putNoticeChoices') { body }: InputOf<'putNoticeChoices'>) {
+  put(@Caller() actor: Actor, @Input() { body }: InputOf<'putNoticeChoices'>) {
     return this.notices.choose(actor, body);
   }
 }

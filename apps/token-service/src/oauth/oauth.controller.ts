@@ -9,12 +9,12 @@ export class OAuthController {
   constructor(private readonly oauth: OAuthService) {}
 
   @Call('introspect')
-  introspect(@Caller() actor: Actor, @Input('introspect') { body }: InputOf<'introspect'>) {
+  introspect(@Caller() actor: Actor, @Input() { body }: InputOf<'introspect'>) {
     return this.oauth.introspect(actor, body.token);
   }
 
   @Call('oauthRevoke')
-  async revoke(@Caller() actor: Actor, @Input('oauthRevoke') { body }: InputOf<'oauthRevoke'>) {
+  async revoke(@Caller() actor: Actor, @Input() { body }: InputOf<'oauthRevoke'>) {
     await this.oauth.revoke(actor, body.token);
     return new Answer(200);
   }

@@ -9,33 +9,29 @@ export class ProjectsController {
   constructor(private readonly projects: ProjectsService) {}
 
   @Call('listProjects')
-  list(@Caller() actor: Actor, @Input('listProjects') { query }: InputOf<'listProjects'>) {
+  list(@Caller() actor: Actor, @Input() { query }: InputOf<'listProjects'>) {
     return this.projects.list(actor, query);
   }
 
   @Call('createProject')
-  async create(@Caller() actor: Actor, @Input('createProject') { body }: InputOf<'createProject'>) {
+  async create(@Caller() actor: Actor, @Input() { body }: InputOf<'createProject'>) {
     return new Answer(201, await this.projects.create(actor, body));
   }
 
   @Call('patchProject')
-  patch(@Caller() actor: Actor, @Input('patchProject') { params, body }: InputOf<'patchProject'>) {
+  patch(@Caller() actor: Actor, @Input() { params, body }: InputOf<'patchProject'>) {
     return this.projects.patch(actor, params.id, body);
   }
 
   @Call('closeProject')
-  close(
-    @Caller() actor: Actor,
-    @Input('closeProject') { params }: InputOf<'closeProject'>,
-    @Prefer() waitMs: number | undefined,
-  ) {
+  close(@Caller() actor: Actor, @Input() { params }: InputOf<'closeProject'>, @Prefer() waitMs: number | undefined) {
     return this.projects.close(actor, params.id, waitMs);
   }
 
   @Call('putMember')
   putMember(
     @Caller() actor: Actor,
-    @Input('putMember') { params, body }: InputOf<'putMember'>,
+    @Input() { params, body }: InputOf<'putMember'>,
     @Prefer() waitMs: number | undefined,
   ) {
     return this.projects.putMember(actor, params.id, params.userId, body.role, waitMs);
@@ -44,7 +40,7 @@ export class ProjectsController {
   @Call('removeMember')
   removeMember(
     @Caller() actor: Actor,
-    @Input('removeMember') { params }: InputOf<'removeMember'>,
+    @Input() { params }: InputOf<'removeMember'>,
     @Prefer() waitMs: number | undefined,
   ) {
     return this.projects.removeMember(actor, params.id, params.userId, waitMs);

@@ -14,7 +14,7 @@ export class PolicyController {
   }
 
   @Call('putPolicy')
-  put(@Caller() actor: Actor, @Input('putPolicy') { body }: InputOf<'putPolicy'>) {
+  put(@Caller() actor: Actor, @Input() { body }: InputOf<'putPolicy'>) {
     return this.policy.put(actor, body);
   }
 }

@@ -55,7 +55,7 @@ export class ReceiptsController {
   @Call('getReceipt')
   async get(
     @Caller() actor: Actor,
-    @Input('getReceipt') { params }: InputOf<'getReceipt'>,
+    @Input() { params }: InputOf<'getReceipt'>,
     @Headers('accept') accept: string | undefined,
   ) {
     const row = await this.#kept(params.id);

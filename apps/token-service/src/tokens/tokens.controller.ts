@@ -23,7 +23,7 @@ export class TokensController {
   @Call('issueToken')
   async issue(
     @Caller() actor: Actor,
-    @Input('issueToken') { body }: InputOf<'issueToken'>,
+    @Input() { body }: InputOf<'issueToken'>,
     @Headers('idempotency-key') key: string | string[] | undefined,
   ) {
     const { replayed, token } = await this.tokens.issue(actor, body, checkIdempotencyKey(key));
@@ -31,12 +31,12 @@ export class TokensController {
   }
 
   @Call('importTokens')
-  async import(@Caller() actor: Actor, @Input('importTokens') { body }: InputOf<'importTokens'>) {
+  async import(@Caller() actor: Actor, @Input() { body }: InputOf<'importTokens'>) {
     return new Answer(201, await this.imports.import(actor, body));
   }
 
   @Call('listTokens')
-  list(@Caller() actor: Actor, @Input('listTokens') { query }: InputOf<'listTokens'>) {
+  list(@Caller() actor: Actor, @Input() { query }: InputOf<'listTokens'>) {
     return this.tokens.list(actor, query);
   }
 
@@ -51,55 +51,47 @@ export class TokensController {
   }
 
   @Call('rotateSelf')
-  async rotateSelf(
-    @Caller() actor: Actor,
-    @Input('rotateSelf') { body }: InputOf<'rotateSelf'>,
-    @Prefer() waitMs: Wait,
-  ) {
+  async rotateSelf(@Caller() actor: Actor, @Input() { body }: InputOf<'rotateSelf'>, @Prefer() waitMs: Wait) {
     return new Answer(201, await this.tokens.rotateSelf(actor, body, waitMs));
   }
 
   @Call('revokeExposed')
-  async revokeExposed(@Input('revokeExposed') { body }: InputOf<'revokeExposed'>) {
+  async revokeExposed(@Input() { body }: InputOf<'revokeExposed'>) {
     return new Answer(202, await this.exposures.revokeExposed(body.tokens));
   }
 
   @Call('revokeTokens')
-  revokeMany(@Caller() actor: Actor, @Input('revokeTokens') { body }: InputOf<'revokeTokens'>, @Prefer() waitMs: Wait) {
+  revokeMany(@Caller() actor: Actor, @Input() { body }: InputOf<'revokeTokens'>, @Prefer() waitMs: Wait) {
     return body.dryRun ? this.batches.preview(actor, body) : this.batches.revoke(actor, body, waitMs);
   }
 
   @Call('revokeAllTokens')
-  revokeAll(
-    @Caller() actor: Actor,
-    @Input('revokeAllTokens') { body }: InputOf<'revokeAllTokens'>,
-    @Prefer() waitMs: Wait,
-  ) {
+  revokeAll(@Caller() actor: Actor, @Input() { body }: InputOf<'revokeAllTokens'>, @Prefer() waitMs: Wait) {
     return this.everything.revokeAll(actor, body, waitMs);
   }
 
   @Call('getToken')
-  get(@Caller() actor: Actor, @Input('getToken') { params }: InputOf<'getToken'>) {
+  get(@Caller() actor: Actor, @Input() { params }: InputOf<'getToken'>) {
     return this.tokens.get(actor, params.id);
   }
 
   @Call('patchToken')
-  patch(@Caller() actor: Actor, @Input('patchToken') input: InputOf<'patchToken'>, @Prefer() waitMs: Wait) {
+  patch(@Caller() actor: Actor, @Input() input: InputOf<'patchToken'>, @Prefer() waitMs: Wait) {
     return this.tokens.patch(actor, input.params.id, input.body, waitMs);
   }
 
   @Call('revokeToken')
-  revoke(@Caller() actor: Actor, @Input('revokeToken') input: InputOf<'revokeToken'>, @Prefer() waitMs: Wait) {
+  revoke(@Caller() actor: Actor, @Input() input: InputOf<'revokeToken'>, @Prefer() waitMs: Wait) {
     return this.tokens.revoke(actor, input.params.id, input.body, waitMs);
   }
 
   @Call('deleteToken')
-  delete(@Caller() actor: Actor, @Input('deleteToken') { params }: InputOf<'deleteToken'>, @Prefer() waitMs: Wait) {
+  delete(@Caller() actor: Actor, @Input() { params }: InputOf<'deleteToken'>, @Prefer() waitMs: Wait) {
     return this.tokens.revoke(actor, params.id, { reason: 'unspecified' }, waitMs);
   }
 
   @Call('rotateToken')
-  async rotate(@Caller() actor: Actor, @Input('rotateToken') input: InputOf<'rotateToken'>, @Prefer() waitMs: Wait) {
+  async rotate(@Caller() actor: Actor, @Input() input: InputOf<'rotateToken'>, @Prefer() waitMs: Wait) {
     return new Answer(201, await this.tokens.rotate(actor, input.params.id, input.body, waitMs));
   }
 

@@ -9,7 +9,7 @@ export class UsageController {
   constructor(private readonly reports: ReportsService) {}
 
   @Call('tokenUsage')
-  usage(@Caller() actor: Actor, @Input('tokenUsage') { params, query }: InputOf<'tokenUsage'>) {
+  usage(@Caller() actor: Actor, @Input() { params, query }: InputOf<'tokenUsage'>) {
     return this.reports.usage(actor, params.id, query);
   }
 }

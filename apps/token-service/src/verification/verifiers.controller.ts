@@ -14,7 +14,7 @@ export class VerifiersController {
   }
 
   @Call('endVerifier')
-  end(@Caller() actor: Actor, @Input('endVerifier') { params }: InputOf<'endVerifier'>) {
+  end(@Caller() actor: Actor, @Input() { params }: InputOf<'endVerifier'>) {
     return this.verifiers.end(actor, params.id);
   }
 }
