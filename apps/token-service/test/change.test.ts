@@ -4,7 +4,7 @@ import { type TestDatabase, waitFor } from '@latchkey/testing';
 import { DataSource } from 'typeorm';
 import { Authority } from '../src/database/authority.js';
 import { Database, dataSourceOptions, isDatabaseAway } from '../src/database/database.service.js';
-import type { PreparedClient } from '../src/database/prepared-client.js';
+import { PreparedClient } from '../src/database/prepared-client.js';
 import type { Statement } from '../src/database/statement.js';
 import { migratedDatabase } from './database.js';
 
@@ -78,6 +78,23 @@ test('what is written goes out in order with the next reading, and the rest with
     { written: [{ id: 11 }], read: [] },
   ]);
   await testing.query('DELETE FROM counts WHERE id >= 10');
+});
+
+test('what a change begins with is not written when the transaction could not be begun', async () => {
+  const failing = database.change(async (change) => {
+    const { query } = PreparedClient.prototype;
+    PreparedClient.prototype.query = function (text: unknown, ...rest: unknown[]) {
+      const isBegin = typeof text === 'string' && text.startsWith('BEGIN');
+      return query.call(this, isBegin ? 'SELECT 1/0' : text, ...rest);
+    };
+    try {
+      await change.read(['INSERT INTO counts VALUES ($1, 1) RETURNING id', [14]]);
+    } finally {
+      PreparedClient.prototype.query = query;
+    }
+  });
+  await expect(failing).rejects.toMatchObject({ code: '22012' });
+  expect(await testing.query('SELECT id FROM counts WHERE id = 14')).toEqual([]);
 });
 
 test('a change that fails tells of no commit and keeps nothing, not even what it wrote before it read', async () => {

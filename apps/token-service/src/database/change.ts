@@ -6,12 +6,16 @@ import type { AfterCommit, Statement } from './statement.js';
 const BEGIN: Statement = ['BEGIN ISOLATION LEVEL READ COMMITTED'];
 const COMMIT: Statement = ['COMMIT'];
 
+/** Locks and readings may go out together with BEGIN; should that fail, they have changed nothing. */
+const isReading = ([text]: Statement) => /^\s*SELECT\b/i.test(text);
+
 /**
  * One transaction (READ COMMITTED). Reads wait for their rows; writes are queued, and go out in order with the next read or
  * with the commit. Statements that go out together cost one wait: a change that reads once and then writes takes three,
  * for the beginning with the reads, the writes with the commit, and nothing else.
  *
- * Each statement sees what those before it did, locked and waited for. Whatever fails, nothing of the change is kept.
+ * Each statement sees what those before it did, locked and waited for. When PostgreSQL refuses one, nothing of the change is
+ * kept.
  */
 export class Change {
   readonly #connection: PreparedClient;
@@ -38,9 +42,8 @@ export class Change {
   /** Runs several in one packet, in order. @returns the rows of each @throws as `read` does */
   async readAll(statements: readonly Statement[]): Promise<QueryResultRow[][]> {
     if (statements.length === 0) return [];
-    if (!this.#isBegun && this.#queue.length === 0) {
+    if (!this.#isBegun && this.#queue.length === 0 && statements.every(isReading)) {
       this.#isBegun = true;
-      // It writes only after the beginning was answered, so nothing is ever written outside the transaction.
       const [, ...rows] = await this.#send([BEGIN, ...statements]);
       return rows;
     }
@@ -78,6 +81,7 @@ export class Change {
     if (this.#isBegun) await this.#connection.query('ROLLBACK').catch(() => this.#connection.end());
   }
 
+  /** Answered before anything is written, so that nothing is ever written outside the transaction. */
   async #begin(): Promise<void> {
     if (this.#isBegun) return;
     this.#isBegun = true;

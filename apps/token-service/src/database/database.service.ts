@@ -160,7 +160,8 @@ export class Database implements OnApplicationShutdown {
    * Carries out a change in one transaction, again from the start when PostgreSQL broke it off for a deadlock or a conflict.
    * @param work must do nothing outside the transaction; what it queues is written with the commit
    * @returns what `work` returned, once it is committed
-   * @throws what `work` threw or PostgreSQL answered: then nothing has changed. AuthorityLost: unknown whether it has
+   * @throws what `work` threw or PostgreSQL refused a statement with: then nothing has changed. When the connection was lost, or
+   *   nothing came in time, behind COMMIT, and with AuthorityLost, it is unknown whether it has
    */
   async change<T>(work: (change: Change) => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {

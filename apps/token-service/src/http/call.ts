@@ -81,17 +81,19 @@ function parseBody(endpoint: Endpoint, request: LatchkeyRequest): unknown {
 }
 
 /** Who calls. The guard has let the request in, so there is somebody. */
-export const Caller = createParamDecorator((_: unknown, context: ExecutionContext): Actor => {
+export const Caller = createParamDecorator((_: unknown, context: ExecutionContext): Actor => callerOf(context));
+
+function callerOf(context: ExecutionContext): Actor {
   const { actor } = context.switchToHttp().getRequest<LatchkeyRequest>().latchkey;
   if (!actor)
     throw new Refusal('unauthenticated', 'Sign in, or send a token as `Authorization: Bearer`.', { bearer: true });
   return actor;
-});
+}
 
 /** Who calls, signed in. @throws Refusal `forbidden` for a token, whatever it holds */
 export const Person = createParamDecorator((_: unknown, context: ExecutionContext): UserActor => {
-  const { actor } = context.switchToHttp().getRequest<LatchkeyRequest>().latchkey;
-  if (actor?.type === 'user') return actor;
+  const actor = callerOf(context);
+  if (actor.type === 'user') return actor;
   throw forbidden('Only a person who is signed in may do this; a token cannot, whatever it holds.');
 });
 

@@ -41,6 +41,8 @@ export const forgotten = () =>
 /** What a change answers that touched no right, of a name say. */
 export const NOTHING_NARROWED: Effect = { effective: true, receipt: null, pending: [] };
 
+/** In place of a transaction id until there is one: whoever reckons with it fails. */
+const UNCOMMITTED = 'uncommitted';
 /** How often leases are looked at for dead ones. */
 const JUDGE_MS = 1_000;
 /** How often it is looked whether leases in nobody's hands have lapsed. */
@@ -145,7 +147,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   writeAll(change: Change, all: readonly Narrowing[]): Invalidation[] {
     if (all.length === 0) return [];
     const made = all.map(({ id = newId(), kind, subject, cut }) => ({ id, kind, subject, cut }));
-    const invalidations: Invalidation[] = made.map((invalidation) => ({ ...invalidation, xid: '' }));
+    const invalidations: Invalidation[] = made.map((invalidation) => ({ ...invalidation, xid: UNCOMMITTED }));
     const sent = this.#log.sending();
     const after: AfterCommit = {
       // The leases, from the server that has just committed the invalidations.

@@ -53,14 +53,12 @@ export class ImportService {
       mustGrant(now, this.scopes, [...new Set(given.flatMap((token) => token.scopes))], projectId);
       const bounds = given.map((token) => ({ ...token, end: token.expiresAt }));
       await this.policy.mustMeet(change, ...bounds);
+      const lineages = bounds.map((bound) => (now.type === 'token' ? ancestorsOfChild(now, bound) : []));
       const sha256s = given.map(({ sha256 }) => sha256);
       if (await this.tokens.isKnown(change, sha256s)) throw knownAlready();
       const familyId = await familyOf(change, now, given.length, FAMILY_IMPORTED_HOUR_MAX);
       const maker = { createdByType: now.type, createdById: actorId(now), familyId, generation, rotatedFrom: null };
-      const made = bounds.map(({ end, ...token }) => {
-        const ancestors = now.type === 'token' ? ancestorsOfChild(now, { ...token, end }) : [];
-        return { ...token, ...owner, ...maker, ancestors };
-      });
+      const made = given.map((token, at) => ({ ...token, ...owner, ...maker, ancestors: lineages[at]! }));
       this.tokens.insertAll(change, made);
       this.audit.recordAll(
         change,
