@@ -17,6 +17,8 @@ export interface OpenStream {
   readonly verifierIds: ReadonlySet<string>;
   readonly token: Token;
   readonly requirement: Requirement;
+  /** In true time. */
+  readonly openedMs: number;
   cut: boolean;
 }
 
@@ -136,7 +138,14 @@ export class Gateway {
   watch(token: Token, requirement: Requirement, onCut: (reason: string) => void): OpenStream | undefined {
     const { verifier } = this;
     if (!verifier) return undefined;
-    const stream: OpenStream = { gateway: this, verifierIds: this.ids, token, requirement, cut: false };
+    const stream: OpenStream = {
+      gateway: this,
+      verifierIds: this.ids,
+      token,
+      requirement,
+      openedMs: this.machine.nowMs,
+      cut: false,
+    };
     this.streams.push(stream);
     verifier.watch(token.secret, requirement, {
       cut: (reason) => {

@@ -7,6 +7,9 @@ export const SLOWEST = 0.92;
 export const FASTEST = 1.1;
 /** Node's timers may fire this much before their time, because its loop keeps time in whole milliseconds. */
 const TIMER_EARLY_MS = 1;
+/** As the shipped `Timekeeper`: how long a reading of the uptime is kept, and what wall time may disagree by, with its rounding. */
+const UPTIME_KEPT_MS = 10;
+const HIDDEN_WITHIN_MS = 6;
 /** os.uptime() counts in hundredths of a second. */
 const UPTIME_STEP_MS = 10;
 
@@ -23,6 +26,13 @@ export class Machine implements Clock {
   #suspendedMs: number;
   #wallOffsetMs: number;
   #rate: number;
+  /**
+   * A sleep whose length the wall clock was set back by meanwhile is noticed once the uptime is read again: until then, in
+   * true time, a lease that lapsed in it may seem to be held. A limit that is written down.
+   */
+  hiddenUntilMs = Number.NEGATIVE_INFINITY;
+  #suspendedBeforeMs = 0;
+  #steppedAsleepMs = 0;
   /** When the machine last began to run, in true time. */
   runningSinceMs = 0;
   #state: 'running' | 'paused' | 'asleep' = 'running';
@@ -127,6 +137,12 @@ export class Machine implements Clock {
 
   stepWall(ms: number): void {
     this.#wallOffsetMs += ms;
+    if (this.#state === 'asleep') this.#steppedAsleepMs += ms;
+  }
+
+  /** In true time. */
+  get nowMs(): number {
+    return this.#schedule.nowMs;
   }
 
   drift(): void {
@@ -142,6 +158,15 @@ export class Machine implements Clock {
 
   #enter(state: 'running' | 'paused' | 'asleep'): void {
     this.#read();
+    if (this.#state === 'asleep' && state !== 'asleep') {
+      const sleptMs = this.#suspendedMs - this.#suspendedBeforeMs;
+      const isHidden = this.#steppedAsleepMs !== 0 && Math.abs(sleptMs + this.#steppedAsleepMs) <= HIDDEN_WITHIN_MS;
+      if (isHidden) this.hiddenUntilMs = this.#schedule.nowMs + UPTIME_KEPT_MS / SLOWEST + UPTIME_STEP_MS;
+    }
+    if (state === 'asleep' && this.#state !== 'asleep') {
+      this.#suspendedBeforeMs = this.#suspendedMs;
+      this.#steppedAsleepMs = 0;
+    }
     this.#state = state;
     this.runningSinceMs = this.#schedule.nowMs;
   }

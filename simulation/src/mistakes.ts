@@ -175,7 +175,7 @@ export const mistakes: readonly Mistake[] = [
   },
   {
     name: 'wall clock alone',
-    seed: 688,
+    seed: 2_023,
     patches: [
       [
         'verifier/time.ts',
@@ -204,7 +204,7 @@ export const mistakes: readonly Mistake[] = [
   {
     name: 'a length once granted forgotten',
     faults: ['leaseLength', 'trap', 'gatewayLine'],
-    seed: 138,
+    seed: 1_667,
     Store: RowLengthOverwritten,
   },
   {

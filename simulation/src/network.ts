@@ -102,7 +102,12 @@ export class Redis {
   subscribe(channel: string, machine: Machine, line: Line, hear: (text: string) => void): () => void {
     const listener = { channel, machine, line, hear };
     this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    // What starts next in its place has subscriptions of its own.
+    const over = machine.onDeath(() => this.#listeners.delete(listener));
+    return () => {
+      over();
+      this.#listeners.delete(listener);
+    };
   }
 
   /** Rejects when the message certainly did not reach Redis; a fulfilment promises nothing. */

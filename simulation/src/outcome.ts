@@ -42,7 +42,7 @@ export interface Made {
   readonly id: string;
   readonly begunMs: number;
   effectiveMs: number | undefined;
-  /** When a folder that was put back undid it, or brought it back, last. */
+  /** When a folder was put back last, whatever that did to it. */
   movedMs: number;
   /** A restored backup has undone it. */
   undone: boolean;

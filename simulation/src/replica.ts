@@ -141,7 +141,11 @@ export class Replica {
   async change(change: Change, id: string, waitMs: number | undefined): Promise<Effect> {
     const { random, schedule } = this.#around;
     const again = `${id.slice(0, -1)}${id.endsWith('0') ? '1' : '0'}`;
-    const { confirmations, log, pool, store } = this.#running();
+    const process = this.#running();
+    const { confirmations, log, pool, store } = process;
+    const mustLive = () => {
+      if (this.#process !== process) throw new Away('killed');
+    };
     const sent = log.sending();
     const { kind, subject, cut } = change;
     const behind = await pool.lend((connection) =>
@@ -163,6 +167,7 @@ export class Replica {
           const statements = random.int(0, 1);
           for (let i = 0; i < statements; i++) await tx.read(() => undefined);
           if (random.chance(0.25)) await schedule.wait(random.spread(5, 300));
+          mustLive();
         },
         (server) => {
           const rows = server.tables.invalidations.filter((one) => one.id === id || one.id === again);
@@ -170,6 +175,7 @@ export class Replica {
         },
       ),
     );
+    mustLive();
     store.readFrom = behind.from;
     log.note(behind.reading, sent);
     const written = behind.rows.map((row) => ({ id: row.id, kind, subject, cut, xid: String(row.xid) }));

@@ -313,6 +313,7 @@ class World {
     if (verdict.allowed) {
       // Undone meanwhile, and perhaps put back since.
       if (!forbidden || forbidden.undone || !((forbidden.effectiveMs ?? Number.POSITIVE_INFINITY) <= begunMs)) return;
+      if (begunMs <= gateway.machine.hiddenUntilMs) return;
       const at = forbidden.effectiveMs!.toFixed(1);
       this.#break(
         `${asked} was allowed in a check begun at ${begunMs.toFixed(1)}, although "${forbidden.change.name}" had been effective since ${at}`,
@@ -455,7 +456,7 @@ class World {
     this.#mayUndo = true;
     const { changes, facts } = this.#around.db.tables;
     for (const made of this.#made) {
-      if (made.undone !== !changes.has(made.id)) made.movedMs = this.#schedule.nowMs;
+      made.movedMs = this.#schedule.nowMs;
       if (!changes.has(made.id)) made.undone = true;
       else if (made.undone) {
         // Put back as well; whoever asks whether it is effective is told anew.
@@ -502,6 +503,8 @@ class World {
     const by = [...stream.verifierIds].map((id) => made.by.get(id)).find((how) => how === 'ack' || how === 'cursor');
     if (by === undefined) return;
     // Somebody may have taken the id of a row that was gone, as a verifier of version 0.1 can: then it is theirs.
+    // Nor is what another history allowed, by a cursor of that history: such a stream ends within two leases.
+    if (by === 'cursor' && stream.openedMs < made.movedMs) return;
     if (by === 'cursor' && this.#victims.weights.holder + this.#victims.weights.signer > 0) return;
     if (!stream.gateway.streams.includes(stream)) return; // its process has died
     this.#break(

@@ -18,7 +18,7 @@ const DISAGREEMENT_MS = 5;
  * Reading the uptime costs forty times what the other two cost, so its lead over the monotonic clock is kept for up to
  * 10 ms of monotonic time. The lead grows only by suspension. A suspension moves wall time ahead of monotonic time,
  * which makes the very next reading fresh; were wall time stepped back by just as much meanwhile, the suspension
- * would be seen 10 ms of running time later, well inside the drift that every judge of a lease allows.
+ * would be seen 10 ms of running time later.
  */
 export class Timekeeper {
   readonly #clock: Clock;
