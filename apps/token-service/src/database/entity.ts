@@ -15,7 +15,7 @@ interface Columns {
 const known = new Map<unknown, Columns>();
 
 /** A table and its columns, as the entity's decorators name them: the one place where they are listed. */
-export function columnsOf<Row>(entity: Entity<Row>): Columns {
+function columnsOf<Row>(entity: Entity<Row>): Columns {
   const found = known.get(entity);
   if (found) return found;
   const { tables, columns } = getMetadataArgsStorage();
@@ -35,20 +35,27 @@ export function columnsOf<Row>(entity: Entity<Row>): Columns {
 
 const typeOf = ({ type, array }: ColumnOptions) => `${String(type)}${array ? '[]' : ''}`;
 
-/** The rows that equal `where` in what it gives, as the entity; without the columns that are not to be selected. */
-export function select<Row extends object>(entity: Entity<Row>, where: Partial<Row>): Statement {
+/**
+ * The rows that equal `where` in what it gives, as the entity; without the columns that are not to be selected.
+ * @param computed SQL in place of a column, by property
+ */
+export function select<Row extends object>(
+  entity: Entity<Row>,
+  where: Partial<Row>,
+  computed: Partial<Record<keyof Row & string, string>> = {},
+): Statement {
   const { table, byProperty } = columnsOf(entity);
   const columns = [...byProperty].flatMap(([property, { name, selected }]) =>
-    selected ? [`${name} AS "${property}"`] : [],
+    selected ? [`${computed[property as keyof Row & string] ?? name} AS "${property}"`] : [],
   );
   return [`SELECT ${columns.join(', ')} FROM ${table} WHERE ${equals(entity, where, 0)}`, Object.values(where)];
 }
 
 /** Inserts one row; of the columns that are not given, PostgreSQL's defaults. */
 export function insertInto<Row extends object>(entity: Entity<Row>, row: Partial<Row>): Statement {
-  const { table } = columnsOf(entity);
   const names = namesOf(entity, row);
   const places = names.map((_, i) => `$${i + 1}`);
+  const { table } = columnsOf(entity);
   return [`INSERT INTO ${table} (${names.join(', ')}) VALUES (${places.join(', ')})`, Object.values(row)];
 }
 

@@ -63,10 +63,7 @@ export class OAuthService {
       mustHold(now);
       return this.revocations.revoke(change, now, [id], { reason: 'unspecified' });
     });
-    const effect = ended.invalidations.length
-      ? await this.revocations.settle(ended.invalidations, ended.tokenIds, undefined)
-      : await this.revocations.resettle(id, undefined);
-    mustBeEffective(effect);
+    mustBeEffective(await this.revocations.confirmRevoked(id, ended, undefined));
   }
 }
 

@@ -145,11 +145,22 @@ export class RevocationsService {
   }
 
   /**
+   * Waits, after the commit, until no verifier accepts a token that was to be revoked: for what that ended, or where it had
+   * ended before, for that.
+   * @param ended what `revoke` or `end` answered for this token
+   * @param waitMs longest wait; undefined: as long as it takes
+   */
+  confirmRevoked(tokenId: string, ended: Ended, waitMs: number | undefined): Promise<Effect> {
+    if (ended.invalidations.length === 0) return this.#confirmAgain(tokenId, waitMs);
+    return this.settle(ended.invalidations, ended.tokenIds, waitMs);
+  }
+
+  /**
    * For a token that was revoked before: the receipt as it stands, or the wait once more. Where neither the receipt nor
    * the invalidation is known any more, verifiers are told anew: an invalidation that was pruned proves nothing. Nor does
    * a receipt while verifiers may remember what another history told them, which a start of PostgreSQL may have ended.
    */
-  async resettle(tokenId: string, waitMs: number | undefined): Promise<Effect> {
+  async #confirmAgain(tokenId: string, waitMs: number | undefined): Promise<Effect> {
     const repeated = await this.db.change(async (change) => {
       const [row] = await change.read<{ invalidation: Invalidation | null; receipt: Receipt | null }>([
         `SELECT CASE WHEN ${IS_SETTLED} THEN t.receipt END AS receipt, CASE WHEN i.id IS NOT NULL THEN json_build_object(

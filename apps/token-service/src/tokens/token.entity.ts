@@ -1,6 +1,6 @@
 import type { Receipt, RevocationReason } from '@latchkey/contracts';
 import { Column, Entity, PrimaryColumn } from 'typeorm';
-import { columnsOf, type Statement } from '../database/index.js';
+import { type Statement, select } from '../database/index.js';
 
 type MakerType = 'user' | 'token' | 'system';
 
@@ -53,13 +53,9 @@ export class TokenEntity {
 
 /** What is not marked yet has ended when everything did. */
 const REVOKED_AT = `COALESCE(revoked_at, (SELECT e.at FROM revocations_of_all e WHERE e.generation = tokens.generation + 1))`;
-const SELECTED = [...columnsOf(TokenEntity).byProperty]
-  .filter(([, { selected }]) => selected)
-  .map(([property, { name }]) => `${name === 'revoked_at' ? REVOKED_AT : name} AS "${property}"`)
-  .join(', ');
 
 /** Reads a token by id: at most one row, a `TokenEntity`. */
-export const selectToken = (id: string): Statement => [`SELECT ${SELECTED} FROM tokens WHERE id = $1`, [id]];
+export const selectToken = (id: string): Statement => select(TokenEntity, { id }, { revokedAt: REVOKED_AT });
 
 /** When it stops by itself; null: never. */
 export function endOf(token: Pick<TokenEntity, 'expiresAt' | 'overlapEndsAt'>): Date | null {

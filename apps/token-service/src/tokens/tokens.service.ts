@@ -282,11 +282,8 @@ export class TokensService {
   }
 
   async #revoked(id: string, done: Ended, waitMs: number | undefined): Promise<RevokedToken> {
-    const settled =
-      done.invalidations.length > 0
-        ? this.revocations.settle(done.invalidations, done.tokenIds, waitMs)
-        : this.revocations.resettle(id, waitMs);
-    return { ...(await this.#effectOn(id, settled)), ended: done.counts };
+    const effect = this.revocations.confirmRevoked(id, done, waitMs);
+    return { ...(await this.#effectOn(id, effect)), ended: done.counts };
   }
 }
 
