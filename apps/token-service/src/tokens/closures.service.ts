@@ -6,7 +6,7 @@ import type { QueryResultRow } from 'pg';
 import { AuditService } from '../audit/index.js';
 import type { NamedActor } from '../authorization/index.js';
 import { LOGGER } from '../config.js';
-import { type Change, Database, type Statement } from '../database/index.js';
+import { type Change, Database, isDatabaseAway, type Statement } from '../database/index.js';
 import {
   forgotten,
   type Invalidation,
@@ -23,6 +23,9 @@ import { Queue } from './queue.js';
 const CONFIRMING_MAX = 8;
 /** How often what was left unconfirmed is confirmed again before it is left to the next that looks. */
 const CONFIRM_TRIES_MAX = 3;
+/** How often a step is tried while PostgreSQL is away, and the pause before the second try; it doubles with each. */
+const STEP_TRIES_MAX = 4;
+const STEP_PAUSE_MS = 250;
 /** Beyond the longest confirmation: after so long without a step nobody is at it any more. */
 const ABANDONED_AFTER_MS = 5_000;
 /** How long one call of jobs waits for what it has set going. */
@@ -159,7 +162,7 @@ export class ClosuresService implements BeforeApplicationShutdown {
     // What is ended is durable at once: it does not wait for a verifier that does not confirm what ended before.
     for (let ended = false; !ended; ) {
       if (this.#stopped) return;
-      const step = await this.#step(id);
+      const step = await this.#stepAgain(id);
       ended = step.ended;
       confirm(step.invalidations);
     }
@@ -169,6 +172,17 @@ export class ClosuresService implements BeforeApplicationShutdown {
       confirm(await this.#unconfirmed(id));
       await confirmations.idle();
     }
+  }
+
+  /** A step, again when PostgreSQL was away for a moment: what one that did commit has ended is confirmed at the end. */
+  async #stepAgain(id: string): Promise<{ ended: boolean; invalidations: Invalidation[] }> {
+    for (let tries = 1; ; tries++)
+      try {
+        return await this.#step(id);
+      } catch (error) {
+        if (!isDatabaseAway(error) || tries >= STEP_TRIES_MAX || this.#stopped) throw error;
+        await sleep(STEP_PAUSE_MS * 2 ** (tries - 1), undefined, { ref: false });
+      }
   }
 
   /**
