@@ -110,7 +110,8 @@ export async function world(options: WorldOptions = {}): Promise<World> {
     SCOPES_FILE,
     ADMIN_EMAIL,
     ADMIN_PASSWORD,
-    LEASE_MS: '1000',
+    // A proof or commit that takes longer is taken for lost: enough for a busy machine, and no longer than tests can wait.
+    LEASE_MS: '2500',
     ...options.env,
   };
   const services: TokenService[] = [];
