@@ -1,12 +1,12 @@
 import type { Database } from './database.js';
 import type { Machine } from './machine.js';
-import { Away, type Line, passage } from './network.js';
+import type { AuthorityModule } from './modules.js';
+import { type Line, passage, Unavailable } from './network.js';
 import type { Random } from './random.js';
-import type { AuthorityRoom } from './rooms.js';
 import type { Schedule } from './schedule.js';
 import type { Server, Tables } from './server.js';
 
-/** How long a client of the database waits for an answer before it calls the connection broken. */
+/** How long a client of the database waits for a reply before it takes the connection for broken. */
 const QUERY_TIMEOUT_MS = 400;
 /** How long PostgreSQL takes to notice that a client died in the middle of a transaction. */
 const CLIENT_LOST_MS = 300;
@@ -18,11 +18,11 @@ interface Job {
   readonly writes: boolean;
   readonly run: (isWarned: boolean) => void;
   readonly onHang: () => void;
-  readonly refuse: () => void;
+  readonly reject: () => void;
 }
 
-/** What connects a client with servers. */
-export interface Ways {
+/** A client of the database, and its line to the servers. */
+export interface ClientLink {
   readonly random: Random;
   readonly schedule: Schedule;
   readonly client: Machine;
@@ -30,34 +30,34 @@ export interface Ways {
 }
 
 /**
- * One connection, hence one server: statements run one after the other, in the order sent, and are answered in that
- * order. What the shipped `Authority` needs of a `PreparedClient` is here under the same names.
+ * One connection, hence one server: statements run one after the other, and replies arrive, in the order sent. What the
+ * shipped `Authority` needs of a `PreparedClient` is here under the same names.
  */
 export class Connection {
   readonly id: string;
-  /** Nothing stands between: each connection has a server process of its own. */
+  /** There is no pooler: each connection has a server process of its own. */
   readonly processID = 1;
   proof?: object;
   warnings = 0;
   isClosed = false;
   readonly #server: Server;
   readonly #started: number;
-  readonly #ways: Ways;
+  readonly #link: ClientLink;
   readonly #jobs: Job[] = [];
   #isBusy = false;
-  /** Something was lost on the way: nothing arrives any more, and whoever waits learns it by waiting. */
+  /** Something was lost on the way: nothing arrives any more, and the caller notices by a timeout. */
   #isBroken = false;
   #sentMs = 0;
-  #answeredMs = 0;
+  #repliedMs = 0;
 
-  constructor(server: Server, ways: Ways) {
+  constructor(server: Server, link: ClientLink) {
     this.#server = server;
     this.#started = server.started;
-    this.#ways = ways;
-    this.id = ways.random.uuid(ways.schedule.nowMs);
+    this.#link = link;
+    this.id = link.random.uuid(link.schedule.nowMs);
   }
 
-  /** Whether its server has gone, or started again: then whoever holds it is told. */
+  /** Whether its server is dead or was restarted: then its statements fail. */
   get isGone(): boolean {
     return !this.#server.isAlive || this.#server.started !== this.#started;
   }
@@ -68,7 +68,7 @@ export class Connection {
 
   /** One statement, run at one instant. When this rejects, it may have run all the same. */
   statement<T>(run: (server: Server) => T, kind: 'reads' | 'writes', onHang?: () => void): Promise<T> {
-    const { client } = this.#ways;
+    const { client } = this.#link;
     const deliver = client.address();
     return new Promise((resolve, reject) => {
       let isOver = false;
@@ -76,16 +76,16 @@ export class Connection {
         if (isOver) return;
         isOver = true;
         this.isClosed = true;
-        reject(new Away('connection terminated'));
+        reject(new Unavailable('connection terminated'));
       };
       const lost = () => {
         this.#isBroken = true;
         deliver(QUERY_TIMEOUT_MS, fail);
       };
-      const answer = (what: () => void) => {
-        const atMs = this.#passes(this.#answeredMs);
+      const reply = (what: () => void) => {
+        const atMs = this.#passes(this.#repliedMs);
         if (atMs === undefined) return lost();
-        this.#answeredMs = atMs;
+        this.#repliedMs = atMs;
         const { isGone } = this;
         deliver(atMs - this.#nowMs, () => {
           if (isGone || isOver) return fail();
@@ -96,25 +96,25 @@ export class Connection {
       const atMs = this.isClosed ? undefined : this.#passes(this.#sentMs);
       if (atMs === undefined) return lost();
       this.#sentMs = atMs;
-      this.#ways.schedule.after(atMs - this.#nowMs, () =>
+      this.#link.schedule.after(atMs - this.#nowMs, () =>
         this.#arrived({
           writes: kind === 'writes',
           run: (isWarned) => {
             try {
               const value = run(this.#server);
-              answer(() => {
+              reply(() => {
                 if (isWarned) this.warnings++;
                 resolve(value);
               });
             } catch (error) {
-              answer(() => reject(error));
+              reply(() => reject(error));
             }
           },
           onHang: () => {
             onHang?.();
             deliver(QUERY_TIMEOUT_MS, fail);
           },
-          refuse: () => answer(fail),
+          reject: () => reply(fail),
         }),
       );
     });
@@ -134,7 +134,7 @@ export class Connection {
         tables.longestLeaseMs = Math.max(tables.longestLeaseMs, value as number);
         return { rows: [] };
       }
-      if (!text.startsWith('INSERT INTO authority_proofs')) throw new Error(`the simulation does not know: ${text}`);
+      if (!text.startsWith('INSERT INTO authority_proofs')) throw new Error(`unknown statement: ${text}`);
       const row = {
         system,
         timeline: String(timeline).padStart(8, '0'),
@@ -148,12 +148,12 @@ export class Connection {
   }
 
   get #nowMs(): number {
-    return this.#ways.schedule.nowMs;
+    return this.#link.schedule.nowMs;
   }
 
   /** When a message sent now arrives, behind those before it; undefined: never. */
   #passes(beforeMs: number): number | undefined {
-    const { random, line } = this.#ways;
+    const { random, line } = this.#link;
     const ms = this.#isBroken ? undefined : passage(random, [this.#server.line, line]);
     return ms === undefined ? undefined : Math.max(this.#nowMs + ms, beforeMs + AN_INSTANT_MS);
   }
@@ -167,7 +167,7 @@ export class Connection {
     const job = this.#jobs.shift();
     if (!job) return;
     if (this.isGone) {
-      job.refuse();
+      job.reject();
       this.#next();
     } else if (!job.writes) {
       job.run(false);
@@ -193,29 +193,29 @@ export interface Transaction {
 }
 
 /**
- * The connections of one process, some perhaps to a server that was deposed. What `database.service.ts` says of
- * connections is said here once more; who may answer is the shipped `Authority`'s.
+ * The connections of one process, some perhaps to a server that was deposed. Repeats what `database.service.ts` does
+ * with connections; which server may be read is the shipped `Authority`'s decision.
  */
 export class Pool {
   readonly #db: Database;
-  readonly #ways: Ways;
-  readonly #rooms: Pick<AuthorityRoom, 'mustBeUnwarned'>;
-  protected readonly authority: InstanceType<AuthorityRoom['Authority']>;
+  readonly #link: ClientLink;
+  readonly #modules: Pick<AuthorityModule, 'mustBeUnwarned'>;
+  protected readonly authority: InstanceType<AuthorityModule['Authority']>;
   #idle: Connection[] = [];
-  #lent = 0;
+  #inUse = 0;
   readonly #waiting: (() => void)[] = [];
 
-  constructor(db: Database, ways: Ways, rooms: AuthorityRoom, leaseMs: number) {
+  constructor(db: Database, link: ClientLink, modules: AuthorityModule, leaseMs: number) {
     this.#db = db;
-    this.#ways = ways;
-    this.#rooms = rooms;
-    this.authority = new rooms.Authority(ways.client, leaseMs);
+    this.#link = link;
+    this.#modules = modules;
+    this.authority = new modules.Authority(link.client, leaseMs);
   }
 
-  /** After an error the connection is used by nobody again. */
-  async lend<T>(work: (connection: Connection) => Promise<T>, max = CONNECTIONS_MAX): Promise<T> {
-    while (this.#lent >= max) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    this.#lent++;
+  /** After an error the connection is not used again. */
+  async withConnection<T>(work: (connection: Connection) => Promise<T>, max = CONNECTIONS_MAX): Promise<T> {
+    while (this.#inUse >= max) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    this.#inUse++;
     const connection = this.#take();
     try {
       const result = await work(connection);
@@ -225,14 +225,14 @@ export class Pool {
       void connection.end();
       throw error;
     } finally {
-      this.#lent--;
+      this.#inUse--;
       this.#waiting.shift()?.();
     }
   }
 
-  /** As `Database.authoritative`: a reading that lets somebody in. */
+  /** As `Database.authoritative`: a read that can let a caller in. */
   authoritative<T>(read: (server: Server) => T): Promise<T> {
-    return this.lend(async (connection) => {
+    return this.withConnection(async (connection) => {
       if (this.authority.holds(connection)) return connection.statement(read, 'reads');
       const [, found] = await Promise.all([this.prove(connection), connection.statement(read, 'reads')]);
       return found;
@@ -247,7 +247,7 @@ export class Pool {
   async unwarned<T>(connection: Connection, run: (server: Server) => T, kind: 'reads' | 'writes'): Promise<T> {
     const { warnings } = connection;
     const result = await connection.statement(run, kind);
-    this.#rooms.mustBeUnwarned(connection, warnings);
+    this.#modules.mustBeUnwarned(connection, warnings);
     return result;
   }
 
@@ -260,7 +260,7 @@ export class Pool {
     body: (tx: Transaction) => Promise<void>,
     behind: (server: Server) => T,
   ): Promise<T> {
-    const { schedule, client } = this.#ways;
+    const { schedule, client } = this.#link;
     const { xid, end } = await connection.statement((server) => server.begin(), 'reads');
     let isCommitting = false;
     const hangs = () => {
@@ -277,7 +277,7 @@ export class Pool {
         write: (change) => void changes.push(change),
       });
       const commit = ({ tables }: Server) => {
-        if (!end(true)) throw new Away('the transaction was broken off');
+        if (!end(true)) throw new Unavailable('the transaction was broken off');
         for (const change of changes) change(tables);
       };
       const { warnings } = connection;
@@ -285,7 +285,7 @@ export class Pool {
         connection.statement(commit, 'writes', hangs),
         connection.statement(behind, 'reads'),
       ]);
-      this.#rooms.mustBeUnwarned(connection, warnings);
+      this.#modules.mustBeUnwarned(connection, warnings);
       return found;
     } catch (error) {
       leave();
@@ -297,10 +297,10 @@ export class Pool {
 
   #take(): Connection {
     this.#idle = this.#idle.filter((connection) => !connection.isGone && !connection.isClosed);
-    const { random } = this.#ways;
-    // At times a further one, as if others had been lent.
+    const { random } = this.#link;
+    // At times a further one, as if the others were in use.
     if (this.#idle.length === 0 || (this.#idle.length < CONNECTIONS_MAX && random.chance(0.1)))
-      return new Connection(this.#db.route(), this.#ways);
+      return new Connection(this.#db.route(), this.#link);
     return this.#idle.splice(random.int(0, this.#idle.length - 1), 1)[0]!;
   }
 }

@@ -1,11 +1,11 @@
+import { Rights } from './model.js';
 import type { Line } from './network.js';
 import type { Random } from './random.js';
 import type { Schedule } from './schedule.js';
 import { copy, type Folder, Server, type Tables } from './server.js';
-import { Facts } from './town.js';
 
 /**
- * PostgreSQL as its operators see it: one primary, at times an old one that was deposed and lives on, and a backup.
+ * PostgreSQL as its operators see it: one primary, at times an old one that was deposed and runs on, and a backup.
  */
 export class Database {
   primary: Server;
@@ -29,7 +29,7 @@ export class Database {
       longestLeaseMs: 0,
       removedTo: 0n,
       changes: new Set(),
-      facts: new Facts(),
+      rights: new Rights(),
       leases: new Map(),
       invalidations: [],
     };
@@ -44,12 +44,12 @@ export class Database {
     return this.primary.line;
   }
 
-  /** Where a new connection leads: to the primary, or to one that was deposed, while it is still there. */
+  /** The server of a new connection: the primary, or one that was deposed, while it still runs. */
   route(): Server {
     return this.deposed.length > 0 && this.#random.chance(0.5) ? this.#random.pick(this.deposed) : this.primary;
   }
 
-  /** The stand-by takes over; the old primary is told nothing of it, and lives on. */
+  /** The stand-by takes over; the old primary is not notified, and runs on. */
   promote(): void {
     const old = this.primary;
     old.loseStandBy();
@@ -60,7 +60,7 @@ export class Database {
     this.deposed.push(old);
   }
 
-  /** Every deposed primary dies at last. */
+  /** Kills every deposed primary. */
   fence(): void {
     for (const server of this.deposed) server.die();
     this.deposed = [];
@@ -77,7 +77,7 @@ export class Database {
   /**
    * Goes back to the backup: what was committed since is gone, its xids come again, connections are broken off. On a
    * timeline of its own, or (`elsewhere`) in another system, whose xids may be lower than those in the tables.
-   * @param longestLeaseMs ever in force, as whoever restores has to see to
+   * @param longestLeaseMs the longest ever in force, which an operator has to see to when restoring
    */
   restore(longestLeaseMs: number, elsewhere: boolean): boolean {
     if (!this.#backup) return false;
@@ -88,7 +88,10 @@ export class Database {
     return true;
   }
 
-  /** The same with the folder itself, so that nothing tells but the start. Answers false when there is none of now. */
+  /**
+   * The same with the folder itself, so that only the start of the server shows it.
+   * @returns false when the backup is of another timeline or system
+   */
   restoreInPlace(longestLeaseMs: number): boolean {
     const { primary } = this;
     if (this.#backup?.system !== primary.system || this.#backup.timeline !== primary.timeline) return false;
@@ -97,8 +100,8 @@ export class Database {
   }
 
   /**
-   * Puts an old folder in place of the present one. The answer puts that one back, as it was; it answers false when there
-   * is another database by then.
+   * Puts an old folder in place of the present one.
+   * @returns puts the present one back, as it was; returns false when there is another database by then
    */
   swap(longestLeaseMs: number): (() => boolean) | undefined {
     const { primary } = this;

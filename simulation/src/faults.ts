@@ -1,14 +1,14 @@
 import { REDIS, signAcknowledgement } from '@latchkey/contracts';
+import type { Attacker } from './attacker.js';
 import type { Gateway } from './gateway.js';
-import type { Holder } from './holder.js';
 import type { Line } from './network.js';
-import { LEASE_MS_MAX, LEASE_MS_MIN, type Replica, type Surroundings } from './replica.js';
+import { type Environment, LEASE_MS_MAX, LEASE_MS_MIN, type Replica } from './replica.js';
 
-/** What faults may touch. */
-export interface Victims extends Surroundings {
+/** What faults act on. */
+export interface Targets extends Environment {
   readonly gateways: readonly Gateway[];
   readonly replicas: readonly Replica[];
-  readonly holder: Holder;
+  readonly attacker: Attacker;
   /** Length of a lease as configured now; a fault may change it. */
   leaseMs: number;
   /** Longest lease configured so far. */
@@ -16,7 +16,7 @@ export interface Victims extends Surroundings {
   /** How often each fault is drawn in this world. */
   readonly weights: FaultWeights;
   note(text: string): void;
-  /** Somebody changes something at this moment. */
+  /** Makes a change at this moment. */
   change(): void;
   /** Many checks of a few tokens at one gateway, within a moment. */
   rush(gateway: Gateway): void;
@@ -48,7 +48,7 @@ const usual = {
   killReplica: 3,
   holdXmin: 3,
   forge: 3,
-  holder: 2,
+  attacker: 2,
   signer: 1,
   endLease: 2,
   repeat: 3,
@@ -64,8 +64,8 @@ const usual = {
 export type FaultName = keyof typeof usual;
 export type FaultWeights = Readonly<Record<FaultName, number>>;
 
-/** Each world knows some faults and not others, some often: so it sees combinations that an even mix never makes. */
-export function drawWeights(random: Surroundings['random'], only?: readonly FaultName[]): FaultWeights {
+/** Each world has some faults and not others, some often, so that combinations occur that an even mix never makes. */
+export function drawWeights(random: Environment['random'], only?: readonly FaultName[]): FaultWeights {
   const weights = { ...usual };
   const names = Object.keys(weights) as FaultName[];
   if (only) {
@@ -94,7 +94,7 @@ interface Fault {
 const lineFaults = ['cut', 'loss', 'twice', 'slow'] as const;
 
 /** Makes one line bad in one way. */
-function spoil(line: Line, how: (typeof lineFaults)[number], random: Surroundings['random']): Ending {
+function spoil(line: Line, how: (typeof lineFaults)[number], random: Environment['random']): Ending {
   const before = { ...line };
   if (how === 'cut') line.cut = true;
   else if (how === 'loss') line.loss = random.spread(0.05, 0.9);
@@ -109,11 +109,11 @@ function spoil(line: Line, how: (typeof lineFaults)[number], random: Surrounding
 }
 
 /**
- * Begins one fault, drawn at random. Answers how to end it; faults that are over at once (a clock stepped, a process
- * killed and started again) answer nothing.
+ * Begins one fault, drawn at random.
+ * @returns how to end it; undefined for faults that are over at once (a clock stepped, a process killed and restarted)
  */
-export function fault(victims: Victims): Fault | undefined {
-  const { random, gateways, replicas, redis, db, schedule, note } = victims;
+export function fault(targets: Targets): Fault | undefined {
+  const { random, gateways, replicas, redis, db, schedule, note } = targets;
   const gateway = random.pick(gateways);
   const replica = random.pick(replicas);
   const either = random.chance(0.7) ? gateway : replica;
@@ -121,33 +121,33 @@ export function fault(victims: Victims): Fault | undefined {
     note(`${name} …`);
     return { name, end, lastsMs };
   };
-  /** Long enough, often, for a lease to lapse by anybody's clock. */
-  const leases = () => victims.leaseMs * (0.5 + 3 * random.float());
+  /** Long enough, often, for a lease to lapse by every clock. */
+  const leases = () => targets.leaseMs * (0.5 + 3 * random.float());
   const at = () => random.pick(lineFaults);
-  switch (random.weighted(victims.weights)) {
+  switch (random.weighted(targets.weights)) {
     case 'island': {
       const lines = [gateway.line, gateway.redisLine];
       const ends = lines.map((line) => spoil(line, 'cut', random));
-      if (random.chance(0.5)) schedule.after(random.spread(0.1, 30), () => victims.change());
+      if (random.chance(0.5)) schedule.after(random.spread(0.1, 30), () => targets.change());
       return lasting(
         `${gateway.name} cut off`,
         () => {
           for (const end of ends) end();
-          victims.rush(gateway);
-          if (random.chance(0.5)) schedule.after(random.float() * 300, () => victims.change());
+          targets.rush(gateway);
+          if (random.chance(0.5)) schedule.after(random.float() * 300, () => targets.change());
         },
         leases(),
       );
     }
     case 'absence': {
-      // Cut off until its row has been judged dead; back when a replica has become slow and something changes.
-      const awayMs = victims.leaseMs * (1.8 + random.float());
+      // Cut off until its row has been reaped; back when a replica has become slow and something changes.
+      const cutMs = targets.leaseMs * (1.8 + random.float());
       const ends = [gateway.line, gateway.redisLine].map((line) => spoil(line, 'cut', random));
-      victims.rush(gateway);
-      const back = schedule.after(awayMs, () => {
+      targets.rush(gateway);
+      const back = schedule.after(cutMs, () => {
         ends[0]!();
         replica.dbLine.slowMs = random.spread(15, 60);
-        for (let i = 0; i < 2; i++) schedule.after(random.float() * 300, () => victims.change());
+        for (let i = 0; i < 2; i++) schedule.after(random.float() * 300, () => targets.change());
       });
       return lasting(
         `${gateway.name} cut off for long, then back to a slow ${replica.name}`,
@@ -156,24 +156,24 @@ export function fault(victims: Victims): Fault | undefined {
           for (const end of ends) end();
           replica.dbLine.slowMs = 4;
         },
-        awayMs + 600,
+        cutMs + 600,
       );
     }
     case 'trap': {
-      // Redis is away and answers are slow; something changes; then nothing passes any more.
+      // Redis is unavailable and responses are slow; something changes; then nothing passes any more.
       const redisEnd = spoil(gateway.redisLine, 'cut', random);
       const slowEnd = spoil(gateway.line, 'slow', random);
-      const untilMs = random.spread(10, victims.leaseMs);
-      victims.rush(gateway);
+      const untilMs = random.spread(10, targets.leaseMs);
+      targets.rush(gateway);
       schedule.after(untilMs, () => {
-        victims.rush(gateway);
-        victims.change();
+        targets.rush(gateway);
+        targets.change();
       });
       const cutOff = schedule.after(untilMs + random.spread(1, 200), () => {
         gateway.line.cut = true;
       });
       return lasting(
-        `${gateway.name} gets slow answers, then none`,
+        `${gateway.name} gets slow responses, then none`,
         () => {
           cutOff();
           slowEnd();
@@ -189,12 +189,12 @@ export function fault(victims: Victims): Fault | undefined {
         gateway.kill();
         schedule.after(random.spread(1, 300), () => {
           gateway.start();
-          victims.rush(gateway);
-          if (random.chance(0.7)) schedule.after(random.spread(0.1, 150), () => victims.change());
+          targets.rush(gateway);
+          if (random.chance(0.7)) schedule.after(random.spread(0.1, 150), () => targets.change());
         });
       });
       return lasting(
-        `${gateway.name} stops in order, to come back in a rush with slow answers`,
+        `${gateway.name} stops in order, to come back in a rush with slow responses`,
         slowEnd,
         300 + leases(),
       );
@@ -230,11 +230,11 @@ export function fault(victims: Victims): Fault | undefined {
     case 'pause':
       if (!either.machine.running) return undefined;
       either.machine.pause();
-      return lasting(`${either.name} paused`, () => either.machine.goOn());
+      return lasting(`${either.name} paused`, () => either.machine.resume());
     case 'sleep':
       if (!either.machine.running) return undefined;
       either.machine.sleep();
-      return lasting(`${either.name} asleep`, () => either.machine.goOn());
+      return lasting(`${either.name} asleep`, () => either.machine.resume());
     case 'wall': {
       const ms = random.pick([-1, 1]) * random.spread(10, 3_600_000);
       either.machine.stepWall(ms);
@@ -243,7 +243,7 @@ export function fault(victims: Victims): Fault | undefined {
     }
     case 'drift':
       either.machine.drift();
-      note(`${either.name}: clock drifts otherwise`);
+      note(`${either.name}: clock rate changed`);
       return undefined;
     case 'killGateway':
       gateway.kill();
@@ -251,12 +251,12 @@ export function fault(victims: Victims): Fault | undefined {
     case 'restartGateway':
       gateway.kill();
       gateway.start();
-      note(`${gateway.name} killed and started again`);
-      if (random.chance(0.5)) schedule.after(random.spread(0.1, 30), () => victims.change());
+      note(`${gateway.name} killed and restarted`);
+      if (random.chance(0.5)) schedule.after(random.spread(0.1, 30), () => targets.change());
       return undefined;
     case 'stopGateway':
       note(`${gateway.name} stops in order`);
-      if (random.chance(0.5)) schedule.after(random.spread(0.1, 10), () => victims.change());
+      if (random.chance(0.5)) schedule.after(random.spread(0.1, 10), () => targets.change());
       gateway.stop(() => {
         note(`${gateway.name} has stopped`);
         gateway.kill();
@@ -265,28 +265,28 @@ export function fault(victims: Victims): Fault | undefined {
       return undefined;
     case 'killReplica':
       replica.kill();
-      return lasting(`${replica.name} killed`, () => replica.start(victims.leaseMs));
+      return lasting(`${replica.name} killed`, () => replica.start(targets.leaseMs));
     case 'holdXmin':
       db.primary.holdXmin(random.spread(20, 3_000));
       note('a long transaction holds xmin back');
       return undefined;
     case 'forge':
-      forge(victims);
+      forge(targets);
       return undefined;
-    case 'holder':
-      return lasting('a holder of keys attacks', victims.holder.attack(false), leases());
+    case 'attacker':
+      return lasting('an attacker with leases and keys', targets.attacker.attack(false), leases());
     case 'signer':
-      return lasting('somebody who has the signing key attacks', victims.holder.attack(true), leases());
+      return lasting('an attacker with the signing key', targets.attacker.attack(true), leases());
     case 'endLease': {
       const [id] = [...gateway.ids].slice(-1);
       const row = id === undefined ? undefined : db.tables.leases.get(id);
       if (!row) return undefined;
       db.tables.leases.set(row.verifierId, { ...row, ended: true });
       note(`the lease of ${gateway.name} is ended`);
-      if (random.chance(0.5)) schedule.after(random.spread(0.1, 30), () => victims.change());
+      if (random.chance(0.5)) schedule.after(random.spread(0.1, 30), () => targets.change());
       if (random.chance(0.5)) return undefined;
       const ends = [gateway.line, gateway.redisLine].map((line) => spoil(line, 'cut', random));
-      victims.rush(gateway);
+      targets.rush(gateway);
       const endAll = () => {
         for (const end of ends) end();
       };
@@ -297,67 +297,67 @@ export function fault(victims: Victims): Fault | undefined {
       note('redis repeats old messages');
       return undefined;
     case 'leaseLength':
-      victims.leaseMs = Math.round(random.spread(LEASE_MS_MIN, LEASE_MS_MAX));
-      victims.longestLeaseMs = Math.max(victims.longestLeaseMs, victims.leaseMs);
+      targets.leaseMs = Math.round(random.spread(LEASE_MS_MIN, LEASE_MS_MAX));
+      targets.longestLeaseMs = Math.max(targets.longestLeaseMs, targets.leaseMs);
       replica.kill();
-      replica.start(victims.leaseMs);
-      note(`${replica.name} started again; it grants leases of ${victims.leaseMs} ms`);
+      replica.start(targets.leaseMs);
+      note(`${replica.name} restarted; it grants leases of ${targets.leaseMs} ms`);
       return undefined;
     case 'backUp':
       db.backUp();
       note('postgresql is backed up');
       return undefined;
     case 'restore':
-      if (!db.restore(victims.longestLeaseMs, random.chance(0.3))) return undefined;
+      if (!db.restore(targets.longestLeaseMs, random.chance(0.3))) return undefined;
       note('postgresql is restored from its backup');
-      victims.restored();
-      if (random.chance(0.5)) schedule.after(random.spread(0.1, 300), () => victims.change());
+      targets.restored();
+      if (random.chance(0.5)) schedule.after(random.spread(0.1, 300), () => targets.change());
       return undefined;
     case 'restoreInPlace':
-      if (!db.restoreInPlace(victims.longestLeaseMs)) return undefined;
+      if (!db.restoreInPlace(targets.longestLeaseMs)) return undefined;
       note('the folder of postgresql is put back in place');
-      victims.restored();
+      targets.restored();
       for (let i = 0; i < 2; i++)
-        if (random.chance(0.5)) schedule.after(random.spread(0.1, 300), () => victims.change());
+        if (random.chance(0.5)) schedule.after(random.spread(0.1, 300), () => targets.change());
       return undefined;
     case 'swap': {
-      const back = db.swap(victims.longestLeaseMs);
+      const back = db.swap(targets.longestLeaseMs);
       if (!back) return undefined;
-      victims.restored();
-      victims.rush(gateway);
+      targets.restored();
+      targets.rush(gateway);
       const end = () => {
         if (!back()) return;
         note('the folder of postgresql is swapped back');
-        victims.restored();
-        if (random.chance(0.5)) schedule.after(random.spread(0.1, 300), () => victims.change());
+        targets.restored();
+        if (random.chance(0.5)) schedule.after(random.spread(0.1, 300), () => targets.change());
       };
-      return lasting('the folder of postgresql is swapped for an old one', end, random.spread(20, victims.leaseMs));
+      return lasting('the folder of postgresql is swapped for an old one', end, random.spread(20, targets.leaseMs));
     }
     case 'restart':
       db.restart();
-      note('postgresql starts again');
-      if (random.chance(0.5)) schedule.after(random.spread(0.1, 100), () => victims.change());
+      note('postgresql is restarted');
+      if (random.chance(0.5)) schedule.after(random.spread(0.1, 100), () => targets.change());
       return undefined;
     case 'standBy': {
       const server = db.primary;
       server.loseStandBy();
-      return lasting('the stand-by is away: commits hang', () => server === db.primary && server.findStandBy());
+      return lasting('the stand-by is unavailable: commits hang', () => server === db.primary && server.findStandBy());
     }
     case 'promote': {
-      // As many would do it: a rush of look-ups, and something changes on the new side.
+      // Around the promotion: a rush of lookups, and changes on the new primary.
       const untilMs = random.chance(0.5) ? random.spread(1, 300) : 0;
-      victims.rush(gateway);
+      targets.rush(gateway);
       const before = db.primary;
       if (untilMs > 0) before.loseStandBy();
       let isPromoted = false;
       const cancel = schedule.after(untilMs, () => {
         isPromoted = true;
-        note('the stand-by is promoted; the old primary lives on');
-        victims.promoted();
+        note('the stand-by is promoted; the old primary runs on');
+        targets.promoted();
         db.promote();
         for (let i = 0; i < 2; i++) {
-          schedule.after(random.spread(0.1, 300), () => victims.change());
-          schedule.after(random.spread(0.1, 300), () => victims.rush(random.pick(gateways)));
+          schedule.after(random.spread(0.1, 300), () => targets.change());
+          schedule.after(random.spread(0.1, 300), () => targets.rush(random.pick(gateways)));
         }
       });
       const end = () => {
@@ -370,14 +370,14 @@ export function fault(victims: Victims): Fault | undefined {
   }
 }
 
-/** Somebody on Redis who has no key says what they like. */
-function forge({ random, gateways, redis, said, note }: Victims): void {
-  note('somebody forges messages on redis');
-  const nobody = new Uint8Array(32);
+/** Messages of an attacker on Redis who has no key. */
+function forge({ random, gateways, redis, published, note }: Targets): void {
+  note('an attacker without keys forges messages on redis');
+  const wrongKey = new Uint8Array(32);
   for (const { ids } of gateways) {
     for (const verifier of ids)
-      for (const digest of said.lately())
-        redis.say(REDIS.acknowledgements, JSON.stringify(signAcknowledgement(nobody, verifier, [digest])));
+      for (const digest of published.recent())
+        redis.broadcast(REDIS.acknowledgements, JSON.stringify(signAcknowledgement(wrongKey, verifier, [digest])));
   }
-  redis.say(REDIS.invalidations, random.pick(['{}', 'not json', '"', '[]', '{"log":1}']));
+  redis.broadcast(REDIS.invalidations, random.pick(['{}', 'not json', '"', '[]', '{"log":1}']));
 }

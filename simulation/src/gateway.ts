@@ -2,12 +2,12 @@ import { REDIS } from '@latchkey/contracts';
 import type { LeaseRefused } from '@latchkey/token-service/invalidation';
 import type { Requirement, Verdict, Verifier } from '@latchkey/verifier';
 import { Machine } from './machine.js';
-import { Away, call, goodLine } from './network.js';
-import type { Replica, Surroundings } from './replica.js';
-import type { Rooms } from './shipped.js';
-import type { Token } from './town.js';
+import type { Token } from './model.js';
+import { call, goodLine, Unavailable } from './network.js';
+import type { Environment, Replica } from './replica.js';
+import type { Modules } from './shipped.js';
 
-/** How long a gateway waits for an answer of the token-service. */
+/** How long a gateway waits for a response of the token-service. */
 export const RPC_DEADLINE_MS = 250;
 
 /** A stream that was opened for an allowed request. */
@@ -22,8 +22,8 @@ export interface OpenStream {
   cut: boolean;
 }
 
-/** What the connection of a gateway makes of a refusal. */
-function refusedAsGrpcSays({ RenewalRefused }: Rooms, error: unknown): unknown {
+/** Maps an error of the token-service as the gateway's gRPC client does. */
+function mapRenewalError({ RenewalRefused }: Modules, error: unknown): unknown {
   const { name, reason, message } = error as LeaseRefused;
   if (name !== 'LeaseRefused') return error;
   return new RenewalRefused(reason === 'ended' || reason === 'foreign' ? 'identity' : 'later', message);
@@ -36,33 +36,33 @@ export class Gateway {
   readonly line = goodLine();
   readonly redisLine = goodLine();
   verifier: Verifier | undefined;
-  /** The ids that the process which runs now has had, and its claim. */
+  /** The ids that the running process has had, and its claim. */
   ids = new Set<string>();
   claim = '';
-  /** Called with an acknowledgement that no message of a token-service stands behind. */
-  onMadeUp: () => void = () => undefined;
-  /** Streams of the process that runs now. */
+  /** Called when the verifier acknowledges what no token-service has published. */
+  onForgedAcknowledgement: () => void = () => undefined;
+  /** Streams of the running process. */
   streams: OpenStream[] = [];
-  readonly #around: Surroundings;
+  readonly #env: Environment;
   readonly #replicas: readonly Replica[];
 
   constructor(
     readonly name: string,
-    around: Surroundings,
+    env: Environment,
     replicas: readonly Replica[],
   ) {
-    this.#around = around;
+    this.#env = env;
     this.#replicas = replicas;
-    this.machine = new Machine(around.schedule, around.random);
+    this.machine = new Machine(env.schedule, env.random);
   }
   start(): void {
     if (this.verifier) return;
-    const { random, redis, rooms, said } = this.#around;
+    const { random, redis, modules, published } = this.#env;
     const { machine, redisLine } = this;
     this.streams = [];
     const ids = new Set<string>();
     this.ids = ids;
-    const verifier = new rooms.Verifier({
+    const verifier = new modules.Verifier({
       name: this.name,
       newClaim: () => {
         this.claim = Buffer.from(random.bytes(32)).toString('base64url');
@@ -72,18 +72,18 @@ export class Gateway {
       source: {
         lookup: (hash) => this.#call((replica) => replica.lookup(hash)),
         renew: async (request) => {
-          const answer = await this.#call((replica) => replica.renew(request)).catch((error: unknown) => {
-            throw refusedAsGrpcSays(rooms, error);
+          const response = await this.#call((replica) => replica.renew(request)).catch((error: unknown) => {
+            throw mapRenewalError(modules, error);
           });
-          ids.add(answer.verifierId);
-          return answer;
+          ids.add(response.verifierId);
+          return response;
         },
         release: (request) => this.#call((replica) => replica.release(request)),
       },
       feed: {
-        subscribe: (hear) => redis.subscribe(REDIS.invalidations, machine, redisLine, hear),
+        subscribe: (onMessage) => redis.subscribe(REDIS.invalidations, machine, redisLine, onMessage),
         acknowledge: (text) => {
-          if (!said.covers(text)) this.onMadeUp();
+          if (!published.covers(text)) this.onForgedAcknowledgement();
           return redis.publish(REDIS.acknowledgements, redisLine, text);
         },
       },
@@ -93,7 +93,7 @@ export class Gateway {
     machine.deliver(() => void verifier.start());
   }
 
-  /** How often the process that runs now has emptied its memory. */
+  /** How often the running process has emptied its memory. */
   resets(): number {
     return this.verifier?.counters.resets ?? 0;
   }
@@ -103,14 +103,14 @@ export class Gateway {
     return this.machine.runningSinceMs;
   }
 
-  /** The process dies with all it knows. */
+  /** The process dies, and its memory with it. */
   kill(): void {
     this.machine.kill();
     this.verifier = undefined;
     this.streams = [];
   }
 
-  /** The process stops in order; whoever calls starts another when that is done. */
+  /** The process stops in order; the caller starts another in `then`. */
   stop(then: () => void): void {
     const { verifier } = this;
     if (!verifier) return;
@@ -158,9 +158,9 @@ export class Gateway {
   }
 
   #call<T>(handle: (replica: Replica) => Promise<T>): Promise<T> {
-    const { random } = this.#around;
+    const { random } = this.#env;
     const alive = this.#replicas.filter((replica) => replica.alive);
-    if (alive.length === 0) return Promise.reject(new Away('connection refused'));
+    if (alive.length === 0) return Promise.reject(new Unavailable('connection refused'));
     const replica = random.pick(alive);
     return call(random, this.machine, replica.machine, [this.line, replica.line], RPC_DEADLINE_MS, () =>
       handle(replica),

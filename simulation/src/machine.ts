@@ -5,18 +5,18 @@ import type { Schedule } from './schedule.js';
 /** Rates that differ by less than the drift allowance of 20 %: 1.10 / 0.92 = 1.196. */
 export const SLOWEST = 0.92;
 export const FASTEST = 1.1;
-/** Node's timers may fire this much before their time, because its loop keeps time in whole milliseconds. */
+/** Node's timers can fire this much early, because its loop keeps time in whole milliseconds. */
 const TIMER_EARLY_MS = 1;
-/** As the shipped `Timekeeper`: how long a reading of the uptime is kept, and what wall time may disagree by, with its rounding. */
-const UPTIME_KEPT_MS = 10;
+/** As the shipped `Timekeeper`: how long a reading of the uptime is cached, and what wall time may disagree by, with its rounding. */
+const UPTIME_CACHED_MS = 10;
 const HIDDEN_WITHIN_MS = 6;
 /** os.uptime() counts in hundredths of a second. */
 const UPTIME_STEP_MS = 10;
 
 /**
  * One machine with one process: its clocks, its timers, and everything that reaches the process. A paused process
- * (stopped, swapped out, a long collection of garbage) finds all that came meanwhile when it goes on; a sleeping
- * machine's monotonic clock stands still; to a dead process nothing comes any more.
+ * (stopped, swapped out, a long garbage collection) receives all that came meanwhile when it resumes; a sleeping
+ * machine's monotonic clock stands still; a dead process receives nothing.
  */
 export class Machine implements Clock {
   readonly #schedule: Schedule;
@@ -28,7 +28,7 @@ export class Machine implements Clock {
   #rate: number;
   /**
    * A sleep whose length the wall clock was set back by meanwhile is noticed once the uptime is read again: until then, in
-   * true time, a lease that lapsed in it may seem to be held. A limit that is written down.
+   * true time, a lease that lapsed in it can seem to be valid. A documented limit.
    */
   hiddenUntilMs = Number.NEGATIVE_INFINITY;
   #suspendedBeforeMs = 0;
@@ -39,7 +39,7 @@ export class Machine implements Clock {
   /** Everything handed to an earlier process has an older number and is dropped. */
   #process = 0;
   #waiting: (() => void)[] = [];
-  readonly #deathbed = new Set<() => void>();
+  readonly #exitListeners = new Set<() => void>();
 
   constructor(schedule: Schedule, random: Random) {
     this.#schedule = schedule;
@@ -70,30 +70,30 @@ export class Machine implements Clock {
     const dueMs = this.monotonicMs() + Math.max(1, ms) - this.#random.float() * TIMER_EARLY_MS;
     const process = this.#process;
     let cancelled = false;
-    const look = () => {
+    const check = () => {
       if (cancelled || process !== this.#process) return;
       const leftMs = dueMs - this.monotonicMs();
-      if (leftMs > 1e-6) this.#schedule.after(this.#state === 'asleep' ? 20 : leftMs / this.#rate, look);
-      else this.#hand(() => !cancelled && callback(), process);
+      if (leftMs > 1e-6) this.#schedule.after(this.#state === 'asleep' ? 20 : leftMs / this.#rate, check);
+      else this.#dispatch(() => !cancelled && callback(), process);
     };
-    look();
+    check();
     return () => {
       cancelled = true;
     };
   }
 
-  /** Runs something in the process that runs now, as soon as it can; never if it dies first. */
+  /** Runs something in the running process, as soon as it can; never if it dies first. */
   deliver(what: () => void): void {
-    this.#hand(what, this.#process);
+    this.#dispatch(what, this.#process);
   }
 
-  /** Where answers reach the process that runs now, and no later one: `ms` from then, it runs `what`. */
+  /** Delivers to the running process, and to no later one: `ms` from the call, it runs `what`. */
   address(): (ms: number, what: () => void) => void {
     const process = this.#process;
-    return (ms, what) => void this.#schedule.after(ms, () => this.#hand(what, process));
+    return (ms, what) => void this.#schedule.after(ms, () => this.#dispatch(what, process));
   }
 
-  /** What `deliver` does, for a message that arrives after `ms` at the process that runs at this moment. */
+  /** As `deliver`, for a message that arrives after `ms`. */
   deliverAfter(ms: number, what: () => void): void {
     this.address()(ms, what);
   }
@@ -110,29 +110,29 @@ export class Machine implements Clock {
     this.#enter('asleep');
   }
 
-  /** Ends a pause or a sleep. What waited comes in any order, with other things between. */
-  goOn(): void {
+  /** Ends a pause or a sleep. What waited arrives in any order, interleaved with other events. */
+  resume(): void {
     this.#enter('running');
     const process = this.#process;
     for (const what of this.#waiting.splice(0)) {
-      this.#schedule.after(this.#random.float(), () => this.#hand(what, process));
+      this.#schedule.after(this.#random.float(), () => this.#dispatch(what, process));
     }
   }
 
-  /** Calls back if the process that runs now is killed; the answer ends that. */
+  /** Calls back if the running process is killed; the returned function cancels that. */
   onDeath(callback: () => void): () => void {
-    this.#deathbed.add(callback);
-    return () => this.#deathbed.delete(callback);
+    this.#exitListeners.add(callback);
+    return () => this.#exitListeners.delete(callback);
   }
 
   /** The process ends; what starts next has none of its timers or messages. */
   kill(): void {
     this.#process++;
     this.#waiting = [];
-    const mourners = [...this.#deathbed];
-    this.#deathbed.clear();
+    const listeners = [...this.#exitListeners];
+    this.#exitListeners.clear();
     this.#enter('running');
-    for (const mourner of mourners) mourner();
+    for (const listener of listeners) listener();
   }
 
   stepWall(ms: number): void {
@@ -150,7 +150,7 @@ export class Machine implements Clock {
     this.#rate = this.#random.pick([SLOWEST, FASTEST, SLOWEST + this.#random.float() * (FASTEST - SLOWEST)]);
   }
 
-  #hand(what: () => void, process: number): void {
+  #dispatch(what: () => void, process: number): void {
     if (process !== this.#process) return;
     if (this.#state === 'running') what();
     else this.#waiting.push(what);
@@ -161,7 +161,7 @@ export class Machine implements Clock {
     if (this.#state === 'asleep' && state !== 'asleep') {
       const sleptMs = this.#suspendedMs - this.#suspendedBeforeMs;
       const isHidden = this.#steppedAsleepMs !== 0 && Math.abs(sleptMs + this.#steppedAsleepMs) <= HIDDEN_WITHIN_MS;
-      if (isHidden) this.hiddenUntilMs = this.#schedule.nowMs + UPTIME_KEPT_MS / SLOWEST + UPTIME_STEP_MS;
+      if (isHidden) this.hiddenUntilMs = this.#schedule.nowMs + UPTIME_CACHED_MS / SLOWEST + UPTIME_STEP_MS;
     }
     if (state === 'asleep' && this.#state !== 'asleep') {
       this.#suspendedBeforeMs = this.#suspendedMs;

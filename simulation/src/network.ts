@@ -4,7 +4,7 @@ import type { Schedule } from './schedule.js';
 
 /** How a line behaves at the moment: between machines, to Redis, or to PostgreSQL. */
 export interface Line {
-  /** Nothing passes; whoever asks learns it only by waiting. */
+  /** Nothing passes; a caller notices only by a timeout. */
   cut: boolean;
   /** Of messages, how many are lost. */
   loss: number;
@@ -15,7 +15,7 @@ export interface Line {
 }
 
 const QUICKEST_MS = 0.05;
-/** Longest delay on a line that is well. */
+/** Longest delay on a line without faults. */
 const USUAL_MS = 4;
 
 export const goodLine = (): Line => ({ cut: false, loss: 0, twice: 0, slowMs: USUAL_MS });
@@ -28,13 +28,14 @@ export function passage(random: Random, lines: readonly Line[]): number | undefi
   return lines.reduce((sum, line) => sum + delay(line), 0);
 }
 
-export class Away extends Error {}
+/** A process, Redis or PostgreSQL could not be reached, or did not respond in time. */
+export class Unavailable extends Error {}
 
 /**
- * One call over the network. The question may be lost, the answer may be, and the caller gives up after `deadlineMs` of
- * its own clock; the other side may then still be at work on it.
+ * One call over the network. The request or the response may be lost, and the caller gives up after `deadlineMs` of its
+ * own clock; the other side may then still be at work on it.
  *
- * @param lines read again for the question and for the answer
+ * @param lines read again for the request and for the response
  */
 export function call<T>(
   random: Random,
@@ -49,9 +50,9 @@ export function call<T>(
     const deliver = from.address();
     const cancel = from.after(deadlineMs, () => {
       over = true;
-      reject(new Away('deadline exceeded'));
+      reject(new Unavailable('deadline exceeded'));
     });
-    const answer = (give: () => void) => {
+    const respond = (give: () => void) => {
       const ms = passage(random, lines);
       if (ms === undefined) return;
       deliver(ms, () => {
@@ -64,8 +65,8 @@ export function call<T>(
     if (ms === undefined) return;
     to.deliverAfter(ms, () => {
       handle().then(
-        (value) => answer(() => resolve(value)),
-        (error: unknown) => answer(() => reject(error)),
+        (value) => respond(() => resolve(value)),
+        (error: unknown) => respond(() => reject(error)),
       );
     });
   });
@@ -75,34 +76,34 @@ interface Listener {
   readonly channel: string;
   readonly machine: Machine;
   readonly line: Line;
-  readonly hear: (text: string) => void;
+  readonly onMessage: (text: string) => void;
 }
 
 /**
  * Redis as the protocol sees it: something that may pass messages on. It loses, repeats, delays and reorders them as
- * its own line and each listener's say, and somebody may say anything on it.
+ * its own line and each listener's are set, and anyone can broadcast anything on it.
  */
 export class Redis {
   readonly line: Line = goodLine();
-  /** How long a message that somebody publishes is kept back before it is passed on. */
-  keepBackMs: () => number = () => 0;
-  /** Told of every message before anybody else hears it. */
-  spy: (channel: string, text: string) => void = () => undefined;
+  /** How long a published message is delayed before it is passed on. */
+  delayMs: () => number = () => 0;
+  /** Called with every published message before any listener receives it. */
+  onPublish: (channel: string, text: string) => void = () => undefined;
   readonly #random: Random;
   readonly #schedule: Schedule;
   readonly #listeners = new Set<Listener>();
-  /** What was said lately, for repeating it much later. */
-  readonly #said: { channel: string; text: string }[] = [];
+  /** Recent messages, for repeating one much later. */
+  readonly #recent: { channel: string; text: string }[] = [];
 
   constructor(random: Random, schedule: Schedule) {
     this.#random = random;
     this.#schedule = schedule;
   }
 
-  subscribe(channel: string, machine: Machine, line: Line, hear: (text: string) => void): () => void {
-    const listener = { channel, machine, line, hear };
+  subscribe(channel: string, machine: Machine, line: Line, onMessage: (text: string) => void): () => void {
+    const listener = { channel, machine, line, onMessage };
     this.#listeners.add(listener);
-    // What starts next in its place has subscriptions of its own.
+    // The next process has subscriptions of its own.
     const over = machine.onDeath(() => this.#listeners.delete(listener));
     return () => {
       over();
@@ -112,33 +113,33 @@ export class Redis {
 
   /** Rejects when the message certainly did not reach Redis; a fulfilment promises nothing. */
   async publish(channel: string, line: Line, text: string): Promise<void> {
-    if (line.cut || this.line.cut) throw new Away('redis is away');
+    if (line.cut || this.line.cut) throw new Unavailable('redis is unavailable');
     if (this.#random.chance(line.loss)) return;
-    this.#said.push({ channel, text });
-    if (this.#said.length > 200) this.#said.splice(0, 100);
-    this.spy(channel, text);
-    const ms = this.keepBackMs();
-    if (ms > 0) this.#schedule.after(ms, () => this.say(channel, text));
-    else this.say(channel, text);
+    this.#recent.push({ channel, text });
+    if (this.#recent.length > 200) this.#recent.splice(0, 100);
+    this.onPublish(channel, text);
+    const ms = this.delayMs();
+    if (ms > 0) this.#schedule.after(ms, () => this.broadcast(channel, text));
+    else this.broadcast(channel, text);
   }
 
-  /** Passes a text on to all who listen, whoever says it. */
-  say(channel: string, text: string): void {
+  /** Passes a text on to all listeners of the channel. */
+  broadcast(channel: string, text: string): void {
     const copies = this.#random.chance(this.line.twice) ? 2 : 1;
     for (const listener of this.#listeners) {
       if (listener.channel !== channel) continue;
       for (let copy = 0; copy < copies; copy++) {
         const ms = passage(this.#random, [this.line, listener.line]);
         if (ms !== undefined)
-          listener.machine.deliverAfter(ms, () => this.#listeners.has(listener) && listener.hear(text));
+          listener.machine.deliverAfter(ms, () => this.#listeners.has(listener) && listener.onMessage(text));
       }
     }
   }
 
-  /** Says again something that was said before. */
+  /** Broadcasts a recent message again. */
   repeat(): void {
-    if (this.#said.length === 0) return;
-    const { channel, text } = this.#random.pick(this.#said);
-    this.#schedule.after(0, () => this.say(channel, text));
+    if (this.#recent.length === 0) return;
+    const { channel, text } = this.#random.pick(this.#recent);
+    this.#schedule.after(0, () => this.broadcast(channel, text));
   }
 }

@@ -1,19 +1,19 @@
 import type { Requirement } from '@latchkey/verifier';
 import type { FaultName } from './faults.js';
 import type { Gateway } from './gateway.js';
-import type { Rooms } from './shipped.js';
-import type { Change, Token } from './town.js';
+import type { Change, Token } from './model.js';
+import type { Modules } from './shipped.js';
 
 export interface WorldOptions {
   readonly seed: number;
   /** How many things happen: checks, changes, faults. Default 200. */
   readonly steps?: number;
-  /** The code under test; the shipped rooms by default. */
-  readonly rooms?: Rooms;
-  /** Which faults there are; by default each world draws its own. */
+  /** The code under test; the shipped modules by default. */
+  readonly modules?: Modules;
+  /** The faults that occur; by default each world draws its own. */
   readonly faults?: readonly FaultName[] | undefined;
-  /** How long rows of the log stay, in milliseconds; by default little or much, as each world draws. */
-  readonly keepMs?: number;
+  /** Retention of rows of the log, in milliseconds; by default each world draws a short or a long one. */
+  readonly retentionMs?: number;
   /** Keep a readable history; costs time. Default no. */
   readonly history?: boolean;
 }
@@ -28,7 +28,7 @@ export interface Outcome {
   readonly effective: number;
   /** How verifiers confirmed. */
   readonly by: Readonly<Record<string, number>>;
-  /** How often gateways that are there at the end have emptied their memory. Each does so when it begins. */
+  /** How often gateways that run at the end have emptied their memory. Each does so when it starts. */
   readonly resets: number;
   readonly gateways: number;
   readonly faults: number;
@@ -36,17 +36,17 @@ export interface Outcome {
   readonly events: number;
 }
 
-/** A change under way or made. */
-export interface Made {
+/** What is known about a change, under way or made. */
+export interface ChangeState {
   readonly change: Change;
   readonly id: string;
   readonly begunMs: number;
   effectiveMs: number | undefined;
-  /** When a folder was put back last, whatever that did to it. */
-  movedMs: number;
+  /** When a folder was put back last, in true time, with or without an effect on this change. */
+  restoredMs: number;
   /** A restored backup has undone it. */
   undone: boolean;
-  /** How often it has been undone and was put back again. */
+  /** How often it has been undone and then put back. */
   era: number;
   by: Map<string, string>;
 }
@@ -57,7 +57,7 @@ export interface Check {
   readonly requirement: Requirement;
   readonly begunMs: number;
   /** A change that had been effective before it began, and forbids it. */
-  readonly forbidden: Made | undefined;
+  readonly forbidden: ChangeState | undefined;
   /** Nothing has happened yet that could take it away. */
   readonly entitled: boolean;
   /** No fault was going on, and none had been for a while. */

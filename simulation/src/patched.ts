@@ -4,39 +4,39 @@ import { pathToFileURL } from 'node:url';
 import type * as invalidation from '@latchkey/token-service/invalidation';
 import type * as verifier from '@latchkey/verifier';
 import { transform } from '@swc/core';
-import type { AuthorityRoom, ShippedRooms } from './rooms.js';
+import type { AuthorityModule, ShippedModules } from './modules.js';
 
-/** One change to one shipped file: text that occurs in it exactly once, and what stands there instead. */
+/** One change to one shipped file: text that occurs in it exactly once, and its replacement. */
 export type Patch = readonly [file: string, was: string, is: string];
 
 const root = path.join(import.meta.dirname, '../..');
-const rooms = {
+const modules = {
   verifier: 'packages/verifier/src',
   invalidation: 'apps/token-service/src/invalidation',
   database: 'apps/token-service/src/database',
 } as const;
-/** The files that speak to neither Nest, PostgreSQL nor Redis; all of the verifier's. */
+/** The files that use neither Nest, PostgreSQL nor Redis; all of the verifier's. */
 const files = {
   invalidation: ['confirm.ts', 'feed-keys.ts', 'leases.ts', 'log.ts', 'protocol.ts', 'types.ts'],
   database: ['authority.ts'],
 };
 
 /**
- * The shipped rooms from their sources, with patches, compiled into a folder of their own and loaded from there.
+ * The shipped modules from their sources, with patches, compiled into a folder of their own and loaded from there.
  * @param patches files named `verifier/lease.ts`, `invalidation/confirm.ts`
  * @throws when the text to replace does not occur exactly once: the shipped file has changed, and the patch must follow
  */
-export async function patchedRooms(name: string, patches: readonly Patch[]): Promise<ShippedRooms> {
-  const place = path.join(import.meta.dirname, '../dist/patched', `${name.replace(/\W+/g, '-')}-${process.pid}`);
+export async function patchedModules(name: string, patches: readonly Patch[]): Promise<ShippedModules> {
+  const folder = path.join(import.meta.dirname, '../dist/patched', `${name.replace(/\W+/g, '-')}-${process.pid}`);
   const missing = new Set(patches);
   try {
-    for (const [room, from] of Object.entries(rooms)) {
-      mkdirSync(path.join(place, room), { recursive: true });
-      for (const file of files[room as keyof typeof files] ?? readdirSync(path.join(root, from))) {
+    for (const [module, from] of Object.entries(modules)) {
+      mkdirSync(path.join(folder, module), { recursive: true });
+      for (const file of files[module as keyof typeof files] ?? readdirSync(path.join(root, from))) {
         let source = readFileSync(path.join(root, from, file), 'utf8');
         for (const patch of patches) {
           const [where, was, is] = patch;
-          if (where !== `${room}/${file}`) continue;
+          if (where !== `${module}/${file}`) continue;
           const times = source.split(was).length - 1;
           if (times !== 1) throw new Error(`${name}: in ${where} this occurs ${times} times, not once: ${was}`);
           source = source.replace(was, () => is);
@@ -47,18 +47,18 @@ export async function patchedRooms(name: string, patches: readonly Patch[]): Pro
           module: { type: 'es6' },
           jsc: { target: 'es2024', parser: { syntax: 'typescript' } },
         });
-        writeFileSync(path.join(place, room, file.replace(/\.ts$/, '.js')), code);
+        writeFileSync(path.join(folder, module, file.replace(/\.ts$/, '.js')), code);
       }
     }
     for (const [where] of missing) throw new Error(`${name}: there is no file ${where}`);
-    const load = (file: string) => import(pathToFileURL(path.join(place, file)).href);
+    const load = (file: string) => import(pathToFileURL(path.join(folder, file)).href);
     const { Verifier, RenewalRefused } = (await load('verifier/index.js')) as typeof verifier;
     const { Confirmations, FeedKeys, InvalidationLog, Leases } = (await load(
       'invalidation/protocol.js',
     )) as typeof invalidation;
-    const { Authority, mustBeUnwarned } = (await load('database/authority.js')) as AuthorityRoom;
+    const { Authority, mustBeUnwarned } = (await load('database/authority.js')) as AuthorityModule;
     return { Authority, mustBeUnwarned, Verifier, RenewalRefused, Confirmations, FeedKeys, InvalidationLog, Leases };
   } finally {
-    rmSync(place, { recursive: true, force: true });
+    rmSync(folder, { recursive: true, force: true });
   }
 }

@@ -10,22 +10,22 @@ import type { Confirmations, InvalidationLog, LeaseCaller, Leases } from '@latch
 import type { Pool } from './connection.js';
 import type { Database } from './database.js';
 import { Machine } from './machine.js';
-import { Away, goodLine, type Line, type Redis } from './network.js';
+import { type Change, lookup, type Model, type Token } from './model.js';
+import { goodLine, type Line, type Redis, Unavailable } from './network.js';
+import type { Published } from './published.js';
 import type { Random } from './random.js';
-import type { Said } from './said.js';
 import type { Schedule } from './schedule.js';
 import type { Tables } from './server.js';
-import type { Rooms } from './shipped.js';
+import type { Modules } from './shipped.js';
 import type { SimulatedStore } from './store.js';
-import { type Change, lookUp, type Token, type Town } from './town.js';
 
 const secret = (name: string) => new TextEncoder().encode(`${name} secret of the simulated world`);
 const EVENTS_SECRET = secret('events');
 const USAGE_SECRET = secret('usage');
 export const SIGNING_SECRET = secret('signing');
-/** How often a replica judges leases, as a share of one. */
-const JUDGED_PER_LEASE = 3;
-/** How soon a folder that was put back is noticed where a wait ends: less than in earnest, as leases are. */
+/** How often a replica reaps leases, within the length of one. */
+const REAPS_PER_LEASE = 3;
+/** How soon a folder that was put back is noticed where a wait ends: shorter than in production, as leases are. */
 export const NOTICED_WITHIN_MS = 200;
 /** How often it prunes the log. */
 const PRUNE_EVERY_MS = 300;
@@ -34,18 +34,18 @@ export const LEASE_MS_MAX = 1_200;
 export const LEASE_MS_MIN = 200;
 export const FIRST_PARTY: LeaseCaller = { id: 'first-party', firstParty: true, holder: 'first-party' };
 
-/** What every process stands among. */
-export interface Surroundings {
+/** What all processes of a world share. */
+export interface Environment {
   readonly random: Random;
   readonly schedule: Schedule;
   readonly db: Database;
   readonly redis: Redis;
-  readonly town: Town;
-  readonly rooms: Rooms;
-  /** How old a row of the log must be before it is pruned: little or much, in either case less than in earnest. */
-  readonly keepMs: number;
+  readonly model: Model;
+  readonly modules: Modules;
+  /** Retention of rows of the log: short or long, in either case shorter than in production. */
+  readonly retentionMs: number;
   /** Every message of the feed that a token-service has published. */
-  readonly said: Said;
+  readonly published: Published;
 }
 
 interface Process {
@@ -56,22 +56,22 @@ interface Process {
   readonly pool: Pool;
 }
 
-/** One process of the token-service: the shipped invalidation room, and as much of the rest as a change needs. */
+/** One process of the token-service: the shipped invalidation module, and as much of the rest as a change needs. */
 export class Replica {
   readonly machine: Machine;
   /** To PostgreSQL, to Redis, and to the verifiers. */
   readonly dbLine: Line = goodLine();
   readonly redisLine = goodLine();
   readonly line = goodLine();
-  readonly #around: Surroundings;
+  readonly #env: Environment;
   #process: Process | undefined;
 
   constructor(
     readonly name: string,
-    around: Surroundings,
+    env: Environment,
   ) {
-    this.#around = around;
-    this.machine = new Machine(around.schedule, around.random);
+    this.#env = env;
+    this.machine = new Machine(env.schedule, env.random);
   }
 
   get alive(): boolean {
@@ -80,34 +80,35 @@ export class Replica {
 
   start(leaseMs: number): void {
     if (this.#process) return;
-    const { db, redis, rooms, random, schedule, keepMs } = this.#around;
+    const { db, redis, modules, random, schedule, retentionMs } = this.#env;
     const { machine, dbLine, redisLine } = this;
     const newId = () => random.uuid(schedule.nowMs);
-    const pool = new rooms.Pool(db, { random, schedule, client: machine, line: dbLine }, rooms, leaseMs);
-    const store = new rooms.Store(pool);
-    const log = new rooms.InvalidationLog({ store, newId, clock: machine, leaseMs });
+    const pool = new modules.Pool(db, { random, schedule, client: machine, line: dbLine }, modules, leaseMs);
+    const store = new modules.Store(pool);
+    const log = new modules.InvalidationLog({ store, newId, clock: machine, leaseMs });
     const bus = {
       publish: (text: string) => {
-        this.#around.said.add(text);
+        this.#env.published.add(text);
         return redis.publish(REDIS.invalidations, redisLine, text);
       },
-      subscribe: (hear: (text: string) => void) => redis.subscribe(REDIS.acknowledgements, machine, redisLine, hear),
+      subscribe: (onMessage: (text: string) => void) =>
+        redis.subscribe(REDIS.acknowledgements, machine, redisLine, onMessage),
     };
-    const feedKeys = new rooms.FeedKeys({ secrets: [SIGNING_SECRET], store, clock: machine, leaseMs });
+    const feedKeys = new modules.FeedKeys({ secrets: [SIGNING_SECRET], store, clock: machine, leaseMs });
     const parts = { store, log, bus, clock: machine, leaseMs, eventsSecret: EVENTS_SECRET, feedKeys };
     const randomBytes = (length: number) => random.bytes(length);
-    const leases = new rooms.Leases({ ...parts, newId, randomBytes, usageSecret: USAGE_SECRET });
+    const leases = new modules.Leases({ ...parts, newId, randomBytes, usageSecret: USAGE_SECRET });
     const process = {
       log,
       store,
       pool,
       leases,
-      confirmations: new rooms.Confirmations({ ...parts, noticedWithinMs: NOTICED_WITHIN_MS }),
+      confirmations: new modules.Confirmations({ ...parts, noticedWithinMs: NOTICED_WITHIN_MS }),
     };
     process.confirmations.start();
     this.#process = process;
-    this.#again(process, leaseMs / JUDGED_PER_LEASE, () => process.leases.judge());
-    this.#again(process, PRUNE_EVERY_MS, () => store.pruneLog(keepMs, 100));
+    this.#repeat(process, leaseMs / REAPS_PER_LEASE, () => process.leases.judge());
+    this.#repeat(process, PRUNE_EVERY_MS, () => store.pruneLog(retentionMs, 100));
   }
 
   kill(): void {
@@ -121,9 +122,9 @@ export class Replica {
   }
 
   async lookup(hash: string): Promise<LookupResponse> {
-    const { projects } = this.#around.town;
+    const { projects } = this.#env.model;
     const { pool } = this.#running();
-    return pool.authoritative(({ tables }) => ({ ...lookUp(tables.facts, projects, hash), log: tables.log }));
+    return pool.authoritative(({ tables }) => ({ ...lookup(tables.rights, projects, hash), log: tables.log }));
   }
 
   async renew(request: RenewRequest, caller = FIRST_PARTY): Promise<RenewResponse> {
@@ -139,29 +140,29 @@ export class Replica {
    * one finds the first one's row, commits nothing new, and waits.
    */
   async change(change: Change, id: string, waitMs: number | undefined): Promise<Effect> {
-    const { random, schedule } = this.#around;
-    const again = `${id.slice(0, -1)}${id.endsWith('0') ? '1' : '0'}`;
+    const { random, schedule } = this.#env;
+    const repeatId = `${id.slice(0, -1)}${id.endsWith('0') ? '1' : '0'}`;
     const process = this.#running();
     const { confirmations, log, pool, store } = process;
     const mustLive = () => {
-      if (this.#process !== process) throw new Away('killed');
+      if (this.#process !== process) throw new Unavailable('killed');
     };
     const sent = log.sending();
     const { kind, subject, cut } = change;
-    const behind = await pool.lend((connection) =>
+    const behind = await pool.withConnection((connection) =>
       pool.transaction(
         connection,
         async (tx) => {
-          // One whose row was pruned is told of again, under an id of its own.
+          // One whose row was pruned is published again, under an id of its own.
           const found = await tx.read(({ invalidations, changes }) => {
-            const isKnown = invalidations.some((one) => one.id === id || one.id === again);
-            return isKnown ? undefined : changes.has(id) ? again : id;
+            const isKnown = invalidations.some((one) => one.id === id || one.id === repeatId);
+            return isKnown ? undefined : changes.has(id) ? repeatId : id;
           });
           if (!found) return;
-          tx.write(({ changes, facts, invalidations }) => {
+          tx.write(({ changes, rights, invalidations }) => {
             if (invalidations.some((one) => one.id === found)) return;
             changes.add(id);
-            change.apply(facts);
+            change.apply(rights);
             invalidations.push({ id: found, kind, subject, cut, xid: tx.xid, createdMs: schedule.nowMs });
           });
           const statements = random.int(0, 1);
@@ -170,7 +171,7 @@ export class Replica {
           mustLive();
         },
         (server) => {
-          const rows = server.tables.invalidations.filter((one) => one.id === id || one.id === again);
+          const rows = server.tables.invalidations.filter((one) => one.id === id || one.id === repeatId);
           return { reading: store.leasesNow(server), rows, from: server.tables };
         },
       ),
@@ -179,14 +180,14 @@ export class Replica {
     store.readFrom = behind.from;
     log.note(behind.reading, sent);
     const written = behind.rows.map((row) => ({ id: row.id, kind, subject, cut, xid: String(row.xid) }));
-    if (written.length === 0) throw new Away('the row was pruned or lost meanwhile');
+    if (written.length === 0) throw new Unavailable('the row was pruned or lost meanwhile');
     return confirmations.confirm(written, { reading: behind.reading, ...(waitMs !== undefined && { waitMs }) });
   }
 
   async issue(token: Token): Promise<void> {
     const { pool } = this.#running();
-    const write = ({ facts }: Tables) => facts.tokens.set(token.hash, token);
-    await pool.lend((connection) =>
+    const write = ({ rights }: Tables) => rights.tokens.set(token.hash, token);
+    await pool.withConnection((connection) =>
       pool.transaction(
         connection,
         async (tx) => tx.write(write),
@@ -195,15 +196,15 @@ export class Replica {
     );
   }
 
-  #again(process: Process, everyMs: number, what: () => Promise<unknown>): void {
+  #repeat(process: Process, everyMs: number, what: () => Promise<unknown>): void {
     this.machine.after(everyMs, () => {
-      const next = () => this.#process === process && this.#again(process, everyMs, what);
+      const next = () => this.#process === process && this.#repeat(process, everyMs, what);
       what().then(next, next);
     });
   }
 
   #running(): Process {
-    if (!this.#process) throw new Away('connection refused');
+    if (!this.#process) throw new Unavailable('connection refused');
     return this.#process;
   }
 }

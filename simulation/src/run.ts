@@ -3,7 +3,7 @@ import { STEPS, simulate } from './world.js';
 
 /**
  * `npm run simulate -- --seed N --steps M [--seeds K] [--history]`: runs K worlds (default 1) from seed N on, and prints
- * the history of the first that breaks an invariant. Ends with code 1 when one does.
+ * the history of the first that breaks an invariant. Exits with code 1 when one does.
  */
 const { values } = parseArgs({
   options: {

@@ -7,8 +7,8 @@ interface Due {
 }
 
 /**
- * The order of everything: what happens next is what is due first, and of things due at the same instant the seed
- * picks. Between two events all promises that can settle do, so a run depends on nothing but its seed.
+ * The order of events: the next event is the one due first, and among those due at the same instant the seed picks.
+ * Between two events all promises that can resolve do, so a run depends on nothing but its seed.
  */
 export class Schedule {
   nowMs = 0;
@@ -19,7 +19,7 @@ export class Schedule {
     this.#random = random;
   }
 
-  /** Runs `run` after `ms` of true time; the answer cancels it. */
+  /** Runs `run` after `ms` of true time; the returned function cancels it. */
   after(ms: number, run: () => void): () => void {
     const due: Due = { atMs: this.nowMs + Math.max(0, ms), tie: this.#random.float(), run };
     this.#push(due);
@@ -45,7 +45,7 @@ export class Schedule {
       if (!next.run) continue;
       this.nowMs = next.atMs;
       next.run();
-      await settled();
+      await flushPromises();
       return true;
     }
   }
@@ -81,5 +81,5 @@ export class Schedule {
 
 const before = (a: Due, b: Due) => a.atMs < b.atMs || (a.atMs === b.atMs && a.tie < b.tie);
 
-/** Everything that waits on settled promises has had its turn. */
-export const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+/** Fulfilled when all code that waits on resolved promises has run. */
+export const flushPromises = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

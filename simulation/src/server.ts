@@ -1,8 +1,8 @@
 import type { InvalidationKind } from '@latchkey/contracts';
+import type { Rights } from './model.js';
 import type { Line } from './network.js';
 import type { Random } from './random.js';
 import type { Schedule } from './schedule.js';
-import type { Facts } from './town.js';
 
 export interface InvalidationRow {
   readonly id: string;
@@ -15,7 +15,7 @@ export interface InvalidationRow {
 
 export interface LeaseRow {
   readonly verifierId: string;
-  /** Hash of the claim, hex; null: a verifier of version 0.1, or nobody. */
+  /** Hash of the claim, hex; null: a verifier of version 0.1, or an unowned lease. */
   readonly claim: string | null;
   readonly keySalt: Uint8Array | null;
   /** As given with the last renewals, newest first. */
@@ -32,7 +32,7 @@ export interface LeaseRow {
   readonly leaseMs: number;
 }
 
-/** The tables that matter here: what is committed. */
+/** The tables that are simulated: what is committed. */
 export interface Tables {
   log: string;
   /** In which database the log was begun or continued, and the start of its server that was noticed last. */
@@ -45,7 +45,7 @@ export interface Tables {
   removedTo: bigint;
   /** Changes committed, by the ids of their invalidations. */
   changes: Set<string>;
-  facts: Facts;
+  rights: Rights;
   leases: Map<string, LeaseRow>;
   invalidations: InvalidationRow[];
 }
@@ -115,7 +115,7 @@ export class Server {
     return xid;
   }
 
-  /** Begins a transaction; the answer ends it, and says whether it was still open. */
+  /** Begins a transaction; `end` returns whether it was still open. */
   begin(): { readonly xid: bigint; readonly end: (isCommitted: boolean) => boolean } {
     const running = this.#running;
     const xid = this.#nextXid++;
@@ -130,7 +130,7 @@ export class Server {
     };
   }
 
-  /** A transaction of somebody else that stays open and holds xmin back. */
+  /** Another client's transaction, which stays open and holds xmin back. */
   holdXmin(ms: number): void {
     const { end } = this.begin();
     this.#schedule.after(ms, () => end(false));
@@ -150,7 +150,7 @@ export class Server {
       });
   }
 
-  /** From now on the stand-by hears nothing, and commits hang. */
+  /** From now on the stand-by receives nothing, and commits hang. */
   loseStandBy(): void {
     this.#standBy ??= this.folder();
   }
@@ -175,10 +175,10 @@ export class Server {
     return { tables: copy(this.tables), nextXid, system: this.system, timeline: this.timeline };
   }
 
-  /** The postmaster starts again, perhaps with another folder: connections and open transactions are gone. */
+  /** The postmaster is restarted, perhaps with another folder: connections and open transactions are gone. */
   restart(started: number, folder?: Folder): void {
     this.started = started;
-    // A crash ends the wait for the stand-by as well: what had been written is there, and nobody was told.
+    // A crash ends the wait for the stand-by as well: what had been written stays, and no client was notified.
     for (const end of this.#hanging) if (!folder && this.#random.chance(0.5)) end(true);
     this.#hanging.clear();
     this.#running = new Set();
@@ -196,10 +196,10 @@ export class Server {
     this.#hanging.clear();
   }
 
-  /** Removes rows older than `keepMs`, at most `limit`, none that a transaction still running may precede. */
-  prune(keepMs: number, limit: number): number {
+  /** Removes rows older than `retentionMs`, at most `limit`, none that a transaction still running may precede. */
+  prune(retentionMs: number, limit: number): number {
     const { tables } = this;
-    const sinceMs = this.#schedule.nowMs - keepMs;
+    const sinceMs = this.#schedule.nowMs - retentionMs;
     const xids = tables.invalidations.map(({ xid }) => xid).sort((a, b) => (a < b ? -1 : 1));
     const young = tables.invalidations.filter(({ createdMs }) => createdMs >= sinceMs).map(({ xid }) => xid);
     let stays = this.xmin();
@@ -210,11 +210,11 @@ export class Server {
   }
 }
 
-export function copy({ changes, facts, leases, invalidations, ...rest }: Tables): Tables {
+export function copy({ changes, rights, leases, invalidations, ...rest }: Tables): Tables {
   return {
     ...rest,
     changes: new Set(changes),
-    facts: facts.copy(),
+    rights: rights.copy(),
     leases: new Map(leases),
     invalidations: [...invalidations],
   };

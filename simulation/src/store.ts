@@ -9,10 +9,10 @@ export type LeaseTaken = Awaited<ReturnType<StoreConnection['takeLease']>>;
 export type LogReading = Awaited<ReturnType<StoreConnection['readLog']>>;
 export type LeasesReading = Awaited<ReturnType<StoreConnection['readLeases']>>;
 
-const NONCES_KEPT = 64;
+const NONCES_MAX = 64;
 
 /**
- * What the invalidation room needs of PostgreSQL, over simulated servers. Each method says what the shipped SQL says
+ * What the invalidation module needs of PostgreSQL, over simulated servers. Each method does what the shipped SQL does
  * (`postgres-store.ts`, migrations 0300, 0400 and 0430), as one statement at one instant.
  */
 export class SimulatedStore implements InvalidationStore {
@@ -25,7 +25,7 @@ export class SimulatedStore implements InvalidationStore {
   }
 
   onOneConnection<T>(work: (here: StoreConnection) => Promise<T>): Promise<T> {
-    return this.pool.lend((connection) => work(this.on(connection)));
+    return this.pool.withConnection((connection) => work(this.on(connection)));
   }
 
   protected on(connection: Connection): StoreConnection {
@@ -55,8 +55,8 @@ export class SimulatedStore implements InvalidationStore {
     if (old && old.caller !== caller.id) return { outcome: 'foreign' };
     if (old && (old.ended || old.released || old.claim !== claimText(claim))) return { outcome: 'ended' };
     if (!old) {
-      const held = [...tables.leases.values()].filter((lease) => lease.holder === caller.holder).length;
-      if (leasesMax !== null && held >= leasesMax) return { outcome: 'too_many' };
+      const count = [...tables.leases.values()].filter((lease) => lease.holder === caller.holder).length;
+      if (leasesMax !== null && count >= leasesMax) return { outcome: 'too_many' };
     }
     tables.longestLeaseMs = Math.max(tables.longestLeaseMs, leaseMs);
     const isRemembered = this.remembers(old, presented);
@@ -90,31 +90,31 @@ export class SimulatedStore implements InvalidationStore {
     };
   }
 
-  /** Whether the row knows the nonce; who presents none has nothing that could have been forgotten. */
+  /** Whether the row has the nonce; a verifier that presents none has nothing that could have been forgotten. */
   protected remembers(row: LeaseRow | undefined, presented: string | null): boolean {
     if (presented === null) return true;
     return row?.nonces.includes(presented) ?? false;
   }
 
-  /** Older than one presented before: the request of a process that stood still. Its response goes to nobody. */
+  /** Older than one presented before: a late request, whose response no verifier waits for. */
   protected isLate(row: LeaseRow | undefined, presented: string | null): boolean {
-    const held = row?.nonces.at(-1);
-    return presented !== null && held !== undefined && presented < held;
+    const oldest = row?.nonces.at(-1);
+    return presented !== null && oldest !== undefined && presented < oldest;
   }
 
   /**
-   * Those given since the one presented last, which a verifier holds until it gets another. Only such as were given in
-   * this history.
+   * Those given since the one presented last, which a verifier presents until it gets another. Only those given in this
+   * history.
    */
   protected nonces(row: LeaseRow | undefined, nonce: string, presented: string | null): readonly string[] {
     const before = row?.nonces ?? [];
     if (this.isLate(row, presented)) return before;
-    const place = presented === null ? -1 : before.indexOf(presented);
-    const kept = [nonce, ...(place < 0 ? before : before.slice(0, place + 1))];
-    return kept.length > NONCES_KEPT ? [...kept.slice(0, NONCES_KEPT - 1), kept.at(-1)!] : kept;
+    const index = presented === null ? -1 : before.indexOf(presented);
+    const given = [nonce, ...(index < 0 ? before : before.slice(0, index + 1))];
+    return given.length > NONCES_MAX ? [...given.slice(0, NONCES_MAX - 1), given.at(-1)!] : given;
   }
 
-  /** The row that the claim stands for; of a verifier of version 0.1, whoever's it is. */
+  /** The row of the claim; for a verifier of version 0.1, also another caller's. */
   protected find({ leases }: Tables, claim: Claim, caller: string): LeaseRow | undefined {
     if ('ownId' in claim) return leases.get(claim.ownId);
     const text = claimText(claim);
@@ -126,10 +126,10 @@ export class SimulatedStore implements InvalidationStore {
     return 'ownId' in claim ? claim.ownId : fresh.verifierId;
   }
 
-  protected follow(server: Server, log: string, nobody: string, leaseMs: number, forgetful: string | null): void {
+  protected follow(server: Server, log: string, unowned: string, leaseMs: number, forgetful: string | null): void {
     const { tables, incarnation, started } = server;
     const isHere = tables.incarnation === incarnation;
-    if (!isHere || (tables.log === forgetful && this.mayHaveForgotten(server))) {
+    if (!isHere || (tables.log === forgetful && this.canHaveForgotten(server))) {
       tables.log = log;
       tables.begunIn = started;
       if (!isHere) tables.removedTo = 0n;
@@ -143,11 +143,11 @@ export class SimulatedStore implements InvalidationStore {
       tables.longestLeaseMs,
       ...[...tables.leases.values()].map((row) => row.leaseMs),
     );
-    this.putDown(server, nobody, longestMs);
+    this.addUnownedLease(server, unowned, longestMs);
   }
 
   /** A log that was begun since the server started has forgotten nothing: a folder put back takes a start. */
-  protected mayHaveForgotten({ tables, started }: Server): boolean {
+  protected canHaveForgotten({ tables, started }: Server): boolean {
     return tables.begunIn !== started;
   }
 
@@ -165,7 +165,7 @@ export class SimulatedStore implements InvalidationStore {
     });
   }
 
-  /** Who is kept off, and when, is SQL's alone; here nobody is. */
+  /** Which callers are locked out, and when, is in SQL alone; here none is. */
   async strike(): Does<'strike'> {
     return null;
   }
@@ -178,13 +178,13 @@ export class SimulatedStore implements InvalidationStore {
     return ids.map(() => 0);
   }
 
-  pruneLog(...[keepMs, limit]: Takes<'pruneLog'>): Does<'pruneLog'> {
-    return this.statement((server) => server.prune(keepMs, limit));
+  pruneLog(...[retentionMs, limit]: Takes<'pruneLog'>): Does<'pruneLog'> {
+    return this.statement((server) => server.prune(retentionMs, limit));
   }
 
   /** A write on any connection. */
   protected statement<T>(run: (server: Server) => T): Promise<T> {
-    return this.pool.lend((connection) => connection.statement(run, 'writes'));
+    return this.pool.withConnection((connection) => connection.statement(run, 'writes'));
   }
 
   /** `greatest(old, granted)`. */
@@ -192,16 +192,16 @@ export class SimulatedStore implements InvalidationStore {
     return Math.max(oldMs, grantedMs);
   }
 
-  /** A lease in nobody's hands, for those whose rows this history has forgotten. */
-  protected putDown(server: Server, nobody: string, leaseMs: number): void {
-    server.tables.leases.set(nobody, {
-      verifierId: nobody,
+  /** An unowned lease, for verifiers whose rows this history has forgotten. */
+  protected addUnownedLease(server: Server, unowned: string, leaseMs: number): void {
+    server.tables.leases.set(unowned, {
+      verifierId: unowned,
       claim: null,
       keySalt: null,
       nonces: [],
       isReborn: false,
       name: 'whoever was there before',
-      caller: 'nobody',
+      caller: 'nobody', // as in the database
       holder: '',
       released: false,
       ended: false,

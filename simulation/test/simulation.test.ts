@@ -2,7 +2,7 @@ import { describe, expect, test } from '@jest/globals';
 import type { FaultName } from '../src/faults.js';
 import { simulate } from '../src/world.js';
 
-/** As many worlds in one go as keep a failing test's seed easy to find. */
+/** Few enough that a failing test's seed is easy to find. */
 const SEEDS_PER_TEST = 250;
 const SEEDS = 1_000;
 const STEPS = 80;
@@ -25,7 +25,7 @@ describe('under any faults, nothing is accepted that a finished revocation forbi
         for (const how of Object.keys(outcome.by)) by.add(how);
         allowed += outcome.allowed;
       }
-      // The worlds were worth living in: tokens worked, and verifiers confirmed in every way there is.
+      // The worlds did something: tokens were allowed, and verifiers confirmed in every way.
       expect(allowed).toBeGreaterThan(SEEDS_PER_TEST);
       expect([...by].sort()).toEqual(['ack', 'cursor', 'lease', 'released']);
     },
@@ -33,9 +33,14 @@ describe('under any faults, nothing is accepted that a finished revocation forbi
   );
 });
 
-test('a database that merely starts again empties nobody`s memory', async () => {
+test('a database that is merely restarted empties no verifier`s memory', async () => {
   for (let seed = 1; seed <= 60; seed++) {
-    const { violation, resets, gateways } = await simulate({ seed, steps: STEPS, faults: ['restart'], keepMs: 60_000 });
+    const { violation, resets, gateways } = await simulate({
+      seed,
+      steps: STEPS,
+      faults: ['restart'],
+      retentionMs: 60_000,
+    });
     expect({ seed, violation, resets }).toEqual({ seed, violation: undefined, resets: gateways });
   }
 });
@@ -48,7 +53,7 @@ const histories: readonly (readonly FaultName[])[] = [
 ];
 
 test.each(histories)(
-  'nor with one thing happening to the database again and again: %s, %s, %s, %s',
+  'no invariant breaks when the database has the same faults again and again: %s, %s, %s, %s',
   async (...faults) => {
     for (let seed = 1; seed <= 40; seed++) {
       const { violation } = await simulate({ seed, steps: STEPS, faults });

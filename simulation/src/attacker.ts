@@ -14,23 +14,22 @@ import {
 import type { LeaseCaller } from '@latchkey/token-service/invalidation';
 import type { Gateway } from './gateway.js';
 import { Machine } from './machine.js';
-import { Away, call, goodLine } from './network.js';
-import { FIRST_PARTY, type Replica, SIGNING_SECRET, type Surroundings } from './replica.js';
+import { call, goodLine, Unavailable } from './network.js';
+import { type Environment, FIRST_PARTY, type Replica, SIGNING_SECRET } from './replica.js';
 
 const DEADLINE_MS = 250;
-/** Longest that the holder keeps genuine messages back, so that its own come first. */
-const HELD_BACK_MS = 150;
-const CALLER: LeaseCaller = { id: 'token:holder', firstParty: false, holder: 'user:holder' };
-/** A cursor that says that everything has been applied. */
+/** Longest that the attacker delays genuine messages, so that its own come first. */
+const DELAY_MS_MAX = 150;
+const CALLER: LeaseCaller = { id: 'token:attacker', firstParty: false, holder: 'user:attacker' };
+/** A cursor that claims that everything has been applied. */
 const FAR = '9000000000000000000';
 
 /**
- * Somebody with a token of their own, leases and all the keys that come with them, who reads and says on Redis whatever
- * they like and keeps back what others say. They know every verifier's id, and even the gateways' claims; or else the
- * credential that all gateways share, and no claim.
+ * An attacker with a token, leases and all the keys that come with them, who can read, forge and delay every message on
+ * Redis. It has every verifier's id and either the gateways' claims, or the credential that all gateways share.
  */
-export class Holder {
-  readonly #around: Surroundings;
+export class Attacker {
+  readonly #env: Environment;
   readonly #gateways: readonly Gateway[];
   readonly #replicas: readonly Replica[];
   readonly #machine: Machine;
@@ -38,25 +37,25 @@ export class Holder {
   /** Every key that came with a renewal. */
   readonly #keys = new Map<string, Uint8Array>();
   #active = false;
-  /** The holder has the key that signs as well. */
+  /** The attacker has the signing key as well. */
   #signs = false;
 
-  constructor(around: Surroundings, gateways: readonly Gateway[], replicas: readonly Replica[]) {
-    this.#around = around;
+  constructor(env: Environment, gateways: readonly Gateway[], replicas: readonly Replica[]) {
+    this.#env = env;
     this.#gateways = gateways;
     this.#replicas = replicas;
-    this.#machine = new Machine(around.schedule, around.random);
-    around.redis.spy = (channel, text) => {
+    this.#machine = new Machine(env.schedule, env.random);
+    env.redis.onPublish = (channel, text) => {
       if (channel === REDIS.invalidations) this.#onInvalidations(text);
     };
   }
 
-  /** Begins to attack; the answer ends that. */
+  /** Begins to attack; the returned function ends that. */
   attack(signs: boolean): () => void {
-    const { redis, random, schedule } = this.#around;
+    const { redis, random, schedule } = this.#env;
     this.#active = true;
     this.#signs ||= signs;
-    redis.keepBackMs = () => (random.chance(0.7) ? random.float() * HELD_BACK_MS : 0);
+    redis.delayMs = () => (random.chance(0.7) ? random.float() * DELAY_MS_MAX : 0);
     const again = () => {
       if (!this.#active) return;
       this.#takeLeases();
@@ -65,15 +64,15 @@ export class Holder {
     again();
     return () => {
       this.#active = false;
-      redis.keepBackMs = () => 0;
+      redis.delayMs = () => 0;
     };
   }
 
-  /** A lease of its own; and whatever it is given for the ids and the claims of others. */
+  /** A lease of its own, and those it is given for the ids and claims of others. */
   #takeLeases(): void {
-    const { random } = this.#around;
-    const cursor = { log: this.#around.db.tables.log, xid: FAR };
-    const base = { name: 'holder', cursor: null, version: '', verifierId: '', claim: '', nonce: '' };
+    const { random } = this.#env;
+    const cursor = { log: this.#env.db.tables.log, xid: FAR };
+    const base = { name: 'attacker', cursor: null, version: '', verifierId: '', claim: '', nonce: '' };
     if (this.#keys.size === 0 || random.chance(0.1))
       this.#renew({ ...base, claim: Buffer.from(random.bytes(32)).toString('base64url') }, true);
     for (const gateway of this.#gateways) {
@@ -86,34 +85,34 @@ export class Holder {
     }
   }
 
-  /** Somebody else's lease, with the right credential or another, and a claim that is not the lease's. */
+  /** Releases another caller's lease, with the right credential or another, and a claim that is not the lease's. */
   #releaseOf(verifierId: string): void {
-    const { random } = this.#around;
+    const { random } = this.#env;
     const claim = random.chance(0.5) ? '' : Buffer.from(random.bytes(32)).toString('base64url');
     const caller = random.chance(0.5) ? FIRST_PARTY : CALLER;
-    this.#ask((replica) => replica.release({ verifierId, claim }, caller)).catch(() => undefined); // refused, or away
+    this.#call((replica) => replica.release({ verifierId, claim }, caller)).catch(() => undefined); // refused, or unavailable
   }
 
-  #ask<T>(what: (replica: Replica) => Promise<T>): Promise<T> {
-    const { random } = this.#around;
+  #call<T>(what: (replica: Replica) => Promise<T>): Promise<T> {
+    const { random } = this.#env;
     const alive = this.#replicas.filter((replica) => replica.alive);
-    if (alive.length === 0) return Promise.reject(new Away('nobody is there'));
+    if (alive.length === 0) return Promise.reject(new Unavailable('connection refused'));
     const replica = random.pick(alive);
     const lines = [this.#line, replica.line];
     return call(random, this.#machine, replica.machine, lines, DEADLINE_MS, () => what(replica));
   }
 
   #renew(request: RenewRequest, release: boolean): void {
-    this.#ask((replica) => replica.renew(request, CALLER)).then(
+    this.#call((replica) => replica.renew(request, CALLER)).then(
       ({ verifierId, ackKey, usageKey, feedKey, feedKeys }) => {
         for (const key of [ackKey, usageKey, feedKey, ...feedKeys])
           if (key.length > 0) this.#keys.set(Buffer.from(key).toString('hex'), key);
-        // Given back, or it would only have to be waited for.
+        // Released; otherwise confirmations would wait for it.
         if (!release) return;
         const given = { verifierId, claim: request.claim };
-        this.#ask((replica) => replica.release(given, CALLER)).catch(() => undefined);
+        this.#call((replica) => replica.release(given, CALLER)).catch(() => undefined);
       },
-      () => undefined, // refused, or away
+      () => undefined, // refused, or unavailable
     );
   }
 
@@ -121,15 +120,15 @@ export class Holder {
     if (!this.#active) return;
     const event = parseInvalidationEvent(text);
     if (!event) return;
-    const { random } = this.#around;
-    if (random.chance(0.8)) for (const forged of this.#forgeries(event)) this.#say(REDIS.invalidations, forged);
+    const { random } = this.#env;
+    if (random.chance(0.8)) for (const forged of this.#forgeries(event)) this.#broadcast(REDIS.invalidations, forged);
     if (random.chance(0.8))
-      for (const forged of this.#acknowledgements(event)) this.#say(REDIS.acknowledgements, forged);
+      for (const forged of this.#acknowledgements(event)) this.#broadcast(REDIS.acknowledgements, forged);
   }
 
-  /** Other content under the same ids, as well signed as the holder can. */
+  /** Other content under the same ids, signed with every key that the attacker has. */
   #forgeries(event: InvalidationEvent): unknown[] {
-    const { random } = this.#around;
+    const { random } = this.#env;
     const altered = event.invalidations.map((one) => this.#alter(one));
     const log = random.chance(0.9) ? event.log : random.uuid(0);
     if (this.#signs) return [signInvalidations(feedSigner(SIGNING_SECRET), log, altered)];
@@ -145,7 +144,7 @@ export class Holder {
   }
 
   #alter(one: Invalidation): Invalidation {
-    const { random } = this.#around;
+    const { random } = this.#env;
     const harmless: Invalidation = { ...one, kind: 'misses', subject: '', cut: false };
     return random.pick([
       harmless,
@@ -161,7 +160,7 @@ export class Holder {
     const digests = event.invalidations.map((one) => digestOf(event.log, one));
     return this.#gateways.flatMap(({ ids }) =>
       [...ids].slice(-2).flatMap((verifierId) => {
-        // What a key would be if it were derived from a key of the holder's.
+        // What a key would be if it were derived from one of the attacker's.
         const derived = [...this.#keys.values()].map((key) =>
           acknowledgementKey(key, { verifierId, caller: 'first-party', salt: new Uint8Array(0) }),
         );
@@ -170,8 +169,8 @@ export class Holder {
     );
   }
 
-  #say(channel: string, event: unknown): void {
-    const { redis, schedule, random } = this.#around;
-    schedule.after(random.float() * 5, () => redis.say(channel, JSON.stringify(event)));
+  #broadcast(channel: string, event: unknown): void {
+    const { redis, schedule, random } = this.#env;
+    schedule.after(random.float() * 5, () => redis.broadcast(channel, JSON.stringify(event)));
   }
 }

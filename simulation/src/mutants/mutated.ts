@@ -1,9 +1,9 @@
 import type { StoreConnection } from '@latchkey/token-service/invalidation';
-import { type Connection, Pool, type Transaction } from './connection.js';
-import type { LeaseRow, Server } from './server.js';
-import { type LeaseRequest, SimulatedStore } from './store.js';
+import { type Connection, Pool, type Transaction } from '../connection.js';
+import type { LeaseRow, Server } from '../server.js';
+import { type LeaseRequest, SimulatedStore } from '../store.js';
 
-/* Stores and pools with a mistake in them, where the rule is SQL's or the pool's. */
+/* Mutants of the store and the pool, where the rule is SQL's or the pool's. */
 
 export class LeasesReadBeforeCommit extends Pool {
   override async transaction<T>(...[connection, body, behind]: Transacts<T>): Promise<T> {
@@ -46,41 +46,41 @@ export class RowLengthOverwritten extends SimulatedStore {
   }
 }
 
-/** What tells another database from this one is not looked at. */
+/** The identity of the database is not compared. */
 export class RestoredLogKeepsItsId extends SimulatedStore {
   protected override head(server: Server) {
     return { ...super.head(server), isCurrent: true };
   }
 }
 
-export class NobodysLeaseLeftOut extends SimulatedStore {
-  protected override putDown(server: Server): void {
+export class UnownedLeaseLeftOut extends SimulatedStore {
+  protected override addUnownedLease(server: Server): void {
     server.takeXid();
   }
 }
 
-/** Nothing tells that a folder was put back in place. */
+/** A folder put back in place is not noticed. */
 export class NonceNotCompared extends SimulatedStore {
   protected override remembers(): boolean {
     return true;
   }
 }
 
-/** A nonce that is not kept is never one of long ago. */
+/** A nonce that is not kept is never taken for an old one. */
 export class NeverLate extends SimulatedStore {
   protected override isLate(): boolean {
     return false;
   }
 }
 
-/** Whoever shows that history has forgotten something has a log begun, however often that was. */
+/** Each verifier that shows that history has forgotten something has a log begun, also under the same start. */
 export class LogBegunForEach extends SimulatedStore {
-  protected override mayHaveForgotten(): boolean {
+  protected override canHaveForgotten(): boolean {
     return true;
   }
 }
 
-/** A lease is given back by whoever names its id. */
+/** Any caller that names its id can release a lease. */
 export class ReleasedById extends SimulatedStore {
   override releaseLease(...[verifierId, caller]: Parameters<SimulatedStore['releaseLease']>) {
     return this.statement((server) => {
@@ -96,8 +96,8 @@ export class ReleasedById extends SimulatedStore {
 /** The last nonce given and the last one presented are kept. */
 export class TwoNonces extends SimulatedStore {
   protected override nonces(row: LeaseRow | undefined, nonce: string, presented: string | null): readonly string[] {
-    const kept = super.nonces(row, nonce, presented);
-    return kept.length > 2 ? [kept[0]!, kept.at(-1)!] : kept;
+    const given = super.nonces(row, nonce, presented);
+    return given.length > 2 ? [given[0]!, given.at(-1)!] : given;
   }
 }
 
@@ -108,14 +108,14 @@ export class StartNotNoticed extends SimulatedStore {
   }
 }
 
-/** For a second connection beside the one at hand. */
+/** For a second connection beside the one in use. */
 const FURTHER = Number.POSITIVE_INFINITY;
 
 export class ProofElsewhere extends Pool {
   override authoritative<T>(read: (server: Server) => T): Promise<T> {
-    return this.lend(async (connection) => {
+    return this.withConnection(async (connection) => {
       if (!this.authority.holds(connection)) await this.prove(connection);
-      return this.lend((other) => other.statement(read, 'reads'), FURTHER);
+      return this.withConnection((other) => other.statement(read, 'reads'), FURTHER);
     });
   }
 }
@@ -123,7 +123,7 @@ export class ProofElsewhere extends Pool {
 export class LogReadElsewhere extends SimulatedStore {
   protected override on(connection: Connection) {
     const readLog: StoreConnection['readLog'] = (...what) =>
-      this.pool.lend((other) => super.on(other).readLog(...what), FURTHER);
+      this.pool.withConnection((other) => super.on(other).readLog(...what), FURTHER);
     return { ...super.on(connection), readLog };
   }
 }
@@ -142,8 +142,8 @@ export class IdsHandedOutAgain extends SimulatedStore {
   }
 }
 
-/** The caller is not looked at where a claim is known. */
-export class ClaimOfAnybody extends SimulatedStore {
+/** The caller is not compared where a claim is known. */
+export class ClaimOfAnyCaller extends SimulatedStore {
   protected override take(server: Server, request: LeaseRequest) {
     const { claim } = request;
     const text = 'hash' in claim ? Buffer.from(claim.hash).toString('hex') : undefined;
@@ -153,7 +153,7 @@ export class ClaimOfAnybody extends SimulatedStore {
 }
 
 /** Nor is it where an id is known. */
-export class RowOfAnybody extends SimulatedStore {
+export class RowOfAnyCaller extends SimulatedStore {
   protected override take(server: Server, request: LeaseRequest) {
     const { claim, cursor, caller } = request;
     const row = 'ownId' in claim ? server.tables.leases.get(claim.ownId) : undefined;

@@ -1,7 +1,7 @@
 import type { Confirmations, FeedKeys, InvalidationLog, Leases } from '@latchkey/token-service/invalidation';
 import type { Clock, RenewalRefused, Verifier } from '@latchkey/verifier';
 
-/** What the shipped `Authority` sees of a connection. */
+/** What the shipped `Authority` uses of a connection. */
 export interface Proven {
   readonly id: string;
   readonly processID: number;
@@ -11,8 +11,8 @@ export interface Proven {
   end(): Promise<void>;
 }
 
-/** Of `database/authority.ts`: who may answer. */
-export interface AuthorityRoom {
+/** The exports of `database/authority.ts`: which server may be read. */
+export interface AuthorityModule {
   readonly Authority: new (
     clock: Clock,
     leaseMs: number,
@@ -21,7 +21,7 @@ export interface AuthorityRoom {
 }
 
 /** The shipped files that are run, with or without patches. */
-export interface ShippedRooms extends AuthorityRoom {
+export interface ShippedModules extends AuthorityModule {
   readonly Verifier: typeof Verifier;
   readonly RenewalRefused: typeof RenewalRefused;
   readonly Confirmations: typeof Confirmations;

@@ -3,7 +3,7 @@ import { hashSecret, mint } from '@latchkey/token-format';
 import type { Requirement } from '@latchkey/verifier';
 import type { Random } from './random.js';
 
-/** A token as the store has it. */
+/** A token as the database has it. */
 export interface Token {
   readonly name: string;
   readonly secret: string;
@@ -17,21 +17,21 @@ export interface Token {
   readonly ancestors: readonly string[];
 }
 
-/** What the token-service's tables say, besides leases and invalidations. */
-export class Facts {
+/** What the token-service's tables hold, besides leases and invalidations. */
+export class Rights {
   readonly tokens = new Map<string, Token>();
   readonly revoked = new Set<string>();
   /** Tokens that lost `demo:write`. */
   readonly narrowed = new Set<string>();
   readonly disabled = new Set<string>();
   readonly closed = new Set<string>();
-  /** `person project` of those who are no members any more. */
+  /** `person project` of former members. */
   readonly left = new Set<string>();
-  /** `demo:admin` is no declared scope any more. */
+  /** `demo:admin` is not a declared scope any more. */
   undeclared = false;
 
-  copy(): Facts {
-    const copy = new Facts();
+  copy(): Rights {
+    const copy = new Rights();
     for (const [hash, token] of this.tokens) copy.tokens.set(hash, token);
     for (const set of ['revoked', 'narrowed', 'disabled', 'closed', 'left'] as const)
       for (const one of this[set]) copy[set].add(one);
@@ -40,23 +40,23 @@ export class Facts {
   }
 }
 
-/** What a look-up reads in one snapshot. */
-export function lookUp(facts: Facts, projects: readonly string[], hash: string): LookupResponse {
-  const token = facts.tokens.get(hash);
+/** What a lookup reads in one snapshot. */
+export function lookup(rights: Rights, projects: readonly string[], hash: string): LookupResponse {
+  const token = rights.tokens.get(hash);
   if (!token) return { known: false, token: null };
   const { id, kind, ownerId, project, ancestors } = token;
   const denial =
-    facts.revoked.has(id) || ancestors.some((ancestor) => facts.revoked.has(ancestor))
+    rights.revoked.has(id) || ancestors.some((ancestor) => rights.revoked.has(ancestor))
       ? 'revoked'
-      : facts.disabled.has(ownerId)
+      : rights.disabled.has(ownerId)
         ? 'owner_disabled'
-        : facts.closed.has(project)
+        : rights.closed.has(project)
           ? 'project_closed'
           : '';
   const scopes = ['demo:read'];
-  if (!facts.narrowed.has(id)) scopes.push('demo:write');
-  if (!facts.undeclared) scopes.push('demo:admin');
-  const memberOf = (at: string) => !facts.closed.has(at) && !facts.left.has(`${ownerId} ${at}`);
+  if (!rights.narrowed.has(id)) scopes.push('demo:write');
+  if (!rights.undeclared) scopes.push('demo:admin');
+  const memberOf = (at: string) => !rights.closed.has(at) && !rights.left.has(`${ownerId} ${at}`);
   return {
     known: true,
     token: {
@@ -77,21 +77,21 @@ export function lookUp(facts: Facts, projects: readonly string[], hash: string):
   };
 }
 
-/** Something that narrows rights, or brings tokens that may be remembered as unknown. */
+/** A change that narrows rights, or adds tokens that verifiers may remember as unknown. */
 export interface Change {
   readonly name: string;
   readonly kind: InvalidationKind;
   readonly subject: string;
   readonly cut: boolean;
-  apply(facts: Facts): void;
-  /** Whether it takes this away. */
+  apply(rights: Rights): void;
+  /** Whether it takes this right away. */
   hits(token: Token, requirement: Requirement): boolean;
-  /** Tokens that it brings. */
+  /** Tokens that it adds. */
   readonly brings: readonly Token[];
 }
 
-/** People, projects and tokens, and what may happen to them. */
-export class Town {
+/** People, projects and tokens, and the changes to them. */
+export class Model {
   readonly people: readonly string[];
   readonly projects: readonly string[];
   readonly tokens: Token[] = [];
@@ -105,7 +105,7 @@ export class Town {
     for (let i = 0; i < tokens; i++) this.tokens.push(this.make());
   }
 
-  /** A token that nobody has yet. */
+  /** A new token, not yet in any table. */
   make(): Token {
     const random = this.#random;
     const kind = random.chance(0.7) ? 'pat' : 'prj';
@@ -148,7 +148,7 @@ export class Town {
           subject: token.id,
           cut: true,
           brings: [],
-          apply: (facts) => facts.revoked.add(token.id),
+          apply: (rights) => rights.revoked.add(token.id),
           hits: ({ id, ancestors }) => id === token.id || ancestors.includes(token.id),
         };
       case 'narrow':
@@ -158,7 +158,7 @@ export class Town {
           subject: token.id,
           cut: false,
           brings: [],
-          apply: (facts) => facts.narrowed.add(token.id),
+          apply: (rights) => rights.narrowed.add(token.id),
           hits: ({ id }, { scopes }) => id === token.id && scopes.includes('demo:write'),
         };
       case 'disable':
@@ -168,7 +168,7 @@ export class Town {
           subject: person,
           cut: true,
           brings: [],
-          apply: (facts) => facts.disabled.add(person),
+          apply: (rights) => rights.disabled.add(person),
           hits: ({ ownerId }) => ownerId === person,
         };
       case 'close':
@@ -178,7 +178,7 @@ export class Town {
           subject: project,
           cut: true,
           brings: [],
-          apply: (facts) => facts.closed.add(project),
+          apply: (rights) => rights.closed.add(project),
           hits: (one, { project: asked }) => inProject(one, asked, project),
         };
       case 'leave':
@@ -188,18 +188,18 @@ export class Town {
           subject: person,
           cut: false,
           brings: [],
-          apply: (facts) => facts.left.add(`${person} ${project}`),
+          apply: (rights) => rights.left.add(`${person} ${project}`),
           hits: ({ kind, ownerId }, { project: asked }) => kind === 'pat' && ownerId === person && asked === project,
         };
       case 'undeclare':
         return {
-          name: 'scope demo:admin is no more',
+          name: 'undeclare scope demo:admin',
           kind: 'everything',
           subject: '',
           cut: false,
           brings: [],
-          apply: (facts) => {
-            facts.undeclared = true;
+          apply: (rights) => {
+            rights.undeclared = true;
           },
           hits: (_token, { scopes }) => scopes.includes('demo:admin'),
         };
@@ -211,8 +211,8 @@ export class Town {
           subject: '',
           cut: false,
           brings,
-          apply: (facts) => {
-            for (const one of brings) facts.tokens.set(one.hash, one);
+          apply: (rights) => {
+            for (const one of brings) rights.tokens.set(one.hash, one);
           },
           hits: () => false,
         };
