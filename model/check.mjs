@@ -1,4 +1,4 @@
-/** One check: spin makes a searcher out of the model, the compiler builds it, and it runs within bounded memory. */
+/** One check: spin generates a search program from the model, the compiler builds it, and it runs within bounded memory. */
 import { execFile } from 'node:child_process';
 import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -9,7 +9,7 @@ const execute = promisify(execFile);
 const here = import.meta.dirname;
 const timeoutMs = 900_000;
 /**
- * How much a search may hold, in megabytes; it fails when it needs more.
+ * Memory limit of a search, in megabytes; it fails when it needs more.
  * @param {Pick<import('./checks.mjs').Check, 'set'>} check
  */
 export const memoryMbOf = ({ set }) => (set === 'deep' ? 4000 : 1000);
@@ -22,7 +22,7 @@ export const memoryMbOf = ({ set }) => (set === 'deep' ? 4000 : 1000);
  * @property {number} megabytes
  * @property {string | null} violation what spin found, in its words; null when the property holds
  * @property {boolean} complete nothing was left out: no depth or memory bound reached, or a violation found
- * @property {string[]} unreached lines of the model that no run reached (a complete search without mistakes has none)
+ * @property {string[]} unreached lines of the model that no run reached (a complete search without mutants has none)
  * @property {string} history the steps that lead to the violation, when asked for
  */
 
@@ -33,7 +33,7 @@ export const memoryMbOf = ({ set }) => (set === 'deep' ? 4000 : 1000);
  * @returns {Promise<Result>}
  */
 export async function runCheck(check, tools, { history = false } = {}) {
-  const { model, property, defines, mistake } = check;
+  const { model, property, defines, mutant } = check;
   const cwd = mkdtempSync(path.join(tmpdir(), 'latchkey-model-'));
   const live = property === 'liveness';
   try {
@@ -43,9 +43,9 @@ export async function runCheck(check, tools, { history = false } = {}) {
     const switches = defines.map((name) => `-D${name}`);
     await execute(tools.spin, [`-P${tools.preprocessor}`, ...switches, '-a', `${model}.pml`], options);
     // COLLAPSE stores states in parts: slower, half the memory, and still every state.
-    // Optimising takes longer than most mistakes take to find.
+    // Optimising takes longer than most mutants take to find.
     const flags = [
-      mistake ? '-O0' : '-O2',
+      mutant ? '-O0' : '-O2',
       `-DMEMLIM=${memoryMbOf(check)}`,
       ...(live ? ['-DNFAIR=3'] : ['-DSAFETY', '-DNOCLAIM', '-DCOLLAPSE']),
     ];
@@ -91,7 +91,7 @@ export async function runCheck(check, tools, { history = false } = {}) {
 function unreachedLines(output) {
   return [...output.matchAll(/^\t(\S+\.pml:\d+), state \d+, "(.*)"$/gm)]
     .filter(([, , text]) => text !== '-end-' && text !== '(1)')
-    .map(([, place, text]) => `${place} ${text}`);
+    .map(([, line, text]) => `${line} ${text}`);
 }
 
 /**
@@ -99,8 +99,8 @@ function unreachedLines(output) {
  * @param {import('./checks.mjs').Check} check
  * @param {Result} result
  */
-export function disappointment(check, result) {
-  if (check.mistake) return result.violation ? null : 'the planted mistake was not found';
+export function problemOf(check, result) {
+  if (check.mutant) return result.violation ? null : 'the mutant was not found';
   if (result.violation) return `violated: ${result.violation}`;
   if (!result.complete) return `not searched completely (memory is bounded to ${memoryMbOf(check)} MB)`;
   return null;

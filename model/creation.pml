@@ -1,9 +1,9 @@
 /*
- * A creation that races with the revocation of what it rests on.
+ * A creation that races with the revocation of its parent.
  *
  * Covers: the row locks of PostgreSQL under READ COMMITTED. A parent token makes a child and, once that exists, the
- * child makes a grandchild, while the parent is revoked with its descendants. A creation locks the token that it rests
- * on FOR SHARE and reads it again before it inserts; the revocation locks FOR UPDATE, and goes down one generation per
+ * child makes a grandchild, while the parent is revoked with its descendants. A creation locks its parent
+ * FOR SHARE and reads it again before it inserts; the revocation locks FOR UPDATE, and goes down one generation per
  * statement, because a statement sees only what was committed when it began.
  * Abstracts: one row per generation; owners and projects are locked the same way.
  *
@@ -13,8 +13,8 @@
 #define ACTIVE 1
 #define REVOKED 2
 byte tok[3] = NONE;              /* committed state: parent, child, grandchild */
-byte shares[3];                  /* FOR SHARE locks held */
-bool update[3];                  /* FOR UPDATE lock held */
+byte shares[3];                  /* FOR SHARE locks */
+bool update[3];                  /* FOR UPDATE lock */
 bool revoked = false;
 
 proctype Creation(byte parent) {

@@ -1,17 +1,17 @@
 /*
- * The log and the cursor: what a verifier is told when transactions commit out of order.
+ * The log and the cursor: what a verifier receives when transactions commit out of order.
  *
  * Covers: TXS transactions that take their xid when they first write and commit or roll back in any order; a reader
  * that in one statement of one snapshot takes all committed rows with xid >= its cursor, and the snapshot's xmin as
  * its next cursor; the ids it remembers at or past the cursor, so that no read applies one twice; pushes over Redis
- * between the reads; lost answers; pruning of the log; a backup that is restored, after which the same xids come
+ * between the reads; lost responses; pruning of the log; a backup that is restored, after which the same xids come
  * again under another log id; resets.
  * Abstracts: leases and fills (lease.pml, replicas.pml); each transaction writes one invalidation. xids are bounded by
  * TXS: unlike the renewals of lease.pml this is a bounded search, of every order in which TXS transactions can begin,
  * end, be pruned and be lost.
  *
- * (S1) after an answer was applied, nothing committed before its snapshot is missing; (S2) at any time nothing
- * committed below the cursor is missing, so the cursor in a lease row may confirm; (S3) no read applies one twice.
+ * (S1) after a response was applied, nothing committed before its snapshot is missing; (S2) at any time nothing
+ * committed below the cursor is missing, so the cursor in a lease row can confirm; (S3) no read applies one twice.
  */
 #ifndef TXS
 #define TXS 3
@@ -30,12 +30,12 @@
 #define APPLIED 2
 
 byte st[TXS], xid[TXS], did[TXS];
-bool told[TXS];                   /* its id is remembered as applied */
-byte next = 1, keeps = 1, log = 1; /* the next xid; the lowest xid whose row is surely kept; the log's id */
-byte bst[TXS], bnext = 0, bkeeps; /* a backup, once taken */
+bool known[TXS];                   /* its id is remembered as applied */
+byte next = 1, retained = 1, log = 1; /* the next xid; the lowest xid whose row is surely retained; the log's id */
+byte bst[TXS], bnext = 0, bretained; /* a backup, once taken */
 byte restores = 0;
 byte cursor = 0, cursorLog = 0;   /* 0: none */
-bool asked = false;               /* an answer is on its way: */
+bool asked = false;               /* a response is on its way: */
 bool isReset, half;
 byte newCursor, newLog;
 bool rows[TXS], due[TXS];         /* the rows it carries; all that was committed when it was read */
@@ -59,7 +59,7 @@ inline snapshot() { xmin = next; EACH(IF(st[j] == RUNNING && xid[j] < xmin, xmin
 #ifdef BUG_PRUNED_WITHOUT_RESET
 #define TOO_OLD false
 #else
-#define TOO_OLD (cursor < keeps)
+#define TOO_OLD (cursor < retained)
 #endif
 
 inline readRows() {
@@ -93,18 +93,18 @@ active proctype Reader() {
        if
        :: isReset -> d_step { EACH(
             did[j] = (due[j] || did[j] == EMPTIED -> EMPTIED : did[j]);
-            told[j] = told[j] && xid[j] >= newCursor) }
+            known[j] = known[j] && xid[j] >= newCursor) }
        :: else -> EACH(
-            if :: rows[j] && !told[j] -> assert(did[j] != APPLIED);                              /* S3 */
-                  did[j] = APPLIED; told[j] = true
+            if :: rows[j] && !known[j] -> assert(did[j] != APPLIED);                              /* S3 */
+                  did[j] = APPLIED; known[j] = true
                :: else -> skip fi)
        fi;
        EACH(assert(!due[j] || did[j] != MISSING));                                               /* S1 */
        cursor = newCursor; cursorLog = newLog;
 #ifdef BUG_APPLIED_IDS_FORGOTTEN
-       EACH(told[j] = false);
+       EACH(known[j] = false);
 #else
-       EACH(told[j] = told[j] && xid[j] >= cursor);
+       EACH(known[j] = known[j] && xid[j] >= cursor);
 #endif
        EACH(assert(cursorLog != log || !(st[j] == COMMITTED || st[j] == PRUNED) || xid[j] >= cursor || did[j] != MISSING)); /* S2 */
        forget() }
@@ -119,21 +119,21 @@ active [TXS] proctype Transaction() {
   :: atomic { st[t] == RUNNING -> st[t] = COMMITTED;
        assert(cursorLog != log || xid[t] >= cursor) }                      /* S2, for one that commits late */
   :: d_step { st[t] == RUNNING -> st[t] = ENDED }
-  :: d_step { st[t] == COMMITTED && did[t] == MISSING -> did[t] = APPLIED; told[t] = (cursor == 0 || OTHER_LOG || xid[t] >= cursor) }  /* pushed */
+  :: d_step { st[t] == COMMITTED && did[t] == MISSING -> did[t] = APPLIED; known[t] = (cursor == 0 || OTHER_LOG || xid[t] >= cursor) }  /* pushed */
   od
 }
 
 active proctype Keeper() {
   do
-  :: d_step { keeps < next -> snapshot();
-       IF(keeps < xmin, EACH(IF(st[j] == COMMITTED && xid[j] == keeps, st[j] = PRUNED)); keeps++); xmin = 0 }
+  :: d_step { retained < next -> snapshot();
+       IF(retained < xmin, EACH(IF(st[j] == COMMITTED && xid[j] == retained, st[j] = PRUNED)); retained++); xmin = 0 }
 #if RESTORES > 0
-  :: d_step { bnext == 0 -> bnext = next; bkeeps = keeps; EACH(bst[j] = (st[j] == RUNNING -> IDLE : st[j])) }
-  :: d_step { bnext > 0 && restores < RESTORES && !asked && !half -> restores++; next = bnext; keeps = bkeeps;
+  :: d_step { bnext == 0 -> bnext = next; bretained = retained; EACH(bst[j] = (st[j] == RUNNING -> IDLE : st[j])) }
+  :: d_step { bnext > 0 && restores < RESTORES && !asked && !half -> restores++; next = bnext; retained = bretained;
 #ifndef BUG_RESTORED_LOG_KEEPS_ITS_ID
        log++;
 #endif
-       EACH(st[j] = bst[j]; IF(st[j] == IDLE, did[j] = MISSING; told[j] = false; xid[j] = 0)) }
+       EACH(st[j] = bst[j]; IF(st[j] == IDLE, did[j] = MISSING; known[j] = false; xid[j] = 0)) }
 #endif
   od
 }

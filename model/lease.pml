@@ -1,13 +1,13 @@
 /*
  * The lease: one invalidation of one token against N verifiers.
  *
- * Covers: renewals (any number of them, each with an id that never repeats), lost and late answers, a question that
+ * Covers: renewals (any number of them, each with an id that never repeats), lost and late responses, a request that
  * its verifier gave up and that the token-service commits afterwards, resets, fills, checks that join a fill, entries,
- * pushes over Redis (repeated, reordered, never delivered), acknowledgements, a judge deleting rows, releases,
+ * pushes over Redis (repeated, reordered, never delivered), acknowledgements, a reaper deleting rows, releases,
  * verifiers that crash and come back, a wait taken up again by another replica, and streams.
  * Abstracts: the cursor is one bit, "covers the invalidation" (cursor.pml and replicas.pml have the real one); time is
  * an order of events, "every renewal up to this id is certainly over" (time.pml has numbers); the transaction is one
- * step (creation.pml has its locks). N=1 speaks for any number of verifiers: they share nothing, and the wait is the
+ * step (creation.pml has its locks). N=1 stands for any number of verifiers: they share nothing, and the wait is the
  * conjunction of one wait for each, so a bad run of many, seen at the offending one alone, is a bad run of one.
  *
  * Safety: assertions marked (S1) no check begun after the revocation returned is accepted, (S2) no stream is left at
@@ -26,16 +26,16 @@ bool rowCovers[N];   /* the cursor in the row is past the invalidation */
 byte lapsed[N];      /* every renewal up to this one is over, on any clock within the drift allowance */
 byte lease[N];       /* the renewal under which this verifier answers from memory, 0: none */
 byte must[N];        /* the renewal that the wait read in step 2 */
-byte judged[N];      /* the renewal that the judge is watching */
+byte watched[N];      /* the renewal that the reaper is watching */
 byte ren[N];         /* 0 no renewal, 1 asked, 2 row committed, 3 invalidations read */
 byte flight[N];      /* its id once committed */
 bool saw[N], sentCovers[N], sentCursor[N];
-bool stray[N], strayCovers[N];                 /* a question given up by its verifier, still on its way */
+bool stray[N], strayCovers[N];                 /* a request given up by its verifier, still on its way */
 bool hasCursor[N], applied[N], cached[N], acked[N], stream[N];
 byte fill[N];        /* 0 none, 1 sent, 2 read as active */
 bool poisoned[N];
 bool late[N];        /* a check begun after the return waits on this fill */
-byte half[N];        /* only for mistakes that split a step in two */
+byte half[N];        /* only for mutants that split a step in two */
 
 #ifdef NO_STREAMS
 #define open(s) skip
@@ -43,14 +43,14 @@ byte half[N];        /* only for mistakes that split a step in two */
 #define open(s) s = true
 #endif
 #define LAPSED lapsed[i]
-#define EACH_ID(f) f(row[i]) f(lease[i]) f(must[i]) f(judged[i]) f(flight[i])
+#define EACH_ID(f) f(row[i]) f(lease[i]) f(must[i]) f(watched[i]) f(flight[i])
 #include "ranks.h"
 
 inline fresh(id) {   /* pg_current_xact_id() of the lease transaction */
   rk = row[i];
   if :: lease[i] > rk -> rk = lease[i] :: else -> skip fi;
   if :: must[i] > rk -> rk = must[i] :: else -> skip fi;
-  if :: judged[i] > rk -> rk = judged[i] :: else -> skip fi;
+  if :: watched[i] > rk -> rk = watched[i] :: else -> skip fi;
   if :: flight[i] > rk -> rk = flight[i] :: else -> skip fi;
   if :: lapsed[i] > rk -> rk = lapsed[i] :: else -> skip fi;
   id = rk + 1
@@ -101,18 +101,18 @@ active [N] proctype Verifier() {
 #else
   :: d_step { ren[i] == 3 && flight[i] > lapsed[i] -> takeAnswer(); lease[i] = flight[i]; endRenewal(); renumber() }
 #endif
-#ifdef BUG_LATE_ANSWER_TAKEN
+#ifdef BUG_LATE_RESPONSE_TAKEN
   :: d_step { ren[i] == 3 && sentCursor[i] && flight[i] <= lapsed[i] -> takeAnswer(); lease[i] = flight[i]; endRenewal(); renumber() }
 #endif
-  :: d_step { ren[i] > 0 && ren[i] < 4 -> endRenewal(); renumber() }           /* the answer is lost, or comes too late */
+  :: d_step { ren[i] > 0 && ren[i] < 4 -> endRenewal(); renumber() }           /* the response is lost, or arrives too late */
 #ifndef NO_STRAYS
   :: d_step { ren[i] == 1 && !stray[i] -> stray[i] = true; strayCovers[i] = sentCovers[i]; endRenewal() }
   :: d_step { stray[i] -> fresh(row[i]); rowCovers[i] = strayCovers[i]; stray[i] = false; strayCovers[i] = false; renumber() }
 #endif
-  /* the verifier's own count may end before anybody else is certain of it */
+  /* the verifier's own count can end before any other process is certain of it */
   :: d_step { lease[i] > 0 -> lease[i] = 0; renumber() }
 #ifndef NO_REDIS
-  /* Redis: whatever was published may arrive at any time, any number of times, or never */
+  /* Redis: what was published may arrive at any time, any number of times, or never */
 #ifdef BUG_ACK_BEFORE_APPLYING
   :: d_step { published && half[i] == 0 -> acked[i] = true; half[i] = 1 }
   :: d_step { half[i] == 1 -> apply(); half[i] = 0 }
@@ -123,11 +123,11 @@ active [N] proctype Verifier() {
 #endif
   :: d_step { published -> apply(); acked[i] = true }
 #endif
-#ifdef BUG_FORGED_ACK_BELIEVED
+#ifdef BUG_FORGED_ACK_ACCEPTED
   :: d_step { published -> acked[i] = true }
 #endif
 #endif
-  /* fill: sent, read on the primary, used or thrown away; others may join it */
+  /* fill: sent, read on the primary, used or discarded; others may join it */
   :: d_step { fill[i] == 0 && !cached[i] -> fill[i] = 1; late[i] = returned }
   :: d_step { fill[i] == 1 && !committed -> fill[i] = 2 }
 #ifdef BUG_FILL_FROM_STANDBY
@@ -146,7 +146,7 @@ active [N] proctype Verifier() {
        :: assert(!late[i])                                                     /* S1 */
 #else
        :: lease[i] > 0 -> assert(!late[i])                                     /* S1 */
-       :: lease[i] == 0                                    /* the check that asked uses it; those that joined ask again */
+       :: lease[i] == 0                                    /* the check that asked uses it; those that joined retry */
 #endif
        fi;
        cached[i] = true; open(stream[i]); endFill() }
@@ -157,7 +157,7 @@ active [N] proctype Verifier() {
 #endif
   :: atomic { cached[i] && lease[i] > 0 && (returned || !stream[i]) -> assert(!returned); open(stream[i]) }   /* S1 */
   :: d_step { stream[i] -> stream[i] = false }                                  /* the caller hangs up, or a re-check cuts */
-  /* an orderly stop: first silent, then the row; a crash: all memory gone, the row left behind */
+  /* an orderly stop: first the memory, then the row; a crash: all memory gone, the row left behind */
 #ifdef BUG_RELEASE_WHILE_RENEWING
   :: d_step { ren[i] > 0 -> lease[i] = 0; row[i] = 0; rowCovers[i] = false; stream[i] = false; renumber() }
 #endif
@@ -175,24 +175,24 @@ active [N] proctype Verifier() {
 active [N] proctype Time() {
   byte i = _pid - N;
   do
-  :: d_step { lapsed[i] < row[i] || lapsed[i] < lease[i] || lapsed[i] < must[i] || lapsed[i] < judged[i] || lapsed[i] < flight[i] ->
+  :: d_step { lapsed[i] < row[i] || lapsed[i] < lease[i] || lapsed[i] < must[i] || lapsed[i] < watched[i] || lapsed[i] < flight[i] ->
        lapsed[i]++;
        if :: lease[i] > 0 && lease[i] <= lapsed[i] -> lease[i] = 0 :: else -> skip fi;
        renumber() }
   od
 }
 
-#ifndef NO_JUDGE
-active [N] proctype Judge() {
+#ifndef NO_REAPER
+active [N] proctype Reaper() {
   byte i = _pid - 2 * N;
   do
-  :: d_step { judged[i] == 0 && row[i] > 0 -> judged[i] = row[i] }
+  :: d_step { watched[i] == 0 && row[i] > 0 -> watched[i] = row[i] }
 #ifdef BUG_DEAD_ROW_DELETED_BLINDLY
-  :: d_step { judged[i] > 0 && lapsed[i] >= judged[i] -> row[i] = 0; rowCovers[i] = false; judged[i] = 0; renumber() }
+  :: d_step { watched[i] > 0 && lapsed[i] >= watched[i] -> row[i] = 0; rowCovers[i] = false; watched[i] = 0; renumber() }
 #else
-  :: d_step { judged[i] > 0 && lapsed[i] >= judged[i] && row[i] == judged[i] -> row[i] = 0; rowCovers[i] = false; judged[i] = 0; renumber() }
+  :: d_step { watched[i] > 0 && lapsed[i] >= watched[i] && row[i] == watched[i] -> row[i] = 0; rowCovers[i] = false; watched[i] = 0; renumber() }
 #endif
-  :: d_step { judged[i] > 0 && row[i] != judged[i] -> judged[i] = 0; renumber() }          /* it renewed: watch anew */
+  :: d_step { watched[i] > 0 && row[i] != watched[i] -> watched[i] = 0; renumber() }          /* it renewed: watch anew */
   od
 }
 #endif
@@ -232,7 +232,7 @@ again: true;
   :: atomic { done(0) -> assert(cut(0)); returned = true; must[0] = 0; renumber() }            /* S2 */
 #endif
 #if !defined(NO_REDIS) && !defined(BUG_LEASES_BEFORE_COMMIT)
-  :: goto again                                            /* this replica died; the caller asks another */
+  :: goto again                                            /* this replica died; the caller retries at another */
 #endif
   fi
 }

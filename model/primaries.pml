@@ -1,21 +1,21 @@
 /*
- * Two primaries: the old one was deposed and lives on; who may still answer what it reads?
+ * Two primaries: the old one was deposed and runs on; which reads from it may still be used?
  *
- * One tick is one tick of everybody's clock. The stand-by takes over once; replica A of the token-service keeps its
- * connection to the old primary, where commits hang from then on, or end with a warning; whoever revokes and confirms
- * does so on the new side. One token, one verifier, with lease, memory, one fill at a time, and Redis that may pass the
+ * One tick is one tick of every clock. The stand-by takes over once; replica A of the token-service keeps its
+ * connection to the old primary, where commits hang from then on, or end with a warning; revocations and confirmations
+ * run on the new side. One token, one verifier, with lease, memory, one fill at a time, and Redis that may pass the
  * invalidation on.
  *
- * Covers: A's proof, a commit of its own, with its beginning and its end apart; the authority window; look-ups read on
- * the old connection, answered at any time later, and remembered under a lease of either log; renewals whose row and
- * log are of one server; the lease in nobody's hands on the new side; waits by lapse and acknowledgement.
- * Abstracts: drift (time.pml), the cursor (cursor.pml), releases and judges (lease.pml); one revocation. Ages are
- * relative and capped where nothing asks any more, so the run has no last tick.
+ * Covers: A's proof, a commit of its own, with its beginning and its end apart; the authority window; lookups read on
+ * the old connection, whose responses arrive at any time later, and remembered under a lease of either log; renewals whose row and
+ * log are of one server; the unowned lease on the new side; waits by lapse and acknowledgement.
+ * Abstracts: drift (time.pml), the cursor (cursor.pml), releases and reapers (lease.pml); one revocation. Ages are
+ * relative and capped where nothing compares them any more, so the run has no last tick.
  *
- * (S1) no check begun after the revocation returned is accepted, from memory or by a look-up.
+ * (S1) no check begun after the revocation returned is accepted, from memory or by a lookup.
  */
 #define W 2                            /* the lease, and the authority window */
-#ifdef BUG_WINDOW_LONGER_THAN_THE_LOG_SAYS
+#ifdef BUG_WINDOW_LONGER_THAN_IN_THE_LOG
 #define WINDOW (W + 1)
 #else
 #define WINDOW W
@@ -30,11 +30,11 @@ byte com, comAge, proofAge = CAP;      /* A's commit: 0 none, 1 sent, 2 at the s
 byte log, leaseAge = CAP; bool cached; /* the verifier */
 byte ren, renLog, qAge; bool saw;      /* 0 no renewal, 1 asked, 2 row committed, 3 log read */
 bool rowOld, rowNew;                   /* its row */
-byte fill, fillLog;                    /* 0 none, 1 asked, 2 A has looked at its proof, 3 answered */
-bool allowed, poisoned, after;         /* the answer; the check began after the return */
-bool waiting, nobody, row, acked; byte wAge;
+byte fill, fillLog;                    /* 0 none, 1 asked, 2 A has read its proof, 3 responded */
+bool allowed, poisoned, after;         /* the response; the check began after the return */
+bool waiting, unowned, row, acked; byte wAge;
 
-#define HELD (leaseAge < W)
+#define LEASED (leaseAge < W)
 inline endRenewal() { ren = 0; renLog = NONE; qAge = 0; saw = false }
 inline endFill() { fill = 0; fillLog = NONE; allowed = false; poisoned = false; after = false }
 inline older(age, on) { if :: on && age < CAP -> age++ :: else -> skip fi }
@@ -61,7 +61,7 @@ active proctype A() {                  /* its connection leads to the old primar
        comAge = 0 }
   :: d_step { com == 3 -> com = 4 }                                        /* the wait is cancelled */
   :: d_step { com == 4 ->
-#ifdef BUG_WARNING_NOT_HEARD
+#ifdef BUG_WARNING_IGNORED
        proofAge = comAge;
 #endif
        com = 0; comAge = 0 }
@@ -97,30 +97,30 @@ active proctype Verifier() {
           :: else -> skip fi;
        endRenewal() }
   :: d_step { ren > 0 -> endRenewal() }                                    /* lost, or late */
-  :: d_step { fill == 0 && !(HELD && cached) -> fill = 1; after = returned }
+  :: d_step { fill == 0 && !(LEASED && cached) -> fill = 1; after = returned }
   :: atomic { fill == 3 ->
-       assert(!(allowed && after && !poisoned));                           /* S1: by a look-up */
+       assert(!(allowed && after && !poisoned));                           /* S1: by a lookup */
 #ifdef BUG_FILL_OF_ANOTHER_LOG_KEPT
-       if :: allowed && !poisoned && HELD -> cached = true :: else -> skip fi;
+       if :: allowed && !poisoned && LEASED -> cached = true :: else -> skip fi;
 #else
-       if :: allowed && !poisoned && HELD && fillLog == log -> cached = true :: else -> skip fi;
+       if :: allowed && !poisoned && LEASED && fillLog == log -> cached = true :: else -> skip fi;
 #endif
        endFill() }
   :: d_step { revoked && log == NEW && waiting && !acked -> cached = false; poisoned = (fill > 0); acked = true }  /* over Redis */
-  :: atomic { HELD && cached && returned -> assert(false) }                /* S1: from memory */
+  :: atomic { LEASED && cached && returned -> assert(false) }                /* S1: from memory */
   od
 }
 
 active proctype Revoker() {            /* on the new side */
   d_step { promoted -> revoked = true }
 #ifdef BUG_LEASES_READ_ON_THE_OLD
-  d_step { waiting = true; nobody = false; row = rowOld }
+  d_step { waiting = true; unowned = false; row = rowOld }
 #else
-#ifdef BUG_NOBODYS_LEASE_LEFT_OUT
-  d_step { waiting = true; nobody = false; row = rowNew }
+#ifdef BUG_UNOWNED_LEASE_LEFT_OUT
+  d_step { waiting = true; unowned = false; row = rowNew }
 #else
-  d_step { waiting = true; nobody = true; row = rowNew }
+  d_step { waiting = true; unowned = true; row = rowNew }
 #endif
 #endif
-  d_step { (!nobody || wAge >= W) && (!row || acked || wAge >= W) -> returned = true; waiting = false; wAge = 0 }
+  d_step { (!unowned || wAge >= W) && (!row || acked || wAge >= W) -> returned = true; waiting = false; wAge = 0 }
 }

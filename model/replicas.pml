@@ -2,10 +2,10 @@
  * Two replicas of the token-service revoke at once: token 0 with its descendants, and token 1, a child of token 0.
  *
  * Covers: both invalidations in transactions of their own that take their xids and commit in any order (and, with
- * -DLONG, a third transaction that holds xmin back for as long as it likes); the cursor as numbers, in the lease row
- * and in the answers; each replica's own wait; renewals without bound, fills, joining checks, entries for both tokens,
- * pushes in any order, acknowledgements, resets, orderly stops; with -DJUDGE judges; a kind wider than a token.
- * Abstracts: the rest of lease.pml (given-up questions, crashes, streams); pruning and restores (cursor.pml). One
+ * -DLONG, a third transaction that holds xmin back for any time); the cursor as numbers, in the lease row
+ * and in the responses; each replica's own wait; renewals without bound, fills, joining checks, entries for both tokens,
+ * pushes in any order, acknowledgements, resets, orderly stops; with -DREAPER reapers; a kind wider than a token.
+ * Abstracts: the rest of lease.pml (given-up requests, crashes, streams); pruning and restores (cursor.pml). One
  * verifier, for the reason given in lease.pml.
  *
  * Safety (S1): no check of a token begun after a revocation that hits it returned is accepted.
@@ -18,9 +18,9 @@ hidden byte seen[MAXID + 1]; hidden byte rk, top, rlap, j;
 byte st[3], xid[3];               /* 0 not begun, 1 running, 2 committed; the third is the long one */
 byte next = 1;
 bool published[2], returned[2], acked[2];
-byte row, lapsed, lease, flight, must[2], judged;
+byte row, lapsed, lease, flight, must[2], watched;
 byte rowCursor;                   /* the cursor in the lease row, 0: none */
-byte ren, sent, newCursor;        /* 0 no renewal, 1 asked, 2 row committed, 3 read; the cursor it sent; the one it brings */
+byte ren, sent, newCursor;        /* 0 no renewal, 1 asked, 2 row committed, 3 read; the cursor it sent; the one it returns */
 bool rows[2];
 byte cursor;
 bool applied[2], cached[2];
@@ -28,7 +28,7 @@ byte fill, ftok;
 bool poisoned, late;
 
 #define LAPSED lapsed
-#define EACH_ID(f) f(row) f(lease) f(must[0]) f(must[1]) f(judged) f(flight)
+#define EACH_ID(f) f(row) f(lease) f(must[0]) f(must[1]) f(watched) f(flight)
 #include "ranks.h"
 #define UP(x) if :: x > rk -> rk = x :: else -> skip fi;
 inline fresh(id) { rk = lapsed; EACH_ID(UP) id = rk + 1 }
@@ -130,23 +130,23 @@ active proctype Verifier() {
 
 active proctype Time() {
   do
-  :: d_step { lapsed < row || lapsed < lease || lapsed < must[0] || lapsed < must[1] || lapsed < judged || lapsed < flight ->
+  :: d_step { lapsed < row || lapsed < lease || lapsed < must[0] || lapsed < must[1] || lapsed < watched || lapsed < flight ->
        lapsed++;
        if :: lease > 0 && lease <= lapsed -> lease = 0 :: else -> skip fi;
        renumber() }
   od
 }
 
-#ifdef JUDGE
-active proctype Judge() {
+#ifdef REAPER
+active proctype Reaper() {
   do
-  :: d_step { judged == 0 && row > 0 -> judged = row }
+  :: d_step { watched == 0 && row > 0 -> watched = row }
 #ifdef BUG_DEAD_ROW_DELETED_BLINDLY
-  :: d_step { judged > 0 && lapsed >= judged -> row = 0; rowCursor = 0; judged = 0; renumber() }
+  :: d_step { watched > 0 && lapsed >= watched -> row = 0; rowCursor = 0; watched = 0; renumber() }
 #else
-  :: d_step { judged > 0 && lapsed >= judged && row == judged -> row = 0; rowCursor = 0; judged = 0; renumber() }
+  :: d_step { watched > 0 && lapsed >= watched && row == watched -> row = 0; rowCursor = 0; watched = 0; renumber() }
 #endif
-  :: d_step { judged > 0 && row != judged -> judged = 0; renumber() }
+  :: d_step { watched > 0 && row != watched -> watched = 0; renumber() }
   od
 }
 #endif

@@ -1,16 +1,16 @@
 /*
  * A folder put back in place: the log keeps its id, transaction ids come again, and only the server's start is new.
- * What tells is the nonce: each renewal gives one, which stands in the lease's row, and the next one presents it.
+ * It is noticed by the nonce: each renewal gives one, which is stored in the lease's row, and the next one presents it.
  *
  * Covers: TXS transactions as in cursor.pml, a backup taken at any time and put back once, each in the midst of
- * anything; renewals in two steps, the row and then the log, between which the replica may die; answers that are lost or
- * come after the folder was put back; a cursor that lies no further than the renewal's own transaction id; pushes over Redis; the log begun anew for a nonce that is not known, and a cursor
- * beyond the log's end taken for the same.
- * Abstracts: time and leases (primaries.pml, time.pml); of all the nonces given, whether the row knows the one that the
+ * anything; renewals in two steps, the row and then the log, between which the replica may die; responses that are lost or
+ * arrive after the folder was put back; a cursor that lies no further than the renewal's own transaction id; pushes over Redis; the log begun anew for an unknown nonce, and for a cursor
+ * beyond the log's end.
+ * Abstracts: time and leases (primaries.pml, time.pml); of all the nonces given, whether the row has the one that the
  * verifier presents next is all that matters.
  *
- * (S1) after an answer was applied, nothing that history then knows as committed before its snapshot is missing;
- * (S2) nothing committed below the cursor in the row is missing, so it may confirm.
+ * (S1) after a response was applied, nothing that history then has as committed before its snapshot is missing;
+ * (S2) nothing committed below the cursor in the row is missing, so it can confirm.
  */
 #ifndef TXS
 #define TXS 2
@@ -26,7 +26,7 @@ byte next = 1, log = 1, bnext = 0, blog; /* the next xid; the log's id; the back
 bool putBack;
 byte cursor = 0, cursorLog = 0;        /* the verifier's; 0: none */
 byte rowCursor = 0, rowLog = 0, bRowCursor = 0, bRowLog = 0;
-bool knows, bKnows;                    /* the row has the nonce that the verifier presents */
+bool hasPresented, bHasPresented;                    /* the row has the nonce that the verifier presents */
 byte ren = 0;                          /* 0 no renewal, 1 row committed, 2 log read */
 bool hasNonce, isKnown, isReset, givenHere, givenKept;
 byte newCursor, newLog, cap;            /* cap: behind the renewal's own xid */
@@ -44,15 +44,15 @@ active proctype Renewal() {
 #ifdef BUG_NONCE_NOT_COMPARED
        isKnown = true;
 #else
-       isKnown = !hasNonce || knows;
+       isKnown = !hasNonce || hasPresented;
 #endif
-#ifdef BUG_CURSOR_OF_A_NONCE_NOT_KNOWN_KEPT
+#ifdef BUG_CURSOR_OF_AN_UNKNOWN_NONCE_KEPT
        rowCursor = cursor; rowLog = cursorLog;
 #else
        rowCursor = (isKnown -> cursor : 0); rowLog = (isKnown -> cursorLog : 0);
 #endif
 #ifdef BUG_NONCE_PRESENTED_KEPT
-       knows = true
+       hasPresented = true
 #endif
        }
   :: d_step { ren == 1 ->
@@ -65,7 +65,7 @@ active proctype Renewal() {
 #ifndef BUG_CURSOR_BEYOND_THE_LOG_TAKEN
        IF(isKnown && cursorLog == log && cursor > xmin, log++);
 #endif
-#ifdef BUG_CURSOR_OF_A_NONCE_NOT_KNOWN_USED
+#ifdef BUG_CURSOR_OF_AN_UNKNOWN_NONCE_USED
        isReset = cursor == 0 || cursorLog != log;
 #else
 #ifdef BUG_CURSOR_BEYOND_THE_LOG_TAKEN
@@ -80,11 +80,11 @@ active proctype Renewal() {
        IF(cap < newCursor, newCursor = cap);
 #endif
        xmin = 0; ren = 2 }
-  :: atomic { ren == 2 ->                                                  /* the answer comes */
+  :: atomic { ren == 2 ->                                                  /* the response arrives */
        if :: isReset -> EACH(did[j] = did[j] || due[j])
           :: else -> EACH(did[j] = did[j] || rows[j]) fi;
        EACH(assert(!due[j] || did[j]));                                    /* S1 */
-       cursor = newCursor; cursorLog = newLog; hasNonce = true; knows = givenHere; bKnows = givenKept;
+       cursor = newCursor; cursorLog = newLog; hasNonce = true; hasPresented = givenHere; bHasPresented = givenKept;
        forget() }
   :: d_step { ren > 0 -> forget() }                                        /* lost, or the replica dies */
   od
@@ -104,9 +104,9 @@ active [TXS] proctype Transaction() {
 }
 
 active proctype Keeper() {
-  d_step { bnext = next; blog = log; bKnows = knows; bRowCursor = rowCursor; bRowLog = rowLog; givenKept = givenHere;
+  d_step { bnext = next; blog = log; bHasPresented = hasPresented; bRowCursor = rowCursor; bRowLog = rowLog; givenKept = givenHere;
     EACH(bst[j] = (st[j] == RUNNING -> IDLE : st[j])) }
-  d_step { putBack = true; next = bnext; log = blog; knows = bKnows; rowCursor = bRowCursor; rowLog = bRowLog;
-    givenHere = givenKept; IF(ren == 1, forget());                         /* connections are gone, answers are not */
+  d_step { putBack = true; next = bnext; log = blog; hasPresented = bHasPresented; rowCursor = bRowCursor; rowLog = bRowLog;
+    givenHere = givenKept; IF(ren == 1, forget());                         /* connections are gone, responses are not */
     EACH(st[j] = bst[j]; IF(st[j] == IDLE, did[j] = false; due[j] = false; rows[j] = false; xid[j] = 0)) }
 }

@@ -42,7 +42,7 @@ function firstLine(error) {
 }
 
 /**
- * Debian packages, unpacked once; answers the folder that stands for `/`.
+ * Debian packages, unpacked once; returns the folder that stands for `/`.
  * @param {string} name of the folder in the cache
  * @param {string[]} packages
  * @param {(line: string) => void} log
@@ -51,11 +51,11 @@ async function unpacked(name, packages, log) {
   const cache =
     process.env['LATCHKEY_CACHE'] ||
     path.join(process.env['XDG_CACHE_HOME'] || path.join(homedir(), '.cache'), 'latchkey');
-  const place = path.join(cache, `${name}-${process.arch}`);
-  if (existsSync(place)) return place;
+  const folder = path.join(cache, `${name}-${process.arch}`);
+  if (existsSync(folder)) return folder;
   if (!onPath('apt-get') || !onPath('dpkg')) throw new Error('this is no Debian');
   log(`fetching Debian's packages ${packages.join(', ')} (once)`);
-  const half = `${place}.${process.pid}`;
+  const half = `${folder}.${process.pid}`;
   const debs = path.join(half, 'debs');
   const lists = path.join(half, 'lists');
   const archives = path.join(half, 'archives');
@@ -73,14 +73,14 @@ async function unpacked(name, packages, log) {
       await apt([...own, 'download', ...packages]);
     }
     for (const deb of readdirSync(debs)) await execute('dpkg', ['-x', path.join(debs, deb), path.join(half, 'root')]);
-    mkdirSync(path.dirname(place), { recursive: true });
-    renameSync(path.join(half, 'root'), place);
+    mkdirSync(path.dirname(folder), { recursive: true });
+    renameSync(path.join(half, 'root'), folder);
   } catch (error) {
-    if (!existsSync(place)) throw error; // Another run unpacked the same meanwhile.
+    if (!existsSync(folder)) throw error; // Another run unpacked the same meanwhile.
   } finally {
     rmSync(half, { recursive: true, force: true });
   }
-  return place;
+  return folder;
 }
 
 /** @param {(line: string) => void} log */
@@ -95,7 +95,7 @@ async function findSpin(log) {
 }
 
 /**
- * tcc from Debian's packages, told where the C library's own packages were unpacked.
+ * tcc from Debian's packages, with the folder where the C library's own packages were unpacked.
  * @param {(line: string) => void} log
  */
 async function findTcc(log) {
@@ -134,7 +134,7 @@ async function findTcc(log) {
 }
 
 /**
- * @param {(line: string) => void} log is told when something is fetched
+ * @param {(line: string) => void} log called when something is fetched
  * @returns {Promise<Toolchain>}
  * @throws with one sentence on what to install
  */

@@ -1,9 +1,9 @@
 import { beforeAll, describe, expect, test } from '@jest/globals';
-import { disappointment, runCheck } from '../check.mjs';
+import { problemOf, runCheck } from '../check.mjs';
 import { checksOf } from '../checks.mjs';
 import { findToolchain, type Toolchain } from '../toolchain.mjs';
 
-/** A search takes seconds; compiling it on a busy machine may take longer. */
+/** A search takes seconds; compiling it on a busy machine can take longer. */
 const timeoutMs = 300_000;
 const quick = checksOf('quick');
 let tools: Toolchain;
@@ -13,32 +13,32 @@ beforeAll(async () => {
 }, timeoutMs);
 
 describe('in every order of events that the model allows', () => {
-  test.each(quick.filter((check) => !check.mistake))(
-    '$model, $property: $says $defines',
+  test.each(quick.filter((check) => !check.mutant))(
+    '$model, $property: $title $defines',
     async (check) => {
       const result = await runCheck(check, tools);
-      expect(disappointment(check, result)).toBeNull();
+      expect(problemOf(check, result)).toBeNull();
       expect(result.states).toBeGreaterThan(50);
     },
     timeoutMs,
   );
 });
 
-describe('the search finds the planted mistake', () => {
-  test.each(quick.filter((check) => check.mistake))(
-    '$model: $says',
+describe('the search finds the mutant', () => {
+  test.each(quick.filter((check) => check.mutant))(
+    '$model: $title',
     async (check) => {
-      expect(disappointment(check, await runCheck(check, tools))).toBeNull();
+      expect(problemOf(check, await runCheck(check, tools))).toBeNull();
     },
     timeoutMs,
   );
 });
 
-test('a property that is violated fails the check, and so does a mistake that nobody finds', () => {
-  const [property] = quick.filter((check) => !check.mistake);
-  const [mistake] = quick.filter((check) => check.mistake);
+test('a property that is violated fails the check, and so does a mutant that is not found', () => {
+  const [property] = quick.filter((check) => !check.mutant);
+  const [mutant] = quick.filter((check) => check.mutant);
   const found = { states: 1, depth: 1, seconds: 0, megabytes: 1, complete: true, unreached: [], history: '' };
-  expect(disappointment(property!, { ...found, violation: 'assertion violated' })).toMatch(/violated/);
-  expect(disappointment(property!, { ...found, violation: null, complete: false })).toMatch(/not searched completely/);
-  expect(disappointment(mistake!, { ...found, violation: null })).toMatch(/not found/);
+  expect(problemOf(property!, { ...found, violation: 'assertion violated' })).toMatch(/violated/);
+  expect(problemOf(property!, { ...found, violation: null, complete: false })).toMatch(/not searched completely/);
+  expect(problemOf(mutant!, { ...found, violation: null })).toMatch(/not found/);
 });
