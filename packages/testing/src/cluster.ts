@@ -11,7 +11,7 @@ import { type TestRedis, testRedis } from './redis.js';
 import { type RunningService, spawnService } from './service.js';
 
 const root = path.resolve(import.meta.dirname, '../../..');
-/** A cluster is many processes, and is started on machines that do other work too. */
+/** A cluster is many processes, and starts on busy machines too. */
 const READY_TIMEOUT_MS = 120_000;
 const ADMIN = { email: 'admin@example.org', password: 'the administrator of tests' };
 
@@ -39,11 +39,11 @@ export interface ClusterDatabase {
 /** One process of a cluster, at ports that stay the same over restarts. */
 export interface Member {
   readonly name: string;
-  /** Its HTTP door: the token-service's API, the gateway's public door. */
+  /** Its HTTP listener: the token-service's API, the gateway's public port. */
   readonly url: string;
   readonly opsUrl: string;
   readonly process: RunningService;
-  /** Starts it again, ended before or not, with the environment changed. */
+  /** Restarts it, whether or not it has exited, with the environment changed. */
   restart(env?: Record<string, string>): Promise<void>;
 }
 
@@ -65,7 +65,7 @@ export interface Cluster extends AsyncDisposable {
   readonly gatewayRpcSecret: string;
   /** The `Cookie` header of the first administrator's session. */
   readonly cookie: string;
-  /** Path on a gateway that any good token may GET. */
+  /** Path on a gateway that every valid token can GET. */
   readonly guardedPath: string;
   /** Calls a token-service's management API as the first administrator. */
   call<T>(method: string, target: string, body?: unknown, options?: CallOptions): Promise<{ status: number; body: T }>;
@@ -81,7 +81,7 @@ export interface CallOptions {
 
 /**
  * Starts a cluster from what has been built. Needs the workspaces' `dist`.
- * @throws when a process does not come up, with the last of what it printed
+ * @throws when a process does not become ready, with the last of what it printed
  */
 export async function startCluster(options: ClusterOptions = {}): Promise<Cluster> {
   const closing: (() => unknown)[] = [];
@@ -147,7 +147,7 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
   }
   const rpc = await tcpBalancer(rpcPorts);
   closing.push(rpc.close);
-  const doors = Array.from({ length: gateways }, async (_, i) => {
+  const starting = Array.from({ length: gateways }, async (_, i) => {
     const [port, ops, authz] = (await freePorts(3)) as [number, number, number];
     return member(`gateway-${i + 1}`, 'apps/gateway/dist/main.js', port, ops, closing, {
       ...shared,
@@ -161,7 +161,7 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
       AUTHZ_PORT: String(authz),
     });
   });
-  const members = await Promise.all(doors);
+  const members = await Promise.all(starting);
   const jobs = options.jobs
     ? await jobsMember(closing, {
         ...shared,
@@ -179,19 +179,19 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
     body,
     { headers = {}, at = services[0]!, timeoutMs = 60_000 } = {},
   ) => {
-    const answer = await fetch(new URL(target, at.url), {
+    const response = await fetch(new URL(target, at.url), {
       method,
       headers: { cookie, ...(body !== undefined && { 'content-type': 'application/json' }), ...headers },
       ...(body !== undefined && { body: JSON.stringify(body) }),
       signal: AbortSignal.timeout(timeoutMs),
     });
-    const text = await answer.text();
-    const set = answer.headers.getSetCookie()[0];
+    const text = await response.text();
+    const set = response.headers.getSetCookie()[0];
     if (set) cookie = set.split(';', 1)[0]!;
-    return { status: answer.status, body: text ? JSON.parse(text) : {} };
+    return { status: response.status, body: text ? JSON.parse(text) : {} };
   };
   const signedIn = await call('POST', '/v1/session', ADMIN);
-  if (signedIn.status !== 200) throw new Error(`signing in answered ${signedIn.status}`);
+  if (signedIn.status !== 200) throw new Error(`signing in returned ${signedIn.status}`);
   return {
     database,
     databaseLinks,
@@ -258,7 +258,7 @@ async function migrate(url: string): Promise<void> {
   const entry = path.join(root, 'apps/token-service/dist/migrate.js');
   const process = await spawnService(entry, { DATABASE_URL: url, LOG_LEVEL: 'info' }, { readyText: '' });
   const { code } = await process.exited;
-  if (code !== 0) throw new Error(`migrating ended with ${code}:\n${process.logs()}`);
+  if (code !== 0) throw new Error(`migrating exited with ${code}:\n${process.logs()}`);
 }
 
 /** A `DATABASE_URL` for token-services, from one of the superuser's. */
@@ -270,7 +270,7 @@ function asRole(url: string, role: string): string {
   return under.href;
 }
 
-/** A port that passes each connection on to the next of the given ones that takes it, as a load balancer does. */
+/** A load balancer: a port that passes each connection on to the next of the given ports that accepts it. */
 export async function tcpBalancer(ports: readonly number[]): Promise<{ port: number; close: () => void }> {
   const sockets = new Set<Socket>();
   let turn = 0;
@@ -317,7 +317,7 @@ function listen(server: Server | ReturnType<typeof createServer>): Promise<numbe
   });
 }
 
-/** Ports that nobody held a moment ago. */
+/** Ports that were free a moment ago. */
 export async function freePorts(count: number): Promise<number[]> {
   const servers = Array.from({ length: count }, () => createServer());
   const ports = await Promise.all(servers.map(listen));

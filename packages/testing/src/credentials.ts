@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 
-/** What each service's environment holds of the secrets by which services know each other. */
+/** The secrets by which services authenticate each other, as environment variables of each service. */
 export interface TestCredentials {
   readonly tokenService: Readonly<Record<'GATEWAY_RPC_SECRET' | 'JOBS_RPC_SECRET' | 'GATEWAY_PROOF_SECRET', string>>;
   readonly gateway: Readonly<Record<'GATEWAY_RPC_SECRET' | 'GATEWAY_PROOF_SECRET', string>>;

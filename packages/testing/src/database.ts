@@ -11,7 +11,7 @@ export interface TestDatabaseOptions {
   migrate?: (url: string) => Promise<void>;
   /** Changes whenever `migrate` would do something else: the text of all migrations, say. Needed with `migrate`. */
   fingerprint?: string;
-  /** On the server where nobody keeps a transaction open for long. Default false. */
+  /** On the server where no test keeps a transaction open for long. Default false. */
   quiet?: boolean;
 }
 
@@ -19,14 +19,14 @@ export interface TestDatabaseOptions {
 export interface TestDatabase extends AsyncDisposable {
   readonly url: string;
   readonly name: string;
-  /** Asks the database one thing, over a connection of its own, as superuser. */
+  /** Runs one statement over a connection of its own, as superuser. */
   query<Row extends QueryResultRow = QueryResultRow>(sql: string, values?: unknown[]): Promise<Row[]>;
-  /** Drops the database, whoever is connected still. */
+  /** Drops the database, even while clients are connected. */
   close(): Promise<void>;
 }
 
 /**
- * Makes a fresh PostgreSQL database, migrated when asked, that nobody else uses. Close it in `afterAll`.
+ * Makes a fresh PostgreSQL database, migrated when asked, for the caller alone. Close it in `afterAll`.
  *
  * @throws what `migrate` throws; TypeError when `migrate` comes without `fingerprint`
  */
@@ -62,7 +62,7 @@ export async function testDatabase(options: TestDatabaseOptions = {}): Promise<T
   };
 }
 
-/** The name of the migrated template for this fingerprint; the first to come makes it, the others wait. */
+/** The name of the migrated template for this fingerprint; the first caller makes it, the others wait. */
 async function templateFor(
   admin: Client,
   adminUrl: string,
@@ -72,7 +72,7 @@ async function templateFor(
   const digest = createHash('sha256').update(fingerprint).digest();
   const template = `template_${digest.toString('hex').slice(0, 24)}`;
   const lock = digest.readBigInt64BE().toString();
-  // Held by the connection, so whoever fails or dies halfway lets the next one try.
+  // A lock of the connection, so a process that fails or dies halfway lets the next one try.
   await admin.query('SELECT pg_advisory_lock($1)', [lock]);
   try {
     const { rowCount } = await admin.query('SELECT 1 FROM pg_database WHERE datname = $1', [template]);
@@ -81,7 +81,7 @@ async function templateFor(
     await admin.query(`DROP DATABASE IF EXISTS ${half} WITH (FORCE)`);
     await admin.query(`CREATE DATABASE ${half} TEMPLATE template0`);
     await migrate(atDatabase(adminUrl, half));
-    await whenNobodyIsConnected(() => admin.query(`ALTER DATABASE ${half} RENAME TO ${template}`));
+    await whenUnused(() => admin.query(`ALTER DATABASE ${half} RENAME TO ${template}`));
     return template;
   } finally {
     await admin.query('SELECT pg_advisory_unlock($1)', [lock]);
@@ -89,11 +89,11 @@ async function templateFor(
 }
 
 async function createFrom(admin: Client, name: string, template: string): Promise<void> {
-  await whenNobodyIsConnected(() => admin.query(`CREATE DATABASE ${name} TEMPLATE ${template}`));
+  await whenUnused(() => admin.query(`CREATE DATABASE ${name} TEMPLATE ${template}`));
 }
 
 /** A connection that has just been closed is gone for the server a moment later. */
-async function whenNobodyIsConnected(action: () => Promise<unknown>): Promise<void> {
+async function whenUnused(action: () => Promise<unknown>): Promise<void> {
   for (const until = Date.now() + 5_000; ; await sleep(50)) {
     try {
       await action();

@@ -1,6 +1,6 @@
 import { createConnection, createServer, type Socket } from 'node:net';
 
-/** A TCP connection in between, and what can go wrong with one. */
+/** A TCP proxy that can break its connections as networks do. */
 export interface FaultyLink extends AsyncDisposable {
   readonly host: '127.0.0.1';
   readonly port: number;
@@ -24,10 +24,10 @@ export interface FaultyLink extends AsyncDisposable {
 /** An address, or a URL whose host and port count. */
 export type LinkTarget = string | { host?: string; port: number };
 
-/** What a direction may hold back before its sender is made to wait. */
-const heldBytesMax = 1_048_576;
+/** What a direction buffers before its sender has to wait. */
+const bufferedBytesMax = 1_048_576;
 
-/** Opens a port of 127.0.0.1 that passes on to `target` until told otherwise. */
+/** Opens a port of 127.0.0.1 that passes on to `target` until its methods change that. */
 export async function faultyLink(target: LinkTarget): Promise<FaultyLink> {
   let targets = [addressOf(target)];
   let turn = 0;
@@ -114,10 +114,10 @@ export async function faultyLink(target: LinkTarget): Promise<FaultyLink> {
   };
 }
 
-/** One way of one connection: what came in, in order, with when it may go on. `null` is the end. */
+/** One direction of one connection: what arrived, in order, and when. `null` is the end. */
 class Direction {
-  private readonly held: { chunk: Buffer | null; cameAt: number }[] = [];
-  private heldBytes = 0;
+  private readonly buffered: { chunk: Buffer | null; arrivedAt: number }[] = [];
+  private bufferedBytes = 0;
   private timer: NodeJS.Timeout | undefined;
 
   constructor(
@@ -125,35 +125,35 @@ class Direction {
     private readonly to: Socket,
     private readonly fault: () => { stalled: boolean; delayMs: number },
   ) {
-    from.on('data', (chunk) => this.hold(chunk));
-    from.on('end', () => this.hold(null));
+    from.on('data', (chunk) => this.buffer(chunk));
+    from.on('end', () => this.buffer(null));
     to.on('close', () => clearTimeout(this.timer));
   }
 
-  private hold(chunk: Buffer | null): void {
-    this.held.push({ chunk, cameAt: performance.now() });
-    this.heldBytes += chunk?.length ?? 0;
-    if (this.heldBytes > heldBytesMax) this.from.pause();
+  private buffer(chunk: Buffer | null): void {
+    this.buffered.push({ chunk, arrivedAt: performance.now() });
+    this.bufferedBytes += chunk?.length ?? 0;
+    if (this.bufferedBytes > bufferedBytesMax) this.from.pause();
     this.pump();
   }
 
   pump(): void {
     clearTimeout(this.timer);
-    for (let next = this.held[0]; next && !this.fault().stalled && !this.to.destroyed; next = this.held[0]) {
-      const waitMs = next.cameAt + this.fault().delayMs - performance.now();
+    for (let next = this.buffered[0]; next && !this.fault().stalled && !this.to.destroyed; next = this.buffered[0]) {
+      const waitMs = next.arrivedAt + this.fault().delayMs - performance.now();
       if (waitMs > 0) {
         this.timer = setTimeout(() => this.pump(), Math.ceil(waitMs));
         return;
       }
-      this.held.shift();
+      this.buffered.shift();
       if (next.chunk === null) {
         this.to.end();
         return;
       }
-      this.heldBytes -= next.chunk.length;
+      this.bufferedBytes -= next.chunk.length;
       this.to.write(next.chunk);
     }
-    if (this.heldBytes <= heldBytesMax) this.from.resume();
+    if (this.bufferedBytes <= bufferedBytesMax) this.from.resume();
   }
 }
 

@@ -1,17 +1,18 @@
 /**
- * The process that keeps two PostgreSQLs for all tests that run by hand in this clone: parallel jest workers and
- * workspaces share it, whoever comes first starts it, and it goes when its last user has gone. A user is a connection
- * to its socket, so one that crashes is gone too; one that says `leave` waits for the end where it was the last. Started by shared-servers.ts: `node keeper.js <dir> <socket>`.
+ * The process that runs two PostgreSQLs for all tests of this clone outside `npm test`: parallel jest workers and
+ * workspaces share it, the first user starts it, and it exits after its last user. A user is a connection to its socket,
+ * so a crashed one no longer counts; the last one can send `leave` and wait for the exit. Started by shared-servers.ts:
+ * `node keeper.js <dir> <socket>`.
  */
 import { chmodSync, readdirSync, rmdirSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import path from 'node:path';
 import { claimFolder, FolderInUse, findRedis, startPostgres } from '@latchkey/local-stack';
 
-/** How long to stay for the next user: the time between two test files, or two runs of an eager person. */
+/** How long to wait for the next user: the time between two test files, or two runs by hand. */
 const idleMsMax = 15_000;
 
-async function keep(dir: string, socket: string): Promise<void> {
+async function run(dir: string, socket: string): Promise<void> {
   const claim = claimFolder(dir);
   rmSync(socket, { force: true });
   const log = (line: string) => console.log(line);
@@ -24,7 +25,7 @@ async function keep(dir: string, socket: string): Promise<void> {
     throw error;
   });
   const redis = await findRedis(log);
-  const welcome = JSON.stringify({
+  const servers = JSON.stringify({
     databaseUrl: postgres.url,
     quietDatabaseUrl: quiet.url,
     redisProgram: redis.kind === 'program' ? redis.path : null,
@@ -36,7 +37,7 @@ async function keep(dir: string, socket: string): Promise<void> {
   const leave = async () => {
     if (left) return;
     left = true;
-    door.close();
+    server.close();
     await Promise.all([postgres.stop(), quiet.stop()]);
     for (const entry of readdirSync(dir)) if (entry !== 'owner') rmSync(path.join(dir, entry), { recursive: true });
     rmSync(`${dir}.log`, { force: true });
@@ -44,7 +45,7 @@ async function keep(dir: string, socket: string): Promise<void> {
     try {
       rmdirSync(dir);
     } catch (error) {
-      // The next keeper has moved in already.
+      // The next keeper uses the folder already.
       if (!['ENOTEMPTY', 'ENOENT'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
     }
     process.exit(0);
@@ -53,39 +54,39 @@ async function keep(dir: string, socket: string): Promise<void> {
     clearTimeout(leaving);
     if (users === 0) leaving = setTimeout(leave, idleMsMax);
   };
-  const door = createServer((connection) => {
+  const server = createServer((connection) => {
     users++;
     clearTimeout(leaving);
     connection.on('error', () => connection.destroy());
     let counts = true;
-    const goes = () => {
+    const uncount = () => {
       if (counts) users--;
       counts = false;
     };
     connection.on('close', () => {
-      goes();
+      uncount();
       leaveWhenIdle();
     });
     connection.on('data', () => {
-      goes();
+      uncount();
       if (users === 0) void leave();
       else connection.end();
     });
-    connection.write(`${welcome}\n`);
+    connection.write(`${servers}\n`);
   });
-  door.listen(socket, () => {
+  server.listen(socket, () => {
     chmodSync(socket, 0o600);
     leaveWhenIdle();
   });
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, leave);
   const exit = await Promise.race([postgres.exited, quiet.exited]);
-  if (!left) throw new Error(`PostgreSQL ended by itself (${exit.signal ?? exit.code})`);
+  if (!left) throw new Error(`PostgreSQL exited by itself (${exit.signal ?? exit.code})`);
 }
 
 const [dir, socket] = process.argv.slice(2);
 if (!dir || !socket) throw new Error('usage: node keeper.js <dir> <socket>');
 try {
-  await keep(dir, socket);
+  await run(dir, socket);
 } catch (error) {
   if (!(error instanceof FolderInUse)) {
     console.error(error);

@@ -26,13 +26,13 @@ export interface OwnServer extends AsyncDisposable {
 
 export interface StandBy {
   readonly url: string;
-  /** Makes it a primary; the other one lives on and knows nothing of it. */
+  /** Makes it a primary; the other one runs on and is not notified. */
   promote(): Promise<void>;
 }
 
 /**
- * Starts a server of the test's own, which flushes and replicates as in earnest.
- * @param made migrates a new one; or a stopped server, which this one begins as a copy of
+ * Starts a server of the test's own, which flushes and replicates as in production.
+ * @param made migrates a new one; or a stopped server that this one starts as a copy of
  */
 export async function ownServer(made: ((url: string) => Promise<void>) | OwnServer): Promise<OwnServer> {
   const root = mkdtempSync(path.join(tmpdir(), 'latchkey-server-'));
@@ -105,7 +105,7 @@ export async function ownServer(made: ((url: string) => Promise<void>) | OwnServ
   };
 }
 
-/** A file of the data folder, which must belong to whoever runs the server. */
+/** Writes a file of the data folder, owned by the user that runs the server. */
 function writeAs(dataDir: string, name: string, text: string): void {
   const file = path.join(dataDir, name);
   const { uid, gid } = statSync(dataDir);

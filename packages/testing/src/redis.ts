@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { findRedis, type Redis, startRedis } from '@latchkey/local-stack';
 
-/** A Redis of one test file's own, and what can go wrong with it. It keeps nothing over a restart. */
+/** A Redis of one test file's own, which can be made to fail. It is empty after a restart. */
 export interface TestRedis extends AsyncDisposable {
   /** The same over restarts. */
   readonly url: string;
@@ -11,7 +11,7 @@ export interface TestRedis extends AsyncDisposable {
   kill(): Promise<void>;
   /** Starts the server again, empty, at the same address; one that still runs is killed first. */
   restart(): Promise<void>;
-  /** Freezes the server: connections stay open and nothing answers. */
+  /** Freezes the server: connections stay open and get no reply. */
   pause(): void;
   /** Ends a `pause()`. */
   resume(): void;

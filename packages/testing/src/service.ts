@@ -3,9 +3,9 @@ import { once } from 'node:events';
 import { waitFor } from './wait-for.js';
 
 export interface SpawnServiceOptions {
-  /** The address that answers 200 once the service is ready, `http://127.0.0.1:<ops port>/readyz` as a rule. */
+  /** The URL that returns 200 once the service is ready, `http://127.0.0.1:<ops port>/readyz` as a rule. */
   readyUrl?: string;
-  /** Or a text in its output that says so. */
+  /** Or a text that it prints when it is ready. */
   readyText?: string;
   /** Default 30 000. */
   readyTimeoutMs?: number;
@@ -15,16 +15,16 @@ export interface SpawnServiceOptions {
 /** A service as a process of its own. */
 export interface RunningService extends AsyncDisposable {
   readonly pid: number;
-  /** How it ended; fulfilled once it has. */
+  /** How it exited; fulfilled once it has. */
   readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
   /** All that it printed so far. */
   logs(): string;
-  /** Ends it at once, as a crash does (or sends another signal), and waits for its end. */
+  /** Kills it, as a crash does (or sends another signal), and waits for its exit. */
   kill(signal?: NodeJS.Signals): Promise<void>;
-  /** Freezes it: sockets stay open and nothing answers. */
+  /** Freezes it: sockets stay open and get no response. */
   pause(): void;
   resume(): void;
-  /** Asks it to end (SIGTERM) and ends it after `patienceMs` (default 10 000) if it has not; harmless when repeated. */
+  /** Sends SIGTERM, and SIGKILL after `patienceMs` (default 10 000) if it still runs; harmless when repeated. */
   stop(patienceMs?: number): Promise<void>;
 }
 
@@ -33,7 +33,7 @@ export interface RunningService extends AsyncDisposable {
  * nothing of this process's own but PATH and HOME.
  *
  * @param entry path of the JavaScript file
- * @throws when it ends or the time is over before it is ready, with the last of what it printed
+ * @throws when it exits or times out before it is ready, with the last of what it printed
  */
 export async function spawnService(
   entry: string,
@@ -57,7 +57,7 @@ export async function spawnService(
       resolve({ code, signal });
     });
   });
-  // A test run that is broken off leaves no service behind.
+  // An aborted test run leaves no service behind.
   const killWithParent = () => child.kill('SIGKILL');
   process.once('exit', killWithParent);
   void exited.then(() => process.off('exit', killWithParent));
@@ -77,9 +77,9 @@ export async function spawnService(
     if (ended) return true;
     if (options.readyText !== undefined && !logs.includes(options.readyText)) return false;
     if (!options.readyUrl) return true;
-    const answer = await fetch(options.readyUrl, { signal: AbortSignal.timeout(2_000) });
-    await answer.body?.cancel();
-    return answer.ok;
+    const response = await fetch(options.readyUrl, { signal: AbortSignal.timeout(2_000) });
+    await response.body?.cancel();
+    return response.ok;
   };
   try {
     await once(child, 'spawn');
@@ -88,7 +88,7 @@ export async function spawnService(
       intervalMs: 50,
       what: `${entry} being ready`,
     });
-    if (ended && (options.readyUrl || options.readyText)) throw new Error(`${entry} ended before it was ready`);
+    if (ended && (options.readyUrl || options.readyText)) throw new Error(`${entry} exited before it was ready`);
   } catch (cause) {
     await stop(1_000);
     throw new Error(`${(cause as Error).message}; it printed:\n${logs.slice(-4_000)}`, { cause });

@@ -12,19 +12,19 @@ export interface SharedServers {
   /** PostgreSQL, as its superuser. */
   databaseUrl: string;
   /**
-   * Another, for those whose answers depend on the oldest transaction open on the whole server, whoever's it is: nobody
-   * keeps one open there for longer than a test of theirs needs.
+   * Another, for tests whose results depend on the oldest open transaction of the whole server: no test keeps one open
+   * there for longer than it needs.
    */
   quietDatabaseUrl: string;
   /** The redis-server program that private servers are started from; `null` where Redis comes as a container. */
   redisProgram: string | null;
-  /** Says that they are no longer needed here; a while after nobody needs them they stop. */
+  /** They are no longer needed here; they stop a while after their last user has released them. */
   release: () => void;
-  /** Like `release`, but when nobody else needs them they stop now; fulfilled once they have. */
+  /** Like `release`, but when no one else needs them they stop now; fulfilled once they have. */
   close: () => Promise<void>;
 }
 
-/** As long as the first start may take: Debian's packages fetched, a database cluster made, on a busy machine. */
+/** As long as the first start can take: Debian's packages fetched, a database cluster made, on a busy machine. */
 const startTimeoutMs = 180_000;
 
 let shared: Promise<SharedServers> | undefined;
@@ -33,7 +33,7 @@ let users = 0;
 /**
  * The shared servers: those of `LATCHKEY_TEST_DATABASE_URL`, `LATCHKEY_TEST_QUIET_DATABASE_URL` (default: the same) and
  * `LATCHKEY_TEST_REDIS_SERVER` where `npm test` or a person has set them, else two PostgreSQLs for all tests that run in
- * this clone now, started by whoever comes first.
+ * this clone now, started by the first caller.
  */
 export async function sharedServers(): Promise<SharedServers> {
   users++;
@@ -81,7 +81,7 @@ async function fromKeeper(): Promise<SharedServers> {
   const keeper = fileURLToPath(new URL('../dist/keeper.js', import.meta.url));
   const clone = createHash('sha256').update(keeper).digest('hex').slice(0, 12);
   const uid = process.getuid?.() ?? 0;
-  // Not in the clone: PostgreSQL's own user may be unable to enter it, and the path of a socket must be short.
+  // Not in the clone: PostgreSQL's own user can be unable to enter it, and the path of a socket must be short.
   const dir = path.join(tmpdir(), `latchkey-test-${uid}-${clone}`);
   const socket = path.join(dir, 'keeper.sock');
   const log = `${dir}.log`;
@@ -90,11 +90,11 @@ async function fromKeeper(): Promise<SharedServers> {
     const servers = await connectTo(socket);
     if (servers) return servers;
     if (started?.failed()) break;
-    // One that found another keeper here ends at once; should that other one be leaving, the next one stays.
-    if (!started || started.ended()) started = startKeeper(keeper, dir, socket, log, uid);
+    // A keeper that finds another one exits at once; if that other one is about to exit, the next attempt succeeds.
+    if (!started || started.exited()) started = startKeeper(keeper, dir, socket, log, uid);
   }
-  const words = existsSync(log) ? readFileSync(log, 'utf8').slice(-4_000) : 'it said nothing';
-  throw new Error(`the PostgreSQL for tests did not come up: ${words}`);
+  const output = existsSync(log) ? readFileSync(log, 'utf8').slice(-4_000) : 'it printed nothing';
+  throw new Error(`the PostgreSQL for tests did not start: ${output}`);
 }
 
 function startKeeper(keeper: string, dir: string, socket: string, log: string, uid: number) {
@@ -106,19 +106,19 @@ function startKeeper(keeper: string, dir: string, socket: string, log: string, u
   const child = spawn(process.execPath, [keeper, dir, socket], { detached: true, stdio: ['ignore', output, output] });
   closeSync(output);
   child.unref();
-  return { ended: () => child.exitCode !== null, failed: () => (child.exitCode ?? 0) !== 0 };
+  return { exited: () => child.exitCode !== null, failed: () => (child.exitCode ?? 0) !== 0 };
 }
 
-/** Answers `null` when nobody is there. The open connection is what keeps the servers up. */
+/** Returns `null` when no keeper runs. The servers run as long as the connection is open. */
 function connectTo(socket: string): Promise<SharedServers | null> {
   return new Promise((resolve) => {
     const connection = createConnection(socket);
-    let heard = '';
+    let received = '';
     connection.setEncoding('utf8').on('data', (chunk: string) => {
-      heard += chunk;
-      if (!heard.endsWith('\n')) return;
+      received += chunk;
+      if (!received.endsWith('\n')) return;
       connection.unref();
-      const servers = JSON.parse(heard) as Pick<SharedServers, 'databaseUrl' | 'quietDatabaseUrl' | 'redisProgram'>;
+      const servers = JSON.parse(received) as Pick<SharedServers, 'databaseUrl' | 'quietDatabaseUrl' | 'redisProgram'>;
       const close = () =>
         new Promise<void>((closed) => {
           connection.ref().once('close', () => closed());

@@ -3,11 +3,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 /**
  * Waits until a condition holds.
  *
- * @param condition asked again and again until it answers something truthy; while it throws it does not hold
- * @param options `timeoutMs` in all (default 10 000), `intervalMs` between questions (default 20), `what` is awaited,
+ * @param condition called repeatedly until it returns something truthy; while it throws it does not hold
+ * @param options `timeoutMs` in all (default 10 000), `intervalMs` between calls (default 20), `what` is awaited,
  *   for the message
- * @returns what the condition answered
- * @throws Error when the time is over, with what the condition threw last as its cause
+ * @returns what the condition returned
+ * @throws Error at the timeout, with what the condition threw last as its cause
  */
 export async function waitFor<T>(
   condition: () => T | Promise<T>,
@@ -18,8 +18,8 @@ export async function waitFor<T>(
   for (;;) {
     let cause: unknown;
     try {
-      const answer = await condition();
-      if (answer) return answer;
+      const result = await condition();
+      if (result) return result;
     } catch (error) {
       cause = error;
     }

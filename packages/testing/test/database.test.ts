@@ -52,7 +52,7 @@ test('other migrations make another template', async () => {
   expect(await made.query("SELECT to_regclass('a') AS a, to_regclass('b')::text AS b")).toEqual([{ a: null, b: 'b' }]);
 });
 
-test('a migration that fails is told as it is, and the next one starts from nothing', async () => {
+test('a failed migration throws its own error, and the next one starts from an empty database', async () => {
   const failing = migration('failing', 'CREATE TABLE a (); SELECT broken');
   await expect(database(failing)).rejects.toThrow('column "broken" does not exist');
   const mended = { ...migration('mended', 'CREATE TABLE a ()'), fingerprint: failing.fingerprint };
@@ -63,7 +63,7 @@ test('migrations without a fingerprint are refused', async () => {
   await expect(testDatabase({ migrate: async () => undefined })).rejects.toThrow('needs a fingerprint');
 });
 
-test('a closed database is gone, even while someone is connected', async () => {
+test('a closed database is gone, even while a client is connected', async () => {
   const made = await database();
   const other = await database();
   const client = new Client({ connectionString: made.url });

@@ -54,10 +54,8 @@ test('a cut resets connections and refuses new ones until it is healed', async (
   link.cut();
   await waitFor(() => seen.error === 'ECONNRESET', { what: 'the reset' });
   const refused = createConnection({ port: link.port, host: link.host });
-  const refusal = new Promise((resolve) =>
-    refused.once('error', (error: NodeJS.ErrnoException) => resolve(error.code)),
-  );
-  expect(await refusal).toBe('ECONNRESET');
+  const failed = new Promise((resolve) => refused.once('error', (error: NodeJS.ErrnoException) => resolve(error.code)));
+  expect(await failed).toBe('ECONNRESET');
   link.heal();
   const after = await connect();
   after.socket.write('hello');
@@ -90,7 +88,7 @@ test('a stall of one direction lets the other through', async () => {
   expect(seen.text).toBe('a');
 });
 
-test('a delay holds back each way for that long, and keeps the order', async () => {
+test('a delay delays each direction for that long, in order', async () => {
   const { socket, seen } = await connect();
   link.delay(100);
   const sentAt = performance.now();
@@ -100,7 +98,7 @@ test('a delay holds back each way for that long, and keeps the order', async () 
   expect(performance.now() - sentAt).toBeGreaterThanOrEqual(200);
 });
 
-test('a target that is away looks like a reset', async () => {
+test('an unreachable target looks like a reset', async () => {
   const nowhere = await faultyLink({ port: 1 });
   const socket = createConnection({ port: nowhere.port, host: nowhere.host });
   const code = await new Promise((resolve) =>
@@ -129,7 +127,7 @@ test('leads new connections to several targets in turn, and leaves open ones whe
   second.close();
 });
 
-test('answers addresses with itself in the place of the target', () => {
+test('returns addresses with itself in place of the target', () => {
   expect(link.url('redis://:secret@127.0.0.1:6379')).toBe(`redis://:secret@127.0.0.1:${link.port}`);
   expect(link.url('postgres://a:b@127.0.0.1:5432/db')).toBe(`postgres://a:b@127.0.0.1:${link.port}/db`);
 });

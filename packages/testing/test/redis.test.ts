@@ -34,18 +34,18 @@ test('a killed server drops its connections, and comes back empty at the same ad
   expect(await client.get('a')).toBeNull();
 });
 
-test('a paused server keeps its connections and answers when it goes on', async () => {
+test('a paused server keeps its connections and replies when it is resumed', async () => {
   await client.ping();
   redis.pause();
-  let answered = false;
-  const answer = client.ping().then(() => {
-    answered = true;
+  let replied = false;
+  const reply = client.ping().then(() => {
+    replied = true;
   });
   await sleep(200);
-  expect(answered).toBe(false);
+  expect(replied).toBe(false);
   expect(client.status).toBe('ready');
   redis.resume();
-  await answer;
+  await reply;
 });
 
 test('a paused server can be closed', async () => {

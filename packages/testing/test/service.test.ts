@@ -35,7 +35,7 @@ test('is handed over ready, with its output, and stops in order', async () => {
   expect(service.logs()).toContain('bye');
 });
 
-test('waits until the address given answers 200', async () => {
+test('waits until the given URL returns 200', async () => {
   const probe = await spawnService(script('probe', freePort), {}, { readyText: 'listening' });
   const port = /listening (\d+)/.exec(probe.logs())?.[1] as string;
   await probe.stop();
@@ -56,10 +56,10 @@ test('gets the environment given to it and none of this process', async () => {
   expect(service.logs().trim()).toBe('env HOME,OPS_PORT,PATH');
 });
 
-test('one that ends before it is ready is told with what it printed', async () => {
+test('the error for a service that exits before it is ready holds what it printed', async () => {
   const entry = script('broken', "console.error('DATABASE_URL is missing'); process.exit(1);");
   await expect(spawnService(entry, {}, { readyText: 'never' })).rejects.toThrow(
-    /ended before it was ready; it printed:\nDATABASE_URL is missing/,
+    /exited before it was ready; it printed:\nDATABASE_URL is missing/,
   );
 });
 
@@ -74,8 +74,8 @@ test('can be frozen, killed, and stopped while frozen', async () => {
   expect(await other.exited).toEqual({ code: null, signal: 'SIGKILL' });
 });
 
-test('waiting tells what did not hold and why', async () => {
-  const failing = waitFor(() => Promise.reject(new Error('not yet')), { timeoutMs: 50, what: 'the door opening' });
-  await expect(failing).rejects.toThrow('the door opening did not hold within 50 ms');
+test('the error for a timeout names what did not hold, and why', async () => {
+  const failing = waitFor(() => Promise.reject(new Error('not yet')), { timeoutMs: 50, what: 'the port opening' });
+  await expect(failing).rejects.toThrow('the port opening did not hold within 50 ms');
   await expect(failing).rejects.toHaveProperty('cause', new Error('not yet'));
 });
