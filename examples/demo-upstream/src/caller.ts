@@ -2,8 +2,8 @@ import { randomUUID } from 'node:crypto';
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 
 /**
- * Who is calling, as the gateway says it. The demo does no checks of its own: the gateway drops these headers when
- * they come from outside, which is what makes them worth believing. Reached directly, every field is null.
+ * The caller, as identified by the gateway. The demo does no checks of its own: it can trust these headers because the
+ * gateway drops them when they come from outside. Reached directly, every field is null.
  */
 export interface Caller {
   tokenId: string | null;
@@ -12,7 +12,7 @@ export interface Caller {
   /** The only project this caller sees, or null when the gateway named none. */
   project: string | null;
   scopes: string[];
-  /** The gateway's id of this request; made up here when there is none. */
+  /** The gateway's id of this request; generated here when there is none. */
   requestId: string;
 }
 
@@ -35,7 +35,7 @@ export function callerOf(request: IncomingMessage): Caller {
   };
 }
 
-/** The headers that arrived, for people to see what the gateway sends; of credentials only that there were some. */
+/** The headers that arrived, for people to see what the gateway sends; of credentials only their presence. */
 export function headersForPeople(headers: IncomingHttpHeaders): Record<string, string> {
   return Object.fromEntries(
     Object.entries(headers).map(([name, value]) => [

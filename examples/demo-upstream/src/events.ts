@@ -4,7 +4,7 @@ import { projectInPath } from './rest.js';
 import type { Change } from './store.js';
 
 export const TICK_MS = 1_000;
-/** A reader this far behind is cut; it comes back with Last-Event-ID and misses nothing. */
+/** A reader this far behind is cut; it reconnects with Last-Event-ID and misses nothing. */
 const CHANGES_WAITING_MAX = 100;
 
 function frame(event: string, data: unknown, id?: string): string {

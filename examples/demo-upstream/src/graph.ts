@@ -5,7 +5,7 @@ import { isObject, type Read, readDocumentContent, readProjectId, readWhole } fr
 import type { Store } from './store.js';
 
 const SCHEMA = buildSchema(`
-  "Who is calling, as the gateway says it."
+  "The caller, as identified by the gateway."
   type Caller { tokenId: String owner: String project: ID scopes: [String!]! requestId: ID! }
   type Project { id: ID! name: String! createdAt: String! }
   type Document { id: ID! projectId: ID! title: String! body: String! version: Int! updatedAt: String! updatedBy: String }
@@ -93,14 +93,14 @@ export async function graphql(exchange: Exchange): Promise<void> {
   })();
 
   const modern = acceptsExplicitly(request, 'application/graphql-response+json');
-  const answer = (status: number, body: unknown) =>
+  const respond = (status: number, body: unknown) =>
     sendJson(
       exchange,
       status,
       body,
       modern ? { 'content-type': 'application/graphql-response+json; charset=utf-8' } : {},
     );
-  const unrunnable = (errors: readonly GraphQLError[]) => answer(modern ? 400 : 200, { errors });
+  const unrunnable = (errors: readonly GraphQLError[]) => respond(modern ? 400 : 200, { errors });
 
   let document: DocumentNode;
   try {
@@ -123,5 +123,5 @@ export async function graphql(exchange: Exchange): Promise<void> {
     variableValues: operation.variables,
   });
   if (result.data === undefined) return unrunnable(result.errors ?? []);
-  answer(200, result);
+  respond(200, result);
 }

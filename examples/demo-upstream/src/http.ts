@@ -4,13 +4,13 @@ import type { Caller } from './caller.js';
 import type { Log } from './log.js';
 import type { Store } from './store.js';
 
-/** What every handler is given. */
+/** The argument of every handler. */
 export interface Exchange {
   request: IncomingMessage;
   response: ServerResponse;
   /** Path and query; the host part means nothing. */
   url: URL;
-  /** The path's parts, decoded. */
+  /** The path's segments, decoded. */
   path: string[];
   caller: Caller;
   store: Store;
@@ -24,7 +24,7 @@ export interface FieldError {
   message: string;
 }
 
-/** An answer that ends the exchange: thrown by handlers, written as RFC 9457 problem details. */
+/** An error response: thrown by handlers, written as RFC 9457 problem details. */
 export class Problem extends Error {
   constructor(
     readonly status: number,
@@ -100,12 +100,12 @@ export function byMethod<T>(request: IncomingMessage, handlers: Partial<Record<s
 
 const BLOCK_BYTES = 64 * 1024;
 
-/** Reads a body of at most `bytesMax`; 413 as soon as it is known to be longer, the rest thrown away as it comes. */
+/** Reads a body of at most `bytesMax`; 413 as soon as it is known to be longer, the rest discarded. */
 export async function readBody(request: IncomingMessage, bytesMax: number): Promise<Buffer[]> {
   const tooLarge = () => {
-    // Closing at once would reset the connection, and the caller might never read why.
+    // Closing at once would reset the connection, and the caller might never read the reason.
     request.resume();
-    return new Problem(413, 'content_too_large', `The body may have at most ${bytesMax} bytes.`);
+    return new Problem(413, 'content_too_large', `The body can have at most ${bytesMax} bytes.`);
   };
   if (Number(request.headers['content-length'] ?? 0) > bytesMax) throw tooLarge();
   // Copied into whole blocks: a body sent byte by byte would otherwise cost a hundred times its size.

@@ -5,13 +5,13 @@ import { TOOLS, type Tool, type ToolOutcome, toolArguments } from './tools.js';
 
 /** With an `initialize` handshake. */
 const LEGACY_VERSIONS = ['2025-11-25', '2025-06-18'];
-/** Stateless: each request says its version in `_meta` and mirrors it in headers. */
+/** Stateless: each request carries its version in `_meta` and mirrors it in headers. */
 const MODERN_VERSIONS = ['2026-07-28'];
 const SUPPORTED = [...MODERN_VERSIONS, ...LEGACY_VERSIONS];
 
 const SERVER_INFO = { name: 'latchkey-demo', title: 'Latchkey demo upstream', version: '0.1.0' };
 const CAPABILITIES = { tools: {} };
-const INSTRUCTIONS = 'Documents by project. Search first, then read; watch tells of changes as they happen.';
+const INSTRUCTIONS = 'Documents by project. Search first, then read; watch reports changes as they happen.';
 const META = 'io.modelcontextprotocol/';
 /** The tools are the same for everyone and change only with a new release. */
 const TOOLS_TTL_MS = 3_600_000;
@@ -40,9 +40,9 @@ class RpcError extends Error {
 
 /**
  * `POST /mcp`: Model Context Protocol over Streamable HTTP, stateless, revisions 2026-07-28, 2025-11-25 and 2025-06-18.
- * One message a request; batches, dropped from the protocol in 2025-06-18, are -32600. Answers are JSON; a slow tool is
- * answered as an event stream where the caller accepts one, with progress if it sent a `progressToken`.
- * @param originAllowed says whether a browser's Origin may call (the specification asks for this check).
+ * One message a request; batches, dropped from the protocol in 2025-06-18, are -32600. Responses are JSON; a slow tool
+ * responds with an event stream where the caller accepts one, with progress if it sent a `progressToken`.
+ * @param originAllowed whether a browser's Origin may call (the specification asks for this check).
  */
 export async function mcp(exchange: Exchange, originAllowed: (origin: string) => boolean): Promise<void> {
   const { request, response } = exchange;
@@ -55,10 +55,10 @@ export async function mcp(exchange: Exchange, originAllowed: (origin: string) =>
   let id: Id | undefined;
   try {
     const message = parseMessage(await readMessage(request));
-    if (message.kind === 'no-answer') return void response.writeHead(202).end();
+    if (message.kind === 'no-response') return void response.writeHead(202).end();
     id = message.id;
     const rpc = { ...message, modern: checkEra(request, message) };
-    await answer(exchange, rpc);
+    await dispatch(exchange, rpc);
   } catch (error) {
     if (!(error instanceof RpcError)) throw error;
     sendJson(exchange, error.status, {
@@ -77,7 +77,7 @@ async function readMessage(request: IncomingMessage): Promise<unknown> {
   });
 }
 
-type Message = { kind: 'no-answer' } | ({ kind: 'request' } & Omit<Rpc, 'modern'>);
+type Message = { kind: 'no-response' } | ({ kind: 'request' } & Omit<Rpc, 'modern'>);
 
 function parseMessage(body: unknown): Message {
   if (Array.isArray(body))
@@ -86,10 +86,10 @@ function parseMessage(body: unknown): Message {
     throw new RpcError(-32600, 'Invalid request: a JSON-RPC 2.0 object is needed', 400);
   }
   const { id, method, params = {} } = body;
-  const answersUs = method === undefined && ('result' in body || 'error' in body);
-  if (answersUs) return { kind: 'no-answer' };
+  const isResponse = method === undefined && ('result' in body || 'error' in body);
+  if (isResponse) return { kind: 'no-response' };
   if (typeof method !== 'string') throw new RpcError(-32600, 'Invalid request: method must be text', 400);
-  if (id === undefined) return { kind: 'no-answer' };
+  if (id === undefined) return { kind: 'no-response' };
   if (typeof id !== 'string' && !Number.isSafeInteger(id)) {
     throw new RpcError(-32600, 'Invalid request: id must be text or a whole number', 400);
   }
@@ -99,7 +99,7 @@ function parseMessage(body: unknown): Message {
   return { kind: 'request', id: id as Id, method, params, meta };
 }
 
-/** Holds the mirrored headers against the body. True for a request of the stateless revisions. */
+/** Compares the mirrored headers with the body. True for a request of the stateless revisions. */
 function checkEra(request: IncomingMessage, { method, params, meta }: Omit<Rpc, 'modern'>): boolean {
   const inHeader = request.headers['mcp-protocol-version'];
   const inBody = meta[`${META}protocolVersion`];
@@ -136,13 +136,13 @@ function decodeSentinel(value: string | string[] | undefined): string | string[]
   return encoded ? Buffer.from(encoded[1]!, 'base64').toString('utf8') : value;
 }
 
-async function answer(exchange: Exchange, rpc: Rpc): Promise<void> {
+async function dispatch(exchange: Exchange, rpc: Rpc): Promise<void> {
   const reply = (result: object) =>
     sendJson(exchange, 200, { jsonrpc: '2.0', id: rpc.id, result: finished(rpc, result) });
   switch (rpc.method) {
     case 'tools/list':
       if (rpc.params['cursor'] !== undefined)
-        throw new RpcError(-32602, 'Invalid params: cursor is none that was given out here');
+        throw new RpcError(-32602, 'Invalid params: cursor is not one of this server');
       return reply({
         tools: [...TOOLS.values()].map(describe),
         ...(rpc.modern ? { ttlMs: TOOLS_TTL_MS, cacheScope: 'public' } : {}),
@@ -216,7 +216,7 @@ async function callTool(exchange: Exchange, rpc: Rpc): Promise<void> {
   const send = (message: object) => write(response, `event: message\ndata: ${JSON.stringify(message)}\n\n`, signal);
   const progress = async (done: number, total: number, message: string) => {
     if (typeof progressToken !== 'string' && !Number.isSafeInteger(progressToken)) {
-      // A comment line: keeps proxies from taking the stream for dead, and readers skip it.
+      // A comment line: it stops proxies from closing the stream, and readers skip it.
       await write(response, ': at work\n\n', signal);
       return;
     }

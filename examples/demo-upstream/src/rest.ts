@@ -12,7 +12,7 @@ function must<T>(read: Read<T>): T {
   throw new Problem(400, 'invalid_request', `${detail}.`, { errors: read.errors });
 }
 
-/** The project the path names, if this caller sees it. To one who does not, it is as if it were not there. */
+/** The project the path names, if this caller sees it. For others it does not exist. */
 export function projectInPath({ path, caller, store }: Pick<Exchange, 'path' | 'caller' | 'store'>) {
   const given = path[1] ?? '';
   if (!isProjectId(given)) throw notFound('project of that id; a project id is a UUID');
@@ -33,7 +33,7 @@ export function whoami(exchange: Exchange): void {
   });
 }
 
-/** `GET /docs/…`: open to all; says what there is to call. */
+/** `GET /docs/…`: open to all; lists the endpoints. */
 export function docs(exchange: Exchange): void {
   byMethod(exchange.request, { GET: true });
   sendJson(exchange, 200, {
@@ -148,7 +148,7 @@ export async function file(exchange: Exchange): Promise<void> {
     GET: async () => {
       const stored = store.file(project.id, name);
       if (!stored) throw notFound('file of that name in this project');
-      // Whatever was uploaded is handed out as plain bytes: a page stored here must not run in anyone's browser.
+      // Uploads are served as plain bytes: a page stored here must not run in anyone's browser.
       response.writeHead(200, {
         'content-type': 'application/octet-stream',
         'content-length': stored.size,
@@ -159,7 +159,7 @@ export async function file(exchange: Exchange): Promise<void> {
       });
       if (request.method !== 'HEAD') {
         for (const chunk of stored.chunks) {
-          // A download cut short must not look whole to the caller.
+          // A truncated download must not look complete to the caller.
           if (await write(response, chunk, signal)) continue;
           response.destroy();
           return;

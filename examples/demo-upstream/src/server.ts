@@ -18,7 +18,7 @@ export interface DemoOptions {
   log: Log;
   /** Origins, besides those of this machine's own address, whose pages may call `/mcp`. None by default. */
   allowedOrigins?: string[];
-  /** How long requests under way may go on after {@link DemoUpstream.close}. 5 000 by default. */
+  /** How long requests under way can go on after {@link DemoUpstream.close}. 5 000 by default. */
   graceMs?: number;
 }
 
@@ -67,7 +67,7 @@ export async function startDemoUpstream(options: DemoOptions): Promise<DemoUpstr
       if (third === 'events' && fourth === undefined) return events;
       if (third === 'ws' && fourth === undefined) return upgradeNeeded;
     }
-    throw notFound('such path; GET /docs/ says what there is');
+    throw notFound('such path; GET /docs/ lists what there is');
   };
   const plain: Record<string, Handler> = {
     healthz: health,
@@ -98,7 +98,7 @@ export async function startDemoUpstream(options: DemoOptions): Promise<DemoUpstr
         ms: Math.round(performance.now() - startedAt),
       });
     });
-    // A caller that goes away while we write; the close handler above ends the work.
+    // A caller that disconnects while we write; the close handler ends the work.
     response.on('error', (error) => log.debug('caller gone', { requestId: caller.requestId, reason: error.message }));
     response.setHeader('x-request-id', caller.requestId);
     try {
@@ -130,7 +130,7 @@ export async function startDemoUpstream(options: DemoOptions): Promise<DemoUpstr
       if (!isSocket) throw notFound('WebSocket at this path');
       const project = path.length === 3 ? projectInPath({ path, caller, store }).id : null;
       if (!sockets.hasRoom || stopping.signal.aborted)
-        throw new Problem(503, 'full', 'No room for another socket now.');
+        throw new Problem(503, 'full', 'Too many open sockets; try again later.');
       sockets.accept(request, socket, head, caller, project);
     } catch (error) {
       const status = error instanceof Problem ? error.status : 500;
@@ -168,7 +168,7 @@ export async function startDemoUpstream(options: DemoOptions): Promise<DemoUpstr
   };
 }
 
-/** The request's address in parts; 400 for one that cannot be read. */
+/** The request's URL and path segments; 400 for one that cannot be read. */
 function target(request: IncomingMessage): { url: URL; path: string[] } {
   const unreadable = new Problem(400, 'invalid_request', 'The path cannot be read; check its percent-encoding.');
   const base = 'http://upstream';
@@ -176,9 +176,9 @@ function target(request: IncomingMessage): { url: URL; path: string[] } {
   if (!raw.startsWith('/') || !URL.canParse(base + raw)) throw unreadable;
   const url = new URL(base + raw);
   try {
-    const parts = url.pathname.split('/').slice(1).map(decodeURIComponent);
-    if (parts.at(-1) === '') parts.pop();
-    return { url, path: parts };
+    const segments = url.pathname.split('/').slice(1).map(decodeURIComponent);
+    if (segments.at(-1) === '') segments.pop();
+    return { url, path: segments };
   } catch {
     throw unreadable;
   }

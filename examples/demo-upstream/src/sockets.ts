@@ -6,11 +6,11 @@ import type { Store } from './store.js';
 
 const MESSAGE_BYTES_MAX = 64 * 1024;
 const SOCKETS_MAX = 1_000;
-/** A socket that lets this much pile up is cut rather than held in memory. */
+/** A socket with more unsent data than this is closed. */
 const BUFFERED_BYTES_MAX = 1024 * 1024;
 const PING_MS = 30_000;
 
-/** The WebSocket door: each socket is greeted, gets its messages back, and hears of document changes it may see. */
+/** The WebSocket endpoint: sends `hello`, echoes messages, and sends the document changes that the caller can see. */
 export class Sockets {
   readonly #server = new WebSocketServer({ noServer: true, maxPayload: MESSAGE_BYTES_MAX, perMessageDeflate: false });
   readonly #unanswered = new WeakSet<WebSocket>();
@@ -18,14 +18,14 @@ export class Sockets {
 
   constructor(readonly store: Store) {}
 
-  /** True while there is room for one more. */
+  /** True while another socket can be opened. */
   get hasRoom(): boolean {
     return this.#server.clients.size < SOCKETS_MAX;
   }
 
   /**
    * Takes over an upgrade request. Text comes back as `{"type":"echo","data":…}`, binary as it is.
-   * @param project the one to hear of, or null for all that the caller may see.
+   * @param project whose changes are sent, or null for all that the caller can see.
    */
   accept(request: IncomingMessage, socket: Duplex, head: Buffer, caller: Caller, project: string | null): void {
     this.#server.handleUpgrade(request, socket, head, (ws) => {
@@ -50,7 +50,7 @@ export class Sockets {
     });
   }
 
-  /** Says goodbye (1001) to every socket; those that do not answer within the time given are cut. */
+  /** Closes every socket with 1001; those that do not close within the time given are terminated. */
   async close(graceMs: number): Promise<void> {
     clearInterval(this.#pinger);
     const open = [...this.#server.clients];

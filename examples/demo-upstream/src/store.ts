@@ -35,8 +35,8 @@ export interface Change {
   at: string;
 }
 
-/** Why a write was turned away. */
-export type Refusal = { refused: 'full'; detail: string };
+/** Why a write was rejected. */
+export type Rejection = { refused: 'full'; detail: string };
 
 export const LIMITS = {
   projectsMax: 1_000,
@@ -50,7 +50,7 @@ export const LIMITS = {
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
-/** Any UUID names a project: projects are made in Latchkey, and the demo opens an empty one at first sight. */
+/** Any UUID names a project: projects are made in Latchkey, and the demo opens an empty one on first use. */
 export function isProjectId(text: string): boolean {
   return UUID.test(text);
 }
@@ -71,7 +71,7 @@ const SEED = [
   },
 ] as const;
 
-/** Everything the demo knows, in memory and bounded; gone when the process ends. Emits `change` for each document change. */
+/** All data of the demo, in memory and bounded; gone when the process exits. Emits `change` for each document change. */
 export class Store {
   readonly #boot = randomUUID().slice(0, 8);
   readonly #projects = new Map<string, Project>();
@@ -94,7 +94,7 @@ export class Store {
     return [...this.#projects.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
   }
 
-  /** The project of that id, opened empty when it is new. The one unused longest makes room past `projectsMax`. */
+  /** The project of that id, opened empty when it is new. Past `projectsMax` the one unused longest is dropped. */
   project(id: string): Project {
     const known = this.#projects.get(id);
     if (!known) return this.#open(id, `Project ${id.slice(0, 8)}`);
@@ -111,13 +111,13 @@ export class Store {
     return this.#documents.get(projectId)?.get(id);
   }
 
-  createDocument(projectId: string, content: { title: string; body: string }, by: string | null): Document | Refusal {
+  createDocument(projectId: string, content: { title: string; body: string }, by: string | null): Document | Rejection {
     this.project(projectId);
     const documents = this.#documents.get(projectId)!;
     if (documents.size >= LIMITS.documentsPerProjectMax) {
       return {
         refused: 'full',
-        detail: `A project holds at most ${LIMITS.documentsPerProjectMax} documents here; delete some first.`,
+        detail: `A project can have at most ${LIMITS.documentsPerProjectMax} documents here; delete some first.`,
       };
     }
     const document = {
@@ -165,8 +165,8 @@ export class Store {
     return this.#files.get(projectId)?.get(name);
   }
 
-  /** Keeps the file in place of one of the same name, unless all files together would pass `filesBytesMax`. */
-  putFile(projectId: string, file: StoredFile): { replaced: boolean } | Refusal {
+  /** Stores the file in place of one of the same name, unless all files together would pass `filesBytesMax`. */
+  putFile(projectId: string, file: StoredFile): { replaced: boolean } | Rejection {
     this.project(projectId);
     const files = this.#files.get(projectId)!;
     const old = files.get(file.name);
@@ -174,7 +174,7 @@ export class Store {
     if (total > LIMITS.filesBytesMax) {
       return {
         refused: 'full',
-        detail: `All files together may take ${LIMITS.filesBytesMax} bytes here; delete some first.`,
+        detail: `All files together can take ${LIMITS.filesBytesMax} bytes here; delete some first.`,
       };
     }
     files.set(file.name, file);
@@ -191,7 +191,7 @@ export class Store {
   }
 
   /**
-   * Changes after the one named, oldest first; `undefined` when that one is of another boot or no longer kept, so that
+   * Changes after the one named, oldest first; `undefined` when that one is of another boot or no longer stored, so that
    * the reader has to read everything anew.
    */
   changesAfter(id: string): Change[] | undefined {

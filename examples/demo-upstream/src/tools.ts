@@ -9,7 +9,7 @@ export type ToolOutcome = { ok: true; text: string; data: Record<string, unknown
 export interface ToolCall {
   store: Store;
   caller: Caller;
-  /** Tells of progress: `done` of `total`, rising. Does nothing when the caller did not ask to be told. */
+  /** Reports progress: `done` of `total`, rising. Does nothing when the caller did not ask for it. */
   progress(done: number, total: number, message: string): Promise<void>;
   signal: AbortSignal;
 }
@@ -20,7 +20,7 @@ export interface Tool {
   description: string;
   inputSchema: object;
   annotations: { readOnlyHint: boolean };
-  /** True when it takes long enough to be answered as an event stream to whoever accepts one. */
+  /** True when it takes long enough to respond with an event stream to callers that accept one. */
   slow: boolean;
   run(input: Record<string, unknown>, call: ToolCall): Promise<ToolOutcome>;
 }
@@ -31,7 +31,7 @@ function schema(properties: Record<string, object>, required: string[]): object 
   return { type: 'object', properties, required, additionalProperties: false };
 }
 
-function mistaken(errors: FieldError[]): ToolOutcome {
+function invalid(errors: FieldError[]): ToolOutcome {
   return { ok: false, text: errors.map(({ field, message }) => `${field} ${message}`).join('; ') };
 }
 
@@ -53,7 +53,7 @@ function projectFor(input: Record<string, unknown>, { caller }: ToolCall, known:
 const search: Tool = {
   name: 'search',
   title: 'Search documents',
-  description: 'Finds documents of a project whose title or body holds the text, whatever its case. At most 20.',
+  description: 'Finds documents of a project whose title or body contains the text, ignoring case. At most 20.',
   inputSchema: schema({ project: PROJECT, query: { type: 'string', minLength: 1, maxLength: 200 } }, [
     'project',
     'query',
@@ -62,10 +62,10 @@ const search: Tool = {
   slow: false,
   async run(input, call) {
     const project = projectFor(input, call, ['project', 'query']);
-    if (!project.ok) return mistaken(project.errors);
+    if (!project.ok) return invalid(project.errors);
     const { query } = input;
     if (typeof query !== 'string' || query.length < 1 || query.length > 200) {
-      return mistaken([{ field: 'query', message: 'must be text of 1 to 200 characters' }]);
+      return invalid([{ field: 'query', message: 'must be text of 1 to 200 characters' }]);
     }
     const wanted = query.toLowerCase();
     const found = call.store
@@ -90,9 +90,9 @@ const readDocument: Tool = {
   slow: false,
   async run(input, call) {
     const project = projectFor(input, call, ['project', 'id']);
-    if (!project.ok) return mistaken(project.errors);
+    if (!project.ok) return invalid(project.errors);
     const document = typeof input['id'] === 'string' ? call.store.document(project.value, input['id']) : undefined;
-    if (!document) return mistaken([{ field: 'id', message: 'names no document of this project; search finds ids' }]);
+    if (!document) return invalid([{ field: 'id', message: 'names no document of this project; search finds ids' }]);
     return { ok: true, text: `${document.title}\n\n${document.body}`, data: { document } };
   },
 };
@@ -113,9 +113,9 @@ const createDocument: Tool = {
   slow: false,
   async run(input, call) {
     const project = projectFor(input, call, ['project', 'title', 'body']);
-    if (!project.ok) return mistaken(project.errors);
+    if (!project.ok) return invalid(project.errors);
     const content = readDocumentContent(input, ['project']);
-    if (!content.ok) return mistaken(content.errors);
+    if (!content.ok) return invalid(content.errors);
     const created = call.store.createDocument(project.value, content.value, call.caller.owner);
     if ('refused' in created) return { ok: false, text: created.detail };
     return { ok: true, text: `Written as ${created.id}.`, data: { document: created } };
@@ -125,7 +125,7 @@ const createDocument: Tool = {
 const watch: Tool = {
   name: 'watch',
   title: 'Watch a project',
-  description: 'Watches a project for some seconds and says which documents changed, with progress meanwhile.',
+  description: 'Watches a project for some seconds and returns which documents changed, with progress meanwhile.',
   inputSchema: schema(
     {
       project: PROJECT,
@@ -135,7 +135,7 @@ const watch: Tool = {
         minimum: 50,
         maximum: 10000,
         default: 1000,
-        description: 'Between two tellings of progress',
+        description: 'Between two progress notifications',
       },
     },
     ['project'],
@@ -146,9 +146,9 @@ const watch: Tool = {
     const project = projectFor(input, call, ['project', 'seconds', 'intervalMs']);
     const seconds = readWhole(input['seconds'], 'seconds', { min: 1, max: 300, standard: 5 });
     const intervalMs = readWhole(input['intervalMs'], 'intervalMs', { min: 50, max: 10_000, standard: 1_000 });
-    if (!project.ok) return mistaken(project.errors);
-    if (!seconds.ok) return mistaken(seconds.errors);
-    if (!intervalMs.ok) return mistaken(intervalMs.errors);
+    if (!project.ok) return invalid(project.errors);
+    if (!seconds.ok) return invalid(seconds.errors);
+    if (!intervalMs.ok) return invalid(intervalMs.errors);
 
     const changes: { type: string; documentId: string; title: string }[] = [];
     const stopListening = call.store.onChange(({ projectId, type, documentId, title }) => {

@@ -37,7 +37,7 @@ it('hides every project but the one the gateway named', async () => {
   expect((await run('{ projects { id } }', {}, identity(PROJECT))).body.data.projects).toEqual([{ id: PROJECT }]);
 });
 
-it('answers queries by GET, and refuses mutations by GET', async () => {
+it('runs queries by GET, and rejects mutations by GET', async () => {
   const get = (query: string) => fetch(`${demo.url}/graphql?${new URLSearchParams({ query })}`);
   expect(await jsonOf(await get('{ projects { name } }'))).toMatchObject({
     data: { projects: [{ name: 'Observatory' }, { name: 'Bakery' }] },
@@ -46,7 +46,7 @@ it('answers queries by GET, and refuses mutations by GET', async () => {
   expect([refused.status, refused.headers.get('allow')]).toEqual([405, 'POST']);
 });
 
-it('answers errors as GraphQL over HTTP says for each media type', async () => {
+it('returns errors as GraphQL over HTTP requires for each media type', async () => {
   for (const query of ['{', '{ nothing }', 'query A { __typename } query B { __typename }']) {
     expect((await run(query)).status).toBe(200);
     const modern = await run(query, undefined, { accept: 'application/graphql-response+json' });

@@ -41,7 +41,7 @@ describe('handshake revisions', () => {
     expect((await initialize(7)).body.error.code).toBe(-32602);
   });
 
-  it('take notifications and answers with 202 and no body', async () => {
+  it('accept notifications and responses with 202 and no body', async () => {
     for (const message of [
       { jsonrpc: '2.0', method: 'notifications/initialized' },
       { jsonrpc: '2.0', id: 9, result: {} },
@@ -51,7 +51,7 @@ describe('handshake revisions', () => {
     }
   });
 
-  it('answer ping, and list four tools with schemas', async () => {
+  it('respond to ping, and list four tools with schemas', async () => {
     expect((await rpc('ping')).body).toEqual({ jsonrpc: '2.0', id: 1, result: {} });
     const { tools } = (await rpc('tools/list')).body.result;
     expect(tools.map(({ name }: { name: string }) => name)).toEqual([
@@ -111,7 +111,7 @@ describe('the stateless revision', () => {
     ).toBe(200);
   });
 
-  it('refuses headers that say other than the body', async () => {
+  it('refuses headers that differ from the body', async () => {
     const call = { name: 'search', arguments: { project: PROJECT, query: 'x' } };
     const wrong: Record<string, string>[] = [
       { 'mcp-method': 'tools/list', 'mcp-name': 'search' },
@@ -196,8 +196,8 @@ describe('tools', () => {
     );
   });
 
-  it('say in words what was wrong with the arguments, and keep to the project named', async () => {
-    for (const [name, args, said] of [
+  it('explain what was wrong with the arguments, and are limited to the project named', async () => {
+    for (const [name, args, text] of [
       ['search', { project: 'x', query: 'y' }, 'project'],
       ['search', { project: PROJECT }, 'query'],
       ['search', { project: PROJECT, query: 'y', colour: 1 }, 'colour'],
@@ -208,7 +208,7 @@ describe('tools', () => {
     ] as const) {
       const { status, body } = await tool(name, args, { ...identity(PROJECT), accept: 'application/json' });
       expect([status, body.result.isError]).toEqual([200, true]);
-      expect(body.result.content[0].text).toContain(said);
+      expect(body.result.content[0].text).toContain(text);
     }
   });
 });
@@ -225,7 +225,7 @@ describe('watch', () => {
     },
   });
 
-  it('streams rising progress and then the answer, with what changed meanwhile', async () => {
+  it('streams rising progress and then the result, with what changed meanwhile', async () => {
     const response = await post(message({ seconds: 1, intervalMs: 100 }, 'p'));
     expect(response.headers.get('content-type')).toContain('text/event-stream');
     await tool('create_document', { project: PROJECT, title: 'While watching' });
@@ -241,13 +241,13 @@ describe('watch', () => {
     });
   });
 
-  it('answers as JSON to a caller that takes no stream', async () => {
+  it('responds with JSON to a caller that accepts no stream', async () => {
     const response = await post(message({ seconds: 1, intervalMs: 1000 }), { accept: 'application/json' });
     expect(response.headers.get('content-type')).toContain('application/json');
     expect(await jsonOf(response)).toMatchObject({ id: 'w', result: { isError: false } });
   });
 
-  it('ends with the server rather than holding it up', async () => {
+  it('ends when the server stops', async () => {
     const own = await start();
     const response = await fetch(`${own.url}/mcp`, {
       method: 'POST',

@@ -53,7 +53,7 @@ it('listens on loopback at the port given, logs JSON lines, and ends with 0 on S
   expect(output()).toContain('"msg":"stopped"');
 });
 
-it('says that its port is taken', async () => {
+it('exits with an error when its port is taken', async () => {
   const first = run({ PORT: '0' });
   await first.until('listening');
   const { port } = new URL(JSON.parse(first.output().split('\n')[0]!).url);

@@ -34,7 +34,7 @@ describe('identity', () => {
     expect(body.headers['x-latchkey-owner']).toBe('user:01890000-0000-7000-8000-0000000000bb');
   });
 
-  it('says of credentials only that they arrived, in answers and in the log', async () => {
+  it('shows of credentials only their presence, in responses and in the log', async () => {
     const { body } = await call('/whoami?access_token=s3cret-q', {
       headers: { authorization: 'Bearer s3cret-a', cookie: 'session=s3cret-c' },
     });
@@ -51,18 +51,18 @@ describe('identity', () => {
 });
 
 describe('projects', () => {
-  it('opens an empty project at first sight of its UUID', async () => {
+  it('opens an empty project on first use of its UUID', async () => {
     const id = randomUUID();
     expect(await call(`/projects/${id}`)).toMatchObject({ status: 200, body: { id, documents: 0 } });
   });
 
-  it('answers 404 for what is no UUID', async () => {
+  it('returns 404 for an id that is not a UUID', async () => {
     expect(await call('/projects/nope/documents')).toMatchObject({ status: 404, body: { code: 'not_found' } });
   });
 });
 
 describe('documents', () => {
-  it('keeps what was written, counts versions, and forgets what was deleted', async () => {
+  it('stores what was written, counts versions, and removes what was deleted', async () => {
     const base = `/projects/${randomUUID()}/documents`;
     const created = await call(base, send('POST', { title: 'One', body: 'first' }, identity()));
     expect(created).toMatchObject({
@@ -114,7 +114,7 @@ describe('documents', () => {
     expect({ status, field: body.errors[0].field }).toEqual({ status: 400, field });
   });
 
-  it('turns away other media types, longer bodies, broken JSON, broken UTF-8 and other methods', async () => {
+  it('rejects other media types, longer bodies, broken JSON, broken UTF-8 and other methods', async () => {
     const path = `/projects/${PROJECT}/documents`;
     const json = { 'content-type': 'application/json' };
     expect(
@@ -130,7 +130,7 @@ describe('documents', () => {
     expect(patched.headers.get('allow')).toBe('GET, HEAD, POST');
   });
 
-  it('holds no more documents than its limit', async () => {
+  it('stores no more documents than its limit', async () => {
     const base = `/projects/${randomUUID()}/documents`;
     for (let i = 0; i < LIMITS.documentsPerProjectMax; i++)
       await fetch(demo.url + base, send('POST', { title: `${i}` })).then((r) => r.arrayBuffer());
@@ -142,7 +142,7 @@ describe('documents', () => {
 });
 
 describe('files', () => {
-  it('gives back the bytes that were sent, and says their hash', async () => {
+  it('returns the bytes that were sent, and their hash', async () => {
     const path = `/projects/${PROJECT}/files/report.bin`;
     const bytes = randomBytes(3_000_000);
     const sha256 = createHash('sha256').update(bytes).digest('hex');
@@ -159,9 +159,9 @@ describe('files', () => {
     expect((await call(path)).status).toBe(404);
   });
 
-  it('takes a body in pieces of unknown length, whatever their size', async () => {
+  it('accepts a chunked body, with chunks of any size', async () => {
     const pieces = Array.from({ length: 500 }, (_, i) => Buffer.from('x'.repeat((i * i) % 397 || 1)));
-    const answer = await new Promise<string>((resolve, reject) => {
+    const response = await new Promise<string>((resolve, reject) => {
       const upload = httpRequest(
         `${demo.url}/projects/${PROJECT}/files/pieces`,
         { method: 'PUT' },
@@ -173,10 +173,10 @@ describe('files', () => {
       for (const piece of pieces) upload.write(piece);
       upload.end();
     });
-    expect(JSON.parse(answer).sha256).toBe(createHash('sha256').update(Buffer.concat(pieces)).digest('hex'));
+    expect(JSON.parse(response).sha256).toBe(createHash('sha256').update(Buffer.concat(pieces)).digest('hex'));
   });
 
-  it('refuses more than a file may have, declared or not', async () => {
+  it('refuses a file over its limit, with or without Content-Length', async () => {
     const path = `${demo.url}/projects/${PROJECT}/files/big`;
     const tooMuch = Buffer.alloc(LIMITS.fileBytesMax + 1);
     expect((await fetch(path, { method: 'PUT', body: tooMuch })).status).toBe(413);
@@ -201,13 +201,13 @@ describe('files', () => {
 });
 
 describe('paths', () => {
-  it('answers the probes, and open documentation at any path under /docs', async () => {
+  it('serves the probes, and open documentation at any path under /docs', async () => {
     expect(await call('/healthz')).toMatchObject({ status: 200, body: { status: 'ok' } });
     expect(await call('/readyz')).toMatchObject({ status: 200, body: { status: 'ready' } });
     expect(await call('/docs/start')).toMatchObject({ status: 200 });
   });
 
-  it('answers problem details for what it does not know, and 400 for what it cannot read', async () => {
+  it('returns problem details for unknown paths, and 400 for what it cannot read', async () => {
     for (const path of ['/', '/nothing', '/constructor', '/projects/a/b/c/d', '//whoami']) {
       const { status, headers } = await call(path);
       expect({ path, status, type: headers.get('content-type') }).toEqual({

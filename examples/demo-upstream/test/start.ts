@@ -3,7 +3,7 @@ import { createLog, type DemoUpstream, startDemoUpstream } from '../src/index.js
 export const PROJECT = '01890000-0000-7000-8000-000000000001';
 export const OTHER = '01890000-0000-7000-8000-000000000002';
 
-/** A demo upstream of this test file's own, on a free port. Its log lines are kept for tests to search. */
+/** A demo upstream of this test file's own, on a free port. Its log lines are recorded for tests to search. */
 export async function start(): Promise<DemoUpstream & { lines: string[] }> {
   const lines: string[] = [];
   const log = createLog('trace', (line) => lines.push(line));
@@ -52,7 +52,7 @@ export async function* readEvents(body: ReadableStream<Uint8Array>): AsyncGenera
   }
 }
 
-/** The next event of that name; others before it are passed over. */
+/** The next event of that name; others before it are skipped. */
 export async function nextEvent(
   events: AsyncGenerator<SseEvent>,
   name: string,

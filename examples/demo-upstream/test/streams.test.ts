@@ -27,7 +27,7 @@ async function listen(path: string, headers: Record<string, string> = {}) {
 }
 
 describe('server-sent events', () => {
-  it('greet with the caller, tell of changes of that project alone, and tick', async () => {
+  it('greet with the caller, send changes of that project alone, and tick', async () => {
     const { events, stop } = await listen(`/projects/${PROJECT}/events`, identity());
     expect((await nextEvent(events, 'hello')).data).toMatchObject({ project: PROJECT, caller: { requestId: 'req-1' } });
     await write(OTHER, 'elsewhere');
@@ -37,7 +37,7 @@ describe('server-sent events', () => {
     stop();
   });
 
-  it('tell a caller without a project of all, and a caller with one of that alone', async () => {
+  it('send all changes to a caller without a project, and to a caller with one only its own', async () => {
     const all = await listen('/events');
     const one = await listen('/events', identity(OTHER));
     await nextEvent(all.events, 'hello');
@@ -66,7 +66,7 @@ describe('server-sent events', () => {
     again.stop();
   });
 
-  it('say reset for a Last-Event-ID they do not know, and refuse one that is too long', async () => {
+  it('send reset for an unknown Last-Event-ID, and refuse one that is too long', async () => {
     for (const lastEventId of ['0', 'otherboot-1', 'x']) {
       const { events, stop } = await listen('/events', { 'last-event-id': lastEventId });
       await nextEvent(events, 'reset');
@@ -98,7 +98,7 @@ describe('WebSocket', () => {
     return { ws, next, nextJson };
   }
 
-  it('greets with the caller, gives text and bytes back, and tells of changes', async () => {
+  it('greets with the caller, echoes text and bytes, and sends changes', async () => {
     const { ws, next, nextJson } = await open(`/projects/${PROJECT}/ws`, identity());
     expect(await nextJson()).toMatchObject({
       type: 'hello',

@@ -4,8 +4,8 @@ import { type ArgumentsHost, Catch, type ExceptionFilter, Inject } from '@nestjs
 import type { FastifyReply } from 'fastify';
 import { LATCHKEY_OPTIONS, type LatchkeyOptions } from './latchkey.js';
 
-/** The guard's No: which error of the closed list, in which words, and the scopes that would have been enough. */
-export class Refusal extends Error {
+/** An error response of the guard: its code from the closed list, a text, and the scopes that would have been enough. */
+export class ApiError extends Error {
   constructor(
     readonly code: ErrorCode,
     readonly detail: string,
@@ -15,12 +15,12 @@ export class Refusal extends Error {
   }
 }
 
-/** Answers a refusal as RFC 6750 and RFC 9457 say: the status, `WWW-Authenticate`, and problem details. */
-@Catch(Refusal)
-export class RefusalFilter implements ExceptionFilter<Refusal> {
+/** Maps an `ApiError` to HTTP by RFC 6750 and RFC 9457: the status, `WWW-Authenticate`, and problem details. */
+@Catch(ApiError)
+export class ApiErrorFilter implements ExceptionFilter<ApiError> {
   constructor(@Inject(LATCHKEY_OPTIONS) private readonly options: LatchkeyOptions) {}
 
-  catch({ code, detail, scopes }: Refusal, host: ArgumentsHost): void {
+  catch({ code, detail, scopes }: ApiError, host: ArgumentsHost): void {
     const reply = host.switchToHttp().getResponse<FastifyReply>();
     const body = problem(code, detail, randomUUID());
     const authenticate = challenge(code, this.options.realm ?? 'api', scopes);

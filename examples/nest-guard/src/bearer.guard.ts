@@ -3,8 +3,8 @@ import { createParamDecorator, type ExecutionContext, Injectable, SetMetadata } 
 import { Reflector } from '@nestjs/core';
 import { AuthGuard } from '@nestjs/passport';
 import type { FastifyRequest } from 'fastify';
+import { ApiError } from './api-error.js';
 import type { Needs } from './bearer.strategy.js';
-import { Refusal } from './refusal.js';
 
 const PUBLIC = 'latchkey:public';
 const NEEDS = 'latchkey:needs';
@@ -46,28 +46,29 @@ export class BearerGuard extends AuthGuard('latchkey') {
   }
 
   /**
-   * Maps Latchkey's answer. The stock guard would answer 401 without `WWW-Authenticate` for all of it, the 400 of a
+   * Maps Latchkey's response. The stock guard would return 401 without `WWW-Authenticate` for all of it, the 400 of a
    * malformed header included.
    */
   override handleRequest<T = Principal>(
     error: unknown,
-    answer: VerifyResponse | 'away' | false,
+    response: VerifyResponse | 'unavailable' | false,
     _info: unknown,
     context: ExecutionContext,
     status?: number,
   ): T {
     if (error) throw error;
-    if (!answer) {
+    if (!response) {
       throw status === 400
-        ? new Refusal('invalid_request', 'The Authorization header is malformed; send `Bearer <token>`.')
-        : new Refusal('unauthenticated', 'This needs a token; send `Authorization: Bearer <token>`.');
+        ? new ApiError('invalid_request', 'The Authorization header is malformed; send `Bearer <token>`.')
+        : new ApiError('unauthenticated', 'This needs a token; send `Authorization: Bearer <token>`.');
     }
-    if (answer === 'away') throw new Refusal('unavailable', 'The token cannot be checked just now; try again.');
-    if (!answer.allowed) {
-      const code = codeForDenial(denialReasonSchema.catch('unavailable').parse(answer.denial));
-      throw new Refusal(code, 'The token does not allow this.', this.needs(context).scopes);
+    if (response === 'unavailable')
+      throw new ApiError('unavailable', 'The token cannot be checked just now; try again.');
+    if (!response.allowed) {
+      const code = codeForDenial(denialReasonSchema.catch('unavailable').parse(response.denial));
+      throw new ApiError(code, 'The token does not allow this.', this.needs(context).scopes);
     }
-    const { tokenId, owner, project, scopes, expiresAt } = answer;
+    const { tokenId, owner, project, scopes, expiresAt } = response;
     return { tokenId, owner, project, scopes, expiresAt } as T;
   }
 
@@ -79,7 +80,7 @@ export class BearerGuard extends AuthGuard('latchkey') {
     const parameters = context.switchToHttp().getRequest<{ params: Record<string, string> }>().params;
     const project = asked?.project ? (parameters[asked.project] ?? '') : '';
     if (asked?.project && !UUID.test(project)) {
-      throw new Refusal('invalid_request', `${asked.project} in the path must be a project id, which is a UUID.`);
+      throw new ApiError('invalid_request', `${asked.project} in the path must be a project id, which is a UUID.`);
     }
     return { scopes: asked?.scopes ?? [], project };
   }
@@ -91,7 +92,7 @@ export class BearerGuard extends AuthGuard('latchkey') {
     const inForm = form && Object.hasOwn((body ?? {}) as object, 'access_token');
     const given = raw.rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'authorization').length;
     if (inQuery || inForm || given > 1) {
-      throw new Refusal('invalid_request', 'Send one token, in the Authorization header and nowhere else.');
+      throw new ApiError('invalid_request', 'Send one token, in the Authorization header and nowhere else.');
     }
   }
 }

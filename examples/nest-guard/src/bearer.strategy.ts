@@ -41,9 +41,9 @@ export class BearerStrategy extends PassportStrategy(Strategy, 'latchkey', 3) {
     super.authenticate(presented as never);
   }
 
-  /** Latchkey's answer, allowed or denied; the guard maps it to HTTP. `away` when there was none. */
-  async validate(presented: Presented, token: string): Promise<VerifyResponse | 'away'> {
+  /** Latchkey's response, allowed or denied; the guard maps it to HTTP. `unavailable` when there was none. */
+  async validate(presented: Presented, token: string): Promise<VerifyResponse | 'unavailable'> {
     const { needs, ip, route, userAgent } = presented;
-    return (await this.latchkey.verify({ token, ...needs, ip, route, userAgent })) ?? 'away';
+    return (await this.latchkey.verify({ token, ...needs, ip, route, userAgent })) ?? 'unavailable';
   }
 }

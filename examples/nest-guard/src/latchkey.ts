@@ -6,13 +6,13 @@ import { type ClientGrpc, ClientGrpcProxy } from '@nestjs/microservices';
 import { firstValueFrom, type Observable } from 'rxjs';
 
 export interface LatchkeyOptions {
-  /** `host:port` of the token-service's gRPC door. */
+  /** `host:port` of the token-service's gRPC endpoint. */
   rpcAddress: string;
   /** This service's own token; it needs the scope `tokens:verify`. */
   token: string;
-  /** PEM file of the authority that signed the door's certificate; without one the connection is plain text. */
+  /** PEM file of the authority that signed the endpoint's certificate; without one the connection is plain text. */
   caFile?: string;
-  /** Longest that a check may take. Default 2 000; past it the answer is 503. */
+  /** Timeout of a check. Default 2 000; past it the response is 503. */
   timeoutMs?: number;
   /** Named in `WWW-Authenticate`. Default `api`. */
   realm?: string;
@@ -20,11 +20,11 @@ export interface LatchkeyOptions {
 
 export const LATCHKEY_OPTIONS = Symbol('latchkey options');
 
-interface TokensDoor {
+interface TokensService {
   verify(request: VerifyRequest, metadata: Metadata, call: { deadline: number }): Observable<VerifyResponse>;
 }
 
-/** Latchkey's gRPC door, as this service uses it. */
+/** Client of Latchkey's gRPC API. */
 @Injectable()
 export class Latchkey implements OnModuleDestroy {
   readonly #log = new Logger(Latchkey.name);
@@ -43,22 +43,22 @@ export class Latchkey implements OnModuleDestroy {
   }
 
   /**
-   * Asks whether a token may do this now. The answer comes from the authority itself, so a revoked token is refused
-   * from the moment the revocation is committed; nothing is remembered here.
-   * @returns `undefined` when Latchkey is away, too slow, or does not accept this service: nothing is known of the
-   * token then, and the caller must be told 503, not 401.
+   * Asks whether a token may do this now. The response comes from the token-service itself, so a revoked token is
+   * refused from the moment the revocation is committed; nothing is cached here.
+   * @returns `undefined` when Latchkey is unavailable, too slow, or does not accept this service: nothing is known about
+   * the token then, and the caller must get 503, not 401.
    */
   async verify(request: VerifyRequest): Promise<VerifyResponse | undefined> {
     const deadline = Date.now() + (this.options.timeoutMs ?? 2_000);
     try {
       return await firstValueFrom(
-        this.#rpc.getService<TokensDoor>('Tokens').verify(request, this.#metadata, { deadline }),
+        this.#rpc.getService<TokensService>('Tokens').verify(request, this.#metadata, { deadline }),
       );
     } catch (error) {
       // The gRPC code and detail only: the request holds a secret, and the metadata another.
       const { code, details } = error as ServiceError;
       this.#log.error(
-        `Latchkey gave no answer (gRPC ${code}: ${details}); check LATCHKEY_RPC and that LATCHKEY_TOKEN holds tokens:verify`,
+        `Latchkey did not respond (gRPC ${code}: ${details}); check LATCHKEY_RPC and that LATCHKEY_TOKEN has the scope tokens:verify`,
       );
       return undefined;
     }

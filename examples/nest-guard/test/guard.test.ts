@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import path from 'node:path';
 
 /*
- * The real service as a process, with nobody at its Latchkey address: what it answers before and without Latchkey.
+ * The real service as a process, with nothing listening at its Latchkey address: what it returns before and without Latchkey.
  * Tokens allowed and denied by a real token-service are tried end to end, in e2e.
  */
 const MAIN = path.join(import.meta.dirname, '..', 'dist', 'main.js');
@@ -60,7 +60,7 @@ it('opens a public route to everyone', async () => {
   expect(await get('/healthz')).toMatchObject({ status: 200, body: { status: 'ok' } });
 });
 
-it('answers 401 with a plain challenge when there is no token', async () => {
+it('returns 401 with a plain challenge when there is no token', async () => {
   for (const headers of [{}, { authorization: 'Basic dXNlcjpwYXNz' }]) {
     expect(await get('/whoami', { headers })).toMatchObject({
       status: 401,
@@ -71,7 +71,7 @@ it('answers 401 with a plain challenge when there is no token', async () => {
   }
 });
 
-it('answers 400 invalid_request for a malformed header, a token elsewhere, or two of them', async () => {
+it('returns 400 invalid_request for a malformed header, a token elsewhere, or two of them', async () => {
   const invalid = {
     status: 400,
     authenticate: 'Bearer realm="api", error="invalid_request"',
@@ -96,21 +96,21 @@ it('answers 400 invalid_request for a malformed header, a token elsewhere, or tw
   expect(two).toBe(400);
 });
 
-it('answers 400 for a project that is no UUID, whoever asks', async () => {
+it('returns 400 for a project that is not a UUID, for every caller', async () => {
   expect(await get('/projects/nope/notes', { headers: bearer })).toMatchObject({
     status: 400,
     body: { code: 'invalid_request' },
   });
 });
 
-it('answers 503 and never 401 while Latchkey is away, and keeps the secret out of its log', async () => {
+it('returns 503 and never 401 while Latchkey is unavailable, and never logs the secret', async () => {
   expect(await get(`/projects/${PROJECT}/notes`, { headers: bearer })).toMatchObject({
     status: 503,
     authenticate: null,
     retryAfter: '1',
     body: { code: 'unavailable' },
   });
-  expect(output).toContain('Latchkey gave no answer');
+  expect(output).toContain('Latchkey did not respond');
   expect(output).not.toContain('never-to-be-seen');
   expect(output).not.toContain('the-service-own-token');
 });
@@ -120,11 +120,11 @@ it.each([
   ['PORT', { PORT: 'x', LATCHKEY_TOKEN: 't' }],
 ])('refuses to start without a right %s, and names it', async (name, env) => {
   const other = run(env);
-  let said = '';
+  let output = '';
   other.stderr!.on('data', (piece: Buffer) => {
-    said += piece.toString();
+    output += piece.toString();
   });
   const [code] = await once(other, 'close');
   expect(code).toBe(1);
-  expect(said).toContain(name);
+  expect(output).toContain(name);
 });
