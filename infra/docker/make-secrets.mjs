@@ -1,7 +1,7 @@
 // Makes the secrets that are missing, each into the volume of the one service that reads it, and nothing else.
 // A value given in the environment (TOKEN_PEPPERS, GATEWAY_RPC_SECRET, JOBS_RPC_SECRET, GATEWAY_PROOF_SECRET,
 // JOBS_SEALING_KEY, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET, AUDIT_SIGNING_KEY, RECEIPT_SIGNING_KEY,
-// ADMIN_PASSWORD) is used instead of a new one. Safe to run at every start: what is there stays as it is.
+// ADMIN_PASSWORD) is used instead of a new one. Safe to run at every start: existing secrets stay as they are.
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -11,9 +11,9 @@ const root = process.env.SECRETS_DIR ?? '/secrets';
 const random = () => randomBytes(32).toString('base64url');
 
 /** The value of one secret: from the environment, else from where it was written before, else new. */
-function value(name, keptIn, make) {
+function value(name, storedIn, make) {
   const given = process.env[name];
-  const file = path.join(root, keptIn);
+  const file = path.join(root, storedIn);
   if (given) return given;
   return existsSync(file) ? readFileSync(file, 'utf8') : make();
 }
@@ -32,7 +32,7 @@ const gatewayRpc = value('GATEWAY_RPC_SECRET', 'gateway/gateway_rpc_secret', ran
 const jobsRpc = value('JOBS_RPC_SECRET', 'jobs/jobs_rpc_secret', random);
 const gatewayProof = value('GATEWAY_PROOF_SECRET', 'gateway/gateway_proof_secret', random);
 const jobsSealing = value('JOBS_SEALING_KEY', 'jobs/jobs_sealing_key', random);
-// Version 0.1 gave it to jobs as well: what jobs has known makes no more keys.
+// Version 0.1 gave it to jobs as well: a secret that jobs has had derives no more keys.
 const knownToJobs = path.join(root, 'jobs/events_secret');
 const events = existsSync(knownToJobs)
   ? process.env.EVENTS_SECRET || random()
@@ -76,7 +76,7 @@ write('token-service/database_url', databaseUrl('service', 'latchkey_service'));
 write('jobs/database_url', databaseUrl('jobs', 'latchkey_jobs'));
 write('migrate/database_url', databaseUrl('postgres', 'postgres'));
 for (const [role, password] of Object.entries(database)) write(`migrate/password_${role}`, password);
-// PostgreSQL and Redis read theirs as users of their own; nobody else mounts these two volumes.
+// PostgreSQL and Redis read theirs as users of their own; no other service mounts these two volumes.
 write('postgres/password', database.postgres, 0o444);
 write('redis/password', redis, 0o444);
 write(
@@ -89,4 +89,4 @@ write('administrator/password', administrator);
 if (firstTime) {
   console.log(`first administrator: ${process.env.ADMIN_EMAIL ?? 'admin@latchkey.local'}`);
   console.log(`password, shown this once: ${process.env.ADMIN_PASSWORD ? '(the one you gave)' : administrator}`);
-} else console.log('all secrets are there; nothing changed');
+} else console.log('all secrets exist; nothing changed');
