@@ -1,5 +1,5 @@
 /**
- * What people feel of the console, in Debian's Chromium against the launcher's whole stack, told by the browser itself.
+ * What people feel of the console, in Debian's Chromium against the launcher's whole stack, measured by the browser itself.
  *
  * First load: signed in, nothing cached, processor slowed four times; the largest contentful paint (the browser's own
  * figure) of each run, when the first row of the table stands there, and what was sent. Scrolling: a list of ten
@@ -61,7 +61,7 @@ async function firstLoad(browser, place, person) {
   await page.waitForTimeout(BROWSER_STARTS_MS);
   await visitor.go('/api-tokens');
   await page.locator('.tokens-row').first().waitFor();
-  await visitor.settled();
+  await visitor.idle();
   const seen = await page.evaluate(() => globalThis.seen);
   const fcp = await page.evaluate(() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? 0);
   const scripts = await page.evaluate(() =>
@@ -74,7 +74,7 @@ async function firstLoad(browser, place, person) {
   return { ...seen, fcp, sent, scripts };
 }
 
-/** What scripts weigh as gzip, whatever the browser took. */
+/** The size of the scripts as gzip, whichever encoding the browser chose. */
 async function gzipBytes(urls) {
   const { gzipSync } = await import('node:zlib');
   let bytes = 0;
@@ -82,14 +82,14 @@ async function gzipBytes(urls) {
   return bytes;
 }
 
-/** Scrolls from top to end; answers each frame's length and the main thread's tasks, in milliseconds. */
+/** Scrolls from top to end; returns each frame's length and the main thread's tasks, in milliseconds. */
 async function scrollThrough(browser, place, person) {
   const visitor = await Visitor.arrive(browser, place, { as: person });
   const { page, context } = visitor;
   const cdp = await context.newCDPSession(page);
   await visitor.go('/api-tokens');
   await page.locator('.tokens-row').first().waitFor();
-  await visitor.settled();
+  await visitor.idle();
   await browser.startTracing(page, {
     categories: ['toplevel', 'disabled-by-default-devtools.timeline', 'devtools.timeline'],
   });

@@ -1,6 +1,6 @@
 /**
- * Everything revoked among many tokens: how long until that is answered, effective at two gateways, how long until every
- * row says so, and what single revocations feel meanwhile, ten a second offered.
+ * Everything revoked among many tokens: how long until that returns, effective at two gateways, how long until every
+ * row is marked, and how long single revocations take meanwhile, ten a second offered.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { startCluster } from '@latchkey/testing';
@@ -40,7 +40,7 @@ try {
     confirm: 'revoke everything',
   });
   const answeredMs = performance.now() - startMs;
-  if (status !== 200) throw new Error(`answered ${status} ${JSON.stringify(body)}`);
+  if (status !== 200) throw new Error(`returned ${status} ${JSON.stringify(body)}`);
   let marked = false;
   const meanwhile = revokeWhile(cluster, PER_SECOND, another, () => marked);
   while (!marked) {

@@ -1,5 +1,5 @@
 /**
- * A token revoked as exposed that was shown many others (`EXPOSURE_TOKENS`, 100,000 unless said otherwise), a tenth of
+ * A token revoked as exposed that was shown many others (`EXPOSURE_TOKENS`, 100,000 by default), a tenth of
  * them made with it and the rest by rotating: how long until it is ended itself, until all of it is effective at two
  * gateways, and what other revocations feel meanwhile, ten a second offered.
  */
@@ -45,14 +45,14 @@ try {
     () => others.shift(),
     () => isOver,
   );
-  let answer = first;
+  let response = first;
   while (!isOver) {
-    answer = await expose('wait=5');
-    isOver = answer.status === 200;
+    response = await expose('wait=5');
+    isOver = response.status === 200;
   }
   const allMs = performance.now() - startMs;
   const beside = await meanwhile;
-  const { ended } = /** @type {any} */ (answer.body);
+  const { ended } = /** @type {any} */ (response.body);
   const [left] = (
     await client.query('SELECT count(*)::int AS n FROM tokens WHERE revoked_at IS NULL AND name LIKE $1', ['shown %'])
   ).rows;

@@ -1,5 +1,5 @@
 /**
- * What a check through a gateway costs while somebody who can write to Redis floods the channel of invalidations with
+ * What a check through a gateway costs while an attacker who can write to Redis floods the channel of invalidations with
  * messages that name the true key, beside the same checks undisturbed: in turns, one after the other.
  */
 import { randomBytes, randomUUID } from 'node:crypto';
@@ -76,19 +76,19 @@ async function measure() {
   }
 }
 
-/** The id of the key that signs invalidations, as whoever listens on Redis knows it. @param {import('@latchkey/testing').Cluster} cluster @returns {Promise<string>} */
+/** The id of the key that signs invalidations, as any listener on Redis sees it. @param {import('@latchkey/testing').Cluster} cluster @returns {Promise<string>} */
 async function keyOf(cluster) {
   const listener = new Redis(cluster.redis.url);
   await listener.subscribe(REDIS.invalidations);
-  const heard = once(listener, 'message');
+  const message = once(listener, 'message');
   const { id } = await issue(cluster, 'revoked');
   await cluster.call('POST', `/v1/tokens/${id}/revoke`, {});
-  const [, text] = await heard;
+  const [, text] = await message;
   listener.disconnect();
   return JSON.parse(text).key;
 }
 
-/** Publishes until told that it is enough, and tells how many a second. @param {{ url: string, perSecond: number, key: string }} what */
+/** Publishes until it is stopped, and reports how many a second. @param {{ url: string, perSecond: number, key: string }} what */
 async function flood({ url, perSecond, key }) {
   const redis = new Redis(url);
   let running = true;
@@ -121,10 +121,10 @@ async function flood({ url, perSecond, key }) {
 /** @param {URL} url @param {string} secret @param {Agent} agent @returns {Promise<void>} */
 function checked(url, secret, agent) {
   return new Promise((resolve, reject) => {
-    get(url, { agent, headers: { authorization: `Bearer ${secret}` } }, (answer) => {
-      answer.resume().once('end', () => {
-        if (answer.statusCode === 200) resolve();
-        else reject(new Error(`a check answered ${answer.statusCode}`));
+    get(url, { agent, headers: { authorization: `Bearer ${secret}` } }, (response) => {
+      response.resume().once('end', () => {
+        if (response.statusCode === 200) resolve();
+        else reject(new Error(`a check returned ${response.statusCode}`));
       });
     }).once('error', reject);
   });

@@ -60,7 +60,7 @@ try {
   const issue = async (/** @type {number} */ forMs, /** @type {string[]} */ by = cookies) => {
     const job = { port: Number(port), request: by.map(requestOf), connections: callers, ms: forMs, ok: 201 };
     const result = JSON.parse(await load.ask(JSON.stringify(job)));
-    if (result.errors > 0) throw new Error(`${result.errors} of ${result.count} answers were not 201`);
+    if (result.errors > 0) throw new Error(`${result.errors} of ${result.count} responses were not 201`);
     return { perSecond: (result.count * 1_000) / result.ms, p50: result.p50, p99: result.p99, count: result.count };
   };
   const insert = async (/** @type {number} */ forMs) => {
@@ -82,27 +82,27 @@ try {
   );
   if (counted?.tokens !== counted?.events) throw new Error(`${counted?.tokens} tokens, ${counted?.events} events`);
 
-  const told = (/** @type {number[]} */ values, digits = 0) => {
+  const format = (/** @type {number[]} */ values, digits = 0) => {
     const { median, low, high } = summary(values);
     return `${median.toFixed(digits)} (${low?.toFixed(digits)}–${high?.toFixed(digits)})`;
   };
   console.log(
     `  ${rounds} rounds of ${ms} ms in turn, ${callers} callers, ${CONNECTIONS} connections; median (lowest–highest)`,
   );
-  console.log(`  raw inserts      ${told(taken.map((r) => r.raw.perSecond))} transactions/s`);
-  console.log(`  issued over HTTP ${told(taken.map((r) => r.http.perSecond))} tokens/s`);
+  console.log(`  raw inserts      ${format(taken.map((r) => r.raw.perSecond))} transactions/s`);
+  console.log(`  issued over HTTP ${format(taken.map((r) => r.http.perSecond))} tokens/s`);
   console.log(
-    `  p50 ${told(
+    `  p50 ${format(
       taken.map((r) => r.http.p50),
       1,
-    )} ms, p99 ${told(
+    )} ms, p99 ${format(
       taken.map((r) => r.http.p99),
       1,
     )} ms`,
   );
-  console.log(`  all by one person ${told(byOne)} tokens/s`);
+  console.log(`  all by one person ${format(byOne)} tokens/s`);
   const ratios = taken.map((r) => r.http.perSecond / r.raw.perSecond);
-  console.log(`  ratio            ${told(ratios, 3)}; goal ${GOAL}`);
+  console.log(`  ratio            ${format(ratios, 3)}; goal ${GOAL}`);
   report('raw inserts for each token issued, median', 1 / summary(ratios).median, 1 / GOAL, '×');
 } finally {
   for (const stop of stops.reverse()) await stop();

@@ -4,7 +4,7 @@ let missed = 0;
  * Prints a figure beside its target; a missed one makes the process end with code 1.
  * @param {string} what
  * @param {number} value
- * @param {number} [atMost] the target; none: only told
+ * @param {number} [atMost] the target; none: only reported
  * @param {string} [unit]
  */
 export function report(what, value, atMost, unit = '') {

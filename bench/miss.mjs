@@ -82,10 +82,10 @@ function presented(cluster, agent, secret) {
   const sentMs = performance.now();
   return new Promise((resolve, reject) => {
     const url = new URL(cluster.guardedPath, cluster.gateways[0]?.url);
-    get(url, { agent, headers: { authorization: `Bearer ${secret}` } }, (answer) => {
-      answer.resume().once('end', () => {
-        if (answer.statusCode === 200) resolve(performance.now() - sentMs);
-        else reject(new Error(`a check answered ${answer.statusCode}`));
+    get(url, { agent, headers: { authorization: `Bearer ${secret}` } }, (response) => {
+      response.resume().once('end', () => {
+        if (response.statusCode === 200) resolve(performance.now() - sentMs);
+        else reject(new Error(`a check returned ${response.statusCode}`));
       });
     }).once('error', reject);
   });

@@ -70,17 +70,17 @@ async function startSize(size) {
 /** @param {Sized} sized @param {string} caller @param {Record<string, string | number>} query */
 async function list(sized, caller, query) {
   const search = new URLSearchParams(Object.entries(query).map(([name, value]) => [name, String(value)]));
-  const answer = await request(`${sized.stack.apiUrl}/v1/tokens?${search}`, {
+  const response = await request(`${sized.stack.apiUrl}/v1/tokens?${search}`, {
     dispatcher: agent,
     headers: sized.callers[caller],
   });
-  const body = /** @type {any} */ (await answer.body.json());
-  if (answer.statusCode !== 200) throw new Error(`${answer.statusCode} ${JSON.stringify(body)}`);
+  const body = /** @type {any} */ (await response.body.json());
+  if (response.statusCode !== 200) throw new Error(`${response.statusCode} ${JSON.stringify(body)}`);
   return /** @type {{items: {id: string}[], nextCursor: string | null}} */ (body);
 }
 
 /**
- * Walks a list and keeps the cursors after so many tokens.
+ * Walks a list and collects the cursors after so many tokens.
  * @param {Sized} sized @param {string} caller @param {number[]} stops @param {boolean} toTheEnd
  */
 async function walk(sized, caller, stops, toTheEnd) {

@@ -5,7 +5,7 @@
  *   check on   the gateway, on a route that asks for a token with a scope, answered from memory
  * Real processes: the proxy has processor 0 to itself, upstream and load generator share processor 1. The three take
  * turns in many short rounds, so that what else the machine does meets all alike; medians with lowest and highest are
- * shown. On a busy machine read the ratios by processor time: requests a second then say how busy it was.
+ * shown. On a busy machine read the ratios by processor time: requests a second then show how busy it was.
  *
  * `node bench/proxy.mjs [--rounds 40] [--ms 300] [--connections 32]`, after `npm run build`.
  */
@@ -84,7 +84,7 @@ try {
   const measure = async ({ proxy, port, request: bytes }, forMs) => {
     const before = proxy.processorSeconds();
     const result = JSON.parse(await load.ask(JSON.stringify({ port, request: bytes, connections, ms: forMs })));
-    if (result.errors > 0) throw new Error(`${result.errors} of ${result.count} answers were not 200`);
+    if (result.errors > 0) throw new Error(`${result.errors} of ${result.count} responses were not 200`);
     const seconds = proxy.processorSeconds() - before;
     return {
       perSecond: (result.count * 1000) / result.ms,

@@ -1,5 +1,5 @@
 /**
- * PostgreSQL restarted while tokens are used (`RESTART_TOKENS`, 100,000 unless said otherwise, all remembered at two
+ * PostgreSQL restarted while tokens are used (`RESTART_TOKENS`, 100,000 by default, all remembered at two
  * gateways), at half of what the gateways carry: what was refused, what requests felt, and how long until all was whole:
  * a token never seen before is accepted, and a revocation is effective.
  */
@@ -30,7 +30,7 @@ try {
       sha256: hash('sha256', secret),
     }));
     const { status } = await cluster.call('POST', '/v1/tokens/import', { tokens });
-    if (status !== 201) throw new Error(`importing answered ${status}`);
+    if (status !== 201) throw new Error(`importing returned ${status}`);
   }
   await closed(2 * COUNT, (i) => use(cluster.gateways[i % 2]?.url, secrets[Math.floor(i / 2)], 200));
 
@@ -111,7 +111,7 @@ try {
     undefined,
     ' ms',
   );
-  report('PostgreSQL was away for', (startedMs - stoppedMs) / 1_000, undefined, ' s');
+  report('PostgreSQL was unavailable for', (startedMs - stoppedMs) / 1_000, undefined, ' s');
   report('after that, until a token never seen was accepted', (acceptedMs - startedMs) / 1_000, undefined, ' s');
   report('after that, until a revocation was effective', (wholeMs - startedMs) / 1_000, undefined, ' s');
   const kinds = new Map();
@@ -124,12 +124,12 @@ try {
   await server.close();
 }
 
-/** @param {string | undefined} url @param {string | undefined} secret @returns {Promise<number>} the status; 0: no answer */
+/** @param {string | undefined} url @param {string | undefined} secret @returns {Promise<number>} the status; 0: no response */
 function present(url, secret) {
   return new Promise((resolve) => {
     const headers = { authorization: `Bearer ${secret}` };
-    get(new URL(cluster.guardedPath, url), { agent, headers }, (answer) => {
-      answer.resume().once('end', () => resolve(answer.statusCode ?? 0));
+    get(new URL(cluster.guardedPath, url), { agent, headers }, (response) => {
+      response.resume().once('end', () => resolve(response.statusCode ?? 0));
     }).once('error', () => resolve(0));
   });
 }
@@ -137,10 +137,10 @@ function present(url, secret) {
 /** @param {string | undefined} url @param {string | undefined} secret @param {number} expected */
 async function use(url, secret, expected) {
   const status = await present(url, secret);
-  if (status !== expected) throw new Error(`a gateway answered ${status}, not ${expected}`);
+  if (status !== expected) throw new Error(`a gateway returned ${status}, not ${expected}`);
 }
 
-/** Callers that each wait for their answer. @param {number} count @param {(i: number) => Promise<unknown>} work false: enough */
+/** Callers that each wait for their response. @param {number} count @param {(i: number) => Promise<unknown>} work false: enough */
 async function closed(count, work) {
   let next = 0;
   await Promise.all(

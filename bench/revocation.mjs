@@ -23,11 +23,11 @@ try {
   });
   const rename = (/** @type {number} */ i) => call('PATCH', `/v1/tokens/${tokens[i]?.id}`, { name: `new ${i}` });
   const revoke = async (/** @type {number} */ i) => {
-    const answer = await call('POST', `/v1/tokens/${tokens[i]?.id}/revoke`, {});
-    const { effective, receipt } = /** @type {any} */ (answer.body);
-    if (!effective || receipt.verifiers.length !== GATEWAYS) throw new Error(JSON.stringify(answer.body));
+    const response = await call('POST', `/v1/tokens/${tokens[i]?.id}/revoke`, {});
+    const { effective, receipt } = /** @type {any} */ (response.body);
+    if (!effective || receipt.verifiers.length !== GATEWAYS) throw new Error(JSON.stringify(response.body));
     for (const { by } of receipt.verifiers) confirmedBy.set(by, (confirmedBy.get(by) ?? 0) + 1);
-    return answer;
+    return response;
   };
   const confirmedBy = new Map();
   for (let i = 0; i < WARM_UP; i++) await rename(i);
@@ -36,7 +36,7 @@ try {
   const offered = (/** @type {(i: number) => Promise<{ status: number, body: unknown }>} */ work) =>
     atRate(PER_SECOND, measured, async (i) => {
       const { status, body } = await work(i);
-      if (status !== 200) throw new Error(`answered ${status} ${JSON.stringify(body)}`);
+      if (status !== 200) throw new Error(`returned ${status} ${JSON.stringify(body)}`);
     });
   const renames = await offered(rename);
   const revocations = await offered(revoke);
@@ -62,12 +62,12 @@ function call(/** @type {string} */ method, /** @type {string} */ path, /** @typ
   return new Promise((resolve, reject) => {
     const headers = { cookie: cluster.cookie, 'content-type': 'application/json' };
     const url = new URL(path, cluster.tokenServices[0]?.url);
-    const sent = request(url, { method, agent, headers }, (answer) => {
+    const sent = request(url, { method, agent, headers }, (response) => {
       let text = '';
-      answer.setEncoding('utf8').on('data', (chunk) => {
+      response.setEncoding('utf8').on('data', (chunk) => {
         text += chunk;
       });
-      answer.on('end', () => resolve({ status: answer.statusCode ?? 0, body: JSON.parse(text) }));
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, body: JSON.parse(text) }));
     });
     sent.on('error', reject).end(JSON.stringify(body));
   });
@@ -78,7 +78,7 @@ async function use(
   /** @type {string | undefined} */ secret,
   /** @type {number} */ expected,
 ) {
-  const answer = await fetch(new URL(cluster.guardedPath, url), { headers: { authorization: `Bearer ${secret}` } });
-  await answer.text();
-  if (answer.status !== expected) throw new Error(`a gateway answered ${answer.status}, not ${expected}`);
+  const response = await fetch(new URL(cluster.guardedPath, url), { headers: { authorization: `Bearer ${secret}` } });
+  await response.text();
+  if (response.status !== expected) throw new Error(`a gateway returned ${response.status}, not ${expected}`);
 }

@@ -1,6 +1,6 @@
 /**
  * verify() from memory against the bare hash of the same string, in one run; and what a remembered token costs at one
- * million. The verifier and its clock are the real ones; the authority answers at once.
+ * million. The verifier and its clock are the real ones; the authority responds at once.
  */
 import { spawnSync } from 'node:child_process';
 import { hash, randomUUID } from 'node:crypto';
@@ -42,7 +42,7 @@ async function verifierWith(factsOf, entriesMax) {
   return verifier;
 }
 
-/** A UUID as it comes off the wire: flat, where randomUUID() answers a tree of pieces. */
+/** A UUID as it comes off the wire: flat, where randomUUID() returns a tree of pieces. */
 const newId = () => Buffer.from(randomUUID()).toString('latin1');
 
 /** @param {string[]} owners @param {string[]} projects */

@@ -20,7 +20,7 @@ a gateway take with and without it, in the same run. PostgreSQL flushes to disk,
     due: [100_000, 'tokens that fall due in each round'],
     rounds: [3, 'rounds for each'],
     quietSeconds: [20, 'how long calls are measured before and after each round'],
-    keep: ['', 'folder in which the database and the results stay for the next run'],
+    keep: ['', 'folder that keeps the database and the results for the next run'],
     fill: [false, 'only fill the database'],
   },
 );
@@ -44,7 +44,7 @@ try {
     leadMs = 30_000 + present / 100;
     if (!choice.fill) keep(await measure(present));
   }
-  if (!choice.fill) judge();
+  if (!choice.fill) reportResults();
 } finally {
   await client.end();
   await postgres.stop();
@@ -186,7 +186,7 @@ function processorSeconds(/** @type {number} */ tokenService) {
     } catch {
       continue; // ended since it was listed
     }
-    // After the name, which may hold anything: state, parent, …; user and system time, and those of ended children.
+    // After the name, which can contain anything: state, parent, …; user and system time, and those of ended children.
     const fields = stat
       .slice(stat.lastIndexOf(')') + 2)
       .split(' ')
@@ -211,7 +211,7 @@ function keep(/** @type {Measurement} */ result) {
   writeFileSync(path.join(dir, 'results.json'), JSON.stringify([...others, result]));
 }
 
-function judge() {
+function reportResults() {
   const results = kept().sort((a, b) => a.present - b.present);
   for (const { present, rounds, peakMb } of results) {
     const million = `${present / 1e6} M present`;
@@ -240,7 +240,7 @@ function judge() {
   if (!first || !last || first === last) return;
   const seconds = (/** @type {Measurement} */ { rounds }) => summary(rounds.map((r) => r.seconds)).median;
   const processor = (/** @type {Measurement} */ { rounds }) => summary(rounds.map((r) => r.processorSeconds)).median;
-  report('the same by processor seconds, whatever else the machine did', processor(last) / processor(first), 1.3, '×');
+  report('the same by processor seconds, independent of the load', processor(last) / processor(first), 1.3, '×');
   report(
     `seconds with ${last.present / 1e6} M / with ${first.present / 1e6} M`,
     seconds(last) / seconds(first),

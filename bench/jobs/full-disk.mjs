@@ -11,13 +11,13 @@ import { migrate, sleep, startStack, until } from './stack.mjs';
 
 options(
   'full-disk',
-  `PostgreSQL runs on a small file system of its own (tmpfs; root alone may mount one), which is filled up: first that of
+  `PostgreSQL runs on a small file system of its own (tmpfs; only root can mount one), which is filled up: first that of
 the audit log, as a tablespace, then that of all data and the write-ahead log, where PostgreSQL gives up. Changes must be
-refused with 503, or be whole, checks and reads go on where they can, and all goes on once there is room.`,
+refused with 503, or be whole, checks and reads go on where they can, and everything works again once there is space.`,
   {},
 );
 if (process.getuid?.() !== 0) {
-  console.error('full-disk: only root may mount a small file system; run it as root, on a machine for tests');
+  console.error('full-disk: only root can mount a small file system; run it as root, on a machine for tests');
   process.exit(2);
 }
 const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-bench-'));
@@ -31,7 +31,7 @@ function mountSmall(/** @type {string} */ name, /** @type {number} */ megabytes)
   mounted.push(at);
   return at;
 }
-/** Fills it but for so many kilobytes; answers what makes room again. */
+/** Fills it but for so many kilobytes; returns what frees the space again. */
 function fill(/** @type {string} */ at, /** @type {number} */ leaveKb) {
   const { bavail, bsize } = statfsSync(at);
   const ballast = path.join(at, 'ballast');
@@ -64,22 +64,22 @@ const gateway = await stack.gateway();
 const worker = await stack.worker();
 
 const ask = async (/** @type {string} */ method, /** @type {string} */ target, /** @type {unknown} */ body) => {
-  const answer = await fetch(new URL(target, stack.apiUrl), {
+  const response = await fetch(new URL(target, stack.apiUrl), {
     method,
     headers: { cookie: stack.cookie, ...(body ? { 'content-type': 'application/json' } : {}) },
     ...(body ? { body: JSON.stringify(body) } : {}),
   });
-  const text = await answer.text();
+  const text = await response.text();
   return {
-    status: answer.status,
-    retryAfter: answer.headers.get('retry-after'),
+    status: response.status,
+    retryAfter: response.headers.get('retry-after'),
     body: text ? JSON.parse(text) : undefined,
   };
 };
 const check = async (/** @type {string} */ secret) => {
-  const answer = await fetch(`${gateway.url}/demo/x`, { headers: { authorization: `Bearer ${secret}` } });
-  await answer.text();
-  return answer.status;
+  const response = await fetch(`${gateway.url}/demo/x`, { headers: { authorization: `Bearer ${secret}` } });
+  await response.text();
+  return response.status;
 };
 /** Tokens without the event of their making, events without their token, and revocations without theirs. */
 const halves = () =>
@@ -89,17 +89,17 @@ const halves = () =>
     + (SELECT count(*) FROM tokens t WHERE t.revoked_at IS NOT NULL AND NOT EXISTS (SELECT FROM audit_events e WHERE e.token_id = t.id AND e.action = 'token.revoked'))
     + (SELECT count(*) FROM audit_events e WHERE e.action = 'token.revoked' AND NOT EXISTS (SELECT FROM tokens t WHERE t.id = e.token_id AND t.revoked_at IS NOT NULL))`);
 
-/** Issues tokens until one is refused. @returns how many were, and the refusal */
+/** Issues tokens until one is refused. @returns how many were, and the error response */
 async function issueUntilRefused() {
   for (let issued = 0; issued < 20_000; issued++) {
-    const answer = await ask('POST', '/v1/tokens', { name: `token ${issued}`, description: 'x'.repeat(500) });
-    if (answer.status !== 201) return { issued, answer };
+    const response = await ask('POST', '/v1/tokens', { name: `token ${issued}`, description: 'x'.repeat(500) });
+    if (response.status !== 201) return { issued, response };
   }
   throw new Error('the disk did not fill');
 }
 const works = async () => {
-  const answer = await ask('POST', '/v1/tokens', { name: 'after' });
-  return answer.status === 201;
+  const response = await ask('POST', '/v1/tokens', { name: 'after' });
+  return response.status === 201;
 };
 
 try {
@@ -112,39 +112,39 @@ try {
   mkdirSync(path.join(small, 'space'));
   chownSync(path.join(small, 'space'), uid, gid);
   await database.query(`CREATE TABLESPACE small LOCATION '${path.join(small, 'space')}'`);
-  const parts = await database.query(
+  const tables = await database.query(
     `SELECT c.relname, c.relkind FROM pg_class c JOIN pg_inherits i ON i.inhrelid = c.oid
      WHERE i.inhparent = 'audit_events'::regclass OR i.inhparent IN (SELECT indexrelid FROM pg_index WHERE indrelid = 'audit_events'::regclass)`,
   );
-  for (const { relname, relkind } of parts)
+  for (const { relname, relkind } of tables)
     await database.query(`ALTER ${relkind === 'i' ? 'INDEX' : 'TABLE'} ${relname} SET TABLESPACE small`);
   let makeRoom = fill(small, 200);
-  await refusals(kept, other);
+  await rejections(kept, other);
   makeRoom();
   await until(works);
-  report('works again once there is room', (await works()) ? 0 : 1, 0);
+  report('works again once there is space', (await works()) ? 0 : 1, 0);
 
   console.log('  the disk of all data');
   makeRoom = fill(home, 300);
-  await refusals(kept, other);
+  await rejections(kept, other);
   makeRoom();
   await until(works);
-  report('works again once there is room', (await works()) ? 0 : 1, 0);
+  report('works again once there is space', (await works()) ? 0 : 1, 0);
 
   console.log('  the disk of the write-ahead log');
   makeRoom = fill(home, 300);
-  // As when the current segment is full: the next one finds no room, and PostgreSQL gives up rather than go on without.
+  // As when the current segment is full: the next one does not fit, and PostgreSQL stops rather than go on without.
   await database.query("SELECT pg_logical_emit_message(false, 'full', repeat('x', 17000000))").catch(() => undefined);
   report('PostgreSQL has given up', (await gone()) ? 0 : 1, 0);
   const refused = await ask('POST', '/v1/tokens', { name: 'without a database' });
   report(`a new token is refused with ${refused.status} ${refused.body?.code}`, refused.status === 503 ? 0 : 1, 0);
   const status = await check(kept.secret);
-  report(`a check of a token at the gateway answers ${status}`, [200, 503].includes(status) ? 0 : 1, 0);
+  report(`a check of a token at the gateway returns ${status}`, [200, 503].includes(status) ? 0 : 1, 0);
   makeRoom();
-  // Whoever runs PostgreSQL starts it again, as npm start does.
+  // Restarted, as npm start does.
   postgres = await startPostgres({ dir: home, connectionsMax: 60, port });
   await until(works);
-  report('works again once there is room', (await works()) ? 0 : 1, 0);
+  report('works again once there is space', (await works()) ? 0 : 1, 0);
   report('changes of which a half is in the database', await halves(), 0);
   const revoked = await ask('POST', `/v1/tokens/${other.id}/revoke`, {});
   report(
@@ -163,19 +163,19 @@ try {
   rmSync(dir, { recursive: true });
 }
 
-async function refusals(/** @type {any} */ kept, /** @type {any} */ other) {
-  const { issued, answer } = await issueUntilRefused();
+async function rejections(/** @type {any} */ kept, /** @type {any} */ other) {
+  const { issued, response } = await issueUntilRefused();
   report('tokens issued until one was refused', issued);
   report(
-    `a new token is refused with ${answer.status} ${answer.body?.code}, Retry-After ${answer.retryAfter}`,
-    answer.status === 503 && answer.retryAfter ? 0 : 1,
+    `a new token is refused with ${response.status} ${response.body?.code}, Retry-After ${response.retryAfter}`,
+    response.status === 503 && response.retryAfter ? 0 : 1,
     0,
   );
   const revocation = await ask('POST', `/v1/tokens/${other.id}/revoke`, {});
   // What fits into pages that are there is done, and whole: see the halves below.
-  report(`a revocation is answered ${revocation.status}`, [503, 200].includes(revocation.status) ? 0 : 1, 0);
+  report(`a revocation returns ${revocation.status}`, [503, 200].includes(revocation.status) ? 0 : 1, 0);
   const status = await check(kept.secret);
-  report(`a check of a token at the gateway answers ${status}`, [200, 503].includes(status) ? 0 : 1, 0);
+  report(`a check of a token at the gateway returns ${status}`, [200, 503].includes(status) ? 0 : 1, 0);
   report('changes of which a half is in the database', await halves(), 0);
 }
 

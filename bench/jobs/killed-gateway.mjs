@@ -7,7 +7,7 @@ import { sleep, startStack, until } from './stack.mjs';
 const choice = options(
   'killed-gateway',
   `A gateway is killed (SIGKILL) in the middle of steady traffic, several times: verdicts that it gave and that are never
-counted. It sends its counts every second, so no more than that and the batch on its way may be lost.`,
+counted. It sends its counts every second, so no more than that and the batch in flight can be lost.`,
   { rounds: [5, 'how often'] },
 );
 /** A second between two batches, and as much again for the one on its way on a busy machine. */
@@ -22,17 +22,17 @@ try {
   for (let round = 0; round < choice.rounds; round++) {
     const gateway = await stack.gateway();
     const before = await counted();
-    let answered = 0;
+    let responses = 0;
     let running = true;
     const startedAt = performance.now();
     const caller = async () => {
       while (running) {
         const headers = { authorization: `Bearer ${secret}` };
-        const answer = await fetch(`${gateway.url}/demo/x`, { headers }).catch(() => null);
-        if (!answer) continue;
-        await answer.arrayBuffer().catch(() => null);
-        if (answer.status !== 200) throw new Error(`the gateway answered ${answer.status}`);
-        answered++;
+        const response = await fetch(`${gateway.url}/demo/x`, { headers }).catch(() => null);
+        if (!response) continue;
+        await response.arrayBuffer().catch(() => null);
+        if (response.status !== 200) throw new Error(`the gateway returned ${response.status}`);
+        responses++;
         await sleep(5);
       }
     };
@@ -42,7 +42,7 @@ try {
     await gateway.kill();
     running = false;
     await Promise.all(callers);
-    const perSecond = answered / ((performance.now() - startedAt) / 1_000);
+    const perSecond = responses / ((performance.now() - startedAt) / 1_000);
     let last = -1;
     await until(async () => {
       const now = await counted();
@@ -50,9 +50,9 @@ try {
       last = now;
       return still;
     }, 8_000);
-    const missing = answered - (last - before);
+    const missing = responses - (last - before);
     lost.push((missing / perSecond) * 1_000);
-    report(`round ${round + 1}: of ${answered} verdicts lost`, missing);
+    report(`round ${round + 1}: of ${responses} verdicts lost`, missing);
   }
   report('lost at most, as time of traffic', Math.max(...lost), LOSS_MS_MAX, ' ms');
   report('counted too often', lost.filter((ms) => ms < 0).length, 0);

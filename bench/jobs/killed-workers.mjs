@@ -9,7 +9,7 @@ import { secondsSince, sleep, startStack, until } from './stack.mjs';
 const choice = options(
   'killed-workers',
   `Every second one of several workers is killed (SIGKILL) and another started, while usage arrives (every fifth batch
-twice), tokens fall due, and notices of both go out by e-mail and webhook. Counts what was lost and what was doubled.
+twice), tokens fall due, and notices of both go out by email and webhook. Counts what was lost and what was doubled.
 A delivery whose worker was killed between sending and noting it is sent again under the same id: those are counted.`,
   {
     seconds: [120, 'for how long'],
@@ -17,7 +17,7 @@ A delivery whose worker was killed between sending and noting it is sent again u
     due: [30, 'tokens that fall due each second'],
     waitSeconds: [
       240,
-      'how long the rest may take after the last kill; what a dead worker was sending is due again after 120',
+      'how long the rest can take after the last kill; what a dead worker was sending is due again after 120',
     ],
   },
 );
@@ -67,7 +67,7 @@ async function sendUsage(/** @type {number} */ second) {
     sent.verdicts += tokens.length * count;
     const batch = { verifier, sequence: ++sent.batches, lines, denials: [], denialsDropped: 0 };
     const fields = usageFields(signUsageBatch(key, caller, batch));
-    // As a verifier does that did not hear the first answer.
+    // As a verifier does that did not receive the first response.
     for (let times = i % 5 === 0 ? 2 : 1; times > 0; times--) await redis.xadd(REDIS.usage, '*', ...fields);
   }
 }
@@ -135,7 +135,7 @@ try {
   report(`verdicts lost or doubled, of ${sent.verdicts} (by hour)`, Math.abs(counted - sent.verdicts), 0);
   report('verdicts lost or doubled (by token)', Math.abs(used - sent.verdicts), 0);
   report(`expiries lost, of ${sent.due}`, sent.due - distinct, 0);
-  report('expiries told of twice in the audit log', events - distinct, 0);
+  report('expiries recorded twice in the audit log', events - distinct, 0);
   const raised = await database.query('SELECT kind, count(*)::int AS n FROM notices GROUP BY 1 ORDER BY 1');
   const of = (/** @type {string} */ kind) => raised.find((r) => r['kind'] === kind)?.['n'] ?? 0;
   report('notices of expiry lost or doubled', Math.abs(of('expired') - sent.due), 0);
@@ -151,7 +151,7 @@ try {
     const ids = await database.query('SELECT id FROM notice_deliveries WHERE channel = $1', [channel]);
     report(`deliveries by ${channel}`, ids.length);
     report(`  never received`, ids.filter(({ id }) => !seen.has(id)).length, 0);
-    report(`  received that are nobody's`, seen.size - ids.filter(({ id }) => seen.has(id)).length, 0);
+    report(`  received that were never sent`, seen.size - ids.filter(({ id }) => seen.has(id)).length, 0);
     report(`  received more than once, under the same id`, [...seen.values()].filter((n) => n > 1).length);
   }
   report('places of the audit chain that cannot be proven', verdict.ok ? 0 : 1, 0);

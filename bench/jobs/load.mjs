@@ -1,8 +1,8 @@
-/** Steady traffic offered at fixed times, whether earlier calls have been answered or not, and how long each took. */
+/** Steady traffic offered at fixed times, whether earlier calls have returned or not, and how long each took. */
 import { Agent, request } from 'undici';
 import { percentile } from '../lib.mjs';
 
-/** By kind of call: management API and checks at a gateway; `first check` is that of a token which no memory holds. */
+/** By kind of call: management API and checks at a gateway; `first check` is that of a token which no gateway has in memory. */
 const KINDS = /** @type {const} */ (['list', 'read', 'issue', 'check', 'first check']);
 /** A second: 15 pages of tokens, 15 tokens read, 10 issued, 90 checks of known tokens and 10 of those just issued. */
 const TURN = 'list read check check check check check check check check check issue list read check check check'.split(

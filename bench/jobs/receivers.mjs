@@ -20,7 +20,7 @@ export async function mailServer() {
         if (head.length < 8_192) head += chunk;
       });
       stream.on('end', () => {
-        // A letter counts as taken with the answer to its end (RFC 5321 section 4.2.5).
+        // An email counts as accepted with the reply to its end (RFC 5321 section 4.2.5).
         if (!stream.sizeExceeded) note(seen, /^Message-ID: <([^@>]+)@/im.exec(head)?.[1] ?? head);
         done();
       });

@@ -99,7 +99,7 @@ export async function startStack(options = {}) {
   const closing = [];
   /** @type {Promise<string> | undefined} */
   let routes;
-  /** A routes file with one route `/demo/*`, open to every good token, before an upstream that answers `ok`. */
+  /** A routes file with one route `/demo/*`, open to every valid token, before an upstream that returns `ok`. */
   const routesFile = async () => {
     const upstream = createHttpServer((_req, res) => res.end('ok'));
     await new Promise((resolve) => upstream.listen(0, '127.0.0.1', () => resolve(null)));
@@ -150,13 +150,13 @@ export async function startStack(options = {}) {
   const cookie = signedIn.headers.getSetCookie()[0]?.split(';', 1)[0] ?? '';
   /** Calls the management API as the administrator. @param {string} method @param {string} target @param {unknown} [body] */
   const call = async (method, target, body) => {
-    const answer = await fetch(new URL(target, apiUrl), {
+    const response = await fetch(new URL(target, apiUrl), {
       method,
       headers: { cookie, ...(body !== undefined && { 'content-type': 'application/json' }) },
       ...(body !== undefined && { body: JSON.stringify(body) }),
     });
-    if (!answer.ok) throw new Error(`${method} ${target} answered ${answer.status} ${await answer.text()}`);
-    return /** @type {any} */ (answer.status === 204 ? undefined : await answer.json());
+    if (!response.ok) throw new Error(`${method} ${target} returned ${response.status} ${await response.text()}`);
+    return /** @type {any} */ (response.status === 204 ? undefined : await response.json());
   };
   return {
     database,
@@ -170,7 +170,7 @@ export async function startStack(options = {}) {
     rpcAddress: `127.0.0.1:${rpc}`,
     cookie,
     call,
-    /** One number that PostgreSQL answers. @param {string} sql @param {unknown[]} [values] */
+    /** One number from PostgreSQL. @param {string} sql @param {unknown[]} [values] */
     count: async (sql, values) => Number(Object.values((await database.query(sql, values))[0] ?? {})[0]),
     stop: async () => {
       await tokenService.stop();
@@ -187,9 +187,9 @@ export function memoryMb(pid, what) {
   return Math.round(Number(new RegExp(`${what}:\\s+(\\d+) kB`).exec(status)?.[1] ?? 0) / 1024);
 }
 
-/** @param {() => Promise<boolean>} holds @param {number} [everyMs] */
-export async function until(holds, everyMs = 250) {
-  while (!(await holds())) await sleep(everyMs);
+/** @param {() => Promise<boolean>} condition @param {number} [everyMs] */
+export async function until(condition, everyMs = 250) {
+  while (!(await condition())) await sleep(everyMs);
 }
 
 /** @param {number} ms */

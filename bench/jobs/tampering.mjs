@@ -13,7 +13,7 @@ import { startStack } from './stack.mjs';
 const { events } = options(
   'tampering',
   `The audit log is edited, cut, stuffed, put in another order and signed anew by a superuser of PostgreSQL, with every
-trigger off. Shows for each what GET /v1/audit/verify says, and what \`latchkey audit verify\` says of an export made after.`,
+trigger off. Shows for each the result of GET /v1/audit/verify, and of \`latchkey audit verify\` on an export made after.`,
   { events: [60, 'events in the log'] },
 );
 const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-bench-'));

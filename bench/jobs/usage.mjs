@@ -6,13 +6,13 @@ import { options } from '../lib/options.mjs';
 import { report } from '../lib.mjs';
 import { secondsSince, sleep, startStack, until } from './stack.mjs';
 
-/** Verdicts that a Redis which dies and comes back empty may take with it: this much of the traffic, in seconds. */
+/** Verdicts that can be lost with a Redis that dies and restarts empty: this much of the traffic, in seconds. */
 const LOSS_SECONDS_MAX = 3;
 
 const choice = options(
   'usage',
   `Requests of many tokens through several gateways, some refused: for lack of a scope, and because the token is revoked.
-Compares what callers were answered with the totals in the database, by token, route and verdict. Then again while Redis
+Compares what callers received with the totals in the database, by token, route and verdict. Then again while Redis
 is killed (SIGKILL) and comes back empty: what is lost must stay below ${LOSS_SECONDS_MAX} s of traffic.`,
   {
     requests: [200_000, 'requests of the first part, where every verdict must be counted'],
@@ -38,9 +38,9 @@ for (let i = 0; i < choice.tokens; i++) {
   if (revoked) await stack.call('POST', `/v1/tokens/${token.id}/revoke`, {});
   tokens.push({ id: token.id, secret: token.secret, revoked, mayRead: i % 3 === 0 });
 }
-/** What callers were answered, by `token route verdict`. @type {Map<string, number>} */
-const answered = new Map();
-/** Requests whose answer never came: they may have been counted or not. */
+/** What callers received, by `token route verdict`. @type {Map<string, number>} */
+const received = new Map();
+/** Requests without a response: they may have been counted or not. */
 let broken = 0;
 
 /** @param {number} count */
@@ -57,17 +57,18 @@ async function send(count) {
           : 'allowed';
       const expected = { allowed: 200, insufficient_scope: 403, revoked: 401 }[verdict];
       const headers = { authorization: `Bearer ${token.secret}` };
-      const answer = await pools[n % pools.length]
+      const response = await pools[n % pools.length]
         .request({ path: `/${route}/x`, method: 'GET', headers })
         .catch(() => null);
-      if (!answer) {
+      if (!response) {
         broken++;
         continue;
       }
-      await answer.body.dump();
-      if (answer.statusCode !== expected) throw new Error(`${route} answered ${answer.statusCode}, not ${expected}`);
+      await response.body.dump();
+      if (response.statusCode !== expected)
+        throw new Error(`${route} returned ${response.statusCode}, not ${expected}`);
       const key = `${token.id} ${route} ${verdict}`;
-      answered.set(key, (answered.get(key) ?? 0) + 1);
+      received.set(key, (received.get(key) ?? 0) + 1);
     }
   };
   const startedAt = performance.now();
@@ -84,7 +85,7 @@ async function counted() {
 const total = (/** @type {Map<string, number>} */ map) => [...map.values()].reduce((a, b) => a + b, 0);
 
 /** Until gateways have sent all and the worker has added it up: the totals stand still. */
-async function settled() {
+async function settledTotals() {
   let last = -1;
   await until(async () => {
     const now = total(await counted());
@@ -97,33 +98,33 @@ async function settled() {
 
 try {
   const steady = await send(choice.requests);
-  const exact = await settled();
-  const differing = [...new Set([...answered.keys(), ...exact.keys()])].filter(
-    (key) => answered.get(key) !== exact.get(key),
+  const exact = await settledTotals();
+  const differing = [...new Set([...received.keys(), ...exact.keys()])].filter(
+    (key) => received.get(key) !== exact.get(key),
   );
-  report(`requests through ${choice.gateways} gateways`, total(answered));
+  report(`requests through ${choice.gateways} gateways`, total(received));
   report('requests a second', steady.perSecond);
   report('counted in the database', total(exact));
   report('token, route and verdict whose total differs', differing.length, 0);
   const ids = tokens.map(({ id }) => id);
   const used = await stack.count('SELECT sum(usage_count) FROM token_usage WHERE token_id = ANY ($1)', [ids]);
-  const allowed = [...answered].filter(([key]) => key.endsWith(' allowed')).reduce((sum, [, n]) => sum + n, 0);
+  const allowed = [...received].filter(([key]) => key.endsWith(' allowed')).reduce((sum, [, n]) => sum + n, 0);
   report('difference of the tokens’ own counts', Math.abs(used - allowed), 0);
 
-  const before = total(answered);
+  const before = total(received);
   const sending = send(choice.rest);
   await sleep((choice.rest / steady.perSecond / 2) * 1_000);
   await stack.redis.kill();
   await sleep(2_000);
   await stack.redis.restart();
   const { perSecond } = await sending;
-  const after = await settled();
-  const lost = total(answered) - total(after);
-  report('Redis killed: requests', total(answered) - before);
-  report('Redis killed: requests not answered', broken, 0);
+  const after = await settledTotals();
+  const lost = total(received) - total(after);
+  report('Redis killed: requests', total(received) - before);
+  report('Redis killed: requests without a response', broken, 0);
   report('Redis killed: verdicts lost', lost);
   report('Redis killed: lost, as time of traffic', lost / perSecond, LOSS_SECONDS_MAX, ' s');
-  const doubled = [...after].filter(([key, n]) => n > (answered.get(key) ?? 0)).length;
+  const doubled = [...after].filter(([key, n]) => n > (received.get(key) ?? 0)).length;
   report('Redis killed: token, route and verdict counted too often', doubled, 0);
 } finally {
   await Promise.all(pools.map((pool) => pool.close()));

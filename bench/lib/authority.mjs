@@ -1,4 +1,4 @@
-/** The token-service's RPC door with tokens in memory: enough for a verifier to take a lease and look tokens up. */
+/** The token-service's RPC endpoint with tokens in memory: enough for a verifier to take a lease and look tokens up. */
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { feedSigner, PROTO_FILE } from '@latchkey/contracts';

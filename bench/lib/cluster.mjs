@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 /** Issues a token of the administrator. @param {Cluster} cluster @param {string} name @param {object} [more] @returns {Promise<Issued>} */
 export async function issue(cluster, name, more = {}) {
   const { status, body } = await cluster.call('POST', '/v1/tokens', { name, ...more });
-  if (status !== 201) throw new Error(`issuing answered ${status}`);
+  if (status !== 201) throw new Error(`issuing returned ${status}`);
   return /** @type {Issued} */ (body);
 }
 
@@ -33,7 +33,7 @@ export async function many(count, work) {
 }
 
 /**
- * Begins work at fixed times, whether earlier ones have been answered or not.
+ * Begins work at fixed times, whether earlier ones have returned or not.
  * @template T
  * @param {number} perSecond
  * @param {readonly T[]} items
@@ -71,7 +71,7 @@ export async function revokeWhile(cluster, perSecond, next, isEnough) {
         const { id } = await one;
         const sentMs = performance.now();
         const { status, body } = await cluster.call('POST', `/v1/tokens/${id}/revoke`, {});
-        if (status !== 200) throw new Error(`answered ${status} ${JSON.stringify(body)}`);
+        if (status !== 200) throw new Error(`returned ${status} ${JSON.stringify(body)}`);
         return performance.now() - sentMs;
       })(),
     );

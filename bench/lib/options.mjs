@@ -5,7 +5,7 @@ import { parseArgs } from 'node:util';
  * @template {Record<string, [value: number | string | boolean, meaning: string]>} Options
  * @param {string} name
  * @param {string} purpose what it shows, in a sentence or two
- * @param {Options} options by name: the default, which also says the type, and what it means
+ * @param {Options} options by name: the default, which also gives the type, and what it means
  * @returns {{ [Name in keyof Options]: Options[Name][0] extends number ? number : Options[Name][0] extends boolean ? boolean : string }}
  */
 export function options(name, purpose, options) {

@@ -1,7 +1,7 @@
 /**
  * A load generator that costs little: bare sockets, one request at a time on each, no pipelining. Reads jobs as JSON
- * lines on stdin (`{port, request, connections, ms, ok?}`; `request` is one for all, or a list, one for each connection), answers each with a line `{count, errors, ms, p50, p99}`
- * (milliseconds). Answers other than `ok` (200) are errors.
+ * lines on stdin (`{port, request, connections, ms, ok?}`; `request` is one for all, or a list, one for each connection), writes for each a line `{count, errors, ms, p50, p99}`
+ * (milliseconds). Statuses other than `ok` (200) are errors.
  */
 import { connect } from 'node:net';
 import { createInterface } from 'node:readline';
@@ -39,7 +39,7 @@ function run({ port, request, connections, ms, ok = 200 }) {
         if (end < 0) return;
         const head = buffered.latin1Slice(0, end);
         const length = Number(LENGTH.exec(head)?.[1] ?? Number.NaN);
-        if (Number.isNaN(length)) throw new Error(`an answer without a length: ${head}`);
+        if (Number.isNaN(length)) throw new Error(`a response without a length: ${head}`);
         if (buffered.length < end + 4 + length) return;
         buffered = Buffer.alloc(0);
         const now = performance.now();

@@ -1,6 +1,6 @@
 /**
  * The peer of issuing: `pg` alone, inserting the rows that issuing a token inserts (the token, its audit event) in a
- * transaction of their own, with prepared statements. Reads jobs as JSON lines on stdin (`{atOnce, ms}`), answers each
+ * transaction of their own, with prepared statements. Reads jobs as JSON lines on stdin (`{atOnce, ms}`), writes for each
  * with a line `{count, ms}`. Its arguments: a URL, the size of the
  * pool, the owners' ids.
  */
