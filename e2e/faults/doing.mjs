@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Redis } from 'ioredis';
 
-/** Does something again and again until the answer is called. @param {number} everyMs @param {() => unknown} work */
+/** Repeats something until the returned function is called. @param {number} everyMs @param {() => unknown} work */
 export function again(everyMs, work) {
   let running = true;
   const loop = (async () => {
@@ -10,17 +10,17 @@ export function again(everyMs, work) {
       await sleep(everyMs);
     }
   })();
-  loop.catch(() => undefined); // told by whoever ends it
+  loop.catch(() => undefined); // thrown where it is ended
   return async () => {
     running = false;
     await loop;
   };
 }
 
-/** Goes on in the background; the answer waits for it. @param {() => Promise<void>} work */
+/** Runs in the background; the returned function waits for it. @param {() => Promise<void>} work */
 export function inBackground(work) {
   const done = work();
-  done.catch(() => undefined); // told by whoever waits for it
+  done.catch(() => undefined); // thrown where it is awaited
   return async () => done;
 }
 
@@ -32,7 +32,7 @@ export function redisOf(cluster) {
 }
 
 /**
- * The sum of a counter over some processes, of the lines whose labels hold the text.
+ * The sum of a counter over some processes, of the lines whose labels contain the text.
  * @param {readonly import('@latchkey/testing').Member[]} members @param {string} name @param {string} label `reason="malformed"`, say
  */
 export async function counted(members, name, label) {

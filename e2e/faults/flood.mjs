@@ -1,7 +1,7 @@
 /**
- * Whoever can write to Redis, and has no key: messages forged, replayed, cut short and far too long, thousands a second,
- * on every channel and stream. They may cost time; nobody is confirmed by them, nobody is refused, no process ends, and
- * /metrics says what was dropped and why.
+ * An attacker who can write to Redis and has no key: messages forged, replayed, cut short and far too long, thousands a second,
+ * on every channel and stream. They can cost time; they confirm nothing, deny nothing, end no process, and
+ * /metrics counts what was dropped and why.
  */
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -23,7 +23,7 @@ const DROPS = [
 
 /** @returns {import('./trial.mjs').Scenario} */
 function makeFlood() {
-  let said = { sent: 0, seconds: 0 };
+  let report = { sent: 0, seconds: 0 };
   return {
     name: 'forged, replayed, cut and oversized messages on every channel, thousands a second',
     open: async () => {
@@ -34,14 +34,14 @@ function makeFlood() {
       const frozen = at(cluster.gateways, 1);
       const leases = await cluster.database.query('SELECT verifier_id FROM leases');
       const verifiers = leases.map((row) => String(row['verifier_id']));
-      const liar = new Worker(new URL('./liar.mjs', import.meta.url), {
+      const forger = new Worker(new URL('./forger.mjs', import.meta.url), {
         workerData: { redisUrl: cluster.redis.url, verifiers },
       });
-      await once(liar, 'message'); // it has begun
+      await once(forger, 'message'); // it has begun
       frozen.process.pause();
       return async () => {
-        liar.postMessage('enough');
-        [said] = await once(liar, 'message');
+        forger.postMessage('enough');
+        [report] = await once(forger, 'message');
         frozen.process.resume();
         await sleep(LEASE_MS); // jobs goes on reading
       };
@@ -51,8 +51,8 @@ function makeFlood() {
       if (!jobs) throw new Error('this scenario needs jobs');
       const members = { gateways, tokenServices, jobs: [jobs] };
       const isFrozen = isVerifierOf(at(gateways, 1));
-      const perSecond = Math.round(said.sent / said.seconds);
-      console.log(`  (${said.sent} messages, ${perSecond} a second)`);
+      const perSecond = Math.round(report.sent / report.seconds);
+      console.log(`  (${report.sent} messages, ${perSecond} a second)`);
       /** @type {string[]} */
       const broken = [];
       for (const { token, confirmed } of revocations)

@@ -1,5 +1,5 @@
 /**
- * The liar of flood.mjs, in a thread of its own: what it sends must not wait for what is asked of the gateways.
+ * The attacker of flood.mjs, in a thread of its own: what it sends must not wait for the checks at the gateways.
  */
 import { createHmac, randomBytes, randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -21,11 +21,11 @@ const USAGE_MESSAGES = 2;
 /** The longest are sent so often. */
 const HUGE_EVERY_MS = 2_000;
 const TOO_LONG_OR_DEEP = ['x'.repeat(INVALIDATION_EVENT_LENGTH_MAX + 1), '['.repeat(5_000)];
-/** Of so many batches one has messages as long as are just refused: they cost the sender more than the readers. */
+/** Of so many batches one has messages that are just too long: they cost the sender more than the readers. */
 const LONG_EVERY = 9;
 const HUGE_LENGTH = 1_000_000;
-const HEARD_MAX = 50;
-/** What is replayed is to cost its readers little: it is many small messages that are tried here. */
+const RECENT_MAX = 50;
+/** What is replayed should cost its readers little: this tries many small messages. */
 const REPLAYED_USAGE_LENGTH_MAX = 50_000;
 
 const { redisUrl, verifiers } = /** @type {{ redisUrl: string, verifiers: string[] }} */ (workerData);
@@ -36,7 +36,7 @@ const text43 = () => randomBytes(32).toString('base64url');
 /** @template T @param {readonly T[]} list */
 const any = (list) => list[Math.floor(Math.random() * list.length)];
 
-/** Every shape that a liar gives to a message of the feed; `real` is one that was heard. @param {string | undefined} real */
+/** Every forgery of a message of the feed; `real` is a recent genuine one. @param {string | undefined} real */
 function forgedInvalidation(real) {
   const made = {
     log: randomUUID(),
@@ -49,7 +49,7 @@ function forgedInvalidation(real) {
   const forge = any([
     () => real ?? '', // again
     () => (real ?? JSON.stringify(made)).slice(0, -20), // cut short
-    () => JSON.stringify(made), // by a key that nobody knows
+    () => JSON.stringify(made), // by an unknown key
     () => JSON.stringify({ ...event, log: randomUUID() }),
     () => JSON.stringify({ ...event, invalidations: [{ ...first, kind: 'misses', subject: '', cut: false }] }),
     () =>
@@ -72,7 +72,7 @@ function forgedAcknowledgement(real, verifier = randomUUID(), digest = text43())
     () => real ?? '',
     () => (real ?? JSON.stringify(made)).slice(0, -10),
     () => JSON.stringify(made), // for another verifier, by a key of one's own
-    () => JSON.stringify({ ...event, verifier }), // what one said, in another's name
+    () => JSON.stringify({ ...event, verifier }), // a genuine one, in another's name
     () => JSON.stringify({ ...event, digests: [digest] }),
     () => JSON.stringify({ ...made, digests: [text43()] }),
     () => JSON.stringify({ ...made, digests: Array.from({ length: 65 }, text43) }),
@@ -100,8 +100,8 @@ function forgedUsage(real) {
   return forge?.() ?? made;
 }
 
-/** What was really said, of late. */
-class Heard {
+/** Recent genuine messages. */
+class Recent {
   /** @type {string[]} */
   invalidations = [];
   /** @type {string[]} */
@@ -110,20 +110,20 @@ class Heard {
   usage = [];
 
   /** @template T @param {T[]} list @param {T} one */
-  keep(list, one) {
+  add(list, one) {
     list.push(one);
-    if (list.length > HEARD_MAX) list.shift();
+    if (list.length > RECENT_MAX) list.shift();
   }
 }
 
-/** Digests of what is being confirmed now. @param {Heard} heard @returns {string[]} */
+/** Digests of what is being confirmed now. @param {Recent} recent @returns {string[]} */
 const awaited = ({ invalidations }) =>
   invalidations.slice(-10).flatMap((text) => {
     const { log, invalidations: some } = JSON.parse(text);
     return some.map((/** @type {import('@latchkey/contracts').Invalidation} */ one) => digestOf(log, one));
   });
 
-const heard = new Heard();
+const recent = new Recent();
 let sent = 0;
 let running = true;
 /** Of what was sent from here, how often it is still to come back. @type {Map<string, number>} */
@@ -140,7 +140,8 @@ function publish(all, channel, text) {
 
 async function hearUsage() {
   const [last] = await publisher.xrevrange(REDIS.usage, '+', '-', 'COUNT', 1);
-  if (last?.[1].length === 8 && (last[1][5]?.length ?? 0) < REPLAYED_USAGE_LENGTH_MAX) heard.keep(heard.usage, last[1]);
+  if (last?.[1].length === 8 && (last[1][5]?.length ?? 0) < REPLAYED_USAGE_LENGTH_MAX)
+    recent.add(recent.usage, last[1]);
 }
 
 let batches = 0;
@@ -151,16 +152,16 @@ async function some() {
     publish(all, REDIS.acknowledgements, 'x'.repeat(ACKNOWLEDGEMENT_LENGTH_MAX + 1));
     await hearUsage();
   }
-  const digests = awaited(heard);
+  const digests = awaited(recent);
   for (let i = 0; i < FEED_MESSAGES; i++)
-    publish(all, REDIS.invalidations, forgedInvalidation(any(heard.invalidations)));
+    publish(all, REDIS.invalidations, forgedInvalidation(any(recent.invalidations)));
   for (let i = 0; i < ACKNOWLEDGEMENTS; i++) {
-    const text = forgedAcknowledgement(any(heard.acknowledgements), any(verifiers), any(digests));
+    const text = forgedAcknowledgement(any(recent.acknowledgements), any(verifiers), any(digests));
     publish(all, REDIS.acknowledgements, text);
   }
   for (let i = 0; i < USAGE_MESSAGES; i++) {
     sent++;
-    all.xadd(REDIS.usage, 'MAXLEN', '~', REDIS.usageStreamLengthMax, '*', ...forgedUsage(any(heard.usage)));
+    all.xadd(REDIS.usage, 'MAXLEN', '~', REDIS.usageStreamLengthMax, '*', ...forgedUsage(any(recent.usage)));
   }
   await all.exec();
 }
@@ -168,7 +169,7 @@ async function some() {
 async function huge() {
   const all = publisher.pipeline();
   for (const channel of [REDIS.invalidations, REDIS.acknowledgements]) publish(all, channel, 'x'.repeat(HUGE_LENGTH));
-  // What BullMQ finds in its queues may be anybody's too.
+  // What BullMQ finds in its queues can be forged too.
   for (const queue of ['tokens', 'audit', 'usage', 'notices']) {
     sent++;
     all.hset(`${REDIS.queues}:${queue}:forged`, 'name', 'forged', 'data', '{"', 'opts', '[]');
@@ -182,7 +183,7 @@ subscriber.on('message', (channel, text) => {
   if (left > 1) own.set(text, left - 1);
   else own.delete(text);
   if (left > 0) return;
-  heard.keep(channel === REDIS.invalidations ? heard.invalidations : heard.acknowledgements, text);
+  recent.add(channel === REDIS.invalidations ? recent.invalidations : recent.acknowledgements, text);
 });
 await subscriber.subscribe(REDIS.invalidations, REDIS.acknowledgements);
 parentPort?.once('message', () => {

@@ -1,10 +1,10 @@
 /**
  * Which server, and which history: two primaries, pools with connections to both, and a data folder put back. Each has a
- * PostgreSQL of its own. What these promise is what the others do: once a revocation was answered `effective: true`, no
- * check begun later is accepted. A deposed primary promises nothing but that: it answers revocations 503 or not at all.
+ * PostgreSQL of its own. What these promise is what the others do: once a revocation returned `effective: true`, no
+ * check begun later is accepted. A deposed primary promises nothing but that: its revocations return 503 or nothing.
  *
- * A database put back to an earlier time forgets what was revoked since; what brings that back is not judged here, so
- * nothing is revoked between the backup and the restore. What was revoked before the backup is judged to the end.
+ * A database put back to an earlier time forgets what was revoked since; what brings that back is not evaluated here, so
+ * nothing is revoked between the backup and the restore. What was revoked before the backup is evaluated to the end.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { asService } from '@latchkey/testing';
@@ -29,7 +29,7 @@ function pair({ cluster, server, standBy }) {
 /** As an operator does who changes DATABASE_URL. @param {import('@latchkey/testing').Member} service @param {string} url */
 const move = (service, url) => service.restart({ DATABASE_URL: asService(url) });
 
-/** A deposed primary answers no revocation with `effective: true`. @param {string} name @param {readonly Revoked[]} revocations */
+/** A deposed primary returns `effective: true` for no revocation. @param {string} name @param {readonly Revoked[]} revocations */
 const neverEffectiveAt = (name, revocations) =>
   revocations.filter(({ at: service }) => service === name).map(({ token }) => `${name} called ${token} effective`);
 
@@ -59,7 +59,7 @@ function cancelledWaits() {
     inject: async (place) => {
       const { server, standBy, first, second } = pair(place);
       await standBy.promote();
-      // PostgreSQL answers each commit whose wait was cancelled with success, and a warning.
+      // For each commit whose wait was cancelled PostgreSQL reports success, and a warning.
       const stop = again(30, () =>
         server.query(`SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`),
       );
@@ -139,7 +139,7 @@ const failOver = {
   },
 };
 
-/** Spends transaction ids, so that what an older history says lies far below. @param {Place} place @param {number} ids */
+/** Spends transaction ids, so that the ids of an older history lie far below. @param {Place} place @param {number} ids */
 async function spend({ server }, ids) {
   await server?.query(`DO $$ BEGIN FOR i IN 1..${ids} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$`);
 }
@@ -162,7 +162,7 @@ function putBack(name, meanwhile) {
       await server.stop();
       copy = server.copy();
       await server.start();
-      // The start puts down a lease in nobody's hands, and its judge looks each second: it must not hide the restore.
+      // The start adds an unowned lease, which is checked each second: that must not hide the restore.
       await sleep(LAPSED_MS + 2_500);
       await spend(place, 50);
       await sleep(1_500);

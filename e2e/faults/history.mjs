@@ -1,12 +1,12 @@
 /**
- * What was asked, when, and what came of it; and the judge of it. All times are of one clock, the observer's, so that
+ * What was asked, when, and what came of it; and its evaluation. All times are of one clock, the observer's, so that
  * "later" needs no agreement of clocks.
  *
  * @typedef {object} Check one request that presented a token
  * @property {string} token
  * @property {string} gateway
  * @property {number} startMs before the request was sent
- * @property {number} endMs when its answer's head had come
+ * @property {number} endMs when the head of its response had come
  * @property {'accepted' | 'denied' | 'unavailable' | 'unreachable'} verdict
  *
  * @typedef {object} Revocation
@@ -19,9 +19,9 @@
  * @param {readonly Check[]} checks
  * @param {readonly Revocation[]} revocations
  * @returns what breaks the guarantee: `stale`, checks accepted that began after the revocation had returned; `wronged`,
- * checks of a token that nobody had asked to revoke which were denied, where an outage must say `unavailable`
+ * denied checks of a token that no one had asked to revoke, where an outage must be `unavailable`
  */
-export function judge(checks, revocations) {
+export function evaluate(checks, revocations) {
   const byToken = new Map(revocations.map((revocation) => [revocation.token, revocation]));
   const stale = checks.filter(({ token, startMs, verdict }) => {
     const revocation = byToken.get(token);
@@ -34,8 +34,8 @@ export function judge(checks, revocations) {
   return { stale, wronged };
 }
 
-/** Histories whose judgement is known: a judge that misses one of them is not to be believed. @throws Error naming it */
-export function judgeTheJudge() {
+/** Histories whose evaluation is known. @throws Error naming the one that `evaluate` gets wrong */
+export function checkEvaluate() {
   const check = {
     token: 't',
     gateway: 'g',
@@ -54,13 +54,13 @@ export function judgeTheJudge() {
     ['unavailable after', { ...check, startMs: 30, endMs: 31, verdict: 'unavailable' }, [revocation], 0, 0],
     ['denied after', { ...check, startMs: 30, endMs: 31, verdict: 'denied' }, [revocation], 0, 0],
     ['denied while it was revoked', { ...check, startMs: 1, endMs: 12, verdict: 'denied' }, [revocation], 0, 0],
-    ['denied before anybody asked', { ...check, startMs: 1, endMs: 9, verdict: 'denied' }, [revocation], 0, 1],
+    ['denied before the request', { ...check, startMs: 1, endMs: 9, verdict: 'denied' }, [revocation], 0, 1],
     ['a good token denied', { ...check, startMs: 1, endMs: 2, verdict: 'denied' }, [], 0, 1],
     ['a good token unavailable', { ...check, startMs: 1, endMs: 2, verdict: 'unavailable' }, [], 0, 0],
   ];
   for (const [what, one, revocations, stale, wronged] of known) {
-    const found = judge([one], revocations);
+    const found = evaluate([one], revocations);
     if (found.stale.length !== stale || found.wronged.length !== wronged)
-      throw new Error(`the judge is wrong: ${what}`);
+      throw new Error(`the evaluation is wrong: ${what}`);
   }
 }

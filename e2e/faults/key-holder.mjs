@@ -1,5 +1,5 @@
 /**
- * Somebody who holds what a gateway holds, and what a third party holds: the right to renew, and with it the keys of
+ * An attacker who has what a gateway has, and what a third party has: the right to renew, and with it the keys of
  * verifiers of their own. By them they acknowledge for the gateways, whose subscribers they cut off meanwhile, and renew
  * with cursors that claim everything. A verifier's key speaks for that verifier alone.
  */
@@ -33,7 +33,7 @@ async function takeLease(address, authorization) {
 function makeKeyHolder() {
   let dropped = 0;
   return {
-    name: "verifiers' keys in the hands of somebody who acknowledges for others, and cuts them off",
+    name: "an attacker with verifiers' keys acknowledges for others, and cuts them off",
     inject: async ({ cluster }) => {
       const { body } = await cluster.call('POST', '/v1/tokens', { name: 'thief', scopes: ['tokens:verify'] });
       const { secret } = /** @type {{ secret: string }} */ (body);

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 const LOOPS_PER_GATEWAY = 4;
 const TIMEOUT_MS = 8_000;
-/** Before the next check where one was not answered, or by nobody who could: a fault is not to be drowned in questions. */
+/** Pause after a check that got no verdict, so that a fault is not flooded with requests. */
 const PAUSE_UNAVAILABLE_MS = 10;
 const PAUSE_UNREACHABLE_MS = 50;
 
@@ -17,9 +17,9 @@ export class Caller {
   #head;
   /** @type {import('node:net').Socket | undefined} */
   #socket;
-  #heard = '';
+  #received = '';
   /** @type {((status: number | null) => void) | undefined} */
-  #answered;
+  #resolve;
 
   /** @param {string} gatewayUrl @param {string} path */
   constructor(gatewayUrl, path) {
@@ -29,10 +29,10 @@ export class Caller {
     this.#head = `GET ${path} HTTP/1.1\r\nHost: ${host}\r\nAuthorization: Bearer `;
   }
 
-  /** @returns {Promise<number | null>} the status; null when no whole answer came */
+  /** @returns {Promise<number | null>} the status; null when no complete response came */
   present(/** @type {string} */ secret) {
     return new Promise((resolve) => {
-      this.#answered = resolve;
+      this.#resolve = resolve;
       this.#socket ??= this.#connect();
       this.#socket.write(`${this.#head}${secret}\r\n\r\n`);
     });
@@ -48,38 +48,38 @@ export class Caller {
       socket.destroy();
       if (this.#socket !== socket) return;
       this.#socket = undefined;
-      this.#heard = '';
-      this.#answer(null);
+      this.#received = '';
+      this.#finish(null);
     };
     socket.setEncoding('latin1').setTimeout(TIMEOUT_MS);
-    socket.on('data', (/** @type {string} */ text) => this.#hear(text));
+    socket.on('data', (/** @type {string} */ text) => this.#onData(text));
     for (const event of ['timeout', 'error', 'end', 'close']) socket.on(event, end);
     return socket;
   }
 
-  #hear(/** @type {string} */ text) {
-    this.#heard += text;
-    const headEnd = this.#heard.indexOf('\r\n\r\n');
+  #onData(/** @type {string} */ text) {
+    this.#received += text;
+    const headEnd = this.#received.indexOf('\r\n\r\n');
     if (headEnd < 0) return;
-    const head = this.#heard.slice(0, headEnd);
+    const head = this.#received.slice(0, headEnd);
     const length = /\r\ncontent-length: *(\d+)/i.exec(head)?.[1];
     const isWhole =
       length === undefined
-        ? /\r\n0\r\n\r\n$/.test(this.#heard.slice(headEnd))
-        : this.#heard.length >= headEnd + 4 + Number(length);
+        ? /\r\n0\r\n\r\n$/.test(this.#received.slice(headEnd))
+        : this.#received.length >= headEnd + 4 + Number(length);
     if (!isWhole) return;
-    this.#heard = '';
+    this.#received = '';
     if (/\r\nconnection: *close/i.test(head)) {
       this.#socket?.destroy();
       this.#socket = undefined;
     }
-    this.#answer(Number(head.slice(9, 12)));
+    this.#finish(Number(head.slice(9, 12)));
   }
 
-  #answer(/** @type {number | null} */ status) {
-    const answered = this.#answered;
-    this.#answered = undefined;
-    answered?.(status);
+  #finish(/** @type {number | null} */ status) {
+    const resolve = this.#resolve;
+    this.#resolve = undefined;
+    resolve?.(status);
   }
 }
 
@@ -89,7 +89,7 @@ export function verdictOf(/** @type {number | null} */ status) {
   if (status === 200) return 'accepted';
   if (status === 401 || status === 403) return 'denied';
   if (status === 502 || status === 503 || status === 504) return 'unavailable';
-  throw new Error(`a gateway answered ${status}`);
+  throw new Error(`a gateway returned ${status}`);
 }
 
 /** Presents all tokens at all gateways in hot loops until stopped, and writes down what came of each. */
@@ -106,7 +106,7 @@ export class Observer {
       Array.from({ length: LOOPS_PER_GATEWAY }, (_, n) => this.#loop(cluster, gateway, tokens, n)),
     );
     this.#loops = Promise.all(loops).then(() => undefined);
-    this.#loops.catch(() => undefined); // told when it is stopped
+    this.#loops.catch(() => undefined); // thrown when it is stopped
   }
 
   async stop() {

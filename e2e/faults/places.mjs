@@ -1,7 +1,7 @@
 import { ownServer, startCluster } from '@latchkey/testing';
 
 export const LEASE_MS = 3_000;
-/** After so long a lease granted before is over for whoever waits for it. */
+/** After this time every lease granted before has lapsed, also for those who wait for it. */
 export const LAPSED_MS = LEASE_MS * 1.2;
 export const CLUSTER = { tokenServices: 2, gateways: 3, leaseMs: LEASE_MS };
 

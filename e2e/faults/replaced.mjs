@@ -1,6 +1,6 @@
 /**
  * A verifier that is replaced, and others that call themselves by its id. An id is handed out for a claim that only its
- * process knows, so whoever renews under it gets nothing while its row is there, and confirms nothing in its name.
+ * process knows, so a caller that renews under it gets nothing while its row is there, and confirms nothing in its name.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { bearer, firstParty, tokensCaller } from '@latchkey/runtime';
@@ -26,7 +26,7 @@ function ghost(address, authorization, verifierId, cursor) {
         this.refused++; // which is what is promised
       }
     },
-    /** A row that it was given is given back, so that nobody waits for it. */
+    /** A row that it was given is released, so that no revocation waits for it. */
     async close() {
       await caller.release({ verifierId, claim: request.claim }).catch(() => undefined);
       caller.close();
@@ -77,13 +77,13 @@ function makeReplaced() {
       };
     },
     promises: (_, revocations) => [
-      // Its lease was good all the while, so nobody can have confirmed for it.
+      // Its lease was valid all the while, so no one else can have confirmed for it.
       ...revocations
         .filter(({ endMs }) => endMs < wokenMs)
         .map(({ token }) => `${token} was called effective while a gateway slept with its lease`),
       ...ghosts
         .filter(({ verifierId, grantedAtMs }) => verifierId === sleeperId && grantedAtMs < Number.POSITIVE_INFINITY)
-        .map(() => 'somebody else was given the id of a gateway that lives'),
+        .map(() => 'another caller was given the id of a running gateway'),
       ...(ghosts.some(({ refused }) => refused === 0) ? ['a ghost was never refused: nothing was tried'] : []),
     ],
   };

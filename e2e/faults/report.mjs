@@ -4,14 +4,14 @@
 export const faultsOf = ({ stale, wronged, broken }) => stale + wronged + broken.length;
 
 /** What one trial showed, at length. @param {Outcome} outcome */
-export function told(outcome) {
+export function summary(outcome) {
   const { name, checks, verdicts, stale, wronged, medianMs, maxMs, wholeMs, refused, revocations } = outcome;
   const { accepted, denied, unavailable, unreachable } = verdicts;
   return [
     name,
-    `  ${checks} checks: ${accepted} accepted, ${denied} denied, ${unavailable} unavailable (503), ${unreachable} without an answer`,
+    `  ${checks} checks: ${accepted} accepted, ${denied} denied, ${unavailable} unavailable (503), ${unreachable} without a response`,
     `  stale accepts ${stale}, good tokens denied ${wronged}`,
-    `  ${revocations} revocations took ${Math.round(medianMs)} ms (median), ${Math.round(maxMs)} ms at most, and were answered otherwise ${refused} times before; whole again after ${Math.round(wholeMs)} ms`,
+    `  ${revocations} revocations took ${Math.round(medianMs)} ms (median), ${Math.round(maxMs)} ms at most, and returned otherwise ${refused} times before; recovered after ${Math.round(wholeMs)} ms`,
     `  confirmed by ${byOf(outcome)}`,
     ...outcome.broken.map((promise) => `  BROKEN: ${promise}`),
     ...outcome.examples.map((check) => `  ${JSON.stringify(check)}`),
@@ -60,4 +60,4 @@ const byOf = ({ by }) =>
   Object.entries(by)
     .filter(([, count]) => count > 0)
     .map(([how, count]) => `${how} ${count}`)
-    .join(', ') || 'nobody';
+    .join(', ') || 'none';

@@ -1,17 +1,17 @@
 /**
  * `npm run faults`: three gateways and two token-services as processes, with PostgreSQL and Redis; tokens are presented
- * at every gateway in hot loops while some are revoked and something goes wrong. Each history is judged; the table tells
- * what was asked and what it cost. `npm run faults -- redis` runs the scenarios whose name holds the word;
+ * at every gateway in hot loops while some are revoked and something goes wrong. Each history is evaluated; the table shows
+ * what was checked and what it cost. `npm run faults -- redis` runs the scenarios whose name contains the word;
  * `npm run faults -- --checks=1000000` goes round until there were so many checks.
  */
 import { startCluster } from '@latchkey/testing';
-import { judgeTheJudge } from './history.mjs';
+import { checkEvaluate } from './history.mjs';
 import { CLUSTER } from './places.mjs';
-import { faultsOf, table, told } from './report.mjs';
+import { faultsOf, summary, table } from './report.mjs';
 import { scenarios } from './scenarios.mjs';
 import { trial } from './trial.mjs';
 
-judgeTheJudge();
+checkEvaluate();
 const words = process.argv.slice(2).filter((word) => !word.startsWith('--'));
 const wanted = Number(process.argv.find((word) => word.startsWith('--checks='))?.slice('--checks='.length) ?? 0);
 if (!Number.isSafeInteger(wanted) || wanted < 0) throw new Error('--checks= must be a whole number');
@@ -52,7 +52,7 @@ async function round(together) {
       for (; scenario; scenario = left.shift()) {
         const outcome = await trial(scenario, place);
         outcomes.push(outcome);
-        console.log(told(outcome));
+        console.log(summary(outcome));
       }
     } catch (error) {
       unfinished.push(`${scenario?.name}: ${error instanceof Error ? error.stack : error}`);

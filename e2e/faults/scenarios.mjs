@@ -15,7 +15,7 @@ import { replaced } from './replaced.mjs';
  * @typedef {import('./trial.mjs').Scenario} Scenario
  */
 
-/** Where libfaketime lies; a system without it installed may have unpacked it elsewhere. */
+/** The path of libfaketime; a system without it installed can have it unpacked elsewhere. */
 const FAKETIME = process.env['LIBFAKETIME'] || '/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1';
 
 /** @param {number} offsetSeconds @returns {Scenario} */
@@ -144,16 +144,16 @@ export const scenarios = [
       at(cluster.gateways, 1).process.pause();
       const [publisher, subscriber] = [redisOf(cluster), redisOf(cluster)];
       /** @type {Map<string, string>} */
-      const heard = new Map();
+      const messages = new Map();
       const publish = (/** @type {string} */ channel, /** @type {string} */ text) =>
         publisher.publish(channel, text).catch(() => undefined); // there is more to come
       subscriber.on('message', (channel, text) => {
-        if (heard.has(text)) return;
-        heard.set(text, channel);
+        if (messages.has(text)) return;
+        messages.set(text, channel);
         void publish(channel, text);
       });
       await subscriber.subscribe(REDIS.invalidations, REDIS.acknowledgements);
-      const stop = again(100, () => Promise.all([...heard].map(([text, channel]) => publish(channel, text))));
+      const stop = again(100, () => Promise.all([...messages].map(([text, channel]) => publish(channel, text))));
       return async () => {
         await stop();
         publisher.disconnect();

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { judge } from './history.mjs';
+import { evaluate } from './history.mjs';
 import { Caller, Observer } from './observer.mjs';
 
 /**
@@ -18,17 +18,17 @@ import { Caller, Observer } from './observer.mjs';
  * @property {string} [needs] what this machine lacks for it, when it does
  * @property {() => Promise<OwnPlace>} [open] a place of its own; default: the cluster that all share
  * @property {number} [firstAsked] index of the token-service at which each revocation is asked for first; default: in turn
- * @property {(place: Place) => Promise<() => Promise<void>>} [prepare] before any token is made; what it answers brings
+ * @property {(place: Place) => Promise<() => Promise<void>>} [prepare] before any token is made; what it returns brings
  * the world in order again
  * @property {(place: Place, revokeOne: () => Promise<void>) => Promise<void>} [issued] when the tokens are there and
- * nobody presents them yet; `revokeOne` revokes one of them, which is judged like the others
+ * not presented yet; `revokeOne` revokes one of them, which is evaluated like the others
  * @property {(place: Place) => Promise<() => Promise<void>>} inject brings the fault about, while tokens are in use and
- * before the others are revoked; what it answers brings the world in order again
+ * before the others are revoked; what it returns ends the fault
  * @property {(place: Place, revocations: readonly Revoked[]) => Promise<string[]> | string[]} [promises] what else is
  * promised and does not hold
  *
  * @typedef {import('./history.mjs').Revocation & { at: string, confirmed: { name: string, by: string }[], refused: number }} Revoked
- * a revocation with the token-service that said it was effective, who confirmed it how, and how often it was answered
+ * a revocation with the token-service that returned `effective`, who confirmed it how, and how often it returned
  * otherwise before
  *
  * @typedef {object} Outcome
@@ -43,7 +43,7 @@ import { Caller, Observer } from './observer.mjs';
  * @property {number} medianMs
  * @property {number} maxMs
  * @property {Record<string, number>} by
- * @property {number} refused answers to revocations that were not effective: 503, 202, or none
+ * @property {number} refused responses to revocations that were not effective: 503, 202, or none
  * @property {number} wholeMs
  */
 
@@ -101,7 +101,7 @@ export async function trial(scenario, place) {
 
 /** @param {string} name @param {import('./history.mjs').Check[]} checks @param {Revoked[]} revocations @param {number} wholeMs @param {string[]} broken @returns {Outcome} */
 function outcome(name, checks, revocations, wholeMs, broken) {
-  const { stale, wronged } = judge(checks, revocations);
+  const { stale, wronged } = evaluate(checks, revocations);
   const verdicts = { accepted: 0, denied: 0, unavailable: 0, unreachable: 0 };
   for (const { verdict } of checks) verdicts[verdict]++;
   const tookMs = revocations.map(({ startMs, endMs }) => endMs - startMs).sort((a, b) => a - b);
@@ -127,7 +127,7 @@ function outcome(name, checks, revocations, wholeMs, broken) {
 
 async function issue(/** @type {Cluster} */ cluster, /** @type {string} */ name) {
   const { status, body } = await cluster.call('POST', '/v1/tokens', { name: name.slice(0, 90) });
-  if (status !== 201) throw new Error(`issuing answered ${status}`);
+  if (status !== 201) throw new Error(`issuing returned ${status}`);
   return /** @type {{ id: string, secret: string }} */ (body);
 }
 
@@ -167,8 +167,10 @@ export async function whole(cluster, tokens) {
         if (status === 200) break;
         if (performance.now() > untilMs) {
           caller.close();
-          const said = process.logs().slice(-2_000);
-          throw new Error(`${name} answers ${status ?? 'nothing'} to a good token a minute after the fault:\n${said}`);
+          const output = process.logs().slice(-2_000);
+          throw new Error(
+            `${name} returns ${status ?? 'nothing'} for a valid token a minute after the fault:\n${output}`,
+          );
         }
         await sleep(50);
       }

@@ -7,11 +7,11 @@ import { readyOf, type Stack, startStack } from '../src/stack.js';
 import { openEvents } from '../src/streams.js';
 
 /*
- * The guarantee, with real processes: when a revocation answers effective, no check that starts later accepts the
- * token, whatever is down, slow or gone. A short lease, so that the longest wait is short too.
+ * The guarantee, with real processes: when a revocation returns effective, no check that starts later accepts the
+ * token, with any service down, slow or gone. A short lease, so that the longest wait is short too.
  */
 const LEASE_MS = 3_000;
-/** One lease, its drift allowance of a fifth, and room for a busy machine. */
+/** One lease, its drift allowance of a fifth, and time for a busy machine. */
 const LONGEST_MS = LEASE_MS * 1.2 + 3_000;
 
 let stack: Stack;
@@ -39,18 +39,18 @@ async function timedRevoke(id: string) {
   return { ...effect, ms: performance.now() - at };
 }
 
-it('holds while the gateway is frozen: the answer waits for its lease, and it wakes up knowing nothing', async () => {
+it('holds while the gateway is frozen: the response waits for its lease, and it resumes with an empty memory', async () => {
   const token = await remembered();
   const { effective, receipt, ms } = await whilePaused(stack.place, 'gateway', async () => {
-    // Straight to the token-service: the public door is frozen.
+    // Straight to the token-service: the gateway is frozen.
     const at = performance.now();
     const { apiUrl } = readyOf(stack.place);
-    const answer = await ask<{ effective: boolean; receipt: { verifiers: { by: string }[] } }>(
+    const response = await ask<{ effective: boolean; receipt: { verifiers: { by: string }[] } }>(
       `${apiUrl}/v1/tokens/${token.id}`,
       'DELETE',
       { token: (await selfService()).secret },
     );
-    return { ...answer.body, ms: performance.now() - at };
+    return { ...response.body, ms: performance.now() - at };
   });
   expect(effective).toBe(true);
   expect(receipt.verifiers.map(({ by }) => by)).toContain('lease');
@@ -58,7 +58,7 @@ it('holds while the gateway is frozen: the answer waits for its lease, and it wa
   for (let i = 0; i < 20; i++) expect((await use(token.secret)).status).toBe(401);
 });
 
-/** A token by which tests revoke at the token-service's own door. Issued once, before anything is frozen. */
+/** A token by which tests revoke at the token-service itself. Issued once, before anything is frozen. */
 let service: IssuedToken | undefined;
 async function selfService(): Promise<IssuedToken> {
   service ??= await admin.issue({ scopes: ['tokens:write', 'tokens:read'] });
@@ -148,7 +148,7 @@ it('ends an expiring token on time with the token-service and jobs frozen', asyn
       await waitFor(async () => (await use(token.secret)).status === 401, {
         timeoutMs: 5_000,
         intervalMs: 20,
-        what: 'the refusal',
+        what: 'the denial',
       });
       expect(Date.now() - end).toBeLessThan(1_000);
     }),
@@ -157,8 +157,8 @@ it('ends an expiring token on time with the token-service and jobs frozen', asyn
 });
 
 it.each(['tokenService', 'gateway', 'postgres'] as const)(
-  'keeps a revocation over the death of %s, and never answers 401 for a good token meanwhile',
-  async (part) => {
+  'keeps a revocation over the death of %s, and never returns 401 for a valid token meanwhile',
+  async (service) => {
     const good = await remembered();
     const gone = await remembered();
     expect((await timedRevoke(gone.id)).effective).toBe(true);
@@ -166,7 +166,7 @@ it.each(['tokenService', 'gateway', 'postgres'] as const)(
     let watching = true;
     const watcher = (async () => {
       while (watching) {
-        // A door that is down refuses connections; that says nothing about the token either.
+        // A service that is down refuses connections; that is no verdict on the token either.
         const [goodStatus, goneStatus] = await Promise.all(
           [good, gone].map(({ secret }) =>
             use(secret).then(
@@ -180,7 +180,7 @@ it.each(['tokenService', 'gateway', 'postgres'] as const)(
         await new Promise((resolve) => setTimeout(resolve, 20));
       }
     })();
-    const took = await killAndAwaitReturn(stack.place, part)
+    const took = await killAndAwaitReturn(stack.place, service)
       .then(async (ms) => {
         await waitFor(async () => (await use(good.secret)).status === 200, {
           timeoutMs: 30_000,
@@ -216,20 +216,20 @@ it('cuts a stream within two leases when its token cannot be checked again', asy
 
 it('holds through a minute of load, revocations and kills at random', async () => {
   const until = performance.now() + 60_000;
-  const parts = ['redis', 'tokenService', 'gateway', 'jobs'] as const;
+  const services = ['redis', 'tokenService', 'gateway', 'jobs'] as const;
   const accepted: string[] = [];
   let revocations = 0;
   let turn = 0;
   const saboteur = (async () => {
     while (performance.now() < until) {
-      const part = parts[turn++ % parts.length]!;
-      if (turn % 2) await whilePaused(stack.place, part, () => new Promise((resolve) => setTimeout(resolve, 1_500)));
-      else await killAndAwaitReturn(stack.place, part);
+      const service = services[turn++ % services.length]!;
+      if (turn % 2) await whilePaused(stack.place, service, () => new Promise((resolve) => setTimeout(resolve, 1_500)));
+      else await killAndAwaitReturn(stack.place, service);
     }
   })();
   const worker = async () => {
     while (performance.now() < until) {
-      // Whatever a fault breaks on the way is tried again with the next token.
+      // What a fault breaks on the way is retried with the next token.
       const token = await issue().catch(() => undefined);
       if (!token) continue;
       await use(token.secret).catch(() => undefined);
@@ -237,8 +237,8 @@ it('holds through a minute of load, revocations and kills at random', async () =
       if (!effect?.effective) continue;
       revocations++;
       for (let i = 0; i < 5; i++) {
-        const answer = await use(token.secret).catch(() => undefined);
-        if (answer?.status === 200) accepted.push(token.id);
+        const response = await use(token.secret).catch(() => undefined);
+        if (response?.status === 200) accepted.push(token.id);
       }
     }
   };

@@ -14,7 +14,7 @@ import { freePorts, placeOfRun, readyOf } from '../src/stack.js';
 const place = placeOfRun();
 const { opsUrl } = readyOf(place);
 const EXAMPLES = path.join(import.meta.dirname, '..', '..', 'examples');
-/** As the launcher was told. */
+/** As configured for the launcher. */
 const demoPort = Number(new URL(opsUrl).port) + 6;
 
 let admin: Person;
@@ -55,7 +55,7 @@ async function start(name: 'nginx' | 'caddy', ownPort: number): Promise<Proxy> {
   });
   await once(child, 'spawn');
   const url = `http://127.0.0.1:${port}`;
-  await waitFor(async () => (await ask(`${url}/nothing`)).status > 0, { what: `${name} answering` });
+  await waitFor(async () => (await ask(`${url}/nothing`)).status > 0, { what: `${name} responding` });
   return { url, child };
 }
 
@@ -82,11 +82,15 @@ describe.each([
       'x-latchkey-project': 'evil',
       x_latchkey_project: 'evil',
     };
-    const answer = await ask<{ caller: object }>(`${documents(project)}?scope=users:write&project=${other.id}`, 'GET', {
-      token: token.secret,
-      headers: forged,
-    });
-    expect(answer).toMatchObject({
+    const response = await ask<{ caller: object }>(
+      `${documents(project)}?scope=users:write&project=${other.id}`,
+      'GET',
+      {
+        token: token.secret,
+        headers: forged,
+      },
+    );
+    expect(response).toMatchObject({
       status: 200,
       body: { caller: { tokenId: token.id, owner: `project:${project.id}`, project: project.id } },
     });
@@ -112,7 +116,7 @@ describe.each([
     expect((await ask(documents(project), 'GET', { token: token.secret })).status).toBe(401);
   });
 
-  it('passes 429 on, and holds paths without a route to the scope it names', async () => {
+  it('passes 429 on, and requires the scope that it names on paths without a route', async () => {
     const token = await admin.issue({ scopes: ['demo:read'], rateLimit: { limit: 1, windowSeconds: 3_600 } });
     expect((await ask(`${proxy.url}/reports/x`, 'GET', { token: token.secret })).status).toBe(200);
     const limited = await ask(`${proxy.url}/reports/x`, 'GET', { token: token.secret });

@@ -8,7 +8,7 @@ import { type Place, readyOf } from './stack.js';
 
 const CHROMIUM = '/usr/bin/chromium';
 
-/** Debian's Chromium; installed when it is missing and this user may. */
+/** Debian's Chromium; installed when it is missing and this user can. */
 function chromiumPath(): string {
   if (existsSync(CHROMIUM)) return CHROMIUM;
   if (process.getuid?.() !== 0) {
@@ -35,11 +35,11 @@ export function launchBrowser(): Promise<Browser> {
 export interface Visit {
   width?: number;
   scheme?: 'light' | 'dark';
-  /** Whose session the browser has; nobody's when left out. */
+  /** Whose session the browser has; none when left out. */
   as?: Person;
 }
 
-/** What a page has open, told by the page itself: a policy's refusal says more there than in the browser's own words. */
+/** Faults as the page itself reports them: a violation of its policy has more detail there than in the browser's log. */
 const REPORT_VIOLATIONS = `document.addEventListener('securitypolicyviolation', (event) =>
   console.error('Content-Security-Policy refused ' + event.violatedDirective + ' ' + event.blockedURI + ' ' + event.sample));`;
 
@@ -85,7 +85,7 @@ export class Visitor {
     return new Visitor(context, page, url, faults);
   }
 
-  /** Signs in by the form, as the administrator unless told otherwise. */
+  /** Signs in by the form, as the administrator by default. */
   async signIn(place: Place, email?: string, password?: string): Promise<void> {
     const { adminEmail, adminPassword } = readyOf(place);
     await this.page.goto(`${this.url}/`);
@@ -105,8 +105,8 @@ export class Visitor {
     await this.page.getByRole('option', { name: option, exact: true }).click();
   }
 
-  /** Waits until the page asks nothing more and shows what it was told. */
-  async settled(): Promise<void> {
+  /** Waits until the page has no requests in flight and shows their responses. */
+  async idle(): Promise<void> {
     let quiet = 0;
     await waitFor(
       () => {
@@ -121,7 +121,7 @@ export class Visitor {
     await this.page.goto(`${this.url}/#${hash}`);
   }
 
-  /** Keeps a picture in the folder that LATCHKEY_SCREENSHOTS names, if it names one. */
+  /** Saves a picture in the folder that LATCHKEY_SCREENSHOTS names, if it names one. */
   async picture(name: string): Promise<void> {
     const folder = process.env['LATCHKEY_SCREENSHOTS'];
     if (!folder) return;

@@ -3,7 +3,7 @@ import { request as httpRequest, type IncomingHttpHeaders } from 'node:http';
 import type { IssuedToken, Project, Token, TokenEffect, User } from '@latchkey/contracts';
 import { type Place, readyOf } from './stack.js';
 
-export interface Answer<T = Record<string, never>> {
+export interface ApiResponse<T = Record<string, never>> {
   status: number;
   headers: Headers;
   /** The body as JSON; its text where it is not; undefined when empty. */
@@ -20,12 +20,12 @@ export interface Ask {
   body?: string | Uint8Array | ReadableStream;
 }
 
-/** Asks an address and reads the whole answer. Redirects are answers. */
+/** Sends a request and reads the whole response. Redirects are not followed. */
 export async function ask<T>(
   url: string,
   method = 'GET',
   { token, headers = {}, json, body }: Ask = {},
-): Promise<Answer<T>> {
+): Promise<ApiResponse<T>> {
   const response = await fetch(url, {
     method,
     redirect: 'manual',
@@ -49,7 +49,7 @@ function parsed(text: string): unknown {
   }
 }
 
-/** Asks for a path exactly as written, which `fetch` would tidy up first, with headers as a flat list of names and values. */
+/** Requests a path exactly as written, which `fetch` would normalise, with headers as a flat list of names and values. */
 export function askRaw(
   url: string,
   target: string,
@@ -70,7 +70,7 @@ export function askRaw(
   });
 }
 
-/** Somebody signed in, at the public door. */
+/** A person signed in at the gateway. */
 export class Person {
   private constructor(
     readonly place: Place,
@@ -80,16 +80,17 @@ export class Person {
 
   static async signIn(place: Place, email: string, password: string): Promise<Person> {
     const { url } = readyOf(place);
-    const answer = await ask<{ user: User }>(`${url}/v1/session`, 'POST', {
+    const response = await ask<{ user: User }>(`${url}/v1/session`, 'POST', {
       json: { email, password },
       headers: { origin: url },
     });
-    if (answer.status !== 200) throw new Error(`sign-in answered ${answer.status} ${JSON.stringify(answer.body)}`);
-    const cookie = answer.headers
+    if (response.status !== 200)
+      throw new Error(`sign-in returned ${response.status} ${JSON.stringify(response.body)}`);
+    const cookie = response.headers
       .getSetCookie()
       .map((line) => line.split(';', 1)[0])
       .join('; ');
-    return new Person(place, answer.body.user, cookie);
+    return new Person(place, response.body.user, cookie);
   }
 
   static admin(place: Place): Promise<Person> {
@@ -97,8 +98,8 @@ export class Person {
     return Person.signIn(place, adminEmail, adminPassword);
   }
 
-  /** Asks the management API with the session's cookie. */
-  call<T>(method: string, path: string, request: Ask = {}): Promise<Answer<T>> {
+  /** Calls the management API with the session's cookie. */
+  call<T>(method: string, path: string, request: Ask = {}): Promise<ApiResponse<T>> {
     const { url } = readyOf(this.place);
     return ask<T>(url + path, method, {
       ...request,
@@ -107,17 +108,17 @@ export class Person {
   }
 
   private async must<T>(status: number, method: string, path: string, json?: unknown): Promise<T> {
-    const answer = await this.call<T>(method, path, json === undefined ? {} : { json });
-    if (answer.status !== status)
-      throw new Error(`${method} ${path} answered ${answer.status} ${JSON.stringify(answer.body)}`);
-    return answer.body;
+    const response = await this.call<T>(method, path, json === undefined ? {} : { json });
+    if (response.status !== status)
+      throw new Error(`${method} ${path} returned ${response.status} ${JSON.stringify(response.body)}`);
+    return response.body;
   }
 
   project(name: string): Promise<Project> {
     return this.must<Project>(201, 'POST', '/v1/projects', { name });
   }
 
-  /** Issues a token and notes its secret for the search for leaks. */
+  /** Issues a token and records its secret for the search for leaks. */
   async issue(fields: Record<string, unknown>): Promise<IssuedToken> {
     const issued = await this.must<IssuedToken>(201, 'POST', '/v1/tokens', { name: 'end to end', ...fields });
     noteSecret(this.place, issued.secret);
@@ -133,7 +134,7 @@ export class Person {
   }
 }
 
-/** Every secret that a test is given goes through here, so that the search for leaks knows it. */
+/** Every secret that a test is given goes through here, so that the search for leaks includes it. */
 export function noteSecret(place: Place, secret: string): void {
   appendFileSync(place.secrets, `${secret}\n`);
 }

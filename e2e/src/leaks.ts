@@ -74,7 +74,7 @@ export async function tables(databaseUrl: string): Promise<Haystack[]> {
   }
 }
 
-/** Every name and value that Redis holds, whatever its type. */
+/** Every name and value in Redis, of every type. */
 export async function redisContents(redisUrl: string): Promise<Haystack[]> {
   const redis = new Redis(redisUrl);
   try {
@@ -106,7 +106,7 @@ async function readWhole(redis: Redis, name: string): Promise<string> {
   const type = await redis.type(name);
   if (type === 'none') return '';
   const read = READS[type];
-  if (!read) throw new Error(`Redis holds a ${type} at ${name}, which this search cannot read`);
+  if (!read) throw new Error(`Redis has a ${type} at ${name}, which this search cannot read`);
   const [command, ...args] = read(name);
   return latin1(await redis.callBuffer(command, ...args));
 }
@@ -134,11 +134,11 @@ export function processArguments(place: Place): Haystack[] {
 
 /**
  * Searches every file below LATCHKEY_HOME, the database's own included, by grep.
- * @returns the files that hold one of the needles
+ * @returns the files that contain one of the needles
  */
 export async function filesThatHold(place: Place, needles: Needle[]): Promise<string[]> {
   const patterns = path.join(place.dir, 'needles');
-  // SHA-256 as bytes may hold line breaks, which grep would take for two patterns.
+  // SHA-256 as bytes can contain line breaks, which grep would take for two patterns.
   const lines = needles.map(({ text }) => text).filter((text) => /^[\x20-\x7e]+$/.test(text));
   writeFileSync(patterns, `${lines.join('\n')}\n`, { mode: 0o600 });
   const run = promisify(execFile)('grep', ['-r', '-l', '-a', '-F', '-f', patterns, place.home], {

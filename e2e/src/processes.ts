@@ -16,7 +16,7 @@ export function signal(place: Place, part: Part, name: NodeJS.Signals): void {
   for (const pid of pidsOf(place, part)) process.kill(pid, name);
 }
 
-/** Freezes a part while something happens; sockets stay open and nothing answers. */
+/** Freezes a service while something happens; sockets stay open and get no response. */
 export async function whilePaused<T>(place: Place, part: Part, during: () => Promise<T>): Promise<T> {
   const pids = pidsOf(place, part);
   for (const pid of pids) process.kill(pid, 'SIGSTOP');
@@ -40,7 +40,7 @@ export async function killAndAwaitReturn(place: Place, part: Part): Promise<numb
   return performance.now() - at;
 }
 
-/** Waits until the gateway, the token-service and jobs say that they are ready. */
+/** Waits until the gateway, the token-service and jobs report that they are ready. */
 export async function allReady(place: Place): Promise<void> {
   // The token-service's ops port and that of jobs are the two after the gateway's.
   const opsPort = Number(new URL(readyOf(place).opsUrl).port);

@@ -2,7 +2,7 @@ import decodeQR from 'qr/decode.js';
 
 const PIXELS = 4;
 
-/** What a QR code says that is drawn as squares in one path, as a phone's camera would read it. */
+/** The content of a QR code that is drawn as squares in one path, as a phone's camera would read it. */
 export function decodeSvgSquares(svg: string): string {
   const size = Number(/viewBox="0 0 (\d+)/.exec(svg)?.[1]);
   const width = size * PIXELS;

@@ -7,7 +7,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { waitFor } from '@latchkey/testing';
 
-/** What the launcher writes to `ready.json` once everything answers. */
+/** What the launcher writes to `ready.json` once everything responds. */
 export interface Ready {
   url: string;
   apiUrl: string;
@@ -21,7 +21,7 @@ export interface Ready {
   pids: Record<string, number | number[] | null>;
 }
 
-/** Where one run of the stack keeps its things. */
+/** The paths and ports of one run of the stack. */
 export interface Place {
   /** Everything of this run; removed at the end. */
   dir: string;
@@ -44,7 +44,7 @@ export interface Stack {
 
 const ROOT = path.resolve(import.meta.dirname, '..', '..');
 
-/** `count` ports in a row that nobody listens on just now, away from those that outgoing connections are given. */
+/** `count` ports in a row that are free just now, away from those that outgoing connections are given. */
 export async function freePorts(count: number): Promise<number> {
   for (let tries = 0; tries < 100; tries++) {
     const first = 10_000 + Math.floor(Math.random() * 20_000);
@@ -72,7 +72,7 @@ export async function freePorts(count: number): Promise<number> {
  */
 export async function startStack(env: Record<string, string> = {}): Promise<Stack> {
   const dir = mkdtempSync(path.join(os.tmpdir(), 'latchkey-e2e-'));
-  // PostgreSQL may have to run as a user of its own, which must be able to enter.
+  // PostgreSQL can have to run as a user of its own, which must be able to enter.
   chmodSync(dir, 0o755);
   const place: Place = {
     dir,
@@ -149,7 +149,7 @@ async function record(redisUrl: string, file: string): Promise<Socket> {
   const { hostname, port, username, password } = new URL(redisUrl);
   const socket = connect(Number(port), hostname);
   await once(socket, 'connect');
-  // Fault tests take Redis away; what it says then is not theirs to judge.
+  // Fault tests stop Redis; its errors then are expected.
   socket.on('error', () => socket.destroy());
   const out = createWriteStream(file);
   socket.pipe(out);
@@ -186,7 +186,7 @@ export function placeOfRun(): Place {
   return JSON.parse(place) as Place;
 }
 
-/** What the launcher says now; it changes when a process is started again. */
+/** The launcher's `ready.json` now; it changes when a process is restarted. */
 export function readyOf(place: Place): Ready {
   return JSON.parse(readFileSync(path.join(place.home, 'ready.json'), 'utf8')) as Ready;
 }

@@ -14,7 +14,7 @@ export interface OpenStream {
   close(): void;
 }
 
-/** Messages in the order they came, and somebody who may be waiting for one. */
+/** Messages in the order they arrived, and at most one reader that waits for the next. */
 class Inbox {
   readonly #messages: ServerEvent[] = [];
   #wake: (() => void) | undefined;
@@ -99,11 +99,11 @@ export async function openSocket(
   await new Promise<void>((resolve, reject) => {
     ws.once('open', () => resolve());
     ws.once('unexpected-response', (_request, response) =>
-      reject(new Error(`upgrade answered ${response.statusCode}`)),
+      reject(new Error(`upgrade returned ${response.statusCode}`)),
     );
     ws.once('error', reject);
   });
-  // What follows the opening ends in `close`, whatever went wrong.
+  // After the opening every failure ends in `close`.
   ws.on('error', () => ws.terminate());
   return { next: (kind) => inbox.next(kind), ended, close: () => ws.terminate(), send: (text) => ws.send(text) };
 }

@@ -3,7 +3,7 @@ import { waitFor } from '@latchkey/testing';
 import { ask, Person } from '../src/caller.js';
 import { placeOfRun, readyOf } from '../src/stack.js';
 
-/* Everything here is real: the launcher's own processes, PostgreSQL and Redis, reached through the public door alone. */
+/* Everything here is real: the launcher's own processes, PostgreSQL and Redis, reached through the gateway alone. */
 
 const place = placeOfRun();
 const { url } = readyOf(place);
@@ -20,7 +20,7 @@ beforeAll(async () => {
 const documents = (of: Project) => `${url}/demo/projects/${of.id}/documents`;
 
 describe('account', () => {
-  it('tells an administrator the exact reason of a refusal by its requestId', async () => {
+  it('tells an administrator the exact reason of a denial by its requestId', async () => {
     const revoked = await admin.issue({ scopes: ['demo:read'] });
     await admin.revoke(revoked.id);
     const wrongProject = await admin.issue({ kind: 'prj', projectId: project.id, scopes: ['demo:read'] });
@@ -29,28 +29,28 @@ describe('account', () => {
       {
         reason: 'revoked',
         token: revoked,
-        answer: await ask<{ requestId: string }>(documents(project), 'GET', { token: revoked.secret }),
+        response: await ask<{ requestId: string }>(documents(project), 'GET', { token: revoked.secret }),
       },
       {
         reason: 'wrong_project',
         token: wrongProject,
-        answer: await ask<{ requestId: string }>(documents(other), 'GET', { token: wrongProject.secret }),
+        response: await ask<{ requestId: string }>(documents(other), 'GET', { token: wrongProject.secret }),
       },
       {
         reason: 'insufficient_scope',
         token: narrow,
-        answer: await ask<{ requestId: string }>(documents(other), 'DELETE', { token: narrow.secret }),
+        response: await ask<{ requestId: string }>(documents(other), 'DELETE', { token: narrow.secret }),
       },
     ];
-    for (const { reason, token, answer } of cases) {
+    for (const { reason, token, response } of cases) {
       const found = await waitFor(
         async () => {
-          const looked = await admin.call<Denial>('GET', `/v1/denials/${answer.body.requestId}`);
-          return looked.status === 200 ? looked.body : undefined;
+          const denial = await admin.call<Denial>('GET', `/v1/denials/${response.body.requestId}`);
+          return denial.status === 200 ? denial.body : undefined;
         },
         { timeoutMs: 15_000, intervalMs: 200, what: `the denial for ${reason}` },
       );
-      expect(found).toMatchObject({ requestId: answer.body.requestId, reason, tokenId: token.id });
+      expect(found).toMatchObject({ requestId: response.body.requestId, reason, tokenId: token.id });
     }
   });
 

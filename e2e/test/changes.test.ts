@@ -3,7 +3,7 @@ import { waitFor } from '@latchkey/testing';
 import { ask, noteSecret, Person } from '../src/caller.js';
 import { placeOfRun, readyOf } from '../src/stack.js';
 
-/* Everything here is real: the launcher's own processes, PostgreSQL and Redis, reached through the public door alone. */
+/* Everything here is real: the launcher's own processes, PostgreSQL and Redis, reached through the gateway alone. */
 
 const place = placeOfRun();
 const { url } = readyOf(place);
@@ -32,7 +32,7 @@ describe('revoke', () => {
     }
   });
 
-  it('lets no request through that began after the answer, under load', async () => {
+  it('lets no request through that began after the response, under load', async () => {
     const token = await admin.issue({ scopes: ['demo:read'] });
     let revokedAt = Number.POSITIVE_INFINITY;
     const late: number[] = [];
@@ -54,7 +54,7 @@ describe('revoke', () => {
     expect(late).toEqual([]);
   });
 
-  it('is harmless when repeated, and answers the receipt again', async () => {
+  it('is harmless when repeated, and returns the receipt again', async () => {
     const token = await admin.issue({});
     const first = await admin.revoke(token.id);
     const again = await admin.revoke(token.id);
@@ -62,14 +62,14 @@ describe('revoke', () => {
     expect(again.token.revokedAt).toBe(first.token.revokedAt);
   });
 
-  it('answers 202 at once to who will not wait', async () => {
+  it('returns 202 at once to callers that do not wait', async () => {
     const token = await admin.issue({});
-    const answer = await admin.call<TokenEffect>('POST', `/v1/tokens/${token.id}/revoke`, {
+    const response = await admin.call<TokenEffect>('POST', `/v1/tokens/${token.id}/revoke`, {
       json: {},
       headers: { prefer: 'wait=0' },
     });
-    expect([200, 202]).toContain(answer.status);
-    expect(answer.body.effective).toBe(answer.status === 200);
+    expect([200, 202]).toContain(response.status);
+    expect(response.body.effective).toBe(response.status === 200);
   });
 
   it('lets a token end itself', async () => {
@@ -82,13 +82,13 @@ describe('revoke', () => {
     expect((await ask(documents(project), 'GET', { token: token.secret })).status).toBe(401);
   });
 
-  it('ends what was reported as exposed, and says nothing about which were real', async () => {
+  it('ends what was reported as exposed, and does not show which were real', async () => {
     const token = await admin.issue({ scopes: ['demo:read'] });
-    const answer = await ask(`${url}/v1/tokens/revoke-exposed`, 'POST', {
+    const response = await ask(`${url}/v1/tokens/revoke-exposed`, 'POST', {
       json: { tokens: [token.secret, 'lk_pat_000000000000000000000000000000000000'] },
     });
-    expect(answer.status).toBe(202);
-    expect(JSON.stringify(answer.body)).not.toContain(token.id);
+    expect(response.status).toBe(202);
+    expect(JSON.stringify(response.body)).not.toContain(token.id);
     await waitFor(async () => (await ask(documents(project), 'GET', { token: token.secret })).status === 401);
   });
 });
@@ -160,7 +160,7 @@ describe('people and projects', () => {
     expect((await ask(documents(closing), 'GET', { token: token.secret })).status).toBe(401);
   });
 
-  it('show a member nothing of others, and let nobody sign in with a wrong password', async () => {
+  it('show a member nothing of others, and let no one sign in with a wrong password', async () => {
     const person = await member(`stranger-${Date.now()}@example.org`);
     const foreign = await admin.issue({ kind: 'prj', projectId: other.id, scopes: ['demo:read'] });
     for (const [method, path] of [

@@ -9,7 +9,7 @@ import { launchBrowser, Visitor } from '../src/browser.js';
 import { Person } from '../src/caller.js';
 import { placeOfRun, readyOf } from '../src/stack.js';
 
-/* Who answers checks from memory, in Debian's Chromium against the real stack. */
+/* The verifiers that answer checks from memory, in Debian's Chromium against the real stack. */
 
 const place = placeOfRun();
 let browser: Browser;
@@ -67,7 +67,7 @@ describe('the gateways page', () => {
     expect(events.body.items.map(({ subject }) => subject.id)).toContain(before!.id);
   }, 90_000);
 
-  it('tells a service that checks tokens itself by the token it calls with, whatever it calls itself', async () => {
+  it('identifies a service that checks tokens itself by the token it calls with, not by the name it gives', async () => {
     const token = await admin.issue({ name: 'Checks of billing', scopes: ['tokens:verify'] });
     const rpc = tokensCaller({ address: readyOf(place).rpcAddress, authorization: bearer(token.secret) });
     const { verifierId } = await rpc.renew({
@@ -96,7 +96,7 @@ describe('the gateways page', () => {
     await page.getByRole('heading', { level: 1, name: 'Checks of billing' }).waitFor();
   });
 
-  it('changes nothing when the question is answered with no', async () => {
+  it('changes nothing when the dialog is cancelled', async () => {
     const [verifier] = (await verifiers()).filter(({ ended }) => !ended);
     const visitor = await visit(admin);
     const { page } = visitor;
@@ -113,7 +113,7 @@ describe('the gateways page', () => {
     expect((await verifiers()).find(({ id }) => id === verifier!.id)?.ended).toBe(false);
   });
 
-  it('keeps what it has read while the service is unavailable, says so, and goes on by itself', async () => {
+  it('still shows what it has read while the service is unavailable, with a notice, and recovers by itself', async () => {
     const visitor = await visit(admin);
     const { page } = visitor;
     await visitor.go('/gateways');
@@ -126,7 +126,7 @@ describe('the gateways page', () => {
     await page.getByRole('alert').waitFor({ state: 'detached', timeout: 30_000 });
   }, 60_000);
 
-  it('says that nobody has to be waited for when no verifier holds a lease', async () => {
+  it('shows that no verifier has to be waited for when none has a lease', async () => {
     const visitor = await visit(admin);
     await visitor.page.route('**/v1/verifiers', (route) => route.fulfill({ json: { items: [] } }));
     await visitor.go('/gateways');

@@ -5,7 +5,7 @@ import { launchBrowser, Visitor } from '../src/browser.js';
 import { Person } from '../src/caller.js';
 import { placeOfRun } from '../src/stack.js';
 
-/* Every page, light and dark, wide and narrow: nothing that keeps people out, nothing that the page's policy refuses. */
+/* Every page, light and dark, wide and narrow: no accessibility barrier, and nothing that the page's policy refuses. */
 
 const place = placeOfRun();
 let browser: Browser;
@@ -43,16 +43,16 @@ afterAll(async () => {
   await browser.close();
 });
 
-const looks = (['light', 'dark'] as const).flatMap((scheme) => [1440, 390].map((width) => ({ scheme, width })));
+const layouts = (['light', 'dark'] as const).flatMap((scheme) => [1440, 390].map((width) => ({ scheme, width })));
 
-it.each(looks)(
+it.each(layouts)(
   'has no serious barrier on any page, $scheme, $width px wide',
   async ({ scheme, width }) => {
     const visitor = await Visitor.arrive(browser, place, { scheme, width });
     const { page } = visitor;
     await visitor.page.goto(`${visitor.url}/`);
     await page.getByRole('heading', { name: 'Sign in' }).waitFor();
-    await visitor.settled();
+    await visitor.idle();
     const found: string[] = [];
     const examine = async (name: string) => {
       await visitor.picture(`${name}-${scheme}-${width}`);
@@ -80,7 +80,7 @@ it.each(looks)(
     for (const [name, hash, heading] of pages) {
       await visitor.go(hash);
       await page.getByRole('heading', { level: 1, name: heading }).waitFor();
-      await visitor.settled();
+      await visitor.idle();
       await examine(name);
     }
     expect(found).toEqual([]);
@@ -98,7 +98,7 @@ it('cuts nothing off that can be pressed, at any width from a telephone to a lar
     await page.setViewportSize({ width: 1440, height: 900 });
     await visitor.go(hash);
     await page.getByRole('heading', { level: 1, name: heading }).waitFor();
-    await visitor.settled();
+    await visitor.idle();
     for (const width of [1401, 1366, 1280, 1100, 1024, 941, 800, 390]) {
       await page.setViewportSize({ width, height: 900 });
       const hidden = await page.evaluate(async () => {

@@ -142,7 +142,7 @@ describe('my account', () => {
     await factor.getByRole('button', { name: 'Set up' }).waitFor();
   });
 
-  it('sets a password with a code only together with the second factor of whoever has one', async () => {
+  it('sets a password with a code only together with the second factor of a person who has one', async () => {
     const user = await member();
     const person = await Person.signIn(place, user.email, PASSWORD);
     const { body } = await person.call<{ uri: string }>('POST', '/v1/session/totp', { json: { password: PASSWORD } });
@@ -165,14 +165,14 @@ describe('my account', () => {
     expect([signIn.status, signIn.body]).toMatchObject([401, { code: 'second_factor_required' }]);
   });
 
-  it('keeps what one chose to be told, and how', async () => {
+  it('stores the notices that a person chose, and how they are sent', async () => {
     const user = await member();
     const visitor = await visit(await Person.signIn(place, user.email, PASSWORD));
     await visitor.go('/account');
     const box = visitor.page.getByRole('checkbox', { name: 'By e-mail: A token was used from an address' });
     expect(await box.isChecked()).toBe(true);
     await box.uncheck();
-    await visitor.settled();
+    await visitor.idle();
     await visitor.page.reload();
     await box.waitFor();
     expect(await box.isChecked()).toBe(false);
@@ -204,8 +204,8 @@ describe('people', () => {
     await dialog.getByRole('button', { name: 'Add a person' }).click();
     const row = page.getByRole('listitem').filter({ hasText: email });
     await row.waitFor();
-    // Where letters are sent the invitation goes by e-mail; an administrator can hand over a code all the same.
-    await visitor.settled();
+    // Where email is sent the invitation goes by email; an administrator can hand over a code all the same.
+    await visitor.idle();
     if (!(await page.getByTestId('code').isVisible())) {
       await row.getByRole('button', { name: 'Actions for Newcomer' }).click();
       await page.getByRole('menuitem', { name: 'New password …' }).click();
@@ -263,7 +263,7 @@ describe('people', () => {
     await page.getByText('Disabled', { exact: true }).waitFor({ state: 'detached' });
     expect(await self(third.secret)).toBe(200);
     await visitor.choose(`Role: ${name}`, 'Administrator');
-    await visitor.settled();
+    await visitor.idle();
     expect((await admin.call<{ items: User[] }>('GET', `/v1/users?q=${user.email}`)).body.items[0]?.role).toBe('admin');
   });
 });

@@ -27,7 +27,7 @@ beforeEach(async () => {
 });
 afterEach(() => visitor.leave());
 
-/** All that the page holds: its DOM, storage, address, history, caches of answers, and what fields were filled with. */
+/** All data of the page: its DOM, storage, address, history, caches of responses, and the fields' values. */
 async function traces(page: Page): Promise<string> {
   return page.evaluate(async () => {
     interface Fiber {
@@ -50,7 +50,7 @@ async function traces(page: Page): Promise<string> {
       walk(fiber.sibling);
     };
     walk(root[key ?? '']);
-    if (clients.length === 0) throw new Error('the cache of answers was not found');
+    if (clients.length === 0) throw new Error('the cache of responses was not found');
     const names = 'caches' in globalThis ? await caches.keys() : [];
     return [
       document.documentElement.outerHTML,
@@ -81,7 +81,7 @@ it('leaves nothing of a secret behind once the panel that shows it is left', asy
   await page.getByLabel('I have stored it in a safe place').check();
   await page.getByRole('button', { name: 'Done' }).click();
   await page.getByRole('heading', { level: 1, name: 'traces' }).waitFor();
-  await visitor.settled();
+  await visitor.idle();
   expect(await traces(page)).not.toContain(tail);
   await page.goBack();
   await page.getByRole('heading', { level: 1, name: 'Create an API token' }).waitFor();
@@ -105,14 +105,14 @@ it('asks before the panel is closed or reloaded with the secret on it', async ()
 });
 
 it('is refused by every page that would frame it', async () => {
-  const server = createServer((_, answer) => {
-    answer.writeHead(200, { 'content-type': 'text/html' }).end(`<iframe src="${url}/#/api-tokens"></iframe>`);
+  const server = createServer((_, response) => {
+    response.writeHead(200, { 'content-type': 'text/html' }).end(`<iframe src="${url}/#/api-tokens"></iframe>`);
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   try {
     const { page } = visitor;
     await page.goto(`http://127.0.0.1:${(server.address() as AddressInfo).port}/`);
-    await waitFor(() => visitor.faults.some((fault) => fault.includes('frame-ancestors')), { what: 'the refusal' });
+    await waitFor(() => visitor.faults.some((fault) => fault.includes('frame-ancestors')), { what: 'the violation' });
     const framed = page.frames().find((frame) => frame !== page.mainFrame());
     expect(await framed?.locator('#root').count()).toBe(0);
   } finally {
@@ -202,25 +202,25 @@ it('shows hostile text as text: names, descriptions, metadata, comments, program
     .first()
     .waitFor();
   await visitor.go(`/refused?requestId=${encodeURIComponent(attacks[0] ?? '')}`);
-  await visitor.settled();
+  await visitor.idle();
   expect(visitor.faults).toEqual([]);
 });
 
-it('sends the headers that hold it to this, compressed files, and names of files that may be kept for good', async () => {
-  const answer = await ask<string>(`${url}/`);
-  const policy = answer.headers.get('content-security-policy') ?? '';
+it('sends the headers that enforce this, compressed files, and file names that can be cached forever', async () => {
+  const response = await ask<string>(`${url}/`);
+  const policy = response.headers.get('content-security-policy') ?? '';
   expect(policy).toMatch(/^default-src 'none'; script-src 'self'; style-src 'self';/);
   expect(policy).toContain("frame-ancestors 'none'");
   expect(policy).not.toMatch(/unsafe-inline|unsafe-eval|\*/);
-  expect(answer.headers.get('x-content-type-options')).toBe('nosniff');
-  expect(answer.headers.get('x-frame-options')).toBe('DENY');
-  expect(answer.headers.get('referrer-policy')).toBe('no-referrer');
-  const files = [...String(answer.body).matchAll(/(?:src|href)="(\/assets\/[^"]+)"/g)].map(([, file]) => file ?? '');
+  expect(response.headers.get('x-content-type-options')).toBe('nosniff');
+  expect(response.headers.get('x-frame-options')).toBe('DENY');
+  expect(response.headers.get('referrer-policy')).toBe('no-referrer');
+  const files = [...String(response.body).matchAll(/(?:src|href)="(\/assets\/[^"]+)"/g)].map(([, file]) => file ?? '');
   expect(files.length).toBeGreaterThan(1);
   for (const file of files) {
     const { headers } = await ask(url + file, 'GET', { headers: { 'accept-encoding': 'br' } });
     expect(headers.get('cache-control')).toBe('public, max-age=31536000, immutable');
-    // Below that, the headers of a compressed answer weigh more than it saves.
+    // Below that, the headers of a compressed response weigh more than it saves.
     if (Number(headers.get('content-length')) >= 500)
       expect([file, headers.get('content-encoding')]).toEqual([file, 'br']);
   }

@@ -37,7 +37,7 @@ const DAY_S = 24 * HOUR_S;
 /** The names in the table, from the top. */
 const names = () => visitor.page.locator('.token-name a').allTextContents();
 
-/** Keeps the secret shown for the search for leaks, and leaves the panel. */
+/** Records the secret shown for the search for leaks, and leaves the panel. */
 async function leavePanel(): Promise<string> {
   const { page } = visitor;
   await page.getByRole('button', { name: 'Reveal' }).click();
@@ -49,18 +49,18 @@ async function leavePanel(): Promise<string> {
 }
 
 describe('the table', () => {
-  it('is put in order by its columns, at the server, and the address keeps filters and order', async () => {
+  it('is sorted by its columns, at the server, and the address has filters and order', async () => {
     const { page } = visitor;
-    const mark = unique('order');
+    const tag = unique('order');
     const issue = (name: string, expiresInSeconds?: number) =>
-      admin.issue({ name: `${mark} ${name}`, ...(expiresInSeconds && { expiresInSeconds }) });
+      admin.issue({ name: `${tag} ${name}`, ...(expiresInSeconds && { expiresInSeconds }) });
     await issue('b', 2 * DAY_S);
     await issue('c');
     await issue('a', 90 * DAY_S);
-    const expected = (...order: string[]) => order.map((name) => `${mark} ${name}`);
+    const expected = (...order: string[]) => order.map((name) => `${tag} ${name}`);
     const shows = (...order: string[]) =>
       waitFor(async () => (await names()).join() === expected(...order).join(), { what: `the order ${order.join()}` });
-    await visitor.go(`/api-tokens?q=${encodeURIComponent(mark)}`);
+    await visitor.go(`/api-tokens?q=${encodeURIComponent(tag)}`);
     await shows('a', 'c', 'b');
     const head = (name: string) => page.getByRole('columnheader', { name });
     await head('Name').getByRole('button').click();
@@ -73,8 +73,8 @@ describe('the table', () => {
     expect(page.url()).toContain('sort=expires');
     await page.reload();
     await shows('b', 'a', 'c');
-    await page.getByRole('link', { name: `${mark} b` }).click();
-    await page.getByRole('heading', { level: 1, name: `${mark} b` }).waitFor();
+    await page.getByRole('link', { name: `${tag} b` }).click();
+    await page.getByRole('heading', { level: 1, name: `${tag} b` }).waitFor();
     await page.goBack();
     await shows('b', 'a', 'c');
   });
@@ -82,34 +82,34 @@ describe('the table', () => {
   it('on a phone offers the same orders in a list', async () => {
     await visitor.leave();
     visitor = await Visitor.arrive(browser, place, { as: admin, width: 390 });
-    const mark = unique('phone');
-    for (const name of ['y', 'x']) await admin.issue({ name: `${mark} ${name}` });
-    await visitor.go(`/api-tokens?q=${encodeURIComponent(mark)}`);
+    const tag = unique('phone');
+    for (const name of ['y', 'x']) await admin.issue({ name: `${tag} ${name}` });
+    await visitor.go(`/api-tokens?q=${encodeURIComponent(tag)}`);
     await visitor.choose('Order', 'Name, Z to A');
-    await waitFor(async () => (await names()).join() === `${mark} y,${mark} x`, { what: 'the order by name' });
+    await waitFor(async () => (await names()).join() === `${tag} y,${tag} x`, { what: 'the order by name' });
   });
 
   it('of a project shows what is the project’s; the list of all can be narrowed to it, and to one’s own', async () => {
     const { page } = visitor;
-    const mark = unique('owners');
-    const projects = [await admin.project(`${mark} one`), await admin.project(`${mark} two`)];
+    const tag = unique('owners');
+    const projects = [await admin.project(`${tag} one`), await admin.project(`${tag} two`)];
     for (const { id, name } of projects) await admin.issue({ name, kind: 'prj', projectId: id });
-    await admin.issue({ name: `${mark} mine` });
+    await admin.issue({ name: `${tag} mine` });
     await visitor.go(`/projects/${projects[0]?.id}/api-tokens`);
-    await page.getByRole('heading', { level: 1, name: `API tokens of ${mark} one` }).waitFor();
-    await waitFor(async () => (await names()).join() === `${mark} one`, { what: 'the first project’s token' });
+    await page.getByRole('heading', { level: 1, name: `API tokens of ${tag} one` }).waitFor();
+    await waitFor(async () => (await names()).join() === `${tag} one`, { what: 'the first project’s token' });
     await visitor.go('/projects');
     await page
       .getByRole('listitem')
-      .filter({ hasText: `${mark} two` })
+      .filter({ hasText: `${tag} two` })
       .getByRole('link', { name: 'API tokens' })
       .click();
-    await waitFor(async () => (await names()).join() === `${mark} two`, { what: 'the second project’s token' });
-    await visitor.go(`/api-tokens?q=${encodeURIComponent(mark)}`);
+    await waitFor(async () => (await names()).join() === `${tag} two`, { what: 'the second project’s token' });
+    await visitor.go(`/api-tokens?q=${encodeURIComponent(tag)}`);
     await visitor.choose('Owner', 'Mine');
-    await waitFor(async () => (await names()).join() === `${mark} mine`, { what: 'one’s own token' });
-    await visitor.choose('Owner', `${mark} one`);
-    await waitFor(async () => (await names()).join() === `${mark} one`, { what: 'the project’s token' });
+    await waitFor(async () => (await names()).join() === `${tag} mine`, { what: 'one’s own token' });
+    await visitor.choose('Owner', `${tag} one`);
+    await waitFor(async () => (await names()).join() === `${tag} one`, { what: 'the project’s token' });
   });
 });
 
@@ -186,10 +186,10 @@ it('rotates with each overlap that is offered', async () => {
   }
 });
 
-it('lists tokens that deserve a look: used from a new address, ending soon, without end, disabled; each with its action', async () => {
+it('lists tokens to review: used from a new address, ending soon, without end, disabled; each with its action', async () => {
   const { page } = visitor;
-  const mark = unique('hygiene');
-  const issue = (name: string, more: Record<string, unknown> = {}) => admin.issue({ name: `${mark} ${name}`, ...more });
+  const tag = unique('hygiene');
+  const issue = (name: string, more: Record<string, unknown> = {}) => admin.issue({ name: `${tag} ${name}`, ...more });
   const soon = await issue('soon', { expiresInSeconds: 5 * DAY_S });
   const endless = await issue('endless');
   const off = await issue('off', { expiresInSeconds: 60 * DAY_S });
@@ -198,8 +198,8 @@ it('lists tokens that deserve a look: used from a new address, ending soon, with
   const useFrom = (localAddress: string) =>
     new Promise<void>((resolve, reject) => {
       const headers = { authorization: `Bearer ${moved.secret}` };
-      const call = request(`${url}/demo/whoami`, { headers, localAddress }, (answer) =>
-        answer.resume().on('end', resolve),
+      const call = request(`${url}/demo/whoami`, { headers, localAddress }, (response) =>
+        response.resume().on('end', resolve),
       );
       call.on('error', reject).end();
     });

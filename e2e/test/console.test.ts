@@ -55,7 +55,7 @@ async function leavePanel(): Promise<void> {
 }
 
 describe('sign-in', () => {
-  it('refuses a wrong password, says so, and lets the right one in', async () => {
+  it('rejects a wrong password with a message, and accepts the right one', async () => {
     const stranger = await Visitor.arrive(browser, place);
     const { adminEmail } = readyOf(place);
     await stranger.page.goto(`${url}/`);
@@ -239,7 +239,7 @@ describe('a token', () => {
 });
 
 describe('help', () => {
-  it('tells the exact reason of a refusal by its requestId', async () => {
+  it('shows the exact reason of a denial by its requestId', async () => {
     const { page } = visitor;
     const token = await admin.issue({ name: unique('refused'), scopes: [] });
     const refused = await ask<{ requestId: string }>(documents, 'GET', { token: token.secret });
@@ -256,7 +256,7 @@ describe('help', () => {
     await visitor.picture('refused');
   });
 
-  it('revokes a leaked token for anybody, signed in or not', async () => {
+  it('revokes a leaked token for anyone, signed in or not', async () => {
     const token = await admin.issue({ name: unique('leaked'), scopes: ['demo:read'] });
     const stranger = await Visitor.arrive(browser, place);
     await stranger.go('/leaked');
@@ -270,7 +270,7 @@ describe('help', () => {
     });
   });
 
-  it('names the MCP endpoint, the transport and the header, and no configuration holds a secret', async () => {
+  it('names the MCP endpoint, the transport and the header, and no configuration contains a secret', async () => {
     const { page } = visitor;
     await visitor.go('/mcp');
     await page.getByText(`${url}/mcp`).first().waitFor();

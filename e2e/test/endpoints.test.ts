@@ -12,8 +12,8 @@ let project: Project;
 let other: Project;
 beforeAll(async () => {
   admin = await Person.admin(place);
-  project = await admin.project('Doors');
-  other = await admin.project('Other doors');
+  project = await admin.project('Endpoints');
+  other = await admin.project('Other endpoints');
 });
 const reader = () => admin.issue({ kind: 'prj', projectId: project.id, scopes: ['demo:read'] });
 
@@ -21,7 +21,7 @@ describe('forward-auth', () => {
   const forward = (token: string | undefined, query = '', headers: Record<string, string> = {}) =>
     ask(`${opsUrl}/forward-auth${query}`, 'GET', { ...(token ? { token } : {}), headers });
 
-  it('answers 204 with the identity, or refuses as the proxy does', async () => {
+  it('returns 204 with the identity, or denies as the proxy does', async () => {
     const token = await reader();
     const allowed = await forward(token.secret, `?scope=demo:read&project=${project.id}`);
     expect(allowed.status).toBe(204);
@@ -35,7 +35,7 @@ describe('forward-auth', () => {
     expect((await forward(token.secret, '?scope=demo:read')).status).toBe(401);
   });
 
-  it("holds the routes file's rule and the query's together", async () => {
+  it("requires both the routes file's rule and the query's", async () => {
     const token = await reader();
     const asked = (method: string, uri: string) => ({ 'x-forwarded-method': method, 'x-forwarded-uri': uri });
     const documents = `/demo/projects/${project.id}/documents`;
@@ -48,7 +48,7 @@ describe('forward-auth', () => {
 });
 
 describe('gRPC', () => {
-  it('verifies for a caller with tokens:verify, and for nobody else', async () => {
+  it('verifies for a caller with tokens:verify, and for no one else', async () => {
     const service = await admin.issue({ scopes: ['tokens:verify'] });
     const token = await reader();
     const ask = {
@@ -86,7 +86,7 @@ describe('OAuth 2.0', () => {
       body: new URLSearchParams(body).toString(),
     });
 
-  it('introspects as RFC 7662 says, and tells nothing of an inactive token', async () => {
+  it('introspects as in RFC 7662, and shows nothing of an inactive token', async () => {
     const service = await admin.issue({ scopes: ['tokens:verify'] });
     const token = await reader();
     const active = await form('/oauth2/introspect', service.secret, { token: token.secret });
@@ -97,7 +97,7 @@ describe('OAuth 2.0', () => {
     expect((await form('/oauth2/introspect', token.secret, { token: token.secret })).status).toBe(401);
   });
 
-  it('revokes as RFC 7009 says, with 200 for what it does not know', async () => {
+  it('revokes as in RFC 7009, with 200 for unknown tokens', async () => {
     const service = await admin.issue({ scopes: ['tokens:verify'] });
     const token = await reader();
     expect((await form('/oauth2/revoke', service.secret, { token: token.secret })).status).toBe(200);
@@ -123,7 +123,7 @@ describe('the Nest example', () => {
   });
   afterAll(() => service.stop());
 
-  it('guards its own routes with the answers of RFC 6750', async () => {
+  it('guards its own routes with the errors of RFC 6750', async () => {
     const token = await reader();
     const notes = (of: Project) => `${address}/projects/${of.id}/notes`;
     expect(await ask(`${address}/whoami`, 'GET', { token: token.secret })).toMatchObject({
@@ -165,7 +165,7 @@ describe('the built-in MCP server', () => {
   });
 });
 
-describe('what everyone may read', () => {
+describe('what everyone can read', () => {
   it('describes every call in OpenAPI 3.1, readable at /v1/docs', async () => {
     const { status, body } = await ask<{ openapi: string; paths: Record<string, Record<string, unknown>> }>(
       `${url}/v1/openapi.json`,
@@ -177,7 +177,7 @@ describe('what everyone may read', () => {
     expect([docs.status, docs.headers.get('content-type')?.startsWith('text/html')]).toEqual([200, true]);
   });
 
-  it('answers probes on every door, and metrics on the inner ones alone', async () => {
+  it('serves probes on every port, and metrics on the inner ones alone', async () => {
     for (const base of [url, opsUrl]) {
       expect((await ask(`${base}/healthz`)).status).toBe(200);
       await waitFor(async () => (await ask(`${base}/readyz`)).status === 200);

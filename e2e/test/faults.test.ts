@@ -1,13 +1,13 @@
-import { judge, judgeTheJudge } from '../faults/history.mjs';
+import { checkEvaluate, evaluate } from '../faults/history.mjs';
 import { faultsOf, table } from '../faults/report.mjs';
 import { scenarios } from '../faults/scenarios.mjs';
 
-/** `npm run faults` takes minutes; what it says rests on what is held here. */
+/** `npm run faults` takes minutes; these tests check how it evaluates. */
 describe('the runs under faults', () => {
-  it('are judged by one who knows histories that break the guarantee from those that do not', () => {
-    expect(judgeTheJudge).not.toThrow();
+  it('are evaluated: those that break the guarantee are told from those that do not', () => {
+    expect(checkEvaluate).not.toThrow();
     const check = { token: 'a', gateway: 'g', startMs: 20, endMs: 21, verdict: 'accepted' as const };
-    const { stale, wronged } = judge(
+    const { stale, wronged } = evaluate(
       [check, { ...check, token: 'b' }, { ...check, startMs: 9 }, { ...check, token: 'b', verdict: 'denied' }],
       [{ token: 'a', startMs: 5, endMs: 10 }],
     );
@@ -15,7 +15,7 @@ describe('the runs under faults', () => {
     expect(wronged).toEqual([{ ...check, token: 'b', verdict: 'denied' }]);
   });
 
-  it('are summed up with every fault, whatever broke', () => {
+  it('are summed up with every fault', () => {
     const outcome = {
       name: 'one',
       checks: 10,

@@ -1,7 +1,7 @@
 import { connect } from 'node:net';
 import { ENDPOINTS, type Endpoint, type IssuedToken, type Problem, type Project } from '@latchkey/contracts';
 import { z } from 'zod';
-import { type Answer, type Ask, ask, askRaw, Person } from '../src/caller.js';
+import { type ApiResponse, type Ask, ask, askRaw, Person } from '../src/caller.js';
 import { placeOfRun, readyOf } from '../src/stack.js';
 
 /* What is wrong is named, in a 4xx; nothing a caller can send makes a 5xx. */
@@ -18,7 +18,7 @@ beforeAll(async () => {
   all = await admin.issue({ scopes: body.items.map(({ name }) => name) });
 });
 
-const NOBODY = '01890000-0000-7000-8000-0000000000ff';
+const UNKNOWN_ID = '01890000-0000-7000-8000-0000000000ff';
 const JUNK: unknown[] = [
   null,
   true,
@@ -41,30 +41,30 @@ const JUNK: unknown[] = [
   { __proto__: null, constructor: 1 },
 ];
 
-function expectProblem(answer: Answer<Problem>, what: string): void {
-  const shown = { what, status: answer.status, type: answer.headers.get('content-type')?.split(';')[0] };
+function expectProblem(response: ApiResponse<Problem>, what: string): void {
+  const shown = { what, status: response.status, type: response.headers.get('content-type')?.split(';')[0] };
   expect(shown).toEqual({ what, status: expect.any(Number), type: 'application/problem+json' });
-  expect({ what, fine: answer.status >= 400 && answer.status < 500, status: answer.status }).toMatchObject({
+  expect({ what, fine: response.status >= 400 && response.status < 500, status: response.status }).toMatchObject({
     what,
     fine: true,
   });
-  expect(answer.body).toMatchObject({
+  expect(response.body).toMatchObject({
     code: expect.any(String),
     title: expect.any(String),
     requestId: expect.any(String),
-    status: answer.status,
+    status: response.status,
   });
 }
 
-/** Asks the token-service itself as somebody who may make that call: some take a person, the others a token too. */
-async function asAllowed({ scope, method }: Endpoint, target: string, request: Ask): Promise<Answer<Problem>> {
+/** Calls the token-service itself as a caller with the right: some calls need a person, the others accept a token too. */
+async function asAllowed({ scope, method }: Endpoint, target: string, request: Ask): Promise<ApiResponse<Problem>> {
   if (scope !== 'person') return ask<Problem>(apiUrl + target, method, { token: all.secret, ...request });
   return ask<Problem>(apiUrl + target, method, {
     ...request,
     headers: { cookie: admin.cookie, origin: url, ...request.headers },
   });
 }
-const concrete = ({ path }: Endpoint) => path.replaceAll(/\{[^}]+\}/g, NOBODY);
+const concrete = ({ path }: Endpoint) => path.replaceAll(/\{[^}]+\}/g, UNKNOWN_ID);
 const withBody = Object.entries(ENDPOINTS as Record<string, Endpoint>).filter(
   ([, { body, bodyType }]) => body && bodyType !== 'form',
 );
@@ -79,14 +79,14 @@ describe('bodies', () => {
     for (const field of fields) {
       for (const value of JUNK) {
         const body = { [field]: value };
-        const judged = endpoint.body!.safeParse(body);
-        const blamed = judged.error?.issues.some(({ path }) => path[0] === field) ?? false;
+        const parsed = endpoint.body!.safeParse(body);
+        const blamed = parsed.error?.issues.some(({ path }) => path[0] === field) ?? false;
         if (!blamed) continue;
         const what = `${endpoint.method} ${endpoint.path} ${field}=${JSON.stringify(value).slice(0, 40)}`;
-        const answer = await asAllowed(endpoint, concrete(endpoint), { json: body });
-        expectProblem(answer, what);
-        if (answer.status !== 400) continue;
-        const named = answer.body.errors?.map((error) => error.field.split(/[.[]/, 1)[0]);
+        const response = await asAllowed(endpoint, concrete(endpoint), { json: body });
+        expectProblem(response, what);
+        if (response.status !== 400) continue;
+        const named = response.body.errors?.map((error) => error.field.split(/[.[]/, 1)[0]);
         expect({ what, named }).toEqual({ what, named: expect.arrayContaining([field]) });
       }
     }
@@ -95,16 +95,16 @@ describe('bodies', () => {
   it.each(withBody)('%s refuses unknown fields by name', async (_name, endpoint) => {
     for (const field of ['colour', '__proto__', 'constructor', 'toString']) {
       const body = `{${JSON.stringify(field)}: 1}`;
-      const answer = await asAllowed(endpoint, concrete(endpoint), {
+      const response = await asAllowed(endpoint, concrete(endpoint), {
         body,
         headers: { 'content-type': 'application/json' },
       });
-      expectProblem(answer, `${endpoint.path} ${field}`);
+      expectProblem(response, `${endpoint.path} ${field}`);
     }
-    const answer = await asAllowed(endpoint, concrete(endpoint), {
+    const response = await asAllowed(endpoint, concrete(endpoint), {
       json: { colour: 1 },
     });
-    if (answer.status === 400) expect(JSON.stringify(answer.body.errors)).toContain('colour');
+    if (response.status === 400) expect(JSON.stringify(response.body.errors)).toContain('colour');
   });
 
   it.each(withBody)(
@@ -156,16 +156,16 @@ describe('queries', () => {
           .query!.safeParse({ [field]: value })
           .error?.issues.some(({ path }) => path[0] === field);
         const what = `${endpoint.path}?${field}=${value.slice(0, 30)}`;
-        const answer = await asAllowed(
+        const response = await asAllowed(
           endpoint,
           `${concrete(endpoint)}?${new URLSearchParams({ [field]: value })}`,
           {},
         );
-        expect({ what, below500: answer.status < 500 }).toEqual({ what, below500: true });
+        expect({ what, below500: response.status < 500 }).toEqual({ what, below500: true });
         if (!blamed) continue;
-        expectProblem(answer, what);
-        if (answer.status === 400)
-          expect({ what, named: [...new Set(answer.body.errors?.map((error) => error.field))] }).toEqual({
+        expectProblem(response, what);
+        if (response.status === 400)
+          expect({ what, named: [...new Set(response.body.errors?.map((error) => error.field))] }).toEqual({
             what,
             named: [field],
           });
@@ -180,8 +180,8 @@ describe('queries', () => {
       'limit[]=1',
       'q[$ne]=1',
     ]) {
-      const answer = await asAllowed(endpoint, `${concrete(endpoint)}?${query}`, {});
-      expectProblem(answer, `${endpoint.path}?${query}`);
+      const response = await asAllowed(endpoint, `${concrete(endpoint)}?${query}`, {});
+      expectProblem(response, `${endpoint.path}?${query}`);
     }
   });
 
@@ -190,15 +190,15 @@ describe('queries', () => {
       'x',
       'AAAA',
       Buffer.from('{"id":"x"}').toString('base64url'),
-      Buffer.from(JSON.stringify([NOBODY, "'"])).toString('base64url'),
+      Buffer.from(JSON.stringify([UNKNOWN_ID, "'"])).toString('base64url'),
       'A'.repeat(400),
       '-',
       '____',
     ]) {
       for (const path of ['/v1/tokens', '/v1/users', '/v1/projects', '/v1/audit']) {
-        const answer = await ask<Problem>(`${apiUrl}${path}?cursor=${cursor}`, 'GET', { token: all.secret });
-        expectProblem(answer, `${path}?cursor=${cursor.slice(0, 20)}`);
-        expect(answer.body.errors?.map(({ field }) => field)).toEqual(['cursor']);
+        const response = await ask<Problem>(`${apiUrl}${path}?cursor=${cursor}`, 'GET', { token: all.secret });
+        expectProblem(response, `${path}?cursor=${cursor.slice(0, 20)}`);
+        expect(response.body.errors?.map(({ field }) => field)).toEqual(['cursor']);
       }
     }
   });
@@ -212,16 +212,16 @@ describe('paths', () => {
       '0',
       '%00',
       '..%2f..',
-      NOBODY.toUpperCase(),
-      `${NOBODY}x`,
+      UNKNOWN_ID.toUpperCase(),
+      `${UNKNOWN_ID}x`,
       'x'.repeat(3_000),
       '%zz',
       '%e0%80%80',
       "'%20or%201=1",
       '[object%20Object]',
     ]) {
-      const path = endpoint.path.replace('{id}', id).replaceAll(/\{[^}]+\}/g, NOBODY);
-      const answer = await askRaw(
+      const path = endpoint.path.replace('{id}', id).replaceAll(/\{[^}]+\}/g, UNKNOWN_ID);
+      const response = await askRaw(
         apiUrl,
         path,
         ['Authorization', `Bearer ${all.secret}`, 'Content-Type', 'application/json'],
@@ -229,17 +229,17 @@ describe('paths', () => {
       );
       expect({
         path: path.slice(0, 80),
-        fine: answer.status >= 400 && answer.status < 500,
-        status: answer.status,
+        fine: response.status >= 400 && response.status < 500,
+        status: response.status,
       }).toMatchObject({ fine: true });
     }
   });
 
-  it('refuse at the public door what means two things', async () => {
+  it('reject ambiguous paths at the gateway', async () => {
     const token = ['Authorization', `Bearer ${all.secret}`];
     for (const path of [
-      `/demo/projects/${project.id}/../${NOBODY}/documents`,
-      `/demo/projects/${project.id}/%2e%2e/${NOBODY}/documents`,
+      `/demo/projects/${project.id}/../${UNKNOWN_ID}/documents`,
+      `/demo/projects/${project.id}/%2e%2e/${UNKNOWN_ID}/documents`,
       `/demo/projects/${project.id}/./documents`,
       `/demo//projects/${project.id}/documents`,
       `/demo/projects/${project.id}%2fdocuments`,
@@ -250,8 +250,8 @@ describe('paths', () => {
       '/../etc/passwd',
       '/v1/../v1/tokens',
     ]) {
-      const answer = await askRaw(url, path, token);
-      expect({ path, status: answer.status, type: answer.headers['content-type']?.split(';')[0] }).toEqual({
+      const response = await askRaw(url, path, token);
+      expect({ path, status: response.status, type: response.headers['content-type']?.split(';')[0] }).toEqual({
         path,
         status: 400,
         type: 'application/problem+json',
@@ -259,7 +259,7 @@ describe('paths', () => {
     }
   });
 
-  it('answer 404 or 405 with problem details for what is not there', async () => {
+  it('return 404 or 405 with problem details for unknown paths and methods', async () => {
     for (const [method, path, status] of [
       ['GET', '/v1/nothing', 404],
       ['GET', '/nothing/at/all.php', 404],
@@ -267,9 +267,9 @@ describe('paths', () => {
       ['DELETE', '/v1/session/x', 404],
       ['PATCH', '/v1/audit', 405],
     ] as const) {
-      const answer = await ask<Problem>(url + path, method, { token: all.secret });
-      expectProblem(answer, `${method} ${path}`);
-      expect([404, status]).toContain(answer.status);
+      const response = await ask<Problem>(url + path, method, { token: all.secret });
+      expectProblem(response, `${method} ${path}`);
+      expect([404, status]).toContain(response.status);
     }
   });
 });
@@ -287,11 +287,11 @@ describe('headers', () => {
       ` ${all.secret}`,
     ]) {
       for (const base of [url, apiUrl]) {
-        const answer = await askRaw(base, '/v1/tokens', ['Authorization', value]);
+        const response = await askRaw(base, '/v1/tokens', ['Authorization', value]);
         expect({
           value: value.slice(0, 30),
-          fine: answer.status >= 400 && answer.status < 500,
-          status: answer.status,
+          fine: response.status >= 400 && response.status < 500,
+          status: response.status,
         }).toMatchObject({ fine: true });
       }
     }
@@ -307,7 +307,7 @@ describe('headers', () => {
   });
 
   it('refuse Prefer and Idempotency-Key that mean nothing, cookies that are none, and too much of everything', async () => {
-    const revoke = `/v1/tokens/${NOBODY}/revoke`;
+    const revoke = `/v1/tokens/${UNKNOWN_ID}/revoke`;
     for (const headers of [
       ['Prefer', 'wait=abc'],
       ['Prefer', 'wait=-1'],
@@ -319,8 +319,8 @@ describe('headers', () => {
       ['If-Match', '*'],
       ['Content-Type', ''],
     ]) {
-      const answer = await askRaw(url, revoke, ['Authorization', `Bearer ${all.secret}`, ...headers], 'POST');
-      expect({ headers, below500: answer.status < 500 }).toEqual({ headers, below500: true });
+      const response = await askRaw(url, revoke, ['Authorization', `Bearer ${all.secret}`, ...headers], 'POST');
+      expect({ headers, below500: response.status < 500 }).toEqual({ headers, below500: true });
     }
     const long = await askRaw(url, '/v1/tokens', [
       'Authorization',
@@ -338,11 +338,11 @@ describe('headers', () => {
       { origin: 'https://evil.example', 'sec-fetch-site': 'cross-site' },
     ];
     for (const headers of foreign) {
-      const answer = await ask<Problem>(`${url}/v1/projects`, 'POST', {
+      const response = await ask<Problem>(`${url}/v1/projects`, 'POST', {
         json: { name: 'x' },
         headers: { cookie: admin.cookie, ...headers },
       });
-      expect(answer).toMatchObject({ status: 403, body: { code: 'cross_site' } });
+      expect(response).toMatchObject({ status: 403, body: { code: 'cross_site' } });
     }
   });
 });
@@ -352,16 +352,16 @@ describe('the connection', () => {
   function exchange(text: string): Promise<string> {
     const { hostname, port } = new URL(url);
     return new Promise((resolve, reject) => {
-      let answer = '';
+      let response = '';
       const socket = connect(Number(port), hostname, () => socket.write(text));
       const over = setTimeout(() => socket.destroy(), 1_000);
       socket.on('data', (piece) => {
-        answer += piece.toString('latin1');
+        response += piece.toString('latin1');
       });
       socket.on('error', reject);
       socket.on('close', () => {
         clearTimeout(over);
-        resolve(answer);
+        resolve(response);
       });
     });
   }
@@ -380,8 +380,8 @@ describe('the connection', () => {
     ['a space before the colon', 'Content-Length : 2\r\n\r\n{}'],
     ['a folded header', 'X-A: b\r\n c\r\nContent-Length: 2\r\n\r\n{}'],
   ])('is refused once, with 400, for %s', async (_name, rest) => {
-    const answer = await exchange(target() + rest);
-    const statuses = [...answer.matchAll(/HTTP\/1\.1 (\d{3})/g)].map(([, status]) => Number(status));
+    const response = await exchange(target() + rest);
+    const statuses = [...response.matchAll(/HTTP\/1\.1 (\d{3})/g)].map(([, status]) => Number(status));
     expect(statuses.length).toBe(1);
     expect(statuses[0]).toBe(400);
   });

@@ -20,7 +20,7 @@ const place = placeOfRun();
 const { url, apiUrl, opsUrl } = readyOf(place);
 
 let needles: ReturnType<typeof needlesFor>;
-/** A token that everything searched has heard of, though not of its secret: what proves that the search looks. */
+/** A token whose id is in everything searched, but not its secret: it proves that the search reads them. */
 let known: IssuedToken;
 beforeAll(async () => {
   const admin = await Person.admin(place);
@@ -72,7 +72,7 @@ beforeAll(async () => {
   needles = secrets.flatMap(needlesFor);
 });
 
-it('finds what it looks for, in every form', () => {
+it('finds a secret in every form', () => {
   const secret = 'lk_pat_0123456789abcdefghijklmnopqrstuvwxyz';
   const own = needlesFor(secret);
   expect(own.length).toBe(9);
@@ -87,7 +87,7 @@ it('keeps secrets and their hashes out of every log line', () => {
   expect(search(found, needles)).toEqual([]);
 });
 
-it('keeps secrets and their hashes out of every command that reached Redis, and out of what Redis holds', async () => {
+it('keeps secrets and their hashes out of every command that reached Redis, and out of what Redis stores', async () => {
   expect(search(await redisContents(readyOf(place).redisUrl), needles)).toEqual([]);
   const commands = logs(place).find(({ where }) => where === 'redis.log')!;
   expect(commands.text).toContain(known.id);

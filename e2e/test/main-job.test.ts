@@ -3,7 +3,7 @@ import { waitFor } from '@latchkey/testing';
 import { ask, noteSecret, Person } from '../src/caller.js';
 import { placeOfRun, readyOf } from '../src/stack.js';
 
-/* Everything here is real: the launcher's own processes, PostgreSQL and Redis, reached through the public door alone. */
+/* Everything here is real: the launcher's own processes, PostgreSQL and Redis, reached through the gateway alone. */
 
 const place = placeOfRun();
 const { url } = readyOf(place);
@@ -21,7 +21,7 @@ const documents = (of: Project) => `${url}/demo/projects/${of.id}/documents`;
 const problem = (status: number, code: string) => ({ status, body: { status, code, requestId: expect.any(String) } });
 
 describe('issue', () => {
-  it('shows the secret once, in the answer that issues it', async () => {
+  it('shows the secret once, in the response that issues it', async () => {
     const issued = await admin.issue({ name: 'once', scopes: ['demo:read'] });
     expect(issued.secret).toMatch(/^lk_pat_[0-9A-Za-z]{36}$/);
     expect(issued.start).toBe(issued.secret.slice(0, 11));
@@ -62,7 +62,7 @@ describe('use', () => {
     expect(listed.body.items.map(({ id }) => id)).toContain(created.body.id);
   });
 
-  it('lets nobody speak for another: identity headers from outside are dropped, and so are credentials', async () => {
+  it('accepts no identity from outside: identity headers from outside are dropped, and so are credentials', async () => {
     const token = await admin.issue({ kind: 'prj', projectId: project.id, scopes: ['demo:read'] });
     const forged = {
       'x-latchkey-owner': 'user:evil',
@@ -99,11 +99,11 @@ describe('use', () => {
 
   it('serves GraphQL', async () => {
     const token = await admin.issue({ kind: 'prj', projectId: project.id, scopes: ['demo:read', 'demo:write'] });
-    const answer = await ask<{ data: { caller: { tokenId: string } } }>(`${url}/demo/graphql`, 'POST', {
+    const response = await ask<{ data: { caller: { tokenId: string } } }>(`${url}/demo/graphql`, 'POST', {
       token: token.secret,
       json: { query: '{ caller { tokenId } }' },
     });
-    expect(answer).toMatchObject({ status: 200, body: { data: { caller: { tokenId: token.id } } } });
+    expect(response).toMatchObject({ status: 200, body: { data: { caller: { tokenId: token.id } } } });
   });
 
   it('serves MCP tools, each by its own scope', async () => {
@@ -138,44 +138,44 @@ describe('use', () => {
 
 describe('refuse', () => {
   it('asks for a token with a plain challenge', async () => {
-    const answer = await ask(documents(project));
-    expect(answer).toMatchObject(problem(401, 'unauthenticated'));
-    expect(answer.headers.get('www-authenticate')).toMatch(/^Bearer realm="[^"]+"$/);
-    expect(answer.headers.get('content-type')).toContain('application/problem+json');
+    const response = await ask(documents(project));
+    expect(response).toMatchObject(problem(401, 'unauthenticated'));
+    expect(response.headers.get('www-authenticate')).toMatch(/^Bearer realm="[^"]+"$/);
+    expect(response.headers.get('content-type')).toContain('application/problem+json');
   });
 
-  it('tells malformed, unknown, revoked, disabled and expired apart for nobody outside', async () => {
+  it('does not show callers whether a token is malformed, unknown, revoked, disabled or expired', async () => {
     const revoked = await admin.issue({ scopes: ['demo:read'] });
     await admin.revoke(revoked.id);
     const disabled = await admin.issue({ scopes: ['demo:read'] });
     expect((await admin.call('PATCH', `/v1/tokens/${disabled.id}`, { json: { disabled: true } })).status).toBe(200);
     const never = 'lk_pat_000000000000000000000000000000000000';
-    const answers = await Promise.all(
+    const responses = await Promise.all(
       [revoked.secret, disabled.secret, never, 'nonsense'].map((token) =>
         ask<{ detail: string; requestId: string }>(documents(project), 'GET', { token }),
       ),
     );
-    for (const answer of answers) expect(answer).toMatchObject(problem(401, 'invalid_token'));
-    const shown = answers.map(({ headers, body }) =>
+    for (const response of responses) expect(response).toMatchObject(problem(401, 'invalid_token'));
+    const shown = responses.map(({ headers, body }) =>
       JSON.stringify([headers.get('www-authenticate'), { ...body, requestId: '' }]),
     );
     expect(new Set(shown).size).toBe(1);
   });
 
-  it('answers 403 insufficient_scope and names the scope that is missing', async () => {
+  it('returns 403 insufficient_scope and names the scope that is missing', async () => {
     const reader = await admin.issue({ kind: 'prj', projectId: project.id, scopes: ['demo:read'] });
-    const answer = await ask(documents(project), 'POST', { token: reader.secret, json: { title: 'x' } });
-    expect(answer).toMatchObject(problem(403, 'insufficient_scope'));
-    expect(answer.headers.get('www-authenticate')).toMatch(
+    const response = await ask(documents(project), 'POST', { token: reader.secret, json: { title: 'x' } });
+    expect(response).toMatchObject(problem(403, 'insufficient_scope'));
+    expect(response.headers.get('www-authenticate')).toMatch(
       /^Bearer realm="[^"]+", error="insufficient_scope", scope="demo:write"$/,
     );
   });
 
-  it('keeps a project token to its project', async () => {
+  it('limits a project token to its project', async () => {
     const token = await admin.issue({ kind: 'prj', projectId: project.id, scopes: ['demo:read'] });
-    const answer = await ask<{ requestId: string }>(documents(other), 'GET', { token: token.secret });
-    expect(answer).toMatchObject(problem(403, 'insufficient_scope'));
-    expect(answer.headers.get('www-authenticate')).toContain('error="insufficient_scope"');
+    const response = await ask<{ requestId: string }>(documents(other), 'GET', { token: token.secret });
+    expect(response).toMatchObject(problem(403, 'insufficient_scope'));
+    expect(response.headers.get('www-authenticate')).toContain('error="insufficient_scope"');
   });
 
   it('takes one token, in the header and nowhere else', async () => {
@@ -206,7 +206,7 @@ describe('refuse', () => {
         else firstRefusal = Date.now();
         return firstRefusal;
       },
-      { intervalMs: 30, what: 'the refusal of an expired token' },
+      { intervalMs: 30, what: 'the denial of an expired token' },
     );
     expect(lastUse).toBeGreaterThan(0);
     expect(lastUse).toBeLessThanOrEqual(end);

@@ -36,7 +36,7 @@ const issue = (more: object = {}) =>
 const KINDS: [string, (secret: string) => Promise<OpenStream>, string][] = [
   ['server-sent events', events, 'hello'],
   ['a WebSocket', socket, 'hello'],
-  ['a long MCP answer', watch, 'notifications/progress'],
+  ['a long MCP response', watch, 'notifications/progress'],
 ];
 
 /** Fails unless the stream ends within the time, counted from now. */
@@ -116,7 +116,7 @@ describe.each(KINDS)('%s', (_name, open, first) => {
     stream.close();
   });
 
-  it('is not opened for a token that may not', async () => {
+  it('is not opened for a token without the scope', async () => {
     const narrow = await admin.issue({ scopes: ['tokens:read'] });
     await expect(open(narrow.secret)).rejects.toThrow(/403/);
     await expect(open('nonsense')).rejects.toThrow(/401/);

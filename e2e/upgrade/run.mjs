@@ -1,6 +1,6 @@
 /**
  * `npm run upgrade -w @latchkey/e2e -- <folder>`: the version before, built in that folder, is rolled to this one in the order of
- * UPGRADE.md, while tokens are presented at the gateways, issued, and revoked. Each history is judged, and after each
+ * UPGRADE.md, while tokens are presented at the gateways, issued, and revoked. Each history is evaluated, and after each
  * step the system is asked which guarantee it gives. A gateway that is
  * replaced gets no requests meanwhile, as behind a load balancer.
  */
@@ -11,7 +11,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { freePorts, spawnService, tcpBalancer, testDatabase, testRedis } from '@latchkey/testing';
-import { judge, judgeTheJudge } from '../faults/history.mjs';
+import { checkEvaluate, evaluate } from '../faults/history.mjs';
 import { Caller, verdictOf } from '../faults/observer.mjs';
 
 const ADMIN = { email: 'admin@example.org', password: 'the administrator of tests' };
@@ -22,9 +22,10 @@ const EVERY_MS = 250;
 /** @typedef {{ name: string, entry: string, env: Record<string, string>, opsUrl: string, running?: import('@latchkey/testing').RunningService, drained: boolean }} Process */
 /** @typedef {{ id: string, secret: string }} Token */
 
-judgeTheJudge();
+checkEvaluate();
 const before = process.argv[2];
-if (!before) throw new Error('say where the version before is, built: npm run upgrade -w @latchkey/e2e -- /folder');
+if (!before)
+  throw new Error('name the folder of the version before, built: npm run upgrade -w @latchkey/e2e -- /folder');
 const root = { before: path.resolve(before), now: path.resolve(import.meta.dirname, '../..') };
 const secret = () => randomBytes(32).toString('base64url');
 
@@ -138,11 +139,11 @@ async function drill() {
 
   /** @param {string} name @param {() => Promise<unknown>} work */
   async function step(name, work) {
-    const phase = { name, startMs: performance.now(), said: '' };
+    const phase = { name, startMs: performance.now(), system: '' };
     load.phases.push(phase);
     await work();
     await sleep(STEP_MS);
-    phase.said = await load.system();
+    phase.system = await load.system();
   }
 }
 
@@ -162,18 +163,18 @@ async function startLoad(services, gateways) {
   const checks = [];
   /** @type {(import('../faults/history.mjs').Revocation & { status: number })[]} */
   const revocations = [];
-  /** @type {{ name: string, startMs: number, said: string }[]} */
+  /** @type {{ name: string, startMs: number, system: string }[]} */
   const phases = [];
   /** Begins with the token-service that is whole just now. @param {string} target @param {object} body */
   const post = async (target, body) => {
     for (const service of services) {
-      const answer = await fetch(`${urlOf(service, 'API_PORT')}${target}`, {
+      const response = await fetch(`${urlOf(service, 'API_PORT')}${target}`, {
         method: 'POST',
         headers: { cookie, 'content-type': 'application/json' },
         body: JSON.stringify(body),
         signal: AbortSignal.timeout(40_000),
       }).catch(() => undefined);
-      if (answer && answer.status < 500) return { status: answer.status, body: await answer.json() };
+      if (response && response.status < 500) return { status: response.status, body: await response.json() };
     }
     return { status: 503, body: {} };
   };
@@ -198,11 +199,11 @@ async function startLoad(services, gateways) {
   const loops = gateways.flatMap((gateway) => [0, 1].map((offset) => loop(gateway, offset)));
   return {
     phases,
-    /** What the token-service that was replaced first says, once it does. */
+    /** The system status from the token-service that was replaced first, once it responds. */
     system: async () => {
-      const answer = await fetch(`${urlOf(first, 'API_PORT')}/v1/system`, { headers: { cookie } });
-      if (answer.status !== 200) return `${answer.status}`;
-      const { guarantee, versions } = await answer.json();
+      const response = await fetch(`${urlOf(first, 'API_PORT')}/v1/system`, { headers: { cookie } });
+      if (response.status !== 200) return `${response.status}`;
+      const { guarantee, versions } = await response.json();
       const verifiers = versions.verifiers.map(
         (/** @type {{ version: string, verifiers: number }} */ one) => `${one.verifiers} of ${one.version || '0.1'}`,
       );
@@ -232,12 +233,12 @@ async function startLoad(services, gateways) {
 
 /** @param {Awaited<ReturnType<Awaited<ReturnType<typeof startLoad>>['stop']>>} history @returns whether nothing was wrong */
 function report({ phases, checks, revocations, issued }) {
-  const { stale, wronged } = judge(checks, revocations);
-  const last = phases.at(-1)?.said ?? '';
+  const { stale, wronged } = evaluate(checks, revocations);
+  const last = phases.at(-1)?.system ?? '';
   console.log(
-    'step                                    checks  503/none  revoked  pending or 503  median ms  most ms  GET /v1/system says',
+    'step                                    checks  503/none  revoked  pending or 503  median ms  most ms  GET /v1/system',
   );
-  phases.forEach(({ name, startMs, said }, i) => {
+  phases.forEach(({ name, startMs, system }, i) => {
     const endMs = phases[i + 1]?.startMs ?? Number.POSITIVE_INFINITY;
     const within = (/** @type {{ startMs: number }} */ one) => one.startMs >= startMs && one.startMs < endMs;
     const asked = checks.filter(within);
@@ -251,11 +252,13 @@ function report({ phases, checks, revocations, issued }) {
       took.filter((ms) => ms === Number.POSITIVE_INFINITY).length,
     ];
     const times = [took[Math.floor(took.length / 2)] ?? 0, took.at(-1) ?? 0].map((ms) => Math.round(ms));
-    console.log(`${name.padEnd(36)}${[...cells, ...times].map((cell) => String(cell).padStart(10)).join('')}  ${said}`);
+    console.log(
+      `${name.padEnd(36)}${[...cells, ...times].map((cell) => String(cell).padStart(10)).join('')}  ${system}`,
+    );
   });
   const lost = checks.filter(({ verdict }) => verdict === 'unavailable' || verdict === 'unreachable').length;
   console.log(
-    `\n${checks.length} checks, ${issued} tokens issued, ${revocations.length} revoked: ${stale.length} stale, ${wronged.length} good requests denied, ${lost} without a verdict (503 or no answer)`,
+    `\n${checks.length} checks, ${issued} tokens issued, ${revocations.length} revoked: ${stale.length} stale, ${wronged.length} good requests denied, ${lost} without a verdict (503 or no response)`,
   );
   for (const check of [...stale, ...wronged].slice(0, 5)) console.log(JSON.stringify(check));
   if (!last.startsWith('guarantee 3')) console.log(`at the end the system did not give the guarantee: ${last}`);
