@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
+import { HOTP, Secret } from 'otpauth';
 import { seal, unseal } from '../src/accounts/sealed.js';
-import { base32, codeAt, otpauthUri, stepOf } from '../src/accounts/totp.js';
+import { base32, otpauthUri, stepOf } from '../src/accounts/totp.js';
 
 // RFC 6238 appendix B, SHA-1, the last six of its eight digits.
 const secret = Buffer.from('12345678901234567890');
@@ -13,8 +14,25 @@ const vectors: [seconds: number, code: string][] = [
   [20_000_000_000, '353130'],
 ];
 
-it('makes the codes of RFC 6238 appendix B', () => {
-  for (const [seconds, code] of vectors) expect(codeAt(secret, Math.floor(seconds / 30))).toBe(code);
+const codeAt = (at: Buffer, counter: number) =>
+  HOTP.generate({ secret: Secret.fromLatin1(at.toString('latin1')), counter });
+
+it('takes the codes of RFC 6238 appendix B, each for its step', () => {
+  for (const [seconds, code] of vectors)
+    expect(stepOf(secret, code, seconds * 1_000, 0)).toBe(Math.floor(seconds / 30));
+});
+
+it.each(['', '28708', '2870822', ' 287082', '287 82', '28708é', '２８７０８２', '287082\n'])(
+  'takes %p for no code',
+  (code) => {
+    expect(stepOf(secret, code, 59_000, 0)).toBeNull();
+  },
+);
+
+it('reads the secret alone, not what lies around it in memory', () => {
+  const around = Buffer.concat([randomBytes(7), secret, randomBytes(9)]).subarray(7, 27);
+  expect(stepOf(around, '287082', 59_000, 0)).toBe(1);
+  expect(base32(around)).toBe(base32(secret));
 });
 
 it('takes a code one step early or late, and none further off', () => {

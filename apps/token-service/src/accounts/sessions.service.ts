@@ -7,7 +7,7 @@ import { AuditService } from '../audit/index.js';
 import { rightsOfPerson, ScopesService, SYSTEM, type UserActor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/index.js';
-import { cookieName, notFound, RatesService, Refusal, requestContext } from '../http/index.js';
+import { cookieName, notFound, RatesService, Refusal, requestContext, writeCookie } from '../http/index.js';
 import { AttemptsService } from './attempts.service.js';
 import { endSessionsOf } from './ended.js';
 import { PeopleService } from './people.service.js';
@@ -204,8 +204,7 @@ export class SessionsService {
 
   /** The session cookie with this value, as a `Set-Cookie` header. */
   cookie(value: string, maxAge: number): string {
-    const secure = this.config.PUBLIC_URL.startsWith('https:') ? '; Secure' : '';
-    return `${cookieName(this.config)}=${value}; Path=/; HttpOnly; SameSite=Strict; Max-Age=${maxAge}${secure}`;
+    return writeCookie(this.config, { name: cookieName(this.config), value, path: '/', sameSite: 'strict', maxAge });
   }
 
   #endOwn(actor: UserActor, which: Parameters<typeof endSessionsOf>[4]): Promise<number> {

@@ -11,6 +11,7 @@ import {
   Person,
   Refusal,
   readCookie,
+  writeCookie,
 } from '../http/index.js';
 import { LettersService } from './letters.service.js';
 import { FailedElsewhere, OIDC_PATH, OIDC_SECONDS, OidcService } from './oidc.service.js';
@@ -145,16 +146,11 @@ export class SignInController {
   }
 
   get #journeyName(): string {
-    return this.#secure ? '__Secure-latchkey_oidc' : 'latchkey_oidc';
-  }
-
-  get #secure(): boolean {
-    return this.config.PUBLIC_URL.startsWith('https:');
+    return this.config.PUBLIC_URL.startsWith('https:') ? '__Secure-latchkey_oidc' : 'latchkey_oidc';
   }
 
   /** Lax, since the browser comes back from another site with it. */
   #journeyCookie(value: string, maxAge: number): string {
-    const secure = this.#secure ? '; Secure' : '';
-    return `${this.#journeyName}=${value}; Path=${OIDC_PATH}; HttpOnly; SameSite=Lax; Max-Age=${maxAge}${secure}`;
+    return writeCookie(this.config, { name: this.#journeyName, value, path: OIDC_PATH, sameSite: 'lax', maxAge });
   }
 }

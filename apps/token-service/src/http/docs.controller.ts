@@ -2,7 +2,8 @@ import { DOCS_PAGE_POLICY, docsPage, openApiDocument } from '@latchkey/contracts
 import { Controller, Get, Inject, SetMetadata } from '@nestjs/common';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Answer } from './call.js';
-import { cookieName, ENDPOINT_METADATA } from './server.js';
+import { cookieName } from './cookies.js';
+import { ENDPOINT_METADATA } from './server.js';
 
 /** The description of the API: for programs, and as a page for people. Open to everybody. */
 @Controller()

@@ -7,8 +7,6 @@ import {
   LIMITS,
   problem,
   REQUEST_ID_HEADER,
-  SECURE_SESSION_COOKIE,
-  SESSION_COOKIE,
 } from '@latchkey/contracts';
 import { type Logger, newId } from '@latchkey/runtime';
 import { hideSecrets } from '@latchkey/token-format';
@@ -16,6 +14,7 @@ import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { TokenServiceConfig } from '../config.js';
 import { type RequestContext, requestContext } from './context.js';
+import { cookieName, readCookie } from './cookies.js';
 
 /** Where a controller's method says which call of ENDPOINTS it answers. */
 export const ENDPOINT_METADATA = 'latchkey:endpoint';
@@ -27,10 +26,6 @@ const USER_AGENT_LENGTH_MAX = 200;
 const PROOF_WARNING_EVERY_MS = 60_000;
 /** A body refused for its length is still read to its end, and forgotten, when it says that it is no longer than this. */
 const DISCARDED_BYTES_MAX = 4 * LIMITS.jsonBodyBytesMax;
-
-/** Name of the session cookie: over https only a host's own, secure cookie is taken. */
-export const cookieName = (config: Pick<TokenServiceConfig, 'PUBLIC_URL'>): string =>
-  config.PUBLIC_URL.startsWith('https:') ? SECURE_SESSION_COOKIE : SESSION_COOKIE;
 
 /** Fastify as this door needs it: every input bounded, every answer marked, every error a problem. */
 export function createAdapter(config: TokenServiceConfig, logger: Logger): FastifyAdapter {
@@ -152,13 +147,4 @@ function contextReader(config: TokenServiceConfig, logger: Logger): (request: Fa
       userAgent: hideSecrets(header('user-agent') ?? '').slice(0, USER_AGENT_LENGTH_MAX) || null,
     };
   };
-}
-
-/** The first cookie of that name (RFC 6265 section 4.2). */
-export function readCookie(header: string | undefined, name: string): string | undefined {
-  for (const pair of (header ?? '').split(';')) {
-    const at = pair.indexOf('=');
-    if (at > 0 && pair.slice(0, at).trim() === name) return pair.slice(at + 1).trim();
-  }
-  return undefined;
 }
