@@ -10,11 +10,11 @@ import {
   settingSchema,
 } from '@latchkey/runtime';
 import { DEFAULT_PREFIX, isPrefix } from '@latchkey/token-format';
+import { canonicalAddress } from '@latchkey/verifier';
 import { z } from 'zod';
-import { isNetwork } from './http/index.js';
 
 const networks = settingSchema.list.refine(
-  (list) => list.every(isNetwork),
+  (list) => list.every((text) => canonicalAddress(text) !== undefined),
   'must be IP addresses or CIDRs separated by commas, such as 10.0.0.0/8,::1',
 );
 

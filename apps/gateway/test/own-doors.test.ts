@@ -6,6 +6,7 @@ import { CALLER_ADDRESS_HEADER, GATEWAY_PROOF_HEADER, gatewayProofMatcher } from
 import { waitFor } from '@latchkey/testing';
 import { request } from 'undici';
 import { gatewayConfig } from '../src/config.js';
+import { Peers } from '../src/nest/peers.js';
 import { CREDENTIALS, raw, type Stack, stack } from './stack.js';
 
 const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-console-'));
@@ -133,6 +134,18 @@ describe('behind a trusted proxy', () => {
     expect([spoofed.status, JSON.parse(spoofed.body).code]).toEqual([403, 'address_not_allowed']);
     expect((await as('203.0.113.9, nonsense')).status).toBe(403);
   });
+});
+
+it.each<[networks: string[], address: string, is: boolean]>([
+  [[], '10.0.0.1', false],
+  [['10.0.0.0/8', '::1'], '10.0.0.1', true],
+  [['10.0.0.0/8', '::1'], '::1', true],
+  [['10.0.0.0/8', '::1'], '', false],
+  [['::/0'], '10.0.0.1', false],
+  [['::ffff:10.0.0.0/104'], '10.0.0.1', true],
+])('by %j, is %s a trusted proxy and a forward-auth peer: %p', (networks, address, is) => {
+  expect(new Peers(networks, []).isTrustedProxy(address)).toBe(is);
+  expect(new Peers([], networks).mayForward(address)).toBe(is);
 });
 
 describe('the console', () => {
@@ -300,6 +313,7 @@ describe('the gateway', () => {
     [{ GATEWAY_RPC_SECRET: 'short' }, /GATEWAY_RPC_SECRET: each secret must have at least 32 characters/],
     [{ GATEWAY_PROOF_SECRET: '' }, /GATEWAY_PROOF_SECRET is required/],
     [{ TRUSTED_PROXIES: '10.0.0.0/33' }, /TRUSTED_PROXIES: must be IP addresses or CIDRs/],
+    [{ TRUSTED_PROXIES: '::1,fe80::1%eth0' }, /TRUSTED_PROXIES: must be IP addresses or CIDRs/],
     [{ FORWARD_AUTH_PEERS: 'localhost' }, /FORWARD_AUTH_PEERS: must be/],
     [{ API_URL: 'token-service:8090' }, /API_URL: must be a URL/],
     [{ TOKEN_PREFIX: 'LK' }, /TOKEN_PREFIX: must be 1 to 16/],

@@ -1,3 +1,4 @@
+export { Addresses, addressesWithin, canonicalAddress, intersectAddresses } from './addresses.js';
 export { Budget } from './budget.js';
 export { type Counters, newCounters } from './counters.js';
 export { strictestRate } from './facts.js';

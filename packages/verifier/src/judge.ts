@@ -1,5 +1,6 @@
 import { DENIAL_REASONS, type DenialReason, type TokenFacts } from '@latchkey/contracts';
-import { Addresses, denialOf, kindOf, ownerTypeOf, ratesOf } from './facts.js';
+import { Addresses } from './addresses.js';
+import { denialOf, kindOf, ownerTypeOf, ratesOf } from './facts.js';
 import type { Entry, Rights, ScopeList } from './memory.js';
 import type { Requirement, Verdict } from './types.js';
 

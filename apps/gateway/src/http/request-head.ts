@@ -3,7 +3,7 @@ import type { Socket } from 'node:net';
 import { REQUEST_ID_HEADER, SECURE_SESSION_COOKIE, SESSION_COOKIE } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import type { Refusal } from './answers.js';
-import { plainAddress } from './networks.js';
+import { plainAddress } from './plain-address.js';
 
 export const HEADERS_MAX = 200;
 

@@ -1,5 +1,6 @@
 import type { IncomingMessage } from 'node:http';
-import { networkTest, plainAddress } from '../http/index.js';
+import { Addresses } from '@latchkey/verifier';
+import { plainAddress } from '../http/index.js';
 
 /** Who is believed in what. */
 export class Peers {
@@ -8,8 +9,10 @@ export class Peers {
   readonly mayForward: (ip: string) => boolean;
 
   constructor(trustedProxies: readonly string[], forwardAuthPeers: readonly string[]) {
-    this.isTrustedProxy = networkTest(trustedProxies);
-    this.mayForward = networkTest(forwardAuthPeers);
+    const proxies = new Addresses(trustedProxies);
+    const peers = new Addresses(forwardAuthPeers);
+    this.isTrustedProxy = (ip) => proxies.include(ip);
+    this.mayForward = (ip) => peers.include(ip);
   }
 
   ipOf(req: IncomingMessage): string {

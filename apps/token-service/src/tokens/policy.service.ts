@@ -1,10 +1,11 @@
 import type { Policy } from '@latchkey/contracts';
+import { addressesWithin } from '@latchkey/verifier';
 import { Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/index.js';
 import type { Actor } from '../authorization/index.js';
 import { type Change, Database, type Statement } from '../database/index.js';
 import { badField, forbidden } from '../http/index.js';
-import { addressesWithin, LocksService } from '../verification/index.js';
+import { LocksService } from '../verification/index.js';
 import { canonicalAddresses } from './token.rules.js';
 
 export interface PolicyRow {

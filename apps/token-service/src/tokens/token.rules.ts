@@ -1,7 +1,7 @@
 import { LIMITS, type RateLimit } from '@latchkey/contracts';
+import { addressesWithin, canonicalAddress } from '@latchkey/verifier';
 import type { Actor, ScopesService, TokenActor } from '../authorization/index.js';
 import { badField, forbidden, lacksScope, notFound } from '../http/index.js';
-import { addressesWithin, canonicalAddress } from '../verification/index.js';
 import { endOf, type TokenEntity } from './token.entity.js';
 
 /** Who a token acts for. */

@@ -1,12 +1,11 @@
 import { createHmac } from 'node:crypto';
 import type { LookupResponse, PersonRole, ProjectRole, RpcRateBucket, TokenFacts } from '@latchkey/contracts';
 import { hashSecret } from '@latchkey/token-format';
-import { strictestRate } from '@latchkey/verifier';
+import { intersectAddresses, strictestRate } from '@latchkey/verifier';
 import { Inject, Injectable } from '@nestjs/common';
 import { ScopesService } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database, type Statement } from '../database/index.js';
-import { intersectAddresses } from './addresses.js';
 
 /** One row for a token, with all that its effective rights rest on. */
 export interface FactsRow {

@@ -1,4 +1,3 @@
-export { addressesWithin, canonicalAddress } from './addresses.js';
 export { FactsService } from './facts.service.js';
 export { LocksService, lockRows } from './locks.service.js';
 export { mustBeRecent, selectRecentSignIn } from './recent-sign-in.js';

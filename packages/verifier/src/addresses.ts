@@ -1,4 +1,4 @@
-import { isIPv4, isIPv6 } from 'node:net';
+import { BlockList, isIP, isIPv4, isIPv6 } from 'node:net';
 
 /** A block of addresses: as a number, with how many leading bits count. */
 interface Block {
@@ -71,7 +71,7 @@ export function canonicalAddress(text: string): string | undefined {
   return block && writeBlock(block);
 }
 
-/** Whether everything that `inner` allows, `outer` allows too. */
+/** Whether everything that `inner` allows, `outer` allows too. Both are in canonical form; an empty list allows all. */
 export function addressesWithin(inner: readonly string[], outer: readonly string[]): boolean {
   if (outer.length === 0) return true;
   if (inner.length === 0) return false;
@@ -90,4 +90,32 @@ export function intersectAddresses(a: readonly string[], b: readonly string[]): 
     }),
   );
   return both.length ? [...new Set(both)] : [NO_ADDRESS];
+}
+
+const MAPPED = new BlockList();
+MAPPED.addSubnet('::ffff:0:0', 96, 'ipv6');
+
+/**
+ * A test for a caller's address against addresses and CIDRs, each for its own family: `::/0` is every IPv6 address and no
+ * IPv4 one, and IPv4 written in IPv6 counts as IPv4. Read once, then compared by Node itself, since a check waits for it.
+ */
+export class Addresses {
+  readonly #v4 = new BlockList();
+  readonly #v6 = new BlockList();
+
+  /** @param allowed CIDRs or single addresses; what is neither allows nothing */
+  constructor(allowed: readonly string[]) {
+    for (const text of allowed) {
+      const [address, prefix] = canonicalAddress(text)?.split('/') ?? [];
+      if (address === undefined) continue;
+      if (isIPv4(address)) this.#v4.addSubnet(address, Number(prefix), 'ipv4');
+      else this.#v6.addSubnet(address, Number(prefix), 'ipv6');
+    }
+  }
+
+  /** Whether the address is among them; one that is none is not. */
+  include(address: string): boolean {
+    if (isIP(address) !== 6) return this.#v4.check(address, 'ipv4');
+    return (MAPPED.check(address, 'ipv6') ? this.#v4 : this.#v6).check(address, 'ipv6');
+  }
 }

@@ -1,0 +1,7 @@
+/** An address as one spelling: IPv4 inside IPv6 becomes IPv4, a zone is dropped. */
+export function plainAddress(address: string | undefined): string {
+  if (!address) return '';
+  if (address.startsWith('::ffff:') && address.includes('.')) return address.slice(7);
+  const zone = address.indexOf('%');
+  return zone < 0 ? address : address.slice(0, zone);
+}
