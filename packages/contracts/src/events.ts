@@ -2,7 +2,7 @@ import { hash } from 'node:crypto';
 import { z } from 'zod';
 import { idSchema } from './http/common.js';
 import type { FeedKey, FeedSigner } from './keys.js';
-import { mac, macEquals, parseJson } from './message.js';
+import { mac, parseJson, secretEquals } from './message.js';
 
 /** Kinds of invalidation: see the glossary in ARCHITECTURE.md. */
 export const INVALIDATION_KINDS = ['token', 'owner', 'project', 'everything', 'misses'] as const;
@@ -98,5 +98,5 @@ export function verifyAcknowledgement(
   key: Uint8Array,
   { verifier, digests, mac: sent }: AcknowledgementEvent,
 ): boolean {
-  return macEquals(mac(key, 'acknowledgement', acknowledgedText(verifier, digests)), sent);
+  return secretEquals(mac(key, 'acknowledgement', acknowledgedText(verifier, digests)), sent);
 }

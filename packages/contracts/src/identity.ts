@@ -1,5 +1,5 @@
 import { createHmac } from 'node:crypto';
-import { macEquals } from './message.js';
+import { isOneOfSecrets } from './message.js';
 
 /** Headers that tell an upstream who calls. The same names from outside are dropped in every spelling. */
 export const IDENTITY_HEADERS = {
@@ -9,6 +9,9 @@ export const IDENTITY_HEADERS = {
   scopes: 'x-latchkey-scopes',
 } as const;
 export const REQUEST_ID_HEADER = 'x-request-id';
+
+/** Whether a request id from outside is taken as it is; another one is made for it otherwise. */
+export const isRequestId = (text: string): boolean => /^[A-Za-z0-9._:-]{1,100}$/.test(text);
 
 /** The caller's address as the gateway worked it out, for the token-service; believed only beside a right GATEWAY_PROOF_HEADER. */
 export const CALLER_ADDRESS_HEADER = 'x-latchkey-caller-address';
@@ -26,7 +29,7 @@ export function gatewayProof(secret: string): string {
 /** Tells a proof made with one of these secrets, in constant time. */
 export function gatewayProofMatcher(secrets: readonly string[]): (presented: string) => boolean {
   const known = secrets.map(gatewayProof);
-  return (presented) => known.reduce((found, proof) => macEquals(proof, presented) || found, false);
+  return (presented) => isOneOfSecrets(known, presented);
 }
 
 /** Cookie of a signed-in person; over https it is `__Host-` and Secure. */

@@ -15,6 +15,7 @@ export * from './http/tokens.js';
 export * from './identity.js';
 export * from './keys.js';
 export * from './limits.js';
+export { isOneOfSecrets, secretEquals } from './message.js';
 export * from './openapi.js';
 export * from './openapi-page.js';
 export * from './permissions.js';

@@ -6,12 +6,16 @@ export function mac(key: Uint8Array, purpose: string, text: string): string {
   return createHmac('sha256', key).update(`${purpose}\n${text}`).digest('base64url');
 }
 
-/** Compares in constant time. */
-export function macEquals(expected: string, actual: string): boolean {
+/** Whether two texts are the same, in a time that tells no more than the length of what was expected. */
+export function secretEquals(expected: string, presented: string): boolean {
   const a = Buffer.from(expected);
-  const b = Buffer.from(actual);
+  const b = Buffer.from(presented);
   return a.length === b.length && timingSafeEqual(a, b);
 }
+
+/** Whether a text is one of some secrets; every one is compared, as `secretEquals` does. */
+export const isOneOfSecrets = (secrets: readonly string[], presented: string): boolean =>
+  secrets.reduce((found, secret) => secretEquals(secret, presented) || found, false);
 
 /** Reads JSON of a schema; undefined when it is none, so that the caller can drop and count it. */
 export function parseJson<T>(schema: z.ZodType<T>, text: string): T | undefined {

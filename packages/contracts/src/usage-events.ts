@@ -1,8 +1,8 @@
 import { z } from 'zod';
 import { denialReasonSchema } from './denials.js';
-import { idSchema } from './http/common.js';
+import { ID_SOURCE, idSchema } from './http/common.js';
 import { usageKey, usageTicket } from './keys.js';
-import { mac, macEquals, parseJson } from './message.js';
+import { mac, parseJson, secretEquals } from './message.js';
 
 /** Longest batch, in UTF-16 code units: 5 000 lines and 1 000 denials of their longest. */
 export const USAGE_BODY_LENGTH_MAX = 6_000_000;
@@ -13,9 +13,7 @@ const TIME_MS_MAX = 7_258_118_400_000;
 
 /** The caller name of Latchkey's own services; a holder of `tokens:verify` is `token:<id>`. */
 export const FIRST_PARTY_CALLER = 'first-party';
-export const callerSchema = z
-  .string()
-  .regex(/^(first-party|token:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})$/);
+export const callerSchema = z.string().regex(new RegExp(`^(${FIRST_PARTY_CALLER}|token:${ID_SOURCE})$`));
 
 const timeMsSchema = z.int().min(0).max(TIME_MS_MAX);
 
@@ -100,7 +98,7 @@ export function readUsageBatch(
   const outer = usageBatchEventSchema.safeParse(event);
   if (!outer.success) return 'malformed';
   const { verifier, caller, body, mac: sent } = outer.data;
-  if (!macEquals(mac(usageKey(usageSecret, { verifierId: verifier, caller }), 'usage', body), sent))
+  if (!secretEquals(mac(usageKey(usageSecret, { verifierId: verifier, caller }), 'usage', body), sent))
     return 'not_authentic';
   const batch = parseJson(usageBatchSchema, body);
   return batch?.verifier === verifier ? { batch, caller } : 'malformed';
@@ -109,7 +107,7 @@ export function readUsageBatch(
 /** The tokens of a third party's batch that its caller has looked up. */
 export function ticketedTokens(usageSecret: Uint8Array, caller: string, { tickets = [] }: UsageBatch): Set<string> {
   const shown = tickets.filter(({ tokenId, ticket }) =>
-    macEquals(usageTicket(usageSecret, { caller, tokenId }).toString('base64url'), ticket),
+    secretEquals(usageTicket(usageSecret, { caller, tokenId }).toString('base64url'), ticket),
   );
   return new Set(shown.map(({ tokenId }) => tokenId));
 }

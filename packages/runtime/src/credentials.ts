@@ -1,4 +1,5 @@
-import { hash, timingSafeEqual } from 'node:crypto';
+import { hash } from 'node:crypto';
+import { isOneOfSecrets } from '@latchkey/contracts';
 import { z } from 'zod';
 import { ConfigError, readSetting, type Settings, settingSchema } from './config.js';
 import { decryptionKey, encryptionKey } from './encryption.js';
@@ -89,10 +90,7 @@ export function adoptRpcSecret(
 
 /** Tells whether a presented text is one of some secrets, in a time that tells nothing about them. */
 export function secretMatcher(secrets: readonly string[]): (presented: string) => boolean {
-  const digest = (text: string) => hash('sha256', text, 'buffer');
+  const digest = (text: string) => hash('sha256', text, 'base64url');
   const known = secrets.map(digest);
-  return (presented) => {
-    const asked = digest(presented);
-    return known.reduce((found, secret) => timingSafeEqual(secret, asked) || found, false);
-  };
+  return (presented) => isOneOfSecrets(known, digest(presented));
 }

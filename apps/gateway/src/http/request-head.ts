@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
-import { REQUEST_ID_HEADER, SECURE_SESSION_COOKIE, SESSION_COOKIE } from '@latchkey/contracts';
+import { isRequestId, REQUEST_ID_HEADER, SECURE_SESSION_COOKIE, SESSION_COOKIE } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import type { Refusal } from './answers.js';
 import { plainAddress } from './plain-address.js';
@@ -131,7 +131,6 @@ export function peer(socket: Socket, isTrusted: (ip: string) => boolean): Peer {
   return made;
 }
 
-const REQUEST_ID = /^[A-Za-z0-9._:-]{1,100}$/;
 const HOST = /^[A-Za-z0-9._~!$&'()*+,;=:[\]%-]{0,255}$/;
 
 const bad = (detail: string): Refusal => ({ code: 'invalid_request', detail });
@@ -222,7 +221,7 @@ export function readHead(req: IncomingMessage, isTrusted: (ip: string) => boolea
         if (trusted) forwardedHost = value;
         break;
       case Action.RequestId:
-        if (trusted && REQUEST_ID.test(value)) requestId = value;
+        if (trusted && isRequestId(value)) requestId = value;
         break;
     }
   }

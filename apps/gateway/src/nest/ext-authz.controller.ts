@@ -1,4 +1,5 @@
 import { status as grpcStatus } from '@grpc/grpc-js';
+import { isRequestId } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import { Controller } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
@@ -35,7 +36,6 @@ const STATUS: Readonly<Record<number, number>> = {
   429: grpcStatus.RESOURCE_EXHAUSTED,
   503: grpcStatus.UNAVAILABLE,
 };
-const REQUEST_ID = /^[A-Za-z0-9._:-]{1,100}$/;
 
 const overwrite = ([key, value]: [string, string]) => ({
   header: { key, value },
@@ -62,7 +62,7 @@ export class ExtAuthzController {
     const all = (name: string) => headers.filter(([key]) => key === name).map(([, value]) => value);
     const peer = plainAddress(attributes?.source?.address?.socketAddress?.address);
     const given = all('x-request-id')[0];
-    const requestId = given !== undefined && REQUEST_ID.test(given) ? given : newId();
+    const requestId = given !== undefined && isRequestId(given) ? given : newId();
     const authorizations = all('authorization');
     if (authorizations.length > 1)
       return denied({ code: 'invalid_request', detail: 'The header Authorization came twice.' }, requestId);

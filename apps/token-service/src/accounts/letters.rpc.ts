@@ -1,5 +1,5 @@
 import { status } from '@grpc/grpc-js';
-import { idSchema, type Letter, type TakeLettersRequest } from '@latchkey/contracts';
+import { isId, type Letter, type TakeLettersRequest } from '@latchkey/contracts';
 import { Controller } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
 import { CallableBy, refuse } from '../rpc/index.js';
@@ -24,7 +24,7 @@ export class LettersRpc {
   @GrpcMethod('Maintenance', 'FinishLetter')
   @CallableBy('jobs')
   async finish({ id }: { id: string }): Promise<{ known: boolean }> {
-    if (!idSchema.safeParse(id).success) throw refuse(status.INVALID_ARGUMENT, 'id: must be a UUID');
+    if (!isId(id)) throw refuse(status.INVALID_ARGUMENT, 'id: must be a UUID');
     return { known: await this.letters.finish(id) };
   }
 }

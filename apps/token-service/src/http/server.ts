@@ -4,6 +4,7 @@ import {
   ERRORS,
   GATEWAY_PROOF_HEADER,
   gatewayProofMatcher,
+  isRequestId,
   LIMITS,
   problem,
   REQUEST_ID_HEADER,
@@ -21,7 +22,6 @@ export const ENDPOINT_METADATA = 'latchkey:endpoint';
 
 export type LatchkeyRequest = FastifyRequest & { latchkey: RequestContext; sessionCookie?: string | undefined };
 
-const REQUEST_ID = /^[A-Za-z0-9._:-]{1,100}$/;
 const USER_AGENT_LENGTH_MAX = 200;
 const PROOF_WARNING_EVERY_MS = 60_000;
 /** A body refused for its length is still read to its end, and forgotten, when it says that it is no longer than this. */
@@ -142,7 +142,7 @@ function contextReader(config: TokenServiceConfig, logger: Logger): (request: Fa
     // Not X-Forwarded-For: whoever calls writes its left end, and only the gateway knows which proxies it trusts.
     const address = throughGateway ? header(CALLER_ADDRESS_HEADER) : undefined;
     return {
-      requestId: given && REQUEST_ID.test(given) ? given : newId(),
+      requestId: given && isRequestId(given) ? given : newId(),
       ip: (address && isIP(address) ? address : request.socket.remoteAddress) ?? null,
       userAgent: hideSecrets(header('user-agent') ?? '').slice(0, USER_AGENT_LENGTH_MAX) || null,
     };

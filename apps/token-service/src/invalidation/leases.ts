@@ -2,6 +2,7 @@ import { hash, randomBytes } from 'node:crypto';
 import {
   acknowledgementKey,
   type Cursor,
+  isId,
   type ReleaseRequest,
   type RenewRequest,
   type RenewResponse,
@@ -25,7 +26,6 @@ export type { LeaseCaller } from './types.js';
 export const HOLDER_LEASES_MAX = 64;
 const NAME_LENGTH_MAX = 100;
 const VERSION_LENGTH_MAX = 50;
-const ID_PATTERN = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const CLAIM_PATTERN = /^[A-Za-z0-9_-]{32,64}$/;
 const XID_PATTERN = /^\d{1,20}$/;
 const XID_MAX = 2n ** 64n - 1n;
@@ -201,10 +201,10 @@ function checkRequest({ verifierId, claim, version, name, cursor, nonce }: Renew
   if (claim !== '') {
     if (!CLAIM_PATTERN.test(claim)) throw wrong('claim must be 32 to 64 random characters of A-Z, a-z, 0-9, _ and -');
     if (verifierId !== '') throw wrong('verifierId must be empty beside a claim: the id is handed out');
-  } else if (!ID_PATTERN.test(verifierId)) {
+  } else if (!isId(verifierId)) {
     throw wrong('claim is required (verifierId, a lower-case UUID, only from verifiers of version 0.1)');
   }
-  if (nonce && !ID_PATTERN.test(nonce)) throw wrong('nonce must be the one given with the last renewal, or empty');
+  if (nonce && !isId(nonce)) throw wrong('nonce must be the one given with the last renewal, or empty');
   checkText('name', name, NAME_LENGTH_MAX);
   checkText('version', version, VERSION_LENGTH_MAX);
   checkCursor(cursor);
@@ -212,14 +212,14 @@ function checkRequest({ verifierId, claim, version, name, cursor, nonce }: Renew
 
 /** @throws LeaseRefused when it is malformed */
 export function checkVerifierId(verifierId: string): void {
-  if (!ID_PATTERN.test(verifierId)) throw new LeaseRefused('invalid', 'verifierId must be a lower-case UUID');
+  if (!isId(verifierId)) throw new LeaseRefused('invalid', 'verifierId must be a lower-case UUID');
 }
 
 /** @throws LeaseRefused when it is malformed */
 export function checkCursor(cursor: Cursor | null): void {
   const wrong = (message: string) => new LeaseRefused('invalid', message);
   if (cursor === null) return;
-  if (!ID_PATTERN.test(cursor.log)) throw wrong('cursor.log must be a lower-case UUID');
+  if (!isId(cursor.log)) throw wrong('cursor.log must be a lower-case UUID');
   if (!XID_PATTERN.test(cursor.xid) || BigInt(cursor.xid) > XID_MAX) throw wrong('cursor.xid must be a transaction id');
 }
 

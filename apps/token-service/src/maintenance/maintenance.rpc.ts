@@ -1,5 +1,5 @@
 import { status } from '@grpc/grpc-js';
-import { type BatchResponse, idSchema, type ReportUseRequest } from '@latchkey/contracts';
+import { type BatchResponse, isId, type ReportUseRequest } from '@latchkey/contracts';
 import { Controller } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
 import { CallableBy, refuse } from '../rpc/index.js';
@@ -21,7 +21,7 @@ export class MaintenanceRpc {
   @GrpcMethod('Maintenance', 'ReportUse')
   @CallableBy('jobs')
   async reportUse({ tokenId, kind, ip }: ReportUseRequest): Promise<{ recorded: boolean }> {
-    if (!idSchema.safeParse(tokenId).success) throw refuse(status.INVALID_ARGUMENT, 'token_id: must be a UUID');
+    if (!isId(tokenId)) throw refuse(status.INVALID_ARGUMENT, 'token_id: must be a UUID');
     if (kind !== 'used_after_rotation') throw refuse(status.INVALID_ARGUMENT, 'kind: must be used_after_rotation');
     return { recorded: await this.maintenance.reportUseAfterRotation(tokenId, ip.slice(0, 45)) };
   }

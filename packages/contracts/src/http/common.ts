@@ -1,10 +1,13 @@
 import { z } from 'zod';
 import { LIMITS } from '../limits.js';
 
+/** An id as part of a regular expression: a UUID in lower case. */
+export const ID_SOURCE = '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}';
+const ID = new RegExp(`^${ID_SOURCE}$`);
 /** Ids are UUIDv7, lower case. */
-export const idSchema = z
-  .string()
-  .regex(/^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/, 'must be a lower-case UUID');
+export const idSchema = z.string().regex(ID, 'must be a lower-case UUID');
+/** Whether a text is an id; which version of UUID it is does not matter. */
+export const isId = (text: string): boolean => ID.test(text);
 /** RFC 3339 in UTC, as answered. */
 export const timeSchema = z.iso.datetime();
 /** RFC 3339 with any offset, as accepted. */
