@@ -12,3 +12,4 @@ export * from './rpc.js';
 export * from './service.js';
 export * from './usage-stream.js';
 export * from './version.js';
+export * from './yaml.js';

@@ -1,5 +1,5 @@
 import { readFileSync, statSync } from 'node:fs';
-import { isMap, isPair, isScalar, LineCounter, type Node, type ParsedNode, parseDocument, visit } from 'yaml';
+import { YamlFile } from '@latchkey/runtime';
 import type { z } from 'zod';
 import { routesFileSchema } from './schema.js';
 import { RouteTable } from './table.js';
@@ -38,48 +38,36 @@ export function loadRoutes(file: string, env: NodeJS.ProcessEnv = process.env): 
  * @throws RoutesFileError naming every problem with its line
  */
 export function parseRoutes(text: string, file: string, env: NodeJS.ProcessEnv = {}): RouteTable {
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines, prettyErrors: false, uniqueKeys: true });
-  const at = (offset: number | undefined) => `${file}:${lines.linePos(offset ?? 0).line}`;
-  const problems = [...document.errors, ...document.warnings].map((e) => `${at(e.pos[0])}: ${e.message}`);
-
-  visit(document, {
-    Scalar(_key, node) {
-      if (typeof node.value !== 'string' || !node.value.includes('${')) return;
-      node.value = node.value.replace(
-        /\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}/g,
-        (_whole, name: string, fallback?: string) => {
-          const value = env[name] || fallback;
-          if (value === undefined)
-            problems.push(`${at(node.range?.[0])}: \${${name}} is not set in the environment and has no default`);
-          return value ?? '';
-        },
-      );
-    },
-  });
+  const yaml = new YamlFile(file, text);
+  const problems = [...yaml.errors, ...yaml.warnings];
+  yaml.replaceTexts((value, place) =>
+    value.replace(/\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}/g, (_whole, name: string, fallback?: string) => {
+      const found = env[name] || fallback;
+      if (found === undefined) problems.push(`${place}: \${${name}} is not set in the environment and has no default`);
+      return found ?? '';
+    }),
+  );
   if (problems.length) throw new RoutesFileError(problems);
 
   let content: unknown;
   try {
-    content = document.toJS({ maxAliasCount: 100 });
+    content = yaml.content();
   } catch (error) {
-    throw new RoutesFileError([`${at(0)}: ${(error as Error).message}`]);
+    throw new RoutesFileError([`${file}:1: ${(error as Error).message}`]);
   }
   const result = routesFileSchema.safeParse(content);
-  if (!result.success) {
-    throw new RoutesFileError(result.error.issues.flatMap((issue) => issueLines(issue, document.contents, at)));
-  }
+  if (!result.success) throw new RoutesFileError(result.error.issues.flatMap((issue) => issueLines(issue, yaml)));
   const { routes } = result.data;
-  const nodeAt = (i: number, name: string) => at(rangeOf(document.contents, ['routes', i, name]));
+  const placeOf = (i: number, name: string) => yaml.placeOf(['routes', i, name]);
   const seenNames = new Map<string, number>();
   const seenShapes = new Map<string, number>();
   routes.forEach((route, i) => {
     const shape = route.path.replace(/\{[^}]*\}/g, '{}');
     const [sameName, sameShape] = [seenNames.get(route.name), seenShapes.get(shape)];
     if (sameName !== undefined)
-      problems.push(`${nodeAt(i, 'name')}: routes[${i}].name: "${route.name}" is taken by routes[${sameName}]`);
+      problems.push(`${placeOf(i, 'name')}: routes[${i}].name: "${route.name}" is taken by routes[${sameName}]`);
     if (sameShape !== undefined)
-      problems.push(`${nodeAt(i, 'path')}: routes[${i}].path: matches the same requests as routes[${sameShape}]`);
+      problems.push(`${placeOf(i, 'path')}: routes[${i}].path: matches the same requests as routes[${sameShape}]`);
     seenNames.set(route.name, i);
     seenShapes.set(shape, i);
   });
@@ -89,37 +77,15 @@ export function parseRoutes(text: string, file: string, env: NodeJS.ProcessEnv =
 
 type Path = readonly PropertyKey[];
 
-function issueLines(issue: z.core.$ZodIssue, root: ParsedNode | null, at: (offset?: number) => string): string[] {
+function issueLines(issue: z.core.$ZodIssue, yaml: YamlFile): string[] {
   const where = (path: Path) =>
     path.map((part, i) => (typeof part === 'number' ? `[${part}]` : `${i ? '.' : ''}${String(part)}`)).join('') ||
     'the file';
   if (issue.code === 'unrecognized_keys') {
     return issue.keys.map((name) => {
       const path = [...issue.path, name];
-      return `${at(rangeOf(root, path))}: ${where(path)}: is not a setting known here`;
+      return `${yaml.placeOf(path)}: ${where(path)}: is not a setting known here`;
     });
   }
-  return [`${at(rangeOf(root, issue.path))}: ${where(issue.path)}: ${issue.message}`];
-}
-
-/** Where a value (or the nearest thing around it) begins: offset into the text. */
-function rangeOf(root: ParsedNode | null, path: Path): number | undefined {
-  let node: Node | null = root;
-  let begins = root?.range?.[0];
-  for (const part of path) {
-    if (isMap(node)) {
-      const pair = node.items.find(
-        (item) => isPair(item) && isScalar(item.key) && String(item.key.value) === String(part),
-      );
-      if (!pair) return begins;
-      begins = (pair.key as Node).range?.[0] ?? begins;
-      node = pair.value as Node | null;
-    } else if (node && 'items' in node && typeof part === 'number') {
-      const item = (node as { items: Node[] }).items[part];
-      if (!item) return begins;
-      begins = item.range?.[0] ?? begins;
-      node = item;
-    } else return begins;
-  }
-  return begins;
+  return [`${yaml.placeOf(issue.path)}: ${where(issue.path)}: ${issue.message}`];
 }

@@ -9,9 +9,8 @@ import {
   type ScopeDeclaration,
   scopeSchema,
 } from '@latchkey/contracts';
-import { ConfigError } from '@latchkey/runtime';
+import { ConfigError, YamlFile } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
-import { LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/index.js';
@@ -40,30 +39,28 @@ export function readScopesFile(file: string): ScopeDeclaration[] {
   } catch (error) {
     throw new ConfigError([`SCOPES_FILE: cannot read ${file} (${(error as NodeJS.ErrnoException).code})`]);
   }
-  const lines = new LineCounter();
-  const document = parseDocument(text, { lineCounter: lines });
-  const at = (offset: number | undefined) => `${file}:${offset === undefined ? 1 : lines.linePos(offset).line}`;
-  if (document.errors.length)
-    throw new ConfigError(document.errors.map((e) => `${at(e.pos[0])}: ${e.message.split('\n', 1)[0]}`));
-  const lineOf = (path: PropertyKey[]): string => {
-    for (let depth = path.length; depth > 0; depth--) {
-      const node = document.getIn(path.slice(0, depth), true) as { range?: [number, number, number] } | undefined;
-      if (node?.range) return at(node.range[0]);
-    }
-    return at(undefined);
-  };
-  const result = fileSchema.safeParse(document.toJS());
+  const yaml = new YamlFile(file, text);
+  if (yaml.errors.length) throw new ConfigError(yaml.errors);
+  const result = fileSchema.safeParse(contentOf(yaml));
   if (!result.success)
     throw new ConfigError(
-      result.error.issues.map((i) => `${lineOf(i.path)}: ${i.path.join('.') || 'file'}: ${i.message}`),
+      result.error.issues.map((i) => `${yaml.placeOf(i.path)}: ${i.path.join('.') || 'file'}: ${i.message}`),
     );
   const seen = new Set(MANAGEMENT_SCOPES.map(({ name }) => name));
   result.data.scopes.forEach(({ name }, index) => {
     if (seen.has(name))
-      throw new ConfigError([`${lineOf(['scopes', index, 'name'])}: the scope ${name} is declared twice`]);
+      throw new ConfigError([`${yaml.placeOf(['scopes', index, 'name'])}: the scope ${name} is declared twice`]);
     seen.add(name);
   });
   return result.data.scopes;
+}
+
+function contentOf(yaml: YamlFile): unknown {
+  try {
+    return yaml.content();
+  } catch (error) {
+    throw new ConfigError([`${yaml.placeOf([])}: ${(error as Error).message}`]);
+  }
 }
 
 /** The scopes declared, and which roles hold them: the one table of rights. */
