@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { auditEventSchema } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import { deliverAudit } from '../src/audit/deliver-audit.job.js';
 import { pruneUsage } from '../src/usage/prune-usage.job.js';
@@ -49,6 +50,7 @@ test('posts every sealed event once, in the order of the chain, signed', async (
   expect(seqs()).toEqual(upTo(280));
   expect(siem.posted[0]!.signature).toMatch(/^v1,/);
   const [event] = (JSON.parse(siem.posted[0]!.body) as { events: Record<string, unknown>[] }).events;
+  expect(auditEventSchema.safeParse(event).error).toBeUndefined();
   expect(event).toMatchObject({ seq: 1, action: 'token.issued', hash: expect.stringMatching(/^[0-9a-f]{64}$/) });
 });
 

@@ -1,4 +1,5 @@
 import { ADVISORY_LOCKS } from '@latchkey/contracts';
+import { type AuditRow, EVENT_COLUMNS, toEvent } from '@latchkey/runtime';
 import type { QueryRunner } from 'typeorm';
 import { type Job, type JobContext, NOTHING, type StepReport } from '../job.js';
 import { postWebhook } from '../webhooks/index.js';
@@ -52,12 +53,17 @@ async function sendNext(
 ): Promise<StepReport> {
   const batch = await nextBatch(db);
   if (!batch) return NOTHING;
-  const events: Record<string, unknown>[] = await db.query(
+  const rows: AuditRow[] = await db.query(
     `SELECT ${EVENT_COLUMNS} FROM audit_links l JOIN audit_events e ON e.id = l.event_id AND e.at = l.event_at
      WHERE l.seq BETWEEN $1 AND $2 ORDER BY l.seq`,
     [batch.from_seq, batch.to_seq],
   );
-  const outcome = await postWebhook(target, `audit_${batch.from_seq}_${batch.to_seq}`, { events }, context.signal);
+  const outcome = await postWebhook(
+    target,
+    `audit_${batch.from_seq}_${batch.to_seq}`,
+    { events: rows.map(toEvent) },
+    context.signal,
+  );
   const attempts = batch.attempts + 1;
   const state = outcome.ok ? 'sent' : attempts >= context.config.SIEM_ATTEMPTS_MAX ? 'dead' : 'due';
   await db.query(
@@ -71,7 +77,7 @@ async function sendNext(
       { fromSeq: batch.from_seq, toSeq: batch.to_seq, reason: outcome.ok ? '' : outcome.reason },
       'audit events became a dead letter: send them again with `node dist/replay.js` when the receiver is well',
     );
-  return outcome.ok ? { done: events.length, more: true } : NOTHING;
+  return outcome.ok ? { done: rows.length, more: true } : NOTHING;
 }
 
 /** The batch that stands before all others, if it is due; else a new one of what was sealed since. */
@@ -91,11 +97,3 @@ async function nextBatch(db: QueryRunner): Promise<Batch | undefined> {
   );
   return batch;
 }
-
-/** An event as the management API answers it. */
-const EVENT_COLUMNS = `e.id, l.seq::float8 AS seq, to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') AS at,
-  jsonb_build_object('type', e.actor_type, 'id', e.actor_id, 'name', e.actor_name) AS actor, e.action,
-  e.token_id AS "tokenId", e.project_id AS "projectId",
-  CASE WHEN e.subject_type IS NOT NULL THEN
-    jsonb_build_object('type', e.subject_type, 'id', e.subject_id, 'name', e.subject_name) END AS subject,
-  e.ip, e.user_agent AS "userAgent", e.request_id AS "requestId", e.details, encode(l.hash, 'hex') AS hash`;

@@ -1,11 +1,10 @@
 import type { AuditAction, AuditEvent, auditExportQuery, auditQuery } from '@latchkey/contracts';
-import { newId } from '@latchkey/runtime';
+import { type AuditRow, EVENT_COLUMNS, newId, toEvent } from '@latchkey/runtime';
 import { Injectable } from '@nestjs/common';
 import type { z } from 'zod';
 import type { NamedActor } from '../authorization/index.js';
 import { type Change, Database } from '../database/index.js';
-import { badField, requestContext } from '../http/index.js';
-import { type AuditRow, EVENT_COLUMNS, toEvent } from './event.js';
+import { type Page, type Position, pageOf, readCursor, requestContext, writeCursor } from '../http/index.js';
 import { type ExportFormat, LINES, type Pages } from './lines.js';
 
 /** Who did what to what. */
@@ -122,13 +121,12 @@ export class AuditService {
   }
 
   /** One page of events, newest first; the cursor neither repeats nor misses an event that was there. */
-  async list(query: z.output<typeof auditQuery>): Promise<{ items: AuditEvent[]; nextCursor: string | null }> {
+  async list(query: z.output<typeof auditQuery>): Promise<Page<AuditEvent>> {
     const { limit, cursor, ...filters } = query;
     const after = cursor === undefined ? undefined : readCursor(cursor);
     const found = await this.#select<AuditRow>(EVENT_COLUMNS, filters, { after, limit: limit + 1, order: 'DESC' });
-    const items = found.slice(0, limit);
-    const last = items.at(-1);
-    return { items: items.map(toEvent), nextCursor: found.length > limit && last ? writeCursor(last) : null };
+    const { items, nextCursor } = pageOf(found, limit, writeCursor);
+    return { items: items.map(toEvent), nextCursor };
   }
 
   /** All matching events up to now, oldest first, as lines, in pages that are read as they are asked for. */
@@ -143,8 +141,7 @@ export class AuditService {
       );
       if (found.length === 0) return;
       yield found.map(({ line }) => line);
-      const last = found.at(-1)!;
-      after = { at: last.at.toISOString(), id: last.id };
+      after = found.at(-1);
     }
   }
 
@@ -178,17 +175,4 @@ export class AuditService {
       values,
     );
   }
-}
-
-interface Position {
-  at: string;
-  id: string;
-}
-
-const writeCursor = ({ at, id }: AuditRow): string => Buffer.from(`${at.getTime()} ${id}`).toString('base64url');
-
-function readCursor(cursor: string): Position {
-  const match = /^(\d{1,15}) ([0-9a-f-]{36})$/.exec(Buffer.from(cursor, 'base64url').toString());
-  if (!match) throw badField('cursor', 'is not a cursor of ours');
-  return { at: new Date(Number(match[1])).toISOString(), id: match[2]! };
 }

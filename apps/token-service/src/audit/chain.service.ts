@@ -10,18 +10,10 @@ import {
   signCheckpoint,
   signerOf,
 } from '@latchkey/contracts';
-import type { Logger } from '@latchkey/runtime';
+import { type AuditRow, EVENT_COLUMNS, type Logger, toEvent } from '@latchkey/runtime';
 import type { DataSource, EntityManager } from 'typeorm';
 import type { TokenServiceConfig } from '../config.js';
-import {
-  type AuditRow,
-  CHECKPOINT_COLUMNS,
-  type CheckpointRow,
-  EVENT_COLUMNS,
-  NO_LINK,
-  toCheckpoint,
-  toEvent,
-} from './event.js';
+import { CHECKPOINT_COLUMNS, type CheckpointRow, NO_LINK, toCheckpoint } from './event.js';
 import { type ExportFormat, LINES, type Pages } from './lines.js';
 import { proveChain } from './proof.js';
 

@@ -1,8 +1,9 @@
 import type { KeyObject } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { ChainProver, type ChainVerdict, type Checkpoint, checkpointSchema } from '@latchkey/contracts';
+import { toEvent } from '@latchkey/runtime';
 import type { DataSource, QueryRunner } from 'typeorm';
-import { CHECKPOINT_COLUMNS, type CheckpointRow, chainPage, toCheckpoint, toEvent } from './event.js';
+import { CHECKPOINT_COLUMNS, type CheckpointRow, chainPage, toCheckpoint } from './event.js';
 
 const PAGE = 2_000;
 

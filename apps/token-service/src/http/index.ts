@@ -4,7 +4,15 @@ export { cookieName, readCookie, writeCookie } from './cookies.js';
 export { DocsController } from './docs.controller.js';
 export * from './http.errors.js';
 export { HttpModule } from './http.module.js';
-export { keysetPage, type Page } from './pages.js';
+export {
+  keysetPage,
+  notOurCursor,
+  type Page,
+  type Position,
+  pageOf,
+  readCursor,
+  writeCursor,
+} from './pages.js';
 export { checkIdempotencyKey, parseWith } from './parse.js';
 export { RatesService, tooMany } from './rates.service.js';
 export { createAdapter, ENDPOINT_METADATA, type LatchkeyRequest } from './server.js';

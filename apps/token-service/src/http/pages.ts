@@ -1,5 +1,5 @@
-import type { Refusal } from './http.errors.js';
-import { badField } from './http.errors.js';
+import { isId } from '@latchkey/contracts';
+import { badField, type Refusal } from './http.errors.js';
 
 /** One page of a list, newest first. */
 export interface Page<T> {
@@ -7,20 +7,21 @@ export interface Page<T> {
   nextCursor: string | null;
 }
 
-/** A place in a list ordered by time and id, newest first. */
+/** A place in a list ordered by time and id. */
 export interface Position {
-  createdAt: Date;
+  at: Date;
   id: string;
 }
 
-export const writeCursor = ({ createdAt, id }: { createdAt: string; id: string }): string =>
-  Buffer.from(`${Date.parse(createdAt)} ${id}`).toString('base64url');
+export const writeCursor = ({ at, id }: Position): string => Buffer.from(`${at.getTime()} ${id}`).toString('base64url');
+
+export const notOurCursor = (): Refusal => badField('cursor', 'is not a cursor of ours');
 
 /** @throws Refusal naming `cursor` when it is not one of ours */
 export function readCursor(cursor: string): Position {
-  const match = /^(\d{1,15}) ([0-9a-f]{8}-[0-9a-f-]{27})$/.exec(Buffer.from(cursor, 'base64url').toString());
-  if (!match) throw badField('cursor', 'is not a cursor of ours') satisfies Refusal;
-  return { createdAt: new Date(Number(match[1])), id: match[2]! };
+  const [, at, id = ''] = /^(\d{1,15}) (.*)$/.exec(Buffer.from(cursor, 'base64url').toString()) ?? [];
+  if (at === undefined || !isId(id)) throw notOurCursor();
+  return { at: new Date(Number(at)), id };
 }
 
 /**
@@ -37,8 +38,8 @@ export async function keysetPage<T extends { id: string; createdAt: string }>(
   const where = [...conditions.where];
   const values = [...conditions.values];
   if (query.cursor !== undefined) {
-    const { createdAt, id } = readCursor(query.cursor);
-    values.push(createdAt, id);
+    const { at, id } = readCursor(query.cursor);
+    values.push(at, id);
     where.push(`(created_at, id) < ($${values.length - 1}, $${values.length})`);
   }
   values.push(query.limit + 1);
@@ -47,12 +48,12 @@ export async function keysetPage<T extends { id: string; createdAt: string }>(
     values,
     tail: `ORDER BY created_at DESC, id DESC LIMIT $${values.length}`,
   });
-  return pageOf(found, query.limit);
+  return pageOf(found, query.limit, ({ id, createdAt }) => writeCursor({ at: new Date(createdAt), id }));
 }
 
-/** The page out of one row more than it takes. */
-function pageOf<T extends { id: string; createdAt: string }>(found: T[], limit: number): Page<T> {
+/** The page out of one row more than it takes. @param cursorAt the cursor after which the next page begins */
+export function pageOf<T>(found: readonly T[], limit: number, cursorAt: (last: T) => string): Page<T> {
   const items = found.slice(0, limit);
   const last = items.at(-1);
-  return { items, nextCursor: found.length > limit && last ? writeCursor(last) : null };
+  return { items, nextCursor: found.length > limit && last ? cursorAt(last) : null };
 }

@@ -1,22 +1,8 @@
+import { IDLE_SCAN_NAMES, IDLE_SCANS, type IdleScan } from '@latchkey/runtime';
 import { Injectable } from '@nestjs/common';
 import { SYSTEM } from '../authorization/index.js';
 import { type Change, Database } from '../database/index.js';
 import { RevocationsService } from './revocations.service.js';
-
-/**
- * Two looks that find idle tokens by an index of when they were last used, or made when they never were. Each goes from
- * where the last look ended to the policy's limit, so the cost follows what falls due.
- * In: `$1` from, `$2` to, `$3` at most. Out: tokens, longest idle first, locked.
- */
-const LOOKS = {
-  'idle since last use': `SELECT t.id, u.last_used_at AS since FROM token_usage u JOIN tokens t ON t.id = u.token_id
-     WHERE u.last_used_at >= $1 AND u.last_used_at < $2 AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
-     ORDER BY u.last_used_at LIMIT $3 FOR NO KEY UPDATE OF t`,
-  'idle since issue': `SELECT t.id, t.created_at AS since FROM tokens t
-     WHERE t.created_at >= $1 AND t.created_at < $2 AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
-       AND NOT EXISTS (SELECT FROM token_usage u WHERE u.token_id = t.id)
-     ORDER BY t.created_at LIMIT $3 FOR NO KEY UPDATE OF t`,
-} as const;
 
 /** So often each process looks from the beginning: for tokens whose times were set back, by an import say. */
 const SWEEP_EVERY_MS = 24 * 3_600_000;
@@ -35,9 +21,9 @@ export class IdleService {
   async revokeIdle(limit: number): Promise<{ done: number; more: boolean }> {
     let done = 0;
     let more = false;
-    for (const look of Object.keys(LOOKS) as (keyof typeof LOOKS)[]) {
+    for (const scan of IDLE_SCAN_NAMES) {
       const { found, ended } = await this.db.change(async (change) => {
-        const found = await this.#look(change, look, limit);
+        const found = await this.#scan(change, scan, limit);
         const cause = { reason: 'policy' as const, comment: `unused for ${found.days} days` };
         return { found, ended: await this.revocations.revoke(change, SYSTEM, found.ids, cause) };
       });
@@ -48,26 +34,29 @@ export class IdleService {
     return { done, more };
   }
 
-  async #look(change: Change, look: keyof typeof LOOKS, limit: number): Promise<{ ids: string[]; days: number }> {
+  async #scan(change: Change, scan: IdleScan, limit: number): Promise<{ ids: string[]; days: number }> {
     const [policy] = await change.read<{ idle_days: number | null }>(['SELECT idle_days FROM policy']);
     const days = policy?.idle_days ?? 0;
     if (days === 0) return { ids: [], days };
-    const sweep = Date.now() - (this.#sweptAt.get(look) ?? 0) > SWEEP_EVERY_MS;
-    if (sweep) this.#sweptAt.set(look, Date.now());
+    const sweep = Date.now() - (this.#sweptAt.get(scan) ?? 0) > SWEEP_EVERY_MS;
+    if (sweep) this.#sweptAt.set(scan, Date.now());
     change.write([
       `INSERT INTO maintenance_marks AS m (name, at) VALUES ($1, 'epoch')
        ON CONFLICT (name) DO UPDATE SET at = excluded.at WHERE $2`,
-      [look, sweep],
+      [scan, sweep],
     ]);
     const [mark] = await change.read<{ at: Date; limit_at: Date }>([
       `SELECT at, (now() - make_interval(days => $2))::timestamptz(3) AS limit_at FROM maintenance_marks
        WHERE name = $1 FOR UPDATE SKIP LOCKED`,
-      [look, days],
+      [scan, days],
     ]);
     if (!mark) return { ids: [], days }; // another step is at it
-    const idle = await change.read<{ id: string; since: Date }>([LOOKS[look], [mark.at, mark.limit_at, limit]]);
+    const idle = await change.read<{ id: string; since: Date }>([
+      `${IDLE_SCANS[scan]} FOR NO KEY UPDATE OF t`,
+      [mark.at, mark.limit_at, limit],
+    ]);
     const reached = idle.length === limit ? idle.at(-1)!.since : mark.limit_at;
-    change.write(['UPDATE maintenance_marks SET at = greatest(at, $2) WHERE name = $1', [look, reached]]);
+    change.write(['UPDATE maintenance_marks SET at = greatest(at, $2) WHERE name = $1', [scan, reached]]);
     return { ids: idle.map(({ id }) => id), days };
   }
 }

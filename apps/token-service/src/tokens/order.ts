@@ -1,5 +1,5 @@
-import type { ListTokensQuery } from '@latchkey/contracts';
-import { badField } from '../http/index.js';
+import { isId, type ListTokensQuery } from '@latchkey/contracts';
+import { badField, notOurCursor } from '../http/index.js';
 
 type By = 'created' | 'name' | 'expires';
 /** What each order compares, as its indexes have it (`tokens_by_…`); a token without an end comes after all that have one. */
@@ -61,16 +61,14 @@ export class Order {
   /** @throws Refusal naming `cursor` when it is not one of ours, or of another order */
   #read(cursor: string): { key: string | Date; id: string } {
     const [sort, key, id] = parsed(cursor);
-    if (typeof id !== 'string' || !/^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/.test(id)) {
-      throw badField('cursor', 'is not a cursor of ours');
-    }
+    if (typeof id !== 'string' || !isId(id)) throw notOurCursor();
     if (sort !== this.sort) throw badField('cursor', 'belongs to a list in another order: begin again without it');
     if (this.#by === 'name' && typeof key === 'string' && !key.includes('\0')) return { key, id };
     if (this.#by === 'expires' && key === null) return { key: 'infinity', id };
     if (this.#by !== 'name' && typeof key === 'number' && Number.isSafeInteger(key) && key >= 0 && key < 1e15) {
       return { key: new Date(key), id };
     }
-    throw badField('cursor', 'is not a cursor of ours');
+    throw notOurCursor();
   }
 }
 

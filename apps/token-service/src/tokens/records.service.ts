@@ -2,7 +2,7 @@ import type { ListTokensQuery, RevocationReason, Token } from '@latchkey/contrac
 import { Injectable } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
 import { Database } from '../database/index.js';
-import { notFound, type Page } from '../http/index.js';
+import { notFound, type Page, pageOf } from '../http/index.js';
 import { receiptAsSeen } from '../invalidation/index.js';
 import { STATUS, selectPage } from './listing.js';
 import { Order } from './order.js';
@@ -85,9 +85,8 @@ export class RecordsService {
     const order = new Order(query.sort);
     const page = selectPage(query, ownersWith(actor, 'tokens:read', query), order, (value) => `$${values.push(value)}`);
     const found = await this.db.page<Parameters<Order['at']>[0]>(page, values);
-    const last = found[query.limit - 1];
-    const nextCursor = found.length > query.limit && last ? order.at(last) : null;
-    return { items: await this.readAll(found.slice(0, query.limit).map(({ id }) => id)), nextCursor };
+    const { items, nextCursor } = pageOf(found, query.limit, (last) => order.at(last));
+    return { items: await this.readAll(items.map(({ id }) => id)), nextCursor };
   }
 
   /** The records in the order of the ids; one that went meanwhile is left out. */

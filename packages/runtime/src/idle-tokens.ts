@@ -1,0 +1,18 @@
+/**
+ * Two scans that find idle tokens by an index of when they were last used, or made when they never were. Each goes from where
+ * the last scan ended to the policy's limit, so the cost follows what falls due.
+ * In: `$1` from, `$2` to, `$3` at most. Out: tokens (`t`), longest idle first.
+ */
+export const IDLE_SCANS = {
+  'idle since last use': `SELECT t.id, u.last_used_at AS since FROM token_usage u JOIN tokens t ON t.id = u.token_id
+     WHERE u.last_used_at >= $1 AND u.last_used_at < $2 AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
+     ORDER BY u.last_used_at LIMIT $3`,
+  'idle since issue': `SELECT t.id, t.created_at AS since FROM tokens t
+     WHERE t.created_at >= $1 AND t.created_at < $2 AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > now())
+       AND NOT EXISTS (SELECT FROM token_usage u WHERE u.token_id = t.id)
+     ORDER BY t.created_at LIMIT $3`,
+} as const;
+/** Also the name under which a scan keeps how far it has come. */
+export type IdleScan = keyof typeof IDLE_SCANS;
+
+export const IDLE_SCAN_NAMES = Object.keys(IDLE_SCANS) as IdleScan[];
