@@ -4,30 +4,35 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { type ChainVerdict, type Checkpoint, proveExport, signCheckpoint } from '@latchkey/contracts';
-import { createLogger, newId } from '@latchkey/runtime';
+import { createLogger, newId, systemClock } from '@latchkey/runtime';
 import { type TestDatabase, waitFor } from '@latchkey/testing';
 import { Client } from 'pg';
 import { DataSource } from 'typeorm';
 import { AuditChain, type ChainOptions } from '../src/audit/chain.service.js';
+import { Database, dataSourceOptions } from '../src/database/database.service.js';
 import { asRole, migratedDatabase } from './database.js';
 
 let database: TestDatabase;
+let opened: Database;
 let service: DataSource;
 let key: KeyObject;
 let chain: AuditChain;
 
 beforeEach(async () => {
   database = await migratedDatabase();
-  service = await connect('latchkey_service');
+  const config = { DATABASE_URL: asRole(database.url, 'latchkey_service'), DATABASE_POOL_SIZE: 8, LEASE_MS: 10_000 };
+  service = await new DataSource(dataSourceOptions(config as never)).initialize();
+  opened = new Database(service, config as never, systemClock, createLogger('test', 'silent'));
   key = generateKeyPairSync('ed25519').privateKey;
   chain = chainWith();
 });
 afterEach(async () => {
+  await opened.onApplicationShutdown();
   await service.destroy();
   await database.close();
 });
 
-async function connect(role: 'latchkey_service' | 'latchkey_jobs' | 'latchkey_retention'): Promise<DataSource> {
+async function connect(role: Parameters<typeof asRole>[1]): Promise<DataSource> {
   const source = new DataSource({
     type: 'postgres',
     url: asRole(database.url, role),
@@ -38,7 +43,7 @@ async function connect(role: 'latchkey_service' | 'latchkey_jobs' | 'latchkey_re
 }
 
 const chainWith = (options: Partial<ChainOptions> = {}, logger = createLogger('test', 'silent')) =>
-  new AuditChain(service, logger, {
+  new AuditChain(opened, logger, {
     signingKey: key,
     checkpointEveryEvents: 10,
     checkpointEveryMs: 3_600_000,

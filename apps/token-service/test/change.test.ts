@@ -49,6 +49,21 @@ test('what is read behind a lock that had to be waited for is what the holder le
   expect((await reader)[1]).toEqual([{ n: 7 }]);
 });
 
+test('a snapshot reads everything as of one moment, and lets nothing be written', async () => {
+  const count = 'SELECT count(*)::int AS n FROM counts WHERE id = 30';
+  const seen = await database.snapshot(async (snapshot) => {
+    const before = await snapshot.read([count]);
+    await testing.query('INSERT INTO counts VALUES (30, 1)');
+    return [before, await snapshot.read([count])];
+  });
+  expect(seen).toEqual([[{ n: 0 }], [{ n: 0 }]]);
+  await expect(database.snapshot((snapshot) => snapshot.read(['DELETE FROM counts']))).rejects.toMatchObject({
+    code: '25006',
+  });
+  expect(await database.query(count)).toEqual([{ n: 1 }]);
+  await testing.query('DELETE FROM counts WHERE id = 30');
+});
+
 test('nothing is kept of statements sent together when one of them fails', async () => {
   const failing = database.change((change) =>
     change.readAll([

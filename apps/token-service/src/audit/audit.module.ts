@@ -1,7 +1,6 @@
 import { Module } from '@nestjs/common';
-import { DataSource } from 'typeorm';
 import { CONFIG, LOGGER } from '../config.js';
-import { DatabaseModule } from '../database/index.js';
+import { Database, DatabaseModule } from '../database/index.js';
 import { AuditController } from './audit.controller.js';
 import { AuditMaintenanceRpc } from './audit.rpc.js';
 import { AuditService } from './audit.service.js';
@@ -14,7 +13,7 @@ import { DenialsService } from './denials.service.js';
   providers: [
     AuditService,
     DenialsService,
-    { provide: AuditChain, useFactory: auditChainOf, inject: [DataSource, CONFIG, LOGGER] },
+    { provide: AuditChain, useFactory: auditChainOf, inject: [Database, CONFIG, LOGGER] },
   ],
   exports: [AuditChain, AuditService],
 })

@@ -1,10 +1,12 @@
 import type { AuditAction, AuditEvent, auditExportQuery, auditQuery } from '@latchkey/contracts';
 import { type AuditRow, EVENT_COLUMNS, newId, toEvent } from '@latchkey/runtime';
 import { Injectable } from '@nestjs/common';
+import type { QueryResultRow } from 'pg';
 import type { z } from 'zod';
 import type { NamedActor } from '../authorization/index.js';
-import { type Change, Database } from '../database/index.js';
+import { type Change, Database, insertAllInto } from '../database/index.js';
 import { type Page, type Position, pageOf, readCursor, requestContext, writeCursor } from '../http/index.js';
+import { AuditEventEntity } from './event.js';
 import { type ExportFormat, LINES, type Pages } from './lines.js';
 
 /** Who did what to what. */
@@ -19,15 +21,11 @@ export interface AuditEntry {
 }
 
 /** An event as a receipt tells of it. */
-export interface ChangeRow {
-  id: string;
+export interface ChangeRow extends Pick<AuditEventEntity, 'id' | 'at' | 'token_id' | 'project_id'> {
   action: string;
-  at: Date;
   reason: string | null;
-  token_id: string | null;
   subject_type: string;
   subject_id: string;
-  project_id: string | null;
 }
 
 /** Most events of one transaction that are remembered, and most transactions that they are remembered of. */
@@ -36,12 +34,6 @@ const TRANSACTIONS_MAX = 1_000;
 
 /** Lines of an export that are read at one time. */
 const PAGE = 1_000;
-
-interface RecordedSubject {
-  subject_type: string | null;
-  subject_id: string | null;
-  details: Record<string, unknown>;
-}
 
 const reasonOf = ({ reason }: Record<string, unknown>) => (typeof reason === 'string' ? reason : null);
 
@@ -72,42 +64,32 @@ export class AuditService {
     if (entries.length === 0) return;
     const context = requestContext.getStore();
     const at = new Date();
-    const events = entries.map(({ actor, action, tokenId, projectId, subject, details }) => ({
-      id: newId(),
-      at,
-      actor_type: actor.type,
-      actor_id: actor.type === 'user' ? actor.userId : actor.type === 'token' ? actor.tokenId : null,
-      actor_name: actor.name,
-      action,
-      token_id: tokenId ?? null,
-      project_id: projectId ?? null,
-      subject_type: subject?.type ?? null,
-      subject_id: subject?.id ?? null,
-      subject_name: subject?.name ?? null,
-      ip: context?.ip ?? null,
-      user_agent: context?.userAgent ?? null,
-      request_id: context?.requestId ?? null,
-      details: { ...details, ...(context?.rpcCaller && { caller: context.rpcCaller }) },
-    }));
-    change.write([
-      `INSERT INTO audit_events (id, at, actor_type, actor_id, actor_name, action, token_id, project_id, subject_type,
-         subject_id, subject_name, ip, user_agent, request_id, details)
-       SELECT id, at, actor_type, actor_id, actor_name, action, token_id, project_id, subject_type,
-         subject_id, subject_name, ip, user_agent, request_id, details
-       FROM jsonb_to_recordset($1::jsonb) AS e(id uuid, at timestamptz, actor_type text, actor_id uuid, actor_name text,
-         action text, token_id uuid, project_id uuid, subject_type text, subject_id text, subject_name text, ip text,
-         user_agent text, request_id text, details jsonb)
-       RETURNING xid::text AS xid`,
-      [JSON.stringify(events)],
-      { take: ([written]) => written && this.#remember(written['xid'], events) },
-    ]);
+    const events = entries.map(
+      ({ actor, action, tokenId, projectId, subject, details }): AuditEventEntity => ({
+        id: newId(),
+        at,
+        actor_type: actor.type,
+        actor_id: actor.type === 'user' ? actor.userId : actor.type === 'token' ? actor.tokenId : null,
+        actor_name: actor.name,
+        action,
+        token_id: tokenId ?? null,
+        project_id: projectId ?? null,
+        subject_type: subject?.type ?? null,
+        subject_id: subject?.id ?? null,
+        subject_name: subject?.name ?? null,
+        ip: context?.ip ?? null,
+        user_agent: context?.userAgent ?? null,
+        request_id: context?.requestId ?? null,
+        details: { ...details, ...(context?.rpcCaller && { caller: context.rpcCaller }) },
+      }),
+    );
+    const [text, values] = insertAllInto(AuditEventEntity, events);
+    const take = ([written]: QueryResultRow[]) => written && this.#remember(written['xid'], events);
+    change.write([`${text} RETURNING xid::text AS xid`, values, { take }]);
   }
 
   /** All that one transaction wrote, or none of them. */
-  #remember(
-    xid: string,
-    events: readonly (Omit<ChangeRow, 'reason' | 'subject_type' | 'subject_id'> & RecordedSubject)[],
-  ): void {
+  #remember(xid: string, events: readonly AuditEventEntity[]): void {
     const [oldest] = this.#committed.keys();
     if (this.#committed.size >= TRANSACTIONS_MAX && oldest !== xid) this.#committed.delete(oldest!);
     const rows = events.flatMap(({ subject_type, subject_id, details, ...event }) =>

@@ -11,14 +11,17 @@ import {
   signerOf,
 } from '@latchkey/contracts';
 import { type AuditRow, EVENT_COLUMNS, type Logger, toEvent } from '@latchkey/runtime';
-import type { DataSource, EntityManager } from 'typeorm';
+import type { DataSource } from 'typeorm';
 import type { TokenServiceConfig } from '../config.js';
-import { CHECKPOINT_COLUMNS, type CheckpointRow, NO_LINK, toCheckpoint } from './event.js';
+import type { Change, Database } from '../database/index.js';
+import { CHECKPOINT_COLUMNS, type CheckpointRow, NO_LINK, type Reading, toCheckpoint } from './event.js';
 import { type ExportFormat, LINES, type Pages } from './lines.js';
 import { proveChain } from './proof.js';
 
 /** Lines of an export that are read at one time. */
 const EXPORT_PAGE = 1_000;
+/** Most events that an export tells of beyond the chain. */
+const WAITING_MAX = 10_000;
 
 export interface ChainOptions {
   /** Ed25519, private. Without it the chain is linked and never signed. */
@@ -45,7 +48,7 @@ export class AuditChain {
   private verifying: Promise<ChainVerdict> | undefined;
 
   constructor(
-    private readonly db: DataSource,
+    private readonly db: Database,
     private readonly logger: Logger,
     options: ChainOptions,
   ) {
@@ -64,17 +67,14 @@ export class AuditChain {
    * every transaction as old as its own has ended, so that nothing can come to stand before what is sealed.
    */
   async seal(limit: number): Promise<{ done: number; more: boolean }> {
-    const { done, checkpoint } = await this.db.transaction('READ COMMITTED', async (tx) => {
-      const [lock] = (await tx.query('SELECT pg_try_advisory_xact_lock($1) AS taken', [
-        ADVISORY_LOCKS.auditSealing,
-      ])) as {
-        taken: boolean;
-      }[];
+    const { done, checkpoint } = await this.db.change(async (change) => {
+      const locking = 'SELECT pg_try_advisory_xact_lock($1) AS taken';
+      const [lock] = await change.read<{ taken: boolean }>([locking, [ADVISORY_LOCKS.auditSealing]]);
       if (!lock?.taken) return { done: 0, checkpoint: undefined };
-      const head = await this.head(tx);
-      const events = await this.unsealed(tx, head, limit);
-      const place = await this.link(tx, head, events);
-      return { done: events.length, checkpoint: await this.signWhenDue(tx, place) };
+      const head = await this.head(change);
+      const events = await this.unsealed(change, head, limit);
+      const place = this.link(change, head, events);
+      return { done: events.length, checkpoint: await this.signWhenDue(change, place) };
     });
     if (checkpoint) await this.publish(checkpoint);
     return { done, more: done === limit };
@@ -94,9 +94,9 @@ export class AuditChain {
    */
   async *export(format: ExportFormat): Pages {
     const { sql } = LINES[format];
-    const [end] = (await this.db.query('SELECT coalesce(max(seq), 0) AS seq FROM audit_links')) as { seq: string }[];
+    const [end] = await this.db.query<{ seq: string }>('SELECT coalesce(max(seq), 0) AS seq FROM audit_links');
     for (let after = 0; ; ) {
-      const page: { seq: string; line: string | null }[] = await this.db.query(
+      const page = await this.db.query<{ seq: string; line: string | null }>(
         // A subselect asks for one event at a time; joined, the events of all months may be read for every page.
         `SELECT l.seq, (SELECT ${sql} FROM audit_events e WHERE e.id = l.event_id AND e.at = l.event_at) AS line
          FROM audit_links l WHERE l.seq > $1 AND l.seq <= $2 ORDER BY l.seq LIMIT ${EXPORT_PAGE}`,
@@ -110,10 +110,11 @@ export class AuditChain {
       if (places.length > 0) yield places.map(({ line }) => line);
       after = Number(last.seq);
     }
-    const head = await this.head(this.db.manager);
-    const waiting = await this.unsealed(this.db.manager, head, 10_000, false);
+    const waiting = await this.db.change(async (change) =>
+      this.unsealed(change, await this.head(change), WAITING_MAX, false),
+    );
     if (waiting.length === 0) return;
-    const lines: { line: string }[] = await this.db.query(
+    const lines = await this.db.query<{ line: string }>(
       `SELECT ${sql} AS line FROM unnest($1::uuid[], $2::timestamptz[]) WITH ORDINALITY AS w(id, at, n)
        JOIN audit_events e ON e.id = w.id AND e.at = w.at LEFT JOIN LATERAL (${NO_LINK}) l ON true ORDER BY w.n`,
       [waiting.map(({ id }) => id), waiting.map(({ at }) => at)],
@@ -130,26 +131,26 @@ export class AuditChain {
   async retire(retention: DataSource, before: Date): Promise<number> {
     const key = this.options.signingKey;
     if (!key) throw new Error('AUDIT_SIGNING_KEY is not set: without it retention could not be proven');
-    const [last] = (await this.db.query(
+    const [last] = await this.db.query<{ seq: string; hash: Buffer }>(
       `SELECT seq, hash FROM audit_links WHERE seq = (
          SELECT coalesce((SELECT seq FROM audit_links WHERE event_at >= $1 ORDER BY seq LIMIT 1),
            (SELECT max(seq) FROM audit_links)) - 1)`,
       [before],
-    )) as { seq: string; hash: Buffer }[];
+    );
     if (last) {
       const checkpoint = this.sign(key, { seq: Number(last.seq), hash: last.hash.toString('hex') }, 'retired');
-      await this.db.transaction((tx) => this.keep(tx, checkpoint, key));
+      await this.db.change(async (change) => this.keep(change, checkpoint, key));
       await this.publish(checkpoint);
     }
     const [gone] = (await retention.query('SELECT audit_retire() AS events')) as { events: string }[];
     return Number(gone!.events);
   }
 
-  private async head(tx: EntityManager): Promise<Head> {
-    const [row] = (await tx.query(
+  private async head(reading: Reading): Promise<Head> {
+    const [row] = await reading.read<{ seq: string; hash: Buffer; xid: string | null }>([
       `SELECT l.seq, l.hash, e.xid FROM audit_links l LEFT JOIN audit_events e ON e.id = l.event_id AND e.at = l.event_at
        ORDER BY l.seq DESC LIMIT 1`,
-    )) as { seq: string; hash: Buffer; xid: string | null }[];
+    ]);
     if (!row) return { seq: 0, hash: CHAIN_START, xid: '0' };
     return { seq: Number(row.seq), hash: row.hash.toString('hex'), xid: row.xid ?? '0' };
   }
@@ -160,15 +161,15 @@ export class AuditChain {
    * Transaction ids start anew in a database restored from a dump. Rows at or past the snapshot's end can only stem from
    * before that: they are taken once, at this process's first sealing, and a head among them says nothing of what is new.
    */
-  private async unsealed(tx: EntityManager, head: Head, limit: number, ended = true): Promise<AuditRow[]> {
+  private async unsealed(reading: Reading, head: Head, limit: number, ended = true): Promise<AuditRow[]> {
     const select = (where: string, values: unknown[]): Promise<AuditRow[]> =>
-      tx.query(
+      reading.read([
         // A plain anti-join may be planned as a scan of the whole chain; a subselect asks for one event at a time.
         `SELECT ${EVENT_COLUMNS} FROM audit_events e LEFT JOIN LATERAL (${NO_LINK}) l ON true
          WHERE ${where} AND (SELECT true FROM audit_links k WHERE k.event_id = e.id) IS NULL
          ORDER BY e.xid, e.id LIMIT $1`,
         [limit, ...values],
-      );
+      ]);
     const before: AuditRow[] = [];
     if (ended && !this.restoreWasHandled) {
       const older = await select('e.xid >= pg_snapshot_xmax(pg_current_snapshot())', []);
@@ -184,37 +185,36 @@ export class AuditChain {
     return [...before, ...newer].slice(0, limit);
   }
 
-  private async link(tx: EntityManager, head: Head, events: readonly AuditRow[]): Promise<Place> {
+  private link(change: Change, head: Head, events: readonly AuditRow[]): Place {
     let { seq, hash } = head;
     if (events.length === 0) return { seq, hash };
     const hashes = events.map((row) => {
       hash = chainHash(hash, toEvent(row));
       return hash;
     });
-    await tx.query(
+    change.write([
       `INSERT INTO audit_links (seq, event_id, event_at, hash)
        SELECT $1::bigint + n, id, at, decode(hash, 'hex')
        FROM unnest($2::uuid[], $3::timestamptz[], $4::text[]) WITH ORDINALITY AS l(id, at, hash, n)`,
       [seq, events.map((e) => e.id), events.map((e) => e.at.toISOString()), hashes],
-    );
+    ]);
     seq += events.length;
     return { seq, hash };
   }
 
-  private async signWhenDue(tx: EntityManager, place: Place): Promise<Checkpoint | undefined> {
+  private async signWhenDue(change: Change, place: Place): Promise<Checkpoint | undefined> {
     const { signingKey, checkpointEveryEvents, checkpointEveryMs } = this.options;
     if (!signingKey || place.seq === 0) return undefined;
-    const [last] = (await tx.query('SELECT seq, at FROM audit_checkpoints ORDER BY seq DESC, kind DESC LIMIT 1')) as {
-      seq: string;
-      at: Date;
-    }[];
+    const [last] = await change.read<{ seq: string; at: Date }>([
+      'SELECT seq, at FROM audit_checkpoints ORDER BY seq DESC, kind DESC LIMIT 1',
+    ]);
     const unsigned = place.seq - Number(last?.seq ?? 0);
     if (unsigned <= 0) return undefined;
     const ageMs = last ? Date.now() - last.at.getTime() : Number.POSITIVE_INFINITY;
     // A clock that was set back must not put signing off.
     if (unsigned < checkpointEveryEvents && ageMs >= 0 && ageMs < checkpointEveryMs) return undefined;
     const checkpoint = this.sign(signingKey, place, 'sealed');
-    await this.keep(tx, checkpoint, signingKey);
+    this.keep(change, checkpoint, signingKey);
     return checkpoint;
   }
 
@@ -222,9 +222,9 @@ export class AuditChain {
     return signCheckpoint(key, { ...place, at: new Date().toISOString(), kind });
   }
 
-  private async keep(tx: EntityManager, checkpoint: Checkpoint, key: KeyObject): Promise<void> {
+  private keep(change: Change, checkpoint: Checkpoint, key: KeyObject): void {
     const spki = createPublicKey(key).export({ type: 'spki', format: 'der' }).toString('base64');
-    await tx.query(
+    change.write([
       `INSERT INTO audit_checkpoints (seq, hash, at, kind, public_key, signature)
        VALUES ($1, decode($2, 'hex'), $3, $4, $5, $6) ON CONFLICT (seq, kind) DO NOTHING`,
       [
@@ -235,7 +235,7 @@ export class AuditChain {
         spki,
         Buffer.from(checkpoint.signature, 'base64url'),
       ],
-    );
+    ]);
   }
 
   /** Puts a committed checkpoint where whoever rules the database does not. */
@@ -256,7 +256,7 @@ export class AuditChain {
 
   /** The checkpoints that speak of these places; at the start of a chain whose head is gone, the one before them too. */
   private async checkpointsFor(from: number, to: number, first: boolean): Promise<ExportedCheckpoint[]> {
-    const found: CheckpointRow[] = await this.db.query(
+    const found = await this.db.query<CheckpointRow>(
       `SELECT ${CHECKPOINT_COLUMNS} FROM audit_checkpoints
        WHERE (seq BETWEEN $1::bigint AND $2) OR ($3 AND seq = $1::bigint - 1 AND kind = 'retired') ORDER BY seq, kind`,
       [from, to, first],
@@ -283,7 +283,7 @@ function addCheckpoints(places: { seq: number; line: string }[], checkpoints: re
 }
 
 /** The chain as the app's settings want it. Says by which key it signs, for those who check an export. */
-export function auditChainOf(db: DataSource, config: TokenServiceConfig, logger: Logger): AuditChain {
+export function auditChainOf(db: Database, config: TokenServiceConfig, logger: Logger): AuditChain {
   const { AUDIT_SIGNING_KEY: signingKey } = config;
   if (signingKey) {
     const publicKey = createPublicKey(signingKey).export({ type: 'spki', format: 'pem' }).toString();

@@ -1,5 +1,27 @@
-import { type Checkpoint, signerOfSpki } from '@latchkey/contracts';
+import { type AuditAction, type AuditEvent, type Checkpoint, signerOfSpki } from '@latchkey/contracts';
 import { type AuditRow, EVENT_COLUMNS } from '@latchkey/runtime';
+import { Column, Entity, PrimaryColumn } from 'typeorm';
+import type { Change } from '../database/index.js';
+
+/** An audit event as it is stored. */
+@Entity({ name: 'audit_events' })
+export class AuditEventEntity {
+  @PrimaryColumn({ type: 'uuid' }) id!: string;
+  @PrimaryColumn({ type: 'timestamptz' }) at!: Date;
+  @Column({ type: 'text' }) actor_type!: AuditEvent['actor']['type'];
+  @Column({ type: 'uuid', nullable: true }) actor_id!: string | null;
+  @Column({ type: 'text' }) actor_name!: string;
+  @Column({ type: 'text' }) action!: AuditAction;
+  @Column({ type: 'uuid', nullable: true }) token_id!: string | null;
+  @Column({ type: 'uuid', nullable: true }) project_id!: string | null;
+  @Column({ type: 'text', nullable: true }) subject_type!: NonNullable<AuditEvent['subject']>['type'] | null;
+  @Column({ type: 'text', nullable: true }) subject_id!: string | null;
+  @Column({ type: 'text', nullable: true }) subject_name!: string | null;
+  @Column({ type: 'text', nullable: true }) ip!: string | null;
+  @Column({ type: 'text', nullable: true }) user_agent!: string | null;
+  @Column({ type: 'text', nullable: true }) request_id!: string | null;
+  @Column({ type: 'jsonb' }) details!: Record<string, unknown>;
+}
 
 /** The place of an event that has none. */
 export const NO_LINK = 'SELECT NULL::bigint AS seq, NULL::bytea AS hash';
@@ -28,6 +50,9 @@ export function toCheckpoint(row: CheckpointRow): Checkpoint {
   };
 }
 
+/** A transaction that is read in. */
+export type Reading = Pick<Change, 'read'>;
+
 /** A place of the chain with its event; null when the event is gone. */
 export interface ChainLink {
   seq: number;
@@ -35,24 +60,22 @@ export interface ChainLink {
   row: AuditRow | null;
 }
 
-type Query = (sql: string, values: unknown[]) => Promise<unknown>;
-
 /**
- * The next places of the chain with their events, at most `limit`, up to `through`. Two statements, each with one plan
+ * The next places of the chain with their events, at most `limit`. Two statements, each with one plan
  * that reads as much as it answers: joined in one, the events of all months may be read for every page.
  */
-export async function chainPage(query: Query, after: number, through: number, limit: number): Promise<ChainLink[]> {
-  const links = (await query(
-    'SELECT seq, event_id, event_at, hash FROM audit_links WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3',
-    [after, through, limit],
-  )) as { seq: string; event_id: string; event_at: Date; hash: Buffer }[];
+export async function chainPage(reading: Reading, after: number, limit: number): Promise<ChainLink[]> {
+  const links = await reading.read<{ seq: string; event_id: string; event_at: Date; hash: Buffer }>([
+    'SELECT seq, event_id, event_at, hash FROM audit_links WHERE seq > $1 ORDER BY seq LIMIT $2',
+    [after, limit],
+  ]);
   if (links.length === 0) return [];
   const times = links.map((link) => link.event_at.getTime());
-  const found = (await query(
+  const found = await reading.read<AuditRow>([
     `SELECT ${EVENT_COLUMNS} FROM audit_events e LEFT JOIN LATERAL (${NO_LINK}) l ON true
      WHERE e.id = ANY ($1::uuid[]) AND e.at BETWEEN $2 AND $3`,
     [links.map((link) => link.event_id), new Date(Math.min(...times)), new Date(Math.max(...times))],
-  )) as AuditRow[];
+  ]);
   const byId = new Map(found.map((row) => [row.id, row]));
   return links.map(({ seq, event_id, event_at, hash }) => {
     const event = byId.get(event_id);

@@ -2,8 +2,8 @@ import type { KeyObject } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { ChainProver, type ChainVerdict, type Checkpoint, checkpointSchema } from '@latchkey/contracts';
 import { toEvent } from '@latchkey/runtime';
-import type { DataSource, QueryRunner } from 'typeorm';
-import { CHECKPOINT_COLUMNS, type CheckpointRow, chainPage, toCheckpoint } from './event.js';
+import type { Database } from '../database/index.js';
+import { CHECKPOINT_COLUMNS, type CheckpointRow, chainPage, type Reading, toCheckpoint } from './event.js';
 
 const PAGE = 2_000;
 
@@ -13,7 +13,7 @@ const PAGE = 2_000;
  * outside the database.
  */
 export async function proveChain(
-  db: DataSource,
+  db: Database,
   keys: readonly KeyObject[],
   checkpointFile: string | undefined,
   newest: Checkpoint | undefined,
@@ -21,51 +21,43 @@ export async function proveChain(
   // Read before the snapshot: what is sealed meanwhile is then in both.
   const outside = [...(await keptOutside(checkpointFile)), ...(newest ? [newest] : [])];
   const prover = new ChainProver(keys);
-  const tx = db.createQueryRunner();
-  try {
-    await tx.startTransaction('REPEATABLE READ');
-    await tx.query('SET TRANSACTION READ ONLY');
-    await tx.query('SET LOCAL statement_timeout = 0');
-    const first = await start(tx, prover);
-    await walk(tx, prover, first);
-    if (!prover.failed) await lookBeside(tx, prover);
+  return db.snapshot(async (snapshot) => {
+    const first = await start(snapshot, prover);
+    await walk(snapshot, prover, first);
+    if (!prover.failed) await lookBeside(snapshot, prover);
     for (const checkpoint of outside) {
-      const [link] = (await tx.query('SELECT hash FROM audit_links WHERE seq = $1', [checkpoint.seq])) as {
-        hash: Buffer;
-      }[];
+      const sql = 'SELECT hash FROM audit_links WHERE seq = $1';
+      const [link] = await snapshot.read<{ hash: Buffer }>([sql, [checkpoint.seq]]);
       prover.outside(checkpoint, link?.hash.toString('hex'));
     }
     return prover.end();
-  } finally {
-    await tx.rollbackTransaction();
-    await tx.release();
-  }
+  });
 }
 
 /** Where the chain begins: at 1, or after the place that retention has signed. Answers the place before it. */
-async function start(tx: QueryRunner, prover: ChainProver): Promise<number> {
-  const [first] = (await tx.query('SELECT min(seq) AS seq FROM audit_links')) as { seq: string | null }[];
+async function start(snapshot: Reading, prover: ChainProver): Promise<number> {
+  const [first] = await snapshot.read<{ seq: string | null }>(['SELECT min(seq) AS seq FROM audit_links']);
   if (first?.seq === '1') return 0;
-  const retired = (await tx.query(
+  const [retired] = await snapshot.read<CheckpointRow>([
     `SELECT ${CHECKPOINT_COLUMNS} FROM audit_checkpoints
      WHERE kind = 'retired' AND ($1::bigint IS NULL OR seq = $1::bigint - 1) ORDER BY seq DESC LIMIT 1`,
     [first?.seq ?? null],
-  )) as CheckpointRow[];
-  if (!retired[0]) return 0;
-  prover.startFrom(toCheckpoint(retired[0]));
-  return Number(retired[0].seq);
+  ]);
+  if (!retired) return 0;
+  prover.startFrom(toCheckpoint(retired));
+  return Number(retired.seq);
 }
 
-async function walk(tx: QueryRunner, prover: ChainProver, start: number): Promise<void> {
+async function walk(snapshot: Reading, prover: ChainProver, start: number): Promise<void> {
   let after = start;
   for (;;) {
-    const links = await chainPage((sql, values) => tx.query(sql, values), after, Number.MAX_SAFE_INTEGER, PAGE);
+    const links = await chainPage(snapshot, after, PAGE);
     const last = links.at(-1);
-    const checkpoints = (await tx.query(
+    const checkpoints = await snapshot.read<CheckpointRow>([
       `SELECT ${CHECKPOINT_COLUMNS} FROM audit_checkpoints
        WHERE seq > $1 AND ($2::bigint IS NULL OR seq <= $2) ORDER BY seq, kind`,
       [after, last?.seq ?? null],
-    )) as CheckpointRow[];
+    ]);
     let next = 0;
     const checkpointsUpTo = (seq: number) => {
       for (let row = checkpoints[next]; row && Number(row.seq) <= seq; row = checkpoints[++next])
@@ -83,13 +75,13 @@ async function walk(tx: QueryRunner, prover: ChainProver, start: number): Promis
 }
 
 /** An event that is older than sealed ones and has no link was put there past the service. */
-async function lookBeside(tx: QueryRunner, prover: ChainProver): Promise<void> {
-  const [stray] = (await tx.query(
+async function lookBeside(snapshot: Reading, prover: ChainProver): Promise<void> {
+  const [stray] = await snapshot.read<{ id: string; at: Date }>([
     `SELECT e.id, e.at FROM audit_events e
      WHERE e.xid < (SELECT h.xid FROM audit_links l JOIN audit_events h ON h.id = l.event_id AND h.at = l.event_at
        ORDER BY l.seq DESC LIMIT 1)
        AND NOT EXISTS (SELECT FROM audit_links l WHERE l.event_id = e.id) LIMIT 1`,
-  )) as { id: string; at: Date }[];
+  ]);
   if (stray)
     prover.fail(
       null,

@@ -4,13 +4,15 @@ import type { PreparedClient } from './prepared-client.js';
 import type { AfterCommit, Statement } from './statement.js';
 
 const BEGIN: Statement = ['BEGIN ISOLATION LEVEL READ COMMITTED'];
+/** Everything as of one moment, and nothing written. */
+export const BEGIN_SNAPSHOT: Statement = ['BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY'];
 const COMMIT: Statement = ['COMMIT'];
 
 /** Locks and readings may go out together with BEGIN; should that fail, they have changed nothing. */
 const isReading = ([text]: Statement) => /^\s*SELECT\b/i.test(text);
 
 /**
- * One transaction (READ COMMITTED). Reads wait for their rows; writes are queued, and go out in order with the next read or
+ * One transaction (READ COMMITTED unless begun otherwise). Reads wait for their rows; writes are queued, and go out in order with the next read or
  * with the commit. Statements that go out together cost one wait: a change that reads once and then writes takes three,
  * for the beginning with the reads, the writes with the commit, and nothing else.
  *
@@ -19,14 +21,16 @@ const isReading = ([text]: Statement) => /^\s*SELECT\b/i.test(text);
  */
 export class Change {
   readonly #connection: PreparedClient;
+  readonly #beginning: Statement;
   readonly #queue: Statement[] = [];
   /** Statements that have run and are to be told of the commit, with their rows. */
   readonly #committing: { after: AfterCommit; written: QueryResultRow[] }[] = [];
   #isBegun = false;
 
   /** @param connection lent to this change alone until it ends */
-  constructor(connection: PreparedClient) {
+  constructor(connection: PreparedClient, beginning: Statement = BEGIN) {
     this.#connection = connection;
+    this.#beginning = beginning;
   }
 
   /**
@@ -44,7 +48,7 @@ export class Change {
     if (statements.length === 0) return [];
     if (!this.#isBegun && this.#queue.length === 0 && statements.every(isReading)) {
       this.#isBegun = true;
-      const [, ...rows] = await this.#send([BEGIN, ...statements]);
+      const [, ...rows] = await this.#send([this.#beginning, ...statements]);
       return rows;
     }
     await this.#begin();
@@ -85,7 +89,7 @@ export class Change {
   async #begin(): Promise<void> {
     if (this.#isBegun) return;
     this.#isBegun = true;
-    await this.#send([BEGIN]);
+    await this.#send([this.#beginning]);
   }
 
   /** In one packet: for statements as small as these, the system calls cost more than the rest. */

@@ -6,8 +6,9 @@ import { Counter, type Registry } from 'prom-client';
 import { DataSource } from 'typeorm';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { Authority, AuthorityLost, mustBeUnwarned } from './authority.js';
-import { Change } from './change.js';
+import { BEGIN_SNAPSHOT, Change } from './change.js';
 import { PreparedClient } from './prepared-client.js';
+import type { Statement } from './statement.js';
 
 /** A statement that takes longer says that the database is in trouble; nothing here needs more. */
 export const STATEMENT_TIMEOUT_MS = 10_000;
@@ -173,10 +174,21 @@ export class Database implements OnApplicationShutdown {
     }
   }
 
-  async #once<T>(work: (change: Change) => Promise<T>): Promise<T> {
+  /**
+   * Reads everything as of one moment, however long a statement takes.
+   * @param work may write nothing
+   */
+  snapshot<T>(work: (snapshot: Pick<Change, 'read'>) => Promise<T>): Promise<T> {
+    return this.#once((change) => {
+      change.write(['SET LOCAL statement_timeout = 0']);
+      return work(change);
+    }, BEGIN_SNAPSHOT);
+  }
+
+  async #once<T>(work: (change: Change) => Promise<T>, beginning?: Statement): Promise<T> {
     const runner = this.source.createQueryRunner();
     try {
-      const change = new Change(await runner.connect());
+      const change = new Change(await runner.connect(), beginning);
       try {
         const result = await work(change);
         await change.commit();

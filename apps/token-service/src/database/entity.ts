@@ -35,6 +35,13 @@ function columnsOf<Row>(entity: Entity<Row>): Columns {
 
 const typeOf = ({ type, array }: ColumnOptions) => `${String(type)}${array ? '[]' : ''}`;
 
+/** The columns of an entity's rows, as those of a table of this alias, under the names of its properties. */
+export function columnsAs<Row extends object>(entity: Entity<Row>, alias: string): string {
+  return [...columnsOf(entity).byProperty]
+    .flatMap(([property, { name, selected }]) => (selected ? [`${alias}.${name} AS "${property}"`] : []))
+    .join(', ');
+}
+
 /**
  * The rows that equal `where` in what it gives, as the entity; without the columns that are not to be selected.
  * @param computed SQL in place of a column, by property

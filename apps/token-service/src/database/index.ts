@@ -8,5 +8,5 @@ export {
   LIST_SETTINGS,
   sqlState,
 } from './database.service.js';
-export { deleteFrom, insertAllInto, insertInto, select, update } from './entity.js';
+export { columnsAs, deleteFrom, insertAllInto, insertInto, select, update } from './entity.js';
 export { type AfterCommit, type Statement, together } from './statement.js';
