@@ -5,10 +5,10 @@ import { firstIdAt, PRUNE_RECEIPTS } from '../src/invalidation/receipts.queries.
 import { SELECT_CHANGES } from '../src/invalidation/receipts.service.js';
 import { SELECT_EXPIRY_DUE } from '../src/tokens/expiry.service.js';
 import { selectDescendants, selectShown } from '../src/tokens/exposure.queries.js';
-import { selectFamily } from '../src/tokens/families.js';
+import { selectFamily } from '../src/tokens/issue.rules.js';
 import { selectPage } from '../src/tokens/listing.js';
 import { Order } from '../src/tokens/order.js';
-import { SELECT_DESCENDANTS, SELECT_OVERLAP_DUE } from '../src/tokens/revocations.service.js';
+import { SELECT_DESCENDANTS, SELECT_OVERLAP_DUE } from '../src/tokens/token.queries.js';
 import { SELECT_FACTS } from '../src/verification/facts.service.js';
 import { migratedDatabase } from './database.js';
 

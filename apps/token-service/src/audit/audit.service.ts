@@ -3,7 +3,7 @@ import { type AuditRow, EVENT_COLUMNS, newId, toEvent } from '@latchkey/runtime'
 import { Injectable } from '@nestjs/common';
 import type { QueryResultRow } from 'pg';
 import type { z } from 'zod';
-import type { NamedActor } from '../authorization/index.js';
+import { actorId, type NamedActor } from '../authorization/index.js';
 import { type Change, Database, insertAllInto } from '../database/index.js';
 import { type Page, type Position, pageOf, readCursor, requestContext, writeCursor } from '../http/index.js';
 import { AuditEventEntity } from './event.js';
@@ -69,7 +69,7 @@ export class AuditService {
         id: newId(),
         at,
         actor_type: actor.type,
-        actor_id: actor.type === 'user' ? actor.userId : actor.type === 'token' ? actor.tokenId : null,
+        actor_id: actorId(actor),
         actor_name: actor.name,
         action,
         token_id: tokenId ?? null,
@@ -107,7 +107,7 @@ export class AuditService {
     const { limit, cursor, ...filters } = query;
     const after = cursor === undefined ? undefined : readCursor(cursor);
     const found = await this.#select<AuditRow>(EVENT_COLUMNS, filters, { after, limit: limit + 1, order: 'DESC' });
-    const { items, nextCursor } = pageOf(found, limit, writeCursor);
+    const { items, nextCursor } = pageOf(found, limit, ({ at, id }) => writeCursor({ createdAt: at, id }));
     return { items: items.map(toEvent), nextCursor };
   }
 
@@ -123,7 +123,8 @@ export class AuditService {
       );
       if (found.length === 0) return;
       yield found.map(({ line }) => line);
-      after = found.at(-1);
+      const last = found.at(-1)!;
+      after = { createdAt: last.at, id: last.id };
     }
   }
 
@@ -146,7 +147,7 @@ export class AuditService {
     add((p) => `e.at >= ${p}`, filters.from);
     add((p) => `e.at < ${p}`, filters.to);
     if (page.after) {
-      values.push(page.after.at, page.after.id);
+      values.push(page.after.createdAt, page.after.id);
       where.push(`(e.at, e.id) ${page.order === 'ASC' ? '>' : '<'} ($${values.length - 1}, $${values.length})`);
     }
     values.push(page.limit);

@@ -1,5 +1,4 @@
-import type { TokenFacts } from '@latchkey/contracts';
-import type { Rights } from './rights.js';
+import type { PersonRole, ProjectRole, TokenFacts } from '@latchkey/contracts';
 
 /** A person who is signed in. */
 export interface UserActor {
@@ -39,3 +38,79 @@ export type NamedActor =
   | SystemActor;
 
 export const SYSTEM: SystemActor = { type: 'system', name: 'system' };
+
+/** The id of a person or a token; null: the system has none. */
+export function actorId(actor: Exclude<NamedActor, SystemActor>): string;
+export function actorId(actor: NamedActor): string | null;
+export function actorId(actor: NamedActor): string | null {
+  if (actor.type === 'system') return null;
+  return actor.type === 'user' ? actor.userId : actor.tokenId;
+}
+
+/** What an actor may do now: scopes outside projects, and in which projects. */
+export class Rights {
+  constructor(
+    /** Holds its scopes in every project: an administrator, or a token of one. */
+    readonly everywhere: boolean,
+    /** Held outside any project. */
+    readonly outside: ReadonlySet<string>,
+    /** Held in these projects; empty sets for projects that are only belonged to. */
+    readonly inProject: ReadonlyMap<string, ReadonlySet<string>>,
+  ) {}
+
+  /** Whether the scope is held: in the project named, or outside any. */
+  holds(scope: string, projectId?: string): boolean {
+    if (projectId === undefined || this.everywhere) return this.outside.has(scope);
+    return this.inProject.get(projectId)?.has(scope) ?? false;
+  }
+
+  /** Whether the scope is held anywhere at all. */
+  holdsSomewhere(scope: string): boolean {
+    return this.outside.has(scope) || [...this.inProject.values()].some((scopes) => scopes.has(scope));
+  }
+
+  belongsTo(projectId: string): boolean {
+    return this.everywhere || this.inProject.has(projectId);
+  }
+
+  /** The projects where the scope is held; `all` for whoever holds it everywhere. */
+  projectsWith(scope: string): 'all' | string[] {
+    if (this.everywhere && this.outside.has(scope)) return 'all';
+    return [...this.inProject].filter(([, scopes]) => scopes.has(scope)).map(([id]) => id);
+  }
+}
+
+/** A person's place in a project that is open. */
+export interface Membership {
+  projectId: string;
+  role: ProjectRole;
+}
+
+/** A scope that says something about the caller's questions rather than about a project. */
+const OUTSIDE_FOR_PROJECT_TOKENS = 'tokens:verify';
+
+/** The rights of a person, by the scopes declared. */
+export function rightsOfPerson(
+  scopes: { heldBy(person: PersonRole, role: ProjectRole | null): ReadonlySet<string> },
+  role: PersonRole,
+  memberships: readonly Membership[],
+): Rights {
+  return new Rights(
+    role === 'admin',
+    scopes.heldBy(role, null),
+    new Map(memberships.map((m) => [m.projectId, scopes.heldBy(role, m.role)])),
+  );
+}
+
+/**
+ * The rights of a token at the management doors: what its facts say. A project token reaches nothing outside its
+ * project, except that it may ask about tokens when an administrator has let it.
+ */
+export function rightsOfToken(facts: TokenFacts): Rights {
+  const outside = facts.kind === 'prj' ? facts.scopes.filter((s) => s === OUTSIDE_FOR_PROJECT_TOKENS) : facts.scopes;
+  return new Rights(
+    facts.allProjects,
+    new Set(outside),
+    new Map(facts.grants.map(({ project, scopes }) => [project, new Set(scopes)])),
+  );
+}

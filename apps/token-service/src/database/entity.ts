@@ -35,27 +35,32 @@ function columnsOf<Row>(entity: Entity<Row>): Columns {
 
 const typeOf = ({ type, array }: ColumnOptions) => `${String(type)}${array ? '[]' : ''}`;
 
-/** The columns of an entity's rows, as those of a table of this alias, under the names of its properties. */
-export function columnsAs<Row extends object>(entity: Entity<Row>, alias: string): string {
+/**
+ * The columns of an entity, under the names of its properties; without those that are not to be selected.
+ * @param alias of its table
+ * @param computed SQL in place of a column, by property
+ */
+export function columnsAs<Row extends object>(
+  entity: Entity<Row>,
+  alias: string,
+  computed: Partial<Record<keyof Row & string, string>> = {},
+): string {
   return [...columnsOf(entity).byProperty]
-    .flatMap(([property, { name, selected }]) => (selected ? [`${alias}.${name} AS "${property}"`] : []))
+    .flatMap(([property, { name, selected }]) =>
+      selected ? [`${computed[property as keyof Row & string] ?? `${alias}.${name}`} AS "${property}"`] : [],
+    )
     .join(', ');
 }
 
-/**
- * The rows that equal `where` in what it gives, as the entity; without the columns that are not to be selected.
- * @param computed SQL in place of a column, by property
- */
+/** The rows that equal `where` in what it gives, as the entity, with the columns that `columnsAs` names. */
 export function select<Row extends object>(
   entity: Entity<Row>,
   where: Partial<Row>,
-  computed: Partial<Record<keyof Row & string, string>> = {},
+  computed?: Partial<Record<keyof Row & string, string>>,
 ): Statement {
-  const { table, byProperty } = columnsOf(entity);
-  const columns = [...byProperty].flatMap(([property, { name, selected }]) =>
-    selected ? [`${computed[property as keyof Row & string] ?? name} AS "${property}"`] : [],
-  );
-  return [`SELECT ${columns.join(', ')} FROM ${table} WHERE ${equals(entity, where, 0)}`, Object.values(where)];
+  const { table } = columnsOf(entity);
+  const columns = columnsAs(entity, table, computed);
+  return [`SELECT ${columns} FROM ${table} WHERE ${equals(entity, where, 0)}`, Object.values(where)];
 }
 
 /** Inserts one row; of the columns that are not given, PostgreSQL's defaults. */

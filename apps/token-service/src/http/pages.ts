@@ -13,7 +13,8 @@ export interface Position {
   id: string;
 }
 
-export const writeCursor = ({ at, id }: Position): string => Buffer.from(`${at.getTime()} ${id}`).toString('base64url');
+export const writeCursor = ({ createdAt, id }: Position): string =>
+  Buffer.from(`${createdAt.getTime()} ${id}`).toString('base64url');
 
 export const notOurCursor = (): Refusal => badField('cursor', 'is not a cursor of ours');
 
@@ -48,7 +49,7 @@ export async function keysetPage<T extends { id: string; createdAt: string }>(
     values,
     tail: `ORDER BY created_at DESC, id DESC LIMIT $${values.length}`,
   });
-  return pageOf(found, query.limit, ({ id, createdAt }) => writeCursor({ at: new Date(createdAt), id }));
+  return pageOf(found, query.limit, ({ id, createdAt }) => writeCursor({ createdAt: new Date(createdAt), id }));
 }
 
 /** The page out of one row more than it takes. @param cursorAt the cursor after which the next page begins */

@@ -7,7 +7,7 @@ import {
 } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
-import type { Actor } from '../authorization/index.js';
+import { type Actor, actorId } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { type Change, Database } from '../database/index.js';
 import { badField, conflict, forbidden, lacksScope, RatesService, Refusal } from '../http/index.js';
@@ -18,7 +18,6 @@ import { insertExposure } from './exposure.queries.js';
 import { makerColumns } from './exposure.rules.js';
 import { ownersWith, RecordsService } from './records.service.js';
 import { RevocationsService } from './revocations.service.js';
-import { actorId } from './token.repository.js';
 
 type Wanted = Pick<RevokeTokensBody, 'filter' | 'reason' | 'comment' | 'expect'>;
 

@@ -17,7 +17,7 @@ import {
 import { lockRows } from '../verification/index.js';
 import * as q from './exposure.queries.js';
 import { actorOf, type Doomed, endingOf, makerColumns, mergeReceipts } from './exposure.rules.js';
-import { Queue } from './queue.js';
+import { Queue, within } from './queue.js';
 
 /** Confirmations of one exposure that are waited for at one time. */
 const CONFIRMING_MAX = 8;
@@ -115,7 +115,7 @@ export class ClosuresService implements BeforeApplicationShutdown {
     const waited = begun.invalidations.length ? begun.invalidations : await this.#unconfirmed(begun.id);
     const opening = waited.length ? this.#confirm(begun.id, waited, limitMs) : undefined;
     const walked = this.run(begun.id);
-    const [effect] = await Promise.all([opening, this.#within(limitMs, walked)]);
+    const [effect] = await Promise.all([opening, within(limitMs, walked)]);
     const exposure = await this.#read(begun.id);
     const { tokens, successors, descendants, shown } = exposure;
     const ended = { tokens, successors, descendants, shown };
@@ -143,8 +143,7 @@ export class ClosuresService implements BeforeApplicationShutdown {
     const seconds = (this.invalidations.longestWaitMs + ABANDONED_AFTER_MS) / 1_000;
     const taken = await this.db.change((change) => change.read<{ id: string }>([q.TAKE_ABANDONED, [seconds, limit]]));
     const ids = taken.map(({ id }) => id);
-    const all = Promise.all(ids.map((id) => this.run(id)));
-    await this.#within(CONTINUE_WAIT_MS, all);
+    await within(CONTINUE_WAIT_MS, Promise.all(ids.map((id) => this.run(id))));
     return { done: ids.length, more: ids.length === limit };
   }
 
@@ -344,13 +343,6 @@ export class ClosuresService implements BeforeApplicationShutdown {
     const [row] = await this.db.prepared<q.ExposureRow & QueryResultRow>('exposure', text, values ?? []);
     if (!row) throw forgotten();
     return row;
-  }
-
-  /** Waits for it, but not for longer. */
-  async #within(ms: number, work: Promise<unknown>): Promise<void> {
-    const given = new AbortController();
-    await Promise.race([work, sleep(ms, undefined, { signal: given.signal, ref: false }).catch(() => undefined)]);
-    given.abort();
   }
 }
 

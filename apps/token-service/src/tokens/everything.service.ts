@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Effect, RevokeAllTokensBody } from '@latchkey/contracts';
 import { type Logger, newId } from '@latchkey/runtime';
 import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/common';
@@ -11,6 +10,7 @@ import { InvalidationService, ReceiptsService } from '../invalidation/index.js';
 import { LocksService, mustBeRecent, selectRecentSignIn } from '../verification/index.js';
 import { keepReceipt, MARK_NEXT, raiseGeneration, TAKE_UNMARKED, type UnmarkedRow } from './everything.queries.js';
 import { makerColumns } from './exposure.rules.js';
+import { within } from './queue.js';
 
 /** How long one call of jobs waits for what it has set going. */
 const CONTINUE_WAIT_MS = 5_000;
@@ -78,13 +78,8 @@ export class EverythingService implements BeforeApplicationShutdown {
   }
 
   /** Goes on with marking where nobody is at it. */
-  async continueMarking(): Promise<void> {
-    const given = new AbortController();
-    await Promise.race([
-      this.mark(),
-      sleep(CONTINUE_WAIT_MS, undefined, { signal: given.signal, ref: false }).catch(() => undefined),
-    ]);
-    given.abort();
+  continueMarking(): Promise<void> {
+    return within(CONTINUE_WAIT_MS, this.mark());
   }
 
   async #mark(): Promise<void> {

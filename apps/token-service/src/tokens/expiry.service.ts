@@ -2,13 +2,10 @@ import { Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/index.js';
 import { SYSTEM } from '../authorization/index.js';
 import { Database } from '../database/index.js';
+import type { TokenEntity } from './token.entity.js';
+import { entryOf } from './token.repository.js';
 
-interface Due {
-  id: string;
-  expires_at: Date;
-  name: string;
-  project_id: string | null;
-}
+type Due = Pick<TokenEntity, 'id' | 'name' | 'projectId'> & { expires_at: Date };
 
 /**
  * Records in the audit log that tokens have expired. Verifiers go by the end itself and need not be told, so nothing of
@@ -39,13 +36,7 @@ export class ExpiryService {
       const expired = fresh.map(({ token_id }) => due.get(token_id)!);
       this.audit.recordAll(
         change,
-        expired.map(({ id, name, project_id }) => ({
-          actor: SYSTEM,
-          action: 'token.expired' as const,
-          tokenId: id,
-          projectId: project_id,
-          subject: { type: 'token' as const, id, name },
-        })),
+        expired.map((token) => entryOf(SYSTEM, 'token.expired', token)),
       );
       const last = passed.at(-1);
       if (last) change.write([MOVE_MARK, [last.expires_at, last.id]]);
@@ -56,7 +47,7 @@ export class ExpiryService {
 }
 
 /** In: `$1` at most, `$2` and `$3` the mark. Out: tokens past their end behind the mark, in its order. */
-export const SELECT_EXPIRY_DUE = `SELECT id, expires_at, name, project_id FROM tokens
+export const SELECT_EXPIRY_DUE = `SELECT id, expires_at, name, project_id AS "projectId" FROM tokens
   WHERE (expires_at, id) > ($2::timestamptz, $3::uuid) AND expires_at <= now() AND revoked_at IS NULL AND expires_at IS NOT NULL
   ORDER BY expires_at, id LIMIT $1`;
 
@@ -66,7 +57,7 @@ const TAKE_EXPIRY_SOON = `WITH taken AS (
       SELECT token_id FROM expiry_soon WHERE ends_at <= now() ORDER BY ends_at LIMIT $1)
     RETURNING token_id
   )
-  SELECT id, expires_at, name, project_id FROM tokens JOIN taken ON id = token_id
+  SELECT id, expires_at, name, project_id AS "projectId" FROM tokens JOIN taken ON id = token_id
   WHERE expires_at <= now() AND revoked_at IS NULL ORDER BY expires_at, id`;
 
 const MOVE_MARK = 'UPDATE expiry_mark SET at = $1, token_id = $2';

@@ -108,7 +108,7 @@ export const selectShown = (todo: readonly { token_id: string; scanned_to: strin
 export interface StandingRow {
   id: string;
   name: string;
-  project_id: string | null;
+  projectId: string | null;
   ancestors: string[];
   rotated_from: string | null;
   revoked: boolean;
@@ -116,7 +116,7 @@ export interface StandingRow {
   confirmed: boolean;
 }
 export const selectStanding = (ids: readonly string[]): Statement => [
-  `SELECT id, name, project_id, ancestors, rotated_from, revoked_at IS NOT NULL AS revoked,
+  `SELECT id, name, project_id AS "projectId", ancestors, rotated_from, revoked_at IS NOT NULL AS revoked,
      revoked_at IS NOT NULL AND receipt IS NOT NULL AS confirmed
    FROM tokens WHERE id = ANY ($1) ORDER BY id`,
   [ids],
@@ -127,7 +127,7 @@ export const selectStanding = (ids: readonly string[]): Statement => [
  * end. One that is disabled may be enabled again.
  */
 export const selectLiving = (ids: readonly string[]): Statement => [
-  `SELECT id, name, project_id, ancestors, rotated_from, false AS revoked, false AS confirmed FROM tokens t
+  `SELECT id, name, project_id AS "projectId", ancestors, rotated_from, false AS revoked, false AS confirmed FROM tokens t
    WHERE id = ANY ($1) AND NOT EXISTS (
      SELECT FROM tokens a WHERE (a.id = t.id OR a.id = ANY (t.ancestors)) AND (a.revoked_at IS NOT NULL OR a.ends_at <= now()
        OR a.generation < (SELECT current FROM token_generation)))
@@ -140,7 +140,7 @@ export const selectLiving = (ids: readonly string[]): Statement => [
  * not told of for a day.
  */
 export const selectUntold = (ids: readonly string[]): Statement => [
-  `SELECT id, name, project_id, rotated_to FROM tokens t
+  `SELECT id, name, project_id AS "projectId", rotated_to AS "rotatedTo" FROM tokens t
    WHERE id = ANY ($1) AND revocation_reason IS DISTINCT FROM 'exposed' AND NOT EXISTS (
      SELECT FROM audit_events e WHERE e.token_id = t.id AND e.action = 'token.reported' AND e.at > now() - interval '1 day')
    ORDER BY id`,
@@ -149,7 +149,7 @@ export const selectUntold = (ids: readonly string[]): Statement => [
 
 /** In: an owner, locked. Out: all tokens of theirs that are not revoked, locked. */
 export const selectLivingOf = (ownerId: string): Statement => [
-  `SELECT id, name, project_id, ancestors, rotated_from, false AS revoked, false AS confirmed FROM tokens
+  `SELECT id, name, project_id AS "projectId", ancestors, rotated_from, false AS revoked, false AS confirmed FROM tokens
    WHERE owner_id = $1 AND revoked_at IS NULL ORDER BY id FOR NO KEY UPDATE`,
   [ownerId],
 ];
@@ -197,7 +197,7 @@ export const markDescendantsEnded = (exposureId: string, ids: readonly string[])
 export const selectDescendants = (ids: readonly string[]): Statement => [
   `WITH found AS MATERIALIZED (
      SELECT id FROM tokens WHERE revoked_at IS NULL AND ancestors && $1 AND ancestors <> '{}')
-   SELECT id, name, project_id, ancestors, rotated_from, false AS revoked, false AS confirmed FROM tokens
+   SELECT id, name, project_id AS "projectId", ancestors, rotated_from, false AS revoked, false AS confirmed FROM tokens
    WHERE id IN (SELECT id FROM found ORDER BY id LIMIT $2) AND revoked_at IS NULL ORDER BY id FOR NO KEY UPDATE`,
   [ids, STEP_ROWS_MAX],
 ];

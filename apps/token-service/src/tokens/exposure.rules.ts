@@ -1,10 +1,11 @@
 import type { Receipt, RevocationReason } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import type { AuditEntry } from '../audit/index.js';
-import type { NamedActor } from '../authorization/index.js';
+import { actorId, type NamedActor } from '../authorization/index.js';
 import type { Statement } from '../database/index.js';
 import type { Narrowing } from '../invalidation/index.js';
 import type { Counts, ExposureRow, NewMember, StandingRow } from './exposure.queries.js';
+import { entryOf } from './token.repository.js';
 
 /**
  * A token that an exposure ends, locked, and why: it was named; its secret was shown to a member, in whose place it
@@ -93,28 +94,21 @@ function marking(
 }
 
 function revokedEntry({ actor, reason, comment, batch }: By, token: Doomed): AuditEntry {
-  const { id, name, project_id: projectId } = token.row;
-  return {
-    actor,
-    action: 'token.revoked',
-    tokenId: id,
-    projectId,
-    subject: { type: 'token', id, name },
-    details: {
-      reason,
-      ...(comment !== null && { comment }),
-      ...(batch !== null && { batch }),
-      ...(token.as !== 'named' && { as: kindOf(token) }),
-      ...((token.as === 'shown' || token.as === 'successor') && { shownTo: token.shownTo }),
-      ...(token.as === 'descendant' && { derivedFrom: token.cover }),
-    },
-  };
+  return entryOf(actor, 'token.revoked', token.row, {
+    reason,
+    ...(comment !== null && { comment }),
+    ...(batch !== null && { batch }),
+    ...(token.as !== 'named' && { as: kindOf(token) }),
+    ...((token.as === 'shown' || token.as === 'successor') && { shownTo: token.shownTo }),
+    ...(token.as === 'descendant' && { derivedFrom: token.cover }),
+  });
 }
 
-export function makerColumns(actor: NamedActor): Pick<ExposureRow, 'actor_type' | 'actor_id' | 'actor_name'> {
-  const id = actor.type === 'user' ? actor.userId : actor.type === 'token' ? actor.tokenId : null;
-  return { actor_type: actor.type, actor_id: id, actor_name: actor.name };
-}
+export const makerColumns = (actor: NamedActor): Pick<ExposureRow, 'actor_type' | 'actor_id' | 'actor_name'> => ({
+  actor_type: actor.type,
+  actor_id: actorId(actor),
+  actor_name: actor.name,
+});
 
 /** Whoever reported it, for what is ended after the answer. */
 export function actorOf({ actor_type, actor_id, actor_name: name }: ExposureRow): NamedActor {

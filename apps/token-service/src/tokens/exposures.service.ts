@@ -9,6 +9,8 @@ import { atMultiplesOf, RatesService, requestContext } from '../http/index.js';
 import { FactsService, lockRows } from '../verification/index.js';
 import { type Begun, ClosuresService } from './closures.service.js';
 import { type StandingRow, selectLiving, selectUntold } from './exposure.queries.js';
+import type { TokenEntity } from './token.entity.js';
+import { entryOf } from './token.repository.js';
 
 const FINDER: SystemActor = { type: 'system', name: 'revoke-exposed' };
 
@@ -68,21 +70,9 @@ export class ExposuresService {
     const untold = await change.read<UntoldRow>(selectUntold(ids));
     this.audit.recordAll(
       change,
-      untold.map(({ id, name, project_id: projectId, rotated_to: rotatedTo }) => ({
-        actor: FINDER,
-        action: 'token.reported' as const,
-        tokenId: id,
-        projectId,
-        subject: { type: 'token' as const, id, name },
-        details: { ...(rotatedTo && { rotatedTo }) },
-      })),
+      untold.map(({ rotatedTo, ...token }) => entryOf(FINDER, 'token.reported', token, rotatedTo ? { rotatedTo } : {})),
     );
   }
 }
 
-interface UntoldRow {
-  id: string;
-  name: string;
-  project_id: string | null;
-  rotated_to: string | null;
-}
+type UntoldRow = Pick<TokenEntity, 'id' | 'name' | 'projectId' | 'rotatedTo'>;

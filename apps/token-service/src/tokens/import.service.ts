@@ -3,18 +3,17 @@ import { newId } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
 import type { z } from 'zod';
 import { AuditService } from '../audit/index.js';
-import { type Actor, ScopesService } from '../authorization/index.js';
+import { type Actor, actorId, ScopesService } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { type Change, constraintHit, Database } from '../database/index.js';
 import { badField, conflict } from '../http/index.js';
 import { InvalidationService } from '../invalidation/index.js';
 import { LocksService } from '../verification/index.js';
-import { FAMILY_IMPORTED_HOUR_MAX, familyOf } from './families.js';
-import { ancestorsOfChild, ownerFor } from './ownership.js';
-import { PolicyService } from './policy.service.js';
+import { ancestorsOf, FAMILY_IMPORTED_HOUR_MAX, lockGround, mustGrowSlowly, ownerOf } from './issue.rules.js';
 import { RevocationsService } from './revocations.service.js';
-import { actorId, entryOf, TokenRepository } from './token.repository.js';
-import { canonicalAddresses, chosenEnd, mustGrant } from './token.rules.js';
+import { askedColumns } from './token.entity.js';
+import { entryOf, TokenRepository } from './token.repository.js';
+import { chosenEnd, mustGrant, mustMeetPolicy } from './token.rules.js';
 
 type ImportBody = z.output<typeof importTokensBody>;
 
@@ -27,7 +26,6 @@ export class ImportService {
     private readonly locks: LocksService,
     private readonly scopes: ScopesService,
     private readonly tokens: TokenRepository,
-    private readonly policy: PolicyService,
     private readonly invalidations: InvalidationService,
     private readonly revocations: RevocationsService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
@@ -45,21 +43,23 @@ export class ImportService {
     mustDiffer(body.tokens);
     const projectId = body.projectId ?? null;
     const kind = projectId === null ? 'pat' : 'prj';
+    const sha256s = body.tokens.map(({ sha256 }) => Buffer.from(sha256, 'hex').toString('base64url'));
     const given = body.tokens.map((token, at) => this.#parsed(token, at, kind));
     const invalidation = await this.#changed(async (change) => {
-      const lock = { rest: { projects: projectId ? [projectId] : [] } };
-      const { now, generation } = await this.locks.lock(change, actor, lock);
-      const owner = await ownerFor(change, now, projectId);
+      const ground = await lockGround(this.locks, change, actor, projectId);
+      const { now, generation } = ground;
+      const owner = ownerOf(ground);
       mustGrant(now, this.scopes, [...new Set(given.flatMap((token) => token.scopes))], projectId);
-      const bounds = given.map((token) => ({ ...token, end: token.expiresAt }));
-      await this.policy.mustMeet(change, ...bounds);
-      const lineages = bounds.map((bound) => (now.type === 'token' ? ancestorsOfChild(now, bound) : []));
-      const sha256s = given.map(({ sha256 }) => sha256);
+      const bounds = given.map((token, at) => {
+        return { ...token, rateLimit: body.tokens[at]!.rateLimit ?? null, end: token.expiresAt };
+      });
+      mustMeetPolicy(ground.policy, ...bounds);
+      const lineages = bounds.map((bound) => ancestorsOf(now, bound));
       if (await this.tokens.isKnown(change, sha256s)) throw knownAlready();
-      const familyId = await familyOf(change, now, given.length, FAMILY_IMPORTED_HOUR_MAX);
+      const familyId = mustGrowSlowly(ground.family, given.length, FAMILY_IMPORTED_HOUR_MAX);
       const maker = { createdByType: now.type, createdById: actorId(now), familyId, generation, rotatedFrom: null };
       const made = given.map((token, at) => ({ ...token, ...owner, ...maker, ancestors: lineages[at]! }));
-      this.tokens.insertAll(change, made);
+      this.tokens.insertAll(change, made, sha256s);
       this.audit.recordAll(
         change,
         made.map((token) => entryOf(now, 'token.issued', token, issuedDetails(token))),
@@ -81,15 +81,9 @@ export class ImportService {
     const createdAt = new Date();
     return {
       id: newId(),
-      sha256: Buffer.from(token.sha256, 'hex').toString('base64url'),
       kind,
-      name: token.name,
-      description: token.description ?? '',
       start: token.start,
-      scopes: token.scopes,
-      allowedIps: canonicalAddresses(token.allowedIps, `${place}.allowedIps`),
-      rateLimit: token.rateLimit ?? null,
-      metadata: token.metadata ?? {},
+      ...askedColumns(token, `${place}.`),
       createdAt,
       expiresAt: chosenEnd(token, createdAt) ?? null,
     };

@@ -1,3 +1,5 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+
 /** Works through what is put in, so many at once and in its order. Whoever puts something in never waits for it. */
 export class Queue<T> {
   readonly #work: (item: T) => Promise<void>;
@@ -30,4 +32,11 @@ export class Queue<T> {
       this.#running.add(running);
     }
   }
+}
+
+/** Waits for it, but not for longer. */
+export async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  const given = new AbortController();
+  await Promise.race([work, sleep(ms, undefined, { signal: given.signal, ref: false }).catch(() => undefined)]);
+  given.abort();
 }

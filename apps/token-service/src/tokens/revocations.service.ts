@@ -2,9 +2,9 @@ import type { Effect, EndedCounts, Receipt, RevocationReason } from '@latchkey/c
 import { newId } from '@latchkey/runtime';
 import { Injectable } from '@nestjs/common';
 import type { QueryResultRow } from 'pg';
-import { type AuditEntry, AuditService } from '../audit/index.js';
+import { AuditService } from '../audit/index.js';
 import { type Actor, SYSTEM, type SystemActor } from '../authorization/index.js';
-import { type Change, Database, type Statement } from '../database/index.js';
+import { type Change, Database } from '../database/index.js';
 import {
   type Invalidation,
   InvalidationService,
@@ -13,6 +13,15 @@ import {
   ReceiptsService,
   receiptAsSeen,
 } from '../invalidation/index.js';
+import {
+  type EndedRow,
+  markRevoked,
+  moveInvalidations,
+  SELECT_OVERLAP_DUE,
+  selectEnding,
+  selectOwn,
+} from './token.queries.js';
+import { entryOf } from './token.repository.js';
 
 /** Why, for the record. */
 export interface Cause {
@@ -35,14 +44,6 @@ const NOTHING_ENDED: Ended = {
   tokenIds: [],
   counts: { tokens: 0, successors: 0, descendants: 0, shown: 0 },
 };
-
-interface EndedRow {
-  id: string;
-  name: string;
-  project_id: string | null;
-  ancestors: string[];
-  revoked: boolean;
-}
 
 /** Ends tokens: marks them, tells the audit log and the verifiers, and waits until it is so everywhere. */
 @Injectable()
@@ -76,18 +77,13 @@ export class RevocationsService {
     const again = touched.filter(({ revoked }) => revoked);
     const { narrowings, topmostOf, idFor } = narrowingsOf(touched);
     const idsOf = (rows: readonly EndedRow[]) => rows.map(({ id }) => id);
-    const byId = actor.type === 'user' ? actor.userId : actor.type === 'token' ? actor.tokenId : null;
     const invalidations = this.invalidations.writeAll(change, narrowings);
-    change.write([
-      `UPDATE tokens t SET revoked_at = $3, revoked_by_type = $4, revoked_by_id = $5, revocation_reason = $6,
-         revocation_comment = $7, invalidation_id = e.invalidation_id, receipt = NULL
-       FROM unnest($1::uuid[], $2::uuid[]) AS e(id, invalidation_id) WHERE t.id = e.id`,
-      [idsOf(ended), ended.map(idFor), new Date(), actor.type, byId, cause.reason, cause.comment ?? null],
-    ]);
+    change.write(markRevoked(idsOf(ended), ended.map(idFor), actor, cause));
     if (again.length > 0) change.write(moveInvalidations(idsOf(again), again.map(idFor)));
+    const details = { reason: cause.reason, ...(cause.comment && { comment: cause.comment }) };
     this.audit.recordAll(
       change,
-      ended.map((row) => revokedEntry(actor, row, cause)),
+      ended.map((row) => entryOf(actor, 'token.revoked', row, details)),
     );
     const descendants = ended.filter((row) => topmostOf(row) !== row.id).length;
     const counts = { ...NOTHING_ENDED.counts, tokens: ended.length, descendants };
@@ -99,17 +95,10 @@ export class RevocationsService {
    * were revoked before and never confirmed, verifiers are told anew.
    */
   async revokeAllOf(change: Change, actor: Actor, userId: string, cause: OrdinaryCause): Promise<Ended> {
-    const own = await change.read<{ id: string; revoked: boolean }>([
-      `SELECT id, revoked_at IS NOT NULL AS revoked FROM tokens
-       WHERE owner_id = $1 AND (revoked_at IS NULL OR receipt IS NULL) ORDER BY id FOR NO KEY UPDATE`,
-      [userId],
-    ]);
-    const living = own.filter(({ revoked }) => !revoked).map(({ id }) => id);
-    const ended = await this.revoke(change, actor, living, cause);
-    const repeated = this.#tellAgain(
-      change,
-      own.filter(({ revoked }) => revoked).map(({ id }) => id),
-    );
+    const own = await change.read<{ id: string; revoked: boolean }>(selectOwn(userId));
+    const those = (wanted: boolean) => own.flatMap(({ id, revoked }) => (revoked === wanted ? [id] : []));
+    const ended = await this.revoke(change, actor, those(false), cause);
+    const repeated = this.#tellAgain(change, those(true));
     return {
       invalidations: [...ended.invalidations, ...repeated.invalidations],
       tokenIds: [...ended.tokenIds, ...repeated.tokenIds],
@@ -216,52 +205,3 @@ function narrowingsOf(touched: readonly EndedRow[]) {
     idFor: (row: EndedRow) => ids.get(topmostOf(row)),
   };
 }
-
-const ENDING = 'SELECT id, name, project_id, ancestors, revoked_at IS NOT NULL AS revoked FROM tokens WHERE';
-
-/** Tokens that are as they are to be are told of by other invalidations. In: tokens; theirs. */
-const moveInvalidations = (ids: readonly string[], invalidationIds: readonly (string | undefined)[]): Statement => [
-  `UPDATE tokens t SET invalidation_id = e.invalidation_id, receipt = NULL
-   FROM unnest($1::uuid[], $2::uuid[]) AS e(id, invalidation_id) WHERE t.id = e.id`,
-  [ids, invalidationIds],
-];
-
-/** Writes down, for lists, on what was made with a token just disabled or enabled whether any above it is disabled. */
-export const markBelow = (id: string): Statement => [
-  `WITH below AS (
-     SELECT id FROM tokens WHERE ancestors && $1 AND ancestors <> '{}' AND revoked_at IS NULL ORDER BY id FOR NO KEY UPDATE)
-   UPDATE tokens t SET disabled_above = EXISTS (
-     SELECT 1 FROM tokens a WHERE a.id = ANY (t.ancestors) AND a.disabled_at IS NOT NULL)
-   FROM below WHERE t.id = below.id`,
-  [[id]],
-];
-
-/** `ancestors <> '{}'` is the condition of the index: without it PostgreSQL reads every token. */
-export const SELECT_DESCENDANTS = `${ENDING} revoked_at IS NULL AND ancestors && $1 AND ancestors <> '{}' ORDER BY id FOR NO KEY UPDATE`;
-
-/**
- * The tokens named, which the transaction has locked, and all made with them that are not revoked. Those are read after the
- * locks, in a snapshot of its own, so that none made meanwhile is missed.
- */
-export const selectEnding = (ids: readonly string[]): Statement[] => [
-  [`${ENDING} id = ANY ($1)`, [ids]],
-  [SELECT_DESCENDANTS, [ids]],
-];
-
-/** Rotated tokens whose overlap has ended. */
-export const SELECT_OVERLAP_DUE = `SELECT id FROM tokens
-  WHERE overlap_ends_at <= now() AND revoked_at IS NULL AND overlap_ends_at IS NOT NULL
-  ORDER BY overlap_ends_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED`;
-
-const entry = (actor: Actor | SystemActor, row: EndedRow): Omit<AuditEntry, 'action'> => ({
-  actor,
-  tokenId: row.id,
-  projectId: row.project_id,
-  subject: { type: 'token', id: row.id, name: row.name },
-});
-
-const revokedEntry = (actor: Actor | SystemActor, row: EndedRow, cause: Cause): AuditEntry => ({
-  ...entry(actor, row),
-  action: 'token.revoked',
-  details: { reason: cause.reason, ...(cause.comment && { comment: cause.comment }) },
-});

@@ -1,21 +1,22 @@
-import type { RotatedToken, RotateTokenBody } from '@latchkey/contracts';
+import type { Policy, RotatedToken, RotateTokenBody } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
-import { mint } from '@latchkey/token-format';
+import { mint, startOf } from '@latchkey/token-format';
 import { Inject, Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/index.js';
-import { type Actor, ScopesService } from '../authorization/index.js';
+import { type Actor, actorId, ScopesService } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { type Change, Database, update } from '../database/index.js';
+import { type Change, Database, type Statement, update } from '../database/index.js';
 import { badField, conflict, forbidden } from '../http/index.js';
 import { InvalidationService } from '../invalidation/index.js';
 import { LocksService } from '../verification/index.js';
-import { familyOf } from './families.js';
-import { PolicyService } from './policy.service.js';
+import { type FamilyRow, mustGrowSlowly, selectFamily } from './issue.rules.js';
+import { SELECT_POLICY } from './policy.service.js';
 import { RecordsService } from './records.service.js';
 import { RevocationsService } from './revocations.service.js';
-import { endOf, selectToken, TokenEntity } from './token.entity.js';
-import { actorId, entryOf, TokenRepository } from './token.repository.js';
-import { boundsOf, chosenEnd, mustBeShownItsSecret, mustBeWithin, rateOf } from './token.rules.js';
+import { AS_ISSUED, endOf, TokenEntity } from './token.entity.js';
+import { type AncestorsRow, selectAncestors, selectToken } from './token.queries.js';
+import { entryOf, TokenRepository } from './token.repository.js';
+import { boundsOf, chosenEnd, latestEnd, mustBeShownItsSecret, mustBeWithin, mustMeetPolicy } from './token.rules.js';
 
 /** Rotation: a successor takes a token's place. */
 @Injectable()
@@ -29,7 +30,6 @@ export class RotationsService {
     private readonly revocations: RevocationsService,
     private readonly invalidations: InvalidationService,
     private readonly scopes: ScopesService,
-    private readonly policy: PolicyService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
   ) {}
 
@@ -39,15 +39,15 @@ export class RotationsService {
    * far the old token's end is effective.
    */
   async rotate(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<RotatedToken> {
-    return this.#rotate(actor, id, body, waitMs, (change) => this.tokens.lock(change, actor, id));
+    return this.#rotate(actor, id, body, waitMs, (change, reading) => this.tokens.lock(change, actor, id, ...reading));
   }
 
   /** Rotates the token that carries the request: any token may. */
   async rotateSelf(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<RotatedToken> {
-    return this.#rotate(actor, id, body, waitMs, async (change) => {
+    return this.#rotate(actor, id, body, waitMs, async (change, reading) => {
       const lock = { change: { tokens: [id] } };
-      const { now, read } = await this.locks.lock(change, actor, lock, selectToken(id));
-      return { now, token: read[0]![0] as TokenEntity };
+      const { now, read } = await this.locks.lock(change, actor, lock, selectToken(id), ...reading);
+      return { now, token: read[0]![0] as TokenEntity, read: read.slice(1) };
     });
   }
 
@@ -56,7 +56,7 @@ export class RotationsService {
     id: string,
     body: RotateTokenBody,
     waitMs: number | undefined,
-    lock: (change: Change) => Promise<{ now: Actor; token: TokenEntity }>,
+    lock: (change: Change, reading: Statement[]) => Promise<{ now: Actor; token: TokenEntity; read: unknown[][] }>,
   ): Promise<RotatedToken> {
     const namesEnd = body.expiresAt !== undefined || body.expiresInSeconds !== undefined;
     if (namesEnd && actor.type === 'token')
@@ -65,22 +65,26 @@ export class RotationsService {
       );
     const newTokenId = newId();
     const { secret, done } = await this.db.change(async (change) => {
-      const { now, token } = await lock(change);
+      const family = actor.type === 'token' ? [selectFamily(actor.tokenId)] : [];
+      const { now, token, read } = await lock(change, [SELECT_POLICY, ...family]);
+      const [[policy], [grown] = []] = read as [[Policy], FamilyRow[]?];
       if (!(now.type === 'token' && now.tokenId === id)) mustBeShownItsSecret(now, this.scopes, token);
       mustBeRotatable(token);
-      const familyId = await familyOf(change, now);
+      const familyId = mustGrowSlowly(grown);
       const createdAt = new Date();
       const end = chosenEnd(body, createdAt);
-      const expiresAt = end === undefined ? await this.policy.latestEnd(change, createdAt, token.expiresAt) : end;
-      await this.policy.mustMeet(change, { createdAt, end: expiresAt, allowedIps: token.allowedIps });
+      const expiresAt = end === undefined ? latestEnd(policy, createdAt, token.expiresAt) : end;
+      mustMeetPolicy(policy, { createdAt, end: expiresAt, allowedIps: token.allowedIps });
       const secret = mint(token.kind, this.config.TOKEN_PREFIX);
       const bounds = { ...boundsOf(token), end: expiresAt };
       if (now.type === 'token' && now.tokenId !== id) mustBeWithin(now, bounds);
       await mustEndWithAncestors(change, token.ancestors, expiresAt);
-      this.tokens.insert(change, {
+      // Of its predecessor's generation: it was seen to live with that, and is revoked with it.
+      const successor = {
         ...token,
-        rateLimit: rateOf(token),
+        ...AS_ISSUED,
         id: newTokenId,
+        start: startOf(secret, this.config.TOKEN_PREFIX),
         createdByType: now.type,
         createdById: actorId(now),
         createdAt,
@@ -88,10 +92,8 @@ export class RotationsService {
         rotatedFrom: id,
         rateBucket: token.rateBucket ?? id,
         familyId,
-        // It was seen to live with its predecessor, and is revoked with it.
-        generation: token.generation,
-        secret,
-      });
+      };
+      this.tokens.insert(change, successor, secret);
       const overlapEndsAt = new Date(createdAt.getTime() + body.overlapSeconds * 1000);
       const details = { rotatedTo: newTokenId, overlapSeconds: body.overlapSeconds };
       const issued = { rotatedFrom: id, scopes: token.scopes, expiresAt: expiresAt?.toISOString() ?? null };
@@ -125,11 +127,7 @@ function mustBeRotatable(token: TokenEntity): void {
 /** A successor takes the old one's place among what was made with its ancestors, so it lives no longer than they. */
 async function mustEndWithAncestors(change: Change, ancestors: string[], end: Date | null): Promise<void> {
   if (ancestors.length === 0) return;
-  const [bound] = await change.read<{ latest: Date | null; dead: boolean }>([
-    `SELECT min(ends_at) AS latest, bool_or(revoked_at IS NOT NULL OR disabled_at IS NOT NULL OR COALESCE(ends_at <= now(), false)) AS dead
-     FROM tokens WHERE id = ANY ($1)`,
-    [ancestors],
-  ]);
+  const [bound] = await change.read<AncestorsRow>(selectAncestors(ancestors));
   if (bound?.dead)
     throw conflict('The token that this one was made with has ended or is disabled, so nothing takes its place.');
   if (bound?.latest && (end === null || end > bound.latest))

@@ -1,6 +1,7 @@
-import type { Receipt, RevocationReason } from '@latchkey/contracts';
+import type { RateLimit, Receipt, RevocationReason } from '@latchkey/contracts';
 import { Column, Entity, PrimaryColumn } from 'typeorm';
-import { type Statement, select } from '../database/index.js';
+import { badField } from '../http/index.js';
+import { canonicalAddress } from '../verification/index.js';
 
 type MakerType = 'user' | 'token' | 'system';
 
@@ -51,11 +52,76 @@ export class TokenEntity {
   @Column({ type: 'integer' }) generation!: number;
 }
 
-/** What is not marked yet has ended when everything did. */
-const REVOKED_AT = `COALESCE(revoked_at, (SELECT e.at FROM revocations_of_all e WHERE e.generation = tokens.generation + 1))`;
+/** What only later changes write, as PostgreSQL defaults it. */
+export const AS_ISSUED = {
+  rateBucket: null,
+  overlapEndsAt: null,
+  disabledAt: null,
+  disabledAbove: false,
+  revokedAt: null,
+  revokedByType: null,
+  revokedById: null,
+  revocationReason: null,
+  revocationComment: null,
+  rotatedTo: null,
+  invalidationId: null,
+  receipt: null,
+} satisfies Partial<TokenEntity>;
 
-/** Reads a token by id: at most one row, a `TokenEntity`. */
-export const selectToken = (id: string): Statement => select(TokenEntity, { id }, { revokedAt: REVOKED_AT });
+/** A token about to be stored; its secret is not. */
+export type NewToken = Omit<TokenEntity, 'hash' | keyof typeof AS_ISSUED>;
+
+type Labels = Pick<TokenEntity, 'name' | 'description' | 'metadata'>;
+
+/** What says what a token is and bounds nothing: as it is asked for, or else as it was. */
+export const labelsOf = (
+  asked: { [K in keyof Labels]?: Labels[K] | undefined },
+  before: Labels = { name: '', description: '', metadata: {} },
+): Labels => ({
+  name: asked.name ?? before.name,
+  description: asked.description ?? before.description,
+  metadata: asked.metadata ?? before.metadata,
+});
+
+export const rateOf = ({
+  rateLimit,
+  rateWindowSeconds,
+}: Pick<TokenEntity, 'rateLimit' | 'rateWindowSeconds'>): RateLimit | null =>
+  rateLimit === null || rateWindowSeconds === null ? null : { limit: rateLimit, windowSeconds: rateWindowSeconds };
+
+export const rateColumns = (rate: RateLimit | null): Pick<TokenEntity, 'rateLimit' | 'rateWindowSeconds'> => ({
+  rateLimit: rate?.limit ?? null,
+  rateWindowSeconds: rate?.windowSeconds ?? null,
+});
+
+/** Canonical CIDRs, each once. @throws Refusal naming the one that is neither an address nor a CIDR */
+export function canonicalAddresses(input: readonly string[], field = 'allowedIps'): string[] {
+  const all = input.map((text, index) => {
+    const canonical = canonicalAddress(text);
+    if (!canonical) throw badField(`${field}.${index}`, 'must be an IP address or a CIDR such as 10.0.0.0/8');
+    return canonical;
+  });
+  return [...new Set(all)];
+}
+
+/**
+ * The columns of a new token that are as a request asks for them.
+ * @param place of the token in the request, with a dot behind it
+ * @throws Refusal naming an address that is none
+ */
+export const askedColumns = (
+  asked: Parameters<typeof labelsOf>[0] & {
+    scopes: string[];
+    allowedIps: readonly string[];
+    rateLimit?: RateLimit | null | undefined;
+  },
+  place = '',
+) => ({
+  ...labelsOf(asked),
+  ...rateColumns(asked.rateLimit ?? null),
+  scopes: asked.scopes,
+  allowedIps: canonicalAddresses(asked.allowedIps, `${place}allowedIps`),
+});
 
 /** When it stops by itself; null: never. */
 export function endOf(token: Pick<TokenEntity, 'expiresAt' | 'overlapEndsAt'>): Date | null {

@@ -1,52 +1,20 @@
-import { startOf } from '@latchkey/token-format';
-import { Inject, Injectable } from '@nestjs/common';
+import { hashSecret } from '@latchkey/token-format';
+import { Injectable } from '@nestjs/common';
 import type { QueryResultRow } from 'pg';
 import type { AuditEntry } from '../audit/index.js';
-import type { Actor } from '../authorization/index.js';
-import { CONFIG, type TokenServiceConfig } from '../config.js';
+import type { Actor, NamedActor } from '../authorization/index.js';
 import { type Change, insertAllInto, insertInto, type Statement } from '../database/index.js';
-import { FactsService, LocksService } from '../verification/index.js';
-import { selectToken, TokenEntity } from './token.entity.js';
-import { type Bounds, mustChange, mustSee } from './token.rules.js';
-
-/** A token about to be stored. */
-interface NewRow extends Omit<Bounds, 'end'> {
-  id: string;
-  kind: 'pat' | 'prj';
-  name: string;
-  description: string;
-  metadata: Record<string, string>;
-  ownerUserId: string | null;
-  projectId: string | null;
-  createdByType: 'user' | 'token' | 'system';
-  createdById: string | null;
-  ancestors: string[];
-  createdAt: Date;
-  expiresAt: Date | null;
-  rotatedFrom: string | null;
-  /** Default null. */
-  rateBucket?: string | null;
-  /** Of the token that is shown it. */
-  familyId: string | null;
-  /** In which its maker was seen to live; of a successor, its predecessor's. */
-  generation: number;
-}
-
-/** With its secret, which is not stored. */
-export type NewToken = NewRow & { secret: string };
-
-/** Whose secret is out in the world already, and known here by its SHA-256 (base64url) and how it begins. */
-export type ImportedRow = NewRow & { sha256: string; start: string };
-
-export const actorId = (actor: Actor): string => (actor.type === 'user' ? actor.userId : actor.tokenId);
+import { LocksService, SecretHasher } from '../verification/index.js';
+import { type NewToken, TokenEntity } from './token.entity.js';
+import { selectKnown, selectToken } from './token.queries.js';
+import { mustChange, mustSee } from './token.rules.js';
 
 /** Tokens as rows: locked for a change, and inserted. */
 @Injectable()
 export class TokenRepository {
   constructor(
     private readonly locks: LocksService,
-    private readonly facts: FactsService,
-    @Inject(CONFIG) private readonly config: TokenServiceConfig,
+    private readonly hasher: SecretHasher,
   ) {}
 
   /**
@@ -73,60 +41,41 @@ export class TokenRepository {
     return { now, token, read: read.slice(1) };
   }
 
-  /** Stores a new token; of its secret only the HMAC and the start. */
-  insert(change: Change, token: NewToken): void {
-    const hash = this.facts.storedHash(token.secret);
+  /** Stores a token; of its secret only the HMAC. */
+  insert(change: Change, token: NewToken & Partial<TokenEntity>, secret: string): void {
+    change.write(insertInto(TokenEntity, { ...token, hash: this.hasher.hash(hashSecret(secret)) }));
+  }
+
+  /** Stores tokens in one statement, however many. @param sha256s of their secrets, base64url */
+  insertAll(change: Change, tokens: readonly NewToken[], sha256s: readonly string[]): void {
     change.write(
-      insertInto(TokenEntity, { ...rowOf(token), hash, start: startOf(token.secret, this.config.TOKEN_PREFIX) }),
+      insertAllInto(
+        TokenEntity,
+        tokens.map((token, at) => ({ ...token, hash: this.hasher.hash(sha256s[at]!) })),
+      ),
     );
   }
 
-  /** Stores tokens in one statement, however many; of their secrets only the SHA-256 is known. */
-  insertAll(change: Change, tokens: readonly ImportedRow[]): void {
-    const rows = tokens.map((token) => {
-      return { ...rowOf(token), hash: this.facts.storedHashes(token.sha256)[0]!, start: token.start };
-    });
-    change.write(insertAllInto(TokenEntity, rows));
-  }
-
-  /** Whether one of these secrets is known already, under whatever pepper. In: their SHA-256, base64url. */
+  /** Whether one of these secrets is known already, under whatever pepper. @param sha256s base64url */
   async isKnown(change: Change, sha256s: readonly string[]): Promise<boolean> {
-    const hashes = sha256s.flatMap((sha256) => this.facts.storedHashes(sha256));
-    return (await change.read(['SELECT 1 FROM tokens WHERE hash = ANY ($1) LIMIT 1', [hashes]])).length > 0;
+    const hashes = sha256s.flatMap((sha256) => this.hasher.hashes(sha256));
+    return (await change.read(selectKnown(hashes))).length > 0;
   }
 }
 
-/** Only what a new token has: one that takes another's place is made of that one's record. */
-const rowOf = ({ rateLimit, rateBucket = null, ...token }: NewRow): Partial<TokenEntity> => ({
-  id: token.id,
-  kind: token.kind,
-  name: token.name,
-  description: token.description,
-  metadata: token.metadata,
-  ownerUserId: token.ownerUserId,
-  projectId: token.projectId,
-  createdByType: token.createdByType,
-  createdById: token.createdById,
-  ancestors: [...token.ancestors],
-  scopes: [...token.scopes],
-  allowedIps: [...token.allowedIps],
-  rateLimit: rateLimit?.limit ?? null,
-  rateWindowSeconds: rateLimit?.windowSeconds ?? null,
-  rateBucket,
-  createdAt: token.createdAt,
-  expiresAt: token.expiresAt,
-  rotatedFrom: token.rotatedFrom,
-  familyId: token.familyId,
-  generation: token.generation,
-});
-
 /** What the audit log says of a change of a token. */
 export function entryOf(
-  actor: Actor,
+  actor: NamedActor,
   action: AuditEntry['action'],
   token: Pick<TokenEntity, 'id' | 'name' | 'projectId'>,
   details: Record<string, unknown> = {},
 ): AuditEntry {
   const subject = { type: 'token' as const, id: token.id, name: token.name };
   return { actor, action, tokenId: token.id, projectId: token.projectId, subject, details };
+}
+
+export function issuedEntry(actor: Actor, token: NewToken): AuditEntry {
+  const { kind, scopes, expiresAt, ancestors } = token;
+  const details = { kind, scopes, expiresAt: expiresAt?.toISOString() ?? null };
+  return entryOf(actor, 'token.issued', token, { ...details, ...(ancestors.length && { parentId: ancestors[0] }) });
 }

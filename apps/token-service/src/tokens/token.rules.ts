@@ -1,8 +1,8 @@
-import { LIMITS, type RateLimit } from '@latchkey/contracts';
-import { addressesWithin, canonicalAddress } from '@latchkey/verifier';
+import { LIMITS, type Policy, type RateLimit } from '@latchkey/contracts';
+import { addressesWithin } from '@latchkey/verifier';
 import type { Actor, ScopesService, TokenActor } from '../authorization/index.js';
 import { badField, forbidden, lacksScope, notFound } from '../http/index.js';
-import { endOf, type TokenEntity } from './token.entity.js';
+import { endOf, rateOf, type TokenEntity } from './token.entity.js';
 
 /** Who a token acts for. */
 export type Owned = Pick<TokenEntity, 'ownerUserId' | 'projectId'>;
@@ -22,12 +22,6 @@ export const boundsOf = (token: TokenEntity): Bounds => ({
   rateLimit: rateOf(token),
   end: endOf(token),
 });
-
-export const rateOf = ({
-  rateLimit,
-  rateWindowSeconds,
-}: Pick<TokenEntity, 'rateLimit' | 'rateWindowSeconds'>): RateLimit | null =>
-  rateLimit === null || rateWindowSeconds === null ? null : { limit: rateLimit, windowSeconds: rateWindowSeconds };
 
 const isOwn = (actor: Actor, token: Owned): boolean => token.ownerUserId !== null && token.ownerUserId === actor.userId;
 
@@ -122,16 +116,6 @@ const rateWithin = (inner: RateLimit | null, outer: RateLimit): boolean =>
   inner.limit <= outer.limit &&
   inner.limit * outer.windowSeconds <= outer.limit * inner.windowSeconds;
 
-/** Canonical CIDRs, each once. */
-export function canonicalAddresses(input: readonly string[], field = 'allowedIps'): string[] {
-  const all = input.map((text, index) => {
-    const canonical = canonicalAddress(text);
-    if (!canonical) throw badField(`${field}.${index}`, 'must be an IP address or a CIDR such as 10.0.0.0/8');
-    return canonical;
-  });
-  return [...new Set(all)];
-}
-
 const LIFETIME_MAX_MS = 100 * 366 * 86_400_000;
 
 /** The end asked for. @returns undefined when none was named, null for never */
@@ -145,4 +129,45 @@ export function chosenEnd(
   if (end <= now) throw badField('expiresAt', 'must lie ahead');
   if (end.getTime() - now.getTime() > LIFETIME_MAX_MS) throw badField('expiresAt', 'must lie within 100 years');
   return end;
+}
+
+/** What the policy looks at. */
+interface Demanded {
+  createdAt: Date;
+  end: Date | null;
+  allowedIps: readonly string[];
+}
+
+/**
+ * @param tokens their addresses as canonical CIDRs; their ends, null for never
+ * @throws Refusal naming the field that the policy does not allow, and what it demands
+ */
+export function mustMeetPolicy(policy: Policy, ...tokens: readonly Demanded[]): void {
+  for (const token of tokens) {
+    mustEndInTime(policy, token);
+    mustMeetAddresses(policy, token.allowedIps);
+  }
+}
+
+function mustEndInTime(policy: Policy, { createdAt, end }: { createdAt: Date; end: Date | null }): void {
+  const { lifetimeSecondsMax, expiryRequired } = policy;
+  if (end === null) {
+    if (!expiryRequired && lifetimeSecondsMax === null) return;
+    throw badField('expiresAt', 'the policy here allows no token without an end: give expiresInSeconds');
+  }
+  if (lifetimeSecondsMax !== null && end.getTime() - createdAt.getTime() > lifetimeSecondsMax * 1_000)
+    throw badField('expiresAt', `the policy here allows a token to live ${lifetimeSecondsMax} seconds at most`);
+}
+
+/** Only the demand on addresses: for changes that leave the end as it is. */
+export function mustMeetAddresses({ allowedIpPrefixes }: Policy, allowedIps: readonly string[]): void {
+  if (allowedIpPrefixes.length === 0 || addressesWithin(allowedIps, allowedIpPrefixes)) return;
+  throw badField('allowedIps', `the policy here demands addresses within ${allowedIpPrefixes.join(', ')}`);
+}
+
+/** The end that a successor keeps, cut to what the policy allows one that begins now. */
+export function latestEnd({ lifetimeSecondsMax }: Policy, createdAt: Date, end: Date | null): Date | null {
+  if (lifetimeSecondsMax === null) return end;
+  const latest = new Date(createdAt.getTime() + lifetimeSecondsMax * 1_000);
+  return end === null || end > latest ? latest : end;
 }

@@ -4,6 +4,7 @@ import type {
   IssueTokenBody,
   ListTokensQuery,
   PatchTokenBody,
+  Policy,
   RevokedToken,
   RevokeTokenBody,
   RotatedToken,
@@ -18,22 +19,22 @@ import { AuditService } from '../audit/index.js';
 import { type Actor, ScopesService } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database, update } from '../database/index.js';
-import { conflict, forbidden, notFound, type Page, Refusal } from '../http/index.js';
+import { forbidden, notFound, type Page, Refusal } from '../http/index.js';
 import { InvalidationService } from '../invalidation/index.js';
 import { LocksService } from '../verification/index.js';
 import { AftermathService } from './aftermath.service.js';
 import { type Begun, ClosuresService } from './closures.service.js';
 import { type ExposureRow, type StandingRow, selectExposureOf, selectStanding } from './exposure.queries.js';
-import { type FamilyRow, mustGrowSlowly, selectFamily } from './families.js';
-import { claimKey } from './idempotency.js';
-import { ancestorsOfChild, type OwnerName, ownerOf, selectOwner } from './ownership.js';
-import { mustMeetPolicy, type PolicyRow, PolicyService, SELECT_POLICY, toPolicy } from './policy.service.js';
+import { claimKey, lockGround, newToken } from './issue.rules.js';
+import { patchOf } from './patch.rules.js';
+import { SELECT_POLICY } from './policy.service.js';
 import { RecordsService, recordOfNew } from './records.service.js';
-import { type Ended, markBelow, RevocationsService, selectEnding } from './revocations.service.js';
+import { type Ended, RevocationsService } from './revocations.service.js';
 import { RotationsService } from './rotations.service.js';
-import { TokenEntity } from './token.entity.js';
-import { actorId, entryOf, TokenRepository } from './token.repository.js';
-import { boundsOf, canonicalAddresses, chosenEnd, mustBeWithin, mustGrant, mustSee, rateOf } from './token.rules.js';
+import { askedColumns, canonicalAddresses, TokenEntity } from './token.entity.js';
+import { markBelow, selectEnding } from './token.queries.js';
+import { issuedEntry, TokenRepository } from './token.repository.js';
+import { mustSee } from './token.rules.js';
 
 /** What issuing answers: a retry with the same Idempotency-Key finds the token made, and never its secret. */
 export type Issued = { replayed: false; token: IssuedToken } | { replayed: true; token: Token };
@@ -52,7 +53,6 @@ export class TokensService {
     private readonly closures: ClosuresService,
     private readonly aftermath: AftermathService,
     private readonly invalidations: InvalidationService,
-    private readonly policy: PolicyService,
     private readonly audit: AuditService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
   ) {}
@@ -65,64 +65,16 @@ export class TokensService {
   async issue(actor: Actor, body: IssueTokenBody, idempotencyKey?: string): Promise<Issued> {
     const id = newId();
     const secret = mint(body.kind, this.config.TOKEN_PREFIX);
-    const allowedIps = canonicalAddresses(body.allowedIps);
-    const projectId = body.projectId ?? null;
-    // A person's own name comes with their locks.
-    const isOwn = actor.type === 'user' && projectId === null;
-    const reading = [
-      SELECT_POLICY,
-      ...(isOwn ? [] : [selectOwner(projectId, actor.userId)]),
-      ...(actor.type === 'token' ? [selectFamily(actor.tokenId)] : []),
-    ];
-    const lock = { rest: { projects: projectId === null ? [] : [projectId] } };
+    const start = startOf(secret, this.config.TOKEN_PREFIX);
+    const asked = { id, kind: body.kind, start, ...askedColumns(body) };
     const issued = await this.db.change<{ earlier: string } | Token>(async (change) => {
-      const { now, generation, read } = await this.locks.lock(change, actor, lock, ...reading);
-      const [[policy] = [], ...more] = read;
-      const [named] = isOwn ? [] : (more.shift() ?? []);
-      const [family] = more.shift() ?? [];
-      if (idempotencyKey !== undefined) {
-        const earlier = await claimKey(change, now, idempotencyKey, body, id);
-        if (earlier !== null) return { earlier };
-      }
-      const familyId = mustGrowSlowly(family as FamilyRow | undefined);
-      const owner = ownerOf(now, projectId, named as OwnerName | undefined);
-      mustGrant(now, this.scopes, body.scopes, projectId);
-      const createdAt = new Date();
-      const expiresAt = chosenEnd(body, createdAt) ?? null;
-      const rateLimit = body.rateLimit ?? null;
-      mustMeetPolicy(toPolicy(policy as PolicyRow), { createdAt, end: expiresAt, allowedIps });
-      const bounds = { scopes: body.scopes, allowedIps, rateLimit, end: expiresAt };
-      const ancestors = now.type === 'token' ? ancestorsOfChild(now, bounds) : [];
-      const token = {
-        ...owner,
-        id,
-        kind: body.kind,
-        name: body.name,
-        description: body.description ?? '',
-        metadata: body.metadata ?? {},
-        createdByType: now.type,
-        createdById: actorId(now),
-        ancestors,
-        scopes: body.scopes,
-        allowedIps,
-        rateLimit,
-        createdAt,
-        expiresAt,
-        rotatedFrom: null,
-        familyId,
-        generation,
-        secret,
-      };
-      const details = {
-        kind: body.kind,
-        scopes: body.scopes,
-        expiresAt: expiresAt?.toISOString() ?? null,
-        ...(ancestors.length && { parentId: ancestors[0] }),
-      };
-      this.tokens.insert(change, token);
-      this.audit.record(change, entryOf(now, 'token.issued', token, details));
-      const names = { owner: isOwn ? now.name : (named as OwnerName).name, maker: now.name };
-      return recordOfNew({ ...token, start: startOf(secret, this.config.TOKEN_PREFIX) }, names);
+      const ground = await lockGround(this.locks, change, actor, body.projectId ?? null);
+      const earlier = await claimKey(change, ground.now, idempotencyKey, body, id);
+      if (earlier !== null) return { earlier };
+      const token = newToken(ground, this.scopes, body, asked);
+      this.tokens.insert(change, token, secret);
+      this.audit.record(change, issuedEntry(ground.now, token));
+      return recordOfNew(token, ground.owner!.name, ground.now.name);
     });
     if ('earlier' in issued) return { replayed: true, token: await this.records.read(issued.earlier) };
     return { replayed: false, token: { ...issued, secret } };
@@ -149,42 +101,15 @@ export class TokensService {
   async patch(actor: Actor, id: string, body: PatchTokenBody, waitMs: number | undefined): Promise<TokenEffect> {
     const allowedIps = body.allowedIps && canonicalAddresses(body.allowedIps);
     const written = await this.db.change(async (change) => {
-      const { now, token } = await this.tokens.lock(change, actor, id);
-      if (token.revokedAt) throw conflict('The token is revoked. A revoked token stays as it was; issue a new one.');
-      const disabled = body.disabled ?? token.disabledAt !== null;
-      const rate = body.rateLimit === undefined ? rateOf(token) : body.rateLimit;
-      const changes = {
-        name: body.name ?? token.name,
-        description: body.description ?? token.description,
-        metadata: body.metadata ?? token.metadata,
-        scopes: body.scopes ?? token.scopes,
-        allowedIps: allowedIps ?? token.allowedIps,
-        rateLimit: rate?.limit ?? null,
-        rateWindowSeconds: rate?.windowSeconds ?? null,
-        disabledAt: disabled ? (token.disabledAt ?? new Date()) : null,
-      };
-      const added = changes.scopes.filter((scope) => !token.scopes.includes(scope));
-      mustGrant(now, this.scopes, added, token.projectId);
-      if (allowedIps) await this.policy.mustMeetAddresses(change, allowedIps);
-      const isDisabling = disabled && token.disabledAt === null;
-      const isEnabling = !disabled && token.disabledAt !== null;
-      const boundsChange = body.scopes !== undefined || allowedIps !== undefined || body.rateLimit !== undefined;
-      // Nor does a token lift the bounds that it was given itself.
-      if (now.type === 'token' && (boundsChange || isEnabling)) mustBeWithin(now, boundsOf({ ...token, ...changes }));
-      // Disabling once more waits in full too: the first may be on its way still.
-      const touchesChecks = boundsChange || body.disabled !== undefined;
+      const { now, token, read } = await this.tokens.lock(change, actor, id, ...(allowedIps ? [SELECT_POLICY] : []));
+      const asked = allowedIps && { allowedIps, policy: read[0]![0] as Policy };
+      const { columns, turned, disabled, touchesChecks, entries } = patchOf(now, this.scopes, token, body, asked);
       const invalidation = touchesChecks ? { id: newId(), kind: 'token' as const, subject: id, cut: disabled } : null;
-      const fields = Object.keys(body).filter((field) => field !== 'disabled');
-      const renamed = { ...token, name: changes.name };
       const written = this.invalidations.writeAll(change, invalidation ? [invalidation] : []);
       const told = invalidation && { invalidationId: invalidation.id, receipt: null };
-      change.write(update(TokenEntity, { id }, { ...changes, ...told }));
-      if (isDisabling || isEnabling) change.write(markBelow(id));
-      this.audit.recordAll(change, [
-        ...(fields.length ? [entryOf(now, 'token.updated', renamed, changedDetails(token, changes, fields))] : []),
-        ...(isDisabling ? [entryOf(now, 'token.disabled', token)] : []),
-        ...(isEnabling ? [entryOf(now, 'token.enabled', token)] : []),
-      ]);
+      change.write(update(TokenEntity, { id }, { ...columns, ...told }));
+      if (turned) change.write(markBelow(id));
+      this.audit.recordAll(change, entries);
       return written;
     });
     return this.#effectOn(id, this.revocations.settle(written, [id], waitMs));
@@ -293,14 +218,4 @@ function carrying(actor: Actor): string {
     'invalid_request',
     'No token carries this request: send one as `Authorization: Bearer`, without signing in.',
   );
-}
-
-/** What an update changed: the old and new bounds, and of texts only that they changed. */
-function changedDetails(before: TokenEntity, after: Partial<TokenEntity>, fields: string[]): Record<string, unknown> {
-  const details: Record<string, unknown> = { fields };
-  if (fields.includes('name')) details['name'] = { from: before.name, to: after.name };
-  if (fields.includes('scopes')) details['scopes'] = { from: before.scopes, to: after.scopes };
-  if (fields.includes('allowedIps')) details['allowedIps'] = { from: before.allowedIps, to: after.allowedIps };
-  if (fields.includes('rateLimit')) details['rateLimit'] = { from: rateOf(before), to: rateOf(after as TokenEntity) };
-  return details;
 }

@@ -1,11 +1,9 @@
-import { createHmac } from 'node:crypto';
 import type { LookupResponse, PersonRole, ProjectRole, RpcRateBucket, TokenFacts } from '@latchkey/contracts';
-import { hashSecret } from '@latchkey/token-format';
 import { intersectAddresses, strictestRate } from '@latchkey/verifier';
-import { Inject, Injectable } from '@nestjs/common';
+import { Injectable } from '@nestjs/common';
 import { ScopesService } from '../authorization/index.js';
-import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database, type Statement } from '../database/index.js';
+import { SecretHasher } from './secret-hasher.js';
 
 /** One row for a token, with all that its effective rights rest on. */
 export interface FactsRow {
@@ -83,25 +81,11 @@ export interface NamedFacts {
 /** What is to be known of a token in order to decide about it, always read from the primary at this moment, which shows that it is. */
 @Injectable()
 export class FactsService {
-  readonly #peppers: readonly string[];
-
   constructor(
     private readonly db: Database,
     private readonly scopes: ScopesService,
-    @Inject(CONFIG) config: Pick<TokenServiceConfig, 'TOKEN_PEPPERS'>,
-  ) {
-    this.#peppers = config.TOKEN_PEPPERS;
-  }
-
-  /** What PostgreSQL stores for a secret: HMAC-SHA-256 of its SHA-256 under the current pepper. */
-  storedHash(secret: string): Buffer {
-    return peppered(this.#peppers[0]!, hashSecret(secret));
-  }
-
-  /** What could be stored for a secret known by its SHA-256 (base64url): one for each pepper that still verifies. */
-  storedHashes(sha256: string): Buffer[] {
-    return this.#peppers.map((pepper) => peppered(pepper, sha256));
-  }
+    private readonly hasher: SecretHasher,
+  ) {}
 
   /** By SHA-256 of the secret, base64url. */
   async lookup(sha256: string): Promise<LookupResponse> {
@@ -115,7 +99,7 @@ export class FactsService {
 
   /** The tokens with these secrets, as the primary has just shown: what is not among them is not there. */
   async idsByHashes(sha256s: readonly string[]): Promise<string[]> {
-    const hashes = sha256s.flatMap((sha256) => this.storedHashes(sha256));
+    const hashes = sha256s.flatMap((sha256) => this.hasher.hashes(sha256));
     const sql = 'SELECT id FROM tokens WHERE hash = ANY ($1)';
     return (await this.db.proved<{ id: string }>('token-ids-by-hash', sql, [hashes])).map(({ id }) => id);
   }
@@ -125,7 +109,7 @@ export class FactsService {
     const [row] = await this.db.authoritative<(FactsRow | { id: null }) & { log: string }>(
       'facts-by-hash',
       `SELECT l.log, f.* FROM invalidation_log l LEFT JOIN (${SELECT_FACTS} WHERE t.hash = ANY ($1)) f ON true`,
-      [this.storedHashes(sha256)],
+      [this.hasher.hashes(sha256)],
     );
     const { log } = row!;
     if (row!.id === null) return { found: null, log };
@@ -174,9 +158,6 @@ export class FactsService {
     return { scopes: heldIn(null), allProjects: false, grants };
   }
 }
-
-const peppered = (pepper: string, sha256: string): Buffer =>
-  createHmac('sha256', pepper).update(Buffer.from(sha256, 'base64url')).digest();
 
 function denialOf(row: FactsRow, chain: readonly (Above | FactsRow)[]): string {
   // Ancestors are of the same generation: each was seen to live when the next was made with it.

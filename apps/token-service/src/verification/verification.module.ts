@@ -6,6 +6,7 @@ import { HttpModule } from '../http/index.js';
 import { UsageModule } from '../usage/index.js';
 import { FactsService } from './facts.service.js';
 import { LocksService } from './locks.service.js';
+import { SecretHasher } from './secret-hasher.js';
 import { VerificationService } from './verification.service.js';
 import { VerifiersController } from './verifiers.controller.js';
 import { VerifiersService } from './verifiers.service.js';
@@ -13,7 +14,7 @@ import { VerifiersService } from './verifiers.service.js';
 @Module({
   imports: [AuditModule, AuthorizationModule, DatabaseModule, HttpModule, UsageModule],
   controllers: [VerifiersController],
-  providers: [FactsService, LocksService, VerificationService, VerifiersService],
-  exports: [FactsService, LocksService, VerificationService],
+  providers: [FactsService, LocksService, SecretHasher, VerificationService, VerifiersService],
+  exports: [FactsService, LocksService, SecretHasher, VerificationService],
 })
 export class VerificationModule {}
