@@ -16,7 +16,7 @@ import type { z } from 'zod';
 import { AuditService } from '../audit/index.js';
 import { type Actor, SYSTEM } from '../authorization/index.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
-import { type Change, constraintHit, Database, insertInto, select, update } from '../database/index.js';
+import { type Change, columnsAs, constraintHit, Database, insertInto, select, update } from '../database/index.js';
 import { conflict, forbidden, keysetPage, notFound, type Page, Refusal } from '../http/index.js';
 import { InvalidationService, NOTHING_NARROWED } from '../invalidation/index.js';
 import { LocksService } from '../verification/index.js';
@@ -121,7 +121,7 @@ export class PeopleService {
       const written = touchesRights
         ? this.invalidations.write(change, { kind: 'owner', subject: id, cut: disabled })
         : null;
-      return { user: entityToUser(changed), invalidation: written };
+      return { user: toUser(changed), invalidation: written };
     });
     if (!invalidation) return { user, ...NOTHING_NARROWED };
     return { user, ...(await this.invalidations.confirm([invalidation], { waitMs })) };
@@ -132,13 +132,13 @@ export class PeopleService {
    * long for anybody else.
    */
   async byPassword(email: string, password: string): Promise<{ user: User; passwordHash: string } | null> {
-    const [found] = await this.db.query<UserRow & { password_hash: string | null }>(
-      `SELECT ${USER_COLUMNS}, password_hash FROM users WHERE email = $1`,
+    const [found] = await this.db.query<UserEntity>(
+      `SELECT ${USER_COLUMNS}, password_hash AS "passwordHash" FROM users WHERE email = $1`,
       [email.toLowerCase()],
     );
-    const right = await isPassword(found?.password_hash ?? null, password);
-    if (!found?.password_hash || !right || found.disabled_at !== null) return null;
-    return { user: toUser(found), passwordHash: found.password_hash };
+    const right = await isPassword(found?.passwordHash ?? null, password);
+    if (!found?.passwordHash || !right || found.disabledAt !== null) return null;
+    return { user: toUser(found), passwordHash: found.passwordHash };
   }
 
   /** @throws Refusal `sign_in_failed` when it is not the person's password; ten failures in 15 minutes are the limit */
@@ -181,7 +181,7 @@ export class PeopleService {
         [identity.issuer, identity.subject],
       ]);
       const found = met ?? (await this.#meet(change, identity));
-      return found && found.disabled_at === null ? toUser(found) : null;
+      return found && found.disabledAt === null ? toUser(found) : null;
     });
   }
 
@@ -199,7 +199,7 @@ export class PeopleService {
       this.#insert(change, { id: newId(), email: email.data, name, role: 'member', passwordHash: null }, SYSTEM);
       person = await find();
     }
-    if (!person || person.disabled_at !== null) return null;
+    if (!person || person.disabledAt !== null) return null;
     change.write([
       'INSERT INTO sign_in_identities (issuer, subject, user_id, created_at) VALUES ($1, $2, $3, $4)',
       [identity.issuer, identity.subject, person.id, new Date()],
@@ -228,7 +228,7 @@ export class PeopleService {
       subject: { type: 'user', id: person.id, name: person.name },
       details: { email: person.email, role: person.role },
     });
-    return entityToUser(row);
+    return toUser(row);
   }
 
   #recordPatch(change: Change, actor: Actor, before: UserEntity, after: UserEntity): void {
@@ -263,24 +263,14 @@ function mustNotRaise(actor: Actor, role: PersonRole): void {
     throw forbidden('A token cannot make administrators. Sign in to do so.');
 }
 
-const USER_COLUMNS = 'id, email, name, role, disabled_at, created_at';
-interface UserRow {
-  id: string;
-  email: string;
-  name: string;
-  role: PersonRole;
-  disabled_at: Date | null;
-  created_at: Date;
-}
+const USER_COLUMNS = columnsAs(UserEntity, 'users');
+type UserRow = Omit<UserEntity, 'passwordHash'>;
 
 const toUser = (row: UserRow): User => ({
   id: row.id,
   email: row.email,
   name: row.name,
   role: row.role,
-  disabled: row.disabled_at !== null,
-  createdAt: row.created_at.toISOString(),
+  disabled: row.disabledAt !== null,
+  createdAt: row.createdAt.toISOString(),
 });
-
-const entityToUser = (e: Omit<UserEntity, 'passwordHash'>): User =>
-  toUser({ id: e.id, email: e.email, name: e.name, role: e.role, disabled_at: e.disabledAt, created_at: e.createdAt });
