@@ -9,7 +9,7 @@ export interface Page<T> {
 
 /** A place in a list ordered by time and id. */
 export interface Position {
-  at: Date;
+  createdAt: Date;
   id: string;
 }
 
@@ -22,7 +22,7 @@ export const notOurCursor = (): Refusal => badField('cursor', 'is not a cursor o
 export function readCursor(cursor: string): Position {
   const [, at, id = ''] = /^(\d{1,15}) (.*)$/.exec(Buffer.from(cursor, 'base64url').toString()) ?? [];
   if (at === undefined || !isId(id)) throw notOurCursor();
-  return { at: new Date(Number(at)), id };
+  return { createdAt: new Date(Number(at)), id };
 }
 
 /**
@@ -39,8 +39,8 @@ export async function keysetPage<T extends { id: string; createdAt: string }>(
   const where = [...conditions.where];
   const values = [...conditions.values];
   if (query.cursor !== undefined) {
-    const { at, id } = readCursor(query.cursor);
-    values.push(at, id);
+    const { createdAt, id } = readCursor(query.cursor);
+    values.push(createdAt, id);
     where.push(`(created_at, id) < ($${values.length - 1}, $${values.length})`);
   }
   values.push(query.limit + 1);

@@ -9,7 +9,7 @@ import { type Change, constraintHit, Database } from '../database/index.js';
 import { badField, conflict } from '../http/index.js';
 import { InvalidationService } from '../invalidation/index.js';
 import { LocksService } from '../verification/index.js';
-import { ancestorsOf, FAMILY_IMPORTED_HOUR_MAX, lockGround, mustGrowSlowly, ownerOf } from './issue.rules.js';
+import { ancestorsOf, FAMILY_IMPORTED_HOUR_MAX, lockForIssue, mustGrowSlowly, ownerOf } from './issue.rules.js';
 import { RevocationsService } from './revocations.service.js';
 import { askedColumns } from './token.entity.js';
 import { entryOf, TokenRepository } from './token.repository.js';
@@ -46,17 +46,17 @@ export class ImportService {
     const sha256s = body.tokens.map(({ sha256 }) => Buffer.from(sha256, 'hex').toString('base64url'));
     const given = body.tokens.map((token, at) => this.#parsed(token, at, kind));
     const invalidation = await this.#changed(async (change) => {
-      const ground = await lockGround(this.locks, change, actor, projectId);
-      const { now, generation } = ground;
-      const owner = ownerOf(ground);
+      const context = await lockForIssue(this.locks, change, actor, projectId);
+      const { now, generation } = context;
+      const owner = ownerOf(context);
       mustGrant(now, this.scopes, [...new Set(given.flatMap((token) => token.scopes))], projectId);
       const bounds = given.map((token, at) => {
         return { ...token, rateLimit: body.tokens[at]!.rateLimit ?? null, end: token.expiresAt };
       });
-      mustMeetPolicy(ground.policy, ...bounds);
+      mustMeetPolicy(context.policy, ...bounds);
       const lineages = bounds.map((bound) => ancestorsOf(now, bound));
       if (await this.tokens.isKnown(change, sha256s)) throw knownAlready();
-      const familyId = mustGrowSlowly(ground.family, given.length, FAMILY_IMPORTED_HOUR_MAX);
+      const familyId = mustGrowSlowly(context.family, given.length, FAMILY_IMPORTED_HOUR_MAX);
       const maker = { createdByType: now.type, createdById: actorId(now), familyId, generation, rotatedFrom: null };
       const made = given.map((token, at) => ({ ...token, ...owner, ...maker, ancestors: lineages[at]! }));
       this.tokens.insertAll(change, made, sha256s);

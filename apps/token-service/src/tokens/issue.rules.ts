@@ -17,8 +17,8 @@ import {
 } from './token.rules.js';
 
 /** What tokens are issued on, as it stands under the locks of the change. */
-export interface Ground<A extends Actor = Actor> {
-  now: A;
+export interface IssueContext {
+  now: Actor;
   generation: number;
   policy: Policy;
   projectId: string | null;
@@ -35,12 +35,12 @@ interface OwnerRow {
 }
 
 /** Locks what tokens of this project, or without one of the caller's own, are issued on. @throws as `LocksService.lock` */
-export async function lockGround(
+export async function lockForIssue(
   locks: LocksService,
   change: Change,
   actor: Actor,
   projectId: string | null,
-): Promise<Ground> {
+): Promise<IssueContext> {
   // A person's own name comes with their locks.
   const isOwn = actor.type === 'user' && projectId === null;
   const lock = { rest: { projects: projectId === null ? [] : [projectId] } };
@@ -102,25 +102,25 @@ export async function claimKey(
 type Lineage = 'ancestors' | 'familyId' | 'generation' | 'rotatedFrom';
 
 /**
- * The token that is asked for, with what it may be on this ground.
+ * The token that is asked for, with what it may be here.
  * @param asked what is as it was asked for
  * @throws Refusal when the caller may not issue there or not grant this, the policy does not allow it, or it exceeds its
  *   parent's bounds
  */
 export function newToken(
-  ground: Ground,
+  context: IssueContext,
   known: ScopesService,
   body: IssueTokenBody,
   asked: Omit<NewToken, keyof Owned | 'createdByType' | 'createdById' | 'createdAt' | 'expiresAt' | Lineage>,
 ): NewToken {
-  const { now, generation, projectId } = ground;
-  const familyId = mustGrowSlowly(ground.family);
-  const owner = ownerOf(ground);
+  const { now, generation, projectId } = context;
+  const familyId = mustGrowSlowly(context.family);
+  const owner = ownerOf(context);
   mustGrant(now, known, asked.scopes, projectId);
   const createdAt = new Date();
   const expiresAt = chosenEnd(body, createdAt) ?? null;
   const bounds = { ...asked, rateLimit: body.rateLimit ?? null, end: expiresAt };
-  mustMeetPolicy(ground.policy, { createdAt, ...bounds });
+  mustMeetPolicy(context.policy, { createdAt, ...bounds });
   const ancestors = ancestorsOf(now, bounds);
   return {
     ...asked,
@@ -133,7 +133,7 @@ export function newToken(
 }
 
 /** Whom a new token acts for: the caller, or the project. @throws Refusal when the caller may not issue there */
-export function ownerOf({ now, projectId, owner }: Ground): Owned {
+export function ownerOf({ now, projectId, owner }: IssueContext): Owned {
   if (projectId === null) {
     if (now.userId === null)
       throw forbidden('A project token makes project tokens only (kind "prj", with its own projectId).');

@@ -1,7 +1,7 @@
 import type { RateLimit, Receipt, RevocationReason } from '@latchkey/contracts';
 import { Column, Entity, PrimaryColumn } from 'typeorm';
 import { badField } from '../http/index.js';
-import { canonicalAddress } from '../verification/index.js';
+import { canonicalAddress } from '@latchkey/verifier';
 
 type MakerType = 'user' | 'token' | 'system';
 

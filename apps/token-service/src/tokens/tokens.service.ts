@@ -25,7 +25,7 @@ import { LocksService } from '../verification/index.js';
 import { AftermathService } from './aftermath.service.js';
 import { type Begun, ClosuresService } from './closures.service.js';
 import { type ExposureRow, type StandingRow, selectExposureOf, selectStanding } from './exposure.queries.js';
-import { claimKey, lockGround, newToken } from './issue.rules.js';
+import { claimKey, lockForIssue, newToken } from './issue.rules.js';
 import { patchOf } from './patch.rules.js';
 import { SELECT_POLICY } from './policy.service.js';
 import { RecordsService, recordOfNew } from './records.service.js';
@@ -68,13 +68,13 @@ export class TokensService {
     const start = startOf(secret, this.config.TOKEN_PREFIX);
     const asked = { id, kind: body.kind, start, ...askedColumns(body) };
     const issued = await this.db.change<{ earlier: string } | Token>(async (change) => {
-      const ground = await lockGround(this.locks, change, actor, body.projectId ?? null);
-      const earlier = await claimKey(change, ground.now, idempotencyKey, body, id);
+      const context = await lockForIssue(this.locks, change, actor, body.projectId ?? null);
+      const earlier = await claimKey(change, context.now, idempotencyKey, body, id);
       if (earlier !== null) return { earlier };
-      const token = newToken(ground, this.scopes, body, asked);
+      const token = newToken(context, this.scopes, body, asked);
       this.tokens.insert(change, token, secret);
-      this.audit.record(change, issuedEntry(ground.now, token));
-      return recordOfNew(token, ground.owner!.name, ground.now.name);
+      this.audit.record(change, issuedEntry(context.now, token));
+      return recordOfNew(token, context.owner!.name, context.now.name);
     });
     if ('earlier' in issued) return { replayed: true, token: await this.records.read(issued.earlier) };
     return { replayed: false, token: { ...issued, secret } };
