@@ -139,7 +139,7 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
     port: config.OPS_PORT,
     registry,
     checks: readinessChecks,
-    routes: { '/forward-auth': (req, res) => nest.handle(req, res) },
+    routes: { '/forward-auth': nest.handle },
   });
   opened.push(() => closed(ops));
 

@@ -1,4 +1,5 @@
 export * from './audit-rows.js';
+export * from './authorization.js';
 export * from './clock.js';
 export * from './config.js';
 export * from './credentials.js';

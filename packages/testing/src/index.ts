@@ -1,3 +1,4 @@
+export { AUTHORIZATION_CASES, type AuthorizationCase, type AuthorizationRead } from './authorization-cases.js';
 export {
   asService,
   type CallOptions,

@@ -1,9 +1,8 @@
 import type { DenialReason, ErrorCode, UsageBatch, UsageBatchEvent } from '@latchkey/contracts';
 import { codeForDenial } from '@latchkey/contracts';
-import { type RateState, rateHeaders } from '@latchkey/runtime';
+import { MALFORMED, type RateState, type ReadAuthorization, rateHeaders, readAuthorization } from '@latchkey/runtime';
 import type { Principal, Requirement, Stream, UsageReporter, Verdict } from '@latchkey/verifier';
 import type { Refusal } from '../http/index.js';
-import { bearerSecret } from './credentials.js';
 
 /** What the gateway uses of a verifier. */
 export interface Verifying {
@@ -63,8 +62,12 @@ export class Checks {
 
   /** Answers at once when the verifier answers from memory and no rate limit is to be counted. Never throws. */
   decide(inquiry: Inquiry, options: DecideOptions = {}): Decision | Promise<Decision> {
-    const secret = bearerSecret(inquiry.authorization);
-    if (secret === undefined) return this.withoutCredentials(inquiry);
+    const secret = readAuthorization('bearer', inquiry.authorization);
+    return typeof secret === 'string' ? this.verify(inquiry, secret, options) : this.withoutSecret(inquiry, secret);
+  }
+
+  /** The same about a secret that somebody else has read from the header. */
+  verify(inquiry: Inquiry, secret: string, options: DecideOptions = {}): Decision | Promise<Decision> {
     const requirement =
       inquiry.project === undefined
         ? { scopes: inquiry.scopes, ip: inquiry.ip }
@@ -73,6 +76,15 @@ export class Checks {
     return verdict instanceof Promise
       ? verdict.then((late) => this.#conclude(inquiry, secret, late, options))
       : this.#conclude(inquiry, secret, verdict, options);
+  }
+
+  /** About several inquiries of one request: all must be allowed, and the verdict is counted once, under the last. */
+  async verifyAll(inquiries: readonly Inquiry[], secret: string): Promise<Decision> {
+    for (const inquiry of inquiries.slice(0, -1)) {
+      const decision = await this.verify(inquiry, secret, { preliminary: true });
+      if (!decision.allowed) return decision;
+    }
+    return this.verify(inquiries.at(-1)!, secret);
   }
 
   #conclude(inquiry: Inquiry, secret: string, verdict: Verdict, options: DecideOptions): Decision | Promise<Decision> {
@@ -112,14 +124,14 @@ export class Checks {
     this.accounts.deny({ requestId, reason, tokenId: tokenId ?? null, route, method, ip });
   }
 
-  /** No token came at all. */
-  withoutCredentials(inquiry: Inquiry): Extract<Decision, { allowed: false }> {
+  /** No secret came: there is no header with one, or it cannot be read (RFC 6750 section 3.1 tells these apart). */
+  withoutSecret(inquiry: Inquiry, read: Exclude<ReadAuthorization, string>): Extract<Decision, { allowed: false }> {
     this.#keepDenial(inquiry, 'malformed', undefined);
-    return {
-      allowed: false,
-      reason: 'malformed',
-      refusal: { code: 'unauthenticated', detail: 'Send a token as "Authorization: Bearer <token>".' },
-    };
+    const refusal: Refusal =
+      read === MALFORMED
+        ? { code: 'invalid_request', detail: 'The Authorization header must be "Bearer", one space and the token.' }
+        : { code: 'unauthenticated', detail: 'Send a token as "Authorization: Bearer <token>".' };
+    return { allowed: false, reason: 'malformed', refusal };
   }
 }
 

@@ -6,4 +6,3 @@ export {
   type RateLimiting,
   type Verifying,
 } from './checks.js';
-export { bearerSecret } from './credentials.js';

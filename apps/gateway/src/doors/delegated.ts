@@ -1,4 +1,5 @@
 import { IDENTITY_HEADERS, REQUEST_ID_HEADER, SCOPE_PATTERN } from '@latchkey/contracts';
+import { readAuthorization } from '@latchkey/runtime';
 import type { Checks, Decision, Inquiry } from '../check/index.js';
 import { type Refusal, readTarget } from '../http/index.js';
 import type { Route, RouteTable } from '../routes/index.js';
@@ -23,6 +24,11 @@ export type Answer =
   | { readonly identity: Readonly<Record<string, string>>; readonly keepAuthorization: boolean }
   | { readonly refusal: Refusal };
 
+/** What must be allowed of the token, all of it; with no inquiry the path is open to everyone. */
+export type Asking =
+  | { readonly inquiries: readonly Inquiry[]; readonly keepAuthorization: boolean }
+  | { readonly refusal: Refusal };
+
 interface Condition {
   readonly scopes: readonly string[];
   readonly project: string | undefined;
@@ -39,6 +45,22 @@ export class Delegated {
   ) {}
 
   async answer(question: Question): Promise<Answer> {
+    const asking = this.asking(question);
+    if ('refusal' in asking) return asking;
+    const { inquiries, keepAuthorization } = asking;
+    if (inquiries.length === 0) return { identity: identityHeaders(undefined, question.requestId), keepAuthorization };
+    const secret = readAuthorization('bearer', question.authorization);
+    const decision =
+      typeof secret === 'string'
+        ? await this.checks.verifyAll(inquiries, secret)
+        : this.checks.withoutSecret(inquiries[0]!, secret);
+    return decision.allowed
+      ? { identity: identityHeaders(decision, question.requestId), keepAuthorization }
+      : { refusal: decision.refusal };
+  }
+
+  /** What has to be checked, or why the request is refused whatever its token may do. */
+  asking(question: Question): Asking {
     const conditions: Condition[] = [];
     const asksItself = question.scopes.length > 0 || question.project !== undefined;
     if (asksItself) conditions.push({ scopes: question.scopes, project: question.project });
@@ -59,34 +81,15 @@ export class Delegated {
       }
     }
     if (conditions.length === 0) {
-      if (route?.public) return { identity: identity(undefined, question.requestId), keepAuthorization: false };
+      if (route?.public) return { inquiries: [], keepAuthorization: false };
       conditions.push({ scopes: [], project: undefined });
     }
-    const decision = await this.#decide(question, merged(conditions));
-    return decision.allowed
-      ? {
-          identity: identity(decision, question.requestId),
-          keepAuthorization: route?.forwardAuthorization === true,
-        }
-      : { refusal: decision.refusal };
-  }
-
-  /** All conditions must hold; the verdict is counted once. */
-  async #decide(question: Question, conditions: readonly Condition[]): Promise<Decision> {
-    const inquiry = (condition: Condition): Inquiry => ({
-      route: question.door,
-      method: question.forwarded?.method ?? '',
-      requestId: question.requestId,
-      ip: question.ip,
-      userAgent: question.userAgent,
-      authorization: question.authorization,
-      ...condition,
-    });
-    for (const condition of conditions.slice(0, -1)) {
-      const decision = await this.checks.decide(inquiry(condition), { preliminary: true });
-      if (!decision.allowed) return decision;
-    }
-    return this.checks.decide(inquiry(conditions.at(-1)!));
+    const { door, forwarded, requestId, ip, userAgent, authorization } = question;
+    const shared = { route: door, method: forwarded?.method ?? '', requestId, ip, userAgent, authorization };
+    return {
+      inquiries: merged(conditions).map((condition) => ({ ...shared, ...condition })),
+      keepAuthorization: route?.forwardAuthorization === true,
+    };
   }
 }
 
@@ -101,7 +104,8 @@ function merged(conditions: readonly Condition[]): Condition[] {
   return [...byProject].map(([project, scopes]) => ({ project, scopes: [...scopes] }));
 }
 
-function identity(
+/** What the upstream is told of the caller; of nobody when undefined. */
+export function identityHeaders(
   allowed: Extract<Decision, { allowed: true }> | undefined,
   requestId: string,
 ): Record<string, string> {

@@ -1,8 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { CALLER_ADDRESS_HEADER, type DenialReason, GATEWAY_PROOF_HEADER, gatewayProof } from '@latchkey/contracts';
-import type { Logger } from '@latchkey/runtime';
+import { type Logger, readAuthorization } from '@latchkey/runtime';
 import type { Verifier } from '@latchkey/verifier';
-import { bearerSecret } from '../check/index.js';
 import { forwardedHeaders, hasBody, type RequestHead, type Target } from '../http/index.js';
 import { Exchange, type ExchangeParts } from './exchange.js';
 import type { Upstream } from './upstreams.js';
@@ -59,8 +58,8 @@ export class Management {
 
   /** The token-service has let it in; what it answers for long ends with the token all the same. */
   #watchOf({ authorization, ip }: RequestHead) {
-    const secret = bearerSecret(authorization);
-    if (secret === undefined) return undefined;
+    const secret = readAuthorization('bearer', authorization);
+    if (typeof secret !== 'string') return undefined;
     return (cut: (reason: DenialReason) => void) => this.parts.verifier.watch(secret, { scopes: [], ip }, { cut });
   }
 }

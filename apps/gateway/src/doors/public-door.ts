@@ -26,7 +26,7 @@ export interface PublicDoorParts {
   readonly management: Management;
   readonly console: Console;
   /** The gateway's own calls, by path. */
-  readonly own: ReadonlyMap<string, (req: IncomingMessage, res: ServerResponse, head: RequestHead) => void>;
+  readonly own: ReadonlyMap<string, (req: IncomingMessage, res: ServerResponse) => void>;
   readonly isTrustedProxy: (ip: string) => boolean;
   readonly checks: Readonly<Record<string, ReadinessCheck>>;
   readonly logger: Logger;
@@ -139,7 +139,7 @@ export class PublicDoor {
   #serveOwn(req: IncomingMessage, res: ServerResponse, head: RequestHead, { path }: Target): string {
     const own = this.parts.own.get(path);
     if (own) {
-      own(req, res, head);
+      own(req, res);
       return path.slice(1).replaceAll('/', '-');
     }
     if (path === '/healthz') answerJson(res, 200, { status: 'ok' });

@@ -1,53 +1,46 @@
-import { Injectable } from '@nestjs/common';
-import { AuthGuard, PassportStrategy } from '@nestjs/passport';
-import type { FastifyRequest } from 'fastify';
-import { Strategy } from 'passport-http-bearer';
-import type { Decision, Inquiry } from '../check/index.js';
-import { contexts, RefusalError } from './refusals.js';
-
-export type Allowed = Extract<Decision, { allowed: true }>;
-
-/** Passport's Bearer strategy, standing on the decision that all doors share. */
-@Injectable()
-export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') {
-  constructor() {
-    super({ passReqToCallback: true, realm: 'latchkey' });
-  }
-
-  async validate(req: FastifyRequest): Promise<Allowed> {
-    const decision = await contexts.get(req.raw)!.checks.decide(inquiryOf(req));
-    if (!decision.allowed) throw new RefusalError(decision.refusal);
-    return decision;
-  }
-}
+import { MALFORMED } from '@latchkey/runtime';
+import { type ExecutionContext, Injectable } from '@nestjs/common';
+import { AuthGuard } from '@nestjs/passport';
+import { Checks, type Inquiry } from '../check/index.js';
+import { type Allowed, BearerStrategy } from './bearer.strategy.js';
+import { type GatewayRequest, RefusalError } from './request.js';
 
 /**
- * The stock guard swallows the challenge and turns a malformed header into 401; this one answers as RFC 6750 says. A
- * token in the query never comes this far: the public door refuses it.
+ * Lets in whoever's token is allowed all that the endpoint asks. The stock guard swallows the challenge and turns a
+ * malformed header into 401; this one answers as RFC 6750 says.
  */
 @Injectable()
-export class BearerGuard extends AuthGuard('bearer') {
+export abstract class BearerGuard extends AuthGuard() {
+  constructor(
+    strategy: BearerStrategy,
+    private readonly checks: Checks,
+  ) {
+    super({ defaultStrategy: strategy.registeredAs, session: false });
+  }
+
+  /**
+   * What this request asks of a token; nothing: it is open to everyone. A token in the query must have been refused.
+   * @throws RefusalError
+   */
+  protected abstract inquiriesOf(request: GatewayRequest): readonly Inquiry[];
+
+  override async canActivate(context: ExecutionContext): Promise<boolean> {
+    const request = context.switchToHttp().getRequest<GatewayRequest>();
+    request.inquiries = this.inquiriesOf(request);
+    return request.inquiries.length === 0 || ((await super.canActivate(context)) as boolean);
+  }
+
   override handleRequest<T = Allowed>(
     error: unknown,
     allowed: unknown,
     _info: unknown,
-    context: { switchToHttp(): { getRequest(): FastifyRequest } },
+    context: ExecutionContext,
     status?: unknown,
   ): T {
     if (error) throw error;
     if (allowed) return allowed as T;
-    if (status === 400) {
-      const detail = 'The Authorization header must be "Bearer", one space and the token.';
-      throw new RefusalError({ code: 'invalid_request', detail });
-    }
-    const req = context.switchToHttp().getRequest();
-    const { refusal } = contexts.get(req.raw)!.checks.withoutCredentials(inquiryOf(req));
-    throw new RefusalError(refusal);
+    const { inquiries } = context.switchToHttp().getRequest<GatewayRequest>();
+    const read = status === 400 ? MALFORMED : undefined;
+    throw new RefusalError(this.checks.withoutSecret(inquiries[0]!, read).refusal);
   }
-}
-
-function inquiryOf(req: FastifyRequest): Inquiry {
-  const head = contexts.get(req.raw)!.head;
-  const { requestId, ip, userAgent, authorization } = head;
-  return { route: 'whoami', method: req.method, requestId, ip, userAgent, authorization, scopes: [] };
 }

@@ -1,62 +1,66 @@
-import { Controller, Get, Req, Res } from '@nestjs/common';
-import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Delegated, readConditions } from '../doors/index.js';
-import { type Refusal, readHead, renderRefusal } from '../http/index.js';
+import { Controller, Get, Header, HttpCode, Injectable, Req, Res, UseGuards } from '@nestjs/common';
+import type { FastifyReply } from 'fastify';
+import { Checks, type Inquiry } from '../check/index.js';
+import { Delegated, identityHeaders, readConditions } from '../doors/index.js';
+import { BearerGuard } from './bearer.guard.js';
+import { BearerStrategy } from './bearer.strategy.js';
 import { Peers } from './peers.js';
+import { type GatewayRequest, RefusalError } from './request.js';
 
-/** `GET /forward-auth` for nginx auth_request, Caddy forward_auth and Traefik ForwardAuth. */
-@Controller('forward-auth')
-export class ForwardAuthController {
+const malformed = (detail: string) => new RefusalError({ code: 'invalid_request', detail });
+
+/** Asks of the token what the proxy's configuration says, and the route of the request that it forwards. */
+@Injectable()
+export class ForwardAuthGuard extends BearerGuard {
   constructor(
+    strategy: BearerStrategy,
+    checks: Checks,
     private readonly delegated: Delegated,
     private readonly peers: Peers,
-  ) {}
+  ) {
+    super(strategy, checks);
+  }
 
-  @Get()
-  async check(@Req() req: FastifyRequest, @Res() reply: FastifyReply): Promise<void> {
-    const refuse = (refusal: Refusal, requestId: string) => {
-      const { status, headers, body } = renderRefusal(refusal, requestId);
-      void reply.code(status).headers(headers).send(body);
-    };
-    const read = readHead(req.raw, this.peers.isTrustedProxy);
-    if ('refusal' in read) return refuse(read.refusal, read.requestId);
-    const { head } = read;
-
-    const query = new URL(req.raw.url ?? '/', 'http://gateway').searchParams;
-    if (query.has('access_token')) {
-      const detail = 'A token must not stand in the query. Send it as "Authorization: Bearer".';
-      return refuse({ code: 'invalid_request', detail }, head.requestId);
-    }
+  protected override inquiriesOf({ head, raw }: GatewayRequest): readonly Inquiry[] {
+    const query = new URL(raw.url ?? '/', 'http://gateway').searchParams;
+    if (query.has('access_token'))
+      throw malformed('A token must not stand in the query. Send it as "Authorization: Bearer".');
     const unknown = [...query.keys()].find((name) => name !== 'scope' && name !== 'project');
-    if (unknown !== undefined) {
-      const detail = `The parameter "${unknown.slice(0, 50)}" is not known; scope and project are.`;
-      return refuse({ code: 'invalid_request', detail }, head.requestId);
-    }
+    if (unknown !== undefined)
+      throw malformed(`The parameter "${unknown.slice(0, 50)}" is not known; scope and project are.`);
     const conditions = readConditions(query.getAll('scope'), query.getAll('project'));
-    if ('refusal' in conditions) return refuse(conditions.refusal, head.requestId);
-
-    const { 'x-forwarded-method': method, 'x-forwarded-uri': uri } = req.raw.headers;
-    const says = method !== undefined || uri !== undefined;
-    const believed = says && this.peers.mayForward(this.peers.ipOf(req.raw));
+    if ('refusal' in conditions) throw new RefusalError(conditions.refusal);
+    const forwarded = this.peers.forwardedBy(raw);
     const { authorization, requestId, ip, userAgent } = head;
-    const answer = await this.delegated.answer({
+    const asking = this.delegated.asking({
       door: 'forward-auth',
-      ...(believed ? { forwarded: { method: String(method ?? 'GET'), uri: String(uri ?? '/') } } : {}),
+      ...(forwarded !== undefined && forwarded !== 'unbelieved' && { forwarded }),
       ...conditions,
       authorization,
       requestId,
       ip,
       userAgent,
     });
-    if ('refusal' in answer) return refuse(answer.refusal, requestId);
-    if (says && !believed) {
+    if ('refusal' in asking) throw new RefusalError(asking.refusal);
+    return asking.inquiries;
+  }
+}
+
+/** `GET /forward-auth` for nginx auth_request, Caddy forward_auth and Traefik ForwardAuth. */
+@Controller('forward-auth')
+export class ForwardAuthController {
+  constructor(private readonly peers: Peers) {}
+
+  @Get()
+  @UseGuards(ForwardAuthGuard)
+  @HttpCode(204)
+  @Header('cache-control', 'no-store')
+  check(@Req() { raw, head, user }: GatewayRequest, @Res({ passthrough: true }) reply: FastifyReply): void {
+    if (this.peers.forwardedBy(raw) === 'unbelieved') {
       // Passing it by in silence would turn every rule of the routes file into "any token will do".
-      const detail = `X-Forwarded-Method and -Uri are believed from FORWARD_AUTH_PEERS alone, and ${this.peers.ipOf(req.raw)} is none.`;
-      return refuse({ code: 'forbidden', detail }, requestId);
+      const detail = `X-Forwarded-Method and -Uri are believed from FORWARD_AUTH_PEERS alone, and ${this.peers.ipOf(raw)} is none.`;
+      throw new RefusalError({ code: 'forbidden', detail });
     }
-    void reply
-      .code(204)
-      .headers({ ...answer.identity, 'cache-control': 'no-store' })
-      .send();
+    reply.headers(identityHeaders(user, head.requestId));
   }
 }

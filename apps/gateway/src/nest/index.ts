@@ -4,19 +4,18 @@ import { EXT_AUTHZ_PACKAGE, EXT_AUTHZ_PROTO_FILE } from '@latchkey/contracts';
 import { type Logger, NestLogger, PROTO_OPTIONS } from '@latchkey/runtime';
 import { NestFactory } from '@nestjs/core';
 import { type MicroserviceOptions, Transport } from '@nestjs/microservices';
-import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
+import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { Checks } from '../check/index.js';
 import type { Delegated } from '../doors/index.js';
-import type { RequestHead } from '../http/index.js';
 import { AppModule } from './app.module.js';
 import type { Peers } from './peers.js';
-import { contexts, RefusalFilter } from './refusals.js';
+import { createAdapter, RefusalFilter } from './request.js';
 
 export { Peers } from './peers.js';
 
 /** Nest's part of the gateway: its own controllers, mounted on doors that listen elsewhere, and the gRPC door. */
 export interface NestPart {
-  handle(req: IncomingMessage, res: ServerResponse, head?: RequestHead): void;
+  handle(req: IncomingMessage, res: ServerResponse): void;
   close(): Promise<void>;
 }
 
@@ -32,8 +31,8 @@ export interface NestParts {
 /** Starts the controllers and the gRPC door. */
 export async function startNestPart({ checks, delegated, peers, logger, authzAddress }: NestParts): Promise<NestPart> {
   const app = await NestFactory.create<NestFastifyApplication>(
-    AppModule.with(delegated, peers),
-    new FastifyAdapter({ bodyLimit: 1 }),
+    AppModule.with(checks, delegated, peers),
+    createAdapter(peers.isTrustedProxy),
     { logger: new NestLogger(logger), abortOnError: false },
   );
   app.useGlobalFilters(new RefusalFilter(logger));
@@ -52,10 +51,7 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
   const fastify = app.getHttpAdapter().getInstance();
   await fastify.ready();
   return {
-    handle(req, res, head) {
-      if (head) contexts.set(req, { head, checks });
-      fastify.routing(req, res);
-    },
+    handle: (req, res) => fastify.routing(req, res),
     close: () => app.close(),
   };
 }

@@ -15,6 +15,14 @@ export class Peers {
     this.mayForward = (ip) => peers.include(ip);
   }
 
+  /** The method and path of the request that a proxy forwards; `unbelieved` when somebody else says them. */
+  forwardedBy(req: IncomingMessage): { method: string; uri: string } | 'unbelieved' | undefined {
+    const { 'x-forwarded-method': method, 'x-forwarded-uri': uri } = req.headers;
+    if (method === undefined && uri === undefined) return undefined;
+    if (!this.mayForward(this.ipOf(req))) return 'unbelieved';
+    return { method: String(method ?? 'GET'), uri: String(uri ?? '/') };
+  }
+
   ipOf(req: IncomingMessage): string {
     return plainAddress(req.socket.remoteAddress);
   }

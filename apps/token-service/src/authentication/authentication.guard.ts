@@ -1,14 +1,12 @@
-import { codeForDenial, ENDPOINTS, type Endpoint, type EndpointName, MANAGEMENT_SCOPES } from '@latchkey/contracts';
+import { ENDPOINTS, type Endpoint, type EndpointName, MANAGEMENT_SCOPES } from '@latchkey/contracts';
 import { type ExecutionContext, Inject, Injectable } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { AuthGuard } from '@nestjs/passport';
 import { SessionsService } from '../accounts/index.js';
-import { type Actor, rightsOfToken, type TokenActor } from '../authorization/index.js';
+import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { ENDPOINT_METADATA, forbidden, type LatchkeyRequest, lacksScope, Refusal, tooMany } from '../http/index.js';
-import { MANAGEMENT_ROUTE } from '../usage/index.js';
-import { VerificationService } from '../verification/index.js';
-import type { BearerRequest } from './bearer.strategy.js';
+import { ENDPOINT_METADATA, forbidden, type LatchkeyRequest, lacksScope, Refusal } from '../http/index.js';
+import { BearerStrategy } from './bearer.strategy.js';
 
 const SAFE_METHODS = ['GET', 'HEAD', 'OPTIONS'];
 const NO_CREDENTIALS = 'Sign in, or send a token as `Authorization: Bearer`.';
@@ -18,19 +16,19 @@ const NO_CREDENTIALS = 'Sign in, or send a token as `Authorization: Bearer`.';
  * of who may call is closed to everyone.
  */
 @Injectable()
-export class AuthenticationGuard extends AuthGuard('bearer') {
+export class AuthenticationGuard extends AuthGuard() {
   constructor(
     @Inject(Reflector) private readonly reflector: Reflector,
     @Inject(SessionsService) private readonly sessions: SessionsService,
-    @Inject(VerificationService) private readonly verification: VerificationService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
+    @Inject(BearerStrategy) strategy: BearerStrategy,
   ) {
-    super({ session: false });
+    super({ defaultStrategy: strategy.registeredAs, session: false });
   }
 
   override async canActivate(context: ExecutionContext): Promise<boolean> {
     if (context.getType() !== 'http') return true; // the gRPC door has a guard of its own
-    const request = context.switchToHttp().getRequest<LatchkeyRequest>();
+    const request = context.switchToHttp().getRequest<LatchkeyRequest & { user?: Actor }>();
     const name = this.reflector.get<EndpointName | 'public' | 'any-token' | undefined>(
       ENDPOINT_METADATA,
       context.getHandler(),
@@ -45,24 +43,14 @@ export class AuthenticationGuard extends AuthGuard('bearer') {
     }
     refuseTokensElsewhere(request);
     const bearerOnly = endpoint.scope === 'self';
-    if (request.headers.authorization !== undefined) await super.canActivate(context);
-    else if (bearerOnly)
+    if (request.headers.authorization !== undefined) {
+      await super.canActivate(context);
+      request.latchkey.actor = request.user!;
+    } else if (bearerOnly)
       throw new Refusal('unauthenticated', 'Send a token as `Authorization: Bearer`.', { bearer: true });
     else request.latchkey.actor = await this.#signedIn(request);
     mustHoldSomewhere(request.latchkey.actor!, endpoint.scope);
     return true;
-  }
-
-  override getRequest(context: ExecutionContext): BearerRequest & { user?: Actor } {
-    const request = context.switchToHttp().getRequest<LatchkeyRequest>();
-    return {
-      headers: { authorization: request.headers.authorization },
-      verify: (secret) => this.#actorBy(secret, request),
-      // passport leaves its answer here
-      set user(actor: Actor) {
-        request.latchkey.actor = actor;
-      },
-    };
   }
 
   /** The stock guard turns every failure into 401 and loses the challenge (RFC 6750 section 3.1). */
@@ -74,34 +62,6 @@ export class AuthenticationGuard extends AuthGuard('bearer') {
         bearer: true,
       });
     throw new Refusal('unauthenticated', NO_CREDENTIALS, { bearer: true });
-  }
-
-  async #actorBy(secret: string, request: LatchkeyRequest): Promise<TokenActor> {
-    const { ip, userAgent } = request.latchkey;
-    const where = { route: MANAGEMENT_ROUTE, ip, userAgent };
-    const verification = await this.verification.use(secret, { scopes: [], ...(ip !== null && { ip }) }, where);
-    if (verification.allowed) {
-      const { facts, name } = verification.known;
-      const userId = facts.ownerType === 'user' ? facts.ownerId : null;
-      return {
-        type: 'token',
-        tokenId: facts.id,
-        name,
-        userId,
-        projectId: facts.project || null,
-        rights: rightsOfToken(facts),
-        facts,
-      };
-    }
-    const { reason, tokenId, rate } = verification;
-    const denial = { reason, tokenId };
-    if (rate) throw tooMany(rate, denial);
-    const code = codeForDenial(reason);
-    const detail =
-      code === 'address_not_allowed'
-        ? 'The token may not be used from this address.'
-        : 'The token is not accepted. An administrator or its owner can look up why by the requestId.';
-    throw new Refusal(code, detail, { bearer: true, denial });
   }
 
   async #signedIn(request: LatchkeyRequest): Promise<Actor> {

@@ -1,25 +1,58 @@
-import { Injectable } from '@nestjs/common';
+import { codeForDenial } from '@latchkey/contracts';
+import { newId } from '@latchkey/runtime';
+import { Injectable, type OnModuleDestroy } from '@nestjs/common';
 import { PassportStrategy } from '@nestjs/passport';
+import passport from 'passport';
 import { Strategy } from 'passport-http-bearer';
-import type { Actor } from '../authorization/index.js';
-
-/** What the strategy is shown of a request: the header alone, and how to find out whose token it is. */
-export interface BearerRequest {
-  headers: { authorization: string | undefined };
-  verify(secret: string): Promise<Actor>;
-}
+import { rightsOfToken, type TokenActor } from '../authorization/index.js';
+import { type LatchkeyRequest, Refusal, tooMany } from '../http/index.js';
+import { MANAGEMENT_ROUTE } from '../usage/index.js';
+import { VerificationService } from '../verification/index.js';
 
 /**
- * Reads `Authorization: Bearer` (RFC 6750 section 2.1). Passport keeps strategies for the whole process, so this one
- * holds nothing: the request brings the verification along.
+ * Reads `Authorization: Bearer` (RFC 6750 section 2.1) and verifies the token. It would read one from the query or the
+ * body too: the guard refuses those before.
  */
 @Injectable()
-export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') {
-  constructor() {
+export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') implements OnModuleDestroy {
+  /** Passport knows strategies by name, for the whole process; each token-service in it has its own. */
+  readonly registeredAs = `bearer ${newId()}`;
+
+  constructor(private readonly verification: VerificationService) {
     super({ realm: 'latchkey', passReqToCallback: true });
+    passport.use(this.registeredAs, this);
   }
 
-  validate(request: BearerRequest, secret: string): Promise<Actor> {
-    return request.verify(secret);
+  /** @throws Refusal when the token is not allowed */
+  async validate(request: LatchkeyRequest, secret: string): Promise<TokenActor> {
+    const { ip, userAgent } = request.latchkey;
+    const where = { route: MANAGEMENT_ROUTE, ip, userAgent };
+    const verification = await this.verification.use(secret, { scopes: [], ...(ip !== null && { ip }) }, where);
+    if (verification.allowed) {
+      const { facts, name } = verification.known;
+      const userId = facts.ownerType === 'user' ? facts.ownerId : null;
+      return {
+        type: 'token',
+        tokenId: facts.id,
+        name,
+        userId,
+        projectId: facts.project || null,
+        rights: rightsOfToken(facts),
+        facts,
+      };
+    }
+    const { reason, tokenId, rate } = verification;
+    const denial = { reason, tokenId };
+    if (rate) throw tooMany(rate, denial);
+    const code = codeForDenial(reason);
+    const detail =
+      code === 'address_not_allowed'
+        ? 'The token may not be used from this address.'
+        : 'The token is not accepted. An administrator or its owner can look up why by the requestId.';
+    throw new Refusal(code, detail, { bearer: true, denial });
+  }
+
+  onModuleDestroy(): void {
+    passport.unuse(this.registeredAs);
   }
 }

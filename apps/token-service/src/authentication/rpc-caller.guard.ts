@@ -1,6 +1,6 @@
 import { type Metadata, status } from '@grpc/grpc-js';
 import { FIRST_PARTY_SCHEME } from '@latchkey/contracts';
-import { newId, secretMatcher } from '@latchkey/runtime';
+import { MALFORMED, newId, readAuthorization, secretMatcher } from '@latchkey/runtime';
 import { type CanActivate, type ExecutionContext, Inject, Injectable } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
@@ -54,23 +54,24 @@ export class RpcCallerGuard implements CanActivate {
 
   async #callerNow(caller: RpcCaller, metadata: Metadata, ip: string): Promise<CallerNow> {
     if (caller.type !== 'token') return { allowed: true, expiresAtMs: 0 };
-    const [, credentials = ''] = String(metadata.get('authorization')[0]).split(' ');
-    const verification = await this.verification.verify(credentials, { scopes: [SCOPE], ip });
+    const secret = readAuthorization('bearer', authorizationIn(metadata));
+    if (typeof secret !== 'string') return { allowed: false };
+    const verification = await this.verification.verify(secret, { scopes: [SCOPE], ip });
     if (!verification.allowed) return { allowed: false };
     return { allowed: true, expiresAtMs: verification.known.facts.expiresAtMs };
   }
 
   /** @returns who it may be, at least one */
   async #identify(metadata: Metadata, ip: string): Promise<RpcCaller[]> {
-    const given = metadata.get('authorization');
-    if (given.length !== 1) throw refuse(status.UNAUTHENTICATED, 'send one `authorization`: `Bearer <token>`');
-    const [scheme = '', credentials = '', more] = String(given[0]).split(' ');
-    if (more !== undefined) throw refuse(status.UNAUTHENTICATED, 'authorization must be a scheme and one word');
-    if (scheme.toLowerCase() === FIRST_PARTY_SCHEME.toLowerCase()) {
-      const callers = this.#services.filter(({ isSecret }) => isSecret(credentials)).map(({ caller }) => caller);
+    const authorization = authorizationIn(metadata);
+    const own = readAuthorization(FIRST_PARTY_SCHEME.toLowerCase(), authorization);
+    const secret = readAuthorization('bearer', authorization);
+    if (own === MALFORMED) throw refuse(status.UNAUTHENTICATED, 'authorization must be a scheme and one word');
+    if (own !== undefined) {
+      const callers = this.#services.filter(({ isSecret }) => isSecret(own)).map(({ caller }) => caller);
       if (callers.length > 0) return callers;
-    } else if (scheme.toLowerCase() === 'bearer') {
-      const verification = await this.verification.use(credentials, { scopes: [SCOPE], ip }, { route: ROUTE, ip });
+    } else if (typeof secret === 'string') {
+      const verification = await this.verification.use(secret, { scopes: [SCOPE], ip }, { route: ROUTE, ip });
       if (verification.allowed) return [{ type: 'token', tokenId: verification.known.facts.id }];
       if (verification.reason === 'address_not_allowed')
         throw refuse(status.PERMISSION_DENIED, 'the token may not be used from this address');
@@ -81,6 +82,12 @@ export class RpcCallerGuard implements CanActivate {
     }
     throw refuse(status.UNAUTHENTICATED, 'the caller is not accepted');
   }
+}
+
+function authorizationIn(metadata: Metadata): string {
+  const given = metadata.get('authorization');
+  if (given.length !== 1) throw refuse(status.UNAUTHENTICATED, 'send one `authorization`: `Bearer <token>`');
+  return String(given[0]);
 }
 
 /** grpc-js tells a peer as `address:port`, IPv6 in brackets. */
