@@ -18,13 +18,8 @@ import {
   type User,
 } from '@latchkey/contracts';
 import { bearer, decryptionKey, decryptWith, firstParty, maintenanceCaller, PROTO_OPTIONS } from '@latchkey/runtime';
-import { Reflector } from '@nestjs/core';
-import { ExecutionContextHost } from '@nestjs/core/helpers/execution-context-host.js';
 import type { TokenService } from '../src/app.js';
-import { RpcCallerGuard } from '../src/authentication/rpc-caller.guard.js';
 import { tokenServiceConfig } from '../src/config.js';
-import { CallableBy } from '../src/rpc/index.js';
-import type { VerificationService } from '../src/verification/verification.service.js';
 import {
   ADMIN_EMAIL,
   GATEWAY_PROOF_SECRET,
@@ -162,34 +157,6 @@ describe('every method over gRPC', () => {
   async function tokenWith(scope: string): Promise<string> {
     return bearer((await issue(await w.signIn(), { scopes: [scope] })).secret);
   }
-
-  test('is closed when it does not say who may call', async () => {
-    class Handlers {
-      @CallableBy('jobs')
-      declared() {
-        return 'declared';
-      }
-      undeclared() {
-        return 'undeclared';
-      }
-    }
-    const guard = new RpcCallerGuard(
-      { GATEWAY_RPC_SECRET: [GATEWAY_RPC_SECRET], JOBS_RPC_SECRET: [JOBS_RPC_SECRET] },
-      {} as VerificationService,
-      new Reflector(),
-    );
-    const enter = (handler: () => string, secret: string) => {
-      const metadata = new Metadata();
-      metadata.set('authorization', firstParty(secret));
-      const context = new ExecutionContextHost([{}, metadata, { getPeer: () => '127.0.0.1:1' }], Handlers, handler);
-      context.setType('rpc');
-      return guard.canActivate(context);
-    };
-    const { declared, undeclared } = Handlers.prototype;
-    expect(await enter(declared, JOBS_RPC_SECRET)).toBe(true);
-    for (const secret of [JOBS_RPC_SECRET, GATEWAY_RPC_SECRET])
-      await expect(enter(undeclared, secret)).rejects.toThrow('not for');
-  });
 });
 
 describe('a code in a letter', () => {

@@ -48,6 +48,8 @@ export interface World {
   database: TestDatabase;
   redis: TestRedis;
   service: TokenService;
+  /** Its settings. */
+  env: Readonly<Record<string, string>>;
   logs(): string;
   /** Another replica on the same database. */
   another(env?: Record<string, string>): Promise<TokenService>;
@@ -149,6 +151,7 @@ export async function world(options: WorldOptions = {}): Promise<World> {
     database,
     redis,
     service,
+    env,
     logs: () => logs,
     another,
     as,

@@ -1,0 +1,201 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { credentials, loadPackageDefinition, Metadata, type ServiceError, status } from '@grpc/grpc-js';
+import { loadSync } from '@grpc/proto-loader';
+import { ENDPOINTS, type Endpoint, INTERNAL_PROTO_FILE, PROTO_FILE } from '@latchkey/contracts';
+import { bearer, createLogger, firstParty, NestLogger, PROTO_OPTIONS, systemClock } from '@latchkey/runtime';
+import { freePorts } from '@latchkey/testing';
+import { Controller, Get, Module, RequestMethod } from '@nestjs/common';
+import { DiscoveryModule, DiscoveryService, MetadataScanner, NestFactory } from '@nestjs/core';
+import { GrpcMethod, type MicroserviceOptions, Transport } from '@nestjs/microservices';
+import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import type { FastifyInstance } from 'fastify';
+import { appModule } from '../src/app.module.js';
+import { tokenServiceConfig } from '../src/config.js';
+import { createAdapter, ENDPOINT_METADATA } from '../src/http/index.js';
+import { CALLABLE_BY } from '../src/rpc/index.js';
+import { GATEWAY_RPC_SECRET, issue, JOBS_RPC_SECRET, type Person, type World, world } from './harness.js';
+
+/** Says of neither of its handlers who may call. */
+@Controller()
+class Planted {
+  @Get('/planted')
+  overHttp() {
+    return 'let in';
+  }
+
+  @GrpcMethod('Planted', 'Call')
+  overRpc() {
+    return {};
+  }
+}
+const PLANTED_PROTO =
+  'syntax = "proto3"; package planted; service Planted { rpc Call(Nothing) returns (Nothing); } message Nothing {}';
+
+interface Handler {
+  name: string;
+  /** `GET /v1/tokens/:id` */
+  route: string | undefined;
+  /** `Tokens/Verify` */
+  rpc: string | undefined;
+  endpoint: string | undefined;
+  callableBy: readonly string[] | undefined;
+}
+
+let w: World;
+let app: NestFastifyApplication;
+let dir: string;
+let rpcAddress: string;
+let url: string;
+const served: string[] = [];
+let handlers: Handler[];
+
+/** What Nest has found, decorator by decorator. */
+function handlersOf(discovery: DiscoveryService, scanner: MetadataScanner): Handler[] {
+  return discovery.getControllers().flatMap(({ instance, metatype }) => {
+    const prototype = Object.getPrototypeOf(instance);
+    return scanner.getAllMethodNames(prototype).flatMap((method) => {
+      const told = (key: string) => Reflect.getMetadata(key, prototype[method]);
+      const [pattern] = (told('microservices:pattern') ?? []) as { service: string; rpc: string }[];
+      const paths = told('path') as string | undefined;
+      if (paths === undefined && !pattern) return [];
+      return {
+        name: `${metatype!.name}.${method}`,
+        route: paths === undefined ? undefined : `${RequestMethod[told('method')]} ${paths}`,
+        rpc: pattern && `${pattern.service}/${pattern.rpc}`,
+        endpoint: told(ENDPOINT_METADATA),
+        callableBy: told(CALLABLE_BY),
+      };
+    });
+  });
+}
+
+beforeAll(async () => {
+  w = await world();
+  dir = mkdtempSync(path.join(tmpdir(), 'latchkey-planted-'));
+  const protoPath = path.join(dir, 'planted.proto');
+  writeFileSync(protoPath, PLANTED_PROTO);
+  const [config, logger] = [tokenServiceConfig(w.env), createLogger('test', 'fatal')];
+  const adapter = createAdapter(config, logger);
+  (adapter.getInstance() as unknown as FastifyInstance).addHook('onRoute', ({ method, url: at }) => {
+    served.push(...[method].flat().map((one) => `${one} ${at}`));
+  });
+  @Module({ imports: [appModule(config, logger, systemClock), DiscoveryModule], controllers: [Planted] })
+  class PlantedModule {}
+  app = await NestFactory.create<NestFastifyApplication>(PlantedModule, adapter, {
+    logger: new NestLogger(logger),
+    bodyParser: false,
+    abortOnError: false,
+  });
+  rpcAddress = `127.0.0.1:${(await freePorts(1))[0]}`;
+  app.connectMicroservice<MicroserviceOptions>(
+    { transport: Transport.GRPC, options: { url: rpcAddress, package: 'planted', protoPath } },
+    { inheritAppConfig: true },
+  );
+  await app.startAllMicroservices();
+  await app.listen(0, '127.0.0.1');
+  url = await app.getUrl();
+  handlers = handlersOf(app.get(DiscoveryService), app.get(MetadataScanner)).filter(
+    ({ name }) => !name.startsWith('Planted.'),
+  );
+});
+afterAll(async () => {
+  await app.close();
+  await w.close();
+  rmSync(dir, { recursive: true });
+});
+
+const scopeOf = (endpoint: string) => (ENDPOINTS as Record<string, Endpoint>)[endpoint]?.scope;
+const isOpen = ({ endpoint }: Handler) => endpoint === 'public' || scopeOf(endpoint!) === 'none';
+
+describe('over HTTP', () => {
+  test('every route that is served has a handler that says who may call', () => {
+    const routes = handlers.filter(({ route }) => route !== undefined);
+    const isKnown = ({ endpoint }: Handler) =>
+      endpoint === 'public' || endpoint === 'any-token' || scopeOf(endpoint!) !== undefined;
+    expect(routes.filter((handler) => !isKnown(handler))).toEqual([]);
+    const asked = served.filter((one) => !/^(HEAD|OPTIONS) /.test(one) && one !== 'GET /planted');
+    expect(routes.map(({ route }) => route).sort()).toEqual(asked.sort());
+  });
+
+  test('what is no call of the management API is open as this list says', () => {
+    const others = handlers.filter(({ route, endpoint }) => route !== undefined && scopeOf(endpoint!) === undefined);
+    expect(Object.fromEntries(others.map(({ route, endpoint }) => [route, endpoint]))).toEqual({
+      'POST /mcp': 'any-token',
+      'GET /v1/openapi.json': 'public',
+      'GET /v1/docs': 'public',
+    });
+  });
+
+  test('every handler refuses whoever shows nothing, unless it is declared open', async () => {
+    for (const handler of handlers.filter(({ route }) => route !== undefined)) {
+      const [method = '', at = ''] = handler.route!.split(' ');
+      const answer = await fetch(`${url}${at.replace(/:\w+/g, '01890000-0000-7000-8000-000000000000')}`, {
+        method,
+        redirect: 'manual',
+      });
+      const { code } =
+        answer.status === 401 || answer.status === 403 ? ((await answer.json()) as { code: string }) : {};
+      expect([handler.name, code === 'unauthenticated' ? 'refused' : code]).toEqual([
+        handler.name,
+        isOpen(handler) ? undefined : 'refused',
+      ]);
+    }
+  });
+
+  test('a handler that does not say who may call is closed to everyone', async () => {
+    const admin = await w.signIn();
+    const { secret } = await issue(admin, { scopes: ['tokens:read'] });
+    const callers: [string, Record<string, string>][] = [
+      ['nobody', {}],
+      ['an administrator', { cookie: (admin as Person).cookie! }],
+      ['a token', { authorization: bearer(secret) }],
+      ['a gateway', { authorization: firstParty(GATEWAY_RPC_SECRET) }],
+    ];
+    for (const [who, headers] of callers) {
+      const answer = await fetch(`${url}/planted`, { headers });
+      expect([who, answer.status]).toEqual([who, 403]);
+      expect(await answer.text()).not.toContain('let in');
+    }
+  });
+});
+
+describe('over gRPC', () => {
+  /** Who may call the methods of each service. What callers get is shown in credentials.test.ts, method by method. */
+  const CALLERS: Record<string, readonly string[]> = { Tokens: ['gateway', 'token'], Maintenance: ['jobs'] };
+
+  test('the methods of the services have one handler each, and every handler says who may call', () => {
+    const methods = [PROTO_FILE, INTERNAL_PROTO_FILE].flatMap((file) =>
+      Object.entries(loadSync(file, PROTO_OPTIONS)).flatMap(([name, definition]) =>
+        'format' in definition ? [] : Object.keys(definition).map((rpc) => `${name.split('.').at(-1)}/${rpc}`),
+      ),
+    );
+    const found = handlers.filter(({ rpc }) => rpc !== undefined);
+    const expected = [...new Set(methods)].map((rpc) => [rpc, CALLERS[rpc.split('/')[0]!]]);
+    expect(found.map(({ rpc, callableBy }) => [rpc, callableBy]).sort()).toEqual(expected.sort());
+  });
+
+  test('a handler that does not say who may call is closed to everyone', async () => {
+    const loaded = loadPackageDefinition(loadSync(path.join(dir, 'planted.proto')));
+    type Call = (request: object, metadata: Metadata, done: (error: ServiceError | null) => void) => void;
+    const { Planted: Client } = loaded['planted'] as unknown as {
+      Planted: new (address: string, channel: object) => { Call: Call; close(): void };
+    };
+    const client = new Client(rpcAddress, credentials.createInsecure());
+    const codeFor = (authorization: string) =>
+      new Promise<status>((resolve) => {
+        const metadata = new Metadata();
+        if (authorization) metadata.set('authorization', authorization);
+        client.Call({}, metadata, (error) => resolve(error ? error.code : status.OK));
+      });
+    try {
+      const { secret } = await issue(await w.signIn(), { scopes: ['tokens:verify'] });
+      for (const authorization of [firstParty(JOBS_RPC_SECRET), firstParty(GATEWAY_RPC_SECRET), bearer(secret)])
+        expect(await codeFor(authorization)).toBe(status.PERMISSION_DENIED);
+      expect(await codeFor('')).toBe(status.UNAUTHENTICATED);
+    } finally {
+      client.close();
+    }
+  });
+});
