@@ -1,5 +1,5 @@
 import { newId } from '@latchkey/runtime';
-import { Injectable, type OnModuleDestroy } from '@nestjs/common';
+import { Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { PassportStrategy } from '@nestjs/passport';
 import passport from 'passport';
 import { Strategy } from 'passport-http-bearer';
@@ -10,7 +10,7 @@ export type Allowed = Extract<Decision, { allowed: true }>;
 
 /** Passport's Bearer strategy: it reads the header, and the decision is the one that all doors share. */
 @Injectable()
-export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') implements OnModuleDestroy {
+export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') implements OnApplicationShutdown {
   /** Passport knows strategies by name, for the whole process; each gateway in it has its own. */
   readonly registeredAs = `bearer ${newId()}`;
 
@@ -25,7 +25,8 @@ export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') impleme
     return decision;
   }
 
-  onModuleDestroy(): void {
+  /** After the last request has been answered. */
+  onApplicationShutdown(): void {
     passport.unuse(this.registeredAs);
   }
 }

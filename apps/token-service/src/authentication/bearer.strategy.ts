@@ -1,6 +1,6 @@
 import { codeForDenial } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
-import { Injectable, type OnModuleDestroy } from '@nestjs/common';
+import { Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { PassportStrategy } from '@nestjs/passport';
 import passport from 'passport';
 import { Strategy } from 'passport-http-bearer';
@@ -14,7 +14,7 @@ import { VerificationService } from '../verification/index.js';
  * body too: the guard refuses those before.
  */
 @Injectable()
-export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') implements OnModuleDestroy {
+export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') implements OnApplicationShutdown {
   /** Passport knows strategies by name, for the whole process; each token-service in it has its own. */
   readonly registeredAs = `bearer ${newId()}`;
 
@@ -52,7 +52,8 @@ export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') impleme
     throw new Refusal(code, detail, { bearer: true, denial });
   }
 
-  onModuleDestroy(): void {
+  /** After the last request has been answered. */
+  onApplicationShutdown(): void {
     passport.unuse(this.registeredAs);
   }
 }
