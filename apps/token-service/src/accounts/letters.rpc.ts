@@ -1,8 +1,7 @@
 import { status } from '@grpc/grpc-js';
 import { isId, type Letter, type TakeLettersRequest } from '@latchkey/contracts';
 import { Controller } from '@nestjs/common';
-import { GrpcMethod } from '@nestjs/microservices';
-import { CallableBy, refuse } from '../rpc/index.js';
+import { batchLimit, InternalRpc, refuse } from '../rpc/index.js';
 import { LettersService } from './letters.service.js';
 
 const LETTERS_MAX = 50;
@@ -14,15 +13,13 @@ export class LettersRpc {
   constructor(private readonly letters: LettersService) {}
 
   /** By the deprecated path no keys are named, so nothing is handed out. */
-  @GrpcMethod('Maintenance', 'TakeLetters')
-  @CallableBy('jobs')
+  @InternalRpc('TakeLetters')
   async take({ limit, keyIds = [] }: Partial<TakeLettersRequest>): Promise<{ letters: Letter[] }> {
     if (keyIds.length > KEYS_MAX) throw refuse(status.INVALID_ARGUMENT, `key_ids: at most ${KEYS_MAX}`);
-    return { letters: await this.letters.take(Math.min(Math.max(limit ?? 1, 1), LETTERS_MAX), keyIds) };
+    return { letters: await this.letters.take(batchLimit(limit ?? 1, LETTERS_MAX), keyIds) };
   }
 
-  @GrpcMethod('Maintenance', 'FinishLetter')
-  @CallableBy('jobs')
+  @InternalRpc('FinishLetter')
   async finish({ id }: { id: string }): Promise<{ known: boolean }> {
     if (!isId(id)) throw refuse(status.INVALID_ARGUMENT, 'id: must be a UUID');
     return { known: await this.letters.finish(id) };

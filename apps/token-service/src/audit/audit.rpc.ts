@@ -1,7 +1,6 @@
 import type { BatchResponse } from '@latchkey/contracts';
 import { Controller } from '@nestjs/common';
-import { GrpcMethod } from '@nestjs/microservices';
-import { CallableBy } from '../rpc/index.js';
+import { batchLimit, InternalRpc } from '../rpc/index.js';
 import { AuditChain } from './chain.service.js';
 
 const BATCH_MAX = 5_000;
@@ -11,9 +10,8 @@ const BATCH_MAX = 5_000;
 export class AuditMaintenanceRpc {
   constructor(private readonly chain: AuditChain) {}
 
-  @GrpcMethod('Maintenance', 'SealAudit')
-  @CallableBy('jobs')
+  @InternalRpc('SealAudit')
   sealAudit({ limit }: { limit: number }): Promise<BatchResponse> {
-    return this.chain.seal(Math.min(Math.max(limit, 1), BATCH_MAX));
+    return this.chain.seal(batchLimit(limit, BATCH_MAX));
   }
 }

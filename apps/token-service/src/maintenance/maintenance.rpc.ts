@@ -1,8 +1,7 @@
 import { status } from '@grpc/grpc-js';
 import { type BatchResponse, isId, type ReportUseRequest } from '@latchkey/contracts';
 import { Controller } from '@nestjs/common';
-import { GrpcMethod } from '@nestjs/microservices';
-import { CallableBy, refuse } from '../rpc/index.js';
+import { batchLimit, InternalRpc, refuse } from '../rpc/index.js';
 import { MaintenanceService } from './maintenance.service.js';
 
 const BATCH_MAX = 10_000;
@@ -12,14 +11,12 @@ const BATCH_MAX = 10_000;
 export class MaintenanceRpc {
   constructor(private readonly maintenance: MaintenanceService) {}
 
-  @GrpcMethod('Maintenance', 'Prune')
-  @CallableBy('jobs')
+  @InternalRpc('Prune')
   prune({ limit }: { limit: number }): Promise<BatchResponse> {
-    return this.maintenance.prune(Math.min(Math.max(limit, 1), BATCH_MAX));
+    return this.maintenance.prune(batchLimit(limit, BATCH_MAX));
   }
 
-  @GrpcMethod('Maintenance', 'ReportUse')
-  @CallableBy('jobs')
+  @InternalRpc('ReportUse')
   async reportUse({ tokenId, kind, ip }: ReportUseRequest): Promise<{ recorded: boolean }> {
     if (!isId(tokenId)) throw refuse(status.INVALID_ARGUMENT, 'token_id: must be a UUID');
     if (kind !== 'used_after_rotation') throw refuse(status.INVALID_ARGUMENT, 'kind: must be used_after_rotation');

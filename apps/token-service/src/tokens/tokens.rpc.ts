@@ -10,7 +10,7 @@ import {
 import { Controller, Inject } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { CallableBy, callerName, callerOf, refuse } from '../rpc/index.js';
+import { batchLimit, CallableBy, callerName, callerOf, InternalRpc, refuse } from '../rpc/index.js';
 import { FactsService, VerificationService } from '../verification/index.js';
 import { ClosuresService } from './closures.service.js';
 import { EverythingService } from './everything.service.js';
@@ -73,34 +73,27 @@ export class TokensMaintenanceRpc {
     private readonly everything: EverythingService,
   ) {}
 
-  @GrpcMethod('Maintenance', 'ExpireDue')
-  @CallableBy('jobs')
+  @InternalRpc('ExpireDue')
   expireDue({ limit }: { limit: number }): Promise<BatchResponse> {
-    return this.expiry.expireDue(bounded(limit));
+    return this.expiry.expireDue(batchLimit(limit, BATCH_MAX));
   }
 
-  @GrpcMethod('Maintenance', 'EndOverlaps')
-  @CallableBy('jobs')
+  @InternalRpc('EndOverlaps')
   endOverlaps({ limit }: { limit: number }): Promise<BatchResponse> {
-    return this.revocations.endOverlaps(bounded(limit));
+    return this.revocations.endOverlaps(batchLimit(limit, BATCH_MAX));
   }
 
-  @GrpcMethod('Maintenance', 'RevokeIdle')
-  @CallableBy('jobs')
+  @InternalRpc('RevokeIdle')
   revokeIdle({ limit }: { limit: number }): Promise<BatchResponse> {
-    return this.idle.revokeIdle(bounded(limit));
+    return this.idle.revokeIdle(batchLimit(limit, BATCH_MAX));
   }
 
-  @GrpcMethod('Maintenance', 'ContinueExposures')
-  @CallableBy('jobs')
+  @InternalRpc('ContinueExposures')
   async continueExposures({ limit }: { limit: number }): Promise<BatchResponse> {
     const [exposures] = await Promise.all([
-      this.closures.continueAbandoned(Math.min(bounded(limit), EXPOSURES_MAX)),
+      this.closures.continueAbandoned(batchLimit(limit, EXPOSURES_MAX)),
       this.everything.continueMarking(),
     ]);
     return exposures;
   }
 }
-
-/** A batch is at least one row and at most a thousand. */
-const bounded = (limit: number): number => Math.min(Math.max(limit, 1), BATCH_MAX);
