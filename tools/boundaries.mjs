@@ -52,6 +52,7 @@ const layers = /** @type {Record<string, string[]>} */ ({
     'http',
     'authorization',
     'database',
+    'redis',
   ],
   'apps/gateway': ['nest', 'doors', 'check', 'http', 'streams', 'routes'],
   'apps/jobs': ['ops', 'usage', 'notices', 'expiry', 'canary', 'audit', 'webhooks'],

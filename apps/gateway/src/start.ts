@@ -103,7 +103,7 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
     clock: systemClock,
     onFailure: ({ message }, sequence) => logger.debug({ reason: message, sequence }, 'a usage batch was not taken'),
   });
-  const limits = new RateLimits(redis);
+  const limits = new RateLimits(redis, systemClock);
   const checks = new Checks(verifier, limits, usage);
   const exchanges = new OpenExchanges();
   const upstreams = new Upstreams();

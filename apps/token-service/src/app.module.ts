@@ -14,6 +14,7 @@ import { McpModule } from './mcp/index.js';
 import { NoticesModule } from './notices/index.js';
 import { OAuthModule } from './oauth/index.js';
 import { ProjectsModule } from './projects/index.js';
+import { RedisModule } from './redis/index.js';
 import { RpcModule } from './rpc/index.js';
 import { SystemModule } from './system/index.js';
 import { TokensModule } from './tokens/index.js';
@@ -49,6 +50,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       HttpModule,
       AuthorizationModule,
       DatabaseModule,
+      RedisModule,
       {
         module: SettingsModule,
         global: true,

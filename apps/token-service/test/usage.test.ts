@@ -144,3 +144,19 @@ test('what was counted while Redis was away, and what a Redis that died had take
   const metrics = await (await fetch(`${w.service.opsUrl}/metrics`)).text();
   expect(metrics).toMatch(/latchkey_usage_events_total\{event="verdicts_lost",service="token-service"\} 0/);
 });
+
+test('a stop sends what was counted, and only then closes the connections, which bear their names', async () => {
+  const stopped = await w.another();
+  const connections = async () =>
+    [...String(await redis.call('CLIENT', 'LIST')).matchAll(/ name=(token-service-\S+)/g)]
+      .map(([, name]) => name)
+      .sort();
+  const names = ['acknowledgements', 'invalidations', 'rates', 'usage'].map((name) => `token-service-${name}`);
+  const ofBoth = names.flatMap((name) => [name, name]);
+  await waitFor(async () => (await connections()).join() === ofBoth.join());
+  const token = await issue(await w.member(), { scopes: ['tokens:read'] });
+  expect((await w.bearer(token.secret, stopped).call('/v1/tokens/self')).status).toBe(200);
+  await stopped.stop();
+  expect((await sent()).flatMap(({ lines }) => lines).map(({ tokenId }) => tokenId)).toContain(token.id);
+  await waitFor(async () => (await connections()).join() === names.join());
+});

@@ -1,6 +1,7 @@
 import { REDIS } from '@latchkey/contracts';
 import type { Redis } from 'ioredis';
 import { RateLimiterMemory, type RateLimiterRes } from 'rate-limiter-flexible';
+import type { Clock } from './clock.js';
 
 /** Where a token stands within its rate limit. */
 export interface RateState {
@@ -70,7 +71,10 @@ export class RateLimits {
   countedAlone = 0;
 
   /** @param redis a connection whose commands fail soon when Redis is away */
-  constructor(private readonly redis: Redis) {
+  constructor(
+    private readonly redis: Redis,
+    private readonly clock: Pick<Clock, 'wallMs'>,
+  ) {
     redis.defineCommand('latchkeyConsume', { lua: CONSUME });
     const { latchkeyConsume } = redis as unknown as { latchkeyConsume: Consume };
     this.#consume = latchkeyConsume.bind(redis);
@@ -89,7 +93,7 @@ export class RateLimits {
    */
   async consumeAll(who: string, buckets: readonly Bucket[], uses = 1): Promise<RateState> {
     const rates = buckets.map((rate) => ({ ...rate, key: keyOf(rate.bucket || who, rate) }));
-    const nowMs = Date.now();
+    const nowMs = this.clock.wallMs();
     const full = rates.flatMap((rate) => {
       const untilMs = this.#full.get(`${rate.key}/${rate.limit}`);
       return untilMs !== undefined && untilMs > nowMs ? [state(rate, false, 0, untilMs - nowMs)] : [];
@@ -105,7 +109,7 @@ export class RateLimits {
         );
         return this.#read(rates, answer, uses);
       } catch {
-        this.#awayUntilMs = Date.now() + AWAY_MS;
+        this.#awayUntilMs = this.clock.wallMs() + AWAY_MS;
       }
     }
     this.countedAlone++;
@@ -115,7 +119,7 @@ export class RateLimits {
   #read(rates: readonly (Rate & { key: string })[], [allowed, ...counts]: readonly number[], uses: number): RateState {
     const states = rates.map((rate, i) => {
       const [used, leftMs] = [counts[2 * i]!, Math.max(0, counts[2 * i + 1]!)];
-      if (used >= rate.limit) this.#noteFull(`${rate.key}/${rate.limit}`, Date.now() + leftMs);
+      if (used >= rate.limit) this.#noteFull(`${rate.key}/${rate.limit}`, this.clock.wallMs() + leftMs);
       return state(rate, allowed === 1 || used + uses <= rate.limit, Math.max(0, rate.limit - used), leftMs);
     });
     return tightest(states);

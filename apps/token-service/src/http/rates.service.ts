@@ -1,29 +1,21 @@
-import { createRedis, type Logger, RateLimits, type RateState, rateHeaders } from '@latchkey/runtime';
+import { type Clock, RateLimits, type RateState, rateHeaders } from '@latchkey/runtime';
 import type { Principal } from '@latchkey/verifier';
-import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import type { Redis } from 'ioredis';
-import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
+import { CLOCK } from '../config.js';
+import { InjectRedis } from '../redis/index.js';
 import { Refusal } from './http.errors.js';
-
-/** A slow Redis must not hold up an answer for longer than counting alone for a while is worth. */
-const COMMAND_TIMEOUT_MS = 200;
 
 /**
  * How often somebody has come, counted in Redis over all replicas; a token's uses over the gateways too. While Redis is
  * away each replica counts alone, so its absence lifts no limit altogether.
  */
 @Injectable()
-export class RatesService implements OnApplicationShutdown {
-  readonly #redis: Redis;
+export class RatesService {
   readonly #limits: RateLimits;
 
-  constructor(@Inject(CONFIG) config: TokenServiceConfig, @Inject(LOGGER) logger: Logger) {
-    this.#redis = createRedis(config.REDIS_URL, 'token-service rates', logger, { commandTimeout: COMMAND_TIMEOUT_MS });
-    this.#limits = new RateLimits(this.#redis);
-  }
-
-  onApplicationShutdown(): void {
-    this.#redis.disconnect();
+  constructor(@InjectRedis('rates') redis: Redis, @Inject(CLOCK) clock: Clock) {
+    this.#limits = new RateLimits(redis, clock);
   }
 
   /** Counts uses of a token within its own and its ancestors' rates: the same counts as at the gateways' doors. */

@@ -1,11 +1,12 @@
 import type { Effect, Invalidation, Pending, Receipt } from '@latchkey/contracts';
-import { type Clock, createRedis, type Logger, newId } from '@latchkey/runtime';
+import { type Clock, type Logger, newId } from '@latchkey/runtime';
 import { type BeforeApplicationShutdown, Inject, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
 import type { Redis } from 'ioredis';
 import type { Registry } from 'prom-client';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { type AfterCommit, type Change, Database } from '../database/index.js';
 import { unavailable } from '../http/index.js';
+import { InjectRedis } from '../redis/index.js';
 import { effectAsSeen } from './callers.js';
 import { Confirmations, PATIENCE_MS } from './confirm.js';
 import { FeedKeys } from './feed-keys.js';
@@ -76,7 +77,6 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   readonly #store: InvalidationStore;
   readonly #confirmations: Confirmations;
   readonly #feedKeys: FeedKeys;
-  readonly #redis: readonly Redis[];
   readonly #cancel: (() => void)[] = [];
   /** By the invalidations committed before them: transaction ids come again when a backup is put back. */
   readonly #readings = new Map<string, LeasesReading>();
@@ -88,16 +88,15 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     @Inject(LOGGER) private readonly logger: Logger,
     @Inject(CLOCK) private readonly clock: Clock,
     private readonly receipts: ReceiptsService,
+    @InjectRedis('invalidations') publisher: Redis,
+    @InjectRedis('acknowledgements') subscriber: Redis,
   ) {
     const leaseMs = config.LEASE_MS;
     const store = new PostgresStore(db);
     const log = new InvalidationLog({ store, newId, clock, leaseMs });
     this.#log = log;
-    const publisher = createRedis(config.REDIS_URL, 'token-service invalidations', logger);
-    const subscriber = createRedis(config.REDIS_URL, 'token-service acknowledgements', logger);
     this.#bus = new RedisBus(publisher, subscriber);
     const bus = new WatchBus(this.#bus);
-    this.#redis = [publisher, subscriber];
     this.#store = store;
     const secrets = config.EVENTS_SIGNING_KEY.map((secret) => Buffer.from(secret));
     this.#feedKeys = new FeedKeys({ secrets, store, clock, leaseMs });
@@ -132,7 +131,6 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     for (const cancel of this.#cancel) cancel();
     this.#confirmations.stop();
     this.#bus.stop();
-    for (const redis of this.#redis) redis.disconnect();
   }
 
   /**

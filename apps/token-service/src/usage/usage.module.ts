@@ -1,5 +1,6 @@
 import { Module } from '@nestjs/common';
+import { RedisModule } from '../redis/index.js';
 import { UsageService } from './usage.service.js';
 
-@Module({ providers: [UsageService], exports: [UsageService] })
+@Module({ imports: [RedisModule], providers: [UsageService], exports: [UsageService] })
 export class UsageModule {}

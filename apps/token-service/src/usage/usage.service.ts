@@ -1,11 +1,12 @@
 import { type DenialLine, type DenialReason, FIRST_PARTY_CALLER, signUsageBatch, usageKey } from '@latchkey/contracts';
-import { type Clock, createRedis, type Logger, newId, usageStream } from '@latchkey/runtime';
+import { type Clock, type Logger, newId, usageStream } from '@latchkey/runtime';
 import { hideSecrets } from '@latchkey/token-format';
 import { UsageReporter } from '@latchkey/verifier';
 import { Inject, Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
 import type { Redis } from 'ioredis';
 import { Counter, type Registry } from 'prom-client';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
+import { InjectRedis } from '../redis/index.js';
 
 /** What was decided about a token. */
 type Outcome =
@@ -22,27 +23,24 @@ export interface Where {
 /** The name under which the management API's own verifications are counted. */
 export const MANAGEMENT_ROUTE = 'management';
 
-const COMMAND_TIMEOUT_MS = 2_000;
 const STOP_PATIENCE_MS = 1_000;
 
 /** Counts the verifications of this service's own APIs, and reports them to jobs as verifiers do. */
 @Injectable()
 export class UsageService implements OnModuleInit, OnApplicationShutdown {
   readonly #reporter: UsageReporter;
-  readonly #redis: Redis;
 
   constructor(
     @Inject(CONFIG) config: TokenServiceConfig,
     @Inject(LOGGER) private readonly logger: Logger,
     @Inject(CLOCK) clock: Clock,
+    @InjectRedis('usage') redis: Redis,
   ) {
     const verifier = newId();
     const key = usageKey(Buffer.from(config.USAGE_SECRET), { verifierId: verifier, caller: FIRST_PARTY_CALLER });
-    const options = { commandTimeout: COMMAND_TIMEOUT_MS };
-    this.#redis = createRedis(config.REDIS_URL, 'token-service usage', logger, options);
     this.#reporter = new UsageReporter({
       sign: (batch) => signUsageBatch(key, FIRST_PARTY_CALLER, { verifier, ...batch }),
-      sink: usageStream(this.#redis),
+      sink: usageStream(redis),
       clock,
       onFailure: ({ message }, sequence) => logger.debug({ reason: message, sequence }, 'a usage batch was not taken'),
     });
@@ -55,7 +53,6 @@ export class UsageService implements OnModuleInit, OnApplicationShutdown {
   async onApplicationShutdown(): Promise<void> {
     if (!(await this.#reporter.stop(STOP_PATIENCE_MS)))
       this.logger.error('usage since the last batch is lost: Redis did not take it before the stop');
-    this.#redis.disconnect();
   }
 
   registerMetrics(registry: Registry): void {

@@ -1,0 +1,1 @@
+export { InjectRedis, RedisModule } from './redis.module.js';

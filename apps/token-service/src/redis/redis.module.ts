@@ -1,0 +1,39 @@
+import { createRedis, type Logger } from '@latchkey/runtime';
+import { Inject, Module, type OnApplicationShutdown } from '@nestjs/common';
+import { ModuleRef } from '@nestjs/core';
+import type { Redis, RedisOptions } from 'ioredis';
+import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
+
+/** The connections, by what they are for: what waits in one holds up no other, and one that subscribes does nothing else. */
+const CONNECTIONS = {
+  invalidations: {},
+  acknowledgements: {},
+  // A slow Redis must not hold up an answer for longer than counting alone for a while is worth.
+  rates: { commandTimeout: 200 },
+  usage: { commandTimeout: 2_000 },
+} as const satisfies Record<string, RedisOptions>;
+
+const NAMES = Object.keys(CONNECTIONS) as (keyof typeof CONNECTIONS)[];
+const tokenOf = (name: keyof typeof CONNECTIONS): string => `redis ${name}`;
+
+/** Injects the connection of that name. It is closed for whoever injects it, after their own shutdown. */
+export const InjectRedis = (name: keyof typeof CONNECTIONS): ParameterDecorator => Inject(tokenOf(name));
+
+/** Redis, in connections that each are made once. */
+@Module({
+  providers: NAMES.map((name) => ({
+    provide: tokenOf(name),
+    inject: [CONFIG, LOGGER],
+    useFactory: (config: TokenServiceConfig, logger: Logger) =>
+      createRedis(config.REDIS_URL, `token-service-${name}`, logger, CONNECTIONS[name]),
+  })),
+  exports: NAMES.map(tokenOf),
+})
+export class RedisModule implements OnApplicationShutdown {
+  constructor(private readonly modules: ModuleRef) {}
+
+  /** Nest shuts modules down before those that they import: nobody needs a connection any more. */
+  onApplicationShutdown(): void {
+    for (const name of NAMES) this.modules.get<Redis>(tokenOf(name)).disconnect();
+  }
+}
