@@ -1,6 +1,7 @@
 /**
- * The messages of `latchkey.proto` and `latchkey_internal.proto` as TypeScript sees them: names in camelCase, int64 as numbers, absent strings empty,
- * absent messages null. Kept beside the proto by a test that compares every field.
+ * The messages of `latchkey.proto` and `latchkey_internal.proto` as TypeScript sees them: names in camelCase, int64 as
+ * numbers, absent strings empty, absent messages null. A test of packages/runtime compares them, method by method and
+ * field by field, with the types that proto-loader generates from the protos.
  */
 export interface VerifyRequest {
   token: string;
