@@ -6,11 +6,16 @@
  *         A workspace is entered by its package name, never by a path into it.
  * Rule 2  Within an app a folder imports only folders that stand below it (see `layers`), by their `index.ts`.
  * Rule 3  No file imports itself in the end, not even for a type.
+ *
+ * And what the tasks of turbo.json rest on: package.json names every workspace that is imported, because turbo builds
+ * in that order, and has the scripts that check the types of its sources and tests.
  */
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { builtinModules } from 'node:module';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { filesBelow, root, workspaces } from './lib/repository.mjs';
+import { tell } from './lib/tell.mjs';
 
 const base = ['token-format', 'contracts'];
 
@@ -196,3 +201,39 @@ export function boundaryProblems(from = root) {
   );
   return [...refusals, ...circles];
 }
+
+/** The script by which turbo checks the types of each folder, and the project that it compiles. */
+const checkedBy = [
+  { folder: 'src', script: 'build', project: 'tsconfig.json' },
+  { folder: 'test', script: 'typecheck', project: 'test/tsconfig.json' },
+];
+
+/**
+ * What workspaces lack for being built in order and checked whole, as sentences.
+ * @param {string} [from] the repository to read; this one by default
+ * @returns {string[]}
+ */
+export function workspaceProblems(from = root) {
+  const all = workspaces(from);
+  const names = new Set(all.map(({ name }) => name));
+  return all.flatMap(({ name, dir, manifest }) => {
+    const declared = { ...manifest['dependencies'], ...manifest['devDependencies'] };
+    const imported = new Set();
+    const unchecked = checkedBy.flatMap(({ folder, script, project }) => {
+      const place = path.join(from, dir, folder);
+      const files = filesBelow(place, ['.ts', '.tsx', '.mts']);
+      for (const file of files)
+        for (const specifier of importsOf(readFileSync(path.join(place, file), 'utf8')))
+          imported.add(packageName(specifier));
+      if (!files.length || (manifest['scripts']?.[script] && existsSync(path.join(from, dir, project)))) return [];
+      return [`${dir}: nothing checks the types of ${folder}/; it needs ${project} and the script ${script}`];
+    });
+    const undeclared = [...imported]
+      .filter((other) => names.has(other) && other !== name && !declared[other])
+      .map((other) => `${dir}/package.json does not depend on ${other}, which its files import`);
+    return [...unchecked, ...undeclared];
+  });
+}
+
+if (process.argv[1] && path.resolve(process.argv[1]) === fileURLToPath(import.meta.url))
+  tell([...boundaryProblems(), ...workspaceProblems()]);

@@ -1,56 +1,40 @@
 /**
  * `npm run check`: types, lint and format, the import boundaries, generated docs, the lock file. Changes nothing but
- * build output. The last line is `check passed` or names the parts that failed.
+ * build output. Parts are tasks of turbo.json, so what cannot have changed is not run again, but for two that are
+ * quick and look beyond the files. The last line is `check passed` or names the parts that failed.
  */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
-import { boundaryProblems } from './boundaries.mjs';
-import { docsProblems, generateDocs } from './docs.mjs';
 import { installWhatIsMissing, manifestsAheadOfLock } from './lib/install.mjs';
 import { run, underRuntimeNode } from './lib/processes.mjs';
 import { readJson, root } from './lib/repository.mjs';
+import { failedTasks, turboArguments } from './lib/turbo.mjs';
 import { lockFileProblems } from './lockfile.mjs';
 import { migrationProblems } from './migrations.mjs';
-import { openApiProblems } from './openapi.mjs';
-import { solutionProblems } from './solution.mjs';
-
-/** @param {string} command @param {string[]} args */
-async function complaintsOf(command, args) {
-  const { code, output } = await run(command, args);
-  return code === 0 ? [] : [output.trim() || `${command} ${args.join(' ')} ended with code ${code} and said nothing`];
-}
 
 const lockFile = path.join(root, 'package-lock.json');
+const tasks = ['build', 'typecheck', 'lint', 'boundaries', 'openapi', 'docs'];
 
-/** Each part answers with what is wrong; nothing means it passed. @type {[string, () => Promise<string[]>][]} */
-const parts = [
+/** Each part answers with what is wrong; nothing means it passed. @type {[string, () => string[]][]} */
+const uncached = [
   [
     'lock file',
-    async () => [...lockFileProblems(readFileSync(lockFile, 'utf8')), ...manifestsAheadOfLock(readJson(lockFile))],
+    () => [...lockFileProblems(readFileSync(lockFile, 'utf8')), ...manifestsAheadOfLock(readJson(lockFile))],
   ],
-  ['every workspace is checked', async () => solutionProblems()],
-  ['types', () => complaintsOf('tsc', ['-b', '--pretty', 'false'])],
-  [
-    'lint and format',
-    () => complaintsOf('biome', ['check', '--error-on-warnings', '--colors=off', '--max-diagnostics=50', '.']),
-  ],
-  ['import boundaries', async () => boundaryProblems()],
-  ['names of migrations', async () => migrationProblems()],
-  ['OpenAPI document', async () => openApiProblems()],
-  ['generated docs', async () => docsProblems(await generateDocs())],
+  ['names of migrations', () => migrationProblems()], // Their order is git's history.
 ];
 
-/** @type {string[]} */
-const failed = [];
 await installWhatIsMissing();
 await underRuntimeNode(import.meta.filename);
-for (const [name, part] of parts) {
-  const startedAt = performance.now();
-  const problems = await part().catch((error) => [String(error?.stack ?? error)]);
-  const seconds = ((performance.now() - startedAt) / 1000).toFixed(1);
-  console.log(`${problems.length ? 'FAILED' : 'ok    '} ${name} (${seconds} s)`);
-  for (const problem of problems) console.log(problem.replace(/^/gm, '  '));
+/** @type {string[]} */
+const failed = [];
+for (const [name, part] of uncached) {
+  const problems = part();
+  for (const problem of problems) console.log(problem);
   if (problems.length) failed.push(name);
 }
+const { code, output } = await run('turbo', ['run', ...tasks, ...turboArguments, '--output-logs=errors-only']);
+console.log(output.trim());
+if (code !== 0) failed.push(...failedTasks(output));
 console.log(failed.length ? `check failed: ${failed.join(', ')}` : 'check passed');
 process.exitCode = failed.length ? 1 : 0;

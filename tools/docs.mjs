@@ -1,13 +1,15 @@
 /**
- * Writes docs/generated/ from the code. `node tools/docs.mjs` (`npm run docs`) writes; `npm run check` compares.
+ * Writes docs/generated/ from the code. `npm run docs` builds and writes; `node tools/docs.mjs --check` (part of `npm run
+ * check`) only compares.
  *
  * A generator is a module of this list whose `generate()` answers `{ 'file.md': 'text', … }`, file names relative to
- * docs/generated/. It may import what `tsc -b` built (`apps/<name>/dist/config.js`), so build before.
+ * docs/generated/. It may import what was built (`apps/<name>/dist/config.js`); turbo.json says what is built before.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { root } from './lib/repository.mjs';
+import { tell } from './lib/tell.mjs';
 
 /** @type {string[]} paths from the repository's folder */
 const generators = ['tools/docs/contracts.mjs', 'tools/docs/permissions.mjs', 'tools/docs/configuration.mjs'];
@@ -55,6 +57,7 @@ export function docsProblems(files, folder = path.join(root, 'docs', 'generated'
 async function main() {
   const folder = path.join(root, 'docs', 'generated');
   const files = await generateDocs();
+  if (process.argv.includes('--check')) return tell(docsProblems(files));
   rmSync(folder, { recursive: true, force: true });
   for (const [name, text] of files) {
     mkdirSync(path.dirname(path.join(folder, name)), { recursive: true });

@@ -1,11 +1,18 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
-/** Leaves each workspace's counts in `.reports/jest.json`, for the sum that `npm test` prints last. */
+/**
+ * Leaves each workspace's counts in `.reports/jest.json`, for the sum that `npm test` prints last. A run that does not
+ * come to a report, or reports no passed test, ends badly even where jest is content: turbo keeps what ends well.
+ */
 export default class JsonReporter {
   /** @param {import('@jest/types').Config.GlobalConfig} globalConfig */
   constructor(globalConfig) {
     this.file = path.join(globalConfig.rootDir, '.reports', 'jest.json');
+    this.passed = false;
+    process.on('exit', (code) => {
+      if (code === 0 && !this.passed) process.exitCode = 1;
+    });
   }
 
   /**
@@ -21,7 +28,10 @@ export default class JsonReporter {
         failed: results.numFailedTests + results.numRuntimeErrorTestSuites,
         skipped: results.numPendingTests + results.numTodoTests,
         files: results.numTotalTestSuites,
+        seconds: Math.round((Date.now() - results.startTime) / 1000),
+        finishedAt: new Date().toISOString(),
       }),
     );
+    this.passed = results.numPassedTests > 0 && results.numFailedTests + results.numRuntimeErrorTestSuites === 0;
   }
 }

@@ -1,4 +1,7 @@
-/** Checks the OpenAPI document with Redocly's rules, offline. Imports what `tsc -b` built, so build before. */
+/** Checks the OpenAPI document with Redocly's rules, offline. Imports the built contracts, so build before. */
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { tell } from './lib/tell.mjs';
 
 /**
  * What is wrong with the document, as sentences; empty when it passes.
@@ -15,3 +18,5 @@ export async function openApiProblems(document) {
   const problems = await lintFromString({ source, absoluteRef: 'openapi.json', config });
   return problems.map(({ ruleId, message, location }) => `${location[0]?.pointer ?? '#'}: ${message} (${ruleId})`);
 }
+
+if (process.argv[1] && path.resolve(process.argv[1]) === fileURLToPath(import.meta.url)) tell(await openApiProblems());

@@ -7,19 +7,21 @@ import path from 'node:path';
 import { installWhatIsMissing } from './lib/install.mjs';
 import { watchNpm } from './lib/parents.mjs';
 import { run, runtimeNode, toolEnvironment } from './lib/processes.mjs';
-import { root, workspaces } from './lib/repository.mjs';
+import { root } from './lib/repository.mjs';
+import { turboArguments } from './lib/turbo.mjs';
 
-/** What the launcher starts, and the launcher: one run of the compiler builds all of it, in order. */
-const programs = workspaces().filter(
-  ({ dir }) => dir.startsWith('apps/') || dir === 'tools' || dir === 'examples/demo-upstream',
-);
-const compiled = programs.filter(({ dir }) => dir !== 'apps/console').map(({ dir }) => dir);
-/** The console's bundle is kept by turbo, which knows when it is out of date. */
-const bundled = ['--filter=@latchkey/console', '--ui=stream', '--output-logs=errors-only', '--no-update-notifier'];
+/** What the launcher starts, and the launcher. */
+const programs = ['./apps/*', '@latchkey/tools', '@latchkey/demo-upstream'];
 
-/** @param {string} command @param {string[]} args */
-async function build(command, args) {
-  const { code, output } = await run(command, args);
+async function build() {
+  const filters = programs.map((program) => `--filter=${program}`);
+  const { code, output } = await run('turbo', [
+    'run',
+    'build',
+    ...filters,
+    ...turboArguments,
+    '--output-logs=errors-only',
+  ]);
   if (code !== 0) throw new Error(`the build failed:\n${output}`);
 }
 
@@ -30,8 +32,7 @@ async function main() {
   }
   await installWhatIsMissing();
   console.log('building what has changed');
-  await build('tsc', ['-b', ...compiled]);
-  await build('turbo', ['run', 'build', ...bundled]);
+  await build();
 
   const launcher = path.join(root, 'tools', 'dist', 'main.js');
   // The channel says nothing; its end tells the launcher that this process has gone.

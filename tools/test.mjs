@@ -1,6 +1,7 @@
 /**
  * `npm test`: installs what is missing, builds, starts one PostgreSQL for all suites, finds Redis, runs every suite,
- * and prints counts; the last line is `N passed, N failed`.
+ * and prints counts; the last line is `N passed, N failed`. Of a suite that nothing outside its files can change
+ * (`cache` in its turbo.json) and whose files are as they were when it passed, turbo brings the report back instead.
  *
  * `npm test -- packages/testing` runs one suite (folder, package name, or the last part of either); what follows the
  * first word that begins with `-` goes to jest: `npm test -- testing -t "shares nothing"`.
@@ -8,8 +9,7 @@
 import { installWhatIsMissing } from './lib/install.mjs';
 import { run, underRuntimeNode } from './lib/processes.mjs';
 import { countReports, forgetReports, suites, total } from './lib/suites.mjs';
-
-const turbo = ['--ui=stream', '--log-order=grouped', '--continue=always', '--no-update-notifier'];
+import { turboArguments } from './lib/turbo.mjs';
 
 /** @returns {Promise<import('./lib/suites.mjs').Count[]>} */
 async function main() {
@@ -19,11 +19,12 @@ async function main() {
   const chosen = suites(options === -1 ? args : args.slice(0, options));
   forgetReports(chosen);
 
+  const startedAt = new Date();
   console.log('building');
   const filters = chosen.map(({ name }) => `--filter=${name}`);
   const built = await run(
     'turbo',
-    ['run', 'build', ...filters, '--filter=@latchkey/testing', ...turbo, '--output-logs=errors-only'],
+    ['run', 'build', ...filters, '--filter=@latchkey/testing', ...turboArguments, '--output-logs=errors-only'],
     { show: true },
   );
   if (built.code !== 0) console.log('not everything was built; testing what was');
@@ -36,13 +37,15 @@ async function main() {
       LATCHKEY_TEST_DATABASE_URL: servers.databaseUrl,
       LATCHKEY_TEST_QUIET_DATABASE_URL: servers.quietDatabaseUrl,
       LATCHKEY_TEST_REDIS_SERVER: servers.redisProgram ?? '',
+      LATCHKEY_TEST_MACHINE: `Node ${process.version}, ${process.platform} ${process.arch}`,
       NODE_NO_WARNINGS: '1',
     };
-    const tested = await run('turbo', ['run', 'test', ...filters, ...turbo, '--concurrency=2', '--', ...jestArgs], {
-      show: true,
-      env,
-    });
-    return countReports(chosen, tested.code);
+    const tested = await run(
+      'turbo',
+      ['run', 'test', ...filters, ...turboArguments, '--concurrency=2', '--', ...jestArgs],
+      { show: true, env },
+    );
+    return countReports(chosen, tested.code, startedAt);
   } finally {
     await servers.close();
   }

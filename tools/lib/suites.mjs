@@ -44,16 +44,18 @@ export function forgetReports(ran, from = root) {
  * failure each.
  * @param {Workspace[]} ran
  * @param {number} exitCode of the program that ran them all
+ * @param {Date} startedAt when it began: the note says of a report from before that it was brought back
  * @param {string} [from]
  * @returns {Count[]}
  */
-export function countReports(ran, exitCode, from = root) {
+export function countReports(ran, exitCode, startedAt, from = root) {
   const counts = ran.map(({ dir }) => {
     const file = reportOf(dir, from);
     if (!existsSync(file)) return { dir, passed: 0, failed: 1, note: whyNoReport(path.join(from, dir)) };
-    const { passed, failed, skipped } = readJson(file);
+    const { passed, failed, skipped, seconds, finishedAt } = readJson(file);
     if (passed + failed === 0) return { dir, passed, failed: 1, note: 'ran no test' };
-    return { dir, passed, failed, note: skipped ? `${skipped} skipped` : '' };
+    const when = new Date(finishedAt) < startedAt ? `nothing changed since ${finishedAt}` : `${seconds} s`;
+    return { dir, passed, failed, note: skipped ? `${skipped} skipped, ${when}` : when };
   });
   if (exitCode !== 0 && counts.every(({ failed }) => failed === 0)) {
     counts.push({ dir: 'the run as a whole', passed: 0, failed: 1, note: `ended with code ${exitCode}, see above` });

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
-import { boundaryProblems, importsOf } from '../boundaries.mjs';
+import { boundaryProblems, importsOf, workspaceProblems } from '../boundaries.mjs';
 
 const made: string[] = [];
 
@@ -11,7 +11,7 @@ afterEach(() => {
 });
 
 /** A repository with this repository's workspaces and the given source files, judged by the rules. */
-function judge(files: Record<string, string>): string[] {
+function judge(files: Record<string, string>, by = boundaryProblems): string[] {
   const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-boundaries-'));
   made.push(dir);
   const put = (file: string, text: string) => {
@@ -25,7 +25,7 @@ function judge(files: Record<string, string>): string[] {
     put(`${workspace}/package.json`, JSON.stringify({ name: `@latchkey/${path.basename(workspace)}` }));
   }
   for (const [file, text] of Object.entries(files)) put(file, text);
-  return boundaryProblems(dir);
+  return by(dir);
 }
 
 describe('rule 1', () => {
@@ -108,6 +108,52 @@ describe('rule 3', () => {
     expect(problems).toEqual([
       'e2e/src/a: imports itself over e2e/src/b, e2e/src/c/index, but rule 3 says no file does',
     ]);
+  });
+});
+
+describe('what turbo runs', () => {
+  const manifest = (more: object) => JSON.stringify({ name: '@latchkey/verifier', ...more });
+  const whole = {
+    'packages/verifier/package.json': manifest({
+      scripts: { build: 'tsc', typecheck: 'tsc -p test' },
+      dependencies: { '@latchkey/contracts': '1.0.0' },
+      devDependencies: { '@latchkey/testing': '1.0.0' },
+    }),
+    'packages/verifier/tsconfig.json': '{}',
+    'packages/verifier/src/index.ts': "export { one } from '@latchkey/contracts/one'; import 'undici';",
+    'packages/verifier/test/tsconfig.json': '{}',
+    'packages/verifier/test/one.test.ts': "import { two } from '@latchkey/testing';",
+  };
+  const without = (file: keyof typeof whole) => Object.fromEntries(Object.entries(whole).filter(([f]) => f !== file));
+
+  test('is all of a workspace that declares what it imports and has its scripts', () => {
+    expect(judge(whole, workspaceProblems)).toEqual([]);
+  });
+
+  test.each([
+    ['an import that is not declared', { ...whole, 'packages/verifier/src/more.ts': "import '@latchkey/client';" }],
+    [
+      'an import of a test that is not declared',
+      { ...whole, 'packages/verifier/test/more.test.ts': "import '@latchkey/client';" },
+    ],
+  ])('is missing the order of %s', (_, files) => {
+    const why = 'packages/verifier/package.json does not depend on @latchkey/client, which its files import';
+    expect(judge(files, workspaceProblems)).toEqual([why]);
+  });
+
+  const dependencies = { '@latchkey/contracts': '1', '@latchkey/testing': '1' };
+  const scripts = (names: object) => ({
+    ...whole,
+    'packages/verifier/package.json': manifest({ dependencies, ...names }),
+  });
+  test.each([
+    ['sources without a project', 'src', without('packages/verifier/tsconfig.json')],
+    ['tests without a project', 'test', without('packages/verifier/test/tsconfig.json')],
+    ['sources without a script', 'src', scripts({ scripts: { typecheck: 'tsc -p test' } })],
+    ['tests without a script', 'test', scripts({ scripts: { build: 'tsc' } })],
+  ])('does not reach %s', (_, folder, files) => {
+    const problems = judge(files, workspaceProblems);
+    expect(problems).toEqual([expect.stringContaining(`packages/verifier: nothing checks the types of ${folder}/`)]);
   });
 });
 

@@ -4,6 +4,7 @@ import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { countReports, forgetReports, suites, total } from '../lib/suites.mjs';
 
+const startedAt = new Date('2030-01-01T00:00:00Z');
 let dir: string;
 
 beforeEach(() => {
@@ -17,38 +18,46 @@ const workspace = (name: string, scripts: Record<string, string> = { test: 'jest
   manifest: { scripts },
 });
 
-function report(name: string, counts: { passed: number; failed: number; skipped?: number }): void {
+function report(name: string, counts: { passed: number; failed: number; skipped?: number; finishedAt?: string }): void {
   const file = path.join(dir, 'packages', name, '.reports', 'jest.json');
   mkdirSync(path.dirname(file), { recursive: true });
-  writeFileSync(file, JSON.stringify({ skipped: 0, ...counts }));
+  writeFileSync(file, JSON.stringify({ skipped: 0, seconds: 7, finishedAt: '2030-01-01T00:00:07.000Z', ...counts }));
 }
 
 test('counts are summed over the suites', () => {
   report('one', { passed: 3, failed: 1 });
   report('two', { passed: 4, failed: 0 });
-  expect(total(countReports([workspace('one'), workspace('two')], 1, dir))).toBe('7 passed, 1 failed');
+  expect(total(countReports([workspace('one'), workspace('two')], 1, startedAt, dir))).toBe('7 passed, 1 failed');
 });
 
 test('a suite that left no report counts as failed', () => {
   report('one', { passed: 3, failed: 0 });
-  const counts = countReports([workspace('one'), workspace('two')], 1, dir);
+  const counts = countReports([workspace('one'), workspace('two')], 1, startedAt, dir);
   expect(counts[1]).toMatchObject({ dir: 'packages/two', failed: 1, note: 'has a test script and no tests' });
 });
 
 test('a suite that ran no test counts as failed', () => {
   report('one', { passed: 0, failed: 0 });
-  expect(total(countReports([workspace('one')], 0, dir))).toBe('0 passed, 1 failed');
+  expect(total(countReports([workspace('one')], 0, startedAt, dir))).toBe('0 passed, 1 failed');
 });
 
 test('a run that failed without a failed test counts as failed', () => {
   report('one', { passed: 3, failed: 0 });
-  expect(total(countReports([workspace('one')], 137, dir))).toBe('3 passed, 1 failed');
+  expect(total(countReports([workspace('one')], 137, startedAt, dir))).toBe('3 passed, 1 failed');
 });
 
 test('what an earlier run reported does not count', () => {
   report('one', { passed: 3, failed: 0 });
   forgetReports([workspace('one')], dir);
-  expect(total(countReports([workspace('one')], 0, dir))).toBe('0 passed, 1 failed');
+  expect(total(countReports([workspace('one')], 0, startedAt, dir))).toBe('0 passed, 1 failed');
+});
+
+test('a report that was brought back counts, and its note says since when nothing changed', () => {
+  report('one', { passed: 3, failed: 0 });
+  report('two', { passed: 4, failed: 0, finishedAt: '2029-12-31T00:00:00.000Z' });
+  const counts = countReports([workspace('one'), workspace('two')], 0, startedAt, dir);
+  expect(counts.map(({ note }) => note)).toEqual(['7 s', 'nothing changed since 2029-12-31T00:00:00.000Z']);
+  expect(total(counts)).toBe('7 passed, 0 failed');
 });
 
 test('a suite is found by its folder, its name or the last part of either', () => {
