@@ -1,5 +1,4 @@
 import type { Policy } from '@latchkey/contracts';
-import { addressesWithin } from '@latchkey/verifier';
 import { Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/index.js';
 import type { Actor } from '../authorization/index.js';

@@ -1,7 +1,7 @@
 import type { RateLimit, Receipt, RevocationReason } from '@latchkey/contracts';
+import { canonicalAddress } from '@latchkey/verifier';
 import { Column, Entity, PrimaryColumn } from 'typeorm';
 import { badField } from '../http/index.js';
-import { canonicalAddress } from '@latchkey/verifier';
 
 type MakerType = 'user' | 'token' | 'system';
 
