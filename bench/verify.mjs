@@ -13,15 +13,15 @@ const ROUNDS = 31;
 const CHECKS_PER_ROUND = 100_000;
 const TOKENS = 1_000_000;
 
-/** @param {(hash: string) => import('@latchkey/contracts').TokenFacts} factsOf @param {number} entriesMax */
-async function verifierWith(factsOf, entriesMax) {
+/** @param {(hash: string) => import('@latchkey/contracts').TokenFacts} snapshotOf @param {number} entriesMax */
+async function verifierWith(snapshotOf, entriesMax) {
   const verifier = new Verifier({
     newClaim: () => randomUUID(),
     name: 'bench',
     clock: systemClock,
     limits: { entriesMax },
     source: {
-      lookup: async (digest) => ({ known: true, token: factsOf(digest) }),
+      lookup: async (digest) => ({ known: true, token: snapshotOf(digest) }),
       renew: async () => ({
         leaseMs: 600_000,
         cursor: { log: 'bench', xid: '1' },

@@ -95,15 +95,15 @@ export class Replica {
         redis.subscribe(REDIS.acknowledgements, machine, redisLine, onMessage),
     };
     const feedKeys = new modules.FeedKeys({ secrets: [SIGNING_SECRET], store, clock: machine, leaseMs });
-    const parts = { store, log, bus, clock: machine, leaseMs, eventsSecret: EVENTS_SECRET, feedKeys };
+    const deps = { store, log, bus, clock: machine, leaseMs, eventsSecret: EVENTS_SECRET, feedKeys };
     const randomBytes = (length: number) => random.bytes(length);
-    const leases = new modules.Leases({ ...parts, newId, randomBytes, usageSecret: USAGE_SECRET });
+    const leases = new modules.Leases({ ...deps, newId, randomBytes, usageSecret: USAGE_SECRET });
     const process = {
       log,
       store,
       pool,
       leases,
-      confirmations: new modules.Confirmations({ ...parts, noticedWithinMs: NOTICED_WITHIN_MS }),
+      confirmations: new modules.Confirmations({ ...deps, noticedWithinMs: NOTICED_WITHIN_MS }),
     };
     process.confirmations.start();
     this.#process = process;

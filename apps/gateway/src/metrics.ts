@@ -20,7 +20,7 @@ export class Metrics {
     'From the head of a request to the end of its answer',
   );
 
-  constructor(registry: Registry, parts: Measured) {
+  constructor(registry: Registry, deps: Measured) {
     const registers = [registry];
     registry.registerMetric(this.#seconds as unknown as Metric);
     const requests = this.#requests;
@@ -31,34 +31,33 @@ export class Metrics {
     });
     counter('latchkey_verifier_verdicts_total', ['outcome'], function collect() {
       this.reset();
-      for (const [outcome, count] of Object.entries(parts.verifier.counters.verdicts)) this.inc({ outcome }, count);
+      for (const [outcome, count] of Object.entries(deps.verifier.counters.verdicts)) this.inc({ outcome }, count);
     });
     counter('latchkey_verifier_events_total', ['event'], function collect() {
       this.reset();
-      for (const [event, count] of Object.entries(parts.verifier.counters))
+      for (const [event, count] of Object.entries(deps.verifier.counters))
         if (typeof count === 'number') this.inc({ event }, count);
     });
     counter('latchkey_feed_dropped_total', ['reason'], function collect() {
       this.reset();
-      for (const [reason, count] of Object.entries(parts.verifier.counters.messagesDropped))
-        this.inc({ reason }, count);
+      for (const [reason, count] of Object.entries(deps.verifier.counters.messagesDropped)) this.inc({ reason }, count);
     });
     counter('latchkey_usage_events_total', ['event'], function collect() {
       this.reset();
-      this.inc({ event: 'batches_sent' }, parts.usage.batchesSent);
-      this.inc({ event: 'batches_failed' }, parts.usage.batchesFailed);
-      this.inc({ event: 'verdicts_lost' }, parts.usage.lost);
-      this.inc({ event: 'denials_dropped' }, parts.usage.denialsDropped);
+      this.inc({ event: 'batches_sent' }, deps.usage.batchesSent);
+      this.inc({ event: 'batches_failed' }, deps.usage.batchesFailed);
+      this.inc({ event: 'verdicts_lost' }, deps.usage.lost);
+      this.inc({ event: 'denials_dropped' }, deps.usage.denialsDropped);
     });
     counter('latchkey_rate_limit_counted_alone_total', [], function collect() {
       this.reset();
-      this.inc(parts.limits.countedAlone);
+      this.inc(deps.limits.countedAlone);
     });
     gauge('latchkey_verifier', ['what'], function collect() {
-      for (const [what, value] of Object.entries(parts.verifier.state())) this.set({ what }, Number(value));
+      for (const [what, value] of Object.entries(deps.verifier.state())) this.set({ what }, Number(value));
     });
     gauge('latchkey_gateway_open_exchanges', [], function collect() {
-      this.set(parts.open.size);
+      this.set(deps.open.size);
     });
 
     function counter(name: string, labelNames: string[], collect: (this: Counter) => void): void {

@@ -20,7 +20,15 @@ import type { Redis } from 'ioredis';
 import { Checks } from './check/index.js';
 import { type GatewayConfig } from './config.js';
 import { redisFeed, tokenSource } from './connections.js';
-import { Console, Delegated, Management, PublicDoor, RouteDoor, Upstreams, WebSocketDoor } from './doors/index.js';
+import {
+  Console,
+  Delegated,
+  Management,
+  ProxyHandler,
+  PublicServer,
+  Upstreams,
+  WebSocketHandler,
+} from './handlers/index.js';
 import { Metrics } from './metrics.js';
 import { Peers, startNestPart } from './nest/index.js';
 import { loadRoutes, type RouteTable } from './routes/index.js';
@@ -144,10 +152,10 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   opened.push(() => closed(ops));
 
   const shared = { checks, verifier, open: exchanges, logger, bodyIdleMs: config.BODY_IDLE_MS };
-  const door = new PublicDoor({
+  const door = new PublicServer({
     routes: () => routes,
-    routeDoor: new RouteDoor({ ...shared, upstreams }),
-    webSockets: new WebSocketDoor(shared),
+    proxyHandler: new ProxyHandler({ ...shared, upstreams }),
+    webSockets: new WebSocketHandler(shared),
     management: new Management({
       ...shared,
       upstream: upstreams.get(new URL(config.API_URL).origin),

@@ -2,7 +2,14 @@ import { deliverAudit, sealAudit } from './audit/index.js';
 import { canary } from './canary/index.js';
 import { continueExposures, endOverlaps, expireDue, prune, revokeIdle } from './expiry/index.js';
 import type { Job } from './job.js';
-import { deliverLetters, deliverNotices, followAudit, noticeExpiring, reportUses, warnIdle } from './notices/index.js';
+import {
+  deliverNotices,
+  deliverPasswordEmails,
+  followAudit,
+  noticeExpiring,
+  reportUses,
+  warnIdle,
+} from './notices/index.js';
 import { drainUsage, pruneUsage } from './usage/index.js';
 
 /** Everything that this service does by itself: what, in which queue, how often. */
@@ -21,7 +28,7 @@ export const SCHEDULE: readonly Job[] = [
   followAudit,
   reportUses,
   deliverNotices,
-  deliverLetters,
+  deliverPasswordEmails,
   canary,
 ];
 

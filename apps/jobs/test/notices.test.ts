@@ -5,7 +5,7 @@ import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { newId } from '@latchkey/runtime';
 import { ATTEMPTS_MAX, deliverNotices } from '../src/notices/deliver-notices.job.js';
 import { followAudit } from '../src/notices/follow-audit.job.js';
-import { letterOf, type NoticeFacts } from '../src/notices/letter.js';
+import { type NoticeInput, noticeEmailOf } from '../src/notices/notice-email.js';
 import { noticeExpiring } from '../src/notices/notice-expiring.job.js';
 import { warnIdle } from '../src/notices/warn-idle.job.js';
 import { drainUsage } from '../src/usage/drain-usage.job.js';
@@ -288,7 +288,7 @@ test('two workers at once send a notice once', async () => {
 });
 
 test('names in a letter neither add headers nor HTML', () => {
-  const facts: NoticeFacts = {
+  const facts: NoticeInput = {
     id: newId(),
     kind: 'expired',
     at: new Date(),
@@ -296,7 +296,7 @@ test('names in a letter neither add headers nor HTML', () => {
     person: { id: newId(), name: '<b>Eve</b>', email: 'eve@example.test' },
     details: {},
   };
-  const letter = letterOf(facts, 'https://tokens.example.test');
+  const letter = noticeEmailOf(facts, 'https://tokens.example.test');
   expect(letter.subject).not.toMatch(/[\r\n]/);
   expect(letter.html).not.toContain('<script>');
   expect(letter.html).not.toContain('<b>');

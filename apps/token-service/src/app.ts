@@ -23,7 +23,7 @@ import { HealthImplementation, protoPath as healthProto } from 'grpc-health-chec
 import { PeopleService } from './accounts/index.js';
 import { appModule } from './app.module.js';
 import type { TokenServiceConfig } from './config.js';
-import { Database, isDatabaseAway } from './database/index.js';
+import { Database, isDatabaseUnavailable } from './database/index.js';
 import { createAdapter } from './http/index.js';
 import { InvalidationService } from './invalidation/index.js';
 import { DeclarationsService } from './maintenance/index.js';
@@ -58,7 +58,7 @@ async function persistently(what: () => Promise<unknown>): Promise<void> {
       await what();
       return;
     } catch (error) {
-      if (attempt === START_ATTEMPTS_MAX || !isDatabaseAway(error)) throw error;
+      if (attempt === START_ATTEMPTS_MAX || !isDatabaseUnavailable(error)) throw error;
       await sleep(START_PAUSE_MS);
     }
   }
@@ -82,7 +82,7 @@ export async function startTokenService(
       abortOnError: false,
     },
   );
-  const rpc = rpcDoor(config);
+  const rpc = rpcServer(config);
   try {
     app.connectMicroservice<MicroserviceOptions>(rpc.options, { inheritAppConfig: true });
     await app.init();
@@ -160,7 +160,7 @@ function followDatabase(database: Database, health: HealthImplementation): () =>
 }
 
 /** The gRPC door with health and reflection beside the services; plain text unless certificates are configured. */
-function rpcDoor(config: TokenServiceConfig) {
+function rpcServer(config: TokenServiceConfig) {
   const health = new HealthImplementation(Object.fromEntries(SERVED.map((service) => [service, 'SERVING'])));
   let port = config.RPC_PORT;
   let running: RpcServer | undefined;

@@ -3,7 +3,7 @@ import { createLogger, systemClock } from '@latchkey/runtime';
 import { type TestDatabase, waitFor } from '@latchkey/testing';
 import { DataSource } from 'typeorm';
 import { Authority } from '../src/database/authority.js';
-import { Database, dataSourceOptions, isDatabaseAway } from '../src/database/database.service.js';
+import { Database, dataSourceOptions, isDatabaseUnavailable } from '../src/database/database.service.js';
 import { PreparedClient } from '../src/database/prepared-client.js';
 import type { Statement } from '../src/database/statement.js';
 import { migratedDatabase } from './database.js';
@@ -155,7 +155,7 @@ test('a connection that PostgreSQL ends while it is lent and idle is told to who
       await next;
     })
     .catch(() => undefined);
-  expect(isDatabaseAway(await next!.catch((error: unknown) => error))).toBe(true);
+  expect(isDatabaseUnavailable(await next!.catch((error: unknown) => error))).toBe(true);
   for (let i = 0; i < 8; i++) expect(await database.query('SELECT 1 AS one')).toEqual([{ one: 1 }]);
 });
 

@@ -13,8 +13,8 @@ import {
   GATEWAY_PROOF_HEADER,
   gatewayProof,
   INTERNAL_PROTO_FILE,
-  letterContext,
   PROTO_FILE,
+  passwordEmailContext,
   type User,
 } from '@latchkey/contracts';
 import { bearer, decryptionKey, decryptWith, firstParty, maintenanceCaller, PROTO_OPTIONS } from '@latchkey/runtime';
@@ -172,13 +172,13 @@ describe('a code in a letter', () => {
       letters: { id: string; kind: 'reset'; email: string; encryptedCode: Buffer; expiresAt: string }[];
     };
     const letter = letters.find(({ email }) => email === user.email)!;
-    const code = decryptWith(JOBS_KEY, letter.encryptedCode, letterContext(letter))!;
+    const code = decryptWith(JOBS_KEY, letter.encryptedCode, passwordEmailContext(letter))!;
     expect(code).toMatch(/^[A-Z2-7]{32}$/);
     expect(JSON.stringify(letters)).not.toContain(code);
-    expect(decryptWith(JOBS_KEY, letter.encryptedCode, letterContext({ ...letter, email: 'thief@example.org' }))).toBe(
-      null,
-    );
-    expect(decryptWith(decryptionKey('x'.repeat(32)), letter.encryptedCode, letterContext(letter))).toBe(null);
+    expect(
+      decryptWith(JOBS_KEY, letter.encryptedCode, passwordEmailContext({ ...letter, email: 'thief@example.org' })),
+    ).toBe(null);
+    expect(decryptWith(decryptionKey('x'.repeat(32)), letter.encryptedCode, passwordEmailContext(letter))).toBe(null);
   });
 
   test.each<[string, Record<string, string>, string[], string, RegExp]>([

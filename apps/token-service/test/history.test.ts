@@ -6,7 +6,7 @@ import { RenewalRefused, Verifier } from '@latchkey/verifier';
 import { migrate } from '../src/migrate.js';
 import { asRole } from './database.js';
 import { GATEWAY_RPC_SECRET, issue, type Person, type World, world } from './harness.js';
-import { newClaim } from './invalidation/room.js';
+import { newClaim } from './invalidation/harness.js';
 
 const LEASE_MS = 1_000;
 /** Checks are made for so long after a revocation was effective: for more than a lease. */

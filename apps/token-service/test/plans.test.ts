@@ -9,7 +9,7 @@ import { selectFamily } from '../src/tokens/issue.rules.js';
 import { selectPage } from '../src/tokens/listing.js';
 import { Order } from '../src/tokens/order.js';
 import { SELECT_DESCENDANTS, SELECT_OVERLAP_DUE } from '../src/tokens/token.queries.js';
-import { SELECT_FACTS } from '../src/verification/facts.service.js';
+import { SELECT_SNAPSHOT } from '../src/verification/snapshot.service.js';
 import { migratedDatabase } from './database.js';
 
 const TOKENS = 30_000;
@@ -89,7 +89,7 @@ test.each([
   [
     'what a check must know of a token',
     'tokens_hash_once',
-    `${SELECT_FACTS} WHERE t.hash = ANY ($1)`,
+    `${SELECT_SNAPSHOT} WHERE t.hash = ANY ($1)`,
     "ARRAY[sha256('77')]",
   ],
   ['what was made with a token', 'tokens_by_ancestor', SELECT_DESCENDANTS, `ARRAY['${tokenId(1006)}'::uuid]`],

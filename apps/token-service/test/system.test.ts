@@ -4,7 +4,7 @@ import { firstParty, newId, tokensCaller } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
 import type { TokenService } from '../src/app.js';
 import { GATEWAY_RPC_SECRET, issue, type Person, type World, world } from './harness.js';
-import { newClaim } from './invalidation/room.js';
+import { newClaim } from './invalidation/harness.js';
 
 let w: World;
 let admin: Person;

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { HOTP, Secret } from 'otpauth';
-import { seal, unseal } from '../src/accounts/sealed.js';
+import { decrypt, encrypt } from '../src/accounts/encrypted.js';
 import { base32, otpauthUri, stepOf } from '../src/accounts/totp.js';
 
 // RFC 6238 appendix B, SHA-1, the last six of its eight digits.
@@ -59,15 +59,15 @@ it('writes what authenticator apps read', () => {
 
 it('opens what it sealed under any pepper that is left, for its purpose, unchanged', () => {
   const [old, current] = ['o'.repeat(32), 'c'.repeat(32)];
-  const sealed = seal([old], 'a', secret);
-  expect(unseal([current, old], 'a', sealed)).toEqual(secret);
-  expect(unseal([current], 'a', sealed)).toBeNull();
-  expect(unseal([old], 'b', sealed)).toBeNull();
+  const sealed = encrypt([old], 'a', secret);
+  expect(decrypt([current, old], 'a', sealed)).toEqual(secret);
+  expect(decrypt([current], 'a', sealed)).toBeNull();
+  expect(decrypt([old], 'b', sealed)).toBeNull();
   for (let at = 0; at < sealed.length; at++) {
     const changed = Buffer.from(sealed);
     changed[at]! ^= 1;
-    expect(unseal([old], 'a', changed)).toBeNull();
+    expect(decrypt([old], 'a', changed)).toBeNull();
   }
-  expect(unseal([old], 'a', randomBytes(5))).toBeNull();
-  expect(seal([old], 'a', secret)).not.toEqual(sealed);
+  expect(decrypt([old], 'a', randomBytes(5))).toBeNull();
+  expect(encrypt([old], 'a', secret)).not.toEqual(sealed);
 });

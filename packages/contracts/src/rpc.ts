@@ -163,7 +163,7 @@ export interface Letter {
  * What the code of a letter is encrypted together with: changed on its way to another address, or put into another
  * letter, it cannot be decrypted.
  */
-export const letterContext = ({ id, kind, email, expiresAt }: Omit<Letter, 'name' | 'encryptedCode'>): string =>
+export const passwordEmailContext = ({ id, kind, email, expiresAt }: Omit<Letter, 'name' | 'encryptedCode'>): string =>
   JSON.stringify(['letter', id, kind, email, expiresAt]);
 
 /** The service `latchkey.v1.Tokens`, method by method. */

@@ -26,7 +26,7 @@ export interface Bucket extends Rate {
 }
 
 /** How long the counts of this process alone hold after Redis failed to answer. */
-const AWAY_MS = 1_000;
+const UNAVAILABLE_MS = 1_000;
 /** Pairs of limit and window kept ready; a token whose pair is pushed out only costs making it anew. */
 const LIMITERS_MAX = 1_000;
 /** Buckets known to be used up. */
@@ -109,7 +109,7 @@ export class RateLimits {
         );
         return this.#read(rates, answer, uses);
       } catch {
-        this.#awayUntilMs = this.clock.wallMs() + AWAY_MS;
+        this.#awayUntilMs = this.clock.wallMs() + UNAVAILABLE_MS;
       }
     }
     this.countedAlone++;

@@ -39,8 +39,8 @@ function readAddress(text: string): Pick<Block, 'bits' | 'value'> | undefined {
 
 function writeBlock({ bits, prefix, value }: Block): string {
   if (bits === 32) {
-    const parts = [24n, 16n, 8n, 0n].map((shift) => (value >> shift) & 255n);
-    return `${parts.join('.')}/${prefix}`;
+    const deps = [24n, 16n, 8n, 0n].map((shift) => (value >> shift) & 255n);
+    return `${deps.join('.')}/${prefix}`;
   }
   const groups = Array.from({ length: 8 }, (_, i) => ((value >> BigInt(112 - 16 * i)) & 0xffffn).toString(16));
   return `${compressed(groups)}/${prefix}`;

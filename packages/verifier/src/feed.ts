@@ -19,7 +19,7 @@ const WAITING_MAX = 256;
 /** Logs known to be none: their messages are dropped without another renewal. */
 const OTHER_LOGS_MAX = 16;
 
-export interface FeedReaderParts {
+export interface FeedReaderDeps {
   readonly clock: Clock;
   readonly feed: Pick<Feed, 'acknowledge'>;
   readonly lease: Pick<Lease, 'held' | 'identity' | 'sent' | 'urge' | 'renewPast'>;
@@ -47,15 +47,15 @@ interface Waiting {
  * it says. Whoever repeats, alters or makes up messages costs a bounded amount of work and nothing else.
  */
 export class FeedReader {
-  readonly #parts: FeedReaderParts;
+  readonly #deps: FeedReaderDeps;
   readonly #budget: Budget;
   readonly #otherLogs = new Set<string>();
   #early: string[] = [];
   #waiting: Waiting[] = [];
 
-  constructor(parts: FeedReaderParts) {
-    this.#parts = parts;
-    this.#budget = new Budget(parts.clock, parts.limits.signaturesPerSecondMax);
+  constructor(deps: FeedReaderDeps) {
+    this.#deps = deps;
+    this.#budget = new Budget(deps.clock, deps.limits.signaturesPerSecondMax);
   }
 
   /** @param renew whether the acknowledgement may not arrive, so that a cursor past the message is to be sent as well */
@@ -64,7 +64,7 @@ export class FeedReader {
   }
 
   #take(text: string, renew: boolean): FeedDrop | undefined {
-    const { identity } = this.#parts.lease;
+    const { identity } = this.#deps.lease;
     if (text.length > INVALIDATION_EVENT_LENGTH_MAX) return 'too_long';
     if (!identity) {
       if (this.#early.length >= EARLY_MAX) return 'too_early';
@@ -73,7 +73,7 @@ export class FeedReader {
     }
     if (!this.#budget.take()) {
       // A genuine one may be among them: renewals bring it, and cursors confirm it.
-      this.#parts.lease.urge();
+      this.#deps.lease.urge();
       return 'over_budget';
     }
     const event = parseInvalidationEvent(text);
@@ -83,13 +83,13 @@ export class FeedReader {
     const digests = verifyInvalidationEvent(key, event);
     if (!digests) return 'not_authentic';
     const drop = this.#hear(event, digests);
-    if (renew && !drop) for (const { xid } of event.invalidations) this.#parts.lease.renewPast(event.log, xid);
+    if (renew && !drop) for (const { xid } of event.invalidations) this.#deps.lease.renewPast(event.log, xid);
     return drop;
   }
 
   /** What a renewal names is the current log; all else that came before it was sent is of another. */
   onRenewed(sent: number): void {
-    const { applied } = this.#parts;
+    const { applied } = this.#deps;
     const early = this.#early;
     this.#early = [];
     for (const text of early) this.read(text);
@@ -108,7 +108,7 @@ export class FeedReader {
   }
 
   #hear(event: InvalidationEvent, digests: readonly string[]): FeedDrop | undefined {
-    const { lease, applied, counters, apply, applyOld, reset } = this.#parts;
+    const { lease, applied, counters, apply, applyOld, reset } = this.#deps;
     if (event.log !== applied.cursor?.log) {
       return this.#otherLogs.has(event.log) ? 'other_log' : this.#wait({ event, digests, sent: lease.sent });
     }
@@ -133,13 +133,13 @@ export class FeedReader {
   #wait(waiting: Waiting): FeedDrop | undefined {
     if (this.#waiting.length >= WAITING_MAX) return 'other_log';
     this.#waiting.push(waiting);
-    this.#parts.lease.urge();
+    this.#deps.lease.urge();
     return undefined;
   }
 
   /** Only ever after the invalidations have been applied and their streams have been cut. */
   #acknowledge(digests: readonly string[]): void {
-    const { feed, lease, counters } = this.#parts;
+    const { feed, lease, counters } = this.#deps;
     const { verifierId, acknowledgements } = lease.identity!;
     feed.acknowledge(JSON.stringify(signAcknowledgement(acknowledgements, verifierId, digests))).then(
       () => counters.acknowledgements++,
@@ -148,6 +148,6 @@ export class FeedReader {
   }
 
   #count(drop: FeedDrop | undefined): void {
-    if (drop) this.#parts.counters.messagesDropped[drop]++;
+    if (drop) this.#deps.counters.messagesDropped[drop]++;
   }
 }

@@ -2,7 +2,7 @@ import type { LookupResponse } from '@latchkey/contracts';
 import { hashOfDigest } from '@latchkey/token-format';
 import type { Applied } from './applied.js';
 import type { Counters } from './counters.js';
-import type { Answer } from './judge.js';
+import type { Answer } from './evaluate.js';
 import type { VerifierLimits } from './limits.js';
 import type { Entry, Memory } from './memory.js';
 import type { Tickets } from './tickets.js';
@@ -14,7 +14,7 @@ const POISONED = Symbol('poisoned');
 const OTHER_LOG = Symbol('other log');
 type Filled = Entry | null | 'unavailable' | typeof POISONED | typeof OTHER_LOG;
 
-export interface FillsParts {
+export interface FillsDeps {
   readonly clock: Clock;
   readonly source: TokenSource;
   readonly memory: Memory;
@@ -31,13 +31,13 @@ export interface FillsParts {
 
 /** Questions to the authority: shared while a lease is held, judged for poison, bounded. */
 export class Fills {
-  readonly #parts: FillsParts;
+  readonly #deps: FillsDeps;
   readonly #shared = new Map<string, Promise<Filled>>();
   readonly #unfamiliarByAddress = new Map<string, number>();
   #inFlight = 0;
 
-  constructor(parts: FillsParts) {
-    this.#parts = parts;
+  constructor(deps: FillsDeps) {
+    this.#deps = deps;
   }
 
   get inFlight(): number {
@@ -50,7 +50,7 @@ export class Fills {
    * lease is held: then whatever was confirmed before this check began has been applied here, and has poisoned it.
    */
   async resolve(hash: string, address: string | undefined): Promise<Answer> {
-    const { clock, memory, isLeaseHeld, renewed, limits, counters } = this.#parts;
+    const { clock, memory, isLeaseHeld, renewed, limits, counters } = this.#deps;
     for (let asked = 0; asked < limits.questionsPerCheckMax; asked++) {
       const held = isLeaseHeld();
       const remembered = held ? memory.find(hash, clock.monotonicMs()) : undefined;
@@ -75,7 +75,7 @@ export class Fills {
 
   /** Well-formed junk may fill neither the room kept for known tokens nor more than one address's share. */
   #refusal(hash: string, address: string | undefined): 'unavailable' | 'rate_limited' | undefined {
-    const { memory, limits, counters } = this.#parts;
+    const { memory, limits, counters } = this.#deps;
     const known = memory.isKnown(hash);
     const full = this.#inFlight >= (known ? limits.fillsMax : limits.fillsMax - limits.fillsReservedForKnown);
     const crowded =
@@ -86,7 +86,7 @@ export class Fills {
   }
 
   #ask(hash: string, address: string | undefined): Promise<Filled> {
-    const { memory, counters } = this.#parts;
+    const { memory, counters } = this.#deps;
     const by = address !== undefined && !memory.isKnown(hash) ? address : undefined;
     counters.fills++;
     this.#inFlight++;
@@ -104,7 +104,7 @@ export class Fills {
   }
 
   async #question(hash: string): Promise<Filled> {
-    const { clock, source, memory, applied, tickets, isLeaseHeld, reset, counters } = this.#parts;
+    const { clock, source, memory, applied, tickets, isLeaseHeld, reset, counters } = this.#deps;
     const position = applied.position;
     try {
       const response = await source.lookup(hashOfDigest(hash));

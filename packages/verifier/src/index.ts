@@ -1,9 +1,9 @@
 export { Addresses, addressesWithin, canonicalAddress, intersectAddresses } from './addresses.js';
 export { Budget } from './budget.js';
 export { type Counters, newCounters } from './counters.js';
-export { strictestRate } from './facts.js';
-export { judgeFacts } from './judge.js';
+export { evaluateToken } from './evaluate.js';
 export { DEFAULT_LIMITS, type VerifierLimits } from './limits.js';
+export { strictestRate } from './snapshot.js';
 export { type Moment, Timekeeper } from './time.js';
 export * from './types.js';
 export { UsageReporter, type UsageReporterDeps, type UsageReporterOptions, type UsageSink } from './usage-reporter.js';

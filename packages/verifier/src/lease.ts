@@ -12,7 +12,7 @@ const URGED_EVERY_MS = 1_000;
 /** How soon one renewal follows another while a cursor is to be sent that has passed something. */
 const PAST_EVERY_MS = 25;
 
-export interface LeaseParts {
+export interface LeaseDeps {
   readonly name: string;
   readonly version: string;
   /** Random, 32 to 64 characters; called at the start and whenever the authority refuses the one before. */
@@ -62,7 +62,7 @@ interface Sent {
 
 /** The right to answer from memory, renewed every third of its length. */
 export class Lease {
-  readonly #parts: LeaseParts;
+  readonly #deps: LeaseDeps;
   #claim: string;
   #granted: { readonly asked: Moment; readonly ms: number } | undefined;
   #identity: Identity | undefined;
@@ -84,14 +84,14 @@ export class Lease {
   /** Those who wait for the end of a renewal sent later than so many. */
   #waiting: { readonly sent: number; readonly resolve: () => void }[] = [];
 
-  constructor(parts: LeaseParts) {
-    this.#parts = parts;
-    this.#claim = parts.newClaim();
+  constructor(deps: LeaseDeps) {
+    this.#deps = deps;
+    this.#claim = deps.newClaim();
   }
 
   /** Whether memory may be answered from at this very moment. */
   held(): boolean {
-    return this.#granted !== undefined && this.#parts.time.elapsedMs(this.#granted.asked) < this.#granted.ms;
+    return this.#granted !== undefined && this.#deps.time.elapsedMs(this.#granted.asked) < this.#granted.ms;
   }
 
   /** Undefined before the first renewal, and after the authority has refused the one before. */
@@ -117,7 +117,7 @@ export class Lease {
   /** Milliseconds until it lapses; 0 without one. */
   leftMs(): number {
     const granted = this.#granted;
-    return granted ? Math.max(0, granted.ms - this.#parts.time.elapsedMs(granted.asked)) : 0;
+    return granted ? Math.max(0, granted.ms - this.#deps.time.elapsedMs(granted.asked)) : 0;
   }
 
   /** Resolves when the first renewal has been answered or has failed; renewing goes on until `stop`. */
@@ -145,7 +145,7 @@ export class Lease {
   renewPast(log: string, xid: string): void {
     if (this.#stopped || !this.#granted) return;
     const before = this.#past?.log === log ? this.#past.xid : 0n;
-    const untilMs = this.#parts.clock.monotonicMs() + this.#granted.ms / 3;
+    const untilMs = this.#deps.clock.monotonicMs() + this.#granted.ms / 3;
     this.#past = { log, xid: BigInt(xid) > before ? BigInt(xid) : before, untilMs };
     if (!this.#renewal) this.#schedule();
   }
@@ -161,7 +161,7 @@ export class Lease {
 
   /** Stops answering from memory at once; then waits for the renewal in flight and gives the lease back. */
   async stop(): Promise<void> {
-    const { source, counters } = this.#parts;
+    const { source, counters } = this.#deps;
     this.#stopped = true;
     this.#granted = undefined;
     this.#cancelTimer();
@@ -188,7 +188,7 @@ export class Lease {
   }
 
   #schedule(): void {
-    const { clock, time, limits, counters } = this.#parts;
+    const { clock, time, limits, counters } = this.#deps;
     this.#cancelTimer();
     let delayMs = limits.renewRetryMs;
     if (this.#outcome === 'refused') delayMs = limits.refusedRetryMs;
@@ -205,7 +205,7 @@ export class Lease {
   }
 
   async #ask(): Promise<void> {
-    const { name, version, clock, time, source, applied, counters, mark, onCursor } = this.#parts;
+    const { name, version, clock, time, source, applied, counters, mark, onCursor } = this.#deps;
     const asked = time.note();
     const marked = mark();
     const { cursor } = applied;
@@ -241,12 +241,12 @@ export class Lease {
     const { log, xid, untilMs } = this.#past;
     // In another log nothing of this one is waited for.
     const isPast = cursor !== null && (cursor.log !== log || BigInt(cursor.xid) > xid);
-    if (isPast || this.#parts.clock.monotonicMs() >= untilMs) this.#past = undefined;
+    if (isPast || this.#deps.clock.monotonicMs() >= untilMs) this.#past = undefined;
   }
 
   /** False when the answer came after the end of the lease that it grants, or grants none. */
   #accept(answer: RenewResponse, { asked, cursor: sentCursor, marked, sent }: Sent): boolean {
-    const { time, applied, counters, reset, vouch, doubt, onRenewed } = this.#parts;
+    const { time, applied, counters, reset, vouch, doubt, onRenewed } = this.#deps;
     const { leaseMs, cursor, verifierId, history } = answer;
     if (!cursor || !verifierId || !(time.elapsedMs(asked) < leaseMs)) {
       counters.renewalsLate++;
@@ -279,14 +279,14 @@ export class Lease {
   }
 
   #applyNew(log: string, fact: Fact, digest: string): void {
-    const { applied, counters, apply } = this.#parts;
+    const { applied, counters, apply } = this.#deps;
     if (applied.known(fact.id, digest) === 'same' || applied.isBelowCursor(log, fact.xid))
       counters.invalidationsRepeated++;
     else apply(fact, digest);
   }
 
   #identify({ verifierId, caller, ackKey, usageKey, feedKeys }: RenewResponse): void {
-    if (this.#identity && this.#identity.verifierId !== verifierId) this.#parts.counters.identitiesTaken++;
+    if (this.#identity && this.#identity.verifierId !== verifierId) this.#deps.counters.identitiesTaken++;
     const known = this.#feedKeys;
     this.#feedKeys = new Map();
     const feed = new Map<string, FeedKey>();
@@ -301,7 +301,7 @@ export class Lease {
 
   /** Answering from memory ends at once where the authority has ended this verifier's lease. */
   #refused({ reason, message }: RenewalRefused): void {
-    const { counters, newClaim, reset, onIdentityRefused } = this.#parts;
+    const { counters, newClaim, reset, onIdentityRefused } = this.#deps;
     counters.renewalsRefused++;
     if (reason === 'later') {
       this.#outcome = 'refused';

@@ -2,8 +2,8 @@ import { hash as digest } from 'node:crypto';
 import type { DenialReason, InvalidationKind, RpcRateBucket, TokenFacts } from '@latchkey/contracts';
 import { Addresses } from './addresses.js';
 import type { Counters } from './counters.js';
-import { denialOf, kindOf, ownerTypeOf, ratesOf } from './facts.js';
 import type { VerifierLimits } from './limits.js';
+import { denialOf, kindOf, ownerTypeOf, ratesOf } from './snapshot.js';
 
 /** Something an invalidation may name: an owner, a project, a token that others were made with. */
 interface Tag {

@@ -1,7 +1,7 @@
 import type { DenialReason } from '@latchkey/contracts';
 import type { Fact } from './applied.js';
 import type { Counters } from './counters.js';
-import { type Answer, judge } from './judge.js';
+import { type Answer, evaluate } from './evaluate.js';
 import type { VerifierLimits } from './limits.js';
 import type { Entry, Memory } from './memory.js';
 import type { Moment, Timekeeper } from './time.js';
@@ -12,7 +12,7 @@ const SWEEP_MS = 1_000;
 /** Length of a lease while none has been granted yet. */
 const LEASE_MS_ASSUMED = 10_000;
 
-export interface StreamsParts {
+export interface StreamsDeps {
   readonly clock: Clock;
   readonly time: Timekeeper;
   readonly memory: Memory;
@@ -43,15 +43,15 @@ interface Watch {
 
 /** Open streams under their tokens, cut when these end. */
 export class Streams {
-  readonly #parts: StreamsParts;
+  readonly #deps: StreamsDeps;
   readonly #watches = new Set<Watch>();
   /** Streams by every id that an invalidation may name. */
   readonly #bySubject = new Map<string, Set<Watch>>();
   #cancelSweep: (() => void) | undefined;
   #sweepAtMs = 0;
 
-  constructor(parts: StreamsParts) {
-    this.#parts = parts;
+  constructor(deps: StreamsDeps) {
+    this.#deps = deps;
   }
 
   get size(): number {
@@ -60,7 +60,7 @@ export class Streams {
 
   /** Watches a stream from now on; the answer ends that, without a cut. */
   open(hash: string, requirement: Requirement, stream: Stream): () => void {
-    const { clock, memory, lease, limits, counters } = this.#parts;
+    const { clock, memory, lease, limits, counters } = this.#deps;
     const watch: Watch = {
       hash,
       requirement,
@@ -104,7 +104,7 @@ export class Streams {
 
   /** Some remembered facts are gone: streams that were allowed by them are checked again, before the next cursor is sent. */
   doubt(): void {
-    const { memory } = this.#parts;
+    const { memory } = this.#deps;
     for (const watch of this.#watches) if (watch.entry && !memory.isAlive(watch.entry)) watch.stale = true;
     this.#sweep();
   }
@@ -132,8 +132,8 @@ export class Streams {
 
   /** Takes the answer of a check for a stream. */
   #settle(watch: Watch, answer: Entry | null): void {
-    const { clock, memory } = this.#parts;
-    const verdict = judge(answer, watch.requirement, clock.wallMs());
+    const { clock, memory } = this.#deps;
+    const verdict = evaluate(answer, watch.requirement, clock.wallMs());
     if (answer === null || !verdict.allowed) {
       this.#cut(watch, verdict.allowed ? 'unknown' : verdict.reason);
       return;
@@ -152,7 +152,7 @@ export class Streams {
 
   /** Asks again. An urgent check that is not answered with yes in time cuts the stream. */
   #recheck(watch: Watch, urgent: boolean): void {
-    const { clock, time, lease, resolve, limits } = this.#parts;
+    const { clock, time, lease, resolve, limits } = this.#deps;
     if (urgent && !watch.cancelDeadline) {
       watch.cancelDeadline = clock.after(limits.recheckMs, () => this.#cut(watch, 'unavailable'));
     }
@@ -175,7 +175,7 @@ export class Streams {
   }
 
   #sweep(): void {
-    const { clock, memory, lease } = this.#parts;
+    const { clock, memory, lease } = this.#deps;
     const wallMs = clock.wallMs();
     const held = lease.held();
     const leaseMs = lease.lengthMs ?? LEASE_MS_ASSUMED;
@@ -202,7 +202,7 @@ export class Streams {
    * one. Answers the milliseconds until that last time.
    */
   #cover(watch: Watch, held: boolean, leaseMs: number): number {
-    const { time, lease, limits } = this.#parts;
+    const { time, lease, limits } = this.#deps;
     const first = watch.uncovered === undefined;
     watch.uncovered ??= (held ? undefined : lease.end) ?? time.note();
     const uncoveredMs = time.steadyMs(watch.uncovered);
@@ -212,13 +212,13 @@ export class Streams {
   }
 
   #sweepBefore(expiresAtMs: number): void {
-    const { clock, lease } = this.#parts;
+    const { clock, lease } = this.#deps;
     const leftMs = expiresAtMs > 0 ? expiresAtMs - clock.wallMs() : SWEEP_MS;
     this.#scheduleIn(Math.max(0, Math.min(leftMs, SWEEP_MS, (lease.lengthMs ?? LEASE_MS_ASSUMED) / 4)));
   }
 
   #scheduleIn(ms: number): void {
-    const { clock } = this.#parts;
+    const { clock } = this.#deps;
     const atMs = clock.monotonicMs() + ms;
     if (this.#cancelSweep && this.#sweepAtMs <= atMs) return;
     this.#cancelSweep?.();
@@ -231,7 +231,7 @@ export class Streams {
 
   #cut(watch: Watch, reason: DenialReason): void {
     if (!this.#close(watch)) return;
-    this.#parts.counters.streamsCut++;
+    this.#deps.counters.streamsCut++;
     this.#callCut(watch, reason);
   }
 
@@ -239,7 +239,7 @@ export class Streams {
     try {
       watch.stream.cut(reason);
     } catch {
-      this.#parts.counters.streamCutsFailed++; // one broken stream must not keep the others open
+      this.#deps.counters.streamCutsFailed++; // one broken stream must not keep the others open
     }
   }
 

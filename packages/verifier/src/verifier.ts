@@ -2,9 +2,9 @@ import { signUsageBatch, type UsageBatch, type UsageBatchEvent } from '@latchkey
 import { DEFAULT_PREFIX, digestSecret, inspect, secretLength } from '@latchkey/token-format';
 import { Applied, type Fact } from './applied.js';
 import { type Counters, newCounters } from './counters.js';
+import { denied, evaluate } from './evaluate.js';
 import { FeedReader } from './feed.js';
 import { Fills } from './fills.js';
-import { denied, judge } from './judge.js';
 import { Lease } from './lease.js';
 import { DEFAULT_LIMITS, type VerifierLimits } from './limits.js';
 import { Memory } from './memory.js';
@@ -113,8 +113,8 @@ export class Verifier {
     const renewed = () => lease.renewed();
     const reset = () => this.#reset();
     const tickets = this.#tickets;
-    const parts = { clock, source, memory, applied, tickets, limits, counters };
-    this.#fills = new Fills({ ...parts, isLeaseHeld, renewed, reset });
+    const deps = { clock, source, memory, applied, tickets, limits, counters };
+    this.#fills = new Fills({ ...deps, isLeaseHeld, renewed, reset });
     const resolve = (hash: string, address: string | undefined) => this.#fills.resolve(hash, address);
     this.#streams = new Streams({ clock, time, memory, lease, resolve, limits, counters });
     this.#reader = new FeedReader({
@@ -183,7 +183,7 @@ export class Verifier {
       const remembered = this.#memory.find(hash, monotonicMs);
       if (remembered !== undefined) {
         this.counters.memoryHits++;
-        return this.#count(judge(remembered, requirement, wallMs));
+        return this.#count(evaluate(remembered, requirement, wallMs));
       }
     }
     const shape = inspect(secret, this.#prefix);
@@ -191,7 +191,7 @@ export class Verifier {
     this.#lease.hurry();
     return this.#fills
       .resolve(hash, requirement.ip)
-      .then((answer) => this.#count(judge(answer, requirement, this.#clock.wallMs())));
+      .then((answer) => this.#count(evaluate(answer, requirement, this.#clock.wallMs())));
   }
 
   /**

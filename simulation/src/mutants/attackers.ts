@@ -122,8 +122,8 @@ export const attackers: readonly Mutant[] = [
       ],
       [
         'invalidation/confirm.ts',
-        'acknowledgementKey(this.#parts.eventsSecret, { verifierId, caller, salt })',
-        "acknowledgementKey(this.#parts.eventsSecret, { verifierId: '', caller: verifierId && caller && '', salt: salt.subarray(32) })",
+        'acknowledgementKey(this.#deps.eventsSecret, { verifierId, caller, salt })',
+        "acknowledgementKey(this.#deps.eventsSecret, { verifierId: '', caller: verifierId && caller && '', salt: salt.subarray(32) })",
       ],
     ],
   },
@@ -141,8 +141,8 @@ export const attackers: readonly Mutant[] = [
       ],
       [
         'invalidation/confirm.ts',
-        'acknowledgementKey(this.#parts.eventsSecret, { verifierId, caller, salt })',
-        "acknowledgementKey(this.#parts.eventsSecret, { verifierId, caller: caller && '', salt: salt.subarray(32) })",
+        'acknowledgementKey(this.#deps.eventsSecret, { verifierId, caller, salt })',
+        "acknowledgementKey(this.#deps.eventsSecret, { verifierId, caller: caller && '', salt: salt.subarray(32) })",
       ],
     ],
   },

@@ -28,7 +28,7 @@ export const invalidations: readonly Mutant[] = [
       [
         'verifier/feed.ts',
         'else apply(invalidation, digests[i]!);',
-        'else this.#parts.clock.after(20, () => apply(invalidation, digests[i]!));',
+        'else this.#deps.clock.after(20, () => apply(invalidation, digests[i]!));',
       ],
     ],
   },

@@ -15,12 +15,12 @@ process.on('SIGTERM', () => { note(name + ' stopped'); process.exit(0); });
 process.stdout.write(JSON.stringify({ level: 'info', time: new Date(), service: name, msg: 'up', port: 1 }) + '\\n');
 `;
 
-const opsDoor = `
+const opsServer = `
 setTimeout(() => { note(name + ' ready'); listen(process.env.OPS_PORT || process.env.PORT, (request, response) => answer(response, 200, {})); }, 50);
 `;
 
 /** What the launcher asks of the public door: sign-in, a project, a token, and a route that wants the token. */
-const publicDoor = `
+const publicServer = `
 listen(process.env.PORT, (request, response) => {
   const call = request.method + ' ' + request.url;
   let body = '';
@@ -52,10 +52,10 @@ export function fakeRepository(changes: Record<string, string> = {}) {
     'apps/token-service/dist/migrate.js':
       "require('node:fs').appendFileSync(__dirname + '/../../../order', 'migrated\\n');" +
       "require('node:fs').writeFileSync(__dirname + '/migrate-env.json', JSON.stringify(process.env));",
-    'apps/token-service/dist/main.js': server + opsDoor,
-    'apps/gateway/dist/main.js': server + opsDoor + publicDoor,
-    'apps/jobs/dist/main.js': server + opsDoor,
-    'examples/demo-upstream/dist/main.js': server + opsDoor,
+    'apps/token-service/dist/main.js': server + opsServer,
+    'apps/gateway/dist/main.js': server + opsServer + publicServer,
+    'apps/jobs/dist/main.js': server + opsServer,
+    'examples/demo-upstream/dist/main.js': server + opsServer,
     ...changes,
   };
   for (const [file, text] of Object.entries(programs)) {

@@ -6,7 +6,7 @@ import { api, queries } from '../api.js';
 import { t } from '../texts.js';
 import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
-import { CodeField, CurrentPasswordField, Door, EmailField, NewPasswordField } from './Door.js';
+import { CodeField, CurrentPasswordField, Door, EmailField, NewPasswordField } from './Gate.js';
 import { go, keepInAddress, useRoute } from './router.js';
 
 /** Signing in; under `#/forgot`, asking for a link by e-mail; under `#/reset`, setting a password with the code of one. */

@@ -2,7 +2,7 @@ import type { DenialReason, ErrorCode, UsageBatch, UsageBatchEvent } from '@latc
 import { codeForDenial } from '@latchkey/contracts';
 import { MALFORMED, type RateState, type ReadAuthorization, rateHeaders, readAuthorization } from '@latchkey/runtime';
 import type { Principal, Requirement, Stream, UsageReporter, Verdict } from '@latchkey/verifier';
-import type { Refusal } from '../http/index.js';
+import type { ErrorResponse } from '../http/index.js';
 
 /** What the gateway uses of a verifier. */
 export interface Verifying {
@@ -36,7 +36,7 @@ export type Accounting = Pick<UsageReporter, 'count' | 'deny'>;
 
 export type Decision =
   | { readonly allowed: true; readonly principal: Principal; readonly secret: string; readonly rate?: RateState }
-  | { readonly allowed: false; readonly refusal: Refusal; readonly reason: DenialReason };
+  | { readonly allowed: false; readonly refusal: ErrorResponse; readonly reason: DenialReason };
 
 export interface DecideOptions {
   /** A first look before a body is read: what is allowed is neither counted nor limited yet. */
@@ -107,7 +107,7 @@ export class Checks {
     inquiry: Inquiry,
     reason: DenialReason,
     tokenId: string | undefined,
-    told: Pick<Refusal, 'headers'> & { detail?: string } = {},
+    told: Pick<ErrorResponse, 'headers'> & { detail?: string } = {},
   ): Extract<Decision, { allowed: false }> {
     if (tokenId !== undefined) this.accounts.count(tokenId, inquiry.route, reason, inquiry.ip, inquiry.userAgent);
     this.#keepDenial(inquiry, reason, tokenId);
@@ -127,7 +127,7 @@ export class Checks {
   /** No secret came: there is no header with one, or it cannot be read (RFC 6750 section 3.1 tells these apart). */
   withoutSecret(inquiry: Inquiry, read: Exclude<ReadAuthorization, string>): Extract<Decision, { allowed: false }> {
     this.#keepDenial(inquiry, 'malformed', undefined);
-    const refusal: Refusal =
+    const refusal: ErrorResponse =
       read === MALFORMED
         ? { code: 'invalid_request', detail: 'The Authorization header must be "Bearer", one space and the token.' }
         : { code: 'unauthenticated', detail: 'Send a token as "Authorization: Bearer <token>".' };

@@ -2,8 +2,8 @@ import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { isRequestId, REQUEST_ID_HEADER, SECURE_SESSION_COOKIE, SESSION_COOKIE } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
-import type { Refusal } from './answers.js';
 import { plainAddress } from './plain-address.js';
+import type { ErrorResponse } from './responses.js';
 
 export const HEADERS_MAX = 200;
 
@@ -133,9 +133,11 @@ export function peer(socket: Socket, isTrusted: (ip: string) => boolean): Peer {
 
 const HOST = /^[A-Za-z0-9._~!$&'()*+,;=:[\]%-]{0,255}$/;
 
-const bad = (detail: string): Refusal => ({ code: 'invalid_request', detail });
+const bad = (detail: string): ErrorResponse => ({ code: 'invalid_request', detail });
 
-export type HeadResult = { readonly head: RequestHead } | { readonly refusal: Refusal; readonly requestId: string };
+export type HeadResult =
+  | { readonly head: RequestHead }
+  | { readonly refusal: ErrorResponse; readonly requestId: string };
 
 /**
  * Reads the headers of a request.
@@ -226,7 +228,7 @@ export function readHead(req: IncomingMessage, isTrusted: (ip: string) => boolea
     }
   }
   if (requestId === '') requestId = newId();
-  const refuse = (refusal: Refusal): HeadResult => ({ refusal, requestId });
+  const refuse = (refusal: ErrorResponse): HeadResult => ({ refusal, requestId });
 
   if (raw.length > 2 * HEADERS_MAX)
     return refuse({ code: 'header_too_large', detail: `At most ${HEADERS_MAX} headers are taken.` });

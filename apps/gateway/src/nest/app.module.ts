@@ -1,6 +1,6 @@
 import { type DynamicModule, Module } from '@nestjs/common';
 import { Checks } from '../check/index.js';
-import { Delegated } from '../doors/index.js';
+import { Delegated } from '../handlers/index.js';
 import { BearerStrategy } from './bearer.strategy.js';
 import { ExtAuthzController } from './ext-authz.controller.js';
 import { ForwardAuthController, ForwardAuthGuard } from './forward-auth.controller.js';

@@ -3,7 +3,7 @@ import { type ExecutionContext, Injectable } from '@nestjs/common';
 import { AuthGuard } from '@nestjs/passport';
 import { Checks, type Inquiry } from '../check/index.js';
 import { type Allowed, BearerStrategy } from './bearer.strategy.js';
-import { type GatewayRequest, RefusalError } from './request.js';
+import { GatewayError, type GatewayRequest } from './request.js';
 
 /**
  * Lets in whoever's token is allowed all that the endpoint asks. The stock guard swallows the challenge and turns a
@@ -20,7 +20,7 @@ export abstract class BearerGuard extends AuthGuard() {
 
   /**
    * What this request asks of a token; nothing: it is open to everyone. A token in the query must have been refused.
-   * @throws RefusalError
+   * @throws GatewayError
    */
   protected abstract inquiriesOf(request: GatewayRequest): readonly Inquiry[];
 
@@ -41,6 +41,6 @@ export abstract class BearerGuard extends AuthGuard() {
     if (allowed) return allowed as T;
     const { inquiries } = context.switchToHttp().getRequest<GatewayRequest>();
     const read = status === 400 ? MALFORMED : undefined;
-    throw new RefusalError(this.checks.withoutSecret(inquiries[0]!, read).refusal);
+    throw new GatewayError(this.checks.withoutSecret(inquiries[0]!, read).refusal);
   }
 }

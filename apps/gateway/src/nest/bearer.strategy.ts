@@ -4,7 +4,7 @@ import { PassportStrategy } from '@nestjs/passport';
 import passport from 'passport';
 import { Strategy } from 'passport-http-bearer';
 import { Checks, type Decision } from '../check/index.js';
-import { type GatewayRequest, RefusalError } from './request.js';
+import { GatewayError, type GatewayRequest } from './request.js';
 
 export type Allowed = Extract<Decision, { allowed: true }>;
 
@@ -21,7 +21,7 @@ export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') impleme
 
   async validate({ inquiries }: GatewayRequest, secret: string): Promise<Allowed> {
     const decision = await this.checks.verifyAll(inquiries, secret);
-    if (!decision.allowed) throw new RefusalError(decision.refusal);
+    if (!decision.allowed) throw new GatewayError(decision.refusal);
     return decision;
   }
 

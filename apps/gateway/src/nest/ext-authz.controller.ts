@@ -3,8 +3,8 @@ import { isRequestId } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import { Controller } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
-import { type Answer, Delegated, readConditions } from '../doors/index.js';
-import { callerAddress, normalHeaderName, plainAddress, type Refusal, renderRefusal } from '../http/index.js';
+import { type Answer, Delegated, readConditions } from '../handlers/index.js';
+import { callerAddress, type ErrorResponse, normalHeaderName, plainAddress, renderError } from '../http/index.js';
 import { Peers } from './peers.js';
 
 interface HeaderValue {
@@ -111,8 +111,8 @@ function allowed(
   };
 }
 
-function denied(refusal: Refusal, requestId: string): object {
-  const { status, headers, body } = renderRefusal(refusal, requestId);
+function denied(refusal: ErrorResponse, requestId: string): object {
+  const { status, headers, body } = renderError(refusal, requestId);
   const { 'content-length': _framing, ...told } = headers;
   return {
     status: { code: STATUS[status] ?? grpcStatus.PERMISSION_DENIED, message: refusal.detail },

@@ -1,13 +1,13 @@
 import { Controller, Get, Header, HttpCode, Injectable, Req, Res, UseGuards } from '@nestjs/common';
 import type { FastifyReply } from 'fastify';
 import { Checks, type Inquiry } from '../check/index.js';
-import { Delegated, identityHeaders, readConditions } from '../doors/index.js';
+import { Delegated, identityHeaders, readConditions } from '../handlers/index.js';
 import { BearerGuard } from './bearer.guard.js';
 import { BearerStrategy } from './bearer.strategy.js';
 import { Peers } from './peers.js';
-import { type GatewayRequest, RefusalError } from './request.js';
+import { GatewayError, type GatewayRequest } from './request.js';
 
-const malformed = (detail: string) => new RefusalError({ code: 'invalid_request', detail });
+const malformed = (detail: string) => new GatewayError({ code: 'invalid_request', detail });
 
 /** Asks of the token what the proxy's configuration says, and the route of the request that it forwards. */
 @Injectable()
@@ -29,7 +29,7 @@ export class ForwardAuthGuard extends BearerGuard {
     if (unknown !== undefined)
       throw malformed(`The parameter "${unknown.slice(0, 50)}" is not known; scope and project are.`);
     const conditions = readConditions(query.getAll('scope'), query.getAll('project'));
-    if ('refusal' in conditions) throw new RefusalError(conditions.refusal);
+    if ('refusal' in conditions) throw new GatewayError(conditions.refusal);
     const forwarded = this.peers.forwardedBy(raw);
     const { authorization, requestId, ip, userAgent } = head;
     const asking = this.delegated.asking({
@@ -41,7 +41,7 @@ export class ForwardAuthGuard extends BearerGuard {
       ip,
       userAgent,
     });
-    if ('refusal' in asking) throw new RefusalError(asking.refusal);
+    if ('refusal' in asking) throw new GatewayError(asking.refusal);
     return asking.inquiries;
   }
 }
@@ -59,7 +59,7 @@ export class ForwardAuthController {
     if (this.peers.forwardedBy(raw) === 'unbelieved') {
       // Passing it by in silence would turn every rule of the routes file into "any token will do".
       const detail = `X-Forwarded-Method and -Uri are believed from FORWARD_AUTH_PEERS alone, and ${this.peers.ipOf(raw)} is none.`;
-      throw new RefusalError({ code: 'forbidden', detail });
+      throw new GatewayError({ code: 'forbidden', detail });
     }
     reply.headers(identityHeaders(user, head.requestId));
   }

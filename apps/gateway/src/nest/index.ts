@@ -6,10 +6,10 @@ import { NestFactory } from '@nestjs/core';
 import { type MicroserviceOptions, Transport } from '@nestjs/microservices';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { Checks } from '../check/index.js';
-import type { Delegated } from '../doors/index.js';
+import type { Delegated } from '../handlers/index.js';
 import { AppModule } from './app.module.js';
 import type { Peers } from './peers.js';
-import { createAdapter, RefusalFilter } from './request.js';
+import { createAdapter, ErrorFilter } from './request.js';
 
 export { Peers } from './peers.js';
 
@@ -19,7 +19,7 @@ export interface NestPart {
   close(): Promise<void>;
 }
 
-export interface NestParts {
+export interface NestDeps {
   readonly checks: Checks;
   readonly delegated: Delegated;
   readonly peers: Peers;
@@ -29,13 +29,13 @@ export interface NestParts {
 }
 
 /** Starts the controllers and the gRPC door. */
-export async function startNestPart({ checks, delegated, peers, logger, authzAddress }: NestParts): Promise<NestPart> {
+export async function startNestPart({ checks, delegated, peers, logger, authzAddress }: NestDeps): Promise<NestPart> {
   const app = await NestFactory.create<NestFastifyApplication>(
     AppModule.with(checks, delegated, peers),
     createAdapter(peers.isTrustedProxy),
     { logger: new NestLogger(logger), abortOnError: false },
   );
-  app.useGlobalFilters(new RefusalFilter(logger));
+  app.useGlobalFilters(new ErrorFilter(logger));
   app.connectMicroservice<MicroserviceOptions>({
     transport: Transport.GRPC,
     options: {

@@ -3,7 +3,7 @@ import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException } from '
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Decision, Inquiry } from '../check/index.js';
-import { type Refusal, type RequestHead, readHead, renderRefusal } from '../http/index.js';
+import { type ErrorResponse, type RequestHead, readHead, renderError } from '../http/index.js';
 
 /** A request as the controllers see it. */
 export interface GatewayRequest extends FastifyRequest {
@@ -15,9 +15,9 @@ export interface GatewayRequest extends FastifyRequest {
 }
 
 /** A refusal on its way to the filter. */
-export class RefusalError extends Error {
-  override name = 'RefusalError';
-  constructor(readonly refusal: Refusal) {
+export class GatewayError extends Error {
+  override name = 'GatewayError';
+  constructor(readonly refusal: ErrorResponse) {
     super(refusal.detail);
   }
 }
@@ -37,7 +37,7 @@ export function createAdapter(isTrustedProxy: (ip: string) => boolean): FastifyA
 
 /** Writes every error of Nest's controllers as the bare doors do. */
 @Catch()
-export class RefusalFilter implements ExceptionFilter {
+export class ErrorFilter implements ExceptionFilter {
   constructor(private readonly logger: Logger) {}
 
   catch(error: unknown, host: ArgumentsHost): void {
@@ -46,8 +46,8 @@ export class RefusalFilter implements ExceptionFilter {
     refuse(http.getResponse<FastifyReply>(), this.#refusalOf(error, requestId), requestId);
   }
 
-  #refusalOf(error: unknown, requestId: string): Refusal {
-    if (error instanceof RefusalError) return error.refusal;
+  #refusalOf(error: unknown, requestId: string): ErrorResponse {
+    if (error instanceof GatewayError) return error.refusal;
     if (error instanceof HttpException && error.getStatus() === 404)
       return { code: 'not_found', detail: 'Nothing is at this path.' };
     if (error instanceof HttpException && error.getStatus() < 500)
@@ -57,7 +57,7 @@ export class RefusalFilter implements ExceptionFilter {
   }
 }
 
-function refuse(reply: FastifyReply, refusal: Refusal, requestId: string): void {
-  const { status, headers, body } = renderRefusal(refusal, requestId);
+function refuse(reply: FastifyReply, refusal: ErrorResponse, requestId: string): void {
+  const { status, headers, body } = renderError(refusal, requestId);
   void reply.code(status).headers(headers).send(body);
 }

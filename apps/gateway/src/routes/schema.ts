@@ -29,7 +29,7 @@ const upstream = z.string().refine((text) => {
   );
 }, 'must be an http:// or https:// address without user name, query or fragment');
 
-// Literal parts are unreserved characters alone (RFC 3986 section 2.3), so that no percent-encoded spelling of a path
+// Literal deps are unreserved characters alone (RFC 3986 section 2.3), so that no percent-encoded spelling of a path
 // slips past a route which names it.
 const path = z
   .string()

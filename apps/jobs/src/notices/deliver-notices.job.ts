@@ -1,7 +1,7 @@
 import type { Job, JobContext } from '../job.js';
 import { postWebhook, type WebhookOutcome } from '../webhooks/index.js';
-import { letterOf, type NoticeFacts, webhookPayload } from './letter.js';
 import { sendMail } from './mail.js';
+import { type NoticeInput, noticeEmailOf, webhookPayload } from './notice-email.js';
 import type { Channel } from './notices.service.js';
 
 /** Sent side by side: one slow receiver holds up few others. */
@@ -11,7 +11,7 @@ const LEASE = '2 minutes';
 /** Deliveries tried before one is given up: with the pauses below, about two days. */
 export const ATTEMPTS_MAX = 16;
 
-interface Delivery extends NoticeFacts {
+interface Delivery extends NoticeInput {
   deliveryId: string;
   channel: Channel;
   attempts: number;
@@ -68,7 +68,7 @@ async function take({ database }: JobContext): Promise<Delivery[]> {
 async function send(context: JobContext, delivery: Delivery): Promise<WebhookOutcome> {
   const { config, signal } = context;
   if (delivery.channel === 'email')
-    return sendMail(config, delivery.deliveryId, delivery.person, letterOf(delivery, config.PUBLIC_URL));
+    return sendMail(config, delivery.deliveryId, delivery.person, noticeEmailOf(delivery, config.PUBLIC_URL));
   const { NOTICE_WEBHOOK_URL: url, NOTICE_WEBHOOK_SECRET: secret } = config;
   if (!url || !secret) return { ok: false, gone: false, reason: 'NOTICE_WEBHOOK_URL is not set' };
   return postWebhook({ url, secret }, delivery.deliveryId, webhookPayload(delivery), signal);

@@ -1,5 +1,5 @@
-export { deliverLetters } from './deliver-letters.job.js';
 export { deliverNotices } from './deliver-notices.job.js';
+export { deliverPasswordEmails } from './deliver-password-emails.job.js';
 export { followAudit } from './follow-audit.job.js';
 export { noticeExpiring } from './notice-expiring.job.js';
 export { raiseNotices } from './notices.service.js';

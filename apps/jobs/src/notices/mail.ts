@@ -1,6 +1,6 @@
 import type { Transporter } from 'nodemailer';
 import type { JobsConfig } from '../config.js';
-import type { Letter } from './letter.js';
+import type { NoticeEmail } from './notice-email.js';
 
 /** How a letter fared: `gone` when it can never be delivered. */
 export type MailOutcome = { ok: true } | { ok: false; gone: boolean; reason: string };
@@ -34,7 +34,7 @@ export async function sendMail(
   { SMTP_URL, MAIL_FROM, PUBLIC_URL }: Pick<JobsConfig, 'SMTP_URL' | 'MAIL_FROM' | 'PUBLIC_URL'>,
   id: string,
   to: { name: string; email: string },
-  letter: Letter,
+  letter: NoticeEmail,
 ): Promise<MailOutcome> {
   if (!SMTP_URL) return { ok: false, gone: false, reason: 'SMTP_URL is not set' };
   try {

@@ -8,10 +8,10 @@ import { InvalidationModule } from '../invalidation/index.js';
 import { TokensModule } from '../tokens/index.js';
 import { VerificationModule } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
-import { LettersRpc } from './letters.rpc.js';
-import { LettersService } from './letters.service.js';
 import { OidcService } from './oidc.service.js';
 import { OwnPasswordsService } from './own-passwords.service.js';
+import { PasswordEmailsRpc } from './password-emails.rpc.js';
+import { PasswordEmailsService } from './password-emails.service.js';
 import { PeopleController } from './people.controller.js';
 import { PeopleService } from './people.service.js';
 import { SecondFactorService } from './second-factor.service.js';
@@ -31,10 +31,10 @@ import { UserEntity } from './user.entity.js';
     TokensModule,
     VerificationModule,
   ],
-  controllers: [PeopleController, SessionsController, SignInController, LettersRpc],
+  controllers: [PeopleController, SessionsController, SignInController, PasswordEmailsRpc],
   providers: [
     AttemptsService,
-    LettersService,
+    PasswordEmailsService,
     OidcService,
     OwnPasswordsService,
     PeopleService,

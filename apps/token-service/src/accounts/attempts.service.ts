@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
 import { type Change, Database } from '../database/index.js';
-import { Refusal, requestContext } from '../http/index.js';
+import { ApiError, requestContext } from '../http/index.js';
 
 const FAILURES_MAX = 10;
 const FAILURES_WINDOW_SECONDS = 15 * 60;
@@ -15,7 +15,7 @@ export class AttemptsService {
    * Counts an attempt before it is looked at, so that attempts made at once are counted each.
    * @param what what is guessed at, such as an e-mail address; counted together with the address it comes from
    * @returns what to hand to `forget` when the attempt was right
-   * @throws Refusal `rate_limited` with `Retry-After` beyond the tenth
+   * @throws ApiError `rate_limited` with `Retry-After` beyond the tenth
    */
   async count(what: string): Promise<Buffer> {
     return this.#count(`${what}\n${requestContext.getStore()?.ip ?? ''}`);
@@ -38,7 +38,7 @@ export class AttemptsService {
     );
     if (row!.count <= FAILURES_MAX) return subject;
     const seconds = Math.max(1, row!.seconds_left);
-    throw new Refusal('rate_limited', `Too many failed sign-ins. Try again in ${Math.ceil(seconds / 60)} minutes.`, {
+    throw new ApiError('rate_limited', `Too many failed sign-ins. Try again in ${Math.ceil(seconds / 60)} minutes.`, {
       headers: { 'retry-after': String(seconds) },
     });
   }

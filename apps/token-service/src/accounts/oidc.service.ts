@@ -3,9 +3,9 @@ import type { Logger } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
 import * as oidc from 'openid-client';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
-import { notFound, Refusal, unavailable } from '../http/index.js';
+import { ApiError, notFound, unavailable } from '../http/index.js';
+import { decrypt, encrypt } from './encrypted.js';
 import { PeopleService } from './people.service.js';
-import { seal, unseal } from './sealed.js';
 
 export const OIDC_PATH = '/v1/session/oidc';
 const PURPOSE = 'sign-in elsewhere';
@@ -13,7 +13,7 @@ const PURPOSE = 'sign-in elsewhere';
 export const OIDC_SECONDS = 600;
 
 /** What is remembered in the browser, sealed, between going there and coming back. */
-interface Journey {
+interface OidcTransaction {
   state: string;
   nonce: string;
   verifier: string;
@@ -37,10 +37,10 @@ export class OidcService {
   }
 
   /** Where to send the browser, and what it must bring back with it. */
-  async start(): Promise<{ url: string; journey: string }> {
+  async start(): Promise<{ url: string; transaction: string }> {
     const provider = await this.#provider();
     const verifier = oidc.randomPKCECodeVerifier();
-    const journey: Journey = {
+    const transaction: OidcTransaction = {
       state: oidc.randomState(),
       nonce: oidc.randomNonce(),
       verifier,
@@ -51,22 +51,22 @@ export class OidcService {
       scope: 'openid email profile',
       code_challenge: await oidc.calculatePKCECodeChallenge(verifier),
       code_challenge_method: 'S256',
-      state: journey.state,
-      nonce: journey.nonce,
+      state: transaction.state,
+      nonce: transaction.nonce,
     });
-    const sealed = seal(this.config.TOKEN_PEPPERS, PURPOSE, Buffer.from(JSON.stringify(journey)));
-    return { url: url.href, journey: sealed.toString('base64url') };
+    const sealed = encrypt(this.config.TOKEN_PEPPERS, PURPOSE, Buffer.from(JSON.stringify(transaction)));
+    return { url: url.href, transaction: sealed.toString('base64url') };
   }
 
   /**
    * Who came back.
    * @param search the query that the other service sent the browser back with
-   * @throws Refusal `sign_in_failed`, the same for every cause; `unavailable` when the other service is away
+   * @throws ApiError `sign_in_failed`, the same for every cause; `unavailable` when the other service is away
    */
-  async finish(search: string, journey: string | undefined): Promise<User> {
+  async finish(search: string, transaction: string | undefined): Promise<User> {
     const provider = await this.#provider();
-    const opened = journey && unseal(this.config.TOKEN_PEPPERS, PURPOSE, Buffer.from(journey, 'base64url'));
-    const expected = opened ? (JSON.parse(opened.toString()) as Journey) : undefined;
+    const opened = transaction && decrypt(this.config.TOKEN_PEPPERS, PURPOSE, Buffer.from(transaction, 'base64url'));
+    const expected = opened ? (JSON.parse(opened.toString()) as OidcTransaction) : undefined;
     if (!expected || expected.endsAtMs < Date.now()) throw new FailedElsewhere('expired');
     const claims = await this.#claims(provider, search, expected);
     const user = await this.people.byIdentity({
@@ -81,7 +81,7 @@ export class OidcService {
     return user;
   }
 
-  async #claims(provider: oidc.Configuration, search: string, expected: Journey): Promise<oidc.IDToken> {
+  async #claims(provider: oidc.Configuration, search: string, expected: OidcTransaction): Promise<oidc.IDToken> {
     try {
       const tokens = await oidc.authorizationCodeGrant(provider, new URL(`${this.#redirectUri}${search}`), {
         pkceCodeVerifier: expected.verifier,
@@ -118,7 +118,7 @@ export class OidcService {
     return this.#discovered;
   }
 
-  #away(error: unknown): Refusal {
+  #away(error: unknown): ApiError {
     this.logger.warn({ reason: (error as Error).message }, 'the other sign-in service does not answer');
     return unavailable(
       'The other sign-in service does not answer at this moment. Try again, or sign in with a password.',
@@ -137,7 +137,7 @@ const FAILURES = {
 };
 
 /** `sign_in_failed`, with the cause as a word that the sign-in page has a sentence for. */
-export class FailedElsewhere extends Refusal {
+export class FailedElsewhere extends ApiError {
   constructor(readonly why: keyof typeof FAILURES) {
     super('sign_in_failed', FAILURES[why]);
   }

@@ -4,7 +4,7 @@ import type { z } from 'zod';
 import { AuditService } from '../audit/index.js';
 import { type Actor, SYSTEM, type SystemActor, type UserActor } from '../authorization/index.js';
 import { type Change, Database } from '../database/index.js';
-import { notFound, Refusal } from '../http/index.js';
+import { ApiError, notFound } from '../http/index.js';
 import { LocksService } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
 import { endSessionsOf } from './ended.js';
@@ -21,7 +21,7 @@ interface Person {
   name: string;
 }
 
-const refused = () => new Refusal('sign_in_failed', 'The code is wrong, has been used, or is too old.');
+const refused = () => new ApiError('sign_in_failed', 'The code is wrong, has been used, or is too old.');
 
 /** Passwords after the first: changed by their owner, or set with a code from an administrator or a letter. */
 @Injectable()
@@ -84,7 +84,7 @@ export class OwnPasswordsService {
     });
     await set.catch(async (error: unknown) => {
       // The code was right: asking for the second factor is no failure.
-      if (error instanceof Refusal && error.code === 'second_factor_required') await this.attempts.forget(counted);
+      if (error instanceof ApiError && error.code === 'second_factor_required') await this.attempts.forget(counted);
       throw error;
     });
   }

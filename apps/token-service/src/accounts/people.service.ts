@@ -17,11 +17,11 @@ import { AuditService } from '../audit/index.js';
 import { type Actor, SYSTEM } from '../authorization/index.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { type Change, columnsAs, constraintHit, Database, insertInto, select, update } from '../database/index.js';
-import { conflict, forbidden, keysetPage, notFound, type Page, Refusal } from '../http/index.js';
+import { ApiError, conflict, forbidden, keysetPage, notFound, type Page } from '../http/index.js';
 import { InvalidationService, NOTHING_NARROWED } from '../invalidation/index.js';
 import { LocksService } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
-import { LettersService } from './letters.service.js';
+import { PasswordEmailsService } from './password-emails.service.js';
 import { hashPassword, isPassword } from './passwords.js';
 import { UserEntity } from './user.entity.js';
 
@@ -34,7 +34,7 @@ export class PeopleService {
     private readonly locks: LocksService,
     private readonly invalidations: InvalidationService,
     private readonly attempts: AttemptsService,
-    private readonly letters: LettersService,
+    private readonly letters: PasswordEmailsService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
@@ -141,7 +141,7 @@ export class PeopleService {
     return { user: toUser(found), passwordHash: found.passwordHash };
   }
 
-  /** @throws Refusal `sign_in_failed` when it is not the person's password; ten failures in 15 minutes are the limit */
+  /** @throws ApiError `sign_in_failed` when it is not the person's password; ten failures in 15 minutes are the limit */
   async mustBeOwnPassword(id: string, password: string): Promise<void> {
     const counted = await this.attempts.countFromAnywhere(`password ${id}`);
     const [found] = await this.db.query<{ password_hash: string | null }>(
@@ -149,7 +149,7 @@ export class PeopleService {
       [id],
     );
     if (!(await isPassword(found?.password_hash ?? null, password)))
-      throw new Refusal('sign_in_failed', 'That is not your password.');
+      throw new ApiError('sign_in_failed', 'That is not your password.');
     await this.attempts.forget(counted);
   }
 

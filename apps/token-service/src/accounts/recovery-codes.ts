@@ -1,6 +1,6 @@
 import { createHmac, randomBytes } from 'node:crypto';
 import { type Change } from '../database/index.js';
-import { keyOf } from './sealed.js';
+import { keyOf } from './encrypted.js';
 import { base32 } from './totp.js';
 
 const CODES = 10;

@@ -5,14 +5,14 @@ import { AuditService } from '../audit/index.js';
 import { type Actor, SYSTEM, type SystemActor, type UserActor } from '../authorization/index.js';
 import { CLOCK, CONFIG, type TokenServiceConfig } from '../config.js';
 import { type Change, Database } from '../database/index.js';
-import { conflict, notFound, Refusal } from '../http/index.js';
+import { ApiError, conflict, notFound } from '../http/index.js';
 import { LocksService } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
+import { decrypt, encrypt } from './encrypted.js';
 import { endSessionsOf } from './ended.js';
 import { PeopleService } from './people.service.js';
 import { mustAdminister } from './person.rules.js';
 import { dropRecoveryCodes, isRecoveryCode, makeRecoveryCodes, useRecoveryCode } from './recovery-codes.js';
-import { seal, unseal } from './sealed.js';
 import { base32, otpauthUri, stepOf } from './totp.js';
 
 const PURPOSE = 'second factor';
@@ -59,7 +59,7 @@ export class SecondFactorService {
       change.write([
         `INSERT INTO second_factors (user_id, sealed_secret) VALUES ($1, $2)
          ON CONFLICT (user_id) DO UPDATE SET sealed_secret = $2, last_step = 0`,
-        [actor.userId, seal(this.config.TOKEN_PEPPERS, PURPOSE, secret)],
+        [actor.userId, encrypt(this.config.TOKEN_PEPPERS, PURPOSE, secret)],
       ]);
     });
     const issuer = new URL(this.config.PUBLIC_URL).host;
@@ -121,7 +121,7 @@ export class SecondFactorService {
 
   /**
    * At sign-in, the password having been right. A recovery code does as well as one of the app.
-   * @throws Refusal `second_factor_required` without a code where one is needed, `sign_in_failed` for a wrong or used one
+   * @throws ApiError `second_factor_required` without a code where one is needed, `sign_in_failed` for a wrong or used one
    */
   mustPass(userId: string, code: string | undefined): Promise<void> {
     return this.db.change((change) => this.mustPassIn(change, userId, code, 'code'));
@@ -140,7 +140,7 @@ export class SecondFactorService {
     const factor = await this.#find(change, userId);
     if (!factor?.confirmed_at) return;
     if (code === undefined)
-      throw new Refusal(
+      throw new ApiError(
         'second_factor_required',
         `Send the six digits of your authenticator app, or a recovery code, as \`${field}\` too.`,
       );
@@ -177,20 +177,20 @@ export class SecondFactorService {
   async #mustTakeEither(change: Change, actor: Actor | SystemActor, userId: string, factor: FactorRow, code: string) {
     if (!isRecoveryCode(code)) return this.#mustTake(change, userId, factor, code);
     const left = await useRecoveryCode(change, this.config.TOKEN_PEPPERS, userId, code);
-    if (left === null) throw new Refusal('sign_in_failed', 'The recovery code is wrong or was used before.');
+    if (left === null) throw new ApiError('sign_in_failed', 'The recovery code is wrong or was used before.');
     await this.#record(change, actor, userId, 'recovery code used', { recoveryCodesLeft: left });
   }
 
   async #mustTake(change: Change, userId: string, factor: FactorRow, code: string): Promise<void> {
-    const secret = unseal(this.config.TOKEN_PEPPERS, PURPOSE, factor.sealed_secret);
+    const secret = decrypt(this.config.TOKEN_PEPPERS, PURPOSE, factor.sealed_secret);
     if (!secret)
-      throw new Refusal(
+      throw new ApiError(
         'internal',
         'The second factor was sealed under a pepper that is gone. An administrator can reset it.',
       );
     const step = stepOf(secret, code, this.clock.wallMs(), Number(factor.last_step));
     if (step === null)
-      throw new Refusal('sign_in_failed', 'The one-time code is wrong or was used before. Wait for the next.');
+      throw new ApiError('sign_in_failed', 'The one-time code is wrong or was used before. Wait for the next.');
     change.write(['UPDATE second_factors SET last_step = $2 WHERE user_id = $1', [userId, step]]);
   }
 

@@ -1,6 +1,6 @@
 import { Controller } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
-import { Answer, Call, Caller, Input, type InputOf, Refusal } from '../http/index.js';
+import { Answer, ApiError, Call, Caller, Input, type InputOf } from '../http/index.js';
 import { PeopleService } from './people.service.js';
 import { SESSION_LIFETIME_SECONDS, SessionsService } from './sessions.service.js';
 
@@ -22,14 +22,14 @@ export class SessionsController {
   async whoAmI(@Caller() actor: Actor) {
     const user = actor.userId === null ? null : await this.people.byId(actor.userId);
     if (!user)
-      throw new Refusal('forbidden', 'A project token acts for a project, not for a person. Ask /v1/tokens/self.');
+      throw new ApiError('forbidden', 'A project token acts for a project, not for a person. Ask /v1/tokens/self.');
     return { user };
   }
 
   @Call('signOut')
   async signOut(@Caller() actor: Actor) {
     if (actor.type !== 'user')
-      throw new Refusal('forbidden', 'A token is not signed in; revoke it at /v1/tokens/self instead.');
+      throw new ApiError('forbidden', 'A token is not signed in; revoke it at /v1/tokens/self instead.');
     await this.sessions.end(actor);
     return new Answer(204, undefined, { 'set-cookie': this.sessions.cookie('', 0) });
   }

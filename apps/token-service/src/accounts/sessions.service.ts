@@ -7,7 +7,7 @@ import { AuditService } from '../audit/index.js';
 import { rightsOfPerson, ScopesService, SYSTEM, type UserActor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/index.js';
-import { cookieName, notFound, RatesService, Refusal, requestContext, writeCookie } from '../http/index.js';
+import { ApiError, cookieName, notFound, RatesService, requestContext, writeCookie } from '../http/index.js';
 import { AttemptsService } from './attempts.service.js';
 import { endSessionsOf } from './ended.js';
 import { PeopleService } from './people.service.js';
@@ -56,7 +56,7 @@ export class SessionsService {
   /**
    * Signs a person in.
    * @returns the person, and the cookie's value
-   * @throws Refusal `sign_in_failed`, the same for every cause; `rate_limited` after ten failures for one e-mail address
+   * @throws ApiError `sign_in_failed`, the same for every cause; `rate_limited` after ten failures for one e-mail address
    *   from one address in 15 minutes
    */
   async signIn(body: z.output<typeof signInBody>): Promise<{ user: User; value: string }> {
@@ -65,7 +65,7 @@ export class SessionsService {
     const found = await this.people.byPassword(email, body.password);
     if (!found) {
       await this.#recordFailure({ email });
-      throw new Refusal('sign_in_failed', 'The e-mail address or the password is wrong.');
+      throw new ApiError('sign_in_failed', 'The e-mail address or the password is wrong.');
     }
     const { user, passwordHash } = found;
     await this.#mustPassSecondFactor(user, body.code, counted);
@@ -84,7 +84,7 @@ export class SessionsService {
     try {
       await this.factors.mustPass(user.id, code);
     } catch (error) {
-      if (!(error instanceof Refusal)) throw error;
+      if (!(error instanceof ApiError)) throw error;
       // The password was right: asking for the code is no failure.
       if (error.code === 'second_factor_required') await this.attempts.forget(counted);
       else await this.#recordFailure({ email: user.email, secondFactor: true });
@@ -131,7 +131,7 @@ export class SessionsService {
          ) u RETURNING id`,
         [id, user.id, digest(value), ip ?? '', userAgent ?? '', now, end, passwordHash ?? null],
       ]);
-      if (inserted.length === 0) throw new Refusal('sign_in_failed', 'The e-mail address or the password is wrong.');
+      if (inserted.length === 0) throw new ApiError('sign_in_failed', 'The e-mail address or the password is wrong.');
       if (counted) this.attempts.forgetWith(change, counted);
       const actor = {
         type: 'user' as const,
@@ -197,7 +197,7 @@ export class SessionsService {
     await this.#endOwn(actor, 'all');
   }
 
-  /** @throws Refusal `not_found` when it is not one of the person's own */
+  /** @throws ApiError `not_found` when it is not one of the person's own */
   async endOwn(actor: UserActor, id: string): Promise<void> {
     if ((await this.#endOwn(actor, { only: id })) === 0) throw notFound('sign-in');
   }

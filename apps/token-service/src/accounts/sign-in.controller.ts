@@ -3,19 +3,19 @@ import type { Actor, UserActor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import {
   Answer,
+  ApiError,
   Call,
   Caller,
   Input,
   type InputOf,
   type LatchkeyRequest,
   Person,
-  Refusal,
   readCookie,
   writeCookie,
 } from '../http/index.js';
-import { LettersService } from './letters.service.js';
 import { FailedElsewhere, OIDC_PATH, OIDC_SECONDS, OidcService } from './oidc.service.js';
 import { OwnPasswordsService } from './own-passwords.service.js';
+import { PasswordEmailsService } from './password-emails.service.js';
 import { SecondFactorService } from './second-factor.service.js';
 import { SessionsService } from './sessions.service.js';
 
@@ -28,7 +28,7 @@ export class SignInController {
     private readonly sessions: SessionsService,
     private readonly factors: SecondFactorService,
     private readonly passwords: OwnPasswordsService,
-    private readonly letters: LettersService,
+    private readonly letters: PasswordEmailsService,
     private readonly oidc: OidcService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
   ) {}
@@ -41,8 +41,11 @@ export class SignInController {
   @Call('startOidc')
   startOidc(@Req() request: LatchkeyRequest) {
     return this.#orBackToSignIn(request, async () => {
-      const { url, journey } = await this.oidc.start();
-      return new Answer(302, undefined, { location: url, 'set-cookie': this.#journeyCookie(journey, OIDC_SECONDS) });
+      const { url, transaction } = await this.oidc.start();
+      return new Answer(302, undefined, {
+        location: url,
+        'set-cookie': this.#transactionCookie(transaction, OIDC_SECONDS),
+      });
     });
   }
 
@@ -50,10 +53,10 @@ export class SignInController {
   finishOidc(@Input() _: InputOf<'finishOidc'>, @Req() request: LatchkeyRequest) {
     return this.#orBackToSignIn(request, async () => {
       const search = new URL(request.url, 'http://here').search;
-      const user = await this.oidc.finish(search, readCookie(request.headers.cookie, this.#journeyName));
+      const user = await this.oidc.finish(search, readCookie(request.headers.cookie, this.#transactionCookieName));
       const cookie = await this.sessions.startFor(user);
       const location = new URL('/', this.config.PUBLIC_URL).href;
-      return new Answer(302, undefined, { location, 'set-cookie': [cookie, this.#journeyCookie('', 0)] });
+      return new Answer(302, undefined, { location, 'set-cookie': [cookie, this.#transactionCookie('', 0)] });
     });
   }
 
@@ -65,11 +68,11 @@ export class SignInController {
       const cause =
         error instanceof FailedElsewhere
           ? error.why
-          : error instanceof Refusal && error.code === 'unavailable' && 'away';
+          : error instanceof ApiError && error.code === 'unavailable' && 'away';
       if (!cause || !request.headers.accept?.includes('text/html')) throw error;
       const place = new URL('/', this.config.PUBLIC_URL);
       place.hash = `/sign-in?failed=${cause}&requestId=${encodeURIComponent(request.latchkey.requestId)}`;
-      return new Answer(302, undefined, { location: place.href, 'set-cookie': this.#journeyCookie('', 0) });
+      return new Answer(302, undefined, { location: place.href, 'set-cookie': this.#transactionCookie('', 0) });
     }
   }
 
@@ -145,12 +148,18 @@ export class SignInController {
     return NOTHING;
   }
 
-  get #journeyName(): string {
+  get #transactionCookieName(): string {
     return this.config.PUBLIC_URL.startsWith('https:') ? '__Secure-latchkey_oidc' : 'latchkey_oidc';
   }
 
   /** Lax, since the browser comes back from another site with it. */
-  #journeyCookie(value: string, maxAge: number): string {
-    return writeCookie(this.config, { name: this.#journeyName, value, path: OIDC_PATH, sameSite: 'lax', maxAge });
+  #transactionCookie(value: string, maxAge: number): string {
+    return writeCookie(this.config, {
+      name: this.#transactionCookieName,
+      value,
+      path: OIDC_PATH,
+      sameSite: 'lax',
+      maxAge,
+    });
   }
 }

@@ -24,7 +24,7 @@ interface DenialRow {
 export class DenialsService {
   constructor(private readonly db: Database) {}
 
-  /** @throws Refusal `not_found`, the same for one that is not there and one that the caller may not see */
+  /** @throws ApiError `not_found`, the same for one that is not there and one that the caller may not see */
   async read(actor: Actor, requestId: string): Promise<Denial> {
     const [row] = await this.db.query<DenialRow>(
       `SELECT d.request_id, d.at, d.reason, d.token_id, d.route, d.method, d.ip, t.owner_user_id, t.project_id

@@ -5,7 +5,7 @@ import { AuthGuard } from '@nestjs/passport';
 import { SessionsService } from '../accounts/index.js';
 import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { ENDPOINT_METADATA, forbidden, type LatchkeyRequest, lacksScope, Refusal } from '../http/index.js';
+import { ApiError, ENDPOINT_METADATA, forbidden, type LatchkeyRequest, lacksScope } from '../http/index.js';
 import { BearerStrategy } from './bearer.strategy.js';
 
 const SAFE_METHODS = ['GET', 'HEAD', 'OPTIONS'];
@@ -47,7 +47,7 @@ export class AuthenticationGuard extends AuthGuard() {
       await super.canActivate(context);
       request.latchkey.actor = request.user!;
     } else if (bearerOnly)
-      throw new Refusal('unauthenticated', 'Send a token as `Authorization: Bearer`.', { bearer: true });
+      throw new ApiError('unauthenticated', 'Send a token as `Authorization: Bearer`.', { bearer: true });
     else request.latchkey.actor = await this.#signedIn(request);
     mustHoldSomewhere(request.latchkey.actor!, endpoint.scope);
     return true;
@@ -58,16 +58,16 @@ export class AuthenticationGuard extends AuthGuard() {
     if (error) throw error;
     if (actor) return actor;
     if (status === 400)
-      throw new Refusal('invalid_request', 'The Authorization header must be `Bearer` and one token.', {
+      throw new ApiError('invalid_request', 'The Authorization header must be `Bearer` and one token.', {
         bearer: true,
       });
-    throw new Refusal('unauthenticated', NO_CREDENTIALS, { bearer: true });
+    throw new ApiError('unauthenticated', NO_CREDENTIALS, { bearer: true });
   }
 
   async #signedIn(request: LatchkeyRequest): Promise<Actor> {
     const value = request.sessionCookie;
     const actor = value ? await this.sessions.actorBy(value) : null;
-    if (!actor) throw new Refusal('unauthenticated', NO_CREDENTIALS, { bearer: true });
+    if (!actor) throw new ApiError('unauthenticated', NO_CREDENTIALS, { bearer: true });
     this.#mustBeSameOrigin(request);
     return actor;
   }
@@ -80,7 +80,7 @@ export class AuthenticationGuard extends AuthGuard() {
     const isForeign =
       origin !== undefined ? origin !== own : site !== undefined && site !== 'same-origin' && site !== 'none';
     if (isForeign)
-      throw new Refusal(
+      throw new ApiError(
         'cross_site',
         `This request came from another site. Requests with a cookie must come from ${own}.`,
       );
@@ -90,7 +90,7 @@ export class AuthenticationGuard extends AuthGuard() {
 /** RFC 6750 section 2: one way of sending the token, and here only the header. */
 function refuseTokensElsewhere(request: LatchkeyRequest): void {
   const headers = request.raw.rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'authorization');
-  const refuse = (detail: string) => new Refusal('invalid_request', detail, { bearer: true });
+  const refuse = (detail: string) => new ApiError('invalid_request', detail, { bearer: true });
   if (headers.length > 1) throw refuse('Send one Authorization header.');
   const isIn = (part: unknown) => typeof part === 'object' && part !== null && Object.hasOwn(part, 'access_token');
   if (isIn(request.query))

@@ -5,7 +5,7 @@ import { PassportStrategy } from '@nestjs/passport';
 import passport from 'passport';
 import { Strategy } from 'passport-http-bearer';
 import { rightsOfToken, type TokenActor } from '../authorization/index.js';
-import { type LatchkeyRequest, Refusal, tooMany } from '../http/index.js';
+import { ApiError, type LatchkeyRequest, tooMany } from '../http/index.js';
 import { MANAGEMENT_ROUTE } from '../usage/index.js';
 import { VerificationService } from '../verification/index.js';
 
@@ -23,7 +23,7 @@ export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') impleme
     passport.use(this.registeredAs, this);
   }
 
-  /** @throws Refusal when the token is not allowed */
+  /** @throws ApiError when the token is not allowed */
   async validate(request: LatchkeyRequest, secret: string): Promise<TokenActor> {
     const { ip, userAgent } = request.latchkey;
     const where = { route: MANAGEMENT_ROUTE, ip, userAgent };
@@ -49,7 +49,7 @@ export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') impleme
       code === 'address_not_allowed'
         ? 'The token may not be used from this address.'
         : 'The token is not accepted. An administrator or its owner can look up why by the requestId.';
-    throw new Refusal(code, detail, { bearer: true, denial });
+    throw new ApiError(code, detail, { bearer: true, denial });
   }
 
   /** After the last request has been answered. */

@@ -3,8 +3,8 @@ import type { Logger } from '@latchkey/runtime';
 import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException, Inject } from '@nestjs/common';
 import type { FastifyReply } from 'fastify';
 import { LOGGER } from '../config.js';
-import { isDatabaseAway, sqlState } from '../database/index.js';
-import { type LatchkeyRequest, Refusal, unavailable } from '../http/index.js';
+import { isDatabaseUnavailable, sqlState } from '../database/index.js';
+import { ApiError, type LatchkeyRequest, unavailable } from '../http/index.js';
 import { MANAGEMENT_ROUTE, UsageService } from '../usage/index.js';
 
 /** Every error of the HTTP door becomes `application/problem+json` (RFC 9457) here, and nothing else leaves it. */
@@ -42,7 +42,7 @@ export class ProblemFilter implements ExceptionFilter {
       .send(JSON.stringify(problem(refusal.code, refusal.detail, requestId, refusal.extra.errors)));
   }
 
-  #keepDenial({ code, extra }: Refusal, request: LatchkeyRequest): void {
+  #keepDenial({ code, extra }: ApiError, request: LatchkeyRequest): void {
     const { actor, requestId, ip } = request.latchkey;
     const isMissingRight = code === 'insufficient_scope' && actor?.type === 'token';
     const denial = extra.denial ?? (isMissingRight ? { reason: code, tokenId: actor.tokenId } : undefined);
@@ -51,10 +51,10 @@ export class ProblemFilter implements ExceptionFilter {
     this.usage.deny({ requestId, reason, tokenId, route: MANAGEMENT_ROUTE, method: request.method, ip: ip ?? '' });
   }
 
-  #refusalFor(error: unknown, request: LatchkeyRequest): Refusal {
-    if (error instanceof Refusal) return error;
+  #refusalFor(error: unknown, request: LatchkeyRequest): ApiError {
+    if (error instanceof ApiError) return error;
     const { requestId } = request.latchkey;
-    if (isDatabaseAway(error)) {
+    if (isDatabaseUnavailable(error)) {
       this.logger.warn({ requestId, reason: (error as Error).message }, 'PostgreSQL is away or overwhelmed');
       return unavailable(
         'The database does not answer at this moment. Nothing can be said about the request; try again.',
@@ -62,24 +62,24 @@ export class ProblemFilter implements ExceptionFilter {
     }
     // Text that PostgreSQL cannot hold (NUL) got past a schema: the input is at fault.
     if (sqlState(error) === '22021' || sqlState(error) === '22P05')
-      return new Refusal('invalid_request', 'A text holds a character that cannot be stored.');
+      return new ApiError('invalid_request', 'A text holds a character that cannot be stored.');
     if (error instanceof HttpException && error.getStatus() < 500) return frameworkRefusal(error.getStatus(), request);
     this.logger.error({ requestId, err: error }, 'a request failed');
-    return new Refusal('internal', `Something went wrong here. Tell an administrator the requestId ${requestId}.`);
+    return new ApiError('internal', `Something went wrong here. Tell an administrator the requestId ${requestId}.`);
   }
 }
 
 /** What Fastify and Nest refuse before any of our own code sees the request. */
-function frameworkRefusal(status: number, request: LatchkeyRequest): Refusal {
+function frameworkRefusal(status: number, request: LatchkeyRequest): ApiError {
   switch (status) {
     case 404:
       return routeRefusal(request);
     case 413:
-      return new Refusal('too_large', `The body is larger than ${LIMITS.jsonBodyBytesMax} bytes.`);
+      return new ApiError('too_large', `The body is larger than ${LIMITS.jsonBodyBytesMax} bytes.`);
     case 415:
-      return new Refusal('unsupported_media_type', 'Send `Content-Type: application/json`.');
+      return new ApiError('unsupported_media_type', 'Send `Content-Type: application/json`.');
     default:
-      return new Refusal(
+      return new ApiError(
         'invalid_request',
         'The body cannot be read: it is not valid JSON, or has a member named __proto__ or constructor.',
         {
@@ -97,15 +97,15 @@ const OTHER_PATHS = [
 ];
 
 /** No route: 405 with `Allow` where the path exists with another method (RFC 9110 section 15.5.6), else 404. */
-function routeRefusal(request: LatchkeyRequest): Refusal {
+function routeRefusal(request: LatchkeyRequest): ApiError {
   const path = request.url.split('?', 1)[0]!;
   const allowed = [...(Object.values(ENDPOINTS) as Endpoint[]), ...OTHER_PATHS]
     .filter((endpoint) => matches(endpoint.path, path))
     .map(({ method }) => method);
   if (allowed.length === 0)
-    return new Refusal('not_found', 'There is no such path. See /v1/openapi.json for those that are.');
+    return new ApiError('not_found', 'There is no such path. See /v1/openapi.json for those that are.');
   const allow = [...new Set(allowed)].join(', ');
-  return new Refusal('method_not_allowed', `This path answers ${allow}.`, { headers: { allow } });
+  return new ApiError('method_not_allowed', `This path answers ${allow}.`, { headers: { allow } });
 }
 
 const matches = (template: string, path: string) => new RegExp(`^${template.replace(/\{\w+\}/g, '[^/]+')}$`).test(path);

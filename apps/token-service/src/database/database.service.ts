@@ -310,17 +310,19 @@ const NETWORK = [
   'EAI_AGAIN',
 ];
 /** Connection faults, shutting down, too many connections, out of resources, given up waiting, read-only stand-by. */
-const AWAY = /^(08|53|57P|58)|^57014$|^55P03$|^25006$|^40001$|^40P01$|^25P03$/;
-const AWAY_WORDS =
+const UNAVAILABLE = /^(08|53|57P|58)|^57014$|^55P03$|^25006$|^40001$|^40P01$|^25P03$/;
+const UNAVAILABLE_WORDS =
   /Connection terminated|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|not queryable|Cannot use a pool after calling end|DataSource is not (initialized|set)|Driver not Connected/i;
 
 /** Whether an error says that PostgreSQL is away or overwhelmed, rather than that the question was wrong. */
-export function isDatabaseAway(error: unknown): boolean {
+export function isDatabaseUnavailable(error: unknown): boolean {
   const state = sqlState(error);
-  if (state && (NETWORK.includes(state) || AWAY.test(state))) return true;
+  if (state && (NETWORK.includes(state) || UNAVAILABLE.test(state))) return true;
   if (error instanceof AuthorityLost) return true;
   const { message, cause, driverError } = (error ?? {}) as { message?: string; cause?: unknown; driverError?: unknown };
-  if (error instanceof AggregateError && error.errors.some(isDatabaseAway)) return true;
-  if (driverError && driverError !== error && isDatabaseAway(driverError)) return true;
-  return AWAY_WORDS.test(message ?? '') || (cause !== undefined && cause !== error && isDatabaseAway(cause));
+  if (error instanceof AggregateError && error.errors.some(isDatabaseUnavailable)) return true;
+  if (driverError && driverError !== error && isDatabaseUnavailable(driverError)) return true;
+  return (
+    UNAVAILABLE_WORDS.test(message ?? '') || (cause !== undefined && cause !== error && isDatabaseUnavailable(cause))
+  );
 }

@@ -4,7 +4,7 @@ export {
   constraintHit,
   Database,
   dataSourceOptions,
-  isDatabaseAway,
+  isDatabaseUnavailable,
   LIST_SETTINGS,
   sqlState,
 } from './database.service.js';

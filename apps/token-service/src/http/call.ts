@@ -9,7 +9,7 @@ import {
 } from '@nestjs/common';
 import type { z } from 'zod';
 import type { Actor, UserActor } from '../authorization/index.js';
-import { forbidden, Refusal } from './http.errors.js';
+import { ApiError, forbidden } from './http.errors.js';
 import { parseWith, preferredWaitMs } from './parse.js';
 import { ENDPOINT_METADATA, type LatchkeyRequest } from './server.js';
 
@@ -57,7 +57,7 @@ function parseQuery(endpoint: Endpoint, query: unknown): unknown {
   const [unknownName] = Object.keys((query ?? {}) as object);
   if (unknownName === undefined) return undefined;
   const errors = [{ field: unknownName.slice(0, 100), message: 'is not a parameter of this request' }];
-  throw new Refusal('invalid_request', 'This call takes no query parameters.', { errors });
+  throw new ApiError('invalid_request', 'This call takes no query parameters.', { errors });
 }
 
 function parseBody(endpoint: Endpoint, request: LatchkeyRequest): unknown {
@@ -66,17 +66,17 @@ function parseBody(endpoint: Endpoint, request: LatchkeyRequest): unknown {
   if (!endpoint.body) {
     if (isEmpty || (typeof request.body === 'object' && Object.keys(request.body as object).length === 0))
       return undefined;
-    throw new Refusal('invalid_request', 'This call takes no body.', {
+    throw new ApiError('invalid_request', 'This call takes no body.', {
       errors: [{ field: 'body', message: 'must be absent' }],
     });
   }
   if (isEmpty && endpoint.bodyOptional) return parseWith(endpoint.body, {}, 'body');
   const wanted = endpoint.bodyType === 'form' ? 'application/x-www-form-urlencoded' : 'application/json';
   if (isEmpty && type === '')
-    throw new Refusal('invalid_request', `Send a body of ${wanted}.`, {
+    throw new ApiError('invalid_request', `Send a body of ${wanted}.`, {
       errors: [{ field: 'body', message: 'is required' }],
     });
-  if (type !== wanted) throw new Refusal('unsupported_media_type', `Send \`Content-Type: ${wanted}\`.`);
+  if (type !== wanted) throw new ApiError('unsupported_media_type', `Send \`Content-Type: ${wanted}\`.`);
   return parseWith(endpoint.body, request.body, 'body');
 }
 
@@ -86,11 +86,11 @@ export const Caller = createParamDecorator((_: unknown, context: ExecutionContex
 function callerOf(context: ExecutionContext): Actor {
   const { actor } = context.switchToHttp().getRequest<LatchkeyRequest>().latchkey;
   if (!actor)
-    throw new Refusal('unauthenticated', 'Sign in, or send a token as `Authorization: Bearer`.', { bearer: true });
+    throw new ApiError('unauthenticated', 'Sign in, or send a token as `Authorization: Bearer`.', { bearer: true });
   return actor;
 }
 
-/** Who calls, signed in. @throws Refusal `forbidden` for a token, whatever it holds */
+/** Who calls, signed in. @throws ApiError `forbidden` for a token, whatever it holds */
 export const Person = createParamDecorator((_: unknown, context: ExecutionContext): UserActor => {
   const actor = callerOf(context);
   if (actor.type === 'user') return actor;

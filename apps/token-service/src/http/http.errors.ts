@@ -1,8 +1,8 @@
 import type { DenialReason, ErrorCode, Problem } from '@latchkey/contracts';
 
 /** An answer other than the one hoped for, meant for the caller: a code of the closed list and a sentence that says what happened and what to do. */
-export class Refusal extends Error {
-  override name = 'Refusal';
+export class ApiError extends Error {
+  override name = 'ApiError';
   constructor(
     readonly code: ErrorCode,
     readonly detail: string,
@@ -23,22 +23,22 @@ export class Refusal extends Error {
 }
 
 /** Bad input, by the field's name. */
-export function badField(field: string, message: string): Refusal {
-  return new Refusal('invalid_request', `${field}: ${message}`, { errors: [{ field, message }] });
+export function badField(field: string, message: string): ApiError {
+  return new ApiError('invalid_request', `${field}: ${message}`, { errors: [{ field, message }] });
 }
 
-export const notFound = (what: string): Refusal =>
-  new Refusal('not_found', `There is no such ${what}, or you may not see it.`);
+export const notFound = (what: string): ApiError =>
+  new ApiError('not_found', `There is no such ${what}, or you may not see it.`);
 
-export const forbidden = (detail: string): Refusal => new Refusal('forbidden', detail);
+export const forbidden = (detail: string): ApiError => new ApiError('forbidden', detail);
 
-export const lacksScope = (scopes: readonly string[], detail?: string): Refusal =>
-  new Refusal('insufficient_scope', detail ?? `The token does not hold ${scopes.join(' ')}, or not here.`, {
+export const lacksScope = (scopes: readonly string[], detail?: string): ApiError =>
+  new ApiError('insufficient_scope', detail ?? `The token does not hold ${scopes.join(' ')}, or not here.`, {
     scopes,
     bearer: true,
   });
 
-export const conflict = (detail: string): Refusal => new Refusal('conflict', detail);
+export const conflict = (detail: string): ApiError => new ApiError('conflict', detail);
 
-export const unavailable = (detail: string): Refusal =>
-  new Refusal('unavailable', detail, { headers: { 'retry-after': '1' } });
+export const unavailable = (detail: string): ApiError =>
+  new ApiError('unavailable', detail, { headers: { 'retry-after': '1' } });

@@ -1,5 +1,5 @@
 import { isId } from '@latchkey/contracts';
-import { badField, type Refusal } from './http.errors.js';
+import { type ApiError, badField } from './http.errors.js';
 
 /** One page of a list, newest first. */
 export interface Page<T> {
@@ -16,9 +16,9 @@ export interface Position {
 export const writeCursor = ({ createdAt, id }: Position): string =>
   Buffer.from(`${createdAt.getTime()} ${id}`).toString('base64url');
 
-export const notOurCursor = (): Refusal => badField('cursor', 'is not a cursor of ours');
+export const notOurCursor = (): ApiError => badField('cursor', 'is not a cursor of ours');
 
-/** @throws Refusal naming `cursor` when it is not one of ours */
+/** @throws ApiError naming `cursor` when it is not one of ours */
 export function readCursor(cursor: string): Position {
   const [, at, id = ''] = /^(\d{1,15}) (.*)$/.exec(Buffer.from(cursor, 'base64url').toString()) ?? [];
   if (at === undefined || !isId(id)) throw notOurCursor();

@@ -1,10 +1,10 @@
 import { LIMITS } from '@latchkey/contracts';
 import type { z } from 'zod';
-import { badField, Refusal } from './http.errors.js';
+import { ApiError, badField } from './http.errors.js';
 
 /**
  * Parses input at the edge.
- * @throws Refusal `invalid_request` that names every wrong field, unknown ones included
+ * @throws ApiError `invalid_request` that names every wrong field, unknown ones included
  */
 export function parseWith<S extends z.ZodType>(
   schema: S,
@@ -23,7 +23,7 @@ export function parseWith<S extends z.ZodType>(
     return [{ field: shortened(path || what), message: issue.message }];
   });
   const first = errors[0]!;
-  throw new Refusal('invalid_request', `${first.field}: ${first.message}`, { errors });
+  throw new ApiError('invalid_request', `${first.field}: ${first.message}`, { errors });
 }
 
 const shortened = (name: string) => (name.length > 100 ? `${name.slice(0, 100)}…` : name);

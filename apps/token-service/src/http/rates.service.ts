@@ -4,7 +4,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import type { Redis } from 'ioredis';
 import { CLOCK } from '../config.js';
 import { InjectRedis } from '../redis/index.js';
-import { Refusal } from './http.errors.js';
+import { ApiError } from './http.errors.js';
 
 /**
  * How often somebody has come, counted in Redis over all replicas; a token's uses over the gateways too. While Redis is
@@ -30,7 +30,7 @@ export class RatesService {
 
   /**
    * Counts one attempt of `who` at `what`.
-   * @throws Refusal `rate_limited` with Retry-After when it is one too many
+   * @throws ApiError `rate_limited` with Retry-After when it is one too many
    */
   async count(what: string, who: string, limit: { max: number; windowSeconds: number }): Promise<void> {
     const state = await this.tally(what, who, limit);
@@ -38,7 +38,7 @@ export class RatesService {
   }
 }
 
-export function tooMany(rate: RateState, denial?: Refusal['extra']['denial']): Refusal {
+export function tooMany(rate: RateState, denial?: ApiError['extra']['denial']): ApiError {
   const detail = `At most ${rate.limit} such requests in ${rate.windowSeconds} s. Wait ${Math.max(1, rate.resetSeconds)} s.`;
-  return new Refusal('rate_limited', detail, { headers: rateHeaders(rate), ...(denial && { denial }) });
+  return new ApiError('rate_limited', detail, { headers: rateHeaders(rate), ...(denial && { denial }) });
 }

@@ -18,11 +18,11 @@ import {
   type Bus,
   ChangeForgotten,
   type InvalidationStore,
-  type JudgeClock,
   type LeaseRow,
   type LeasesReading,
   lapsedAfterMs,
-  NOBODY,
+  UNOWNED,
+  type WaitClock,
 } from './types.js';
 
 /**
@@ -32,7 +32,7 @@ import {
 const LOOK_AGAIN_MS = 500;
 const LOOK_AGAIN_MS_MAX = 2_000;
 /** The same while Redis is away: verifiers that hear over streams then confirm by cursors that they renew at once. */
-const LOOK_AWAY_MS = 50;
+const LOOK_WITHOUT_BUS_MS = 50;
 /** Leases that are remembered as counted; one forgotten is asked about again, and counts once all the same. */
 const STRUCK_MAX = 1_000;
 /**
@@ -52,11 +52,11 @@ export interface ConfirmOptions {
   readonly reading?: LeasesReading | undefined;
 }
 
-export interface ConfirmationsParts {
+export interface ConfirmationsDeps {
   readonly store: InvalidationStore;
   readonly log: InvalidationLog;
   readonly bus: Bus;
-  readonly clock: JudgeClock;
+  readonly clock: WaitClock;
   readonly leaseMs: number;
   /** Acknowledgement keys are derived from it. */
   readonly eventsSecret: Uint8Array;
@@ -124,7 +124,7 @@ export interface ConfirmationCounters {
  * end of its lease with the drift allowance, by this process's own clock.
  */
 export class Confirmations {
-  readonly #parts: ConfirmationsParts;
+  readonly #deps: ConfirmationsDeps;
   readonly #noticedWithinMs: number;
   readonly #waits = new Set<Wait>();
   readonly #byDigest = new Map<string, Set<Wait>>();
@@ -159,9 +159,9 @@ export class Confirmations {
     not_authentic: 0,
   };
 
-  constructor(parts: ConfirmationsParts) {
-    this.#parts = parts;
-    this.#noticedWithinMs = parts.noticedWithinMs ?? NOTICED_WITHIN_MS;
+  constructor(deps: ConfirmationsDeps) {
+    this.#deps = deps;
+    this.#noticedWithinMs = deps.noticedWithinMs ?? NOTICED_WITHIN_MS;
   }
 
   /** Confirmations not finished yet. */
@@ -170,7 +170,7 @@ export class Confirmations {
   }
 
   start(): void {
-    this.#unsubscribe ??= this.#parts.bus.subscribe((text) => this.#onAcknowledgement(text));
+    this.#unsubscribe ??= this.#deps.bus.subscribe((text) => this.#onAcknowledgement(text));
   }
 
   /** Ends all waiting; what was not confirmed is confirmed when its change is asked for again. */
@@ -199,7 +199,7 @@ export class Confirmations {
    * @throws what the store throws when it cannot tell which verifiers there are; the invalidations are published still
    */
   async confirm(invalidations: readonly Invalidation[], options: ConfirmOptions = {}): Promise<Effect> {
-    const { clock, leaseMs } = this.#parts;
+    const { clock, leaseMs } = this.#deps;
     const { onEffective } = options;
     const waitMs = this.#stopped ? 0 : (options.waitMs ?? lapsedAfterMs(leaseMs) + PATIENCE_MS);
     this.counters.started++;
@@ -234,7 +234,7 @@ export class Confirmations {
     const { promise: finished, resolve: finish, reject: fail } = Promise.withResolvers<Receipt>();
     const digests = invalidations.map((invalidation) => digestOf(reading.log, invalidation));
     const mayHoldStale = reading.leases.filter(({ released }) => !released);
-    const readMs = this.#parts.clock.monotonicMs();
+    const readMs = this.#deps.clock.monotonicMs();
     const wait: Wait = {
       invalidations,
       startedMs,
@@ -270,13 +270,13 @@ export class Confirmations {
   #patience(wait: Wait, ms: number, finished: Promise<Receipt>): Promise<undefined> {
     return new Promise((resolve) => {
       wait.giveUp = () => resolve(undefined);
-      const cancel = this.#parts.clock.after(ms, wait.giveUp);
+      const cancel = this.#deps.clock.after(ms, wait.giveUp);
       finished.then(cancel, cancel);
     });
   }
 
   #publish(invalidations: readonly Invalidation[], log: string): void {
-    const { bus, feedKeys } = this.#parts;
+    const { bus, feedKeys } = this.#deps;
     for (let at = 0; at < invalidations.length; at += INVALIDATIONS_PER_EVENT_MAX) {
       const some = invalidations.slice(at, at + INVALIDATIONS_PER_EVENT_MAX);
       this.counters.published += some.length;
@@ -319,7 +319,7 @@ export class Confirmations {
   }
 
   #keyOf({ verifierId, callerId: caller, keySalt: salt }: LeaseRow): Uint8Array | null {
-    return salt && acknowledgementKey(this.#parts.eventsSecret, { verifierId, caller, salt });
+    return salt && acknowledgementKey(this.#deps.eventsSecret, { verifierId, caller, salt });
   }
 
   #confirmed(wait: Wait, verifierId: string, by: By): void {
@@ -328,7 +328,7 @@ export class Confirmations {
     wait.holders.delete(verifierId);
     const { name, caller } = holder.row;
     this.by[caller.type][by]++;
-    const ms = round(this.#parts.clock.monotonicMs() - wait.startedMs);
+    const ms = round(this.#deps.clock.monotonicMs() - wait.startedMs);
     this.#took.set(verifierId, ms);
     wait.confirmed.push({ id: verifierId, name, caller, by, ms });
     if (by === 'lease' && caller.type === 'token' && !holder.row.ended) this.#strike(holder.row);
@@ -336,7 +336,7 @@ export class Confirmations {
 
   /** A third party had to be waited for until its lease was over. */
   #strike(row: LeaseRow): void {
-    const { store, onSuspended } = this.#parts;
+    const { store, onSuspended } = this.#deps;
     const which = `${row.verifierId} ${row.renewal}`;
     if (this.#struck.has(which)) return;
     if (this.#struck.size >= STRUCK_MAX) this.#struck.clear();
@@ -356,7 +356,7 @@ export class Confirmations {
    */
   #settle(wait: Wait, atLeastMs = 1): void {
     if (!this.#waits.has(wait)) return;
-    const { clock, log } = this.#parts;
+    const { clock, log } = this.#deps;
     wait.cancelTimer();
     // Confirmed by all, but by now the database may be one that has forgotten the change.
     const isSeen = !wait.isBlind && wait.knownIn === log.history && log.historyAgeMs <= this.#noticedWithinMs;
@@ -364,7 +364,7 @@ export class Confirmations {
     if (wait.holders.size > 0 || isDoubtful) {
       const nowMs = clock.monotonicMs();
       const nextLapseMs = Math.min(...[...wait.holders.values()].map((holder) => lapseMs(holder) - nowMs));
-      const lookAgainMs = isDoubtful ? 0 : this.#isAway() ? LOOK_AWAY_MS : wait.lookAgainMs;
+      const lookAgainMs = isDoubtful ? 0 : this.#isUnavailable() ? LOOK_WITHOUT_BUS_MS : wait.lookAgainMs;
       const delayMs = Math.max(atLeastMs, Math.min(lookAgainMs, nextLapseMs));
       wait.cancelTimer = clock.after(delayMs, () => void this.#look(wait));
       return;
@@ -395,7 +395,7 @@ export class Confirmations {
    * A lease that has lapsed confirms once the database has shown that it still knows the change.
    */
   async #look(wait: Wait): Promise<void> {
-    const { clock } = this.#parts;
+    const { clock } = this.#deps;
     const lookedMs = clock.monotonicMs();
     let reading: LeasesReading | undefined;
     try {
@@ -408,7 +408,7 @@ export class Confirmations {
           wait.fail(new ChangeForgotten());
           return;
         }
-        this.#adoptNobodys(wait, reading);
+        this.#adoptUnowned(wait, reading);
         wait.knownIn = reading.history;
       }
     } catch {
@@ -422,22 +422,22 @@ export class Confirmations {
       wait.lookAgainMs = Math.min(wait.lookAgainMs * 2, LOOK_AGAIN_MS_MAX);
       this.#publish(wait.invalidations, wait.log);
     }
-    this.#settle(wait, reading ? 1 : LOOK_AWAY_MS);
+    this.#settle(wait, reading ? 1 : LOOK_WITHOUT_BUS_MS);
   }
 
   /**
    * In another history a verifier may have been told anew what the invalidation had overtaken, and acknowledged it before
    * or after: each of them renews in this one, or lapses, before the lease in nobody's hands does that its start put down.
    */
-  #adoptNobodys(wait: Wait, { leases }: LeasesReading): void {
-    const sinceMs = this.#parts.clock.monotonicMs();
+  #adoptUnowned(wait: Wait, { leases }: LeasesReading): void {
+    const sinceMs = this.#deps.clock.monotonicMs();
     for (const row of leases)
-      if (row.callerId === NOBODY && !wait.holders.has(row.verifierId))
+      if (row.callerId === UNOWNED && !wait.holders.has(row.verifierId))
         wait.holders.set(row.verifierId, { row, sinceMs, unacknowledged: new Set(wait.digests) });
   }
 
   #judge(wait: Wait, reading: LeasesReading, lookedMs: number): void {
-    const { log, store } = this.#parts;
+    const { log, store } = this.#deps;
     const isSameHistory = reading.history === wait.history;
     for (const holder of [...wait.holders.values()]) {
       const { row } = holder;
@@ -452,17 +452,17 @@ export class Confirmations {
         })
         .catch(() => this.counters.looksFailed++);
     }
-    if (isSameHistory) this.#judgeRows(wait, reading);
+    if (isSameHistory) this.#reapRows(wait, reading);
   }
 
-  #isAway(): boolean {
-    return this.#parts.bus.isAway?.() ?? false;
+  #isUnavailable(): boolean {
+    return this.#deps.bus.isUnavailable?.() ?? false;
   }
 
   /** The leases, beside a log that holds these invalidations. @throws ChangeForgotten */
   async #readKnowing(invalidations: readonly Invalidation[]): Promise<LeasesReading> {
     const ids = invalidations.map(({ id }) => id);
-    const { reading, known } = await this.#parts.log.leasesAndKnown(() => ids);
+    const { reading, known } = await this.#deps.log.leasesAndKnown(() => ids);
     if (!ids.every((id) => known.has(id))) throw new ChangeForgotten();
     return reading;
   }
@@ -476,7 +476,7 @@ export class Confirmations {
     if (this.#nextReading) return this.#nextReading;
     const result = this.#reading.then(() => {
       this.#nextReading = undefined;
-      return this.#parts.log.leasesAndKnown((history) =>
+      return this.#deps.log.leasesAndKnown((history) =>
         [...this.#waits]
           .filter(({ knownIn }) => knownIn !== history)
           .flatMap((wait) => wait.invalidations.map(({ id }) => id)),
@@ -492,7 +492,7 @@ export class Confirmations {
    * caller since, was deleted by whoever watched its lease lapse. Rows of another history prove nothing: transaction ids
    * come again there, and what is gone may never have been.
    */
-  #judgeRows(wait: Wait, reading: LeasesReading): void {
+  #reapRows(wait: Wait, reading: LeasesReading): void {
     const rows = new Map(reading.leases.map((row) => [row.verifierId, row]));
     for (const { row } of [...wait.holders.values()]) {
       const now = rows.get(row.verifierId);
@@ -503,7 +503,7 @@ export class Confirmations {
   }
 
   #pendingOf(wait: Wait): Pending {
-    const nowMs = this.#parts.clock.monotonicMs();
+    const nowMs = this.#deps.clock.monotonicMs();
     return [...wait.holders.values()].map((holder) => ({
       id: holder.row.verifierId,
       name: holder.row.name,

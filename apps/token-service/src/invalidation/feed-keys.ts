@@ -1,11 +1,11 @@
 import { type FeedSigner, feedSigner } from '@latchkey/contracts';
-import { type InvalidationStore, type JudgeClock, lapsedAfterMs } from './types.js';
+import { type InvalidationStore, lapsedAfterMs, type WaitClock } from './types.js';
 
-export interface FeedKeysParts {
-  /** The parts of `EVENTS_SIGNING_KEY`: the current one, then the next. */
+export interface FeedKeysDeps {
+  /** The deps of `EVENTS_SIGNING_KEY`: the current one, then the next. */
   readonly secrets: readonly Uint8Array[];
   readonly store: Pick<InvalidationStore, 'announceKeys'>;
-  readonly clock: Pick<JudgeClock, 'monotonicMs'>;
+  readonly clock: Pick<WaitClock, 'monotonicMs'>;
   /** Longest lease granted. */
   readonly leaseMs: number;
 }
@@ -16,14 +16,14 @@ export interface FeedKeysParts {
  * acknowledgement, until each verifier has renewed.
  */
 export class FeedKeys {
-  readonly #parts: FeedKeysParts;
+  readonly #deps: FeedKeysDeps;
   readonly #signers: readonly FeedSigner[];
   /** Since when each has been named, on this process's clock; undefined while PostgreSQL has not said. */
   #sinceMs: readonly number[] | undefined;
 
-  constructor(parts: FeedKeysParts) {
-    this.#parts = parts;
-    this.#signers = parts.secrets.map(feedSigner);
+  constructor(deps: FeedKeysDeps) {
+    this.#deps = deps;
+    this.#signers = deps.secrets.map(feedSigner);
   }
 
   get publicKeys(): Uint8Array[] {
@@ -31,7 +31,7 @@ export class FeedKeys {
   }
 
   get signer(): FeedSigner {
-    const { clock, leaseMs } = this.#parts;
+    const { clock, leaseMs } = this.#deps;
     const learntMs = clock.monotonicMs() - lapsedAfterMs(leaseMs);
     const at = this.#sinceMs?.findIndex((sinceMs) => sinceMs <= learntMs) ?? 0;
     return this.#signers[Math.max(0, at)]!;
@@ -39,7 +39,7 @@ export class FeedKeys {
 
   /** Notes for all replicas that renewals name these keys. To be called at the start, and again every few minutes. */
   async announce(): Promise<void> {
-    const { store, clock } = this.#parts;
+    const { store, clock } = this.#deps;
     const askedMs = clock.monotonicMs();
     const forMs = await store.announceKeys(this.#signers.map(({ id }) => id));
     this.#sinceMs = forMs.map((ms) => askedMs - ms);

@@ -4,7 +4,7 @@ export {
   type Invalidation,
   InvalidationService,
   IS_SETTLED,
-  type Narrowing,
+  type NewInvalidation,
   NOTHING_NARROWED,
   receiptAsSeen,
 } from './invalidation.service.js';

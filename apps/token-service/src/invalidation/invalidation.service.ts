@@ -18,20 +18,20 @@ import {
   type LeasesFound,
   leaseCallers,
   leasesReading,
-  type Narrowing,
+  type NewInvalidation,
   PostgresStore,
   SELECT_LEASES,
 } from './postgres-store.js';
 import { type About, aboutOf } from './receipts.queries.js';
 import { ReceiptsService } from './receipts.service.js';
 import { RedisBus } from './redis-bus.js';
-import { ChangeForgotten, type InvalidationStore, type LeasesReading, lapsedAfterMs, NOBODY } from './types.js';
+import { ChangeForgotten, type InvalidationStore, type LeasesReading, lapsedAfterMs, UNOWNED } from './types.js';
 import { WatchBus } from './watch.bus.js';
 import { WatchHub } from './watch.hub.js';
 
 export type { Invalidation } from '@latchkey/contracts';
 export { receiptAsSeen } from './callers.js';
-export { IS_SETTLED, type Narrowing } from './postgres-store.js';
+export { IS_SETTLED, type NewInvalidation } from './postgres-store.js';
 
 /** What is answered when a restored database no longer knows a change that is being carried out. */
 export const forgotten = () =>
@@ -45,7 +45,7 @@ export const NOTHING_NARROWED: Effect = { effective: true, receipt: null, pendin
 /** In place of a transaction id until there is one: whoever reckons with it fails. */
 const UNCOMMITTED = 'uncommitted';
 /** How often leases are looked at for dead ones. */
-const JUDGE_MS = 1_000;
+const REAP_MS = 1_000;
 /** How often it is looked whether leases in nobody's hands have lapsed. */
 const SETTLED_LOOK_MS = 200;
 /** How often it is said for all replicas that renewals name this one's keys. */
@@ -102,14 +102,14 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     this.#feedKeys = new FeedKeys({ secrets, store, clock, leaseMs });
     const eventsSecret = Buffer.from(config.EVENTS_SECRET);
     const usageSecret = Buffer.from(config.USAGE_SECRET);
-    const parts = { store, log, clock, leaseMs, eventsSecret, feedKeys: this.#feedKeys };
-    this.leases = new Leases({ ...parts, newId, usageSecret, protocolMin: config.PROTOCOL_MIN });
+    const deps = { store, log, clock, leaseMs, eventsSecret, feedKeys: this.#feedKeys };
+    this.leases = new Leases({ ...deps, newId, usageSecret, protocolMin: config.PROTOCOL_MIN });
     const onSuspended = (holder: string, until: Date) =>
       logger.warn({ holder, until }, 'confirmations had to wait out leases of this owner: it gets none until then');
-    this.#confirmations = new Confirmations({ ...parts, bus, onSuspended });
+    this.#confirmations = new Confirmations({ ...deps, bus, onSuspended });
     this.watch = new WatchHub({
-      ...parts,
-      isAway: () => bus.isAway(),
+      ...deps,
+      isUnavailable: () => bus.isUnavailable(),
       leaseCallers: (verifierIds) => leaseCallers(db, verifierIds),
       onAcknowledgement: (text) => bus.acknowledge(text),
     });
@@ -120,8 +120,8 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     this.#confirmations.start();
     this.#bus.watchHealth(this.clock);
     this.#cancel.push(this.#bus.hearInvalidations((text) => this.watch.hear(text)));
-    this.#every(JUDGE_MS, 'dead leases', () => this.leases.judge());
-    this.#every(JUDGE_MS, 'times of confirmations', () => this.#noteConfirmations());
+    this.#every(REAP_MS, 'dead leases', () => this.leases.judge());
+    this.#every(REAP_MS, 'times of confirmations', () => this.#noteConfirmations());
     void this.#announceKeys();
   }
 
@@ -137,12 +137,12 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
    * Writes the invalidation in the transaction of the change that it tells of.
    * @returns it; its `xid` is known once the change is committed
    */
-  write(change: Change, what: Narrowing): Invalidation {
+  write(change: Change, what: NewInvalidation): Invalidation {
     return this.writeAll(change, [what])[0]!;
   }
 
   /** Several of one transaction, in one statement. */
-  writeAll(change: Change, all: readonly Narrowing[]): Invalidation[] {
+  writeAll(change: Change, all: readonly NewInvalidation[]): Invalidation[] {
     if (all.length === 0) return [];
     const made = all.map(({ id = newId(), kind, subject, cut }) => ({ id, kind, subject, cut }));
     const invalidations: Invalidation[] = made.map((invalidation) => ({ ...invalidation, xid: UNCOMMITTED }));
@@ -167,7 +167,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
    * harmless.
    * @returns with callers named as far as whoever makes the request can see them. The receipt is being kept meanwhile,
    *   unless PostgreSQL fails
-   * @throws Refusal `unavailable` when the database was put back to a state from before the change
+   * @throws ApiError `unavailable` when the database was put back to a state from before the change
    */
   async confirm(invalidations: readonly Invalidation[], { waitMs, about, keep }: ConfirmOptions = {}): Promise<Effect> {
     // Leases read behind the commit of one transaction say nothing about a later one.
@@ -218,11 +218,11 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     const untilMs = this.clock.monotonicMs() + waitMs;
     for (;;) {
       const { leases } = await this.#log.leases();
-      const nobodys = leases.filter(({ callerId }) => callerId === NOBODY);
-      if (nobodys.length === 0) return [];
+      const unowned = leases.filter(({ callerId }) => callerId === UNOWNED);
+      if (unowned.length === 0) return [];
       const leftMs = untilMs - this.clock.monotonicMs();
       if (leftMs <= 0 || this.#stopped)
-        return nobodys.map(({ verifierId: id, name, caller, leaseMs }) => {
+        return unowned.map(({ verifierId: id, name, caller, leaseMs }) => {
           return { id, name, caller, leaseEndsInMs: lapsedAfterMs(leaseMs) };
         });
       await new Promise<void>((resolve) => this.clock.after(Math.min(leftMs, SETTLED_LOOK_MS), resolve));
@@ -247,7 +247,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
       await this.#feedKeys.announce();
     } catch (error) {
       this.logger.debug({ reason: (error as Error).message }, 'the feed keys could not be announced; trying again');
-      delayMs = JUDGE_MS;
+      delayMs = REAP_MS;
     }
     if (!this.#stopped) this.#cancel.push(this.clock.after(delayMs, () => void this.#announceKeys()));
   }

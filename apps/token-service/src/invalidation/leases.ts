@@ -12,12 +12,12 @@ import type { FeedKeys } from './feed-keys.js';
 import type { InvalidationLog } from './log.js';
 import {
   type InvalidationStore,
-  type JudgeClock,
   LEASE_REFUSALS,
   type LeaseCaller,
   type LeaseRefusal,
   lapsedAfterMs,
   type StoreConnection,
+  type WaitClock,
 } from './types.js';
 
 export type { LeaseCaller } from './types.js';
@@ -50,10 +50,10 @@ export class LeaseRefused extends Error {
   }
 }
 
-export interface LeasesParts {
+export interface LeasesDeps {
   readonly store: InvalidationStore;
   readonly log: InvalidationLog;
-  readonly clock: JudgeClock;
+  readonly clock: WaitClock;
   readonly leaseMs: number;
   /** Verifiers of an earlier version of the protocol get no lease. Default: 2, which version 0.1 speaks. */
   readonly protocolMin?: number;
@@ -68,7 +68,7 @@ export interface LeasesParts {
 
 /** Grants leases, and judges which are dead. */
 export class Leases {
-  readonly #parts: LeasesParts;
+  readonly #deps: LeasesDeps;
   /** The renewals that this process has watched, with when it first saw them. */
   #watched = new Map<string, { renewal: string; sinceMs: number }>();
   /** The history that they were seen in. */
@@ -81,8 +81,8 @@ export class Leases {
   /** Rows that were alive when `judge` last looked, by their callers. */
   seen = { first_party: 0, token: 0 };
 
-  constructor(parts: LeasesParts) {
-    this.#parts = parts;
+  constructor(deps: LeasesDeps) {
+    this.#deps = deps;
   }
 
   /**
@@ -92,12 +92,12 @@ export class Leases {
    *   caller that gets none now
    */
   async renew(request: RenewRequest, caller: LeaseCaller): Promise<RenewResponse> {
-    const { store, log, leaseMs, newId, eventsSecret, usageSecret, feedKeys } = this.#parts;
-    const random = this.#parts.randomBytes ?? randomBytes;
+    const { store, log, leaseMs, newId, eventsSecret, usageSecret, feedKeys } = this.#deps;
+    const random = this.#deps.randomBytes ?? randomBytes;
     const { name, cursor, claim, version } = request;
     checkRequest(request);
     const isCurrent = claim !== '';
-    if (!isCurrent && (this.#parts.protocolMin ?? 2) > 2)
+    if (!isCurrent && (this.#deps.protocolMin ?? 2) > 2)
       throw new LeaseRefused(
         'protocol',
         'verifiers of version 0.1 get no lease here (PROTOCOL_MIN=3): upgrade this one',
@@ -157,7 +157,7 @@ export class Leases {
     checkVerifierId(verifierId);
     const released =
       CLAIM_PATTERN.test(claim) &&
-      (await this.#parts.store.releaseLease(verifierId, callerId, hash('sha256', claim, 'buffer')));
+      (await this.#deps.store.releaseLease(verifierId, callerId, hash('sha256', claim, 'buffer')));
     if (released) this.counters.released++;
     return released;
   }
@@ -167,11 +167,11 @@ export class Leases {
    * again and again; answers how many rows were deleted.
    */
   async judge(): Promise<number> {
-    return this.#parts.store.onOneConnection((here) => this.#judge(here));
+    return this.#deps.store.onOneConnection((here) => this.#judge(here));
   }
 
   async #judge(here: StoreConnection): Promise<number> {
-    const { log, clock } = this.#parts;
+    const { log, clock } = this.#deps;
     const { leases, history } = await log.leases(here);
     if (history !== this.#watchedIn) this.#watched.clear();
     this.#watchedIn = history;

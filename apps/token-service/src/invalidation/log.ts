@@ -3,16 +3,16 @@ import { type Clock, type Moment, Timekeeper } from '@latchkey/verifier';
 import type { InvalidationStore, LeasesReading, LogReading, StoreConnection } from './types.js';
 
 /** Most invalidations of one answer; a verifier that is further behind empties its memory, which is cheaper. */
-export const ANSWER_INVALIDATIONS_MAX = 10_000;
+export const RESPONSE_INVALIDATIONS_MAX = 10_000;
 
-export interface LogAnswer {
+export interface LogResult {
   readonly cursor: Cursor;
   readonly history: string;
   readonly reset: boolean;
   readonly invalidations: readonly Invalidation[];
 }
 
-export interface LogParts {
+export interface LogDeps {
   readonly store: InvalidationStore;
   readonly newId: () => string;
   readonly clock: Clock;
@@ -22,14 +22,14 @@ export interface LogParts {
 
 /** The invalidation log as verifiers read it. */
 export class InvalidationLog {
-  readonly #parts: LogParts;
+  readonly #deps: LogDeps;
   readonly #time: Timekeeper;
   #history = '';
   #sent: Moment;
 
-  constructor(parts: LogParts) {
-    this.#parts = parts;
-    this.#time = new Timekeeper(parts.clock);
+  constructor(deps: LogDeps) {
+    this.#deps = deps;
+    this.#time = new Timekeeper(deps.clock);
     this.#sent = this.#time.note();
   }
 
@@ -58,13 +58,13 @@ export class InvalidationLog {
     cursor: Cursor | null,
     witness: boolean,
     renewal: string | null,
-  ): Promise<LogAnswer> {
-    let reading = await here.readLog(cursor?.xid ?? null, ANSWER_INVALIDATIONS_MAX);
+  ): Promise<LogResult> {
+    let reading = await here.readLog(cursor?.xid ?? null, RESPONSE_INVALIDATIONS_MAX);
     const isBeyond = cursor?.log === reading.log && BigInt(cursor.xid) > BigInt(reading.xmin);
     if (!reading.isCurrent || (isBeyond && witness)) {
       this.note({ isCurrent: false, history: '' }, this.sending());
       await this.#follow(here, isBeyond && witness ? reading.log : null);
-      reading = await here.readLog(cursor?.xid ?? null, ANSWER_INVALIDATIONS_MAX);
+      reading = await here.readLog(cursor?.xid ?? null, RESPONSE_INVALIDATIONS_MAX);
     }
     const xmin = BigInt(reading.xmin);
     const past = renewal === null ? xmin : BigInt(renewal) + 1n;
@@ -87,7 +87,7 @@ export class InvalidationLog {
    * @param here a connection that is at hand; default: one of its own
    */
   leases(here?: StoreConnection): Promise<LeasesReading> {
-    return here ? this.#leases(here) : this.#parts.store.onOneConnection((one) => this.#leases(one));
+    return here ? this.#leases(here) : this.#deps.store.onOneConnection((one) => this.#leases(one));
   }
 
   /**
@@ -98,7 +98,7 @@ export class InvalidationLog {
   leasesAndKnown(
     idsIn: (history: string) => readonly string[],
   ): Promise<{ reading: LeasesReading; known: ReadonlySet<string> }> {
-    return this.#parts.store.onOneConnection(async (here) => {
+    return this.#deps.store.onOneConnection(async (here) => {
       const reading = await this.#leases(here);
       const ids = idsIn(reading.history);
       return { reading, known: new Set(ids.length > 0 ? await here.knownInvalidations(ids) : []) };
@@ -135,7 +135,7 @@ export class InvalidationLog {
   }
 
   #follow(here: StoreConnection, forgetful: string | null): Promise<void> {
-    const { newId, leaseMs } = this.#parts;
+    const { newId, leaseMs } = this.#deps;
     return here.followDatabase(newId(), newId(), leaseMs, forgetful);
   }
 }
@@ -147,6 +147,6 @@ function isContinued(cursor: Cursor | null, reading: LogReading): boolean {
   return (
     xid > BigInt(reading.removedTo) &&
     xid <= BigInt(reading.xmin) &&
-    reading.invalidations.length <= ANSWER_INVALIDATIONS_MAX
+    reading.invalidations.length <= RESPONSE_INVALIDATIONS_MAX
   );
 }

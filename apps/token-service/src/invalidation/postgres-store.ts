@@ -291,7 +291,7 @@ export const INSERT_INVALIDATIONS = `WITH said AS (
   RETURNING xid::text AS xid`;
 
 /** What a change says has ceased to be true. */
-export interface Narrowing {
+export interface NewInvalidation {
   /** Of the invalidation; default: a new one. */
   readonly id?: string;
   readonly kind: InvalidationKind;

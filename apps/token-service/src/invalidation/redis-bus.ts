@@ -38,7 +38,7 @@ export class RedisBus implements Bus {
     await this.#publisher.publish(REDIS.acknowledgements, acknowledgement);
   }
 
-  isAway(): boolean {
+  isUnavailable(): boolean {
     return !this.#answers || this.#publisher.status !== 'ready' || this.#subscriber.status !== 'ready';
   }
 

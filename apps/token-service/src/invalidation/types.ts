@@ -11,7 +11,7 @@ export const DRIFT = 0.2;
 export const lapsedAfterMs = (leaseMs: number): number => Math.ceil(leaseMs * (1 + DRIFT));
 
 /** The part of the clock that judging others needs. Wall time plays no part in it. */
-export type JudgeClock = Pick<Clock, 'monotonicMs' | 'wallMs' | 'after'>;
+export type WaitClock = Pick<Clock, 'monotonicMs' | 'wallMs' | 'after'>;
 
 /** Who calls: the first-party services together, or one token. */
 export interface LeaseCaller {
@@ -25,7 +25,7 @@ export interface LeaseCaller {
 }
 
 /** `callerId` of leases for those whose rows a database may have forgotten. */
-export const NOBODY = 'nobody';
+export const UNOWNED = 'nobody';
 
 /** A lease as it stands in its row. */
 export interface LeaseRow {
@@ -177,5 +177,5 @@ export interface Bus {
   /** Calls back with every acknowledgement; the answer ends the subscription. */
   subscribe(onAcknowledgement: (text: string) => void): () => void;
   /** Whether acknowledgements do not come at this moment, as far as is known: then rows are what confirms. */
-  isAway?(): boolean;
+  isUnavailable?(): boolean;
 }

@@ -3,12 +3,12 @@ import type { WatchHub } from './watch.hub.js';
 
 /** Redis and the streams of this replica as one: what is published reaches both, acknowledgements come from both. */
 export class WatchBus implements Bus {
-  readonly #redis: Bus & { isAway(): boolean; relay(acknowledgement: string): Promise<void> };
+  readonly #redis: Bus & { isUnavailable(): boolean; relay(acknowledgement: string): Promise<void> };
   readonly #listeners = new Set<(text: string) => void>();
   /** To be set before anything is published. */
   hub: Pick<WatchHub, 'publish' | 'counters'> | undefined;
 
-  constructor(redis: Bus & { isAway(): boolean; relay(acknowledgement: string): Promise<void> }) {
+  constructor(redis: Bus & { isUnavailable(): boolean; relay(acknowledgement: string): Promise<void> }) {
     this.#redis = redis;
   }
 
@@ -26,8 +26,8 @@ export class WatchBus implements Bus {
     };
   }
 
-  isAway(): boolean {
-    return this.#redis.isAway();
+  isUnavailable(): boolean {
+    return this.#redis.isUnavailable();
   }
 
   /** An acknowledgement from a stream of this replica: for whoever waits here, and over Redis for the others. */

@@ -15,7 +15,7 @@ import {
 import { Budget } from '@latchkey/verifier';
 import type { FeedKeys } from './feed-keys.js';
 import type { InvalidationLog } from './log.js';
-import type { InvalidationStore, JudgeClock } from './types.js';
+import type { InvalidationStore, WaitClock } from './types.js';
 import { CLOSING, OPENED, RESET, type WatchStream } from './watch.stream.js';
 
 /** Open streams of one holder, at one replica; a holder has no more leases. */
@@ -25,7 +25,7 @@ const HOLDER_CALLS_MAX = 2 * HOLDER_STREAMS_MAX;
 const CALLS_MAX = 4_096;
 /** How often the log is read for what Redis has not brought; and while Redis is known to be away. */
 const POLL_MS = 1_000;
-const POLL_AWAY_MS = 100;
+const POLL_WITHOUT_REDIS_MS = 100;
 /** Invalidations of one reading; whoever is further behind renews, which is cheaper. */
 const READ_MAX = 1_000;
 /** Invalidations remembered as sent, so that the log does not bring them again. */
@@ -39,13 +39,13 @@ const ECHOES_MAX = 1_000;
 
 export type WatchRefusal = 'too_many' | 'no_lease' | 'foreign' | 'stopping';
 
-export interface WatchHubParts {
+export interface WatchHubDeps {
   readonly store: Pick<InvalidationStore, 'onOneConnection'>;
   readonly log: InvalidationLog;
   readonly feedKeys: Pick<FeedKeys, 'signer' | 'publicKeys'>;
-  readonly clock: JudgeClock;
+  readonly clock: WaitClock;
   /** Whether Redis does not carry messages now. */
-  readonly isAway: () => boolean;
+  readonly isUnavailable: () => boolean;
   /** Callers, by their ids, of those of these verifiers that hold a lease that can still be renewed. */
   readonly leaseCallers: (verifierIds: readonly string[]) => Promise<ReadonlyMap<string, string>>;
   /** Hands an acknowledgement on to whoever waits for it, here and at other replicas. */
@@ -57,7 +57,7 @@ export interface WatchHubParts {
  * it acknowledges is handed on. None of it confirms anything by itself: streams are as untrusted as Redis.
  */
 export class WatchHub {
-  readonly #parts: WatchHubParts;
+  readonly #deps: WatchHubDeps;
   /** By verifier. */
   readonly #streams = new Map<string, WatchStream>();
   readonly #calls = new Map<string, number>();
@@ -87,11 +87,11 @@ export class WatchHub {
     relaysFailed: 0,
   };
 
-  constructor(parts: WatchHubParts) {
-    this.#parts = parts;
-    const keys = parts.feedKeys.publicKeys.map(feedKey).filter((key) => key !== undefined);
+  constructor(deps: WatchHubDeps) {
+    this.#deps = deps;
+    const keys = deps.feedKeys.publicKeys.map(feedKey).filter((key) => key !== undefined);
     this.#keys = new Map(keys.map((key) => [key.id, key]));
-    this.#signatures = new Budget(parts.clock, SIGNATURES_PER_SECOND_MAX);
+    this.#signatures = new Budget(deps.clock, SIGNATURES_PER_SECOND_MAX);
   }
 
   /** Streams open now. */
@@ -132,7 +132,7 @@ export class WatchHub {
    */
   async start(stream: WatchStream, cursor: { log: string; xid: string } | null): Promise<WatchRefusal | undefined> {
     const { verifierId } = stream;
-    const leaseCaller = (await this.#parts.leaseCallers([verifierId])).get(verifierId);
+    const leaseCaller = (await this.#deps.leaseCallers([verifierId])).get(verifierId);
     const refusal = this.#refusal(stream, leaseCaller);
     if (refusal) {
       this.counters.refused++;
@@ -143,8 +143,8 @@ export class WatchHub {
     try {
       // Heard from now on, and only then read: nothing lies between.
       await this.#follow();
-      const { invalidations, reset, log } = await this.#parts.store.onOneConnection(async (here) => {
-        const since = await this.#parts.log.since(here, cursor, false, null);
+      const { invalidations, reset, log } = await this.#deps.store.onOneConnection(async (here) => {
+        const since = await this.#deps.log.since(here, cursor, false, null);
         return { ...since, log: since.cursor.log };
       });
       if (stream.ended) return undefined;
@@ -207,7 +207,7 @@ export class WatchHub {
       return;
     }
     this.counters.acknowledgements++;
-    this.#parts.onAcknowledgement(text);
+    this.#deps.onAcknowledgement(text);
     stream.onAcknowledged(event.digests);
   }
 
@@ -218,7 +218,7 @@ export class WatchHub {
     if (this.#allCalls > 0) {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#onEmpty = resolve;
-      const cancel = this.#parts.clock.after(ms, resolve);
+      const cancel = this.#deps.clock.after(ms, resolve);
       await promise;
       cancel();
     }
@@ -283,7 +283,7 @@ export class WatchHub {
   }
 
   #read(fromXid: string | null, limit: number) {
-    return this.#parts.store.onOneConnection((here) => here.readLog(fromXid, limit));
+    return this.#deps.store.onOneConnection((here) => here.readLog(fromXid, limit));
   }
 
   #pollLater(): void {
@@ -292,11 +292,11 @@ export class WatchHub {
     // Short steps, so that it is noticed soon when Redis goes away.
     let leftMs = POLL_MS;
     const step = () => {
-      leftMs -= POLL_AWAY_MS;
-      if (leftMs <= 0 || this.#parts.isAway()) void this.#poll();
-      else this.#cancelPoll = this.#parts.clock.after(POLL_AWAY_MS, step);
+      leftMs -= POLL_WITHOUT_REDIS_MS;
+      if (leftMs <= 0 || this.#deps.isUnavailable()) void this.#poll();
+      else this.#cancelPoll = this.#deps.clock.after(POLL_WITHOUT_REDIS_MS, step);
     };
-    this.#cancelPoll = this.#parts.clock.after(POLL_AWAY_MS, step);
+    this.#cancelPoll = this.#deps.clock.after(POLL_WITHOUT_REDIS_MS, step);
   }
 
   /** Forwards what the log holds and nobody has brought. */
@@ -321,7 +321,7 @@ export class WatchHub {
   }
 
   #sign(log: string, invalidations: readonly Invalidation[]): InvalidationEvent[] {
-    const { signer } = this.#parts.feedKeys;
+    const { signer } = this.#deps.feedKeys;
     const events: InvalidationEvent[] = [];
     for (let at = 0; at < invalidations.length; at += INVALIDATIONS_PER_EVENT_MAX)
       events.push(signInvalidations(signer, log, invalidations.slice(at, at + INVALIDATIONS_PER_EVENT_MAX)));
@@ -331,11 +331,11 @@ export class WatchHub {
   #sweepLater(): void {
     this.#cancelSweep();
     if (this.#stopping || this.#streams.size === 0) return;
-    this.#cancelSweep = this.#parts.clock.after(SWEEP_MS, () => void this.#sweep());
+    this.#cancelSweep = this.#deps.clock.after(SWEEP_MS, () => void this.#sweep());
   }
 
   async #sweep(): Promise<void> {
-    const { clock, leaseCallers } = this.#parts;
+    const { clock, leaseCallers } = this.#deps;
     for (const stream of [...this.#streams.values()])
       if (stream.expiresAtMs !== 0 && clock.wallMs() >= stream.expiresAtMs) stream.end('token_ended');
     const streams = [...this.#streams.values()];

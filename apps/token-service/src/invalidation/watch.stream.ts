@@ -1,7 +1,7 @@
 import type { WatchResponse } from '@latchkey/contracts';
 import { Budget } from '@latchkey/verifier';
 import type { CallerNow } from '../rpc/index.js';
-import type { JudgeClock, LeaseCaller } from './types.js';
+import type { LeaseCaller, WaitClock } from './types.js';
 
 /** Messages that wait for one stream; beyond it they are left out, and the verifier is told to renew. */
 export const WATCH_QUEUE_MAX = 1_000;
@@ -21,12 +21,12 @@ export type WatchEnd = 'replaced' | 'no_lease' | 'token_ended' | 'unchecked' | '
 /** How long a stream stays open while its caller is checked again, or acknowledges the end of its token. */
 const PATIENCE_MS = 250;
 
-export interface WatchStreamParts {
+export interface WatchStreamDeps {
   readonly verifierId: string;
   readonly caller: LeaseCaller;
   /** Rejects when it cannot be found out. */
   readonly recheck: () => Promise<CallerNow>;
-  readonly clock: JudgeClock;
+  readonly clock: WaitClock;
   /** False: `onDrained` is called once there is room again. */
   readonly write: (response: WatchResponse) => boolean;
   readonly end: (why: WatchEnd) => void;
@@ -34,7 +34,7 @@ export interface WatchStreamParts {
 
 /** One open stream: what waits for it, in bounds, and whether it has ended. */
 export class WatchStream {
-  readonly #parts: WatchStreamParts;
+  readonly #deps: WatchStreamDeps;
   #queue: WatchResponse[] = [];
   #isBlocked = false;
   #ended = false;
@@ -46,17 +46,17 @@ export class WatchStream {
   /** Of what ended the caller's token: to be acknowledged before the stream ends. */
   #lastDigests: readonly string[] | undefined;
 
-  constructor(parts: WatchStreamParts) {
-    this.#parts = parts;
-    this.#budget = new Budget(parts.clock, ACKNOWLEDGEMENTS_PER_SECOND_MAX);
+  constructor(deps: WatchStreamDeps) {
+    this.#deps = deps;
+    this.#budget = new Budget(deps.clock, ACKNOWLEDGEMENTS_PER_SECOND_MAX);
   }
 
   get verifierId(): string {
-    return this.#parts.verifierId;
+    return this.#deps.verifierId;
   }
 
   get caller(): LeaseCaller {
-    return this.#parts.caller;
+    return this.#deps.caller;
   }
 
   /** When the caller's token expires, in Unix milliseconds; 0: never. */
@@ -118,7 +118,7 @@ export class WatchStream {
       else if (digests.length === 0) this.end('token_ended');
       else {
         this.#lastDigests = digests;
-        this.#parts.clock.after(PATIENCE_MS, () => this.end('token_ended'));
+        this.#deps.clock.after(PATIENCE_MS, () => this.end('token_ended'));
         break;
       }
     }
@@ -128,8 +128,8 @@ export class WatchStream {
   /** Undefined when it cannot be found out in time. */
   async #callerNow(): Promise<CallerNow | undefined> {
     const { promise: late, resolve } = Promise.withResolvers<undefined>();
-    const cancel = this.#parts.clock.after(PATIENCE_MS, () => resolve(undefined));
-    const now = await Promise.race([this.#parts.recheck().catch(() => undefined), late]);
+    const cancel = this.#deps.clock.after(PATIENCE_MS, () => resolve(undefined));
+    const now = await Promise.race([this.#deps.recheck().catch(() => undefined), late]);
     cancel();
     return now;
   }
@@ -141,7 +141,7 @@ export class WatchStream {
   end(why: WatchEnd): void {
     if (this.#ended) return;
     this.close();
-    this.#parts.end(why);
+    this.#deps.end(why);
   }
 
   /** The call is over, whoever ended it. */
@@ -151,6 +151,6 @@ export class WatchStream {
   }
 
   #write(response: WatchResponse): void {
-    this.#isBlocked = !this.#parts.write(response);
+    this.#isBlocked = !this.#deps.write(response);
   }
 }

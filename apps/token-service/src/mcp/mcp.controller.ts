@@ -1,7 +1,7 @@
 import { Body, Controller, Headers, Inject, Post, SetMetadata } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { type Answer, badField, Caller, ENDPOINT_METADATA, Refusal } from '../http/index.js';
+import { type Answer, ApiError, badField, Caller, ENDPOINT_METADATA } from '../http/index.js';
 import { McpService, PROTOCOL_VERSIONS } from './mcp.service.js';
 
 /** The MCP door: any token; what its tools may do follows from the token's scopes. */
@@ -21,12 +21,12 @@ export class McpController {
   ): Promise<Answer> {
     // DNS rebinding would come from a page of a foreign origin (MCP, Streamable HTTP, security).
     if (headers['origin'] !== undefined && headers['origin'] !== new URL(this.config.PUBLIC_URL).origin)
-      throw new Refusal('cross_site', 'This request came from a page of another site.');
+      throw new ApiError('cross_site', 'This request came from a page of another site.');
     const version = headers['mcp-protocol-version'];
     if (version !== undefined && !PROTOCOL_VERSIONS.some((known) => known === version))
       throw badField('MCP-Protocol-Version', `must be one of ${PROTOCOL_VERSIONS.join(', ')}`);
     if (!(headers['content-type'] ?? '').startsWith('application/json'))
-      throw new Refusal('unsupported_media_type', 'Send `Content-Type: application/json`.');
+      throw new ApiError('unsupported_media_type', 'Send `Content-Type: application/json`.');
     return this.mcp.handle(actor, body);
   }
 }

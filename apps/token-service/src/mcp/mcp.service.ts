@@ -3,8 +3,8 @@ import { Inject, Injectable } from '@nestjs/common';
 import { z } from 'zod';
 import type { Actor } from '../authorization/index.js';
 import { LOGGER } from '../config.js';
-import { isDatabaseAway } from '../database/index.js';
-import { Answer, badField, lacksScope, parseWith, RatesService, Refusal, tooMany } from '../http/index.js';
+import { isDatabaseUnavailable } from '../database/index.js';
+import { Answer, ApiError, badField, lacksScope, parseWith, RatesService, tooMany } from '../http/index.js';
 import { ReportsService, TokensService } from '../tokens/index.js';
 import { LocksService } from '../verification/index.js';
 import { TOOL_LIST, TOOLS, type Tool } from './tools.js';
@@ -59,7 +59,7 @@ export class McpService {
 
   /**
    * Answers one message or a batch, which counts as its messages towards the token's rate.
-   * @throws Refusal `insufficient_scope` when any message calls a tool that the token may not use; then nothing was done
+   * @throws ApiError `insufficient_scope` when any message calls a tool that the token may not use; then nothing was done
    */
   async handle(actor: Actor, body: unknown): Promise<Answer> {
     const isBatch = Array.isArray(body);
@@ -107,7 +107,7 @@ export class McpService {
     try {
       await this.locks.mustStillBe(actor);
     } catch (error) {
-      throw error instanceof Refusal ? new RpcFault(-32600, error.message) : error;
+      throw error instanceof ApiError ? new RpcFault(-32600, error.message) : error;
     }
   }
 
@@ -153,10 +153,11 @@ export class McpService {
 
   /** What the assistant can do something about is told as the tool's answer; the rest is the door's. */
   #failed(error: unknown, isBatch: boolean): unknown {
-    const isDoors = error instanceof Refusal && ['insufficient_scope', 'invalid_token'].includes(error.code);
-    if (!isBatch && (isDoors || !(error instanceof Refusal))) throw error;
-    if (error instanceof Refusal) return toolError(`${error.code}: ${error.detail}`);
-    if (isDatabaseAway(error)) return toolError('unavailable: the database does not answer at this moment; try again.');
+    const isDoors = error instanceof ApiError && ['insufficient_scope', 'invalid_token'].includes(error.code);
+    if (!isBatch && (isDoors || !(error instanceof ApiError))) throw error;
+    if (error instanceof ApiError) return toolError(`${error.code}: ${error.detail}`);
+    if (isDatabaseUnavailable(error))
+      return toolError('unavailable: the database does not answer at this moment; try again.');
     this.logger.error({ err: error }, 'a tool failed');
     throw new RpcFault(-32603, 'something went wrong here');
   }

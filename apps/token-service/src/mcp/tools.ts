@@ -12,7 +12,7 @@ import type { Actor } from '../authorization/index.js';
 import type { ReportsService, TokensService } from '../tokens/index.js';
 
 /** What the tools work with. */
-export interface Workshop {
+export interface ToolContext {
   tokens: TokensService;
   reports: ReportsService;
 }
@@ -26,14 +26,14 @@ export interface Tool {
   scope: string | null;
   input: z.ZodObject;
   annotations: { readOnlyHint: boolean; destructiveHint?: boolean; idempotentHint?: boolean; openWorldHint: false };
-  run(workshop: Workshop, actor: Actor, input: never): Promise<unknown>;
+  run(context: ToolContext, actor: Actor, input: never): Promise<unknown>;
 }
 
 /** Ties the type of a tool's input to its schema. */
 function tool<S extends z.ZodObject>(
   definition: Omit<Tool, 'input' | 'run'> & {
     input: S;
-    run(workshop: Workshop, actor: Actor, input: z.output<S>): Promise<unknown>;
+    run(context: ToolContext, actor: Actor, input: z.output<S>): Promise<unknown>;
   },
 ): Tool {
   return definition as unknown as Tool;

@@ -2,7 +2,7 @@ import { NOTICE_KINDS, type NoticeChoices, type NoticeKind, type PutNoticeChoice
 import { Injectable } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
 import { Database } from '../database/index.js';
-import { Refusal } from '../http/index.js';
+import { ApiError } from '../http/index.js';
 
 /** Which notices a person gets, and how. Without a choice: all of them, by every way. Jobs reads this and sends them. */
 @Injectable()
@@ -24,7 +24,7 @@ export class NoticesService {
   /** Only somebody who is signed in chooses: a token must not be able to silence the notices about itself. */
   async choose(actor: Actor, { items }: PutNoticeChoicesBody): Promise<NoticeChoices> {
     if (actor.type !== 'user')
-      throw new Refusal('forbidden', 'A token may not change which notices its owner gets. Sign in to do so.');
+      throw new ApiError('forbidden', 'A token may not change which notices its owner gets. Sign in to do so.');
     await this.db.query(
       `INSERT INTO notice_choices (user_id, kind, email, webhook)
        SELECT $1, c.kind, c.email, c.webhook FROM jsonb_to_recordset($2::jsonb) AS c(kind text, email boolean, webhook boolean)
@@ -37,5 +37,5 @@ export class NoticesService {
 
 function personOf(actor: Actor): string {
   if (actor.userId !== null) return actor.userId;
-  throw new Refusal('forbidden', 'A project token acts for a project; notices go to people.');
+  throw new ApiError('forbidden', 'A project token acts for a project; notices go to people.');
 }

@@ -8,7 +8,7 @@ import { Database } from '../database/index.js';
 import { forbidden, lacksScope, requestContext, unavailable } from '../http/index.js';
 import { RecordsService, RevocationsService } from '../tokens/index.js';
 import { UsageService } from '../usage/index.js';
-import { FactsService, LocksService, VerificationService } from '../verification/index.js';
+import { LocksService, SnapshotService, VerificationService } from '../verification/index.js';
 
 const SCOPE = 'tokens:verify';
 
@@ -18,7 +18,7 @@ export class OAuthService {
   constructor(
     private readonly db: Database,
     private readonly locks: LocksService,
-    private readonly facts: FactsService,
+    private readonly facts: SnapshotService,
     private readonly records: RecordsService,
     private readonly revocations: RevocationsService,
     private readonly verification: VerificationService,
@@ -50,7 +50,7 @@ export class OAuthService {
 
   /**
    * RFC 7009 section 2.2: done, or there was nothing to do; the answer is the same. It has taken effect when this returns.
-   * @throws Refusal `unavailable` (2.2.1) when it is done and a verifier has not confirmed yet: a repeat waits on
+   * @throws ApiError `unavailable` (2.2.1) when it is done and a verifier has not confirmed yet: a repeat waits on
    */
   async revoke(actor: Actor, secret: string): Promise<void> {
     mustHold(actor);

@@ -4,10 +4,10 @@ import { Catch, Inject } from '@nestjs/common';
 import { RpcException, type RpcException as RpcExceptionType } from '@nestjs/microservices';
 import { type Observable, throwError } from 'rxjs';
 import { LOGGER } from '../config.js';
-import { isDatabaseAway } from '../database/index.js';
-import { Refusal } from '../http/index.js';
+import { isDatabaseUnavailable } from '../database/index.js';
+import { ApiError } from '../http/index.js';
 
-const CODES: Partial<Record<Refusal['code'], status>> = {
+const CODES: Partial<Record<ApiError['code'], status>> = {
   invalid_request: status.INVALID_ARGUMENT,
   unavailable: status.UNAVAILABLE,
   rate_limited: status.RESOURCE_EXHAUSTED,
@@ -29,8 +29,8 @@ export class RpcErrorFilter {
   #statusOf(error: unknown): { code: status; message: string } {
     if (error instanceof RpcException)
       return (error as RpcExceptionType).getError() as { code: status; message: string };
-    if (error instanceof Refusal) return { code: CODES[error.code] ?? status.UNKNOWN, message: error.detail };
-    if (isDatabaseAway(error))
+    if (error instanceof ApiError) return { code: CODES[error.code] ?? status.UNKNOWN, message: error.detail };
+    if (isDatabaseUnavailable(error))
       return { code: status.UNAVAILABLE, message: 'the database does not answer at this moment' };
     this.logger.error({ err: error }, 'a call failed');
     return { code: status.INTERNAL, message: 'something went wrong here' };

@@ -10,7 +10,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { type Actor, actorId } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { type Change, Database } from '../database/index.js';
-import { badField, conflict, forbidden, lacksScope, RatesService, Refusal } from '../http/index.js';
+import { ApiError, badField, conflict, forbidden, lacksScope, RatesService } from '../http/index.js';
 import { LocksService } from '../verification/index.js';
 import { insertNamed, type Named, selectMatching, selectUnended } from './batch.queries.js';
 import { ClosuresService } from './closures.service.js';
@@ -36,7 +36,7 @@ export class BatchesService {
 
   /**
    * What a filter names at this moment, of the tokens that the caller may revoke; nothing is changed.
-   * @throws Refusal as `revoke` does
+   * @throws ApiError as `revoke` does
    */
   async preview(actor: Actor, wanted: Pick<Wanted, 'filter'>): Promise<RevocationPreview> {
     await this.#mustBeSeldom(actor);
@@ -74,7 +74,7 @@ export class BatchesService {
    * they were shown too. The set is that of the transaction that writes it down: from its commit on it is ended to the
    * last, whatever becomes of this process or of the caller. A token issued after that is not in it. Repeating it is
    * harmless: tokens that fit and are revoked, but not confirmed yet, are waited for again.
-   * @throws Refusal `conflict` when more match than expected, `too_many_matches`, or `forbidden` where the caller may
+   * @throws ApiError `conflict` when more match than expected, `too_many_matches`, or `forbidden` where the caller may
    *   revoke nothing
    */
   async revoke(actor: Actor, body: Wanted, waitMs: number | undefined): Promise<RevokedMany> {
@@ -131,7 +131,7 @@ function mustBeExpected(matched: number, expect: number | undefined): void {
 
 function mustBeFew(matched: number): void {
   if (matched <= LIMITS.revokeManyMax) return;
-  throw new Refusal(
+  throw new ApiError(
     'too_many_matches',
     `More than ${LIMITS.revokeManyMax} tokens match. Narrow the filter, by createdBefore for instance. Nothing was changed.`,
   );

@@ -6,7 +6,7 @@ import type { QueryResultRow } from 'pg';
 import { AuditService } from '../audit/index.js';
 import type { NamedActor } from '../authorization/index.js';
 import { LOGGER } from '../config.js';
-import { type Change, Database, isDatabaseAway, type Statement } from '../database/index.js';
+import { type Change, Database, isDatabaseUnavailable, type Statement } from '../database/index.js';
 import {
   forgotten,
   type Invalidation,
@@ -79,7 +79,7 @@ export class ClosuresService implements BeforeApplicationShutdown {
     );
     const { tokens } = ending.counts;
     const exposure = { id, ...makerColumns(actor), reason: 'exposed' as const, comment, filter: null, tokens };
-    const invalidations = this.invalidations.writeAll(change, ending.narrowings);
+    const invalidations = this.invalidations.writeAll(change, ending.newInvalidations);
     change.write(...ending.writes, q.insertExposure(exposure, at), q.insertMembers(id, ending.members));
     this.audit.recordAll(change, ending.entries);
     return { id, invalidations };
@@ -179,7 +179,7 @@ export class ClosuresService implements BeforeApplicationShutdown {
       try {
         return await this.#step(id);
       } catch (error) {
-        if (!isDatabaseAway(error) || tries >= STEP_TRIES_MAX || this.#stopped) throw error;
+        if (!isDatabaseUnavailable(error) || tries >= STEP_TRIES_MAX || this.#stopped) throw error;
         await sleep(STEP_PAUSE_MS * 2 ** (tries - 1), undefined, { ref: false });
       }
   }
@@ -261,7 +261,7 @@ export class ClosuresService implements BeforeApplicationShutdown {
     const { reason, comment } = exposure;
     const batch = exposure.filter && exposure.id;
     const ending = endingOf({ actor: actorOf(exposure), reason, comment, batch, at: new Date() }, doomed);
-    const invalidations = this.invalidations.writeAll(change, ending.narrowings);
+    const invalidations = this.invalidations.writeAll(change, ending.newInvalidations);
     change.write(
       ...ending.writes,
       ...(ending.members.length ? [keep(ending.members)] : []),
@@ -322,8 +322,8 @@ export class ClosuresService implements BeforeApplicationShutdown {
       if (!exposure || left.length === 0) return [];
       const known = left.flatMap(({ token_id, id, ...row }) => (id === null ? [] : [{ ...row, id }]));
       const lost = left.filter((row) => row.id === null).map((row) => ({ id: newId(), subject: row.token_id }));
-      const narrowings = lost.map(({ id, subject }) => ({ id, kind: 'token' as const, subject, cut: true }));
-      const anew = this.invalidations.writeAll(change, narrowings);
+      const newInvalidations = lost.map(({ id, subject }) => ({ id, kind: 'token' as const, subject, cut: true }));
+      const anew = this.invalidations.writeAll(change, newInvalidations);
       if (lost.length > 0) change.write(q.moveInvalidations(id, lost));
       return [...known, ...anew];
     });

@@ -40,7 +40,7 @@ export class EverythingService implements BeforeApplicationShutdown {
   /**
    * Revokes everything, for administrators who have just signed in. A token that is made meanwhile by a token, or in the
    * place of one, is dead with it: it bears the generation in which its maker was seen to live.
-   * @throws Refusal `forbidden`, or `reauthentication_required`
+   * @throws ApiError `forbidden`, or `reauthentication_required`
    */
   async revokeAll(actor: Actor, { reason, comment }: RevokeAllTokensBody, waitMs: number | undefined): Promise<Effect> {
     if (actor.type !== 'user') throw forbidden('Only administrators who are signed in may revoke everything.');

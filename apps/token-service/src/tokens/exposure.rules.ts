@@ -3,7 +3,7 @@ import { newId } from '@latchkey/runtime';
 import type { AuditEntry } from '../audit/index.js';
 import { actorId, type NamedActor } from '../authorization/index.js';
 import type { Statement } from '../database/index.js';
-import type { Narrowing } from '../invalidation/index.js';
+import type { NewInvalidation } from '../invalidation/index.js';
 import type { Counts, ExposureRow, NewMember, StandingRow } from './exposure.queries.js';
 import { entryOf } from './token.repository.js';
 
@@ -29,7 +29,7 @@ export interface By {
 }
 
 interface Ending {
-  narrowings: Narrowing[];
+  newInvalidations: NewInvalidation[];
   writes: Statement[];
   members: NewMember[];
   counts: Counts;
@@ -46,7 +46,7 @@ export function endingOf(by: By, doomed: readonly Doomed[]): Ending {
   const fresh = ends.filter(({ row }) => !row.revoked);
   const counted = (as: Doomed['as']) => fresh.filter((token) => kindOf(token) === as).length;
   return {
-    narrowings: ends.flatMap(({ row, invalidationId: id }) =>
+    newInvalidations: ends.flatMap(({ row, invalidationId: id }) =>
       id === null ? [] : [{ id, kind: 'token' as const, subject: row.id, cut: true }],
     ),
     writes: ends.length > 0 ? [marking(by, ends)] : [],

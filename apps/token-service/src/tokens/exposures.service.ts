@@ -6,7 +6,7 @@ import type { SystemActor } from '../authorization/index.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { type Change, Database } from '../database/index.js';
 import { atMultiplesOf, RatesService, requestContext } from '../http/index.js';
-import { FactsService, lockRows } from '../verification/index.js';
+import { lockRows, SnapshotService } from '../verification/index.js';
 import { type Begun, ClosuresService } from './closures.service.js';
 import { type StandingRow, selectLiving, selectUntold } from './exposure.queries.js';
 import type { TokenEntity } from './token.entity.js';
@@ -22,7 +22,7 @@ const FLOOR_MS = 500;
 export class ExposuresService {
   constructor(
     private readonly db: Database,
-    private readonly facts: FactsService,
+    private readonly facts: SnapshotService,
     private readonly closures: ClosuresService,
     private readonly audit: AuditService,
     private readonly rates: RatesService,
@@ -35,7 +35,7 @@ export class ExposuresService {
    * when this returns, and then all that they were shown. It takes effect as fast as it can; nobody waits for that. A
    * secret that was dead already ends nothing: whoever finds an old one is not to stop what lives now.
    * @returns how many strings were taken, which tells nothing about them
-   * @throws Refusal `rate_limited`
+   * @throws ApiError `rate_limited`
    */
   async revokeExposed(secrets: readonly string[]): Promise<{ accepted: number }> {
     await this.rates.count('revoke-exposed', requestContext.getStore()?.ip ?? '', { max: 20, windowSeconds: 60 });

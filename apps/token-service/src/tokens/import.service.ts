@@ -34,7 +34,7 @@ export class ImportService {
   /**
    * Imports all or none, under the rules of issuing: into the caller's own name or a project where they may issue.
    * Returns once no verifier remembers any of them as unknown.
-   * @throws Refusal `conflict` when one of them is known here already
+   * @throws ApiError `conflict` when one of them is known here already
    */
   async import(
     actor: Actor,

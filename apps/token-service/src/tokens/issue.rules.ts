@@ -2,7 +2,7 @@ import { hash } from 'node:crypto';
 import { canonicalJson, type IssueTokenBody, type Policy } from '@latchkey/contracts';
 import { type Actor, actorId, type ScopesService } from '../authorization/index.js';
 import type { Change, Statement } from '../database/index.js';
-import { conflict, forbidden, lacksScope, notFound, Refusal } from '../http/index.js';
+import { ApiError, conflict, forbidden, lacksScope, notFound } from '../http/index.js';
 import type { LocksService } from '../verification/index.js';
 import { SELECT_POLICY } from './policy.service.js';
 import type { NewToken } from './token.entity.js';
@@ -67,7 +67,7 @@ const selectOwner = (projectId: string | null, userId: string | null): Statement
 /**
  * Claims an Idempotency-Key, where one was sent, for the token about to be made.
  * @returns the token that an earlier request with this key made; null when this request is the first
- * @throws Refusal `idempotency_conflict` when the earlier request had another body
+ * @throws ApiError `idempotency_conflict` when the earlier request had another body
  */
 export async function claimKey(
   change: Change,
@@ -91,7 +91,7 @@ export async function claimKey(
     [claimant, key],
   ]);
   if (!earlier!.request_hash.equals(requestHash))
-    throw new Refusal(
+    throw new ApiError(
       'idempotency_conflict',
       'This Idempotency-Key came before with another body. Use a new key for a new token.',
     );
@@ -104,7 +104,7 @@ type Lineage = 'ancestors' | 'familyId' | 'generation' | 'rotatedFrom';
 /**
  * The token that is asked for, with what it may be here.
  * @param asked what is as it was asked for
- * @throws Refusal when the caller may not issue there or not grant this, the policy does not allow it, or it exceeds its
+ * @throws ApiError when the caller may not issue there or not grant this, the policy does not allow it, or it exceeds its
  *   parent's bounds
  */
 export function newToken(
@@ -132,7 +132,7 @@ export function newToken(
   };
 }
 
-/** Whom a new token acts for: the caller, or the project. @throws Refusal when the caller may not issue there */
+/** Whom a new token acts for: the caller, or the project. @throws ApiError when the caller may not issue there */
 export function ownerOf({ now, projectId, owner }: IssueContext): Owned {
   if (projectId === null) {
     if (now.userId === null)
@@ -154,7 +154,7 @@ const GENERATIONS_MAX = 8;
 
 /**
  * The ancestors of a token made with another, nearest first; none where a person makes it.
- * @throws Refusal when it exceeds its parent's bounds, or comes too many generations after the first
+ * @throws ApiError when it exceeds its parent's bounds, or comes too many generations after the first
  */
 export function ancestorsOf(maker: Actor, child: Bounds): string[] {
   if (maker.type === 'user') return [];
@@ -192,14 +192,14 @@ export const selectFamily = (tokenId: string): Statement => [
 /**
  * The family of a new token; null where a person makes it.
  * @param max of the whole family in an hour, the new ones counted
- * @throws Refusal `rate_limited` when it grows too fast. Of several at the same moment each counts what was there before.
+ * @throws ApiError `rate_limited` when it grows too fast. Of several at the same moment each counts what was there before.
  */
 export function mustGrowSlowly(family: FamilyRow | undefined, added = 1, max = FAMILY_HOUR_MAX): string | null {
   if (!family) return null;
   if (family.recent + added <= max) return family.id;
   const waitMs = (family.since?.getTime() ?? 0) + WINDOW_MS - Date.now();
   const seconds = Math.max(1, Math.ceil(waitMs / 1_000));
-  throw new Refusal(
+  throw new ApiError(
     'rate_limited',
     `A token, with all that it was shown by issuing and rotating, is shown at most ${max} secrets in an hour. ` +
       `Wait ${seconds} s, or let a person who is signed in do it.`,

@@ -58,7 +58,7 @@ export class Order {
     return Buffer.from(JSON.stringify([this.sort, written, row.id])).toString('base64url');
   }
 
-  /** @throws Refusal naming `cursor` when it is not one of ours, or of another order */
+  /** @throws ApiError naming `cursor` when it is not one of ours, or of another order */
   #read(cursor: string): { key: string | Date; id: string } {
     const [sort, key, id] = parsed(cursor);
     if (typeof id !== 'string' || !isId(id)) throw notOurCursor();

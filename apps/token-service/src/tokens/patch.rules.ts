@@ -21,7 +21,7 @@ export interface Patch {
 /**
  * The change that is asked for.
  * @param allowedIps those asked for, as canonical CIDRs, with the policy that they are to meet; undefined: they stay
- * @throws Refusal when the token is revoked, or the caller may not change it so
+ * @throws ApiError when the token is revoked, or the caller may not change it so
  */
 export function patchOf(
   now: Actor,

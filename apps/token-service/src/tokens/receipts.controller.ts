@@ -4,7 +4,7 @@ import { madeAtMs } from '@latchkey/runtime';
 import { Controller, Headers } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
 import { Database } from '../database/index.js';
-import { Answer, Call, Caller, Input, type InputOf, notFound, Refusal } from '../http/index.js';
+import { Answer, ApiError, Call, Caller, Input, type InputOf, notFound } from '../http/index.js';
 import { ReceiptsService, receiptAsSeen } from '../invalidation/index.js';
 import { maySee, type Owned } from './token.rules.js';
 
@@ -62,7 +62,7 @@ export class ReceiptsController {
     if (!row || !maySeeReceipt(actor, row)) throw notFound('receipt');
     if (!isJwtAsked(accept)) return new Answer(200, receiptAsSeen(row.body), { vary: 'accept' });
     const jwt = receiptJwt(row.body);
-    if (!jwt) throw new Refusal('not_signed', 'The receipt is not signed. Ask for it as application/json.');
+    if (!jwt) throw new ApiError('not_signed', 'The receipt is not signed. Ask for it as application/json.');
     return new Answer(200, jwt, { 'content-type': 'application/jwt', vary: 'accept' });
   }
 

@@ -75,9 +75,9 @@ export class RevocationsService {
     if (ended.length === 0) return NOTHING_ENDED;
     // Of one named that was revoked before, nobody may have waited until that was effective: it is told anew with these.
     const again = touched.filter(({ revoked }) => revoked);
-    const { narrowings, topmostOf, idFor } = narrowingsOf(touched);
+    const { newInvalidations, topmostOf, idFor } = newInvalidationsOf(touched);
     const idsOf = (rows: readonly EndedRow[]) => rows.map(({ id }) => id);
-    const invalidations = this.invalidations.writeAll(change, narrowings);
+    const invalidations = this.invalidations.writeAll(change, newInvalidations);
     change.write(markRevoked(idsOf(ended), ended.map(idFor), actor, cause));
     if (again.length > 0) change.write(moveInvalidations(idsOf(again), again.map(idFor)));
     const details = { reason: cause.reason, ...(cause.comment && { comment: cause.comment }) };
@@ -168,12 +168,12 @@ export class RevocationsService {
   /** New invalidations of revoked tokens, where it is not known that no verifier remembers otherwise. */
   #tellAgain(change: Change, tokenIds: readonly string[]): Ended {
     if (tokenIds.length === 0) return NOTHING_ENDED;
-    const narrowings = tokenIds.map((id) => ({ id: newId(), kind: 'token' as const, subject: id, cut: true }));
-    const invalidations = this.invalidations.writeAll(change, narrowings);
+    const newInvalidations = tokenIds.map((id) => ({ id: newId(), kind: 'token' as const, subject: id, cut: true }));
+    const invalidations = this.invalidations.writeAll(change, newInvalidations);
     change.write(
       moveInvalidations(
         tokenIds,
-        narrowings.map(({ id }) => id),
+        newInvalidations.map(({ id }) => id),
       ),
     );
     return { ...NOTHING_ENDED, invalidations, tokenIds: [...tokenIds] };
@@ -194,13 +194,13 @@ export class RevocationsService {
 }
 
 /** One invalidation for each token that was not made with another of these: it covers all made with it. */
-function narrowingsOf(touched: readonly EndedRow[]) {
+function newInvalidationsOf(touched: readonly EndedRow[]) {
   const all = new Set(touched.map(({ id }) => id));
   // Ancestors are listed nearest first, so the last of these is the topmost.
   const topmostOf = ({ id, ancestors }: EndedRow) => ancestors.findLast((above) => all.has(above)) ?? id;
   const ids = new Map(touched.map((row) => [topmostOf(row), newId()]));
   return {
-    narrowings: [...ids].map(([subject, id]) => ({ id, kind: 'token' as const, subject, cut: true })),
+    newInvalidations: [...ids].map(([subject, id]) => ({ id, kind: 'token' as const, subject, cut: true })),
     topmostOf,
     idFor: (row: EndedRow) => ids.get(topmostOf(row)),
   };

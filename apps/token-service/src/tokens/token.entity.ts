@@ -94,7 +94,7 @@ export const rateColumns = (rate: RateLimit | null): Pick<TokenEntity, 'rateLimi
   rateWindowSeconds: rate?.windowSeconds ?? null,
 });
 
-/** Canonical CIDRs, each once. @throws Refusal naming the one that is neither an address nor a CIDR */
+/** Canonical CIDRs, each once. @throws ApiError naming the one that is neither an address nor a CIDR */
 export function canonicalAddresses(input: readonly string[], field = 'allowedIps'): string[] {
   const all = input.map((text, index) => {
     const canonical = canonicalAddress(text);
@@ -107,7 +107,7 @@ export function canonicalAddresses(input: readonly string[], field = 'allowedIps
 /**
  * The columns of a new token that are as a request asks for them.
  * @param place of the token in the request, with a dot behind it
- * @throws Refusal naming an address that is none
+ * @throws ApiError naming an address that is none
  */
 export const askedColumns = (
   asked: Parameters<typeof labelsOf>[0] & {

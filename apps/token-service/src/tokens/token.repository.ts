@@ -21,7 +21,7 @@ export class TokenRepository {
    * Locks a token for a change with all that the change rests on.
    * @param reading what else is read under the locks
    * @returns all as it is now
-   * @throws Refusal when the actor may not see or not change it
+   * @throws ApiError when the actor may not see or not change it
    */
   async lock<A extends Actor>(
     change: Change,

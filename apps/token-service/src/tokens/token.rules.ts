@@ -36,12 +36,12 @@ export function mayUseScopeOn(actor: Actor, scope: 'tokens:read' | 'tokens:write
 export const maySee = (actor: Actor, token: Owned): boolean =>
   mayUseScopeOn(actor, 'tokens:read', token) || mayUseScopeOn(actor, 'tokens:write', token);
 
-/** @throws Refusal `not_found`, the same for a token that is not there */
+/** @throws ApiError `not_found`, the same for a token that is not there */
 export function mustSee(actor: Actor, token: Owned | null): asserts token is Owned {
   if (!token || !maySee(actor, token)) throw notFound('token');
 }
 
-/** @throws Refusal `not_found`, or when the token may be seen, `forbidden` or `insufficient_scope` */
+/** @throws ApiError `not_found`, or when the token may be seen, `forbidden` or `insufficient_scope` */
 export function mustChange<T extends Owned>(actor: Actor, token: T | null): asserts token is T {
   mustSee(actor, token);
   if (mayUseScopeOn(actor, 'tokens:write', token)) return;
@@ -66,7 +66,7 @@ export function mustBeShownItsSecret(
   throw actor.type === 'token' ? lacksScope(beyond, detail) : forbidden(detail);
 }
 
-/** @throws Refusal naming the scopes that are unknown, or that the caller may not grant */
+/** @throws ApiError naming the scopes that are unknown, or that the caller may not grant */
 export function mustGrant(
   actor: Actor,
   known: ScopesService,
@@ -88,7 +88,7 @@ export function mustGrant(
 
 /**
  * A token that makes or changes a token does so only within its own scopes, addresses, rate and end.
- * @throws Refusal saying which is exceeded
+ * @throws ApiError saying which is exceeded
  */
 export function mustBeWithin(actor: TokenActor, made: Bounds): void {
   const { facts } = actor;
@@ -140,7 +140,7 @@ interface Demanded {
 
 /**
  * @param tokens their addresses as canonical CIDRs; their ends, null for never
- * @throws Refusal naming the field that the policy does not allow, and what it demands
+ * @throws ApiError naming the field that the policy does not allow, and what it demands
  */
 export function mustMeetPolicy(policy: Policy, ...tokens: readonly Demanded[]): void {
   for (const token of tokens) {

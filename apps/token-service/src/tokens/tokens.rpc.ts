@@ -11,7 +11,7 @@ import { Controller, Inject } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { batchLimit, CallableBy, callerName, callerOf, InternalRpc, refuse } from '../rpc/index.js';
-import { FactsService, VerificationService } from '../verification/index.js';
+import { SnapshotService, VerificationService } from '../verification/index.js';
 import { ClosuresService } from './closures.service.js';
 import { EverythingService } from './everything.service.js';
 import { ExpiryService } from './expiry.service.js';
@@ -25,7 +25,7 @@ export class TokensRpc {
 
   constructor(
     private readonly verification: VerificationService,
-    private readonly facts: FactsService,
+    private readonly facts: SnapshotService,
     @Inject(CONFIG) config: Pick<TokenServiceConfig, 'USAGE_SECRET'>,
   ) {
     this.#usageSecret = Buffer.from(config.USAGE_SECRET);

@@ -19,7 +19,7 @@ import { AuditService } from '../audit/index.js';
 import { type Actor, ScopesService } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database, update } from '../database/index.js';
-import { forbidden, notFound, type Page, Refusal } from '../http/index.js';
+import { ApiError, forbidden, notFound, type Page } from '../http/index.js';
 import { InvalidationService } from '../invalidation/index.js';
 import { LocksService } from '../verification/index.js';
 import { AftermathService } from './aftermath.service.js';
@@ -84,7 +84,7 @@ export class TokensService {
     return this.records.list(actor, query);
   }
 
-  /** @throws Refusal `not_found` when it is not there or the caller may not see it */
+  /** @throws ApiError `not_found` when it is not there or the caller may not see it */
   async get(actor: Actor, id: string): Promise<Token> {
     const token = await this.records.read(id);
     const { type, id: ownerId } = token.owner;
@@ -214,7 +214,7 @@ export class TokensService {
 
 function carrying(actor: Actor): string {
   if (actor.type === 'token') return actor.tokenId;
-  throw new Refusal(
+  throw new ApiError(
     'invalid_request',
     'No token carries this request: send one as `Authorization: Bearer`, without signing in.',
   );

@@ -1,6 +1,6 @@
-export { FactsService } from './facts.service.js';
 export { LocksService, lockRows } from './locks.service.js';
 export { mustBeRecent, selectRecentSignIn } from './recent-sign-in.js';
 export { SecretHasher } from './secret-hasher.js';
+export { SnapshotService } from './snapshot.service.js';
 export { VerificationModule } from './verification.module.js';
 export { VerificationService } from './verification.service.js';

@@ -10,8 +10,8 @@ import {
   type UserActor,
 } from '../authorization/index.js';
 import { type Change, Database, type Statement } from '../database/index.js';
-import { Refusal } from '../http/index.js';
-import { type FactsRow, FactsService, factsById } from './facts.service.js';
+import { ApiError } from '../http/index.js';
+import { type SnapshotRow, SnapshotService, snapshotById } from './snapshot.service.js';
 
 /** Ids of rows, by table. */
 export interface Rows {
@@ -50,14 +50,14 @@ export class LocksService {
   constructor(
     private readonly db: Database,
     private readonly scopes: ScopesService,
-    private readonly facts: FactsService,
+    private readonly facts: SnapshotService,
   ) {}
 
   /**
    * Locks the actor and what the change rests on against change (`FOR SHARE`), and what it changes (`FOR NO KEY
    * UPDATE`), then reads the actor again.
    * @param reading what else is read under the locks
-   * @throws Refusal `invalid_token` or `unauthenticated` when the actor has ended meanwhile
+   * @throws ApiError `invalid_token` or `unauthenticated` when the actor has ended meanwhile
    */
   async lock<A extends Actor>(
     change: Change,
@@ -76,27 +76,27 @@ export class LocksService {
       tokens: [...(rest.tokens ?? []), ...carrying],
     });
     const who: Statement =
-      actor.type === 'user' ? [SELECT_USER, [actor.userId, actor.sessionId]] : factsById(actor.tokenId);
+      actor.type === 'user' ? [SELECT_USER, [actor.userId, actor.sessionId]] : snapshotById(actor.tokenId);
     const [, [row] = [], ...read] = await change.readAll([locks, who, ...reading]);
-    const now = actor.type === 'user' ? this.#user(actor, row as UserRow) : this.#token(actor, row as FactsRow);
-    return { now: now as A, generation: (row as UserRow | FactsRow).current_generation!, read };
+    const now = actor.type === 'user' ? this.#user(actor, row as UserRow) : this.#token(actor, row as SnapshotRow);
+    return { now: now as A, generation: (row as UserRow | SnapshotRow).current_generation!, read };
   }
 
-  /** @throws Refusal as `lock` does when the actor has ended: for what goes on after its request was let in */
+  /** @throws ApiError as `lock` does when the actor has ended: for what goes on after its request was let in */
   async mustStillBe(actor: Actor): Promise<void> {
     await this.db.change((change) => this.lock(change, actor));
   }
 
   #user(actor: UserActor, row: UserRow | undefined): UserActor {
-    if (!row) throw new Refusal('unauthenticated', GONE, { bearer: true });
+    if (!row) throw new ApiError('unauthenticated', GONE, { bearer: true });
     const memberships = (row.memberships ?? []).map(([projectId, role]) => ({ projectId, role }));
     return { ...actor, name: row.name, rights: rightsOfPerson(this.scopes, row.role, memberships) };
   }
 
-  #token(actor: TokenActor, row: FactsRow | undefined): TokenActor {
+  #token(actor: TokenActor, row: SnapshotRow | undefined): TokenActor {
     const found = row && this.facts.named(row);
     const ended = found && found.facts.expiresAtMs > 0 && found.facts.expiresAtMs <= Date.now();
-    if (!found || found.facts.denial || ended) throw new Refusal('invalid_token', GONE, { bearer: true });
+    if (!found || found.facts.denial || ended) throw new ApiError('invalid_token', GONE, { bearer: true });
     return { ...actor, name: found.name, facts: found.facts, rights: rightsOfToken(found.facts) };
   }
 }

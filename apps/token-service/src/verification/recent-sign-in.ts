@@ -1,6 +1,6 @@
 import type { UserActor } from '../authorization/index.js';
 import type { Statement } from '../database/index.js';
-import { Refusal } from '../http/index.js';
+import { ApiError } from '../http/index.js';
 
 /** In: whoever is signed in. Out: whether that was within ten minutes: read it under the locks of the change. */
 export const selectRecentSignIn = ({ sessionId }: Pick<UserActor, 'sessionId'>): Statement => [
@@ -16,7 +16,7 @@ export const selectRecentSignIn = ({ sessionId }: Pick<UserActor, 'sessionId'>):
  */
 export function mustBeRecent(row: object | undefined): void {
   if (row && 'recent' in row && row.recent === true) return;
-  throw new Refusal(
+  throw new ApiError(
     'reauthentication_required',
     'You signed in more than ten minutes ago, and this asks for more. Sign in again, then repeat it.',
   );

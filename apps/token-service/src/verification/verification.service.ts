@@ -1,16 +1,16 @@
 import type { DenialReason, VerifyRequest, VerifyResponse } from '@latchkey/contracts';
 import { type Clock, newId, type RateState } from '@latchkey/runtime';
 import { hashSecret, parse } from '@latchkey/token-format';
-import { judgeFacts, type Principal, type Requirement } from '@latchkey/verifier';
+import { evaluateToken, type Principal, type Requirement } from '@latchkey/verifier';
 import { Inject, Injectable } from '@nestjs/common';
 import { CLOCK, CONFIG, type TokenServiceConfig } from '../config.js';
 import { RatesService } from '../http/index.js';
 import { UsageService, type Where } from '../usage/index.js';
-import { FactsService, type NamedFacts } from './facts.service.js';
+import { type NamedSnapshot, SnapshotService } from './snapshot.service.js';
 
 /** Outcomes are data. */
 export type Verification =
-  | { allowed: true; known: NamedFacts; principal: Principal }
+  | { allowed: true; known: NamedSnapshot; principal: Principal }
   | { allowed: false; reason: DenialReason; tokenId?: string; rate?: RateState };
 
 /**
@@ -19,7 +19,7 @@ export type Verification =
 @Injectable()
 export class VerificationService {
   constructor(
-    private readonly facts: FactsService,
+    private readonly facts: SnapshotService,
     private readonly usage: UsageService,
     private readonly rates: RatesService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
@@ -31,7 +31,7 @@ export class VerificationService {
     const parsed = parse(secret, this.config.TOKEN_PREFIX);
     if (!parsed.ok) return { allowed: false, reason: parsed.reason };
     const known = await this.facts.byHash(hashSecret(secret));
-    const verdict = judgeFacts(known?.facts ?? null, requirement, this.clock.wallMs());
+    const verdict = evaluateToken(known?.facts ?? null, requirement, this.clock.wallMs());
     return verdict.allowed ? { allowed: true, known: known!, principal: verdict.principal } : verdict;
   }
 

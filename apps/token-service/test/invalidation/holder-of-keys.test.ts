@@ -13,7 +13,7 @@ import {
 import { newId } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
 import { Redis } from 'ioredis';
-import { EVENTS_SECRET, newClaim, type Replica, Room, SIGNING_SECRET, thirdParty } from './room.js';
+import { EVENTS_SECRET, newClaim, type Replica, Room, SIGNING_SECRET, thirdParty } from './harness.js';
 
 let room: Room;
 let liar: Redis;
@@ -91,7 +91,7 @@ describe('whoever holds a lease of their own and can say anything on Redis', () 
       salt: row!['key_salt'],
     });
     // The gateway is away until its row is judged dead; the holder asks for its id and its claim.
-    gateway.authorityAway = true;
+    gateway.authorityUnavailable = true;
     await waitFor(
       async () => {
         await replica.leases.judge();
@@ -110,13 +110,13 @@ describe('whoever holds a lease of their own and can say anything on Redis', () 
           answer && replica.leases.release({ verifierId: answer.verifierId, claim: claims[i]! }, HOLDER.id),
       ),
     );
-    gateway.authorityAway = false;
+    gateway.authorityUnavailable = false;
     await waitFor(() => gateway.verifier.state().leaseHeld);
     expect(gateway.verifier.id).not.toBe(formerId);
 
     const { secret, id } = await room.token();
     gateway.feed.close();
-    gateway.authorityAway = true;
+    gateway.authorityUnavailable = true;
     const invalidation = await room.commit(replica, id);
     const { log } = await replica.log.leases();
     const confirming = replica.confirmations.confirm([invalidation]);
@@ -141,7 +141,7 @@ describe('whoever holds a lease of their own and can say anything on Redis', () 
     const replica = await room.replica(500);
     const gateway = await room.gateway();
     const formerId = gateway.verifier.id!;
-    gateway.authorityAway = true;
+    gateway.authorityUnavailable = true;
     await waitFor(async () => (await replica.leases.judge()) > 0, { timeoutMs: 5_000 });
     const old = { ...request(), claim: '', verifierId: formerId };
     const squatting = setInterval(() => {
@@ -149,7 +149,7 @@ describe('whoever holds a lease of their own and can say anything on Redis', () 
         void replica.leases.renew(one, HOLDER).catch(() => undefined);
     }, 50);
     await replica.leases.renew(old, HOLDER);
-    gateway.authorityAway = false;
+    gateway.authorityUnavailable = false;
     await waitFor(() => gateway.verifier.state().leaseHeld);
     clearInterval(squatting);
     expect(gateway.verifier.counters.renewalsRefused).toBe(0);

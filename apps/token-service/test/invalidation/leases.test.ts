@@ -2,7 +2,7 @@ import type { RenewResponse } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
 import { LeaseRefused } from '../../src/invalidation/leases.js';
-import { FIRST_PARTY, newClaim, type Replica, Room, thirdParty } from './room.js';
+import { FIRST_PARTY, newClaim, type Replica, Room, thirdParty } from './harness.js';
 
 let room: Room;
 let replica: Replica;

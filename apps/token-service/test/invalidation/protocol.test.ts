@@ -5,7 +5,7 @@ import { faultyLink, waitFor } from '@latchkey/testing';
 import { Redis } from 'ioredis';
 import { Client } from 'pg';
 import { lapsedAfterMs } from '../../src/invalidation/types.js';
-import { FIRST_PARTY, Room, SIGNING_SECRET } from './room.js';
+import { FIRST_PARTY, Room, SIGNING_SECRET } from './harness.js';
 
 let room: Room;
 beforeAll(async () => {
@@ -171,7 +171,7 @@ describe('Redis lying', () => {
     const [mute, other] = [await room.gateway(), await room.gateway()];
     const { secret, id } = await room.token();
     mute.feed.close();
-    mute.authorityAway = true;
+    mute.authorityUnavailable = true;
     const invalidation = await room.commit(replica, id);
     const digest = digestOf((await replica.log.leases()).log, invalidation);
     const confirming = replica.confirmations.confirm([invalidation]);

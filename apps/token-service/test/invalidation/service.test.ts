@@ -17,7 +17,7 @@ import { hashSecret } from '@latchkey/token-format';
 import { RenewalRefused, Verifier } from '@latchkey/verifier';
 import type { TokenService } from '../../src/app.js';
 import { GATEWAY_RPC_SECRET, issue, type Person, project, USAGE_SECRET, type World, world } from '../harness.js';
-import { newClaim } from './room.js';
+import { newClaim } from './harness.js';
 
 let w: World;
 let second: TokenService;
@@ -82,7 +82,7 @@ interface Revoked {
 }
 
 beforeAll(async () => {
-  w = await world({ quiet: true });
+  w = await world({ quiet: true, env: { LEASE_MS: '1000' } });
   second = await w.another();
   admin = await w.signIn();
 });

@@ -1,6 +1,6 @@
 import { newId } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
-import { FIRST_PARTY, newClaim, type Replica, Room, thirdParty } from './room.js';
+import { FIRST_PARTY, newClaim, type Replica, Room, thirdParty } from './harness.js';
 
 let room: Room;
 beforeAll(async () => {

@@ -4,14 +4,14 @@ import { waitFor } from '@latchkey/testing';
 import { leaseCallers } from '../../src/invalidation/postgres-store.js';
 import { WatchHub } from '../../src/invalidation/watch.hub.js';
 import { type WatchEnd, WatchStream } from '../../src/invalidation/watch.stream.js';
-import { FIRST_PARTY, newClaim, type Replica, Room, thirdParty } from './room.js';
+import { FIRST_PARTY, newClaim, type Replica, Room, thirdParty } from './harness.js';
 
 let room: Room;
 let replica: Replica;
 let hub: WatchHub;
-let isAway = false;
+let isUnavailable = false;
 /** Fails instead of reading the log. */
-let isLogAway = false;
+let isLogUnavailable = false;
 /** Where the hub's clock stands still; undefined: it goes. */
 let stoppedMs: number | undefined;
 const acknowledged: string[] = [];
@@ -20,20 +20,20 @@ beforeAll(async () => {
   room = await Room.open();
 });
 beforeEach(async () => {
-  isAway = false;
-  isLogAway = false;
+  isUnavailable = false;
+  isLogUnavailable = false;
   stoppedMs = undefined;
   acknowledged.length = 0;
   replica = await room.replica(60_000);
   const { store, log, feedKeys, pool } = replica;
   hub = new WatchHub({
     store: {
-      onOneConnection: (work) => (isLogAway ? Promise.reject(new Error('away')) : store.onOneConnection(work)),
+      onOneConnection: (work) => (isLogUnavailable ? Promise.reject(new Error('away')) : store.onOneConnection(work)),
     },
     log,
     feedKeys,
     clock: { ...systemClock, monotonicMs: () => stoppedMs ?? systemClock.monotonicMs() },
-    isAway: () => isAway,
+    isUnavailable: () => isUnavailable,
     leaseCallers: (ids) =>
       leaseCallers({ prepared: async (name, text, values) => (await pool.query({ name, text, values })).rows }, ids),
     onAcknowledgement: (text) => acknowledged.push(text),
@@ -126,9 +126,9 @@ describe('streams', () => {
     const [caller, claim] = [thirdParty(), newClaim()];
     const first = await started(caller, claim);
     const failing = await opened(caller, claim);
-    isLogAway = true;
+    isLogUnavailable = true;
     await expect(failing.start()).rejects.toThrow('away');
-    isLogAway = false;
+    isLogUnavailable = false;
     const invalidation = await replica.invalidate('owner', newId());
     await waitFor(() => times(first, invalidation) === 1);
     const next = await started(caller, claim);
@@ -164,7 +164,7 @@ describe('what nobody has published', () => {
     const long = await replica.pool.connect();
     try {
       await long.query('BEGIN; SELECT pg_current_xact_id()');
-      isAway = true;
+      isUnavailable = true;
       const [first, next] = [await replica.invalidate('owner', newId()), await replica.invalidate('owner', newId())];
       await waitFor(() => times(one, first) === 1 && times(one, next) === 1);
       const last = await replica.invalidate('owner', newId());

@@ -2,15 +2,15 @@ import { status } from '@grpc/grpc-js';
 import { isId, type Letter, type TakeLettersRequest } from '@latchkey/contracts';
 import { Controller } from '@nestjs/common';
 import { batchLimit, InternalRpc, refuse } from '../rpc/index.js';
-import { LettersService } from './letters.service.js';
+import { PasswordEmailsService } from './password-emails.service.js';
 
 const LETTERS_MAX = 50;
 const KEYS_MAX = 8;
 
 /** What jobs asks about letters: `latchkey.internal.v1.Maintenance`, this room's part. */
 @Controller()
-export class LettersRpc {
-  constructor(private readonly letters: LettersService) {}
+export class PasswordEmailsRpc {
+  constructor(private readonly letters: PasswordEmailsService) {}
 
   /** By the deprecated path no keys are named, so nothing is handed out. */
   @InternalRpc('TakeLetters')

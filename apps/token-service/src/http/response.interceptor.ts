@@ -5,7 +5,7 @@ import { Answer } from './call.js';
 
 /** Gives an answer its status: as an `Answer` says; 202 for a change that is not effective yet; else 200. */
 @Injectable()
-export class AnswerInterceptor implements NestInterceptor {
+export class ResponseInterceptor implements NestInterceptor {
   intercept(context: ExecutionContext, next: CallHandler): Observable<unknown> {
     if (context.getType() !== 'http') return next.handle();
     const reply = context.switchToHttp().getResponse<FastifyReply>();

@@ -77,11 +77,11 @@ export class Replica {
     this.log = new InvalidationLog({ store, newId, clock, leaseMs });
     const { log } = this;
     this.feedKeys = new FeedKeys({ secrets: signing, store, clock, leaseMs });
-    const parts = { store, log, clock, leaseMs, eventsSecret: EVENTS_SECRET, feedKeys: this.feedKeys };
-    this.leases = new Leases({ ...parts, newId, usageSecret: USAGE_SECRET });
+    const deps = { store, log, clock, leaseMs, eventsSecret: EVENTS_SECRET, feedKeys: this.feedKeys };
+    this.leases = new Leases({ ...deps, newId, usageSecret: USAGE_SECRET });
     const bus = new RedisBus(this.#redis[0]!, this.#redis[1]!);
     const onSuspended = (holder: string) => this.suspended.push(holder);
-    this.confirmations = new Confirmations({ ...parts, bus, onSuspended });
+    this.confirmations = new Confirmations({ ...deps, bus, onSuspended });
     this.confirmations.start();
   }
 
@@ -148,7 +148,7 @@ function refusedAsGrpcSays(error: unknown): never {
 export class Gateway {
   readonly verifier: Verifier;
   readonly feed: RedisFeed;
-  authorityAway = false;
+  authorityUnavailable = false;
   /** It hears, and nobody hears it. */
   isMute = false;
   /** Renewals that have reached a replica and have not ended. */
@@ -159,7 +159,7 @@ export class Gateway {
   constructor(room: Room, name: string, caller: LeaseCaller, limits: Partial<VerifierLimits>) {
     this.feed = new RedisFeed(room.redis.url);
     const at = () => {
-      if (this.authorityAway) throw new Error('away');
+      if (this.authorityUnavailable) throw new Error('away');
       return room.replicas[Math.floor(Math.random() * room.replicas.length)]!;
     };
     const source: TokenSource = {
@@ -169,7 +169,7 @@ export class Gateway {
         this.renewing++;
         const renewed = leases.renew(request, caller).finally(() => this.renewing--);
         const answer = await renewed.catch(refusedAsGrpcSays);
-        if (this.authorityAway) throw new Error('the answer is lost');
+        if (this.authorityUnavailable) throw new Error('the answer is lost');
         return answer;
       },
       release: async (request) => void (await at().leases.release(request, caller.id)),
@@ -198,7 +198,7 @@ export class Gateway {
 
   /** Dies without a word: no renewal, no answer, no acknowledgement. */
   kill(): void {
-    this.authorityAway = true;
+    this.authorityUnavailable = true;
     this.feed.close();
   }
 

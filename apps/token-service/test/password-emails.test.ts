@@ -4,8 +4,8 @@ import {
   CALLER_ADDRESS_HEADER,
   GATEWAY_PROOF_HEADER,
   gatewayProof,
-  letterContext,
   type MaintenanceMethods,
+  passwordEmailContext,
   type User,
 } from '@latchkey/contracts';
 import { bearer, type Caller, decryptWith, firstParty, maintenanceCaller } from '@latchkey/runtime';
@@ -41,7 +41,7 @@ const take = async () => {
   const { letters } = await carrier.takeLetters({ limit: 10, keyIds: [JOBS_KEY.id] });
   return letters.map((letter) => ({
     ...letter,
-    code: decryptWith(JOBS_KEY, letter.encryptedCode, letterContext(letter)) ?? '',
+    code: decryptWith(JOBS_KEY, letter.encryptedCode, passwordEmailContext(letter)) ?? '',
   }));
 };
 const set = (email: string, code: string, newPassword = NEW_PASSWORD) =>

@@ -4,25 +4,25 @@ import type { Logger } from '@latchkey/runtime';
 import { rateHeaders } from '@latchkey/runtime';
 import type { Checks, Decision, Inquiry, Verifying } from '../check/index.js';
 import {
-  answerRefusal,
   type Credentials,
   corsHeaders,
+  type ErrorResponse,
   forwardedHeaders,
   hasBody,
   preflightHeaders,
   pushIdentity,
-  type Refusal,
   type RequestHead,
   type ResponsePolicy,
+  sendError,
   type Target,
 } from '../http/index.js';
 import type { Route } from '../routes/index.js';
-import { Exchange, type ExchangeParts } from './exchange.js';
+import { Exchange, type ExchangeDeps } from './exchange.js';
 import { askedBy, inquiryOf, whenDecided } from './gate.js';
 import { inspectMcp, type McpBody, readMcpBody } from './mcp-body.js';
 import type { Upstream, Upstreams } from './upstreams.js';
 
-export interface RouteDoorParts extends Omit<ExchangeParts, 'upstreamFailed'> {
+export interface ProxyHandlerDeps extends Omit<ExchangeDeps, 'upstreamFailed'> {
   readonly checks: Checks;
   readonly verifier: Pick<Verifying, 'watch'>;
   readonly upstreams: Upstreams;
@@ -50,15 +50,15 @@ export interface Matched {
 type Allowed = Extract<Decision, { allowed: true }>;
 
 /** The data path: a request to a route of the routes file is checked and forwarded, or refused. */
-export class RouteDoor {
+export class ProxyHandler {
   readonly #prepared = new WeakMap<Route, Prepared>();
-  readonly #exchanges: ExchangeParts;
+  readonly #exchanges: ExchangeDeps;
 
-  constructor(private readonly parts: RouteDoorParts) {
+  constructor(private readonly deps: ProxyHandlerDeps) {
     this.#exchanges = {
-      ...parts,
+      ...deps,
       upstreamFailed: (requestId, error, code) =>
-        parts.logger.warn({ requestId, code, reason: error.message }, 'upstream failed'),
+        deps.logger.warn({ requestId, code, reason: error.message }, 'upstream failed'),
     };
   }
 
@@ -84,14 +84,14 @@ export class RouteDoor {
       inquiry,
       ({ principal }) => {
         if (expectsContinue) res.writeContinue();
-        readMcpBody(req, head, this.parts.bodyIdleMs)
+        readMcpBody(req, head, this.deps.bodyIdleMs)
           .then((read: McpBody) => {
             if ('refusal' in read) return this.#refuse(matched, read.refusal);
             const asked = inspectMcp(read.text, route.tools, req.headers);
             if ('refusal' in asked) return this.#refuse(matched, asked.refusal);
             if ('notOffered' in asked) {
               const detail = `The route ${route.name} offers no ${asked.notOffered}.`;
-              const denied = this.parts.checks.deny(inquiry, 'insufficient_scope', principal.tokenId, { detail });
+              const denied = this.deps.checks.deny(inquiry, 'insufficient_scope', principal.tokenId, { detail });
               return this.#refuse(matched, denied.refusal);
             }
             const scopes = [...new Set([...inquiry.scopes, ...asked.scopes])];
@@ -111,7 +111,7 @@ export class RouteDoor {
     options: { preliminary?: boolean } = {},
   ): void {
     whenDecided(
-      this.parts.checks,
+      this.deps.checks,
       inquiry,
       options,
       (decision) => {
@@ -148,7 +148,7 @@ export class RouteDoor {
       timeoutMs: route.timeoutMs,
       policy,
       extra,
-      watch: allowed && inquiry ? watchWith(this.parts.verifier, allowed.secret, inquiry) : undefined,
+      watch: allowed && inquiry ? watchWith(this.deps.verifier, allowed.secret, inquiry) : undefined,
       unavailableDetail: undefined,
       expectsContinue: matched.expectsContinue && !body,
     };
@@ -159,7 +159,7 @@ export class RouteDoor {
     let prepared = this.#prepared.get(route);
     if (!prepared) {
       prepared = {
-        upstream: this.parts.upstreams.get(route.origin),
+        upstream: this.deps.upstreams.get(route.origin),
         policy: { trustedOrigin: route.trustedOrigin, maySetSession: false, ownCors: route.cors !== undefined },
         credentials: { authorization: route.forwardAuthorization, session: false },
       };
@@ -168,15 +168,15 @@ export class RouteDoor {
     return prepared;
   }
 
-  #refuse({ route, res, head }: Matched, refusal: Refusal): void {
+  #refuse({ route, res, head }: Matched, refusal: ErrorResponse): void {
     const shared = route.cors ? corsHeaders(route.cors, head.origin) : [];
     const headers: Record<string, string> = { ...refusal.headers };
     for (let i = 0; i < shared.length; i += 2) headers[shared[i]!] = shared[i + 1]!;
-    answerRefusal(res, { ...refusal, headers }, head.requestId);
+    sendError(res, { ...refusal, headers }, head.requestId);
   }
 
   #fault(matched: Matched, error: unknown): void {
-    this.parts.logger.error({ err: error, requestId: matched.head.requestId }, 'a request failed');
+    this.deps.logger.error({ err: error, requestId: matched.head.requestId }, 'a request failed');
     this.#refuse(matched, { code: 'internal', detail: 'The gateway failed; its log names this requestId.' });
   }
 }

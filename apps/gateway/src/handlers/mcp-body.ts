@@ -1,16 +1,16 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import { LIMITS } from '@latchkey/contracts';
-import type { Refusal, RequestHead } from '../http/index.js';
+import type { ErrorResponse, RequestHead } from '../http/index.js';
 
-export type McpBody = { readonly text: string } | { readonly refusal: Refusal };
+export type McpBody = { readonly text: string } | { readonly refusal: ErrorResponse };
 /** Scopes that the messages need together, how many they are, and the body to forward: what was checked, written anew. */
 export type McpAsked =
   | { readonly scopes: readonly string[]; readonly messages: number; readonly body: Buffer }
-  | { readonly refusal: Refusal }
+  | { readonly refusal: ErrorResponse }
   /** A tool or method that no token may use on this route. */
   | { readonly notOffered: string };
 
-const refuse = (detail: string, code: Refusal['code'] = 'invalid_request') => ({ refusal: { code, detail } });
+const refuse = (detail: string, code: ErrorResponse['code'] = 'invalid_request') => ({ refusal: { code, detail } });
 
 /** Reads the body of an MCP message: JSON in UTF-8, at most `LIMITS.jsonBodyBytesMax`. */
 export async function readMcpBody(req: IncomingMessage, head: RequestHead, idleMs: number): Promise<McpBody> {

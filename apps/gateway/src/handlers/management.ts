@@ -3,10 +3,10 @@ import { CALLER_ADDRESS_HEADER, type DenialReason, GATEWAY_PROOF_HEADER, gateway
 import { type Logger, readAuthorization } from '@latchkey/runtime';
 import type { Verifier } from '@latchkey/verifier';
 import { forwardedHeaders, hasBody, type RequestHead, type Target } from '../http/index.js';
-import { Exchange, type ExchangeParts } from './exchange.js';
+import { Exchange, type ExchangeDeps } from './exchange.js';
 import type { Upstream } from './upstreams.js';
 
-export interface ManagementParts extends Omit<ExchangeParts, 'upstreamFailed'> {
+export interface ManagementDeps extends Omit<ExchangeDeps, 'upstreamFailed'> {
   /** The token-service's HTTP door. */
   readonly upstream: Upstream;
   /** By which the token-service knows that a request came through a gateway. */
@@ -23,14 +23,14 @@ const AWAY = 'The management API is away. Try again shortly; tokens go on being 
 /** Passes the management API on as it came, with proof that it came through this door; the token-service checks it. */
 export class Management {
   readonly #proof: string;
-  readonly #exchanges: ExchangeParts;
+  readonly #exchanges: ExchangeDeps;
 
-  constructor(private readonly parts: ManagementParts) {
-    this.#proof = gatewayProof(parts.proofSecret);
+  constructor(private readonly deps: ManagementDeps) {
+    this.#proof = gatewayProof(deps.proofSecret);
     this.#exchanges = {
-      ...parts,
+      ...deps,
       upstreamFailed: (requestId, error, code) =>
-        parts.logger.warn({ requestId, code, reason: error.message }, 'token-service failed'),
+        deps.logger.warn({ requestId, code, reason: error.message }, 'token-service failed'),
     };
   }
 
@@ -39,7 +39,7 @@ export class Management {
     headers.push(GATEWAY_PROOF_HEADER, this.#proof, CALLER_ADDRESS_HEADER, head.ip);
     if (head.contentLength !== undefined) headers.push('content-length', head.contentLength);
     const plan = {
-      upstream: this.parts.upstream,
+      upstream: this.deps.upstream,
       path: target.path + target.query,
       headers,
       body: undefined,
@@ -60,6 +60,6 @@ export class Management {
   #watchOf({ authorization, ip }: RequestHead) {
     const secret = readAuthorization('bearer', authorization);
     if (typeof secret !== 'string') return undefined;
-    return (cut: (reason: DenialReason) => void) => this.parts.verifier.watch(secret, { scopes: [], ip }, { cut });
+    return (cut: (reason: DenialReason) => void) => this.deps.verifier.watch(secret, { scopes: [], ip }, { cut });
   }
 }

@@ -2,10 +2,10 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { DenialReason } from '@latchkey/contracts';
 import type { Dispatcher } from 'undici';
 import {
-  answerRefusal,
-  type Refusal,
+  type ErrorResponse,
   type ResponsePolicy,
   readResponseHead,
+  sendError,
   type UpstreamHeaders,
 } from '../http/index.js';
 import type { OpenExchanges, Timed } from '../streams/index.js';
@@ -36,7 +36,7 @@ export interface Plan {
 }
 
 /** What all exchanges of a door share. */
-export interface ExchangeParts {
+export interface ExchangeDeps {
   readonly open: OpenExchanges;
   /** Longest silence while a request body is awaited. */
   readonly bodyIdleMs: number;
@@ -75,16 +75,16 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     private readonly req: IncomingMessage,
     private readonly res: ServerResponse,
     private readonly plan: Plan,
-    private readonly parts: ExchangeParts,
+    private readonly deps: ExchangeDeps,
   ) {
-    this.#openedAtMs = parts.open.nowMs;
-    this.#lastMs = parts.open.nowMs;
+    this.#openedAtMs = deps.open.nowMs;
+    this.#lastMs = deps.open.nowMs;
   }
 
   /** Sends the request on. The answer follows by itself. */
   start(): void {
     if (this.res.destroyed) return;
-    this.parts.open.add(this);
+    this.deps.open.add(this);
     this.res.on('close', this.#onCallerClose);
     if (this.plan.hasBody && !this.plan.body) {
       this.#body = new RequestBody(this.req);
@@ -114,14 +114,14 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
   }
 
   onBodySent(): void {
-    this.#lastMs = this.parts.open.nowMs;
+    this.#lastMs = this.deps.open.nowMs;
   }
 
   onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: UpstreamHeaders): void {
     // Interim answers (1xx) are between the upstream and us.
     if (status < 200 || this.#over) return;
     this.#status = status;
-    this.#lastMs = this.parts.open.nowMs;
+    this.#lastMs = this.deps.open.nowMs;
     const { plan } = this;
     const head = readResponseHead(headers, status, plan.policy, plan.requestId, plan.extra);
     this.#contentLength = head.contentLength;
@@ -134,7 +134,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
 
   onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
     if (this.#over) return;
-    this.#lastMs = this.parts.open.nowMs;
+    this.#lastMs = this.deps.open.nowMs;
     if (chunk.length === this.#contentLength) {
       this.#ended = true;
       // As text, head and body are one write; for little ones that is worth the copy.
@@ -170,7 +170,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
 
   #fail(error: Error, code: string): void {
     if (this.res.destroyed || (this.req.destroyed && !this.req.complete)) return void this.#close();
-    this.parts.upstreamFailed(this.plan.requestId, error, code);
+    this.deps.upstreamFailed(this.plan.requestId, error, code);
     if (this.#status !== 0 || this.res.headersSent) {
       // The head is out: only a broken connection still tells the caller that the rest is missing.
       this.#close();
@@ -185,13 +185,13 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     );
   }
 
-  #refuse(refusal: Refusal): void {
+  #refuse(refusal: ErrorResponse): void {
     this.#close();
-    answerRefusal(this.res, refusal, this.plan.requestId);
+    sendError(this.res, refusal, this.plan.requestId);
   }
 
   readonly #onDrain = (): void => {
-    this.#lastMs = this.parts.open.nowMs;
+    this.#lastMs = this.deps.open.nowMs;
     this.#controller?.resume();
   };
 
@@ -202,7 +202,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
   /** Ends the upstream's side and all that is kept for this exchange. */
   #close(): void {
     this.#over = true;
-    this.parts.open.remove(this);
+    this.deps.open.remove(this);
     this.#unwatch?.();
     if (!this.#ended) this.#controller?.abort(new Error('the caller went away'));
     this.#body?.destroy();
@@ -254,9 +254,9 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     if (awaitedSinceMs === 0) {
       if (nowMs - this.#lastMs > this.plan.timeoutMs)
         this.#fail(new Error('the upstream is silent'), 'UND_ERR_HEADERS_TIMEOUT');
-    } else if (nowMs - awaitedSinceMs > this.parts.bodyIdleMs) {
+    } else if (nowMs - awaitedSinceMs > this.deps.bodyIdleMs) {
       this.res.shouldKeepAlive = false;
-      this.#refuse({ code: 'request_timeout', detail: `No more of the body came for ${this.parts.bodyIdleMs} ms.` });
+      this.#refuse({ code: 'request_timeout', detail: `No more of the body came for ${this.deps.bodyIdleMs} ms.` });
     }
   }
 
@@ -268,7 +268,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
 }
 
 /** What the caller is told when the upstream failed before it answered. */
-export function refusalFor(code: string, timeoutMs: number): Refusal {
+export function refusalFor(code: string, timeoutMs: number): ErrorResponse {
   if (TOO_SLOW.has(code))
     return { code: 'upstream_timeout', detail: `The upstream did not answer within ${timeoutMs} ms.` };
   if (code === 'UND_ERR_INVALID_ARG' || code === 'UND_ERR_REQ_CONTENT_LENGTH_MISMATCH')

@@ -1,7 +1,7 @@
 import { IDENTITY_HEADERS, REQUEST_ID_HEADER, SCOPE_PATTERN } from '@latchkey/contracts';
 import { readAuthorization } from '@latchkey/runtime';
 import type { Checks, Decision, Inquiry } from '../check/index.js';
-import { type Refusal, readTarget } from '../http/index.js';
+import { type ErrorResponse, readTarget } from '../http/index.js';
 import type { Route, RouteTable } from '../routes/index.js';
 
 /** What a reverse proxy asks about a request that it holds. */
@@ -22,12 +22,12 @@ export interface Question {
 export type Answer =
   /** `identity`: every identity header, empty where there is nothing to say, so that none from outside survives. */
   | { readonly identity: Readonly<Record<string, string>>; readonly keepAuthorization: boolean }
-  | { readonly refusal: Refusal };
+  | { readonly refusal: ErrorResponse };
 
 /** What must be allowed of the token, all of it; with no inquiry the path is open to everyone. */
 export type Asking =
   | { readonly inquiries: readonly Inquiry[]; readonly keepAuthorization: boolean }
-  | { readonly refusal: Refusal };
+  | { readonly refusal: ErrorResponse };
 
 interface Condition {
   readonly scopes: readonly string[];
@@ -126,7 +126,7 @@ export function identityHeaders(
 export function readConditions(
   scopeTexts: readonly string[],
   projects: readonly string[],
-): { scopes: string[]; project?: string } | { refusal: Refusal } {
+): { scopes: string[]; project?: string } | { refusal: ErrorResponse } {
   const scopes = scopeTexts.flatMap((text) => text.split(/[\s,]+/)).filter((scope) => scope !== '');
   const wrong = scopes.find((scope) => !SCOPE_PATTERN.test(scope));
   if (wrong !== undefined || (scopes.length === 0 && scopeTexts.length > 0)) {

@@ -3,20 +3,20 @@ import type { Socket } from 'node:net';
 import type { Logger } from '@latchkey/runtime';
 import type { Checks, Decision, Inquiry, Verifying } from '../check/index.js';
 import {
+  type ErrorResponse,
   forwardedHeaders,
   pushIdentity,
-  type Refusal,
   type RequestHead,
-  refuseSocket,
+  sendErrorAndClose,
   type Target,
 } from '../http/index.js';
 import type { Route } from '../routes/index.js';
 import type { OpenExchanges } from '../streams/index.js';
 import { askedBy, inquiryOf, whenDecided } from './gate.js';
-import { watchWith } from './route-door.js';
+import { watchWith } from './proxy-handler.js';
 import { Tunnel } from './tunnel.js';
 
-export interface WebSocketParts {
+export interface WebSocketDeps {
   readonly checks: Checks;
   readonly verifier: Pick<Verifying, 'watch'>;
   readonly open: OpenExchanges;
@@ -34,12 +34,12 @@ export interface Handshake {
 }
 
 /** WebSocket handshakes (RFC 6455 section 4) on routes: checked as a GET, then joined to the upstream. */
-export class WebSocketDoor {
-  constructor(private readonly parts: WebSocketParts) {}
+export class WebSocketHandler {
+  constructor(private readonly deps: WebSocketDeps) {}
 
   handle(handshake: Handshake): void {
     const { route, head, target, socket } = handshake;
-    const refuse = (refusal: Refusal) => refuseSocket(socket, refusal, head.requestId);
+    const refuse = (refusal: ErrorResponse) => sendErrorAndClose(socket, refusal, head.requestId);
     if (head.chunked || (head.contentLength !== undefined && head.contentLength !== '0'))
       return void refuse({ code: 'invalid_request', detail: 'A WebSocket handshake has no body.' });
     if (route.public) return void this.#join(handshake, undefined, undefined);
@@ -48,12 +48,12 @@ export class WebSocketDoor {
     if (route.mcp) return void refuse({ code: 'invalid_request', detail: 'MCP is not offered over WebSocket.' });
     const inquiry = inquiryOf(route, 'GET', head, asked.needs);
     whenDecided(
-      this.parts.checks,
+      this.deps.checks,
       inquiry,
       {},
       (decision) => (decision.allowed ? this.#join(handshake, decision, inquiry) : refuse(decision.refusal)),
       (error) => {
-        this.parts.logger.error({ err: error, requestId: head.requestId }, 'an upgrade failed');
+        this.deps.logger.error({ err: error, requestId: head.requestId }, 'an upgrade failed');
         refuse({ code: 'internal', detail: 'The gateway failed; its log names this requestId.' });
       },
     );
@@ -67,7 +67,7 @@ export class WebSocketDoor {
     const path = route.upstreamPath(target.path);
     if (path === undefined) {
       const detail = 'The path holds ";" where its prefix ends.';
-      return void refuseSocket(socket, { code: 'invalid_request', detail }, head.requestId);
+      return void sendErrorAndClose(socket, { code: 'invalid_request', detail }, head.requestId);
     }
     const headers = forwardedHeaders(
       head,
@@ -75,7 +75,7 @@ export class WebSocketDoor {
       route.stripPrefix,
     );
     if (allowed) pushIdentity(headers, allowed.principal);
-    const { verifier, open, logger } = this.parts;
+    const { verifier, open, logger } = this.deps;
     new Tunnel(
       socket,
       early,

@@ -2,7 +2,7 @@ import { hash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import type { IncomingHttpHeaders, ServerResponse } from 'node:http';
 import path from 'node:path';
-import { answerRefusal, type RequestHead } from '../http/index.js';
+import { type RequestHead, sendError } from '../http/index.js';
 
 /** The console may load and call only what is its own. */
 const CONSOLE_CSP =
@@ -60,11 +60,7 @@ export class Console {
     const file = this.#files.get(path)!;
     if (method !== 'GET' && method !== 'HEAD') {
       const headers = { allow: 'GET, HEAD' };
-      return void answerRefusal(
-        res,
-        { code: 'method_not_allowed', detail: 'Only to be read.', headers },
-        head.requestId,
-      );
+      return void sendError(res, { code: 'method_not_allowed', detail: 'Only to be read.', headers }, head.requestId);
     }
     const accepted = acceptedCodings(asked['accept-encoding']);
     const chosen = file.coded.find(({ coding }) => accepted.has(coding)) ?? file;

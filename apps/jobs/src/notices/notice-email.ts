@@ -1,7 +1,7 @@
-import type { NoticeKind, Letter as PasswordLetter } from '@latchkey/contracts';
+import type { NoticeKind, Letter as PasswordEmail } from '@latchkey/contracts';
 
 /** What a letter or a webhook says: never a secret, only what the tokens page shows. */
-export interface NoticeFacts {
+export interface NoticeInput {
   id: string;
   kind: NoticeKind;
   at: Date;
@@ -10,7 +10,7 @@ export interface NoticeFacts {
   details: Record<string, unknown>;
 }
 
-export interface Letter {
+export interface NoticeEmail {
   subject: string;
   text: string;
   html: string;
@@ -45,7 +45,7 @@ const SENTENCES: Record<NoticeKind, (details: Record<string, unknown>) => string
 };
 
 /** A notice as a letter, in plain text and HTML. Names come from people: control characters go, HTML is escaped. */
-export function letterOf(facts: NoticeFacts, publicUrl: string): Letter {
+export function noticeEmailOf(facts: NoticeInput, publicUrl: string): NoticeEmail {
   const name = oneLine(`"${facts.token.name}" (${facts.token.start}...)`);
   const subject = SUBJECTS[facts.kind](name, facts.details);
   const sentence = oneLine(SENTENCES[facts.kind](facts.details));
@@ -63,10 +63,10 @@ export function letterOf(facts: NoticeFacts, publicUrl: string): Letter {
 }
 
 /** The letter by which a person sets a password. The code stands behind the `#`, which browsers send to no server. */
-export function passwordLetter(
-  letter: Omit<PasswordLetter, 'encryptedCode'> & { code: string },
+export function passwordEmail(
+  letter: Omit<PasswordEmail, 'encryptedCode'> & { code: string },
   publicUrl: string,
-): Letter {
+): NoticeEmail {
   const { host } = new URL(publicUrl);
   const query = new URLSearchParams({ email: letter.email, code: letter.code });
   const link = new URL(`/#/reset?${query}`, publicUrl).href;
@@ -104,7 +104,7 @@ function written(
 }
 
 /** A notice as it is posted to a webhook: `type`, `timestamp` and `data`, as Standard Webhooks has it. */
-export function webhookPayload(facts: NoticeFacts): Record<string, unknown> {
+export function webhookPayload(facts: NoticeInput): Record<string, unknown> {
   const { byUserId: _, ...details } = facts.details;
   return {
     type: `token.${facts.kind}`,

@@ -1,4 +1,4 @@
-import { type Letter, letterContext } from '@latchkey/contracts';
+import { type Letter, passwordEmailContext } from '@latchkey/contracts';
 import { type EncryptionKey, encryptFor, newId } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/index.js';
@@ -8,10 +8,10 @@ import { type Change, Database } from '../database/index.js';
 import { atMultiplesOf, conflict, RatesService, requestContext } from '../http/index.js';
 import { keepResetCode, newResetCode } from './reset-codes.js';
 
-type LetterKind = Letter['kind'];
+type PasswordEmailKind = Letter['kind'];
 
 /** How long the code in a letter stays good. */
-const CODE_SECONDS: Record<LetterKind, number> = { reset: 3_600, invitation: 72 * 3_600 };
+const CODE_SECONDS: Record<PasswordEmailKind, number> = { reset: 3_600, invitation: 72 * 3_600 };
 /** Codes of one person that are good at once; no further letter is written while there are so many. */
 const LIVE_CODES_MAX = 5;
 /** Answers come at whole multiples of this, so that their time does not tell who exists. */
@@ -26,7 +26,7 @@ const LEASE_SECONDS = 120;
 interface DueRow {
   id: string;
   user_id: string;
-  kind: LetterKind;
+  kind: PasswordEmailKind;
   email: string;
   name: string;
   attempts: number;
@@ -34,7 +34,7 @@ interface DueRow {
 
 /** Letters by which people set a password: asked for here, taken and sent by jobs, which alone holds a code in clear. */
 @Injectable()
-export class LettersService {
+export class PasswordEmailsService {
   constructor(
     private readonly db: Database,
     private readonly audit: AuditService,
@@ -53,7 +53,7 @@ export class LettersService {
   /**
    * Has a letter sent to the person with this e-mail address, if there is one. The answer, and its time, is the same
    * when there is none.
-   * @throws Refusal `rate_limited` by the caller's address and what was typed; `conflict` where no letters are sent
+   * @throws ApiError `rate_limited` by the caller's address and what was typed; `conflict` where no letters are sent
    */
   async askForReset(email: string): Promise<void> {
     const ip = requestContext.getStore()?.ip ?? '';
@@ -73,7 +73,7 @@ export class LettersService {
    * Hands out letters that are due, each with a code made at this moment, encrypted to jobs; only its hash is kept. Safe
    * to run side by side; a letter of which nothing is heard afterwards is handed out again, with another code.
    * @param keyIds the keys that the caller can decrypt with
-   * @throws Refusal `conflict` when the key here is none of these, or there is none: then nothing has changed
+   * @throws ApiError `conflict` when the key here is none of these, or there is none: then nothing has changed
    */
   async take(limit: number, keyIds: readonly string[]): Promise<Letter[]> {
     const key = this.#keyFor(keyIds);
@@ -93,7 +93,7 @@ export class LettersService {
         const code = newResetCode();
         const expiresAt = keepResetCode(change, userId, code, CODE_SECONDS[kind]);
         const letter = { id, kind, email, name, expiresAt: expiresAt.toISOString() };
-        letters.push({ ...letter, encryptedCode: encryptFor(key, code, letterContext(letter)) });
+        letters.push({ ...letter, encryptedCode: encryptFor(key, code, passwordEmailContext(letter)) });
         if (attempts > 1) continue;
         const subject = { type: 'user' as const, id: userId, name };
         const details = { password: kind === 'reset' ? 'reset begun' : 'invited', by: 'e-mail' };

@@ -7,7 +7,7 @@ export const REALM = 'latchkey';
 export const RETRY_AFTER_S = 1;
 
 /** An error answer before it is written: to a response, to a bare socket, or into another door's message. */
-export interface Refusal {
+export interface ErrorResponse {
   readonly code: ErrorCode;
   readonly detail: string;
   /** Scopes named by the `insufficient_scope` challenge. */
@@ -17,11 +17,11 @@ export interface Refusal {
 }
 
 /** Status, headers (lower case) and body of an error answer (RFC 9457, RFC 6750 section 3). */
-export function renderRefusal(
-  refusal: Refusal,
+export function renderError(
+  error: ErrorResponse,
   requestId: string,
 ): { status: number; headers: Record<string, string>; body: string } {
-  const body = JSON.stringify(problem(refusal.code, refusal.detail, requestId, refusal.errors));
+  const body = JSON.stringify(problem(error.code, error.detail, requestId, error.errors));
   const headers: Record<string, string> = {
     'content-type': 'application/problem+json',
     'content-length': String(Buffer.byteLength(body)),
@@ -29,31 +29,31 @@ export function renderRefusal(
     'x-content-type-options': 'nosniff',
     'x-request-id': requestId,
   };
-  const authenticate = challenge(refusal.code, REALM, refusal.scopes);
+  const authenticate = challenge(error.code, REALM, error.scopes);
   if (authenticate) headers['www-authenticate'] = authenticate;
-  if (refusal.code === 'unavailable' || refusal.code === 'rate_limited') headers['retry-after'] = String(RETRY_AFTER_S);
-  return { status: ERRORS[refusal.code].status, headers: { ...headers, ...refusal.headers }, body };
+  if (error.code === 'unavailable' || error.code === 'rate_limited') headers['retry-after'] = String(RETRY_AFTER_S);
+  return { status: ERRORS[error.code].status, headers: { ...headers, ...error.headers }, body };
 }
 
 /** Writes an error answer; nothing when an answer has begun already. */
-export function answerRefusal(res: ServerResponse, refusal: Refusal, requestId: string): void {
+export function sendError(res: ServerResponse, error: ErrorResponse, requestId: string): void {
   if (res.headersSent || res.destroyed) return;
-  const { status, headers, body } = renderRefusal(refusal, requestId);
+  const { status, headers, body } = renderError(error, requestId);
   res.writeHead(status, headers);
   res.end(body);
 }
 
 /** Writes an error answer to a socket that has no response object, and closes it. */
-export function refuseSocket(socket: Duplex, refusal: Refusal, requestId: string): void {
+export function sendErrorAndClose(socket: Duplex, error: ErrorResponse, requestId: string): void {
   if (!socket.writable) return void socket.destroy();
-  const { status, headers, body } = renderRefusal(refusal, requestId);
+  const { status, headers, body } = renderError(error, requestId);
   const lines = Object.entries({ ...headers, connection: 'close', date: new Date().toUTCString() }).map(
     ([name, value]) => `${name}: ${value}\r\n`,
   );
-  socket.end(`HTTP/1.1 ${status} ${ERRORS[refusal.code].title}\r\n${lines.join('')}\r\n${body}`);
+  socket.end(`HTTP/1.1 ${status} ${ERRORS[error.code].title}\r\n${lines.join('')}\r\n${body}`);
 }
 
-export function answerJson(
+export function sendJson(
   res: ServerResponse,
   status: number,
   body: unknown,

@@ -1,9 +1,9 @@
 import type { Checks, Decision, Inquiry } from '../check/index.js';
-import type { Refusal, RequestHead } from '../http/index.js';
+import type { ErrorResponse, RequestHead } from '../http/index.js';
 import type { Needs, Route } from '../routes/index.js';
 
 /** What a route asks of a request, or why it is refused before any token is looked at. */
-export type Asked = { readonly needs: Needs } | { readonly refusal: Refusal };
+export type Asked = { readonly needs: Needs } | { readonly refusal: ErrorResponse };
 
 /** @param path as forwarded, so that what is captured is what the upstream sees */
 export function askedBy(route: Route, method: string, path: string): Asked {

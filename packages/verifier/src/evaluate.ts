@@ -1,7 +1,7 @@
 import { DENIAL_REASONS, type DenialReason, type TokenFacts } from '@latchkey/contracts';
 import { Addresses } from './addresses.js';
-import { denialOf, kindOf, ownerTypeOf, ratesOf } from './facts.js';
 import type { Entry, Rights, ScopeList } from './memory.js';
+import { denialOf, kindOf, ownerTypeOf, ratesOf } from './snapshot.js';
 import type { Requirement, Verdict } from './types.js';
 
 /** What is known about a secret: a token, nothing (null), or why nobody could tell. */
@@ -23,7 +23,7 @@ interface Known {
  * The same decision as a verifier's, about a token just read from the authority (null: there is none), for whoever has
  * it at hand and keeps no memory.
  */
-export function judgeFacts(facts: TokenFacts | null, requirement: Requirement, wallMs: number): Verdict {
+export function evaluateToken(facts: TokenFacts | null, requirement: Requirement, wallMs: number): Verdict {
   if (facts === null) return denied('unknown');
   const { kind, ownerType, project, denial, allProjects, allowedIps } = facts;
   const scopesOf = (names: readonly string[]): Scopes => ({ names, set: new Set(names) });
@@ -38,7 +38,7 @@ export function judgeFacts(facts: TokenFacts | null, requirement: Requirement, w
     addresses: allowedIps.length > 0 ? new Addresses(allowedIps) : null,
     rates: ratesOf(facts),
   };
-  return judge(
+  return evaluate(
     { id: facts.id, expiresAtMs: facts.expiresAtMs, owner: { id: facts.ownerId }, rights },
     requirement,
     wallMs,
@@ -46,7 +46,7 @@ export function judgeFacts(facts: TokenFacts | null, requirement: Requirement, w
 }
 
 /** Whether a request that needs this may pass now. Pure; the wall clock is the caller's. */
-export function judge(answer: Known | Exclude<Answer, Entry>, requirement: Requirement, wallMs: number): Verdict {
+export function evaluate(answer: Known | Exclude<Answer, Entry>, requirement: Requirement, wallMs: number): Verdict {
   if (answer === null) return denied('unknown');
   if (typeof answer === 'string') return denied(answer);
   const { id: tokenId, expiresAtMs, rights } = answer;

@@ -6,7 +6,7 @@ import { Database, type Statement } from '../database/index.js';
 import { SecretHasher } from './secret-hasher.js';
 
 /** One row for a token, with all that its effective rights rest on. */
-export interface FactsRow {
+export interface SnapshotRow {
   id: string;
   name: string;
   kind: 'pat' | 'prj';
@@ -46,7 +46,7 @@ interface Above {
 }
 
 // Every part is reached by an index: the hash, the owner, the owner's memberships, and, for made tokens, the ancestors.
-export const SELECT_FACTS = `
+export const SELECT_SNAPSHOT = `
 SELECT t.id, t.name, t.kind, t.owner_user_id, t.project_id, t.scopes, t.allowed_ips, t.rate_limit, t.rate_window_seconds,
   coalesce(t.rate_bucket, t.id) AS rate_bucket, (extract(epoch FROM t.ends_at) * 1000)::bigint AS ends_at_ms,
   t.disabled_at IS NOT NULL AS disabled, t.revoked_at IS NOT NULL AS revoked, t.ancestors,
@@ -68,10 +68,10 @@ LEFT JOIN users u ON u.id = t.owner_user_id
 LEFT JOIN projects p ON p.id = t.project_id`;
 
 /** Reads one by id; for transactions that have locked what it rests on. */
-export const factsById = (id: string): Statement => [`${SELECT_FACTS} WHERE t.id = $1`, [id]];
+export const snapshotById = (id: string): Statement => [`${SELECT_SNAPSHOT} WHERE t.id = $1`, [id]];
 
 /** A token as far as checks are concerned, and its name. */
-export interface NamedFacts {
+export interface NamedSnapshot {
   facts: TokenFacts;
   name: string;
   /** Of the token; the current one, where it has not been revoked with everything. */
@@ -80,7 +80,7 @@ export interface NamedFacts {
 
 /** What is to be known of a token in order to decide about it, always read from the primary at this moment, which shows that it is. */
 @Injectable()
-export class FactsService {
+export class SnapshotService {
   constructor(
     private readonly db: Database,
     private readonly scopes: ScopesService,
@@ -93,7 +93,7 @@ export class FactsService {
     return found ? { known: true, token: found.facts, log } : { known: false, token: null, log };
   }
 
-  async byHash(sha256: string): Promise<NamedFacts | null> {
+  async byHash(sha256: string): Promise<NamedSnapshot | null> {
     return (await this.#read(sha256)).found;
   }
 
@@ -105,10 +105,10 @@ export class FactsService {
   }
 
   /** One row beside the log's, or the log's alone: in one snapshot, so that the log is that of what was found. */
-  async #read(sha256: string): Promise<{ found: NamedFacts | null; log: string }> {
-    const [row] = await this.db.authoritative<(FactsRow | { id: null }) & { log: string }>(
+  async #read(sha256: string): Promise<{ found: NamedSnapshot | null; log: string }> {
+    const [row] = await this.db.authoritative<(SnapshotRow | { id: null }) & { log: string }>(
       'facts-by-hash',
-      `SELECT l.log, f.* FROM invalidation_log l LEFT JOIN (${SELECT_FACTS} WHERE t.hash = ANY ($1)) f ON true`,
+      `SELECT l.log, f.* FROM invalidation_log l LEFT JOIN (${SELECT_SNAPSHOT} WHERE t.hash = ANY ($1)) f ON true`,
       [this.hasher.hashes(sha256)],
     );
     const { log } = row!;
@@ -118,11 +118,11 @@ export class FactsService {
   }
 
   /** Out of a row that was read. */
-  named(row: FactsRow): NamedFacts {
+  named(row: SnapshotRow): NamedSnapshot {
     return { facts: this.#facts(row), name: row.name, generation: row.generation };
   }
 
-  #facts(row: FactsRow): TokenFacts {
+  #facts(row: SnapshotRow): TokenFacts {
     const chain = [row, ...(row.above ?? [])];
     const ends = chain.flatMap((link) => (link.ends_at_ms === null ? [] : [Number(link.ends_at_ms)]));
     const scopes = row.scopes.filter(
@@ -146,7 +146,7 @@ export class FactsService {
   }
 
   /** A personal token's scopes are narrowed to what its owner holds now; a project token's are its own, there alone. */
-  #effectiveScopes(row: FactsRow, scopes: string[]): Pick<TokenFacts, 'scopes' | 'allProjects' | 'grants'> {
+  #effectiveScopes(row: SnapshotRow, scopes: string[]): Pick<TokenFacts, 'scopes' | 'allProjects' | 'grants'> {
     if (row.kind === 'prj') return { scopes, allProjects: false, grants: [{ project: row.project_id!, scopes }] };
     const role = row.owner_role!;
     const heldIn = (place: ProjectRole | null) => {
@@ -159,7 +159,7 @@ export class FactsService {
   }
 }
 
-function denialOf(row: FactsRow, chain: readonly (Above | FactsRow)[]): string {
+function denialOf(row: SnapshotRow, chain: readonly (Above | SnapshotRow)[]): string {
   // Ancestors are of the same generation: each was seen to live when the next was made with it.
   const { generation, current_generation: current } = row;
   if (current === null || generation < current || chain.some((link) => link.revoked)) return 'revoked';

@@ -1,8 +1,8 @@
-import { type Letter, letterContext } from '@latchkey/contracts';
+import { type Letter, passwordEmailContext } from '@latchkey/contracts';
 import { type DecryptionKey, decryptWith, unmetPrecondition } from '@latchkey/runtime';
 import { type Job, type JobContext, NOTHING } from '../job.js';
-import { passwordLetter } from './letter.js';
 import { sendMail } from './mail.js';
+import { passwordEmail } from './notice-email.js';
 
 /** A mail server takes seconds at worst; what is taken here is due again after two minutes. */
 const LETTERS = 3;
@@ -12,7 +12,7 @@ const LETTERS = 3;
  * holds, and is in clear here until the mail server has it, nowhere else. A letter that was not reported as finished is
  * taken again, with another code.
  */
-export const deliverLetters: Job = {
+export const deliverPasswordEmails: Job = {
   name: 'deliver-letters',
   queue: 'notices',
   everyMs: 1_000,
@@ -32,7 +32,7 @@ export const deliverLetters: Job = {
         metrics.notices.inc({ channel: 'email', outcome: 'due' });
         continue;
       }
-      const outcome = await sendMail(config, letter.id, letter, passwordLetter({ ...letter, code }, config.PUBLIC_URL));
+      const outcome = await sendMail(config, letter.id, letter, passwordEmail({ ...letter, code }, config.PUBLIC_URL));
       if (outcome.ok || outcome.gone) await maintenance.finishLetter({ id: letter.id });
       if (!outcome.ok) logger.warn({ letter: letter.id, reason: outcome.reason }, 'a letter was not sent');
       metrics.notices.inc({ channel: 'email', outcome: outcome.ok ? 'sent' : outcome.gone ? 'dead' : 'due' });
@@ -57,7 +57,7 @@ function noLetters(error: unknown, logger: JobContext['logger']): null {
 
 function codeOf(letter: Letter, keys: readonly DecryptionKey[]): string | null {
   for (const key of keys) {
-    const code = decryptWith(key, letter.encryptedCode, letterContext(letter));
+    const code = decryptWith(key, letter.encryptedCode, passwordEmailContext(letter));
     if (code !== null) return code;
   }
   return null;

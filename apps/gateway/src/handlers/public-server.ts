@@ -4,25 +4,25 @@ import type { Duplex } from 'node:stream';
 import { LIMITS } from '@latchkey/contracts';
 import { type Logger, newId, type ReadinessCheck, readiness } from '@latchkey/runtime';
 import {
-  answerJson,
-  answerRefusal,
-  type Refusal,
+  type ErrorResponse,
   type RequestHead,
   readHead,
   readTarget,
-  refuseSocket,
+  sendError,
+  sendErrorAndClose,
+  sendJson,
   type Target,
 } from '../http/index.js';
 import type { RouteTable } from '../routes/index.js';
 import type { Console } from './console.js';
 import type { Management } from './management.js';
-import type { RouteDoor } from './route-door.js';
-import type { WebSocketDoor } from './websocket-door.js';
+import type { ProxyHandler } from './proxy-handler.js';
+import type { WebSocketHandler } from './websocket-handler.js';
 
-export interface PublicDoorParts {
+export interface PublicServerDeps {
   readonly routes: () => RouteTable;
-  readonly routeDoor: RouteDoor;
-  readonly webSockets: WebSocketDoor;
+  readonly proxyHandler: ProxyHandler;
+  readonly webSockets: WebSocketHandler;
   readonly management: Management;
   readonly console: Console;
   /** The gateway's own calls, by path. */
@@ -48,10 +48,10 @@ const UNWANTED_BODY_MS = 2_000;
 const ANONYMOUS_ROUTE = '-';
 
 /** The public door on bare node:http: reads each request once, and hands it to whom its path belongs. */
-export class PublicDoor {
+export class PublicServer {
   readonly server: Server;
 
-  constructor(private readonly parts: PublicDoorParts) {
+  constructor(private readonly deps: PublicServerDeps) {
     this.server = createServer({
       maxHeaderSize: LIMITS.headerBytesMax,
       headersTimeout: HEADERS_TIMEOUT_MS,
@@ -65,13 +65,13 @@ export class PublicDoor {
     });
     // Beyond a count node drops headers in silence; their total size and our own count are the limits.
     this.server.maxHeadersCount = 0;
-    this.server.maxConnections = parts.connectionsMax;
+    this.server.maxConnections = deps.connectionsMax;
     this.server.on('request', (req, res) => this.#onRequest(req, res, false));
     this.server.on('checkContinue', (req, res) => this.#onRequest(req, res, true));
     this.server.on('checkExpectation', (req, res) => this.#onRequest(req, res, false));
     this.server.on('upgrade', (req, socket, early) => this.#onUpgrade(req, socket as Socket, early));
     this.server.on('connect', (_req, socket) =>
-      refuseSocket(socket, { code: 'method_not_allowed', detail: 'This is no forward proxy.' }, newId()),
+      sendErrorAndClose(socket, { code: 'method_not_allowed', detail: 'This is no forward proxy.' }, newId()),
     );
     this.server.on('clientError', onClientError);
   }
@@ -80,23 +80,23 @@ export class PublicDoor {
     const startedAtMs = performance.now();
     let route = ANONYMOUS_ROUTE;
     res.on('close', () => {
-      this.parts.observe(route, res.headersSent ? res.statusCode : 0, startedAtMs);
+      this.deps.observe(route, res.headersSent ? res.statusCode : 0, startedAtMs);
       if (!req.complete) giveUpBody(req);
     });
     (req.socket as AnsweringSocket)[answering] = res;
-    const read = readHead(req, this.parts.isTrustedProxy);
+    const read = readHead(req, this.deps.isTrustedProxy);
     if ('refusal' in read) {
       // Where such a request ends is in doubt, so nothing after it is read.
       res.shouldKeepAlive = false;
-      return void answerRefusal(res, read.refusal, read.requestId);
+      return void sendError(res, read.refusal, read.requestId);
     }
     const { head } = read;
     try {
       route = this.#serve(req, res, head, expectsContinue);
     } catch (error) {
-      this.parts.logger.error({ err: error, requestId: head.requestId }, 'a request failed');
-      const refusal: Refusal = { code: 'internal', detail: 'The gateway failed; its log names this requestId.' };
-      answerRefusal(res, refusal, head.requestId);
+      this.deps.logger.error({ err: error, requestId: head.requestId }, 'a request failed');
+      const refusal: ErrorResponse = { code: 'internal', detail: 'The gateway failed; its log names this requestId.' };
+      sendError(res, refusal, head.requestId);
     }
   }
 
@@ -104,73 +104,73 @@ export class PublicDoor {
   #serve(req: IncomingMessage, res: ServerResponse, head: RequestHead, expectsContinue: boolean): string {
     const target = readTarget(req.url ?? '');
     if ('detail' in target) {
-      answerRefusal(res, { code: 'invalid_request', detail: target.detail }, head.requestId);
+      sendError(res, { code: 'invalid_request', detail: target.detail }, head.requestId);
       return ANONYMOUS_ROUTE;
     }
     const method = req.method ?? '';
     if (method === 'TRACE') {
-      const refusal: Refusal = {
+      const refusal: ErrorResponse = {
         code: 'method_not_allowed',
         detail: 'TRACE would show what was added to the request.',
       };
-      answerRefusal(res, refusal, head.requestId);
+      sendError(res, refusal, head.requestId);
       return ANONYMOUS_ROUTE;
     }
-    const { parts } = this;
+    const { deps } = this;
     const owner = ownerOf(target.match);
     if (owner === 'management') {
-      parts.management.handle(req, res, head, target, expectsContinue);
+      deps.management.handle(req, res, head, target, expectsContinue);
       return 'management';
     }
     if (owner === 'gateway') return this.#serveOwn(req, res, head, target);
-    if (parts.console.has(target.path)) {
-      parts.console.handle(res, method, target.path, head, req.headers);
+    if (deps.console.has(target.path)) {
+      deps.console.handle(res, method, target.path, head, req.headers);
       return 'console';
     }
-    const route = parts.routes().match(target.match);
+    const route = deps.routes().match(target.match);
     if (!route) {
-      answerRefusal(res, { code: 'not_found', detail: 'No route of this gateway matches the path.' }, head.requestId);
+      sendError(res, { code: 'not_found', detail: 'No route of this gateway matches the path.' }, head.requestId);
       return ANONYMOUS_ROUTE;
     }
-    parts.routeDoor.handle({ req, res, method, target, head, route, expectsContinue });
+    deps.proxyHandler.handle({ req, res, method, target, head, route, expectsContinue });
     return route.name;
   }
 
   #serveOwn(req: IncomingMessage, res: ServerResponse, head: RequestHead, { path }: Target): string {
-    const own = this.parts.own.get(path);
+    const own = this.deps.own.get(path);
     if (own) {
       own(req, res);
       return path.slice(1).replaceAll('/', '-');
     }
-    if (path === '/healthz') answerJson(res, 200, { status: 'ok' });
+    if (path === '/healthz') sendJson(res, 200, { status: 'ok' });
     else if (path === '/readyz') {
-      void readiness(this.parts.checks).then(({ ready, checks }) =>
-        answerJson(
+      void readiness(this.deps.checks).then(({ ready, checks }) =>
+        sendJson(
           res,
           ready ? 200 : 503,
           { status: ready ? 'ready' : 'not ready', checks },
           ready ? {} : { 'retry-after': '1' },
         ),
       );
-    } else answerRefusal(res, { code: 'not_found', detail: 'Nothing is at this path.' }, head.requestId);
+    } else sendError(res, { code: 'not_found', detail: 'Nothing is at this path.' }, head.requestId);
     return 'health';
   }
 
   #onUpgrade(req: IncomingMessage, socket: Socket, early: Buffer): void {
     // From here on nobody else listens: a reset by the caller must not end the process.
     socket.on('error', () => socket.destroy());
-    const read = readHead(req, this.parts.isTrustedProxy);
-    if ('refusal' in read) return void refuseSocket(socket, read.refusal, read.requestId);
+    const read = readHead(req, this.deps.isTrustedProxy);
+    if ('refusal' in read) return void sendErrorAndClose(socket, read.refusal, read.requestId);
     const { head } = read;
-    const refuse = (refusal: Refusal) => refuseSocket(socket, refusal, head.requestId);
+    const refuse = (refusal: ErrorResponse) => sendErrorAndClose(socket, refusal, head.requestId);
     try {
       const target = readTarget(req.url ?? '');
       if ('detail' in target) return void refuse({ code: 'invalid_request', detail: target.detail });
-      const route = ownerOf(target.match) === undefined ? this.parts.routes().match(target.match) : undefined;
+      const route = ownerOf(target.match) === undefined ? this.deps.routes().match(target.match) : undefined;
       if (!route) return void refuse({ code: 'not_found', detail: 'No route of this gateway matches the path.' });
-      this.parts.webSockets.handle({ req, socket, early, target, head, route });
+      this.deps.webSockets.handle({ req, socket, early, target, head, route });
     } catch (error) {
-      this.parts.logger.error({ err: error, requestId: head.requestId }, 'an upgrade failed');
+      this.deps.logger.error({ err: error, requestId: head.requestId }, 'an upgrade failed');
       refuse({ code: 'internal', detail: 'The gateway failed; its log names this requestId.' });
     }
   }
@@ -216,7 +216,7 @@ function onClientError(error: NodeJS.ErrnoException, socket: Duplex): void {
   if (last && !last.shouldKeepAlive && last.writableEnded && !last.closed) return;
   const inDoubt = last !== undefined && !last.closed && (last.headersSent || last.req.complete);
   if (error.code === 'ECONNRESET' || !socket.writable || inDoubt) return void socket.destroy();
-  const refusal: Refusal =
+  const refusal: ErrorResponse =
     error.code === 'HPE_HEADER_OVERFLOW'
       ? {
           code: 'header_too_large',
@@ -225,5 +225,5 @@ function onClientError(error: NodeJS.ErrnoException, socket: Duplex): void {
       : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
         ? { code: 'request_timeout', detail: 'The request did not arrive in time.' }
         : { code: 'invalid_request', detail: `The request is not well-formed HTTP/1.1 (${error.code ?? 'unknown'}).` };
-  refuseSocket(socket, refusal, newId());
+  sendErrorAndClose(socket, refusal, newId());
 }

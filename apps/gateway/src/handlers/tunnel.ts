@@ -2,7 +2,7 @@ import { type ClientRequest, request as httpRequest, type IncomingMessage } from
 import { request as httpsRequest } from 'node:https';
 import type { Socket } from 'node:net';
 import type { DenialReason } from '@latchkey/contracts';
-import { type Refusal, type ResponsePolicy, readResponseHead, refuseSocket } from '../http/index.js';
+import { type ErrorResponse, type ResponsePolicy, readResponseHead, sendErrorAndClose } from '../http/index.js';
 import {
   CLOSE_REVOKED,
   CLOSE_UNAVAILABLE,
@@ -132,9 +132,9 @@ export class Tunnel implements Timed {
     });
   }
 
-  #refuse(refusal: Refusal): void {
+  #refuse(refusal: ErrorResponse): void {
     this.#release();
-    refuseSocket(this.caller, refusal, this.plan.requestId);
+    sendErrorAndClose(this.caller, refusal, this.plan.requestId);
   }
 
   #cut(reason: DenialReason): void {

@@ -1,7 +1,7 @@
 export { Console } from './console.js';
 export { type Answer, Delegated, identityHeaders, type Question, readConditions } from './delegated.js';
 export { Management } from './management.js';
-export { PublicDoor } from './public-door.js';
-export { RouteDoor } from './route-door.js';
+export { ProxyHandler } from './proxy-handler.js';
+export { PublicServer } from './public-server.js';
 export { Upstreams } from './upstreams.js';
-export { WebSocketDoor } from './websocket-door.js';
+export { WebSocketHandler } from './websocket-handler.js';

@@ -1,0 +1,39 @@
+import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto';
+
+const IV_BYTES = 12;
+const TAG_BYTES = 16;
+
+/** A key for one purpose, derived from a pepper. */
+export const keyOf = (pepper: string, purpose: string): Buffer =>
+  Buffer.from(hkdfSync('sha256', pepper, '', `latchkey ${purpose}`, 32));
+
+/**
+ * Seals bytes with AES-256-GCM under a key derived from the current pepper.
+ * @param purpose what they are for: bytes encrypted for one purpose do not open for another
+ */
+export function encrypt(peppers: readonly string[], purpose: string, plain: Buffer): Buffer {
+  const iv = randomBytes(IV_BYTES);
+  const cipher = createCipheriv('aes-256-gcm', keyOf(peppers[0] ?? '', purpose), iv);
+  const encrypted = Buffer.concat([cipher.update(plain), cipher.final()]);
+  return Buffer.concat([iv, cipher.getAuthTag(), encrypted]);
+}
+
+/** What was encrypted, under any pepper that still verifies; null when none opens it or it was changed. */
+export function decrypt(peppers: readonly string[], purpose: string, encrypted: Buffer): Buffer | null {
+  if (encrypted.length < IV_BYTES + TAG_BYTES) return null;
+  for (const pepper of peppers) {
+    const plain = opened(keyOf(pepper, purpose), encrypted);
+    if (plain) return plain;
+  }
+  return null;
+}
+
+function opened(key: Buffer, encrypted: Buffer): Buffer | null {
+  const decipher = createDecipheriv('aes-256-gcm', key, encrypted.subarray(0, IV_BYTES));
+  decipher.setAuthTag(encrypted.subarray(IV_BYTES, IV_BYTES + TAG_BYTES));
+  try {
+    return Buffer.concat([decipher.update(encrypted.subarray(IV_BYTES + TAG_BYTES)), decipher.final()]);
+  } catch {
+    return null; // encrypted under another pepper, or not by us
+  }
+}
