@@ -61,6 +61,7 @@ test('keeps the order while the receiver fails: nothing overtakes what is tried 
   await seal(10);
   await deliver();
   siem.status = 200;
+  await world.database.query("UPDATE siem_batches SET next_at = now() + interval '1 hour' WHERE state = 'due'");
   await deliver(); // not yet due
   expect(siem.posted).toHaveLength(1);
   await later();

@@ -332,10 +332,10 @@ test('a password that was changed while a sign-in with it was under way opens no
   // More than are looked at at one time: the last have read the old password when it changes.
   const signIns = Array.from({ length: 9 }, () => w.as().call('POST /v1/session', { body: { email, password } }));
   await Promise.race(signIns);
+  // As the service does: what deletes the sessions sees those committed while the person's row was waited for.
   await w.database.query(
-    `WITH changed AS (UPDATE users SET password_hash = 'another' WHERE id = $1)
-     DELETE FROM sessions WHERE user_id = $1`,
-    [user.id],
+    `BEGIN; UPDATE users SET password_hash = 'another' WHERE id = '${user.id}';
+     DELETE FROM sessions WHERE user_id = '${user.id}'; COMMIT`,
   );
   const statuses = (await Promise.all(signIns)).map(({ status }) => status);
   expect(statuses).toContain(401);
