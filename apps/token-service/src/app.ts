@@ -44,22 +44,22 @@ const RPC_MESSAGE_BYTES_MAX = 1_048_576;
 /** What gRPC health is told of: the whole, and the services. */
 const SERVED = ['', `${PROTO_PACKAGE}.Tokens`, `${INTERNAL_PROTO_PACKAGE}.Maintenance`];
 const HEALTH_EVERY_MS = 1_000;
-const HEALTH_PATIENCE_MS = 2_000;
+const HEALTH_TIMEOUT_MS = 2_000;
 /** Tries at the start for what PostgreSQL does not answer at once, a busy machine's first connection say. */
 const START_ATTEMPTS_MAX = 5;
-const START_PAUSE_MS = 500;
+const START_RETRY_PAUSE_MS = 500;
 /** How long streams may take to find another server before this one stops. */
 const STREAMS_STOP_MS = 1_000;
 
 /** @param what is safe to repeat */
-async function persistently(what: () => Promise<unknown>): Promise<void> {
+async function withRetries(what: () => Promise<unknown>): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     try {
       await what();
       return;
     } catch (error) {
       if (attempt === START_ATTEMPTS_MAX || !isDatabaseUnavailable(error)) throw error;
-      await sleep(START_PAUSE_MS);
+      await sleep(START_RETRY_PAUSE_MS);
     }
   }
 }
@@ -86,13 +86,13 @@ export async function startTokenService(
   try {
     app.connectMicroservice<MicroserviceOptions>(rpc.options, { inheritAppConfig: true });
     await app.init();
-    await persistently(() => app.get(PeopleService).ensureFirstAdministrator());
-    await persistently(() => app.get(DeclarationsService).announceChange());
+    await withRetries(() => app.get(PeopleService).ensureFirstAdministrator());
+    await withRetries(() => app.get(DeclarationsService).announceChange());
     await app.startAllMicroservices();
     await app.listen({ port: config.API_PORT, host: config.HOST });
     const database = app.get(Database);
     void database.checkDurability(); // a warning: no start waits for it
-    const unwatch = followDatabase(database, rpc.health);
+    const unwatch = reportHealth(database, rpc.health);
     const registry = createRegistry('token-service');
     app.get(InvalidationService).registerMetrics(registry);
     database.registerMetrics(registry);
@@ -107,7 +107,7 @@ export async function startTokenService(
       unwatch();
       for (const service of SERVED) rpc.health.setStatus(service, 'NOT_SERVING');
       // No new calls here: whoever holds a stream opens its next one elsewhere before this one ends.
-      rpc.sayGoodbye();
+      rpc.stopAccepting();
       await app.get(InvalidationService).watch.stop(STREAMS_STOP_MS);
       // A connection whose last request is answered while closing would be kept open for the next one.
       const sweep = setInterval(() => http.closeIdleConnections(), 50);
@@ -137,7 +137,7 @@ export async function startTokenService(
 }
 
 /** Keeps gRPC health true to whether the database answers. @returns ends it */
-function followDatabase(database: Database, health: HealthImplementation): () => void {
+function reportHealth(database: Database, health: HealthImplementation): () => void {
   let asking = false;
   let ended = false;
   const ask = async () => {
@@ -147,7 +147,7 @@ function followDatabase(database: Database, health: HealthImplementation): () =>
       () => true,
       () => false,
     );
-    const status = (await Promise.race([answers, sleep(HEALTH_PATIENCE_MS, false)])) ? 'SERVING' : 'NOT_SERVING';
+    const status = (await Promise.race([answers, sleep(HEALTH_TIMEOUT_MS, false)])) ? 'SERVING' : 'NOT_SERVING';
     if (!ended) for (const service of SERVED) health.setStatus(service, status);
     asking = false;
   };
@@ -184,8 +184,8 @@ function rpcServer(config: TokenServiceConfig) {
     },
   };
   /** Closes the listener and tells every connection to go (GOAWAY); open calls go on. */
-  const sayGoodbye = () => running?.tryShutdown(() => undefined);
-  return { options, health, port: () => port, sayGoodbye };
+  const stopAccepting = () => running?.tryShutdown(() => undefined);
+  return { options, health, port: () => port, stopAccepting };
 }
 
 /** Nest binds before it registers services and keeps the port to itself; grpc-js remembers it. */

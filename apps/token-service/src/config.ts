@@ -239,7 +239,7 @@ export function tokenServiceConfig(
   const config = loadConfig(settings, adopted.env);
   if (!config.RPC_TLS_CERT_FILE !== !config.RPC_TLS_KEY_FILE)
     throw new ConfigError(['RPC_TLS_CERT_FILE and RPC_TLS_KEY_FILE: set both, or neither']);
-  refuseShared(config);
+  rejectSharedSecrets(config);
   for (const text of [...adopted.warnings, ...sharedSecrets(config, adopted.adopted)]) warn?.(text);
   return config;
 }
@@ -269,7 +269,7 @@ function sharedSecrets(config: TokenServiceConfig, adopted: readonly CredentialN
  * USAGE_SECRET, say, must not be able to make acknowledgements.
  * @throws ConfigError
  */
-function refuseShared(config: TokenServiceConfig): void {
+function rejectSharedSecrets(config: TokenServiceConfig): void {
   const { TOKEN_PEPPERS, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET } = config;
   const { AUDIT_SIGNING_KEY, RECEIPT_SIGNING_KEY } = config;
   const held: [name: string, secrets: readonly string[]][] = [

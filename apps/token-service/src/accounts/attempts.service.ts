@@ -45,16 +45,16 @@ export class AttemptsService {
 
   /** The attempt was right: earlier failures no longer count. */
   async forget(subject: Buffer): Promise<void> {
-    await this.db.query(...forgetting(subject));
+    await this.db.query(...deleteFailures(subject));
   }
 
   /** The same with the change that the attempt was for. */
   forgetWith(change: Change, subject: Buffer): void {
-    change.write(forgetting(subject));
+    change.write(deleteFailures(subject));
   }
 }
 
-const forgetting = (subject: Buffer): [string, unknown[]] => [
+const deleteFailures = (subject: Buffer): [string, unknown[]] => [
   'DELETE FROM sign_in_failures WHERE subject = $1',
   [subject],
 ];

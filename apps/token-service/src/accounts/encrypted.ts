@@ -22,13 +22,13 @@ export function encrypt(peppers: readonly string[], purpose: string, plain: Buff
 export function decrypt(peppers: readonly string[], purpose: string, encrypted: Buffer): Buffer | null {
   if (encrypted.length < IV_BYTES + TAG_BYTES) return null;
   for (const pepper of peppers) {
-    const plain = opened(keyOf(pepper, purpose), encrypted);
+    const plain = decryptWith(keyOf(pepper, purpose), encrypted);
     if (plain) return plain;
   }
   return null;
 }
 
-function opened(key: Buffer, encrypted: Buffer): Buffer | null {
+function decryptWith(key: Buffer, encrypted: Buffer): Buffer | null {
   const decipher = createDecipheriv('aes-256-gcm', key, encrypted.subarray(0, IV_BYTES));
   decipher.setAuthTag(encrypted.subarray(IV_BYTES, IV_BYTES + TAG_BYTES));
   try {

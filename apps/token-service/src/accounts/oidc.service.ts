@@ -12,7 +12,7 @@ const PURPOSE = 'sign-in elsewhere';
 /** How long a person may take at the other service. */
 export const OIDC_SECONDS = 600;
 
-/** What is remembered in the browser, sealed, between going there and coming back. */
+/** What is remembered in the browser, encrypted, between going there and coming back. */
 interface OidcTransaction {
   state: string;
   nonce: string;
@@ -54,8 +54,8 @@ export class OidcService {
       state: transaction.state,
       nonce: transaction.nonce,
     });
-    const sealed = encrypt(this.config.TOKEN_PEPPERS, PURPOSE, Buffer.from(JSON.stringify(transaction)));
-    return { url: url.href, transaction: sealed.toString('base64url') };
+    const encrypted = encrypt(this.config.TOKEN_PEPPERS, PURPOSE, Buffer.from(JSON.stringify(transaction)));
+    return { url: url.href, transaction: encrypted.toString('base64url') };
   }
 
   /**
@@ -65,9 +65,9 @@ export class OidcService {
    */
   async finish(search: string, transaction: string | undefined): Promise<User> {
     const provider = await this.#provider();
-    const opened = transaction && decrypt(this.config.TOKEN_PEPPERS, PURPOSE, Buffer.from(transaction, 'base64url'));
-    const expected = opened ? (JSON.parse(opened.toString()) as OidcTransaction) : undefined;
-    if (!expected || expected.endsAtMs < Date.now()) throw new FailedElsewhere('expired');
+    const decrypted = transaction && decrypt(this.config.TOKEN_PEPPERS, PURPOSE, Buffer.from(transaction, 'base64url'));
+    const expected = decrypted ? (JSON.parse(decrypted.toString()) as OidcTransaction) : undefined;
+    if (!expected || expected.endsAtMs < Date.now()) throw new OidcSignInError('expired');
     const claims = await this.#claims(provider, search, expected);
     const user = await this.people.byIdentity({
       issuer: claims.iss,
@@ -77,7 +77,7 @@ export class OidcService {
       name: typeof claims['name'] === 'string' ? claims['name'] : null,
       mayCreate: this.config.OIDC_CREATE_USERS,
     });
-    if (!user) throw new FailedElsewhere('unknown');
+    if (!user) throw new OidcSignInError('unknown');
     return user;
   }
 
@@ -95,11 +95,11 @@ export class OidcService {
         return { ...(await oidc.fetchUserInfo(provider, tokens.access_token, claims.sub)), ...claims };
       if (claims) return claims;
     } catch (error) {
-      if (isNetworkFault(error)) throw this.#away(error);
+      if (isNetworkFault(error)) throw this.#unavailable(error);
       // Its code names the check that failed; the message could quote what was sent.
       this.logger.info({ code: (error as { code?: unknown }).code }, 'a sign-in from elsewhere was refused');
     }
-    throw new FailedElsewhere('refused');
+    throw new OidcSignInError('refused');
   }
 
   #provider(): Promise<oidc.Configuration> {
@@ -113,12 +113,12 @@ export class OidcService {
       })
       .catch((error: unknown) => {
         this.#discovered = undefined;
-        throw this.#away(error);
+        throw this.#unavailable(error);
       });
     return this.#discovered;
   }
 
-  #away(error: unknown): ApiError {
+  #unavailable(error: unknown): ApiError {
     this.logger.warn({ reason: (error as Error).message }, 'the other sign-in service does not answer');
     return unavailable(
       'The other sign-in service does not answer at this moment. Try again, or sign in with a password.',
@@ -137,7 +137,7 @@ const FAILURES = {
 };
 
 /** `sign_in_failed`, with the cause as a word that the sign-in page has a sentence for. */
-export class FailedElsewhere extends ApiError {
+export class OidcSignInError extends ApiError {
   constructor(readonly why: keyof typeof FAILURES) {
     super('sign_in_failed', FAILURES[why]);
   }

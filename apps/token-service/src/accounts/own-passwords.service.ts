@@ -7,10 +7,10 @@ import { type Change, Database } from '../database/index.js';
 import { ApiError, notFound } from '../http/index.js';
 import { LocksService } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
-import { endSessionsOf } from './ended.js';
+import { endSessionsOf } from './end-sessions.js';
 import { PeopleService } from './people.service.js';
 import { mustAdminister } from './person.rules.js';
-import { dropResetCodes, isResetCode, keepResetCode, newResetCode, useResetCode } from './reset-codes.js';
+import { dropResetCodes, isResetCode, storeResetCode, newResetCode, useResetCode } from './reset-codes.js';
 import { SecondFactorService } from './second-factor.service.js';
 
 /** How long a code by which a person sets a new password stays good. */
@@ -56,7 +56,7 @@ export class OwnPasswordsService {
       if (!person) throw notFound('person');
       dropResetCodes(change, userId);
       this.#record(change, now, { id: userId, name: person.name }, 'reset begun');
-      return keepResetCode(change, userId, code, RESET_SECONDS);
+      return storeResetCode(change, userId, code, RESET_SECONDS);
     });
     return { code, expiresAt: expiresAt.toISOString() };
   }

@@ -6,7 +6,7 @@ import { SYSTEM } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { type Change, Database } from '../database/index.js';
 import { atMultiplesOf, conflict, RatesService, requestContext } from '../http/index.js';
-import { keepResetCode, newResetCode } from './reset-codes.js';
+import { storeResetCode, newResetCode } from './reset-codes.js';
 
 type PasswordEmailKind = Letter['kind'];
 
@@ -15,11 +15,11 @@ const CODE_SECONDS: Record<PasswordEmailKind, number> = { reset: 3_600, invitati
 /** Codes of one person that are good at once; no further letter is written while there are so many. */
 const LIVE_CODES_MAX = 5;
 /** Answers come at whole multiples of this, so that their time does not tell who exists. */
-const FLOOR_MS = 250;
+const RESPONSE_STEP_MS = 250;
 /** A letter that could not be sent for so long is dropped. */
-const KEPT = '24 hours';
+const RETENTION = '24 hours';
 /** Whoever can send letters asks for them every second; after this silence nobody is there to send any. */
-const CARRIER_SILENT_AFTER = '2 minutes';
+const MAILER_SILENT_AFTER = '2 minutes';
 /** Longer than a carrier takes to send what it took. */
 const LEASE_SECONDS = 120;
 
@@ -43,9 +43,9 @@ export class PasswordEmailsService {
   ) {}
 
   /** Whether somebody is there who sends letters. */
-  async areCarried(): Promise<boolean> {
+  async isMailerActive(): Promise<boolean> {
     const [row] = await this.db.query<{ carried: boolean }>(
-      `SELECT seen_at > now() - interval '${CARRIER_SILENT_AFTER}' AS carried FROM letter_carrier`,
+      `SELECT seen_at > now() - interval '${MAILER_SILENT_AFTER}' AS carried FROM letter_carrier`,
     );
     return row!.carried;
   }
@@ -59,14 +59,14 @@ export class PasswordEmailsService {
     const ip = requestContext.getStore()?.ip ?? '';
     await this.rates.count('forgot-password', ip, { max: 20, windowSeconds: 900 });
     await this.rates.count('forgot-password-for', `${ip} ${email}`, { max: 5, windowSeconds: 900 });
-    if (!(await this.areCarried()))
+    if (!(await this.isMailerActive()))
       throw conflict('No e-mail is sent from here. Ask an administrator for a code, and set a password with it.');
-    await atMultiplesOf(FLOOR_MS, () => this.#write(email));
+    await atMultiplesOf(RESPONSE_STEP_MS, () => this.#write(email));
   }
 
   /** Has a new person invited to choose a password, in the transaction that makes them. */
   invite(change: Change, userId: string): void {
-    change.write([INSERT_LETTER.replace('$WHO', 'id = $3'), [newId(), 'invitation', userId]]);
+    change.write([INSERT_PASSWORD_EMAIL.replace('$WHO', 'id = $3'), [newId(), 'invitation', userId]]);
   }
 
   /**
@@ -79,7 +79,7 @@ export class PasswordEmailsService {
     const key = this.#keyFor(keyIds);
     return this.db.change(async (change) => {
       change.write([`UPDATE letter_carrier SET seen_at = now() WHERE seen_at < now() - interval '10 seconds'`]);
-      change.write([`DELETE FROM letters WHERE created_at < now() - interval '${KEPT}'`]);
+      change.write([`DELETE FROM letters WHERE created_at < now() - interval '${RETENTION}'`]);
       const due = await change.read<DueRow>([
         `WITH due AS (SELECT id FROM letters WHERE next_at <= now() ORDER BY next_at LIMIT $1 FOR UPDATE SKIP LOCKED)
          UPDATE letters l SET attempts = l.attempts + 1,
@@ -91,7 +91,7 @@ export class PasswordEmailsService {
       const letters: Letter[] = [];
       for (const { id, user_id: userId, kind, email, name, attempts } of due) {
         const code = newResetCode();
-        const expiresAt = keepResetCode(change, userId, code, CODE_SECONDS[kind]);
+        const expiresAt = storeResetCode(change, userId, code, CODE_SECONDS[kind]);
         const letter = { id, kind, email, name, expiresAt: expiresAt.toISOString() };
         letters.push({ ...letter, encryptedCode: encryptFor(key, code, passwordEmailContext(letter)) });
         if (attempts > 1) continue;
@@ -121,12 +121,12 @@ export class PasswordEmailsService {
   }
 
   async #write(email: string): Promise<void> {
-    await this.db.query(INSERT_LETTER.replace('$WHO', 'email = $3'), [newId(), 'reset', email]);
+    await this.db.query(INSERT_PASSWORD_EMAIL.replace('$WHO', 'email = $3'), [newId(), 'reset', email]);
   }
 }
 
 /** One waits at most; and none is added for whoever has enough good codes. */
-const INSERT_LETTER = `INSERT INTO letters (id, user_id, kind, created_at, next_at)
+const INSERT_PASSWORD_EMAIL = `INSERT INTO letters (id, user_id, kind, created_at, next_at)
   SELECT $1, u.id, $2, now(), now() FROM users u WHERE u.$WHO AND u.disabled_at IS NULL
     AND (SELECT count(*) FROM password_resets r WHERE r.user_id = u.id AND r.expires_at > now()) < ${LIVE_CODES_MAX}
   ON CONFLICT (user_id) DO NOTHING`;

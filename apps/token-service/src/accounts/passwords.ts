@@ -28,12 +28,12 @@ async function inTurn<T>(work: () => Promise<T>): Promise<T> {
 /** The argon2id hash of a password, as it is stored. */
 export const hashPassword = (password: string): Promise<string> => inTurn(() => hash(password, OPTIONS));
 
-let nobodys: Promise<string> | undefined;
+let dummyHash: Promise<string> | undefined;
 
 /** Whether the password is the one hashed. Takes as long when there is no such person (`null`), and then says no. */
 export async function isPassword(hashed: string | null, password: string): Promise<boolean> {
-  nobodys ??= hashPassword('nobody has this password');
-  const against = hashed ?? (await nobodys);
+  dummyHash ??= hashPassword('nobody has this password');
+  const against = hashed ?? (await dummyHash);
   const matches = await inTurn(() => verify(against, password));
   return matches && hashed !== null;
 }

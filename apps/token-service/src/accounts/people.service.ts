@@ -34,7 +34,7 @@ export class PeopleService {
     private readonly locks: LocksService,
     private readonly invalidations: InvalidationService,
     private readonly attempts: AttemptsService,
-    private readonly letters: PasswordEmailsService,
+    private readonly passwordEmails: PasswordEmailsService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
@@ -80,7 +80,7 @@ export class PeopleService {
         const { email, name, role } = body;
         const person = this.#insert(change, { id: newId(), email, name, role, passwordHash }, now);
         // Whoever is given a password is told it by who gives it; anybody else chooses one by a letter.
-        if (passwordHash === null) this.letters.invite(change, person.id);
+        if (passwordHash === null) this.passwordEmails.invite(change, person.id);
         return person;
       });
     } catch (error) {
@@ -159,7 +159,7 @@ export class PeopleService {
   }
 
   /**
-   * The person who is this subject at another sign-in service. One not met before is the person here with that e-mail
+   * The person who is this subject at another sign-in service. One not linked before is the person here with that e-mail
    * address, which the other service must have checked; or, where `mayCreate`, a new member.
    * @returns null when it is nobody, or somebody disabled
    */
@@ -176,16 +176,16 @@ export class PeopleService {
         'SELECT pg_advisory_xact_lock(hashtextextended($1, 0))',
         [`${identity.issuer} ${identity.subject}`],
       ]);
-      const [met] = await change.read<UserRow>([
+      const [linked] = await change.read<UserRow>([
         `SELECT ${USER_COLUMNS} FROM users WHERE id = (SELECT user_id FROM sign_in_identities WHERE issuer = $1 AND subject = $2)`,
         [identity.issuer, identity.subject],
       ]);
-      const found = met ?? (await this.#meet(change, identity));
+      const found = linked ?? (await this.#link(change, identity));
       return found && found.disabledAt === null ? toUser(found) : null;
     });
   }
 
-  async #meet(change: Change, identity: Parameters<PeopleService['byIdentity']>[0]): Promise<UserRow | null> {
+  async #link(change: Change, identity: Parameters<PeopleService['byIdentity']>[0]): Promise<UserRow | null> {
     const email = emailSchema.safeParse(identity.email ?? '');
     if (!email.success) return null;
     const find = async () => {

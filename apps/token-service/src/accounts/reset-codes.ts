@@ -10,7 +10,7 @@ const digest = (code: string): Buffer => hash('sha256', code.trim().toUpperCase(
 export const newResetCode = (): string => base32(randomBytes(CODE_BYTES));
 
 /** @returns when it stops being good */
-export function keepResetCode(change: Change, userId: string, code: string, seconds: number): Date {
+export function storeResetCode(change: Change, userId: string, code: string, seconds: number): Date {
   const expiresAt = new Date(Date.now() + seconds * 1_000);
   change.write([
     'INSERT INTO password_resets (user_id, hash, expires_at) VALUES ($1, $2, $3)',

@@ -9,7 +9,7 @@ import { ApiError, conflict, notFound } from '../http/index.js';
 import { LocksService } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
 import { decrypt, encrypt } from './encrypted.js';
-import { endSessionsOf } from './ended.js';
+import { endSessionsOf } from './end-sessions.js';
 import { PeopleService } from './people.service.js';
 import { mustAdminister } from './person.rules.js';
 import { dropRecoveryCodes, isRecoveryCode, makeRecoveryCodes, useRecoveryCode } from './recovery-codes.js';

@@ -9,15 +9,15 @@ import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/index.js';
 import { ApiError, cookieName, notFound, RatesService, requestContext, writeCookie } from '../http/index.js';
 import { AttemptsService } from './attempts.service.js';
-import { endSessionsOf } from './ended.js';
+import { endSessionsOf } from './end-sessions.js';
 import { PeopleService } from './people.service.js';
 import { SecondFactorService } from './second-factor.service.js';
 
 /** How long a sign-in lasts, whatever is done with it. */
 export const SESSION_LIFETIME_SECONDS = 12 * 3_600;
 const SEEN_EVERY_MS = 60_000;
-const FAILURES_WRITTEN_OF_AN_ADDRESS = { max: 50, windowSeconds: 900 };
-const FAILURES_WRITTEN = { max: 1_000, windowSeconds: 900 };
+const FAILURES_RECORDED_PER_ADDRESS = { max: 50, windowSeconds: 900 };
+const FAILURES_RECORDED = { max: 1_000, windowSeconds: 900 };
 
 const digest = (text: string): Buffer => hash('sha256', text, 'buffer');
 
@@ -96,9 +96,9 @@ export class SessionsService {
   /** Only so many are written down one by one, or whoever fails on purpose could fill the audit log. */
   async #recordFailure(failure: Record<string, unknown>): Promise<void> {
     const ip = requestContext.getStore()?.ip ?? '';
-    const here = await this.rates.tally('session.failed', ip, FAILURES_WRITTEN_OF_AN_ADDRESS);
+    const here = await this.rates.tally('session.failed', ip, FAILURES_RECORDED_PER_ADDRESS);
     if (!here.allowed) return;
-    const all = await this.rates.tally('session.failed', 'all', FAILURES_WRITTEN);
+    const all = await this.rates.tally('session.failed', 'all', FAILURES_RECORDED);
     if (!all.allowed) return;
     const isLast = here.remaining === 0 || all.remaining === 0;
     const details = { ...failure, ...(isLast && { more: 'further failures in this quarter of an hour are left out' }) };

@@ -13,7 +13,7 @@ import {
   readCookie,
   writeCookie,
 } from '../http/index.js';
-import { FailedElsewhere, OIDC_PATH, OIDC_SECONDS, OidcService } from './oidc.service.js';
+import { OidcSignInError, OIDC_PATH, OIDC_SECONDS, OidcService } from './oidc.service.js';
 import { OwnPasswordsService } from './own-passwords.service.js';
 import { PasswordEmailsService } from './password-emails.service.js';
 import { SecondFactorService } from './second-factor.service.js';
@@ -28,14 +28,14 @@ export class SignInController {
     private readonly sessions: SessionsService,
     private readonly factors: SecondFactorService,
     private readonly passwords: OwnPasswordsService,
-    private readonly letters: PasswordEmailsService,
+    private readonly passwordEmails: PasswordEmailsService,
     private readonly oidc: OidcService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
   ) {}
 
   @Call('signInOptions')
   async options() {
-    return { password: true, forgotPassword: await this.letters.areCarried(), oidc: this.oidc.offer };
+    return { password: true, forgotPassword: await this.passwordEmails.isMailerActive(), oidc: this.oidc.offer };
   }
 
   @Call('startOidc')
@@ -66,7 +66,7 @@ export class SignInController {
       return await work();
     } catch (error) {
       const cause =
-        error instanceof FailedElsewhere
+        error instanceof OidcSignInError
           ? error.why
           : error instanceof ApiError && error.code === 'unavailable' && 'away';
       if (!cause || !request.headers.accept?.includes('text/html')) throw error;
@@ -107,7 +107,7 @@ export class SignInController {
 
   @Call('forgotPassword')
   async forgotPassword(@Input() { body }: InputOf<'forgotPassword'>) {
-    await this.letters.askForReset(body.email);
+    await this.passwordEmails.askForReset(body.email);
     return new Answer(202);
   }
 

@@ -9,12 +9,12 @@ import { ReceiptsService } from '../invalidation/index.js';
 
 const HOUR_MS = 3_600_000;
 /** Invalidations are kept far longer than any lease: a verifier whose cursor is older empties its memory. */
-export const INVALIDATIONS_KEPT_MS = 24 * HOUR_MS;
+export const INVALIDATION_RETENTION_MS = 24 * HOUR_MS;
 /** Audit partitions are made so many months ahead. */
 const PARTITIONS_AHEAD_MONTHS = 24;
 
 /** Rows past their keep, oldest first, each by an index; `$1` is the most rows of one step. */
-const KEEPS: readonly string[] = [
+const PRUNES: readonly string[] = [
   // What was issued under an Idempotency-Key is remembered for 24 hours.
   `DELETE FROM idempotency_keys WHERE (actor, key) IN (
      SELECT actor, key FROM idempotency_keys WHERE created_at < now() - interval '24 hours' ORDER BY created_at LIMIT $1)`,
@@ -62,18 +62,18 @@ export class MaintenanceService implements OnApplicationShutdown {
       done += removed;
       more ||= removed >= limit;
     };
-    for (const statement of KEEPS) {
+    for (const statement of PRUNES) {
       count((await this.db.query(`${statement} RETURNING 1`, [limit])).length);
     }
     const [log] = await this.db.query<{ removed: number }>('SELECT log_prune($1, $2) AS removed', [
-      INVALIDATIONS_KEPT_MS,
+      INVALIDATION_RETENTION_MS,
       limit,
     ]);
     count(log!.removed);
-    const retention = await this.#retaining();
+    const retention = await this.#retentionSource();
     if (retention) count(await this.receipts.prune(retention.source, retention.before, limit));
     if (Date.now() - this.#monthly > HOUR_MS) {
-      await this.#keepMonths(retention);
+      await this.#maintainMonths(retention);
       this.#monthly = Date.now();
     }
     return { done, more };
@@ -112,7 +112,7 @@ export class MaintenanceService implements OnApplicationShutdown {
   }
 
   /** The way to what only retention may remove, and before when; undefined: everything is kept. */
-  async #retaining(): Promise<Retention | undefined> {
+  async #retentionSource(): Promise<Retention | undefined> {
     const { AUDIT_RETENTION_MONTHS: months, RETENTION_DATABASE_URL: url } = this.config;
     if (months === 0 || !url) return undefined;
     this.#retention ??= new DataSource({ type: 'postgres', url, poolSize: 1, installExtensions: false }).initialize();
@@ -121,7 +121,7 @@ export class MaintenanceService implements OnApplicationShutdown {
     return { source: await this.#retention, before };
   }
 
-  async #keepMonths(retention: Retention | undefined): Promise<void> {
+  async #maintainMonths(retention: Retention | undefined): Promise<void> {
     await this.db.query('SELECT audit_make_partitions($1)', [PARTITIONS_AHEAD_MONTHS]);
     if (!retention) {
       if (this.config.AUDIT_RETENTION_MONTHS > 0)

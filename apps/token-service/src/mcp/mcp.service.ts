@@ -37,7 +37,7 @@ type Reply = { jsonrpc: '2.0'; id: string | number | null } & (
 );
 
 /** A fault of the message itself (JSON-RPC 2.0 section 5.1). */
-class RpcFault extends Error {
+class RpcError extends Error {
   constructor(
     readonly code: -32600 | -32601 | -32602 | -32603,
     message: string,
@@ -75,7 +75,7 @@ export class McpService {
         ? await this.#reply(actor, message.data, isBatch, at > 0)
         : responseSchema.safeParse(one).success
           ? null
-          : fault(null, new RpcFault(-32600, 'not a JSON-RPC 2.0 message'));
+          : fault(null, new RpcError(-32600, 'not a JSON-RPC 2.0 message'));
       if (reply) replies.push(reply);
     }
     if (replies.length === 0) return new Answer(202);
@@ -98,7 +98,7 @@ export class McpService {
       if (isLater) await this.#mustStillBe(actor);
       return { jsonrpc: '2.0', id, result: await this.#result(actor, message, isBatch) };
     } catch (error) {
-      if (error instanceof RpcFault) return fault(id, error);
+      if (error instanceof RpcError) return fault(id, error);
       throw error;
     }
   }
@@ -107,16 +107,16 @@ export class McpService {
     try {
       await this.locks.mustStillBe(actor);
     } catch (error) {
-      throw error instanceof ApiError ? new RpcFault(-32600, error.message) : error;
+      throw error instanceof ApiError ? new RpcError(-32600, error.message) : error;
     }
   }
 
   async #result(actor: Actor, { method, params }: Message, isBatch: boolean): Promise<unknown> {
     switch (method) {
       case 'initialize': {
-        if (isBatch) throw new RpcFault(-32600, 'initialize must come alone');
+        if (isBatch) throw new RpcError(-32600, 'initialize must come alone');
         const asked = initializeSchema.safeParse(params);
-        if (!asked.success) throw new RpcFault(-32602, 'protocolVersion: is required');
+        if (!asked.success) throw new RpcError(-32602, 'protocolVersion: is required');
         const known = PROTOCOL_VERSIONS.find((version) => version === asked.data.protocolVersion);
         return {
           protocolVersion: known ?? PROTOCOL_VERSIONS[0],
@@ -133,15 +133,15 @@ export class McpService {
       case 'tools/call':
         return this.#call(actor, params, isBatch);
       default:
-        throw new RpcFault(-32601, `there is no method ${method}`);
+        throw new RpcError(-32601, `there is no method ${method}`);
     }
   }
 
   async #call(actor: Actor, params: unknown, isBatch: boolean): Promise<unknown> {
     const call = callSchema.safeParse(params);
-    if (!call.success) throw new RpcFault(-32602, 'name and arguments: must be a tool and an object');
+    if (!call.success) throw new RpcError(-32602, 'name and arguments: must be a tool and an object');
     const tool = toolNamed(call.data.name);
-    if (!tool) throw new RpcFault(-32602, `there is no tool ${call.data.name}`);
+    if (!tool) throw new RpcError(-32602, `there is no tool ${call.data.name}`);
     try {
       const input = parseWith(tool.input, call.data.arguments, 'body');
       const output = await tool.run({ tokens: this.tokens, reports: this.reports }, actor, input as never);
@@ -153,13 +153,13 @@ export class McpService {
 
   /** What the assistant can do something about is told as the tool's answer; the rest is the door's. */
   #failed(error: unknown, isBatch: boolean): unknown {
-    const isDoors = error instanceof ApiError && ['insufficient_scope', 'invalid_token'].includes(error.code);
-    if (!isBatch && (isDoors || !(error instanceof ApiError))) throw error;
+    const isTransportError = error instanceof ApiError && ['insufficient_scope', 'invalid_token'].includes(error.code);
+    if (!isBatch && (isTransportError || !(error instanceof ApiError))) throw error;
     if (error instanceof ApiError) return toolError(`${error.code}: ${error.detail}`);
     if (isDatabaseUnavailable(error))
       return toolError('unavailable: the database does not answer at this moment; try again.');
     this.logger.error({ err: error }, 'a tool failed');
-    throw new RpcFault(-32603, 'something went wrong here');
+    throw new RpcError(-32603, 'something went wrong here');
   }
 }
 
@@ -167,7 +167,7 @@ const toolNamed = (name: string): Tool | undefined => TOOLS.find((tool) => tool.
 
 const toolError = (text: string) => ({ content: [{ type: 'text', text }], isError: true });
 
-const fault = (id: Reply['id'], { code, message }: RpcFault): Reply => ({
+const fault = (id: Reply['id'], { code, message }: RpcError): Reply => ({
   jsonrpc: '2.0',
   id,
   error: { code, message },

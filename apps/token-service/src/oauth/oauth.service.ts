@@ -6,7 +6,7 @@ import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/index.js';
 import { forbidden, lacksScope, requestContext, unavailable } from '../http/index.js';
-import { RecordsService, RevocationsService } from '../tokens/index.js';
+import { TokenReader, RevocationsService } from '../tokens/index.js';
 import { UsageService } from '../usage/index.js';
 import { LocksService, SnapshotService, VerificationService } from '../verification/index.js';
 
@@ -18,8 +18,8 @@ export class OAuthService {
   constructor(
     private readonly db: Database,
     private readonly locks: LocksService,
-    private readonly facts: SnapshotService,
-    private readonly records: RecordsService,
+    private readonly snapshots: SnapshotService,
+    private readonly reader: TokenReader,
     private readonly revocations: RevocationsService,
     private readonly verification: VerificationService,
     private readonly usage: UsageService,
@@ -33,7 +33,7 @@ export class OAuthService {
     this.usage.count(verification, { route: 'introspection', ip: requestContext.getStore()?.ip, userAgent: '' });
     if (!verification.allowed) return { active: false };
     const { facts } = verification.known;
-    const record = await this.records.read(facts.id);
+    const record = await this.reader.read(facts.id);
     return {
       active: true,
       scope: facts.scopes.join(' '),
@@ -55,9 +55,9 @@ export class OAuthService {
   async revoke(actor: Actor, secret: string): Promise<void> {
     mustHold(actor);
     if (!parse(secret, this.config.TOKEN_PREFIX).ok) return;
-    const [id] = await this.facts.idsByHashes([hashSecret(secret)]);
+    const [id] = await this.snapshots.idsByHashes([hashSecret(secret)]);
     // Of one that was forgotten with the folder that knew it, verifiers may remember that it lives.
-    if (id === undefined) return mustBeEffective(await this.revocations.nothingLeft(undefined));
+    if (id === undefined) return mustBeEffective(await this.revocations.confirmUnchanged(undefined));
     const ended = await this.db.change(async (change) => {
       const { now } = await this.locks.lock(change, actor, { change: { tokens: [id] } });
       mustHold(now);

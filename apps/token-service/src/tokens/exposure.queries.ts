@@ -1,7 +1,7 @@
 import type { Receipt, RevocationReason, TokenFilter } from '@latchkey/contracts';
 import type { Statement } from '../database/index.js';
 
-/** Most tokens that one transaction ends. */
+/** Most tokens that one transaction revokes. */
 export const STEP_ROWS_MAX = 1_000;
 
 /** A row of `exposures`. */
@@ -12,7 +12,7 @@ export interface ExposureRow {
   actor_name: string;
   reason: RevocationReason;
   comment: string | null;
-  /** Null: its tokens were named one by one. */
+  /** Null: its tokens were named individually. */
   filter: TokenFilter | null;
   created_at: Date;
   ended_at: Date | null;
@@ -27,16 +27,16 @@ export interface ExposureRow {
 const EXPOSURE = `id, actor_type, actor_id, actor_name, reason, comment, filter, created_at, ended_at, confirmed_at, tokens,
   successors, descendants, shown, receipt`;
 
-/** In: exposure. Out: it, if there is. */
+/** In: exposure. Out: its row, if it exists. */
 export const selectExposure = (id: string): Statement => [`SELECT ${EXPOSURE} FROM exposures WHERE id = $1`, [id]];
 
-/** In: exposure. Out: it, locked: whoever ends a part of it, or notes that a part is confirmed, takes turns here. */
+/** In: exposure. Out: its row, locked: steps and confirmations of one exposure run one at a time. */
 export const lockExposure = (id: string): Statement => [
   `SELECT ${EXPOSURE} FROM exposures WHERE id = $1 FOR NO KEY UPDATE`,
   [id],
 ];
 
-/** In: token, locked. Out: the newest exposure in which it was named itself, not by a filter. */
+/** In: token, locked. Out: the newest exposure that named it individually. */
 export const selectExposureOf = (tokenId: string): Statement => [
   `SELECT ${EXPOSURE} FROM exposures WHERE id = (
      SELECT max(m.exposure_id::text)::uuid FROM exposure_members m JOIN exposures e ON e.id = m.exposure_id
@@ -54,7 +54,7 @@ export const insertExposure = (
   [of.id, of.actor_type, of.actor_id, of.actor_name, of.reason, of.comment, of.filter, at, of.tokens],
 ];
 
-/** A token about to become a member. */
+/** A member to insert. */
 export interface NewMember {
   token_id: string;
   shown_to: string | null;
@@ -62,7 +62,7 @@ export interface NewMember {
   invalidation_id: string | null;
 }
 
-/** In: members, revoked by the same transaction at the latest. One without an invalidation has nothing to confirm. */
+/** In: members, revoked in this transaction or before. One without an invalidation has nothing to confirm. */
 export const insertMembers = (exposureId: string, members: readonly NewMember[]): Statement => [
   `INSERT INTO exposure_members (exposure_id, token_id, shown_to, covered, invalidation_id, confirmed)
    SELECT $1, token_id, shown_to, covered, invalidation_id, invalidation_id IS NULL
@@ -71,8 +71,8 @@ export const insertMembers = (exposureId: string, members: readonly NewMember[])
   [exposureId, JSON.stringify(members)],
 ];
 
-/** In: members that a filter named, revoked by the same transaction at the latest; what is to be sought of them next. */
-export const endMembers = (
+/** In: members that a filter named, revoked in this transaction or before; what to search for them next. */
+export const markMembersRevoked = (
   exposureId: string,
   members: readonly NewMember[],
   next: 'shown' | 'descendants',
@@ -83,15 +83,15 @@ export const endMembers = (
   [exposureId, JSON.stringify(members), next],
 ];
 
-/** In: exposure. Out: members that are to be ended, or whose kin is to be looked for, those that came first first. */
-export const selectSought = (exposureId: string, sought: 'itself' | 'shown' | 'descendants'): Statement => [
+/** In: exposure. Out: members with this work pending, in the order of insertion. */
+export const selectPending = (exposureId: string, pending: 'itself' | 'shown' | 'descendants'): Statement => [
   `SELECT token_id, scanned_to FROM exposure_members WHERE exposure_id = $1 AND sought = $2 ORDER BY place LIMIT $3`,
-  [exposureId, sought, STEP_ROWS_MAX],
+  [exposureId, pending, STEP_ROWS_MAX],
 ];
 
 /**
- * In: members with how far each was scanned, in their order. Out: tokens shown to them beyond that, in the order of the
- * members and of ids, at most a step's. All members are revoked and committed, so none is shown anything any more.
+ * In: members, each with the last id scanned. Out: tokens shown to them after that id, ordered by member and id, at most
+ * one step's. All members are revoked and committed, so none is shown another secret.
  */
 export const selectShown = (todo: readonly { token_id: string; scanned_to: string | null }[]): Statement => [
   `SELECT c.id, todo.maker FROM jsonb_to_recordset($1::jsonb) AS todo(place integer, maker uuid, scanned_to uuid)
@@ -104,18 +104,18 @@ export const selectShown = (todo: readonly { token_id: string; scanned_to: strin
   [JSON.stringify(todo.map((m, place) => ({ place, maker: m.token_id, scanned_to: m.scanned_to }))), STEP_ROWS_MAX],
 ];
 
-/** In: tokens, locked. Out: how they stand. */
-export interface StandingRow {
+/** In: tokens, locked. Out: their state. */
+export interface TokenStateRow {
   id: string;
   name: string;
   projectId: string | null;
   ancestors: string[];
   rotated_from: string | null;
   revoked: boolean;
-  /** It was revoked earlier, and no verifier accepts it. */
+  /** It was revoked earlier, and the revocation was confirmed. */
   confirmed: boolean;
 }
-export const selectStanding = (ids: readonly string[]): Statement => [
+export const selectTokenStates = (ids: readonly string[]): Statement => [
   `SELECT id, name, project_id AS "projectId", ancestors, rotated_from, revoked_at IS NOT NULL AS revoked,
      revoked_at IS NOT NULL AND receipt IS NOT NULL AS confirmed
    FROM tokens WHERE id = ANY ($1) ORDER BY id`,
@@ -123,10 +123,10 @@ export const selectStanding = (ids: readonly string[]): Statement => [
 ];
 
 /**
- * In: tokens, locked. Out: those of them that are not over for good: neither they nor an ancestor is revoked or past its
- * end. One that is disabled may be enabled again.
+ * In: tokens, locked. Out: those that can still be accepted: neither they nor an ancestor is revoked or expired. A
+ * disabled one can be enabled again.
  */
-export const selectLiving = (ids: readonly string[]): Statement => [
+export const selectLive = (ids: readonly string[]): Statement => [
   `SELECT id, name, project_id AS "projectId", ancestors, rotated_from, false AS revoked, false AS confirmed FROM tokens t
    WHERE id = ANY ($1) AND NOT EXISTS (
      SELECT FROM tokens a WHERE (a.id = t.id OR a.id = ANY (t.ancestors)) AND (a.revoked_at IS NOT NULL OR a.ends_at <= now()
@@ -136,10 +136,10 @@ export const selectLiving = (ids: readonly string[]): Statement => [
 ];
 
 /**
- * In: tokens that are over. Out: those of which it is news that they were found in the open: not ended as exposed, and
- * not told of for a day.
+ * In: tokens that are revoked or expired. Out: those whose exposure is not known yet: not revoked as exposed, and not
+ * reported within a day.
  */
-export const selectUntold = (ids: readonly string[]): Statement => [
+export const selectUnreported = (ids: readonly string[]): Statement => [
   `SELECT id, name, project_id AS "projectId", rotated_to AS "rotatedTo" FROM tokens t
    WHERE id = ANY ($1) AND revocation_reason IS DISTINCT FROM 'exposed' AND NOT EXISTS (
      SELECT FROM audit_events e WHERE e.token_id = t.id AND e.action = 'token.reported' AND e.at > now() - interval '1 day')
@@ -147,14 +147,14 @@ export const selectUntold = (ids: readonly string[]): Statement => [
   [ids],
 ];
 
-/** In: an owner, locked. Out: all tokens of theirs that are not revoked, locked. */
-export const selectLivingOf = (ownerId: string): Statement => [
+/** In: an owner, locked. Out: all their tokens that are not revoked, locked. */
+export const selectLiveOf = (ownerId: string): Statement => [
   `SELECT id, name, project_id AS "projectId", ancestors, rotated_from, false AS revoked, false AS confirmed FROM tokens
    WHERE owner_id = $1 AND revoked_at IS NULL ORDER BY id FOR NO KEY UPDATE`,
   [ownerId],
 ];
 
-/** In: exposure, an owner. All tokens of theirs that were revoked before are named too: what they were shown may live. */
+/** In: exposure, owner. Makes members of their tokens revoked before: tokens shown to those can still be live. */
 export const insertRevokedOf = (exposureId: string, ownerId: string): Statement => [
   `INSERT INTO exposure_members (exposure_id, token_id, covered, invalidation_id, confirmed)
    SELECT $1, id, false, CASE WHEN receipt IS NULL THEN invalidation_id END, receipt IS NOT NULL FROM tokens
@@ -170,7 +170,7 @@ export const selectMembersAmong = (exposureId: string, ids: readonly string[]): 
 ];
 
 /**
- * In: members. All shown to them has been found. Descendants of one that is covered are descendants of what covers it.
+ * In: members to which every token shown has been found. Descendants of a covered member are found through its cover.
  */
 export const markShownFound = (exposureId: string, ids: readonly string[]): Statement => [
   `UPDATE exposure_members SET sought = CASE WHEN covered THEN 'nothing' ELSE 'descendants' END
@@ -178,21 +178,21 @@ export const markShownFound = (exposureId: string, ids: readonly string[]): Stat
   [exposureId, ids],
 ];
 
-/** In: a member, the last token found that was shown to it. */
+/** In: member, the last token found that was shown to it. */
 export const markScanned = (exposureId: string, id: string, scannedTo: string): Statement => [
   'UPDATE exposure_members SET scanned_to = $3 WHERE exposure_id = $1 AND token_id = $2',
   [exposureId, id, scannedTo],
 ];
 
-/** In: members. All descendants of theirs are revoked. */
-export const markDescendantsEnded = (exposureId: string, ids: readonly string[]): Statement => [
+/** In: members whose descendants are all revoked. */
+export const markDescendantsRevoked = (exposureId: string, ids: readonly string[]): Statement => [
   `UPDATE exposure_members SET sought = 'nothing' WHERE exposure_id = $1 AND token_id = ANY ($2)`,
   [exposureId, ids],
 ];
 
 /**
- * In: members. Out: descendants that are not revoked, locked, at most a step's. `ancestors <> '{}'` is the condition of
- * the index; without MATERIALIZED the limit tempts PostgreSQL to walk through all tokens by id instead.
+ * In: members. Out: descendants that are not revoked, locked, at most one step's. `ancestors <> '{}'` is the condition of
+ * the index; without MATERIALIZED the limit makes PostgreSQL scan all tokens by id instead.
  */
 export const selectDescendants = (ids: readonly string[]): Statement => [
   `WITH found AS MATERIALIZED (
@@ -202,11 +202,11 @@ export const selectDescendants = (ids: readonly string[]): Statement => [
   [ids, STEP_ROWS_MAX],
 ];
 
-/** What a step has added to the counts. */
+/** What a step adds to the counts. */
 export type Counts = Pick<ExposureRow, 'tokens' | 'successors' | 'descendants' | 'shown'>;
 
-/** In: what a step has ended; whether nothing is left to be sought. */
-export const noteStep = (id: string, counts: Counts, done: boolean): Statement => [
+/** In: counts of a step; whether all tokens are found and revoked. */
+export const recordStep = (id: string, counts: Counts, done: boolean): Statement => [
   `UPDATE exposures SET touched_at = now(), tokens = tokens + $2, successors = successors + $3,
      descendants = descendants + $4, shown = shown + $5, ended_at = CASE WHEN $6 THEN COALESCE(ended_at, now()) END
    WHERE id = $1`,
@@ -214,8 +214,8 @@ export const noteStep = (id: string, counts: Counts, done: boolean): Statement =
 ];
 
 /**
- * In: exposure. Out: ended members of which it is not known that no verifier accepts them, each with its invalidation; of
- * one that has been pruned, nothing of it.
+ * In: exposure. Out: revoked members that are not confirmed, each with its invalidation; null columns where that has been
+ * pruned.
  */
 export const selectUnconfirmed = (exposureId: string): Statement => [
   `SELECT m.token_id, i.id, i.kind, i.subject, i.cut, i.xid::text AS xid FROM exposure_members m
@@ -224,7 +224,7 @@ export const selectUnconfirmed = (exposureId: string): Statement => [
   [exposureId, STEP_ROWS_MAX],
 ];
 
-/** In: new invalidations in the place of forgotten ones, with the members that they are of. */
+/** In: new invalidations that replace lost ones, each with its member. */
 export const moveInvalidations = (exposureId: string, moved: readonly { id: string; subject: string }[]): Statement => [
   `WITH moved AS (SELECT id, subject FROM jsonb_to_recordset($2::jsonb) AS m(id uuid, subject uuid)), known AS (
      UPDATE exposure_members e SET invalidation_id = moved.id FROM moved
@@ -233,8 +233,8 @@ export const moveInvalidations = (exposureId: string, moved: readonly { id: stri
   [exposureId, JSON.stringify(moved)],
 ];
 
-/** In: exposure, invalidations that are confirmed, how. Of several receipts of one change the first stays with a token. */
-export const keepTokenReceipts = (exposureId: string, ids: readonly string[], receipt: Receipt): Statement => [
+/** In: exposure, confirmed invalidations, their receipt. A token keeps the first of several receipts. */
+export const storeTokenReceipts = (exposureId: string, ids: readonly string[], receipt: Receipt): Statement => [
   `WITH kept AS (
      UPDATE tokens t SET receipt = $3::jsonb FROM exposure_members m
      WHERE m.exposure_id = $1 AND m.invalidation_id = ANY ($2) AND NOT m.confirmed AND t.id = m.token_id
@@ -244,7 +244,7 @@ export const keepTokenReceipts = (exposureId: string, ids: readonly string[], re
   [exposureId, ids, JSON.stringify(receipt), receipt.id],
 ];
 
-/** In: exposure, invalidations that are confirmed. */
+/** In: exposure, confirmed invalidations. */
 export const markConfirmed = (exposureId: string, invalidationIds: readonly string[]): Statement => [
   `UPDATE exposure_members SET confirmed = true
    WHERE exposure_id = $1 AND NOT confirmed AND invalidation_id = ANY ($2)`,
@@ -252,14 +252,14 @@ export const markConfirmed = (exposureId: string, invalidationIds: readonly stri
 ];
 
 /** In: exposure, its receipt so far. */
-export const keepReceipt = (id: string, receipt: Receipt): Statement => [
+export const storeReceipt = (id: string, receipt: Receipt): Statement => [
   'UPDATE exposures SET touched_at = now(), receipt = $2 WHERE id = $1 AND confirmed_at IS NULL',
   [id, JSON.stringify(receipt)],
 ];
 
 /**
- * In: exposure. Finishes it when all has been ended and confirmed. Its receipt is for whoever asked for it, and for those
- * who may see one of its tokens.
+ * In: exposure. Finishes it when every member is revoked and confirmed. Its receipt is visible to its creator and to
+ * callers who may see one of its tokens.
  */
 export const finish = (id: string): Statement => [
   `WITH finished AS (
@@ -276,10 +276,10 @@ export const finish = (id: string): Statement => [
 ];
 
 /**
- * In: seconds without a step, at most how many. Out: exposures that nobody goes on with, noted as gone on with from now
- * on: of several that look at once, one takes each.
+ * In: seconds without a step, limit. Out: abandoned exposures, marked as active from now: of several concurrent callers
+ * one claims each.
  */
-export const TAKE_ABANDONED = `UPDATE exposures SET touched_at = now() WHERE id IN (
+export const CLAIM_ABANDONED = `UPDATE exposures SET touched_at = now() WHERE id IN (
     SELECT id FROM exposures WHERE confirmed_at IS NULL AND touched_at < now() - make_interval(secs => $1)
     ORDER BY touched_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED)
   RETURNING id`;

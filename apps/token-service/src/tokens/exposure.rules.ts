@@ -4,31 +4,31 @@ import type { AuditEntry } from '../audit/index.js';
 import { actorId, type NamedActor } from '../authorization/index.js';
 import type { Statement } from '../database/index.js';
 import type { NewInvalidation } from '../invalidation/index.js';
-import type { Counts, ExposureRow, NewMember, StandingRow } from './exposure.queries.js';
+import type { Counts, ExposureRow, NewMember, TokenStateRow } from './exposure.queries.js';
 import { entryOf } from './token.repository.js';
 
 /**
- * A token that an exposure ends, locked, and why: it was named; its secret was shown to a member, in whose place it
- * came (`successor`) or not (`shown`); or it derives from a member. `cover` is an ancestor that is a member: checks
- * refuse the token since that one's end, and verifiers are told of that one.
+ * A token that an exposure revokes, locked, and why: it was named; its secret was shown to a member, as that member's
+ * successor (`successor`) or not (`shown`); or it derives from a member. `cover` is an ancestor that is a member: checks
+ * reject the token since that one was revoked, and the invalidation is of that one.
  */
-export type Doomed = { row: StandingRow } & (
+export type Target = { row: TokenStateRow } & (
   | { as: 'named'; cover: null }
   | { as: 'successor' | 'shown'; shownTo: string; cover: string | null }
   | { as: 'descendant'; cover: string }
 );
 
-/** Who ends tokens, why, and when. */
-export interface By {
+/** Who revokes tokens, why, and when. */
+export interface Attribution {
   actor: NamedActor;
   reason: RevocationReason;
   comment: string | null;
-  /** Of tokens named by a filter: its exposure, which their audit events name. */
+  /** For tokens named by a filter: the exposure, which their audit events name. */
   batch: string | null;
   at: Date;
 }
 
-interface Ending {
+interface RevocationPlan {
   newInvalidations: NewInvalidation[];
   writes: Statement[];
   members: NewMember[];
@@ -36,21 +36,21 @@ interface Ending {
   entries: AuditEntry[];
 }
 
-/** Everything that is to be written in order to end these tokens; what is revoked already stays as it is. */
-export function endingOf(by: By, doomed: readonly Doomed[]): Ending {
-  const ends = doomed.map((token) => ({
+/** Everything to write in order to revoke these tokens; tokens revoked already stay as they are. */
+export function planRevocation(by: Attribution, targets: readonly Target[]): RevocationPlan {
+  const planned = targets.map((token) => ({
     ...token,
-    // Of one that was revoked earlier and never confirmed, nobody may wait for that other revocation.
+    // An earlier revocation that was never confirmed may have no one waiting for it.
     invalidationId: token.cover === null && !token.row.confirmed ? newId() : null,
   }));
-  const fresh = ends.filter(({ row }) => !row.revoked);
-  const counted = (as: Doomed['as']) => fresh.filter((token) => kindOf(token) === as).length;
+  const fresh = planned.filter(({ row }) => !row.revoked);
+  const counted = (as: Target['as']) => fresh.filter((token) => kindOf(token) === as).length;
   return {
-    newInvalidations: ends.flatMap(({ row, invalidationId: id }) =>
+    newInvalidations: planned.flatMap(({ row, invalidationId: id }) =>
       id === null ? [] : [{ id, kind: 'token' as const, subject: row.id, cut: true }],
     ),
-    writes: ends.length > 0 ? [marking(by, ends)] : [],
-    members: ends.flatMap((token): NewMember[] => {
+    writes: planned.length > 0 ? [markTargets(by, planned)] : [],
+    members: planned.flatMap((token): NewMember[] => {
       if (token.as === 'descendant') return [];
       const shown_to = token.as === 'named' ? null : token.shownTo;
       const covered = token.cover !== null;
@@ -66,17 +66,21 @@ export function endingOf(by: By, doomed: readonly Doomed[]): Ending {
   };
 }
 
-/** A token that was made with a member was shown to it too: it counts as derived. */
-const kindOf = (token: Doomed): Doomed['as'] =>
+/** A token that derives from a member was shown to it too: it counts as a descendant. */
+const kindOf = (token: Target): Target['as'] =>
   token.as === 'shown' && token.cover !== null ? 'descendant' : token.as;
 
-/** In: tokens with their invalidations, or with what covers them, whose receipt is theirs. */
-function marking(
-  { actor, reason, comment, at }: By,
-  ends: readonly { row: StandingRow; cover: string | null; invalidationId: string | null }[],
+/** In: tokens, each with its invalidation, or with the member that covers it, whose invalidation and receipt it shares. */
+function markTargets(
+  { actor, reason, comment, at }: Attribution,
+  targets: readonly { row: TokenStateRow; cover: string | null; invalidationId: string | null }[],
 ): Statement {
-  const { actor_type, actor_id } = makerColumns(actor);
-  const listed = ends.map(({ row, cover, invalidationId }) => ({ id: row.id, cover, invalidation_id: invalidationId }));
+  const { actor_type, actor_id } = actorColumns(actor);
+  const listed = targets.map(({ row, cover, invalidationId }) => ({
+    id: row.id,
+    cover,
+    invalidation_id: invalidationId,
+  }));
   return [
     `WITH ending AS (
        SELECT e.id, COALESCE(e.invalidation_id, c.invalidation_id) AS invalidation_id, c.receipt
@@ -93,7 +97,7 @@ function marking(
   ];
 }
 
-function revokedEntry({ actor, reason, comment, batch }: By, token: Doomed): AuditEntry {
+function revokedEntry({ actor, reason, comment, batch }: Attribution, token: Target): AuditEntry {
   return entryOf(actor, 'token.revoked', token.row, {
     reason,
     ...(comment !== null && { comment }),
@@ -104,21 +108,21 @@ function revokedEntry({ actor, reason, comment, batch }: By, token: Doomed): Aud
   });
 }
 
-export const makerColumns = (actor: NamedActor): Pick<ExposureRow, 'actor_type' | 'actor_id' | 'actor_name'> => ({
+export const actorColumns = (actor: NamedActor): Pick<ExposureRow, 'actor_type' | 'actor_id' | 'actor_name'> => ({
   actor_type: actor.type,
   actor_id: actorId(actor),
   actor_name: actor.name,
 });
 
-/** Whoever reported it, for what is ended after the answer. */
+/** Who reported it, for tokens revoked after the response. */
 export function actorOf({ actor_type, actor_id, actor_name: name }: ExposureRow): NamedActor {
   if (actor_id === null || actor_type === 'system') return { type: 'system', name };
   return actor_type === 'user' ? { type: 'user', userId: actor_id, name } : { type: 'token', tokenId: actor_id, name };
 }
 
 /**
- * One receipt of several confirmations, with an id of its own: of each verifier the last.
- * @param sinceMs from the beginning of the whole until that of the one added
+ * One receipt of several confirmations, with an id of its own: each verifier's last confirmation.
+ * @param sinceMs from the start of the exposure to the start of the added confirmation
  */
 export function mergeReceipts(before: Receipt | null, added: Receipt, sinceMs: number): Receipt {
   const verifiers = new Map((before?.verifiers ?? []).map((verifier) => [verifier.id, verifier]));

@@ -7,22 +7,22 @@ import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { type Change, Database } from '../database/index.js';
 import { atMultiplesOf, RatesService, requestContext } from '../http/index.js';
 import { lockRows, SnapshotService } from '../verification/index.js';
-import { type Begun, ClosuresService } from './closures.service.js';
-import { type StandingRow, selectLiving, selectUntold } from './exposure.queries.js';
+import { ClosuresService, type StartedExposure } from './closures.service.js';
+import { selectLive, selectUnreported, type TokenStateRow } from './exposure.queries.js';
 import type { TokenEntity } from './token.entity.js';
 import { entryOf } from './token.repository.js';
 
 const FINDER: SystemActor = { type: 'system', name: 'revoke-exposed' };
 
-/** Answers come at whole multiples of this, so that their time tells nothing about which secrets were real. */
-const FLOOR_MS = 500;
+/** Responses are sent at whole multiples of this, so that their time reveals nothing about which secrets were real. */
+const RESPONSE_STEP_MS = 500;
 
-/** Secrets that turned up where they should not be: whoever holds them may end them. */
+/** Revokes tokens whose secrets were found exposed: possession of the secret is the permission. */
 @Injectable()
 export class ExposuresService {
   constructor(
     private readonly db: Database,
-    private readonly facts: SnapshotService,
+    private readonly snapshots: SnapshotService,
     private readonly closures: ClosuresService,
     private readonly audit: AuditService,
     private readonly rates: RatesService,
@@ -31,48 +31,50 @@ export class ExposuresService {
   ) {}
 
   /**
-   * Revokes as `exposed` those of the strings that are secrets of living tokens, in one transaction that has committed
-   * when this returns, and then all that they were shown. It takes effect as fast as it can; nobody waits for that. A
-   * secret that was dead already ends nothing: whoever finds an old one is not to stop what lives now.
-   * @returns how many strings were taken, which tells nothing about them
+   * Revokes as `exposed` the live tokens whose secrets are among the strings, in one transaction that has committed when
+   * this returns; then, in the background, all tokens whose secrets those were shown. No caller waits for confirmation. The
+   * secret of a revoked or expired token revokes nothing: finding an old secret must not stop live tokens.
+   * @returns how many strings were received, which reveals nothing about them
    * @throws ApiError `rate_limited`
    */
   async revokeExposed(secrets: readonly string[]): Promise<{ accepted: number }> {
     await this.rates.count('revoke-exposed', requestContext.getStore()?.ip ?? '', { max: 20, windowSeconds: 60 });
-    await atMultiplesOf(FLOOR_MS, () => this.#revoke(secrets));
+    await atMultiplesOf(RESPONSE_STEP_MS, () => this.#revoke(secrets));
     return { accepted: secrets.length };
   }
 
   async #revoke(secrets: readonly string[]): Promise<void> {
     const wellFormed = [...new Set(secrets)].filter((secret) => parse(secret, this.config.TOKEN_PREFIX).ok);
-    const ids = await this.facts.idsByHashes(wellFormed.map(hashSecret));
+    const ids = await this.snapshots.idsByHashes(wellFormed.map(hashSecret));
     if (ids.length === 0) return;
-    const begun = await this.db.change<Begun | null>(async (change) => {
+    const started = await this.db.change<StartedExposure | null>(async (change) => {
       await lockRows(change, 'tokens', ids);
-      const living = await change.read<StandingRow>(selectLiving(ids));
-      const alive = new Set(living.map(({ id }) => id));
-      await this.#tell(
+      const live = await change.read<TokenStateRow>(selectLive(ids));
+      const liveIds = new Set(live.map(({ id }) => id));
+      await this.#report(
         change,
-        ids.filter((id) => !alive.has(id)),
+        ids.filter((id) => !liveIds.has(id)),
       );
-      return living.length > 0 ? this.closures.begin(change, FINDER, living, {}) : null;
+      return live.length > 0 ? this.closures.start(change, FINDER, live, {}) : null;
     });
-    if (!begun) return;
-    this.closures.finish(begun, undefined).catch((error: Error) => {
-      // Committed already: every renewal of a lease reads it, and jobs has somebody go on with the rest.
-      this.logger.warn({ reason: error.message }, 'the end of what exposed tokens were shown was not seen');
+    if (!started) return;
+    this.closures.finish(started, undefined).catch((error: Error) => {
+      // Committed already: every renewal of a lease reads it, and jobs has another replica continue with the rest.
+      this.logger.warn({ reason: error.message }, 'confirming a revocation of exposed tokens failed; jobs retries it');
     });
   }
 
-  /** Of tokens that were over already: owners and administrators hear of it, and may end what still lives. */
-  async #tell(change: Change, ids: readonly string[]): Promise<void> {
+  /** Reports secrets of revoked or expired tokens to owners and administrators, who can revoke related live tokens. */
+  async #report(change: Change, ids: readonly string[]): Promise<void> {
     if (ids.length === 0) return;
-    const untold = await change.read<UntoldRow>(selectUntold(ids));
+    const unreported = await change.read<UnreportedRow>(selectUnreported(ids));
     this.audit.recordAll(
       change,
-      untold.map(({ rotatedTo, ...token }) => entryOf(FINDER, 'token.reported', token, rotatedTo ? { rotatedTo } : {})),
+      unreported.map(({ rotatedTo, ...token }) =>
+        entryOf(FINDER, 'token.reported', token, rotatedTo ? { rotatedTo } : {}),
+      ),
     );
   }
 }
 
-type UntoldRow = Pick<TokenEntity, 'id' | 'name' | 'projectId' | 'rotatedTo'>;
+type UnreportedRow = Pick<TokenEntity, 'id' | 'name' | 'projectId' | 'rotatedTo'>;

@@ -4,10 +4,10 @@ import { SYSTEM } from '../authorization/index.js';
 import { type Change, Database } from '../database/index.js';
 import { RevocationsService } from './revocations.service.js';
 
-/** So often each process looks from the beginning: for tokens whose times were set back, by an import say. */
+/** How often each process scans from the beginning, to find tokens whose times were set back, for instance by an import. */
 const SWEEP_EVERY_MS = 24 * 3_600_000;
 
-/** Revokes what nobody uses, when the policy says so. */
+/** Revokes unused tokens when the policy requires it. */
 @Injectable()
 export class IdleService {
   readonly #sweptAt = new Map<string, number>();
@@ -22,12 +22,12 @@ export class IdleService {
     let done = 0;
     let more = false;
     for (const scan of IDLE_SCAN_NAMES) {
-      const { found, ended } = await this.db.change(async (change) => {
+      const { found, revocation } = await this.db.change(async (change) => {
         const found = await this.#scan(change, scan, limit);
         const cause = { reason: 'policy' as const, comment: `unused for ${found.days} days` };
-        return { found, ended: await this.revocations.revoke(change, SYSTEM, found.ids, cause) };
+        return { found, revocation: await this.revocations.revoke(change, SYSTEM, found.ids, cause) };
       });
-      await this.revocations.settle(ended.invalidations, ended.tokenIds, 0);
+      await this.revocations.awaitConfirmation(revocation.invalidations, revocation.tokenIds, 0);
       done += found.ids.length;
       more ||= found.ids.length === limit;
     }
@@ -45,17 +45,17 @@ export class IdleService {
        ON CONFLICT (name) DO UPDATE SET at = excluded.at WHERE $2`,
       [scan, sweep],
     ]);
-    const [mark] = await change.read<{ at: Date; limit_at: Date }>([
+    const [watermark] = await change.read<{ at: Date; limit_at: Date }>([
       `SELECT at, (now() - make_interval(days => $2))::timestamptz(3) AS limit_at FROM maintenance_marks
        WHERE name = $1 FOR UPDATE SKIP LOCKED`,
       [scan, days],
     ]);
-    if (!mark) return { ids: [], days }; // another step is at it
+    if (!watermark) return { ids: [], days }; // another transaction has this scan
     const idle = await change.read<{ id: string; since: Date }>([
       `${IDLE_SCANS[scan]} FOR NO KEY UPDATE OF t`,
-      [mark.at, mark.limit_at, limit],
+      [watermark.at, watermark.limit_at, limit],
     ]);
-    const reached = idle.length === limit ? idle.at(-1)!.since : mark.limit_at;
+    const reached = idle.length === limit ? idle.at(-1)!.since : watermark.limit_at;
     change.write(['UPDATE maintenance_marks SET at = greatest(at, $2) WHERE name = $1', [scan, reached]]);
     return { ids: idle.map(({ id }) => id), days };
   }

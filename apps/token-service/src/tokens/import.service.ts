@@ -9,15 +9,15 @@ import { type Change, constraintHit, Database } from '../database/index.js';
 import { badField, conflict } from '../http/index.js';
 import { InvalidationService } from '../invalidation/index.js';
 import { LocksService } from '../verification/index.js';
-import { ancestorsOf, FAMILY_IMPORTED_HOUR_MAX, lockForIssue, mustGrowSlowly, ownerOf } from './issue.rules.js';
+import { ancestorsOf, FAMILY_IMPORTED_HOUR_MAX, lockForIssue, mustBeWithinFamilyRate, ownerOf } from './issue.rules.js';
 import { RevocationsService } from './revocations.service.js';
 import { askedColumns } from './token.entity.js';
 import { entryOf, TokenRepository } from './token.repository.js';
-import { chosenEnd, mustGrant, mustMeetPolicy } from './token.rules.js';
+import { mustGrant, mustMeetPolicy, requestedExpiry } from './token.rules.js';
 
 type ImportBody = z.output<typeof importTokensBody>;
 
-/** Takes over tokens whose secrets are out in the world already and known here by their SHA-256 alone. */
+/** Imports tokens whose secrets are in use already; only their SHA-256 is known here. */
 @Injectable()
 export class ImportService {
   constructor(
@@ -32,9 +32,9 @@ export class ImportService {
   ) {}
 
   /**
-   * Imports all or none, under the rules of issuing: into the caller's own name or a project where they may issue.
-   * Returns once no verifier remembers any of them as unknown.
-   * @throws ApiError `conflict` when one of them is known here already
+   * Imports all or none, under the rules of issuing: for the caller or a project where they may issue. Returns once no
+   * verifier has any of them cached as unknown.
+   * @throws ApiError `conflict` when one of them exists already
    */
   async import(
     actor: Actor,
@@ -44,67 +44,67 @@ export class ImportService {
     const projectId = body.projectId ?? null;
     const kind = projectId === null ? 'pat' : 'prj';
     const sha256s = body.tokens.map(({ sha256 }) => Buffer.from(sha256, 'hex').toString('base64url'));
-    const given = body.tokens.map((token, at) => this.#parsed(token, at, kind));
-    const invalidation = await this.#changed(async (change) => {
+    const given = body.tokens.map((token, index) => this.#parsed(token, index, kind));
+    const invalidation = await this.#change(async (change) => {
       const context = await lockForIssue(this.locks, change, actor, projectId);
       const { now, generation } = context;
       const owner = ownerOf(context);
       mustGrant(now, this.scopes, [...new Set(given.flatMap((token) => token.scopes))], projectId);
-      const bounds = given.map((token, at) => {
-        return { ...token, rateLimit: body.tokens[at]!.rateLimit ?? null, end: token.expiresAt };
+      const bounds = given.map((token, index) => {
+        return { ...token, rateLimit: body.tokens[index]!.rateLimit ?? null };
       });
       mustMeetPolicy(context.policy, ...bounds);
       const lineages = bounds.map((bound) => ancestorsOf(now, bound));
-      if (await this.tokens.isKnown(change, sha256s)) throw knownAlready();
-      const familyId = mustGrowSlowly(context.family, given.length, FAMILY_IMPORTED_HOUR_MAX);
-      const maker = { createdByType: now.type, createdById: actorId(now), familyId, generation, rotatedFrom: null };
-      const made = given.map((token, at) => ({ ...token, ...owner, ...maker, ancestors: lineages[at]! }));
-      this.tokens.insertAll(change, made, sha256s);
+      if (await this.tokens.isKnown(change, sha256s)) throw exists();
+      const familyId = mustBeWithinFamilyRate(context.family, given.length, FAMILY_IMPORTED_HOUR_MAX);
+      const creator = { createdByType: now.type, createdById: actorId(now), familyId, generation, rotatedFrom: null };
+      const imported = given.map((token, index) => ({ ...token, ...owner, ...creator, ancestors: lineages[index]! }));
+      this.tokens.insertAll(change, imported, sha256s);
       this.audit.recordAll(
         change,
-        made.map((token) => entryOf(now, 'token.issued', token, issuedDetails(token))),
+        imported.map((token) => entryOf(now, 'token.issued', token, issuedDetails(token))),
       );
       return this.invalidations.write(change, { kind: 'misses', subject: '', cut: false });
     });
-    await this.revocations.settle([invalidation], [], undefined);
+    await this.revocations.awaitConfirmation([invalidation], [], undefined);
     return { imported: given.length, tokens: given.map(({ id, name, start }) => ({ id, name, start })) };
   }
 
-  #parsed(token: ImportedToken, at: number, kind: 'pat' | 'prj') {
-    const place = `tokens.${at}`;
-    const head = `${this.config.TOKEN_PREFIX}_${kind}_`;
-    if (!token.start.startsWith(head))
+  #parsed(token: ImportedToken, index: number, kind: 'pat' | 'prj') {
+    const path = `tokens.${index}`;
+    const prefix = `${this.config.TOKEN_PREFIX}_${kind}_`;
+    if (!token.start.startsWith(prefix))
       throw badField(
-        `${place}.start`,
-        `must begin with ${head}, as every ${kind === 'pat' ? 'personal' : 'project'} token does here`,
+        `${path}.start`,
+        `must begin with ${prefix}, as every ${kind === 'pat' ? 'personal' : 'project'} token does`,
       );
     const createdAt = new Date();
     return {
       id: newId(),
       kind,
       start: token.start,
-      ...askedColumns(token, `${place}.`),
+      ...askedColumns(token, `${path}.`),
       createdAt,
-      expiresAt: chosenEnd(token, createdAt) ?? null,
+      expiresAt: requestedExpiry(token, createdAt) ?? null,
     };
   }
 
-  async #changed<T>(work: (change: Change) => Promise<T>): Promise<T> {
+  async #change<T>(work: (change: Change) => Promise<T>): Promise<T> {
     try {
       return await this.db.change(work);
     } catch (error) {
-      if (constraintHit(error) === 'tokens_hash_once') throw knownAlready();
+      if (constraintHit(error) === 'tokens_hash_once') throw exists();
       throw error;
     }
   }
 }
 
-const knownAlready = () => conflict('One of these tokens is known here already. Nothing was imported.');
+const exists = () => conflict('One of these tokens exists already. Nothing was imported.');
 
 function mustDiffer(tokens: readonly ImportedToken[]): void {
   const seen = new Set<string>();
-  tokens.forEach(({ sha256 }, at) => {
-    if (seen.has(sha256)) throw badField(`tokens.${at}.sha256`, 'comes twice in this request');
+  tokens.forEach(({ sha256 }, index) => {
+    if (seen.has(sha256)) throw badField(`tokens.${index}.sha256`, 'occurs twice in this request');
     seen.add(sha256);
   });
 }

@@ -2,21 +2,21 @@ import { isId, type ListTokensQuery } from '@latchkey/contracts';
 import { badField, notOurCursor } from '../http/index.js';
 
 type By = 'created' | 'name' | 'expires';
-/** What each order compares, as its indexes have it (`tokens_by_…`); a token without an end comes after all that have one. */
+/** Sort keys, as in the indexes `tokens_by_…`; a token without an expiry sorts after all that have one. */
 const KEYS: Record<By, string> = {
   created: 't.created_at',
   name: 'lower(t.name)',
   expires: `COALESCE(t.ends_at, 'infinity')`,
 };
 const TYPES: Record<By, string> = { created: 'timestamptz', name: 'text', expires: 'timestamptz' };
-/** pg reads PostgreSQL's `infinity` as a number. */
+/** pg parses PostgreSQL's `infinity` as a number. */
 type StoredKey = string | Date | number;
 
 /** The order of a list of tokens: one column and the id, so that a page costs the same at any depth by an index. */
 export class Order {
   readonly #by: By;
   readonly #descending: boolean;
-  /** Selects what is compared, under the name `sort_key`. */
+  /** Selects the sort key as `sort_key`. */
   readonly column: string;
 
   constructor(readonly sort: ListTokensQuery['sort']) {
@@ -44,25 +44,25 @@ export class Order {
     return `ORDER BY ${key} ${way}, t.id ${way}`;
   }
 
-  /** The condition for what comes after a cursor. `place` takes a value and answers its `$n`. */
-  after(cursor: string, place: (value: unknown) => string): string {
+  /** The condition for rows after a cursor. `bind` adds a value and returns its `$n`. */
+  after(cursor: string, bind: (value: unknown) => string): string {
     const { key, id } = this.#read(cursor);
     const sign = this.#descending ? '<' : '>';
-    return `(${KEYS[this.#by]}, t.id) ${sign} (${place(key)}::${TYPES[this.#by]}, ${place(id)}::uuid)`;
+    return `(${KEYS[this.#by]}, t.id) ${sign} (${bind(key)}::${TYPES[this.#by]}, ${bind(id)}::uuid)`;
   }
 
   /** A cursor at this row: the next page begins after it. */
   at(row: { id: string; sort_key: StoredKey }): string {
     const { sort_key: key } = row;
-    const written = key instanceof Date ? key.getTime() : typeof key === 'number' ? null : key;
-    return Buffer.from(JSON.stringify([this.sort, written, row.id])).toString('base64url');
+    const value = key instanceof Date ? key.getTime() : typeof key === 'number' ? null : key;
+    return Buffer.from(JSON.stringify([this.sort, value, row.id])).toString('base64url');
   }
 
-  /** @throws ApiError naming `cursor` when it is not one of ours, or of another order */
+  /** @throws ApiError naming `cursor` when it is invalid or belongs to another order */
   #read(cursor: string): { key: string | Date; id: string } {
     const [sort, key, id] = parsed(cursor);
     if (typeof id !== 'string' || !isId(id)) throw notOurCursor();
-    if (sort !== this.sort) throw badField('cursor', 'belongs to a list in another order: begin again without it');
+    if (sort !== this.sort) throw badField('cursor', 'belongs to a list in another order: start again without it');
     if (this.#by === 'name' && typeof key === 'string' && !key.includes('\0')) return { key, id };
     if (this.#by === 'expires' && key === null) return { key: 'infinity', id };
     if (this.#by !== 'name' && typeof key === 'number' && Number.isSafeInteger(key) && key >= 0 && key < 1e15) {

@@ -6,55 +6,55 @@ import { labelsOf, rateColumns, rateOf, type TokenEntity } from './token.entity.
 import { entryOf } from './token.repository.js';
 import { boundsOf, mustBeWithin, mustGrant, mustMeetAddresses } from './token.rules.js';
 
-/** What a change of a token comes to. */
+/** What a change of a token writes. */
 export interface Patch {
   columns: Partial<TokenEntity>;
-  /** Whether it disables the token or enables it; null: neither. */
+  /** Whether it disables or enables the token; null: neither. */
   turned: 'disabled' | 'enabled' | null;
-  /** Whether verifiers are to be told. */
-  touchesChecks: boolean;
+  /** Whether it needs an invalidation. */
+  affectsChecks: boolean;
   /** Whether the token is disabled after it. */
   disabled: boolean;
   entries: AuditEntry[];
 }
 
 /**
- * The change that is asked for.
- * @param allowedIps those asked for, as canonical CIDRs, with the policy that they are to meet; undefined: they stay
- * @throws ApiError when the token is revoked, or the caller may not change it so
+ * The requested change.
+ * @param requested new addresses as canonical CIDRs, with the policy for them; undefined: unchanged
+ * @throws ApiError when the token is revoked, or the caller may not make this change
  */
 export function patchOf(
   now: Actor,
   known: ScopesService,
   token: TokenEntity,
   body: PatchTokenBody,
-  asked: { allowedIps: string[]; policy: Policy } | undefined,
+  requested: { allowedIps: string[]; policy: Policy } | undefined,
 ): Patch {
-  if (token.revokedAt) throw conflict('The token is revoked. A revoked token stays as it was; issue a new one.');
+  if (token.revokedAt) throw conflict('The token is revoked and cannot be changed. Issue a new one.');
   const wasDisabled = token.disabledAt !== null;
   const disabled = body.disabled ?? wasDisabled;
   const columns = {
     ...labelsOf(body, token),
     ...rateColumns(body.rateLimit === undefined ? rateOf(token) : body.rateLimit),
     scopes: body.scopes ?? token.scopes,
-    allowedIps: asked?.allowedIps ?? token.allowedIps,
+    allowedIps: requested?.allowedIps ?? token.allowedIps,
     disabledAt: disabled ? (token.disabledAt ?? new Date()) : null,
   };
   const after = { ...token, ...columns };
   const added = after.scopes.filter((scope) => !token.scopes.includes(scope));
   mustGrant(now, known, added, token.projectId);
-  if (asked) mustMeetAddresses(asked.policy, asked.allowedIps);
+  if (requested) mustMeetAddresses(requested.policy, requested.allowedIps);
   const turned = disabled === wasDisabled ? null : disabled ? 'disabled' : 'enabled';
-  const boundsChange = body.scopes !== undefined || asked !== undefined || body.rateLimit !== undefined;
-  // Nor does a token lift the bounds that it was given itself.
+  const boundsChange = body.scopes !== undefined || requested !== undefined || body.rateLimit !== undefined;
+  // A token must not widen its own bounds either.
   if (now.type === 'token' && (boundsChange || turned === 'enabled')) mustBeWithin(now, boundsOf(after));
   const fields = Object.keys(body).filter((field) => field !== 'disabled');
   return {
     columns,
     turned,
     disabled,
-    // Disabling once more waits in full too: the first may be on its way still.
-    touchesChecks: boundsChange || body.disabled !== undefined,
+    // Disabling again also waits for confirmation: the first change may not be confirmed yet.
+    affectsChecks: boundsChange || body.disabled !== undefined,
     entries: [
       ...(fields.length ? [entryOf(now, 'token.updated', after, changedDetails(token, after, fields))] : []),
       ...(turned ? [entryOf(now, `token.${turned}`, token)] : []),
@@ -62,7 +62,7 @@ export function patchOf(
   };
 }
 
-/** What an update changed: the old and new bounds, and of texts only that they changed. */
+/** For the audit event: old and new name and bounds; of other fields only which changed. */
 function changedDetails(before: TokenEntity, after: TokenEntity, fields: string[]): Record<string, unknown> {
   const details: Record<string, unknown> = { fields };
   if (fields.includes('name')) details['name'] = { from: before.name, to: after.name };

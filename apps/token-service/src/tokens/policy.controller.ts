@@ -3,7 +3,7 @@ import type { Actor } from '../authorization/index.js';
 import { Call, Caller, Input, type InputOf } from '../http/index.js';
 import { PolicyService } from './policy.service.js';
 
-/** The HTTP door of the policy for tokens. */
+/** HTTP endpoints of the token policy. */
 @Controller()
 export class PolicyController {
   constructor(private readonly policy: PolicyService) {}

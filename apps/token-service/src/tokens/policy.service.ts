@@ -10,10 +10,10 @@ import { canonicalAddresses } from './token.entity.js';
 const SELECT = `SELECT lifetime_seconds_max::float8 AS "lifetimeSecondsMax", expiry_required AS "expiryRequired",
   allowed_ip_prefixes AS "allowedIpPrefixes", idle_days AS "idleDays" FROM policy`;
 
-/** Out: the one `Policy`, for whoever reads more along with it. */
+/** Out: the `Policy`, to be read with other statements. */
 export const SELECT_POLICY: Statement = [SELECT, []];
 
-/** What administrators demand of tokens, asked whenever one is issued, rotated, imported or given other addresses. */
+/** The policy for tokens, applied when one is issued, rotated or imported, or its addresses change. */
 @Injectable()
 export class PolicyService {
   constructor(
@@ -27,7 +27,7 @@ export class PolicyService {
     return policy!;
   }
 
-  /** Replaces the policy; tokens that exist are only touched by `idleDays`. Administrators who are signed in. */
+  /** Replaces the policy, for administrators who are signed in; only `idleDays` affects existing tokens. */
   async put(actor: Actor, policy: Policy): Promise<Policy> {
     const allowedIpPrefixes = canonicalAddresses(policy.allowedIpPrefixes, 'allowedIpPrefixes');
     const after = { ...policy, allowedIpPrefixes };

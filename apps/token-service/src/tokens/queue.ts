@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** Works through what is put in, so many at once and in its order. Whoever puts something in never waits for it. */
+/** Processes items in order with bounded concurrency. `put` never waits. */
 export class Queue<T> {
   readonly #work: (item: T) => Promise<void>;
   readonly #atOnceMax: number;
@@ -18,7 +18,7 @@ export class Queue<T> {
     this.#next();
   }
 
-  /** Resolves when all is done that has been put in, what is put in meanwhile too. */
+  /** Resolves when every item is processed, including those put in meanwhile. */
   async idle(): Promise<void> {
     while (this.#running.size > 0) await Promise.race(this.#running);
   }
@@ -34,9 +34,9 @@ export class Queue<T> {
   }
 }
 
-/** Waits for it, but not for longer. */
+/** Waits for the work, at most this long. */
 export async function within(ms: number, work: Promise<unknown>): Promise<void> {
-  const given = new AbortController();
-  await Promise.race([work, sleep(ms, undefined, { signal: given.signal, ref: false }).catch(() => undefined)]);
-  given.abort();
+  const timeout = new AbortController();
+  await Promise.race([work, sleep(ms, undefined, { signal: timeout.signal, ref: false }).catch(() => undefined)]);
+  timeout.abort();
 }

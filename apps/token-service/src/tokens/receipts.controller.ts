@@ -8,19 +8,19 @@ import { Answer, ApiError, Call, Caller, Input, type InputOf, notFound } from '.
 import { ReceiptsService, receiptAsSeen } from '../invalidation/index.js';
 import { maySee, type Owned } from './token.rules.js';
 
-/** How long the set of keys may be remembered, in seconds: after a new key, so long a receipt may seem strange. */
+/** How long the key set can be cached, in seconds: a receipt signed with a new key can be unverifiable for so long. */
 const KEYS_MAX_AGE = 300;
 
-/** How long after it was made a receipt is looked for again, if it is not there yet, and how often. */
-const KEEPING_MS = 2_000;
-const LOOK_AGAIN_MS = 100;
-/** By how much this clock may be behind that of the replica which made the receipt. */
-const CLOCKS_DIFFER_MS = 500;
-/** Most requests that wait for one at a time; others are told at once that it is not there. */
+/** How long after its creation a missing receipt is polled for, and how often. */
+const STORE_WAIT_MS = 2_000;
+const POLL_MS = 100;
+/** How far this clock can be behind that of the replica that created the receipt. */
+const CLOCK_SKEW_MAX_MS = 500;
+/** Most requests that wait at a time; others get 404 at once. */
 const WAITING_MAX = 32;
 
-/** Of a receipt: what it says, the person and the project that it is about, and whose its tokens are now. */
-interface KeptRow {
+/** A receipt, the person and project that it concerns, and the current owners of its tokens. */
+interface ReceiptRow {
   body: Receipt;
   user_id: string | null;
   project_id: string | null;
@@ -51,35 +51,35 @@ export class ReceiptsController {
     });
   }
 
-  /** Not there and not to be seen are answered alike. */
+  /** The same response for a receipt that does not exist and one that the caller may not see. */
   @Call('getReceipt')
   async get(
     @Caller() actor: Actor,
     @Input() { params }: InputOf<'getReceipt'>,
     @Headers('accept') accept: string | undefined,
   ) {
-    const row = await this.#kept(params.id);
+    const row = await this.#stored(params.id);
     if (!row || !maySeeReceipt(actor, row)) throw notFound('receipt');
-    if (!isJwtAsked(accept)) return new Answer(200, receiptAsSeen(row.body), { vary: 'accept' });
+    if (!prefersJwt(accept)) return new Answer(200, receiptAsSeen(row.body), { vary: 'accept' });
     const jwt = receiptJwt(row.body);
-    if (!jwt) throw new ApiError('not_signed', 'The receipt is not signed. Ask for it as application/json.');
+    if (!jwt) throw new ApiError('not_signed', 'The receipt is not signed. Request it as application/json.');
     return new Answer(200, jwt, { 'content-type': 'application/jwt', vary: 'accept' });
   }
 
-  /** A receipt is kept behind the response that it came with: whoever asks for one of just now waits for that. */
-  async #kept(id: string): Promise<KeptRow | undefined> {
+  /** A receipt is stored after the response that contains it, so a request for a recent one waits for that. */
+  async #stored(id: string): Promise<ReceiptRow | undefined> {
     for (;;) {
-      const [row] = await this.db.prepared<KeptRow & Record<string, unknown>>('receipt', SELECT_RECEIPT, [id]);
+      const [row] = await this.db.prepared<ReceiptRow & Record<string, unknown>>('receipt', SELECT_RECEIPT, [id]);
       const ageMs = Date.now() - madeAtMs(id);
-      if (row || ageMs < -CLOCKS_DIFFER_MS || ageMs > KEEPING_MS || this.#waiting >= WAITING_MAX) return row;
+      if (row || ageMs < -CLOCK_SKEW_MAX_MS || ageMs > STORE_WAIT_MS || this.#waiting >= WAITING_MAX) return row;
       this.#waiting++;
-      await sleep(LOOK_AGAIN_MS).finally(() => this.#waiting--);
+      await sleep(POLL_MS).finally(() => this.#waiting--);
     }
   }
 }
 
-/** Whoever may see one of the things that it is about, and whoever reads the audit log. */
-function maySeeReceipt(actor: Actor, { user_id, project_id, owners }: KeptRow): boolean {
+/** Whether the caller may see one of the subjects of the receipt, or reads the audit log. */
+function maySeeReceipt(actor: Actor, { user_id, project_id, owners }: ReceiptRow): boolean {
   const { rights } = actor;
   if (rights.holds('audit:read')) return true;
   const isOwn = actor.type === 'user' && user_id === actor.userId;
@@ -88,8 +88,8 @@ function maySeeReceipt(actor: Actor, { user_id, project_id, owners }: KeptRow): 
   return owners.some((owner) => maySee(actor, owner));
 }
 
-/** Whether a JWT is named, and JSON not named before it. */
-function isJwtAsked(accept = ''): boolean {
+/** Whether the header names a JWT, and JSON not before it. */
+function prefersJwt(accept = ''): boolean {
   const types = accept.split(',').map((part) => part.split(';', 1)[0]!.trim().toLowerCase());
   const first = types.find((type) => type === 'application/jwt' || type === 'application/json');
   return first === 'application/jwt';

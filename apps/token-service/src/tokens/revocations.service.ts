@@ -14,38 +14,37 @@ import {
   receiptAsSeen,
 } from '../invalidation/index.js';
 import {
-  type EndedRow,
   markRevoked,
   moveInvalidations,
   SELECT_OVERLAP_DUE,
-  selectEnding,
   selectOwn,
+  selectTargets,
+  type TargetRow,
 } from './token.queries.js';
 import { entryOf } from './token.repository.js';
 
-/** Why, for the record. */
 export interface Cause {
   reason: RevocationReason;
   comment?: string | undefined;
 }
 
-/** A cause that reaches the tokens and their descendants, no further. */
+/** A cause that affects the tokens and their descendants only. */
 type OrdinaryCause = Cause & { reason: Exclude<RevocationReason, 'exposed'> };
 
-/** What a change ended: to be settled once it is committed. */
-export interface Ended {
+/** What a change revoked: to be confirmed once it is committed. */
+export interface Revocation {
   invalidations: Invalidation[];
   tokenIds: string[];
   counts: EndedCounts;
 }
 
-const NOTHING_ENDED: Ended = {
+const NO_REVOCATION: Revocation = {
   invalidations: [],
   tokenIds: [],
   counts: { tokens: 0, successors: 0, descendants: 0, shown: 0 },
 };
 
-/** Ends tokens: marks them, tells the audit log and the verifiers, and waits until it is so everywhere. */
+/** Revokes tokens: writes the rows, their audit events and invalidations, and waits for confirmation. */
 @Injectable()
 export class RevocationsService {
   constructor(
@@ -56,49 +55,54 @@ export class RevocationsService {
   ) {}
 
   /**
-   * Revokes the tokens named with all that was made with them. What is revoked already stays as it is. The caller has
-   * locked the tokens named. What is `exposed` goes through `ClosuresService` instead.
+   * Revokes the given tokens, which the caller has locked, and their descendants. Tokens revoked already stay as they
+   * are. `ClosuresService` revokes `exposed` tokens instead.
    */
   async revoke(
     change: Change,
     actor: Actor | SystemActor,
     ids: readonly string[],
     cause: OrdinaryCause,
-  ): Promise<Ended> {
-    return this.end(change, actor, await change.readAll(selectEnding(ids)), cause);
+  ): Promise<Revocation> {
+    return this.revokeTargets(change, actor, await change.readAll(selectTargets(ids)), cause);
   }
 
-  /** The same for tokens as `selectEnding` found them, with those made with them. */
-  end(change: Change, actor: Actor | SystemActor, found: readonly QueryResultRow[][], cause: OrdinaryCause): Ended {
-    const touched = [...new Map((found.flat() as EndedRow[]).map((row) => [row.id, row])).values()];
-    const ended = touched.filter(({ revoked }) => !revoked);
-    if (ended.length === 0) return NOTHING_ENDED;
-    // Of one named that was revoked before, nobody may have waited until that was effective: it is told anew with these.
-    const again = touched.filter(({ revoked }) => revoked);
-    const { newInvalidations, topmostOf, idFor } = newInvalidationsOf(touched);
-    const idsOf = (rows: readonly EndedRow[]) => rows.map(({ id }) => id);
+  /** The same for the rows that `selectTargets` returned. */
+  revokeTargets(
+    change: Change,
+    actor: Actor | SystemActor,
+    found: readonly QueryResultRow[][],
+    cause: OrdinaryCause,
+  ): Revocation {
+    const targets = [...new Map((found.flat() as TargetRow[]).map((row) => [row.id, row])).values()];
+    const revoked = targets.filter((row) => !row.revoked);
+    if (revoked.length === 0) return NO_REVOCATION;
+    // An earlier revocation of a given token may never have been confirmed: it gets a new invalidation too.
+    const again = targets.filter((row) => row.revoked);
+    const { newInvalidations, topmostOf, idFor } = newInvalidationsOf(targets);
+    const idsOf = (rows: readonly TargetRow[]) => rows.map(({ id }) => id);
     const invalidations = this.invalidations.writeAll(change, newInvalidations);
-    change.write(markRevoked(idsOf(ended), ended.map(idFor), actor, cause));
+    change.write(markRevoked(idsOf(revoked), revoked.map(idFor), actor, cause));
     if (again.length > 0) change.write(moveInvalidations(idsOf(again), again.map(idFor)));
     const details = { reason: cause.reason, ...(cause.comment && { comment: cause.comment }) };
     this.audit.recordAll(
       change,
-      ended.map((row) => entryOf(actor, 'token.revoked', row, details)),
+      revoked.map((row) => entryOf(actor, 'token.revoked', row, details)),
     );
-    const descendants = ended.filter((row) => topmostOf(row) !== row.id).length;
-    const counts = { ...NOTHING_ENDED.counts, tokens: ended.length, descendants };
-    return { invalidations, tokenIds: idsOf(touched), counts };
+    const descendants = revoked.filter((row) => topmostOf(row) !== row.id).length;
+    const counts = { ...NO_REVOCATION.counts, tokens: revoked.length, descendants };
+    return { invalidations, tokenIds: idsOf(targets), counts };
   }
 
   /**
-   * Revokes every token of a person. The caller has locked the person, so that none is issued meanwhile. Of those that
-   * were revoked before and never confirmed, verifiers are told anew.
+   * Revokes every token of a person. The caller has locked the person, so that none is issued meanwhile. Tokens revoked
+   * before and never confirmed get new invalidations.
    */
-  async revokeAllOf(change: Change, actor: Actor, userId: string, cause: OrdinaryCause): Promise<Ended> {
+  async revokeAllOf(change: Change, actor: Actor, userId: string, cause: OrdinaryCause): Promise<Revocation> {
     const own = await change.read<{ id: string; revoked: boolean }>(selectOwn(userId));
-    const those = (wanted: boolean) => own.flatMap(({ id, revoked }) => (revoked === wanted ? [id] : []));
-    const ended = await this.revoke(change, actor, those(false), cause);
-    const repeated = this.#tellAgain(change, those(true));
+    const ids = (wanted: boolean) => own.flatMap(({ id, revoked }) => (revoked === wanted ? [id] : []));
+    const ended = await this.revoke(change, actor, ids(false), cause);
+    const repeated = this.#reinvalidate(change, ids(true));
     return {
       invalidations: [...ended.invalidations, ...repeated.invalidations],
       tokenIds: [...ended.tokenIds, ...repeated.tokenIds],
@@ -107,11 +111,11 @@ export class RevocationsService {
   }
 
   /**
-   * Waits, after the commit, until no verifier answers from before it. The receipt is kept with the tokens when it comes,
-   * be it after the answer.
+   * Waits, after the commit, until every verifier has applied the change. The receipt is stored with the tokens once it is
+   * complete, possibly after the response.
    * @param waitMs longest wait; undefined: as long as it takes
    */
-  async settle(
+  async awaitConfirmation(
     invalidations: readonly Invalidation[],
     tokenIds: readonly string[],
     waitMs: number | undefined,
@@ -124,32 +128,31 @@ export class RevocationsService {
   }
 
   /**
-   * For a change that found everything as it is to be: effective once nobody remembers what another history told them,
-   * which a start of PostgreSQL may have ended.
+   * For a request that had nothing to change: effective once no verifier remembers state of an earlier history, which a
+   * start of PostgreSQL may have ended.
    * @param waitMs longest wait; undefined: as long as it takes
    */
-  async nothingLeft(waitMs: number | undefined): Promise<Effect> {
+  async confirmUnchanged(waitMs: number | undefined): Promise<Effect> {
     const pending = await this.invalidations.settled(waitMs ?? this.invalidations.longestWaitMs);
     return { effective: pending.length === 0, receipt: null, pending };
   }
 
   /**
-   * Waits, after the commit, until no verifier accepts a token that was to be revoked: for what that ended, or where it had
-   * ended before, for that.
-   * @param ended what `revoke` or `end` answered for this token
+   * Waits, after the commit, until no verifier accepts the token, whether this request or an earlier one revoked it.
+   * @param revocation what `revoke` or `revokeTargets` returned for this token
    * @param waitMs longest wait; undefined: as long as it takes
    */
-  confirmRevoked(tokenId: string, ended: Ended, waitMs: number | undefined): Promise<Effect> {
-    if (ended.invalidations.length === 0) return this.#confirmAgain(tokenId, waitMs);
-    return this.settle(ended.invalidations, ended.tokenIds, waitMs);
+  confirmRevoked(tokenId: string, revocation: Revocation, waitMs: number | undefined): Promise<Effect> {
+    if (revocation.invalidations.length === 0) return this.#reconfirm(tokenId, waitMs);
+    return this.awaitConfirmation(revocation.invalidations, revocation.tokenIds, waitMs);
   }
 
   /**
-   * For a token that was revoked before: the receipt as it stands, or the wait once more. Where neither the receipt nor
-   * the invalidation is known any more, verifiers are told anew: an invalidation that was pruned proves nothing. Nor does
-   * a receipt while verifiers may remember what another history told them, which a start of PostgreSQL may have ended.
+   * For a token that was revoked before: returns its receipt, or waits again. Where neither the receipt nor the
+   * invalidation is known any more, writes a new invalidation: a pruned one proves nothing. Nor does a receipt while
+   * verifiers may remember state of an earlier history, which a start of PostgreSQL may have ended.
    */
-  async #confirmAgain(tokenId: string, waitMs: number | undefined): Promise<Effect> {
+  async #reconfirm(tokenId: string, waitMs: number | undefined): Promise<Effect> {
     const repeated = await this.db.change(async (change) => {
       const [row] = await change.read<{ invalidation: Invalidation | null; receipt: Receipt | null }>([
         `SELECT CASE WHEN ${IS_SETTLED} THEN t.receipt END AS receipt, CASE WHEN i.id IS NOT NULL THEN json_build_object(
@@ -158,16 +161,16 @@ export class RevocationsService {
         [tokenId],
       ]);
       if (row?.receipt) return row.receipt;
-      if (row?.invalidation) return { ...NOTHING_ENDED, invalidations: [row.invalidation], tokenIds: [tokenId] };
-      return this.#tellAgain(change, [tokenId]);
+      if (row?.invalidation) return { ...NO_REVOCATION, invalidations: [row.invalidation], tokenIds: [tokenId] };
+      return this.#reinvalidate(change, [tokenId]);
     });
-    if ('invalidations' in repeated) return this.settle(repeated.invalidations, repeated.tokenIds, waitMs);
+    if ('invalidations' in repeated) return this.awaitConfirmation(repeated.invalidations, repeated.tokenIds, waitMs);
     return { effective: true, receipt: receiptAsSeen(repeated), pending: [] };
   }
 
-  /** New invalidations of revoked tokens, where it is not known that no verifier remembers otherwise. */
-  #tellAgain(change: Change, tokenIds: readonly string[]): Ended {
-    if (tokenIds.length === 0) return NOTHING_ENDED;
+  /** New invalidations of revoked tokens that verifiers may still accept. */
+  #reinvalidate(change: Change, tokenIds: readonly string[]): Revocation {
+    if (tokenIds.length === 0) return NO_REVOCATION;
     const newInvalidations = tokenIds.map((id) => ({ id: newId(), kind: 'token' as const, subject: id, cut: true }));
     const invalidations = this.invalidations.writeAll(change, newInvalidations);
     change.write(
@@ -176,32 +179,32 @@ export class RevocationsService {
         newInvalidations.map(({ id }) => id),
       ),
     );
-    return { ...NOTHING_ENDED, invalidations, tokenIds: [...tokenIds] };
+    return { ...NO_REVOCATION, invalidations, tokenIds: [...tokenIds] };
   }
 
   /** Revokes as `superseded` the rotated tokens whose overlap has ended, at most `limit`. */
   async endOverlaps(limit: number): Promise<{ done: number; more: boolean }> {
-    const { done, ended } = await this.db.change(async (change) => {
+    const { done, revocation } = await this.db.change(async (change) => {
       const due = await change.read<{ id: string }>([SELECT_OVERLAP_DUE, [limit]]);
       const ids = due.map(({ id }) => id);
-      const ended = ids.length ? await this.revoke(change, SYSTEM, ids, { reason: 'superseded' }) : NOTHING_ENDED;
-      return { done: ids.length, ended };
+      const revocation = ids.length ? await this.revoke(change, SYSTEM, ids, { reason: 'superseded' }) : NO_REVOCATION;
+      return { done: ids.length, revocation };
     });
-    // They stopped by themselves at the end of the overlap: nobody waits for the confirmation.
-    await this.settle(ended.invalidations, ended.tokenIds, 0);
+    // They expired by themselves at the end of the overlap: no caller waits for the confirmation.
+    await this.awaitConfirmation(revocation.invalidations, revocation.tokenIds, 0);
     return { done, more: done === limit };
   }
 }
 
-/** One invalidation for each token that was not made with another of these: it covers all made with it. */
-function newInvalidationsOf(touched: readonly EndedRow[]) {
-  const all = new Set(touched.map(({ id }) => id));
-  // Ancestors are listed nearest first, so the last of these is the topmost.
-  const topmostOf = ({ id, ancestors }: EndedRow) => ancestors.findLast((above) => all.has(above)) ?? id;
-  const ids = new Map(touched.map((row) => [topmostOf(row), newId()]));
+/** One invalidation for each target that derives from no other target: it covers its descendants. */
+function newInvalidationsOf(targets: readonly TargetRow[]) {
+  const all = new Set(targets.map(({ id }) => id));
+  // Ancestors are listed nearest first, so the last match is the topmost.
+  const topmostOf = ({ id, ancestors }: TargetRow) => ancestors.findLast((ancestor) => all.has(ancestor)) ?? id;
+  const ids = new Map(targets.map((row) => [topmostOf(row), newId()]));
   return {
     newInvalidations: [...ids].map(([subject, id]) => ({ id, kind: 'token' as const, subject, cut: true })),
     topmostOf,
-    idFor: (row: EndedRow) => ids.get(topmostOf(row)),
+    idFor: (row: TargetRow) => ids.get(topmostOf(row)),
   };
 }

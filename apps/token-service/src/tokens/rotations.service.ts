@@ -9,16 +9,23 @@ import { type Change, Database, type Statement, update } from '../database/index
 import { badField, conflict, forbidden } from '../http/index.js';
 import { InvalidationService } from '../invalidation/index.js';
 import { LocksService } from '../verification/index.js';
-import { type FamilyRow, mustGrowSlowly, selectFamily } from './issue.rules.js';
+import { type FamilyRow, mustBeWithinFamilyRate, selectFamily } from './issue.rules.js';
 import { SELECT_POLICY } from './policy.service.js';
-import { RecordsService } from './records.service.js';
 import { RevocationsService } from './revocations.service.js';
-import { AS_ISSUED, endOf, TokenEntity } from './token.entity.js';
+import { AS_ISSUED, expiryOf, TokenEntity } from './token.entity.js';
 import { type AncestorsRow, selectAncestors, selectToken } from './token.queries.js';
+import { TokenReader } from './token.reader.js';
 import { entryOf, TokenRepository } from './token.repository.js';
-import { boundsOf, chosenEnd, latestEnd, mustBeShownItsSecret, mustBeWithin, mustMeetPolicy } from './token.rules.js';
+import {
+  boundsOf,
+  latestExpiry,
+  mustBeAllowedSecret,
+  mustBeWithin,
+  mustMeetPolicy,
+  requestedExpiry,
+} from './token.rules.js';
 
-/** Rotation: a successor takes a token's place. */
+/** Rotates tokens: issues a successor and lets the old token expire. */
 @Injectable()
 export class RotationsService {
   constructor(
@@ -26,7 +33,7 @@ export class RotationsService {
     private readonly locks: LocksService,
     private readonly tokens: TokenRepository,
     private readonly audit: AuditService,
-    private readonly records: RecordsService,
+    private readonly reader: TokenReader,
     private readonly revocations: RevocationsService,
     private readonly invalidations: InvalidationService,
     private readonly scopes: ScopesService,
@@ -34,9 +41,9 @@ export class RotationsService {
   ) {}
 
   /**
-   * Issues a successor with the same rights. The old token ends at once, or after the overlap, never later than its own
-   * end; the successor keeps the old end unless a person says otherwise. A token is rotated once. The result says how
-   * far the old token's end is effective.
+   * Issues a successor with the same rights. The old token expires at once or after the overlap, never later than its own
+   * expiry; the successor has the same expiry unless a person chooses another. A token is rotated once. The result says
+   * whether the change of the old token is effective.
    */
   async rotate(actor: Actor, id: string, body: RotateTokenBody, waitMs?: number): Promise<RotatedToken> {
     return this.#rotate(actor, id, body, waitMs, (change, reading) => this.tokens.lock(change, actor, id, ...reading));
@@ -58,28 +65,28 @@ export class RotationsService {
     waitMs: number | undefined,
     lock: (change: Change, reading: Statement[]) => Promise<{ now: Actor; token: TokenEntity; read: unknown[][] }>,
   ): Promise<RotatedToken> {
-    const namesEnd = body.expiresAt !== undefined || body.expiresInSeconds !== undefined;
-    if (namesEnd && actor.type === 'token')
+    const setsExpiry = body.expiresAt !== undefined || body.expiresInSeconds !== undefined;
+    if (setsExpiry && actor.type === 'token')
       throw forbidden(
-        'Only a person who is signed in may choose another end; leave expiresAt and expiresInSeconds out.',
+        'Only a person who is signed in may choose another expiry; leave expiresAt and expiresInSeconds out.',
       );
     const newTokenId = newId();
     const { secret, done } = await this.db.change(async (change) => {
       const family = actor.type === 'token' ? [selectFamily(actor.tokenId)] : [];
       const { now, token, read } = await lock(change, [SELECT_POLICY, ...family]);
-      const [[policy], [grown] = []] = read as [[Policy], FamilyRow[]?];
-      if (!(now.type === 'token' && now.tokenId === id)) mustBeShownItsSecret(now, this.scopes, token);
+      const [[policy], [familyRow] = []] = read as [[Policy], FamilyRow[]?];
+      if (!(now.type === 'token' && now.tokenId === id)) mustBeAllowedSecret(now, this.scopes, token);
       mustBeRotatable(token);
-      const familyId = mustGrowSlowly(grown);
+      const familyId = mustBeWithinFamilyRate(familyRow);
       const createdAt = new Date();
-      const end = chosenEnd(body, createdAt);
-      const expiresAt = end === undefined ? latestEnd(policy, createdAt, token.expiresAt) : end;
-      mustMeetPolicy(policy, { createdAt, end: expiresAt, allowedIps: token.allowedIps });
+      const requested = requestedExpiry(body, createdAt);
+      const expiresAt = requested === undefined ? latestExpiry(policy, createdAt, token.expiresAt) : requested;
+      mustMeetPolicy(policy, { createdAt, expiresAt, allowedIps: token.allowedIps });
       const secret = mint(token.kind, this.config.TOKEN_PREFIX);
-      const bounds = { ...boundsOf(token), end: expiresAt };
+      const bounds = { ...boundsOf(token), expiresAt };
       if (now.type === 'token' && now.tokenId !== id) mustBeWithin(now, bounds);
-      await mustEndWithAncestors(change, token.ancestors, expiresAt);
-      // Of its predecessor's generation: it was seen to live with that, and is revoked with it.
+      await mustExpireWithAncestors(change, token.ancestors, expiresAt);
+      // It has its predecessor's generation, in which that was seen valid, and is revoked with it.
       const successor = {
         ...token,
         ...AS_ISSUED,
@@ -107,32 +114,32 @@ export class RotationsService {
       }
       const invalidation = this.invalidations.write(change, { kind: 'token', subject: id, cut: false });
       const soonest = token.expiresAt && token.expiresAt < overlapEndsAt ? token.expiresAt : overlapEndsAt;
-      const told = { invalidationId: invalidation.id, receipt: null };
-      change.write(update(TokenEntity, { id }, { rotatedTo: newTokenId, overlapEndsAt: soonest, ...told }));
+      const invalidated = { invalidationId: invalidation.id, receipt: null };
+      change.write(update(TokenEntity, { id }, { rotatedTo: newTokenId, overlapEndsAt: soonest, ...invalidated }));
       return { secret, done: { invalidations: [invalidation], tokenIds: [id] } };
     });
-    const effect = await this.revocations.settle(done.invalidations, done.tokenIds, waitMs);
-    return { ...(await this.records.read(newTokenId)), secret, ...effect };
+    const effect = await this.revocations.awaitConfirmation(done.invalidations, done.tokenIds, waitMs);
+    return { ...(await this.reader.read(newTokenId)), secret, ...effect };
   }
 }
 
 function mustBeRotatable(token: TokenEntity): void {
   if (token.revokedAt) throw conflict('The token is revoked. Issue a new one instead.');
   if (token.rotatedTo) throw conflict(`The token has been rotated already; its successor is ${token.rotatedTo}.`);
-  const end = endOf(token);
-  if (end && end <= new Date()) throw conflict('The token has expired. Issue a new one instead.');
+  const expiresAt = expiryOf(token);
+  if (expiresAt && expiresAt <= new Date()) throw conflict('The token has expired. Issue a new one instead.');
   if (token.disabledAt) throw conflict('The token is disabled. Enable it first, or issue a new one.');
 }
 
-/** A successor takes the old one's place among what was made with its ancestors, so it lives no longer than they. */
-async function mustEndWithAncestors(change: Change, ancestors: string[], end: Date | null): Promise<void> {
+/** A successor has the same ancestors as the old token, so it expires no later than they do. */
+async function mustExpireWithAncestors(change: Change, ancestors: string[], expiresAt: Date | null): Promise<void> {
   if (ancestors.length === 0) return;
   const [bound] = await change.read<AncestorsRow>(selectAncestors(ancestors));
-  if (bound?.dead)
-    throw conflict('The token that this one was made with has ended or is disabled, so nothing takes its place.');
-  if (bound?.latest && (end === null || end > bound.latest))
+  if (bound?.inactive)
+    throw conflict('An ancestor of this token is revoked, expired or disabled, so it cannot be rotated.');
+  if (bound?.expiresAt && (expiresAt === null || expiresAt > bound.expiresAt))
     throw badField(
       'expiresAt',
-      `must not be after ${bound.latest.toISOString()}, when the token that it was made with ends`,
+      `must not be after ${bound.expiresAt.toISOString()}, when an ancestor of the token expires`,
     );
 }

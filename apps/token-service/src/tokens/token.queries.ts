@@ -4,14 +4,14 @@ import { columnsAs, type Statement, select } from '../database/index.js';
 import { STATUS } from './listing.js';
 import { TokenEntity } from './token.entity.js';
 
-/** What is not marked yet has ended when everything did. */
+/** Rows that are not marked yet were revoked when all tokens were. */
 const REVOKED_AT = `COALESCE(revoked_at, (SELECT e.at FROM revocations_of_all e WHERE e.generation = tokens.generation + 1))`;
 
-/** In: token. Out: it, if there is: a `TokenEntity`. */
+/** In: token. Out: its `TokenEntity`, if it exists. */
 export const selectToken = (id: string): Statement => select(TokenEntity, { id }, { revokedAt: REVOKED_AT });
 
-/** A token with all that its record tells. */
-export interface RecordRow extends Omit<TokenEntity, 'hash'> {
+/** A token as the API shows it. */
+export interface TokenViewRow extends Omit<TokenEntity, 'hash'> {
   endsAt: Date | null;
   status: Token['status'];
   ownerName: string;
@@ -22,7 +22,7 @@ export interface RecordRow extends Omit<TokenEntity, 'hash'> {
   usageCount: string | null;
 }
 
-/** Of what has ended together with everything, where its row does not say that it was revoked. */
+/** The column of the revocation of all tokens, where the row itself is not marked as revoked. */
 const ofAll = (column: string, own: string): string =>
   `CASE WHEN e.generation IS NULL THEN t.${own} ELSE e.${column} END`;
 const COLUMNS = columnsAs(TokenEntity, 't', {
@@ -33,8 +33,8 @@ const COLUMNS = columnsAs(TokenEntity, 't', {
   receipt: ofAll('receipt', 'receipt'),
 });
 
-/** The names and the usage are added to the rows by primary keys alone. */
-const records = (where: string) => `
+/** Names and usage are joined by primary keys only. */
+const tokenViews = (where: string) => `
 SELECT t.*, COALESCE(ou.name, op.name) AS "ownerName", COALESCE(cu.name, ct.name) AS "createdByName",
   COALESCE(ru.name, rt.name) AS "revokedByName", tu.last_used_at AS "lastUsedAt", tu.last_used_ip AS "lastUsedIp",
   tu.usage_count AS "usageCount"
@@ -50,64 +50,64 @@ LEFT JOIN users ru ON ru.id = t."revokedById"
 LEFT JOIN tokens rt ON rt.id = t."revokedById"
 LEFT JOIN token_usage tu ON tu.token_id = t.id`;
 
-/** In: `$1` token. Out: its `RecordRow`, if it is there. */
-export const SELECT_RECORD = records('t.id = $1');
+/** In: `$1` token. Out: its `TokenViewRow`, if it exists. */
+export const SELECT_TOKEN_VIEW = tokenViews('t.id = $1');
 
-/** In: `$1` tokens. Out: a `RecordRow` of each that is there, in no order. */
-export const SELECT_RECORDS = records('t.id = ANY ($1)');
+/** In: `$1` tokens. Out: a `TokenViewRow` of each that exists, in no order. */
+export const SELECT_TOKEN_VIEWS = tokenViews('t.id = ANY ($1)');
 
-/** In: what could be stored of secrets. Out: a row where one of them is. */
+/** In: hashes of secrets, under every pepper. Out: a row if one of them is stored. */
 export const selectKnown = (hashes: readonly Buffer[]): Statement => [
   'SELECT 1 FROM tokens WHERE hash = ANY ($1) LIMIT 1',
   [hashes],
 ];
 
-/** When ancestors end, the first of them; whether one has ended or is disabled. */
+/** The earliest expiry of ancestors; whether one is revoked, expired or disabled. */
 export interface AncestorsRow {
-  latest: Date | null;
-  dead: boolean;
+  expiresAt: Date | null;
+  inactive: boolean;
 }
 
-/** In: ancestors of a token, not none. Out: one `AncestorsRow`. */
+/** In: ancestors of a token, at least one. Out: one `AncestorsRow`. */
 export const selectAncestors = (ids: readonly string[]): Statement => [
-  `SELECT min(ends_at) AS latest, bool_or(revoked_at IS NOT NULL OR disabled_at IS NOT NULL OR COALESCE(ends_at <= now(), false)) AS dead
+  `SELECT min(ends_at) AS "expiresAt", bool_or(revoked_at IS NOT NULL OR disabled_at IS NOT NULL OR COALESCE(ends_at <= now(), false)) AS inactive
    FROM tokens WHERE id = ANY ($1)`,
   [ids],
 ];
 
-/** A token that is to be ended, unless it is already. */
-export interface EndedRow {
+/** A token to revoke, unless it is revoked already. */
+export interface TargetRow {
   id: string;
   name: string;
   projectId: string | null;
   ancestors: string[];
   revoked: boolean;
 }
-const ENDING = `SELECT id, name, project_id AS "projectId", ancestors, revoked_at IS NOT NULL AS revoked FROM tokens WHERE`;
+const SELECT_TARGET = `SELECT id, name, project_id AS "projectId", ancestors, revoked_at IS NOT NULL AS revoked FROM tokens WHERE`;
 
 /**
- * In: `$1` tokens. Out: those made with them that are not revoked, locked. `ancestors <> '{}'` is the condition of the
+ * In: `$1` tokens. Out: their descendants that are not revoked, locked. `ancestors <> '{}'` is the condition of the
  * index: without it PostgreSQL reads every token.
  */
-export const SELECT_DESCENDANTS = `${ENDING} revoked_at IS NULL AND ancestors && $1 AND ancestors <> '{}' ORDER BY id FOR NO KEY UPDATE`;
+export const SELECT_DESCENDANTS = `${SELECT_TARGET} revoked_at IS NULL AND ancestors && $1 AND ancestors <> '{}' ORDER BY id FOR NO KEY UPDATE`;
 
 /**
- * In: tokens, which the transaction has locked. Out: an `EndedRow` of each and of all made with them that are not revoked.
- * Those are read after the locks, in a snapshot of its own, so that none made meanwhile is missed.
+ * In: tokens that the transaction has locked. Out: a `TargetRow` of each, and of each descendant that is not revoked.
+ * Descendants are read after the locks, in a new snapshot, so that none issued meanwhile is missed.
  */
-export const selectEnding = (ids: readonly string[]): Statement[] => [
-  [`${ENDING} id = ANY ($1)`, [ids]],
+export const selectTargets = (ids: readonly string[]): Statement[] => [
+  [`${SELECT_TARGET} id = ANY ($1)`, [ids]],
   [SELECT_DESCENDANTS, [ids]],
 ];
 
-/** In: a person, locked. Out: tokens of theirs that are not revoked, or never confirmed to be, locked. */
+/** In: a person, locked. Out: their tokens that are not revoked, or whose revocation was never confirmed, locked. */
 export const selectOwn = (userId: string): Statement => [
   `SELECT id, revoked_at IS NOT NULL AS revoked FROM tokens
    WHERE owner_id = $1 AND (revoked_at IS NULL OR receipt IS NULL) ORDER BY id FOR NO KEY UPDATE`,
   [userId],
 ];
 
-/** In: tokens, locked, each with the invalidation that tells of it; who revokes them, and why. */
+/** In: tokens, locked, each with its invalidation; who revokes them, and why. */
 export const markRevoked = (
   ids: readonly string[],
   invalidationIds: readonly (string | undefined)[],
@@ -120,7 +120,7 @@ export const markRevoked = (
   [ids, invalidationIds, new Date(), actor.type, actorId(actor), reason, comment ?? null],
 ];
 
-/** In: tokens, theirs. Tokens that are as they are to be are told of by other invalidations. */
+/** In: revoked tokens, the invalidations that replace theirs. */
 export const moveInvalidations = (
   ids: readonly string[],
   invalidationIds: readonly (string | undefined)[],
@@ -131,10 +131,9 @@ export const moveInvalidations = (
 ];
 
 /**
- * In: a token just disabled or enabled. Writes down, for lists, on what was made with it whether any above that is
- * disabled.
+ * In: a token just disabled or enabled. Stores, for lists, with each descendant whether an ancestor of it is disabled.
  */
-export const markBelow = (id: string): Statement => [
+export const markDescendants = (id: string): Statement => [
   `WITH below AS (
      SELECT id FROM tokens WHERE ancestors && $1 AND ancestors <> '{}' AND revoked_at IS NULL ORDER BY id FOR NO KEY UPDATE)
    UPDATE tokens t SET disabled_above = EXISTS (
@@ -143,7 +142,7 @@ export const markBelow = (id: string): Statement => [
   [[id]],
 ];
 
-/** In: `$1` at most. Out: rotated tokens whose overlap has ended, locked, but for those that somebody else has. */
+/** In: `$1` at most. Out: rotated tokens whose overlap has ended, locked; without those that another transaction has locked. */
 export const SELECT_OVERLAP_DUE = `SELECT id FROM tokens
   WHERE overlap_ends_at <= now() AND revoked_at IS NULL AND overlap_ends_at IS NOT NULL
   ORDER BY overlap_ends_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED`;

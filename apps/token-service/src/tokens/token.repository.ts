@@ -9,7 +9,7 @@ import { type NewToken, TokenEntity } from './token.entity.js';
 import { selectKnown, selectToken } from './token.queries.js';
 import { mustChange, mustSee } from './token.rules.js';
 
-/** Tokens as rows: locked for a change, and inserted. */
+/** Locks and inserts rows of tokens. */
 @Injectable()
 export class TokenRepository {
   constructor(
@@ -18,10 +18,10 @@ export class TokenRepository {
   ) {}
 
   /**
-   * Locks a token for a change with all that the change rests on.
-   * @param reading what else is read under the locks
-   * @returns all as it is now
-   * @throws ApiError when the actor may not see or not change it
+   * Locks a token for a change, with the rows that the change depends on.
+   * @param reading statements to read under the locks
+   * @returns the state under the locks
+   * @throws ApiError when the actor may not see or change it
    */
   async lock<A extends Actor>(
     change: Change,
@@ -29,7 +29,7 @@ export class TokenRepository {
     id: string,
     ...reading: Statement[]
   ): Promise<{ now: A; token: TokenEntity; read: QueryResultRow[][] }> {
-    // What it rests on never changes, so that can be read before anything is locked.
+    // Which rows it depends on never changes, so they are read before any lock.
     const [before = null] = await change.read<TokenEntity>(selectToken(id));
     mustSee(actor, before);
     const { projectId, ancestors } = before;
@@ -41,29 +41,29 @@ export class TokenRepository {
     return { now, token, read: read.slice(1) };
   }
 
-  /** Stores a token; of its secret only the HMAC. */
+  /** Inserts a token; of its secret only the HMAC. */
   insert(change: Change, token: NewToken & Partial<TokenEntity>, secret: string): void {
     change.write(insertInto(TokenEntity, { ...token, hash: this.hasher.hash(hashSecret(secret)) }));
   }
 
-  /** Stores tokens in one statement, however many. @param sha256s of their secrets, base64url */
+  /** Inserts any number of tokens in one statement. @param sha256s of their secrets, base64url */
   insertAll(change: Change, tokens: readonly NewToken[], sha256s: readonly string[]): void {
     change.write(
       insertAllInto(
         TokenEntity,
-        tokens.map((token, at) => ({ ...token, hash: this.hasher.hash(sha256s[at]!) })),
+        tokens.map((token, index) => ({ ...token, hash: this.hasher.hash(sha256s[index]!) })),
       ),
     );
   }
 
-  /** Whether one of these secrets is known already, under whatever pepper. @param sha256s base64url */
+  /** Whether a token with one of these secrets exists, under any pepper. @param sha256s base64url */
   async isKnown(change: Change, sha256s: readonly string[]): Promise<boolean> {
     const hashes = sha256s.flatMap((sha256) => this.hasher.hashes(sha256));
     return (await change.read(selectKnown(hashes))).length > 0;
   }
 }
 
-/** What the audit log says of a change of a token. */
+/** The audit event of a change of a token. */
 export function entryOf(
   actor: NamedActor,
   action: AuditEntry['action'],

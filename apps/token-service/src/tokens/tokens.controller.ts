@@ -2,14 +2,14 @@ import { Controller, Headers } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
 import { Answer, Call, Caller, checkIdempotencyKey, Input, type InputOf, Prefer } from '../http/index.js';
 import { BatchesService } from './batches.service.js';
-import { EverythingService } from './everything.service.js';
 import { ExposuresService } from './exposures.service.js';
 import { ImportService } from './import.service.js';
+import { RevokeAllService } from './revoke-all.service.js';
 import { TokensService } from './tokens.service.js';
 
 type Wait = number | undefined;
 
-/** The HTTP door of tokens. */
+/** HTTP endpoints of tokens. */
 @Controller()
 export class TokensController {
   constructor(
@@ -17,7 +17,7 @@ export class TokensController {
     private readonly imports: ImportService,
     private readonly exposures: ExposuresService,
     private readonly batches: BatchesService,
-    private readonly everything: EverythingService,
+    private readonly allTokens: RevokeAllService,
   ) {}
 
   @Call('issueToken')
@@ -67,7 +67,7 @@ export class TokensController {
 
   @Call('revokeAllTokens')
   revokeAll(@Caller() actor: Actor, @Input() { body }: InputOf<'revokeAllTokens'>, @Prefer() waitMs: Wait) {
-    return this.everything.revokeAll(actor, body, waitMs);
+    return this.allTokens.revokeAll(actor, body, waitMs);
   }
 
   @Call('getToken')

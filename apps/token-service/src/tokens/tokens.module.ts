@@ -6,10 +6,9 @@ import { DatabaseModule } from '../database/index.js';
 import { HttpModule } from '../http/index.js';
 import { InvalidationModule } from '../invalidation/index.js';
 import { VerificationModule } from '../verification/index.js';
-import { AftermathService } from './aftermath.service.js';
+import { AlsoChangedService } from './also-changed.service.js';
 import { BatchesService } from './batches.service.js';
 import { ClosuresService } from './closures.service.js';
-import { EverythingService } from './everything.service.js';
 import { ExpiryService } from './expiry.service.js';
 import { ExposuresService } from './exposures.service.js';
 import { IdleService } from './idle.service.js';
@@ -17,10 +16,11 @@ import { ImportService } from './import.service.js';
 import { PolicyController } from './policy.controller.js';
 import { PolicyService } from './policy.service.js';
 import { ReceiptsController } from './receipts.controller.js';
-import { RecordsService } from './records.service.js';
 import { RevocationsService } from './revocations.service.js';
+import { RevokeAllService } from './revoke-all.service.js';
 import { RotationsService } from './rotations.service.js';
 import { TokenEntity } from './token.entity.js';
+import { TokenReader } from './token.reader.js';
 import { TokenRepository } from './token.repository.js';
 import { TokensController } from './tokens.controller.js';
 import { TokensMaintenanceRpc, TokensRpc } from './tokens.rpc.js';
@@ -47,22 +47,22 @@ import { ReportsService } from './usage-reports.service.js';
     TokensMaintenanceRpc,
   ],
   providers: [
-    AftermathService,
+    AlsoChangedService,
     ClosuresService,
     BatchesService,
-    EverythingService,
+    RevokeAllService,
     ExposuresService,
     ExpiryService,
     IdleService,
     ImportService,
     PolicyService,
-    RecordsService,
+    TokenReader,
     RevocationsService,
     RotationsService,
     TokenRepository,
     ReportsService,
     TokensService,
   ],
-  exports: [RecordsService, ReportsService, RevocationsService, TokensService],
+  exports: [TokenReader, ReportsService, RevocationsService, TokensService],
 })
 export class TokensModule {}

@@ -13,19 +13,19 @@ import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { batchLimit, CallableBy, callerName, callerOf, InternalRpc, refuse } from '../rpc/index.js';
 import { SnapshotService, VerificationService } from '../verification/index.js';
 import { ClosuresService } from './closures.service.js';
-import { EverythingService } from './everything.service.js';
 import { ExpiryService } from './expiry.service.js';
 import { IdleService } from './idle.service.js';
 import { RevocationsService } from './revocations.service.js';
+import { RevokeAllService } from './revoke-all.service.js';
 
-/** The gRPC door of tokens: `latchkey.v1.Tokens`, but for the leases. */
+/** gRPC endpoints of tokens: `latchkey.v1.Tokens`, without the leases. */
 @Controller()
 export class TokensRpc {
   readonly #usageSecret: Buffer;
 
   constructor(
     private readonly verification: VerificationService,
-    private readonly facts: SnapshotService,
+    private readonly snapshots: SnapshotService,
     @Inject(CONFIG) config: Pick<TokenServiceConfig, 'USAGE_SECRET'>,
   ) {
     this.#usageSecret = Buffer.from(config.USAGE_SECRET);
@@ -50,7 +50,7 @@ export class TokensRpc {
   async lookup({ hash }: { hash: string }, metadata: Metadata): Promise<LookupResponse> {
     if (!/^[A-Za-z0-9_-]{43}$/.test(hash))
       throw refuse(status.INVALID_ARGUMENT, 'hash: must be a SHA-256 in base64url, 43 characters');
-    const found = await this.facts.lookup(hash);
+    const found = await this.snapshots.lookup(hash);
     const caller = callerOf(metadata);
     if (caller.type !== 'token' || !found.token) return found;
     const tokenId = found.token.id;
@@ -59,10 +59,10 @@ export class TokensRpc {
 }
 
 const BATCH_MAX = 1_000;
-/** Exposures that one call sets going: each is many batches. */
+/** Exposures that one call continues: each is many batches. */
 const EXPOSURES_MAX = 10;
 
-/** What jobs asks the sole writer to do about tokens: `latchkey.internal.v1.Maintenance`, this room's part. */
+/** The calls of jobs for tokens: this module's part of `latchkey.internal.v1.Maintenance`. */
 @Controller()
 export class TokensMaintenanceRpc {
   constructor(
@@ -70,7 +70,7 @@ export class TokensMaintenanceRpc {
     private readonly expiry: ExpiryService,
     private readonly idle: IdleService,
     private readonly closures: ClosuresService,
-    private readonly everything: EverythingService,
+    private readonly allTokens: RevokeAllService,
   ) {}
 
   @InternalRpc('ExpireDue')
@@ -92,7 +92,7 @@ export class TokensMaintenanceRpc {
   async continueExposures({ limit }: { limit: number }): Promise<BatchResponse> {
     const [exposures] = await Promise.all([
       this.closures.continueAbandoned(batchLimit(limit, EXPOSURES_MAX)),
-      this.everything.continueMarking(),
+      this.allTokens.continueMarking(),
     ]);
     return exposures;
   }

@@ -12,7 +12,7 @@ const RANGE_DAYS_MAX = 366;
 const BUCKETS_MAX = 20_000;
 const CALLERS_MAX = 200;
 
-/** How tokens were used, as jobs has written it down. */
+/** Reads the usage of tokens that jobs has recorded. */
 @Injectable()
 export class ReportsService {
   constructor(
@@ -20,14 +20,14 @@ export class ReportsService {
     private readonly tokens: TokensService,
   ) {}
 
-  /** Verifications by hour, route and status, newest first, over at most 366 days (30 unless asked), and who called. */
+  /** Verifications by hour, route and status, newest first, over at most 366 days (default 30), and the callers. */
   async usage(actor: Actor, tokenId: string, query: z.output<typeof usageQuery>): Promise<Usage> {
     await this.tokens.get(actor, tokenId);
     const to = query.to ? new Date(query.to) : new Date();
     const from = query.from ? new Date(query.from) : new Date(to.getTime() - RANGE_DAYS_DEFAULT * DAY_MS);
-    if (from > to) throw badField('from', 'must not lie after `to`');
+    if (from > to) throw badField('from', 'must not be after `to`');
     if (to.getTime() - from.getTime() > RANGE_DAYS_MAX * DAY_MS)
-      throw badField('from', `must lie within ${RANGE_DAYS_MAX} days before \`to\``);
+      throw badField('from', `must be within ${RANGE_DAYS_MAX} days before \`to\``);
     const [buckets, callers, [total]] = await Promise.all([
       this.db.query<{ hour: Date; route: string; status: string; count: string }>(
         `SELECT hour, route, status, count FROM usage_hourly WHERE token_id = $1 AND hour >= date_trunc('hour', $2::timestamptz)

@@ -3,7 +3,7 @@ import type { Actor } from '../authorization/index.js';
 import { Call, Caller, Input, type InputOf } from '../http/index.js';
 import { ReportsService } from './usage-reports.service.js';
 
-/** The HTTP door of usage. */
+/** HTTP endpoints of usage. */
 @Controller()
 export class UsageController {
   constructor(private readonly reports: ReportsService) {}

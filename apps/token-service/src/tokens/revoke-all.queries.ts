@@ -3,10 +3,10 @@ import type { Statement } from '../database/index.js';
 import type { ExposureRow } from './exposure.queries.js';
 import { STEP_ROWS_MAX } from './exposure.queries.js';
 
-/** When everything was last revoked without being marked yet: then it goes on without a receipt or a fence. */
+/** A revocation of all tokens this old is marked even without a receipt or a fence. */
 const READY_AFTER = '10 minutes';
 
-/** In: who, why, when, by which invalidation. Out: the generation that begins with it. Two at once take turns. */
+/** In: who, why, when, invalidation. Out: the new generation. Concurrent calls wait for each other. */
 export const raiseGeneration = (
   by: Pick<ExposureRow, 'actor_type' | 'actor_id'>,
   { reason, comment }: { reason: RevocationReason; comment?: string | undefined },
@@ -20,29 +20,29 @@ export const raiseGeneration = (
 ];
 
 /**
- * In: invalidation, which has been committed; how it was confirmed. Whoever makes a token by what was read before that
- * commit held locks by then, hence a transaction id, and a lower one than this statement's.
+ * In: committed invalidation; its receipt. A transaction that issues a token by what it read before that commit held
+ * locks by then, so it has a transaction id, and a lower one than this statement's.
  */
-export const keepReceipt = (invalidationId: string, receipt: Receipt): Statement => [
+export const storeReceipt = (invalidationId: string, receipt: Receipt): Statement => [
   `UPDATE revocations_of_all SET receipt = $2, fence = pg_current_xact_id()
    WHERE invalidation_id = $1 AND receipt IS NULL`,
   [invalidationId, JSON.stringify(receipt)],
 ];
 
-/** A row of `revocations_of_all` that is being marked. */
+/** A row of `revocations_of_all` whose tokens are not all marked yet. */
 export interface UnmarkedRow {
   generation: number;
   marked_to: string;
 }
 
-/** Out: the first whose tokens are to be marked, locked; none while somebody else is at it. */
-export const TAKE_UNMARKED = `SELECT generation, marked_to FROM revocations_of_all
+/** Out: the first whose tokens are to be marked, locked; none while another transaction has it. */
+export const CLAIM_UNMARKED = `SELECT generation, marked_to FROM revocations_of_all
   WHERE marked_at IS NULL AND (fence <= pg_snapshot_xmin(pg_current_snapshot()) OR at < now() - interval '${READY_AFTER}')
   ORDER BY generation LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED`;
 
 /**
- * In: generation, id up to which rows are marked. Marks those of the next rows that it ended and that nobody else has.
- * Out: up to which id they are marked now, and whether there are more.
+ * In: generation, last id marked. Marks those of the next rows that it revoked and that are not marked otherwise. Out:
+ * whether there are more.
  */
 export const MARK_NEXT = `WITH next AS MATERIALIZED (
     SELECT id, generation, revoked_at FROM tokens WHERE id > $2 ORDER BY id LIMIT ${STEP_ROWS_MAX}

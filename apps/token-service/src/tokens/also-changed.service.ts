@@ -4,9 +4,9 @@ import type { Actor } from '../authorization/index.js';
 import { Database } from '../database/index.js';
 import { mayUseScopeOn } from './token.rules.js';
 
-/** Most changes that are listed; of the rest it is told how many, and where they are found. */
+/** Most changes that are listed; of the rest the response has the number and the audit log's address. */
 const LISTED_MAX = 100;
-/** Most that are looked at, and most tokens of the closure whose changes are. */
+/** Most changes that are read, and most tokens of the closure whose changes are read. */
 const READ_MAX = 1_000;
 const MEMBERS_MAX = 200;
 
@@ -25,8 +25,8 @@ interface ChangeRow {
 }
 
 /**
- * In: exposure. Out: what its tokens did before it besides being shown secrets, newest first: that stands, and is for
- * people to look at. Rotating itself, and the end of a token that was rotated, are told by the rotation.
+ * In: exposure. Out: what its tokens changed before it, newest first: those changes remain and need review by people.
+ * Left out: issued tokens, self-rotations, and the revocations that rotations and exposures cause.
  */
 const SELECT_CHANGES = `SELECT e.id, e.at, e.action, e.actor_id, e.actor_name, e.token_id, e.project_id, e.subject_type,
     e.subject_id, e.subject_name, t.owner_user_id
@@ -38,9 +38,9 @@ const SELECT_CHANGES = `SELECT e.id, e.at, e.action, e.actor_id, e.actor_name, e
     AND NOT (e.action = 'token.revoked' AND e.details ->> 'reason' IN ('superseded', 'exposed'))
   ORDER BY e.at DESC, e.id DESC LIMIT ${READ_MAX}`;
 
-/** What exposed tokens have changed, as far as it outlives them. */
+/** Changes that exposed tokens made and that remain after their revocation. */
 @Injectable()
-export class AftermathService {
+export class AlsoChangedService {
   constructor(private readonly db: Database) {}
 
   /** @param tokenId the token that was named, for the audit log's filter */
@@ -66,7 +66,7 @@ export class AftermathService {
   }
 }
 
-/** As far as the caller may see what was changed; whoever reads the audit log may see all of it. */
+/** Whether the caller may see what was changed; readers of the audit log see everything. */
 function canSee(
   actor: Actor,
   { token_id, project_id: projectId, owner_user_id: ownerUserId, ...row }: ChangeRow,

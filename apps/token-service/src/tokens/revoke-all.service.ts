@@ -8,19 +8,19 @@ import { Database } from '../database/index.js';
 import { forbidden } from '../http/index.js';
 import { InvalidationService, ReceiptsService } from '../invalidation/index.js';
 import { LocksService, mustBeRecent, selectRecentSignIn } from '../verification/index.js';
-import { keepReceipt, MARK_NEXT, raiseGeneration, TAKE_UNMARKED, type UnmarkedRow } from './everything.queries.js';
-import { makerColumns } from './exposure.rules.js';
+import { actorColumns } from './exposure.rules.js';
 import { within } from './queue.js';
+import { CLAIM_UNMARKED, MARK_NEXT, raiseGeneration, storeReceipt, type UnmarkedRow } from './revoke-all.queries.js';
 
-/** How long one call of jobs waits for what it has set going. */
+/** How long one call of jobs waits for the work that it starts. */
 const CONTINUE_WAIT_MS = 5_000;
 
 /**
- * Revokes every token there is, however many, in one small transaction: the current generation is raised, and whatever
- * lets a token in refuses those of an earlier one. Their rows are marked afterwards, step by step.
+ * Revokes every token, however many, in one small transaction: it raises the current generation, and every check rejects
+ * tokens of an earlier one. Their rows are marked afterwards, step by step.
  */
 @Injectable()
-export class EverythingService implements BeforeApplicationShutdown {
+export class RevokeAllService implements BeforeApplicationShutdown {
   #marking: Promise<void> | undefined;
   #stopped = false;
 
@@ -38,8 +38,8 @@ export class EverythingService implements BeforeApplicationShutdown {
   }
 
   /**
-   * Revokes everything, for administrators who have just signed in. A token that is made meanwhile by a token, or in the
-   * place of one, is dead with it: it bears the generation in which its maker was seen to live.
+   * Revokes all tokens, for administrators who have just signed in. A token issued or rotated meanwhile by a token is
+   * revoked too: it has the generation that was current when its creator was last seen valid.
    * @throws ApiError `forbidden`, or `reauthentication_required`
    */
   async revokeAll(actor: Actor, { reason, comment }: RevokeAllTokensBody, waitMs: number | undefined): Promise<Effect> {
@@ -51,25 +51,25 @@ export class EverythingService implements BeforeApplicationShutdown {
       mustBeRecent(read[0]?.[0]);
       const invalidation = this.invalidations.write(change, { id, kind: 'everything', subject: '', cut: true });
       const details = { reason, ...(comment !== undefined && { comment }) };
-      change.write(raiseGeneration(makerColumns(now), { reason, comment }, new Date(), id));
+      change.write(raiseGeneration(actorColumns(now), { reason, comment }, new Date(), id));
       this.audit.record(change, { actor: now, action: 'tokens.revoked_all', details });
       return [invalidation];
     });
-    this.logger.warn({ reason }, 'everything has been revoked: no token issued before this is accepted any more');
+    this.logger.warn({ reason }, 'all tokens have been revoked: no token issued before this is accepted any more');
     return this.invalidations.confirm(written, {
       waitMs,
       keep: async (receipt) => {
-        await this.receipts.keep(receipt, {}, keepReceipt(id, receipt));
+        await this.receipts.keep(receipt, {}, storeReceipt(id, receipt));
         void this.mark();
       },
     });
   }
 
-  /** Marks the rows of tokens that ended with everything, as far as this process can; jobs has somebody go on. */
+  /** Marks the rows of the revoked tokens, as far as this process can; jobs has another replica continue. */
   mark(): Promise<void> {
     this.#marking ??= this.#mark()
       .catch((error: Error) =>
-        this.logger.warn({ reason: error.message }, 'marking the tokens that ended with everything: to be continued'),
+        this.logger.warn({ reason: error.message }, 'marking the rows of revoked tokens failed; jobs retries it'),
       )
       .finally(() => {
         this.#marking = undefined;
@@ -77,7 +77,7 @@ export class EverythingService implements BeforeApplicationShutdown {
     return this.#marking;
   }
 
-  /** Goes on with marking where nobody is at it. */
+  /** Continues marking where no replica does. */
   continueMarking(): Promise<void> {
     return within(CONTINUE_WAIT_MS, this.mark());
   }
@@ -86,10 +86,10 @@ export class EverythingService implements BeforeApplicationShutdown {
     while (!this.#stopped) if (!(await this.#step())) return;
   }
 
-  /** @returns whether there may be more to do, here and now */
+  /** @returns whether there may be more to mark now */
   #step(): Promise<boolean> {
     return this.db.change(async (change) => {
-      const [due] = await change.read<UnmarkedRow>([TAKE_UNMARKED]);
+      const [due] = await change.read<UnmarkedRow>([CLAIM_UNMARKED]);
       if (!due) return false;
       change.write([MARK_NEXT, [due.generation, due.marked_to]]);
       return true;

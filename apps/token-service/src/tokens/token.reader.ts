@@ -7,21 +7,21 @@ import { receiptAsSeen } from '../invalidation/index.js';
 import { selectPage } from './listing.js';
 import { Order } from './order.js';
 import { AS_ISSUED, type NewToken } from './token.entity.js';
-import { type RecordRow, SELECT_RECORD, SELECT_RECORDS } from './token.queries.js';
+import { SELECT_TOKEN_VIEW, SELECT_TOKEN_VIEWS, type TokenViewRow } from './token.queries.js';
 
-/** Tokens as people see them: records, one by one and in pages, as far as the caller may see. */
+/** Reads tokens as the API shows them, one by one and in pages. */
 @Injectable()
-export class RecordsService {
+export class TokenReader {
   constructor(private readonly db: Database) {}
 
-  /** The record, whoever asks. */
+  /** The token, without a check of the caller. @throws ApiError `not_found` */
   async read(id: string): Promise<Token> {
-    const [row] = await this.db.prepared<RecordRow>('token-record', SELECT_RECORD, [id]);
+    const [row] = await this.db.prepared<TokenViewRow>('token-record', SELECT_TOKEN_VIEW, [id]);
     if (!row) throw notFound('token');
-    return toRecord(row);
+    return toToken(row);
   }
 
-  /** Pages through the tokens that the caller may see, newest first unless asked otherwise; revoked and expired ones too. */
+  /** Pages of the tokens that the caller may see, newest first by default; includes revoked and expired ones. */
   async list(actor: Actor, query: ListTokensQuery): Promise<Page<Token>> {
     const values: unknown[] = [];
     const order = new Order(query.sort);
@@ -31,18 +31,18 @@ export class RecordsService {
     return { items: await this.readAll(items.map(({ id }) => id)), nextCursor };
   }
 
-  /** The records in the order of the ids; one that went meanwhile is left out. */
+  /** The tokens in the order of the ids, without those that no longer exist. */
   async readAll(ids: string[]): Promise<Token[]> {
-    const read = await this.db.prepared<RecordRow>('token-records', SELECT_RECORDS, [ids]);
+    const read = await this.db.prepared<TokenViewRow>('token-records', SELECT_TOKEN_VIEWS, [ids]);
     const found = new Map(read.map((row) => [row.id, row]));
-    return ids.flatMap((id) => found.get(id) ?? []).map(toRecord);
+    return ids.flatMap((id) => found.get(id) ?? []).map(toToken);
   }
 }
 
 const ownProject = (actor: Actor): string | null => (actor.type === 'token' ? actor.projectId : null);
 
 /**
- * The people and projects that are asked for and on whose tokens the caller may use the scope: `mayUseScopeOn`, told as
+ * The requested owners, people and projects, on whose tokens the caller may use the scope: `mayUseScopeOn` as a list of
  * owners.
  */
 export function ownersWith(
@@ -52,21 +52,21 @@ export function ownersWith(
 ): 'all' | string[] {
   const projects = actor.rights.projectsWith(scope);
   const wanted = query.owner === 'me' ? (actor.userId ?? ownProject(actor)) : query.owner;
-  const asked = [
+  const requested = [
     ...(wanted === undefined ? [] : [wanted]),
     ...(query.projectId === undefined ? [] : [query.projectId]),
   ];
-  if (asked.length === 2 && asked[0] !== asked[1]) return [];
-  if (projects === 'all') return asked.length ? asked.slice(0, 1).filter((id) => id !== null) : 'all';
+  if (requested.length === 2 && requested[0] !== requested[1]) return [];
+  if (projects === 'all') return requested.length ? requested.slice(0, 1).filter((id) => id !== null) : 'all';
   const own = actor.userId !== null && actor.rights.holds(scope) ? [actor.userId] : [];
   const visible = [...own, ...projects];
-  return asked.length ? visible.filter((id) => id === asked[0]) : visible;
+  return requested.length ? visible.filter((id) => id === requested[0]) : visible;
 }
 
 const iso = (time: Date | null): string | null => time?.toISOString() ?? null;
 
-function toRecord(row: RecordRow): Token {
-  const maker = { type: row.createdByType, id: row.createdById, name: row.createdByName ?? row.createdByType };
+function toToken(row: TokenViewRow): Token {
+  const createdBy = { type: row.createdByType, id: row.createdById, name: row.createdByName ?? row.createdByType };
   const { revokedByType: type, revokedById, revokedByName, rateLimit: limit, rateWindowSeconds: windowSeconds } = row;
   return {
     id: row.id,
@@ -78,7 +78,7 @@ function toRecord(row: RecordRow): Token {
       id: (row.ownerUserId ?? row.projectId)!,
       name: row.ownerName,
     },
-    createdBy: maker,
+    createdBy,
     scopes: row.scopes,
     start: row.start,
     status: row.status,
@@ -100,9 +100,9 @@ function toRecord(row: RecordRow): Token {
   };
 }
 
-/** The record of a token issued just now, as `read` would answer it. */
-export const recordOfNew = (token: NewToken, ownerName: string, createdByName: string): Token =>
-  toRecord({
+/** A token issued just now, as `read` would return it. */
+export const tokenOfNew = (token: NewToken, ownerName: string, createdByName: string): Token =>
+  toToken({
     ...AS_ISSUED,
     ...token,
     ...{ ownerName, createdByName, revokedByName: null },
