@@ -24,11 +24,11 @@ import { VerificationModule } from './verification/index.js';
 @Module({})
 class AppModule {}
 
-/** What every module is given: how it is configured, where it logs, what time it is. */
+/** Provides the configuration, the logger and the clock to every module. */
 @Module({})
 class SettingsModule {}
 
-/** The modules of the token-service, each importing only such as stand below it in this list. */
+/** The modules of the token-service; each imports only modules below it in this list. */
 export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clock): DynamicModule {
   return {
     module: AppModule,

@@ -31,31 +31,31 @@ import { UsageService } from './usage/index.js';
 
 /** A running token-service. */
 export interface TokenService {
-  /** `http://host:port` of the HTTP door. */
+  /** `http://host:port` of the HTTP API. */
   apiUrl: string;
   opsUrl: string;
-  /** `host:port` of the gRPC door. */
+  /** `host:port` of the gRPC API. */
   rpcAddress: string;
-  /** Stops in order: no new requests, open ones finished, then the connections. */
+  /** Stops accepting requests, finishes open ones, then closes connections. */
   stop(): Promise<void>;
 }
 
 const RPC_MESSAGE_BYTES_MAX = 1_048_576;
-/** What gRPC health is told of: the whole, and the services. */
-const SERVED = ['', `${PROTO_PACKAGE}.Tokens`, `${INTERNAL_PROTO_PACKAGE}.Maintenance`];
+/** Services of gRPC health; the empty name is the whole server. */
+const SERVICES = ['', `${PROTO_PACKAGE}.Tokens`, `${INTERNAL_PROTO_PACKAGE}.Maintenance`];
 const HEALTH_EVERY_MS = 1_000;
 const HEALTH_TIMEOUT_MS = 2_000;
-/** Tries at the start for what PostgreSQL does not answer at once, a busy machine's first connection say. */
+/** Attempts at the start while PostgreSQL is unavailable, for instance on a busy machine. */
 const START_ATTEMPTS_MAX = 5;
 const START_RETRY_PAUSE_MS = 500;
-/** How long streams may take to find another server before this one stops. */
+/** How long streams have to move to another server before this one stops. */
 const STREAMS_STOP_MS = 1_000;
 
-/** @param what is safe to repeat */
-async function withRetries(what: () => Promise<unknown>): Promise<void> {
+/** Retries while PostgreSQL is unavailable. @param work is safe to repeat */
+async function withRetries(work: () => Promise<unknown>): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     try {
-      await what();
+      await work();
       return;
     } catch (error) {
       if (attempt === START_ATTEMPTS_MAX || !isDatabaseUnavailable(error)) throw error;
@@ -65,8 +65,8 @@ async function withRetries(what: () => Promise<unknown>): Promise<void> {
 }
 
 /**
- * Starts the token-service. Ports of 0 take any that is free.
- * @throws when PostgreSQL is away or a port is taken
+ * Starts the token-service. Port 0: any free port.
+ * @throws when PostgreSQL is unavailable or a port is in use
  */
 export async function startTokenService(
   config: TokenServiceConfig,
@@ -91,8 +91,8 @@ export async function startTokenService(
     await app.startAllMicroservices();
     await app.listen({ port: config.API_PORT, host: config.HOST });
     const database = app.get(Database);
-    void database.checkDurability(); // a warning: no start waits for it
-    const unwatch = reportHealth(database, rpc.health);
+    void database.checkDurability(); // logs a warning only, so the start does not wait for it
+    const stopReporting = reportHealth(database, rpc.health);
     const registry = createRegistry('token-service');
     app.get(InvalidationService).registerMetrics(registry);
     database.registerMetrics(registry);
@@ -104,12 +104,12 @@ export async function startTokenService(
       checks: { database: async () => void (await database.query('SELECT 1')) },
     });
     const stopNow = async () => {
-      unwatch();
-      for (const service of SERVED) rpc.health.setStatus(service, 'NOT_SERVING');
-      // No new calls here: whoever holds a stream opens its next one elsewhere before this one ends.
+      stopReporting();
+      for (const service of SERVICES) rpc.health.setStatus(service, 'NOT_SERVING');
+      // Refuses new calls: clients open their next stream at another server before the present one ends.
       rpc.stopAccepting();
       await app.get(InvalidationService).watch.stop(STREAMS_STOP_MS);
-      // A connection whose last request is answered while closing would be kept open for the next one.
+      // A connection whose last response is sent while closing would stay open for the next request.
       const sweep = setInterval(() => http.closeIdleConnections(), 50);
       try {
         await app.close();
@@ -136,32 +136,32 @@ export async function startTokenService(
   }
 }
 
-/** Keeps gRPC health true to whether the database answers. @returns ends it */
+/** Sets gRPC health by whether the database responds. @returns stops it */
 function reportHealth(database: Database, health: HealthImplementation): () => void {
-  let asking = false;
-  let ended = false;
-  const ask = async () => {
-    if (asking) return;
-    asking = true;
-    const answers = database.query('SELECT 1').then(
+  let checking = false;
+  let stopped = false;
+  const check = async () => {
+    if (checking) return;
+    checking = true;
+    const responds = database.query('SELECT 1').then(
       () => true,
       () => false,
     );
-    const status = (await Promise.race([answers, sleep(HEALTH_TIMEOUT_MS, false)])) ? 'SERVING' : 'NOT_SERVING';
-    if (!ended) for (const service of SERVED) health.setStatus(service, status);
-    asking = false;
+    const status = (await Promise.race([responds, sleep(HEALTH_TIMEOUT_MS, false)])) ? 'SERVING' : 'NOT_SERVING';
+    if (!stopped) for (const service of SERVICES) health.setStatus(service, status);
+    checking = false;
   };
-  const timer = setInterval(() => void ask(), HEALTH_EVERY_MS);
+  const timer = setInterval(() => void check(), HEALTH_EVERY_MS);
   timer.unref();
   return () => {
-    ended = true;
+    stopped = true;
     clearInterval(timer);
   };
 }
 
-/** The gRPC door with health and reflection beside the services; plain text unless certificates are configured. */
+/** The gRPC server with health and reflection; plain text unless certificates are configured. */
 function rpcServer(config: TokenServiceConfig) {
-  const health = new HealthImplementation(Object.fromEntries(SERVED.map((service) => [service, 'SERVING'])));
+  const health = new HealthImplementation(Object.fromEntries(SERVICES.map((service) => [service, 'SERVING'])));
   let port = config.RPC_PORT;
   let running: RpcServer | undefined;
   const options = {
@@ -173,7 +173,7 @@ function rpcServer(config: TokenServiceConfig) {
       loader: PROTO_OPTIONS,
       credentials: rpcCredentials(config),
       maxReceiveMessageLength: RPC_MESSAGE_BYTES_MAX,
-      // A peer that is gone without a word is noticed, and its streams end.
+      // Detects a dead peer and closes its streams.
       keepalive: { keepaliveTimeMs: 10_000, keepaliveTimeoutMs: 3_000 },
       onLoadPackageDefinition: (definition: PackageDefinition, server: Pick<RpcServer, 'addService'>) => {
         health.addToServer(server as RpcServer);
@@ -183,12 +183,12 @@ function rpcServer(config: TokenServiceConfig) {
       },
     },
   };
-  /** Closes the listener and tells every connection to go (GOAWAY); open calls go on. */
+  /** Closes the listener and sends GOAWAY on every connection; open calls continue. */
   const stopAccepting = () => running?.tryShutdown(() => undefined);
   return { options, health, port: () => port, stopAccepting };
 }
 
-/** Nest binds before it registers services and keeps the port to itself; grpc-js remembers it. */
+/** Nest binds before it registers services and does not expose the port; grpc-js stores it. */
 function boundPort(server: RpcServer): number | undefined {
   const { boundPorts } = server as unknown as { boundPorts?: Map<string, { portNumber: number }> };
   return boundPorts && [...boundPorts.values()][0]?.portNumber;

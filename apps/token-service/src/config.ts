@@ -25,14 +25,14 @@ const peppers = z
   .string('is required')
   .transform((text) => text.split(',').map((part) => part.trim()))
   .refine((list) => list.every((pepper) => pepper.length >= 32), 'each pepper must have at least 32 characters')
-  .refine((list) => new Set(list).size === list.length, 'names a pepper twice');
+  .refine((list) => new Set(list).size === list.length, 'contains a pepper twice');
 
 const signingKeys = z
   .string('is required')
   .transform((text) => text.split(',').map((part) => part.trim()))
   .refine((list) => list.every((key) => key.length >= 32), 'each key must have at least 32 characters')
   .refine((list) => list.length <= 2, 'has at most two keys: the current one and the next')
-  .refine((list) => new Set(list).size === list.length, 'names a key twice');
+  .refine((list) => new Set(list).size === list.length, 'contains a key twice');
 
 const ed25519Key = z
   .string()
@@ -41,7 +41,7 @@ const ed25519Key = z
       const key = createPrivateKey(pem.includes('\\n') ? pem.replaceAll('\\n', '\n') : pem);
       if (key.asymmetricKeyType === 'ed25519') return key;
     } catch {
-      // said below; the text itself must not be repeated
+      // Reported below; the text itself must not be logged.
     }
     context.addIssue('must be an Ed25519 private key in PEM (openssl genpkey -algorithm ed25519)');
     return z.NEVER;
@@ -55,12 +55,12 @@ const publicKeys = z.string().transform((text, context): KeyObject[] => {
     if (keys.every((key) => key.asymmetricKeyType === 'ed25519') && (keys.length > 0 || text.trim() === ''))
       return keys;
   } catch {
-    // said below
+    // Reported below.
   }
   context.addIssue('must be Ed25519 public keys in PEM, one after the other');
   return z.NEVER;
 });
-const isHttpsOrHere = (address: string): boolean =>
+const isHttpsOrLoopback = (address: string): boolean =>
   !URL.canParse(address) ||
   !address.startsWith('http:') ||
   /^(127\.|localhost$|\[::1\]$)/.test(new URL(address).hostname);
@@ -79,16 +79,16 @@ export const settings = {
     schema: settingSchema.integer(2, 500),
   },
   REDIS_URL: { description: 'Redis', secret: true, schema: settingSchema.url('redis:', 'rediss:') },
-  API_PORT: { description: 'Port of the HTTP door', default: '8090', schema: settingSchema.port },
+  API_PORT: { description: 'Port of the HTTP API', default: '8090', schema: settingSchema.port },
   OPS_PORT: { description: 'Port of /healthz, /readyz and /metrics', default: '8082', schema: settingSchema.port },
-  RPC_PORT: { description: 'Port of the gRPC door', default: '50051', schema: settingSchema.port },
+  RPC_PORT: { description: 'Port of the gRPC API', default: '50051', schema: settingSchema.port },
   PUBLIC_URL: {
     description: 'The address that people use; links, cookies and origin checks come from it',
     default: 'http://127.0.0.1:8080',
     schema: settingSchema.url('http:', 'https:'),
   },
   TOKEN_PREFIX: {
-    description: 'What every secret begins with: 1 to 16 lower-case letters and digits, a letter first',
+    description: 'Prefix of every secret: 1 to 16 lower-case letters and digits, a letter first',
     default: DEFAULT_PREFIX,
     schema: z.string().refine(isPrefix, 'must be 1 to 16 lower-case letters and digits, beginning with a letter'),
   },
@@ -102,18 +102,19 @@ export const settings = {
   ...rpcSecretSetting,
   JOBS_SEALING_PUBLIC_KEY: encryptionSettings.JOBS_SEALING_PUBLIC_KEY,
   EVENTS_SECRET: {
-    description: "Verifiers' acknowledgement keys are derived from it, at least 32 characters; shared with nobody",
+    description:
+      "Verifiers' acknowledgement keys are derived from it, at least 32 characters; shared with no other service",
     secret: true,
     schema: settingSchema.secret,
   },
   EVENTS_SIGNING_KEY: {
     description:
-      'Comma-separated, each at least 32 characters: invalidations are signed by a key derived from the first (Ed25519); verifiers learn of the second as the next. Shared with nobody',
+      'Comma-separated, each at least 32 characters: invalidations are signed by a key derived from the first (Ed25519); verifiers get the second as the next key. Shared with no other service',
     secret: true,
     schema: signingKeys,
   },
   USAGE_SECRET: {
-    description: "Verifiers' usage keys are derived from it, at least 32 characters; shared with jobs alone",
+    description: "Verifiers' usage keys are derived from it, at least 32 characters; shared with jobs only",
     secret: true,
     schema: settingSchema.secret,
   },
@@ -123,33 +124,33 @@ export const settings = {
     schema: ed25519Key,
   },
   AUDIT_RETIRED_KEYS: {
-    description: 'Public keys (PEM, one after the other) of earlier signing keys, whose checkpoints are still believed',
+    description: 'Public keys (PEM, one after the other) of earlier signing keys, whose checkpoints are still accepted',
     default: '',
     schema: publicKeys,
   },
   AUDIT_CHECKPOINT_SECONDS: {
-    description: 'A checkpoint of the audit chain is signed at the latest so long after the one before, in seconds',
+    description: 'Longest time between checkpoints of the audit chain, in seconds',
     default: '5',
     schema: settingSchema.integer(1, 86_400),
   },
   AUDIT_CHECKPOINT_EVENTS: {
-    description: 'And at the latest after so many events',
+    description: 'Most audit events between checkpoints',
     default: '1000',
     schema: settingSchema.integer(1, 1_000_000),
   },
   AUDIT_CHECKPOINT_FILE: {
     description:
-      'File that every checkpoint is appended to, best on another machine; `/v1/audit/verify` then finds a tail cut with its checkpoints',
+      'File that every checkpoint is appended to, preferably on another machine; `/v1/audit/verify` then detects a truncated log',
     schema: z.string().optional(),
   },
   AUDIT_RETENTION_MONTHS: {
     description:
-      'Whole months that audit events and receipts are kept, at least 2; 0: for ever. Needs RETENTION_DATABASE_URL',
+      'Retention of audit events and receipts in whole months, at least 2; 0: forever. Requires RETENTION_DATABASE_URL',
     default: '0',
     schema: settingSchema.integer(0, 1_200).refine((n) => n === 0 || n >= 2, 'must be 0 or at least 2'),
   },
   RETENTION_DATABASE_URL: {
-    description: 'PostgreSQL, as the role latchkey_retention, which alone may remove audit events and receipts',
+    description: 'PostgreSQL, as the role latchkey_retention, the only one that may delete audit events and receipts',
     secret: true,
     schema: settingSchema.url('postgres:', 'postgresql:').optional(),
   },
@@ -160,31 +161,31 @@ export const settings = {
   },
   RECEIPT_RETIRED_KEYS: {
     description:
-      'Public keys (PEM, one after the other) that signed receipts before, published at `/v1/receipts/keys` beside the present one',
+      'Public keys (PEM, one after the other) of earlier signing keys, published at `/v1/receipts/keys` with the current one',
     default: '',
     schema: publicKeys,
   },
   SCOPES_FILE: {
     description:
-      "YAML file that declares the guarded APIs' scopes; when not set, infra/scopes.yaml beside the program if it is there",
+      "YAML file that declares the guarded APIs' scopes; default: infra/scopes.yaml beside the program, if it exists",
     schema: z
       .string()
       .optional()
       .transform((file) => file ?? (existsSync(ownScopesFile) ? ownScopesFile : undefined)),
   },
   LEASE_MS: {
-    description: 'How long a verifier may answer from memory without renewing, in milliseconds',
+    description: 'Lease: how long a verifier can check from memory without renewing, in milliseconds',
     default: '10000',
     schema: settingSchema.integer(500, 600_000),
   },
   PROTOCOL_MIN: {
     description:
-      'Verifiers of an earlier version of the revocation protocol get no lease: 2 serves those of version 0.1, 3 does not',
+      'Earliest version of the revocation protocol that gets a lease: 2 includes verifiers of Latchkey 0.1, 3 does not',
     default: '2',
     schema: settingSchema.integer(2, 3),
   },
   ADMIN_EMAIL: {
-    description: 'E-mail address of the first administrator, made at the first start',
+    description: 'Email address of the first administrator, created at the first start',
     schema: z.email('must be an e-mail address').optional(),
   },
   ADMIN_PASSWORD: {
@@ -193,33 +194,33 @@ export const settings = {
     schema: z.string().min(12, 'must have at least 12 characters').max(200).optional(),
   },
   OIDC_ISSUER: {
-    description: 'Another sign-in service (OpenID Connect): its issuer address; plain http only on this machine',
+    description: 'Issuer URL of the identity provider (OpenID Connect); plain http only on this machine',
     schema: settingSchema
       .url('http:', 'https:')
-      .refine(isHttpsOrHere, 'must be an https address, or http on this machine')
+      .refine(isHttpsOrLoopback, 'must be an https address, or http on this machine')
       .optional(),
   },
   OIDC_CLIENT_ID: {
-    description: 'What the other sign-in service knows Latchkey by',
+    description: 'Client id of Latchkey at the identity provider',
     schema: z.string().min(1).optional(),
   },
   OIDC_CLIENT_SECRET: {
-    description: 'By which Latchkey shows itself to the other sign-in service',
+    description: 'Client secret of Latchkey at the identity provider',
     secret: true,
     schema: z.string().min(1).optional(),
   },
   OIDC_NAME: {
-    description: 'What the sign-in page calls the other sign-in service',
+    description: 'Name of the identity provider on the sign-in page',
     default: 'single sign-on',
     schema: z.string().min(1).max(100),
   },
   OIDC_CREATE_USERS: {
-    description: 'Whether somebody whom the other sign-in service vouches for becomes a member here: true or false',
+    description: 'Whether a new person who signs in at the identity provider becomes a member: true or false',
     default: 'false',
     schema: settingSchema.boolean,
   },
   RPC_TLS_CERT_FILE: {
-    description: 'PEM certificate of the gRPC door; plain text without it',
+    description: 'PEM certificate of the gRPC API; plain text without it',
     schema: z.string().optional(),
   },
   RPC_TLS_KEY_FILE: { description: 'PEM private key of that certificate', schema: z.string().optional() },
@@ -228,7 +229,7 @@ export const settings = {
 export type TokenServiceConfig = Config<typeof settings>;
 
 /**
- * @param warn is told what should be changed although it works
+ * @param warn receives what works but should be changed
  * @throws ConfigError naming every setting that is missing or wrong
  */
 export function tokenServiceConfig(
@@ -245,8 +246,8 @@ export function tokenServiceConfig(
 }
 
 /**
- * Each credential opens one thing only while no two hold the same secret. A former RPC_SECRET may stand in several as
- * a previous one, while services are moved to the new ones.
+ * Checks that no two credentials share their current secret, so that each has one use. A former RPC_SECRET may be the
+ * previous secret of several while services move to the new ones: @returns a warning for each such pair.
  */
 function sharedSecrets(config: TokenServiceConfig, adopted: readonly CredentialName[]): string[] {
   const warnings: string[] = [];
@@ -254,25 +255,23 @@ function sharedSecrets(config: TokenServiceConfig, adopted: readonly CredentialN
     for (const other of CREDENTIAL_NAMES.slice(i + 1)) {
       if (adopted.includes(one) || adopted.includes(other)) continue;
       if (config[one][0] === config[other][0])
-        throw new ConfigError([`${one} and ${other} begin with the same secret: each needs one of its own`]);
+        throw new ConfigError([`${one} and ${other} begin with the same secret: each needs its own`]);
       if (config[one].some((secret) => config[other].includes(secret)))
-        warnings.push(
-          `${one} and ${other} both accept the same secret: take it out when no service presents it any more`,
-        );
+        warnings.push(`${one} and ${other} both accept the same secret: remove it when no service uses it any more`);
     }
   }
   return warnings;
 }
 
 /**
- * What the token-service keeps to itself, or shares with one service alone, is no secret of anybody else's: whoever holds
- * USAGE_SECRET, say, must not be able to make acknowledgements.
+ * Checks that no other setting contains a secret that only the token-service has, or shares with one service: a service
+ * with USAGE_SECRET, for instance, must not be able to derive acknowledgement keys.
  * @throws ConfigError
  */
 function rejectSharedSecrets(config: TokenServiceConfig): void {
   const { TOKEN_PEPPERS, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET } = config;
   const { AUDIT_SIGNING_KEY, RECEIPT_SIGNING_KEY } = config;
-  const held: [name: string, secrets: readonly string[]][] = [
+  const secretsOf: [name: string, secrets: readonly string[]][] = [
     ['TOKEN_PEPPERS', TOKEN_PEPPERS],
     ...CREDENTIAL_NAMES.map((name) => [name, config[name]] satisfies [string, string[]]),
     ['EVENTS_SECRET', [EVENTS_SECRET]],
@@ -282,18 +281,18 @@ function rejectSharedSecrets(config: TokenServiceConfig): void {
     ['RECEIPT_SIGNING_KEY', RECEIPT_SIGNING_KEY ? [signerOf(RECEIPT_SIGNING_KEY)] : []],
   ];
   const isCredential = (name: string) => (CREDENTIAL_NAMES as readonly string[]).includes(name);
-  for (const [i, [one, secrets]] of held.entries()) {
-    for (const [other, others] of held.slice(i + 1)) {
-      if (isCredential(one) && isCredential(other)) continue; // sharedSecrets looks at these
+  for (const [i, [one, secrets]] of secretsOf.entries()) {
+    for (const [other, others] of secretsOf.slice(i + 1)) {
+      if (isCredential(one) && isCredential(other)) continue; // checked by sharedSecrets
       if (secrets.some((secret) => others.includes(secret)))
-        throw new ConfigError([`${one} and ${other} hold the same secret: each needs one of its own`]);
+        throw new ConfigError([`${one} and ${other} hold the same secret: each needs its own`]);
     }
   }
 }
 
-/** By this the parts of the app are handed their configuration. */
+/** Injection token of the configuration. */
 export const CONFIG = Symbol('config');
-/** By this they are handed the service's logger. */
+/** Injection token of the logger. */
 export const LOGGER = Symbol('logger');
-/** By this they are handed the clock. */
+/** Injection token of the clock. */
 export const CLOCK = Symbol('clock');

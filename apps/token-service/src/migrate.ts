@@ -7,7 +7,7 @@ import { ConfigError, createLogger, loadConfig, type Settings, settingSchema } f
 import { DataSource, type MigrationInterface } from 'typeorm';
 import { z } from 'zod';
 
-/** Where the built migrations lie, seen from `src/` and from `dist/` alike. */
+/** Directory of the built migrations, from `src/` and `dist/` alike. */
 export const MIGRATIONS_DIR = path.join(import.meta.dirname, '../dist/migrations');
 
 const optionalPassword = z.string().min(16, 'must have at least 16 characters').max(200).optional();
@@ -19,7 +19,7 @@ export const settings = {
     schema: settingSchema.url('postgres:', 'postgresql:'),
   },
   SERVICE_DATABASE_PASSWORD: {
-    description: 'Password that lets the role latchkey_service sign in; without it the role only groups rights',
+    description: 'Password of the role latchkey_service; without it the role cannot sign in',
     secret: true,
     schema: optionalPassword,
   },
@@ -35,7 +35,7 @@ export const settings = {
   },
 } satisfies Settings;
 
-/** Which roles are to sign in, by their passwords. */
+/** Passwords of the roles that can sign in. */
 export type RolePasswords = Partial<Record<'latchkey_service' | 'latchkey_jobs' | 'latchkey_retention', string>>;
 
 type MigrationClass = new () => MigrationInterface;
@@ -49,11 +49,11 @@ async function migrations(): Promise<MigrationClass[]> {
 }
 
 /**
- * Brings the database to the newest schema, each migration in a transaction of its own. Several at once are safe: they
- * take turns, and the later ones find nothing to do.
+ * Migrates the database to the newest schema, each migration in its own transaction. Safe to run concurrently: an advisory
+ * lock serializes runs, and later ones find nothing to do.
  * @param url PostgreSQL as the owner of the schema
- * @param passwords roles that are to sign in; the server only ever sees their SCRAM verifiers
- * @returns the names of the migrations that were run
+ * @param passwords of roles that can sign in; the server gets only their SCRAM verifiers
+ * @returns the names of the migrations that ran
  */
 export async function migrate(url: string, passwords: RolePasswords = {}): Promise<string[]> {
   const db = new DataSource({
@@ -72,7 +72,7 @@ export async function migrate(url: string, passwords: RolePasswords = {}): Promi
   try {
     await lock.query('SELECT pg_advisory_lock($1)', [ADVISORY_LOCKS.migration]);
     const done = await db.runMigrations();
-    for (const [role, password] of Object.entries(passwords)) await letSignIn(db, role, password);
+    for (const [role, password] of Object.entries(passwords)) await allowSignIn(db, role, password);
     return done.map(({ name }) => name);
   } finally {
     await lock.query('SELECT pg_advisory_unlock($1)', [ADVISORY_LOCKS.migration]).finally(() => lock.release());
@@ -80,8 +80,8 @@ export async function migrate(url: string, passwords: RolePasswords = {}): Promi
   }
 }
 
-/** Roles are shared by all databases of a cluster, so another migration may be changing the same one: then once more. */
-async function letSignIn(db: DataSource, role: string, password: string): Promise<void> {
+/** Roles belong to the whole cluster, so a migration of another database can change the same one concurrently: then retries. */
+async function allowSignIn(db: DataSource, role: string, password: string): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     try {
       await db.query(`ALTER ROLE ${role} LOGIN PASSWORD '${scramVerifier(password)}'`);
@@ -92,7 +92,7 @@ async function letSignIn(db: DataSource, role: string, password: string): Promis
   }
 }
 
-/** What PostgreSQL stores for a password (RFC 5803), so that the password itself stays out of statements and logs. */
+/** PostgreSQL's stored form of a password (RFC 5803), which keeps the password out of statements and logs. */
 function scramVerifier(password: string): string {
   const salt = randomBytes(16);
   const iterations = 4_096;
@@ -115,7 +115,7 @@ async function main(): Promise<void> {
     logger.info({ migrations: done }, done.length ? 'the database has the newest schema' : 'nothing to migrate');
   } catch (error) {
     if (error instanceof ConfigError) logger.fatal(error.message);
-    else logger.fatal({ err: error }, `cannot migrate: ${(error as Error).message}`);
+    else logger.fatal({ err: error }, `migration failed: ${(error as Error).message}`);
     process.exitCode = 1;
   }
 }

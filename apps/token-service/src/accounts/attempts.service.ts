@@ -6,22 +6,22 @@ import { ApiError, requestContext } from '../http/index.js';
 const FAILURES_MAX = 10;
 const FAILURES_WINDOW_SECONDS = 15 * 60;
 
-/** Bounds guessing: ten failures in 15 minutes for one subject, then 429. */
+/** Limits guessing: after ten failures in 15 minutes for one subject, 429. */
 @Injectable()
 export class AttemptsService {
   constructor(private readonly db: Database) {}
 
   /**
-   * Counts an attempt before it is looked at, so that attempts made at once are counted each.
-   * @param what what is guessed at, such as an e-mail address; counted together with the address it comes from
-   * @returns what to hand to `forget` when the attempt was right
-   * @throws ApiError `rate_limited` with `Retry-After` beyond the tenth
+   * Counts an attempt before it is checked, so that concurrent attempts are each counted.
+   * @param what is guessed, such as an email address; counted per caller's IP address
+   * @returns the argument for `forget` when the attempt succeeds
+   * @throws ApiError `rate_limited` with `Retry-After` after the tenth
    */
   async count(what: string): Promise<Buffer> {
     return this.#count(`${what}\n${requestContext.getStore()?.ip ?? ''}`);
   }
 
-  /** As `count`, wherever it comes from: for guesses at what few characters guard, such as one-time codes. */
+  /** As `count`, for all IP addresses together: for short secrets such as one-time codes. */
   async countFromAnywhere(what: string): Promise<Buffer> {
     return this.#count(what);
   }
@@ -43,12 +43,12 @@ export class AttemptsService {
     });
   }
 
-  /** The attempt was right: earlier failures no longer count. */
+  /** The attempt succeeded: earlier failures no longer count. */
   async forget(subject: Buffer): Promise<void> {
     await this.db.query(...deleteFailures(subject));
   }
 
-  /** The same with the change that the attempt was for. */
+  /** The same in the transaction of the change that the attempt was for. */
   forgetWith(change: Change, subject: Buffer): void {
     change.write(deleteFailures(subject));
   }

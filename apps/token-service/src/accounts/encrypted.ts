@@ -8,8 +8,8 @@ export const keyOf = (pepper: string, purpose: string): Buffer =>
   Buffer.from(hkdfSync('sha256', pepper, '', `latchkey ${purpose}`, 32));
 
 /**
- * Seals bytes with AES-256-GCM under a key derived from the current pepper.
- * @param purpose what they are for: bytes encrypted for one purpose do not open for another
+ * Encrypts bytes with AES-256-GCM under a key derived from the current pepper.
+ * @param purpose domain separation: bytes encrypted for one purpose cannot be decrypted for another
  */
 export function encrypt(peppers: readonly string[], purpose: string, plain: Buffer): Buffer {
   const iv = randomBytes(IV_BYTES);
@@ -18,7 +18,7 @@ export function encrypt(peppers: readonly string[], purpose: string, plain: Buff
   return Buffer.concat([iv, cipher.getAuthTag(), encrypted]);
 }
 
-/** What was encrypted, under any pepper that still verifies; null when none opens it or it was changed. */
+/** Decrypts with any of the peppers; null when none fits or the bytes were changed. */
 export function decrypt(peppers: readonly string[], purpose: string, encrypted: Buffer): Buffer | null {
   if (encrypted.length < IV_BYTES + TAG_BYTES) return null;
   for (const pepper of peppers) {
@@ -34,6 +34,6 @@ function decryptWith(key: Buffer, encrypted: Buffer): Buffer | null {
   try {
     return Buffer.concat([decipher.update(encrypted.subarray(IV_BYTES + TAG_BYTES)), decipher.final()]);
   } catch {
-    return null; // encrypted under another pepper, or not by us
+    return null; // Encrypted under another pepper, or changed.
   }
 }

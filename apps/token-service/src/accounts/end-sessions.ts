@@ -3,9 +3,9 @@ import type { Actor, SystemActor } from '../authorization/index.js';
 import { type Change } from '../database/index.js';
 
 /**
- * Ends sign-ins of a person, each with its audit event.
+ * Ends sessions of a person, each with its audit event.
  * @param which `all`, `{except}` one, or `{only}` one
- * @returns how many there were
+ * @returns the number of sessions ended
  */
 export async function endSessionsOf(
   change: Change,

@@ -9,10 +9,10 @@ import { PeopleService } from './people.service.js';
 
 export const OIDC_PATH = '/v1/session/oidc';
 const PURPOSE = 'sign-in elsewhere';
-/** How long a person may take at the other service. */
+/** How long a person has to sign in at the identity provider. */
 export const OIDC_SECONDS = 600;
 
-/** What is remembered in the browser, encrypted, between going there and coming back. */
+/** State of a sign-in in progress, encrypted in a cookie. */
 interface OidcTransaction {
   state: string;
   nonce: string;
@@ -20,7 +20,7 @@ interface OidcTransaction {
   endsAtMs: number;
 }
 
-/** Signing in at another service: OpenID Connect, authorization code flow with PKCE (RFC 7636), state and nonce. */
+/** Sign-in at an identity provider: OpenID Connect, authorization code flow with PKCE (RFC 7636), state and nonce. */
 @Injectable()
 export class OidcService {
   #discovered: Promise<oidc.Configuration> | undefined;
@@ -31,12 +31,12 @@ export class OidcService {
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
 
-  /** For the sign-in page; null when none is configured. */
+  /** The identity provider for the sign-in page; null when none is configured. */
   get offer(): { name: string; url: string } | null {
     return this.config.OIDC_ISSUER ? { name: this.config.OIDC_NAME, url: OIDC_PATH } : null;
   }
 
-  /** Where to send the browser, and what it must bring back with it. */
+  /** The URL to redirect the browser to, and the value of the transaction cookie. */
   async start(): Promise<{ url: string; transaction: string }> {
     const provider = await this.#provider();
     const verifier = oidc.randomPKCECodeVerifier();
@@ -59,9 +59,10 @@ export class OidcService {
   }
 
   /**
-   * Who came back.
-   * @param search the query that the other service sent the browser back with
-   * @throws ApiError `sign_in_failed`, the same for every cause; `unavailable` when the other service is away
+   * The person who signed in at the identity provider.
+   * @param search the query of the redirect from the identity provider
+   * @param transaction value of the cookie
+   * @throws ApiError `sign_in_failed`; `unavailable` when the identity provider does not respond
    */
   async finish(search: string, transaction: string | undefined): Promise<User> {
     const provider = await this.#provider();
@@ -72,7 +73,7 @@ export class OidcService {
     const user = await this.people.byIdentity({
       issuer: claims.iss,
       subject: claims.sub,
-      // An address that the other service has not checked could be anybody's.
+      // An address that the provider has not verified could belong to anyone.
       email: claims['email_verified'] === true && typeof claims['email'] === 'string' ? claims['email'] : null,
       name: typeof claims['name'] === 'string' ? claims['name'] : null,
       mayCreate: this.config.OIDC_CREATE_USERS,
@@ -90,21 +91,21 @@ export class OidcService {
         idTokenExpected: true,
       });
       const claims = tokens.claims();
-      // Most services tell the e-mail address in the ID token only when asked to; the other place has it always.
+      // Many providers omit the email address from the ID token; the userinfo endpoint always has it.
       if (claims?.['email'] === undefined && claims && provider.serverMetadata().userinfo_endpoint)
         return { ...(await oidc.fetchUserInfo(provider, tokens.access_token, claims.sub)), ...claims };
       if (claims) return claims;
     } catch (error) {
       if (isNetworkFault(error)) throw this.#unavailable(error);
-      // Its code names the check that failed; the message could quote what was sent.
-      this.logger.info({ code: (error as { code?: unknown }).code }, 'a sign-in from elsewhere was refused');
+      // The code names the failed check; the message could contain what the provider sent.
+      this.logger.info({ code: (error as { code?: unknown }).code }, 'a sign-in at the identity provider failed');
     }
     throw new OidcSignInError('refused');
   }
 
   #provider(): Promise<oidc.Configuration> {
     const { OIDC_ISSUER: issuer, OIDC_CLIENT_ID: id, OIDC_CLIENT_SECRET: secret } = this.config;
-    if (!issuer || !id) throw notFound('other sign-in service');
+    if (!issuer || !id) throw notFound('identity provider');
     const server = new URL(issuer);
     this.#discovered ??= oidc
       .discovery(server, id, secret, undefined, {
@@ -119,10 +120,8 @@ export class OidcService {
   }
 
   #unavailable(error: unknown): ApiError {
-    this.logger.warn({ reason: (error as Error).message }, 'the other sign-in service does not answer');
-    return unavailable(
-      'The other sign-in service does not answer at this moment. Try again, or sign in with a password.',
-    );
+    this.logger.warn({ reason: (error as Error).message }, 'the identity provider is unavailable');
+    return unavailable('The identity provider does not respond. Try again, or sign in with a password.');
   }
 
   get #redirectUri(): string {
@@ -131,15 +130,15 @@ export class OidcService {
 }
 
 const FAILURES = {
-  expired: 'This sign-in was not begun here, or took too long.',
-  refused: 'The other sign-in service did not confirm who you are. Begin again.',
+  expired: 'This sign-in was not started here, or took too long.',
+  refused: 'The identity provider did not confirm who you are. Start again.',
   unknown: 'Nobody here belongs to that sign-in. Ask an administrator to add you.',
 };
 
-/** `sign_in_failed`, with the cause as a word that the sign-in page has a sentence for. */
+/** `sign_in_failed`, with a cause that the sign-in page has a text for. */
 export class OidcSignInError extends ApiError {
-  constructor(readonly why: keyof typeof FAILURES) {
-    super('sign_in_failed', FAILURES[why]);
+  constructor(readonly reason: keyof typeof FAILURES) {
+    super('sign_in_failed', FAILURES[reason]);
   }
 }
 

@@ -10,10 +10,10 @@ import { AttemptsService } from './attempts.service.js';
 import { endSessionsOf } from './end-sessions.js';
 import { PeopleService } from './people.service.js';
 import { mustAdminister } from './person.rules.js';
-import { dropResetCodes, isResetCode, storeResetCode, newResetCode, useResetCode } from './reset-codes.js';
+import { dropResetCodes, isResetCode, newResetCode, storeResetCode, useResetCode } from './reset-codes.js';
 import { SecondFactorService } from './second-factor.service.js';
 
-/** How long a code by which a person sets a new password stays good. */
+/** How long a code for setting a new password is valid. */
 const RESET_SECONDS = 3_600;
 
 interface Person {
@@ -21,9 +21,9 @@ interface Person {
   name: string;
 }
 
-const refused = () => new ApiError('sign_in_failed', 'The code is wrong, has been used, or is too old.');
+const codeRejected = () => new ApiError('sign_in_failed', 'The code is wrong, was used before, or has expired.');
 
-/** Passwords after the first: changed by their owner, or set with a code from an administrator or a letter. */
+/** Passwords after the first: changed by their owner, or set with a code from an administrator or an email. */
 @Injectable()
 export class OwnPasswordsService {
   constructor(
@@ -35,7 +35,7 @@ export class OwnPasswordsService {
     private readonly factors: SecondFactorService,
   ) {}
 
-  /** Changes one's own password; every other sign-in of the person ends. */
+  /** Changes the caller's password; their other sessions end. */
   async change(actor: UserActor, body: z.output<typeof changePasswordBody>): Promise<void> {
     await this.people.mustBeOwnPassword(actor.userId, body.currentPassword);
     const passwordHash = await this.people.hashOf(body.newPassword);
@@ -46,7 +46,7 @@ export class OwnPasswordsService {
     });
   }
 
-  /** A code for a person, good for an hour and once; an earlier one is void. */
+  /** A one-time code for a person, valid for an hour; replaces earlier ones. */
   async makeReset(actor: Actor, userId: string): Promise<{ code: string; expiresAt: string }> {
     const code = newResetCode();
     const expiresAt = await this.db.change(async (change) => {
@@ -62,8 +62,9 @@ export class OwnPasswordsService {
   }
 
   /**
-   * Sets a password with such a code; every sign-in of the person ends. Whoever has a second factor shows it here too,
-   * and keeps it. The same refusal for every cause that is not about the factor.
+   * Sets a password with such a code; all sessions of the person end. A person with a second factor must present it too,
+   * and it stays in force.
+   * @throws ApiError `sign_in_failed`, the same for every cause but the second factor; `rate_limited`
    */
   async setWithCode(body: z.output<typeof setPasswordBody>): Promise<void> {
     const counted = await this.attempts.count(`reset ${body.email}`);
@@ -74,8 +75,8 @@ export class OwnPasswordsService {
         'SELECT id, name FROM users WHERE email = $1 AND disabled_at IS NULL FOR NO KEY UPDATE',
         [body.email],
       ]);
-      if (!person) throw refused();
-      if (!(await useResetCode(change, person.id, body.code))) throw refused();
+      if (!person) throw codeRejected();
+      if (!(await useResetCode(change, person.id, body.code))) throw codeRejected();
       await this.factors.mustPassIn(change, person.id, body.secondFactor, 'secondFactor');
       this.#set(change, SYSTEM, person, passwordHash, 'set with a code');
       await endSessionsOf(change, this.audit, SYSTEM, person, 'all');
@@ -83,20 +84,20 @@ export class OwnPasswordsService {
       if (guesses) this.attempts.forgetWith(change, guesses);
     });
     await set.catch(async (error: unknown) => {
-      // The code was right: asking for the second factor is no failure.
+      // The code was right: a missing second factor does not count as a failure.
       if (error instanceof ApiError && error.code === 'second_factor_required') await this.attempts.forget(counted);
       throw error;
     });
   }
 
-  /** Guesses at a second factor count as at sign-in, once the first proof, the code, is right. */
+  /** Counts a guess at the second factor as at sign-in, once the code is right. */
   async #countGuess({ email, code, secondFactor }: z.output<typeof setPasswordBody>): Promise<Buffer | null> {
     if (secondFactor === undefined) return null;
     const [person] = await this.db.query<{ id: string }>(
       'SELECT id FROM users WHERE email = $1 AND disabled_at IS NULL',
       [email],
     );
-    if (!person || !(await isResetCode(this.db, person.id, code))) throw refused();
+    if (!person || !(await isResetCode(this.db, person.id, code))) throw codeRejected();
     return this.attempts.countFromAnywhere(`code ${person.id}`);
   }
 

@@ -4,19 +4,19 @@ import { Controller } from '@nestjs/common';
 import { batchLimit, InternalRpc, refuse } from '../rpc/index.js';
 import { PasswordEmailsService } from './password-emails.service.js';
 
-const LETTERS_MAX = 50;
+const BATCH_MAX = 50;
 const KEYS_MAX = 8;
 
-/** What jobs asks about letters: `latchkey.internal.v1.Maintenance`, this room's part. */
+/** The calls of jobs for password emails: this module's part of `latchkey.internal.v1.Maintenance`. */
 @Controller()
 export class PasswordEmailsRpc {
   constructor(private readonly passwordEmails: PasswordEmailsService) {}
 
-  /** By the deprecated path no keys are named, so nothing is handed out. */
+  /** Callers of the deprecated path name no keys, so they get nothing. */
   @InternalRpc('TakeLetters')
   async take({ limit, keyIds = [] }: Partial<TakeLettersRequest>): Promise<{ letters: Letter[] }> {
     if (keyIds.length > KEYS_MAX) throw refuse(status.INVALID_ARGUMENT, `key_ids: at most ${KEYS_MAX}`);
-    return { letters: await this.passwordEmails.take(batchLimit(limit ?? 1, LETTERS_MAX), keyIds) };
+    return { letters: await this.passwordEmails.take(batchLimit(limit ?? 1, BATCH_MAX), keyIds) };
   }
 
   @InternalRpc('FinishLetter')

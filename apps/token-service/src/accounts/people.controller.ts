@@ -4,7 +4,7 @@ import { Answer, Call, Caller, Input, type InputOf, Prefer } from '../http/index
 import { TokensService } from '../tokens/index.js';
 import { PeopleService } from './people.service.js';
 
-/** The HTTP door of people. */
+/** HTTP endpoints of people. */
 @Controller()
 export class PeopleController {
   constructor(

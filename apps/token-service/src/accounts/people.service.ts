@@ -25,7 +25,7 @@ import { PasswordEmailsService } from './password-emails.service.js';
 import { hashPassword, isPassword } from './passwords.js';
 import { UserEntity } from './user.entity.js';
 
-/** People: who they are, their role, whether they are disabled. */
+/** People: identity, role, and whether they are disabled. */
 @Injectable()
 export class PeopleService {
   constructor(
@@ -39,13 +39,13 @@ export class PeopleService {
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
 
-  /** Makes the first administrator when there is nobody yet. Replicas that start together make one. */
+  /** Creates the first administrator when there are no people yet. Replicas that start together create one. */
   async ensureFirstAdministrator(): Promise<void> {
     const { ADMIN_EMAIL: address, ADMIN_PASSWORD: password } = this.config;
-    const [someone] = await this.db.query('SELECT 1 FROM users LIMIT 1');
-    if (someone) return;
+    const [existing] = await this.db.query('SELECT 1 FROM users LIMIT 1');
+    if (existing) return;
     if (!address || !password) {
-      this.logger.warn('there is nobody yet who could sign in: start once with ADMIN_EMAIL and ADMIN_PASSWORD');
+      this.logger.warn('no person exists who could sign in: start once with ADMIN_EMAIL and ADMIN_PASSWORD');
       return;
     }
     const passwordHash = await hashPassword(password);
@@ -79,18 +79,18 @@ export class PeopleService {
         mustNotRaise(now, body.role);
         const { email, name, role } = body;
         const person = this.#insert(change, { id: newId(), email, name, role, passwordHash }, now);
-        // Whoever is given a password is told it by who gives it; anybody else chooses one by a letter.
+        // Without an initial password the person chooses one by email.
         if (passwordHash === null) this.passwordEmails.invite(change, person.id);
         return person;
       });
     } catch (error) {
       if (constraintHit(error) === 'users_email_once')
-        throw conflict('A person with this e-mail address exists already.');
+        throw conflict('A person with this email address exists already.');
       throw error;
     }
   }
 
-  /** Changes a person; a lower role or disabling narrows what their tokens may do, and answers like a revocation. */
+  /** Changes a person; a change of role or disabling affects their tokens and takes effect like a revocation. */
   async patch(
     actor: Actor,
     id: string,
@@ -116,9 +116,9 @@ export class PeopleService {
       const changed = { ...before, ...after };
       this.#recordPatch(change, now, before, changed);
       if (disabled && before.disabledAt === null) change.write(['DELETE FROM sessions WHERE user_id = $1', [id]]);
-      // Named again as they are already, they may be on their way still: a repeat waits in full too.
-      const touchesRights = body.role !== undefined || body.disabled !== undefined;
-      const written = touchesRights
+      // A repeat waits for confirmation too: the first change may not be confirmed yet.
+      const affectsRights = body.role !== undefined || body.disabled !== undefined;
+      const written = affectsRights
         ? this.invalidations.write(change, { kind: 'owner', subject: id, cut: disabled })
         : null;
       return { user: toUser(changed), invalidation: written };
@@ -128,8 +128,8 @@ export class PeopleService {
   }
 
   /**
-   * The person with this e-mail address and password, if they may sign in, and the hash by which that was found. Takes as
-   * long for anybody else.
+   * The person with this email address and password, if they may sign in, and the matching hash. Takes as long when there
+   * is none.
    */
   async byPassword(email: string, password: string): Promise<{ user: User; passwordHash: string } | null> {
     const [found] = await this.db.query<UserEntity>(
@@ -141,7 +141,7 @@ export class PeopleService {
     return { user: toUser(found), passwordHash: found.passwordHash };
   }
 
-  /** @throws ApiError `sign_in_failed` when it is not the person's password; ten failures in 15 minutes are the limit */
+  /** @throws ApiError `sign_in_failed` when it is not the person's password; `rate_limited` after ten failures in 15 minutes */
   async mustBeOwnPassword(id: string, password: string): Promise<void> {
     const counted = await this.attempts.countFromAnywhere(`password ${id}`);
     const [found] = await this.db.query<{ password_hash: string | null }>(
@@ -153,15 +153,15 @@ export class PeopleService {
     await this.attempts.forget(counted);
   }
 
-  /** What is stored for a password. */
+  /** The hash to store for a password. */
   hashOf(password: string): Promise<string> {
     return hashPassword(password);
   }
 
   /**
-   * The person who is this subject at another sign-in service. One not linked before is the person here with that e-mail
-   * address, which the other service must have checked; or, where `mayCreate`, a new member.
-   * @returns null when it is nobody, or somebody disabled
+   * The person linked to this subject of an identity provider. A new subject is linked to the person with that email
+   * address, which the provider must have verified; or, where `mayCreate`, to a new member.
+   * @returns null when there is no such person, or they are disabled
    */
   async byIdentity(identity: {
     issuer: string;
@@ -171,7 +171,7 @@ export class PeopleService {
     mayCreate: boolean;
   }): Promise<User | null> {
     return this.db.change(async (change) => {
-      // Two first sign-ins of one person at once take turns here.
+      // Serializes concurrent first sign-ins of one person.
       change.write([
         'SELECT pg_advisory_xact_lock(hashtextextended($1, 0))',
         [`${identity.issuer} ${identity.subject}`],
@@ -244,12 +244,12 @@ export class PeopleService {
   }
 
   async #mustNotBeLastAdministrator(change: Change, id: string): Promise<void> {
-    // Locks every administrator, in order, so that two who go at once do not each count on the other.
+    // Locks every administrator, in order, so that concurrent changes cannot remove the last two together.
     const left = await change.read<{ id: string }>([
       `SELECT id FROM users WHERE role = 'admin' AND disabled_at IS NULL ORDER BY id FOR NO KEY UPDATE`,
     ]);
     if (!left.some((other) => other.id !== id))
-      throw conflict('This is the last administrator. Make somebody else an administrator first.');
+      throw conflict('This is the last administrator. Make another person an administrator first.');
   }
 
   #mustHold(actor: Actor, scope: string): void {
@@ -257,10 +257,10 @@ export class PeopleService {
   }
 }
 
-/** A token with users:write must not make somebody who can do more than the token itself. */
+/** A token with users:write must not create a person with more rights than the token. */
 function mustNotRaise(actor: Actor, role: PersonRole): void {
   if (role === 'admin' && actor.type === 'token')
-    throw forbidden('A token cannot make administrators. Sign in to do so.');
+    throw forbidden('A token cannot create administrators. Sign in to do so.');
 }
 
 const USER_COLUMNS = columnsAs(UserEntity, 'users');

@@ -7,13 +7,13 @@ const CODES = 10;
 const CODE_BYTES = 10;
 const PURPOSE = 'recovery codes';
 
-/** Whether what was typed where a one-time code is asked for is a recovery code; those have letters or more than six signs. */
+/** Whether the input is a recovery code rather than a one-time code, which has six digits. */
 export const isRecoveryCode = (code: string): boolean => !/^\d{6}$/.test(code);
 
 const stored = (pepper: string, code: string): Buffer =>
   createHmac('sha256', keyOf(pepper, PURPOSE)).update(code.replaceAll('-', '').toUpperCase()).digest();
 
-/** Ten codes in place of all that the person had: shown once, stored as HMACs under the current pepper. */
+/** Replaces a person's recovery codes by ten new ones: shown once, stored as HMACs under the current pepper. */
 export function makeRecoveryCodes(change: Change, peppers: readonly string[], userId: string): string[] {
   const codes = Array.from({ length: CODES }, () => base32(randomBytes(CODE_BYTES)).match(/.{4}/g)!.join('-'));
   dropRecoveryCodes(change, userId);
@@ -24,7 +24,7 @@ export function makeRecoveryCodes(change: Change, peppers: readonly string[], us
   return codes;
 }
 
-/** Uses a code up. @returns how many are left, or null when it is none of the person's */
+/** Consumes a code. @returns the number left, or null when it is not one of the person's */
 export async function useRecoveryCode(
   change: Change,
   peppers: readonly string[],

@@ -6,10 +6,10 @@ const CODE_BYTES = 20;
 
 const digest = (code: string): Buffer => hash('sha256', code.trim().toUpperCase(), 'buffer');
 
-/** A code by which a person sets a password: 160 random bits, so that its SHA-256 alone can be kept. */
+/** A code for setting a password: 160 random bits, so storing its SHA-256 is enough. */
 export const newResetCode = (): string => base32(randomBytes(CODE_BYTES));
 
-/** @returns when it stops being good */
+/** @returns when it expires */
 export function storeResetCode(change: Change, userId: string, code: string, seconds: number): Date {
   const expiresAt = new Date(Date.now() + seconds * 1_000);
   change.write([
@@ -19,7 +19,7 @@ export function storeResetCode(change: Change, userId: string, code: string, sec
   return expiresAt;
 }
 
-/** Whether a code is good; it stays so. */
+/** Whether a code is valid; does not consume it. */
 export async function isResetCode(db: Database, userId: string, code: string): Promise<boolean> {
   const found = await db.query(
     'SELECT 1 FROM password_resets WHERE user_id = $1 AND hash = $2 AND expires_at > now()',
@@ -28,7 +28,7 @@ export async function isResetCode(db: Database, userId: string, code: string): P
   return found.length > 0;
 }
 
-/** Uses a code up, and with it all others of the person. @returns whether it was good */
+/** Consumes a code, and deletes all others of the person. @returns whether it was valid */
 export async function useResetCode(change: Change, userId: string, code: string): Promise<boolean> {
   const used = await change.read([
     'DELETE FROM password_resets WHERE user_id = $1 AND hash = $2 AND expires_at > now() RETURNING user_id',

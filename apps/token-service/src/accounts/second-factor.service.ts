@@ -24,7 +24,7 @@ interface FactorRow {
   last_step: string;
 }
 
-/** Second factors (RFC 6238): asked for after the password, each code taken once. */
+/** Second factors (TOTP, RFC 6238): required after the password, each code accepted once. */
 @Injectable()
 export class SecondFactorService {
   constructor(
@@ -37,7 +37,7 @@ export class SecondFactorService {
     @Inject(CLOCK) private readonly clock: Clock,
   ) {}
 
-  /** Whether the person has one, and how many recovery codes are left. */
+  /** Whether the person has a second factor, and how many recovery codes are left. */
   async stateOf(userId: string): Promise<{ enabled: boolean; recoveryCodesLeft: number }> {
     const [row] = await this.db.query<{ enabled: boolean; left: number }>(
       `SELECT EXISTS (SELECT 1 FROM second_factors WHERE user_id = $1 AND confirmed_at IS NOT NULL) AS enabled,
@@ -47,7 +47,7 @@ export class SecondFactorService {
     return { enabled: row!.enabled, recoveryCodesLeft: row!.left };
   }
 
-  /** Makes a secret that counts once `confirm` has shown that the app holds it. */
+  /** Creates a secret that takes effect once `confirm` has shown that the app has it. */
   async start(actor: UserActor, password: string): Promise<{ secret: string; uri: string }> {
     await this.people.mustBeOwnPassword(actor.userId, password);
     const secret = randomBytes(SECRET_BYTES);
@@ -67,14 +67,14 @@ export class SecondFactorService {
   }
 
   /**
-   * From now on the factor is asked for; the person's other sign-ins end.
-   * @returns codes that stand in for the app, each once; they are not shown again
+   * Enables the factor; the person's other sessions end.
+   * @returns one-time recovery codes; they are not shown again
    */
   confirm(actor: UserActor, code: string): Promise<string[]> {
     return this.#changeOwn(actor, async (change, factor) => {
-      if (!factor) throw conflict('Begin first: POST /v1/session/totp.');
+      if (!factor) throw conflict('Start first: POST /v1/session/totp.');
       if (factor.confirmed_at) throw conflict('Your second factor is confirmed already.');
-      await this.#mustTake(change, actor.userId, factor, code);
+      await this.#mustAccept(change, actor.userId, factor, code);
       change.write(['UPDATE second_factors SET confirmed_at = $2 WHERE user_id = $1', [actor.userId, new Date()]]);
       await this.#record(change, actor, actor.userId, 'added');
       await endSessionsOf(
@@ -88,7 +88,7 @@ export class SecondFactorService {
     });
   }
 
-  /** Ten new recovery codes; the old ones are void. */
+  /** Ten new recovery codes, which replace the old ones. */
   async makeRecoveryCodes(actor: UserActor, password: string, code: string): Promise<string[]> {
     await this.people.mustBeOwnPassword(actor.userId, password);
     return this.#withFactor(actor, code, async (change) => {
@@ -106,7 +106,7 @@ export class SecondFactorService {
     });
   }
 
-  /** For administrators, when somebody has lost theirs. Repeating it is harmless. */
+  /** Removes a person's second factor, for administrators. Safe to repeat. */
   async reset(actor: Actor, userId: string): Promise<void> {
     await this.db.change(async (change) => {
       const { now } = await this.locks.lock(change, actor, { change: { users: [userId] } });
@@ -120,7 +120,7 @@ export class SecondFactorService {
   }
 
   /**
-   * At sign-in, the password having been right. A recovery code does as well as one of the app.
+   * Checks the second factor at sign-in, after the password. A recovery code is accepted in place of the app's code.
    * @throws ApiError `second_factor_required` without a code where one is needed, `sign_in_failed` for a wrong or used one
    */
   mustPass(userId: string, code: string | undefined): Promise<void> {
@@ -144,15 +144,15 @@ export class SecondFactorService {
         'second_factor_required',
         `Send the six digits of your authenticator app, or a recovery code, as \`${field}\` too.`,
       );
-    await this.#mustTakeEither(change, SYSTEM, userId, factor, code);
+    await this.#mustAcceptEither(change, SYSTEM, userId, factor, code);
   }
 
-  /** A change that takes a code of the factor, guessed at as rarely as at sign-in. */
+  /** Runs a change that requires a code of the factor, with the same limit on guesses as at sign-in. */
   async #withFactor<T>(actor: UserActor, code: string, work: (change: Change) => T | Promise<T>): Promise<T> {
     const counted = await this.attempts.countFromAnywhere(`code ${actor.userId}`);
     return this.#changeOwn(actor, async (change, factor) => {
       if (!factor?.confirmed_at) throw conflict('You have no second factor.');
-      await this.#mustTakeEither(change, actor, actor.userId, factor, code);
+      await this.#mustAcceptEither(change, actor, actor.userId, factor, code);
       this.attempts.forgetWith(change, counted);
       return work(change);
     });
@@ -173,20 +173,20 @@ export class SecondFactorService {
     return row;
   }
 
-  /** Takes a code of the app, or uses up a recovery code. */
-  async #mustTakeEither(change: Change, actor: Actor | SystemActor, userId: string, factor: FactorRow, code: string) {
-    if (!isRecoveryCode(code)) return this.#mustTake(change, userId, factor, code);
+  /** Accepts a code of the app, or consumes a recovery code. */
+  async #mustAcceptEither(change: Change, actor: Actor | SystemActor, userId: string, factor: FactorRow, code: string) {
+    if (!isRecoveryCode(code)) return this.#mustAccept(change, userId, factor, code);
     const left = await useRecoveryCode(change, this.config.TOKEN_PEPPERS, userId, code);
     if (left === null) throw new ApiError('sign_in_failed', 'The recovery code is wrong or was used before.');
     await this.#record(change, actor, userId, 'recovery code used', { recoveryCodesLeft: left });
   }
 
-  async #mustTake(change: Change, userId: string, factor: FactorRow, code: string): Promise<void> {
+  async #mustAccept(change: Change, userId: string, factor: FactorRow, code: string): Promise<void> {
     const secret = decrypt(this.config.TOKEN_PEPPERS, PURPOSE, factor.sealed_secret);
     if (!secret)
       throw new ApiError(
         'internal',
-        'The second factor was sealed under a pepper that is gone. An administrator can reset it.',
+        'The second factor was encrypted under a pepper that has been removed. An administrator can reset it.',
       );
     const step = stepOf(secret, code, this.clock.wallMs(), Number(factor.last_step));
     if (step === null)

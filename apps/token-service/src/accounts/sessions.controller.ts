@@ -4,7 +4,7 @@ import { Answer, ApiError, Call, Caller, Input, type InputOf } from '../http/ind
 import { PeopleService } from './people.service.js';
 import { SESSION_LIFETIME_SECONDS, SessionsService } from './sessions.service.js';
 
-/** The HTTP door of sign-ins. */
+/** HTTP endpoints of sessions. */
 @Controller()
 export class SessionsController {
   constructor(
@@ -22,7 +22,7 @@ export class SessionsController {
   async whoAmI(@Caller() actor: Actor) {
     const user = actor.userId === null ? null : await this.people.byId(actor.userId);
     if (!user)
-      throw new ApiError('forbidden', 'A project token acts for a project, not for a person. Ask /v1/tokens/self.');
+      throw new ApiError('forbidden', 'A project token acts for a project, not for a person. Use /v1/tokens/self.');
     return { user };
   }
 

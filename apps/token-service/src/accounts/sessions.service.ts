@@ -13,7 +13,7 @@ import { endSessionsOf } from './end-sessions.js';
 import { PeopleService } from './people.service.js';
 import { SecondFactorService } from './second-factor.service.js';
 
-/** How long a sign-in lasts, whatever is done with it. */
+/** Lifetime of a session, regardless of use. */
 export const SESSION_LIFETIME_SECONDS = 12 * 3_600;
 const SEEN_EVERY_MS = 60_000;
 const FAILURES_RECORDED_PER_ADDRESS = { max: 50, windowSeconds: 900 };
@@ -39,7 +39,7 @@ interface OwnSessionRow {
   user_agent: string;
 }
 
-/** Sign-ins: a random value in a cookie, of which only the SHA-256 is kept. */
+/** Sessions: a random value in a cookie, of which only the SHA-256 is stored. */
 @Injectable()
 export class SessionsService {
   constructor(
@@ -56,7 +56,7 @@ export class SessionsService {
   /**
    * Signs a person in.
    * @returns the person, and the cookie's value
-   * @throws ApiError `sign_in_failed`, the same for every cause; `rate_limited` after ten failures for one e-mail address
+   * @throws ApiError `sign_in_failed`, the same for every cause; `rate_limited` after ten failures for one email address
    *   from one address in 15 minutes
    */
   async signIn(body: z.output<typeof signInBody>): Promise<{ user: User; value: string }> {
@@ -65,7 +65,7 @@ export class SessionsService {
     const found = await this.people.byPassword(email, body.password);
     if (!found) {
       await this.#recordFailure({ email });
-      throw new ApiError('sign_in_failed', 'The e-mail address or the password is wrong.');
+      throw new ApiError('sign_in_failed', 'The email address or the password is wrong.');
     }
     const { user, passwordHash } = found;
     await this.#mustPassSecondFactor(user, body.code, counted);
@@ -73,19 +73,19 @@ export class SessionsService {
     return { user, value };
   }
 
-  /** Signs in a person whom another sign-in service has vouched for; it asks for second factors itself. */
+  /** Starts a session for a person whom the identity provider authenticated, which is responsible for second factors. */
   async startFor(user: User): Promise<string> {
     return this.cookie(await this.#begin(user), SESSION_LIFETIME_SECONDS);
   }
 
   async #mustPassSecondFactor(user: User, code: string | undefined, counted: Buffer): Promise<void> {
-    // Six digits are few: they are guessed at most ten times in 15 minutes, wherever the guesses come from.
+    // Six digits are few, so guesses are limited to ten in 15 minutes from all IP addresses together.
     const guesses = code === undefined ? null : await this.attempts.countFromAnywhere(`code ${user.id}`);
     try {
       await this.factors.mustPass(user.id, code);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      // The password was right: asking for the code is no failure.
+      // The password was right: a missing code does not count as a failure.
       if (error.code === 'second_factor_required') await this.attempts.forget(counted);
       else await this.#recordFailure({ email: user.email, secondFactor: true });
       throw error;
@@ -93,7 +93,7 @@ export class SessionsService {
     if (guesses) await this.attempts.forget(guesses);
   }
 
-  /** Only so many are written down one by one, or whoever fails on purpose could fill the audit log. */
+  /** Limited, so that deliberate failures cannot fill the audit log. */
   async #recordFailure(failure: Record<string, unknown>): Promise<void> {
     const ip = requestContext.getStore()?.ip ?? '';
     const here = await this.rates.tally('session.failed', ip, FAILURES_RECORDED_PER_ADDRESS);
@@ -108,7 +108,8 @@ export class SessionsService {
   }
 
   /**
-   * @param proof by which the person has shown who they are: a password may have been changed since
+   * @param counted the attempt that succeeded
+   * @param passwordHash that the password matched: it can have changed since
    * @returns the cookie's value
    */
   async #begin(
@@ -121,8 +122,7 @@ export class SessionsService {
     await this.db.change(async (change) => {
       const now = new Date();
       const end = new Date(now.getTime() + SESSION_LIFETIME_SECONDS * 1000);
-      // Neither a person disabled at this very moment nor a password changed meanwhile gets a session: the row lock makes
-      // them take turns.
+      // The row lock ensures that no session starts after the person was disabled or the password changed.
       const inserted = await change.read([
         `INSERT INTO sessions (id, user_id, hash, ip, user_agent, created_at, seen_at, expires_at)
          SELECT $1, u.id, $3, $4, $5, $6, $6, $7 FROM (
@@ -131,7 +131,7 @@ export class SessionsService {
          ) u RETURNING id`,
         [id, user.id, digest(value), ip ?? '', userAgent ?? '', now, end, passwordHash ?? null],
       ]);
-      if (inserted.length === 0) throw new ApiError('sign_in_failed', 'The e-mail address or the password is wrong.');
+      if (inserted.length === 0) throw new ApiError('sign_in_failed', 'The email address or the password is wrong.');
       if (counted) this.attempts.forgetWith(change, counted);
       const actor = {
         type: 'user' as const,
@@ -149,7 +149,7 @@ export class SessionsService {
     return value;
   }
 
-  /** Who is signed in by this cookie; null when nobody is. */
+  /** The person signed in by this cookie; null when there is none. */
   async actorBy(value: string): Promise<UserActor | null> {
     const [row] = await this.db.authoritative<SessionRow>(
       'session-by-hash',
@@ -174,7 +174,7 @@ export class SessionsService {
     await this.#endOwn(actor, { only: actor.sessionId });
   }
 
-  /** Where the person is signed in, the latest first. */
+  /** The person's sessions, newest first. */
   async listOwn(actor: UserActor): Promise<OwnSession[]> {
     const found = await this.db.query<OwnSessionRow>(
       `SELECT id, created_at, seen_at, expires_at, ip, user_agent FROM sessions
@@ -192,7 +192,7 @@ export class SessionsService {
     }));
   }
 
-  /** Signs out everywhere, here too. */
+  /** Ends all sessions of the person, including this one. */
   async endAll(actor: UserActor): Promise<void> {
     await this.#endOwn(actor, 'all');
   }

@@ -13,7 +13,7 @@ import {
   readCookie,
   writeCookie,
 } from '../http/index.js';
-import { OidcSignInError, OIDC_PATH, OIDC_SECONDS, OidcService } from './oidc.service.js';
+import { OIDC_PATH, OIDC_SECONDS, OidcService, OidcSignInError } from './oidc.service.js';
 import { OwnPasswordsService } from './own-passwords.service.js';
 import { PasswordEmailsService } from './password-emails.service.js';
 import { SecondFactorService } from './second-factor.service.js';
@@ -21,7 +21,7 @@ import { SessionsService } from './sessions.service.js';
 
 const NOTHING = new Answer(204);
 
-/** The HTTP door of everything around signing in: other services, second factors, passwords, one's sign-ins. */
+/** HTTP endpoints for signing in: identity provider, second factors, passwords, the caller's sessions. */
 @Controller()
 export class SignInController {
   constructor(
@@ -40,7 +40,7 @@ export class SignInController {
 
   @Call('startOidc')
   startOidc(@Req() request: LatchkeyRequest) {
-    return this.#orBackToSignIn(request, async () => {
+    return this.#orRedirectToSignIn(request, async () => {
       const { url, transaction } = await this.oidc.start();
       return new Answer(302, undefined, {
         location: url,
@@ -51,7 +51,7 @@ export class SignInController {
 
   @Call('finishOidc')
   finishOidc(@Input() _: InputOf<'finishOidc'>, @Req() request: LatchkeyRequest) {
-    return this.#orBackToSignIn(request, async () => {
+    return this.#orRedirectToSignIn(request, async () => {
       const search = new URL(request.url, 'http://here').search;
       const user = await this.oidc.finish(search, readCookie(request.headers.cookie, this.#transactionCookieName));
       const cookie = await this.sessions.startFor(user);
@@ -60,19 +60,19 @@ export class SignInController {
     });
   }
 
-  /** A browser that comes by an address is sent back to the sign-in page, which says what went wrong; others get the problem. */
-  async #orBackToSignIn(request: LatchkeyRequest, work: () => Promise<Answer>): Promise<Answer> {
+  /** On failure redirects a browser to the sign-in page, which shows the cause; other clients get the problem. */
+  async #orRedirectToSignIn(request: LatchkeyRequest, work: () => Promise<Answer>): Promise<Answer> {
     try {
       return await work();
     } catch (error) {
       const cause =
         error instanceof OidcSignInError
-          ? error.why
+          ? error.reason
           : error instanceof ApiError && error.code === 'unavailable' && 'away';
       if (!cause || !request.headers.accept?.includes('text/html')) throw error;
-      const place = new URL('/', this.config.PUBLIC_URL);
-      place.hash = `/sign-in?failed=${cause}&requestId=${encodeURIComponent(request.latchkey.requestId)}`;
-      return new Answer(302, undefined, { location: place.href, 'set-cookie': this.#transactionCookie('', 0) });
+      const location = new URL('/', this.config.PUBLIC_URL);
+      location.hash = `/sign-in?failed=${cause}&requestId=${encodeURIComponent(request.latchkey.requestId)}`;
+      return new Answer(302, undefined, { location: location.href, 'set-cookie': this.#transactionCookie('', 0) });
     }
   }
 
@@ -107,7 +107,7 @@ export class SignInController {
 
   @Call('forgotPassword')
   async forgotPassword(@Input() { body }: InputOf<'forgotPassword'>) {
-    await this.passwordEmails.askForReset(body.email);
+    await this.passwordEmails.requestReset(body.email);
     return new Answer(202);
   }
 
@@ -152,7 +152,7 @@ export class SignInController {
     return this.config.PUBLIC_URL.startsWith('https:') ? '__Secure-latchkey_oidc' : 'latchkey_oidc';
   }
 
-  /** Lax, since the browser comes back from another site with it. */
+  /** Lax: the redirect back comes from another site. */
   #transactionCookie(value: string, maxAge: number): string {
     return writeCookie(this.config, {
       name: this.#transactionCookieName,

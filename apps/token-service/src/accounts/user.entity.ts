@@ -5,7 +5,7 @@ import { Column, Entity, PrimaryColumn } from 'typeorm';
 @Entity({ name: 'users' })
 export class UserEntity {
   @PrimaryColumn({ type: 'uuid' }) id!: string;
-  /** Lower case, once. */
+  /** Lower case, unique. */
   @Column({ type: 'text' }) email!: string;
   @Column({ type: 'text' }) name!: string;
   @Column({ type: 'text' }) role!: PersonRole;

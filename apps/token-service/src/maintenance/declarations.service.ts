@@ -5,7 +5,7 @@ import { LOGGER } from '../config.js';
 import { Database } from '../database/index.js';
 import { type Invalidation, InvalidationService } from '../invalidation/index.js';
 
-/** Tells verifiers when the scopes declared are others than at the last start: what they remember rests on the old ones. */
+/** Invalidates all cached tokens when the declared scopes differ from those of the last start. */
 @Injectable()
 export class DeclarationsService {
   constructor(
@@ -16,14 +16,14 @@ export class DeclarationsService {
   ) {}
 
   /**
-   * Compares this replica's declarations with those of the last start, of any replica; from now on all go by these.
-   * Call it before the doors open.
-   * @returns whether verifiers were told to forget everything
+   * Compares this replica's declarations with those that any replica stored last, and replaces them. To be called before
+   * the listeners open.
+   * @returns whether an invalidation of everything was written
    */
   async announceChange(): Promise<boolean> {
     const { digest, text } = this.scopes.own;
     const written = await this.db.change(async (change): Promise<Invalidation | null> => {
-      // The empty row stands for "none yet", so that there is a row to lock at the first start too.
+      // The empty row means "none yet": there is a row to lock at the first start too.
       change.write([`INSERT INTO scope_declarations (digest) VALUES ('') ON CONFLICT DO NOTHING`]);
       const [last] = await change.read<{ digest: Buffer }>(['SELECT digest FROM scope_declarations FOR UPDATE']);
       change.write(['UPDATE scope_declarations SET digest = $1, declarations = $2', [digest, text]]);
@@ -31,8 +31,8 @@ export class DeclarationsService {
       return this.invalidations.write(change, { kind: 'everything', subject: '', cut: false });
     });
     if (!written) return false;
-    this.logger.info('the scopes declared have changed: verifiers forget what they remember');
-    // Nobody waits for it: until a verifier has confirmed, it answers by the old declarations, for a lease at most.
+    this.logger.info('the declared scopes have changed: verifiers empty their memory');
+    // No one waits for it: until a verifier confirms, it checks by the old declarations, for one lease at most.
     await this.invalidations.confirm([written], { waitMs: 0, keep: async () => undefined });
     return true;
   }

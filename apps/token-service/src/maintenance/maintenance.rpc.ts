@@ -6,7 +6,7 @@ import { MaintenanceService } from './maintenance.service.js';
 
 const BATCH_MAX = 10_000;
 
-/** What jobs asks the sole writer to do about rows past their keep: `latchkey.internal.v1.Maintenance`, this room's part. */
+/** The calls of jobs for expired rows: this module's part of `latchkey.internal.v1.Maintenance`. */
 @Controller()
 export class MaintenanceRpc {
   constructor(private readonly maintenance: MaintenanceService) {}

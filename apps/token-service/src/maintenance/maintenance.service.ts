@@ -8,29 +8,29 @@ import { Database } from '../database/index.js';
 import { ReceiptsService } from '../invalidation/index.js';
 
 const HOUR_MS = 3_600_000;
-/** Invalidations are kept far longer than any lease: a verifier whose cursor is older empties its memory. */
+/** Far longer than any lease: a verifier whose cursor is older empties its memory. */
 export const INVALIDATION_RETENTION_MS = 24 * HOUR_MS;
-/** Audit partitions are made so many months ahead. */
+/** How far ahead audit partitions are created. */
 const PARTITIONS_AHEAD_MONTHS = 24;
 
-/** Rows past their keep, oldest first, each by an index; `$1` is the most rows of one step. */
+/** Delete rows past their retention, oldest first, each by an index. In: `$1` at most. */
 const PRUNES: readonly string[] = [
-  // What was issued under an Idempotency-Key is remembered for 24 hours.
+  // Idempotency-Keys are valid for 24 hours.
   `DELETE FROM idempotency_keys WHERE (actor, key) IN (
      SELECT actor, key FROM idempotency_keys WHERE created_at < now() - interval '24 hours' ORDER BY created_at LIMIT $1)`,
   `DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at < now() ORDER BY expires_at LIMIT $1)`,
   `DELETE FROM password_resets WHERE (user_id, hash) IN (
      SELECT user_id, hash FROM password_resets WHERE expires_at < now() ORDER BY expires_at LIMIT $1)`,
-  // Those that nobody took: where no letters are sent.
+  // Password emails that no mailer took.
   `DELETE FROM letters WHERE id IN (
      SELECT id FROM letters WHERE created_at < now() - interval '24 hours' ORDER BY created_at LIMIT $1)`,
-  // Connections that have long been closed.
+  // Proofs of closed connections.
   `DELETE FROM authority_proofs WHERE connection IN (
      SELECT connection FROM authority_proofs WHERE proved_at < now() - interval '1 hour' ORDER BY proved_at LIMIT $1)`,
   // Failed sign-ins count for 15 minutes.
   `DELETE FROM sign_in_failures WHERE subject IN (
      SELECT subject FROM sign_in_failures WHERE since < now() - interval '1 hour' ORDER BY since LIMIT $1)`,
-  // An exposure that is over answers a repeat for a month; after that a repeat finds again that all of it has ended.
+  // A repeated request finds a finished exposure for 30 days; later it finds again that every token is revoked.
   `DELETE FROM exposure_members WHERE (exposure_id, token_id) IN (
      SELECT m.exposure_id, m.token_id FROM exposures e JOIN exposure_members m ON m.exposure_id = e.id
      WHERE e.confirmed_at < now() - interval '30 days' LIMIT $1)`,
@@ -39,7 +39,7 @@ const PRUNES: readonly string[] = [
        AND NOT EXISTS (SELECT FROM exposure_members WHERE exposure_id = e.id) ORDER BY confirmed_at LIMIT $1)`,
 ];
 
-/** What keeps the database small and ready: rows past their keep, partitions ahead, retention of the audit log and of receipts. */
+/** Deletes rows past their retention, including audit events and receipts, and creates audit partitions ahead. */
 @Injectable()
 export class MaintenanceService implements OnApplicationShutdown {
   #retention: Promise<DataSource> | undefined;
@@ -54,7 +54,7 @@ export class MaintenanceService implements OnApplicationShutdown {
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
 
-  /** One bounded step; safe to repeat and to run side by side. */
+  /** One bounded step; safe to repeat and to run concurrently. */
   async prune(limit: number): Promise<{ done: number; more: boolean }> {
     let done = 0;
     let more = false;
@@ -80,8 +80,8 @@ export class MaintenanceService implements OnApplicationShutdown {
   }
 
   /**
-   * Writes once for a token, as an audit event, that its old secret was presented after it had been replaced.
-   * @returns whether this call wrote it
+   * Records in the audit log, once for a token, that its secret was used after it was rotated.
+   * @returns whether this call recorded it
    */
   async reportUseAfterRotation(tokenId: string, ip: string): Promise<boolean> {
     return this.db.change(async (change) => {
@@ -111,7 +111,7 @@ export class MaintenanceService implements OnApplicationShutdown {
     await (await this.#retention)?.destroy();
   }
 
-  /** The way to what only retention may remove, and before when; undefined: everything is kept. */
+  /** Connection of the retention role, and the time before which it deletes; undefined: nothing is deleted. */
   async #retentionSource(): Promise<Retention | undefined> {
     const { AUDIT_RETENTION_MONTHS: months, RETENTION_DATABASE_URL: url } = this.config;
     if (months === 0 || !url) return undefined;
@@ -126,13 +126,13 @@ export class MaintenanceService implements OnApplicationShutdown {
     if (!retention) {
       if (this.config.AUDIT_RETENTION_MONTHS > 0)
         this.logger.error(
-          'AUDIT_RETENTION_MONTHS is set, but not RETENTION_DATABASE_URL: no audit event and no receipt is removed',
+          'AUDIT_RETENTION_MONTHS is set, but not RETENTION_DATABASE_URL: no audit event and no receipt is deleted',
         );
       return;
     }
     const { source, before } = retention;
     const events = await this.chain.retire(source, before);
-    if (events > 0) this.logger.info({ events, before }, 'audit events past their keep were removed');
+    if (events > 0) this.logger.info({ events, before }, 'audit events past their retention were deleted');
   }
 }
 

@@ -4,7 +4,7 @@ import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { type Answer, ApiError, badField, Caller, ENDPOINT_METADATA } from '../http/index.js';
 import { McpService, PROTOCOL_VERSIONS } from './mcp.service.js';
 
-/** The MCP door: any token; what its tools may do follows from the token's scopes. */
+/** MCP endpoint: open to any token; the token's scopes determine which tools it may use. */
 @Controller()
 export class McpController {
   constructor(

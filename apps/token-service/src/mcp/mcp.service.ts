@@ -9,7 +9,7 @@ import { ReportsService, TokensService } from '../tokens/index.js';
 import { LocksService } from '../verification/index.js';
 import { TOOL_LIST, TOOLS, type Tool } from './tools.js';
 
-/** Newest first. Batches belong to the oldest; they are taken whatever was agreed. */
+/** Newest first. Only the oldest has batches; they are accepted with every version. */
 export const PROTOCOL_VERSIONS = ['2025-11-25', '2025-06-18', '2025-03-26'] as const;
 const BATCH_MAX = 20;
 
@@ -21,7 +21,7 @@ const messageSchema = z.object({
   params: z.record(z.string(), z.unknown()).optional(),
 });
 type Message = z.output<typeof messageSchema>;
-/** What a client answers to a question of the server's; this one asks none. */
+/** A client's response to a request of the server, which sends none. */
 const responseSchema = z.object({
   jsonrpc: z.literal('2.0'),
   id: idSchema,
@@ -36,7 +36,7 @@ type Reply = { jsonrpc: '2.0'; id: string | number | null } & (
   | { error: { code: number; message: string } }
 );
 
-/** A fault of the message itself (JSON-RPC 2.0 section 5.1). */
+/** An error of the message itself (JSON-RPC 2.0 section 5.1). */
 class RpcError extends Error {
   constructor(
     readonly code: -32600 | -32601 | -32602 | -32603,
@@ -58,21 +58,21 @@ export class McpService {
   ) {}
 
   /**
-   * Answers one message or a batch, which counts as its messages towards the token's rate.
-   * @throws ApiError `insufficient_scope` when any message calls a tool that the token may not use; then nothing was done
+   * Handles one message or a batch, whose messages each count towards the token's rate limit.
+   * @throws ApiError `insufficient_scope` when any message calls a tool that the token may not use; no message has been handled then
    */
   async handle(actor: Actor, body: unknown): Promise<Answer> {
     const isBatch = Array.isArray(body);
     const given: unknown[] = isBatch ? body : [body];
     if (given.length === 0 || given.length > BATCH_MAX)
-      throw badField('body', `a batch holds 1 to ${BATCH_MAX} messages`);
+      throw badField('body', `a batch has 1 to ${BATCH_MAX} messages`);
     await this.#countMore(actor, given.length - 1);
     const messages = given.map((one) => ({ given: one, message: messageSchema.safeParse(one) }));
     for (const { message } of messages) if (message.success) mayCall(actor, message.data);
     const replies: Reply[] = [];
-    for (const [at, { given: one, message }] of messages.entries()) {
+    for (const [index, { given: one, message }] of messages.entries()) {
       const reply = message.success
-        ? await this.#reply(actor, message.data, isBatch, at > 0)
+        ? await this.#reply(actor, message.data, isBatch, index > 0)
         : responseSchema.safeParse(one).success
           ? null
           : fault(null, new RpcError(-32600, 'not a JSON-RPC 2.0 message'));
@@ -90,10 +90,10 @@ export class McpService {
     if (!rate.allowed) throw tooMany(rate, { reason: 'rate_limited', tokenId: actor.tokenId });
   }
 
-  /** @param isLater one before it may have taken long, and the caller may have ended since */
+  /** @param isLater not the first of a batch: the caller can have been revoked since the first */
   async #reply(actor: Actor, message: Message, isBatch: boolean, isLater: boolean): Promise<Reply | null> {
     const { id } = message;
-    if (id === undefined) return null; // a notification: nothing here needs one
+    if (id === undefined) return null; // a notification, which no method here needs
     try {
       if (isLater) await this.#mustStillBe(actor);
       return { jsonrpc: '2.0', id, result: await this.#result(actor, message, isBatch) };
@@ -114,16 +114,16 @@ export class McpService {
   async #result(actor: Actor, { method, params }: Message, isBatch: boolean): Promise<unknown> {
     switch (method) {
       case 'initialize': {
-        if (isBatch) throw new RpcError(-32600, 'initialize must come alone');
-        const asked = initializeSchema.safeParse(params);
-        if (!asked.success) throw new RpcError(-32602, 'protocolVersion: is required');
-        const known = PROTOCOL_VERSIONS.find((version) => version === asked.data.protocolVersion);
+        if (isBatch) throw new RpcError(-32600, 'initialize must not be part of a batch');
+        const requested = initializeSchema.safeParse(params);
+        if (!requested.success) throw new RpcError(-32602, 'protocolVersion: is required');
+        const known = PROTOCOL_VERSIONS.find((version) => version === requested.data.protocolVersion);
         return {
           protocolVersion: known ?? PROTOCOL_VERSIONS[0],
           capabilities: { tools: {} },
           serverInfo: { name: 'latchkey', title: 'Latchkey', version: '1.0.0' },
           instructions:
-            'Manage API tokens. What a tool may do is bounded by the token that carries the request; whoami tells.',
+            'Manage API tokens. The token that carries the request bounds what a tool may do; call whoami to see it.',
         };
       }
       case 'ping':
@@ -151,13 +151,12 @@ export class McpService {
     }
   }
 
-  /** What the assistant can do something about is told as the tool's answer; the rest is the door's. */
+  /** Errors that the assistant can act on become the tool's result; the others become the HTTP response. */
   #failed(error: unknown, isBatch: boolean): unknown {
     const isTransportError = error instanceof ApiError && ['insufficient_scope', 'invalid_token'].includes(error.code);
     if (!isBatch && (isTransportError || !(error instanceof ApiError))) throw error;
     if (error instanceof ApiError) return toolError(`${error.code}: ${error.detail}`);
-    if (isDatabaseUnavailable(error))
-      return toolError('unavailable: the database does not answer at this moment; try again.');
+    if (isDatabaseUnavailable(error)) return toolError('unavailable: the database does not respond; try again.');
     this.logger.error({ err: error }, 'a tool failed');
     throw new RpcError(-32603, 'something went wrong here');
   }

@@ -11,18 +11,18 @@ import { z } from 'zod';
 import type { Actor } from '../authorization/index.js';
 import type { ReportsService, TokensService } from '../tokens/index.js';
 
-/** What the tools work with. */
+/** The services that tools use. */
 export interface ToolContext {
   tokens: TokensService;
   reports: ReportsService;
 }
 
-/** A tool of the built-in MCP server: a management call by another door, with its scope and its rules. */
+/** A tool of the built-in MCP server: a management call with the same scope and rules. */
 export interface Tool {
   name: string;
   title: string;
   description: string;
-  /** What the token that carries the request must hold; null: any token. */
+  /** Scope that the token of the request must hold; null: any token. */
   scope: string | null;
   input: z.ZodObject;
   annotations: { readOnlyHint: boolean; destructiveHint?: boolean; idempotentHint?: boolean; openWorldHint: false };
@@ -46,7 +46,7 @@ export const TOOLS: readonly Tool[] = [
   tool({
     name: 'whoami',
     title: 'Who am I',
-    description: 'The token that carries this request: its owner, scopes, addresses, rate and end.',
+    description: 'The token that carries this request: its owner, scopes, addresses, rate limit and expiry.',
     scope: null,
     input: z.strictObject({}),
     annotations: readOnly,
@@ -55,7 +55,7 @@ export const TOOLS: readonly Tool[] = [
   tool({
     name: 'list_tokens',
     title: 'List tokens',
-    description: 'Tokens that may be seen, newest first, revoked and expired ones too. Secrets are never shown.',
+    description: 'The visible tokens, newest first, including revoked and expired ones. Secrets are never shown.',
     scope: ENDPOINTS.listTokens.scope,
     input: listTokensQuery,
     annotations: readOnly,
@@ -65,7 +65,7 @@ export const TOOLS: readonly Tool[] = [
     name: 'create_token',
     title: 'Issue a token',
     description:
-      'Issues a token within the bounds of the one that carries this request, which it dies with. The answer holds its secret, shown this once.',
+      'Issues a token within the bounds of the one that carries this request, and revoked with it. The result contains its secret, shown only once.',
     scope: ENDPOINTS.issueToken.scope,
     input: issueTokenBody as unknown as z.ZodObject<(typeof issueTokenBody)['shape']>,
     annotations: { readOnlyHint: false, destructiveHint: false, idempotentHint: false, openWorldHint: false },
@@ -76,7 +76,7 @@ export const TOOLS: readonly Tool[] = [
     name: 'rotate_token',
     title: 'Rotate a token',
     description:
-      'Issues a successor with the same rights; the old token ends now or after overlapSeconds. The answer holds the new secret, shown this once; with `effective: true` no verifier anywhere accepts the old one for longer than that.',
+      'Issues a successor with the same rights; the old token expires now or after overlapSeconds. The result contains the new secret, shown only once; with `effective: true` no verifier accepts the old one for longer than that.',
     scope: ENDPOINTS.rotateToken.scope,
     input: z.strictObject({ ...withId, overlapSeconds: rotateTokenBody.shape.overlapSeconds }),
     annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: false, openWorldHint: false },
@@ -86,7 +86,7 @@ export const TOOLS: readonly Tool[] = [
     name: 'revoke_token',
     title: 'Revoke a token',
     description:
-      'Ends a token and all made with it; with reason `exposed` also every secret that the token was ever shown, by issuing or rotating. With `effective: true` in the answer no verifier anywhere accepts any of it any more; `ended` counts what was ended.',
+      'Revokes a token and its descendants; with reason `exposed` also every token whose secret it was ever shown, by issuing or rotating. With `effective: true` in the result no verifier accepts any of them any more; `ended` counts the revoked tokens.',
     scope: ENDPOINTS.revokeToken.scope,
     input: z.strictObject({ ...withId, ...revokeTokenBody.shape }),
     annotations: { readOnlyHint: false, destructiveHint: true, idempotentHint: true, openWorldHint: false },
@@ -95,7 +95,7 @@ export const TOOLS: readonly Tool[] = [
   tool({
     name: 'token_usage',
     title: 'Usage of a token',
-    description: 'Verifications of a token by hour, route and status, and from where they came.',
+    description: 'Verifications of a token by hour, route and status, and its callers.',
     scope: ENDPOINTS.tokenUsage.scope,
     input: z.strictObject({ ...withId, ...usageQuery.shape }),
     annotations: readOnly,
@@ -103,7 +103,7 @@ export const TOOLS: readonly Tool[] = [
   }),
 ];
 
-/** The tool's input as JSON Schema: an object at the top, as MCP asks, also where the schema has a name of its own. */
+/** The tool's input as JSON Schema, with the object at the top level as MCP requires, also for a named schema. */
 function inputSchemaOf(input: z.ZodObject): Record<string, unknown> {
   const { $ref, definitions, ...rest } = z.toJSONSchema(input, { io: 'input', target: 'draft-7' });
   const named: Record<string, object> = { ...(definitions as Record<string, object> | undefined) };
@@ -113,7 +113,7 @@ function inputSchemaOf(input: z.ZodObject): Record<string, unknown> {
   return { ...rest, ...own, ...(Object.keys(named).length && { definitions: named }) };
 }
 
-/** As `tools/list` answers them. */
+/** The result of `tools/list`. */
 export const TOOL_LIST = TOOLS.map(({ name, title, description, input, annotations }) => ({
   name,
   title,

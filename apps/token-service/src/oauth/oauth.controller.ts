@@ -3,7 +3,7 @@ import type { Actor } from '../authorization/index.js';
 import { Answer, Call, Caller, Input, type InputOf } from '../http/index.js';
 import { OAuthService } from './oauth.service.js';
 
-/** The doors that OAuth 2.0 libraries know: RFC 7662 and RFC 7009. */
+/** OAuth 2.0 endpoints: introspection (RFC 7662) and revocation (RFC 7009). */
 @Controller()
 export class OAuthController {
   constructor(private readonly oauth: OAuthService) {}

@@ -6,13 +6,13 @@ import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/index.js';
 import { forbidden, lacksScope, requestContext, unavailable } from '../http/index.js';
-import { TokenReader, RevocationsService } from '../tokens/index.js';
+import { RevocationsService, TokenReader } from '../tokens/index.js';
 import { UsageService } from '../usage/index.js';
 import { LocksService, SnapshotService, VerificationService } from '../verification/index.js';
 
 const SCOPE = 'tokens:verify';
 
-/** Introspection (RFC 7662) and revocation (RFC 7009) of a token that the caller holds. */
+/** Introspection (RFC 7662) and revocation (RFC 7009) of a token whose secret the caller presents. */
 @Injectable()
 export class OAuthService {
   constructor(
@@ -26,22 +26,22 @@ export class OAuthService {
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
   ) {}
 
-  /** RFC 7662 section 2.2: of a token that is not active nothing else is said. */
+  /** RFC 7662 section 2.2: the response for an inactive token contains nothing else. */
   async introspect(actor: Actor, secret: string): Promise<z.output<typeof introspectionSchema>> {
     mustHold(actor);
     const verification = await this.verification.verify(secret, { scopes: [] });
     this.usage.count(verification, { route: 'introspection', ip: requestContext.getStore()?.ip, userAgent: '' });
     if (!verification.allowed) return { active: false };
     const { facts } = verification.known;
-    const record = await this.reader.read(facts.id);
+    const token = await this.reader.read(facts.id);
     return {
       active: true,
       scope: facts.scopes.join(' '),
       client_id: `${facts.ownerType}:${facts.ownerId}`,
-      username: record.owner.name,
+      username: token.owner.name,
       token_type: 'Bearer',
       ...(facts.expiresAtMs && { exp: Math.floor(facts.expiresAtMs / 1000) }),
-      iat: Math.floor(Date.parse(record.createdAt) / 1000),
+      iat: Math.floor(Date.parse(token.createdAt) / 1000),
       sub: `${facts.ownerType}:${facts.ownerId}`,
       iss: this.config.PUBLIC_URL,
       jti: facts.id,
@@ -49,21 +49,23 @@ export class OAuthService {
   }
 
   /**
-   * RFC 7009 section 2.2: done, or there was nothing to do; the answer is the same. It has taken effect when this returns.
-   * @throws ApiError `unavailable` (2.2.1) when it is done and a verifier has not confirmed yet: a repeat waits on
+   * RFC 7009 section 2.2: returns the same whether or not there was a token to revoke. The revocation is effective when this
+   * returns.
+   * @throws ApiError `unavailable` (2.2.1) when the token is revoked but a verifier has not confirmed yet: a repeat waits
+   *   again
    */
   async revoke(actor: Actor, secret: string): Promise<void> {
     mustHold(actor);
     if (!parse(secret, this.config.TOKEN_PREFIX).ok) return;
     const [id] = await this.snapshots.idsByHashes([hashSecret(secret)]);
-    // Of one that was forgotten with the folder that knew it, verifiers may remember that it lives.
+    // A restored database can lack a token that verifiers still have in memory.
     if (id === undefined) return mustBeEffective(await this.revocations.confirmUnchanged(undefined));
-    const ended = await this.db.change(async (change) => {
+    const revocation = await this.db.change(async (change) => {
       const { now } = await this.locks.lock(change, actor, { change: { tokens: [id] } });
       mustHold(now);
       return this.revocations.revoke(change, now, [id], { reason: 'unspecified' });
     });
-    mustBeEffective(await this.revocations.confirmRevoked(id, ended, undefined));
+    mustBeEffective(await this.revocations.confirmRevoked(id, revocation, undefined));
   }
 }
 

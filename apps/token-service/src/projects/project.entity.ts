@@ -1,7 +1,7 @@
 import type { ProjectRole } from '@latchkey/contracts';
 import { Column, Entity, PrimaryColumn } from 'typeorm';
 
-/** A project: what project tokens belong to, and where people hold scopes by their role. */
+/** A project: it owns project tokens, and its members hold scopes by their role. */
 @Entity({ name: 'projects' })
 export class ProjectEntity {
   @PrimaryColumn({ type: 'uuid' }) id!: string;
@@ -11,7 +11,7 @@ export class ProjectEntity {
   @Column({ name: 'created_at', type: 'timestamptz' }) createdAt!: Date;
 }
 
-/** A person's place in a project. */
+/** A person's membership of a project. */
 @Entity({ name: 'members' })
 export class MemberEntity {
   @PrimaryColumn({ name: 'project_id', type: 'uuid' }) projectId!: string;

@@ -3,7 +3,7 @@ import type { Actor } from '../authorization/index.js';
 import { Answer, Call, Caller, Input, type InputOf, Prefer } from '../http/index.js';
 import { ProjectsService } from './projects.service.js';
 
-/** The HTTP door of projects. */
+/** HTTP endpoints of projects. */
 @Controller()
 export class ProjectsController {
   constructor(private readonly projects: ProjectsService) {}

@@ -37,7 +37,7 @@ export class ProjectsService {
     private readonly invalidations: InvalidationService,
   ) {}
 
-  /** The projects that the caller belongs to, or all for administrators; closed ones too. */
+  /** The projects that the caller belongs to, or all for administrators; includes closed ones. */
   async list(actor: Actor, query: z.output<typeof listQuery>): Promise<Page<Project>> {
     const values: unknown[] = [];
     const where: string[] = [];
@@ -46,7 +46,7 @@ export class ProjectsService {
       values.push(seen);
       let visible = 'id = ANY ($1)';
       if (actor.rights.holds('projects:read')) {
-        // A closed project gives no rights any more, but its members still see that it was.
+        // A closed project gives no rights, but stays visible to its members.
         values.push(actor.userId);
         visible += ' OR id IN (SELECT m.project_id FROM members m WHERE m.user_id = $2)';
       }
@@ -63,21 +63,21 @@ export class ProjectsService {
     );
   }
 
-  /** Makes a project; whoever makes it becomes its owner. */
+  /** Creates a project; the caller becomes its owner. */
   async create(actor: Actor, body: z.output<typeof createProjectBody>): Promise<Project> {
     return this.db.change(async (change) => {
       const { now } = await this.locks.lock(change, actor, { change: { users: actor.userId ? [actor.userId] : [] } });
       if (!now.rights.holds('projects:write')) throw this.#lacks(now);
-      if (now.userId === null) throw forbidden('A project token cannot make projects: they need a person as owner.');
+      if (now.userId === null) throw forbidden('A project token cannot create projects: they need a person as owner.');
       const id = newId();
       const createdAt = new Date();
       const description = body.description ?? '';
       const project = { id, name: body.name, description, closedAt: null, createdAt };
       change.write(insertInto(ProjectEntity, project));
       change.write(insertInto(MemberEntity, { projectId: id, userId: now.userId, role: 'owner', createdAt }));
-      const made = await this.#read(change, id, now);
-      this.#record(change, now, 'project.created', made);
-      return made;
+      const created = await this.#read(change, id, now);
+      this.#record(change, now, 'project.created', created);
+      return created;
     });
   }
 
@@ -98,10 +98,10 @@ export class ProjectsService {
     });
   }
 
-  /** Closes a project: its tokens stop, and nobody holds anything in it any more. Repeating it is harmless. */
+  /** Closes a project: its tokens are no longer accepted, and no one holds a scope in it. Safe to repeat. */
   async close(actor: Actor, id: string, waitMs: number | undefined): Promise<ProjectEffect> {
-    return this.#narrow(waitMs, async (change) => {
-      const { now, project: before } = await this.#lockForChange(change, actor, id, { closedToo: true });
+    return this.#changeRights(waitMs, async (change) => {
+      const { now, project: before } = await this.#lockForChange(change, actor, id, { allowClosed: true });
       if (before.closed) return { project: before, subjects: [{ kind: 'project', subject: id, cut: false }] };
       change.write(update(ProjectEntity, { id }, { closedAt: new Date() }));
       const project = await this.#read(change, id, now);
@@ -118,12 +118,12 @@ export class ProjectsService {
     role: ProjectRole,
     waitMs: number | undefined,
   ): Promise<ProjectEffect> {
-    return this.#narrow(waitMs, async (change) => {
+    return this.#changeRights(waitMs, async (change) => {
       const { now, project } = await this.#lockForChange(change, actor, id, { user: userId });
       const [person] = await change.read<{ name: string }>(['SELECT name FROM users WHERE id = $1', [userId]]);
       if (!person) throw notFound('person');
       const before = project.members.find((member) => member.userId === userId);
-      // A repeat waits in full too: the change before it may be on its way still.
+      // A repeat waits for confirmation too: the first change may not be confirmed yet.
       const subjects = [{ kind: 'owner' as const, subject: userId, cut: false }];
       if (before?.role === role) return { project, subjects };
       if (before?.role === 'owner') mustKeepAnOwner(project, userId);
@@ -147,7 +147,7 @@ export class ProjectsService {
 
   /** Removes a member. */
   async removeMember(actor: Actor, id: string, userId: string, waitMs: number | undefined): Promise<ProjectEffect> {
-    return this.#narrow(waitMs, async (change) => {
+    return this.#changeRights(waitMs, async (change) => {
       const { now, project } = await this.#lockForChange(change, actor, id, { user: userId });
       const member = project.members.find((other) => other.userId === userId);
       if (!member) throw notFound('member');
@@ -165,8 +165,8 @@ export class ProjectsService {
     });
   }
 
-  /** Runs a change that narrows rights, then waits until it is effective. */
-  async #narrow(
+  /** Runs a change of rights, then waits until it is effective. */
+  async #changeRights(
     waitMs: number | undefined,
     work: (
       change: Change,
@@ -184,18 +184,17 @@ export class ProjectsService {
     change: Change,
     actor: A,
     id: string,
-    options: { user?: string; closedToo?: boolean } = {},
+    options: { user?: string; allowClosed?: boolean } = {},
   ): Promise<{ now: A; project: Project }> {
     const changed = { projects: [id], users: options.user ? [options.user] : [] };
     const { now } = await this.locks.lock(change, actor, { change: changed });
     const project = await this.#find(change, id, now);
     const isMember = project?.members.some(({ userId }) => userId === now.userId) ?? false;
     if (!project || !(now.rights.belongsTo(id) || (project.closed && isMember))) throw notFound('project');
-    if (project.closed && !options.closedToo)
-      throw conflict('The project is closed. A closed project stays as it was.');
-    const ownedOnceClosed =
+    if (project.closed && !options.allowClosed) throw conflict('The project is closed and cannot be changed.');
+    const isOwnerOfClosed =
       project.closed && project.members.some((m) => m.userId === now.userId && m.role === 'owner');
-    if (!now.rights.holds('projects:write', id) && !ownedOnceClosed) throw this.#lacks(now);
+    if (!now.rights.holds('projects:write', id) && !isOwnerOfClosed) throw this.#lacks(now);
     return { now, project };
   }
 
@@ -227,7 +226,7 @@ export class ProjectsService {
 
 function mustKeepAnOwner(project: Project, withoutUserId: string): void {
   if (!project.members.some(({ userId, role }) => role === 'owner' && userId !== withoutUserId))
-    throw conflict("This is the project's last owner. Make somebody else an owner first.");
+    throw conflict("This is the project's last owner. Make another member an owner first.");
 }
 
 function toProject(row: ProjectRow, actor: Actor): Project {
