@@ -246,7 +246,7 @@ export function tokenServiceConfig(
 }
 
 /**
- * Checks that no two credentials share their current secret, so that each has one use. A former RPC_SECRET may be the
+ * Checks that no two credentials share their current secret, so that each has one use. A former RPC_SECRET can be the
  * previous secret of several while services move to the new ones: @returns a warning for each such pair.
  */
 function sharedSecrets(config: TokenServiceConfig, adopted: readonly CredentialName[]): string[] {

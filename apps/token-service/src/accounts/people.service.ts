@@ -116,7 +116,7 @@ export class PeopleService {
       const changed = { ...before, ...after };
       this.#recordPatch(change, now, before, changed);
       if (disabled && before.disabledAt === null) change.write(['DELETE FROM sessions WHERE user_id = $1', [id]]);
-      // A repeat waits for confirmation too: the first change may not be confirmed yet.
+      // A repeat waits for confirmation too: the first change can be unconfirmed.
       const affectsRights = body.role !== undefined || body.disabled !== undefined;
       const written = affectsRights
         ? this.invalidations.write(change, { kind: 'owner', subject: id, cut: disabled })

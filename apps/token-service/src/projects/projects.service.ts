@@ -123,7 +123,7 @@ export class ProjectsService {
       const [person] = await change.read<{ name: string }>(['SELECT name FROM users WHERE id = $1', [userId]]);
       if (!person) throw notFound('person');
       const before = project.members.find((member) => member.userId === userId);
-      // A repeat waits for confirmation too: the first change may not be confirmed yet.
+      // A repeat waits for confirmation too: the first change can be unconfirmed.
       const subjects = [{ kind: 'owner' as const, subject: userId, cut: false }];
       if (before?.role === role) return { project, subjects };
       if (before?.role === 'owner') mustKeepAnOwner(project, userId);

@@ -42,7 +42,7 @@ export class BatchesService {
     await this.#countUse(actor);
     const { matched, newest } = await this.#matching(actor, request);
     const found = await this.reader.readAll(newest);
-    // A caller who may revoke a token may lack the scope to read it.
+    // A caller who may revoke a token can lack the scope to read it.
     const readable = ownersWith(actor, 'tokens:read', request.filter);
     const tokens = readable === 'all' ? found : found.filter(({ owner }) => readable.includes(owner.id));
     return { matched, tokens };
@@ -64,7 +64,7 @@ export class BatchesService {
       throw badField('filter.prefix', `at most ${length} characters of a secret are stored`);
   }
 
-  /** Rate limit: one call reads, and may write, a hundred thousand rows. */
+  /** Rate limit: one call reads, and can write, a hundred thousand rows. */
   #countUse(actor: Actor): Promise<void> {
     return this.rates.count('revoke-many', actorId(actor), { max: 60, windowSeconds: 60 });
   }

@@ -235,7 +235,7 @@ export class ClosuresService implements BeforeApplicationShutdown {
         const cover = row.ancestors.find((ancestor) => members.has(ancestor)) ?? null;
         return { row, as: isSuccessor ? 'successor' : 'shown', shownTo: shownTo.get(row.id)!, cover };
       });
-    // A full page may not contain all tokens shown to its last member.
+    // A full page can lack tokens shown to its last member.
     const last = found.length === q.STEP_ROWS_MAX ? found.at(-1) : undefined;
     const complete = todo.slice(0, last ? todo.findIndex((member) => member.token_id === last.maker) : todo.length);
     const marks = [

@@ -40,7 +40,7 @@ interface RevocationPlan {
 export function planRevocation(by: Attribution, targets: readonly Target[]): RevocationPlan {
   const planned = targets.map((token) => ({
     ...token,
-    // An earlier revocation that was never confirmed may have no one waiting for it.
+    // An earlier revocation that was never confirmed can have no one waiting for it.
     invalidationId: token.cover === null && !token.row.confirmed ? newId() : null,
   }));
   const fresh = planned.filter(({ row }) => !row.revoked);

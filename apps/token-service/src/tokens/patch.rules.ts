@@ -53,7 +53,7 @@ export function patchOf(
     columns,
     turned,
     disabled,
-    // Disabling again also waits for confirmation: the first change may not be confirmed yet.
+    // Disabling again also waits for confirmation: the first change can be unconfirmed.
     affectsChecks: boundsChange || body.disabled !== undefined,
     entries: [
       ...(fields.length ? [entryOf(now, 'token.updated', after, changedDetails(token, after, fields))] : []),

@@ -77,7 +77,7 @@ export class RevocationsService {
     const targets = [...new Map((found.flat() as TargetRow[]).map((row) => [row.id, row])).values()];
     const revoked = targets.filter((row) => !row.revoked);
     if (revoked.length === 0) return NO_REVOCATION;
-    // An earlier revocation of a given token may never have been confirmed: it gets a new invalidation too.
+    // An earlier revocation of a given token can be unconfirmed: it gets a new invalidation too.
     const again = targets.filter((row) => row.revoked);
     const { newInvalidations, topmostOf, idFor } = newInvalidationsOf(targets);
     const idsOf = (rows: readonly TargetRow[]) => rows.map(({ id }) => id);
@@ -129,7 +129,7 @@ export class RevocationsService {
 
   /**
    * For a request that had nothing to change: effective once no verifier remembers state of an earlier history, which a
-   * start of PostgreSQL may have ended.
+   * start of PostgreSQL can have ended.
    * @param waitMs longest wait; undefined: as long as it takes
    */
   async confirmUnchanged(waitMs: number | undefined): Promise<Effect> {
@@ -150,7 +150,7 @@ export class RevocationsService {
   /**
    * For a token that was revoked before: returns its receipt, or waits again. Where neither the receipt nor the
    * invalidation is known any more, writes a new invalidation: a pruned one proves nothing. Nor does a receipt while
-   * verifiers may remember state of an earlier history, which a start of PostgreSQL may have ended.
+   * verifiers can remember state of an earlier history, which a start of PostgreSQL can have ended.
    */
   async #reconfirm(tokenId: string, waitMs: number | undefined): Promise<Effect> {
     const repeated = await this.db.change(async (change) => {
@@ -168,7 +168,7 @@ export class RevocationsService {
     return { effective: true, receipt: receiptAsSeen(repeated), pending: [] };
   }
 
-  /** New invalidations of revoked tokens that verifiers may still accept. */
+  /** New invalidations of revoked tokens that verifiers can still accept. */
   #reinvalidate(change: Change, tokenIds: readonly string[]): Revocation {
     if (tokenIds.length === 0) return NO_REVOCATION;
     const newInvalidations = tokenIds.map((id) => ({ id: newId(), kind: 'token' as const, subject: id, cut: true }));

@@ -86,7 +86,7 @@ export class RevokeAllService implements BeforeApplicationShutdown {
     while (!this.#stopped) if (!(await this.#step())) return;
   }
 
-  /** @returns whether there may be more to mark now */
+  /** @returns whether more can be marked now */
   #step(): Promise<boolean> {
     return this.db.change(async (change) => {
       const [due] = await change.read<UnmarkedRow>([CLAIM_UNMARKED]);
