@@ -22,7 +22,7 @@ const networks = settingSchema.list.refine(
 export const settings = {
   ...commonSettings,
   PORT: {
-    description: 'Public door: routes, console, management API. 0 takes a free port',
+    description: 'Public port: routes, console, management API. 0 picks a free port',
     default: '8080',
     schema: settingSchema.port,
   },
@@ -32,12 +32,13 @@ export const settings = {
     schema: settingSchema.port,
   },
   OPS_HOST: {
-    description: 'Address of the ops port and of the door for Envoy, for a machine whose HOST others reach',
+    description:
+      'Address of the ops port and of the gRPC port for Envoy; HOST when empty. Set it when others can reach HOST',
     default: '',
     schema: z.string(),
   },
   AUTHZ_PORT: {
-    description: 'gRPC door for Envoy (envoy.service.auth.v3). Never publish it',
+    description: 'gRPC port for Envoy (envoy.service.auth.v3). Never publish it',
     default: '50052',
     schema: settingSchema.port,
   },
@@ -46,19 +47,19 @@ export const settings = {
     schema: settingSchema.url('http:', 'https:').optional(),
   },
   RPC_ADDRESS: {
-    description: "host:port of the token-service's gRPC door",
+    description: "host:port of the token-service's gRPC API",
     default: '127.0.0.1:50051',
     schema: z.string().regex(/^.+:\d{1,5}$/, 'must be host:port'),
   },
   RPC_CA_FILE: {
-    description: "PEM certificate of the authority behind the gRPC door's; plain text without one",
+    description: "PEM certificate of the authority that issued the gRPC API's; plain text without one",
     schema: z.string().optional(),
   },
   GATEWAY_RPC_SECRET: credentialSettings.GATEWAY_RPC_SECRET,
   GATEWAY_PROOF_SECRET: credentialSettings.GATEWAY_PROOF_SECRET,
   ...rpcSecretSetting,
   API_URL: {
-    description: "The token-service's HTTP door, to which /v1, /oauth2 and /mcp go",
+    description: "The token-service's HTTP API, which serves /v1, /oauth2 and /mcp",
     default: 'http://127.0.0.1:8090',
     schema: settingSchema.url('http:', 'https:'),
   },
@@ -80,22 +81,22 @@ export const settings = {
     schema: z.string().min(1),
   },
   TRUSTED_PROXIES: {
-    description: 'Peers whose X-Forwarded-* and X-Request-Id are believed: addresses or CIDRs separated by commas',
+    description: 'Peers whose X-Forwarded-* and X-Request-Id are trusted: addresses or CIDRs separated by commas',
     default: '',
     schema: networks,
   },
   FORWARD_AUTH_PEERS: {
-    description: 'Peers whose X-Forwarded-Method and -Uri are believed at /forward-auth',
+    description: 'Peers whose X-Forwarded-Method and -Uri are trusted at /forward-auth',
     default: '127.0.0.0/8,::1/128',
     schema: networks,
   },
   CONNECTIONS_MAX: {
-    description: 'Connections open at the public door at one time; further ones are closed at once',
+    description: 'Most connections open at the public port; further ones are closed at once',
     default: '10000',
     schema: settingSchema.integer(1, 1_000_000),
   },
   BODY_IDLE_MS: {
-    description: 'Longest silence, in milliseconds, while a request body is awaited',
+    description: 'Longest wait, in milliseconds, for the next bytes of a request body',
     default: '30000',
     schema: settingSchema.integer(100, 3_600_000),
   },
@@ -106,8 +107,8 @@ export type GatewayConfig = Config<typeof settings>;
 const isLoopback = (host: string) => host === 'localhost' || host === '::1' || host.startsWith('127.');
 
 /**
- * @param warn is told what should be changed although it works
- * @throws ConfigError naming every setting that is missing or wrong
+ * @param warn is called with what should be changed although it works
+ * @throws ConfigError naming every setting that is missing or invalid
  */
 export function gatewayConfig(env: NodeJS.ProcessEnv = process.env, warn?: (text: string) => void): GatewayConfig {
   const adopted = adoptRpcSecret(env, ['GATEWAY_RPC_SECRET', 'GATEWAY_PROOF_SECRET']);

@@ -3,14 +3,14 @@ import { type Caller, hear, renewalRefusal } from '@latchkey/runtime';
 import { type Feed, RenewalRefused, type TokenSource } from '@latchkey/verifier';
 import type { Redis } from 'ioredis';
 
-/** The authority over gRPC. */
+/** The token-service over gRPC. */
 export function tokenSource(caller: Caller<TokensMethods>): TokenSource {
   return {
     lookup: (hash) => caller.lookup({ hash }),
     renew: (request) =>
       caller.renew(request).catch((error: Error) => {
-        const refusal = renewalRefusal(error);
-        throw refusal ? new RenewalRefused(refusal, error.message) : error;
+        const reason = renewalRefusal(error);
+        throw reason ? new RenewalRefused(reason, error.message) : error;
       }),
     release: async (request) => void (await caller.release(request)),
   };
@@ -18,7 +18,7 @@ export function tokenSource(caller: Caller<TokensMethods>): TokenSource {
 
 /**
  * Invalidations and acknowledgements over Redis.
- * @param subscriber a connection that does nothing else
+ * @param subscriber a connection used for nothing else
  */
 export function redisFeed(subscriber: Redis, publisher: Redis): Feed {
   return {

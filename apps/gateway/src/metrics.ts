@@ -5,22 +5,22 @@ import type { OpenExchanges } from './streams/index.js';
 
 const BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
-export interface Measured {
+export interface MetricsDeps {
   readonly verifier: Pick<Verifier, 'counters' | 'state'>;
   readonly open: OpenExchanges;
   readonly usage: UsageReporter;
   readonly limits: Pick<RateLimits, 'countedAlone'>;
 }
 
-/** Requests by route and status are counted in plain maps and read when they are asked for: labels cost more than a check. */
+/** Requests by route and status are counted in plain maps and read at each scrape: labels cost more than a check. */
 export class Metrics {
   readonly #requests = new Map<string, Map<number, number>>();
   readonly #seconds = new Durations(
     'latchkey_gateway_request_seconds',
-    'From the head of a request to the end of its answer',
+    'From the head of a request to the end of its response',
   );
 
-  constructor(registry: Registry, deps: Measured) {
+  constructor(registry: Registry, deps: MetricsDeps) {
     const registers = [registry];
     registry.registerMetric(this.#seconds as unknown as Metric);
     const requests = this.#requests;
@@ -68,7 +68,7 @@ export class Metrics {
     }
   }
 
-  /** @param status 0: the caller went away before an answer */
+  /** @param status 0: the caller disconnected before a response */
   readonly observe = (route: string, status: number, startedAtMs: number): void => {
     let byStatus = this.#requests.get(route);
     if (!byStatus) {
@@ -80,7 +80,7 @@ export class Metrics {
   };
 }
 
-/** A histogram for prom-client's registry that costs next to nothing to add to: it is summed up when it is read. */
+/** A histogram for prom-client's registry whose observations are cheap: it is summed up at each scrape. */
 class Durations {
   readonly #counts = new Float64Array(BUCKETS_S.length + 1);
   #sum = 0;
@@ -120,11 +120,11 @@ class Durations {
 }
 
 const HELP: Readonly<Record<string, string>> = {
-  latchkey_gateway_requests_total: 'Requests at the public door; status 0: the caller went away before an answer',
+  latchkey_gateway_requests_total: 'Requests at the public port; status 0: the caller disconnected before a response',
   latchkey_verifier_verdicts_total: 'Checks by their outcome',
-  latchkey_verifier_events_total: 'What the verifier has done since the start',
+  latchkey_verifier_events_total: 'Events of the verifier since the start',
   latchkey_feed_dropped_total: 'Messages of the feed that were neither applied nor acknowledged, by reason',
-  latchkey_usage_events_total: 'Usage batches, and what was lost on the way',
+  latchkey_usage_events_total: 'Usage batches sent and failed, verdicts lost, denials dropped',
   latchkey_rate_limit_counted_alone_total: 'Rate-limited uses counted without Redis',
   latchkey_verifier: "The verifier's state now: leaseHeld, leaseLeftMs, entries, misses, fillsInFlight, streams",
   latchkey_gateway_open_exchanges: 'Requests, streams and WebSockets open now',

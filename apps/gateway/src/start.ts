@@ -40,27 +40,27 @@ export interface Gateway {
   readonly opsPort: number;
   readonly authzPort: number;
   readonly url: string;
-  /** Reads the routes file again; a wrong one changes nothing. True when it was taken. */
+  /** Reads the routes file again; an invalid one changes nothing. True when the new routes are in use. */
   reload(): boolean;
-  /** Takes no new requests, lets those under way finish (8 s), ends streams, sends the last usage, gives the lease back. */
+  /** Accepts no new requests, drains open ones (8 s), ends streams, sends the last usage, releases the lease. */
   stop(): Promise<void>;
 }
 
 const DRAIN_MS = 8_000;
-/** Longest name of a verifier; of a longer host name the end tells more. */
+/** Longest name of a verifier; a longer one is cut at the front. */
 const NAME_LENGTH_MAX = 100;
-/** Longest that the start waits for Redis. */
+/** Longest wait for Redis at the start. */
 const REDIS_START_MS = 1_000;
-/** Redis that does not answer within this is away: nothing in a request waits for longer. */
+/** After this, Redis counts as unavailable: nothing in a request waits for longer. */
 const REDIS_COMMAND_TIMEOUT_MS = 200;
 
 /**
- * Starts the gateway: routes file, connections, verifier, doors. Resolves once it listens; whether it is ready is
- * another question (`/readyz`).
- * @throws ConfigError, RoutesFileError, or an Error that names a port which is taken
+ * Starts the gateway: routes file, connections, verifier, listeners. Resolves once it listens; see `/readyz` for
+ * whether it is ready.
+ * @throws ConfigError, RoutesFileError, or an Error that names a port in use
  */
 export async function startGateway(config: GatewayConfig, logger: Logger): Promise<Gateway> {
-  // What was opened so far, closed in the opposite order by an orderly stop and by a failed start alike.
+  // Closed in reverse order by an orderly stop and by a failed start.
   const opened: (() => unknown)[] = [];
   const closeAll = async () => {
     for (const close of opened.splice(0).reverse()) await close();
@@ -86,7 +86,7 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   const subscriber = connect('gateway-feed');
   const redis = connect('gateway', REDIS_COMMAND_TIMEOUT_MS);
   const usageRedis = connect('gateway-usage', 2_000);
-  // Counting together begins with the first request where Redis is there; where it is not, nothing waits for it.
+  // So that the first requests already share rate limits; without Redis the start continues.
   await Promise.all([subscriber, redis, usageRedis].map((connection) => readyWithin(connection, REDIS_START_MS)));
   const caller = tokensCaller({
     address: config.RPC_ADDRESS,
@@ -99,7 +99,7 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
     name: `${hostname()}:${config.PORT}`.slice(-NAME_LENGTH_MAX),
     version: versionIn(new URL('../package.json', import.meta.url)),
     newClaim: () => randomBytes(32).toString('base64url'),
-    onIdentityRefused: (why) => logger.warn({ why }, 'the lease was refused; the verifier goes on under a new id'),
+    onIdentityRefused: (why) => logger.warn({ why }, 'lease refused; the verifier continues under a new id'),
     clock: systemClock,
     source: tokenSource(caller),
     feed: redisFeed(subscriber, redis),
@@ -109,7 +109,7 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
     sign: (batch) => verifier.signBatch(batch),
     sink: usageStream(usageRedis),
     clock: systemClock,
-    onFailure: ({ message }, sequence) => logger.debug({ reason: message, sequence }, 'a usage batch was not taken'),
+    onFailure: ({ message }, sequence) => logger.debug({ reason: message, sequence }, 'sending a usage batch failed'),
   });
   const limits = new RateLimits(redis, systemClock);
   const checks = new Checks(verifier, limits, usage);
@@ -122,15 +122,15 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   let stopping = false;
   const readinessChecks = {
     'token-service': async () => {
-      if (stopping) throw new Error('the gateway stops');
-      if (!verifier.state().leaseHeld) throw new Error('no lease: the token-service has not answered yet');
+      if (stopping) throw new Error('the gateway is stopping');
+      if (!verifier.state().leaseHeld) throw new Error('no lease: the token-service has not responded yet');
     },
   };
   opened.push(() => verifier.stop());
   await verifier.start();
   opened.push(async () => {
     if (!(await usage.stop()))
-      logger.error('usage since the last batch is lost: Redis did not take it before the stop');
+      logger.error('usage since the last batch lost: sending it to Redis failed before the stop');
   });
   usage.start();
 
@@ -152,7 +152,7 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   opened.push(() => closed(ops));
 
   const shared = { checks, verifier, open: exchanges, logger, bodyIdleMs: config.BODY_IDLE_MS };
-  const door = new PublicServer({
+  const publicServer = new PublicServer({
     routes: () => routes,
     proxyHandler: new ProxyHandler({ ...shared, upstreams }),
     webSockets: new WebSocketHandler(shared),
@@ -169,29 +169,29 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
     connectionsMax: config.CONNECTIONS_MAX,
     observe: metrics.observe,
   });
-  await listen(door.server, config.PORT, config.HOST);
+  await listen(publicServer.server, config.PORT, config.HOST);
   opened.push(async () => {
     stopping = true;
-    const quiet = new Promise<void>((resolve) => door.server.close(() => resolve()));
-    door.server.closeIdleConnections();
-    // Streams would otherwise hold up the stop for as long as their callers like.
+    const closing = new Promise<void>((resolve) => publicServer.server.close(() => resolve()));
+    publicServer.server.closeIdleConnections();
+    // Streams have no end of their own: the stop would wait for their callers.
     exchanges.endStreams();
     await exchanges.drain(DRAIN_MS);
-    door.server.closeAllConnections();
-    await quiet;
+    publicServer.server.closeAllConnections();
+    await closing;
   });
 
-  const { port } = door.server.address() as AddressInfo;
+  const { port } = publicServer.server.address() as AddressInfo;
   const { port: opsPort } = ops.address() as AddressInfo;
   const url = `http://${bracketed(config.HOST)}:${port}`;
-  logger.info({ url, opsPort, authzPort, routes: routes.routes.length }, 'gateway listens');
+  logger.info({ url, opsPort, authzPort, routes: routes.routes.length }, 'gateway listening');
   const reload = () => {
     try {
       routes = loadRoutes(config.GATEWAY_CONFIG);
-      logger.info({ routes: routes.routes.length }, 'routes read again');
+      logger.info({ routes: routes.routes.length }, 'routes reloaded');
       return true;
     } catch (error) {
-      logger.error({ reason: (error as Error).message }, 'the old routes stay');
+      logger.error({ reason: (error as Error).message }, 'reloading the routes failed; the previous ones stay in use');
       return false;
     }
   };
@@ -218,7 +218,7 @@ function closed(server: Server): Promise<void> {
 
 const bracketed = (host: string) => (host.includes(':') ? `[${host}]` : host);
 
-/** Nest does not say which port its gRPC server took, so 0 is settled beforehand. */
+/** Nest does not report the port of its gRPC server, so 0 is replaced beforehand. */
 function freePort(host: string): Promise<number> {
   return new Promise((resolve, reject) => {
     const probe = createServer();

@@ -1,145 +1,150 @@
-import type { DenialReason, ErrorCode, UsageBatch, UsageBatchEvent } from '@latchkey/contracts';
+import type { DenialReason, ErrorCode } from '@latchkey/contracts';
 import { codeForDenial } from '@latchkey/contracts';
 import { MALFORMED, type RateState, type ReadAuthorization, rateHeaders, readAuthorization } from '@latchkey/runtime';
-import type { Principal, Requirement, Stream, UsageReporter, Verdict } from '@latchkey/verifier';
+import type { Principal, UsageReporter, Verdict, Verifier } from '@latchkey/verifier';
 import type { ErrorResponse } from '../http/index.js';
 
-/** What the gateway uses of a verifier. */
-export interface Verifying {
-  verify(secret: string, requirement: Requirement): Verdict | Promise<Verdict>;
-  watch(secret: string, requirement: Requirement, stream: Stream): () => void;
-  signBatch(batch: Omit<UsageBatch, 'verifier' | 'tickets'>): UsageBatchEvent | undefined;
-}
-
-/** A request that asks to be let in, the same for every door. */
-export interface Inquiry {
+/** A request to authorize, the same for every endpoint. */
+export interface AuthorizationRequest {
   /** Name under which it is counted. */
   readonly route: string;
   readonly method: string;
   readonly requestId: string;
   readonly ip: string;
   readonly userAgent: string;
-  /** The Authorization header as it came. */
+  /** The Authorization header, unparsed. */
   readonly authorization: string | undefined;
   readonly scopes: readonly string[];
   readonly project?: string | undefined;
-  /** Uses that its rate counts it for: the messages of a batch. Default 1. */
+  /** Uses counted towards rate limits: the messages of a batch. Default 1. */
   readonly uses?: number;
 }
 
-export interface RateLimiting {
+export interface RateLimiter {
   consumeAll(tokenId: string, rates: Principal['rates'], uses?: number): Promise<RateState>;
 }
 
-/** Where verdicts are counted. */
-export type Accounting = Pick<UsageReporter, 'count' | 'deny'>;
+/** Counts verdicts. */
+export type UsageCounter = Pick<UsageReporter, 'count' | 'deny'>;
 
 export type Decision =
   | { readonly allowed: true; readonly principal: Principal; readonly secret: string; readonly rate?: RateState }
-  | { readonly allowed: false; readonly refusal: ErrorResponse; readonly reason: DenialReason };
+  | { readonly allowed: false; readonly error: ErrorResponse; readonly reason: DenialReason };
 
 export interface DecideOptions {
-  /** A first look before a body is read: what is allowed is neither counted nor limited yet. */
+  /** A check before a body is read: an allowed request is neither counted nor rate-limited yet. */
   readonly preliminary?: boolean;
 }
 
 const DETAILS: Partial<Record<DenialReason, string>> = {
   address_not_allowed: 'The token may not be used from this address.',
-  unavailable: 'The token cannot be checked now, because a part that is needed is away. Try again shortly.',
-  rate_limited: "The token's rate limit is used up. Wait as long as Retry-After says.",
+  unavailable: 'The token cannot be checked now: a required service is unavailable. Try again shortly.',
+  rate_limited: "The token's rate limit is exceeded. Retry after the seconds in Retry-After.",
 };
 
 /**
- * The one decision behind all doors: proxy, forward-auth, Envoy and the gateway's own calls map their request to an
- * {@link Inquiry}, and the decision to their answer.
+ * The one decision for all endpoints: proxy, forward-auth, ext-authz and whoami map their request to an
+ * {@link AuthorizationRequest}, and the decision to their response.
  */
 export class Checks {
   constructor(
-    private readonly verifier: Pick<Verifying, 'verify'>,
-    private readonly limits: RateLimiting,
-    private readonly accounts: Accounting,
+    private readonly verifier: Pick<Verifier, 'verify'>,
+    private readonly limits: RateLimiter,
+    private readonly usage: UsageCounter,
   ) {}
 
-  /** Answers at once when the verifier answers from memory and no rate limit is to be counted. Never throws. */
-  decide(inquiry: Inquiry, options: DecideOptions = {}): Decision | Promise<Decision> {
-    const secret = readAuthorization('bearer', inquiry.authorization);
-    return typeof secret === 'string' ? this.verify(inquiry, secret, options) : this.withoutSecret(inquiry, secret);
+  /** Synchronous when the verifier decides from memory and no rate limit applies. Never throws. */
+  decide(request: AuthorizationRequest, options: DecideOptions = {}): Decision | Promise<Decision> {
+    const secret = readAuthorization('bearer', request.authorization);
+    return typeof secret === 'string' ? this.verify(request, secret, options) : this.withoutSecret(request, secret);
   }
 
-  /** The same about a secret that somebody else has read from the header. */
-  verify(inquiry: Inquiry, secret: string, options: DecideOptions = {}): Decision | Promise<Decision> {
+  /** The same for a secret already read from the header. */
+  verify(request: AuthorizationRequest, secret: string, options: DecideOptions = {}): Decision | Promise<Decision> {
     const requirement =
-      inquiry.project === undefined
-        ? { scopes: inquiry.scopes, ip: inquiry.ip }
-        : { scopes: inquiry.scopes, project: inquiry.project, ip: inquiry.ip };
+      request.project === undefined
+        ? { scopes: request.scopes, ip: request.ip }
+        : { scopes: request.scopes, project: request.project, ip: request.ip };
     const verdict = this.verifier.verify(secret, requirement);
     return verdict instanceof Promise
-      ? verdict.then((late) => this.#conclude(inquiry, secret, late, options))
-      : this.#conclude(inquiry, secret, verdict, options);
+      ? verdict.then((late) => this.#conclude(request, secret, late, options))
+      : this.#conclude(request, secret, verdict, options);
   }
 
-  /** About several inquiries of one request: all must be allowed, and the verdict is counted once, under the last. */
-  async verifyAll(inquiries: readonly Inquiry[], secret: string): Promise<Decision> {
-    for (const inquiry of inquiries.slice(0, -1)) {
-      const decision = await this.verify(inquiry, secret, { preliminary: true });
+  /** Several requirements of one HTTP request: all must be allowed, and the verdict is counted once, under the last. */
+  async verifyAll(requests: readonly AuthorizationRequest[], secret: string): Promise<Decision> {
+    for (const request of requests.slice(0, -1)) {
+      const decision = await this.verify(request, secret, { preliminary: true });
       if (!decision.allowed) return decision;
     }
-    return this.verify(inquiries.at(-1)!, secret);
+    return this.verify(requests.at(-1)!, secret);
   }
 
-  #conclude(inquiry: Inquiry, secret: string, verdict: Verdict, options: DecideOptions): Decision | Promise<Decision> {
-    if (!verdict.allowed) return this.deny(inquiry, verdict.reason, verdict.tokenId);
+  #conclude(
+    request: AuthorizationRequest,
+    secret: string,
+    verdict: Verdict,
+    options: DecideOptions,
+  ): Decision | Promise<Decision> {
+    if (!verdict.allowed) return this.deny(request, verdict.reason, verdict.tokenId);
     const { principal } = verdict;
     if (options.preliminary) return { allowed: true, principal, secret };
     if (principal.rates.length > 0) {
-      return this.limits.consumeAll(principal.tokenId, principal.rates, inquiry.uses).then((rate) => {
-        if (!rate.allowed) return this.deny(inquiry, 'rate_limited', principal.tokenId, { headers: rateHeaders(rate) });
-        this.accounts.count(principal.tokenId, inquiry.route, 'allowed', inquiry.ip, inquiry.userAgent);
+      return this.limits.consumeAll(principal.tokenId, principal.rates, request.uses).then((rate) => {
+        if (!rate.allowed) return this.deny(request, 'rate_limited', principal.tokenId, { headers: rateHeaders(rate) });
+        this.usage.count(principal.tokenId, request.route, 'allowed', request.ip, request.userAgent);
         return { allowed: true, principal, secret, rate };
       });
     }
-    this.accounts.count(principal.tokenId, inquiry.route, 'allowed', inquiry.ip, inquiry.userAgent);
+    this.usage.count(principal.tokenId, request.route, 'allowed', request.ip, request.userAgent);
     return { allowed: true, principal, secret };
   }
 
-  /** Denies what the verifier has not denied itself, and counts that. */
+  /** Denies for a reason that the verifier does not check, and counts the denial. */
   deny(
-    inquiry: Inquiry,
+    request: AuthorizationRequest,
     reason: DenialReason,
     tokenId: string | undefined,
-    told: Pick<ErrorResponse, 'headers'> & { detail?: string } = {},
+    override: Pick<ErrorResponse, 'headers'> & { detail?: string } = {},
   ): Extract<Decision, { allowed: false }> {
-    if (tokenId !== undefined) this.accounts.count(tokenId, inquiry.route, reason, inquiry.ip, inquiry.userAgent);
-    this.#keepDenial(inquiry, reason, tokenId);
+    if (tokenId !== undefined) this.usage.count(tokenId, request.route, reason, request.ip, request.userAgent);
+    this.#recordDenial(request, reason, tokenId);
     const code = codeForDenial(reason);
-    const { headers, detail = detailOf(reason, code, inquiry) } = told;
+    const { headers, detail = detailOf(reason, code, request) } = override;
     return {
       allowed: false,
       reason,
-      refusal: { code, detail, scopes: inquiry.scopes, ...(headers ? { headers } : {}) },
+      error: { code, detail, scopes: request.scopes, ...(headers ? { headers } : {}) },
     };
   }
 
-  #keepDenial({ requestId, route, method, ip }: Inquiry, reason: DenialReason, tokenId: string | undefined): void {
-    this.accounts.deny({ requestId, reason, tokenId: tokenId ?? null, route, method, ip });
+  #recordDenial(
+    { requestId, route, method, ip }: AuthorizationRequest,
+    reason: DenialReason,
+    tokenId: string | undefined,
+  ): void {
+    this.usage.deny({ requestId, reason, tokenId: tokenId ?? null, route, method, ip });
   }
 
-  /** No secret came: there is no header with one, or it cannot be read (RFC 6750 section 3.1 tells these apart). */
-  withoutSecret(inquiry: Inquiry, read: Exclude<ReadAuthorization, string>): Extract<Decision, { allowed: false }> {
-    this.#keepDenial(inquiry, 'malformed', undefined);
-    const refusal: ErrorResponse =
+  /** Denies a request without a header, or with a malformed one (RFC 6750 section 3.1 distinguishes them). */
+  withoutSecret(
+    request: AuthorizationRequest,
+    read: Exclude<ReadAuthorization, string>,
+  ): Extract<Decision, { allowed: false }> {
+    this.#recordDenial(request, 'malformed', undefined);
+    const error: ErrorResponse =
       read === MALFORMED
         ? { code: 'invalid_request', detail: 'The Authorization header must be "Bearer", one space and the token.' }
         : { code: 'unauthenticated', detail: 'Send a token as "Authorization: Bearer <token>".' };
-    return { allowed: false, reason: 'malformed', refusal };
+    return { allowed: false, reason: 'malformed', error };
   }
 }
 
-function detailOf(reason: DenialReason, code: ErrorCode, { scopes, project }: Inquiry): string {
+function detailOf(reason: DenialReason, code: ErrorCode, { scopes, project }: AuthorizationRequest): string {
   const fixed = DETAILS[reason];
   if (fixed) return fixed;
   if (code !== 'insufficient_scope')
-    return 'The token is not accepted. Its owner or an administrator can look the requestId up.';
+    return 'The token is not accepted. Its owner or an administrator can look up the requestId.';
   const where = project === undefined ? '' : ', or not in this project';
-  return `The token lacks a right that this request needs${where}.${scopes.length ? ` Needed: ${scopes.join(' ')}.` : ''}`;
+  return `The token lacks a right that this request requires${where}.${scopes.length ? ` Required: ${scopes.join(' ')}.` : ''}`;
 }

@@ -1,8 +1,7 @@
 export {
-  type Accounting,
+  type AuthorizationRequest,
   Checks,
   type Decision,
-  type Inquiry,
-  type RateLimiting,
-  type Verifying,
+  type RateLimiter,
+  type UsageCounter,
 } from './checks.js';

@@ -4,7 +4,7 @@ import type { IncomingHttpHeaders, ServerResponse } from 'node:http';
 import path from 'node:path';
 import { type RequestHead, sendError } from '../http/index.js';
 
-/** The console may load and call only what is its own. */
+/** The console may load and call only its own origin. */
 const CONSOLE_CSP =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 const FILES_MAX = 2_000;
@@ -25,7 +25,7 @@ const TYPES: Readonly<Record<string, string>> = {
   '.txt': 'text/plain; charset=utf-8',
 };
 
-/** Content codings that the console's build leaves beside a file (`x.js.br`), the better one first. */
+/** Content codings that the console's build leaves beside a file (`x.js.br`), the preferred one first. */
 const CODINGS = [
   { name: 'br', ending: '.br' },
   { name: 'gzip', ending: '.gz' },
@@ -37,15 +37,15 @@ interface Representation {
 }
 
 interface StaticFile extends Representation {
-  /** The same, compressed when the console was built. */
+  /** The same, compressed at build time. */
   readonly coded: readonly (Representation & { readonly coding: string })[];
 }
 
-/** The console's built files, held in memory; without them, a page that says where the API is described. */
+/** The console's built files, served from memory; without them, a page that links to the API's description. */
 export class Console {
   readonly #files = new Map<string, StaticFile>();
 
-  /** @param folder of the built console; may be absent */
+  /** @param folder of the built console; can be absent */
   constructor(folder: string) {
     if (existsSync(path.join(folder, 'index.html'))) this.#read(folder);
     else this.#files.set('/', { ...represent(BUILT_IN_PAGE, 'no-cache'), coded: [] });
@@ -56,16 +56,23 @@ export class Console {
     return this.#files.has(path);
   }
 
-  handle(res: ServerResponse, method: string, path: string, head: RequestHead, asked: IncomingHttpHeaders): void {
+  handle(
+    res: ServerResponse,
+    method: string,
+    path: string,
+    head: RequestHead,
+    requestHeaders: IncomingHttpHeaders,
+  ): void {
     const file = this.#files.get(path)!;
     if (method !== 'GET' && method !== 'HEAD') {
       const headers = { allow: 'GET, HEAD' };
-      return void sendError(res, { code: 'method_not_allowed', detail: 'Only to be read.', headers }, head.requestId);
+      const detail = 'This resource supports GET and HEAD only.';
+      return void sendError(res, { code: 'method_not_allowed', detail, headers }, head.requestId);
     }
-    const accepted = acceptedCodings(asked['accept-encoding']);
+    const accepted = acceptedCodings(requestHeaders['accept-encoding']);
     const chosen = file.coded.find(({ coding }) => accepted.has(coding)) ?? file;
     const headers = { ...chosen.headers, 'x-request-id': head.requestId };
-    if (asked['if-none-match'] !== undefined && asked['if-none-match'] === chosen.headers['etag']) {
+    if (requestHeaders['if-none-match'] !== undefined && requestHeaders['if-none-match'] === chosen.headers['etag']) {
       res.writeHead(304, headers);
       return void res.end();
     }
@@ -75,12 +82,12 @@ export class Console {
 
   #read(folder: string): void {
     const entries = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
-    if (entries.length > FILES_MAX) throw new Error(`CONSOLE_DIR ${folder} holds more than ${FILES_MAX} files`);
+    if (entries.length > FILES_MAX) throw new Error(`CONSOLE_DIR ${folder} has more than ${FILES_MAX} files`);
     let bytes = 0;
     const read = (file: string): Buffer => {
       const body = readFileSync(file);
       bytes += body.length;
-      if (bytes > BYTES_MAX) throw new Error(`CONSOLE_DIR ${folder} holds more than ${BYTES_MAX} bytes`);
+      if (bytes > BYTES_MAX) throw new Error(`CONSOLE_DIR ${folder} has more than ${BYTES_MAX} bytes`);
       return body;
     };
     for (const entry of entries) {
@@ -102,7 +109,7 @@ export class Console {
   }
 }
 
-/** What `Accept-Encoding` (RFC 9110 section 12.5.3) names and does not refuse with `q=0`; `*` and preferences are left aside. */
+/** Content codings in `Accept-Encoding` (RFC 9110 section 12.5.3) without `q=0`; `*` and preferences are ignored. */
 function acceptedCodings(header: string | string[] | undefined): Set<string> {
   const words = String(header ?? '')
     .toLowerCase()
@@ -140,7 +147,7 @@ const BUILT_IN_PAGE = `<!doctype html>
 <head><meta charset="utf-8"><title>Latchkey</title></head>
 <body>
 <h1>Latchkey</h1>
-<p>This gateway checks API tokens. The console's files are not here (<code>CONSOLE_DIR</code>).</p>
+<p>This gateway checks API tokens. The console's files are missing (<code>CONSOLE_DIR</code>).</p>
 <ul>
 <li><a href="/v1/docs">The management API</a>, also as <a href="/v1/openapi.json">OpenAPI</a></li>
 <li><a href="/readyz">Is the gateway ready?</a></li>

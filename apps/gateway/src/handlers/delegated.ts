@@ -1,16 +1,16 @@
 import { IDENTITY_HEADERS, REQUEST_ID_HEADER, SCOPE_PATTERN } from '@latchkey/contracts';
 import { readAuthorization } from '@latchkey/runtime';
-import type { Checks, Decision, Inquiry } from '../check/index.js';
+import type { AuthorizationRequest, Checks, Decision } from '../check/index.js';
 import { type ErrorResponse, readTarget } from '../http/index.js';
-import type { Route, RouteTable } from '../routes/index.js';
+import type { Route, RouteRequirement, RouteTable } from '../routes/index.js';
 
-/** What a reverse proxy asks about a request that it holds. */
-export interface Question {
+/** A request that a reverse proxy wants checked. */
+export interface DelegatedRequest {
   /** Name under which it is counted. */
-  readonly door: 'forward-auth' | 'ext-authz';
-  /** Of the request that the proxy holds; undefined when the proxy does not say, or is not believed. */
+  readonly endpoint: 'forward-auth' | 'ext-authz';
+  /** Of the original request; undefined when the proxy does not send it, or is not trusted. */
   readonly forwarded?: { readonly method: string; readonly uri: string };
-  /** Asked for by the proxy's own configuration. */
+  /** Required by the proxy's own configuration. */
   readonly scopes: readonly string[];
   readonly project?: string;
   readonly authorization: string | undefined;
@@ -19,24 +19,19 @@ export interface Question {
   readonly userAgent: string;
 }
 
-export type Answer =
-  /** `identity`: every identity header, empty where there is nothing to say, so that none from outside survives. */
+export type DelegatedResult =
+  /** `identity`: every identity header, empty without a value, so that none from outside survives. */
   | { readonly identity: Readonly<Record<string, string>>; readonly keepAuthorization: boolean }
-  | { readonly refusal: ErrorResponse };
+  | { readonly error: ErrorResponse };
 
-/** What must be allowed of the token, all of it; with no inquiry the path is open to everyone. */
-export type Asking =
-  | { readonly inquiries: readonly Inquiry[]; readonly keepAuthorization: boolean }
-  | { readonly refusal: ErrorResponse };
-
-interface Condition {
-  readonly scopes: readonly string[];
-  readonly project: string | undefined;
-}
+/** All requests must be allowed; without any the path is public. */
+export type DelegatedPlan =
+  | { readonly requests: readonly AuthorizationRequest[]; readonly keepAuthorization: boolean }
+  | { readonly error: ErrorResponse };
 
 /**
- * The doors for reverse proxies: the same decision as the route door's, for a request that somebody else forwards. What
- * the proxy's configuration asks for and what a matching route asks for must both hold; a public route lifts neither.
+ * Checks for reverse proxies: the same decision as the proxy handler's, for a request that another proxy forwards. The
+ * requirements of the proxy's configuration and of a matching route must both hold; a public route removes neither.
  */
 export class Delegated {
   constructor(
@@ -44,59 +39,59 @@ export class Delegated {
     private readonly routes: () => RouteTable,
   ) {}
 
-  async answer(question: Question): Promise<Answer> {
-    const asking = this.asking(question);
-    if ('refusal' in asking) return asking;
-    const { inquiries, keepAuthorization } = asking;
-    if (inquiries.length === 0) return { identity: identityHeaders(undefined, question.requestId), keepAuthorization };
-    const secret = readAuthorization('bearer', question.authorization);
+  async check(delegated: DelegatedRequest): Promise<DelegatedResult> {
+    const plan = this.plan(delegated);
+    if ('error' in plan) return plan;
+    const { requests, keepAuthorization } = plan;
+    if (requests.length === 0) return { identity: identityHeaders(undefined, delegated.requestId), keepAuthorization };
+    const secret = readAuthorization('bearer', delegated.authorization);
     const decision =
       typeof secret === 'string'
-        ? await this.checks.verifyAll(inquiries, secret)
-        : this.checks.withoutSecret(inquiries[0]!, secret);
+        ? await this.checks.verifyAll(requests, secret)
+        : this.checks.withoutSecret(requests[0]!, secret);
     return decision.allowed
-      ? { identity: identityHeaders(decision, question.requestId), keepAuthorization }
-      : { refusal: decision.refusal };
+      ? { identity: identityHeaders(decision, delegated.requestId), keepAuthorization }
+      : { error: decision.error };
   }
 
-  /** What has to be checked, or why the request is refused whatever its token may do. */
-  asking(question: Question): Asking {
-    const conditions: Condition[] = [];
-    const asksItself = question.scopes.length > 0 || question.project !== undefined;
-    if (asksItself) conditions.push({ scopes: question.scopes, project: question.project });
+  /** What has to be checked, or the error response for a request refused with any token. */
+  plan(delegated: DelegatedRequest): DelegatedPlan {
+    const requirements: RouteRequirement[] = [];
+    if (delegated.scopes.length > 0 || delegated.project !== undefined)
+      requirements.push({ scopes: delegated.scopes, project: delegated.project });
 
     let route: Route | undefined;
-    if (question.forwarded) {
-      const { method, uri } = question.forwarded;
+    if (delegated.forwarded) {
+      const { method, uri } = delegated.forwarded;
       const target = readTarget(uri);
-      if ('detail' in target) return { refusal: { code: 'invalid_request', detail: target.detail } };
+      if ('detail' in target) return { error: { code: 'invalid_request', detail: target.detail } };
       route = this.routes().match(target.match);
       if (route && !route.public) {
-        const needs = route.needs(method, target.path);
-        if (!needs)
-          return { refusal: { code: 'forbidden', detail: `The route ${route.name} does not offer ${method}.` } };
-        // Bodies are not seen here, so a caller of an MCP route must hold what any of its tools asks for.
-        const scopes = route.mcp ? [...needs.scopes, ...[...route.tools.values()].flat()] : needs.scopes;
-        conditions.push({ scopes, project: needs.project });
+        const requirement = route.requirement(method, target.path);
+        if (!requirement)
+          return { error: { code: 'forbidden', detail: `The route ${route.name} does not offer ${method}.` } };
+        // Bodies are not available here, so an MCP route requires the scopes of all its tools.
+        const { scopes, project } = requirement;
+        requirements.push({ scopes: route.mcp ? [...scopes, ...[...route.tools.values()].flat()] : scopes, project });
       }
     }
-    if (conditions.length === 0) {
-      if (route?.public) return { inquiries: [], keepAuthorization: false };
-      conditions.push({ scopes: [], project: undefined });
+    if (requirements.length === 0) {
+      if (route?.public) return { requests: [], keepAuthorization: false };
+      requirements.push({ scopes: [], project: undefined });
     }
-    const { door, forwarded, requestId, ip, userAgent, authorization } = question;
-    const shared = { route: door, method: forwarded?.method ?? '', requestId, ip, userAgent, authorization };
+    const { endpoint, forwarded, requestId, ip, userAgent, authorization } = delegated;
+    const shared = { route: endpoint, method: forwarded?.method ?? '', requestId, ip, userAgent, authorization };
     return {
-      inquiries: merged(conditions).map((condition) => ({ ...shared, ...condition })),
+      requests: merged(requirements).map((requirement) => ({ ...shared, ...requirement })),
       keepAuthorization: route?.forwardAuthorization === true,
     };
   }
 }
 
-/** Conditions about the same project are one; about different projects each is asked for itself. */
-function merged(conditions: readonly Condition[]): Condition[] {
+/** Joins the requirements of each project. */
+function merged(requirements: readonly RouteRequirement[]): RouteRequirement[] {
   const byProject = new Map<string | undefined, Set<string>>();
-  for (const { project, scopes } of conditions) {
+  for (const { project, scopes } of requirements) {
     const all = byProject.get(project) ?? new Set();
     for (const scope of scopes) all.add(scope);
     byProject.set(project, all);
@@ -104,7 +99,7 @@ function merged(conditions: readonly Condition[]): Condition[] {
   return [...byProject].map(([project, scopes]) => ({ project, scopes: [...scopes] }));
 }
 
-/** What the upstream is told of the caller; of nobody when undefined. */
+/** Identity headers for the upstream; empty ones without a caller. */
 export function identityHeaders(
   allowed: Extract<Decision, { allowed: true }> | undefined,
   requestId: string,
@@ -120,21 +115,21 @@ export function identityHeaders(
 }
 
 /**
- * Reads what a proxy's configuration asks for: scopes separated by spaces, commas or repetition, and one project. A
- * mistake there must not let anybody in, so it is answered with a refusal.
+ * Reads the requirement of a proxy's configuration: scopes separated by spaces, commas or repetition, and one project.
+ * A mistake there must not let anyone in, so it is an error response.
  */
-export function readConditions(
+export function readRequirement(
   scopeTexts: readonly string[],
   projects: readonly string[],
-): { scopes: string[]; project?: string } | { refusal: ErrorResponse } {
+): { scopes: string[]; project?: string } | { error: ErrorResponse } {
   const scopes = scopeTexts.flatMap((text) => text.split(/[\s,]+/)).filter((scope) => scope !== '');
-  const wrong = scopes.find((scope) => !SCOPE_PATTERN.test(scope));
-  if (wrong !== undefined || (scopes.length === 0 && scopeTexts.length > 0)) {
-    const detail = `"${(wrong ?? '').slice(0, 50)}" is no scope; a scope looks like "documents:read".`;
-    return { refusal: { code: 'invalid_request', detail } };
+  const invalid = scopes.find((scope) => !SCOPE_PATTERN.test(scope));
+  if (invalid !== undefined || (scopes.length === 0 && scopeTexts.length > 0)) {
+    const detail = `"${(invalid ?? '').slice(0, 50)}" is not a valid scope; a scope looks like "documents:read".`;
+    return { error: { code: 'invalid_request', detail } };
   }
   const [project] = projects;
   if (projects.length > 1 || (project !== undefined && !/^[0-9a-f-]{36}$/.test(project)))
-    return { refusal: { code: 'invalid_request', detail: 'project must be one project id.' } };
+    return { error: { code: 'invalid_request', detail: 'project must be exactly one project id.' } };
   return project === undefined ? { scopes } : { scopes, project };
 }

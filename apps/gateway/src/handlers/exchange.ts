@@ -12,53 +12,53 @@ import type { OpenExchanges, Timed } from '../streams/index.js';
 import { RequestBody } from './request-body.js';
 import type { Upstream } from './upstreams.js';
 
-/** How a request is to be forwarded: everything decided, nothing left to look up. */
+/** How to forward a request; everything is decided. */
 export interface Plan {
   readonly upstream: Upstream;
   readonly path: string;
-  /** Name and value by turns, ready for the upstream. */
+  /** Alternating names and values, ready for the upstream. */
   readonly headers: string[];
-  /** The body when it was read already; otherwise it is streamed from the request. */
+  /** A body already read; otherwise it is streamed from the request. */
   readonly body: Buffer | undefined;
   readonly hasBody: boolean;
   readonly requestId: string;
   readonly timeoutMs: number;
   readonly policy: ResponsePolicy;
-  /** Further headers of the answer, name and value by turns. */
+  /** Further headers of the response, alternating names and values. */
   readonly extra: readonly string[] | undefined;
-  /** Keeps the exchange under its token while it is open: see Verifier.watch. None on routes without a token. */
+  /** Watches the token while the exchange is open: see Verifier.watch. None on routes without a token. */
   readonly watch: ((cut: (reason: DenialReason) => void) => () => void) | undefined;
-  /** Only once its answer has begun: what it does may be to end its own token, and to wait until that is so everywhere. */
-  readonly watchAnswerOnly?: boolean;
+  /** Watch only once the response has begun: a request can revoke its own token and wait for the confirmation. */
+  readonly watchResponseOnly?: boolean;
   readonly expectsContinue: boolean;
-  /** A part of Latchkey itself: when nothing is there, the answer is 503 with this detail. */
+  /** For upstreams that are part of Latchkey: a failure is 503 with this detail. */
   readonly unavailableDetail: string | undefined;
 }
 
-/** What all exchanges of a door share. */
+/** Shared by all exchanges of a handler. */
 export interface ExchangeDeps {
   readonly open: OpenExchanges;
-  /** Longest silence while a request body is awaited. */
+  /** Longest wait for the next bytes of a request body. */
   readonly bodyIdleMs: number;
   readonly upstreamFailed: (requestId: string, error: Error, code: string) => void;
 }
 
-/** What is open for longer than this, a body on its way in either direction or a wait, is kept under its token like a stream. */
+/** An exchange open for longer than this is watched like a stream, whether it sends, receives or waits. */
 export const WATCHED_AFTER_MS = 1_000;
-/** How long a caller may take none of an answer before it is given up. */
+/** How long a caller can read nothing of a response before it is aborted. */
 export const CALLER_STALL_MS = 120_000;
 
-/** Longest answer that is sent together with its head. */
+/** Longest response that is sent together with its head. */
 const COPIED_BYTES_MAX = 8_192;
 
 const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE']);
 const CONNECTION_LOST = new Set(['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE']);
-const NOTHING_THERE = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EHOSTUNREACH', 'ENETUNREACH', 'EAI_AGAIN']);
-const TOO_SLOW = new Set(['UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_CONNECT_TIMEOUT', 'ETIMEDOUT']);
+const UNREACHABLE = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EHOSTUNREACH', 'ENETUNREACH', 'EAI_AGAIN']);
+const TIMED_OUT = new Set(['UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_CONNECT_TIMEOUT', 'ETIMEDOUT']);
 
-/** One request and its answer, between a caller and an upstream: undici's handler and its state in one object. */
+/** One request and its response, between a caller and an upstream: undici's handler and its state in one object. */
 export class Exchange implements Dispatcher.DispatchHandler, Timed {
-  /** An event stream: it may be silent for as long as it likes. */
+  /** An event stream: its silence has no limit. */
   endless = false;
   readonly #openedAtMs: number;
   #lastMs: number;
@@ -81,14 +81,14 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     this.#lastMs = deps.open.nowMs;
   }
 
-  /** Sends the request on. The answer follows by itself. */
+  /** Forwards the request; the response is written as it arrives. */
   start(): void {
     if (this.res.destroyed) return;
     this.deps.open.add(this);
     this.res.on('close', this.#onCallerClose);
     if (this.plan.hasBody && !this.plan.body) {
       this.#body = new RequestBody(this.req);
-      // undici tells of its failure; without a listener it would end the process when nobody reads it any more.
+      // undici reports its failure; an error event without a listener would end the process.
       this.#body.on('error', () => undefined);
       if (this.plan.expectsContinue) this.res.writeContinue();
     }
@@ -110,7 +110,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
     this.#controller = controller;
-    if (this.#over) controller.abort(new Error('the caller went away'));
+    if (this.#over) controller.abort(new Error('the caller disconnected'));
   }
 
   onBodySent(): void {
@@ -118,7 +118,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
   }
 
   onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: UpstreamHeaders): void {
-    // Interim answers (1xx) are between the upstream and us.
+    // Interim responses (1xx) are hop-by-hop.
     if (status < 200 || this.#over) return;
     this.#status = status;
     this.#lastMs = this.deps.open.nowMs;
@@ -128,7 +128,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     this.endless = head.eventStream;
     if (head.eventStream && !this.#watch()) return;
     this.res.writeHead(status, head.headers);
-    // The head of a stream says that it is open; nothing may follow for a long time.
+    // The body of a stream can begin much later.
     if (head.eventStream) this.res.flushHeaders();
   }
 
@@ -137,7 +137,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     this.#lastMs = this.deps.open.nowMs;
     if (chunk.length === this.#contentLength) {
       this.#ended = true;
-      // As text, head and body are one write; for little ones that is worth the copy.
+      // As text, head and body are one write; for small bodies that is worth the copy.
       if (chunk.length <= COPIED_BYTES_MAX) this.res.end(chunk.toString('latin1'), 'latin1');
       else this.res.end(chunk);
     } else if (!this.res.write(chunk)) {
@@ -155,7 +155,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
   onResponseError(_controller: Dispatcher.DispatchController, error: Error & { code?: string }): void {
     if (this.#over || this.#ended) return;
     const code = error.code ?? '';
-    if (this.#status === 0 && this.#mayRetry(code)) {
+    if (this.#status === 0 && this.#canRetry(code)) {
       this.#retried = true;
       this.#controller = undefined;
       this.#dispatch(this.plan.upstream.fresh);
@@ -164,7 +164,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     this.#fail(error, code);
   }
 
-  #mayRetry(code: string): boolean {
+  #canRetry(code: string): boolean {
     return !this.#retried && !this.plan.hasBody && CONNECTION_LOST.has(code) && IDEMPOTENT.has(this.req.method ?? '');
   }
 
@@ -172,7 +172,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     if (this.res.destroyed || (this.req.destroyed && !this.req.complete)) return void this.#close();
     this.deps.upstreamFailed(this.plan.requestId, error, code);
     if (this.#status !== 0 || this.res.headersSent) {
-      // The head is out: only a broken connection still tells the caller that the rest is missing.
+      // The head is sent: only a broken connection can show that the rest is missing.
       this.#close();
       this.res.destroy();
       return;
@@ -180,14 +180,14 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     const { unavailableDetail, timeoutMs } = this.plan;
     this.#refuse(
       unavailableDetail === undefined
-        ? refusalFor(code, timeoutMs)
+        ? upstreamError(code, timeoutMs)
         : { code: 'unavailable', detail: unavailableDetail },
     );
   }
 
-  #refuse(refusal: ErrorResponse): void {
+  #refuse(error: ErrorResponse): void {
     this.#close();
-    sendError(this.res, refusal, this.plan.requestId);
+    sendError(this.res, error, this.plan.requestId);
   }
 
   readonly #onDrain = (): void => {
@@ -199,16 +199,16 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     if (!this.#over) this.#close();
   };
 
-  /** Ends the upstream's side and all that is kept for this exchange. */
+  /** Ends the upstream's side and releases the state of this exchange. */
   #close(): void {
     this.#over = true;
     this.deps.open.remove(this);
     this.#unwatch?.();
-    if (!this.#ended) this.#controller?.abort(new Error('the caller went away'));
+    if (!this.#ended) this.#controller?.abort(new Error('the caller disconnected'));
     this.#body?.destroy();
   }
 
-  /** Puts the exchange under its token; false when the token was found wanting there and then. */
+  /** Watches the token; false when the token is denied at once. */
   #watch(): boolean {
     if (this.#unwatch || !this.plan.watch) return true;
     this.#unwatch = () => undefined;
@@ -224,12 +224,12 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
   #cut(reason: DenialReason): void {
     if (this.#over) return;
     if (!this.res.headersSent) {
-      // No more of a body is read, so nothing else can come on this connection.
+      // The rest of the body is not read, so the connection cannot be reused.
       if (!this.req.complete) this.res.shouldKeepAlive = false;
       this.#refuse(
         reason === 'unavailable'
           ? { code: 'unavailable', detail: 'The token cannot be checked now. Try again shortly.' }
-          : { code: 'invalid_token', detail: 'The token stopped being accepted while the request was under way.' },
+          : { code: 'invalid_token', detail: 'The token became invalid while the request was open.' },
       );
       return;
     }
@@ -238,14 +238,14 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
   }
 
   tick(nowMs: number): void {
-    const mayWatch = this.#status !== 0 || !this.plan.watchAnswerOnly;
-    if (!this.#unwatch && mayWatch && nowMs - this.#openedAtMs >= WATCHED_AFTER_MS && !this.#watch()) return;
+    const watchable = this.#status !== 0 || !this.plan.watchResponseOnly;
+    if (!this.#unwatch && watchable && nowMs - this.#openedAtMs >= WATCHED_AFTER_MS && !this.#watch()) return;
     if (this.res.headersSent) {
       const quietMs = nowMs - this.#lastMs;
       const stalled = this.res.writableNeedDrain || this.#ended;
       if (stalled ? quietMs > CALLER_STALL_MS : !this.endless && quietMs > this.plan.timeoutMs)
         this.#fail(
-          new Error(stalled ? 'the caller takes nothing' : 'the upstream sends nothing'),
+          new Error(stalled ? 'timeout: the caller reads nothing' : 'timeout: the upstream sends nothing'),
           'UND_ERR_BODY_TIMEOUT',
         );
       return;
@@ -253,10 +253,10 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     const awaitedSinceMs = this.req.complete ? 0 : (this.#body?.awaitedSinceMs ?? 0);
     if (awaitedSinceMs === 0) {
       if (nowMs - this.#lastMs > this.plan.timeoutMs)
-        this.#fail(new Error('the upstream is silent'), 'UND_ERR_HEADERS_TIMEOUT');
+        this.#fail(new Error('timeout: no response from the upstream'), 'UND_ERR_HEADERS_TIMEOUT');
     } else if (nowMs - awaitedSinceMs > this.deps.bodyIdleMs) {
       this.res.shouldKeepAlive = false;
-      this.#refuse({ code: 'request_timeout', detail: `No more of the body came for ${this.deps.bodyIdleMs} ms.` });
+      this.#refuse({ code: 'request_timeout', detail: `No more of the body arrived for ${this.deps.bodyIdleMs} ms.` });
     }
   }
 
@@ -267,15 +267,15 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
   }
 }
 
-/** What the caller is told when the upstream failed before it answered. */
-export function refusalFor(code: string, timeoutMs: number): ErrorResponse {
-  if (TOO_SLOW.has(code))
-    return { code: 'upstream_timeout', detail: `The upstream did not answer within ${timeoutMs} ms.` };
+/** The error response for an upstream that failed before it responded. */
+export function upstreamError(code: string, timeoutMs: number): ErrorResponse {
+  if (TIMED_OUT.has(code))
+    return { code: 'upstream_timeout', detail: `The upstream did not respond within ${timeoutMs} ms.` };
   if (code === 'UND_ERR_INVALID_ARG' || code === 'UND_ERR_REQ_CONTENT_LENGTH_MISMATCH')
-    return { code: 'invalid_request', detail: 'The request cannot be written for the upstream as it came.' };
+    return { code: 'invalid_request', detail: "The request's framing headers do not match its body." };
   return {
     code: 'bad_gateway',
-    detail: NOTHING_THERE.has(code)
+    detail: UNREACHABLE.has(code)
       ? 'The upstream cannot be reached.'
       : 'The upstream closed the connection or did not speak HTTP.',
   };

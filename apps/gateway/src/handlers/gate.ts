@@ -1,18 +1,18 @@
-import type { Checks, Decision, Inquiry } from '../check/index.js';
+import type { AuthorizationRequest, Checks, Decision } from '../check/index.js';
 import type { ErrorResponse, RequestHead } from '../http/index.js';
-import type { Needs, Route } from '../routes/index.js';
+import type { Route, RouteRequirement } from '../routes/index.js';
 
-/** What a route asks of a request, or why it is refused before any token is looked at. */
-export type Asked = { readonly needs: Needs } | { readonly refusal: ErrorResponse };
+/** What a route requires of a request, or the error response for a method that it does not offer. */
+export type RequirementResult = { readonly requirement: RouteRequirement } | { readonly error: ErrorResponse };
 
-/** @param path as forwarded, so that what is captured is what the upstream sees */
-export function askedBy(route: Route, method: string, path: string): Asked {
-  const needs = route.needs(method, path);
+/** @param path as forwarded, so that captures are what the upstream sees */
+export function requirementOf(route: Route, method: string, path: string): RequirementResult {
+  const requirement = route.requirement(method, path);
   const allowed = route.mcp ? ['GET', 'POST', 'DELETE'] : undefined;
-  if (needs && (!allowed || allowed.includes(method))) return { needs };
+  if (requirement && (!allowed || allowed.includes(method))) return { requirement };
   const methods = allowed ?? (route.methods ?? []).flatMap((m) => (m === 'GET' ? ['GET', 'HEAD'] : [m]));
   return {
-    refusal: {
+    error: {
       code: 'method_not_allowed',
       detail: `The route ${route.name} does not offer ${method}.`,
       headers: { allow: methods.join(', ') },
@@ -20,7 +20,12 @@ export function askedBy(route: Route, method: string, path: string): Asked {
   };
 }
 
-export function inquiryOf(route: Route, method: string, head: RequestHead, needs: Needs): Inquiry {
+export function authorizationRequestOf(
+  route: Route,
+  method: string,
+  head: RequestHead,
+  { scopes, project }: RouteRequirement,
+): AuthorizationRequest {
   return {
     route: route.name,
     method,
@@ -28,20 +33,20 @@ export function inquiryOf(route: Route, method: string, head: RequestHead, needs
     ip: head.ip,
     userAgent: head.userAgent,
     authorization: head.authorization,
-    scopes: needs.scopes,
-    project: needs.project,
+    scopes,
+    project,
   };
 }
 
-/** Calls on with the decision, now when it is there now. */
+/** Calls `next` with the decision, synchronously when it is available at once. */
 export function whenDecided(
   checks: Checks,
-  inquiry: Inquiry,
+  request: AuthorizationRequest,
   options: { preliminary?: boolean },
   next: (decision: Decision) => void,
   onFault: (error: unknown) => void,
 ): void {
-  const decision = checks.decide(inquiry, options);
+  const decision = checks.decide(request, options);
   if (decision instanceof Promise) decision.then(next).catch(onFault);
   else next(decision);
 }

@@ -1,5 +1,5 @@
 export { Console } from './console.js';
-export { type Answer, Delegated, identityHeaders, type Question, readConditions } from './delegated.js';
+export { Delegated, type DelegatedResult, identityHeaders, readRequirement } from './delegated.js';
 export { Management } from './management.js';
 export { ProxyHandler } from './proxy-handler.js';
 export { PublicServer } from './public-server.js';

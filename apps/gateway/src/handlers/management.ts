@@ -7,9 +7,9 @@ import { Exchange, type ExchangeDeps } from './exchange.js';
 import type { Upstream } from './upstreams.js';
 
 export interface ManagementDeps extends Omit<ExchangeDeps, 'upstreamFailed'> {
-  /** The token-service's HTTP door. */
+  /** The token-service's HTTP API. */
   readonly upstream: Upstream;
-  /** By which the token-service knows that a request came through a gateway. */
+  /** Proves to the token-service that a request came through a gateway. */
   readonly proofSecret: string;
   readonly verifier: Pick<Verifier, 'watch'>;
   readonly logger: Logger;
@@ -18,9 +18,9 @@ export interface ManagementDeps extends Omit<ExchangeDeps, 'upstreamFailed'> {
 /** Longer than the token-service waits for a revocation to be confirmed. */
 const TIMEOUT_MS = 120_000;
 const POLICY = { trustedOrigin: true, maySetSession: true, ownCors: false };
-const AWAY = 'The management API is away. Try again shortly; tokens go on being checked meanwhile.';
+const UNAVAILABLE = 'The management API is unavailable. Try again shortly; checks of tokens continue meanwhile.';
 
-/** Passes the management API on as it came, with proof that it came through this door; the token-service checks it. */
+/** Forwards the management API unchanged, with proof that it came through a gateway; the token-service authorizes it. */
 export class Management {
   readonly #proof: string;
   readonly #exchanges: ExchangeDeps;
@@ -49,14 +49,14 @@ export class Management {
       policy: POLICY,
       extra: undefined,
       watch: this.#watchOf(head),
-      watchAnswerOnly: true,
-      unavailableDetail: AWAY,
+      watchResponseOnly: true,
+      unavailableDetail: UNAVAILABLE,
       expectsContinue,
     };
     new Exchange(req, res, plan, this.#exchanges).start();
   }
 
-  /** The token-service has let it in; what it answers for long ends with the token all the same. */
+  /** The token-service authorizes the request; a long response still ends with its token. */
   #watchOf({ authorization, ip }: RequestHead) {
     const secret = readAuthorization('bearer', authorization);
     if (typeof secret !== 'string') return undefined;

@@ -2,15 +2,15 @@ import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import { LIMITS } from '@latchkey/contracts';
 import type { ErrorResponse, RequestHead } from '../http/index.js';
 
-export type McpBody = { readonly text: string } | { readonly refusal: ErrorResponse };
-/** Scopes that the messages need together, how many they are, and the body to forward: what was checked, written anew. */
-export type McpAsked =
+export type McpBody = { readonly text: string } | { readonly error: ErrorResponse };
+/** Scopes that the messages require together, their number, and the body to forward: what was checked, serialized again. */
+export type McpRequirement =
   | { readonly scopes: readonly string[]; readonly messages: number; readonly body: Buffer }
-  | { readonly refusal: ErrorResponse }
-  /** A tool or method that no token may use on this route. */
+  | { readonly error: ErrorResponse }
+  /** A tool or method that the route does not offer to any token. */
   | { readonly notOffered: string };
 
-const refuse = (detail: string, code: ErrorResponse['code'] = 'invalid_request') => ({ refusal: { code, detail } });
+const refuse = (detail: string, code: ErrorResponse['code'] = 'invalid_request') => ({ error: { code, detail } });
 
 /** Reads the body of an MCP message: JSON in UTF-8, at most `LIMITS.jsonBodyBytesMax`. */
 export async function readMcpBody(req: IncomingMessage, head: RequestHead, idleMs: number): Promise<McpBody> {
@@ -18,7 +18,7 @@ export async function readMcpBody(req: IncomingMessage, head: RequestHead, idleM
   if (type !== 'application/json') return refuse('Send the message as application/json.', 'unsupported_media_type');
   if (head.contentEncoding !== undefined && head.contentEncoding.toLowerCase() !== 'identity')
     return refuse('Send the message without a content coding, so that it can be checked.', 'unsupported_media_type');
-  const tooLarge = refuse(`A message may have at most ${LIMITS.jsonBodyBytesMax} bytes.`, 'too_large');
+  const tooLarge = refuse(`A message can have at most ${LIMITS.jsonBodyBytesMax} bytes.`, 'too_large');
   if (Number(head.contentLength ?? 0) > LIMITS.jsonBodyBytesMax) return tooLarge;
 
   const chunks: Buffer[] = [];
@@ -40,11 +40,11 @@ export async function readMcpBody(req: IncomingMessage, head: RequestHead, idleM
   });
   if (ending === 'broken') return refuse('The body ended before it was complete.');
   if (ending === 'too large') return tooLarge;
-  if (ending === 'stalled') return refuse(`No more of the body came for ${idleMs} ms.`, 'request_timeout');
+  if (ending === 'stalled') return refuse(`No more of the body arrived for ${idleMs} ms.`, 'request_timeout');
   try {
     return { text: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.concat(chunks)) };
   } catch {
-    return refuse('The body is not UTF-8.');
+    return refuse('The body is not valid UTF-8.');
   }
 }
 
@@ -52,46 +52,47 @@ type JsonObject = Record<string, unknown>;
 const isObject = (value: unknown): value is JsonObject =>
   typeof value === 'object' && value !== null && !Array.isArray(value);
 
-/** Names that decide what a message does. Some servers read them in any case, so no other spelling may stand. */
-const DECISIVE = new Set(['jsonrpc', 'id', 'method', 'params', 'name', 'arguments']);
-/** These neither change anything nor show a tool's data; all other methods but tools/call need the scopes of `*`. */
+/** Names that decide what a message does. Some servers read them in any case, so other spellings are refused. */
+const RESERVED = new Set(['jsonrpc', 'id', 'method', 'params', 'name', 'arguments']);
+/** These neither change anything nor return a tool's data; all other methods but tools/call require the scopes of `*`. */
 const OPEN_METHODS = new Set(['initialize', 'ping', 'tools/list', 'server/discover']);
 
 /**
- * Finds what the messages of a body need. What is forwarded is written anew from what was read: a name that came twice
- * has one value then, for the upstream as for us.
+ * Finds the scopes that the messages of a body require. The body is serialized again from what was read, so that a
+ * repeated name has one value for the upstream too.
  * @param tools scopes by tool, `*` for all others; a tool without an entry is refused
  */
 export function inspectMcp(
   text: string,
   tools: ReadonlyMap<string, readonly string[]>,
   headers: IncomingHttpHeaders,
-): McpAsked {
+): McpRequirement {
   let body: unknown;
   try {
-    body = JSON.parse(text, keepNumbers);
+    body = JSON.parse(text, preserveNumbers);
   } catch {
-    return refuse('The body is not JSON.');
+    return refuse('The body is not valid JSON.');
   }
   const messages = Array.isArray(body) ? body : [body];
   if (messages.length === 0 || messages.length > LIMITS.jsonRpcBatchMax)
-    return refuse(`A batch holds 1 to ${LIMITS.jsonRpcBatchMax} messages.`);
+    return refuse(`A batch must have 1 to ${LIMITS.jsonRpcBatchMax} messages.`);
   const scopes = new Set<string>();
   for (const message of messages) {
     if (!isObject(message)) return refuse('A message must be a JSON object.');
     const { method, params } = message;
     const misspelt = misspeltName(message) ?? (isObject(params) ? misspeltName(params) : undefined);
-    if (misspelt !== undefined) return refuse(`"${misspelt.slice(0, 50)}" is no spelling of a JSON-RPC name.`);
+    if (misspelt !== undefined)
+      return refuse(`"${misspelt.slice(0, 50)}" is not a valid JSON-RPC name; names are case-sensitive.`);
     if (method === undefined && ('result' in message || 'error' in message)) continue;
     if (typeof method !== 'string') return refuse('A message must name its method.');
     const name = isObject(params) ? params['name'] : undefined;
     if (method === 'tools/call' && typeof name !== 'string') return refuse('tools/call must name its tool.');
     if (messages.length > 1 ? mirrors(headers) : !mirrorsAgree(headers, method, name))
-      return refuse('The headers Mcp-Method and Mcp-Name do not say what the body says.');
-    const needed = scopesOf(method, name, tools);
-    if (!needed)
+      return refuse('The headers Mcp-Method and Mcp-Name do not match the body.');
+    const required = scopesOf(method, name, tools);
+    if (!required)
       return { notOffered: method === 'tools/call' ? `tool ${String(name).slice(0, 100)}` : method.slice(0, 100) };
-    for (const scope of needed) scopes.add(scope);
+    for (const scope of required) scopes.add(scope);
   }
   return { scopes: [...scopes], messages: messages.length, body: Buffer.from(JSON.stringify(body)) };
 }
@@ -105,29 +106,29 @@ function scopesOf(
   return (method === 'tools/call' ? tools.get(tool as string) : undefined) ?? tools.get('*');
 }
 
-/** A name that is a decisive one but for its case. Case is folded as Unicode does, since some servers fold that way. */
+/** A name that differs from a reserved one only in its case. Case folding is Unicode's, as in some servers. */
 function misspeltName(object: JsonObject): string | undefined {
   return Object.keys(object).find((name) => {
-    if (DECISIVE.has(name)) return false;
+    if (RESERVED.has(name)) return false;
     const folded = name.normalize('NFKC').toUpperCase().toLowerCase();
-    return DECISIVE.has(folded);
+    return RESERVED.has(folded);
   });
 }
 
 const mirrors = (headers: IncomingHttpHeaders) =>
   headers['mcp-method'] !== undefined || headers['mcp-name'] !== undefined;
 
-/** Later revisions repeat method and tool in headers, by which a server may route: they must say the same. */
+/** Later revisions repeat method and tool in headers, which a server can route by: they must match. */
 function mirrorsAgree(headers: IncomingHttpHeaders, method: string, name: unknown): boolean {
-  const { 'mcp-method': saidMethod, 'mcp-name': saidName } = headers;
-  if (saidMethod !== undefined && saidMethod !== method) return false;
-  if (saidName === undefined || method !== 'tools/call') return true;
-  const encoded = /^=\?base64\?([A-Za-z0-9+/]*={0,2})\?=$/.exec(String(saidName));
-  return (encoded ? Buffer.from(encoded[1]!, 'base64').toString('utf8') : saidName) === name;
+  const { 'mcp-method': headerMethod, 'mcp-name': headerName } = headers;
+  if (headerMethod !== undefined && headerMethod !== method) return false;
+  if (headerName === undefined || method !== 'tools/call') return true;
+  const encoded = /^=\?base64\?([A-Za-z0-9+/]*={0,2})\?=$/.exec(String(headerName));
+  return (encoded ? Buffer.from(encoded[1]!, 'base64').toString('utf8') : headerName) === name;
 }
 
-/** Numbers keep the digits they came with: 64-bit ids do not fit JavaScript's. */
-function keepNumbers(_name: string, value: unknown, context?: { source?: string }): unknown {
+/** Preserves the digits of numbers: 64-bit ids do not fit JavaScript's. */
+function preserveNumbers(_name: string, value: unknown, context?: { source?: string }): unknown {
   const { rawJSON } = JSON as unknown as { rawJSON(text: string): unknown };
   return typeof value === 'number' && context?.source !== undefined && String(value) !== context.source
     ? rawJSON(context.source)

@@ -2,7 +2,8 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { DenialReason } from '@latchkey/contracts';
 import type { Logger } from '@latchkey/runtime';
 import { rateHeaders } from '@latchkey/runtime';
-import type { Checks, Decision, Inquiry, Verifying } from '../check/index.js';
+import type { Verifier } from '@latchkey/verifier';
+import type { AuthorizationRequest, Checks, Decision } from '../check/index.js';
 import {
   type Credentials,
   corsHeaders,
@@ -18,25 +19,25 @@ import {
 } from '../http/index.js';
 import type { Route } from '../routes/index.js';
 import { Exchange, type ExchangeDeps } from './exchange.js';
-import { askedBy, inquiryOf, whenDecided } from './gate.js';
+import { authorizationRequestOf, requirementOf, whenDecided } from './gate.js';
 import { inspectMcp, type McpBody, readMcpBody } from './mcp-body.js';
 import type { Upstream, Upstreams } from './upstreams.js';
 
 export interface ProxyHandlerDeps extends Omit<ExchangeDeps, 'upstreamFailed'> {
   readonly checks: Checks;
-  readonly verifier: Pick<Verifying, 'watch'>;
+  readonly verifier: Pick<Verifier, 'watch'>;
   readonly upstreams: Upstreams;
   readonly logger: Logger;
 }
 
-/** What is the same for every request to a route. */
+/** Shared by all requests to a route. */
 interface Prepared {
   readonly upstream: Upstream;
   readonly policy: ResponsePolicy;
   readonly credentials: Credentials;
 }
 
-/** A request that has been read and matched. */
+/** A request that was parsed and matched to a route. */
 export interface Matched {
   readonly req: IncomingMessage;
   readonly res: ServerResponse;
@@ -69,34 +70,34 @@ export class ProxyHandler {
       return void res.end();
     }
     if (route.public) return void this.#forward(matched, undefined, undefined);
-    const asked = askedBy(route, method, target.path);
-    if ('refusal' in asked) return void this.#refuse(matched, asked.refusal);
-    const inquiry = inquiryOf(route, method, head, asked.needs);
-    if (route.mcp && method === 'POST') return void this.#handleMcp(matched, inquiry);
-    this.#decide(matched, inquiry, (allowed) => this.#forward(matched, allowed, inquiry));
+    const required = requirementOf(route, method, target.path);
+    if ('error' in required) return void this.#refuse(matched, required.error);
+    const request = authorizationRequestOf(route, method, head, required.requirement);
+    if (route.mcp && method === 'POST') return void this.#handleMcp(matched, request);
+    this.#decide(matched, request, (allowed) => this.#forward(matched, allowed, request));
   }
 
-  /** Checks the token first, so that only its holders have bodies read; then what the body asks for. */
-  #handleMcp(matched: Matched, inquiry: Inquiry): void {
+  /** Checks the token before it reads the body, then the scopes that the body requires. */
+  #handleMcp(matched: Matched, request: AuthorizationRequest): void {
     const { route, head, req, res, expectsContinue } = matched;
     this.#decide(
       matched,
-      inquiry,
+      request,
       ({ principal }) => {
         if (expectsContinue) res.writeContinue();
         readMcpBody(req, head, this.deps.bodyIdleMs)
           .then((read: McpBody) => {
-            if ('refusal' in read) return this.#refuse(matched, read.refusal);
-            const asked = inspectMcp(read.text, route.tools, req.headers);
-            if ('refusal' in asked) return this.#refuse(matched, asked.refusal);
-            if ('notOffered' in asked) {
-              const detail = `The route ${route.name} offers no ${asked.notOffered}.`;
-              const denied = this.deps.checks.deny(inquiry, 'insufficient_scope', principal.tokenId, { detail });
-              return this.#refuse(matched, denied.refusal);
+            if ('error' in read) return this.#refuse(matched, read.error);
+            const inspected = inspectMcp(read.text, route.tools, req.headers);
+            if ('error' in inspected) return this.#refuse(matched, inspected.error);
+            if ('notOffered' in inspected) {
+              const detail = `The route ${route.name} offers no ${inspected.notOffered}.`;
+              const denied = this.deps.checks.deny(request, 'insufficient_scope', principal.tokenId, { detail });
+              return this.#refuse(matched, denied.error);
             }
-            const scopes = [...new Set([...inquiry.scopes, ...asked.scopes])];
-            const full = { ...inquiry, scopes, uses: asked.messages };
-            this.#decide(matched, full, (allowed) => this.#forward(matched, allowed, full, asked.body));
+            const scopes = [...new Set([...request.scopes, ...inspected.scopes])];
+            const full = { ...request, scopes, uses: inspected.messages };
+            this.#decide(matched, full, (allowed) => this.#forward(matched, allowed, full, inspected.body));
           })
           .catch((error: unknown) => this.#fault(matched, error));
       },
@@ -106,27 +107,32 @@ export class ProxyHandler {
 
   #decide(
     matched: Matched,
-    inquiry: Inquiry,
+    request: AuthorizationRequest,
     onAllowed: (allowed: Allowed) => void,
     options: { preliminary?: boolean } = {},
   ): void {
     whenDecided(
       this.deps.checks,
-      inquiry,
+      request,
       options,
       (decision) => {
         if (decision.allowed) onAllowed(decision);
-        else this.#refuse(matched, decision.refusal);
+        else this.#refuse(matched, decision.error);
       },
       (error) => this.#fault(matched, error),
     );
   }
 
-  #forward(matched: Matched, allowed: Allowed | undefined, inquiry: Inquiry | undefined, body?: Buffer): void {
+  #forward(
+    matched: Matched,
+    allowed: Allowed | undefined,
+    request: AuthorizationRequest | undefined,
+    body?: Buffer,
+  ): void {
     const { route, head, target } = matched;
     const path = route.upstreamPath(target.path);
     if (path === undefined) {
-      const detail = 'The path holds ";" where its prefix ends.';
+      const detail = "Path parameters (;…) are not allowed inside the route's stripped prefix.";
       return void this.#refuse(matched, { code: 'invalid_request', detail });
     }
     const { upstream, policy, credentials } = this.#preparedFor(route);
@@ -148,7 +154,7 @@ export class ProxyHandler {
       timeoutMs: route.timeoutMs,
       policy,
       extra,
-      watch: allowed && inquiry ? watchWith(this.deps.verifier, allowed.secret, inquiry) : undefined,
+      watch: allowed && request ? watchWith(this.deps.verifier, allowed.secret, request) : undefined,
       unavailableDetail: undefined,
       expectsContinue: matched.expectsContinue && !body,
     };
@@ -168,22 +174,22 @@ export class ProxyHandler {
     return prepared;
   }
 
-  #refuse({ route, res, head }: Matched, refusal: ErrorResponse): void {
+  #refuse({ route, res, head }: Matched, error: ErrorResponse): void {
     const shared = route.cors ? corsHeaders(route.cors, head.origin) : [];
-    const headers: Record<string, string> = { ...refusal.headers };
+    const headers: Record<string, string> = { ...error.headers };
     for (let i = 0; i < shared.length; i += 2) headers[shared[i]!] = shared[i + 1]!;
-    sendError(res, { ...refusal, headers }, head.requestId);
+    sendError(res, { ...error, headers }, head.requestId);
   }
 
   #fault(matched: Matched, error: unknown): void {
     this.deps.logger.error({ err: error, requestId: matched.head.requestId }, 'a request failed');
-    this.#refuse(matched, { code: 'internal', detail: 'The gateway failed; its log names this requestId.' });
+    this.#refuse(matched, { code: 'internal', detail: 'The gateway failed; see its log for this requestId.' });
   }
 }
 
-/** Registers what stays open under the token that opened it. */
-export function watchWith(verifier: Pick<Verifying, 'watch'>, secret: string, inquiry: Inquiry) {
-  const { scopes, project, ip } = inquiry;
+/** Watches the token of an open exchange. */
+export function watchWith(verifier: Pick<Verifier, 'watch'>, secret: string, request: AuthorizationRequest) {
+  const { scopes, project, ip } = request;
   const requirement = project === undefined ? { scopes, ip } : { scopes, project, ip };
   return (cut: (reason: DenialReason) => void) => verifier.watch(secret, requirement, { cut });
 }

@@ -25,29 +25,29 @@ export interface PublicServerDeps {
   readonly webSockets: WebSocketHandler;
   readonly management: Management;
   readonly console: Console;
-  /** The gateway's own calls, by path. */
+  /** The gateway's own endpoints, by path. */
   readonly own: ReadonlyMap<string, (req: IncomingMessage, res: ServerResponse) => void>;
   readonly isTrustedProxy: (ip: string) => boolean;
   readonly checks: Readonly<Record<string, ReadinessCheck>>;
   readonly logger: Logger;
   readonly connectionsMax: number;
-  /** Called when an answer has been sent or given up. */
+  /** Called when a response was sent or aborted. */
   readonly observe: (route: string, status: number, startedAtMs: number) => void;
 }
 
-/** Headers must be complete within this. */
+/** Longest time until the headers are complete. */
 const HEADERS_TIMEOUT_MS = 10_000;
-/** A whole request, body included, must be there within this. */
+/** Longest time until the whole request, body included, has arrived. */
 const REQUEST_TIMEOUT_MS = 3_600_000;
-/** Longer than the load balancers in front usually keep theirs. */
+/** Longer than the idle timeout of most load balancers. */
 const KEEP_ALIVE_MS = 65_000;
 
-/** How long a body is read and thrown away after its request was answered. */
+/** How long a body is read and discarded after the response. */
 const UNWANTED_BODY_MS = 2_000;
 
 const ANONYMOUS_ROUTE = '-';
 
-/** The public door on bare node:http: reads each request once, and hands it to whom its path belongs. */
+/** The public listener on node:http: parses each request once and passes it to the handler of its path. */
 export class PublicServer {
   readonly server: Server;
 
@@ -63,7 +63,7 @@ export class PublicServer {
       noDelay: true,
       shouldUpgradeCallback: (req) => isWebSocket(req),
     });
-    // Beyond a count node drops headers in silence; their total size and our own count are the limits.
+    // Past this count node drops headers silently; their total size and our own count are the limits.
     this.server.maxHeadersCount = 0;
     this.server.maxConnections = deps.connectionsMax;
     this.server.on('request', (req, res) => this.#onRequest(req, res, false));
@@ -71,7 +71,11 @@ export class PublicServer {
     this.server.on('checkExpectation', (req, res) => this.#onRequest(req, res, false));
     this.server.on('upgrade', (req, socket, early) => this.#onUpgrade(req, socket as Socket, early));
     this.server.on('connect', (_req, socket) =>
-      sendErrorAndClose(socket, { code: 'method_not_allowed', detail: 'This is no forward proxy.' }, newId()),
+      sendErrorAndClose(
+        socket,
+        { code: 'method_not_allowed', detail: 'CONNECT is not supported: this is not a forward proxy.' },
+        newId(),
+      ),
     );
     this.server.on('clientError', onClientError);
   }
@@ -81,26 +85,29 @@ export class PublicServer {
     let route = ANONYMOUS_ROUTE;
     res.on('close', () => {
       this.deps.observe(route, res.headersSent ? res.statusCode : 0, startedAtMs);
-      if (!req.complete) giveUpBody(req);
+      if (!req.complete) discardBody(req);
     });
-    (req.socket as AnsweringSocket)[answering] = res;
+    (req.socket as ServerSocket)[lastResponse] = res;
     const read = readHead(req, this.deps.isTrustedProxy);
-    if ('refusal' in read) {
-      // Where such a request ends is in doubt, so nothing after it is read.
+    if ('error' in read) {
+      // Where such a request ends is ambiguous, so nothing after it is read.
       res.shouldKeepAlive = false;
-      return void sendError(res, read.refusal, read.requestId);
+      return void sendError(res, read.error, read.requestId);
     }
     const { head } = read;
     try {
       route = this.#serve(req, res, head, expectsContinue);
     } catch (error) {
       this.deps.logger.error({ err: error, requestId: head.requestId }, 'a request failed');
-      const refusal: ErrorResponse = { code: 'internal', detail: 'The gateway failed; its log names this requestId.' };
-      sendError(res, refusal, head.requestId);
+      const response: ErrorResponse = {
+        code: 'internal',
+        detail: 'The gateway failed; see its log for this requestId.',
+      };
+      sendError(res, response, head.requestId);
     }
   }
 
-  /** Answers the route's name, for the metrics. */
+  /** @returns the route's name, for the metrics */
   #serve(req: IncomingMessage, res: ServerResponse, head: RequestHead, expectsContinue: boolean): string {
     const target = readTarget(req.url ?? '');
     if ('detail' in target) {
@@ -109,11 +116,11 @@ export class PublicServer {
     }
     const method = req.method ?? '';
     if (method === 'TRACE') {
-      const refusal: ErrorResponse = {
+      const error: ErrorResponse = {
         code: 'method_not_allowed',
-        detail: 'TRACE would show what was added to the request.',
+        detail: 'TRACE is not supported: it would return the headers added by proxies.',
       };
-      sendError(res, refusal, head.requestId);
+      sendError(res, error, head.requestId);
       return ANONYMOUS_ROUTE;
     }
     const { deps } = this;
@@ -152,17 +159,17 @@ export class PublicServer {
           ready ? {} : { 'retry-after': '1' },
         ),
       );
-    } else sendError(res, { code: 'not_found', detail: 'Nothing is at this path.' }, head.requestId);
+    } else sendError(res, { code: 'not_found', detail: 'There is no endpoint at this path.' }, head.requestId);
     return 'health';
   }
 
   #onUpgrade(req: IncomingMessage, socket: Socket, early: Buffer): void {
-    // From here on nobody else listens: a reset by the caller must not end the process.
+    // node removes its own listener: a reset by the caller must not end the process.
     socket.on('error', () => socket.destroy());
     const read = readHead(req, this.deps.isTrustedProxy);
-    if ('refusal' in read) return void sendErrorAndClose(socket, read.refusal, read.requestId);
+    if ('error' in read) return void sendErrorAndClose(socket, read.error, read.requestId);
     const { head } = read;
-    const refuse = (refusal: ErrorResponse) => sendErrorAndClose(socket, refusal, head.requestId);
+    const refuse = (error: ErrorResponse) => sendErrorAndClose(socket, error, head.requestId);
     try {
       const target = readTarget(req.url ?? '');
       if ('detail' in target) return void refuse({ code: 'invalid_request', detail: target.detail });
@@ -171,12 +178,12 @@ export class PublicServer {
       this.deps.webSockets.handle({ req, socket, early, target, head, route });
     } catch (error) {
       this.deps.logger.error({ err: error, requestId: head.requestId }, 'an upgrade failed');
-      refuse({ code: 'internal', detail: 'The gateway failed; its log names this requestId.' });
+      refuse({ code: 'internal', detail: 'The gateway failed; see its log for this requestId.' });
     }
   }
 }
 
-/** Whose path this is, outside the routes file. */
+/** What serves a path; undefined: the routes file. */
 function ownerOf(path: string): 'management' | 'gateway' | undefined {
   const end = path.indexOf('/', 1);
   switch (end < 0 ? path : path.slice(0, end)) {
@@ -193,37 +200,37 @@ function ownerOf(path: string): 'management' | 'gateway' | undefined {
   }
 }
 
-/** The answer is out and the rest of the body means nothing: the caller has a moment to notice. */
-function giveUpBody(req: IncomingMessage): void {
+/** Closes the connection of a caller that keeps sending a body after the response. */
+function discardBody(req: IncomingMessage): void {
   setTimeout(() => {
     if (!req.complete) req.socket.destroy();
   }, UNWANTED_BODY_MS).unref();
 }
 
-/** Only WebSocket is switched to; a request for any other protocol is answered in HTTP/1.1 (RFC 9110 section 7.8). */
+/** Only WebSocket is switched to; other protocols are ignored and the response is HTTP/1.1 (RFC 9110 section 7.8). */
 function isWebSocket(req: IncomingMessage): boolean {
   return req.method === 'GET' && req.headers.upgrade?.toLowerCase() === 'websocket';
 }
 
 /** The last response begun on a connection. */
-const answering = Symbol('answering');
-type AnsweringSocket = Duplex & { [answering]?: ServerResponse };
+const lastResponse = Symbol('lastResponse');
+type ServerSocket = Duplex & { [lastResponse]?: ServerResponse };
 
-/** What cannot be parsed has no response object: the answer is written by hand, and the connection closed. */
+/** A request that cannot be parsed has no response object: the error is written to the socket, which is closed. */
 function onClientError(error: NodeJS.ErrnoException, socket: Duplex): void {
-  const last = (socket as AnsweringSocket)[answering];
-  // An answer on its way must neither be cut short nor be followed by one that answers nothing.
+  const last = (socket as ServerSocket)[lastResponse];
+  // A response in progress must neither be cut short nor be followed by one without a request.
   if (last && !last.shouldKeepAlive && last.writableEnded && !last.closed) return;
-  const inDoubt = last !== undefined && !last.closed && (last.headersSent || last.req.complete);
-  if (error.code === 'ECONNRESET' || !socket.writable || inDoubt) return void socket.destroy();
-  const refusal: ErrorResponse =
+  const ambiguous = last !== undefined && !last.closed && (last.headersSent || last.req.complete);
+  if (error.code === 'ECONNRESET' || !socket.writable || ambiguous) return void socket.destroy();
+  const response: ErrorResponse =
     error.code === 'HPE_HEADER_OVERFLOW'
       ? {
           code: 'header_too_large',
-          detail: `Request line and headers may have ${LIMITS.headerBytesMax} bytes together.`,
+          detail: `Request line and headers can have at most ${LIMITS.headerBytesMax} bytes together.`,
         }
       : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
         ? { code: 'request_timeout', detail: 'The request did not arrive in time.' }
         : { code: 'invalid_request', detail: `The request is not well-formed HTTP/1.1 (${error.code ?? 'unknown'}).` };
-  sendErrorAndClose(socket, refusal, newId());
+  sendErrorAndClose(socket, response, newId());
 }

@@ -2,11 +2,11 @@ import type { IncomingMessage } from 'node:http';
 import { Readable } from 'node:stream';
 
 /**
- * A request's body for the upstream, pulled as fast as the upstream takes it. The request itself is never handed out:
- * destroying it would close the caller's connection, and the caller could not be told why.
+ * A request's body for the upstream, read as fast as the upstream accepts it. The request itself is never passed on:
+ * destroying it would close the caller's connection before an error response.
  */
 export class RequestBody extends Readable {
-  /** When the last piece came, or was last asked for; `performance.now()`, 0 while nothing is awaited. */
+  /** Since when the next bytes are awaited, by `performance.now()`; 0 while none are. */
   awaitedSinceMs = 0;
 
   constructor(private readonly req: IncomingMessage) {
@@ -21,7 +21,7 @@ export class RequestBody extends Readable {
       this.push(null);
     });
     req.on('close', () => {
-      if (!req.complete) this.destroy(new Error('the caller went away before the body was complete'));
+      if (!req.complete) this.destroy(new Error('the caller disconnected before the body was complete'));
     });
   }
 
@@ -31,7 +31,7 @@ export class RequestBody extends Readable {
   }
 
   override _destroy(error: Error | null, callback: (error?: Error | null) => void): void {
-    // What still comes is thrown away, so that the connection stays usable for the answer.
+    // The rest is discarded, so that the connection stays usable for the response.
     this.req.removeAllListeners('data');
     this.req.resume();
     callback(error);

@@ -11,13 +11,13 @@ import {
   type OpenExchanges,
   type Timed,
 } from '../streams/index.js';
-import { refusalFor } from './exchange.js';
+import { upstreamError } from './exchange.js';
 
-/** A WebSocket handshake that may be forwarded. */
+/** A WebSocket handshake that was allowed. */
 export interface TunnelPlan {
   readonly origin: string;
   readonly path: string;
-  /** Name and value by turns, with the `Sec-WebSocket-*` of the caller. */
+  /** Alternating names and values, with the caller's `Sec-WebSocket-*`. */
   readonly headers: string[];
   readonly requestId: string;
   readonly timeoutMs: number;
@@ -25,18 +25,18 @@ export interface TunnelPlan {
   readonly watch?: (cut: (reason: DenialReason) => void) => () => void;
 }
 
-/** How long a caller may take to read its close frame. */
-const FAREWELL_MS = 1_000;
+/** How long a caller has to read its close frame. */
+const CLOSE_FRAME_MS = 1_000;
 const HANDSHAKE_BODY_BYTES_MAX = 64 * 1024;
 
-/** A WebSocket between a caller and an upstream: bytes both ways, ended with its token. */
+/** A WebSocket between a caller and an upstream: bytes both ways, closed once its token becomes invalid. */
 export class Tunnel implements Timed {
   readonly endless = true;
   readonly #boundary = new FrameBoundary();
   #request: ClientRequest | undefined;
   #upstream: Socket | undefined;
   #unwatch: (() => void) | undefined;
-  #joined = false;
+  #connected = false;
   #over = false;
 
   constructor(
@@ -52,7 +52,7 @@ export class Tunnel implements Timed {
     const url = new URL(plan.origin);
     this.open.add(this);
     caller.on('close', () => this.#end());
-    // From here on: the upstream may take its time to agree.
+    // Before the handshake, which the upstream can delay.
     if (plan.watch) {
       const unwatch = plan.watch((reason) => this.#cut(reason));
       if (this.#over) return void unwatch();
@@ -68,30 +68,30 @@ export class Tunnel implements Timed {
       timeout: plan.timeoutMs,
     });
     this.#request = request;
-    request.on('timeout', () => request.destroy(Object.assign(new Error('no answer'), { code: 'ETIMEDOUT' })));
+    request.on('timeout', () => request.destroy(Object.assign(new Error('no response'), { code: 'ETIMEDOUT' })));
     request.on('error', (error: NodeJS.ErrnoException) => {
       if (this.#over) return;
       this.onFailure(error, error.code ?? '');
-      this.#refuse(refusalFor(error.code ?? '', plan.timeoutMs));
+      this.#refuse(upstreamError(error.code ?? '', plan.timeoutMs));
     });
-    request.on('upgrade', (answer, socket, head) => this.#join(answer, socket as Socket, head));
-    request.on('response', (answer) => this.#passRefusal(answer));
+    request.on('upgrade', (response, socket, head) => this.#connect(response, socket as Socket, head));
+    request.on('response', (response) => this.#passResponse(response));
     request.end();
   }
 
-  /** The upstream has agreed: from here on both sides speak WebSocket. */
-  #join(answer: IncomingMessage, upstream: Socket, head: Buffer): void {
+  /** The upstream has accepted the handshake. */
+  #connect(response: IncomingMessage, upstream: Socket, head: Buffer): void {
     const { caller, plan } = this;
     this.#upstream = upstream;
     upstream.on('error', () => this.#end());
     upstream.on('close', () => this.#end());
     if (this.#over) return void upstream.destroy();
-    if (answer.headers.upgrade?.toLowerCase() !== 'websocket') {
-      this.#refuse(refusalFor('', plan.timeoutMs));
+    if (response.headers.upgrade?.toLowerCase() !== 'websocket') {
+      this.#refuse(upstreamError('', plan.timeoutMs));
       return;
     }
-    this.#joined = true;
-    const { headers } = readResponseHead(answer.headersDistinct, 101, plan.policy, plan.requestId);
+    this.#connected = true;
+    const { headers } = readResponseHead(response.headersDistinct, 101, plan.policy, plan.requestId);
     caller.write(
       `HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n${lines(headers)}\r\n`,
       'latin1',
@@ -111,51 +111,51 @@ export class Tunnel implements Timed {
     caller.pipe(upstream);
   }
 
-  /** The upstream has answered without agreeing: its answer goes to the caller, and the connection ends. */
-  #passRefusal(answer: IncomingMessage): void {
+  /** The upstream has not accepted the handshake: its response goes to the caller, and the connection closes. */
+  #passResponse(response: IncomingMessage): void {
     const chunks: Buffer[] = [];
     let size = 0;
-    answer.on('data', (chunk: Buffer) => {
+    response.on('data', (chunk: Buffer) => {
       size += chunk.length;
       if (size <= HANDSHAKE_BODY_BYTES_MAX) chunks.push(chunk);
-      else answer.destroy();
+      else response.destroy();
     });
-    answer.on('close', () => {
+    response.on('close', () => {
       if (this.#over) return;
-      const status = answer.statusCode ?? 502;
-      const { headers } = readResponseHead(answer.headersDistinct, 204, this.plan.policy, this.plan.requestId);
+      const status = response.statusCode ?? 502;
+      const { headers } = readResponseHead(response.headersDistinct, 204, this.plan.policy, this.plan.requestId);
       const body = Buffer.concat(chunks);
-      const head = `HTTP/1.1 ${status} ${answer.statusMessage ?? ''}\r\n${lines(headers)}content-length: ${body.length}\r\nconnection: close\r\n\r\n`;
+      const head = `HTTP/1.1 ${status} ${response.statusMessage ?? ''}\r\n${lines(headers)}content-length: ${body.length}\r\nconnection: close\r\n\r\n`;
       this.caller.write(head, 'latin1');
       this.caller.end(body);
       this.#release();
     });
   }
 
-  #refuse(refusal: ErrorResponse): void {
+  #refuse(error: ErrorResponse): void {
     this.#release();
-    sendErrorAndClose(this.caller, refusal, this.plan.requestId);
+    sendErrorAndClose(this.caller, error, this.plan.requestId);
   }
 
   #cut(reason: DenialReason): void {
     if (this.#over) return;
-    if (!this.#joined) {
+    if (!this.#connected) {
       this.#refuse(
         reason === 'unavailable'
           ? { code: 'unavailable', detail: 'The token cannot be checked now. Try again shortly.' }
-          : { code: 'invalid_token', detail: 'The token stopped being accepted.' },
+          : { code: 'invalid_token', detail: 'The token became invalid.' },
       );
       return;
     }
     this.#release();
-    // Inside a frame a close frame would be read as its content.
+    // Inside a frame a close frame would be read as payload.
     if (!this.#boundary.between) return void this.caller.destroy();
     const code = reason === 'unavailable' ? CLOSE_UNAVAILABLE : CLOSE_REVOKED;
     this.caller.end(closeFrame(code, reason === 'unavailable' ? 'unavailable' : 'token no longer accepted'));
-    setTimeout(() => this.caller.destroy(), FAREWELL_MS).unref();
+    setTimeout(() => this.caller.destroy(), CLOSE_FRAME_MS).unref();
   }
 
-  /** Ends all but the caller's own connection. */
+  /** Releases everything but the caller's connection. */
   #release(): void {
     this.#over = true;
     this.open.remove(this);
@@ -171,7 +171,7 @@ export class Tunnel implements Timed {
     this.caller.destroySoon();
   }
 
-  /** A WebSocket may be silent for as long as its token lasts. */
+  /** A WebSocket can be silent as long as its token is valid. */
   tick(): void {
     return;
   }

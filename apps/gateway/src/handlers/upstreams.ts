@@ -1,20 +1,20 @@
 import { Pool } from 'undici';
 
 export interface UpstreamOptions {
-  /** Longest that connecting may take. Default 5 000. */
+  /** Longest time to connect. Default 5 000. */
   connectTimeoutMs?: number;
-  /** How long an unused connection is kept. Default 4 000: less than most servers keep theirs. */
+  /** How long an idle connection stays open. Default 4 000: less than the keep-alive of most servers. */
   keepAliveMs?: number;
 }
 
-/** Connections to one upstream. `fresh` opens a new one for each request: for the retry after a stale one. */
+/** Connections to one upstream. `fresh` opens one per request: for the retry after a stale one. */
 export interface Upstream {
   readonly origin: string;
   readonly pooled: Pool;
   readonly fresh: Pool;
 }
 
-/** Connection pools by origin, made at the first use. */
+/** Connection pools by origin, created at the first use. */
 export class Upstreams {
   readonly #byOrigin = new Map<string, Upstream>();
 
@@ -26,7 +26,7 @@ export class Upstreams {
       const common = {
         allowH2: false,
         connectTimeout: this.options.connectTimeoutMs ?? 5_000,
-        // The route's own limits hold instead: see Exchange.
+        // Exchange enforces the route's limits.
         bodyTimeout: 0,
         headersTimeout: 0,
         maxHeaderSize: 65_536,

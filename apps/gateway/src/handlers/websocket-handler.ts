@@ -1,7 +1,8 @@
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import type { Logger } from '@latchkey/runtime';
-import type { Checks, Decision, Inquiry, Verifying } from '../check/index.js';
+import type { Verifier } from '@latchkey/verifier';
+import type { AuthorizationRequest, Checks, Decision } from '../check/index.js';
 import {
   type ErrorResponse,
   forwardedHeaders,
@@ -12,13 +13,13 @@ import {
 } from '../http/index.js';
 import type { Route } from '../routes/index.js';
 import type { OpenExchanges } from '../streams/index.js';
-import { askedBy, inquiryOf, whenDecided } from './gate.js';
+import { authorizationRequestOf, requirementOf, whenDecided } from './gate.js';
 import { watchWith } from './proxy-handler.js';
 import { Tunnel } from './tunnel.js';
 
 export interface WebSocketDeps {
   readonly checks: Checks;
-  readonly verifier: Pick<Verifying, 'watch'>;
+  readonly verifier: Pick<Verifier, 'watch'>;
   readonly open: OpenExchanges;
   readonly logger: Logger;
 }
@@ -26,47 +27,47 @@ export interface WebSocketDeps {
 export interface Handshake {
   readonly req: IncomingMessage;
   readonly socket: Socket;
-  /** What came after the handshake's head already. */
+  /** Bytes received after the handshake's head. */
   readonly early: Buffer;
   readonly target: Target;
   readonly head: RequestHead;
   readonly route: Route;
 }
 
-/** WebSocket handshakes (RFC 6455 section 4) on routes: checked as a GET, then joined to the upstream. */
+/** WebSocket handshakes (RFC 6455 section 4) on routes: checked as a GET, then tunnelled to the upstream. */
 export class WebSocketHandler {
   constructor(private readonly deps: WebSocketDeps) {}
 
   handle(handshake: Handshake): void {
     const { route, head, target, socket } = handshake;
-    const refuse = (refusal: ErrorResponse) => sendErrorAndClose(socket, refusal, head.requestId);
+    const refuse = (error: ErrorResponse) => sendErrorAndClose(socket, error, head.requestId);
     if (head.chunked || (head.contentLength !== undefined && head.contentLength !== '0'))
-      return void refuse({ code: 'invalid_request', detail: 'A WebSocket handshake has no body.' });
-    if (route.public) return void this.#join(handshake, undefined, undefined);
-    const asked = askedBy(route, 'GET', target.path);
-    if ('refusal' in asked) return void refuse(asked.refusal);
-    if (route.mcp) return void refuse({ code: 'invalid_request', detail: 'MCP is not offered over WebSocket.' });
-    const inquiry = inquiryOf(route, 'GET', head, asked.needs);
+      return void refuse({ code: 'invalid_request', detail: 'A WebSocket handshake must not have a body.' });
+    if (route.public) return void this.#connect(handshake, undefined, undefined);
+    const required = requirementOf(route, 'GET', target.path);
+    if ('error' in required) return void refuse(required.error);
+    if (route.mcp) return void refuse({ code: 'invalid_request', detail: 'MCP over WebSocket is not supported.' });
+    const request = authorizationRequestOf(route, 'GET', head, required.requirement);
     whenDecided(
       this.deps.checks,
-      inquiry,
+      request,
       {},
-      (decision) => (decision.allowed ? this.#join(handshake, decision, inquiry) : refuse(decision.refusal)),
+      (decision) => (decision.allowed ? this.#connect(handshake, decision, request) : refuse(decision.error)),
       (error) => {
         this.deps.logger.error({ err: error, requestId: head.requestId }, 'an upgrade failed');
-        refuse({ code: 'internal', detail: 'The gateway failed; its log names this requestId.' });
+        refuse({ code: 'internal', detail: 'The gateway failed; see its log for this requestId.' });
       },
     );
   }
 
-  #join(
+  #connect(
     { socket, early, target, head, route }: Handshake,
     allowed: Extract<Decision, { allowed: true }> | undefined,
-    inquiry: Inquiry | undefined,
+    request: AuthorizationRequest | undefined,
   ): void {
     const path = route.upstreamPath(target.path);
     if (path === undefined) {
-      const detail = 'The path holds ";" where its prefix ends.';
+      const detail = "Path parameters (;…) are not allowed inside the route's stripped prefix.";
       return void sendErrorAndClose(socket, { code: 'invalid_request', detail }, head.requestId);
     }
     const headers = forwardedHeaders(
@@ -86,7 +87,7 @@ export class WebSocketHandler {
         requestId: head.requestId,
         timeoutMs: route.timeoutMs,
         policy: { trustedOrigin: route.trustedOrigin, maySetSession: false, ownCors: false },
-        ...(allowed && inquiry ? { watch: watchWith(verifier, allowed.secret, inquiry) } : {}),
+        ...(allowed && request ? { watch: watchWith(verifier, allowed.secret, request) } : {}),
       },
       open,
       (error, code) =>

@@ -2,7 +2,7 @@ import type { Cors } from '../routes/index.js';
 
 const EXPOSED = 'WWW-Authenticate, X-Request-Id, Retry-After, RateLimit, RateLimit-Policy';
 
-/** Headers of an answer to another origin's page (Fetch standard, CORS protocol). Names and values by turns. */
+/** CORS headers of a response (Fetch standard). Alternating names and values. */
 export function corsHeaders(cors: Cors, origin: string | undefined): string[] {
   if (origin === undefined || !(cors.anyOrigin || cors.origins.has(origin)))
     return cors.anyOrigin ? [] : ['vary', 'Origin'];
@@ -15,7 +15,7 @@ export function corsHeaders(cors: Cors, origin: string | undefined): string[] {
   return cors.anyOrigin ? shared : [...shared, 'vary', 'Origin'];
 }
 
-/** The answer to a preflight: 204 in any case; without the headers, the browser refuses the page. */
+/** Headers of the response to a preflight, always 204; without them the browser blocks the request. */
 export function preflightHeaders(cors: Cors, origin: string | undefined): string[] {
   const headers = corsHeaders(cors, origin);
   if (headers[0] !== 'access-control-allow-origin') return headers;

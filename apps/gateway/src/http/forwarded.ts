@@ -3,7 +3,7 @@ import type { Principal } from '@latchkey/verifier';
 import type { RequestHead } from './request-head.js';
 import { withoutSessionCookie } from './request-head.js';
 
-/** Appends who calls, for the upstream. Names and values by turns. */
+/** Appends the identity headers. Alternating names and values. */
 export function pushIdentity(headers: string[], principal: Principal): void {
   const { tokenId, ownerType, ownerId, project, scopes } = principal;
   headers.push(IDENTITY_HEADERS.tokenId, tokenId, IDENTITY_HEADERS.owner, `${ownerType}:${ownerId}`);
@@ -11,7 +11,7 @@ export function pushIdentity(headers: string[], principal: Principal): void {
   headers.push(IDENTITY_HEADERS.scopes, scopes.length === 1 ? scopes[0]! : scopes.join(' '));
 }
 
-/** What to leave of the caller's own credentials in a forwarded request. */
+/** Which of the caller's credentials a forwarded request keeps. */
 export interface Credentials {
   readonly authorization: boolean;
   /** The console's session cookie. */
@@ -19,8 +19,8 @@ export interface Credentials {
 }
 
 /**
- * A request's headers for the upstream: those that passed, then what the gateway says. Adds to `head.passed` and
- * answers it, so call it once.
+ * A request's headers for the upstream: those that passed, then the gateway's. Appends to `head.passed` and returns
+ * it, so call it once.
  */
 export function forwardedHeaders(head: RequestHead, credentials: Credentials, prefix: string): string[] {
   const headers = head.passed;

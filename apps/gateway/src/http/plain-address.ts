@@ -1,4 +1,4 @@
-/** An address as one spelling: IPv4 inside IPv6 becomes IPv4, a zone is dropped. */
+/** The normal form of an address: IPv4-mapped IPv6 becomes IPv4, a zone is dropped. */
 export function plainAddress(address: string | undefined): string {
   if (!address) return '';
   if (address.startsWith('::ffff:') && address.includes('.')) return address.slice(7);

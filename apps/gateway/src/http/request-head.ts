@@ -7,16 +7,16 @@ import type { ErrorResponse } from './responses.js';
 
 export const HEADERS_MAX = 200;
 
-/** What the gateway must know of a request's headers, read in one pass. */
+/** What the gateway needs of a request's headers, read in one pass. */
 export interface RequestHead {
-  /** Name and value by turns: what may go to an upstream as it came, without credentials, cookies and framing. */
+  /** Alternating names and values: headers that are forwarded unchanged, without credentials, cookies and framing. */
   readonly passed: string[];
   readonly requestId: string;
   /** The caller's address. */
   readonly ip: string;
   readonly host: string;
   readonly authorization: string | undefined;
-  /** As it came; see `withoutSessionCookie`. */
+  /** Unchanged; see `withoutSessionCookie`. */
   readonly cookie: string | undefined;
   readonly userAgent: string;
   readonly origin: string | undefined;
@@ -25,7 +25,7 @@ export interface RequestHead {
   /** Bytes; undefined without the header. */
   readonly contentLength: string | undefined;
   readonly chunked: boolean;
-  /** `X-Forwarded-For` to send on. */
+  /** `X-Forwarded-For` for the upstream. */
   readonly forwardedFor: string;
   readonly forwardedProto: string;
   readonly forwardedHost: string;
@@ -67,7 +67,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   'x-forwarded-proto': Action.ForwardedProto,
   'x-forwarded-host': Action.ForwardedHost,
   [REQUEST_ID_HEADER]: Action.RequestId,
-  // Between two neighbours only (RFC 9110 section 7.6.1).
+  // Hop-by-hop (RFC 9110 section 7.6.1).
   'keep-alive': Action.Drop,
   'proxy-connection': Action.Drop,
   'proxy-authorization': Action.Drop,
@@ -76,7 +76,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   trailer: Action.Drop,
   upgrade: Action.Drop,
   'http2-settings': Action.Drop,
-  // Some servers take the address, the path, the method or a proxy from these: not the ones that were checked.
+  // Some servers read the address, the path, the method or a proxy from these instead of what was checked.
   forwarded: Action.Drop,
   'x-real-ip': Action.Drop,
   'x-original-url': Action.Drop,
@@ -90,7 +90,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
 };
 const OWN = /^x-(latchkey|forwarded)(-|$)/;
 
-/** By the spelling that came; bounded, because spellings come from outside. */
+/** By the spelling received; bounded, because spellings come from outside. */
 const known = new Map<string, Action>();
 const KNOWN_MAX = 4_000;
 
@@ -105,7 +105,7 @@ function actionOf(name: string): Action {
   return action;
 }
 
-/** CGI, WSGI and their kin turn every other character into "_": all such spellings are one name to them. */
+/** Lower case, other characters as "-". CGI and WSGI turn them into "_", so all such spellings are one name there. */
 export function normalHeaderName(name: string): string {
   return name.toLowerCase().replace(/[^a-z0-9]/g, '-');
 }
@@ -114,7 +114,7 @@ export function hasBody(head: RequestHead): boolean {
   return head.chunked || (head.contentLength !== undefined && head.contentLength !== '0');
 }
 
-/** A peer of the public door, worked out once for each connection. */
+/** A peer of the public port, determined once per connection. */
 interface Peer {
   readonly ip: string;
   readonly trusted: boolean;
@@ -126,22 +126,20 @@ export function peer(socket: Socket, isTrusted: (ip: string) => boolean): Peer {
   const known = (socket as PeerSocket)[peerOf];
   if (known) return known;
   const ip = plainAddress(socket.remoteAddress);
-  const made = { ip, trusted: isTrusted(ip) };
-  (socket as PeerSocket)[peerOf] = made;
-  return made;
+  const created = { ip, trusted: isTrusted(ip) };
+  (socket as PeerSocket)[peerOf] = created;
+  return created;
 }
 
 const HOST = /^[A-Za-z0-9._~!$&'()*+,;=:[\]%-]{0,255}$/;
 
 const bad = (detail: string): ErrorResponse => ({ code: 'invalid_request', detail });
 
-export type HeadResult =
-  | { readonly head: RequestHead }
-  | { readonly refusal: ErrorResponse; readonly requestId: string };
+export type HeadResult = { readonly head: RequestHead } | { readonly error: ErrorResponse; readonly requestId: string };
 
 /**
  * Reads the headers of a request.
- * @param isTrusted whose X-Forwarded-* and X-Request-Id are believed
+ * @param isTrusted whether an address's X-Forwarded-* and X-Request-Id are trusted
  */
 export function readHead(req: IncomingMessage, isTrusted: (ip: string) => boolean): HeadResult {
   const { ip: peerIp, trusted } = peer(req.socket, isTrusted);
@@ -162,7 +160,7 @@ export function readHead(req: IncomingMessage, isTrusted: (ip: string) => boolea
   let forwardedProto = '';
   let forwardedHost = '';
   let requestId = '';
-  let twice = '';
+  let duplicate = '';
 
   for (let i = 0; i < raw.length; i += 2) {
     const name = raw[i]!;
@@ -172,22 +170,22 @@ export function readHead(req: IncomingMessage, isTrusted: (ip: string) => boolea
         passed.push(name, value);
         break;
       case Action.Authorization:
-        if (authorization !== undefined) twice = 'Authorization';
+        if (authorization !== undefined) duplicate = 'Authorization';
         authorization = value;
         break;
       case Action.Cookie:
         cookie = cookie === undefined ? value : `${cookie}; ${value}`;
         break;
       case Action.Host:
-        if (host !== undefined) twice = 'Host';
+        if (host !== undefined) duplicate = 'Host';
         host = value;
         break;
       case Action.ContentLength:
-        if (contentLength !== undefined) twice = 'Content-Length';
+        if (contentLength !== undefined) duplicate = 'Content-Length';
         contentLength = value;
         break;
       case Action.ContentType:
-        if (contentType !== undefined) twice = 'Content-Type';
+        if (contentType !== undefined) duplicate = 'Content-Type';
         contentType = value;
         passed.push(name, value);
         break;
@@ -196,7 +194,7 @@ export function readHead(req: IncomingMessage, isTrusted: (ip: string) => boolea
         passed.push(name, value);
         break;
       case Action.TransferEncoding:
-        if (transferEncoding !== undefined) twice = 'Transfer-Encoding';
+        if (transferEncoding !== undefined) duplicate = 'Transfer-Encoding';
         transferEncoding = value;
         break;
       case Action.Connection:
@@ -228,22 +226,22 @@ export function readHead(req: IncomingMessage, isTrusted: (ip: string) => boolea
     }
   }
   if (requestId === '') requestId = newId();
-  const refuse = (refusal: ErrorResponse): HeadResult => ({ refusal, requestId });
+  const refuse = (error: ErrorResponse): HeadResult => ({ error, requestId });
 
   if (raw.length > 2 * HEADERS_MAX)
-    return refuse({ code: 'header_too_large', detail: `At most ${HEADERS_MAX} headers are taken.` });
-  if (twice !== '') return refuse(bad(`The header ${twice} came twice.`));
+    return refuse({ code: 'header_too_large', detail: `A request can have at most ${HEADERS_MAX} headers.` });
+  if (duplicate !== '') return refuse(bad(`The header ${duplicate} was sent twice.`));
   if (host === undefined && req.httpVersionMinor > 0) return refuse(bad('The header Host is missing.'));
-  if (host !== undefined && !HOST.test(host)) return refuse(bad('The header Host holds no host name.'));
+  if (host !== undefined && !HOST.test(host)) return refuse(bad('The header Host is not a valid host name.'));
   if (transferEncoding !== undefined) {
     if (transferEncoding.toLowerCase() !== 'chunked')
-      return refuse(bad('Of transfer codings only "chunked" is understood.'));
+      return refuse(bad('The only supported transfer coding is "chunked".'));
     if (contentLength !== undefined)
-      return refuse(bad('Content-Length and Transfer-Encoding came together, which leaves the end of the body open.'));
-    if (req.httpVersionMinor === 0) return refuse(bad('HTTP/1.0 knows no transfer codings.'));
+      return refuse(bad('Content-Length and Transfer-Encoding together make the end of the body ambiguous.'));
+    if (req.httpVersionMinor === 0) return refuse(bad('HTTP/1.0 has no transfer codings.'));
   }
   if (expect !== undefined && expect.toLowerCase() !== '100-continue')
-    return refuse(bad('The only expectation understood is "100-continue".'));
+    return refuse(bad('The only supported expectation is "100-continue".'));
 
   const ip = forwardedFor === '' ? peerIp : callerAddress(forwardedFor, peerIp, isTrusted);
   return {
@@ -267,7 +265,7 @@ export function readHead(req: IncomingMessage, isTrusted: (ip: string) => boolea
   };
 }
 
-/** The address nearest to us in X-Forwarded-For that no trusted proxy has; what cannot be read ends the search. */
+/** The last address in X-Forwarded-For that is not a trusted proxy; an invalid entry ends the search. */
 export function callerAddress(forwardedFor: string, peerIp: string, isTrusted: (ip: string) => boolean): string {
   let nearest = peerIp;
   const parts = forwardedFor.split(',');
@@ -286,7 +284,7 @@ function readAddress(text: string): string | undefined {
   return /^[0-9a-fA-F:.]{2,45}$/.test(address) ? address : undefined;
 }
 
-/** Drops the headers that `Connection` names as meant for the next hop alone (RFC 9110 section 7.6.1). */
+/** Drops the headers that `Connection` lists as hop-by-hop (RFC 9110 section 7.6.1). */
 export function withoutNamed(headers: string[], connection: string): string[] {
   const names = connection
     .toLowerCase()
@@ -304,7 +302,7 @@ export function withoutNamed(headers: string[], connection: string): string[] {
 const isSessionName = (name: string) =>
   name.toLowerCase() === SESSION_COOKIE || name.toLowerCase() === SECURE_SESSION_COOKIE.toLowerCase();
 
-/** A Cookie header without the console's session; undefined when nothing is left. */
+/** A Cookie header without the console's session cookie; undefined when nothing is left. */
 export function withoutSessionCookie(cookie: string): string | undefined {
   if (!cookie.toLowerCase().includes(SESSION_COOKIE)) return cookie;
   const kept = cookie.split(';').filter((pair) => {
@@ -315,7 +313,7 @@ export function withoutSessionCookie(cookie: string): string | undefined {
   return rest === '' ? undefined : rest;
 }
 
-/** True for a Set-Cookie value that would set the console's session cookie, also by way of a nameless cookie. */
+/** True for a Set-Cookie value that would set the console's session cookie, also as a nameless cookie. */
 export function setsSessionCookie(value: string): boolean {
   const pair = value.split(';', 1)[0]!.replace(/^[\s=]+/, '');
   const end = pair.indexOf('=');

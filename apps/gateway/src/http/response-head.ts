@@ -1,19 +1,19 @@
 import { setsSessionCookie } from './request-head.js';
 
-/** What the gateway decides about the headers of answers: one for each route. */
+/** How the gateway changes the headers of responses: one per route. */
 export interface ResponsePolicy {
   /** The upstream may act as the console's origin; otherwise its pages are sandboxed (Content-Security-Policy). */
   readonly trustedOrigin: boolean;
-  /** The management API may set the session cookie; nobody else may. */
+  /** Only the management API may set the session cookie. */
   readonly maySetSession: boolean;
-  /** The route answers cross-origin questions itself. */
+  /** The gateway writes the CORS headers and drops the upstream's. */
   readonly ownCors: boolean;
 }
 
 export interface ResponseHead {
-  /** Name and value by turns, for `writeHead`. */
+  /** Alternating names and values, for `writeHead`. */
   readonly headers: string[];
-  /** Bytes; -1 when the answer says none. */
+  /** Bytes; -1 without the header. */
   readonly contentLength: number;
   readonly eventStream: boolean;
 }
@@ -43,7 +43,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   'transfer-encoding': Action.Drop,
   upgrade: Action.Drop,
   'x-request-id': Action.Drop,
-  // These speak for the whole origin, which is the console's too.
+  // These apply to the whole origin, which is the console's too.
   'clear-site-data': Action.NeedsTrust,
   'service-worker-allowed': Action.NeedsTrust,
   'strict-transport-security': Action.NeedsTrust,
@@ -69,12 +69,12 @@ function actionOf(name: string): Action {
   return action;
 }
 
-/** An upstream's headers by their names in lower case; a list where one came several times. */
+/** An upstream's headers by lower-case name; a list for a repeated one. */
 export type UpstreamHeaders = Readonly<Record<string, string | string[] | undefined>>;
 
 /**
- * The headers of an upstream's answer as they go out.
- * @param extra appended, name and value by turns
+ * The headers of an upstream's response for the caller.
+ * @param extra appended; alternating names and values
  */
 export function readResponseHead(
   upstream: UpstreamHeaders,
@@ -122,7 +122,7 @@ export function readResponseHead(
     headers = withoutNamed(headers, connection);
   headers.push('x-request-id', requestId);
   if (!policy.trustedOrigin) headers.push('content-security-policy', 'sandbox');
-  for (const part of extra) headers.push(part);
+  for (const nameOrValue of extra) headers.push(nameOrValue);
   return { headers, contentLength, eventStream };
 }
 

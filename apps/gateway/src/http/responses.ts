@@ -6,7 +6,7 @@ export const REALM = 'latchkey';
 /** `Retry-After` of a 503, seconds. */
 export const RETRY_AFTER_S = 1;
 
-/** An error answer before it is written: to a response, to a bare socket, or into another door's message. */
+/** An error before it is rendered: as an HTTP response, on a bare socket, or in a gRPC message. */
 export interface ErrorResponse {
   readonly code: ErrorCode;
   readonly detail: string;
@@ -16,7 +16,7 @@ export interface ErrorResponse {
   readonly errors?: Problem['errors'];
 }
 
-/** Status, headers (lower case) and body of an error answer (RFC 9457, RFC 6750 section 3). */
+/** Status, headers (lower case) and body of an error response (RFC 9457, RFC 6750 section 3). */
 export function renderError(
   error: ErrorResponse,
   requestId: string,
@@ -35,7 +35,7 @@ export function renderError(
   return { status: ERRORS[error.code].status, headers: { ...headers, ...error.headers }, body };
 }
 
-/** Writes an error answer; nothing when an answer has begun already. */
+/** Writes an error response; nothing when a response has begun. */
 export function sendError(res: ServerResponse, error: ErrorResponse, requestId: string): void {
   if (res.headersSent || res.destroyed) return;
   const { status, headers, body } = renderError(error, requestId);
@@ -43,7 +43,7 @@ export function sendError(res: ServerResponse, error: ErrorResponse, requestId: 
   res.end(body);
 }
 
-/** Writes an error answer to a socket that has no response object, and closes it. */
+/** Writes an error response to a socket without a response object, and closes it. */
 export function sendErrorAndClose(socket: Duplex, error: ErrorResponse, requestId: string): void {
   if (!socket.writable) return void socket.destroy();
   const { status, headers, body } = renderError(error, requestId);

@@ -1,8 +1,8 @@
-/** A request target (RFC 9112 section 3.2.1) that has one reading for every program behind the gateway. */
+/** A request target (RFC 9112 section 3.2.1) that every program behind the gateway reads alike. */
 export interface Target {
-  /** What is forwarded: encodings of letters, digits, `-`, `_` and `~` undone, nothing else changed. */
+  /** What is forwarded: letters, digits, `-`, `_` and `~` decoded, nothing else changed. */
   readonly path: string;
-  /** What routes are matched against: `path` without `;parameters`, which some servers cut off. */
+  /** What routes are matched against: `path` without `;parameters`, which some servers drop. */
   readonly match: string;
   /** With its `?`; empty without one. */
   readonly query: string;
@@ -25,46 +25,46 @@ const QUERY_TOKEN = 'access_token';
 const bad = (detail: string): BadTarget => ({ detail });
 
 /**
- * Reads a request target, or says why it is refused. Refused is what programs read differently: absolute form, dot
+ * Parses a request target. Refused is what programs read differently: absolute form, dot
  * segments, backslashes, NUL, empty segments, encoded slashes, backslashes and dots, broken escapes; and a token in the
- * query (RFC 6750 section 5.3), which would end up in logs.
+ * query (RFC 6750 section 5.3), which would be logged.
  */
 export function readTarget(raw: string): Target | BadTarget {
   if (raw.length > TARGET_LENGTH_MAX)
-    return bad(`The request target has ${raw.length} characters; at most ${TARGET_LENGTH_MAX} are taken.`);
-  const mark = raw.indexOf('?');
-  const rawPath = mark < 0 ? raw : raw.slice(0, mark);
-  const query = mark < 0 ? '' : raw.slice(mark);
+    return bad(`The request target has ${raw.length} characters; the limit is ${TARGET_LENGTH_MAX}.`);
+  const questionMark = raw.indexOf('?');
+  const rawPath = questionMark < 0 ? raw : raw.slice(0, questionMark);
+  const query = questionMark < 0 ? '' : raw.slice(questionMark);
   if (query !== '') {
-    if (OTHER_CHARACTER.test(query)) return bad('The query holds a character that must be percent-encoded.');
+    if (OTHER_CHARACTER.test(query)) return bad('The query contains a character that must be percent-encoded.');
     if (namesToken(query))
-      return bad('A token must not stand in the query, where logs keep it. Send it as "Authorization: Bearer".');
+      return bad('A token must not be sent in the query, which is logged. Send it as "Authorization: Bearer".');
   }
   return PLAIN.test(rawPath) ? { path: rawPath, match: rawPath, query } : readUnusualPath(rawPath, query);
 }
 
 function readUnusualPath(raw: string, query: string): Target | BadTarget {
-  if (raw[0] !== '/') return bad('The request target must begin with "/"; other forms are not taken.');
-  if (OTHER_CHARACTER.test(raw)) return bad('The path holds a character that must be percent-encoded.');
-  if (raw.includes('\\') || /%5c/i.test(raw)) return bad('The path holds a backslash.');
-  if (BAD_ESCAPE.test(raw)) return bad('The path holds a "%" that is not followed by two hexadecimal digits.');
-  if (/%00/.test(raw)) return bad('The path holds an encoded NUL.');
-  if (/%2f/i.test(raw)) return bad('The path holds an encoded slash.');
-  if (/%2e/i.test(raw)) return bad('The path holds an encoded dot.');
+  if (raw[0] !== '/') return bad('The request target must begin with "/"; other forms are not supported.');
+  if (OTHER_CHARACTER.test(raw)) return bad('The path contains a character that must be percent-encoded.');
+  if (raw.includes('\\') || /%5c/i.test(raw)) return bad('The path contains a backslash.');
+  if (BAD_ESCAPE.test(raw)) return bad('The path contains a "%" that is not followed by two hexadecimal digits.');
+  if (/%00/.test(raw)) return bad('The path contains an encoded NUL.');
+  if (/%2f/i.test(raw)) return bad('The path contains an encoded slash.');
+  if (/%2e/i.test(raw)) return bad('The path contains an encoded dot.');
   const path = raw.replace(UNRESERVED_ESCAPE, (encoded) => String.fromCharCode(Number.parseInt(encoded.slice(1), 16)));
   const match = path.replace(/;[^/]*/g, '');
   const segments = match.split('/');
   for (let i = 1; i < segments.length; i++) {
     const segment = segments[i];
-    if (segment === '.' || segment === '..') return bad('The path holds a dot segment.');
-    // Only the last may be empty: a path may end in one slash.
+    if (segment === '.' || segment === '..') return bad('The path contains a dot segment.');
+    // Only the last segment may be empty: a path may end in one slash.
     if (segment === '' && (i < segments.length - 1 || !path.endsWith('/')))
-      return bad('The path holds an empty segment.');
+      return bad('The path contains an empty segment.');
   }
   return { path, match, query };
 }
 
-/** True when a parameter of the query is named `access_token`, however it is encoded. */
+/** True when a parameter of the query is named `access_token`, in any encoding. */
 function namesToken(query: string): boolean {
   if (!query.includes('%') && !query.includes('+') && !query.includes(QUERY_TOKEN)) return false;
   return query

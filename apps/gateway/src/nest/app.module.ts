@@ -7,7 +7,7 @@ import { ForwardAuthController, ForwardAuthGuard } from './forward-auth.controll
 import { Peers } from './peers.js';
 import { WhoamiController, WhoamiGuard } from './whoami.controller.js';
 
-/** The gateway's own controllers. The data path does not pass through here. */
+/** The gateway's own controllers. The proxy does not use Nest. */
 @Module({})
 export class AppModule {
   static with(checks: Checks, delegated: Delegated, peers: Peers): DynamicModule {

@@ -1,13 +1,13 @@
 import { MALFORMED } from '@latchkey/runtime';
 import { type ExecutionContext, Injectable } from '@nestjs/common';
 import { AuthGuard } from '@nestjs/passport';
-import { Checks, type Inquiry } from '../check/index.js';
+import { type AuthorizationRequest, Checks } from '../check/index.js';
 import { type Allowed, BearerStrategy } from './bearer.strategy.js';
 import { GatewayError, type GatewayRequest } from './request.js';
 
 /**
- * Lets in whoever's token is allowed all that the endpoint asks. The stock guard swallows the challenge and turns a
- * malformed header into 401; this one answers as RFC 6750 says.
+ * Allows a request whose token has all that the endpoint requires. The stock guard drops the challenge and turns a
+ * malformed header into 401; this one responds as RFC 6750 specifies.
  */
 @Injectable()
 export abstract class BearerGuard extends AuthGuard() {
@@ -19,15 +19,15 @@ export abstract class BearerGuard extends AuthGuard() {
   }
 
   /**
-   * What this request asks of a token; nothing: it is open to everyone. A token in the query must have been refused.
+   * What this request requires of a token; an empty list: it is public. Must refuse a token in the query.
    * @throws GatewayError
    */
-  protected abstract inquiriesOf(request: GatewayRequest): readonly Inquiry[];
+  protected abstract authorizationRequestsOf(request: GatewayRequest): readonly AuthorizationRequest[];
 
   override async canActivate(context: ExecutionContext): Promise<boolean> {
     const request = context.switchToHttp().getRequest<GatewayRequest>();
-    request.inquiries = this.inquiriesOf(request);
-    return request.inquiries.length === 0 || ((await super.canActivate(context)) as boolean);
+    request.authorizationRequests = this.authorizationRequestsOf(request);
+    return request.authorizationRequests.length === 0 || ((await super.canActivate(context)) as boolean);
   }
 
   override handleRequest<T = Allowed>(
@@ -39,8 +39,8 @@ export abstract class BearerGuard extends AuthGuard() {
   ): T {
     if (error) throw error;
     if (allowed) return allowed as T;
-    const { inquiries } = context.switchToHttp().getRequest<GatewayRequest>();
+    const { authorizationRequests } = context.switchToHttp().getRequest<GatewayRequest>();
     const read = status === 400 ? MALFORMED : undefined;
-    throw new GatewayError(this.checks.withoutSecret(inquiries[0]!, read).refusal);
+    throw new GatewayError(this.checks.withoutSecret(authorizationRequests[0]!, read).error);
   }
 }

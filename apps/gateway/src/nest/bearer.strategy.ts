@@ -8,10 +8,10 @@ import { GatewayError, type GatewayRequest } from './request.js';
 
 export type Allowed = Extract<Decision, { allowed: true }>;
 
-/** Passport's Bearer strategy: it reads the header, and the decision is the one that all doors share. */
+/** Passport's Bearer strategy: it reads the header; the decision is the one of all endpoints. */
 @Injectable()
 export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') implements OnApplicationShutdown {
-  /** Passport knows strategies by name, for the whole process; each gateway in it has its own. */
+  /** Passport registers strategies by name per process; each gateway in it has its own. */
   readonly registeredAs = `bearer ${newId()}`;
 
   constructor(private readonly checks: Checks) {
@@ -19,13 +19,13 @@ export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') impleme
     passport.use(this.registeredAs, this);
   }
 
-  async validate({ inquiries }: GatewayRequest, secret: string): Promise<Allowed> {
-    const decision = await this.checks.verifyAll(inquiries, secret);
-    if (!decision.allowed) throw new GatewayError(decision.refusal);
+  async validate({ authorizationRequests }: GatewayRequest, secret: string): Promise<Allowed> {
+    const decision = await this.checks.verifyAll(authorizationRequests, secret);
+    if (!decision.allowed) throw new GatewayError(decision.error);
     return decision;
   }
 
-  /** After the last request has been answered. */
+  /** Runs after the last request. */
   onApplicationShutdown(): void {
     passport.unuse(this.registeredAs);
   }

@@ -3,7 +3,7 @@ import { isRequestId } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import { Controller } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
-import { type Answer, Delegated, readConditions } from '../handlers/index.js';
+import { Delegated, type DelegatedResult, readRequirement } from '../handlers/index.js';
 import { callerAddress, type ErrorResponse, normalHeaderName, plainAddress, renderError } from '../http/index.js';
 import { Peers } from './peers.js';
 
@@ -28,7 +28,7 @@ interface CheckRequest {
   } | null;
 }
 
-/** gRPC status by the HTTP status of the refusal; Envoy looks only at whether it is OK. */
+/** gRPC status by HTTP status; Envoy reads only whether it is OK. */
 const STATUS: Readonly<Record<number, number>> = {
   400: grpcStatus.INVALID_ARGUMENT,
   401: grpcStatus.UNAUTHENTICATED,
@@ -44,8 +44,8 @@ const overwrite = ([key, value]: [string, string]) => ({
 });
 
 /**
- * `envoy.service.auth.v3.Authorization/Check`. The filter's `context_extensions` may say `scope` and `project`, as the
- * query does for forward-auth.
+ * `envoy.service.auth.v3.Authorization/Check`. The filter's `context_extensions` can set `scope` and `project`, like
+ * the query of forward-auth.
  */
 @Controller()
 export class ExtAuthzController {
@@ -65,23 +65,23 @@ export class ExtAuthzController {
     const requestId = given !== undefined && isRequestId(given) ? given : newId();
     const authorizations = all('authorization');
     if (authorizations.length > 1)
-      return denied({ code: 'invalid_request', detail: 'The header Authorization came twice.' }, requestId);
+      return denied({ code: 'invalid_request', detail: 'The header Authorization was sent twice.' }, requestId);
 
     const { scope, project } = attributes?.contextExtensions ?? {};
-    const conditions = readConditions(scope === undefined ? [] : [scope], project === undefined ? [] : [project]);
-    if ('refusal' in conditions) return denied(conditions.refusal, requestId);
+    const requirement = readRequirement(scope === undefined ? [] : [scope], project === undefined ? [] : [project]);
+    if ('error' in requirement) return denied(requirement.error, requestId);
     const forwardedFor = all('x-forwarded-for').join(', ');
     const isTrusted = this.peers.isTrustedProxy;
-    const answer = await this.delegated.answer({
-      door: 'ext-authz',
+    const result = await this.delegated.check({
+      endpoint: 'ext-authz',
       forwarded: { method: http.method, uri: http.path },
-      ...conditions,
+      ...requirement,
       authorization: authorizations[0],
       requestId,
       ip: forwardedFor !== '' && isTrusted(peer) ? callerAddress(forwardedFor, peer, isTrusted) : peer,
       userAgent: all('user-agent')[0] ?? '',
     });
-    return 'refusal' in answer ? denied(answer.refusal, requestId) : allowed(answer, headers);
+    return 'error' in result ? denied(result.error, requestId) : allowed(result, headers);
   }
 }
 
@@ -94,7 +94,7 @@ function headersOf(http: { headers: Record<string, string>; headerMap: { headers
 }
 
 function allowed(
-  { identity, keepAuthorization }: Extract<Answer, { identity: object }>,
+  { identity, keepAuthorization }: Extract<DelegatedResult, { identity: object }>,
   headers: readonly (readonly [string, string])[],
 ): object {
   // Other spellings of the identity headers are one name to many servers.
@@ -111,11 +111,11 @@ function allowed(
   };
 }
 
-function denied(refusal: ErrorResponse, requestId: string): object {
-  const { status, headers, body } = renderError(refusal, requestId);
-  const { 'content-length': _framing, ...told } = headers;
+function denied(error: ErrorResponse, requestId: string): object {
+  const { status, headers, body } = renderError(error, requestId);
+  const { 'content-length': _framing, ...others } = headers;
   return {
-    status: { code: STATUS[status] ?? grpcStatus.PERMISSION_DENIED, message: refusal.detail },
-    deniedResponse: { status: { code: status }, headers: Object.entries(told).map(overwrite), body },
+    status: { code: STATUS[status] ?? grpcStatus.PERMISSION_DENIED, message: error.detail },
+    deniedResponse: { status: { code: status }, headers: Object.entries(others).map(overwrite), body },
   };
 }

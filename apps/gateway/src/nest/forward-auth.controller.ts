@@ -1,7 +1,7 @@
 import { Controller, Get, Header, HttpCode, Injectable, Req, Res, UseGuards } from '@nestjs/common';
 import type { FastifyReply } from 'fastify';
-import { Checks, type Inquiry } from '../check/index.js';
-import { Delegated, identityHeaders, readConditions } from '../handlers/index.js';
+import { type AuthorizationRequest, Checks } from '../check/index.js';
+import { Delegated, identityHeaders, readRequirement } from '../handlers/index.js';
 import { BearerGuard } from './bearer.guard.js';
 import { BearerStrategy } from './bearer.strategy.js';
 import { Peers } from './peers.js';
@@ -9,7 +9,7 @@ import { GatewayError, type GatewayRequest } from './request.js';
 
 const malformed = (detail: string) => new GatewayError({ code: 'invalid_request', detail });
 
-/** Asks of the token what the proxy's configuration says, and the route of the request that it forwards. */
+/** Requires what the proxy's configuration and the route of the forwarded request require. */
 @Injectable()
 export class ForwardAuthGuard extends BearerGuard {
   constructor(
@@ -21,28 +21,28 @@ export class ForwardAuthGuard extends BearerGuard {
     super(strategy, checks);
   }
 
-  protected override inquiriesOf({ head, raw }: GatewayRequest): readonly Inquiry[] {
+  protected override authorizationRequestsOf({ head, raw }: GatewayRequest): readonly AuthorizationRequest[] {
     const query = new URL(raw.url ?? '/', 'http://gateway').searchParams;
     if (query.has('access_token'))
-      throw malformed('A token must not stand in the query. Send it as "Authorization: Bearer".');
+      throw malformed('A token must not be sent in the query. Send it as "Authorization: Bearer".');
     const unknown = [...query.keys()].find((name) => name !== 'scope' && name !== 'project');
     if (unknown !== undefined)
-      throw malformed(`The parameter "${unknown.slice(0, 50)}" is not known; scope and project are.`);
-    const conditions = readConditions(query.getAll('scope'), query.getAll('project'));
-    if ('refusal' in conditions) throw new GatewayError(conditions.refusal);
-    const forwarded = this.peers.forwardedBy(raw);
+      throw malformed(`The parameter "${unknown.slice(0, 50)}" is unknown; use scope and project.`);
+    const requirement = readRequirement(query.getAll('scope'), query.getAll('project'));
+    if ('error' in requirement) throw new GatewayError(requirement.error);
+    const forwarded = this.peers.forwardedRequest(raw);
     const { authorization, requestId, ip, userAgent } = head;
-    const asking = this.delegated.asking({
-      door: 'forward-auth',
-      ...(forwarded !== undefined && forwarded !== 'unbelieved' && { forwarded }),
-      ...conditions,
+    const plan = this.delegated.plan({
+      endpoint: 'forward-auth',
+      ...(forwarded !== undefined && forwarded !== 'untrusted' && { forwarded }),
+      ...requirement,
       authorization,
       requestId,
       ip,
       userAgent,
     });
-    if ('refusal' in asking) throw new GatewayError(asking.refusal);
-    return asking.inquiries;
+    if ('error' in plan) throw new GatewayError(plan.error);
+    return plan.requests;
   }
 }
 
@@ -56,9 +56,9 @@ export class ForwardAuthController {
   @HttpCode(204)
   @Header('cache-control', 'no-store')
   check(@Req() { raw, head, user }: GatewayRequest, @Res({ passthrough: true }) reply: FastifyReply): void {
-    if (this.peers.forwardedBy(raw) === 'unbelieved') {
-      // Passing it by in silence would turn every rule of the routes file into "any token will do".
-      const detail = `X-Forwarded-Method and -Uri are believed from FORWARD_AUTH_PEERS alone, and ${this.peers.ipOf(raw)} is none.`;
+    if (this.peers.forwardedRequest(raw) === 'untrusted') {
+      // Ignoring the headers would reduce every rule of the routes file to "any valid token".
+      const detail = `${this.peers.ipOf(raw)} is not in FORWARD_AUTH_PEERS, so its X-Forwarded-Method and -Uri are not trusted; add it, or drop the headers.`;
       throw new GatewayError({ code: 'forbidden', detail });
     }
     reply.headers(identityHeaders(user, head.requestId));

@@ -13,7 +13,7 @@ import { createAdapter, ErrorFilter } from './request.js';
 
 export { Peers } from './peers.js';
 
-/** Nest's part of the gateway: its own controllers, mounted on doors that listen elsewhere, and the gRPC door. */
+/** Nest's part of the gateway: its controllers, called by other listeners, and the gRPC listener. */
 export interface NestPart {
   handle(req: IncomingMessage, res: ServerResponse): void;
   close(): Promise<void>;
@@ -24,11 +24,11 @@ export interface NestDeps {
   readonly delegated: Delegated;
   readonly peers: Peers;
   readonly logger: Logger;
-  /** `host:port` of the gRPC door. */
+  /** `host:port` of the gRPC listener. */
   readonly authzAddress: string;
 }
 
-/** Starts the controllers and the gRPC door. */
+/** Starts the controllers and the gRPC listener. */
 export async function startNestPart({ checks, delegated, peers, logger, authzAddress }: NestDeps): Promise<NestPart> {
   const app = await NestFactory.create<NestFastifyApplication>(
     AppModule.with(checks, delegated, peers),

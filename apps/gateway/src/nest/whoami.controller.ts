@@ -1,19 +1,19 @@
 import { strictestRate } from '@latchkey/verifier';
 import { Controller, Get, Header, Injectable, Req, UseGuards } from '@nestjs/common';
-import type { Inquiry } from '../check/index.js';
+import type { AuthorizationRequest } from '../check/index.js';
 import { BearerGuard } from './bearer.guard.js';
 import type { GatewayRequest } from './request.js';
 
-/** Any token in force will do. */
+/** Requires any valid token. */
 @Injectable()
 export class WhoamiGuard extends BearerGuard {
-  protected override inquiriesOf({ method, head }: GatewayRequest): readonly Inquiry[] {
+  protected override authorizationRequestsOf({ method, head }: GatewayRequest): readonly AuthorizationRequest[] {
     const { requestId, ip, userAgent, authorization } = head;
     return [{ route: 'whoami', method, requestId, ip, userAgent, authorization, scopes: [] }];
   }
 }
 
-/** Whom the gateway takes a caller for: the quickest way to see whether a token works and what it may do. */
+/** The caller's principal: the quickest way to see whether a token works and what it can do. */
 @Controller('gateway/whoami')
 export class WhoamiController {
   @Get()

@@ -6,16 +6,16 @@ import { RouteTable } from './table.js';
 
 export const ROUTES_FILE_BYTES_MAX = 1_048_576;
 
-/** The routes file is wrong; each problem is `file:line: where: what`. */
+/** The routes file is invalid; each problem is `file:line: where: what`. */
 export class RoutesFileError extends Error {
   override name = 'RoutesFileError';
   constructor(readonly problems: readonly string[]) {
-    super(`the routes file is wrong:\n${problems.map((problem) => `  - ${problem}`).join('\n')}`);
+    super(`the routes file is invalid:\n${problems.map((problem) => `  - ${problem}`).join('\n')}`);
   }
 }
 
 /**
- * Reads and checks the routes file.
+ * Reads and validates the routes file.
  * @throws RoutesFileError naming every problem with its line
  */
 export function loadRoutes(file: string, env: NodeJS.ProcessEnv = process.env): RouteTable {
@@ -33,7 +33,7 @@ export function loadRoutes(file: string, env: NodeJS.ProcessEnv = process.env): 
 }
 
 /**
- * Checks the text of a routes file. `${NAME}` and `${NAME:-default}` in a text are replaced from the environment.
+ * Validates the text of a routes file. `${NAME}` and `${NAME:-default}` in a text are replaced from the environment.
  * @param file its name, for messages
  * @throws RoutesFileError naming every problem with its line
  */
@@ -65,7 +65,9 @@ export function parseRoutes(text: string, file: string, env: NodeJS.ProcessEnv =
     const shape = route.path.replace(/\{[^}]*\}/g, '{}');
     const [sameName, sameShape] = [seenNames.get(route.name), seenShapes.get(shape)];
     if (sameName !== undefined)
-      problems.push(`${placeOf(i, 'name')}: routes[${i}].name: "${route.name}" is taken by routes[${sameName}]`);
+      problems.push(
+        `${placeOf(i, 'name')}: routes[${i}].name: "${route.name}" is already the name of routes[${sameName}]`,
+      );
     if (sameShape !== undefined)
       problems.push(`${placeOf(i, 'path')}: routes[${i}].path: matches the same requests as routes[${sameShape}]`);
     seenNames.set(route.name, i);
@@ -84,7 +86,7 @@ function issueLines(issue: z.core.$ZodIssue, yaml: YamlFile): string[] {
   if (issue.code === 'unrecognized_keys') {
     return issue.keys.map((name) => {
       const path = [...issue.path, name];
-      return `${yaml.placeOf(path)}: ${where(path)}: is not a setting known here`;
+      return `${yaml.placeOf(path)}: ${where(path)}: is not a known setting`;
     });
   }
   return [`${yaml.placeOf(issue.path)}: ${where(issue.path)}: ${issue.message}`];

@@ -1,7 +1,7 @@
 import { SCOPE_PATTERN } from '@latchkey/contracts';
 import { z } from 'zod';
 
-/** Paths that the gateway answers itself; a route may not begin with them. */
+/** Paths that the gateway serves itself; a route must not begin with them. */
 export const OWN_PATHS = ['/v1', '/oauth2', '/mcp', '/gateway', '/healthz', '/readyz'] as const;
 /** Names under which checks outside the routes file are counted. */
 export const OWN_ROUTE_NAMES = ['forward-auth', 'ext-authz', 'whoami', 'rpc', 'introspection', 'management'] as const;
@@ -13,11 +13,11 @@ const scopes = z
 
 const METHOD = /^(\*|[A-Z]{3,20})$/;
 const scopesByMethod = z
-  .record(z.string().regex(METHOD, 'a method is written in capitals, or "*" for all others'), scopes)
+  .record(z.string().regex(METHOD, 'a method is in capitals, or "*" for all others'), scopes)
   .refine((byMethod) => !('HEAD' in byMethod), 'HEAD counts as GET: leave it out')
   .refine(
     (byMethod) => !('CONNECT' in byMethod) && !('TRACE' in byMethod),
-    'CONNECT and TRACE are never passed on: leave them out',
+    'CONNECT and TRACE are never forwarded: leave them out',
   );
 
 const upstream = z.string().refine((text) => {
@@ -29,8 +29,8 @@ const upstream = z.string().refine((text) => {
   );
 }, 'must be an http:// or https:// address without user name, query or fragment');
 
-// Literal deps are unreserved characters alone (RFC 3986 section 2.3), so that no percent-encoded spelling of a path
-// slips past a route which names it.
+// Literal segments are unreserved characters only (RFC 3986 section 2.3), so that no percent-encoded spelling of a path
+// bypasses its route.
 const path = z
   .string()
   .max(1_000)
@@ -40,16 +40,16 @@ const path = z
     const names = new Set<string>();
     segments.forEach((segment, i) => {
       const capture = /^\{([a-z][A-Za-z0-9_]{0,31})\}$/.exec(segment);
-      const complain = (message: string) => context.addIssue({ code: 'custom', message });
+      const addIssue = (message: string) => context.addIssue({ code: 'custom', message });
       if (capture) {
-        if (names.has(capture[1]!)) complain(`captures {${capture[1]}} twice`);
+        if (names.has(capture[1]!)) addIssue(`captures {${capture[1]}} twice`);
         names.add(capture[1]!);
       } else if (segment === '*') {
-        if (i < segments.length - 1) complain('"*" may only be the last segment');
-      } else if (segment === '') complain(i < segments.length - 1 ? 'has an empty segment' : 'must not end in "/"');
-      else if (segment === '.' || segment === '..') complain('has a dot segment');
+        if (i < segments.length - 1) addIssue('"*" is allowed only as the last segment');
+      } else if (segment === '') addIssue(i < segments.length - 1 ? 'has an empty segment' : 'must not end in "/"');
+      else if (segment === '.' || segment === '..') addIssue('has a dot segment');
       else if (!/^[A-Za-z0-9._~-]+$/.test(segment))
-        complain(`segment "${segment}" may hold letters, digits and "-._~", or be one {capture} or a last "*"`);
+        addIssue(`segment "${segment}" can have letters, digits and "-._~", or be one {capture} or a last "*"`);
     });
   });
 
@@ -76,7 +76,10 @@ export const routeSchema = z
     name: z
       .string()
       .regex(/^[a-z0-9][a-z0-9-]{0,63}$/, 'is lower-case letters, digits and "-", at most 64')
-      .refine((name) => !(OWN_ROUTE_NAMES as readonly string[]).includes(name), 'is a name the gateway itself uses'),
+      .refine(
+        (name) => !(OWN_ROUTE_NAMES as readonly string[]).includes(name),
+        'is a name that the gateway itself uses',
+      ),
     path,
     upstream,
     kind: z.enum(['http', 'mcp']).default('http'),
@@ -101,26 +104,26 @@ export const routeSchema = z
     cors: cors.optional(),
   })
   .superRefine((route, context) => {
-    const complain = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message });
+    const addIssue = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message });
     const own = OWN_PATHS.find((prefix) => route.path === prefix || route.path.startsWith(`${prefix}/`));
-    if (own) complain(['path'], `${own} is answered by the gateway itself`);
-    if (route.path === '/') complain(['path'], '"/" is the console');
+    if (own) addIssue(['path'], `${own} is served by the gateway itself`);
+    if (route.path === '/') addIssue(['path'], '"/" is the path of the console');
     if (route.public && route.require)
-      complain(['require'], 'a public route asks for no token: drop public or require');
+      addIssue(['require'], 'a public route requires no token: drop public or require');
     if (route.public && route.forwardAuthorization)
-      complain(['forwardAuthorization'], 'on a public route any Authorization is dropped');
-    if (route.public && route.kind === 'mcp') complain(['public'], 'an MCP route cannot be public');
+      addIssue(['forwardAuthorization'], 'on a public route any Authorization is dropped');
+    if (route.public && route.kind === 'mcp') addIssue(['public'], 'an MCP route cannot be public');
     if (route.kind === 'mcp' && !route.tools)
-      complain(['tools'], 'an MCP route names the scopes of its tools; "*" stands for all others');
-    if (route.kind !== 'mcp' && route.tools) complain(['tools'], 'only a route of kind mcp has tools');
+      addIssue(['tools'], 'an MCP route names the scopes of its tools; "*" stands for all others');
+    if (route.kind !== 'mcp' && route.tools) addIssue(['tools'], 'only a route of kind mcp has tools');
     if (!route.public && !route.require && !route.tools)
-      complain([], 'say what is required: require with scopes, require: {} if any token will do, or public: true');
+      addIssue([], 'set require with scopes, require: {} for any valid token, or public: true');
     const project = route.require?.project;
     if (project?.startsWith('{') && !route.path.includes(`/${project}`))
-      complain(['require', 'project'], `${project} is not captured by the path`);
+      addIssue(['require', 'project'], `${project} is not captured by the path`);
     const literal = literalPrefix(route.path);
     if (route.stripPrefix && literal !== route.stripPrefix && !literal.startsWith(`${route.stripPrefix}/`))
-      complain(['stripPrefix'], `is not a beginning of the path's fixed part ${literal}`);
+      addIssue(['stripPrefix'], `is not a prefix of the path's fixed part ${literal}`);
   });
 
 /** The path up to its first capture or `*`. */

@@ -1,7 +1,7 @@
 import { literalPrefix, type RouteSpec } from './schema.js';
 
-/** What a request to a route needs; null: the route has no entry for that method. */
-export interface Needs {
+/** What a request to a route requires of its token. */
+export interface RouteRequirement {
   readonly scopes: readonly string[];
   readonly project: string | undefined;
 }
@@ -16,7 +16,7 @@ export interface Cors {
 const NO_SCOPES: readonly string[] = [];
 const CORS_METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'];
 
-/** One route, made ready for matching and forwarding. */
+/** One route, prepared for matching and forwarding. */
 export class Route {
   readonly name: string;
   readonly public: boolean;
@@ -28,7 +28,7 @@ export class Route {
   readonly forwardAuthorization: boolean;
   readonly trustedOrigin: boolean;
   readonly cors: Cors | undefined;
-  /** Methods named by the route; undefined: every method. */
+  /** Methods that the route offers; undefined: every method. */
   readonly methods: readonly string[] | undefined;
   readonly stripPrefix: string;
 
@@ -87,7 +87,7 @@ export class Route {
 
   matches(path: string): boolean {
     if (this.#exact) {
-      // Many servers do not tell "/a" and "/a/" apart, so one rule must hold for both.
+      // Many servers treat "/a" and "/a/" alike, so one rule must hold for both.
       return path === this.#prefix || (path.length === this.#prefix.length + 1 && path === `${this.#prefix}/`);
     }
     if (!path.startsWith(this.#prefix) && (path.length + 1 !== this.#prefix.length || `${path}/` !== this.#prefix))
@@ -99,8 +99,8 @@ export class Route {
     return this.#segments.every((segment, i) => (segment.startsWith('{') ? given[i] !== '' : segment === given[i]));
   }
 
-  /** What this request needs, or null when the method has no entry (which denies it). `method`: HEAD counts as GET. */
-  needs(method: string, path: string): Needs | null {
+  /** Null, which denies the request, when the method has no entry. HEAD counts as GET. */
+  requirement(method: string, path: string): RouteRequirement | null {
     if (method === 'CONNECT' || method === 'TRACE') return null;
     const scopes = this.#scopes
       ? (this.#scopes.get(method === 'HEAD' ? 'GET' : method) ?? this.#scopes.get('*'))
@@ -111,8 +111,8 @@ export class Route {
   }
 
   /**
-   * The path at the upstream for a path that this route matches; undefined when the prefix to strip carries
-   * `;parameters`, so that what would be left is another path.
+   * The path at the upstream for a path that this route matches; undefined when the prefix to strip contains
+   * `;parameters`, since the rest would be another path.
    */
   upstreamPath(path: string): string | undefined {
     if (this.#exact && this.#base !== '') return this.#base;
@@ -122,7 +122,7 @@ export class Route {
   }
 }
 
-/** The routes in the order in which they are tried. Never changed once made: a reload makes a new table. */
+/** The routes in matching order. Immutable: a reload creates a new table. */
 export class RouteTable {
   readonly routes: readonly Route[];
   readonly #byFirst = new Map<string, Route[]>();
@@ -142,7 +142,7 @@ export class RouteTable {
     }
   }
 
-  /** The route of a path that `readTarget` has read (its `match`); the longest literal prefix wins. */
+  /** The route of a path (`match` of `readTarget`); the longest literal prefix wins. */
   match(path: string): Route | undefined {
     const end = path.indexOf('/', 1);
     const candidates = this.#byFirst.get(end < 0 ? path.slice(1) : path.slice(1, end)) ?? this.#others;

@@ -1,4 +1,4 @@
-/** Close codes of our own (RFC 6455 section 7.4.2, private range). */
+/** The gateway's close codes (RFC 6455 section 7.4.2, private range). */
 export const CLOSE_REVOKED = 4401;
 export const CLOSE_UNAVAILABLE = 4503;
 
@@ -14,8 +14,7 @@ export function closeFrame(code: number, reason: string): Buffer {
 }
 
 /**
- * Follows the frames of one direction without keeping their content, to know whether a frame of our own may be sent
- * now: between two frames only.
+ * Tracks the frame boundaries of one direction without buffering: a close frame can be sent only between two frames.
  */
 export class FrameBoundary {
   readonly #head = Buffer.alloc(14);

@@ -1,24 +1,24 @@
-/** Something under way at the public door that has limits of time. */
+/** An open request, stream or WebSocket, subject to limits of time. */
 export interface Timed {
-  /** Without an end of its own: an event stream, a WebSocket. */
+  /** An event stream or a WebSocket. */
   readonly endless: boolean;
   /** Called every {@link TICK_MS} while it is open. */
   tick(nowMs: number): void;
-  /** Ends it at once: the gateway stops. */
+  /** Ends it at once, when the gateway stops. */
   abandon(): void;
 }
 
 export const TICK_MS = 250;
 
 /**
- * All that is open at the public door. One timer looks after all of it, so that an ordinary request costs no timer of
- * its own; limits are therefore met with a delay of up to {@link TICK_MS}.
+ * All open requests, streams and WebSockets of the public port. One timer serves all of them, so limits are enforced
+ * up to {@link TICK_MS} late.
  */
 export class OpenExchanges {
   readonly #open = new Set<Timed>();
   readonly #timer: NodeJS.Timeout;
   #whenEmpty: (() => void) | undefined;
-  /** `performance.now()` of the last tick: near enough for limits, and free to read. Nobody steps that clock. */
+  /** `performance.now()` of the last tick: precise enough for limits, and monotonic. */
   nowMs = performance.now();
 
   constructor() {
@@ -42,12 +42,12 @@ export class OpenExchanges {
     if (this.#open.size === 0) this.#whenEmpty?.();
   }
 
-  /** Ends what has no end of its own. */
+  /** Ends event streams and WebSockets. */
   endStreams(): void {
     for (const exchange of [...this.#open]) if (exchange.endless) exchange.abandon();
   }
 
-  /** Resolves once nothing is open; what still is after `graceMs` is abandoned. */
+  /** Resolves once nothing is open; abandons what is still open after `graceMs`. */
   async drain(graceMs: number): Promise<void> {
     if (this.#open.size > 0) {
       let timer: NodeJS.Timeout | undefined;
