@@ -21,19 +21,19 @@ export const USAGE_SECRET = Buffer.from('usage-secret-of-the-tests-01234567890')
 
 export interface Issued {
   readonly secret: string;
-  readonly facts: TokenFacts;
+  readonly snapshot: TokenFacts;
 }
 
 /**
- * The token-service's RPC door with tokens in memory, over real gRPC: the wall of these tests. It keeps the protocol
- * (leases, a log, keys), so that the gateway's real verifier stands on it.
+ * The token-service's gRPC API with tokens in memory, over real gRPC; the rest of these tests is real. It implements
+ * the protocol (leases, log, keys) for the gateway's real verifier.
  */
 export class Authority {
   readonly tokens = new Map<string, TokenFacts>();
   readonly lookups: string[] = [];
   leaseMs = 10_000;
   /** Lookups wait until this is fulfilled. */
-  hold: Promise<void> | undefined;
+  lookupDelay: Promise<void> | undefined;
   address = '';
   readonly #server = new Server();
   readonly #log = newId();
@@ -49,13 +49,13 @@ export class Authority {
     const service = loadSync(PROTO_FILE, PROTO_OPTIONS)['latchkey.v1.Tokens'] as ServiceDefinition;
     const unimplemented = (_call: unknown, done: (error: object) => void) => done({ code: status.UNIMPLEMENTED });
     type Call<T> = { request: T };
-    type Done = (error: null, answer: object) => void;
+    type Done = (error: null, response: object) => void;
     authority.#server.addService(service, {
       Verify: unimplemented,
       VerifyBatch: unimplemented,
       Lookup: async (call: Call<{ hash: string }>, done: Done) => {
         authority.lookups.push(call.request.hash);
-        await authority.hold;
+        await authority.lookupDelay;
         const token = authority.tokens.get(call.request.hash) ?? null;
         done(null, { known: token !== null, token });
       },
@@ -75,9 +75,9 @@ export class Authority {
     this.address = `127.0.0.1:${this.#port}`;
   }
 
-  issue(facts: Partial<TokenFacts> = {}): Issued {
-    const secret = mint(facts.kind === 'prj' ? 'prj' : 'pat');
-    const full: TokenFacts = {
+  issue(snapshot: Partial<TokenFacts> = {}): Issued {
+    const secret = mint(snapshot.kind === 'prj' ? 'prj' : 'pat');
+    const token: TokenFacts = {
       id: newId(),
       kind: 'pat',
       ownerType: 'user',
@@ -91,19 +91,19 @@ export class Authority {
       ancestors: [],
       allowedIps: [],
       rateLimit: null,
-      ...facts,
+      ...snapshot,
     };
-    this.tokens.set(hashSecret(secret), full);
-    return { secret, facts: full };
+    this.tokens.set(hashSecret(secret), token);
+    return { secret, snapshot: token };
   }
 
-  /** Revokes, and tells of it over Redis. */
-  async revoke({ secret, facts }: Issued, redis: Redis): Promise<void> {
-    this.tokens.set(hashSecret(secret), { ...facts, denial: 'revoked' });
+  /** Revokes, and publishes the invalidation over Redis. */
+  async revoke({ secret, snapshot }: Issued, redis: Redis): Promise<void> {
+    this.tokens.set(hashSecret(secret), { ...snapshot, denial: 'revoked' });
     const invalidation = {
       id: newId(),
       kind: 'token',
-      subject: facts.id,
+      subject: snapshot.id,
       cut: true,
       xid: String(++this.#xid),
     } as const;

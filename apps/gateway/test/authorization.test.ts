@@ -24,7 +24,7 @@ describe.each([
   ['the proxy', () => s.gateway.port, '/any/x'],
   ["the gateway's own endpoint", () => s.gateway.port, '/gateway/whoami'],
   ['forward-auth', () => s.gateway.opsPort, '/forward-auth'],
-])('%s reads an Authorization header as the table says', (_, port, path) => {
+])('%s reads an Authorization header as in the shared table', (_, port, path) => {
   it.each(AUTHORIZATION_CASES)('$name', async ({ values, read }) => {
     const lines = values(secret).map((value) => `Authorization: ${value}\r\n`);
     const request = `GET ${path} HTTP/1.1\r\nHost: g\r\nConnection: close\r\n${lines.join('')}\r\n`;
@@ -49,18 +49,21 @@ describe('ext-authz', () => {
   });
   afterAll(() => client.close());
 
-  it.each(AUTHORIZATION_CASES)('reads what Envoy tells of it as the table says: $name', async (one) => {
-    const headers = one.values(secret).map((value) => ({ key: 'authorization', value }));
-    const http = { method: 'GET', path: '/any/x', headers: {}, headerMap: { headers } };
-    const { deniedResponse } = await new Promise<Checked>((resolve, reject) =>
-      client.check({ attributes: { request: { http } } }, (error, checked) =>
-        error ? reject(error) : resolve(checked),
-      ),
-    );
-    const [status, code] = RESPONSES[one.untrimmed ?? one.read];
-    expect([deniedResponse?.status.code ?? 200, deniedResponse ? JSON.parse(deniedResponse.body).code : '']).toEqual([
-      status,
-      code,
-    ]);
-  });
+  it.each(AUTHORIZATION_CASES)(
+    'reads the Authorization header from Envoy as in the shared table: $name',
+    async (one) => {
+      const headers = one.values(secret).map((value) => ({ key: 'authorization', value }));
+      const http = { method: 'GET', path: '/any/x', headers: {}, headerMap: { headers } };
+      const { deniedResponse } = await new Promise<Checked>((resolve, reject) =>
+        client.check({ attributes: { request: { http } } }, (error, checked) =>
+          error ? reject(error) : resolve(checked),
+        ),
+      );
+      const [status, code] = RESPONSES[one.untrimmed ?? one.read];
+      expect([deniedResponse?.status.code ?? 200, deniedResponse ? JSON.parse(deniedResponse.body).code : '']).toEqual([
+        status,
+        code,
+      ]);
+    },
+  );
 });

@@ -38,42 +38,42 @@ beforeAll(async () => {
 });
 afterAll(async () => s[Symbol.asyncDispose]());
 
-async function ask(query: string, headers: Record<string, string>, port = s.gateway.opsPort) {
-  const answer = await request(`http://127.0.0.1:${port}/forward-auth${query}`, { headers });
-  return { status: answer.statusCode, headers: answer.headers, body: await answer.body.text() };
+async function forwardAuth(query: string, headers: Record<string, string>, port = s.gateway.opsPort) {
+  const response = await request(`http://127.0.0.1:${port}/forward-auth${query}`, { headers });
+  return { status: response.statusCode, headers: response.headers, body: await response.body.text() };
 }
 const bearer = (secret: string) => ({ authorization: `Bearer ${secret}` });
 
 describe('forward-auth', () => {
-  it('answers 204 and who calls', async () => {
-    const { secret, facts } = s.authority.issue({ scopes });
-    const answer = await ask('?scope=demo:read', bearer(secret));
-    expect(answer.status).toBe(204);
-    expect(answer.headers).toMatchObject({
-      'x-latchkey-token-id': facts.id,
-      'x-latchkey-owner': `user:${facts.ownerId}`,
+  it('responds 204 with the identity headers', async () => {
+    const { secret, snapshot } = s.authority.issue({ scopes });
+    const response = await forwardAuth('?scope=demo:read', bearer(secret));
+    expect(response.status).toBe(204);
+    expect(response.headers).toMatchObject({
+      'x-latchkey-token-id': snapshot.id,
+      'x-latchkey-owner': `user:${snapshot.ownerId}`,
       'x-latchkey-project': '',
       'x-latchkey-scopes': 'demo:read',
       'x-request-id': expect.any(String),
     });
   });
 
-  it('asks for a token even when nothing else is asked for', async () => {
-    const answer = await ask('', {});
-    expect([answer.status, answer.headers['www-authenticate']]).toEqual([401, 'Bearer realm="latchkey"']);
-    expect((await ask('', bearer('lk_pat_nonsense'))).status).toBe(401);
+  it('requires a token even without scope or project', async () => {
+    const response = await forwardAuth('', {});
+    expect([response.status, response.headers['www-authenticate']]).toEqual([401, 'Bearer realm="latchkey"']);
+    expect((await forwardAuth('', bearer('lk_pat_nonsense'))).status).toBe(401);
   });
 
-  it("holds the query's scope and project", async () => {
+  it("enforces the query's scope and project", async () => {
     const { secret } = s.authority.issue({ scopes, grants: [{ project, scopes: ['demo:write'] }] });
-    expect((await ask('?scope=demo:write', bearer(secret))).status).toBe(403);
-    expect((await ask(`?scope=demo:write&project=${project}`, bearer(secret))).status).toBe(204);
-    expect((await ask(`?scope=demo:read&project=${project}`, bearer(secret))).status).toBe(403);
-    expect((await ask(`?project=${newId()}`, bearer(secret))).status).toBe(403);
-    expect((await ask('?scope=demo:read%20demo:write', bearer(secret))).status).toBe(403);
+    expect((await forwardAuth('?scope=demo:write', bearer(secret))).status).toBe(403);
+    expect((await forwardAuth(`?scope=demo:write&project=${project}`, bearer(secret))).status).toBe(204);
+    expect((await forwardAuth(`?scope=demo:read&project=${project}`, bearer(secret))).status).toBe(403);
+    expect((await forwardAuth(`?project=${newId()}`, bearer(secret))).status).toBe(403);
+    expect((await forwardAuth('?scope=demo:read%20demo:write', bearer(secret))).status).toBe(403);
   });
 
-  it("holds the rules of the routes file for the forwarded method and path, together with the query's", async () => {
+  it("enforces the routes file for the forwarded method and path, together with the query's requirement", async () => {
     const { secret } = s.authority.issue({ scopes, grants: [{ project, scopes }] });
     const forwarded = (method: string, uri: string) => ({
       ...bearer(secret),
@@ -81,71 +81,71 @@ describe('forward-auth', () => {
       'x-forwarded-uri': uri,
     });
     const at = `/demo/projects/${project}/documents?limit=1`;
-    expect((await ask('', forwarded('GET', at))).status).toBe(204);
-    expect((await ask('', forwarded('GET', at))).headers['x-latchkey-project']).toBe(project);
-    expect((await ask('', forwarded('POST', at))).status).toBe(403);
-    expect((await ask('', forwarded('GET', `/demo/projects/${newId()}/documents`))).status).toBe(403);
-    expect((await ask('?scope=demo:write', forwarded('GET', at))).status).toBe(403);
-    expect((await ask('', forwarded('DELETE', '/read/x'))).status).toBe(403);
-    expect((await ask('', forwarded('GET', '/read/../docs/x'))).status).toBe(400);
-    expect((await ask('', forwarded('GET', '/docs/x?access_token=1'))).status).toBe(400);
-    expect((await ask('', forwarded('GET', '/no/route'))).status).toBe(204);
+    expect((await forwardAuth('', forwarded('GET', at))).status).toBe(204);
+    expect((await forwardAuth('', forwarded('GET', at))).headers['x-latchkey-project']).toBe(project);
+    expect((await forwardAuth('', forwarded('POST', at))).status).toBe(403);
+    expect((await forwardAuth('', forwarded('GET', `/demo/projects/${newId()}/documents`))).status).toBe(403);
+    expect((await forwardAuth('?scope=demo:write', forwarded('GET', at))).status).toBe(403);
+    expect((await forwardAuth('', forwarded('DELETE', '/read/x'))).status).toBe(403);
+    expect((await forwardAuth('', forwarded('GET', '/read/../docs/x'))).status).toBe(400);
+    expect((await forwardAuth('', forwarded('GET', '/docs/x?access_token=1'))).status).toBe(400);
+    expect((await forwardAuth('', forwarded('GET', '/no/route'))).status).toBe(204);
   });
 
-  it('lets a public route pass without a token, unless the query asks for something', async () => {
+  it('allows a public route without a token, unless the query requires a scope', async () => {
     const forwarded = { 'x-forwarded-method': 'GET', 'x-forwarded-uri': '/docs/x' };
-    const open = await ask('', forwarded);
+    const open = await forwardAuth('', forwarded);
     expect([open.status, open.headers['x-latchkey-token-id']]).toEqual([204, '']);
-    expect((await ask('?scope=demo:read', forwarded)).status).toBe(401);
+    expect((await forwardAuth('?scope=demo:read', forwarded)).status).toBe(401);
   });
 
-  it('asks for what any tool of an MCP route asks for, since it sees no body', async () => {
+  it('requires the scopes of all tools of an MCP route, since it has no body to inspect', async () => {
     const forwarded = { 'x-forwarded-method': 'POST', 'x-forwarded-uri': '/tools/mcp' };
     const reader = s.authority.issue({ scopes });
     const writer = s.authority.issue({ scopes: ['demo:read', 'demo:write'] });
-    expect((await ask('', { ...bearer(reader.secret), ...forwarded })).status).toBe(403);
-    expect((await ask('', { ...bearer(writer.secret), ...forwarded })).status).toBe(204);
+    expect((await forwardAuth('', { ...bearer(reader.secret), ...forwarded })).status).toBe(403);
+    expect((await forwardAuth('', { ...bearer(writer.secret), ...forwarded })).status).toBe(204);
   });
 
-  it('refuses what its configuration mistypes, and a token in the query', async () => {
+  it('refuses a mistyped configuration, and a token in the query', async () => {
     const { secret } = s.authority.issue({ scopes });
     for (const query of ['?scope=nonsense', '?scope=', '?project=x', '?scopes=demo:read', `?access_token=${secret}`])
-      expect([query, (await ask(query, bearer(secret))).status]).toEqual([query, 400]);
+      expect([query, (await forwardAuth(query, bearer(secret))).status]).toEqual([query, 400]);
   });
 
   it('refuses two Authorization headers', async () => {
     const { secret } = s.authority.issue({ scopes });
     const line = `Authorization: Bearer ${secret}\r\n`;
-    const answer = await raw(
+    const response = await raw(
       s.gateway.opsPort,
       `GET /forward-auth HTTP/1.1\r\nHost: x\r\n${line}${line}Connection: close\r\n\r\n`,
     );
-    expect(answer.status).toBe(400);
+    expect(response.status).toBe(400);
   });
 
-  it('answers 503 and Retry-After, never 401, when the token cannot be checked', async () => {
-    await using away = await stack(routes, {}, (authority) => {
+  it('responds 503 with Retry-After, never 401, when the token cannot be checked', async () => {
+    await using unavailable = await stack(routes, {}, (authority) => {
       authority.close();
     });
-    const { secret } = away.authority.issue({ scopes });
-    const answer = await ask('', bearer(secret), away.gateway.opsPort);
-    expect([answer.status, answer.headers['retry-after']]).toEqual([503, '1']);
+    const { secret } = unavailable.authority.issue({ scopes });
+    const response = await forwardAuth('', bearer(secret), unavailable.gateway.opsPort);
+    expect([response.status, response.headers['retry-after']]).toEqual([503, '1']);
   });
 
-  it('believes the forwarded method and path from its peers alone', async () => {
+  it('trusts the forwarded method and path only from FORWARD_AUTH_PEERS', async () => {
     await using other = await stack(routes, { FORWARD_AUTH_PEERS: '10.0.0.0/8' });
     const { secret } = other.authority.issue({ scopes });
     const port = other.gateway.opsPort;
     const forwarded = { 'x-forwarded-method': 'GET', 'x-forwarded-uri': '/docs/x' };
-    expect((await ask('', forwarded, port)).status).toBe(401);
-    const answer = await ask('', { ...forwarded, ...bearer(secret) }, port);
-    expect(answer.status).toBe(403);
-    expect(answer.body).toContain('FORWARD_AUTH_PEERS');
-    expect((await ask('', bearer(secret), port)).status).toBe(204);
+    expect((await forwardAuth('', forwarded, port)).status).toBe(401);
+    const response = await forwardAuth('', { ...forwarded, ...bearer(secret) }, port);
+    expect(response.status).toBe(403);
+    expect(response.body).toContain('FORWARD_AUTH_PEERS');
+    expect((await forwardAuth('', bearer(secret), port)).status).toBe(204);
   });
 });
 
-type Check = (request: object, done: (error: ServiceError | null, answer: Checked) => void) => void;
+type Check = (request: object, done: (error: ServiceError | null, response: Checked) => void) => void;
 interface Checked {
   status: { code: number };
   deniedResponse?: { status: { code: number }; headers: Option[]; body: string } | null;
@@ -171,39 +171,39 @@ describe('ext-authz', () => {
     new Promise<Checked>((resolve, reject) => {
       const source = { address: { socketAddress: { address: '203.0.113.9' } } };
       const http = { id: '1', method, path, headers };
-      client.Check({ attributes: { source, request: { http }, contextExtensions: extensions } }, (error, answer) =>
-        error ? reject(error) : resolve(answer),
+      client.Check({ attributes: { source, request: { http }, contextExtensions: extensions } }, (error, response) =>
+        error ? reject(error) : resolve(response),
       );
     });
   const headerIn = (options: Option[], key: string) => options.find(({ header }) => header.key === key)?.header.value;
 
-  it('lets a good token pass and sets who calls over what the caller says', async () => {
-    const { secret, facts } = s.authority.issue({ scopes });
+  it('allows a valid token and overwrites identity headers from the caller', async () => {
+    const { secret, snapshot } = s.authority.issue({ scopes });
     const spoofed = { 'x-latchkey-owner': 'user:me', x_latchkey_owner: 'user:me' };
-    const answer = await check('GET', '/read/x', { authorization: `Bearer ${secret}`, ...spoofed });
-    expect(answer.status.code).toBe(0);
-    const { headers, headersToRemove } = answer.okResponse!;
-    expect(headerIn(headers, 'x-latchkey-owner')).toBe(`user:${facts.ownerId}`);
+    const response = await check('GET', '/read/x', { authorization: `Bearer ${secret}`, ...spoofed });
+    expect(response.status.code).toBe(0);
+    const { headers, headersToRemove } = response.okResponse!;
+    expect(headerIn(headers, 'x-latchkey-owner')).toBe(`user:${snapshot.ownerId}`);
     expect(headerIn(headers, 'x-latchkey-project')).toBe('');
     expect(new Set(headers.map(({ appendAction }) => appendAction))).toEqual(new Set(['OVERWRITE_IF_EXISTS_OR_ADD']));
     expect(headersToRemove.sort()).toEqual(['authorization', 'x_latchkey_owner']);
   });
 
-  it('leaves Authorization where the route says so', async () => {
+  it('keeps Authorization where the route is configured so', async () => {
     const { secret } = s.authority.issue({ scopes });
-    const answer = await check('GET', '/passing/x', { authorization: `Bearer ${secret}` });
-    expect(answer.okResponse!.headersToRemove).toEqual([]);
+    const response = await check('GET', '/passing/x', { authorization: `Bearer ${secret}` });
+    expect(response.okResponse!.headersToRemove).toEqual([]);
   });
 
-  it('denies with status, challenge and problem', async () => {
-    const answer = await check('GET', '/read/x', {});
-    expect(answer.status.code).toBe(16);
-    expect(answer.deniedResponse!.status.code).toBe(401);
-    expect(headerIn(answer.deniedResponse!.headers, 'www-authenticate')).toBe('Bearer realm="latchkey"');
-    expect(JSON.parse(answer.deniedResponse!.body)).toMatchObject({ code: 'unauthenticated' });
+  it('denies with status, challenge and problem details', async () => {
+    const response = await check('GET', '/read/x', {});
+    expect(response.status.code).toBe(16);
+    expect(response.deniedResponse!.status.code).toBe(401);
+    expect(headerIn(response.deniedResponse!.headers, 'www-authenticate')).toBe('Bearer realm="latchkey"');
+    expect(JSON.parse(response.deniedResponse!.body)).toMatchObject({ code: 'unauthenticated' });
   });
 
-  it("holds the routes file's and the extensions' conditions, and the addresses of a token", async () => {
+  it("enforces the routes file, the context extensions and a token's address ranges", async () => {
     const { secret } = s.authority.issue({ scopes });
     const authorization = { authorization: `Bearer ${secret}` };
     expect((await check('GET', '/read/x', authorization, { scope: 'demo:write' })).status.code).toBe(7);
@@ -219,18 +219,18 @@ describe('ext-authz', () => {
 
 describe("the gateway's own whoami", () => {
   const whoami = async (headers: Record<string, string>) => {
-    const answer = await request(`${s.gateway.url}/gateway/whoami`, { headers });
-    return { status: answer.statusCode, headers: answer.headers, body: (await answer.body.json()) as object };
+    const response = await request(`${s.gateway.url}/gateway/whoami`, { headers });
+    return { status: response.statusCode, headers: response.headers, body: (await response.body.json()) as object };
   };
 
-  it('tells the principal', async () => {
-    const { secret, facts } = s.authority.issue({ scopes });
-    const answer = await whoami(bearer(secret));
-    expect(answer.status).toBe(200);
-    expect(answer.body).toEqual({
-      tokenId: facts.id,
+  it('returns the principal', async () => {
+    const { secret, snapshot } = s.authority.issue({ scopes });
+    const response = await whoami(bearer(secret));
+    expect(response.status).toBe(200);
+    expect(response.body).toEqual({
+      tokenId: snapshot.id,
       kind: 'pat',
-      owner: { type: 'user', id: facts.ownerId },
+      owner: { type: 'user', id: snapshot.ownerId },
       project: null,
       scopes,
       expiresAt: null,
@@ -238,13 +238,13 @@ describe("the gateway's own whoami", () => {
     });
   });
 
-  it('answers as RFC 6750 says: a plain challenge, invalid_token, invalid_request', async () => {
+  it('responds as RFC 6750 specifies: a plain challenge, invalid_token, invalid_request', async () => {
     const none = await whoami({});
     expect([none.status, none.headers['www-authenticate']]).toEqual([401, 'Bearer realm="latchkey"']);
     const bad = await whoami(bearer('lk_pat_nonsense'));
     expect([bad.status, bad.headers['www-authenticate']]).toEqual([401, expect.stringContaining('invalid_token')]);
     expect(bad.body).toMatchObject({ code: 'invalid_token', requestId: bad.headers['x-request-id'] });
-    const torn = await whoami({ authorization: 'Bearer a b' });
-    expect(torn.status).toBe(400);
+    const malformed = await whoami({ authorization: 'Bearer a b' });
+    expect(malformed.status).toBe(400);
   });
 });

@@ -27,13 +27,13 @@ const head = (first: string, ...lines: string[]) =>
   `${[first, 'Host: gateway', `Authorization: Bearer ${secret}`, 'Connection: close', ...lines].join('\r\n')}\r\n\r\n`;
 
 async function expectRefused(bytes: string, status = 400, code = 'invalid_request') {
-  const answer = await send(bytes);
-  expect([answer.status, answer.headers['content-type']]).toEqual([status, 'application/problem+json']);
-  expect(JSON.parse(answer.body)).toMatchObject({ code, status, requestId: answer.headers['x-request-id'] });
+  const response = await send(bytes);
+  expect([response.status, response.headers['content-type']]).toEqual([status, 'application/problem+json']);
+  expect(JSON.parse(response.body)).toMatchObject({ code, status, requestId: response.headers['x-request-id'] });
   expect(s.upstream.seen).toEqual([]);
 }
 
-describe('a request whose end two programs could see in different places is refused', () => {
+describe('a request with ambiguous framing is refused', () => {
   it.each([
     ['two Content-Length', `${head('POST /any/x HTTP/1.1', 'Content-Length: 4', 'Content-Length: 5')}abcde`],
     ['two equal Content-Length', `${head('POST /any/x HTTP/1.1', 'Content-Length: 4', 'Content-Length: 4')}abcd`],
@@ -77,15 +77,15 @@ describe('a request whose end two programs could see in different places is refu
     ['Host with a path', `GET /docs/x HTTP/1.1\r\nHost: a/b\r\nConnection: close\r\n\r\n`],
     ['an unknown expectation', head('GET /any/x HTTP/1.1', 'Expect: the-unexpected')],
   ])('%s', async (_, bytes) => {
-    const answer = await send(bytes);
-    // A body found wanting while it is forwarded ends the connection after the upstream was told to forget it.
-    expect(answer.status === 400 || (bytes.includes('/docs/x') && answer.status === 0)).toBe(true);
-    if (answer.status === 400) expect(answer.headers['content-type']).toBe('application/problem+json');
-    expect(answer.text.match(/HTTP\/1\.1 \d/g) ?? []).toHaveLength(answer.status === 400 ? 1 : 0);
-    expect(answer.text).not.toContain('ok');
+    const response = await send(bytes);
+    // A body found invalid while it is forwarded aborts the upstream's request and ends the connection.
+    expect(response.status === 400 || (bytes.includes('/docs/x') && response.status === 0)).toBe(true);
+    if (response.status === 400) expect(response.headers['content-type']).toBe('application/problem+json');
+    expect(response.text.match(/HTTP\/1\.1 \d/g) ?? []).toHaveLength(response.status === 400 ? 1 : 0);
+    expect(response.text).not.toContain('ok');
   });
 
-  it('never takes what follows a refused head for a request', async () => {
+  it('never parses the bytes after a refused head as a request', async () => {
     const smuggled = 'GET /docs/smuggled HTTP/1.1\r\nHost: gateway\r\n\r\n';
     await expectRefused(
       `${head('POST /any/x HTTP/1.1', 'Content-Length: 6', 'Transfer-Encoding: chunked')}0\r\n\r\n${smuggled}`,
@@ -94,7 +94,7 @@ describe('a request whose end two programs could see in different places is refu
   });
 });
 
-describe('a target that two programs could read differently is refused', () => {
+describe('an ambiguous request target is refused', () => {
   it.each([
     ['dot segments', '/any/../docs/x'],
     ['a dot segment', '/any/./x'],
@@ -117,10 +117,10 @@ describe('a target that two programs could read differently is refused', () => {
     ['a cut escape', '/any/%2'],
     ['a fragment', '/any/x#y'],
     ['absolute form', 'http://gateway/any/x'],
-    ['absolute form of another host', 'http://169.254.169.254/latest'],
+    ['absolute form with another host', 'http://169.254.169.254/latest'],
     ['asterisk form', '*'],
     ['no slash', 'any/x'],
-    ['letters beyond ASCII', '/any/\u00e4'],
+    ['non-ASCII letters', '/any/\u00e4'],
     ['a token in the query', '/any/x?access_token=abc'],
     ['a token in the query, encoded', '/any/x?a=1&access%5ftoken=abc'],
     ['a token in the query, all encoded', '/any/x?%61ccess_token=abc'],
@@ -129,13 +129,13 @@ describe('a target that two programs could read differently is refused', () => {
     ['too long', `/any/${'x'.repeat(8_200)}`],
   ])('%s', (_, target) => expectRefused(head(`GET ${target} HTTP/1.1`)));
 
-  it('at every door', async () => {
+  it('a token in the query is refused at every endpoint', async () => {
     for (const path of ['/docs/x', '/v1/tokens', '/oauth2/introspect', '/mcp', '/', '/gateway/whoami', '/healthz'])
       await expectRefused(head(`GET ${path}?access_token=x HTTP/1.1`));
     expect(s.api.seen).toEqual([]);
   });
 
-  it('but what is only unusual passes as it came', async () => {
+  it('unusual but unambiguous targets are forwarded unchanged', async () => {
     const targets = [
       '/any/a;v=1/b',
       '/any/.well-known/x',
@@ -151,23 +151,23 @@ describe('a target that two programs could read differently is refused', () => {
     expect(s.upstream.seen.map(({ url }) => url)).toEqual(targets);
   });
 
-  it('and encoded letters are matched and forwarded as letters', async () => {
+  it('encoded letters are matched and forwarded decoded', async () => {
     expect((await send(head('GET /%61ny/%78%2Dy%7e HTTP/1.1'))).status).toBe(200);
     expect(s.upstream.seen[0]!.url).toBe('/any/x-y~');
   });
 });
 
-describe('sizes', () => {
-  it('of headers past 16 KiB are 431', () =>
+describe('limits', () => {
+  it('headers of more than 16 KiB are 431', () =>
     expectRefused(head('GET /any/x HTTP/1.1', `X-Big: ${'x'.repeat(17_000)}`), 431, 'header_too_large'));
-  it('of more than 200 headers are 431, and a second Authorization after them is not overlooked', async () => {
+  it('more than 200 headers are 431, so that a second Authorization after them cannot be missed', async () => {
     const many = Array.from({ length: 230 }, (_, i) => `X-${i}: y`);
     await expectRefused(head('GET /any/x HTTP/1.1', ...many), 431, 'header_too_large');
   });
 });
 
 describe('credentials', () => {
-  it('reach the upstream only where the route says so', async () => {
+  it('reach the upstream only where the route forwards them', async () => {
     await send(head('GET /any/x HTTP/1.1'));
     expect(s.upstream.lastHeader('authorization')).toBeUndefined();
     await send(head('GET /through/x HTTP/1.1'));
@@ -190,7 +190,7 @@ describe('headers from outside', () => {
       .headers.filter((_, i) => i % 2 === 0)
       .map((name) => name.toLowerCase());
 
-  it('cannot say who calls, in any spelling', async () => {
+  it('cannot set the identity headers in any spelling', async () => {
     const spellings = [
       'X-Latchkey-Owner',
       'x-latchkey-owner',
@@ -205,8 +205,8 @@ describe('headers from outside', () => {
       'X-Latchkey-Door',
       "x'latchkey'scopes",
     ];
-    const answer = await send(head('GET /docs/x HTTP/1.1', ...spellings.map((name) => `${name}: user:admin`)));
-    expect(answer.status).toBe(200);
+    const response = await send(head('GET /docs/x HTTP/1.1', ...spellings.map((name) => `${name}: user:admin`)));
+    expect(response.status).toBe(200);
     expect(s.upstream.seen.at(-1)!.headers.join()).not.toContain('user:admin');
     expect(names().filter((name) => name.includes('latchkey'))).toEqual([]);
     await send(
@@ -220,8 +220,8 @@ describe('headers from outside', () => {
     ]);
   });
 
-  it('cannot name another address, host, scheme or request from an untrusted peer', async () => {
-    const lie = [
+  it('from an untrusted peer cannot set address, host, scheme or request id', async () => {
+    const spoofed = [
       'X-Forwarded-For: 10.9.9.9',
       'x_forwarded_for: 10.9.9.9',
       'X-Forwarded-Proto: gopher',
@@ -232,14 +232,14 @@ describe('headers from outside', () => {
       'X-Request-Id: 10.9.9.9',
       'X_Request_Id: 10.9.9.9',
     ];
-    await send(head('GET /any/x HTTP/1.1', ...lie));
+    await send(head('GET /any/x HTTP/1.1', ...spoofed));
     expect(s.upstream.seen.at(-1)!.headers.join()).not.toMatch(/10\.9\.9\.9|gopher|evil/);
     expect(s.upstream.lastHeader('x-forwarded-for')).toBe('127.0.0.1');
     expect(s.upstream.lastHeader('x-forwarded-proto')).toBe('http');
     expect(s.upstream.lastHeader('x-forwarded-host')).toBe('gateway');
   });
 
-  it('cannot make the upstream read another path or method than was checked', async () => {
+  it('cannot make the upstream use another path or method than the one checked', async () => {
     await send(
       head(
         'GET /any/x HTTP/1.1',
@@ -253,7 +253,7 @@ describe('headers from outside', () => {
     expect(s.upstream.seen.at(-1)!.headers.join()).not.toMatch(/admin|DELETE/);
   });
 
-  it('for the next hop alone end here, with those that Connection names', async () => {
+  it('that are hop-by-hop are dropped, also those listed in Connection', async () => {
     await send(
       'GET /docs/x HTTP/1.1\r\nHost: g\r\nConnection: close, X-Hop\r\nX-Hop: 1\r\nX-Kept: 1\r\nKeep-Alive: timeout=9\r\nProxy-Authorization: Basic x\r\nTE: trailers\r\nTrailer: X-T\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n',
     );
@@ -262,7 +262,7 @@ describe('headers from outside', () => {
       expect(names()).not.toContain(name);
   });
 
-  it('carry no session cookie to an upstream, and other cookies whole', async () => {
+  it('pass no session cookie to the upstream, and other cookies unchanged', async () => {
     await send(
       head(
         'GET /any/x HTTP/1.1',
@@ -275,7 +275,7 @@ describe('headers from outside', () => {
     expect(s.upstream.lastHeader('cookie')).toBeUndefined();
   });
 
-  it('of an upstream cannot set the session cookie, or act for the console', async () => {
+  it('of an upstream cannot set the session cookie or affect the console', async () => {
     s.upstream.handler = (_req, res) =>
       res
         .writeHead(200, {
@@ -295,11 +295,11 @@ describe('headers from outside', () => {
           'x-kept': '1',
         })
         .end('ok');
-    const answer = await send(head('GET /any/x HTTP/1.1'));
-    expect(answer.text.match(/set-cookie: .*/gi)).toEqual(['set-cookie: ok=1']);
-    expect(answer.text).not.toMatch(/clear-site-data|service-worker-allowed|alt-svc|x-hop/i);
-    expect(answer.headers['x-kept']).toBe('1');
-    expect(answer.text.match(/content-security-policy: .*/gi)).toEqual([
+    const response = await send(head('GET /any/x HTTP/1.1'));
+    expect(response.text.match(/set-cookie: .*/gi)).toEqual(['set-cookie: ok=1']);
+    expect(response.text).not.toMatch(/clear-site-data|service-worker-allowed|alt-svc|x-hop/i);
+    expect(response.headers['x-kept']).toBe('1');
+    expect(response.text.match(/content-security-policy: .*/gi)).toEqual([
       "content-security-policy: default-src 'self'",
       'content-security-policy: sandbox',
     ]);

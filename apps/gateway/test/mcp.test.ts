@@ -48,44 +48,44 @@ async function post(
   headers: Record<string, string> = {},
   path = '/tools/mcp',
 ) {
-  const answer = await request(`${s.gateway.url}${path}`, {
+  const response = await request(`${s.gateway.url}${path}`, {
     method: 'POST',
     headers: { authorization: `Bearer ${secret}`, 'content-type': 'application/json', ...headers },
     body: typeof body === 'string' || Buffer.isBuffer(body) ? body : JSON.stringify(body),
   });
   return {
-    status: answer.statusCode,
-    headers: answer.headers,
-    body: (await answer.body.json()) as { detail?: string },
+    status: response.statusCode,
+    headers: response.headers,
+    body: (await response.body.json()) as { detail?: string },
   };
 }
 const reader = () => s.authority.issue({ scopes: ['demo:read'] }).secret;
 const writer = () => s.authority.issue({ scopes: ['demo:read', 'demo:write'] }).secret;
 
 describe('an MCP route', () => {
-  it('lets a tool be called by a token with its scopes, and forwards to the MCP endpoint', async () => {
+  it('allows a tool for a token with its scopes, and forwards to the MCP endpoint', async () => {
     expect((await post(reader(), call('search'))).status).toBe(200);
     expect(s.upstream.seen.at(-1)!.url).toBe('/mcp');
     expect(JSON.parse(bodies[0]!)).toEqual(call('search'));
     expect(s.upstream.lastHeader('content-length')).toBe(String(Buffer.byteLength(bodies[0]!)));
   });
 
-  it('answers 403 with the challenge for a tool beyond the scopes', async () => {
-    const answer = await post(reader(), call('create'));
-    expect(answer.status).toBe(403);
-    expect(answer.headers['www-authenticate']).toBe(
+  it('responds 403 with the challenge to a tool call without its scopes', async () => {
+    const response = await post(reader(), call('create'));
+    expect(response.status).toBe(403);
+    expect(response.headers['www-authenticate']).toBe(
       'Bearer realm="latchkey", error="insufficient_scope", scope="demo:write"',
     );
     expect((await post(writer(), call('create'))).status).toBe(200);
   });
 
-  it('refuses a batch whole when one message of it is forbidden', async () => {
+  it('refuses a whole batch when one of its messages is forbidden', async () => {
     expect((await post(reader(), [call('search'), call('create', 2)])).status).toBe(403);
     expect(bodies).toEqual([]);
     expect((await post(writer(), [call('search'), call('create', 2)])).status).toBe(200);
   });
 
-  it('lets any token list and shake hands, and asks the scopes of "*" for all other methods', async () => {
+  it('allows handshake and listing for any token, and requires the scopes of "*" for all other methods', async () => {
     const message = (method: string) => ({ jsonrpc: '2.0', id: 1, method });
     for (const method of ['initialize', 'ping', 'tools/list', 'server/discover', 'notifications/initialized'])
       expect([method, (await post(reader(), message(method))).status]).toEqual([method, 200]);
@@ -94,16 +94,16 @@ describe('an MCP route', () => {
     expect((await post(reader(), { jsonrpc: '2.0', id: 1, result: {} })).status).toBe(200);
   });
 
-  it('without "*" offers the tools it names and nothing else', async () => {
+  it('without "*" offers only the tools that it lists', async () => {
     const { secret } = s.authority.issue({ scopes: ['demo:list', 'demo:read', 'demo:write'] });
     expect((await post(secret, call('search'), {}, '/closed/mcp')).status).toBe(200);
-    const answer = await post(secret, call('create'), {}, '/closed/mcp');
-    expect([answer.status, answer.body.detail]).toEqual([403, 'The route closed offers no tool create.']);
+    const response = await post(secret, call('create'), {}, '/closed/mcp');
+    expect([response.status, response.body.detail]).toEqual([403, 'The route closed offers no tool create.']);
     const lacking = s.authority.issue({ scopes: ['demo:read'] }).secret;
     expect((await post(lacking, call('search'), {}, '/closed/mcp')).status).toBe(403);
   });
 
-  it('never forwards another tool than the one it checked', async () => {
+  it('never forwards another tool than the one checked', async () => {
     const secret = reader();
     const twice =
       '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"search","name":"create","arguments":{}}}';
@@ -123,7 +123,7 @@ describe('an MCP route', () => {
     expect((await post(secret, escaped)).status).toBe(403);
   });
 
-  it('holds the headers that repeat method and tool against the body', async () => {
+  it('refuses Mcp-Method and Mcp-Name headers that differ from the body', async () => {
     const secret = reader();
     expect((await post(secret, call('search'), { 'mcp-method': 'tools/call', 'mcp-name': 'search' })).status).toBe(200);
     expect((await post(secret, call('search'), { 'mcp-name': '=?base64?c2VhcmNo?=' })).status).toBe(200);
@@ -132,7 +132,7 @@ describe('an MCP route', () => {
     expect((await post(writer(), [call('search'), call('search')], { 'mcp-name': 'search' })).status).toBe(400);
   });
 
-  it('keeps numbers as they came', async () => {
+  it('forwards numbers with their digits unchanged', async () => {
     const text =
       '{"jsonrpc":"2.0","id":9007199254740993,"method":"tools/call","params":{"name":"search","arguments":{"a":1.0,"b":1e400,"c":-0,"d":12345678901234567890.5}}}';
     expect((await post(reader(), text)).status).toBe(200);
@@ -140,49 +140,54 @@ describe('an MCP route', () => {
   });
 
   it.each<[string, string | Buffer | object, Record<string, string>, number]>([
-    ['no JSON', '{"method"', {}, 400],
-    ['a text', '"x"', {}, 400],
+    ['invalid JSON', '{"method"', {}, 400],
+    ['a string', '"x"', {}, 400],
     ['an empty batch', '[]', {}, 400],
     ['a batch within a batch', '[[{"method":"ping"}]]', {}, 400],
     ['null', 'null', {}, 400],
     ['a number', '1.0', {}, 400],
     ['no method', {}, {}, 400],
-    ['a method that is no text', { jsonrpc: '2.0', method: ['tools/call'] }, {}, 400],
-    ['a tool that is no text', { jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: ['search'] } }, {}, 400],
+    ['a method that is not a string', { jsonrpc: '2.0', method: ['tools/call'] }, {}, 400],
+    [
+      'a tool that is not a string',
+      { jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: ['search'] } },
+      {},
+      400,
+    ],
     ['parameters by position', { jsonrpc: '2.0', id: 1, method: 'tools/call', params: ['search'] }, {}, 400],
     ['a byte order mark', Buffer.from(`\ufeff${JSON.stringify(call('search'))}`), {}, 400],
-    ['no UTF-8', Buffer.from([0x7b, 0xff, 0x7d]), {}, 400],
+    ['invalid UTF-8', Buffer.from([0x7b, 0xff, 0x7d]), {}, 400],
     ['UTF-16', Buffer.from(JSON.stringify(call('search')), 'utf16le'), {}, 400],
     ['another media type', call('search'), { 'content-type': 'text/plain' }, 415],
     ['a content coding', call('search'), { 'content-encoding': 'gzip' }, 415],
-    ['more than a mebibyte', `"${'x'.repeat(1_048_576)}"`, {}, 413],
+    ['more than 1 MiB', `"${'x'.repeat(1_048_576)}"`, {}, 413],
   ])('refuses %s', async (_, body, headers, status) => {
     expect((await post(reader(), body, headers)).status).toBe(status);
     expect(bodies).toEqual([]);
   });
 
-  it('reads a body only for a token that is good', async () => {
-    const answer = await post('nonsense', '{');
-    expect(answer.status).toBe(401);
+  it('reads the body only for a valid token', async () => {
+    const response = await post('nonsense', '{');
+    expect(response.status).toBe(401);
   });
 
-  it('passes GET and DELETE of Streamable HTTP, and no other method', async () => {
-    const ask = async (method: 'GET' | 'DELETE' | 'PUT') => {
-      const answer = await request(`${s.gateway.url}/tools/mcp`, {
+  it('forwards GET and DELETE of Streamable HTTP, and no other method', async () => {
+    const send = async (method: 'GET' | 'DELETE' | 'PUT') => {
+      const response = await request(`${s.gateway.url}/tools/mcp`, {
         method,
         headers: { authorization: `Bearer ${reader()}` },
       });
-      await answer.body.dump();
-      return answer;
+      await response.body.dump();
+      return response;
     };
-    expect((await ask('GET')).statusCode).toBe(200);
-    expect((await ask('DELETE')).statusCode).toBe(200);
-    const put = await ask('PUT');
+    expect((await send('GET')).statusCode).toBe(200);
+    expect((await send('DELETE')).statusCode).toBe(200);
+    const put = await send('PUT');
     expect([put.statusCode, put.headers['allow']]).toEqual([405, 'GET, POST, DELETE']);
   });
 });
 
-it('a batch counts as its messages towards the rate limit, and holds a hundred at most', async () => {
+it('a batch counts as its messages towards the rate limit, and can have at most 100', async () => {
   const { secret } = s.authority.issue({ rateLimit: { limit: 5, windowSeconds: 60 } });
   expect((await post(secret, [call('search'), call('search'), call('search')])).status).toBe(200);
   expect((await post(secret, [call('search'), call('search'), call('search')])).status).toBe(429);

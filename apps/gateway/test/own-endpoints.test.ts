@@ -45,20 +45,20 @@ async function call(
   at: string,
   options: { method?: 'GET' | 'POST' | 'OPTIONS' | 'HEAD'; headers?: Record<string, string>; body?: string } = {},
 ) {
-  const answer = await request(`${s.gateway.url}${at}`, options);
-  return { status: answer.statusCode, headers: answer.headers, body: await answer.body.text() };
+  const response = await request(`${s.gateway.url}${at}`, options);
+  return { status: response.statusCode, headers: response.headers, body: await response.body.text() };
 }
 
 describe('the management API', () => {
   it.each(['/v1/tokens?limit=1', '/oauth2/introspect', '/mcp'])(
-    'at %s goes to the token-service as it came, with proof of the door',
+    'at %s is forwarded to the token-service unchanged, with proof of the gateway',
     async (at) => {
       const headers = {
         authorization: 'Bearer abc',
         cookie: 'latchkey_session=s3cret',
         'content-type': 'application/json',
       };
-      const answer = await call(at, {
+      const response = await call(at, {
         method: 'POST',
         headers: {
           ...headers,
@@ -69,12 +69,12 @@ describe('the management API', () => {
         },
         body: '{}',
       });
-      expect(answer).toMatchObject({
+      expect(response).toMatchObject({
         status: 200,
         body: 'api',
         headers: { 'set-cookie': 'latchkey_session=new; HttpOnly' },
       });
-      expect(answer.headers['content-security-policy']).toBeUndefined();
+      expect(response.headers['content-security-policy']).toBeUndefined();
       expect(s.api.seen[0]).toMatchObject({ method: 'POST', url: at });
       expect(s.api.lastHeader('authorization')).toBe('Bearer abc');
       expect(s.api.lastHeader('cookie')).toBe('latchkey_session=s3cret');
@@ -85,22 +85,22 @@ describe('the management API', () => {
       expect(s.api.lastHeader('x-forwarded-for')).toBe('203.0.113.9, 127.0.0.2, 127.0.0.1');
       expect(s.api.seen[0]!.headers.join()).not.toContain('192.0.2.1');
       expect(s.api.lastHeader(CALLER_ADDRESS_HEADER)).toBe('203.0.113.9');
-      expect(s.api.lastHeader('x-request-id')).toBe(answer.headers['x-request-id']);
+      expect(s.api.lastHeader('x-request-id')).toBe(response.headers['x-request-id']);
       expect(s.upstream.seen).toEqual([]);
     },
   );
 
-  it('that is away is 503 with Retry-After', async () => {
+  it('is 503 with Retry-After while the token-service is unavailable', async () => {
     s.api.handler = (req) => req.socket.destroy();
-    const answer = await call('/v1/tokens');
-    expect([answer.status, answer.headers['retry-after'], JSON.parse(answer.body).code]).toEqual([
+    const response = await call('/v1/tokens');
+    expect([response.status, response.headers['retry-after'], JSON.parse(response.body).code]).toEqual([
       503,
       '1',
       'unavailable',
     ]);
   });
 
-  it('is not to be had by a path that only looks like it', async () => {
+  it('is not reached by a path that only resembles it', async () => {
     for (const at of ['/v1x', '/V1/tokens', '/mcpx']) await call(at);
     expect(s.api.seen).toEqual([]);
     expect(
@@ -112,7 +112,7 @@ describe('the management API', () => {
 });
 
 describe('behind a trusted proxy', () => {
-  it('the address is the nearest that is not trusted, and the request keeps its id and scheme', async () => {
+  it('the address is the last one that is not trusted, and the request keeps its id and scheme', async () => {
     const { secret } = s.authority.issue({ allowedIps: ['203.0.113.0/24'] });
     const as = (forwardedFor: string) =>
       call('/any/x', {
@@ -124,34 +124,34 @@ describe('behind a trusted proxy', () => {
           'x-request-id': 'edge-1',
         },
       });
-    const answer = await as('10.0.0.1, 203.0.113.9');
-    expect([answer.status, answer.headers['x-request-id']]).toEqual([200, 'edge-1']);
+    const response = await as('10.0.0.1, 203.0.113.9');
+    expect([response.status, response.headers['x-request-id']]).toEqual([200, 'edge-1']);
     expect(s.upstream.lastHeader('x-forwarded-proto')).toBe('https');
     expect(s.upstream.lastHeader('x-forwarded-host')).toBe('api.example');
     expect((await as('203.0.113.9:4711, 127.0.0.5')).status).toBe(200);
-    // What a caller writes itself stands further left, and does not count.
+    // What a caller sends itself is further left, and is ignored.
     const spoofed = await as('203.0.113.9, 198.51.100.1');
     expect([spoofed.status, JSON.parse(spoofed.body).code]).toEqual([403, 'address_not_allowed']);
     expect((await as('203.0.113.9, nonsense')).status).toBe(403);
   });
 });
 
-it.each<[networks: string[], address: string, is: boolean]>([
+it.each<[networks: string[], address: string, expected: boolean]>([
   [[], '10.0.0.1', false],
   [['10.0.0.0/8', '::1'], '10.0.0.1', true],
   [['10.0.0.0/8', '::1'], '::1', true],
   [['10.0.0.0/8', '::1'], '', false],
   [['::/0'], '10.0.0.1', false],
   [['::ffff:10.0.0.0/104'], '10.0.0.1', true],
-])('by %j, is %s a trusted proxy and a forward-auth peer: %p', (networks, address, is) => {
-  expect(new Peers(networks, []).isTrustedProxy(address)).toBe(is);
-  expect(new Peers([], networks).mayForward(address)).toBe(is);
+])('by %j, is %s a trusted proxy and a forward-auth peer: %p', (networks, address, expected) => {
+  expect(new Peers(networks, []).isTrustedProxy(address)).toBe(expected);
+  expect(new Peers([], networks).isForwardAuthPeer(address)).toBe(expected);
 });
 
 describe('the console', () => {
-  it('is at / with a policy that lets it do little', async () => {
-    const answer = await call('/');
-    expect(answer).toMatchObject({
+  it('is at / with a strict Content-Security-Policy', async () => {
+    const response = await call('/');
+    expect(response).toMatchObject({
       status: 200,
       body: '<!doctype html><title>console</title>',
       headers: {
@@ -160,17 +160,17 @@ describe('the console', () => {
         'x-content-type-options': 'nosniff',
       },
     });
-    expect(answer.headers['content-security-policy']).toMatch(
+    expect(response.headers['content-security-policy']).toMatch(
       /^default-src 'none'; script-src 'self';.*frame-ancestors 'none'$/,
     );
-    expect((await call('/', { headers: { 'if-none-match': String(answer.headers['etag']) } })).status).toBe(304);
+    expect((await call('/', { headers: { 'if-none-match': String(response.headers['etag']) } })).status).toBe(304);
     expect(await call('/', { method: 'HEAD' })).toMatchObject({ status: 200, body: '' });
     expect((await call('/', { method: 'POST' })).status).toBe(405);
   });
 
-  it('has its files cached for good when their names change with them, and a route cannot stand in for them', async () => {
-    const answer = await call('/assets/index-Ab3dE6gH.js');
-    expect(answer).toMatchObject({
+  it('has hashed files cached as immutable, and a route cannot replace them', async () => {
+    const response = await call('/assets/index-Ab3dE6gH.js');
+    expect(response).toMatchObject({
       status: 200,
       body: 'console.log(1)',
       headers: {
@@ -186,31 +186,34 @@ describe('the console', () => {
     ['gzip', 'gzip'],
     ['br;q=0, gzip;q=0.5', 'gzip'],
     ['identity', undefined],
-  ])('answers Accept-Encoding: %s with a file compressed beforehand: %s', async (accepted, coding) => {
+  ])('responds to Accept-Encoding: %s with a precompressed file: %s', async (accepted, coding) => {
     const at = `${s.gateway.url}/assets/index-Ab3dE6gH.js`;
-    const answer = await request(at, { headers: { 'accept-encoding': accepted } });
-    expect(answer.headers).toMatchObject({ vary: 'Accept-Encoding', 'content-type': 'text/javascript; charset=utf-8' });
-    expect(answer.headers['content-encoding']).toBe(coding);
-    const body = Buffer.from(await answer.body.arrayBuffer());
-    expect(answer.headers['content-length']).toBe(String(body.length));
+    const response = await request(at, { headers: { 'accept-encoding': accepted } });
+    expect(response.headers).toMatchObject({
+      vary: 'Accept-Encoding',
+      'content-type': 'text/javascript; charset=utf-8',
+    });
+    expect(response.headers['content-encoding']).toBe(coding);
+    const body = Buffer.from(await response.body.arrayBuffer());
+    expect(response.headers['content-length']).toBe(String(body.length));
     const open = { br: brotliDecompressSync, gzip: gunzipSync }[coding ?? ''] ?? ((bytes: Buffer) => bytes);
     expect(open(body).toString()).toBe('console.log(1)');
     const plain = await request(at);
     await plain.body.dump();
-    expect(answer.headers['etag'] === plain.headers['etag']).toBe(coding === undefined);
-    const known = { 'accept-encoding': accepted, 'if-none-match': String(answer.headers['etag']) };
+    expect(response.headers['etag'] === plain.headers['etag']).toBe(coding === undefined);
+    const known = { 'accept-encoding': accepted, 'if-none-match': String(response.headers['etag']) };
     expect((await request(at, { headers: known })).statusCode).toBe(304);
   });
 
-  it('shows only files of the kinds it is made of', async () => {
-    expect((await call('/secret.env')).body).toBe('ok'); // the route for everything, not the file
+  it('serves only files of known types', async () => {
+    expect((await call('/secret.env')).body).toBe('ok'); // from the route everything, not the file
   });
 
-  it('that was not built is a page that says where the API is', async () => {
+  it('that was not built is a page that links to the API', async () => {
     await using bare = await stack(() => 'routes: []');
-    const answer = await request(`${bare.gateway.url}/`);
-    expect(answer.statusCode).toBe(200);
-    expect(await answer.body.text()).toContain('/v1/docs');
+    const response = await request(`${bare.gateway.url}/`);
+    expect(response.statusCode).toBe(200);
+    expect(await response.body.text()).toContain('/v1/docs');
   });
 });
 
@@ -218,9 +221,9 @@ describe('cross-origin', () => {
   const preflight = (origin: string) =>
     call('/shared/x', { method: 'OPTIONS', headers: { origin, 'access-control-request-method': 'POST' } });
 
-  it('questions are answered by the gateway without a token', async () => {
-    const answer = await preflight('https://app.example');
-    expect(answer).toMatchObject({
+  it('preflights get a response from the gateway without a token', async () => {
+    const response = await preflight('https://app.example');
+    expect(response).toMatchObject({
       status: 204,
       headers: {
         'access-control-allow-origin': 'https://app.example',
@@ -233,7 +236,7 @@ describe('cross-origin', () => {
     expect((await preflight('https://evil.example')).headers['access-control-allow-origin']).toBeUndefined();
   });
 
-  it("answers and refusals carry the route's origins, whatever the upstream says", async () => {
+  it("responses and errors have the route's origins, not the upstream's", async () => {
     const { secret } = s.authority.issue();
     const from = (origin: string, token = secret) =>
       call('/shared/x', { headers: { origin, authorization: `Bearer ${token}` } });
@@ -247,13 +250,13 @@ describe('cross-origin', () => {
 });
 
 describe('the gateway', () => {
-  it('answers health on both ports', async () => {
+  it('serves health on both ports', async () => {
     for (const port of [s.gateway.port, s.gateway.opsPort]) {
       for (const at of ['healthz', 'readyz']) expect((await fetch(`http://127.0.0.1:${port}/${at}`)).status).toBe(200);
     }
   });
 
-  it('leaves out the sandbox only where the route is trusted', async () => {
+  it('omits the sandbox only where the route is trusted', async () => {
     expect((await call('/other')).headers['content-security-policy']).toBeUndefined();
     const { secret } = s.authority.issue();
     expect(
@@ -270,7 +273,7 @@ describe('the gateway', () => {
     expect(text).not.toMatch(/lk_(pat|prj)_/);
   });
 
-  it('takes new routes on reload, and keeps the old ones when the new are wrong', async () => {
+  it('uses new routes on reload, and keeps the previous ones when the new are invalid', async () => {
     await using other = await stack(
       (upstream) => `routes: [{ name: a, path: /a, upstream: "${upstream}", public: true }]`,
     );
@@ -284,7 +287,7 @@ describe('the gateway', () => {
     expect([await status('/a'), await status('/b')]).toEqual([404, 200]);
   });
 
-  it('lets requests under way finish when it stops, and takes no new ones', async () => {
+  it('finishes open requests when it stops, and accepts no new ones', async () => {
     await using other = await stack(
       (upstream) => `routes: [{ name: a, path: /a, upstream: "${upstream}", public: true }]`,
     );
@@ -294,7 +297,7 @@ describe('the gateway', () => {
       reached.resolve();
       void released.promise.then(() => res.end('late'));
     };
-    const answer = fetch(`${other.gateway.url}/a`);
+    const response = fetch(`${other.gateway.url}/a`);
     await reached.promise;
     const stopped = other.gateway.stop();
     await waitFor(() =>
@@ -304,7 +307,7 @@ describe('the gateway', () => {
       ),
     );
     released.resolve();
-    expect(await (await answer).text()).toBe('late');
+    expect(await (await response).text()).toBe('late');
     await stopped;
   });
 
@@ -317,7 +320,7 @@ describe('the gateway', () => {
     [{ FORWARD_AUTH_PEERS: 'localhost' }, /FORWARD_AUTH_PEERS: must be/],
     [{ API_URL: 'token-service:8090' }, /API_URL: must be a URL/],
     [{ TOKEN_PREFIX: 'LK' }, /TOKEN_PREFIX: must be 1 to 16/],
-  ])('refuses to start with %j and says why', (env, message) => {
+  ])('refuses to start with %j, with the reason', (env, message) => {
     const config = () => gatewayConfig({ ...CREDENTIALS, ...(env as unknown as NodeJS.ProcessEnv) });
     expect(config).toThrow(message);
     expect(() => gatewayConfig({ GATEWAY_RPC_SECRET: 'short' })).not.toThrow(/short/);

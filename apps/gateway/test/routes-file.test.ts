@@ -27,7 +27,7 @@ const one = (...lines: string[]) =>
 const variable = (name: string) => `\${${name}}`;
 
 describe('a routes file', () => {
-  it('that is the example is taken, and its upstream comes from the environment', () => {
+  it('that is the example is valid, and its upstream comes from the environment', () => {
     const text = readFileSync(example, 'utf8');
     const origins = (env: NodeJS.ProcessEnv) =>
       new Set(parseRoutes(text, example, env).routes.map(({ origin }) => origin));
@@ -37,35 +37,31 @@ describe('a routes file', () => {
 
   it.each<[string, string, RegExp]>([
     [
-      'a setting that is not known',
+      'an unknown setting',
       one('require: {}', 'colour: red'),
-      /^routes\.yaml:6: routes\[0\]\.colour: is not a setting known here$/,
+      /^routes\.yaml:6: routes\[0\]\.colour: is not a known setting$/,
     ],
     [
-      'a setting of require that is not known',
+      'an unknown setting of require',
       one('require:', '  scope: { GET: [a:b] }'),
       /^routes\.yaml:6: routes\[0\]\.require\.scope: is not/,
     ],
-    ['nothing required', one(), /^routes\.yaml:2: routes\[0\]: say what is required/],
+    ['nothing required', one(), /^routes\.yaml:2: routes\[0\]: set require/],
     [
       'public and required',
       one('public: true', 'require: {}'),
-      /^routes\.yaml:6: routes\[0\]\.require: a public route asks for no token/,
+      /^routes\.yaml:6: routes\[0\]\.require: a public route requires no token/,
     ],
     [
       'a scope misspelt',
       one('require: { scopes: { GET: [Read] } }'),
       /^routes\.yaml:5: routes\[0\]\.require\.scopes\.GET\[0\]: a scope looks like/,
     ],
-    [
-      'a method in small letters',
-      one('require: { scopes: { get: [a:b] } }'),
-      /:5: routes\[0\]\.require\.scopes\.get: /,
-    ],
+    ['a method in lower case', one('require: { scopes: { get: [a:b] } }'), /:5: routes\[0\]\.require\.scopes\.get: /],
     ['HEAD', one('require: { scopes: { HEAD: [a:b] } }'), /HEAD counts as GET/],
-    ['TRACE', one('require: { scopes: { TRACE: [a:b] } }'), /never passed on/],
+    ['TRACE', one('require: { scopes: { TRACE: [a:b] } }'), /never forwarded/],
     [
-      'an upstream that is no address',
+      'an upstream that is not a URL',
       one('require: {}').replace('http://127.0.0.1:1', 'localhost'),
       /^routes\.yaml:4: routes\[0\]\.upstream: must be an http/,
     ],
@@ -76,16 +72,16 @@ describe('a routes file', () => {
       one('require: {}').replace('/a/*', 'a'),
       /^routes\.yaml:3: routes\[0\]\.path: must begin with "\/"/,
     ],
-    ['a path with an escape', one('require: {}').replace('/a/*', '/a%62'), /may hold letters, digits/],
-    ['a path with parameters', one('require: {}').replace('/a/*', '/a;b'), /may hold letters, digits/],
-    ['a star in the middle', one('require: {}').replace('/a/*', '/a/*/b'), /only be the last segment/],
-    ['a star within a segment', one('require: {}').replace('/a/*', '/a*'), /may hold letters, digits/],
+    ['a path with an escape', one('require: {}').replace('/a/*', '/a%62'), /can have letters, digits/],
+    ['a path with parameters', one('require: {}').replace('/a/*', '/a;b'), /can have letters, digits/],
+    ['a star in the middle', one('require: {}').replace('/a/*', '/a/*/b'), /only as the last segment/],
+    ['a star within a segment', one('require: {}').replace('/a/*', '/a*'), /can have letters, digits/],
     ['a dot segment', one('require: {}').replace('/a/*', '/a/../b'), /dot segment/],
     ['an empty segment', one('require: {}').replace('/a/*', '/a//b'), /empty segment/],
     ['a slash at the end', one('require: {}').replace('/a/*', '/a/'), /must not end in/],
     ['a capture twice', one('require: {}').replace('/a/*', '/a/{x}/{x}'), /captures \{x\} twice/],
-    ["the gateway's own path", one('require: {}').replace('/a/*', '/v1/*'), /\/v1 is answered by the gateway itself/],
-    ["the console's path", one('require: {}').replace('/a/*', '/'), /is the console/],
+    ["the gateway's own path", one('require: {}').replace('/a/*', '/v1/*'), /\/v1 is served by the gateway itself/],
+    ["the console's path", one('require: {}').replace('/a/*', '/'), /is the path of the console/],
     ['a name of the gateway', one('require: {}').replace('name: a', 'name: forward-auth'), /the gateway itself uses/],
     [
       'a project that is not captured',
@@ -93,16 +89,16 @@ describe('a routes file', () => {
       /^routes\.yaml:5: routes\[0\]\.require\.project: \{p\} is not captured/,
     ],
     [
-      'a prefix that is not one',
+      'a prefix of another path',
       one('require: {}', 'stripPrefix: /b'),
-      /^routes\.yaml:6: routes\[0\]\.stripPrefix: is not a beginning/,
+      /^routes\.yaml:6: routes\[0\]\.stripPrefix: is not a prefix/,
     ],
     [
       'a prefix that ends within a segment',
       one('require: {}', 'stripPrefix: /a').replace('/a/*', '/abc/*'),
-      /is not a beginning/,
+      /is not a prefix/,
     ],
-    ['no time at all', one('require: {}', 'timeoutMs: 0'), /^routes\.yaml:6: routes\[0\]\.timeoutMs: /],
+    ['no timeout', one('require: {}', 'timeoutMs: 0'), /^routes\.yaml:6: routes\[0\]\.timeoutMs: /],
     ['tools on another kind', one('require: {}', 'tools: { a: [a:b] }'), /only a route of kind mcp has tools/],
     ['MCP without tools', one('kind: mcp'), /names the scopes of its tools/],
     ['an origin with a path', one('require: {}', 'cors: { origins: ["https://a.example/x"] }'), /an origin is/],
@@ -114,7 +110,7 @@ describe('a routes file', () => {
     [
       'a name twice',
       `${one('require: {}')}\n  - { name: a, path: /b, upstream: "http://h", require: {} }`,
-      /^routes\.yaml:6: routes\[1\]\.name: "a" is taken by routes\[0\]$/,
+      /^routes\.yaml:6: routes\[1\]\.name: "a" is already the name of routes\[0\]$/,
     ],
     [
       'the same paths twice',
@@ -135,17 +131,17 @@ describe('a routes file', () => {
     ],
     ['nothing', '', /^routes\.yaml:1: the file: /],
     ['a list', '- a', /^routes\.yaml:1: the file: /],
-  ])('with %s is refused with line and reason', (_, text, message) => {
+  ])('with %s is refused, with line and reason', (_, text, message) => {
     const problems = problemsOf(text);
     expect(problems.length).toBeGreaterThan(0);
     expect(problems.some((problem) => message.test(problem)) ? '' : problems.join('\n')).toBe('');
   });
 
-  it('tells of every problem at once', () => {
+  it('reports every problem at once', () => {
     expect(problemsOf(one('colour: red', 'timeoutMs: 0')).length).toBeGreaterThanOrEqual(2);
   });
 
-  it('cannot have anything slipped into it by a variable', () => {
+  it('cannot be extended by the value of a variable', () => {
     const table = parseRoutes(one('require: {}').replace('name: a', `name: ${variable('NAME')}`), 'routes.yaml', {
       NAME: 'b',
     });
@@ -164,7 +160,7 @@ describe('a path', () => {
       'routes.yaml',
     );
 
-  it('belongs to the route with the longest literal prefix, whatever the order in the file', () => {
+  it('belongs to the route with the longest literal prefix, in any order of the file', () => {
     const paths = [
       '/*',
       '/demo/*',
@@ -197,16 +193,16 @@ describe('a path', () => {
     expect(table('/demo/*').match('/demonstration')).toBeUndefined();
   });
 
-  it('without an entry for its method needs what cannot be had', () => {
+  it('without an entry for its method is denied', () => {
     const [route] = parseRoutes(one('require: { scopes: { GET: [a:r] } }'), 'r').routes;
-    expect(route!.needs('HEAD', '/a/x')).toEqual({ scopes: ['a:r'], project: undefined });
-    expect(route!.needs('POST', '/a/x')).toBeNull();
+    expect(route!.requirement('HEAD', '/a/x')).toEqual({ scopes: ['a:r'], project: undefined });
+    expect(route!.requirement('POST', '/a/x')).toBeNull();
     const [other] = parseRoutes(one('require: { scopes: { GET: [a:r], "*": [a:w] } }'), 'r').routes;
-    expect(other!.needs('POST', '/a/x')).toEqual({ scopes: ['a:w'], project: undefined });
-    expect(other!.needs('TRACE', '/a/x')).toBeNull();
+    expect(other!.requirement('POST', '/a/x')).toEqual({ scopes: ['a:w'], project: undefined });
+    expect(other!.requirement('TRACE', '/a/x')).toBeNull();
   });
 
-  it('goes to the upstream below its base, without the prefix to strip', () => {
+  it('is forwarded below the base path of the upstream, without the stripped prefix', () => {
     const routed = (spec: object, at: string) => {
       const [route] = parseRoutes(JSON.stringify({ routes: [{ name: 'a', require: {}, ...spec }] }), 'r').routes;
       expect(route!.matches(at)).toBe(true);
@@ -245,7 +241,7 @@ describe('of any request target', () => {
   );
   const project = newId();
 
-  /** As a lenient upstream may read a path: parameters cut off, decoded twice, backslashes as slashes, dots resolved. */
+  /** As a lenient upstream can read a path: parameters dropped, decoded twice, backslashes as slashes, dots resolved. */
   function lenient(at: string): string {
     const decode = (text: string) =>
       text.replace(/%[0-9A-Fa-f]{2}/g, (e) => String.fromCharCode(Number.parseInt(e.slice(1), 16)));
@@ -253,7 +249,7 @@ describe('of any request target', () => {
     return new URL(`http://h${plain.startsWith('/') ? plain : `/${plain}`}`.replace(/([^:])\/{2,}/g, '$1/')).pathname;
   }
 
-  // A generator with a seed: a failure names the seed and replays.
+  // Seeded: a failure reports its seed and can be replayed.
   function random(seed: number): () => number {
     let state = seed;
     return () => {
@@ -303,7 +299,7 @@ describe('of any request target', () => {
       'admin;x',
       '..;',
     ];
-    let taken = 0;
+    let forwardedCount = 0;
     for (let seed = 1; seed <= 60_000; seed++) {
       const next = random(seed);
       const length = 1 + Math.floor(next() * 9);
@@ -313,18 +309,18 @@ describe('of any request target', () => {
       const route = routes.match(target.match);
       const forwarded = route?.upstreamPath(target.path);
       if (!route || forwarded === undefined) continue;
-      taken++;
+      forwardedCount++;
       const seen = lenient(forwarded);
-      const said = JSON.stringify({ seed, raw, route: route.name, forwarded, seen });
-      // What the upstream takes for the administrators' part was checked as such.
-      if (/^\/admin(\/|$)/.test(seen) && route.name !== 'admin') throw new Error(said);
-      if (/^\/projects\/[^/]+(\/|$)/.test(seen) && route.name !== 'project') throw new Error(said);
+      const report = JSON.stringify({ seed, raw, route: route.name, forwarded, seen });
+      // What the upstream reads as an admin path was checked as one.
+      if (/^\/admin(\/|$)/.test(seen) && route.name !== 'admin') throw new Error(report);
+      if (/^\/projects\/[^/]+(\/|$)/.test(seen) && route.name !== 'project') throw new Error(report);
       if (route.name === 'project') {
-        const checked = route.needs('GET', target.path)!.project;
-        // Either the upstream sees the very project that is checked, or none passes, since ids hold no such characters.
-        if (checked === project && seen.split('/')[2] !== project) throw new Error(said);
+        const checked = route.requirement('GET', target.path)!.project;
+        // The upstream sees the project that was checked, or no token has it, since ids have no such characters.
+        if (checked === project && seen.split('/')[2] !== project) throw new Error(report);
       }
     }
-    expect(taken).toBeGreaterThan(2_000);
+    expect(forwardedCount).toBeGreaterThan(2_000);
   });
 });

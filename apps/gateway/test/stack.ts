@@ -14,7 +14,7 @@ export const CREDENTIALS = testCredentials().gateway;
 
 export type Handler = (req: IncomingMessage, res: ServerResponse) => void;
 
-/** An upstream that does what the test says, and remembers what came. */
+/** An upstream with a handler set by the test; it records its requests. */
 export class TestUpstream {
   readonly server: Server;
   readonly seen: { method: string; url: string; headers: string[] }[] = [];
@@ -42,7 +42,7 @@ export class TestUpstream {
     return `http://127.0.0.1:${this.port}`;
   }
 
-  /** Value of a header of the last request; undefined when it did not come. */
+  /** Value of a header of the last request; undefined without one. */
   lastHeader(name: string): string | undefined {
     const { headers } = this.seen.at(-1)!;
     const i = headers.findIndex((part, at) => at % 2 === 0 && part.toLowerCase() === name);
@@ -58,7 +58,7 @@ export class TestUpstream {
 export interface Stack extends AsyncDisposable {
   readonly authority: Authority;
   readonly upstream: TestUpstream;
-  /** Stands where the token-service's HTTP door is. */
+  /** Replaces the token-service's HTTP API. */
   readonly api: TestUpstream;
   readonly redis: TestRedis;
   readonly client: Redis;
@@ -116,8 +116,8 @@ export async function stack(
   };
 }
 
-/** What came back over a bare socket. */
-export interface RawAnswer {
+/** A response over a bare socket. */
+export interface RawResponse {
   readonly text: string;
   readonly status: number;
   readonly headers: Record<string, string>;
@@ -125,18 +125,21 @@ export interface RawAnswer {
 }
 
 /**
- * Sends bytes as they are and reads until the server closes, or, when `until` is given, until the text holds it.
+ * Sends bytes as they are and reads until the server closes, or until the text contains `until`.
  * Rejects after five seconds.
  */
-export function raw(port: number, bytes: string | Buffer, until?: string): Promise<RawAnswer> {
+export function raw(port: number, bytes: string | Buffer, until?: string): Promise<RawResponse> {
   return new Promise((resolve, reject) => {
     const socket = connect(port, '127.0.0.1');
     const chunks: Buffer[] = [];
-    const timer = setTimeout(() => socket.destroy(new Error(`no end; so far: ${Buffer.concat(chunks)}`)), 5_000);
+    const timer = setTimeout(
+      () => socket.destroy(new Error(`timeout; received so far: ${Buffer.concat(chunks)}`)),
+      5_000,
+    );
     const end = () => {
       clearTimeout(timer);
       socket.destroy();
-      resolve(parseAnswer(Buffer.concat(chunks).toString('latin1')));
+      resolve(parseResponse(Buffer.concat(chunks).toString('latin1')));
     };
     socket.on('connect', () => socket.write(bytes));
     socket.on('data', (chunk) => {
@@ -148,7 +151,7 @@ export function raw(port: number, bytes: string | Buffer, until?: string): Promi
   });
 }
 
-function parseAnswer(text: string): RawAnswer {
+function parseResponse(text: string): RawResponse {
   const split = text.indexOf('\r\n\r\n');
   const [first = '', ...lines] = text.slice(0, split < 0 ? undefined : split).split('\r\n');
   return {

@@ -7,8 +7,8 @@ import { raw, type Stack, stack, type TestUpstream } from './stack.js';
 
 let s: Stack;
 let webSockets: WebSocketServer;
-/** When the upstream agrees to a handshake. */
-let agreed = Promise.resolve();
+/** When the upstream accepts a handshake. */
+let accepted = Promise.resolve();
 beforeAll(async () => {
   s = await stack(
     (upstream) => `
@@ -22,7 +22,7 @@ routes:
   webSockets = new WebSocketServer({
     server: s.upstream.server,
     path: '/ws',
-    verifyClient: (_, agree) => void agreed.then(() => agree(true)),
+    verifyClient: (_, accept) => void accepted.then(() => accept(true)),
   });
   webSockets.on('connection', (socket) => {
     socket.send('hello');
@@ -39,17 +39,17 @@ beforeEach(() => {
 
 const bearer = (secret: string) => ({ authorization: `Bearer ${secret}` });
 
-/** Opens a request and resolves with the answer's head. */
+/** Opens a request and resolves with the response's head. */
 async function open(path: string, secret: string, method = 'GET'): Promise<IncomingMessage> {
   const req = httpRequest(`${s.gateway.url}${path}`, { method, headers: bearer(secret) });
   req.end();
-  const [answer] = (await once(req, 'response')) as [IncomingMessage];
-  answer.on('error', () => undefined); // a cut is an error to the reader; the tests look at `complete`
-  return answer;
+  const [response] = (await once(req, 'response')) as [IncomingMessage];
+  response.on('error', () => undefined); // an aborted body is an error to the reader; the tests check `complete`
+  return response;
 }
 
-/** However it ends: `once` would reject where the end is an error. */
-const closed = (answer: IncomingMessage) => new Promise<void>((resolve) => answer.once('close', () => resolve()));
+/** Resolves also after an error, where `once` would reject. */
+const closed = (response: IncomingMessage) => new Promise<void>((resolve) => response.once('close', () => resolve()));
 
 const eventStream = (every = 0) => {
   s.upstream.handler = (_req, res) => {
@@ -61,40 +61,40 @@ const eventStream = (every = 0) => {
 };
 
 describe('an event stream', () => {
-  it('passes event by event, and may be silent for longer than the route waits for an answer', async () => {
+  it('is forwarded event by event, and can be silent for longer than timeoutMs', async () => {
     eventStream();
     const { secret } = s.authority.issue();
-    const answer = await open('/any/events', secret);
-    const [first] = (await once(answer, 'data')) as [Buffer];
+    const response = await open('/any/events', secret);
+    const [first] = (await once(response, 'data')) as [Buffer];
     expect(first.toString()).toBe('data: hello\n\n');
     await new Promise((resolve) => setTimeout(resolve, 1_200));
-    expect(answer.destroyed).toBe(false);
-    answer.destroy();
+    expect(response.destroyed).toBe(false);
+    response.destroy();
   });
 
   it('ends when its token is revoked', async () => {
     eventStream(20);
     const token = s.authority.issue();
-    const answer = await open('/any/events', token.secret);
-    await once(answer, 'data');
-    answer.resume();
-    const ended = closed(answer);
+    const response = await open('/any/events', token.secret);
+    await once(response, 'data');
+    response.resume();
+    const ended = closed(response);
     await s.authority.revoke(token, s.client);
     await ended;
-    expect(answer.complete).toBe(false);
+    expect(response.complete).toBe(false);
     await waitFor(() => s.upstream.sockets.size === 0 || [...s.upstream.sockets].every((x) => x.destroyed));
   });
 
   it('ends when its token expires', async () => {
     eventStream(20);
     const { secret } = s.authority.issue({ expiresAtMs: Date.now() + 1_500 });
-    const answer = await open('/any/events', secret);
-    answer.resume();
-    await closed(answer);
-    expect(answer.complete).toBe(false);
+    const response = await open('/any/events', secret);
+    response.resume();
+    await closed(response);
+    expect(response.complete).toBe(false);
   });
 
-  it('that its caller leaves is left by the gateway too', async () => {
+  it('is closed at the upstream when its caller disconnects', async () => {
     let left = false;
     s.upstream.handler = (req, res) => {
       res.writeHead(200, { 'content-type': 'text/event-stream' }).write('data: hello\n\n');
@@ -102,54 +102,54 @@ describe('an event stream', () => {
         left = true;
       });
     };
-    const answer = await open('/any/events', s.authority.issue().secret);
-    await once(answer, 'data');
-    answer.destroy();
+    const response = await open('/any/events', s.authority.issue().secret);
+    await once(response, 'data');
+    response.destroy();
     await waitFor(() => left);
   });
 });
 
-const goOn = (upstream: TestUpstream) => {
+const streamLines = (upstream: TestUpstream) => {
   upstream.handler = (_req, res) => {
     res.writeHead(200, { 'content-type': 'application/x-ndjson' });
     const timer = setInterval(() => res.write('{}\n'), 20);
     res.on('close', () => clearInterval(timer));
   };
 };
-/** The one exchange that is open is kept under its token. */
+/** Resolves once the only open exchange is watched. */
 const watched = () =>
   waitFor(async () => {
     expect(await metrics()).toContain('latchkey_verifier{what="streams",service="gateway"} 1');
     return true;
   });
 
-describe('an answer that goes on', () => {
+describe('a long response', () => {
   it.each([
     ['a route', '/any/changes', () => s.upstream],
     ['the management API', '/v1/audit/export', () => s.api],
   ])('of %s ends when its token is revoked, like a stream', async (_, path, upstream) => {
-    goOn(upstream());
+    streamLines(upstream());
     const token = s.authority.issue();
-    const answer = await open(path, token.secret);
-    expect(answer.statusCode).toBe(200);
-    answer.resume();
+    const response = await open(path, token.secret);
+    expect(response.statusCode).toBe(200);
+    response.resume();
     await watched();
-    const ended = closed(answer);
+    const ended = closed(response);
     await s.authority.revoke(token, s.client);
     await ended;
-    expect(answer.complete).toBe(false);
+    expect(response.complete).toBe(false);
   });
 
-  it('ends so too when the wall clock was set back while it began', async () => {
-    goOn(s.upstream);
+  it('ends when its token is revoked although the wall clock was set back', async () => {
+    streamLines(s.upstream);
     const token = s.authority.issue();
-    const answer = await open('/any/changes', token.secret);
-    answer.resume();
+    const response = await open('/any/changes', token.secret);
+    response.resume();
     const { now } = Date;
     Date.now = () => now() - 3_600_000;
     try {
       await watched();
-      const ended = closed(answer);
+      const ended = closed(response);
       await s.authority.revoke(token, s.client);
       await ended;
     } finally {
@@ -157,21 +157,21 @@ describe('an answer that goes on', () => {
     }
   });
 
-  it('of the management API reaches whoever revokes their own token, however long they wait for it', async () => {
-    const { promise: effective, resolve: answerIt } = Promise.withResolvers<void>();
+  it('of the management API reaches a caller that revokes its own token, after any wait', async () => {
+    const { promise: effective, resolve: confirm } = Promise.withResolvers<void>();
     s.api.handler = (_req, res) => void effective.then(() => res.end('done'));
     const token = s.authority.issue();
-    const answer = open('/v1/tokens/self/revoke', token.secret, 'POST');
+    const response = open('/v1/tokens/self/revoke', token.secret, 'POST');
     await new Promise((resolve) => setTimeout(resolve, 1_500));
     await s.authority.revoke(token, s.client);
-    answerIt();
-    expect((await answer).statusCode).toBe(200);
+    confirm();
+    expect((await response).statusCode).toBe(200);
   });
 });
 
-describe('a request body that goes on', () => {
-  it.each([['without a length'], ['of a length said beforehand']])(
-    '%s reaches the upstream no further once its token is revoked: 401, and the connection ends',
+describe('a long request body', () => {
+  it.each([['without a length'], ['of a known length']])(
+    '%s is not forwarded any further once its token is revoked: 401, and the connection closes',
     async (which) => {
       let bytes = 0;
       let left = false;
@@ -187,11 +187,11 @@ describe('a request body that goes on', () => {
       const token = s.authority.issue();
       const chunked = which === 'without a length';
       const socket = connect(Number(new URL(s.gateway.url).port), '127.0.0.1');
-      let heard = '';
+      let received = '';
       socket.on('data', (chunk: Buffer) => {
-        heard += chunk.toString('latin1');
+        received += chunk.toString('latin1');
       });
-      socket.on('error', () => undefined); // a reset is one way for the connection to end
+      socket.on('error', () => undefined); // the connection can end in a reset
       socket.write(
         `POST /patient/upload HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ${token.secret}\r\n` +
           `${chunked ? 'transfer-encoding: chunked' : 'content-length: 1000000'}\r\n\r\n`,
@@ -206,21 +206,21 @@ describe('a request body that goes on', () => {
       await ended;
       clearInterval(sending);
       expect(bytes).toBe(last);
-      expect(heard).toMatch(/^HTTP\/1\.1 401 /);
-      expect(heard).toContain('invalid_token');
+      expect(received).toMatch(/^HTTP\/1\.1 401 /);
+      expect(received).toContain('invalid_token');
     },
   );
 });
 
-describe('an answer that is waited for', () => {
-  it('is waited for no longer once its token is revoked', async () => {
+describe('a pending response', () => {
+  it('is 401 once its token is revoked, and the upstream is released', async () => {
     let left = false;
     s.upstream.handler = (req) => void req.on('close', () => (left = true));
     const token = s.authority.issue();
-    const answer = open('/patient/slow', token.secret);
+    const response = open('/patient/slow', token.secret);
     await watched();
     await s.authority.revoke(token, s.client);
-    expect((await answer).statusCode).toBe(401);
+    expect((await response).statusCode).toBe(401);
     await waitFor(() => left);
   });
 });
@@ -231,13 +231,13 @@ describe('a WebSocket', () => {
   const dial = (path: string, secret?: string) =>
     new WebSocket(`${s.gateway.url.replace('http', 'ws')}${path}`, secret ? { headers: bearer(secret) } : {});
   const refused = async (socket: WebSocket) => {
-    const [, answer] = (await once(socket, 'unexpected-response')) as [unknown, IncomingMessage];
-    socket.on('error', () => undefined); // terminate() before the handshake is over tells so
+    const [, response] = (await once(socket, 'unexpected-response')) as [unknown, IncomingMessage];
+    socket.on('error', () => undefined); // terminate() before the end of the handshake emits an error
     socket.terminate();
-    return answer;
+    return response;
   };
 
-  it('passes messages both ways, text and binary, small and large', async () => {
+  it('forwards messages both ways, text and binary, small and large', async () => {
     const socket = dial('/any/ws', s.authority.issue().secret);
     const [hello] = await once(socket, 'message');
     expect(String(hello)).toBe('hello');
@@ -251,27 +251,27 @@ describe('a WebSocket', () => {
     expect(code).toBe(1000);
   });
 
-  it('is refused when its token is revoked before the upstream has agreed', async () => {
-    const { promise, resolve: agree } = Promise.withResolvers<void>();
-    agreed = promise;
+  it('is refused when its token is revoked before the upstream has accepted', async () => {
+    const { promise, resolve: accept } = Promise.withResolvers<void>();
+    accepted = promise;
     try {
       const token = s.authority.issue();
-      const answer = refused(dial('/any/ws', token.secret));
+      const response = refused(dial('/any/ws', token.secret));
       await watched();
       await s.authority.revoke(token, s.client);
-      expect((await answer).statusCode).toBe(401);
+      expect((await response).statusCode).toBe(401);
     } finally {
-      agree();
-      agreed = Promise.resolve();
+      accept();
+      accepted = Promise.resolve();
     }
   });
 
-  it('tells the upstream who calls', async () => {
+  it('has the identity headers at the upstream', async () => {
     const token = s.authority.issue();
     const joined = once(webSockets, 'connection');
     const socket = dial('/any/ws', token.secret);
     const [, request] = (await joined) as [unknown, IncomingMessage];
-    expect(request.headers).toMatchObject({ 'x-latchkey-token-id': token.facts.id });
+    expect(request.headers).toMatchObject({ 'x-latchkey-token-id': token.snapshot.id });
     expect(request.headers.authorization).toBeUndefined();
     await once(socket, 'open');
     socket.terminate();
@@ -284,9 +284,9 @@ describe('a WebSocket', () => {
     expect((await refused(dial('/v1/tokens', 'nonsense'))).statusCode).toBe(404);
   });
 
-  it("carries the upstream's own refusal", async () => {
-    const answer = await refused(dial('/any/other', s.authority.issue().secret));
-    expect(answer.statusCode).toBe(400);
+  it("returns the upstream's own error", async () => {
+    const response = await refused(dial('/any/other', s.authority.issue().secret));
+    expect(response.statusCode).toBe(400);
   });
 
   it('is closed with 4401 when its token is revoked', async () => {
@@ -300,13 +300,13 @@ describe('a WebSocket', () => {
     await waitFor(() => webSockets.clients.size === 0);
   });
 
-  it('is cut, with no frame forged, when the upstream stands in the middle of one', async () => {
+  it('is cut without a close frame when the upstream is inside a frame', async () => {
     const token = s.authority.issue();
     const joined = once(webSockets, 'connection');
     const socket = dial('/any/ws', token.secret);
     const [peer] = (await joined) as [WebSocket & { _socket: Socket }];
     await once(socket, 'message');
-    peer._socket.write(Buffer.from([0x81, 0x7e, 0x40, 0x00, 0x61])); // 16 KiB announced, one byte sent
+    peer._socket.write(Buffer.from([0x81, 0x7e, 0x40, 0x00, 0x61])); // header of a 16 KiB frame, one byte of payload
     await new Promise((resolve) => setTimeout(resolve, 100));
     const closed = once(socket, 'close');
     await s.authority.revoke(token, s.client);
@@ -314,65 +314,71 @@ describe('a WebSocket', () => {
     expect(code).toBe(1006);
   });
 
-  it('whose caller vanishes is left by the gateway too', async () => {
+  it('is closed at the upstream when its caller disconnects', async () => {
     const socket = dial('/any/ws', s.authority.issue().secret);
     await once(socket, 'message');
     socket.terminate();
     await waitFor(() => webSockets.clients.size === 0);
   });
 
-  it('is no way around the end of a request: another protocol is not switched to', async () => {
+  it('is the only protocol switched to, so that no second request follows an upgrade', async () => {
     const { secret } = s.authority.issue();
-    const answer = await raw(
+    const response = await raw(
       s.gateway.port,
       `GET /any/x HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer ${secret}\r\nConnection: Upgrade, close\r\nUpgrade: smuggle\r\n\r\nGET /open/x HTTP/1.1\r\nHost: g\r\n\r\n`,
     );
-    expect(answer.text.match(/HTTP\/1\.1 \d/g)).toHaveLength(1);
+    expect(response.text.match(/HTTP\/1\.1 \d/g)).toHaveLength(1);
   });
 });
 
 describe('an upstream that', () => {
   const call = async (path = '/any/x', method = 'GET', body?: string) => {
     const { secret } = s.authority.issue();
-    const answer = await fetch(`${s.gateway.url}${path}`, {
+    const response = await fetch(`${s.gateway.url}${path}`, {
       method,
       headers: bearer(secret),
       ...(body ? { body } : {}),
     });
-    return { status: answer.status, body: (await answer.json()) as { code: string } };
+    return { status: response.status, body: (await response.json()) as { code: string } };
   };
 
-  it('ends the connection before it answers is 502, and is asked once more where that is harmless', async () => {
-    let asked = 0;
+  it('closes the connection before it responds is 502, after one retry where that is safe', async () => {
+    let requested = 0;
     s.upstream.handler = (req) => {
-      asked++;
+      requested++;
       req.socket.destroy();
     };
     expect(await call()).toMatchObject({ status: 502, body: { code: 'bad_gateway' } });
-    expect(asked).toBe(2);
-    asked = 0;
+    expect(requested).toBe(2);
+    requested = 0;
     expect(await call('/any/x', 'POST')).toMatchObject({ status: 502 });
     expect(await call('/any/x', 'PUT', 'body')).toMatchObject({ status: 502 });
-    expect(asked).toBe(2);
+    expect(requested).toBe(2);
   });
 
-  it('had closed a kept connection is asked on another', async () => {
-    let asked = 0;
+  it('had closed an idle connection gets the request on another', async () => {
+    let requested = 0;
     s.upstream.handler = (req, res) => {
-      if (++asked === 2) req.socket.destroy();
+      if (++requested === 2) req.socket.destroy();
       else res.end('"ok"');
     };
     expect((await call()).status).toBe(200);
     expect((await call()).status).toBe(200);
-    expect(asked).toBe(3);
+    expect(requested).toBe(3);
   });
 
   it.each([
-    ['speaks no HTTP', 'nonsense\r\n\r\n'],
-    ['ends within its head', 'HTTP/1.1 200 OK\r\nContent-Le'],
-    ['sends two lengths', 'HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab'],
-    ['sends length and chunks', 'HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n'],
-    ['switches protocols unasked', 'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n'],
+    ['does not speak HTTP', 'nonsense\r\n\r\n'],
+    ['ends within the response head', 'HTTP/1.1 200 OK\r\nContent-Le'],
+    ['sends two Content-Length', 'HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab'],
+    [
+      'sends Content-Length and chunks',
+      'HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+    ],
+    [
+      'switches protocols without a request',
+      'HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n',
+    ],
     ['folds a header', 'HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 0\r\n\r\n'],
   ])('%s is 502', async (_, bytes) => {
     s.upstream.handler = (req) => req.socket.end(bytes);
@@ -384,35 +390,35 @@ describe('an upstream that', () => {
     expect(await call('/any/x', 'POST')).toMatchObject({ status: 502 });
   });
 
-  it('says nothing is 504 after timeoutMs', async () => {
+  it('sends nothing is 504 after timeoutMs', async () => {
     s.upstream.handler = () => undefined;
     expect(await call()).toMatchObject({ status: 504, body: { code: 'upstream_timeout' } });
   });
 
   it.each([
-    ['dies within a body of known length', 'Content-Length: 100\r\n\r\nabc'],
-    ['dies within a chunk', 'Transfer-Encoding: chunked\r\n\r\n64\r\nabc'],
-    ['dies between chunks', 'Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n'],
-  ])('%s leaves the answer visibly incomplete', async (_, bytes) => {
+    ['fails within a body of known length', 'Content-Length: 100\r\n\r\nabc'],
+    ['fails within a chunk', 'Transfer-Encoding: chunked\r\n\r\n64\r\nabc'],
+    ['fails between chunks', 'Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n'],
+  ])('%s leaves the response visibly incomplete', async (_, bytes) => {
     s.upstream.handler = (req) => {
       req.socket.write(`HTTP/1.1 200 OK\r\n${bytes}`);
       setTimeout(() => req.socket.destroy(), 50);
     };
-    const answer = await open('/any/x', s.authority.issue().secret, 'POST');
-    answer.resume();
-    await closed(answer);
-    expect(answer.complete).toBe(false);
+    const response = await open('/any/x', s.authority.issue().secret, 'POST');
+    response.resume();
+    await closed(response);
+    expect(response.complete).toBe(false);
   });
 
-  it('stops in the middle of an answer is given up after timeoutMs', async () => {
+  it('stalls in the middle of a response is aborted after timeoutMs', async () => {
     s.upstream.handler = (_req, res) => res.writeHead(200, { 'content-length': 100 }).write('abc');
-    const answer = await open('/any/x', s.authority.issue().secret);
-    answer.resume();
-    await closed(answer);
-    expect(answer.complete).toBe(false);
+    const response = await open('/any/x', s.authority.issue().secret);
+    response.resume();
+    await closed(response);
+    expect(response.complete).toBe(false);
   });
 
-  it('answers before the body is complete is heard', async () => {
+  it('responds before the body is complete has its response returned', async () => {
     s.upstream.handler = (req, res) => {
       res.writeHead(413).end('"no"');
       req.resume();
@@ -420,7 +426,7 @@ describe('an upstream that', () => {
     expect((await call('/any/x', 'POST', 'x'.repeat(5_000_000))).status).toBe(413);
   });
 
-  it('sends interim answers is understood', async () => {
+  it('sends interim responses has its final response returned', async () => {
     s.upstream.handler = (req) =>
       req.socket.write(
         'HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\n"ok"',
@@ -428,7 +434,7 @@ describe('an upstream that', () => {
     expect(await call()).toMatchObject({ status: 200, body: 'ok' });
   });
 
-  it('answers 204, 304 and HEAD is passed on without a body', async () => {
+  it('responds to HEAD, or with 204 or 304, has its response returned without a body', async () => {
     const { secret } = s.authority.issue();
     const get = (method: string) =>
       raw(
@@ -456,51 +462,51 @@ describe('a caller that', () => {
     return `${[line, 'Host: g', `Authorization: Bearer ${secret}`, ...more].join('\r\n')}\r\n\r\n`;
   };
 
-  it('goes away before the answer takes the question to the upstream with it', async () => {
-    let asked = false;
+  it('disconnects before the response aborts the request to the upstream', async () => {
+    let requested = false;
     let left = false;
     s.upstream.handler = (req) => {
-      asked = true;
+      requested = true;
       req.on('close', () => {
         left = true;
       });
     };
     const socket = await dial(head('GET /patient/x HTTP/1.1'));
-    await waitFor(() => asked);
+    await waitFor(() => requested);
     socket.destroy();
     await waitFor(() => left);
   });
 
-  it('goes away while its token is looked up leaves nothing behind', async () => {
+  it('disconnects during the lookup of its token causes no request to the upstream', async () => {
     const lookup = Promise.withResolvers<void>();
-    s.authority.hold = lookup.promise;
+    s.authority.lookupDelay = lookup.promise;
     const lookups = s.authority.lookups.length;
     const seen = s.upstream.seen.length;
     const socket = await dial(head('GET /patient/x HTTP/1.1'));
     await waitFor(() => s.authority.lookups.length > lookups);
     socket.destroy();
     await once(socket, 'close');
-    s.authority.hold = undefined;
+    s.authority.lookupDelay = undefined;
     lookup.resolve();
     await new Promise((resolve) => setTimeout(resolve, 100));
     expect(s.upstream.seen.length).toBe(seen);
   });
 
-  it('stops sending its body is told so, and the upstream is released', async () => {
+  it('stalls in its body gets 408, and the upstream is released', async () => {
     let left = false;
     s.upstream.handler = (req) => {
-      req.on('error', () => undefined); // the gateway gives the request up
+      req.on('error', () => undefined); // the gateway aborts the request
       req.on('close', () => {
         left = true;
       });
       req.resume();
     };
-    const answer = await raw(s.gateway.port, `${head('POST /patient/x HTTP/1.1', 'Content-Length: 100')}abc`);
-    expect([answer.status, JSON.parse(answer.body).code]).toEqual([408, 'request_timeout']);
+    const response = await raw(s.gateway.port, `${head('POST /patient/x HTTP/1.1', 'Content-Length: 100')}abc`);
+    expect([response.status, JSON.parse(response.body).code]).toEqual([408, 'request_timeout']);
     await waitFor(() => left);
   });
 
-  it('waits for 100-continue gets it once its token was checked, and not before', async () => {
+  it('waits for 100-continue gets it only once its token was checked', async () => {
     s.upstream.handler = (req, res) => req.resume().on('end', () => res.end('ok'));
     const socket = await dial(
       head('POST /any/x HTTP/1.1', 'Expect: 100-continue', 'Content-Length: 3', 'Connection: close'),
@@ -513,20 +519,20 @@ describe('a caller that', () => {
     socket.write('abc');
     await once(socket, 'close');
     expect(text).toContain('HTTP/1.1 200');
-    const refusal = await raw(
+    const refused = await raw(
       s.gateway.port,
       'POST /any/x HTTP/1.1\r\nHost: g\r\nExpect: 100-continue\r\nContent-Length: 3\r\nConnection: close\r\n\r\n',
     );
-    expect(refusal.status).toBe(401);
+    expect(refused.status).toBe(401);
   });
 
-  it('sends its head slowly is cut off with 408', async () => {
+  it('sends its head too slowly gets 408', async () => {
     const socket = connect(s.gateway.port, '127.0.0.1');
     let text = '';
     socket.setEncoding('latin1').on('data', (chunk) => {
       text += chunk;
     });
-    socket.on('error', () => undefined); // writing goes on past the end
+    socket.on('error', () => undefined); // writes continue after the close
     const timer = setInterval(() => socket.write('X'), 300);
     socket.write('GET /open/x HTTP/1.1\r\nHost: g\r\nX-Slow: ');
     await once(socket, 'close');
@@ -535,38 +541,38 @@ describe('a caller that', () => {
     expect(text).toContain('request_timeout');
   });
 
-  it('goes on sending a body that was refused is cut off', async () => {
+  it('keeps sending a refused body is disconnected', async () => {
     const socket = connect(s.gateway.port, '127.0.0.1');
-    socket.on('error', () => undefined); // writing goes on past the end
+    socket.on('error', () => undefined); // writes continue after the close
     let text = '';
     socket.setEncoding('latin1').on('data', (chunk) => {
       text += chunk;
     });
     socket.write('POST /any/x HTTP/1.1\r\nHost: g\r\nContent-Length: 1000000000\r\n\r\n');
     const timer = setInterval(() => socket.write('x'.repeat(1000)), 50);
-    // `once` would reject where the end is a reset, which writing past the end may bring.
+    // `once` would reject after a reset, which writes after the close can cause.
     await new Promise<void>((resolve) => socket.once('close', () => resolve()));
     clearInterval(timer);
     expect(text).toContain('HTTP/1.1 401');
   });
 
-  it('pipelines requests gets the answers in order', async () => {
+  it('pipelines requests gets the responses in order', async () => {
     s.upstream.handler = (req, res) => {
       const slow = req.url === '/1';
       setTimeout(() => res.end(`[${req.url}]`), slow ? 100 : 0);
     };
-    const answer = await raw(
+    const response = await raw(
       s.gateway.port,
       head('GET /any/1 HTTP/1.1') + head('GET /any/2 HTTP/1.1') + head('GET /any/3 HTTP/1.1', 'Connection: close'),
     );
-    expect(answer.text.match(/\[[^\]]+\]/g)).toEqual(['[/1]', '[/2]', '[/3]']);
+    expect(response.text.match(/\[[^\]]+\]/g)).toEqual(['[/1]', '[/2]', '[/3]']);
   });
 });
 
 describe('bodies', () => {
   const MIB = 1024 * 1024;
 
-  it('of answers wait for a slow reader: memory stays flat', async () => {
+  it('of responses wait for a slow reader: memory stays bounded', async () => {
     const total = 200 * MIB;
     let written = 0;
     s.upstream.handler = (_req, res) => {
@@ -580,22 +586,22 @@ describe('bodies', () => {
       };
       more();
     };
-    const answer = await open('/patient/big', s.authority.issue().secret);
-    answer.pause();
+    const response = await open('/patient/big', s.authority.issue().secret);
+    response.pause();
     await new Promise((resolve) => setTimeout(resolve, 800));
-    // What is on its way: socket buffers of the kernel on three connections, and a few of node's.
+    // In transit: socket buffers of the kernel on three connections, and a few of node's.
     expect(written).toBeLessThan(40 * MIB);
     let read = 0;
-    for await (const chunk of answer) read += (chunk as Buffer).length;
+    for await (const chunk of response) read += (chunk as Buffer).length;
     expect(read).toBe(total);
   });
 
   it('of requests wait for a slow upstream', async () => {
-    const held = Promise.withResolvers<void>();
+    const released = Promise.withResolvers<void>();
     s.upstream.handler = (req, res) => {
       let size = 0;
       req.pause();
-      void held.promise.then(() =>
+      void released.promise.then(() =>
         req
           .on('data', (chunk: Buffer) => {
             size += chunk.length;
@@ -609,7 +615,7 @@ describe('bodies', () => {
       method: 'POST',
       headers: { ...bearer(s.authority.issue().secret), 'content-length': total },
     });
-    const answered = once(req, 'response') as Promise<[IncomingMessage]>;
+    const responded = once(req, 'response') as Promise<[IncomingMessage]>;
     const piece = Buffer.alloc(MIB, 2);
     let written = 0;
     const more = () => {
@@ -622,22 +628,22 @@ describe('bodies', () => {
     more();
     await new Promise((resolve) => setTimeout(resolve, 800));
     expect(written).toBeLessThan(40 * MIB);
-    held.resolve();
-    const [answer] = await answered;
+    released.resolve();
+    const [response] = await responded;
     let text = '';
-    for await (const chunk of answer.setEncoding('utf8')) text += chunk;
+    for await (const chunk of response.setEncoding('utf8')) text += chunk;
     expect(text).toBe(String(total));
   });
 
-  it('without a length go in chunks, both ways', async () => {
+  it('without a length are sent in chunks, both ways', async () => {
     s.upstream.handler = (req, res) => req.pipe(res.writeHead(200));
     const { secret } = s.authority.issue();
-    const answer = await raw(
+    const response = await raw(
       s.gateway.port,
       `POST /any/x HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer ${secret}\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n3\r\nxyz\r\n2\r\nuv\r\n0\r\nX-Trailer: dropped\r\n\r\n`,
     );
     expect(s.upstream.lastHeader('transfer-encoding')).toBe('chunked');
-    expect(answer.headers['transfer-encoding']).toBe('chunked');
-    expect(answer.body.replace(/[^u-z]/g, '')).toBe('xyzuv');
+    expect(response.headers['transfer-encoding']).toBe('chunked');
+    expect(response.body.replace(/[^u-z]/g, '')).toBe('xyzuv');
   });
 });

@@ -40,9 +40,9 @@ let cookie: string;
 async function freePorts(count: number): Promise<number[]> {
   const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
   await Promise.all(servers.map((server) => once(server, 'listening')));
-  const taken = servers.map((server) => (server.address() as { port: number }).port);
+  const ports = servers.map((server) => (server.address() as { port: number }).port);
   await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return taken;
+  return ports;
 }
 
 const gatewayEnv = (port: number, ops: number, authz: number) => ({
@@ -121,7 +121,7 @@ afterAll(async () => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-/** The management API, through the first gateway's public door. */
+/** The management API, through the first gateway. */
 const manage = (method: string, at: string, body?: object) =>
   fetch(`${urls?.[0] ?? `http://127.0.0.1:${ports[3]}`}${at}`, {
     method,
@@ -130,18 +130,18 @@ const manage = (method: string, at: string, body?: object) =>
   });
 
 async function issue(more: object = {}): Promise<{ id: string; secret: string }> {
-  const answer = await manage('POST', '/v1/tokens', { name: 'test', scopes: ['demo:read'], ...more });
-  expect(answer.status).toBe(201);
-  return (await answer.json()) as { id: string; secret: string };
+  const response = await manage('POST', '/v1/tokens', { name: 'test', scopes: ['demo:read'], ...more });
+  expect(response.status).toBe(201);
+  return (await response.json()) as { id: string; secret: string };
 }
 const use = async (secret: string, url = urls[0]!, at = '/read/x', method = 'GET') => {
-  const answer = await fetch(`${url}${at}`, { method, headers: { authorization: `Bearer ${secret}` } });
-  await answer.arrayBuffer();
-  return answer;
+  const response = await fetch(`${url}${at}`, { method, headers: { authorization: `Bearer ${secret}` } });
+  await response.arrayBuffer();
+  return response;
 };
 
 describe('with the real token-service, PostgreSQL and Redis', () => {
-  it('a token issued through the door is good at every gateway, within its scopes', async () => {
+  it('a token issued through the gateway is accepted at every gateway, within its scopes', async () => {
     const { id, secret } = await issue();
     for (const url of urls) {
       expect((await use(secret, url)).status).toBe(200);
@@ -150,7 +150,7 @@ describe('with the real token-service, PostgreSQL and Redis', () => {
     expect(upstream.lastHeader('x-latchkey-token-id')).toBe(id);
   });
 
-  it('refuses a revoked token at every gateway once revoke has returned', async () => {
+  it('refuses a revoked token at every gateway once the revocation has returned', async () => {
     for (let round = 0; round < 10; round++) {
       const { id, secret } = await issue();
       await Promise.all(urls.map((url) => use(secret, url)));
@@ -158,22 +158,22 @@ describe('with the real token-service, PostgreSQL and Redis', () => {
       const late: number[] = [];
       const callers = Array.from({ length: 6 }, async (_, i) => {
         for (let after = 0; after < 5; ) {
-          // Read before the check starts: what started earlier may still pass.
-          const began = revoked;
+          // Read before the check starts: an earlier check can still be allowed.
+          const wasRevoked = revoked;
           const { status } = await use(secret, urls[i % 2]);
-          if (began) after++;
-          if (began && status === 200) late.push(status);
+          if (wasRevoked) after++;
+          if (wasRevoked && status === 200) late.push(status);
         }
       });
-      const answer = await manage('POST', `/v1/tokens/${id}/revoke`, { reason: 'exposed' });
-      expect([answer.status, ((await answer.json()) as { effective: boolean }).effective]).toEqual([200, true]);
+      const response = await manage('POST', `/v1/tokens/${id}/revoke`, { reason: 'exposed' });
+      expect([response.status, ((await response.json()) as { effective: boolean }).effective]).toEqual([200, true]);
       revoked = true;
       await Promise.all(callers);
       expect(late).toEqual([]);
     }
   });
 
-  it('a token of a project is good in its project alone', async () => {
+  it('a project token is accepted only in its project', async () => {
     const make = async (name: string) =>
       ((await (await manage('POST', '/v1/projects', { name })).json()) as { id: string }).id;
     const [own, other] = [await make('own'), await make('other')];
@@ -183,18 +183,18 @@ describe('with the real token-service, PostgreSQL and Redis', () => {
     expect((await use(secret, urls[0], `/projects/${other}/x`)).status).toBe(403);
   });
 
-  it('goes on while Redis is emptied and killed, and a revocation still holds once it has returned', async () => {
+  it('accepts tokens while Redis is killed, and refuses a revoked one once the revocation has returned', async () => {
     const { id, secret } = await issue();
     expect((await use(secret)).status).toBe(200);
     await redis.kill();
     expect((await use(secret)).status).toBe(200);
-    const answer = await manage('POST', `/v1/tokens/${id}/revoke`, {});
-    expect(await answer.json()).toMatchObject({ effective: true });
+    const response = await manage('POST', `/v1/tokens/${id}/revoke`, {});
+    expect(await response.json()).toMatchObject({ effective: true });
     for (const url of urls) expect((await use(secret, url)).status).toBe(401);
     await redis.restart();
   });
 
-  it('sends usage that adds up to what was asked', async () => {
+  it('sends usage that adds up to the number of requests', async () => {
     const client = new Redis(redis.url);
     const { id, secret } = await issue();
     await Promise.all(Array.from({ length: 30 }, (_, i) => use(secret, urls[i % 2])));
@@ -207,12 +207,12 @@ describe('with the real token-service, PostgreSQL and Redis', () => {
     client.disconnect();
   });
 
-  it('takes new routes on SIGHUP, keeps the old when they are wrong, and ends in order on SIGTERM', async () => {
+  it('uses new routes on SIGHUP, keeps the previous ones when they are invalid, and stops in order on SIGTERM', async () => {
     const { secret } = await issue();
     const status = async () => (await use(secret, urls[1], '/new/x')).status;
     writeFileSync(routesFile, 'routes: nonsense');
     process.kill(gateways[1]!.pid, 'SIGHUP');
-    await waitFor(() => gateways[1]!.logs().includes('the old routes stay'));
+    await waitFor(() => gateways[1]!.logs().includes('reloading the routes failed'));
     expect([(await use(secret, urls[1])).status, await status()]).toEqual([200, 404]);
     writeFileSync(routesFile, routes(`  - { name: new, path: /new/*, upstream: "${upstream.url}", require: {} }`));
     process.kill(gateways[1]!.pid, 'SIGHUP');
@@ -221,13 +221,13 @@ describe('with the real token-service, PostgreSQL and Redis', () => {
     expect(await gateways[1]!.exited).toEqual({ code: 0, signal: null });
   });
 
-  it('refuses to start with a wrong routes file, and says line and reason', async () => {
+  it('refuses to start with an invalid routes file, with line and reason', async () => {
     writeFileSync(routesFile, 'routes:\n  - name: a\n    colour: red\n');
     const [port, ops, authz] = await freePorts(3);
     const failure = await run(process.execPath, [gatewayEntry], {
       env: { PATH: process.env['PATH'], ...gatewayEnv(port!, ops!, authz!) },
     }).catch((error: { code: number; stdout: string }) => error);
     expect((failure as { code: number }).code).toBe(1);
-    expect(failure.stdout).toContain('gateway.yaml:3: routes[0].colour: is not a setting known here');
+    expect(failure.stdout).toContain('gateway.yaml:3: routes[0].colour: is not a known setting');
   });
 });

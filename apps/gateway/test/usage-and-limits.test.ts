@@ -13,9 +13,9 @@ routes:
 const bearer = (secret: string) => ({ authorization: `Bearer ${secret}`, 'user-agent': 'test/1' });
 
 async function call(s: Stack, path: string, secret: string, method: 'GET' | 'POST' = 'GET') {
-  const answer = await request(`${s.gateway.url}${path}`, { method, headers: bearer(secret) });
-  await answer.body.dump();
-  return answer;
+  const response = await request(`${s.gateway.url}${path}`, { method, headers: bearer(secret) });
+  await response.body.dump();
+  return response;
 }
 
 /** Every batch in the stream, authenticated as jobs does it. */
@@ -26,7 +26,7 @@ async function batches(s: Stack): Promise<UsageBatch[]> {
       Array.from({ length: fields.length / 2 }, (_, i) => [fields[2 * i], fields[2 * i + 1]]),
     );
     const read = readUsageBatch(USAGE_SECRET, event);
-    if (typeof read === 'string') throw new Error(`a batch is ${read}`);
+    if (typeof read === 'string') throw new Error(`invalid batch: ${read}`);
     return read.batch;
   });
 }
@@ -43,9 +43,9 @@ describe('usage', () => {
     for (let i = 0; i < 37; i++) await call(s, '/read/x', token.secret);
     for (let i = 0; i < 5; i++) await call(s, '/read/x', token.secret, 'POST');
     await call(s, '/open/x', token.secret);
-    await waitFor(async () => counted(await batches(s), token.facts.id, 'insufficient_scope') === 5);
+    await waitFor(async () => counted(await batches(s), token.snapshot.id, 'insufficient_scope') === 5);
     const all = await batches(s);
-    expect(counted(all, token.facts.id, 'allowed')).toBe(37);
+    expect(counted(all, token.snapshot.id, 'allowed')).toBe(37);
     const lines = all.flatMap((batch) => batch.lines);
     expect(new Set(lines.map(({ route, ip, userAgent }) => `${route} ${ip} ${userAgent}`))).toEqual(
       new Set(['read 127.0.0.1 test/1']),
@@ -54,54 +54,54 @@ describe('usage', () => {
     expect(new Set(all.map(({ verifier }) => verifier)).size).toBe(1);
   });
 
-  it('counts what came while Redis was away, once, when it is back', async () => {
+  it('counts verdicts from a Redis outage exactly once after it', async () => {
     await using s = await stack(routes);
     const token = s.authority.issue();
     await s.redis.kill();
     for (let i = 0; i < 20; i++) expect((await call(s, '/read/x', token.secret)).statusCode).toBe(200);
     await s.redis.restart();
-    await waitFor(async () => counted(await batches(s), token.facts.id, 'allowed') >= 20, { timeoutMs: 20_000 });
+    await waitFor(async () => counted(await batches(s), token.snapshot.id, 'allowed') >= 20, { timeoutMs: 20_000 });
     await new Promise((resolve) => setTimeout(resolve, 1_500));
-    expect(counted(await batches(s), token.facts.id, 'allowed')).toBe(20);
+    expect(counted(await batches(s), token.snapshot.id, 'allowed')).toBe(20);
   });
 
-  it('of the last moment goes out with an orderly stop', async () => {
+  it('since the last batch is sent by an orderly stop', async () => {
     await using s = await stack(routes);
     const token = s.authority.issue();
     await call(s, '/read/x', token.secret);
     await s.gateway.stop();
-    expect(counted(await batches(s), token.facts.id, 'allowed')).toBe(1);
+    expect(counted(await batches(s), token.snapshot.id, 'allowed')).toBe(1);
   });
 
-  it('of the last half minute is sent again to a Redis that comes back empty, under the same numbers', async () => {
+  it('of the last 30 s is sent again to a Redis restarted empty, under the same sequence numbers', async () => {
     await using s = await stack(routes);
     const token = s.authority.issue();
     for (let i = 0; i < 7; i++) await call(s, '/read/x', token.secret);
-    await waitFor(async () => counted(await batches(s), token.facts.id, 'allowed') === 7);
+    await waitFor(async () => counted(await batches(s), token.snapshot.id, 'allowed') === 7);
     const before = await batches(s);
     await s.redis.restart();
-    await waitFor(async () => counted(await batches(s), token.facts.id, 'allowed') === 7, { timeoutMs: 20_000 });
+    await waitFor(async () => counted(await batches(s), token.snapshot.id, 'allowed') === 7, { timeoutMs: 20_000 });
     expect(await batches(s)).toEqual(before);
   });
 });
 
 describe('denials', () => {
-  it('can be looked up by the requestId that the caller was told', async () => {
+  it('are recorded under the requestId of the response', async () => {
     await using s = await stack(routes);
     const revoked = s.authority.issue({ denial: 'revoked' });
-    const told = new Map<string, string>();
+    const reasons = new Map<string, string>();
     for (const [secret, reason] of [
       [revoked.secret, 'revoked'],
       ['nonsense', 'malformed'],
       [`${revoked.secret.slice(0, -1)}_`, 'malformed'],
     ])
-      told.set(String((await call(s, '/read/x', secret!)).headers['x-request-id']), reason!);
+      reasons.set(String((await call(s, '/read/x', secret!)).headers['x-request-id']), reason!);
     const lines = async () => (await batches(s)).flatMap((batch) => batch.denials);
     await waitFor(async () => (await lines()).length >= 3);
     for (const line of await lines()) {
-      expect(told.get(line.requestId)).toBe(line.reason);
+      expect(reasons.get(line.requestId)).toBe(line.reason);
       expect(line).toMatchObject({ route: 'read', method: 'GET', ip: '127.0.0.1' });
-      expect(line.tokenId).toBe(line.reason === 'revoked' ? revoked.facts.id : null);
+      expect(line.tokenId).toBe(line.reason === 'revoked' ? revoked.snapshot.id : null);
     }
   });
 });
@@ -110,45 +110,45 @@ describe('a rate limit', () => {
   const limited = (s: Stack, limit: number, windowSeconds = 60) =>
     s.authority.issue({ rateLimit: { limit, windowSeconds } });
 
-  it('refuses what is beyond it with 429, Retry-After and RateLimit headers, and counts that', async () => {
+  it('refuses requests beyond it with 429, Retry-After and RateLimit headers, and counts them', async () => {
     await using s = await stack(routes);
     const token = limited(s, 3);
-    const answers = [];
-    for (let i = 0; i < 5; i++) answers.push(await call(s, '/read/x', token.secret));
-    expect(answers.map(({ statusCode }) => statusCode)).toEqual([200, 200, 200, 429, 429]);
-    expect(answers[0]!.headers).toMatchObject({
+    const responses = [];
+    for (let i = 0; i < 5; i++) responses.push(await call(s, '/read/x', token.secret));
+    expect(responses.map(({ statusCode }) => statusCode)).toEqual([200, 200, 200, 429, 429]);
+    expect(responses[0]!.headers).toMatchObject({
       'ratelimit-policy': '"token";q=3;w=60',
       ratelimit: expect.stringMatching(/^"token";r=2;t=\d+$/),
     });
-    expect(answers[3]!.headers).toMatchObject({
+    expect(responses[3]!.headers).toMatchObject({
       'retry-after': expect.stringMatching(/^[1-9]\d?$/),
       ratelimit: expect.stringMatching(/^"token";r=0;t=\d+$/),
     });
-    await waitFor(async () => counted(await batches(s), token.facts.id, 'rate_limited') === 2);
-    expect(counted(await batches(s), token.facts.id, 'allowed')).toBe(3);
+    await waitFor(async () => counted(await batches(s), token.snapshot.id, 'rate_limited') === 2);
+    expect(counted(await batches(s), token.snapshot.id, 'allowed')).toBe(3);
   });
 
-  it('holds for all gateways together', async () => {
+  it('is shared by all gateways', async () => {
     await using s = await stack(routes);
     await using other = await stack(routes, { REDIS_URL: s.redis.url });
     const token = limited(s, 4);
     other.authority.tokens.clear();
-    for (const [hash, facts] of s.authority.tokens) other.authority.tokens.set(hash, facts);
+    for (const [hash, snapshot] of s.authority.tokens) other.authority.tokens.set(hash, snapshot);
     const statuses = [];
     for (let i = 0; i < 6; i++) statuses.push((await call(i % 2 ? s : other, '/read/x', token.secret)).statusCode);
     expect(statuses.filter((status) => status === 200)).toHaveLength(4);
   });
 
-  it('is held beside those of the tokens that it was made with: each use counts in every one, or in none', async () => {
+  it('applies together with those of the ancestor tokens: each use counts in all of them, or in none', async () => {
     await using s = await stack(routes);
-    const made = (limit: number) => {
+    const issue = (limit: number) => {
       const rates = [
         { bucket: '', limit, windowSeconds: 60 },
-        { bucket: 'the one above', limit: 4, windowSeconds: 60 },
+        { bucket: 'the ancestor', limit: 4, windowSeconds: 60 },
       ];
       return s.authority.issue({ rateLimit: { limit, windowSeconds: 60 }, rates });
     };
-    const [first, second] = [made(3), made(3)];
+    const [first, second] = [issue(3), issue(3)];
     const statuses = async (secret: string) => {
       const seen: number[] = [];
       for (let i = 0; i < 4; i++) seen.push((await call(s, '/read/x', secret)).statusCode);
@@ -158,19 +158,19 @@ describe('a rate limit', () => {
     expect(await statuses(second.secret)).toEqual([200, 429, 429, 429]);
   });
 
-  it('begins anew when its window has passed', async () => {
+  it('allows requests again once its window has passed', async () => {
     await using s = await stack(routes);
     const token = limited(s, 1, 1);
     expect((await call(s, '/read/x', token.secret)).statusCode).toBe(200);
     expect((await call(s, '/read/x', token.secret)).statusCode).toBe(429);
     await waitFor(async () => (await call(s, '/read/x', token.secret)).statusCode === 200);
     const metrics = await (await fetch(`http://127.0.0.1:${s.gateway.opsPort}/metrics`)).text();
-    // Counted in Redis throughout: a change of who counts would look like a new window.
+    // Counted in Redis throughout: falling back to a local count would look like a new window.
     expect(metrics).toContain('latchkey_rate_limit_counted_alone_total{service="gateway"} 0');
   });
 
   it.each(['kill', 'pause'] as const)(
-    'is counted by each gateway alone while Redis is away (%s), and refuses nobody for that',
+    'is counted by each gateway alone while Redis is unavailable (%s), which refuses no request',
     async (fault) => {
       await using s = await stack(routes);
       const token = limited(s, 5);
@@ -184,8 +184,8 @@ describe('a rate limit', () => {
   );
 });
 
-describe('while the token-service is away', () => {
-  it('a token in memory is accepted until the lease ends, and is then 503, never 401', async () => {
+describe('while the token-service is unavailable', () => {
+  it('a token in memory is accepted until the lease expires, then the response is 503, never 401', async () => {
     await using s = await stack(routes, {}, (authority) => {
       authority.leaseMs = 1_500;
     });
@@ -203,7 +203,7 @@ describe('while the token-service is away', () => {
     expect((await call(s, '/open/x', token.secret)).statusCode).toBe(200);
   });
 
-  it('a revocation that Redis brings is obeyed at once', async () => {
+  it('a token is refused once a revocation over Redis is acknowledged', async () => {
     await using s = await stack(routes);
     const token = s.authority.issue();
     expect((await call(s, '/read/x', token.secret)).statusCode).toBe(200);
