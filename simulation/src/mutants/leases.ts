@@ -18,12 +18,12 @@ export const leases: readonly Mutant[] = [
       [
         'invalidation/leases.ts',
         'const taken = await here.takeLease(take);',
-        "const answer = await log.since(here, cursor, caller.firstParty, '18446744073709551614');\n      const taken = await here.takeLease(take);",
+        "const result = await log.since(here, cursor, caller.firstParty, '18446744073709551614');\n      const taken = await here.takeLease(take);",
       ],
       [
         'invalidation/leases.ts',
-        'return { taken, answer: await log.since(here, known, caller.firstParty, taken.renewal) };',
-        'return { taken, answer: known === cursor ? answer : { ...answer, reset: true } };',
+        'return { taken, result: await log.since(here, known, caller.firstParty, taken.renewal) };',
+        'return { taken, result: known === cursor ? result : { ...result, reset: true } };',
       ],
     ],
   },

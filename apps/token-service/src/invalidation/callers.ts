@@ -1,7 +1,7 @@
 import type { Effect, Receipt, VerifierCaller } from '@latchkey/contracts';
 import { requestContext } from '../http/index.js';
 
-/** Administrators see whose verifier it is; everybody else only whether it is Latchkey's own. */
+/** Administrators see the caller of a verifier; everyone else only whether it is Latchkey's own. */
 function canSeeCallers(): boolean {
   const rights = requestContext.getStore()?.actor?.rights;
   return rights?.everywhere === true && rights.holds('tokens:read');
@@ -10,7 +10,7 @@ function canSeeCallers(): boolean {
 const typeOnly = <T extends { caller?: VerifierCaller | undefined }>(verifier: T): T =>
   verifier.caller ? { ...verifier, caller: { type: verifier.caller.type } } : verifier;
 
-/** A receipt as whoever makes this request can see it. */
+/** A receipt as the current actor can see it. */
 export function receiptAsSeen(receipt: Receipt | null): Receipt | null {
   if (receipt === null || canSeeCallers()) return receipt;
   return { ...receipt, verifiers: receipt.verifiers.map(typeOnly) };

@@ -26,29 +26,29 @@ import {
 } from './types.js';
 
 /**
- * How soon after publishing rows are read again and what is unconfirmed is published again; doubles up to two seconds.
- * Far longer than verifiers need: sooner, and a system that is merely slow would be given several times the work.
+ * Delay after publishing until rows are read again and unconfirmed invalidations are published again; doubles up to two
+ * seconds. Far longer than verifiers need: anything shorter would multiply the work of a system that is merely slow.
  */
-const LOOK_AGAIN_MS = 500;
-const LOOK_AGAIN_MS_MAX = 2_000;
-/** The same while Redis is away: verifiers that hear over streams then confirm by cursors that they renew at once. */
-const LOOK_WITHOUT_BUS_MS = 50;
-/** Leases that are remembered as counted; one forgotten is asked about again, and counts once all the same. */
+const RESCAN_MS = 500;
+const RESCAN_MS_MAX = 2_000;
+/** The same while Redis is unavailable: verifiers on streams then confirm by their cursors, which they renew at once. */
+const RESCAN_WITHOUT_BUS_MS = 50;
+/** Leases remembered as counted; for a forgotten one the store is called again, which counts each lease once. */
 const STRUCK_MAX = 1_000;
 /**
- * How old what is known of the database's history may be when a wait ends. Changes read it with their commit, and the judge
- * of leases each second, so only what stood still, or waits for a silent PostgreSQL, has to read it again.
+ * Maximum age of the last reading of the database's history when a wait ends. Changes read it with their commit, and the
+ * reaping of leases every second, so only an idle process, or one whose PostgreSQL does not respond, has to read it again.
  */
 const NOTICED_WITHIN_MS = 1_000;
-/** What a caller waits beyond the longest that a confirmation takes. */
-export const PATIENCE_MS = 2_000;
+/** How much longer than the longest confirmation a caller waits, in milliseconds. */
+export const EXTRA_WAIT_MS = 2_000;
 
 export interface ConfirmOptions {
-  /** Longest to wait; the confirmation itself goes on. Default: one lease, its drift allowance and two seconds. */
+  /** Longest wait; the confirmation itself continues. Default: one lease, its drift allowance and two seconds. */
   readonly waitMs?: number | undefined;
-  /** Called once with the receipt when all verifiers have confirmed, however long after the answer. */
+  /** Called once with the receipt when all verifiers have confirmed, however long after the response. */
   readonly onEffective?: ((receipt: Receipt) => Promise<void>) | undefined;
-  /** Leases as read right behind the commit, on its own connection; default: read now, as the primary. */
+  /** Leases as read directly after the commit, on its connection; default: read now, from a proven primary. */
   readonly reading?: LeasesReading | undefined;
 }
 
@@ -61,51 +61,51 @@ export interface ConfirmationsDeps {
   /** Acknowledgement keys are derived from it. */
   readonly eventsSecret: Uint8Array;
   readonly feedKeys: Pick<FeedKeys, 'signer'>;
-  /** How long a folder that was put back may go unnoticed while a wait ends, in milliseconds. Default 1,000. */
+  /** How long a restored data folder can go unnoticed while a wait ends, in milliseconds. Default 1,000. */
   readonly noticedWithinMs?: number;
-  /** Confirmations had to wait out leases of this holder, and until then it gets none. */
+  /** Confirmations had to wait until leases of this holder lapsed; it gets none until then. */
   readonly onSuspended?: (holder: string, until: Date) => void;
 }
 
 type By = Receipt['verifiers'][number]['by'];
 
-/** One verifier that may hold a stale answer. */
+/** One verifier that can have a stale result in memory. */
 interface Holder {
   readonly row: LeaseRow;
-  /** Of its acknowledgements, once one has come. */
+  /** The key of its acknowledgements, once one has been received. */
   key?: Uint8Array | null;
-  /** When the row had been read: whatever its lease was before, it lasts no longer than from here. */
+  /** When the row had been read: its lease, whenever it began, lasts no longer than counted from here. */
   readonly sinceMs: number;
   /** Digests of the invalidations that it has not acknowledged. */
   readonly unacknowledged: Set<string>;
 }
 
-/** Why an acknowledgement was not looked at further. */
+/** Why an acknowledgement was dropped. */
 export const ACKNOWLEDGEMENT_DROPS = ['too_long', 'malformed', 'not_awaited', 'not_authentic'] as const;
 type AcknowledgementDrop = (typeof ACKNOWLEDGEMENT_DROPS)[number];
 
-/** One wait, until nobody may hold a stale answer. */
+/** One wait, until no verifier can have a stale result. */
 interface Wait {
   readonly invalidations: readonly Invalidation[];
   readonly startedMs: number;
   readonly log: string;
   readonly history: string;
-  /** The history that was last seen to hold the invalidations. */
+  /** The history that was last seen to contain the invalidations. */
   knownIn: string;
-  /** The last look has failed: nobody knows which history it is now. */
-  isBlind: boolean;
-  /** Of the invalidations, in that log. */
+  /** The last scan has failed: the current history is unknown. */
+  isHistoryUnknown: boolean;
+  /** Digests of the invalidations, in that log. */
   readonly digests: readonly string[];
   readonly holders: Map<string, Holder>;
   readonly confirmed: Receipt['verifiers'];
   readonly finish: (receipt: Receipt) => void;
   readonly fail: (error: Error) => void;
-  /** Answers whoever waits with what is pending. */
+  /** Returns what is pending to the caller. */
   giveUp: () => void;
   cancelTimer: () => void;
-  /** When it was last published, and how long after that it is again. */
+  /** When it was last published, and how long after that it is published again. */
   publishedMs: number;
-  lookAgainMs: number;
+  rescanMs: number;
 }
 
 export interface ConfirmationCounters {
@@ -119,23 +119,23 @@ export interface ConfirmationCounters {
 }
 
 /**
- * Waits until no verifier can answer from before a committed invalidation. Redis only makes it faster: each verifier
- * is waited for until its authenticated acknowledgement, the end of its row, a cursor past the invalidation, or the
- * end of its lease with the drift allowance, by this process's own clock.
+ * Waits until no verifier can return a result from before a committed invalidation. Redis only makes it faster: each
+ * verifier is waited for until its authenticated acknowledgement, the deletion or release of its row, a cursor past the
+ * invalidation, or the expiry of its lease with the drift allowance, by this process's own clock.
  */
 export class Confirmations {
   readonly #deps: ConfirmationsDeps;
   readonly #noticedWithinMs: number;
   readonly #waits = new Set<Wait>();
   readonly #byDigest = new Map<string, Set<Wait>>();
-  /** How long each verifier took last, until somebody takes that away to note it. */
+  /** How long each verifier took last, until `takeTimes` is called. */
   #took = new Map<string, number>();
-  /** Leases counted against their holders lately: many confirmations wait for the same one. */
+  /** Leases recently counted against their holders: many confirmations wait for the same one. */
   readonly #struck = new Set<string>();
-  /** As last read: under it is published when the leases cannot be read. */
+  /** The log as last read: used for publishing when the leases cannot be read. */
   #lastLog: string | undefined;
   #unsubscribe: (() => void) | undefined;
-  /** The reading of rows in flight, and the one that is to follow it. */
+  /** The read of rows in flight, and the one queued behind it. */
   #reading: Promise<unknown> = Promise.resolve();
   #nextReading: ReturnType<InvalidationLog['leasesAndKnown']> | undefined;
   #stopped = false;
@@ -150,7 +150,7 @@ export class Confirmations {
     receiptsFailed: 0,
     strikes: 0,
   };
-  /** Verifiers that confirmed, by their callers and by how. */
+  /** Verifiers that confirmed, by caller type and by how. */
   readonly by: Record<VerifierCaller['type'], Record<By, number>> = { first_party: noneYet(), token: noneYet() };
   readonly acknowledgementsDropped: Record<AcknowledgementDrop, number> = {
     too_long: 0,
@@ -164,7 +164,6 @@ export class Confirmations {
     this.#noticedWithinMs = deps.noticedWithinMs ?? NOTICED_WITHIN_MS;
   }
 
-  /** Confirmations not finished yet. */
   get pending(): number {
     return this.#waits.size;
   }
@@ -173,7 +172,7 @@ export class Confirmations {
     this.#unsubscribe ??= this.#deps.bus.subscribe((text) => this.#onAcknowledgement(text));
   }
 
-  /** Ends all waiting; what was not confirmed is confirmed when its change is asked for again. */
+  /** Ends all waits; what was not confirmed is confirmed when its change is repeated. */
   stop(): void {
     this.#stopped = true;
     this.#unsubscribe?.();
@@ -194,33 +193,33 @@ export class Confirmations {
   }
 
   /**
-   * Confirms invalidations whose transaction has been committed. They may be of any age: verifiers acknowledge again.
-   * @throws ChangeForgotten when the database was put back to a state from before them
-   * @throws what the store throws when it cannot tell which verifiers there are; the invalidations are published still
+   * Confirms invalidations whose transaction has been committed. They can be of any age: verifiers acknowledge again.
+   * @throws ChangeForgotten when the database was restored to a state from before them
+   * @throws what the store throws when it cannot read the leases; the invalidations are still published
    */
   async confirm(invalidations: readonly Invalidation[], options: ConfirmOptions = {}): Promise<Effect> {
     const { clock, leaseMs } = this.#deps;
     const { onEffective } = options;
-    const waitMs = this.#stopped ? 0 : (options.waitMs ?? lapsedAfterMs(leaseMs) + PATIENCE_MS);
+    const waitMs = this.#stopped ? 0 : (options.waitMs ?? lapsedAfterMs(leaseMs) + EXTRA_WAIT_MS);
     this.counters.started++;
     const startedMs = clock.monotonicMs();
     let reading: LeasesReading;
     try {
       reading = options.reading?.isCurrent ? options.reading : await this.#readKnowing(invalidations);
     } catch (error) {
-      // Most likely it is still the same: better said than not.
+      // The log is most likely still the same: publishing is better than not.
       if (this.#lastLog !== undefined) this.#publish(invalidations, this.#lastLog);
       throw error;
     }
     this.#lastLog = reading.log;
     const { wait, finished } = this.#open(invalidations, startedMs, reading);
     if (onEffective) {
-      // Nobody waits for the keeping of the receipt: should it fail, a repeat confirms again.
+      // No caller waits until the receipt is stored: if that fails, a repeat confirms again.
       finished.then(onEffective).catch(() => this.counters.receiptsFailed++);
     }
     this.#publish(invalidations, wait.log);
-    this.#settle(wait);
-    const receipt = await Promise.race([finished, this.#patience(wait, waitMs, finished)]);
+    this.#finishOrSchedule(wait);
+    const receipt = await Promise.race([finished, this.#timeout(wait, waitMs, finished)]);
     return receipt
       ? { effective: true, receipt, pending: [] }
       : { effective: false, receipt: null, pending: this.#pendingOf(wait) };
@@ -233,7 +232,7 @@ export class Confirmations {
   ): { wait: Wait; finished: Promise<Receipt> } {
     const { promise: finished, resolve: finish, reject: fail } = Promise.withResolvers<Receipt>();
     const digests = invalidations.map((invalidation) => digestOf(reading.log, invalidation));
-    const mayHoldStale = reading.leases.filter(({ released }) => !released);
+    const canBeStale = reading.leases.filter(({ released }) => !released);
     const readMs = this.#deps.clock.monotonicMs();
     const wait: Wait = {
       invalidations,
@@ -241,10 +240,10 @@ export class Confirmations {
       log: reading.log,
       history: reading.history,
       knownIn: reading.history,
-      isBlind: false,
+      isHistoryUnknown: false,
       digests,
       holders: new Map(
-        mayHoldStale.map((row) => [row.verifierId, { row, sinceMs: readMs, unacknowledged: new Set(digests) }]),
+        canBeStale.map((row) => [row.verifierId, { row, sinceMs: readMs, unacknowledged: new Set(digests) }]),
       ),
       confirmed: [],
       finish,
@@ -252,7 +251,7 @@ export class Confirmations {
       giveUp: () => undefined,
       cancelTimer: () => undefined,
       publishedMs: readMs,
-      lookAgainMs: LOOK_AGAIN_MS,
+      rescanMs: RESCAN_MS,
     };
     this.#waits.add(wait);
     for (const digest of digests) {
@@ -266,8 +265,8 @@ export class Confirmations {
     return { wait, finished };
   }
 
-  /** Resolves with undefined after `ms` or when the process stops, unless the confirmation ends first. */
-  #patience(wait: Wait, ms: number, finished: Promise<Receipt>): Promise<undefined> {
+  /** Resolves with undefined after `ms` or when the process stops, unless the confirmation finishes first. */
+  #timeout(wait: Wait, ms: number, finished: Promise<Receipt>): Promise<undefined> {
     return new Promise((resolve) => {
       wait.giveUp = () => resolve(undefined);
       const cancel = this.#deps.clock.after(ms, wait.giveUp);
@@ -292,7 +291,7 @@ export class Confirmations {
 
   #takeAcknowledgement(text: string): AcknowledgementDrop | undefined {
     if (text.length > ACKNOWLEDGEMENT_LENGTH_MAX) return 'too_long';
-    if (this.#waits.size === 0) return 'not_awaited'; // unread: whoever floods the channel costs next to nothing
+    if (this.#waits.size === 0) return 'not_awaited'; // not parsed: flooding the channel costs next to nothing
     const event = parseAcknowledgement(text);
     if (!event) return 'malformed';
     const waits = new Set<Wait>();
@@ -303,7 +302,7 @@ export class Confirmations {
     for (const wait of awaited) {
       const holder = wait.holders.get(event.verifier)!;
       const { unacknowledged } = holder;
-      // With the key of the row that this wait has read: no other row's verifier can speak for it.
+      // With the key of the row that this wait has read: the verifier of another row cannot acknowledge for it.
       holder.key ??= this.#keyOf(holder.row);
       const { key } = holder;
       if (!key || !verifyAcknowledgement(key, event)) {
@@ -313,7 +312,7 @@ export class Confirmations {
       for (const digest of event.digests) unacknowledged.delete(digest);
       if (unacknowledged.size > 0) continue;
       this.#confirmed(wait, event.verifier, 'ack');
-      this.#settle(wait);
+      this.#finishOrSchedule(wait);
     }
     return drop;
   }
@@ -334,7 +333,7 @@ export class Confirmations {
     if (by === 'lease' && caller.type === 'token' && !holder.row.ended) this.#strike(holder.row);
   }
 
-  /** A third party had to be waited for until its lease was over. */
+  /** A third party confirmed only by the expiry of its lease: counted against its holder. */
   #strike(row: LeaseRow): void {
     const { store, onSuspended } = this.#deps;
     const which = `${row.verifierId} ${row.renewal}`;
@@ -351,22 +350,22 @@ export class Confirmations {
   }
 
   /**
-   * Ends the wait when nobody is left, or arranges for the next look.
-   * @param atLeastMs until then
+   * Finishes the wait when no verifier is left, or schedules the next scan.
+   * @param atLeastMs shortest delay until that scan
    */
-  #settle(wait: Wait, atLeastMs = 1): void {
+  #finishOrSchedule(wait: Wait, atLeastMs = 1): void {
     if (!this.#waits.has(wait)) return;
     const { clock, log } = this.#deps;
     wait.cancelTimer();
-    // Confirmed by all, but by now the database may be one that has forgotten the change.
-    const isSeen = !wait.isBlind && wait.knownIn === log.history && log.historyAgeMs <= this.#noticedWithinMs;
+    // Confirmed by all, but the database may meanwhile have been restored to a state without the change.
+    const isSeen = !wait.isHistoryUnknown && wait.knownIn === log.history && log.historyAgeMs <= this.#noticedWithinMs;
     const isDoubtful = wait.holders.size === 0 && !isSeen;
     if (wait.holders.size > 0 || isDoubtful) {
       const nowMs = clock.monotonicMs();
       const nextLapseMs = Math.min(...[...wait.holders.values()].map((holder) => lapseMs(holder) - nowMs));
-      const lookAgainMs = isDoubtful ? 0 : this.#isUnavailable() ? LOOK_WITHOUT_BUS_MS : wait.lookAgainMs;
-      const delayMs = Math.max(atLeastMs, Math.min(lookAgainMs, nextLapseMs));
-      wait.cancelTimer = clock.after(delayMs, () => void this.#look(wait));
+      const rescanMs = isDoubtful ? 0 : this.#isUnavailable() ? RESCAN_WITHOUT_BUS_MS : wait.rescanMs;
+      const delayMs = Math.max(atLeastMs, Math.min(rescanMs, nextLapseMs));
+      wait.cancelTimer = clock.after(delayMs, () => void this.#scan(wait));
       return;
     }
     this.#forget(wait);
@@ -391,17 +390,17 @@ export class Confirmations {
   }
 
   /**
-   * What Redis has not told: rows that are gone, cursors that have passed, leases that have lapsed. Then it is told again.
-   * A lease that has lapsed confirms once the database has shown that it still knows the change.
+   * Finds what Redis has not delivered: deleted rows, cursors past the invalidations, lapsed leases; then publishes again.
+   * A lapsed lease confirms once the database has shown that it still contains the change.
    */
-  async #look(wait: Wait): Promise<void> {
+  async #scan(wait: Wait): Promise<void> {
     const { clock } = this.#deps;
-    const lookedMs = clock.monotonicMs();
+    const scannedMs = clock.monotonicMs();
     let reading: LeasesReading | undefined;
     try {
       const found = await this.#readTogether();
       reading = found.reading;
-      wait.isBlind = false;
+      wait.isHistoryUnknown = false;
       if (reading.history !== wait.knownIn) {
         if (!wait.invalidations.every(({ id }) => found.known.has(id))) {
           this.#forget(wait);
@@ -412,22 +411,23 @@ export class Confirmations {
         wait.knownIn = reading.history;
       }
     } catch {
-      wait.isBlind = true;
+      wait.isHistoryUnknown = true;
       this.counters.looksFailed++;
     }
-    if (reading) this.#judge(wait, reading, lookedMs);
+    if (reading) this.#confirmLapsed(wait, reading, scannedMs);
     const sinceMs = clock.monotonicMs() - wait.publishedMs;
-    if (wait.holders.size > 0 && sinceMs >= wait.lookAgainMs) {
+    if (wait.holders.size > 0 && sinceMs >= wait.rescanMs) {
       wait.publishedMs += sinceMs;
-      wait.lookAgainMs = Math.min(wait.lookAgainMs * 2, LOOK_AGAIN_MS_MAX);
+      wait.rescanMs = Math.min(wait.rescanMs * 2, RESCAN_MS_MAX);
       this.#publish(wait.invalidations, wait.log);
     }
-    this.#settle(wait, reading ? 1 : LOOK_WITHOUT_BUS_MS);
+    this.#finishOrSchedule(wait, reading ? 1 : RESCAN_WITHOUT_BUS_MS);
   }
 
   /**
-   * In another history a verifier may have been told anew what the invalidation had overtaken, and acknowledged it before
-   * or after: each of them renews in this one, or lapses, before the lease in nobody's hands does that its start put down.
+   * In another history a verifier may have looked up again what the invalidation had made stale, and acknowledged the
+   * invalidation before or after that: each of them renews in this history, or lapses, before the unowned lease that was
+   * inserted at the start of this history lapses.
    */
   #adoptUnowned(wait: Wait, { leases }: LeasesReading): void {
     const sinceMs = this.#deps.clock.monotonicMs();
@@ -436,15 +436,15 @@ export class Confirmations {
         wait.holders.set(row.verifierId, { row, sinceMs, unacknowledged: new Set(wait.digests) });
   }
 
-  #judge(wait: Wait, reading: LeasesReading, lookedMs: number): void {
+  #confirmLapsed(wait: Wait, reading: LeasesReading, scannedMs: number): void {
     const { log, store } = this.#deps;
     const isSameHistory = reading.history === wait.history;
     for (const holder of [...wait.holders.values()]) {
       const { row } = holder;
-      if (lookedMs < lapseMs(holder)) continue;
+      if (scannedMs < lapseMs(holder)) continue;
       this.#confirmed(wait, row.verifierId, 'lease');
       if (!isSameHistory) continue;
-      // Watched for that long by this process: dead, unless it has been renewed since.
+      // Observed for that long by this process: dead, unless it has been renewed since.
       store
         .onOneConnection(async (here) => {
           const { history } = await log.leases(here);
@@ -459,7 +459,7 @@ export class Confirmations {
     return this.#deps.bus.isUnavailable?.() ?? false;
   }
 
-  /** The leases, beside a log that holds these invalidations. @throws ChangeForgotten */
+  /** The leases, together with a log that contains these invalidations. @throws ChangeForgotten */
   async #readKnowing(invalidations: readonly Invalidation[]): Promise<LeasesReading> {
     const ids = invalidations.map(({ id }) => id);
     const { reading, known } = await this.#deps.log.leasesAndKnown(() => ids);
@@ -468,9 +468,9 @@ export class Confirmations {
   }
 
   /**
-   * The leases as read from now on, and which invalidations that are waited for are known in another history. Many waits
-   * that look at the same time share a reading that none of them precedes, on one connection: while PostgreSQL keeps
-   * silent, waits must not take those that changes and checks need.
+   * The leases as read from now on, and which awaited invalidations another history contains. Waits that scan at the same
+   * time share one read that begins after all of them, on one connection: while PostgreSQL does not respond, waits must not
+   * take the connections that changes and checks need.
    */
   #readTogether(): ReturnType<InvalidationLog['leasesAndKnown']> {
     if (this.#nextReading) return this.#nextReading;
@@ -488,9 +488,9 @@ export class Confirmations {
   }
 
   /**
-   * A row that the verifier has released says so itself. One that is gone without that, its id perhaps taken by another
-   * caller since, was deleted by whoever watched its lease lapse. Rows of another history prove nothing: transaction ids
-   * come again there, and what is gone may never have been.
+   * A row that the verifier has released is marked as released. One that is missing, its id perhaps taken by another
+   * caller since, was deleted by a process that observed its lease lapse. Rows of another history prove nothing:
+   * transaction ids repeat there, and a missing row may never have existed.
    */
   #reapRows(wait: Wait, reading: LeasesReading): void {
     const rows = new Map(reading.leases.map((row) => [row.verifierId, row]));
@@ -513,7 +513,7 @@ export class Confirmations {
   }
 }
 
-/** Whether the verifier has said that it applied everything of lower transaction ids than a higher one. */
+/** Whether the verifier's cursor shows that it has applied these invalidations. */
 function hasPassed({ cursor }: LeaseRow, { log, invalidations }: Wait): boolean {
   return cursor !== null && cursor.log === log && invalidations.every(({ xid }) => BigInt(xid) < BigInt(cursor.xid));
 }

@@ -2,7 +2,7 @@ import { type FeedSigner, feedSigner } from '@latchkey/contracts';
 import { type InvalidationStore, lapsedAfterMs, type WaitClock } from './types.js';
 
 export interface FeedKeysDeps {
-  /** The deps of `EVENTS_SIGNING_KEY`: the current one, then the next. */
+  /** The parts of `EVENTS_SIGNING_KEY`: the current secret, then the next. */
   readonly secrets: readonly Uint8Array[];
   readonly store: Pick<InvalidationStore, 'announceKeys'>;
   readonly clock: Pick<WaitClock, 'monotonicMs'>;
@@ -11,14 +11,14 @@ export interface FeedKeysDeps {
 }
 
 /**
- * The keys that sign invalidations. Renewals name all of them; of those that have been named for as long as any lease
- * lasts the first signs, and while none has, the first of all: a key replaced in haste costs confirmations by
- * acknowledgement, until each verifier has renewed.
+ * The keys that sign invalidations. Renewals contain all public keys. The first key that renewals have contained for longer
+ * than any lease lasts signs; while there is none, the first of all: after a key is replaced without that delay, verifiers
+ * cannot confirm by acknowledgement until they have renewed.
  */
 export class FeedKeys {
   readonly #deps: FeedKeysDeps;
   readonly #signers: readonly FeedSigner[];
-  /** Since when each has been named, on this process's clock; undefined while PostgreSQL has not said. */
+  /** Since when renewals have contained each, by this process's clock; undefined until PostgreSQL has returned it. */
   #sinceMs: readonly number[] | undefined;
 
   constructor(deps: FeedKeysDeps) {
@@ -32,12 +32,12 @@ export class FeedKeys {
 
   get signer(): FeedSigner {
     const { clock, leaseMs } = this.#deps;
-    const learntMs = clock.monotonicMs() - lapsedAfterMs(leaseMs);
-    const at = this.#sinceMs?.findIndex((sinceMs) => sinceMs <= learntMs) ?? 0;
+    const learnedMs = clock.monotonicMs() - lapsedAfterMs(leaseMs);
+    const at = this.#sinceMs?.findIndex((sinceMs) => sinceMs <= learnedMs) ?? 0;
     return this.#signers[Math.max(0, at)]!;
   }
 
-  /** Notes for all replicas that renewals name these keys. To be called at the start, and again every few minutes. */
+  /** Records for all replicas that renewals contain these keys. To be called at the start, and again every few minutes. */
   async announce(): Promise<void> {
     const { store, clock } = this.#deps;
     const askedMs = clock.monotonicMs();

@@ -10,12 +10,12 @@ interface HolderRow {
   holder: string;
 }
 
-/** Who answers for a caller's leases. */
+/** The owner whose limits a caller's leases count against. */
 @Injectable()
 export class HoldersService {
   constructor(private readonly db: Database) {}
 
-  /** A token's leases count for the owner of the token that it stems from, however many tokens were made between. */
+  /** A token's leases count against the owner of its root ancestor, however many tokens were derived between. */
   async leaseCaller(caller: RpcCaller): Promise<LeaseCaller> {
     const id = callerName(caller);
     if (caller.type !== 'token') return { id, firstParty: true, holder: FIRST_PARTY_CALLER };
@@ -26,7 +26,7 @@ export class HoldersService {
        FROM tokens t JOIN tokens r ON r.id = coalesce(t.ancestors[cardinality(t.ancestors)], t.id) WHERE t.id = $1`,
       [caller.tokenId],
     );
-    if (!row) throw new Error('a token that was let in is not there');
+    if (!row) throw new Error('a token that was authenticated does not exist');
     const { ancestors, owner_id: ownerId, holder } = row;
     return { id, firstParty: false, holder, token: { id: caller.tokenId, ancestors, ownerId } };
   }

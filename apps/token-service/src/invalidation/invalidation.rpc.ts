@@ -17,7 +17,7 @@ const CODES = {
   waiting: status.RESOURCE_EXHAUSTED,
 } as const;
 
-/** The gRPC door of leases. */
+/** The gRPC endpoint of leases. */
 @Controller()
 export class InvalidationRpc {
   constructor(

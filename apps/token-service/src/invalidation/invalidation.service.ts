@@ -8,7 +8,7 @@ import { type AfterCommit, type Change, Database } from '../database/index.js';
 import { unavailable } from '../http/index.js';
 import { InjectRedis } from '../redis/index.js';
 import { effectAsSeen } from './callers.js';
-import { Confirmations, PATIENCE_MS } from './confirm.js';
+import { Confirmations, EXTRA_WAIT_MS } from './confirm.js';
 import { FeedKeys } from './feed-keys.js';
 import { Leases } from './leases.js';
 import { InvalidationLog } from './log.js';
@@ -33,39 +33,39 @@ export type { Invalidation } from '@latchkey/contracts';
 export { receiptAsSeen } from './callers.js';
 export { IS_SETTLED, type NewInvalidation } from './postgres-store.js';
 
-/** What is answered when a restored database no longer knows a change that is being carried out. */
+/** The error when a restored database no longer contains a change that is being confirmed. */
 export const forgotten = () =>
   unavailable(
-    'The database was put back to a state from before this change, which has thereby been undone. Make it again.',
+    'The database was put back to a state from before this change, which is thereby undone. Repeat the change.',
   );
 
-/** What a change answers that touched no right, of a name say. */
+/** The effect of a change that reduces no rights, of a name for example. */
 export const NOTHING_NARROWED: Effect = { effective: true, receipt: null, pending: [] };
 
-/** In place of a transaction id until there is one: whoever reckons with it fails. */
+/** In place of a transaction id until there is one: arithmetic on it throws. */
 const UNCOMMITTED = 'uncommitted';
-/** How often leases are looked at for dead ones. */
+/** How often dead leases are reaped. */
 const REAP_MS = 1_000;
-/** How often it is looked whether leases in nobody's hands have lapsed. */
-const SETTLED_LOOK_MS = 200;
-/** How often it is said for all replicas that renewals name this one's keys. */
+/** How often it is checked whether unowned leases have lapsed. */
+const UNOWNED_POLL_MS = 200;
+/** How often it is recorded for all replicas that renewals contain this one's keys. */
 const ANNOUNCE_MS = 60_000;
-/** Leases read behind a commit that nobody has asked for yet. One forgotten is read again. */
+/** Lease readings made after a commit and not used yet. A discarded one is read again. */
 const READINGS_MAX = 1_000;
-/** Longest that an answer waits for what its receipt is about; past it the receipt is not signed. */
+/** Longest that a response waits for the audit events of its receipt; after it the receipt is not signed. */
 const CHANGES_WAIT_MS = 1_000;
 
 export interface ConfirmOptions {
-  /** Longest wait; undefined: as long as it takes, which is a lease, its drift and two seconds. */
+  /** Longest wait in milliseconds; undefined: one lease, its drift allowance and two seconds. */
   readonly waitMs?: number | undefined;
   /** What the receipt is about, besides what the invalidations name. */
   readonly about?: About;
-  /** Keeps the receipt in place of `ReceiptsService.keep`, be it after the answer. Called once. */
+  /** Stores the receipt in place of `ReceiptsService.keep`, possibly after the response. Called once. */
   readonly keep?: (receipt: Receipt) => Promise<void>;
 }
 
 /**
- * Makes a narrowing change effective everywhere: `write` inside the change's transaction, `confirm` after its commit.
+ * Makes a change that reduces rights effective everywhere: `write` inside its transaction, `confirm` after its commit.
  */
 @Injectable()
 export class InvalidationService implements OnApplicationBootstrap, BeforeApplicationShutdown {
@@ -78,7 +78,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   readonly #confirmations: Confirmations;
   readonly #feedKeys: FeedKeys;
   readonly #cancel: (() => void)[] = [];
-  /** By the invalidations committed before them: transaction ids come again when a backup is put back. */
+  /** By the invalidations committed before them: transaction ids repeat when a backup is restored. */
   readonly #readings = new Map<string, LeasesReading>();
   #stopped = false;
 
@@ -105,7 +105,10 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     const deps = { store, log, clock, leaseMs, eventsSecret, feedKeys: this.#feedKeys };
     this.leases = new Leases({ ...deps, newId, usageSecret, protocolMin: config.PROTOCOL_MIN });
     const onSuspended = (holder: string, until: Date) =>
-      logger.warn({ holder, until }, 'confirmations had to wait out leases of this owner: it gets none until then');
+      logger.warn(
+        { holder, until },
+        'confirmations had to wait for leases of this owner to expire: the owner is suspended and gets no lease until then',
+      );
     this.#confirmations = new Confirmations({ ...deps, bus, onSuspended });
     this.watch = new WatchHub({
       ...deps,
@@ -119,13 +122,13 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   onApplicationBootstrap(): void {
     this.#confirmations.start();
     this.#bus.watchHealth(this.clock);
-    this.#cancel.push(this.#bus.hearInvalidations((text) => this.watch.hear(text)));
+    this.#cancel.push(this.#bus.subscribeInvalidations((text) => this.watch.hear(text)));
     this.#every(REAP_MS, 'dead leases', () => this.leases.judge());
     this.#every(REAP_MS, 'times of confirmations', () => this.#noteConfirmations());
     void this.#announceKeys();
   }
 
-  /** Whoever waits for a confirmation is answered with what is pending. */
+  /** Callers that wait for a confirmation get what is pending. */
   beforeApplicationShutdown(): void {
     this.#stopped = true;
     for (const cancel of this.#cancel) cancel();
@@ -134,18 +137,18 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   }
 
   /**
-   * Writes the invalidation in the transaction of the change that it tells of.
-   * @returns it; its `xid` is known once the change is committed
+   * Writes the invalidation in the transaction of its change.
+   * @returns the invalidation; its `xid` is known once the change is committed
    */
   write(change: Change, what: NewInvalidation): Invalidation {
     return this.writeAll(change, [what])[0]!;
   }
 
-  /** Several of one transaction, in one statement. */
+  /** As `write`, several in one statement. */
   writeAll(change: Change, all: readonly NewInvalidation[]): Invalidation[] {
     if (all.length === 0) return [];
-    const made = all.map(({ id = newId(), kind, subject, cut }) => ({ id, kind, subject, cut }));
-    const invalidations: Invalidation[] = made.map((invalidation) => ({ ...invalidation, xid: UNCOMMITTED }));
+    const added = all.map(({ id = newId(), kind, subject, cut }) => ({ id, kind, subject, cut }));
+    const invalidations: Invalidation[] = added.map((invalidation) => ({ ...invalidation, xid: UNCOMMITTED }));
     const sent = this.#log.sending();
     const after: AfterCommit = {
       // The leases, from the server that has just committed the invalidations.
@@ -158,19 +161,19 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
         for (const { id } of invalidations) this.#readings.set(id, reading);
       },
     };
-    change.write([INSERT_INVALIDATIONS, [JSON.stringify(made)], after]);
+    change.write([INSERT_INVALIDATIONS, [JSON.stringify(added)], after]);
     return invalidations;
   }
 
   /**
-   * Tells the verifiers and waits until none can answer from before the change. Call it after the commit; again is
-   * harmless.
-   * @returns with callers named as far as whoever makes the request can see them. The receipt is being kept meanwhile,
+   * Notifies the verifiers and waits until none can return a result from before the change. Call it after the commit; a
+   * repeat is harmless.
+   * @returns the effect, with callers named as far as the current actor can see them. The receipt is stored meanwhile,
    *   unless PostgreSQL fails
-   * @throws ApiError `unavailable` when the database was put back to a state from before the change
+   * @throws ApiError `unavailable` when the database was restored to a state from before the change
    */
   async confirm(invalidations: readonly Invalidation[], { waitMs, about, keep }: ConfirmOptions = {}): Promise<Effect> {
-    // Leases read behind the commit of one transaction say nothing about a later one.
+    // Leases read after the commit of one transaction prove nothing about a later one.
     const isOneCommit = new Set(invalidations.map((invalidation) => invalidation.xid)).size === 1;
     const reading = isOneCommit ? this.#readings.get(invalidations[0]!.id) : undefined;
     for (const { id } of invalidations) this.#readings.delete(id);
@@ -198,21 +201,21 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     return effectAsSeen(effect.effective ? { ...effect, receipt: await signed.promise } : effect);
   }
 
-  /** As granted to verifiers, in milliseconds. */
+  /** Length of the leases granted to verifiers, in milliseconds. */
   get leaseMs(): number {
     return this.config.LEASE_MS;
   }
 
-  /** How long a change waits for its confirmation when nothing else is wished, in milliseconds. */
+  /** How long a change waits for its confirmation by default, in milliseconds. */
   get longestWaitMs(): number {
-    return lapsedAfterMs(this.config.LEASE_MS) + PATIENCE_MS;
+    return lapsedAfterMs(this.config.LEASE_MS) + EXTRA_WAIT_MS;
   }
 
   /**
-   * Waits until what was effective before can be answered again without asking the verifiers: until whoever may remember
-   * what another history told them, which a start of PostgreSQL may have ended, has lapsed.
+   * Waits until earlier confirmations are valid again without asking the verifiers: until every verifier that may remember
+   * results of another history, which a start of PostgreSQL can have ended, has lapsed.
    * @param waitMs longest wait
-   * @returns whom it still would have to wait for
+   * @returns the unowned leases that have not lapsed by then
    */
   async settled(waitMs: number): Promise<Pending> {
     const untilMs = this.clock.monotonicMs() + waitMs;
@@ -225,7 +228,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
         return unowned.map(({ verifierId: id, name, caller, leaseMs }) => {
           return { id, name, caller, leaseEndsInMs: lapsedAfterMs(leaseMs) };
         });
-      await new Promise<void>((resolve) => this.clock.after(Math.min(leftMs, SETTLED_LOOK_MS), resolve));
+      await new Promise<void>((resolve) => this.clock.after(Math.min(leftMs, UNOWNED_POLL_MS), resolve));
     }
   }
 
@@ -240,13 +243,13 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     return 0;
   }
 
-  /** Until this has succeeded the first key signs. */
+  /** Until this has succeeded, the first key signs. */
   async #announceKeys(): Promise<void> {
     let delayMs = ANNOUNCE_MS;
     try {
       await this.#feedKeys.announce();
     } catch (error) {
-      this.logger.debug({ reason: (error as Error).message }, 'the feed keys could not be announced; trying again');
+      this.logger.debug({ reason: (error as Error).message }, 'announcing the feed keys failed, retrying');
       delayMs = REAP_MS;
     }
     if (!this.#stopped) this.#cancel.push(this.clock.after(delayMs, () => void this.#announceKeys()));
@@ -262,7 +265,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
         const removed = await work();
         if (removed > 0) this.logger.info({ removed }, `${what} removed`);
       } catch (error) {
-        this.logger.debug({ reason: (error as Error).message }, `${what}: failed, trying again`);
+        this.logger.debug({ reason: (error as Error).message }, `${what}: failed, retrying`);
       }
       again();
     };

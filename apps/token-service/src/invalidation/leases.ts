@@ -22,7 +22,7 @@ import {
 
 export type { LeaseCaller } from './types.js';
 
-/** Leases of one holder, outside the first-party services: of all tokens that stem from one owner's. */
+/** Most leases of one holder other than the first-party services: of all tokens derived from one owner's. */
 export const HOLDER_LEASES_MAX = 64;
 const NAME_LENGTH_MAX = 100;
 const VERSION_LENGTH_MAX = 50;
@@ -31,15 +31,15 @@ const XID_PATTERN = /^\d{1,20}$/;
 const XID_MAX = 2n ** 64n - 1n;
 
 const REFUSALS: Record<LeaseRefusal, string> = {
-  foreign: 'this verifier id belongs to another caller; take an id of your own',
-  ended: 'the lease of this claim was ended or released; take a new claim',
-  too_many: `too_many: an owner's tokens hold at most ${HOLDER_LEASES_MAX} leases; release one, or let it lapse`,
+  foreign: 'this verifier id belongs to another caller; use an id of your own',
+  ended: 'the lease of this claim was ended or released; use a new claim',
+  too_many: `too_many: an owner's tokens hold at most ${HOLDER_LEASES_MAX} leases; release one, or let one expire`,
   suspended:
-    'suspended: confirmations had to wait out leases of this owner twice, so it gets none for a while; ask for each check',
-  waiting: 'waiting: several new leases of this caller lapsed, so a process must live for a lease before it gets one',
+    'suspended: confirmations had to wait for leases of this owner to expire twice, so it gets none for a while; use Verify for each check',
+  waiting: 'waiting: several new leases of this caller expired, so a process must run for one lease before it gets one',
 };
 
-/** A lease was not granted; says nothing about any token. */
+/** A lease was not granted; implies nothing about any token. */
 export class LeaseRefused extends Error {
   override name = 'LeaseRefused';
   constructor(
@@ -55,7 +55,7 @@ export interface LeasesDeps {
   readonly log: InvalidationLog;
   readonly clock: WaitClock;
   readonly leaseMs: number;
-  /** Verifiers of an earlier version of the protocol get no lease. Default: 2, which version 0.1 speaks. */
+  /** Verifiers of an earlier version of the protocol get no lease. Default: 2, the version of 0.1. */
   readonly protocolMin?: number;
   readonly newId: () => string;
   readonly randomBytes?: (length: number) => Uint8Array;
@@ -66,19 +66,19 @@ export interface LeasesDeps {
   readonly feedKeys: FeedKeys;
 }
 
-/** Grants leases, and judges which are dead. */
+/** Grants leases, and reaps dead ones. */
 export class Leases {
   readonly #deps: LeasesDeps;
-  /** The renewals that this process has watched, with when it first saw them. */
+  /** The renewals that this process has observed, and when it first saw each. */
   #watched = new Map<string, { renewal: string; sinceMs: number }>();
-  /** The history that they were seen in. */
+  /** The history in which they were seen. */
   #watchedIn = '';
   readonly counters = { renewed: 0, released: 0, judgedDead: 0 };
   readonly refused: Record<'first_party' | 'token', Record<LeaseRefusal, number>> = {
     first_party: noRefusals(),
     token: noRefusals(),
   };
-  /** Rows that were alive when `judge` last looked, by their callers. */
+  /** Live rows at the last run of `judge`, by caller type. */
   seen = { first_party: 0, token: 0 };
 
   constructor(deps: LeasesDeps) {
@@ -86,10 +86,10 @@ export class Leases {
   }
 
   /**
-   * Commits the lease, and only then reads what the verifier has not applied yet: a revocation that did not see the
-   * lease is seen by this reading.
-   * @throws LeaseRefused for a malformed request, a verifier that is too old, an ended or another caller's lease, or a
-   *   caller that gets none now
+   * Commits the lease, and only then reads what the verifier has not applied yet: this read sees every revocation that
+   * did not see the lease.
+   * @throws LeaseRefused for a malformed request, a verifier that is too old, an ended lease, another caller's lease, or a
+   *   caller that gets no lease now
    */
   async renew(request: RenewRequest, caller: LeaseCaller): Promise<RenewResponse> {
     const { store, log, leaseMs, newId, eventsSecret, usageSecret, feedKeys } = this.#deps;
@@ -114,28 +114,28 @@ export class Leases {
       presented: request.nonce || null,
       nonce: newId(),
     };
-    // The lease and the log on one connection: read from another server, the log would prove nothing about this lease.
-    const { taken, answer } = await store.onOneConnection(async (here) => {
+    // The lease and the log on one connection: a log read from another server would prove nothing about this lease.
+    const { taken, result } = await store.onOneConnection(async (here) => {
       const taken = await here.takeLease(take);
       if (taken.outcome !== 'taken') {
         this.refused[caller.firstParty ? 'first_party' : 'token'][taken.outcome]++;
         throw new LeaseRefused(taken.outcome, REFUSALS[taken.outcome]);
       }
-      // A third party can claim to remember anything; what it says concerns its own memory alone.
+      // A third party can claim to remember anything; its claim affects its own memory only.
       if (taken.remembered === false && caller.firstParty) await log.forgotten(here);
       const known = taken.remembered ? cursor : null;
-      return { taken, answer: await log.since(here, known, caller.firstParty, taken.renewal) };
+      return { taken, result: await log.since(here, known, caller.firstParty, taken.renewal) };
     });
     this.counters.renewed++;
     const { verifierId, keySalt } = taken;
     const identity = { verifierId, caller: caller.id };
     return {
       leaseMs,
-      cursor: answer.cursor,
-      reset: answer.reset,
-      invalidations: [...answer.invalidations],
-      // A verifier of version 0.1 believes whatever is signed with the feed key that it is given: it gets one that
-      // nobody has, hears nothing, and confirms by its cursor or its lease. It signs usage with its first key.
+      cursor: result.cursor,
+      reset: result.reset,
+      invalidations: [...result.invalidations],
+      // A verifier of version 0.1 accepts whatever is signed with the feed key that it is given: it gets a random one,
+      // receives nothing, and confirms by its cursor or its lease. It signs usage with its first key.
       ackKey: isCurrent
         ? acknowledgementKey(eventsSecret, { ...identity, salt: keySalt })
         : usageKey(usageSecret, identity),
@@ -145,13 +145,13 @@ export class Leases {
       usageKey: usageKey(usageSecret, identity),
       caller: caller.id,
       nonce: taken.nonce,
-      history: answer.history,
+      history: result.history,
     };
   }
 
   /**
-   * Takes a lease back from a verifier that has stopped answering from memory. False without its claim: nobody waits for
-   * a lease that was given back, ids are known to many, and a caller can be many processes. Such a lease lapses.
+   * Releases the lease of a verifier that has stopped using its memory. False without its claim: confirmations do not wait
+   * for a released lease, ids are known to many, and a caller can be many processes. Such a lease expires.
    */
   async release({ verifierId, claim }: ReleaseRequest, callerId: string): Promise<boolean> {
     checkVerifierId(verifierId);
@@ -163,19 +163,20 @@ export class Leases {
   }
 
   /**
-   * Deletes the rows whose renewal this process has watched for longer than any lease of theirs can last. To be called
-   * again and again; answers how many rows were deleted.
+   * Deletes the rows whose renewal this process has observed for longer than their lease can last. To be called
+   * periodically.
+   * @returns how many rows were deleted
    */
   async judge(): Promise<number> {
-    return this.#deps.store.onOneConnection((here) => this.#judge(here));
+    return this.#deps.store.onOneConnection((here) => this.#reap(here));
   }
 
-  async #judge(here: StoreConnection): Promise<number> {
+  async #reap(here: StoreConnection): Promise<number> {
     const { log, clock } = this.#deps;
     const { leases, history } = await log.leases(here);
     if (history !== this.#watchedIn) this.#watched.clear();
     this.#watchedIn = history;
-    // Noted after the answer: what was seen then was there before.
+    // Read after the rows: their renewals were committed before this moment.
     const nowMs = clock.monotonicMs();
     const watched = new Map<string, { renewal: string; sinceMs: number }>();
     let deleted = 0;
@@ -197,14 +198,14 @@ const noRefusals = () =>
   Object.fromEntries(LEASE_REFUSALS.map((reason) => [reason, 0])) as Record<LeaseRefusal, number>;
 
 function checkRequest({ verifierId, claim, version, name, cursor, nonce }: RenewRequest): void {
-  const wrong = (message: string) => new LeaseRefused('invalid', message);
+  const invalid = (message: string) => new LeaseRefused('invalid', message);
   if (claim !== '') {
-    if (!CLAIM_PATTERN.test(claim)) throw wrong('claim must be 32 to 64 random characters of A-Z, a-z, 0-9, _ and -');
-    if (verifierId !== '') throw wrong('verifierId must be empty beside a claim: the id is handed out');
+    if (!CLAIM_PATTERN.test(claim)) throw invalid('claim must be 32 to 64 random characters of A-Z, a-z, 0-9, _ and -');
+    if (verifierId !== '') throw invalid('verifierId must be empty when claim is sent: the server assigns the id');
   } else if (!isId(verifierId)) {
-    throw wrong('claim is required (verifierId, a lower-case UUID, only from verifiers of version 0.1)');
+    throw invalid('claim is required (verifierId, a lower-case UUID, only from verifiers of version 0.1)');
   }
-  if (nonce && !isId(nonce)) throw wrong('nonce must be the one given with the last renewal, or empty');
+  if (nonce && !isId(nonce)) throw invalid('nonce must be the one returned by the last renewal, or empty');
   checkText('name', name, NAME_LENGTH_MAX);
   checkText('version', version, VERSION_LENGTH_MAX);
   checkCursor(cursor);
@@ -217,15 +218,16 @@ export function checkVerifierId(verifierId: string): void {
 
 /** @throws LeaseRefused when it is malformed */
 export function checkCursor(cursor: Cursor | null): void {
-  const wrong = (message: string) => new LeaseRefused('invalid', message);
+  const invalid = (message: string) => new LeaseRefused('invalid', message);
   if (cursor === null) return;
-  if (!isId(cursor.log)) throw wrong('cursor.log must be a lower-case UUID');
-  if (!XID_PATTERN.test(cursor.xid) || BigInt(cursor.xid) > XID_MAX) throw wrong('cursor.xid must be a transaction id');
+  if (!isId(cursor.log)) throw invalid('cursor.log must be a lower-case UUID');
+  if (!XID_PATTERN.test(cursor.xid) || BigInt(cursor.xid) > XID_MAX)
+    throw invalid('cursor.xid must be a transaction id');
 }
 
 function checkText(field: string, text: string, lengthMax: number): void {
   if (text.length > lengthMax) throw new LeaseRefused('invalid', `${field} must have at most ${lengthMax} characters`);
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is refused
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is rejected
   if (/[\u0000-\u001f\u007f]/.test(text) || !text.isWellFormed())
-    throw new LeaseRefused('invalid', `${field} must not hold control characters`);
+    throw new LeaseRefused('invalid', `${field} must not contain control characters`);
 }

@@ -2,7 +2,7 @@ import type { Cursor, Invalidation } from '@latchkey/contracts';
 import { type Clock, type Moment, Timekeeper } from '@latchkey/verifier';
 import type { InvalidationStore, LeasesReading, LogReading, StoreConnection } from './types.js';
 
-/** Most invalidations of one answer; a verifier that is further behind empties its memory, which is cheaper. */
+/** Most invalidations of one response; a verifier that is further behind empties its memory, which is cheaper. */
 export const RESPONSE_INVALIDATIONS_MAX = 10_000;
 
 export interface LogResult {
@@ -16,7 +16,7 @@ export interface LogDeps {
   readonly store: InvalidationStore;
   readonly newId: () => string;
   readonly clock: Clock;
-  /** Longest lease that may have been granted before a backup was restored. */
+  /** Longest lease that may have been granted before a backup was restored, in milliseconds. */
   readonly leaseMs: number;
 }
 
@@ -33,25 +33,25 @@ export class InvalidationLog {
     this.#sent = this.#time.note();
   }
 
-  /** The history that leases were read in last, for whatever purpose; empty: a start of the server was seen since. */
+  /** The history in which leases were last read, for any purpose; empty: a start of the server was seen since. */
   get history(): string {
     return this.#history;
   }
 
-  /** How long ago the reading was sent that showed it, in milliseconds, by the clock that makes that longest. */
+  /** Milliseconds since the read that returned it was sent, by the clock that makes that longest. */
   get historyAgeMs(): number {
     return this.#time.elapsedMs(this.#sent);
   }
 
   /**
    * What a verifier with this cursor has not applied yet, and its next cursor, from one snapshot. The next cursor is
-   * the snapshot's oldest running transaction: all of lower ids have ended and were read, and those of higher ids that
+   * the snapshot's oldest running transaction: all with lower ids have ended and were read, and those with higher ids that
    * were read already will be read again.
-   * It does not lie beyond the transaction of the lease itself, whose nonce will vouch for it: a backup may be taken
-   * between the two, and what is put back from it knows the nonce, but nothing that was read later.
+   * It is never beyond the transaction of the lease itself, whose nonce will prove it: a backup can be taken between the
+   * two, and a database restored from it contains the nonce, but nothing that was read later.
    * @param here the connection on which the verifier's lease has just been committed
-   * @param witness whether the verifier is believed when its cursor says that this log has forgotten something
-   * @param renewal transaction id of the lease; null: none goes with it, and nobody will go by the cursor
+   * @param witness whether the verifier is trusted when its cursor shows that this log has lost something
+   * @param renewal transaction id of the lease; null: there is none, and no verifier will use the cursor
    */
   async since(
     here: StoreConnection,
@@ -75,25 +75,25 @@ export class InvalidationLog {
       : { cursor: next, history, reset: true, invalidations: [] };
   }
 
-  /** A verifier has shown that the log has forgotten what it once knew: another one is begun, for all verifiers. */
+  /** A verifier has shown that the log has lost what it once contained: a new one is begun, for all verifiers. */
   async forgotten(here: StoreConnection): Promise<void> {
     const { log } = await here.readLog(null, 0);
     await this.#follow(here, log);
   }
 
   /**
-   * All leases, and the log they stand beside, read from a server that has just shown that it is the primary, after a
-   * restored backup, another server or a mere start has been noticed.
-   * @param here a connection that is at hand; default: one of its own
+   * All leases, and their log, read from a server that has just proved that it is the primary; a restored backup, another
+   * server or a mere start is recorded first.
+   * @param here the connection to use; default: one of its own
    */
   leases(here?: StoreConnection): Promise<LeasesReading> {
     return here ? this.#leases(here) : this.#deps.store.onOneConnection((one) => this.#leases(one));
   }
 
   /**
-   * The same, and which of some invalidations the log holds: after a backup was put back, neither missing rows nor cursors
-   * say anything about a change that was forgotten.
-   * @param idsIn the invalidations to look for, by the history that was found
+   * The same, and which of some invalidations the log contains: after a backup was restored, neither missing rows nor
+   * cursors prove anything about a change that was lost.
+   * @param idsIn returns the invalidations to find, given the history that was read
    */
   leasesAndKnown(
     idsIn: (history: string) => readonly string[],
@@ -119,14 +119,15 @@ export class InvalidationLog {
     return reading;
   }
 
-  /** To be asked before leases are read elsewhere, for `note`. */
+  /** The current moment, for `note`: to be called before leases are read elsewhere. */
   sending(): Moment {
     return this.#time.note();
   }
 
   /**
-   * Leases have been read, be it not by this. A reading says nothing any more once one that was sent later has answered.
-   * @param sent when it was, at the latest
+   * Records a reading of the leases, also one not made by this object. It is ignored if one that was sent later has already
+   * been recorded.
+   * @param sent a moment no later than when it was sent
    */
   note({ isCurrent, history }: Pick<LeasesReading, 'isCurrent' | 'history'>, sent: Moment): void {
     if (sent.monotonicMs < this.#sent.monotonicMs) return;
@@ -140,7 +141,7 @@ export class InvalidationLog {
   }
 }
 
-/** Whether the log holds all that the verifier needs to go on from its cursor. */
+/** Whether the log contains all that the verifier needs to continue from its cursor. */
 function isContinued(cursor: Cursor | null, reading: LogReading): boolean {
   if (cursor === null || cursor.log !== reading.log) return false;
   const xid = BigInt(cursor.xid);

@@ -3,12 +3,12 @@ import type { Confirmations } from './confirm.js';
 import type { Leases } from './leases.js';
 import type { WatchHub } from './watch.hub.js';
 
-/** How revocations are confirmed, and how leases fare. */
+/** Metrics of confirmations and leases. */
 export function registerMetrics(registry: Registry, confirmations: Confirmations, leases: Leases): void {
   const registers = [registry];
   const seconds = new Histogram({
     name: 'latchkey_confirmation_seconds',
-    help: 'From the commit of a narrowing change until no verifier can answer from before it',
+    help: 'Time from the commit of a change that reduces rights until no verifier can return a result from before it',
     buckets: [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 10, 15, 30],
     registers,
   });
@@ -26,7 +26,7 @@ export function registerMetrics(registry: Registry, confirmations: Confirmations
   });
   new Counter({
     name: 'latchkey_acknowledgements_dropped_total',
-    help: 'Acknowledgements that confirmed nothing, by reason; not_awaited also counts those that came late',
+    help: 'Acknowledgements that confirmed nothing, by reason; not_awaited includes late ones',
     labelNames: ['reason'],
     registers,
     collect() {
@@ -36,7 +36,7 @@ export function registerMetrics(registry: Registry, confirmations: Confirmations
   });
   new Counter({
     name: 'latchkey_confirmation_events_total',
-    help: 'What confirming has done since the start',
+    help: 'Events of confirmations since the start',
     labelNames: ['event'],
     registers,
     collect() {
@@ -46,7 +46,7 @@ export function registerMetrics(registry: Registry, confirmations: Confirmations
   });
   new Gauge({
     name: 'latchkey_confirmations_pending',
-    help: 'Invalidations that some verifier has not confirmed yet',
+    help: 'Confirmations that still wait for a verifier',
     registers,
     collect() {
       this.set(confirmations.pending);
@@ -75,7 +75,7 @@ export function registerMetrics(registry: Registry, confirmations: Confirmations
   });
   new Gauge({
     name: 'latchkey_leases',
-    help: 'Leases at the last look, by caller',
+    help: 'Leases at the last scan, by caller',
     labelNames: ['caller'],
     registers,
     collect() {
@@ -84,7 +84,7 @@ export function registerMetrics(registry: Registry, confirmations: Confirmations
   });
 }
 
-/** How streams fare. */
+/** Metrics of streams. */
 export function registerWatchMetrics(registry: Registry, hub: WatchHub): void {
   const registers = [registry];
   new Gauge({
@@ -97,7 +97,7 @@ export function registerWatchMetrics(registry: Registry, hub: WatchHub): void {
   });
   new Counter({
     name: 'latchkey_watch_events_total',
-    help: 'What has become of streams, of messages to them and of their acknowledgements since the start',
+    help: 'Events of streams, of messages to them and of their acknowledgements since the start',
     labelNames: ['event'],
     registers,
     collect() {

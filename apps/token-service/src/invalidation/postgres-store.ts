@@ -10,7 +10,7 @@ import type {
   StoreConnection,
 } from './types.js';
 
-/** Statements, each in a transaction of its own, prepared once for each connection under its name. */
+/** Statements, each in a transaction of its own, prepared once per connection under its name. */
 export interface Statements {
   prepared<Row extends object>(name: string, text: string, values: unknown[]): Promise<Row[]>;
 }
@@ -21,27 +21,27 @@ export interface OneConnection extends Statements {
   prove(): Promise<void>;
 }
 
-/** The way to PostgreSQL. */
+/** Access to PostgreSQL. */
 export interface Connections extends Statements {
   onOneConnection<T>(work: (here: OneConnection) => Promise<T>): Promise<T>;
 }
 
 /**
- * Where this database stands in the world: another one after a restore into another server (system identifier), to an
- * earlier time or a fail-over (timeline), into another database, or into the same one (the table's own file). A folder
- * put back in place changes none of them: it only takes a start of the server.
+ * Identifies this database: it changes with a restore into another server (system identifier), a restore to an earlier time
+ * or a failover (timeline), a restore into another database, or into the same one (the table's own file). A data folder
+ * restored in place changes none of them: only the start time of the server differs.
  */
 const INCARNATION = `(SELECT c.system_identifier || '/' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || '/' ||
   (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) || '/' ||
   pg_relation_filenode('invalidation_log') FROM pg_control_system() c)`;
 const STARTED = 'pg_postmaster_start_time()';
-/** As last noted, not as it is: a reading that is current has both. */
+/** By the start as last recorded, not the actual one: in a current reading both are the same. */
 const HISTORY = `l.log || '/' || coalesce(extract(epoch FROM l.postmaster_started_at)::text, '') AS history`;
 const IS_CURRENT = `(l.incarnation = ${INCARNATION} AND l.postmaster_started_at IS NOT DISTINCT FROM ${STARTED})`;
 
 /**
- * Whether what was effective before can be answered again without asking: the server's start has been noticed, and whoever
- * may have been let in by another history until then has lapsed.
+ * Whether earlier confirmations are valid without asking the verifiers: the server's start has been recorded, and every
+ * verifier that may remember results of another history has lapsed.
  */
 export const IS_SETTLED = `(SELECT ${IS_CURRENT} AND NOT EXISTS (SELECT 1 FROM leases WHERE caller = 'nobody')
   FROM invalidation_log l)`;
@@ -53,7 +53,7 @@ interface LogRow {
 }
 
 /**
- * All leases, and the log. In: nothing. Out: a row for each lease beside the log's; the log's alone when there is none.
+ * All leases, and the log. In: nothing. Out: a row for each lease, joined with the log's; the log's alone when there is none.
  */
 export const SELECT_LEASES = `SELECT l.log, ${IS_CURRENT} AS is_current,
     ${HISTORY}, v.verifier_id, v.name, v.renewal::text AS renewal,
@@ -137,9 +137,9 @@ class PostgresConnection implements StoreConnection {
     return { log, history, isCurrent, xmin, removedTo, invalidations: invalidations ?? [] };
   }
 
-  async followDatabase(log: string, nobody: string, leaseMs: number, forgetful: string | null): Promise<void> {
+  async followDatabase(log: string, unownedId: string, leaseMs: number, forgetful: string | null): Promise<void> {
     const sql = `SELECT log_follow($1, ${INCARNATION}, ${STARTED}, $2, $3, $4)`;
-    await this.#db.prepared('log_follow', sql, [log, nobody, leaseMs, forgetful]);
+    await this.#db.prepared('log_follow', sql, [log, unownedId, leaseMs, forgetful]);
   }
 
   async readLeases(): Promise<LeasesReading> {
@@ -222,7 +222,7 @@ export class PostgresStore implements InvalidationStore {
   }
 }
 
-/** In: verifiers. Out: the callers of those that hold a lease which can be renewed, by verifier. */
+/** In: verifiers. Out: the callers of those that have a renewable lease, by verifier. */
 export async function leaseCallers(db: Statements, verifierIds: readonly string[]): Promise<Map<string, string>> {
   const rows = await db.prepared<{ verifier_id: string; caller: string }>(
     'lease_callers',
@@ -250,7 +250,7 @@ interface LeaseColumns {
   ended: boolean;
 }
 
-/** Who holds a lease. Rows of replicas of version 0.1 name the token in `caller` alone. */
+/** The caller of a lease. Rows of replicas of version 0.1 name the token in `caller` only. */
 export function callerOf(row: Pick<LeaseColumns, 'caller' | 'caller_token' | 'token_name'>): VerifierCaller {
   const id = row.caller_token ?? (row.caller.startsWith('token:') ? row.caller.slice('token:'.length) : null);
   return id === null ? { type: 'first_party' } : { type: 'token', id, name: row.token_name ?? '' };
@@ -275,28 +275,27 @@ function toLease(row: LeaseColumns): LeaseRow {
 }
 
 /**
- * Inserts invalidations, given as a JSON list of `{id, kind, subject, cut}`, in the transaction of the change that they
- * tell of, and ends the leases of verifiers that called with a token which thereby ends. Answers the `xid` for each,
- * which is the same.
+ * Inserts invalidations in the transaction of their change, and ends the leases of verifiers whose calling token is thereby
+ * revoked. In: a JSON list of `{id, kind, subject, cut}`. Out: for each the `xid`, which is the same.
  */
-export const INSERT_INVALIDATIONS = `WITH said AS (
+export const INSERT_INVALIDATIONS = `WITH given AS (
     SELECT id, kind, subject, cut FROM jsonb_to_recordset($1::jsonb) AS i(id uuid, kind text, subject text, cut boolean)
   ), ended AS (
-    UPDATE leases l SET ended_at = now() FROM said WHERE said.cut AND l.ended_at IS NULL
-      AND ((said.kind = 'token' AND said.subject = ANY (l.caller_lineage::text[]))
-        OR (said.kind IN ('owner', 'project') AND said.subject = l.caller_owner::text)
-        OR (said.kind = 'everything' AND (l.caller_owner IS NOT NULL OR l.caller LIKE 'token:%')))
+    UPDATE leases l SET ended_at = now() FROM given WHERE given.cut AND l.ended_at IS NULL
+      AND ((given.kind = 'token' AND given.subject = ANY (l.caller_lineage::text[]))
+        OR (given.kind IN ('owner', 'project') AND given.subject = l.caller_owner::text)
+        OR (given.kind = 'everything' AND (l.caller_owner IS NOT NULL OR l.caller LIKE 'token:%')))
   )
-  INSERT INTO invalidations (id, kind, subject, cut, created_at) SELECT id, kind, subject, cut, now() FROM said
+  INSERT INTO invalidations (id, kind, subject, cut, created_at) SELECT id, kind, subject, cut, now() FROM given
   RETURNING xid::text AS xid`;
 
-/** What a change says has ceased to be true. */
+/** What a change invalidates. */
 export interface NewInvalidation {
-  /** Of the invalidation; default: a new one. */
+  /** Default: a new id. */
   readonly id?: string;
   readonly kind: InvalidationKind;
   /** The token, person or project; empty for `everything` and `misses`. */
   readonly subject: string;
-  /** Streams end at once; otherwise they are checked again first. */
+  /** Streams are cut at once; otherwise they are checked again first. */
   readonly cut: boolean;
 }

@@ -1,20 +1,20 @@
 import type { Invalidation, Receipt } from '@latchkey/contracts';
 import { type Statement, together } from '../database/index.js';
 
-/** What a receipt is about: whoever may see one of these may see it. */
+/** What a receipt is about: an actor who may see one of these may see the receipt. */
 export interface About {
   tokenIds?: readonly string[];
   userId?: string;
   projectId?: string;
 }
 
-/** A receipt to be kept, with its id. */
-export interface Made {
+/** A receipt to be stored. */
+export interface NewReceipt {
   receipt: Receipt;
   about: About;
 }
 
-/** What invalidations are of. */
+/** The subjects of invalidations. */
 export function aboutOf(invalidations: readonly Invalidation[]): About {
   const of = (kind: Invalidation['kind']) =>
     invalidations.filter((invalidation) => invalidation.kind === kind).map(({ subject }) => subject);
@@ -24,14 +24,14 @@ export function aboutOf(invalidations: readonly Invalidation[]): About {
 }
 
 /** In: receipts. */
-export const insertReceipts = (made: readonly Made[]): Statement => [
+export const insertReceipts = (receipts: readonly NewReceipt[]): Statement => [
   `INSERT INTO receipts (id, token_ids, user_id, project_id, body)
    SELECT id, token_ids, user_id, project_id, body FROM jsonb_to_recordset($1::jsonb)
      AS r(id uuid, token_ids uuid[], user_id uuid, project_id uuid, body jsonb)
    ON CONFLICT DO NOTHING`,
   [
     JSON.stringify(
-      made.map(({ receipt, about: { tokenIds = [], userId, projectId } }) => ({
+      receipts.map(({ receipt, about: { tokenIds = [], userId, projectId } }) => ({
         id: receipt.id,
         token_ids: tokenIds,
         user_id: userId ?? null,
@@ -42,19 +42,19 @@ export const insertReceipts = (made: readonly Made[]): Statement => [
   ],
 ];
 
-/** In: tokens with their receipts, invalidations; receipts. Of several receipts of one change the first stays with a token. */
-export const keepWithTokens = (
-  kept: readonly { id: string; receipt: Receipt }[],
+/** In: tokens with their receipts, invalidations; receipts. Of several receipts of one change a token keeps the first. */
+export const storeWithTokens = (
+  ofTokens: readonly { id: string; receipt: Receipt }[],
   invalidationIds: readonly string[],
-  made: readonly Made[],
+  receipts: readonly NewReceipt[],
 ): Statement =>
   together(
     [
       `UPDATE tokens t SET receipt = k.receipt FROM unnest($1::uuid[], $2::jsonb[]) AS k(id, receipt)
        WHERE t.id = k.id AND t.invalidation_id = ANY ($3::uuid[]) AND t.receipt IS NULL`,
-      [kept.map(({ id }) => id), kept.map(({ receipt }) => JSON.stringify(receipt)), invalidationIds],
+      [ofTokens.map(({ id }) => id), ofTokens.map(({ receipt }) => JSON.stringify(receipt)), invalidationIds],
     ],
-    insertReceipts(made),
+    insertReceipts(receipts),
   );
 
 /** In: a time. Out: the lowest UUIDv7 of that millisecond. */

@@ -6,34 +6,34 @@ import type { DataSource } from 'typeorm';
 import { AuditService, type ChangeRow } from '../audit/index.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { Database, type Statement, together } from '../database/index.js';
-import { type About, firstIdAt, insertReceipts, keepWithTokens, PRUNE_RECEIPTS } from './receipts.queries.js';
+import { type About, firstIdAt, insertReceipts, PRUNE_RECEIPTS, storeWithTokens } from './receipts.queries.js';
 
 /** The audit events written together with some invalidations. */
 export type Changes = readonly ChangeRow[];
 
-/** Most events of one change that are looked at; receipts beyond them are not signed. */
+/** Most events of one change that are read; receipts beyond them are not signed. */
 const EVENTS_MAX = 10_000;
 /**
- * Events and invalidation of one transaction are made within this time. What is further apart bears the same transaction id
- * in another history, before a backup was put back, and is read instead.
+ * Events and invalidation of one transaction are created within this time. What is further apart has the same transaction
+ * id from another history, before a backup was restored, and is read instead.
  */
 const TOGETHER_MS = 1_000;
-/** Signatures made at a time, a few milliseconds' worth: nothing else is done meanwhile. */
+/** Signatures made in one go: a few milliseconds, during which the event loop is blocked. */
 const SIGNED_AT_ONCE = 100;
 
 /**
- * In: transaction ids, and the time that they are about. Out: the audit events written by those transactions. Ids of
- * transactions come again in a database restored from a dump, hence the time.
+ * In: transaction ids, and their approximate time. Out: the audit events written by those transactions. Transaction ids
+ * repeat in a database restored from a dump, hence the time.
  */
 export const SELECT_CHANGES = `SELECT id, action, at, details->>'reason' AS reason, token_id, subject_type, subject_id, project_id
   FROM audit_events WHERE xid = ANY ($1::xid8[]) AND at BETWEEN $2::timestamptz - interval '1 day' AND $2::timestamptz + interval '1 day'
     AND subject_id IS NOT NULL
   ORDER BY id LIMIT ${EVENTS_MAX}`;
 
-/** Keeps receipts, each under its id, and signs those that are about one audit event. */
+/** Stores receipts, each under its id, and signs those that are about one audit event. */
 @Injectable()
 export class ReceiptsService {
-  /** Read once for the receipt that is answered and the ones that are kept. */
+  /** Read once for the receipt that is returned and those that are stored. */
   readonly #known = new WeakMap<readonly Invalidation[], Promise<Changes>>();
 
   constructor(
@@ -47,15 +47,15 @@ export class ReceiptsService {
     else logger.info({ signer: signerOf(key), publicKey: pemOf(key) }, 'receipts are signed by this key');
   }
 
-  /** By which receipts are checked: the key that signs now, then earlier ones. */
+  /** Keys that verify receipts: that of the current signing key, then earlier ones. */
   publicKeys(): KeyObject[] {
     const { RECEIPT_SIGNING_KEY: key, RECEIPT_RETIRED_KEYS: retired } = this.config;
     return [...(key ? [createPublicKey(key)] : []), ...retired];
   }
 
   /**
-   * The audit events of committed invalidations. A failure leaves their receipts unsigned and says so in the log: a
-   * revocation never waits for a signature, nor fails for want of one.
+   * The audit events of committed invalidations. A failure is logged and leaves their receipts unsigned: a revocation
+   * never waits for a signature, nor fails for lack of one.
    */
   changes(invalidations: readonly Invalidation[]): Promise<Changes> {
     const known = this.#known.get(invalidations) ?? this.#read(invalidations);
@@ -72,27 +72,27 @@ export class ReceiptsService {
     try {
       return await this.db.prepared<ChangeRow>('receipt_changes', SELECT_CHANGES, [xids, new Date(atMs)]);
     } catch (error) {
-      this.logger.warn({ reason: (error as Error).message }, 'a receipt is not signed: its change could not be read');
+      this.logger.warn({ reason: (error as Error).message }, 'a receipt is not signed: reading its change failed');
       return [];
     }
   }
 
-  /** The receipt for whoever asked for the change: signed if the invalidations are about one thing. */
+  /** The receipt for the caller who made the change: signed if the invalidations have one subject. */
   signed(receipt: Receipt, invalidations: readonly Invalidation[], changes: Changes): Receipt {
     const subject = onlySubject(invalidations);
     return subject ? this.#about(receipt, changes, subject) : receipt;
   }
 
-  /** Keeps a receipt under its id, in one statement with what else is to be written. */
+  /** Stores a receipt under its id, in one statement with `also`. */
   async keep(receipt: Receipt, about: About, also?: Statement): Promise<void> {
     const insert = insertReceipts([{ receipt, about }]);
     await (also ? this.#write('receipt-kept-also', together(also, insert)) : this.#write('receipt-kept', insert));
   }
 
   /**
-   * Keeps it with the tokens that it is about too, each signed for its own end. Only while it is still of the last
-   * change, which has a receipt of its own; of several that waited, the first. Resolves when the receipt itself is kept,
-   * while those of many tokens are still being written.
+   * Stores it with its tokens too, each copy signed for that token's own revocation. A token gets it only while this is
+   * its last change; of several receipts of one change, the first. Resolves when the receipt itself is stored, while those of
+   * many tokens are still being written.
    */
   async keepWithTokens(
     receipt: Receipt,
@@ -104,31 +104,31 @@ export class ReceiptsService {
     const ids = invalidations.map(({ id }) => id);
     const whole = { receipt, about: { tokenIds } };
     const write = (at: number) => {
-      const kept = tokenIds
+      const ofTokens = tokenIds
         .slice(at, at + SIGNED_AT_ONCE)
         .map((id) => ({ id, receipt: this.#own(receipt, invalidations, changes, id) }));
-      const own = kept.filter((one) => one.receipt.id !== receipt.id);
-      const made = own.map((one) => ({ receipt: one.receipt, about: { tokenIds: [one.id] } }));
-      return this.#write('receipts-kept', keepWithTokens(kept, ids, at === 0 ? [whole, ...made] : made));
+      const own = ofTokens.filter((one) => one.receipt.id !== receipt.id);
+      const added = own.map((one) => ({ receipt: one.receipt, about: { tokenIds: [one.id] } }));
+      return this.#write('receipts-kept', storeWithTokens(ofTokens, ids, at === 0 ? [whole, ...added] : added));
     };
     const others = async () => {
       for (let at = SIGNED_AT_ONCE; at < tokenIds.length; at += SIGNED_AT_ONCE) await write(at);
     };
     await write(0);
-    others().catch((error: Error) => this.logger.warn({ reason: error.message }, 'receipts of tokens were not kept'));
+    others().catch((error: Error) => this.logger.warn({ reason: error.message }, 'storing receipts of tokens failed'));
   }
 
   /**
-   * Removes the oldest that were made before a moment, at most `limit`.
+   * Removes the oldest receipts created before a moment, at most `limit`.
    * @param retention PostgreSQL as the role latchkey_retention
-   * @returns how many went
+   * @returns how many were removed
    */
   async prune(retention: DataSource, before: Date, limit: number): Promise<number> {
     const [, removed] = (await retention.query(PRUNE_RECEIPTS, [limit, firstIdAt(before)])) as [unknown[], number];
     return removed;
   }
 
-  /** A token's: another one than that of the whole, unless it is that, or cannot be signed. */
+  /** A token's own receipt; the one of the whole if that is about this token alone or the own one cannot be signed. */
   #own(receipt: Receipt, invalidations: readonly Invalidation[], changes: Changes, tokenId: string): Receipt {
     if (onlySubject(invalidations) === tokenId) return receipt;
     const own = this.#about({ ...receipt, id: newId() }, changes, tokenId);
@@ -146,14 +146,14 @@ export class ReceiptsService {
   }
 }
 
-/** What they are about, if that is one thing. */
+/** Their subject, if there is only one. */
 function onlySubject([only, ...others]: readonly Invalidation[]): string | undefined {
   return others.length === 0 ? only?.subject : undefined;
 }
 
 const pemOf = (key: KeyObject) => createPublicKey(key).export({ type: 'spki', format: 'pem' }).toString();
 
-/** The event that tells what became of a token, a person or a project: its end, if that is among them. */
+/** The event about a token, a person or a project: a token's revocation, if it is among them. */
 function changeOf(changes: Changes, subject: string): ChangeRow | undefined {
   const about = (row: ChangeRow) => row.token_id === subject || row.subject_id === subject;
   return (

@@ -3,15 +3,15 @@ import { type Clock, hear } from '@latchkey/runtime';
 import type { Redis } from 'ioredis';
 import type { Bus } from './types.js';
 
-/** How often Redis is asked whether it answers, and how long that may take before it counts as away. */
-const ASK_MS = 250;
-const PATIENCE_MS = 150;
+/** How often Redis is pinged, and how long the reply can take before Redis counts as unavailable. */
+const PING_MS = 250;
+const PING_TIMEOUT_MS = 150;
 
-/** Publish/subscribe over two connections, because a subscribed one can do nothing else. */
+/** Publish/subscribe over two connections, because a subscribed one cannot be used for anything else. */
 export class RedisBus implements Bus {
   readonly #publisher: Redis;
   readonly #subscriber: Redis;
-  #answers = true;
+  #isResponsive = true;
   #cancel: () => void = () => undefined;
   #stopped = false;
 
@@ -28,30 +28,30 @@ export class RedisBus implements Bus {
     return hear(this.#subscriber, REDIS.acknowledgements, onAcknowledgement);
   }
 
-  /** Hears what other replicas publish, and this one. The answer ends it. */
-  hearInvalidations(onMessage: (text: string) => void): () => void {
+  /** Receives what all replicas publish, this one included. @returns ends the subscription */
+  subscribeInvalidations(onMessage: (text: string) => void): () => void {
     return hear(this.#subscriber, REDIS.invalidations, onMessage);
   }
 
-  /** Hands on an acknowledgement that did not come over Redis. */
+  /** Forwards an acknowledgement that was not received over Redis. */
   async relay(acknowledgement: string): Promise<void> {
     await this.#publisher.publish(REDIS.acknowledgements, acknowledgement);
   }
 
   isUnavailable(): boolean {
-    return !this.#answers || this.#publisher.status !== 'ready' || this.#subscriber.status !== 'ready';
+    return !this.#isResponsive || this.#publisher.status !== 'ready' || this.#subscriber.status !== 'ready';
   }
 
-  /** Asks again and again whether Redis answers: a connection may be open and carry nothing. */
+  /** Pings Redis periodically: a connection can be open and dead. */
   watchHealth(clock: Pick<Clock, 'after'>): void {
     if (this.#stopped) return;
-    const cancelLate = clock.after(PATIENCE_MS, () => {
-      this.#answers = false;
+    const cancelTimeout = clock.after(PING_TIMEOUT_MS, () => {
+      this.#isResponsive = false;
     });
-    const done = (answers: boolean) => {
-      cancelLate();
-      this.#answers = answers;
-      if (!this.#stopped) this.#cancel = clock.after(ASK_MS, () => this.watchHealth(clock));
+    const done = (isResponsive: boolean) => {
+      cancelTimeout();
+      this.#isResponsive = isResponsive;
+      if (!this.#stopped) this.#cancel = clock.after(PING_MS, () => this.watchHealth(clock));
     };
     this.#publisher.ping().then(
       () => done(true),

@@ -30,7 +30,7 @@ export class WatchBus implements Bus {
     return this.#redis.isUnavailable();
   }
 
-  /** An acknowledgement from a stream of this replica: for whoever waits here, and over Redis for the others. */
+  /** An acknowledgement from a stream of this replica: for waits here, and over Redis for those elsewhere. */
   acknowledge(text: string): void {
     for (const listener of this.#listeners) listener(text);
     this.#redis.relay(text).catch(() => {

@@ -20,21 +20,21 @@ import { CLOSING, OPENED, RESET, type WatchStream } from './watch.stream.js';
 
 /** Open streams of one holder, at one replica; a holder has no more leases. */
 export const HOLDER_STREAMS_MAX = 64;
-/** Calls of one holder at one replica, those included that have not said whose stream they are or have yet to end. */
+/** Calls of one holder at one replica, including those that have not sent their first message or are still closing. */
 const HOLDER_CALLS_MAX = 2 * HOLDER_STREAMS_MAX;
 const CALLS_MAX = 4_096;
-/** How often the log is read for what Redis has not brought; and while Redis is known to be away. */
+/** How often the log is read for what Redis has not delivered; and while Redis is known to be unavailable. */
 const POLL_MS = 1_000;
 const POLL_WITHOUT_REDIS_MS = 100;
-/** Invalidations of one reading; whoever is further behind renews, which is cheaper. */
+/** Invalidations of one read; a verifier that is further behind renews, which is cheaper. */
 const READ_MAX = 1_000;
-/** Invalidations remembered as sent, so that the log does not bring them again. */
+/** Invalidations remembered as sent, so that they are not sent again from the log. */
 const SENT_MAX = 10_000;
-/** How often it is looked for leases that have gone and tokens that have expired. */
+/** How often streams whose lease is gone or whose token has expired are closed. */
 const SWEEP_MS = 1_000;
-/** Messages from Redis whose signatures are checked in a second; the log brings what was dropped. */
+/** Messages from Redis whose signatures are checked per second; what is dropped is read from the log. */
 const SIGNATURES_PER_SECOND_MAX = 500;
-/** Own messages that Redis has not brought back yet. */
+/** Own messages that Redis has not delivered back yet. */
 const ECHOES_MAX = 1_000;
 
 export type WatchRefusal = 'too_many' | 'no_lease' | 'foreign' | 'stopping';
@@ -44,17 +44,17 @@ export interface WatchHubDeps {
   readonly log: InvalidationLog;
   readonly feedKeys: Pick<FeedKeys, 'signer' | 'publicKeys'>;
   readonly clock: WaitClock;
-  /** Whether Redis does not carry messages now. */
+  /** Whether Redis cannot deliver messages now. */
   readonly isUnavailable: () => boolean;
-  /** Callers, by their ids, of those of these verifiers that hold a lease that can still be renewed. */
+  /** Caller ids, by verifier, of those of these verifiers that have a renewable lease. */
   readonly leaseCallers: (verifierIds: readonly string[]) => Promise<ReadonlyMap<string, string>>;
-  /** Hands an acknowledgement on to whoever waits for it, here and at other replicas. */
+  /** Forwards an acknowledgement to the waits for it, here and at other replicas. */
   readonly onAcknowledgement: (text: string) => void;
 }
 
 /**
- * The streams of this replica. Each hears what is published here, what Redis brings, and what only the log knows; what
- * it acknowledges is handed on. None of it confirms anything by itself: streams are as untrusted as Redis.
+ * The streams of this replica. Each receives what is published here, what Redis delivers, and what only the log contains;
+ * its acknowledgements are forwarded. None of it confirms anything by itself: streams are as untrusted as Redis.
  */
 export class WatchHub {
   readonly #deps: WatchHubDeps;
@@ -65,7 +65,7 @@ export class WatchHub {
   readonly #sent = new Set<string>();
   readonly #echoes = new Set<string>();
   #allCalls = 0;
-  /** From where on the log has not been sent; undefined while there are no streams. */
+  /** Where the unsent part of the log begins; undefined while there are no streams. */
   #cursor: { readonly log: string; readonly xid: string } | undefined;
   #following: Promise<void> | undefined;
   #cancelPoll: () => void = () => undefined;
@@ -94,14 +94,13 @@ export class WatchHub {
     this.#signatures = new Budget(deps.clock, SIGNATURES_PER_SECOND_MAX);
   }
 
-  /** Streams open now. */
   get open(): number {
     return this.#streams.size;
   }
 
   /**
-   * Counts a call before it says whose stream it is.
-   * @returns ends the count; or why there can be no call
+   * Counts a call before its verifier is known.
+   * @returns a function that ends the count; or why the call is refused
    */
   admit(holder: string): (() => void) | WatchRefusal {
     if (this.#stopping) return 'stopping';
@@ -125,8 +124,8 @@ export class WatchHub {
   }
 
   /**
-   * Opens a stream: from here on it hears everything, after what the log holds from its cursor on. An older stream of
-   * the same verifier at this replica ends.
+   * Opens a stream: it receives what the log contains from its cursor on, then everything new. An older stream of the same
+   * verifier at this replica is closed.
    * @param cursor how far the verifier has applied the log
    * @throws what the store throws
    */
@@ -141,7 +140,7 @@ export class WatchHub {
     const old = this.#streams.get(verifierId);
     this.#streams.set(verifierId, stream);
     try {
-      // Heard from now on, and only then read: nothing lies between.
+      // Subscribed first, then read: nothing is missed between.
       await this.#follow();
       const { invalidations, reset, log } = await this.#deps.store.onOneConnection(async (here) => {
         const since = await this.#deps.log.since(here, cursor, false, null);
@@ -162,7 +161,7 @@ export class WatchHub {
     }
     old?.end('replaced');
     this.counters.opened++;
-    // The token may have ended while its stream was not heard of yet.
+    // The token may have been revoked before the stream was registered.
     stream.check([]);
     return undefined;
   }
@@ -190,7 +189,7 @@ export class WatchHub {
     this.#forward(text, event, false);
   }
 
-  /** A message that Redis has brought, whoever made it. */
+  /** A message received from Redis, from any sender. */
   hear(text: string): void {
     if (this.#streams.size === 0 || this.#echoes.delete(text)) return;
     const event = this.#authentic(text);
@@ -198,10 +197,10 @@ export class WatchHub {
     else this.counters.messagesDropped++;
   }
 
-  /** An acknowledgement that came on a stream. Its proof is looked at by whoever waits for it. */
+  /** An acknowledgement received on a stream. Its proof is verified by the wait for it. */
   acknowledge(stream: WatchStream, text: string): void {
     const event =
-      stream.mayAcknowledge() && text.length <= ACKNOWLEDGEMENT_LENGTH_MAX ? parseAcknowledgement(text) : undefined;
+      stream.canAcknowledge() && text.length <= ACKNOWLEDGEMENT_LENGTH_MAX ? parseAcknowledgement(text) : undefined;
     if (event?.verifier !== stream.verifierId) {
       this.counters.acknowledgementsDropped++;
       return;
@@ -211,7 +210,7 @@ export class WatchHub {
     stream.onAcknowledged(event.digests);
   }
 
-  /** Tells every stream that this replica stops; resolves when all calls have ended, at the latest after `ms`. */
+  /** Notifies every stream that this replica stops; resolves when all calls have ended, after `ms` at the latest. */
   async stop(ms: number): Promise<void> {
     this.#stopping = true;
     for (const stream of this.#streams.values()) stream.send(CLOSING);
@@ -245,7 +244,7 @@ export class WatchHub {
     return verifyInvalidationEvent(key, event) ? event : undefined;
   }
 
-  /** @param renew whether acknowledgements may not arrive where they are waited for */
+  /** @param renew whether acknowledgements may not reach the waits for them */
   #forward(text: string, event: InvalidationEvent, renew: boolean): void {
     for (const { id } of event.invalidations) {
       this.#sent.add(id);
@@ -266,7 +265,7 @@ export class WatchHub {
     stream.send(RESET);
   }
 
-  /** Begins to follow the log, once there is a stream. */
+  /** Starts polling the log, once there is a stream. */
   #follow(): Promise<void> {
     this.#following ??= this.#begin().catch((error: unknown) => {
       this.#following = undefined;
@@ -289,7 +288,7 @@ export class WatchHub {
   #pollLater(): void {
     this.#cancelPoll();
     if (this.#stopping || this.#streams.size === 0) return;
-    // Short steps, so that it is noticed soon when Redis goes away.
+    // Short steps, so that an outage of Redis is noticed soon.
     let leftMs = POLL_MS;
     const step = () => {
       leftMs -= POLL_WITHOUT_REDIS_MS;
@@ -299,7 +298,7 @@ export class WatchHub {
     this.#cancelPoll = this.#deps.clock.after(POLL_WITHOUT_REDIS_MS, step);
   }
 
-  /** Forwards what the log holds and nobody has brought. */
+  /** Forwards what the log contains and has not been received otherwise. */
   async #poll(): Promise<void> {
     const from = this.#cursor;
     if (!from) return;
@@ -315,7 +314,7 @@ export class WatchHub {
         for (const event of this.#sign(log, missed)) this.#forward(JSON.stringify(event), event, true);
       }
     } catch {
-      this.counters.readingsFailed++; // the next one brings it
+      this.counters.readingsFailed++; // the next poll reads it
     }
     this.#pollLater();
   }
@@ -337,19 +336,19 @@ export class WatchHub {
   async #sweep(): Promise<void> {
     const { clock, leaseCallers } = this.#deps;
     for (const stream of [...this.#streams.values()])
-      if (stream.expiresAtMs !== 0 && clock.wallMs() >= stream.expiresAtMs) stream.end('token_ended');
+      if (stream.expiresAtMs !== 0 && clock.wallMs() >= stream.expiresAtMs) stream.end('rejected');
     const streams = [...this.#streams.values()];
     try {
       const callers = await leaseCallers(streams.map(({ verifierId }) => verifierId));
       for (const stream of streams) if (callers.get(stream.verifierId) !== stream.caller.id) stream.end('no_lease');
     } catch {
-      this.counters.readingsFailed++; // no lease is granted either while PostgreSQL is away
+      this.counters.readingsFailed++; // no lease is granted either while PostgreSQL is unavailable
     }
     this.#sweepLater();
   }
 }
 
-/** Whether the caller of a stream may be another's, or nobody's, from this invalidation on. */
+/** Whether the caller of a stream can have lost its token or its owner by this invalidation. */
 function touches({ kind, subject }: Invalidation, { caller: { token } }: WatchStream): boolean {
   if (!token) return false;
   switch (kind) {

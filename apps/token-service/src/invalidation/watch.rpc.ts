@@ -13,22 +13,25 @@ import type { LeaseCaller } from './types.js';
 import { HOLDER_STREAMS_MAX, type WatchRefusal } from './watch.hub.js';
 import { type WatchEnd, WatchStream } from './watch.stream.js';
 
-/** How long a call may take to say whose stream it is. */
+/** How long a call can take to send its first message. */
 const FIRST_MESSAGE_MS = 5_000;
 
 const REFUSALS: Record<WatchRefusal, [status, string]> = {
-  too_many: [status.RESOURCE_EXHAUSTED, `too_many: an owner's tokens hold at most ${HOLDER_STREAMS_MAX} streams here`],
-  no_lease: [status.FAILED_PRECONDITION, 'verifierId must be one that holds a lease: Renew first'],
+  too_many: [
+    status.RESOURCE_EXHAUSTED,
+    `too_many: an owner's tokens can have at most ${HOLDER_STREAMS_MAX} streams here`,
+  ],
+  no_lease: [status.FAILED_PRECONDITION, 'verifierId must have a lease: call Renew first'],
   foreign: [status.PERMISSION_DENIED, 'this verifier id belongs to another caller'],
-  stopping: [status.UNAVAILABLE, 'this server stops; open the stream again'],
+  stopping: [status.UNAVAILABLE, 'this server is stopping; open the stream again'],
 };
 
 const ENDS: Record<WatchEnd, [status, string]> = {
   replaced: [status.ABORTED, 'this verifier has opened another stream'],
-  no_lease: [status.FAILED_PRECONDITION, 'the lease of this verifier has ended; Renew, then open another stream'],
-  token_ended: [status.UNAUTHENTICATED, 'the caller is not accepted any more'],
-  unchecked: [status.UNAVAILABLE, 'the caller cannot be checked at this moment; open the stream again'],
-  stopped: [status.UNAVAILABLE, 'this server stops; open the stream again'],
+  no_lease: [status.FAILED_PRECONDITION, 'the lease of this verifier has ended; call Renew, then open another stream'],
+  rejected: [status.UNAUTHENTICATED, 'the caller is no longer accepted'],
+  unchecked: [status.UNAVAILABLE, 'checking the caller failed or timed out; open the stream again'],
+  stopped: [status.UNAVAILABLE, 'this server is stopping; open the stream again'],
 };
 
 type WatchCall = ServerDuplexStream<WatchRequest, WatchResponse>;
@@ -47,15 +50,15 @@ export class WatchRpc {
   async watch(requests: Observable<WatchRequest>, metadata: Metadata, call: WatchCall): Promise<Observable<never>> {
     const { caller, callerNow } = callOf(metadata)!;
     const leaseCaller = await this.holders.leaseCaller(caller);
-    const left = this.invalidations.watch.admit(leaseCaller.holder);
-    if (typeof left === 'string') throw refuse(...REFUSALS[left]);
-    // Counted until the last of it has been sent or its connection is gone.
-    for (const event of ['cancelled', 'finish', 'close']) call.once(event, left);
-    if (call.cancelled) left();
+    const release = this.invalidations.watch.admit(leaseCaller.holder);
+    if (typeof release === 'string') throw refuse(...REFUSALS[release]);
+    // Counted until its last message has been sent or its connection is closed.
+    for (const event of ['cancelled', 'finish', 'close']) call.once(event, release);
+    if (call.cancelled) release();
     return new Observable((subscriber) => this.#serve(requests, call, leaseCaller, callerNow, subscriber));
   }
 
-  /** What is sent goes past the observable, which only ends the call: it would let any number wait. */
+  /** Messages bypass the observable, which only ends the call: it would queue without a limit. */
   #serve(
     requests: Observable<WatchRequest>,
     call: WatchCall,
@@ -66,8 +69,8 @@ export class WatchRpc {
     const hub = this.invalidations.watch;
     let stream: WatchStream | undefined;
     const end = (error: unknown) => subscriber.error(error);
-    const cancelPatience = this.clock.after(FIRST_MESSAGE_MS, () =>
-      end(refuse(status.DEADLINE_EXCEEDED, 'the first message must say verifierId and cursor')),
+    const cancelTimeout = this.clock.after(FIRST_MESSAGE_MS, () =>
+      end(refuse(status.DEADLINE_EXCEEDED, 'the first message, with verifierId and cursor, did not arrive in time')),
     );
     const start = async ({ verifierId, cursor }: WatchRequest) => {
       checkStart(verifierId, cursor);
@@ -83,14 +86,14 @@ export class WatchRpc {
       const refusal = await hub.start(stream, cursor);
       if (refusal) throw refuse(...REFUSALS[refusal]);
     };
-    const heard = requests.subscribe({
+    const subscription = requests.subscribe({
       next: (request) => {
         if (stream) {
           hub.acknowledge(stream, request.acknowledgement);
           return;
         }
-        cancelPatience();
-        // What follows stays in the connection's own, bounded buffers until the stream is open.
+        cancelTimeout();
+        // Further messages stay in the connection's own, bounded buffers until the stream is open.
         call.pause();
         start(request).then(() => call.resume(), end);
       },
@@ -99,8 +102,8 @@ export class WatchRpc {
     });
     call.resume();
     return () => {
-      cancelPatience();
-      heard.unsubscribe();
+      cancelTimeout();
+      subscription.unsubscribe();
       if (stream) hub.remove(stream);
     };
   }

@@ -3,47 +3,47 @@ import { Budget } from '@latchkey/verifier';
 import type { CallerNow } from '../rpc/index.js';
 import type { LeaseCaller, WaitClock } from './types.js';
 
-/** Messages that wait for one stream; beyond it they are left out, and the verifier is told to renew. */
+/** Messages queued for one stream; beyond it they are dropped, and the verifier has to renew. */
 export const WATCH_QUEUE_MAX = 1_000;
-/** Acknowledgements of one stream that are looked at in a second; what comes beyond is dropped. */
+/** Acknowledgements of one stream that are handled per second; more are dropped. */
 const ACKNOWLEDGEMENTS_PER_SECOND_MAX = 500;
 
 const NOTHING: WatchResponse = { message: '', renew: false, closing: false };
 /** The stream has been opened. */
 export const OPENED = NOTHING;
-/** Messages were left out. */
+/** Messages were dropped. */
 export const RESET: WatchResponse = { ...NOTHING, renew: true };
 export const CLOSING: WatchResponse = { ...NOTHING, closing: true };
 
-/** Why a stream was ended, as a status of gRPC says it. */
-export type WatchEnd = 'replaced' | 'no_lease' | 'token_ended' | 'unchecked' | 'stopped';
+/** Why a stream was ended. */
+export type WatchEnd = 'replaced' | 'no_lease' | 'rejected' | 'unchecked' | 'stopped';
 
-/** How long a stream stays open while its caller is checked again, or acknowledges the end of its token. */
-const PATIENCE_MS = 250;
+/** How long a stream stays open while its caller is checked again, or acknowledges its token's revocation. */
+const CHECK_TIMEOUT_MS = 250;
 
 export interface WatchStreamDeps {
   readonly verifierId: string;
   readonly caller: LeaseCaller;
-  /** Rejects when it cannot be found out. */
+  /** Rejects when the check fails. */
   readonly recheck: () => Promise<CallerNow>;
   readonly clock: WaitClock;
-  /** False: `onDrained` is called once there is room again. */
+  /** False: the buffer is full; `onDrained` is called once it has space. */
   readonly write: (response: WatchResponse) => boolean;
   readonly end: (why: WatchEnd) => void;
 }
 
-/** One open stream: what waits for it, in bounds, and whether it has ended. */
+/** One open stream: its bounded queue, and whether it has ended. */
 export class WatchStream {
   readonly #deps: WatchStreamDeps;
   #queue: WatchResponse[] = [];
   #isBlocked = false;
   #ended = false;
   readonly #budget: Budget;
-  /** What its caller's token has been told of since it was last checked. */
+  /** Digests of invalidations that its caller's token received since it was last checked. */
   #unchecked: string[] | undefined;
   #isChecking = false;
   #expiresAtMs = 0;
-  /** Of what ended the caller's token: to be acknowledged before the stream ends. */
+  /** Of the invalidations that revoked the caller's token: to be acknowledged before the stream ends. */
   #lastDigests: readonly string[] | undefined;
 
   constructor(deps: WatchStreamDeps) {
@@ -68,7 +68,7 @@ export class WatchStream {
     return this.#ended;
   }
 
-  /** @returns false when messages had to be left out */
+  /** @returns false when messages had to be dropped */
   send(response: WatchResponse): boolean {
     if (this.#ended || this.#lastDigests) return true;
     if (!this.#isBlocked) {
@@ -76,7 +76,7 @@ export class WatchStream {
       return true;
     }
     const isFull = this.#queue.length >= WATCH_QUEUE_MAX;
-    // Whoever is that far behind empties the queue faster by a renewal.
+    // A verifier that far behind catches up faster by a renewal.
     if (isFull) this.#queue = [RESET];
     this.#queue.push(response);
     return !isFull;
@@ -91,15 +91,15 @@ export class WatchStream {
     }
   }
 
-  /** Whether another acknowledgement is looked at in this second. */
-  mayAcknowledge(): boolean {
+  /** Whether another acknowledgement is handled in this second. */
+  canAcknowledge(): boolean {
     return this.#budget.take();
   }
 
   /**
-   * Checks the caller again, one check at a time. The stream ends when it is not let in any more: with the
-   * acknowledgement of what it was told last, so that nobody has to wait for its lease, or soon.
-   * @param digests of the invalidations that may have ended its token
+   * Checks the caller again, one check at a time. When it is no longer accepted, the stream ends with the acknowledgement
+   * of the last invalidations, so that no confirmation has to wait for its lease, or after 250 ms.
+   * @param digests of the invalidations that may have revoked its token
    */
   check(digests: readonly string[]): void {
     this.#unchecked ??= [];
@@ -115,27 +115,27 @@ export class WatchStream {
       const now = await this.#callerNow();
       if (now === undefined) this.end('unchecked');
       else if (now.allowed) this.#expiresAtMs = now.expiresAtMs;
-      else if (digests.length === 0) this.end('token_ended');
+      else if (digests.length === 0) this.end('rejected');
       else {
         this.#lastDigests = digests;
-        this.#deps.clock.after(PATIENCE_MS, () => this.end('token_ended'));
+        this.#deps.clock.after(CHECK_TIMEOUT_MS, () => this.end('rejected'));
         break;
       }
     }
     this.#isChecking = false;
   }
 
-  /** Undefined when it cannot be found out in time. */
+  /** Undefined when the check fails or takes too long. */
   async #callerNow(): Promise<CallerNow | undefined> {
-    const { promise: late, resolve } = Promise.withResolvers<undefined>();
-    const cancel = this.#deps.clock.after(PATIENCE_MS, () => resolve(undefined));
-    const now = await Promise.race([this.#deps.recheck().catch(() => undefined), late]);
+    const { promise: timeout, resolve } = Promise.withResolvers<undefined>();
+    const cancel = this.#deps.clock.after(CHECK_TIMEOUT_MS, () => resolve(undefined));
+    const now = await Promise.race([this.#deps.recheck().catch(() => undefined), timeout]);
     cancel();
     return now;
   }
 
   onAcknowledged(digests: readonly string[]): void {
-    if (this.#lastDigests?.some((digest) => digests.includes(digest))) this.end('token_ended');
+    if (this.#lastDigests?.some((digest) => digests.includes(digest))) this.end('rejected');
   }
 
   end(why: WatchEnd): void {
@@ -144,7 +144,7 @@ export class WatchStream {
     this.#deps.end(why);
   }
 
-  /** The call is over, whoever ended it. */
+  /** The call has ended, by either side. */
   close(): void {
     this.#ended = true;
     this.#queue = [];
