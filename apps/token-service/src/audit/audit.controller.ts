@@ -6,9 +6,9 @@ import { Call, Caller, Input, type InputOf } from '../http/index.js';
 import { AuditService } from './audit.service.js';
 import { AuditChain } from './chain.service.js';
 import { DenialsService } from './denials.service.js';
-import { type ExportFormat, LINES, oneAhead, type Pages } from './lines.js';
+import { type ExportFormat, LINES, type Pages, readAhead } from './lines.js';
 
-/** The HTTP door of the audit log. */
+/** The HTTP endpoints of the audit log. */
 @Controller()
 export class AuditController {
   constructor(
@@ -30,13 +30,13 @@ export class AuditController {
   @Call('exportAudit')
   async export(@Input() { query }: InputOf<'exportAudit'>, @Res() reply: FastifyReply): Promise<void> {
     const { format, ...filters } = query;
-    // Without filters it is the whole chain in its order, with what proves it.
+    // Without filters it is the whole chain in its order, with its checkpoints.
     const whole = Object.values(filters).every((filter) => filter === undefined);
-    const pages = oneAhead(whole ? this.chain.export(format) : this.audit.export(filters, format));
-    const first = await pages.next(); // a database that is away is still answered as such
+    const pages = readAhead(whole ? this.chain.export(format) : this.audit.export(filters, format));
+    const first = await pages.next(); // an unavailable database still gets its error response
     reply.header('content-type', format === 'csv' ? 'text/csv; charset=utf-8; header=present' : 'application/x-ndjson');
     reply.header('content-disposition', `attachment; filename="audit.${format}"`);
-    await reply.send(Readable.from(written(format, first, pages), { objectMode: false }));
+    await reply.send(Readable.from(linesOf(format, first, pages), { objectMode: false }));
   }
 
   @Call('verifyAudit')
@@ -45,7 +45,7 @@ export class AuditController {
   }
 }
 
-async function* written(format: ExportFormat, first: IteratorResult<string[]>, rest: Pages): AsyncGenerator<string> {
+async function* linesOf(format: ExportFormat, first: IteratorResult<string[]>, rest: Pages): AsyncGenerator<string> {
   const { head, end } = LINES[format];
   try {
     if (head) yield head;
@@ -53,6 +53,6 @@ async function* written(format: ExportFormat, first: IteratorResult<string[]>, r
     yield first.value.join(end) + end;
     for await (const page of rest) yield page.join(end) + end;
   } finally {
-    await rest.return(undefined); // whoever asked may have gone
+    await rest.return(undefined); // the client may have disconnected
   }
 }

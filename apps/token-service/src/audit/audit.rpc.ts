@@ -5,7 +5,7 @@ import { AuditChain } from './chain.service.js';
 
 const BATCH_MAX = 5_000;
 
-/** What jobs asks the sole writer to do about the audit log: `latchkey.internal.v1.Maintenance`, this room's part. */
+/** The calls of jobs for the audit log: this module's part of `latchkey.internal.v1.Maintenance`. */
 @Controller()
 export class AuditMaintenanceRpc {
   constructor(private readonly chain: AuditChain) {}

@@ -9,7 +9,7 @@ import { type Page, type Position, pageOf, readCursor, requestContext, writeCurs
 import { AuditEventEntity } from './event.js';
 import { type ExportFormat, LINES, type Pages } from './lines.js';
 
-/** Who did what to what. */
+/** An audit event to be written. */
 export interface AuditEntry {
   actor: NamedActor;
   action: AuditAction;
@@ -20,7 +20,7 @@ export interface AuditEntry {
   details?: Record<string, unknown>;
 }
 
-/** An event as a receipt tells of it. */
+/** An event as a receipt contains it. */
 export interface ChangeRow extends Pick<AuditEventEntity, 'id' | 'at' | 'token_id' | 'project_id'> {
   action: string;
   reason: string | null;
@@ -28,21 +28,21 @@ export interface ChangeRow extends Pick<AuditEventEntity, 'id' | 'at' | 'token_i
   subject_id: string;
 }
 
-/** Most events of one transaction that are remembered, and most transactions that they are remembered of. */
+/** Most remembered events of one transaction, and most remembered transactions. */
 const REMEMBERED_MAX = 100;
 const TRANSACTIONS_MAX = 1_000;
 
-/** Lines of an export that are read at one time. */
+/** Lines of an export that are read at a time. */
 const PAGE = 1_000;
 
 const reasonOf = ({ reason }: Record<string, unknown>) => (typeof reason === 'string' ? reason : null);
 
 type Filters = Omit<z.output<typeof auditExportQuery>, 'format'>;
 
-/** The audit log: written with the change it tells of, or the change does not happen; read page by page or as a stream. */
+/** The audit log: written in the transaction of the change, or neither is; read page by page or as a stream. */
 @Injectable()
 export class AuditService {
-  /** Events of transactions that this process has just committed, by their ids, until somebody asks for them. */
+  /** Events of transactions that this process has just committed, by transaction id, until `take` is called. */
   readonly #committed = new Map<string, readonly ChangeRow[] | undefined>();
 
   constructor(private readonly db: Database) {}
@@ -54,7 +54,7 @@ export class AuditService {
     return events;
   }
 
-  /** Writes an event in the change's own transaction, with where the request came from. */
+  /** Writes an event in the change's own transaction, with the origin of the request. */
   record(change: Change, entry: AuditEntry): void {
     this.recordAll(change, [entry]);
   }
@@ -88,7 +88,7 @@ export class AuditService {
     change.write([`${text} RETURNING xid::text AS xid`, values, { take }]);
   }
 
-  /** All that one transaction wrote, or none of them. */
+  /** Remembers all events that one transaction wrote, or none of them. */
   #remember(xid: string, events: readonly AuditEventEntity[]): void {
     const [oldest] = this.#committed.keys();
     if (this.#committed.size >= TRANSACTIONS_MAX && oldest !== xid) this.#committed.delete(oldest!);
@@ -102,7 +102,7 @@ export class AuditService {
     );
   }
 
-  /** One page of events, newest first; the cursor neither repeats nor misses an event that was there. */
+  /** One page of events, newest first; the cursor neither repeats nor misses an existing event. */
   async list(query: z.output<typeof auditQuery>): Promise<Page<AuditEvent>> {
     const { limit, cursor, ...filters } = query;
     const after = cursor === undefined ? undefined : readCursor(cursor);
@@ -111,7 +111,7 @@ export class AuditService {
     return { items: items.map(toEvent), nextCursor };
   }
 
-  /** All matching events up to now, oldest first, as lines, in pages that are read as they are asked for. */
+  /** All matching events up to now, oldest first, as lines, in pages that are read on demand. */
   async *export(filters: Filters, format: ExportFormat): Pages {
     const bounded = { ...filters, to: filters.to ?? new Date().toISOString() };
     let after: Position | undefined;

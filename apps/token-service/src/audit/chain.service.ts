@@ -18,32 +18,32 @@ import { CHECKPOINT_COLUMNS, type CheckpointRow, NO_LINK, type Reading, toCheckp
 import { type ExportFormat, LINES, type Pages } from './lines.js';
 import { proveChain } from './proof.js';
 
-/** Lines of an export that are read at one time. */
+/** Lines of an export that are read at a time. */
 const EXPORT_PAGE = 1_000;
-/** Most events that an export tells of beyond the chain. */
+/** Most unsealed events that an export contains after the chain. */
 const WAITING_MAX = 10_000;
 
 export interface ChainOptions {
-  /** Ed25519, private. Without it the chain is linked and never signed. */
+  /** Ed25519, private. Without it the chain is linked but never signed. */
   signingKey?: KeyObject | undefined;
-  /** Public keys of earlier signing keys, whose checkpoints are still believed. */
+  /** Public keys of earlier signing keys, whose checkpoints are still trusted. */
   retiredKeys?: readonly KeyObject[];
-  /** A checkpoint at the latest so long after the one before, when there is something to sign. Default 5 000. */
+  /** Longest time between checkpoints while there is something to sign, in milliseconds. Default 5,000. */
   checkpointEveryMs?: number;
-  /** And at the latest after so many events. Default 1 000. */
+  /** Most events between checkpoints. Default 1,000. */
   checkpointEveryEvents?: number;
-  /** File outside the database that every checkpoint is appended to, a line of JSON each. */
+  /** File outside the database to which every checkpoint is appended as a line of JSON. */
   checkpointFile?: string | undefined;
 }
 
 /**
- * The hash chain over the audit log. Events are written with their changes and know nothing of the chain; sealing links
- * them afterwards, so that no change waits for the head of the chain.
+ * The hash chain over the audit log. Events are written with their changes, without a link; sealing links them afterwards, so
+ * that no change waits for the head of the chain.
  */
 export class AuditChain {
   private readonly options: Required<Omit<ChainOptions, 'signingKey' | 'checkpointFile'>> & ChainOptions;
   private restoreWasHandled = false;
-  /** The newest checkpoint that this process has seen: a chain that no longer reaches it was cut. */
+  /** The newest checkpoint that this process has seen: a chain that no longer reaches it was truncated. */
   private newest: Checkpoint | undefined;
   private verifying: Promise<ChainVerdict> | undefined;
 
@@ -55,7 +55,6 @@ export class AuditChain {
     this.options = { retiredKeys: [], checkpointEveryMs: 5_000, checkpointEveryEvents: 1_000, ...options };
   }
 
-  /** The keys whose checkpoints are believed. */
   get trustedKeys(): KeyObject[] {
     const { signingKey, retiredKeys } = this.options;
     return [...(signingKey ? [createPublicKey(signingKey)] : []), ...retiredKeys];
@@ -63,8 +62,8 @@ export class AuditChain {
 
   /**
    * Links at most `limit` events that are not in the chain yet, in the order of the transactions that wrote them, and
-   * signs a checkpoint when one is due. One process at a time seals; the others do nothing. An event is taken only when
-   * every transaction as old as its own has ended, so that nothing can come to stand before what is sealed.
+   * signs a checkpoint when one is due. One process at a time seals; the others do nothing. An event is sealed only when
+   * every transaction as old as its own has ended, so that no later event belongs before a sealed one.
    */
   async seal(limit: number): Promise<{ done: number; more: boolean }> {
     const { done, checkpoint } = await this.db.change(async (change) => {
@@ -80,7 +79,7 @@ export class AuditChain {
     return { done, more: done === limit };
   }
 
-  /** Proves the whole chain as it stands now. Questions that come while one is being answered share its answer. */
+  /** Verifies the whole chain as it is now. Concurrent calls share one verification. */
   verify(): Promise<ChainVerdict> {
     this.verifying ??= proveChain(this.db, this.trustedKeys, this.options.checkpointFile, this.newest).finally(() => {
       this.verifying = undefined;
@@ -89,15 +88,15 @@ export class AuditChain {
   }
 
   /**
-   * The whole chain in its order, then what is not sealed yet, as lines, in pages that are read as they are asked for.
-   * In NDJSON the lines carry the checkpoints that prove them.
+   * The whole chain in its order, then what is not sealed yet, as lines, in pages that are read on demand. In NDJSON the
+   * lines contain the checkpoints that prove them.
    */
   async *export(format: ExportFormat): Pages {
     const { sql } = LINES[format];
     const [end] = await this.db.query<{ seq: string }>('SELECT coalesce(max(seq), 0) AS seq FROM audit_links');
     for (let after = 0; ; ) {
       const page = await this.db.query<{ seq: string; line: string | null }>(
-        // A subselect asks for one event at a time; joined, the events of all months may be read for every page.
+        // A subselect reads one event at a time; a join may read the events of all months for every page.
         `SELECT l.seq, (SELECT ${sql} FROM audit_events e WHERE e.id = l.event_id AND e.at = l.event_at) AS line
          FROM audit_links l WHERE l.seq > $1 AND l.seq <= $2 ORDER BY l.seq LIMIT ${EXPORT_PAGE}`,
         [after, end!.seq],
@@ -123,14 +122,15 @@ export class AuditChain {
   }
 
   /**
-   * Removes the head of the chain up to the last event before a moment, and leaves a signed statement of that, from
-   * which the rest is proven.
+   * Removes the oldest part of the chain up to the last event before a moment, and stores a signed checkpoint of kind
+   * `retired`, from which the rest is proven.
    * @param retention PostgreSQL as the role latchkey_retention
-   * @returns how many events went
+   * @returns how many events were removed
+   * @throws Error without a signing key
    */
   async retire(retention: DataSource, before: Date): Promise<number> {
     const key = this.options.signingKey;
-    if (!key) throw new Error('AUDIT_SIGNING_KEY is not set: without it retention could not be proven');
+    if (!key) throw new Error('AUDIT_SIGNING_KEY is not set: without it the removal of events cannot be proven');
     const [last] = await this.db.query<{ seq: string; hash: Buffer }>(
       `SELECT seq, hash FROM audit_links WHERE seq = (
          SELECT coalesce((SELECT seq FROM audit_links WHERE event_at >= $1 ORDER BY seq LIMIT 1),
@@ -139,11 +139,11 @@ export class AuditChain {
     );
     if (last) {
       const checkpoint = this.sign(key, { seq: Number(last.seq), hash: last.hash.toString('hex') }, 'retired');
-      await this.db.change(async (change) => this.keep(change, checkpoint, key));
+      await this.db.change(async (change) => this.store(change, checkpoint, key));
       await this.publish(checkpoint);
     }
-    const [gone] = (await retention.query('SELECT audit_retire() AS events')) as { events: string }[];
-    return Number(gone!.events);
+    const [removed] = (await retention.query('SELECT audit_retire() AS events')) as { events: string }[];
+    return Number(removed!.events);
   }
 
   private async head(reading: Reading): Promise<Head> {
@@ -158,13 +158,13 @@ export class AuditChain {
   /**
    * In: the chain's head. Out: events past it whose transactions have all ended, in the order of transaction and id.
    *
-   * Transaction ids start anew in a database restored from a dump. Rows at or past the snapshot's end can only stem from
-   * before that: they are taken once, at this process's first sealing, and a head among them says nothing of what is new.
+   * Transaction ids restart in a database restored from a dump. Rows at or past the snapshot's end can only be from before
+   * the restore: they are taken once, at this process's first sealing, and a head among them has no order with new events.
    */
   private async unsealed(reading: Reading, head: Head, limit: number, ended = true): Promise<AuditRow[]> {
     const select = (where: string, values: unknown[]): Promise<AuditRow[]> =>
       reading.read([
-        // A plain anti-join may be planned as a scan of the whole chain; a subselect asks for one event at a time.
+        // A plain anti-join may be planned as a scan of the whole chain; a subselect reads one event at a time.
         `SELECT ${EVENT_COLUMNS} FROM audit_events e LEFT JOIN LATERAL (${NO_LINK}) l ON true
          WHERE ${where} AND (SELECT true FROM audit_links k WHERE k.event_id = e.id) IS NULL
          ORDER BY e.xid, e.id LIMIT $1`,
@@ -211,10 +211,10 @@ export class AuditChain {
     const unsigned = place.seq - Number(last?.seq ?? 0);
     if (unsigned <= 0) return undefined;
     const ageMs = last ? Date.now() - last.at.getTime() : Number.POSITIVE_INFINITY;
-    // A clock that was set back must not put signing off.
+    // A clock that was set back must not delay signing.
     if (unsigned < checkpointEveryEvents && ageMs >= 0 && ageMs < checkpointEveryMs) return undefined;
     const checkpoint = this.sign(signingKey, place, 'sealed');
-    this.keep(change, checkpoint, signingKey);
+    this.store(change, checkpoint, signingKey);
     return checkpoint;
   }
 
@@ -222,7 +222,7 @@ export class AuditChain {
     return signCheckpoint(key, { ...place, at: new Date().toISOString(), kind });
   }
 
-  private keep(change: Change, checkpoint: Checkpoint, key: KeyObject): void {
+  private store(change: Change, checkpoint: Checkpoint, key: KeyObject): void {
     const spki = createPublicKey(key).export({ type: 'spki', format: 'der' }).toString('base64');
     change.write([
       `INSERT INTO audit_checkpoints (seq, hash, at, kind, public_key, signature)
@@ -238,10 +238,10 @@ export class AuditChain {
     ]);
   }
 
-  /** Puts a committed checkpoint where whoever rules the database does not. */
+  /** Writes a committed checkpoint to the log and the file, which the database's administrator may not control. */
   private async publish(checkpoint: Checkpoint): Promise<void> {
     this.newest = checkpoint;
-    // As text: of an object the log would withhold what is called a hash, and this one is to be kept.
+    // As text: the logger redacts fields of an object that are named like a hash.
     this.logger.info({ checkpoint: JSON.stringify(checkpoint) }, 'audit checkpoint');
     if (!this.options.checkpointFile) return;
     try {
@@ -249,12 +249,12 @@ export class AuditChain {
     } catch (error) {
       this.logger.error(
         { file: this.options.checkpointFile, reason: (error as NodeJS.ErrnoException).code },
-        'a checkpoint could not be written to AUDIT_CHECKPOINT_FILE: a tail cut after the one before it could go unseen',
+        'writing a checkpoint to AUDIT_CHECKPOINT_FILE failed: a truncation after the checkpoint before it could go unnoticed',
       );
     }
   }
 
-  /** The checkpoints that speak of these places; at the start of a chain whose head is gone, the one before them too. */
+  /** The checkpoints of these places; at the start of a chain whose oldest part was removed, also the one before them. */
   private async checkpointsFor(from: number, to: number, first: boolean): Promise<ExportedCheckpoint[]> {
     const found = await this.db.query<CheckpointRow>(
       `SELECT ${CHECKPOINT_COLUMNS} FROM audit_checkpoints
@@ -273,7 +273,7 @@ interface Head extends Place {
   xid: string;
 }
 
-/** Writes each checkpoint into the line of the event that it speaks of; one of before the first, into the first. */
+/** Adds each checkpoint to the line of its event; one from before the first, to the first. */
 function addCheckpoints(places: { seq: number; line: string }[], checkpoints: readonly ExportedCheckpoint[]): void {
   const bySeq = Map.groupBy(checkpoints, (c) => Math.max(c.seq, places[0]?.seq ?? 0));
   for (const place of places) {
@@ -282,7 +282,7 @@ function addCheckpoints(places: { seq: number; line: string }[], checkpoints: re
   }
 }
 
-/** The chain as the app's settings want it. Says by which key it signs, for those who check an export. */
+/** The chain according to the settings. Logs the public key, for those who verify an export. */
 export function auditChainOf(db: Database, config: TokenServiceConfig, logger: Logger): AuditChain {
   const { AUDIT_SIGNING_KEY: signingKey } = config;
   if (signingKey) {

@@ -3,7 +3,7 @@ import { type AuditRow, EVENT_COLUMNS } from '@latchkey/runtime';
 import { Column, Entity, PrimaryColumn } from 'typeorm';
 import type { Change } from '../database/index.js';
 
-/** An audit event as it is stored. */
+/** An audit event as stored. */
 @Entity({ name: 'audit_events' })
 export class AuditEventEntity {
   @PrimaryColumn({ type: 'uuid' }) id!: string;
@@ -38,7 +38,7 @@ export interface CheckpointRow {
 
 export const CHECKPOINT_COLUMNS = 'seq, hash, at, kind, public_key, signature';
 
-/** The name of its key is worked out anew, not believed. */
+/** The id of its key is computed from the key, not read. */
 export function toCheckpoint(row: CheckpointRow): Checkpoint {
   return {
     seq: Number(row.seq),
@@ -50,10 +50,10 @@ export function toCheckpoint(row: CheckpointRow): Checkpoint {
   };
 }
 
-/** A transaction that is read in. */
+/** A transaction for reading. */
 export type Reading = Pick<Change, 'read'>;
 
-/** A place of the chain with its event; null when the event is gone. */
+/** A place of the chain with its event; null when the event is missing. */
 export interface ChainLink {
   seq: number;
   hash: string;
@@ -61,8 +61,8 @@ export interface ChainLink {
 }
 
 /**
- * The next places of the chain with their events, at most `limit`. Two statements, each with one plan
- * that reads as much as it answers: joined in one, the events of all months may be read for every page.
+ * The next places of the chain with their events, at most `limit`. Two statements, each planned to read no more than it
+ * returns: one join may read the events of all months for every page.
  */
 export async function chainPage(reading: Reading, after: number, limit: number): Promise<ChainLink[]> {
   const links = await reading.read<{ seq: string; event_id: string; event_at: Date; hash: Buffer }>([

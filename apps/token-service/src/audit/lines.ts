@@ -1,6 +1,6 @@
 /**
- * How an event is written in an export: SQL over `audit_events e` and `audit_links l`. PostgreSQL writes the line and this
- * process passes it on, so that a row costs neither objects nor memory here.
+ * The format of an export: SQL over `audit_events e` and `audit_links l`. PostgreSQL formats the line and this process
+ * forwards it, so that a row costs neither objects nor memory here.
  */
 export type ExportFormat = 'ndjson' | 'csv';
 
@@ -9,7 +9,7 @@ const uuid = (column: string) => `coalesce('"' || ${column} || '"', 'null')`;
 /** RFC 3339 with exactly three decimals, as it is hashed. */
 const AT = `to_char(e.at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
 
-/** An event as the management API answers it. */
+/** An event as the management API returns it. */
 const ndjson = `'{"id":"' || e.id || '","seq":' || coalesce(l.seq::text, 'null') || ',"at":"' || ${AT}
   || '","actor":{"type":"' || e.actor_type || '","id":' || ${uuid('e.actor_id')} || ',"name":' || ${text('e.actor_name')}
   || '},"action":' || ${text('e.action')} || ',"tokenId":' || ${uuid('e.token_id')} || ',"projectId":' || ${uuid('e.project_id')}
@@ -18,7 +18,7 @@ const ndjson = `'{"id":"' || e.id || '","seq":' || coalesce(l.seq::text, 'null')
   || ',"ip":' || ${text('e.ip')} || ',"userAgent":' || ${text('e.user_agent')} || ',"requestId":' || ${text('e.request_id')}
   || ',"details":' || e.details || ',"hash":' || coalesce('"' || encode(l.hash, 'hex') || '"', 'null') || '}'`;
 
-/** What people choose, always quoted; a text that a spreadsheet would take for a formula is made a text by an apostrophe. */
+/** User-supplied text, always quoted; what a spreadsheet would interpret as a formula gets an apostrophe in front. */
 const free = (column: string) =>
   `coalesce('"' || CASE WHEN left(${column}, 1) IN ('=', '+', '-', '@', E'\\t', E'\\r') THEN '''' ELSE '' END
     || replace(${column}, '"', '""') || '"', '')`;
@@ -44,7 +44,7 @@ const columns: [name: string, sql: string][] = [
   ['hash', `coalesce(encode(l.hash, 'hex'), '')`],
 ];
 
-/** By format: the SQL of a line, what stands between lines (RFC 4180 for CSV), and what stands before all of them. */
+/** By format: the SQL of a line, the line terminator (RFC 4180 for CSV), and the header. */
 export const LINES: Record<ExportFormat, { sql: string; end: string; head: string }> = {
   ndjson: { sql: ndjson, end: '\n', head: '' },
   csv: {
@@ -54,21 +54,21 @@ export const LINES: Record<ExportFormat, { sql: string; end: string; head: strin
   },
 };
 
-/** Lines of an export in the order in which they go out, page by page. */
+/** Lines of an export in their order, page by page. */
 export type Pages = AsyncGenerator<string[]>;
 
-/** The next page is asked for while one is sent, so that PostgreSQL and this process work at the same time. */
-export async function* oneAhead(pages: Pages): Pages {
-  const ask = () => {
+/** Reads the next page while one is sent, so that PostgreSQL and this process work at the same time. */
+export async function* readAhead(pages: Pages): Pages {
+  const readNext = () => {
     const page = pages.next();
-    page.catch(() => undefined); // told when it is its turn; nobody may come for it any more
+    page.catch(() => undefined); // rejects again when awaited below; the consumer may stop before
     return page;
   };
   try {
-    for (let coming = ask(); ; ) {
-      const { done, value } = await coming;
+    for (let next = readNext(); ; ) {
+      const { done, value } = await next;
       if (done) return;
-      coming = ask();
+      next = readNext();
       yield value;
     }
   } finally {

@@ -8,9 +8,8 @@ import { CHECKPOINT_COLUMNS, type CheckpointRow, chainPage, type Reading, toChec
 const PAGE = 2_000;
 
 /**
- * Proves the chain in PostgreSQL as one snapshot sees it: every link against its event and the one before, every
- * checkpoint, that nothing stands beside the chain that should be in it, and that the chain reaches what is known of it
- * outside the database.
+ * Verifies the chain in PostgreSQL in one snapshot: every link against its event and the link before, every checkpoint, that
+ * no event is missing from the chain, and that the chain reaches the newest checkpoint known outside the database.
  */
 export async function proveChain(
   db: Database,
@@ -18,13 +17,13 @@ export async function proveChain(
   checkpointFile: string | undefined,
   newest: Checkpoint | undefined,
 ): Promise<ChainVerdict> {
-  // Read before the snapshot: what is sealed meanwhile is then in both.
-  const outside = [...(await keptOutside(checkpointFile)), ...(newest ? [newest] : [])];
+  // Read before the snapshot, which then contains everything sealed by that time.
+  const outside = [...(await newestInFile(checkpointFile)), ...(newest ? [newest] : [])];
   const prover = new ChainProver(keys);
   return db.snapshot(async (snapshot) => {
     const first = await start(snapshot, prover);
     await walk(snapshot, prover, first);
-    if (!prover.failed) await lookBeside(snapshot, prover);
+    if (!prover.failed) await findUnlinked(snapshot, prover);
     for (const checkpoint of outside) {
       const sql = 'SELECT hash FROM audit_links WHERE seq = $1';
       const [link] = await snapshot.read<{ hash: Buffer }>([sql, [checkpoint.seq]]);
@@ -34,7 +33,7 @@ export async function proveChain(
   });
 }
 
-/** Where the chain begins: at 1, or after the place that retention has signed. Answers the place before it. */
+/** @returns the place before the chain's first: 0, or the place that retention has signed */
 async function start(snapshot: Reading, prover: ChainProver): Promise<number> {
   const [first] = await snapshot.read<{ seq: string | null }>(['SELECT min(seq) AS seq FROM audit_links']);
   if (first?.seq === '1') return 0;
@@ -74,8 +73,8 @@ async function walk(snapshot: Reading, prover: ChainProver, start: number): Prom
   }
 }
 
-/** An event that is older than sealed ones and has no link was put there past the service. */
-async function lookBeside(snapshot: Reading, prover: ChainProver): Promise<void> {
+/** An event that is older than sealed ones and has no link was not inserted by the service. */
+async function findUnlinked(snapshot: Reading, prover: ChainProver): Promise<void> {
   const [stray] = await snapshot.read<{ id: string; at: Date }>([
     `SELECT e.id, e.at FROM audit_events e
      WHERE e.xid < (SELECT h.xid FROM audit_links l JOIN audit_events h ON h.id = l.event_id AND h.at = l.event_at
@@ -85,11 +84,11 @@ async function lookBeside(snapshot: Reading, prover: ChainProver): Promise<void>
   if (stray)
     prover.fail(
       null,
-      `the event ${stray.id} of ${stray.at.toISOString()} is in no place of the chain, though later ones are: it was inserted past the service, or its link was removed`,
+      `the event ${stray.id} of ${stray.at.toISOString()} is in no place of the chain, though later ones are: it was not inserted by the service, or its link was removed`,
     );
 }
 
-async function keptOutside(file: string | undefined): Promise<Checkpoint[]> {
+async function newestInFile(file: string | undefined): Promise<Checkpoint[]> {
   if (!file) return [];
   let text: string;
   try {
@@ -98,7 +97,7 @@ async function keptOutside(file: string | undefined): Promise<Checkpoint[]> {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return []; // nothing was signed yet
     throw error;
   }
-  // The newest says most: the chain reaches it, and agrees with it, only if it agrees with all before.
+  // The newest suffices: the chain matches it only if it matches all before it.
   const lines = text.split('\n').filter(Boolean);
   const newest = lines.findLast((line) => checkpointSchema.safeParse(parsed(line)).success);
   return newest ? [checkpointSchema.parse(parsed(newest))] : [];

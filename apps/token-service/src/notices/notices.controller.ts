@@ -3,7 +3,7 @@ import type { Actor } from '../authorization/index.js';
 import { Call, Caller, Input, type InputOf } from '../http/index.js';
 import { NoticesService } from './notices.service.js';
 
-/** The HTTP door of a person's choice of notices. */
+/** The HTTP endpoints of a person's choice of notices. */
 @Controller()
 export class NoticesController {
   constructor(private readonly notices: NoticesService) {}

@@ -4,7 +4,7 @@ import type { Actor } from '../authorization/index.js';
 import { Database } from '../database/index.js';
 import { ApiError } from '../http/index.js';
 
-/** Which notices a person gets, and how. Without a choice: all of them, by every way. Jobs reads this and sends them. */
+/** Which notices a person gets, and by which channel. Default: all of them, by every channel. Jobs reads this and sends them. */
 @Injectable()
 export class NoticesService {
   constructor(private readonly db: Database) {}
@@ -21,7 +21,7 @@ export class NoticesService {
     return { items };
   }
 
-  /** Only somebody who is signed in chooses: a token must not be able to silence the notices about itself. */
+  /** @throws ApiError `forbidden` for a token, which must not be able to turn off the notices about itself */
   async choose(actor: Actor, { items }: PutNoticeChoicesBody): Promise<NoticeChoices> {
     if (actor.type !== 'user')
       throw new ApiError('forbidden', 'A token may not change which notices its owner gets. Sign in to do so.');

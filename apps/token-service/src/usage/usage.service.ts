@@ -8,13 +8,12 @@ import { Counter, type Registry } from 'prom-client';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { InjectRedis } from '../redis/index.js';
 
-/** What was decided about a token. */
 type Outcome =
   | { allowed: true; known: { facts: { id: string } } }
   | { allowed: false; reason: DenialReason; tokenId?: string };
 
 export interface Where {
-  /** Of this service's own API, or the caller's name for what was called. */
+  /** A route of this service's own API, or as named by the caller. */
   route: string;
   ip?: string | null | undefined;
   userAgent?: string | null | undefined;
@@ -23,7 +22,7 @@ export interface Where {
 /** The name under which the management API's own verifications are counted. */
 export const MANAGEMENT_ROUTE = 'management';
 
-const STOP_PATIENCE_MS = 1_000;
+const STOP_TIMEOUT_MS = 1_000;
 
 /** Counts the verifications of this service's own APIs, and reports them to jobs as verifiers do. */
 @Injectable()
@@ -42,7 +41,8 @@ export class UsageService implements OnModuleInit, OnApplicationShutdown {
       sign: (batch) => signUsageBatch(key, FIRST_PARTY_CALLER, { verifier, ...batch }),
       sink: usageStream(redis),
       clock,
-      onFailure: ({ message }, sequence) => logger.debug({ reason: message, sequence }, 'a usage batch was not taken'),
+      onFailure: ({ message }, sequence) =>
+        logger.debug({ reason: message, sequence }, 'sending a usage batch failed, retrying'),
     });
   }
 
@@ -51,15 +51,15 @@ export class UsageService implements OnModuleInit, OnApplicationShutdown {
   }
 
   async onApplicationShutdown(): Promise<void> {
-    if (!(await this.#reporter.stop(STOP_PATIENCE_MS)))
-      this.logger.error('usage since the last batch is lost: Redis did not take it before the stop');
+    if (!(await this.#reporter.stop(STOP_TIMEOUT_MS)))
+      this.logger.error('usage since the last batch is lost: Redis did not accept it before the stop');
   }
 
   registerMetrics(registry: Registry): void {
     const reporter = this.#reporter;
     new Counter({
       name: 'latchkey_usage_events_total',
-      help: 'Usage batches sent and failed; verdicts and denials that a bound left no room for',
+      help: 'Usage batches sent and failed; verdicts and denials dropped at a limit',
       labelNames: ['event'],
       registers: [registry],
       collect() {
@@ -72,7 +72,7 @@ export class UsageService implements OnModuleInit, OnApplicationShutdown {
     });
   }
 
-  /** Counts one verification of a token that is known; of others there is nothing to count. */
+  /** Counts one verification of a known token; others are not counted. */
   count(outcome: Outcome, { route, ip, userAgent }: Where): void {
     const tokenId = outcome.allowed ? outcome.known.facts.id : outcome.tokenId;
     if (tokenId === undefined) return;
@@ -80,7 +80,7 @@ export class UsageService implements OnModuleInit, OnApplicationShutdown {
     this.#reporter.count(tokenId, hideSecrets(route).slice(0, 100), status, (ip ?? '').slice(0, 45), userAgent ?? '');
   }
 
-  /** Keeps a denial, so that it can be looked up by its requestId. */
+  /** Reports a denial, so that it can be looked up by its requestId. */
   deny(denial: Omit<DenialLine, 'atMs'>): void {
     const { method, ip } = denial;
     this.#reporter.deny({ ...denial, method: method.slice(0, 20), ip: ip.slice(0, 45) });

@@ -20,44 +20,45 @@ export interface Rows {
   tokens?: readonly string[];
 }
 
-/** What a transaction locks: what it changes, and what the change rests on. */
+/** What a transaction locks: what it changes, and what the change depends on. */
 interface Lock {
   change?: Rows;
   rest?: Rows;
 }
 
-/** What was found under the locks. */
+/** What was read under the locks. */
 export interface Locked<A extends Actor> {
-  /** The actor with the rights of this moment, which stand until the transaction ends. */
+  /** The actor with its current rights, which cannot change until the transaction ends. */
   now: A;
   /**
-   * Of tokens that the actor makes: the current one as read in the snapshot that showed the actor to live. When everything
-   * is revoked after that, what is made is dead as it arrives.
+   * For tokens that the actor creates: the current generation, as read in the snapshot that showed the actor to be valid.
+   * When everything is revoked after that, the new tokens are revoked too.
    */
   generation: number;
   read: QueryResultRow[][];
 }
 
-const GONE = 'The sign-in or token that makes this request has just ended. Sign in again, or use another token.';
+const GONE =
+  'The session or token of this request has just expired or been revoked. Sign in again, or use another token.';
 
 /**
- * What a change rests on, held still until it commits. Everybody locks in one order (people, projects, sessions,
- * tokens; by id within each), so that changes wait for each other and do not deadlock. A change of memberships locks
- * the person, so a person's row stands for all their rights.
+ * Locks what a change depends on until it commits. All locks are taken in one order (people, projects, sessions, tokens; by
+ * id within each), so that changes wait for each other and do not deadlock. A change of memberships locks the person, so
+ * the lock on a person's row covers all their rights.
  */
 @Injectable()
 export class LocksService {
   constructor(
     private readonly db: Database,
     private readonly scopes: ScopesService,
-    private readonly facts: SnapshotService,
+    private readonly snapshots: SnapshotService,
   ) {}
 
   /**
-   * Locks the actor and what the change rests on against change (`FOR SHARE`), and what it changes (`FOR NO KEY
+   * Locks the actor and what the change depends on against change (`FOR SHARE`), and what it changes (`FOR NO KEY
    * UPDATE`), then reads the actor again.
    * @param reading what else is read under the locks
-   * @throws ApiError `invalid_token` or `unauthenticated` when the actor has ended meanwhile
+   * @throws ApiError `invalid_token` or `unauthenticated` when the actor is no longer valid
    */
   async lock<A extends Actor>(
     change: Change,
@@ -68,21 +69,21 @@ export class LocksService {
     const userId = actor.userId === null ? [] : [actor.userId];
     const projectId = actor.type === 'token' && actor.projectId ? [actor.projectId] : [];
     const sessionId = actor.type === 'user' ? [actor.sessionId] : [];
-    const carrying = actor.type === 'token' ? [actor.tokenId, ...actor.facts.ancestors] : [];
+    const tokenIds = actor.type === 'token' ? [actor.tokenId, ...actor.facts.ancestors] : [];
     const locks = lockInOrder(changed, {
       users: [...(rest.users ?? []), ...userId],
       projects: [...(rest.projects ?? []), ...projectId],
       sessions: sessionId,
-      tokens: [...(rest.tokens ?? []), ...carrying],
+      tokens: [...(rest.tokens ?? []), ...tokenIds],
     });
-    const who: Statement =
+    const selectActor: Statement =
       actor.type === 'user' ? [SELECT_USER, [actor.userId, actor.sessionId]] : snapshotById(actor.tokenId);
-    const [, [row] = [], ...read] = await change.readAll([locks, who, ...reading]);
+    const [, [row] = [], ...read] = await change.readAll([locks, selectActor, ...reading]);
     const now = actor.type === 'user' ? this.#user(actor, row as UserRow) : this.#token(actor, row as SnapshotRow);
     return { now: now as A, generation: (row as UserRow | SnapshotRow).current_generation!, read };
   }
 
-  /** @throws ApiError as `lock` does when the actor has ended: for what goes on after its request was let in */
+  /** @throws ApiError as `lock` does when the actor is no longer valid: for work that outlasts the check of its request */
   async mustStillBe(actor: Actor): Promise<void> {
     await this.db.change((change) => this.lock(change, actor));
   }
@@ -94,9 +95,9 @@ export class LocksService {
   }
 
   #token(actor: TokenActor, row: SnapshotRow | undefined): TokenActor {
-    const found = row && this.facts.named(row);
-    const ended = found && found.facts.expiresAtMs > 0 && found.facts.expiresAtMs <= Date.now();
-    if (!found || found.facts.denial || ended) throw new ApiError('invalid_token', GONE, { bearer: true });
+    const found = row && this.snapshots.named(row);
+    const isExpired = found && found.facts.expiresAtMs > 0 && found.facts.expiresAtMs <= Date.now();
+    if (!found || found.facts.denial || isExpired) throw new ApiError('invalid_token', GONE, { bearer: true });
     return { ...actor, name: found.name, facts: found.facts, rights: rightsOfToken(found.facts) };
   }
 }
@@ -118,7 +119,7 @@ const SELECT_USER = `SELECT (SELECT current FROM token_generation) AS current_ge
 const TABLES = ['users', 'projects', 'sessions', 'tokens'] as const;
 type Table = (typeof TABLES)[number];
 
-/** The statement that locks rows, table after table, in the order of their ids, each as strongly as it needs. */
+/** The statement that locks rows, table by table, in the order of their ids, each with the weakest sufficient lock. */
 function lockInOrder(change: Partial<Record<Table, readonly string[]>>, rest: typeof change): Statement {
   const rows = TABLES.map((table) => [...new Set([...(change[table] ?? []), ...(rest[table] ?? [])])].sort());
   return ['SELECT lock_in_order($1, $2, $3, $4, $5)', [TABLES.flatMap((table) => change[table] ?? []), ...rows]];

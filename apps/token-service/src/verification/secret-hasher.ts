@@ -11,12 +11,12 @@ export class SecretHasher {
     this.#peppers = config.TOKEN_PEPPERS;
   }
 
-  /** Under the current pepper. @param sha256 base64url */
+  /** With the current pepper. @param sha256 base64url */
   hash(sha256: string): Buffer {
     return this.hashes(sha256)[0]!;
   }
 
-  /** What could be stored: one for each pepper that still verifies, the current one first. @param sha256 base64url */
+  /** What can be stored: one for each pepper that still verifies, the current one first. @param sha256 base64url */
   hashes(sha256: string): Buffer[] {
     const bytes = Buffer.from(sha256, 'base64url');
     return this.#peppers.map((pepper) => createHmac('sha256', pepper).update(bytes).digest());

@@ -5,7 +5,7 @@ import { ScopesService } from '../authorization/index.js';
 import { Database, type Statement } from '../database/index.js';
 import { SecretHasher } from './secret-hasher.js';
 
-/** One row for a token, with all that its effective rights rest on. */
+/** One row for a token, with all that its effective rights depend on. */
 export interface SnapshotRow {
   id: string;
   name: string;
@@ -21,20 +21,20 @@ export interface SnapshotRow {
   disabled: boolean;
   revoked: boolean;
   generation: number;
-  /** Everything of a lower one is revoked. */
+  /** Tokens of a lower generation are revoked. */
   current_generation: number | null;
   ancestors: string[];
   owner_role: PersonRole | null;
   owner_disabled: boolean | null;
   project_closed: boolean | null;
   memberships: [project: string, role: ProjectRole][] | null;
-  above: Above[] | null;
+  ancestor_bounds: AncestorBounds[] | null;
   /** SHA-256 of the scopes in force. */
   declared: Buffer;
 }
 
 /** What an ancestor allows its descendants. */
-interface Above {
+interface AncestorBounds {
   scopes: string[];
   allowed_ips: string[];
   rate_limit: number | null;
@@ -45,7 +45,7 @@ interface Above {
   revoked: boolean;
 }
 
-// Every part is reached by an index: the hash, the owner, the owner's memberships, and, for made tokens, the ancestors.
+// Every part is found by an index: the hash, the owner, the owner's memberships, and, for derived tokens, the ancestors.
 export const SELECT_SNAPSHOT = `
 SELECT t.id, t.name, t.kind, t.owner_user_id, t.project_id, t.scopes, t.allowed_ips, t.rate_limit, t.rate_window_seconds,
   coalesce(t.rate_bucket, t.id) AS rate_bucket, (extract(epoch FROM t.ends_at) * 1000)::bigint AS ends_at_ms,
@@ -61,24 +61,24 @@ SELECT t.id, t.name, t.kind, t.owner_user_id, t.project_id, t.scopes, t.allowed_
       'rate_window_seconds', a.rate_window_seconds, 'rate_bucket', coalesce(a.rate_bucket, a.id), 'ends_at_ms', (extract(epoch FROM a.ends_at) * 1000)::bigint,
       'disabled', a.disabled_at IS NOT NULL, 'revoked', a.revoked_at IS NOT NULL))
     FROM tokens a WHERE a.id = ANY (t.ancestors)
-  ) END AS above,
+  ) END AS ancestor_bounds,
   (SELECT digest FROM scope_declarations) AS declared
 FROM tokens t
 LEFT JOIN users u ON u.id = t.owner_user_id
 LEFT JOIN projects p ON p.id = t.project_id`;
 
-/** Reads one by id; for transactions that have locked what it rests on. */
+/** Reads one by id; for transactions that have locked what it depends on. */
 export const snapshotById = (id: string): Statement => [`${SELECT_SNAPSHOT} WHERE t.id = $1`, [id]];
 
-/** A token as far as checks are concerned, and its name. */
+/** A token as checks need it, and its name. */
 export interface NamedSnapshot {
   facts: TokenFacts;
   name: string;
-  /** Of the token; the current one, where it has not been revoked with everything. */
+  /** Of the token; the current generation, unless it was revoked with everything. */
   generation: number;
 }
 
-/** What is to be known of a token in order to decide about it, always read from the primary at this moment, which shows that it is. */
+/** Reads what a check needs of a token, always now, from a server proven to be the primary. */
 @Injectable()
 export class SnapshotService {
   constructor(
@@ -97,14 +97,14 @@ export class SnapshotService {
     return (await this.#read(sha256)).found;
   }
 
-  /** The tokens with these secrets, as the primary has just shown: what is not among them is not there. */
+  /** The tokens with these secrets, read behind a proof that this is the primary: what is not among them does not exist. */
   async idsByHashes(sha256s: readonly string[]): Promise<string[]> {
     const hashes = sha256s.flatMap((sha256) => this.hasher.hashes(sha256));
     const sql = 'SELECT id FROM tokens WHERE hash = ANY ($1)';
     return (await this.db.proved<{ id: string }>('token-ids-by-hash', sql, [hashes])).map(({ id }) => id);
   }
 
-  /** One row beside the log's, or the log's alone: in one snapshot, so that the log is that of what was found. */
+  /** The row joined with the log's, or the log's alone: in one snapshot, so that the log belongs to the result. */
   async #read(sha256: string): Promise<{ found: NamedSnapshot | null; log: string }> {
     const [row] = await this.db.authoritative<(SnapshotRow | { id: null }) & { log: string }>(
       'facts-by-hash',
@@ -117,14 +117,14 @@ export class SnapshotService {
     return { found: this.named(row!), log };
   }
 
-  /** Out of a row that was read. */
+  /** From a row that was read. */
   named(row: SnapshotRow): NamedSnapshot {
-    return { facts: this.#facts(row), name: row.name, generation: row.generation };
+    return { facts: this.#snapshot(row), name: row.name, generation: row.generation };
   }
 
-  #facts(row: SnapshotRow): TokenFacts {
-    const chain = [row, ...(row.above ?? [])];
-    const ends = chain.flatMap((link) => (link.ends_at_ms === null ? [] : [Number(link.ends_at_ms)]));
+  #snapshot(row: SnapshotRow): TokenFacts {
+    const chain = [row, ...(row.ancestor_bounds ?? [])];
+    const expiries = chain.flatMap((link) => (link.ends_at_ms === null ? [] : [Number(link.ends_at_ms)]));
     const scopes = row.scopes.filter(
       (scope) => this.scopes.isKnown(scope) && chain.every((link) => link.scopes.includes(scope)),
     );
@@ -136,7 +136,7 @@ export class SnapshotService {
       ownerId: (row.owner_user_id ?? row.project_id)!,
       project: row.project_id ?? '',
       denial: denialOf(row, chain),
-      expiresAtMs: ends.length ? Math.min(...ends) : 0,
+      expiresAtMs: expiries.length ? Math.min(...expiries) : 0,
       ...this.#effectiveScopes(row, scopes),
       ancestors: row.ancestors,
       allowedIps: chain.map((link) => link.allowed_ips).reduce(intersectAddresses),
@@ -145,7 +145,7 @@ export class SnapshotService {
     };
   }
 
-  /** A personal token's scopes are narrowed to what its owner holds now; a project token's are its own, there alone. */
+  /** A personal token's scopes are limited to what its owner holds now; a project token's are its own, in that project only. */
   #effectiveScopes(row: SnapshotRow, scopes: string[]): Pick<TokenFacts, 'scopes' | 'allProjects' | 'grants'> {
     if (row.kind === 'prj') return { scopes, allProjects: false, grants: [{ project: row.project_id!, scopes }] };
     const role = row.owner_role!;
@@ -159,8 +159,8 @@ export class SnapshotService {
   }
 }
 
-function denialOf(row: SnapshotRow, chain: readonly (Above | SnapshotRow)[]): string {
-  // Ancestors are of the same generation: each was seen to live when the next was made with it.
+function denialOf(row: SnapshotRow, chain: readonly (AncestorBounds | SnapshotRow)[]): string {
+  // Ancestors are of the same generation: each was valid when the next was derived from it.
   const { generation, current_generation: current } = row;
   if (current === null || generation < current || chain.some((link) => link.revoked)) return 'revoked';
   if (chain.some((link) => link.disabled)) return 'disabled';
@@ -168,7 +168,7 @@ function denialOf(row: SnapshotRow, chain: readonly (Above | SnapshotRow)[]): st
   return row.project_closed ? 'project_closed' : '';
 }
 
-/** The limits of a token and its ancestors, each counted under the token that bears it. */
+/** The rate limits of a token and its ancestors, each counted under the token that has it. */
 function ratesOf(
   id: string,
   chain: readonly { rate_limit: number | null; rate_window_seconds: number | null; rate_bucket: string }[],

@@ -8,34 +8,33 @@ import { RatesService } from '../http/index.js';
 import { UsageService, type Where } from '../usage/index.js';
 import { type NamedSnapshot, SnapshotService } from './snapshot.service.js';
 
-/** Outcomes are data. */
 export type Verification =
   | { allowed: true; known: NamedSnapshot; principal: Principal }
   | { allowed: false; reason: DenialReason; tokenId?: string; rate?: RateState };
 
 /**
- * Decides about a token as every verifier does, but from PostgreSQL as it stands at this moment, never from memory.
+ * Decides about a token as every verifier does, but from the current state of PostgreSQL, never from memory.
  */
 @Injectable()
 export class VerificationService {
   constructor(
-    private readonly facts: SnapshotService,
+    private readonly snapshots: SnapshotService,
     private readonly usage: UsageService,
     private readonly rates: RatesService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(CLOCK) private readonly clock: Clock,
   ) {}
 
-  /** The decision alone: nothing is counted. */
+  /** The decision only: nothing is counted. */
   async verify(secret: string, requirement: Requirement): Promise<Verification> {
     const parsed = parse(secret, this.config.TOKEN_PREFIX);
     if (!parsed.ok) return { allowed: false, reason: parsed.reason };
-    const known = await this.facts.byHash(hashSecret(secret));
+    const known = await this.snapshots.byHash(hashSecret(secret));
     const verdict = evaluateToken(known?.facts ?? null, requirement, this.clock.wallMs());
     return verdict.allowed ? { allowed: true, known: known!, principal: verdict.principal } : verdict;
   }
 
-  /** A use of the token: decided, held to its rate, and counted. */
+  /** A use of the token: decided, checked against its rate limits, and counted. */
   async use(secret: string, requirement: Requirement, where: Where): Promise<Verification> {
     const decided = await this.verify(secret, requirement);
     const verification = decided.allowed ? await this.#withinRate(decided) : decided;
@@ -43,7 +42,7 @@ export class VerificationService {
     return verification;
   }
 
-  /** The same as the gRPC door answers it, counted under the route that the caller names. */
+  /** The same as a gRPC response, counted under the route that the caller names. */
   async answer(request: VerifyRequest): Promise<VerifyResponse> {
     const { scopes, project, ip, userAgent } = request;
     const requirement = { scopes, ...(project && { project }), ...(ip && { ip }) };
@@ -54,11 +53,11 @@ export class VerificationService {
       const requestId = newId();
       this.usage.deny({ requestId, reason, tokenId: tokenId ?? null, route, method: 'Verify', ip });
       const retryAfterSeconds = rate ? Math.max(1, rate.resetSeconds) : 0;
-      return { ...NOBODY, denial: reason, tokenId: tokenId ?? '', requestId, retryAfterSeconds };
+      return { ...EMPTY_RESPONSE, denial: reason, tokenId: tokenId ?? '', requestId, retryAfterSeconds };
     }
     const { facts } = verification.known;
     return {
-      ...NOBODY,
+      ...EMPTY_RESPONSE,
       allowed: true,
       tokenId: facts.id,
       owner: `${facts.ownerType}:${facts.ownerId}`,
@@ -76,10 +75,10 @@ export class VerificationService {
   }
 }
 
-/** How verifications asked for by gRPC are counted when the caller names no route. */
+/** The route of verifications over gRPC when the caller names none. */
 const RPC_ROUTE = 'rpc';
 
-const NOBODY: VerifyResponse = {
+const EMPTY_RESPONSE: VerifyResponse = {
   allowed: false,
   denial: '',
   tokenId: '',

@@ -22,7 +22,7 @@ interface VerifierRow {
   ended: boolean;
 }
 
-/** Most verifiers told at once; there are a few for each gateway and third party. */
+/** Most verifiers listed; there are a few for each gateway and third party. */
 const VERIFIERS_MAX = 1_000;
 
 const SELECT_VERIFIERS = `SELECT v.verifier_id, v.name, v.caller, v.caller_token, t.name AS token_name, v.version,
@@ -34,7 +34,7 @@ FROM invalidation_log l CROSS JOIN leases v LEFT JOIN tokens t
   ON t.id = coalesce(v.caller_token::text, substring(v.caller FROM '^token:([0-9a-f-]{36})$'))::uuid
 WHERE v.released_at IS NULL`;
 
-/** The verifiers that can answer from memory, for administrators. */
+/** The verifiers that can decide from memory, for administrators. */
 @Injectable()
 export class VerifiersService {
   constructor(
@@ -53,8 +53,9 @@ export class VerifiersService {
   }
 
   /**
-   * Ends a lease: its next renewal is refused. The row stays until the lease has certainly lapsed, and until then every
+   * Ends a lease: its next renewal is refused. The row remains until the lease has certainly lapsed, and until then every
    * confirmation waits for it as for any other.
+   * @throws ApiError `insufficient_scope`, `not_found`
    */
   async end(actor: Actor, id: string): Promise<VerifierItem> {
     return this.db.change(async (change) => {
