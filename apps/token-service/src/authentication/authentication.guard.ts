@@ -12,8 +12,8 @@ const SAFE_METHODS = ['GET', 'HEAD', 'OPTIONS'];
 const NO_CREDENTIALS = 'Sign in, or send a token as `Authorization: Bearer`.';
 
 /**
- * Finds out who calls, and lets in nobody else: a Bearer token, or the cookie of a signed-in person. What says nothing
- * of who may call is closed to everyone.
+ * Authenticates the caller by a Bearer token, or the cookie of a signed-in person, and refuses all others. A handler that
+ * does not declare who may call refuses every request.
  */
 @Injectable()
 export class AuthenticationGuard extends AuthGuard() {
@@ -27,21 +27,21 @@ export class AuthenticationGuard extends AuthGuard() {
   }
 
   override async canActivate(context: ExecutionContext): Promise<boolean> {
-    if (context.getType() !== 'http') return true; // the gRPC door has a guard of its own
+    if (context.getType() !== 'http') return true; // gRPC has a guard of its own
     const request = context.switchToHttp().getRequest<LatchkeyRequest & { user?: Actor }>();
     const name = this.reflector.get<EndpointName | 'public' | 'any-token' | undefined>(
       ENDPOINT_METADATA,
       context.getHandler(),
     );
-    if (name === undefined) throw forbidden('This path is open to nobody.');
+    if (name === undefined) throw forbidden('This path is closed: its handler declares no access.');
     if (name === 'public') return true;
     const endpoint: Pick<Endpoint, 'scope'> = name === 'any-token' ? { scope: 'self' } : ENDPOINTS[name];
     if (endpoint.scope === 'none') {
-      // Nobody is signed in by a page of another site either; an exposed secret may be reported from anywhere.
+      // A page of another site must not sign anyone in either; an exposed secret can be reported from anywhere.
       if (name !== 'revokeExposed') this.#mustBeSameOrigin(request);
       return true;
     }
-    refuseTokensElsewhere(request);
+    refuseTokensOutsideHeader(request);
     const bearerOnly = endpoint.scope === 'self';
     if (request.headers.authorization !== undefined) {
       await super.canActivate(context);
@@ -72,7 +72,7 @@ export class AuthenticationGuard extends AuthGuard() {
     return actor;
   }
 
-  /** Browsers name the origin of every state-changing request; what comes from elsewhere must not use a cookie. */
+  /** Browsers send the origin of every state-changing request; those from another origin must not use a cookie. */
   #mustBeSameOrigin(request: LatchkeyRequest): void {
     if (SAFE_METHODS.includes(request.method)) return;
     const { origin, 'sec-fetch-site': site } = request.headers;
@@ -87,30 +87,28 @@ export class AuthenticationGuard extends AuthGuard() {
   }
 }
 
-/** RFC 6750 section 2: one way of sending the token, and here only the header. */
-function refuseTokensElsewhere(request: LatchkeyRequest): void {
+/** RFC 6750 section 2: a token is sent in one way, and here only in the header. */
+function refuseTokensOutsideHeader(request: LatchkeyRequest): void {
   const headers = request.raw.rawHeaders.filter((name, i) => i % 2 === 0 && name.toLowerCase() === 'authorization');
   const refuse = (detail: string) => new ApiError('invalid_request', detail, { bearer: true });
   if (headers.length > 1) throw refuse('Send one Authorization header.');
   const isIn = (part: unknown) => typeof part === 'object' && part !== null && Object.hasOwn(part, 'access_token');
   if (isIn(request.query))
-    throw refuse(
-      'A token must not stand in the query string, where logs would keep it. Send it as `Authorization: Bearer`.',
-    );
-  if (isIn(request.body)) throw refuse('A token must not stand in the body. Send it as `Authorization: Bearer`.');
+    throw refuse('A token must not be in the query string, which logs record. Send it as `Authorization: Bearer`.');
+  if (isIn(request.body)) throw refuse('A token must not be in the body. Send it as `Authorization: Bearer`.');
 }
 
-/** Scopes that no role of a project holds reach beyond projects: they count only when held outside of them. */
+/** Scopes that no project role has are not about projects: they count only when held outside of them. */
 const BEYOND_PROJECTS = new Set(MANAGEMENT_SCOPES.filter((s) => s.projectRoles.length === 0).map(({ name }) => name));
 
-/** What the caller can do nowhere is refused before the request is read; the services check where. */
+/** A request whose scope the caller holds nowhere is refused before its input is parsed; the services check where. */
 function mustHoldSomewhere({ type, rights }: Actor, scope: string): void {
   if (scope === 'self' || scope === 'signed-in') return;
   if (scope === 'person') {
     if (type === 'user') return;
-    throw forbidden('Only a person who is signed in may do this; a token cannot, whatever it holds.');
+    throw forbidden('Only a person who is signed in may do this; a token cannot, whatever scopes it has.');
   }
   if (BEYOND_PROJECTS.has(scope) ? rights.holds(scope) : rights.holdsSomewhere(scope)) return;
   if (type === 'token') throw lacksScope([scope]);
-  throw forbidden(`This takes the scope ${scope}, which your role does not hold. Ask an administrator.`);
+  throw forbidden(`This requires the scope ${scope}, which your role does not have. Ask an administrator.`);
 }

@@ -10,12 +10,12 @@ import { MANAGEMENT_ROUTE } from '../usage/index.js';
 import { VerificationService } from '../verification/index.js';
 
 /**
- * Reads `Authorization: Bearer` (RFC 6750 section 2.1) and verifies the token. It would read one from the query or the
- * body too: the guard refuses those before.
+ * Reads `Authorization: Bearer` (RFC 6750 section 2.1) and verifies the token. The library also reads the query and the
+ * body: the guard refuses those before.
  */
 @Injectable()
 export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') implements OnApplicationShutdown {
-  /** Passport knows strategies by name, for the whole process; each token-service in it has its own. */
+  /** Passport registers strategies by name, for the whole process; each token-service in it has its own. */
   readonly registeredAs = `bearer ${newId()}`;
 
   constructor(private readonly verification: VerificationService) {
@@ -52,7 +52,7 @@ export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') impleme
     throw new ApiError(code, detail, { bearer: true, denial });
   }
 
-  /** After the last request has been answered. */
+  /** After the last response has been sent. */
   onApplicationShutdown(): void {
     passport.unuse(this.registeredAs);
   }

@@ -3,7 +3,7 @@ import type { Observable } from 'rxjs';
 import { RpcErrorFilter } from '../rpc/index.js';
 import { ProblemFilter } from './problem.filter.js';
 
-/** Every error of every endpoint: a status over gRPC, a problem over HTTP. Nest asks one filter for both. */
+/** Every error of every endpoint: a status over gRPC, a problem over HTTP. Nest calls one filter for both. */
 @Catch()
 export class ErrorFilter implements ExceptionFilter {
   constructor(

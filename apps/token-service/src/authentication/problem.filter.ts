@@ -7,7 +7,7 @@ import { isDatabaseUnavailable, sqlState } from '../database/index.js';
 import { ApiError, type LatchkeyRequest, unavailable } from '../http/index.js';
 import { MANAGEMENT_ROUTE, UsageService } from '../usage/index.js';
 
-/** Every error of the HTTP door becomes `application/problem+json` (RFC 9457) here, and nothing else leaves it. */
+/** Maps every error of the HTTP API to `application/problem+json` (RFC 9457). */
 @Catch()
 export class ProblemFilter implements ExceptionFilter {
   constructor(
@@ -17,32 +17,32 @@ export class ProblemFilter implements ExceptionFilter {
 
   catch(error: unknown, host: ArgumentsHost): void {
     const http = host.switchToHttp();
-    this.answer(error, http.getRequest<LatchkeyRequest>(), http.getResponse<FastifyReply>());
+    this.#respond(error, http.getRequest<LatchkeyRequest>(), http.getResponse<FastifyReply>());
   }
 
-  answer(error: unknown, request: LatchkeyRequest, reply: FastifyReply): void {
-    const refusal = this.#refusalFor(error, request);
+  #respond(error: unknown, request: LatchkeyRequest, reply: FastifyReply): void {
+    const apiError = this.#toApiError(error, request);
     const { requestId } = request.latchkey;
-    const { status } = ERRORS[refusal.code];
+    const { status } = ERRORS[apiError.code];
     if (reply.sent || reply.raw.headersSent) {
       reply.raw.destroy();
       return;
     }
-    this.#keepDenial(refusal, request);
-    const isBearerAnswer =
-      refusal.extra.bearer || refusal.code === 'unauthenticated' || refusal.code === 'invalid_token';
-    const authenticate = isBearerAnswer && challenge(refusal.code, 'latchkey', refusal.extra.scopes);
+    this.#reportDenial(apiError, request);
+    const needsChallenge =
+      apiError.extra.bearer || apiError.code === 'unauthenticated' || apiError.code === 'invalid_token';
+    const authenticate = needsChallenge && challenge(apiError.code, 'latchkey', apiError.extra.scopes);
     reply
       .status(status)
       .headers({
         'content-type': 'application/problem+json; charset=utf-8',
         ...(authenticate && { 'www-authenticate': authenticate }),
-        ...refusal.extra.headers,
+        ...apiError.extra.headers,
       })
-      .send(JSON.stringify(problem(refusal.code, refusal.detail, requestId, refusal.extra.errors)));
+      .send(JSON.stringify(problem(apiError.code, apiError.detail, requestId, apiError.extra.errors)));
   }
 
-  #keepDenial({ code, extra }: ApiError, request: LatchkeyRequest): void {
+  #reportDenial({ code, extra }: ApiError, request: LatchkeyRequest): void {
     const { actor, requestId, ip } = request.latchkey;
     const isMissingRight = code === 'insufficient_scope' && actor?.type === 'token';
     const denial = extra.denial ?? (isMissingRight ? { reason: code, tokenId: actor.tokenId } : undefined);
@@ -51,29 +51,30 @@ export class ProblemFilter implements ExceptionFilter {
     this.usage.deny({ requestId, reason, tokenId, route: MANAGEMENT_ROUTE, method: request.method, ip: ip ?? '' });
   }
 
-  #refusalFor(error: unknown, request: LatchkeyRequest): ApiError {
+  #toApiError(error: unknown, request: LatchkeyRequest): ApiError {
     if (error instanceof ApiError) return error;
     const { requestId } = request.latchkey;
     if (isDatabaseUnavailable(error)) {
-      this.logger.warn({ requestId, reason: (error as Error).message }, 'PostgreSQL is away or overwhelmed');
-      return unavailable(
-        'The database does not answer at this moment. Nothing can be said about the request; try again.',
-      );
+      this.logger.warn({ requestId, reason: (error as Error).message }, 'PostgreSQL is unavailable or overloaded');
+      return unavailable('The database is unavailable. Whether the request took effect is unknown; try again.');
     }
-    // Text that PostgreSQL cannot hold (NUL) got past a schema: the input is at fault.
+    // Text that PostgreSQL cannot store (NUL) passed a schema: the input is at fault.
     if (sqlState(error) === '22021' || sqlState(error) === '22P05')
-      return new ApiError('invalid_request', 'A text holds a character that cannot be stored.');
-    if (error instanceof HttpException && error.getStatus() < 500) return frameworkRefusal(error.getStatus(), request);
+      return new ApiError('invalid_request', 'A text contains a character that cannot be stored.');
+    if (error instanceof HttpException && error.getStatus() < 500) return frameworkError(error.getStatus(), request);
     this.logger.error({ requestId, err: error }, 'a request failed');
-    return new ApiError('internal', `Something went wrong here. Tell an administrator the requestId ${requestId}.`);
+    return new ApiError(
+      'internal',
+      `The request failed with an internal error. Give an administrator the requestId ${requestId}.`,
+    );
   }
 }
 
-/** What Fastify and Nest refuse before any of our own code sees the request. */
-function frameworkRefusal(status: number, request: LatchkeyRequest): ApiError {
+/** An error of Fastify or Nest from before the request reaches a handler. */
+function frameworkError(status: number, request: LatchkeyRequest): ApiError {
   switch (status) {
     case 404:
-      return routeRefusal(request);
+      return routeError(request);
     case 413:
       return new ApiError('too_large', `The body is larger than ${LIMITS.jsonBodyBytesMax} bytes.`);
     case 415:
@@ -89,7 +90,7 @@ function frameworkRefusal(status: number, request: LatchkeyRequest): ApiError {
   }
 }
 
-/** What this door answers besides the management calls. */
+/** Paths besides those of ENDPOINTS. */
 const OTHER_PATHS = [
   { method: 'POST', path: '/mcp' },
   { method: 'GET', path: '/v1/openapi.json' },
@@ -97,15 +98,15 @@ const OTHER_PATHS = [
 ];
 
 /** No route: 405 with `Allow` where the path exists with another method (RFC 9110 section 15.5.6), else 404. */
-function routeRefusal(request: LatchkeyRequest): ApiError {
+function routeError(request: LatchkeyRequest): ApiError {
   const path = request.url.split('?', 1)[0]!;
   const allowed = [...(Object.values(ENDPOINTS) as Endpoint[]), ...OTHER_PATHS]
     .filter((endpoint) => matches(endpoint.path, path))
     .map(({ method }) => method);
   if (allowed.length === 0)
-    return new ApiError('not_found', 'There is no such path. See /v1/openapi.json for those that are.');
+    return new ApiError('not_found', 'There is no such path. See /v1/openapi.json for the existing ones.');
   const allow = [...new Set(allowed)].join(', ');
-  return new ApiError('method_not_allowed', `This path answers ${allow}.`, { headers: { allow } });
+  return new ApiError('method_not_allowed', `This path allows only ${allow}.`, { headers: { allow } });
 }
 
 const matches = (template: string, path: string) => new RegExp(`^${template.replace(/\{\w+\}/g, '[^/]+')}$`).test(path);

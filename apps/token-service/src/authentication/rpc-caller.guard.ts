@@ -8,7 +8,7 @@ import { CALLABLE_BY, type CallerNow, type RpcCaller, type RpcCallerType, refuse
 import { VerificationService } from '../verification/index.js';
 
 const SCOPE = 'tokens:verify';
-/** Under this name the calls of a token are counted as its uses. */
+/** The route under which the calls of a token are counted as its uses. */
 const ROUTE = 'rpc';
 const REFUSED: Record<RpcCallerType, string> = {
   gateway: 'this call is not for gateways',
@@ -16,10 +16,10 @@ const REFUSED: Record<RpcCallerType, string> = {
   token: "this call is for Latchkey's own services",
 };
 
-/** Finds out who calls over gRPC, and lets in only those whom the handler names. */
+/** Authenticates the caller over gRPC, and admits only the types that the handler names. */
 @Injectable()
 export class RpcCallerGuard implements CanActivate {
-  /** A secret may be of several kinds, while the deprecated RPC_SECRET stands for them. */
+  /** One secret can match several, while the deprecated RPC_SECRET replaces them. */
   readonly #services: readonly { caller: RpcCaller; isSecret: (presented: string) => boolean }[];
 
   constructor(
@@ -38,7 +38,7 @@ export class RpcCallerGuard implements CanActivate {
     const allowed = this.reflector.get<RpcCallerType[] | undefined>(CALLABLE_BY, context.getHandler()) ?? [];
     const metadata = context.switchToRpc().getContext<Metadata>();
     const call = context.getArgByIndex<{ getPeer(): string; pause?(): void }>(2);
-    // Of a stream nothing more is read before its caller is known; its handler goes on.
+    // A stream is paused until its caller is known; its handler resumes it.
     call.pause?.();
     const ip = addressOf(call.getPeer());
     const callers = await this.#identify(metadata, ip);
@@ -61,12 +61,12 @@ export class RpcCallerGuard implements CanActivate {
     return { allowed: true, expiresAtMs: verification.known.facts.expiresAtMs };
   }
 
-  /** @returns who it may be, at least one */
+  /** @returns the possible callers, at least one @throws RpcException */
   async #identify(metadata: Metadata, ip: string): Promise<RpcCaller[]> {
     const authorization = authorizationIn(metadata);
     const own = readAuthorization(FIRST_PARTY_SCHEME.toLowerCase(), authorization);
     const secret = readAuthorization('bearer', authorization);
-    if (own === MALFORMED) throw refuse(status.UNAUTHENTICATED, 'authorization must be a scheme and one word');
+    if (own === MALFORMED) throw refuse(status.UNAUTHENTICATED, 'authorization must be a scheme and one value');
     if (own !== undefined) {
       const callers = this.#services.filter(({ isSecret }) => isSecret(own)).map(({ caller }) => caller);
       if (callers.length > 0) return callers;
@@ -76,9 +76,9 @@ export class RpcCallerGuard implements CanActivate {
       if (verification.reason === 'address_not_allowed')
         throw refuse(status.PERMISSION_DENIED, 'the token may not be used from this address');
       if (verification.reason === 'rate_limited')
-        throw refuse(status.RESOURCE_EXHAUSTED, 'the token has been used as often as its rate limit allows');
+        throw refuse(status.RESOURCE_EXHAUSTED, 'the token has exceeded its rate limit');
       if (verification.reason === 'insufficient_scope')
-        throw refuse(status.PERMISSION_DENIED, `the token does not hold ${SCOPE}`);
+        throw refuse(status.PERMISSION_DENIED, `the token does not have the scope ${SCOPE}`);
     }
     throw refuse(status.UNAUTHENTICATED, 'the caller is not accepted');
   }
@@ -90,5 +90,5 @@ function authorizationIn(metadata: Metadata): string {
   return String(given[0]);
 }
 
-/** grpc-js tells a peer as `address:port`, IPv6 in brackets. */
+/** grpc-js formats a peer as `address:port`, IPv6 in brackets. */
 const addressOf = (peer: string): string => peer.replace(/:\d+$/, '').replace(/^\[|\]$/g, '');

@@ -9,7 +9,7 @@ export interface UserActor {
   rights: Rights;
 }
 
-/** A token that carries the request, acting for its owner. */
+/** The token of the request, acting for its owner. */
 export interface TokenActor {
   type: 'token';
   tokenId: string;
@@ -22,7 +22,7 @@ export interface TokenActor {
   facts: TokenFacts;
 }
 
-/** The system itself: first start, expiry, overlaps. */
+/** The system itself: first start, expiry, the end of overlaps. */
 export interface SystemActor {
   type: 'system';
   name: string;
@@ -31,7 +31,7 @@ export interface SystemActor {
 /** Who makes a request: a person or a token. */
 export type Actor = UserActor | TokenActor;
 
-/** Who did something, for the record. */
+/** The actor of an audit event. */
 export type NamedActor =
   | Pick<UserActor, 'type' | 'userId' | 'name'>
   | Pick<TokenActor, 'type' | 'tokenId' | 'name'>
@@ -39,7 +39,7 @@ export type NamedActor =
 
 export const SYSTEM: SystemActor = { type: 'system', name: 'system' };
 
-/** The id of a person or a token; null: the system has none. */
+/** The id of a person or a token; null for the system. */
 export function actorId(actor: Exclude<NamedActor, SystemActor>): string;
 export function actorId(actor: NamedActor): string | null;
 export function actorId(actor: NamedActor): string | null {
@@ -47,14 +47,14 @@ export function actorId(actor: NamedActor): string | null {
   return actor.type === 'user' ? actor.userId : actor.tokenId;
 }
 
-/** What an actor may do now: scopes outside projects, and in which projects. */
+/** What an actor may do now: scopes outside projects, and in each project. */
 export class Rights {
   constructor(
     /** Holds its scopes in every project: an administrator, or a token of one. */
     readonly everywhere: boolean,
     /** Held outside any project. */
     readonly outside: ReadonlySet<string>,
-    /** Held in these projects; empty sets for projects that are only belonged to. */
+    /** Held in these projects; an empty set for membership without scopes. */
     readonly inProject: ReadonlyMap<string, ReadonlySet<string>>,
   ) {}
 
@@ -64,7 +64,7 @@ export class Rights {
     return this.inProject.get(projectId)?.has(scope) ?? false;
   }
 
-  /** Whether the scope is held anywhere at all. */
+  /** Whether the scope is held anywhere. */
   holdsSomewhere(scope: string): boolean {
     return this.outside.has(scope) || [...this.inProject.values()].some((scopes) => scopes.has(scope));
   }
@@ -73,23 +73,23 @@ export class Rights {
     return this.everywhere || this.inProject.has(projectId);
   }
 
-  /** The projects where the scope is held; `all` for whoever holds it everywhere. */
+  /** The projects where the scope is held; `all` if it is held everywhere. */
   projectsWith(scope: string): 'all' | string[] {
     if (this.everywhere && this.outside.has(scope)) return 'all';
     return [...this.inProject].filter(([, scopes]) => scopes.has(scope)).map(([id]) => id);
   }
 }
 
-/** A person's place in a project that is open. */
+/** A person's role in an open project. */
 export interface Membership {
   projectId: string;
   role: ProjectRole;
 }
 
-/** A scope that says something about the caller's questions rather than about a project. */
+/** A scope that concerns what the caller may look up, not a project. */
 const OUTSIDE_FOR_PROJECT_TOKENS = 'tokens:verify';
 
-/** The rights of a person, by the scopes declared. */
+/** The rights of a person, by the declared scopes. */
 export function rightsOfPerson(
   scopes: { heldBy(person: PersonRole, role: ProjectRole | null): ReadonlySet<string> },
   role: PersonRole,
@@ -103,8 +103,8 @@ export function rightsOfPerson(
 }
 
 /**
- * The rights of a token at the management doors: what its facts say. A project token reaches nothing outside its
- * project, except that it may ask about tokens when an administrator has let it.
+ * The rights of a token in the management API, by its snapshot. A project token has none outside its project, except
+ * verifying tokens when an administrator has allowed it.
  */
 export function rightsOfToken(facts: TokenFacts): Rights {
   const outside = facts.kind === 'prj' ? facts.scopes.filter((s) => s === OUTSIDE_FOR_PROJECT_TOKENS) : facts.scopes;

@@ -63,13 +63,13 @@ function contentOf(yaml: YamlFile): unknown {
   }
 }
 
-/** The scopes declared, and which roles hold them: the one table of rights. */
+/** The declared scopes, and which roles have them: the only table of rights. */
 class Declared {
   readonly byRole = new Map<string, ReadonlySet<string>>();
   readonly names: ReadonlySet<string>;
   readonly digest: Buffer;
 
-  /** @param text the declarations as JSON, which the digest is of */
+  /** @param text the declarations as JSON; the digest is of this text */
   constructor(
     readonly list: readonly ScopeDeclaration[],
     readonly text: string = JSON.stringify(list),
@@ -84,7 +84,7 @@ class Declared {
   }
 }
 
-/** The scopes in force: those of the replica that was started last. */
+/** The scopes in force: those of the replica that started last. */
 @Injectable()
 export class ScopesService {
   readonly #own: Declared;
@@ -98,7 +98,7 @@ export class ScopesService {
     this.#inForce = this.#own;
   }
 
-  /** What this replica was started with. */
+  /** The declarations that this replica started with. */
   get own(): Pick<Declared, 'digest' | 'text'> {
     return this.#own;
   }
@@ -117,9 +117,9 @@ export class ScopesService {
   }
 
   /**
-   * Goes by what was declared last. A replica of the file before would otherwise answer by it for as long as it lives, and
-   * what a verifier then remembers nobody would take back.
-   * @param digest of the declarations, as read with what is to be answered
+   * Adopts the last declarations. A replica with an earlier file would otherwise use it until it stops, and what a verifier
+   * then remembers would never be invalidated.
+   * @param digest of the declarations, as read together with the result
    */
   async follow(digest: Buffer): Promise<void> {
     if (digest.equals(this.#inForce.digest)) return;
@@ -130,7 +130,7 @@ export class ScopesService {
     );
     if (!row?.declarations) return;
     const declared = new Declared(JSON.parse(row.declarations) as ScopeDeclaration[], row.declarations);
-    // Version 0.1 writes a digest alone; what it declares is known to it alone.
+    // Version 0.1 writes only a digest; its declarations are not stored.
     if (declared.digest.equals(row.digest)) this.#inForce = declared;
   }
 }

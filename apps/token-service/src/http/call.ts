@@ -13,7 +13,7 @@ import { ApiError, forbidden } from './http.errors.js';
 import { parseWith, preferredWaitMs } from './parse.js';
 import { ENDPOINT_METADATA, type LatchkeyRequest } from './server.js';
 
-/** An answer that is not simply 200 with the value returned. */
+/** A response other than 200 with the returned value. */
 export class Answer {
   constructor(
     readonly status: number,
@@ -22,7 +22,7 @@ export class Answer {
   ) {}
 }
 
-/** A method of a controller answers this call of the management API: its path, method and scope come from ENDPOINTS. */
+/** Makes a controller's method the handler of this call of the management API: path, method and scope come from ENDPOINTS. */
 export function Call(name: EndpointName): MethodDecorator {
   const endpoint: Endpoint = ENDPOINTS[name];
   return applyDecorators(
@@ -31,16 +31,16 @@ export function Call(name: EndpointName): MethodDecorator {
   );
 }
 
-type Part<N extends EndpointName, K extends string> =
+type PartOf<N extends EndpointName, K extends string> =
   (typeof ENDPOINTS)[N] extends Record<K, infer S extends z.ZodType> ? z.output<S> : undefined;
-/** What a call of that name is given, checked. */
+/** The validated input of a call. */
 export interface InputOf<N extends EndpointName> {
-  params: Part<N, 'params'>;
-  query: Part<N, 'query'>;
-  body: Part<N, 'body'>;
+  params: PartOf<N, 'params'>;
+  query: PartOf<N, 'query'>;
+  body: PartOf<N, 'body'>;
 }
 
-/** What the handler's `@Call` is given: path parameters, query and body, parsed by its schemas; anything else is refused by name. */
+/** The input of the handler's `@Call`: path parameters, query and body, parsed by its schemas; unknown fields are refused by name. */
 export const Input = createParamDecorator((_: undefined, context: ExecutionContext) => {
   const request = context.switchToHttp().getRequest<LatchkeyRequest>();
   const name = Reflect.getMetadata(ENDPOINT_METADATA, context.getHandler()) as EndpointName;
@@ -80,7 +80,7 @@ function parseBody(endpoint: Endpoint, request: LatchkeyRequest): unknown {
   return parseWith(endpoint.body, request.body, 'body');
 }
 
-/** Who calls. The guard has let the request in, so there is somebody. */
+/** The caller. @throws ApiError `unauthenticated` when the guard has set none */
 export const Caller = createParamDecorator((_: unknown, context: ExecutionContext): Actor => callerOf(context));
 
 function callerOf(context: ExecutionContext): Actor {
@@ -90,14 +90,14 @@ function callerOf(context: ExecutionContext): Actor {
   return actor;
 }
 
-/** Who calls, signed in. @throws ApiError `forbidden` for a token, whatever it holds */
+/** The caller, a signed-in person. @throws ApiError `forbidden` for a token, whatever it holds */
 export const Person = createParamDecorator((_: unknown, context: ExecutionContext): UserActor => {
   const actor = callerOf(context);
   if (actor.type === 'user') return actor;
-  throw forbidden('Only a person who is signed in may do this; a token cannot, whatever it holds.');
+  throw forbidden('Only a person who is signed in may do this; a token cannot, whatever scopes it has.');
 });
 
-/** How long the caller is willing to wait for a change to be effective, in milliseconds; undefined: as long as it takes. */
+/** How long the caller wants to wait for a change to be effective, in milliseconds; undefined: as long as it takes. */
 export const Prefer = createParamDecorator((_: unknown, context: ExecutionContext): number | undefined =>
   preferredWaitMs(context.switchToHttp().getRequest<LatchkeyRequest>().headers['prefer']),
 );

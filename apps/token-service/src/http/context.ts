@@ -1,12 +1,12 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import type { Actor } from '../authorization/index.js';
 
-/** What is known of the request being answered, for audit events and logs. */
+/** The request being handled, for audit events and logs. */
 export interface RequestContext {
   readonly requestId: string;
   readonly ip: string | null;
   readonly userAgent: string | null;
-  /** Who called over gRPC; absent over HTTP. */
+  /** The caller over gRPC; absent over HTTP. */
   readonly rpcCaller?: 'gateway' | 'jobs' | 'token';
   /** Set once the caller is known. */
   actor?: Actor;

@@ -6,10 +6,10 @@ type PublicUrl = Pick<TokenServiceConfig, 'PUBLIC_URL'>;
 
 const isSecure = ({ PUBLIC_URL }: PublicUrl): boolean => PUBLIC_URL.startsWith('https:');
 
-/** Name of the session cookie: over https only a host's own, secure cookie is taken. */
+/** Name of the session cookie: over https only a secure cookie of the host itself is accepted. */
 export const cookieName = (config: PublicUrl): string => (isSecure(config) ? SECURE_SESSION_COOKIE : SESSION_COOKIE);
 
-/** The first cookie of that name (RFC 6265 section 4.2), as it came: nothing in it is decoded. */
+/** The first cookie of that name (RFC 6265 section 4.2), not decoded. */
 export const readCookie = (header: string | undefined, name: string): string | undefined =>
   parseCookie(header ?? '', { decode: (value) => value })[name];
 

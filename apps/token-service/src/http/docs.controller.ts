@@ -5,7 +5,7 @@ import { Answer } from './call.js';
 import { cookieName } from './cookies.js';
 import { ENDPOINT_METADATA } from './server.js';
 
-/** The description of the API: for programs, and as a page for people. Open to everybody. */
+/** The OpenAPI document, and the same as an HTML page. Public. */
 @Controller()
 export class DocsController {
   readonly #document: string;

@@ -1,6 +1,6 @@
 import type { DenialReason, ErrorCode, Problem } from '@latchkey/contracts';
 
-/** An answer other than the one hoped for, meant for the caller: a code of the closed list and a sentence that says what happened and what to do. */
+/** An error for the caller: a code of the closed list, and a detail that says what happened and what to do. */
 export class ApiError extends Error {
   override name = 'ApiError';
   constructor(
@@ -12,9 +12,9 @@ export class ApiError extends Error {
       /** Named in the `insufficient_scope` challenge. */
       scopes?: readonly string[];
       headers?: Record<string, string>;
-      /** Whether Bearer credentials were looked at, so that the answer carries a challenge (RFC 6750). */
+      /** Whether Bearer credentials were checked, so that the response contains a challenge (RFC 6750). */
       bearer?: boolean;
-      /** Kept, so that an administrator or the token's owner can look it up by the requestId. */
+      /** Stored, so that an administrator or the token's owner can look it up by the requestId. */
       denial?: { reason: DenialReason; tokenId?: string | undefined };
     } = {},
   ) {
@@ -22,7 +22,7 @@ export class ApiError extends Error {
   }
 }
 
-/** Bad input, by the field's name. */
+/** Invalid input in one field. */
 export function badField(field: string, message: string): ApiError {
   return new ApiError('invalid_request', `${field}: ${message}`, { errors: [{ field, message }] });
 }
@@ -33,7 +33,7 @@ export const notFound = (what: string): ApiError =>
 export const forbidden = (detail: string): ApiError => new ApiError('forbidden', detail);
 
 export const lacksScope = (scopes: readonly string[], detail?: string): ApiError =>
-  new ApiError('insufficient_scope', detail ?? `The token does not hold ${scopes.join(' ')}, or not here.`, {
+  new ApiError('insufficient_scope', detail ?? `The token does not have ${scopes.join(' ')}, or not here.`, {
     scopes,
     bearer: true,
   });

@@ -7,7 +7,7 @@ export interface Page<T> {
   nextCursor: string | null;
 }
 
-/** A place in a list ordered by time and id. */
+/** A position in a list ordered by time and id. */
 export interface Position {
   createdAt: Date;
   id: string;
@@ -16,9 +16,9 @@ export interface Position {
 export const writeCursor = ({ createdAt, id }: Position): string =>
   Buffer.from(`${createdAt.getTime()} ${id}`).toString('base64url');
 
-export const notOurCursor = (): ApiError => badField('cursor', 'is not a cursor of ours');
+export const notOurCursor = (): ApiError => badField('cursor', 'is not a cursor from this API');
 
-/** @throws ApiError naming `cursor` when it is not one of ours */
+/** @throws ApiError `invalid_request`, field `cursor`, when `writeCursor` did not make it */
 export function readCursor(cursor: string): Position {
   const [, at, id = ''] = /^(\d{1,15}) (.*)$/.exec(Buffer.from(cursor, 'base64url').toString()) ?? [];
   if (at === undefined || !isId(id)) throw notOurCursor();
@@ -28,8 +28,8 @@ export function readCursor(cursor: string): Position {
 /**
  * Reads one page by keyset, so that it costs the same at any depth and neither repeats nor misses a row: times are
  * stored in milliseconds, and the id breaks ties.
- * @param conditions SQL that narrows the list, with its values
- * @param read runs the statement; `where` includes the word WHERE when there is something to say
+ * @param conditions SQL conditions on the list, with their values
+ * @param read runs the statement; `where` includes the word WHERE when there are conditions
  */
 export async function keysetPage<T extends { id: string; createdAt: string }>(
   query: { limit: number; cursor?: string | undefined },
@@ -52,7 +52,7 @@ export async function keysetPage<T extends { id: string; createdAt: string }>(
   return pageOf(found, query.limit, ({ id, createdAt }) => writeCursor({ createdAt: new Date(createdAt), id }));
 }
 
-/** The page out of one row more than it takes. @param cursorAt the cursor after which the next page begins */
+/** One page from up to `limit` + 1 rows. @param cursorAt the cursor after which the next page begins */
 export function pageOf<T>(found: readonly T[], limit: number, cursorAt: (last: T) => string): Page<T> {
   const items = found.slice(0, limit);
   const last = items.at(-1);

@@ -3,8 +3,8 @@ import type { z } from 'zod';
 import { ApiError, badField } from './http.errors.js';
 
 /**
- * Parses input at the edge.
- * @throws ApiError `invalid_request` that names every wrong field, unknown ones included
+ * Parses input.
+ * @throws ApiError `invalid_request` that names every invalid field, unknown ones included
  */
 export function parseWith<S extends z.ZodType>(
   schema: S,
@@ -28,7 +28,7 @@ export function parseWith<S extends z.ZodType>(
 
 const shortened = (name: string) => (name.length > 100 ? `${name.slice(0, 100)}…` : name);
 
-/** The `Idempotency-Key` header: visible ASCII, at most 255 characters. Absent: undefined. */
+/** The `Idempotency-Key` header: visible ASCII, at most 255 characters. Absent: undefined. @throws ApiError `invalid_request` */
 export function checkIdempotencyKey(value: string | string[] | undefined): string | undefined {
   if (value === undefined) return undefined;
   if (typeof value !== 'string' || !/^[\x21-\x7e]+$/.test(value) || value.length > LIMITS.idempotencyKeyLengthMax)
@@ -37,8 +37,8 @@ export function checkIdempotencyKey(value: string | string[] | undefined): strin
 }
 
 /**
- * `wait` of the `Prefer` header (RFC 7240 section 4.3) in milliseconds. What is malformed counts as not given, as the
- * RFC asks of preferences.
+ * `wait` of the `Prefer` header (RFC 7240 section 4.3) in milliseconds. A malformed one counts as absent, as the RFC
+ * requires.
  */
 export function preferredWaitMs(value: string | string[] | undefined): number | undefined {
   const text = Array.isArray(value) ? value.join(',') : value;

@@ -7,8 +7,8 @@ import { InjectRedis } from '../redis/index.js';
 import { ApiError } from './http.errors.js';
 
 /**
- * How often somebody has come, counted in Redis over all replicas; a token's uses over the gateways too. While Redis is
- * away each replica counts alone, so its absence lifts no limit altogether.
+ * Rate limits, counted in Redis across all replicas; those of tokens across the gateways too. While Redis is unavailable
+ * each replica counts by itself, so no limit is lifted entirely.
  */
 @Injectable()
 export class RatesService {
@@ -18,22 +18,22 @@ export class RatesService {
     this.#limits = new RateLimits(redis, clock);
   }
 
-  /** Counts uses of a token within its own and its ancestors' rates: the same counts as at the gateways' doors. */
+  /** Counts uses of a token against its own and its ancestors' rate limits, in the same counters as the gateways. */
   use(tokenId: string, rates: Principal['rates'], uses = 1): Promise<RateState> {
     return this.#limits.consumeAll(tokenId, rates, uses);
   }
 
-  /** Counts one of something of which only so many are wanted. */
-  tally(what: string, who: string, { max, windowSeconds }: { max: number; windowSeconds: number }): Promise<RateState> {
-    return this.#limits.consume(`${what}:${who}`, { limit: max, windowSeconds });
+  /** Counts one `what` of `key` against a limit. */
+  tally(what: string, key: string, { max, windowSeconds }: { max: number; windowSeconds: number }): Promise<RateState> {
+    return this.#limits.consume(`${what}:${key}`, { limit: max, windowSeconds });
   }
 
   /**
-   * Counts one attempt of `who` at `what`.
-   * @throws ApiError `rate_limited` with Retry-After when it is one too many
+   * The same.
+   * @throws ApiError `rate_limited` with Retry-After when the limit is exceeded
    */
-  async count(what: string, who: string, limit: { max: number; windowSeconds: number }): Promise<void> {
-    const state = await this.tally(what, who, limit);
+  async count(what: string, key: string, limit: { max: number; windowSeconds: number }): Promise<void> {
+    const state = await this.tally(what, key, limit);
     if (!state.allowed) throw tooMany(state);
   }
 }

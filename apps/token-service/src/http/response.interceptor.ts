@@ -3,7 +3,7 @@ import type { FastifyReply } from 'fastify';
 import { map, type Observable } from 'rxjs';
 import { Answer } from './call.js';
 
-/** Gives an answer its status: as an `Answer` says; 202 for a change that is not effective yet; else 200. */
+/** Sets the status of a response: that of an `Answer`; 202 for a change that is not effective yet; else 200. */
 @Injectable()
 export class ResponseInterceptor implements NestInterceptor {
   intercept(context: ExecutionContext, next: CallHandler): Observable<unknown> {

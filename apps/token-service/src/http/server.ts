@@ -17,17 +17,17 @@ import type { TokenServiceConfig } from '../config.js';
 import { type RequestContext, requestContext } from './context.js';
 import { cookieName, readCookie } from './cookies.js';
 
-/** Where a controller's method says which call of ENDPOINTS it answers. */
+/** Metadata key of a controller's method: the call of ENDPOINTS that it handles. */
 export const ENDPOINT_METADATA = 'latchkey:endpoint';
 
 export type LatchkeyRequest = FastifyRequest & { latchkey: RequestContext; sessionCookie?: string | undefined };
 
 const USER_AGENT_LENGTH_MAX = 200;
 const PROOF_WARNING_EVERY_MS = 60_000;
-/** A body refused for its length is still read to its end, and forgotten, when it says that it is no longer than this. */
+/** A body refused for its length is still read to its end, and discarded, when its Content-Length is at most this. */
 const DISCARDED_BYTES_MAX = 4 * LIMITS.jsonBodyBytesMax;
 
-/** Fastify as this door needs it: every input bounded, every answer marked, every error a problem. */
+/** Fastify with a limit on every input, fixed headers on every response, and every error as a problem. */
 export function createAdapter(config: TokenServiceConfig, logger: Logger): FastifyAdapter {
   const contextOf = contextReader(config, logger);
   const adapter = new FastifyAdapter({
@@ -39,13 +39,13 @@ export function createAdapter(config: TokenServiceConfig, logger: Logger): Fasti
     http: { maxHeaderSize: LIMITS.headerBytesMax },
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength: 500, ignoreTrailingSlash: false },
-    clientErrorHandler: answerUnreadable,
+    clientErrorHandler: respondUnreadable,
     frameworkErrors: (_error: Error, request: FastifyRequest, reply: FastifyReply) => {
       const { requestId } = contextOf(request);
       reply
         .status(400)
         .headers({ 'content-type': 'application/problem+json', ...fixedHeaders(requestId) })
-        .send(JSON.stringify(problem('invalid_request', 'The path is not a valid one.', requestId)));
+        .send(JSON.stringify(problem('invalid_request', 'The path is invalid.', requestId)));
     },
   });
   const fastify = adapter.getInstance() as unknown as FastifyInstance;
@@ -57,18 +57,18 @@ export function createAdapter(config: TokenServiceConfig, logger: Logger): Fasti
     reply.headers(fixedHeaders(own.latchkey.requestId));
     done();
   });
-  // Entered after the body has been read: its events run outside any context that was entered before.
+  // Entered after the body has been read: the events of reading run outside any context entered before.
   fastify.addHook('preValidation', (request, _reply, done) => {
     requestContext.run((request as LatchkeyRequest).latchkey, done);
   });
   fastify.addHook('onSend', (request, reply, _payload, done) => {
-    // Closed while the caller is still sending, a connection takes the response with it.
-    if (reply.statusCode === 413 && isSoonOver(request.headers)) reply.removeHeader('connection');
+    // If the connection closes while the caller is still sending, the response is lost.
+    if (reply.statusCode === 413 && isDiscardable(request.headers)) reply.removeHeader('connection');
     done();
   });
   const json = fastify.getDefaultJsonParser('error', 'error');
   fastify.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
-    // "application/json" with nothing in it is a call without a body: each call says whether it needs one.
+    // An empty "application/json" body counts as no body: each call defines whether it needs one.
     if (body === '') done(null, undefined);
     else json(request, body as string, done);
   });
@@ -78,11 +78,11 @@ export function createAdapter(config: TokenServiceConfig, logger: Logger): Fasti
   return adapter;
 }
 
-const isSoonOver = ({ 'content-length': length, expect }: FastifyRequest['headers']): boolean =>
+const isDiscardable = ({ 'content-length': length, expect }: FastifyRequest['headers']): boolean =>
   length !== undefined && Number(length) <= DISCARDED_BYTES_MAX && expect === undefined;
 
-/** What is no HTTP, or more of it than fits, never reaches Fastify's routes: answered on the bare socket. */
-function answerUnreadable(error: Error & { code?: string }, socket: Socket): void {
+/** What is not HTTP, or exceeds a limit of the parser, never reaches Fastify's routes: the response goes to the raw socket. */
+function respondUnreadable(error: Error & { code?: string }, socket: Socket): void {
   if (error.code === 'ECONNRESET' || !socket.writable) {
     socket.destroy();
     return;
@@ -91,7 +91,7 @@ function answerUnreadable(error: Error & { code?: string }, socket: Socket): voi
   const requestId = newId();
   const { status, title } = ERRORS[code];
   const detail =
-    code === 'header_too_large' ? 'All headers together exceed 16 KiB.' : 'This is not a request of HTTP/1.1.';
+    code === 'header_too_large' ? 'All headers together exceed 16 KiB.' : 'This is not an HTTP/1.1 request.';
   const body = JSON.stringify(problem(code, detail, requestId));
   const headers = {
     'content-type': 'application/problem+json; charset=utf-8',
@@ -103,7 +103,7 @@ function answerUnreadable(error: Error & { code?: string }, socket: Socket): voi
   socket.end(`HTTP/1.1 ${status} ${title}\r\n${lines.join('')}\r\n${body}`);
 }
 
-/** RFC 6749 section 3.1: a parameter must not come twice; what does is handed on as a list, which no schema takes. */
+/** RFC 6749 section 3.1: a parameter must not be repeated; one that is becomes a list, which no schema accepts. */
 function entriesOnce(form: URLSearchParams): [string, string | string[]][] {
   return [...new Set(form.keys())].map((name) => {
     const all = form.getAll(name);
@@ -118,11 +118,11 @@ const fixedHeaders = (requestId: string) => ({
   'referrer-policy': 'no-referrer',
 });
 
-/** The address and request id come from the gateway when the request proves that it came through one, else from the socket. */
+/** Address and request id come from the gateway when the request proves that it came through one, else from the socket. */
 function contextReader(config: TokenServiceConfig, logger: Logger): (request: FastifyRequest) => RequestContext {
   const isProof = gatewayProofMatcher(config.GATEWAY_PROOF_SECRET);
   let warnedAt = Number.NEGATIVE_INFINITY;
-  const refuseProof = (peer: string | undefined) => {
+  const warnOfProof = (peer: string | undefined) => {
     if (performance.now() - warnedAt < PROOF_WARNING_EVERY_MS) return;
     warnedAt = performance.now();
     logger.warn(
@@ -137,9 +137,9 @@ function contextReader(config: TokenServiceConfig, logger: Logger): (request: Fa
     };
     const proof = header(GATEWAY_PROOF_HEADER);
     const throughGateway = proof !== undefined && isProof(proof);
-    if (proof !== undefined && !throughGateway) refuseProof(request.socket.remoteAddress);
+    if (proof !== undefined && !throughGateway) warnOfProof(request.socket.remoteAddress);
     const given = throughGateway ? header(REQUEST_ID_HEADER) : undefined;
-    // Not X-Forwarded-For: whoever calls writes its left end, and only the gateway knows which proxies it trusts.
+    // Not X-Forwarded-For: the caller controls its left end, and only the gateway has the list of trusted proxies.
     const address = throughGateway ? header(CALLER_ADDRESS_HEADER) : undefined;
     return {
       requestId: given && isRequestId(given) ? given : newId(),

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** Does the work and returns, or throws, at the next whole multiple of `floorMs` since it began: its time tells nothing. */
+/** Does the work and returns, or throws, at the next whole multiple of `floorMs` since it began: no timing side channel. */
 export async function atMultiplesOf<T>(floorMs: number, work: () => Promise<T>): Promise<T> {
   const startedMs = performance.now();
   try {

@@ -9,38 +9,37 @@ export type RpcCaller = { type: 'gateway' } | { type: 'jobs' } | { type: 'token'
 export type RpcCallerType = RpcCaller['type'];
 
 export const CALLABLE_BY = 'latchkey:callable-by';
-/** Who may call this handler. One that does not say is closed to everyone. */
+/** Who may call this handler. A handler without this decorator refuses every call. */
 export const CallableBy = (...types: RpcCallerType[]) => SetMetadata(CALLABLE_BY, types);
 
 export interface Call {
   caller: RpcCaller;
   context: RequestContext;
   /**
-   * Whether the caller would be let in again at this moment, for calls that stay open; it is not counted as a use.
-   * Rejects when that cannot be found out.
+   * Whether the caller is still accepted, for calls that stay open; not counted as a use. Rejects when the check fails.
    */
   callerNow: () => Promise<CallerNow>;
 }
 
-/** Until when, in Unix milliseconds; 0: without end. */
+/** `expiresAtMs` in Unix milliseconds; 0: never. */
 export type CallerNow = { readonly allowed: false } | { readonly allowed: true; readonly expiresAtMs: number };
 
 const calls = new WeakMap<Metadata, Call>();
 
-/** Notes who makes the call that this metadata came with. For the guard alone. */
+/** Sets the call that this metadata came with. For the guard only. */
 export const setCall = (metadata: Metadata, call: Call): void => void calls.set(metadata, call);
 
-/** The call that this metadata came with; undefined when the guard has not let it in. */
+/** The call that this metadata came with; undefined when the guard has not accepted it. */
 export const callOf = (metadata: Metadata): Call | undefined => calls.get(metadata);
 
-/** Who makes the call that this metadata came with; the guard has let it in. */
+/** The caller of the call that this metadata came with. @throws Error when the guard has not accepted it */
 export function callerOf(metadata: Metadata): RpcCaller {
   const call = callOf(metadata);
-  if (!call) throw new Error('no caller is known: RpcCallerGuard has not seen this call');
+  if (!call) throw new Error('no caller is known: RpcCallerGuard has not handled this call');
   return call.caller;
 }
 
-/** Names a caller for good: in leases, in usage batches, and in the keys derived for it. */
+/** The permanent name of a caller: in leases, in usage batches, and in the keys derived for it. */
 export const callerName = (caller: RpcCaller): string =>
   caller.type === 'token' ? `token:${caller.tokenId}` : FIRST_PARTY_CALLER;
 

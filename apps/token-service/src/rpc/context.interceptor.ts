@@ -4,7 +4,7 @@ import type { Observable } from 'rxjs';
 import { requestContext } from '../http/index.js';
 import { callOf } from './caller.js';
 
-/** Handles a gRPC call in the context that audit events and logs read, as HTTP requests are. */
+/** Runs a gRPC call in the context that audit events and logs read, as HTTP requests do. */
 @Injectable()
 export class RpcContextInterceptor implements NestInterceptor {
   intercept(context: ExecutionContext, next: CallHandler): Observable<unknown> {

@@ -17,7 +17,7 @@ const CODES: Partial<Record<ApiError['code'], status>> = {
   conflict: status.FAILED_PRECONDITION,
 };
 
-/** Every error of the gRPC door becomes a status here; what is not meant for the caller is logged and stays inside. */
+/** Maps every error of the gRPC API to a status; what is not meant for the caller is only logged. */
 @Catch()
 export class RpcErrorFilter {
   constructor(@Inject(LOGGER) private readonly logger: Logger) {}
@@ -31,8 +31,8 @@ export class RpcErrorFilter {
       return (error as RpcExceptionType).getError() as { code: status; message: string };
     if (error instanceof ApiError) return { code: CODES[error.code] ?? status.UNKNOWN, message: error.detail };
     if (isDatabaseUnavailable(error))
-      return { code: status.UNAVAILABLE, message: 'the database does not answer at this moment' };
-    this.logger.error({ err: error }, 'a call failed');
-    return { code: status.INTERNAL, message: 'something went wrong here' };
+      return { code: status.UNAVAILABLE, message: 'the database is unavailable; try again' };
+    this.logger.error({ err: error }, 'a gRPC call failed');
+    return { code: status.INTERNAL, message: 'internal error' };
   }
 }
