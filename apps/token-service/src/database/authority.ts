@@ -3,31 +3,31 @@ import { Timekeeper } from '@latchkey/verifier';
 import type { PreparedClient } from './prepared-client.js';
 
 /**
- * PostgreSQL could not show that it still is the primary, or a commit ended with a warning (a cancelled wait for the
- * stand-by answers success with one). Nothing that was read may let anybody in, and whether the change holds is unknown.
+ * PostgreSQL could not prove that it is still the primary, or a commit ended with a warning (a cancelled wait for the standby
+ * returns success with one). Nothing that was read may allow access, and whether the change is durable is unknown.
  */
 export class AuthorityLost extends Error {
   override name = 'AuthorityLost';
 }
 
-/** Commits under these wait for the disk, and for the stand-by where there is one. */
+/** Values of synchronous_commit whose commits wait for the disk, and for the standby where there is one. */
 const DURABLE = ['on', 'remote_apply'];
-/** What pg says when `query_timeout` has passed. */
+/** The message of pg's error when `query_timeout` has passed. */
 const TIMED_OUT = 'Query read timeout';
-/** Longest that a proof is waited for. */
-const PATIENCE_MAX_MS = 5_000;
+/** Longest wait for a proof. */
+const PROOF_TIMEOUT_MAX_MS = 5_000;
 
 /**
- * Which connections can be answered from. A primary that was deposed and lives on can still be read, and a look-up is a
- * read: it would let in what the new primary has revoked. What it can no longer do is commit with the stand-by's consent.
- * So what lets somebody in is read only on a connection on which a commit of its own, begun less than the window ago, has
- * returned without a warning. Whoever confirms on the new side waits for that window to pass.
+ * Which connections may be read for allowing access. A deposed primary that still runs can be read, and a lookup is a read:
+ * it would accept tokens that the new primary has revoked. But it can no longer commit with the standby's acknowledgement.
+ * So what allows access is read only on a connection on which a commit of its own, begun less than the window ago, has
+ * returned without a warning. Confirmations on the new primary wait until that window has passed.
  */
 export class Authority {
   readonly #time: Timekeeper;
   readonly #leaseMs: number;
-  readonly #patienceMs: number;
-  /** Commits that showed a connection's server to be the primary, and how often one did not. */
+  readonly #proofTimeoutMs: number;
+  /** Commits that proved a connection's server to be the primary, and how often that failed. */
   readonly counters = { proofs: 0, lost: 0 };
   /** The highest timeline seen of each database system. */
   readonly #timelines = new Map<string, string>();
@@ -36,18 +36,18 @@ export class Authority {
   constructor(clock: Clock, leaseMs: number) {
     this.#time = new Timekeeper(clock);
     this.#leaseMs = leaseMs;
-    this.#patienceMs = Math.min(leaseMs, PATIENCE_MAX_MS);
+    this.#proofTimeoutMs = Math.min(leaseMs, PROOF_TIMEOUT_MAX_MS);
   }
 
-  /** Whether what is read next on this connection can let somebody in. To be asked once the request has arrived. */
+  /** Whether the next read on this connection may allow access. To be called after the request has arrived. */
   holds({ proof }: PreparedClient): boolean {
     return proof !== undefined && !this.#isDeposed(proof) && this.#time.elapsedMs(proof.begun) < proof.windowMs;
   }
 
   /**
-   * Commits a row of the connection's own. A read that is sent behind it holds once this has resolved.
-   * @throws AuthorityLost when the commit ended with a warning, on an older timeline than one seen before, or has not
-   *   ended for as long as it would count, five seconds at most: a deposed primary keeps silent
+   * Commits a row of the connection's own. A read that is sent behind it is valid once this has resolved.
+   * @throws AuthorityLost when the commit ended with a warning, on an older timeline than one seen before, or took longer
+   *   than its window, five seconds at most: on a deposed primary it hangs
    */
   async prove(connection: PreparedClient): Promise<void> {
     delete connection.proof;
@@ -59,26 +59,26 @@ export class Authority {
     if (highest === undefined || highest < timeline) this.#timelines.set(system, timeline);
     mustBeUnwarned(connection, warnings);
     if (this.#isDeposed(row))
-      throw new AuthorityLost(`PostgreSQL answers on timeline ${timeline}, ${highest} was seen`);
+      throw new AuthorityLost(`PostgreSQL is on timeline ${timeline}, but ${highest} was seen before`);
     this.counters.proofs++;
     connection.proof = { begun, system, timeline, windowMs: Math.min(this.#leaseMs, leaseMs) };
   }
 
   async #commit(connection: PreparedClient): Promise<{ system: string; timeline: string; leaseMs: number }> {
-    const proving = { ...PROVE, values: [connection.id], query_timeout: this.#patienceMs };
+    const proving = { ...PROVE, values: [connection.id], query_timeout: this.#proofTimeoutMs };
     const { rows } = await connection.query(proving).catch((error: Error) => {
       if (error.message !== TIMED_OUT) throw error;
-      throw new AuthorityLost('PostgreSQL did not finish a commit in time');
+      throw new AuthorityLost('timeout: PostgreSQL did not finish a commit in time');
     });
     const { system, timeline, lease_ms: leaseMs, pid, synchronous_commit: durability } = rows[0]!;
-    // What is read behind the proof, or the next proof, might come from another server.
+    // A read behind the proof, or the next proof, might come from another server.
     if (pid !== connection.processID)
       throw new AuthorityLost('a pooler stands between this service and PostgreSQL: connect to PostgreSQL itself');
     if (!DURABLE.includes(durability))
       throw new AuthorityLost(
-        `PostgreSQL commits with synchronous_commit = ${durability} here, though on was asked for`,
+        `PostgreSQL commits with synchronous_commit = ${durability} here, though this service sets on`,
       );
-    // The new side waits as long as the log's row says, so that must be said before it is made use of.
+    // A new primary waits as long as the log's row says, so the row is raised before the window is used.
     if (leaseMs < this.#leaseMs) await connection.query(RAISE, [this.#leaseMs]);
     return { system, timeline, leaseMs };
   }
@@ -94,13 +94,13 @@ export function mustBeUnwarned(connection: PreparedClient, warnings: number): vo
   if (connection.warnings === warnings) return;
   delete connection.proof;
   void connection.end();
-  throw new AuthorityLost('PostgreSQL warned at a commit: it may not have reached the stand-by');
+  throw new AuthorityLost('PostgreSQL warned at a commit: it may not have reached the standby');
 }
 
 /**
  * In: the connection's id. Out: the database system, its timeline, the longest lease ever in force, the server process, and
- * how durable its commits are. A row each, so
- * that commits that hang do not queue for one another; a permanent table, because only its commits wait for a stand-by.
+ * how durable its commits are. One row per connection, so that hanging commits do not block each other; a permanent table,
+ * because only commits to one wait for a standby.
  */
 const PROVE = {
   name: 'prove',

@@ -10,34 +10,34 @@ import { BEGIN_SNAPSHOT, Change } from './change.js';
 import { PreparedClient } from './prepared-client.js';
 import type { Statement } from './statement.js';
 
-/** A statement that takes longer says that the database is in trouble; nothing here needs more. */
+/** No statement needs longer unless the database is in trouble. */
 export const STATEMENT_TIMEOUT_MS = 10_000;
 const LOCK_TIMEOUT_MS = 5_000;
 const CONNECT_TIMEOUT_MS = 2_000;
 const ATTEMPTS_MAX = 4;
-const LOST_TOLD_EVERY_MS = 10_000;
+const LOST_LOGGED_EVERY_MS = 10_000;
 
-const LIMITS_OF_A_CONNECTION = {
+const CONNECTION_LIMITS = {
   statement_timeout: STATEMENT_TIMEOUT_MS,
   lock_timeout: LOCK_TIMEOUT_MS,
   idle_in_transaction_session_timeout: STATEMENT_TIMEOUT_MS,
-  // The network may swallow an answer: give up a little after the server would have.
+  // The network can lose a result: time out a little after the server would have.
   query_timeout: STATEMENT_TIMEOUT_MS + 2_000,
   keepAlive: true,
   idleTimeoutMillis: 60_000,
 };
 
 /**
- * For pages of long lists: rows in the order of an index are never read all and sorted instead, however few the planner
- * thinks they are. It knows how many tokens owners have on average, and some have thousands of times as many.
+ * For pages of long lists: rows are always read in the order of an index, never all read and sorted, however few the planner
+ * expects. It estimates from the average number of tokens per owner, and some owners have thousands of times as many.
  */
 export const LIST_SETTINGS = { enable_sort: 'off', max_parallel_workers_per_gather: '0', jit: 'off' } as const;
 
-/** Of the connections allowed, those kept for lists: a quarter, so that lists do not hold up changes and checks. */
+/** Connections reserved for lists: a quarter of those allowed, so that lists do not delay changes and checks. */
 const listConnections = ({ DATABASE_POOL_SIZE }: Pick<TokenServiceConfig, 'DATABASE_POOL_SIZE'>): number =>
   Math.max(1, Math.floor(DATABASE_POOL_SIZE / 4));
 
-/** With settings for the connection's own session, whatever its role or database say. */
+/** With settings for the connection's session, which override those of its role and database. */
 function withSettings(databaseUrl: string, settings: Readonly<Record<string, string>>): string {
   const url = new URL(databaseUrl);
   const options = Object.entries(settings).map(([name, value]) => `-c ${name}=${value}`);
@@ -45,22 +45,22 @@ function withSettings(databaseUrl: string, settings: Readonly<Record<string, str
   return url.href;
 }
 
-/** A commit that has been answered is on disk, and at the stand-by where there is one. */
+/** A commit that has returned is on disk, and at the standby where there is one. */
 const COMMIT_SETTINGS = { synchronous_commit: 'on' } as const;
 
 function listPool(config: TokenServiceConfig): Pool {
   const pool = new Pool({
-    ...LIMITS_OF_A_CONNECTION,
+    ...CONNECTION_LIMITS,
     connectionString: withSettings(config.DATABASE_URL, LIST_SETTINGS),
     max: listConnections(config),
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     application_name: 'latchkey-token-service lists',
   });
-  pool.on('error', () => undefined); // as with the other pool: whoever asks next is told
+  pool.on('error', () => undefined); // as with the other pool: the next query fails if reconnecting does
   return pool;
 }
 
-/** How the token-service connects: a bounded pool, and a time limit on everything that could wait for ever. */
+/** How the token-service connects: a bounded pool, and a timeout on everything that could wait forever. */
 export function dataSourceOptions(config: TokenServiceConfig) {
   return {
     type: 'postgres' as const,
@@ -71,31 +71,31 @@ export function dataSourceOptions(config: TokenServiceConfig) {
     poolSize: config.DATABASE_POOL_SIZE - listConnections(config),
     connectTimeoutMS: CONNECT_TIMEOUT_MS,
     applicationName: 'latchkey-token-service',
-    // A connection that is lost while idle is replaced; whoever asks next is told if that fails.
+    // A connection that is lost while idle is replaced; the next query fails if that fails.
     poolErrorHandler: () => undefined,
     extra: {
-      ...LIMITS_OF_A_CONNECTION,
+      ...CONNECTION_LIMITS,
       Client: PreparedClient,
-      // Statements that do not wait for one another's answers go out together; each still runs after the one before it.
+      // Statements that do not await each other's results are sent together; each still runs after the one before it.
       pipeline: true,
     },
   };
 }
 
-/** What is done on one connection. */
+/** Operations on one connection. */
 export interface OneConnection {
-  /** Commits a row: what is read next is read from the primary. */
+  /** Commits a row: the next read comes from the primary. */
   prove(): Promise<void>;
   /** One statement, prepared under its name; a write has been committed when it resolves. */
   prepared<Row extends QueryResultRow>(name: string, text: string, values: unknown[]): Promise<Row[]>;
 }
 
-/** The way to PostgreSQL. */
+/** Access to PostgreSQL. */
 @Injectable()
 export class Database implements OnApplicationShutdown {
   readonly #lists: Pool;
   readonly #authority: Authority;
-  #lostToldAtMs = Number.NEGATIVE_INFINITY;
+  #lostLoggedAtMs = Number.NEGATIVE_INFINITY;
 
   constructor(
     @InjectDataSource() readonly source: DataSource,
@@ -111,7 +111,7 @@ export class Database implements OnApplicationShutdown {
     const { counters } = this.#authority;
     new Counter({
       name: 'latchkey_authority_proofs_total',
-      help: 'Commits that showed PostgreSQL to be the primary still (made), and how often it could not (lost): then 503',
+      help: 'Commits that proved PostgreSQL to be still the primary (made), and failures to prove it (lost), which return 503',
       labelNames: ['outcome'],
       registers: [registry],
       collect() {
@@ -122,35 +122,38 @@ export class Database implements OnApplicationShutdown {
     });
   }
 
-  /** Says so when PostgreSQL has been told that commits need not last, or that this could not be asked. */
+  /** Logs a warning when PostgreSQL's settings allow commits to be lost, or when reading them failed. */
   async checkDurability(): Promise<void> {
     const [settings] = await this.query<{ fsync: string; full_page_writes: string }>(
       `SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes`,
     ).catch((error: unknown) => {
-      this.logger.warn({ reason: (error as Error).message }, 'PostgreSQL did not say whether its commits last');
+      this.logger.warn(
+        { reason: (error as Error).message },
+        'reading whether commits in PostgreSQL are durable failed',
+      );
       return [];
     });
     await this.onOneConnection((here) => here.prove()).catch((error: Error) => {
       this.logger.error(
         { reason: error.message },
-        'PostgreSQL did not show that it is the primary: answering 503 until it does',
+        'PostgreSQL did not prove that it is the primary: returning 503 until it does',
       );
     });
     for (const [name, value] of Object.entries(settings ?? {}))
       if (value !== 'on')
         this.logger.warn(
-          `PostgreSQL runs with ${name} = ${value}: after a crash it may forget revocations that were answered. Set it to on.`,
+          `PostgreSQL runs with ${name} = ${value}: after a crash it can lose revocations that were confirmed. Set it to on.`,
         );
   }
 
-  /** Counted always, told once in a while. */
+  /** Always counts, logs at most every ten seconds. */
   #noteLost(error: unknown): void {
     if (!(error instanceof AuthorityLost)) return;
     this.#authority.counters.lost++;
     const nowMs = this.clock.monotonicMs();
-    if (nowMs - this.#lostToldAtMs < LOST_TOLD_EVERY_MS) return;
-    this.#lostToldAtMs = nowMs;
-    this.logger.warn({ reason: error.message }, 'PostgreSQL could not show that it is the primary: answering 503');
+    if (nowMs - this.#lostLoggedAtMs < LOST_LOGGED_EVERY_MS) return;
+    this.#lostLoggedAtMs = nowMs;
+    this.logger.warn({ reason: error.message }, 'PostgreSQL could not show that it is the primary: returning 503');
   }
 
   async onApplicationShutdown(): Promise<void> {
@@ -158,11 +161,12 @@ export class Database implements OnApplicationShutdown {
   }
 
   /**
-   * Carries out a change in one transaction, again from the start when PostgreSQL broke it off for a deadlock or a conflict.
+   * Runs a change in one transaction, again from the start when PostgreSQL aborted it for a deadlock or a conflict, at most
+   * four times.
    * @param work must do nothing outside the transaction; what it queues is written with the commit
    * @returns what `work` returned, once it is committed
-   * @throws what `work` threw or PostgreSQL refused a statement with: then nothing has changed. When the connection was lost, or
-   *   nothing came in time, behind COMMIT, and with AuthorityLost, it is unknown whether it has
+   * @throws what `work` threw, or PostgreSQL's error for a statement: then nothing has changed. After a lost connection or a
+   *   timeout behind COMMIT, and with AuthorityLost, it is unknown whether anything has
    */
   async change<T>(work: (change: Change) => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
@@ -176,7 +180,7 @@ export class Database implements OnApplicationShutdown {
 
   /**
    * Reads everything as of one moment, however long a statement takes.
-   * @param work may write nothing
+   * @param work must not write
    */
   snapshot<T>(work: (snapshot: Pick<Change, 'read'>) => Promise<T>): Promise<T> {
     return this.#once((change) => {
@@ -203,19 +207,19 @@ export class Database implements OnApplicationShutdown {
     }
   }
 
-  /** One statement, prepared once for each connection under `name`: for the paths that are walked all the time. */
+  /** One statement, prepared once per connection under `name`: for hot paths. */
   async prepared<Row extends QueryResultRow>(name: string, text: string, values: unknown[]): Promise<Row[]> {
     const { rows } = await this.#pool.query<Row>({ name, text, values });
     return rows;
   }
 
   /**
-   * One prepared statement whose rows let somebody in: read on a connection whose server has shown, within the authority
-   * window, that it still is the primary. When the window has passed the commit that shows it goes out ahead.
-   * @throws AuthorityLost when it cannot
+   * One prepared statement whose rows allow access: read on a connection whose server has proved, within the authority
+   * window, that it is still the primary. When the window has passed, the commit that proves it is sent ahead.
+   * @throws AuthorityLost when the proof fails
    */
   authoritative<Row extends QueryResultRow>(name: string, text: string, values: unknown[]): Promise<Row[]> {
-    return this.#lend(async (connection) => {
+    return this.#withConnection(async (connection) => {
       const read = (): Promise<{ rows: Row[] }> => connection.query({ name, text, values });
       if (this.#authority.holds(connection)) return (await read()).rows;
       const [, { rows }] = await Promise.all([this.#authority.prove(connection), read()]);
@@ -224,9 +228,9 @@ export class Database implements OnApplicationShutdown {
   }
 
   /**
-   * One prepared statement behind a proof made for it. Where finding nothing is an answer by itself: nobody watches over
-   * what is not there, so the authority window does not do.
-   * @throws AuthorityLost when PostgreSQL cannot show that it is the primary
+   * One prepared statement behind a proof of its own. For statements whose empty result decides something: no invalidation
+   * covers rows that do not exist, so the authority window is not enough.
+   * @throws AuthorityLost when PostgreSQL cannot prove that it is the primary
    */
   proved<Row extends QueryResultRow>(name: string, text: string, values: unknown[]): Promise<Row[]> {
     return this.onOneConnection(async (here) => {
@@ -236,12 +240,12 @@ export class Database implements OnApplicationShutdown {
   }
 
   /**
-   * Statements on one connection, each in a transaction of its own: what is read after a commit is read from the server
-   * that made it.
+   * Statements on one connection, each in a transaction of its own: a read after a commit comes from the server that
+   * committed.
    * @throws AuthorityLost when PostgreSQL warned at one of them
    */
   onOneConnection<T>(work: (here: OneConnection) => Promise<T>): Promise<T> {
-    return this.#lend((connection) =>
+    return this.#withConnection((connection) =>
       work({
         prove: () => this.#authority.prove(connection),
         prepared: async <Row extends QueryResultRow>(name: string, text: string, values: unknown[]) => {
@@ -254,8 +258,8 @@ export class Database implements OnApplicationShutdown {
     );
   }
 
-  /** After an error the connection is used by nobody again. */
-  async #lend<T>(work: (connection: PreparedClient) => Promise<T>): Promise<T> {
+  /** After an error the connection is closed. */
+  async #withConnection<T>(work: (connection: PreparedClient) => Promise<T>): Promise<T> {
     const connection = (await this.#pool.connect()) as unknown as PreparedClient & PoolClient;
     let failure: Error | undefined;
     try {
@@ -275,7 +279,7 @@ export class Database implements OnApplicationShutdown {
     return rows;
   }
 
-  /** One statement outside any transaction, planned for its values: for texts put together for one question. */
+  /** One statement outside any transaction, planned for its values: for dynamically built SQL. */
   async query<Row extends QueryResultRow>(text: string, values: unknown[] = []): Promise<Row[]> {
     const { rows } = await this.#pool.query<Row>({ text, values });
     return rows;
@@ -286,13 +290,13 @@ export class Database implements OnApplicationShutdown {
   }
 }
 
-/** The SQLSTATE of an error that PostgreSQL answered with. */
+/** The SQLSTATE of an error from PostgreSQL, or the code of a network error. */
 export function sqlState(error: unknown): string | undefined {
   const code = (error as { code?: unknown } | null)?.code;
   return typeof code === 'string' ? code : undefined;
 }
 
-/** The unique constraint that an insert or update ran into. */
+/** The unique constraint that an insert or update violated. */
 export function constraintHit(error: unknown): string | undefined {
   if (sqlState(error) !== '23505') return undefined;
   const { driverError, constraint } = error as { driverError?: { constraint?: string }; constraint?: string };
@@ -309,12 +313,12 @@ const NETWORK = [
   'ENETUNREACH',
   'EAI_AGAIN',
 ];
-/** Connection faults, shutting down, too many connections, out of resources, given up waiting, read-only stand-by. */
+/** Connection faults, shutdown, too many connections, out of resources, timeouts, conflicts, read-only standby. */
 const UNAVAILABLE = /^(08|53|57P|58)|^57014$|^55P03$|^25006$|^40001$|^40P01$|^25P03$/;
 const UNAVAILABLE_WORDS =
   /Connection terminated|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|not queryable|Cannot use a pool after calling end|DataSource is not (initialized|set)|Driver not Connected/i;
 
-/** Whether an error says that PostgreSQL is away or overwhelmed, rather than that the question was wrong. */
+/** Whether an error means that PostgreSQL is unavailable or overloaded, rather than that the statement was wrong. */
 export function isDatabaseUnavailable(error: unknown): boolean {
   const state = sqlState(error);
   if (state && (NETWORK.includes(state) || UNAVAILABLE.test(state))) return true;

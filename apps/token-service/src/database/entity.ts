@@ -14,7 +14,7 @@ interface Columns {
 
 const known = new Map<unknown, Columns>();
 
-/** A table and its columns, as the entity's decorators name them: the one place where they are listed. */
+/** A table and its columns, from the entity's decorators: the only list of them. */
 function columnsOf<Row>(entity: Entity<Row>): Columns {
   const found = known.get(entity);
   if (found) return found;
@@ -36,7 +36,7 @@ function columnsOf<Row>(entity: Entity<Row>): Columns {
 const typeOf = ({ type, array }: ColumnOptions) => `${String(type)}${array ? '[]' : ''}`;
 
 /**
- * The columns of an entity, under the names of its properties; without those that are not to be selected.
+ * The columns of an entity, under the names of its properties; without those with `select: false`.
  * @param alias of its table
  * @param computed SQL in place of a column, by property
  */
@@ -52,7 +52,7 @@ export function columnsAs<Row extends object>(
     .join(', ');
 }
 
-/** The rows that equal `where` in what it gives, as the entity, with the columns that `columnsAs` names. */
+/** The rows that match every field of `where`, as the entity, with the columns of `columnsAs`. */
 export function select<Row extends object>(
   entity: Entity<Row>,
   where: Partial<Row>,
@@ -63,17 +63,17 @@ export function select<Row extends object>(
   return [`SELECT ${columns} FROM ${table} WHERE ${equals(entity, where, 0)}`, Object.values(where)];
 }
 
-/** Inserts one row; of the columns that are not given, PostgreSQL's defaults. */
+/** Inserts one row; missing columns get PostgreSQL's defaults. */
 export function insertInto<Row extends object>(entity: Entity<Row>, row: Partial<Row>): Statement {
   const names = namesOf(entity, row);
-  const places = names.map((_, i) => `$${i + 1}`);
+  const placeholders = names.map((_, i) => `$${i + 1}`);
   const { table } = columnsOf(entity);
-  return [`INSERT INTO ${table} (${names.join(', ')}) VALUES (${places.join(', ')})`, Object.values(row)];
+  return [`INSERT INTO ${table} (${names.join(', ')}) VALUES (${placeholders.join(', ')})`, Object.values(row)];
 }
 
 /**
- * Inserts rows in one statement, however many. All give the same columns.
- * @param rows not none
+ * Inserts any number of rows in one statement. All have the same columns.
+ * @param rows at least one
  */
 export function insertAllInto<Row extends object>(entity: Entity<Row>, rows: readonly Partial<Row>[]): Statement {
   const { table, byProperty } = columnsOf(entity);
@@ -88,7 +88,7 @@ export function insertAllInto<Row extends object>(entity: Entity<Row>, rows: rea
   ];
 }
 
-/** Changes the rows that equal `where` in what it gives. */
+/** Updates the rows that match every field of `where`. */
 export function update<Row extends object>(entity: Entity<Row>, where: Partial<Row>, changes: Partial<Row>): Statement {
   const { table } = columnsOf(entity);
   const sets = namesOf(entity, changes).map((name, i) => `${name} = $${i + 1}`);
@@ -99,14 +99,14 @@ export function update<Row extends object>(entity: Entity<Row>, where: Partial<R
   ];
 }
 
-/** Deletes the rows that equal `where` in what it gives. */
+/** Deletes the rows that match every field of `where`. */
 export function deleteFrom<Row extends object>(entity: Entity<Row>, where: Partial<Row>): Statement {
   return [`DELETE FROM ${columnsOf(entity).table} WHERE ${equals(entity, where, 0)}`, Object.values(where)];
 }
 
-function equals<Row extends object>(entity: Entity<Row>, where: Partial<Row>, before: number): string {
+function equals<Row extends object>(entity: Entity<Row>, where: Partial<Row>, offset: number): string {
   return namesOf(entity, where)
-    .map((name, i) => `${name} = $${before + i + 1}`)
+    .map((name, i) => `${name} = $${offset + i + 1}`)
     .join(' AND ');
 }
 

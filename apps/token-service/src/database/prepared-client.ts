@@ -2,33 +2,33 @@ import { newId } from '@latchkey/runtime';
 import type { Moment } from '@latchkey/verifier';
 import { Client, type ClientConfig } from 'pg';
 
-/** Most statements that are kept prepared on one connection; a text beyond them is sent as it is. */
+/** Most prepared statements of one connection; further texts are sent unprepared. */
 const STATEMENTS_MAX = 300;
 const names = new Map<string, string>();
 
 /**
- * A connection that prepares each statement that comes as a text with values, so that PostgreSQL parses and plans it
- * once for each connection and not each time: for the service's queries that costs more than running them. What comes
- * as an object (`{ text, values }`) is not prepared: texts put together for one question belong there.
+ * A connection that prepares each statement given as a text with values, so that PostgreSQL parses and plans it once per
+ * connection and not each time, which would cost more than running it. A statement given as an object (`{ text, values }`)
+ * is not prepared: for dynamically built SQL.
  */
 export class PreparedClient extends Client {
   readonly id = newId();
-  /** Of the server process that answers, as it said when the connection was made. */
+  /** Of the server process, as received when the connection was opened. */
   declare readonly processID: number;
-  /** By which commit of its own, begun when, its server has shown that it is the primary, and for how long that counts. */
+  /** The last commit that proved its server to be the primary: when it was begun, and for how long it counts. */
   proof?: { begun: Moment; system: string; timeline: string; windowMs: number };
-  /** How often the server has warned. */
+  /** Number of notices and warnings from the server. */
   warnings = 0;
 
   constructor(config?: string | ClientConfig) {
     super(config);
     this.on('notice', () => this.warnings++);
-    // PostgreSQL may end a connection that is lent and asks nothing, and an error that nobody hears ends the process. The
-    // next question is answered with it, and the pool takes such a connection back no more.
+    // PostgreSQL can close a connection that is checked out and idle, and an 'error' event without a listener ends the
+    // process. The next query fails with that error, and the pool does not take the connection back.
     this.on('error', () => undefined);
   }
 
-  // biome-ignore lint/suspicious/noExplicitAny: the overloads of pg's own query, passed on
+  // biome-ignore lint/suspicious/noExplicitAny: the overloads of pg's own query, passed through
   override query(query: any, values?: any, ...rest: any[]): any {
     const name = typeof query === 'string' && Array.isArray(values) ? nameOf(query) : undefined;
     const prepared = name === undefined ? query : { name, text: query };

@@ -4,11 +4,11 @@ import { ModuleRef } from '@nestjs/core';
 import type { Redis, RedisOptions } from 'ioredis';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 
-/** The connections, by what they are for: what waits in one holds up no other, and one that subscribes does nothing else. */
+/** The connections, by purpose: a command that waits in one delays no other, and one that subscribes can do nothing else. */
 const CONNECTIONS = {
   invalidations: {},
   acknowledgements: {},
-  // A slow Redis must not hold up an answer for longer than counting alone for a while is worth.
+  // A slow Redis must not delay responses: after this each replica counts by itself.
   rates: { commandTimeout: 200 },
   usage: { commandTimeout: 2_000 },
 } as const satisfies Record<string, RedisOptions>;
@@ -16,10 +16,10 @@ const CONNECTIONS = {
 const NAMES = Object.keys(CONNECTIONS) as (keyof typeof CONNECTIONS)[];
 const tokenOf = (name: keyof typeof CONNECTIONS): string => `redis ${name}`;
 
-/** Injects the connection of that name. It is closed for whoever injects it, after their own shutdown. */
+/** Injects the connection of that name. It is closed after the shutdown of those who inject it. */
 export const InjectRedis = (name: keyof typeof CONNECTIONS): ParameterDecorator => Inject(tokenOf(name));
 
-/** Redis, in connections that each are made once. */
+/** The connections to Redis, each opened once. */
 @Module({
   providers: NAMES.map((name) => ({
     provide: tokenOf(name),
@@ -32,7 +32,7 @@ export const InjectRedis = (name: keyof typeof CONNECTIONS): ParameterDecorator 
 export class RedisModule implements OnApplicationShutdown {
   constructor(private readonly modules: ModuleRef) {}
 
-  /** Nest shuts modules down before those that they import: nobody needs a connection any more. */
+  /** Nest shuts modules down before those that they import: no connection is needed any more. */
   onApplicationShutdown(): void {
     for (const name of NAMES) this.modules.get<Redis>(tokenOf(name)).disconnect();
   }

@@ -2,7 +2,7 @@ import { Controller } from '@nestjs/common';
 import { Call } from '../http/index.js';
 import { SystemService } from './system.service.js';
 
-/** The HTTP endpoint that tells the state of the whole. */
+/** The HTTP endpoint of the system's state. */
 @Controller()
 export class SystemController {
   constructor(private readonly system: SystemService) {}

@@ -5,7 +5,7 @@ import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/index.js';
 
 const VERSION = versionIn(new URL('../../package.json', import.meta.url));
-/** Most things still being carried out that are told at once. */
+/** Most unfinished revocations listed. */
 const UNSETTLED_MAX = 100;
 
 interface SystemRow {
@@ -13,20 +13,20 @@ interface SystemRow {
   log: string;
   invalidations: number;
   oldest_at: Date | null;
-  /** Leases that can answer from memory, by version. */
+  /** Verifiers with a lease, by version. */
   verifiers: { version: string; verifiers: number }[];
   /**
-   * Those that speak, or may speak, the protocol of version 0.1: without a claim, and nobody's, which stand for those that
-   * were there before a restore.
+   * Those that use, or may use, the protocol of version 0.1: leases without a claim, and unowned ones, which stand for
+   * verifiers from before a restore.
    */
   old_verifiers: number;
   unsettled: { kind: string; id: string; since: string }[];
 }
 
-const SELECT_SYSTEM = `WITH held AS (
+const SELECT_SYSTEM = `WITH current_leases AS (
     SELECT version, caller, claim IS NULL AND (caller <> 'nobody' OR $1) AS old FROM leases WHERE released_at IS NULL
   ), by_version AS (
-    SELECT version, count(*)::int AS verifiers FROM held WHERE caller <> 'nobody' GROUP BY version
+    SELECT version, count(*)::int AS verifiers FROM current_leases WHERE caller <> 'nobody' GROUP BY version
   ), unsettled AS (
     SELECT 'revocation' AS kind, id::text, created_at AS since FROM exposures WHERE confirmed_at IS NULL
     UNION ALL
@@ -36,12 +36,12 @@ const SELECT_SYSTEM = `WITH held AS (
   SELECT current_setting('server_version') AS database, l.log,
     (SELECT count(*)::int FROM invalidations) AS invalidations,
     (SELECT min(created_at) FROM invalidations) AS oldest_at,
-    (SELECT count(*)::int FROM held WHERE old) AS old_verifiers,
+    (SELECT count(*)::int FROM current_leases WHERE old) AS old_verifiers,
     (SELECT coalesce(json_agg(v ORDER BY v.version), '[]') FROM by_version v) AS verifiers,
     (SELECT coalesce(json_agg(u ORDER BY u.since), '[]') FROM unsettled u) AS unsettled
   FROM invalidation_log l`;
 
-/** What the service promises about revocation, and what it is busy with, for administrators. */
+/** The guarantee of revocation now in force, running versions and unfinished work, for administrators. */
 @Injectable()
 export class SystemService {
   constructor(
