@@ -1,16 +1,16 @@
 import { BlockList, isIP, isIPv4, isIPv6 } from 'node:net';
 
-/** A block of addresses: as a number, with how many leading bits count. */
+/** A block of addresses: its first address as a number, and the length of its prefix in bits. */
 interface Block {
   bits: 32 | 128;
   prefix: number;
   value: bigint;
 }
 
-/** What stands for "no address at all" in a list where an empty one means any: nothing ever comes from `::`. */
+/** Means "no address" in a list, where an empty list means any address: no caller has the address `::`. */
 export const NO_ADDRESS = '::/128';
 
-/** Reads an address or a CIDR (RFC 4632, RFC 4291); IPv4 addresses written in IPv6 count as IPv4. Undefined: neither. */
+/** Parses an address or a CIDR (RFC 4632, RFC 4291); IPv4-mapped IPv6 addresses count as IPv4. Undefined: neither. */
 function readBlock(text: string): Block | undefined {
   const [address = '', length, more] = text.split('/');
   if (more !== undefined || (length !== undefined && !/^(0|[1-9]\d{0,2})$/.test(length))) return undefined;
@@ -39,14 +39,14 @@ function readAddress(text: string): Pick<Block, 'bits' | 'value'> | undefined {
 
 function writeBlock({ bits, prefix, value }: Block): string {
   if (bits === 32) {
-    const deps = [24n, 16n, 8n, 0n].map((shift) => (value >> shift) & 255n);
-    return `${deps.join('.')}/${prefix}`;
+    const octets = [24n, 16n, 8n, 0n].map((shift) => (value >> shift) & 255n);
+    return `${octets.join('.')}/${prefix}`;
   }
   const groups = Array.from({ length: 8 }, (_, i) => ((value >> BigInt(112 - 16 * i)) & 0xffffn).toString(16));
   return `${compressed(groups)}/${prefix}`;
 }
 
-/** RFC 5952 section 4.2: the longest run of at least two zero groups, the first of equals, becomes `::`. */
+/** RFC 5952 section 4.2: the longest run of at least two zero groups becomes `::`; the first one if several are equal. */
 function compressed(groups: string[]): string {
   let best = { at: 0, length: 1 };
   for (let at = 0; at < 8; at++) {
@@ -71,7 +71,7 @@ export function canonicalAddress(text: string): string | undefined {
   return block && writeBlock(block);
 }
 
-/** Whether everything that `inner` allows, `outer` allows too. Both are in canonical form; an empty list allows all. */
+/** Whether `outer` allows every address that `inner` allows. Both are in canonical form; an empty list allows all. */
 export function addressesWithin(inner: readonly string[], outer: readonly string[]): boolean {
   if (outer.length === 0) return true;
   if (inner.length === 0) return false;
@@ -79,7 +79,7 @@ export function addressesWithin(inner: readonly string[], outer: readonly string
   return inner.every((text) => blocks.some((block) => contains(block, readStored(text))));
 }
 
-/** What both lists allow: blocks either nest or do not meet, so the narrower of each pair that nests. */
+/** The addresses that both lists allow: two blocks nest or are disjoint, so the narrower of each nested pair. */
 export function intersectAddresses(a: readonly string[], b: readonly string[]): string[] {
   if (a.length === 0) return [...b];
   if (b.length === 0) return [...a];
@@ -96,14 +96,14 @@ const MAPPED = new BlockList();
 MAPPED.addSubnet('::ffff:0:0', 96, 'ipv6');
 
 /**
- * A test for a caller's address against addresses and CIDRs, each for its own family: `::/0` is every IPv6 address and no
- * IPv4 one, and IPv4 written in IPv6 counts as IPv4. Read once, then compared by Node itself, since a check waits for it.
+ * Matches a caller's address against addresses and CIDRs, each for its own family: `::/0` is every IPv6 address and no
+ * IPv4 address, and an IPv4-mapped IPv6 address counts as IPv4. Parsed once; Node compares, because a check waits for it.
  */
 export class Addresses {
   readonly #v4 = new BlockList();
   readonly #v6 = new BlockList();
 
-  /** @param allowed CIDRs or single addresses; what is neither allows nothing */
+  /** @param allowed CIDRs or single addresses; any other text allows nothing */
   constructor(allowed: readonly string[]) {
     for (const text of allowed) {
       const [address, prefix] = canonicalAddress(text)?.split('/') ?? [];
@@ -113,7 +113,7 @@ export class Addresses {
     }
   }
 
-  /** Whether the address is among them; one that is none is not. */
+  /** Whether the address is allowed; false for a text that is not an address. */
   include(address: string): boolean {
     if (isIP(address) !== 6) return this.#v4.check(address, 'ipv4');
     return (MAPPED.check(address, 'ipv6') ? this.#v4 : this.#v6).check(address, 'ipv6');

@@ -1,39 +1,36 @@
-import { type Cursor, INVALIDATION_KINDS, type InvalidationKind, type LookupResponse } from '@latchkey/contracts';
+import {
+  type Cursor,
+  INVALIDATION_KINDS,
+  type Invalidation,
+  type InvalidationKind,
+  type LookupResponse,
+} from '@latchkey/contracts';
 
-/** What an invalidation says, whichever way it came. */
-export interface Fact {
-  readonly id: string;
-  readonly kind: InvalidationKind;
-  readonly subject: string;
-  readonly cut: boolean;
-  readonly xid: string;
-}
-
-/** The invalidations last applied that are kept for judging questions in flight. A question older than that is poisoned. */
+/** How many of the last invalidations lookups in flight are compared with. An older lookup is poisoned. */
 const WINDOW = 1024;
-/** Digests remembered. One forgotten is applied twice when it is repeated, which costs a question and nothing else. */
+/** Digests remembered. An invalidation forgotten is applied again when repeated, which costs one lookup. */
 const DIGESTS_MAX = 10_000;
 
-/** A kind that this verifier does not know, from a newer token-service, is taken for the widest. */
+/** An unknown kind, from a newer token-service, counts as `everything`. */
 export function kindOf(kind: string): InvalidationKind {
   return (INVALIDATION_KINDS as readonly string[]).includes(kind) ? (kind as InvalidationKind) : 'everything';
 }
 
 /**
- * Which invalidations this verifier has applied: for skipping repeats, and for telling poisoned fills. A repeat is known
- * by its id *and* by the digest of all that it says: whoever could make a message with the id of another must not make
- * this verifier skip the other.
+ * The invalidations that this verifier has applied: for skipping repeats, and for detecting poisoned fills. A repeat is
+ * recognised by its id *and* the digest of its whole content, so that a message with the id of another cannot make this
+ * verifier skip the other.
  */
 export class Applied {
   readonly #kinds: InvalidationKind[] = new Array(WINDOW).fill('everything');
   readonly #subjects: string[] = new Array(WINDOW).fill('');
-  /** Digests by id, those applied last. */
+  /** The last digests applied, by id. */
   readonly #digests = new Map<string, string>();
   #cursor: Cursor | null = null;
   #cursorXid = 0n;
   #position = 0;
 
-  /** How many were applied so far: noted when a question is sent, handed to `poisons` with its answer. */
+  /** How many were applied so far: read when a lookup is sent, passed to `poisons` with its response. */
   get position(): number {
     return this.#position;
   }
@@ -42,7 +39,7 @@ export class Applied {
     return this.#cursor;
   }
 
-  /** Whether one of this id has been applied: with this very content (`same`), or with other (`other`). */
+  /** Whether an invalidation of this id has been applied: with the same content (`same`) or with other (`other`). */
   known(id: string, digest: string): 'no' | 'same' | 'other' {
     const applied = this.#digests.get(id);
     if (applied === undefined) return 'no';
@@ -50,44 +47,44 @@ export class Applied {
   }
 
   /**
-   * Whether the cursor says that it has been applied. A reason to skip only what a renewal carries, in the log that it
-   * names: the authority has read both in one statement. A message of the feed proves nothing of the kind.
+   * Whether it lies below the cursor, so that it has been applied. A reason to skip only invalidations of a renewal, in
+   * the log that the renewal names: the authority reads both in one statement. It does not hold for messages of the feed.
    */
   isBelowCursor(log: string, xid: string): boolean {
     return this.#cursor?.log === log && BigInt(xid) < this.#cursorXid;
   }
 
-  add(fact: Fact, digest: string): void {
-    this.#note(fact.kind, fact.subject);
-    this.#digests.delete(fact.id);
-    this.#digests.set(fact.id, digest);
+  add({ id, kind, subject }: Invalidation, digest: string): void {
+    this.#note(kind, subject);
+    this.#digests.delete(id);
+    this.#digests.set(id, digest);
     if (this.#digests.size > DIGESTS_MAX) this.#digests.delete(this.#digests.keys().next().value!);
   }
 
-  /** Everything of lower transaction ids than the cursor's has been applied. */
+  /** Every invalidation with a transaction id below the cursor's has been applied. */
   advance(cursor: Cursor): void {
     const { log, xid } = cursor;
     this.#cursorXid = BigInt(xid);
     this.#cursor = { log, xid };
   }
 
-  /** Memory was emptied: every question in flight is poisoned, and ids of another log mean nothing here. */
+  /** After the memory was emptied: poisons every lookup in flight, and forgets the ids, which are of another log. */
   reset(): void {
     this.#note('everything', '');
     this.#digests.clear();
     this.#cursor = null;
   }
 
-  /** Every question in flight is poisoned. */
-  doubt(): void {
+  /** Poisons every lookup in flight. */
+  poisonAll(): void {
     this.#note('everything', '');
   }
 
-  /** Whether an answer may predate an invalidation applied since its question was sent at `position`. */
-  poisons(position: number, answer: LookupResponse): boolean {
+  /** Whether a response can predate an invalidation applied since its lookup was sent at `position`. */
+  poisons(position: number, response: LookupResponse): boolean {
     if (this.#position - position > WINDOW) return true;
     for (let at = position; at < this.#position; at++) {
-      if (touches(this.#kinds[at % WINDOW]!, this.#subjects[at % WINDOW]!, answer)) return true;
+      if (touches(this.#kinds[at % WINDOW]!, this.#subjects[at % WINDOW]!, response)) return true;
     }
     return false;
   }

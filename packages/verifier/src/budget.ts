@@ -1,9 +1,9 @@
 import type { Clock } from './types.js';
 
-/** Most that is saved up: what is done in one go holds up everything else for so long. */
-const SAVED_MAX = 64;
+/** Largest burst: while it is processed, everything else waits. */
+const BURST_MAX = 64;
 
-/** So many a second, of which up to 64 are saved up. */
+/** A token bucket: `perSecond` a second, in bursts of at most 64. */
 export class Budget {
   readonly #clock: Pick<Clock, 'monotonicMs'>;
   readonly #perSecond: number;
@@ -14,12 +14,12 @@ export class Budget {
   constructor(clock: Pick<Clock, 'monotonicMs'>, perSecond: number) {
     this.#clock = clock;
     this.#perSecond = perSecond;
-    this.#max = Math.min(perSecond, SAVED_MAX);
+    this.#max = Math.min(perSecond, BURST_MAX);
     this.#left = this.#max;
     this.#countedAtMs = clock.monotonicMs();
   }
 
-  /** False when there is nothing left. */
+  /** False when the budget is used up. */
   take(): boolean {
     const nowMs = this.#clock.monotonicMs();
     this.#left = Math.min(this.#max, this.#left + ((nowMs - this.#countedAtMs) * this.#perSecond) / 1_000);

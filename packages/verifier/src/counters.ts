@@ -4,52 +4,52 @@ import { DENIAL_REASONS, type DenialReason } from '@latchkey/contracts';
 export const FEED_DROPS = [
   'too_long',
   'malformed',
-  /** More came before the first renewal than are kept. */
+  /** Beyond those kept until the first renewal. */
   'too_early',
-  /** By a key that renewals do not name. */
+  /** Signed with a key that no renewal named. */
   'unknown_key',
-  /** Beyond the signatures that are checked in a second. */
+  /** Beyond the signatures checked per second. */
   'over_budget',
   'not_authentic',
-  /** An invalidation known by this id says something else: memory was emptied. */
+  /** An applied invalidation of this id has other content: the memory was emptied. */
   'conflict',
-  /** Of a log that is not the current one. */
+  /** Of a log other than the current one. */
   'other_log',
 ] as const;
 export type FeedDrop = (typeof FEED_DROPS)[number];
 
-/** What a verifier has done since it was made. Plain numbers that only rise. */
+/** What a verifier has done since its construction. Numbers only rise; their names are labels of metrics. */
 export interface Counters {
-  /** Checks by their outcome. */
+  /** Checks by outcome. */
   readonly verdicts: Record<'allowed' | DenialReason, number>;
   /** Checks answered from memory. */
   memoryHits: number;
-  /** Questions sent to the authority. */
+  /** Lookups sent to the authority. */
   fills: number;
-  /** Checks that joined a question in flight. */
+  /** Checks that joined a lookup in flight. */
   fillsShared: number;
-  /** Answers that an invalidation had overtaken: neither stored nor used. */
+  /** Responses that can predate an invalidation: neither stored nor used. */
   fillsPoisoned: number;
-  /** Questions answered from another history than what is remembered. */
+  /** Responses from another invalidation log than the memory. */
   fillsOfOtherLog: number;
-  /** Questions that the authority did not answer. */
+  /** Lookups that failed. */
   fillsFailed: number;
-  /** Checks refused because too many questions were in flight, in all or from one address. */
+  /** Checks rejected because too many lookups were in flight, in all or from one address. */
   fillsRefused: number;
   renewals: number;
   renewalsFailed: number;
-  /** Renewals thrown away because their lease had ended before the answer came. */
+  /** Renewals dropped because their lease had expired before the response arrived. */
   renewalsLate: number;
-  /** Renewals that the authority refused. */
+  /** Renewals that the authority rejected. */
   renewalsRefused: number;
-  /** Times that the verifier got another id: its row was gone, or its lease was ended. */
+  /** Times that the verifier got another id: its row was deleted, or its lease was ended. */
   identitiesTaken: number;
-  /** Renewals hurried on because a message named an unknown log or contradicted what was applied. */
+  /** Renewals sent early because a message named an unknown log, contradicted an applied one, or was dropped unread. */
   renewalsUrged: number;
   releasesFailed: number;
-  /** Times that all memory was emptied. */
+  /** Times that the whole memory was emptied. */
   resets: number;
-  /** Times that what was looked up since the renewal before was overtaken, because PostgreSQL had been started. */
+  /** Times that entries looked up since the previous renewal were dropped, because PostgreSQL had restarted. */
   doubts: number;
   invalidationsApplied: number;
   invalidationsRepeated: number;
@@ -57,11 +57,11 @@ export interface Counters {
   readonly messagesDropped: Record<FeedDrop, number>;
   acknowledgements: number;
   acknowledgementsFailed: number;
-  /** Remembered tokens forgotten to make room. */
+  /** Remembered tokens evicted to make room. */
   evictions: number;
   streamsRefused: number;
   streamsCut: number;
-  /** Streams whose own `cut` threw. */
+  /** Streams whose `cut` threw. */
   streamCutsFailed: number;
 }
 

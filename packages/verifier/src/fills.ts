@@ -2,15 +2,15 @@ import type { LookupResponse } from '@latchkey/contracts';
 import { hashOfDigest } from '@latchkey/token-format';
 import type { Applied } from './applied.js';
 import type { Counters } from './counters.js';
-import type { Answer } from './evaluate.js';
+import type { LookupResult } from './evaluate.js';
 import type { VerifierLimits } from './limits.js';
 import type { Entry, Memory } from './memory.js';
 import type { Tickets } from './tickets.js';
 import type { Clock, TokenSource } from './types.js';
 
-/** The answer may predate an invalidation. */
+/** The response can predate an invalidation. */
 const POISONED = Symbol('poisoned');
-/** The answer is of another history than what is remembered. */
+/** The response is from another invalidation log than the memory. */
 const OTHER_LOG = Symbol('other log');
 type Filled = Entry | null | 'unavailable' | typeof POISONED | typeof OTHER_LOG;
 
@@ -21,15 +21,15 @@ export interface FillsDeps {
   readonly applied: Applied;
   readonly tickets: Tickets;
   readonly isLeaseHeld: () => boolean;
-  /** Resolves when a renewal sent from now on has ended. */
-  readonly renewed: () => Promise<void>;
+  /** Resolves when a renewal sent from now on has succeeded or failed. */
+  readonly awaitRenewal: () => Promise<void>;
   /** Empties the memory and poisons every fill in flight. */
   readonly reset: () => void;
   readonly limits: VerifierLimits;
   readonly counters: Counters;
 }
 
-/** Questions to the authority: shared while a lease is held, judged for poison, bounded. */
+/** Lookups at the authority: shared while a lease is held, checked for poison, bounded. */
 export class Fills {
   readonly #deps: FillsDeps;
   readonly #shared = new Map<string, Promise<Filled>>();
@@ -45,13 +45,13 @@ export class Fills {
   }
 
   /**
-   * What is known under this hash in a check that begins now. An answer to a question of this check's own is always
-   * fresh enough for it, unless poisoned. An answer to a question that another check asked before is so only while a
-   * lease is held: then whatever was confirmed before this check began has been applied here, and has poisoned it.
+   * The state of the token with this hash, for a check that begins now. The response to a lookup of this check's own is
+   * always fresh enough for it, unless poisoned. The response to an earlier check's lookup is fresh enough only while a
+   * lease is held: then every invalidation confirmed before this check began has been applied here, and poisons it.
    */
-  async resolve(hash: string, address: string | undefined): Promise<Answer> {
-    const { clock, memory, isLeaseHeld, renewed, limits, counters } = this.#deps;
-    for (let asked = 0; asked < limits.questionsPerCheckMax; asked++) {
+  async resolve(hash: string, address: string | undefined): Promise<LookupResult> {
+    const { clock, memory, isLeaseHeld, awaitRenewal, limits, counters } = this.#deps;
+    for (let attempt = 0; attempt < limits.lookupsPerCheckMax; attempt++) {
       const held = isLeaseHeld();
       const remembered = held ? memory.find(hash, clock.monotonicMs()) : undefined;
       if (remembered !== undefined) return remembered;
@@ -59,22 +59,22 @@ export class Fills {
       const joined = fill !== undefined;
       if (joined) counters.fillsShared++;
       else {
-        const refusal = this.#refusal(hash, address);
-        if (refusal) return refusal;
-        fill = this.#ask(hash, address);
+        const rejection = this.#rejection(hash, address);
+        if (rejection) return rejection;
+        fill = this.#start(hash, address);
       }
-      const answer = await fill!;
-      if (answer === 'unavailable') return answer;
-      if (answer === OTHER_LOG) await renewed();
+      const result = await fill!;
+      if (result === 'unavailable') return result;
+      if (result === OTHER_LOG) await awaitRenewal();
       else if (joined && !isLeaseHeld()) continue;
-      // An invalidation applied between the answer's arrival and this line counts as well.
-      else if (answer === null || (answer !== POISONED && memory.isAlive(answer))) return answer;
+      // An invalidation applied between the response's arrival and this line counts as well.
+      else if (result === null || (result !== POISONED && memory.isAlive(result))) return result;
     }
     return 'unavailable';
   }
 
-  /** Well-formed junk may fill neither the room kept for known tokens nor more than one address's share. */
-  #refusal(hash: string, address: string | undefined): 'unavailable' | 'rate_limited' | undefined {
+  /** Well-formed junk must use neither the capacity reserved for known tokens nor more than its address's share. */
+  #rejection(hash: string, address: string | undefined): 'unavailable' | 'rate_limited' | undefined {
     const { memory, limits, counters } = this.#deps;
     const known = memory.isKnown(hash);
     const full = this.#inFlight >= (known ? limits.fillsMax : limits.fillsMax - limits.fillsReservedForKnown);
@@ -85,13 +85,13 @@ export class Fills {
     return crowded ? 'rate_limited' : 'unavailable';
   }
 
-  #ask(hash: string, address: string | undefined): Promise<Filled> {
+  #start(hash: string, address: string | undefined): Promise<Filled> {
     const { memory, counters } = this.#deps;
     const by = address !== undefined && !memory.isKnown(hash) ? address : undefined;
     counters.fills++;
     this.#inFlight++;
     if (by !== undefined) this.#unfamiliarByAddress.set(by, (this.#unfamiliarByAddress.get(by) ?? 0) + 1);
-    const fill = this.#question(hash).finally(() => {
+    const fill = this.#lookup(hash).finally(() => {
       this.#inFlight--;
       if (this.#shared.get(hash) === fill) this.#shared.delete(hash);
       if (by === undefined) return;
@@ -103,19 +103,18 @@ export class Fills {
     return fill;
   }
 
-  async #question(hash: string): Promise<Filled> {
+  async #lookup(hash: string): Promise<Filled> {
     const { clock, source, memory, applied, tickets, isLeaseHeld, reset, counters } = this.#deps;
     const position = applied.position;
     try {
       const response = await source.lookup(hashOfDigest(hash));
-      tickets.keep(response);
+      tickets.add(response);
       if (applied.poisons(position, response)) {
         counters.fillsPoisoned++;
         return POISONED;
       }
       if (isOfAnotherLog(response, applied)) {
-        // Either a primary that has been deposed, or one that took over: a renewal tells. What is remembered of the one
-        // must not stand beside the other's.
+        // Either a deposed primary or a promoted one: a renewal shows which. The memory must not mix entries of both.
         counters.fillsOfOtherLog++;
         if (isLeaseHeld()) return OTHER_LOG;
         reset();
@@ -124,7 +123,7 @@ export class Fills {
       memory.rememberMiss(hash, clock.monotonicMs());
       return null;
     } catch {
-      counters.fillsFailed++; // says nothing about the token
+      counters.fillsFailed++; // an outage proves nothing about the token
       return 'unavailable';
     }
   }

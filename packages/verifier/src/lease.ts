@@ -1,21 +1,28 @@
-import { type Cursor, digestOf, type FeedKey, feedKey, type RenewResponse } from '@latchkey/contracts';
-import { type Applied, type Fact, kindOf } from './applied.js';
+import {
+  type Cursor,
+  digestOf,
+  type FeedKey,
+  feedKey,
+  type Invalidation,
+  type RenewResponse,
+} from '@latchkey/contracts';
+import { type Applied, kindOf } from './applied.js';
 import type { Counters } from './counters.js';
 import type { VerifierLimits } from './limits.js';
 import { later, type Moment, type Timekeeper } from './time.js';
 import { type Clock, RenewalRefused, type TokenSource } from './types.js';
 
-/** Public keys of one renewal that are looked at: the current one, the next, and room for one more. */
+/** Most public keys read from one renewal: the current one, the next, and a spare. */
 const FEED_KEYS_MAX = 3;
-/** A message can hurry on a renewal this often at most: somebody may repeat such messages without end. */
-const URGED_EVERY_MS = 1_000;
-/** How soon one renewal follows another while a cursor is to be sent that has passed something. */
+/** Shortest time between renewals requested by messages, which an attacker can repeat without end. */
+const REQUESTED_EVERY_MS = 1_000;
+/** Shortest time between renewals until a cursor past an invalidation has been sent. */
 const PAST_EVERY_MS = 25;
 
 export interface LeaseDeps {
   readonly name: string;
   readonly version: string;
-  /** Random, 32 to 64 characters; called at the start and whenever the authority refuses the one before. */
+  /** Random, 32 to 64 characters; called at the start and whenever the authority rejects the previous one. */
   readonly newClaim: () => string;
   readonly clock: Clock;
   readonly time: Timekeeper;
@@ -23,65 +30,64 @@ export interface LeaseDeps {
   readonly applied: Applied;
   readonly limits: VerifierLimits;
   readonly counters: Counters;
-  /** Overtakes what the invalidation names. */
-  readonly apply: (fact: Fact, digest: string) => void;
+  /** Drops what the invalidation names from memory. */
+  readonly apply: (invalidation: Invalidation, digest: string) => void;
   /** Empties the memory and poisons every fill in flight. */
   readonly reset: () => void;
-  /** How far memory has come: taken when a renewal is sent. */
-  readonly mark: () => number;
-  /** A renewal was accepted: it vouches for what was remembered before its mark. */
-  readonly vouch: (mark: number) => void;
-  /** Overtakes what was remembered since the last mark that was vouched for, and poisons every fill in flight. */
-  readonly doubt: () => void;
-  /** A cursor is about to be sent, which says that everything before it has been applied. */
+  /** Number of entries remembered so far: read when a renewal is sent. */
+  readonly watermark: () => number;
+  /** A renewal was accepted: it confirms entries remembered before its watermark. */
+  readonly confirm: (watermark: number) => void;
+  /** Drops entries remembered since the last confirmed watermark, and poisons every fill in flight. */
+  readonly dropUnconfirmed: () => void;
+  /** A cursor is about to be sent, which confirms that everything before it has been applied. */
   readonly onCursor: () => void;
-  /** A renewal has been taken; its number is that of `sent` when it was sent. */
+  /** A renewal was accepted; its number is that of `sent` when it was sent. */
   readonly onRenewed: (sent: number) => void;
-  /** The authority has refused the claim, and a new one is taken. */
+  /** The authority rejected the claim, and the verifier has made a new one. */
   readonly onIdentityRefused: (why: string) => void;
 }
 
-/** Whom this verifier is to the authority, and its keys: as the last renewal said. */
+/** This verifier's identity at the authority, and its keys, from the last renewal. */
 export interface Identity {
   readonly verifierId: string;
   readonly caller: string;
   readonly acknowledgements: Uint8Array;
   readonly usage: Uint8Array;
-  /** Keys that messages of the feed may be signed by, by their ids. */
+  /** Keys that can sign messages of the feed, by id. */
   readonly feed: ReadonlyMap<string, FeedKey>;
 }
 
 /** A renewal as it was sent. */
 interface Sent {
-  readonly asked: Moment;
+  readonly sentAt: Moment;
   readonly cursor: Cursor | null;
-  /** How far memory had come. */
-  readonly marked: number;
+  readonly watermark: number;
   readonly sent: number;
 }
 
-/** The right to answer from memory, renewed every third of its length. */
+/** The right to check tokens from memory, renewed every third of its length. */
 export class Lease {
   readonly #deps: LeaseDeps;
   #claim: string;
-  #granted: { readonly asked: Moment; readonly ms: number } | undefined;
+  #granted: { readonly sentAt: Moment; readonly ms: number } | undefined;
   #identity: Identity | undefined;
-  /** As given with the last renewal that was taken: by it the authority knows whether its history has forgotten any. */
+  /** From the last accepted renewal: shows the authority whether its history has forgotten that renewal. */
   #nonce = '';
-  /** As told with it. Between two renewals of one history nothing can have been put back. */
+  /** From the same renewal. Between two renewals of one history no data folder was restored. */
   #history = '';
   #feedKeys = new Map<string, FeedKey | undefined>();
   #renewal: Promise<void> | undefined;
   #sent = 0;
   #cancelTimer: () => void = () => undefined;
   #outcome: 'renewed' | 'failed' | 'refused' = 'renewed';
-  #urged = false;
-  #urgedAtMs = Number.NEGATIVE_INFINITY;
-  /** What a cursor is to be sent past, with renewals hurried on until then. */
+  #requested = false;
+  #requestedAtMs = Number.NEGATIVE_INFINITY;
+  /** Renewals are sent early until a cursor past this has been sent. */
   #past: { readonly log: string; readonly xid: bigint; readonly untilMs: number } | undefined;
-  #askedAtMs = Number.NEGATIVE_INFINITY;
+  #lastSentAtMs = Number.NEGATIVE_INFINITY;
   #stopped = false;
-  /** Those who wait for the end of a renewal sent later than so many. */
+  /** Callers of `awaitRenewal`, with the number of renewals sent before. */
   #waiting: { readonly sent: number; readonly resolve: () => void }[] = [];
 
   constructor(deps: LeaseDeps) {
@@ -89,12 +95,12 @@ export class Lease {
     this.#claim = deps.newClaim();
   }
 
-  /** Whether memory may be answered from at this very moment. */
+  /** Whether checks can use the memory at this moment. */
   held(): boolean {
-    return this.#granted !== undefined && this.#deps.time.elapsedMs(this.#granted.asked) < this.#granted.ms;
+    return this.#granted !== undefined && this.#deps.time.elapsedMs(this.#granted.sentAt) < this.#granted.ms;
   }
 
-  /** Undefined before the first renewal, and after the authority has refused the one before. */
+  /** Undefined before the first renewal, and after the authority has rejected the previous identity. */
   get identity(): Identity | undefined {
     return this.#identity;
   }
@@ -109,38 +115,38 @@ export class Lease {
     return this.#granted?.ms;
   }
 
-  /** Until when the lease last granted runs, on the clocks that nobody steps; undefined before the first. */
-  get end(): Moment | undefined {
-    return this.#granted && later(this.#granted.asked, this.#granted.ms);
+  /** When the lease last granted expires, on the clocks that are never stepped; undefined before the first. */
+  get expiry(): Moment | undefined {
+    return this.#granted && later(this.#granted.sentAt, this.#granted.ms);
   }
 
-  /** Milliseconds until it lapses; 0 without one. */
+  /** Milliseconds until it expires; 0 without one. */
   leftMs(): number {
     const granted = this.#granted;
-    return granted ? Math.max(0, granted.ms - this.#deps.time.elapsedMs(granted.asked)) : 0;
+    return granted ? Math.max(0, granted.ms - this.#deps.time.elapsedMs(granted.sentAt)) : 0;
   }
 
-  /** Resolves when the first renewal has been answered or has failed; renewing goes on until `stop`. */
+  /** Resolves when the first renewal has succeeded or failed; renewals continue until `stop`. */
   start(): Promise<void> {
     return this.#renew();
   }
 
-  /** Renews at once when a clock has ended the lease before its renewal was due. */
-  hurry(): void {
+  /** Renews at once when a stepped clock has made the lease expire before its renewal was due. */
+  renewIfLapsed(): void {
     const idle = !this.#stopped && !this.#renewal && this.#outcome === 'renewed';
     if (idle && this.#granted && !this.held()) void this.#renew();
   }
 
-  /** What was heard needs a renewal that is sent from now on: at once, but at most once a second for this reason. */
-  urge(): void {
-    if (this.#stopped || this.#urged) return;
-    this.#urged = true;
+  /** Requests a renewal that is sent from now on: at once, but at most one a second for such requests. */
+  requestRenewal(): void {
+    if (this.#stopped || this.#requested) return;
+    this.#requested = true;
     if (!this.#renewal && this.#sent > 0) this.#schedule();
   }
 
   /**
-   * Confirms what has been applied by a cursor past it: the first renewal brings such a cursor, the next one sends it.
-   * Gives up after a third of a lease, when ordinary renewals have gone on: a long transaction may hold the cursor back.
+   * Confirms an applied invalidation by a cursor past it: the first renewal returns such a cursor, the next one sends it.
+   * Gives up after a third of a lease, and leaves it to ordinary renewals: a long transaction can delay the cursor.
    */
   renewPast(log: string, xid: string): void {
     if (this.#stopped || !this.#granted) return;
@@ -150,16 +156,16 @@ export class Lease {
     if (!this.#renewal) this.#schedule();
   }
 
-  /** Urges a renewal; resolves when one sent from now on has ended, well or not, or when renewing stops. */
-  renewed(): Promise<void> {
+  /** Requests a renewal; resolves when one sent from now on has succeeded or failed, or on `stop`. */
+  awaitRenewal(): Promise<void> {
     if (this.#stopped) return Promise.resolve();
-    this.urge();
+    this.requestRenewal();
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#waiting.push({ sent: this.#sent, resolve });
     return promise;
   }
 
-  /** Stops answering from memory at once; then waits for the renewal in flight and gives the lease back. */
+  /** Stops the use of memory at once; then waits for the renewal in flight and releases the lease. */
   async stop(): Promise<void> {
     const { source, counters } = this.#deps;
     this.#stopped = true;
@@ -171,13 +177,13 @@ export class Lease {
     try {
       await source.release({ verifierId: this.#identity.verifierId, claim: this.#claim });
     } catch {
-      counters.releasesFailed++; // it lapses by itself
+      counters.releasesFailed++; // the lease expires by itself
     }
   }
 
   #renew(): Promise<void> {
     this.#cancelTimer();
-    this.#renewal = this.#ask().finally(() => {
+    this.#renewal = this.#sendRenewal().finally(() => {
       this.#renewal = undefined;
       const sent = this.#sent;
       for (const one of this.#waiting) if (one.sent < sent) one.resolve();
@@ -193,30 +199,30 @@ export class Lease {
     let delayMs = limits.renewRetryMs;
     if (this.#outcome === 'refused') delayMs = limits.refusedRetryMs;
     else if (this.#outcome === 'renewed' && this.#granted)
-      delayMs = Math.max(0, this.#granted.ms / 3 - time.elapsedMs(this.#granted.asked));
-    const urgedMs = Math.max(0, this.#urgedAtMs + URGED_EVERY_MS - clock.monotonicMs());
-    const pastMs = Math.max(0, this.#askedAtMs + PAST_EVERY_MS - clock.monotonicMs());
+      delayMs = Math.max(0, this.#granted.ms / 3 - time.elapsedMs(this.#granted.sentAt));
+    const requestedMs = Math.max(0, this.#requestedAtMs + REQUESTED_EVERY_MS - clock.monotonicMs());
+    const pastMs = Math.max(0, this.#lastSentAtMs + PAST_EVERY_MS - clock.monotonicMs());
     if (this.#past && this.#outcome === 'renewed') delayMs = Math.min(delayMs, pastMs);
-    const hurried = this.#urged && urgedMs < delayMs;
-    this.#cancelTimer = clock.after(hurried ? urgedMs : delayMs, () => {
-      if (hurried) counters.renewalsUrged++;
+    const early = this.#requested && requestedMs < delayMs;
+    this.#cancelTimer = clock.after(early ? requestedMs : delayMs, () => {
+      if (early) counters.renewalsUrged++;
       void this.#renew();
     });
   }
 
-  async #ask(): Promise<void> {
-    const { name, version, clock, time, source, applied, counters, mark, onCursor } = this.#deps;
-    const asked = time.note();
-    const marked = mark();
+  async #sendRenewal(): Promise<void> {
+    const { name, version, clock, time, source, applied, counters, onCursor } = this.#deps;
+    const sentAt = time.note();
+    const watermark = this.#deps.watermark();
     const { cursor } = applied;
     if (cursor) onCursor();
-    this.#askedAtMs = clock.monotonicMs();
-    if (this.#urged) this.#urgedAtMs = clock.monotonicMs();
-    this.#urged = false;
+    this.#lastSentAtMs = clock.monotonicMs();
+    if (this.#requested) this.#requestedAtMs = clock.monotonicMs();
+    this.#requested = false;
     this.#outcome = 'failed';
     const sent = ++this.#sent;
     try {
-      const answer = await source.renew({
+      const response = await source.renew({
         verifierId: '',
         name,
         cursor,
@@ -224,65 +230,67 @@ export class Lease {
         version,
         nonce: this.#nonce,
       });
-      // Kept while stopping too: what was granted is given back by its id.
-      if (this.#stopped) this.#identify(answer);
-      else if (this.#accept(answer, { asked, cursor, marked, sent })) {
+      // Read while stopping too: the lease granted is released by its id.
+      if (this.#stopped) this.#identify(response);
+      else if (this.#accept(response, { sentAt, cursor, watermark, sent })) {
         this.#outcome = 'renewed';
-        this.#hasSent(cursor);
+        this.#onCursorSent(cursor);
       }
     } catch (error) {
-      if (error instanceof RenewalRefused) this.#refused(error);
+      if (error instanceof RenewalRefused) this.#onRefused(error);
       else counters.renewalsFailed++;
     }
   }
 
-  #hasSent(cursor: Cursor | null): void {
+  #onCursorSent(cursor: Cursor | null): void {
     if (!this.#past) return;
     const { log, xid, untilMs } = this.#past;
-    // In another log nothing of this one is waited for.
+    // With another log there is nothing to wait for.
     const isPast = cursor !== null && (cursor.log !== log || BigInt(cursor.xid) > xid);
     if (isPast || this.#deps.clock.monotonicMs() >= untilMs) this.#past = undefined;
   }
 
-  /** False when the answer came after the end of the lease that it grants, or grants none. */
-  #accept(answer: RenewResponse, { asked, cursor: sentCursor, marked, sent }: Sent): boolean {
-    const { time, applied, counters, reset, vouch, doubt, onRenewed } = this.#deps;
-    const { leaseMs, cursor, verifierId, history } = answer;
-    if (!cursor || !verifierId || !(time.elapsedMs(asked) < leaseMs)) {
+  /** False when the response arrived after the expiry of the lease that it grants, or grants none. */
+  #accept(response: RenewResponse, { sentAt, cursor: sentCursor, watermark, sent }: Sent): boolean {
+    const { time, applied, counters, reset, confirm, dropUnconfirmed, onRenewed } = this.#deps;
+    const { leaseMs, cursor, verifierId, history } = response;
+    if (!cursor || !verifierId || !(time.elapsedMs(sentAt) < leaseMs)) {
       counters.renewalsLate++;
       return false;
     }
-    const facts = answer.invalidations.map((invalidation) => ({
-      fact: { ...invalidation, kind: kindOf(invalidation.kind) },
-      digest: digestOf(cursor.log, invalidation),
+    const received = response.invalidations.map((one) => ({
+      invalidation: { ...one, kind: kindOf(one.kind) },
+      digest: digestOf(cursor.log, one),
     }));
-    const contradicted = facts.some(({ fact, digest }) => applied.known(fact.id, digest) === 'other');
+    const contradicted = received.some(
+      ({ invalidation, digest }) => applied.known(invalidation.id, digest) === 'other',
+    );
     const isContinued = sentCursor?.log === cursor.log && applied.cursor?.log === cursor.log;
-    if (answer.reset || !isContinued || contradicted) {
+    if (response.reset || !isContinued || contradicted) {
       counters.resets++;
       reset();
     } else if (history !== this.#history) {
-      // The nonce vouches for what was looked up before the renewal that it came with, and for nothing since.
+      // The nonce confirms entries looked up before the renewal that returned it, and none since.
       counters.doubts++;
-      doubt();
+      dropUnconfirmed();
     }
-    vouch(marked);
+    confirm(watermark);
     this.#history = history;
-    for (const { fact, digest } of facts) this.#applyNew(cursor.log, fact, digest);
+    for (const { invalidation, digest } of received) this.#applyNew(cursor.log, invalidation, digest);
     applied.advance(cursor);
-    this.#identify(answer);
-    this.#granted = { asked, ms: leaseMs };
-    this.#nonce = answer.nonce;
+    this.#identify(response);
+    this.#granted = { sentAt, ms: leaseMs };
+    this.#nonce = response.nonce;
     counters.renewals++;
     onRenewed(sent);
     return true;
   }
 
-  #applyNew(log: string, fact: Fact, digest: string): void {
+  #applyNew(log: string, invalidation: Invalidation, digest: string): void {
     const { applied, counters, apply } = this.#deps;
-    if (applied.known(fact.id, digest) === 'same' || applied.isBelowCursor(log, fact.xid))
+    if (applied.known(invalidation.id, digest) === 'same' || applied.isBelowCursor(log, invalidation.xid))
       counters.invalidationsRepeated++;
-    else apply(fact, digest);
+    else apply(invalidation, digest);
   }
 
   #identify({ verifierId, caller, ackKey, usageKey, feedKeys }: RenewResponse): void {
@@ -299,8 +307,8 @@ export class Lease {
     this.#identity = { verifierId, caller, acknowledgements: ackKey, usage: usageKey, feed };
   }
 
-  /** Answering from memory ends at once where the authority has ended this verifier's lease. */
-  #refused({ reason, message }: RenewalRefused): void {
+  /** The use of memory ends at once when the authority has ended this verifier's lease. */
+  #onRefused({ reason, message }: RenewalRefused): void {
     const { counters, newClaim, reset, onIdentityRefused } = this.#deps;
     counters.renewalsRefused++;
     if (reason === 'later') {

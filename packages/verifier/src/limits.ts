@@ -1,4 +1,4 @@
-/** Every bound of a verifier. What is beyond one is refused or forgotten, never accepted. */
+/** Every bound of a verifier. Beyond a bound it rejects or evicts; it never accepts a token because of one. */
 export interface VerifierLimits {
   /** Tokens remembered. Default 100 000; about 400 bytes each at one million. */
   readonly entriesMax: number;
@@ -6,25 +6,25 @@ export interface VerifierLimits {
   readonly missesMax: number;
   /** How long an unknown secret is remembered. Default 1 000. */
   readonly missLifeMs: number;
-  /** Questions to the authority in flight. Default 1 000. */
+  /** Lookups in flight. Default 1 000. */
   readonly fillsMax: number;
-  /** Of `fillsMax`, how many are kept free for tokens known to be real. Default 500. */
+  /** Of `fillsMax`, how many are reserved for tokens known to exist. Default 500. */
   readonly fillsReservedForKnown: number;
-  /** Questions in flight about unfamiliar secrets from one address. Default 50. */
+  /** Lookups in flight of unfamiliar secrets from one address. Default 50. */
   readonly fillsPerAddressMax: number;
-  /** How often one check asks when invalidations overtake its questions. Default 4. */
-  readonly questionsPerCheckMax: number;
+  /** Lookups of one check when invalidations poison them. Default 4. */
+  readonly lookupsPerCheckMax: number;
   /** Open streams watched. Default 20 000. */
   readonly streamsMax: number;
-  /** How long a stream may stay open while it is checked again after an invalidation. Default 250. */
+  /** How long a stream stays open while it is checked again after an invalidation. Default 250. */
   readonly recheckMs: number;
-  /** How long after a failed renewal the next one follows. Default 250. */
+  /** Delay from a failed renewal to the next. Default 250. */
   readonly renewRetryMs: number;
-  /** How long after the authority has refused a lease for now the next renewal follows. Default 5 000. */
+  /** Delay to the next renewal after the authority has refused a lease for now. Default 5 000. */
   readonly refusedRetryMs: number;
   /**
-   * Signatures of the feed checked in a second, at most 64 in one go; what comes beyond is dropped unread, and a renewal
-   * brings what was genuine of it. Default 500: a tenth of a core.
+   * Signatures of the feed checked per second, in bursts of at most 64; messages beyond are dropped unread, and a renewal
+   * brings their invalidations. Default 500: a tenth of a core.
    */
   readonly signaturesPerSecondMax: number;
 }
@@ -36,7 +36,7 @@ export const DEFAULT_LIMITS: VerifierLimits = {
   fillsMax: 1_000,
   fillsReservedForKnown: 500,
   fillsPerAddressMax: 50,
-  questionsPerCheckMax: 4,
+  lookupsPerCheckMax: 4,
   streamsMax: 20_000,
   recheckMs: 250,
   renewRetryMs: 250,

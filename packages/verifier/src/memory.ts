@@ -5,14 +5,14 @@ import type { Counters } from './counters.js';
 import type { VerifierLimits } from './limits.js';
 import { denialOf, kindOf, ownerTypeOf, ratesOf } from './snapshot.js';
 
-/** Something an invalidation may name: an owner, a project, a token that others were made with. */
+/** A subject of invalidations: an owner, a project, or a token that others were derived from. */
 interface Tag {
   readonly id: string;
   live: boolean;
   refs: number;
 }
 
-/** What a token allows. Shared by all tokens of which the same is true. */
+/** What a token allows. Shared by all tokens with the same content. */
 export interface Rights {
   readonly content: string;
   readonly kind: 'pat' | 'prj';
@@ -20,10 +20,10 @@ export interface Rights {
   /** A project token's project; otherwise empty. */
   readonly project: string;
   readonly denial: DenialReason | '';
-  /** Held outside any project, or in a project token's project. */
+  /** Granted outside any project, or in a project token's project. */
   readonly scopes: ScopeList;
   readonly allProjects: boolean;
-  /** Held in these projects; null for none. */
+  /** Granted in these projects; null for none. */
   readonly grants: ReadonlyMap<string, ScopeList> | null;
   /** Null: any address. */
   readonly addresses: Addresses | null;
@@ -42,12 +42,12 @@ export interface ScopeList {
 
 type MemoryLimits = Pick<VerifierLimits, 'entriesMax' | 'missesMax' | 'missLifeMs'>;
 
-/** Below every version there is. */
+/** Below every version. */
 const DEAD = -1;
 
-/** One remembered token. Its shape is what a million of them cost: keep it small. */
+/** One remembered token. Memory use at a million tokens depends on its size: keep it small. */
 export class Entry {
-  /** The version of memory at which it was last found alive. */
+  /** The version of the memory at which it was last found alive. */
   version: number;
   referenced = false;
 
@@ -57,7 +57,7 @@ export class Entry {
     readonly expiresAtMs: number,
     readonly owner: Tag,
     readonly rights: Rights,
-    /** Tokens that it was made with; null for none. */
+    /** Tokens that it was derived from; null for none. */
     readonly ancestors: readonly Tag[] | null,
     version: number,
   ) {
@@ -66,11 +66,11 @@ export class Entry {
 }
 
 /**
- * What a verifier remembers: tokens by the hash of their secret, and for a moment the hashes that are unknown.
+ * A verifier's cache: tokens by the hash of their secret, and for a short time the hashes that are unknown.
  *
- * An invalidation flips one flag (of the entry, or of the owner, project or ancestor that entries point to) and raises
- * the memory's version; an entry whose version is the memory's own needs no further look. Overtaken entries stay in
- * place, so that their hashes are still known to be real, until they are filled again or room is needed.
+ * An invalidation clears one flag (of the entry, or of the owner, project or ancestor that entries point to) and raises
+ * the memory's version; an entry with the memory's version is alive without further checks. Dropped entries stay in
+ * place until they are filled again or evicted, so that their hashes are still known to exist.
  */
 export class Memory {
   readonly #limits: MemoryLimits;
@@ -85,10 +85,10 @@ export class Memory {
   #hand: MapIterator<[string, Entry]> | undefined;
   #version = 0;
   #resetVersion = 0;
-  /** How many have been remembered so far, and how many when the renewal that was accepted last was sent. */
+  /** Entries remembered so far, and how many when the last accepted renewal was sent. */
   #remembered = 0;
-  #vouched = 0;
-  /** Those remembered from `#freshFrom` on. */
+  #confirmed = 0;
+  /** Entries remembered from number `#freshFrom` on. */
   #fresh: Entry[] = [];
   #freshFrom = 0;
 
@@ -106,7 +106,7 @@ export class Memory {
     return this.#misses.size;
   }
 
-  /** The token remembered under this hash, or null when it is remembered as unknown, or undefined. Asks for a held lease. */
+  /** The token remembered under this hash; null: remembered as unknown; undefined: neither. Requires a valid lease. */
   find(hash: string, monotonicMs: number): Entry | null | undefined {
     const entry = this.#entries.get(hash);
     if (entry !== undefined && this.isAlive(entry)) {
@@ -120,12 +120,12 @@ export class Memory {
     return undefined;
   }
 
-  /** Whether this hash was ever seen to belong to a real token. May err, rarely, towards yes. */
+  /** Whether this hash has belonged to an existing token. Rarely true for one that has not. */
   isKnown(hash: string): boolean {
     return this.#entries.has(hash) || this.#evicted.has(hash);
   }
 
-  /** Whether no invalidation has overtaken the entry. */
+  /** Whether no invalidation has dropped the entry. */
   isAlive(entry: Entry): boolean {
     if (entry.version === this.#version) return true;
     if (entry.version < this.#resetVersion || !entry.owner.live) return false;
@@ -134,14 +134,14 @@ export class Memory {
     return true;
   }
 
-  remember(hash: string, facts: TokenFacts): Entry {
-    const rights = this.#intern(facts);
+  remember(hash: string, snapshot: TokenFacts): Entry {
+    const rights = this.#intern(snapshot);
     const entry = new Entry(
-      facts.id,
-      facts.expiresAtMs,
-      this.#tag(facts.ownerId),
+      snapshot.id,
+      snapshot.expiresAtMs,
+      this.#tag(snapshot.ownerId),
       rights,
-      facts.ancestors.length > 0 ? facts.ancestors.map((id) => this.#tag(id)) : null,
+      snapshot.ancestors.length > 0 ? snapshot.ancestors.map((id) => this.#tag(id)) : null,
       this.#version,
     );
     rights.refs++;
@@ -160,7 +160,7 @@ export class Memory {
     return entry;
   }
 
-  /** Nothing is known under this hash. */
+  /** Remembers for `missLifeMs` that no token has this hash. */
   rememberMiss(hash: string, monotonicMs: number): void {
     const old = this.#entries.get(hash);
     if (old) {
@@ -172,7 +172,7 @@ export class Memory {
     this.#misses.set(hash, monotonicMs + this.#limits.missLifeMs);
   }
 
-  /** Overtakes what the invalidation names. Constant time. */
+  /** Drops what the invalidation names. Constant time. */
   apply(kind: InvalidationKind, subject: string): void {
     this.#version++;
     if (kind === 'everything') this.reset();
@@ -187,32 +187,32 @@ export class Memory {
     }
   }
 
-  /** Overtakes all that is remembered. */
+  /** Drops all entries. */
   reset(): void {
     this.#resetVersion = ++this.#version;
     this.#misses.clear();
   }
 
-  /** To be handed to `vouch` when the renewal that is sent at this moment is accepted. */
-  get mark(): number {
+  /** To pass to `confirm` when the renewal sent at this moment is accepted. */
+  get watermark(): number {
     return this.#remembered;
   }
 
-  /** Whatever was remembered before the mark is of the history that the authority goes on with. */
-  vouch(mark: number): void {
-    this.#fresh.splice(0, Math.max(0, mark - this.#freshFrom));
-    this.#freshFrom = Math.max(this.#freshFrom, mark);
-    this.#vouched = mark;
+  /** Entries remembered before the watermark are of the history that the authority continues. */
+  confirm(watermark: number): void {
+    this.#fresh.splice(0, Math.max(0, watermark - this.#freshFrom));
+    this.#freshFrom = Math.max(this.#freshFrom, watermark);
+    this.#confirmed = watermark;
   }
 
-  /** Overtakes what nothing vouches for: all that was remembered since the last mark. */
-  doubt(): void {
-    if (this.#freshFrom > this.#vouched) this.reset();
+  /** Drops entries that no renewal has confirmed: those remembered since the last watermark. */
+  dropUnconfirmed(): void {
+    if (this.#freshFrom > this.#confirmed) this.reset();
     for (const entry of this.#fresh) entry.version = DEAD;
     this.#misses.clear();
   }
 
-  /** Second chance: the hand passes over entries used since its last visit; after 64 it takes what it finds. */
+  /** The second-chance (clock) algorithm: skips entries used since the last pass, at most 64 of them. */
   #evict(): void {
     for (let passed = 0; ; ) {
       this.#hand ??= this.#entries.entries();
@@ -261,9 +261,9 @@ export class Memory {
     if (--tag.refs === 0 && this.#tags.get(tag.id) === tag) this.#tags.delete(tag.id);
   }
 
-  #intern(facts: TokenFacts): Rights {
-    const { kind, ownerType, project, denial, scopes, allProjects, grants, allowedIps } = facts;
-    const rates = ratesOf(facts);
+  #intern(snapshot: TokenFacts): Rights {
+    const { kind, ownerType, project, denial, scopes, allProjects, grants, allowedIps } = snapshot;
+    const rates = ratesOf(snapshot);
     const content = digest(
       'sha256',
       JSON.stringify([kind, ownerType, project, denial, scopes, allProjects, grants, allowedIps, rates]),
@@ -305,7 +305,7 @@ export class Memory {
 
 const isDead = (tag: Tag): boolean => !tag.live;
 
-/** A fixed table of 32-bit fingerprints of hashes; a later one may take an earlier one's place. */
+/** A fixed table of 32-bit fingerprints of hashes; a later one can overwrite an earlier one. */
 class Fingerprints {
   readonly #table: Uint32Array;
 
@@ -327,9 +327,9 @@ class Fingerprints {
   }
 }
 
-/** FNV-1a with the given start; never 0, which marks an empty place. */
-function fingerprint(text: string, start: number): number {
-  let print = start;
+/** FNV-1a with the given seed; never 0, which marks an empty slot. */
+function fingerprint(text: string, seed: number): number {
+  let print = seed;
   for (let i = 0; i < text.length; i++) print = Math.imul(print ^ text.charCodeAt(i), 0x01000193);
   return print >>> 0 || 1;
 }

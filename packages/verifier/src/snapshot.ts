@@ -9,7 +9,7 @@ import {
 export const kindOf = (kind: string): 'pat' | 'prj' => (kind === 'prj' ? 'prj' : 'pat');
 export const ownerTypeOf = (type: string): 'user' | 'project' => (type === 'project' ? 'project' : 'user');
 
-/** A denial that this verifier does not know, from a newer token-service, still denies. */
+/** An unknown denial, from a newer token-service, still denies. */
 export function denialOf(denial: string): DenialReason | '' {
   return denial === '' || (DENIAL_REASONS as readonly string[]).includes(denial)
     ? (denial as DenialReason)
@@ -18,13 +18,13 @@ export function denialOf(denial: string): DenialReason | '' {
 
 const UNLIMITED: readonly RpcRateBucket[] = [];
 
-/** What a use is counted in; an authority of version 0.1 names the strictest limit alone. */
+/** The buckets that a use is counted in; an authority of version 0.1 sends only the strictest limit. */
 export function ratesOf({ rates, rateLimit }: Pick<TokenFacts, 'rates' | 'rateLimit'>): readonly RpcRateBucket[] {
   if (rates && rates.length > 0) return rates;
   return rateLimit ? [{ bucket: '', ...rateLimit }] : UNLIMITED;
 }
 
-/** Of several limits the one that lets the fewest requests through in its window; null: there is none. */
+/** Of several limits the one with the lowest rate; null without any. */
 export function strictestRate(rates: readonly RpcRateBucket[]): RpcRateLimit | null {
   if (rates.length === 0) return null;
   const { limit, windowSeconds } = rates.reduce((a, b) =>

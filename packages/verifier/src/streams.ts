@@ -1,15 +1,14 @@
-import type { DenialReason } from '@latchkey/contracts';
-import type { Fact } from './applied.js';
+import type { DenialReason, Invalidation } from '@latchkey/contracts';
 import type { Counters } from './counters.js';
-import { type Answer, evaluate } from './evaluate.js';
+import { evaluate, type LookupResult } from './evaluate.js';
 import type { VerifierLimits } from './limits.js';
 import type { Entry, Memory } from './memory.js';
 import type { Moment, Timekeeper } from './time.js';
 import type { Clock, Requirement, Stream } from './types.js';
 
-/** Expiry and the lease are looked after at least this often, whatever the clocks do. */
+/** Longest time between two sweeps for expired tokens and an expired lease, whatever the clocks do. */
 const SWEEP_MS = 1_000;
-/** Length of a lease while none has been granted yet. */
+/** Assumed length of a lease until one is granted. */
 const LEASE_MS_ASSUMED = 10_000;
 
 export interface StreamsDeps {
@@ -19,9 +18,9 @@ export interface StreamsDeps {
   readonly lease: {
     held(): boolean;
     readonly lengthMs: number | undefined;
-    readonly end: Moment | undefined;
+    readonly expiry: Moment | undefined;
   };
-  readonly resolve: (hash: string, address: string | undefined) => Promise<Answer>;
+  readonly resolve: (hash: string, address: string | undefined) => Promise<LookupResult>;
   readonly limits: VerifierLimits;
   readonly counters: Counters;
 }
@@ -30,22 +29,22 @@ interface Watch {
   readonly hash: string;
   readonly requirement: Requirement;
   readonly stream: Stream;
-  /** What the stream was last allowed by; undefined until its first check here. */
+  /** The token that last allowed the stream; undefined until its first check here. */
   entry: Entry | undefined;
   checking: boolean;
-  /** A reset has made its token forgotten, and nothing has vouched for it since. */
+  /** A reset has dropped its token from memory, and the stream has not been checked since. */
   stale: boolean;
-  /** Since when neither a lease nor a check of its own has covered it. */
+  /** Since when it has been covered neither by a lease nor by a check of its own. */
   uncovered: Moment | undefined;
-  /** Cancels the end of an urgent check. */
+  /** Cancels the deadline of an urgent check. */
   cancelDeadline: (() => void) | undefined;
 }
 
-/** Open streams under their tokens, cut when these end. */
+/** Open streams by token, cut when the token is no longer accepted. */
 export class Streams {
   readonly #deps: StreamsDeps;
   readonly #watches = new Set<Watch>();
-  /** Streams by every id that an invalidation may name. */
+  /** Streams by every id that an invalidation can name. */
   readonly #bySubject = new Map<string, Set<Watch>>();
   #cancelSweep: (() => void) | undefined;
   #sweepAtMs = 0;
@@ -58,7 +57,7 @@ export class Streams {
     return this.#watches.size;
   }
 
-  /** Watches a stream from now on; the answer ends that, without a cut. */
+  /** Watches a stream from now on. Returns a function that stops watching, without a cut. */
   open(hash: string, requirement: Requirement, stream: Stream): () => void {
     const { clock, memory, lease, limits, counters } = this.#deps;
     const watch: Watch = {
@@ -78,13 +77,13 @@ export class Streams {
     }
     this.#watches.add(watch);
     const remembered = lease.held() ? memory.find(hash, clock.monotonicMs()) : undefined;
-    if (remembered) this.#settle(watch, remembered);
+    if (remembered) this.#applyResult(watch, remembered);
     else this.#recheck(watch, true);
     return () => this.#close(watch);
   }
 
-  /** Cuts at once, or checks again, the streams that the invalidation touches. Called after memory has applied it. */
-  apply({ kind, subject, cut }: Fact): void {
+  /** Cuts at once, or checks again, the streams that the invalidation affects. Call after the memory has applied it. */
+  apply({ kind, subject, cut }: Invalidation): void {
     if (kind === 'misses') return;
     const touched = kind === 'everything' ? this.#watches : this.#bySubject.get(subject);
     for (const watch of [...(touched ?? [])]) {
@@ -92,28 +91,28 @@ export class Streams {
       else this.#recheck(watch, true);
     }
     if (!cut) return;
-    // One whose token is not known yet may be the one meant, and the acknowledgement does not wait.
+    // A stream whose token is not known yet can be affected, and the acknowledgement does not wait.
     for (const watch of this.#watches) if (!watch.entry) this.#cut(watch, 'unavailable');
   }
 
-  /** All remembered facts are gone: every stream is checked again, before the next cursor is sent. */
+  /** The memory was emptied: checks every stream again, before the next cursor is sent. */
   reset(): void {
     for (const watch of this.#watches) watch.stale = true;
     this.#sweep();
   }
 
-  /** Some remembered facts are gone: streams that were allowed by them are checked again, before the next cursor is sent. */
-  doubt(): void {
+  /** Entries were dropped: checks the streams that they allowed again, before the next cursor is sent. */
+  recheckDropped(): void {
     const { memory } = this.#deps;
     for (const watch of this.#watches) if (watch.entry && !memory.isAlive(watch.entry)) watch.stale = true;
     this.#sweep();
   }
 
   /**
-   * An invalidation that a reset has stood for: streams not checked since are cut before it is acknowledged, and those whose
-   * token is not known yet.
+   * Applies an invalidation that a reset has covered: cuts streams not checked since the reset, and those whose token is
+   * not known yet, before the acknowledgement.
    */
-  repeat({ kind, subject, cut }: Fact): void {
+  applyOld({ kind, subject, cut }: Invalidation): void {
     if (!cut) return;
     const touched = kind === 'everything' ? this.#watches : this.#bySubject.get(subject);
     for (const watch of [...this.#watches]) {
@@ -121,7 +120,7 @@ export class Streams {
     }
   }
 
-  /** What a cursor is about to confirm must be true of streams as well. */
+  /** Cuts streams not checked since a reset: call before a cursor is sent, which confirms for streams as well. */
   cutStale(): void {
     for (const watch of [...this.#watches]) if (watch.stale) this.#cut(watch, 'unavailable');
   }
@@ -130,27 +129,27 @@ export class Streams {
     for (const watch of [...this.#watches]) this.#cut(watch, reason);
   }
 
-  /** Takes the answer of a check for a stream. */
-  #settle(watch: Watch, answer: Entry | null): void {
+  /** Applies the result of a check to a stream. */
+  #applyResult(watch: Watch, found: Entry | null): void {
     const { clock, memory } = this.#deps;
-    const verdict = evaluate(answer, watch.requirement, clock.wallMs());
-    if (answer === null || !verdict.allowed) {
+    const verdict = evaluate(found, watch.requirement, clock.wallMs());
+    if (found === null || !verdict.allowed) {
       this.#cut(watch, verdict.allowed ? 'unknown' : verdict.reason);
       return;
     }
     this.#detach(watch);
     watch.stale = false;
-    watch.entry = answer;
-    for (const subject of subjectsOf(answer)) {
+    watch.entry = found;
+    for (const subject of subjectsOf(found)) {
       const watches = this.#bySubject.get(subject);
       if (watches) watches.add(watch);
       else this.#bySubject.set(subject, new Set([watch]));
     }
-    if (memory.isAlive(answer)) this.#sweepBefore(answer.expiresAtMs);
+    if (memory.isAlive(found)) this.#sweepBefore(found.expiresAtMs);
     else this.#recheck(watch, true);
   }
 
-  /** Asks again. An urgent check that is not answered with yes in time cuts the stream. */
+  /** Checks again. An urgent check that does not allow the stream within `recheckMs` cuts it. */
   #recheck(watch: Watch, urgent: boolean): void {
     const { clock, time, lease, resolve, limits } = this.#deps;
     if (urgent && !watch.cancelDeadline) {
@@ -158,19 +157,19 @@ export class Streams {
     }
     if (watch.checking) return;
     watch.checking = true;
-    const asked = time.note();
-    void resolve(watch.hash, watch.requirement.ip).then((answer) => {
+    const sentAt = time.note();
+    void resolve(watch.hash, watch.requirement.ip).then((result) => {
       if (!this.#watches.has(watch)) return;
       watch.checking = false;
-      if (typeof answer === 'string') {
+      if (typeof result === 'string') {
         if (watch.cancelDeadline) this.#cut(watch, 'unavailable');
         else this.#scheduleIn(SWEEP_MS);
         return;
       }
       watch.cancelDeadline?.();
       watch.cancelDeadline = undefined;
-      watch.uncovered = lease.held() ? undefined : asked;
-      this.#settle(watch, answer);
+      watch.uncovered = lease.held() ? undefined : sentAt;
+      this.#applyResult(watch, result);
     });
   }
 
@@ -198,13 +197,13 @@ export class Streams {
   }
 
   /**
-   * Without a lease a stream is checked at once and then every third of one, for the last time so that it ends within
-   * one. Answers the milliseconds until that last time.
+   * Without a lease a stream is checked at once and then every third of a lease; the last check ends within one lease.
+   * Returns the milliseconds until the last check.
    */
   #cover(watch: Watch, held: boolean, leaseMs: number): number {
     const { time, lease, limits } = this.#deps;
     const first = watch.uncovered === undefined;
-    watch.uncovered ??= (held ? undefined : lease.end) ?? time.note();
+    watch.uncovered ??= (held ? undefined : lease.expiry) ?? time.note();
     const uncoveredMs = time.steadyMs(watch.uncovered);
     const lastMs = leaseMs - limits.recheckMs - uncoveredMs;
     if (first || uncoveredMs >= leaseMs / 3 || lastMs <= 0) this.#recheck(watch, lastMs <= 0);
@@ -239,7 +238,7 @@ export class Streams {
     try {
       watch.stream.cut(reason);
     } catch {
-      this.#deps.counters.streamCutsFailed++; // one broken stream must not keep the others open
+      this.#deps.counters.streamCutsFailed++; // one failing stream must not keep the others open
     }
   }
 

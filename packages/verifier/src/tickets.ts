@@ -1,6 +1,6 @@
 import type { LookupResponse, UsageBatch } from '@latchkey/contracts';
 
-/** Tickets of the tokens last looked up, for whoever needs them to report usage; first-party verifiers get none. */
+/** Usage tickets of the tokens last looked up, which third parties report usage with; first-party verifiers get none. */
 export class Tickets {
   readonly #byToken = new Map<string, string>();
   readonly #max: number;
@@ -9,14 +9,14 @@ export class Tickets {
     this.#max = max;
   }
 
-  keep({ token, usageTicket }: LookupResponse): void {
+  add({ token, usageTicket }: LookupResponse): void {
     if (!token || !usageTicket || usageTicket.length === 0) return;
     this.#byToken.delete(token.id);
     this.#byToken.set(token.id, Buffer.from(usageTicket).toString('base64url'));
     if (this.#byToken.size > this.#max) this.#byToken.delete(this.#byToken.keys().next().value!);
   }
 
-  /** Those of the tokens that a batch names; undefined when there are none. */
+  /** The tickets of the tokens in a batch; undefined when there are none. */
   of({ lines, denials }: Pick<UsageBatch, 'lines' | 'denials'>): UsageBatch['tickets'] {
     if (this.#byToken.size === 0) return undefined;
     const tokens = new Set([...lines, ...denials].map(({ tokenId }) => tokenId));

@@ -7,18 +7,18 @@ export interface Moment {
   readonly bootMs: number;
 }
 
-/** The uptime is read again once this much monotonic time has passed since its last reading. */
-const UPTIME_READING_KEPT_MS = 10;
-/** ... or at once when wall and monotonic time disagree by more than this about the time since. */
+/** The uptime is read again once this much monotonic time has passed since the last reading. */
+const UPTIME_REUSED_MS = 10;
+/** It is also read again when wall and monotonic time since then differ by more than this. */
 const DISAGREEMENT_MS = 5;
 
 /**
  * Elapsed time as the greatest of the monotonic clock, the system's uptime and wall time.
  *
- * Reading the uptime costs forty times what the other two cost, so its lead over the monotonic clock is kept for up to
- * 10 ms of monotonic time. The lead grows only by suspension. A suspension moves wall time ahead of monotonic time,
- * which makes the very next reading fresh; were wall time stepped back by just as much meanwhile, the suspension
- * would be seen 10 ms of running time later.
+ * Reading the uptime costs forty times as much as the other two, so its lead over the monotonic clock is reused for up to
+ * 10 ms of monotonic time. Only suspension increases the lead. A suspension moves wall time ahead of monotonic time, so
+ * that the next call reads the uptime again; if wall time is stepped back by the same amount meanwhile, the suspension is
+ * detected 10 ms of running time later.
  */
 export class Timekeeper {
   readonly #clock: Clock;
@@ -46,15 +46,15 @@ export class Timekeeper {
     return Math.max(steadyMs, this.wallMs - moment.wallMs);
   }
 
-  /** Milliseconds since `moment` on the clocks that nobody steps. Negative before it. */
+  /** Milliseconds since `moment` on the clocks that are never stepped. Negative before it. */
   steadyMs(moment: Moment): number {
     this.#read();
     const { monotonicMs } = this;
     const sinceMs = monotonicMs - this.#readAtMs;
-    // Asked this way round, so that a clock that answers nonsense is read again.
-    const isKept =
-      sinceMs <= UPTIME_READING_KEPT_MS && Math.abs(this.wallMs - this.#readWallMs - sinceMs) <= DISAGREEMENT_MS;
-    if (!isKept) this.#readUptime();
+    // In this form a NaN of a clock causes a new reading.
+    const isReused =
+      sinceMs <= UPTIME_REUSED_MS && Math.abs(this.wallMs - this.#readWallMs - sinceMs) <= DISAGREEMENT_MS;
+    if (!isReused) this.#readUptime();
     return Math.max(monotonicMs - moment.monotonicMs, monotonicMs + this.#leadMs - moment.bootMs);
   }
 

@@ -14,32 +14,32 @@ export interface Principal {
   readonly kind: 'pat' | 'prj';
   readonly ownerType: 'user' | 'project';
   readonly ownerId: string;
-  /** The project asked for; otherwise a project token's own; otherwise empty. */
+  /** The project requested; otherwise a project token's own; otherwise empty. */
   readonly project: string;
-  /** What the token may do in that project, or outside any. */
+  /** The token's scopes in that project, or outside any. */
   readonly scopes: readonly string[];
   /** Unix milliseconds; 0: never. */
   readonly expiresAtMs: number;
-  /** Limits that bear on it, its own and its ancestors': a use counts in each, and each must allow it. */
+  /** Its own and its ancestors' limits: a use counts in each, and each must allow it. */
   readonly rates: readonly RpcRateBucket[];
 }
 
-/** What a request needs besides a good token. */
+/** What a request needs besides a valid token. */
 export interface Requirement {
-  /** All of them are needed. */
+  /** All are required. */
   readonly scopes: readonly string[];
   /** The project that the request is about. */
   readonly project?: string;
-  /** The caller's address, checked against the token's allowed ones when given. */
+  /** The caller's address, compared with the token's allowed addresses when given. */
   readonly ip?: string;
 }
 
-/** Outcomes are data; a verdict never throws. */
+/** The result of a check, as data: checks never throw. */
 export type Verdict =
   | { readonly allowed: true; readonly principal: Principal }
   | { readonly allowed: false; readonly reason: DenialReason; readonly tokenId?: string };
 
-/** Where elapsed time comes from; `systemClock` of packages/runtime is one. */
+/** A source of time and timers, such as `systemClock` of packages/runtime. */
 export interface Clock {
   monotonicMs(): number;
   uptimeMs(): number;
@@ -48,8 +48,8 @@ export interface Clock {
 }
 
 /**
- * The authority refuses a lease; says nothing about any token. `identity`: the lease of this claim was ended, or its id
- * is another's, so the verifier must take a new claim. `later`: this caller gets no lease for now.
+ * The authority refused a lease; this proves nothing about any token. `identity`: the lease of this claim was ended, or
+ * its id belongs to another caller, so the verifier must make a new claim. `later`: this caller gets no lease for now.
  */
 export class RenewalRefused extends Error {
   override name = 'RenewalRefused';
@@ -61,46 +61,46 @@ export class RenewalRefused extends Error {
   }
 }
 
-/** The authority, asked by RPC. Rejections mean "away": they never say anything about a token. */
+/** The authority, over RPC. A rejection means that it is unavailable and proves nothing about a token. */
 export interface TokenSource {
   lookup(hash: string): Promise<LookupResponse>;
-  /** Rejects with RenewalRefused when the authority answered and grants nothing. */
+  /** Rejects with RenewalRefused when the authority responded and refused a lease. */
   renew(request: RenewRequest): Promise<RenewResponse>;
   release(request: ReleaseRequest): Promise<void>;
 }
 
-/** The verifier as a feed sees it that must say whose it is. */
-export interface FeedHolder {
-  /** As the authority handed it out; undefined without a lease. It may change. */
+/** The verifier, for a feed that must identify its subscriber. */
+export interface FeedSubscriber {
+  /** Assigned by the authority; undefined without a lease. It can change. */
   readonly id: string | undefined;
-  /** How far the invalidation log has been applied; null: not at all. */
+  /** How far the invalidation log has been applied; null: none of it. */
   readonly cursor: Cursor | null;
-  /** Messages were left out: hurries on a renewal, which brings what they said. At most once a second. */
+  /** Messages were left out: requests a renewal, which brings their invalidations. At most one a second. */
   renew(): void;
 }
 
 /**
  * Called with a message of the feed.
- * @param renew acknowledgements reach not every replica of the authority now: renewals until a cursor past the message
- * has been sent confirm as well
+ * @param renew acknowledgements do not reach every replica of the authority now: renew until a cursor past the message has
+ * been sent, which confirms as well
  */
 export type OnFeedMessage = (text: string, renew?: boolean) => void;
 
 /**
- * Invalidations as text, and acknowledgements back: over Redis, or over a stream of the authority's. It may lose, repeat,
- * reorder, delay or forge anything.
+ * Delivers invalidations as text and takes acknowledgements: over Redis, or over a stream of the authority. It can lose,
+ * repeat, reorder, delay or forge messages.
  */
 export interface Feed {
-  /** Called with every message; the answer ends the subscription. */
-  subscribe(onMessage: OnFeedMessage, holder: FeedHolder): () => void;
+  /** Calls `onMessage` with every message. Returns a function that ends the subscription. */
+  subscribe(onMessage: OnFeedMessage, subscriber: FeedSubscriber): () => void;
   /** Best effort; a rejection is counted and otherwise ignored. */
   acknowledge(text: string): Promise<void>;
-  /** A renewal has been taken: the verifier has an id, perhaps another one. */
+  /** A renewal was accepted: the verifier has an id, which can be a new one. */
   onRenewed?(): void;
 }
 
-/** An open connection of an admitted request (SSE, WebSocket, a long answer). */
+/** An open connection of an admitted request (SSE, WebSocket, a long response). */
 export interface Stream {
-  /** Called at most once. `reason` is `unavailable` when the lease lapsed and the token could not be checked again. */
+  /** Called at most once. `reason` is `unavailable` when the lease expired and the token could not be checked again. */
   cut(reason: DenialReason): void;
 }

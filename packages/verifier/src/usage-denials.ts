@@ -1,13 +1,13 @@
 import type { DenialLine, DenialReason } from '@latchkey/contracts';
 
 export interface UsageDenialLimits {
-  /** Denials kept of real tokens. */
+  /** Denials kept of existing tokens. */
   readonly realMax: number;
-  /** Of those, denials of one token. */
+  /** Of these, denials of one token. */
   readonly perTokenMax: number;
-  /** Denials kept that name no token: they can be made up without end. */
+  /** Denials kept without a token: an attacker can cause any number of them. */
   readonly junkMax: number;
-  /** Of those, denials for one reason at one address. */
+  /** Of these, denials with one reason from one address. */
   readonly perReasonAndAddressMax: number;
 }
 
@@ -18,7 +18,7 @@ export const USAGE_DENIAL_LIMITS: UsageDenialLimits = {
   perReasonAndAddressMax: 20,
 };
 
-/** Denials since they were last taken, bounded so that junk cannot push out denials of real tokens. */
+/** Denials since the last `take`, bounded so that junk cannot displace denials of existing tokens. */
 export class UsageDenials {
   #real: DenialLine[] = [];
   #junk: DenialLine[] = [];
@@ -45,7 +45,7 @@ export class UsageDenials {
     list.push(line);
   }
 
-  /** Takes all out. */
+  /** Returns and removes all. */
   take(): { denials: DenialLine[]; dropped: number } {
     const taken = { denials: [...this.#real, ...this.#junk], dropped: this.#dropped };
     this.#real = [];

@@ -4,30 +4,30 @@ import type { Clock } from './types.js';
 import { UsageDenials } from './usage-denials.js';
 import { UsageTally } from './usage-tally.js';
 
-/** What was counted; who counted it is said when it is signed. */
-export type UsageCounted = Omit<UsageBatch, 'verifier' | 'tickets'>;
+/** Counts of one batch; signing adds the verifier. */
+export type UsageCounts = Omit<UsageBatch, 'verifier' | 'tickets'>;
 
-/** A batch as it was signed: sent again, it is the very same. */
+/** A signed batch: sent again, it is identical. */
 interface Signed {
   readonly event: UsageBatchEvent;
   readonly sequence: number;
   readonly lines: number;
 }
 
-/** What takes the batches: a stream of Redis that jobs reads, in this repository. */
+/** Receives the batches: in this repository a Redis stream that jobs reads. */
 export interface UsageSink {
-  /** Rejects when the batch was not taken, or may not have been. */
+  /** Rejects when the batch was not taken, or possibly not. */
   readonly send: (event: UsageBatchEvent) => Promise<void>;
-  /** Calls back whenever the sink has come back and may have lost what it took. */
+  /** Calls back whenever the sink is available again and can have lost batches that it took. */
   readonly onReturn: (callback: () => void) => void;
 }
 
 export interface UsageReporterDeps {
-  /** Undefined while there is no key to sign with. */
-  readonly sign: (batch: UsageCounted) => UsageBatchEvent | undefined;
+  /** Returns undefined while there is no key. */
+  readonly sign: (batch: UsageCounts) => UsageBatchEvent | undefined;
   readonly sink: UsageSink;
   readonly clock: Clock;
-  /** A batch was not taken, and is kept. */
+  /** A batch was not taken; it is kept and sent again. */
   readonly onFailure?: (error: Error, sequence: number) => void;
 }
 
@@ -39,15 +39,15 @@ export interface UsageReporterOptions {
 const LINES_PER_BATCH_MAX = 5_000;
 const LINES_MAX = 50_000;
 const LINES_PER_TOKEN_MAX = 200;
-/** Batches that were taken are kept for so long, and so many lines of them: far longer than jobs takes to fetch them. */
+/** How long sent batches are kept, and how many lines of them: far longer than jobs takes to read them. */
 const KEPT_MS = 30_000;
 const KEPT_LINES_MAX = 20_000;
 
 /**
- * Counts every verdict and sends the counts, signed, at least every second. A batch is kept and sent again, as it was,
- * until the sink has taken it, and once more when a sink comes back that may have lost it; a batch that arrives twice is
- * counted once, by its sequence. While the sink is unavailable counts go on in memory, and what a bound costs is the
- * callers' details first; what is lost after all is counted in `lost` and `denialsDropped`.
+ * Counts every verdict and sends the counts, signed, at least every second. A batch is kept and sent again, unchanged,
+ * until the sink has taken it, and once more when the sink is available again and can have lost it; a batch that arrives
+ * twice is counted once, by its sequence. While the sink is unavailable, counts accumulate in memory; a bound drops the
+ * callers' details first; whatever else is lost is counted in `lost` and `denialsDropped`.
  */
 export class UsageReporter {
   readonly #deps: UsageReporterDeps;
@@ -55,16 +55,16 @@ export class UsageReporter {
   readonly #tally = new UsageTally({ linesMax: LINES_MAX, linesPerTokenMax: LINES_PER_TOKEN_MAX });
   readonly #denials = new UsageDenials();
   #sequence = 0;
-  #unsigned: UsageCounted | undefined;
+  #unsigned: UsageCounts | undefined;
   #unsent: Signed | undefined;
-  /** Taken, oldest first; what of it a sink that came back may not have any more is sent again. */
+  /** Batches taken, oldest first: sent again when the sink can have lost them. */
   #taken: { batch: Signed; atMs: number }[] = [];
   #again: Signed[] = [];
   #sending: Promise<boolean> | undefined;
   #cancelTimer: () => void = () => undefined;
   batchesSent = 0;
   batchesFailed = 0;
-  /** Denials that a bound left no room for. */
+  /** Denials dropped because of a bound. */
   denialsDropped = 0;
 
   constructor(deps: UsageReporterDeps, { intervalMs = 1_000 }: UsageReporterOptions = {}) {
@@ -84,7 +84,7 @@ export class UsageReporter {
     again();
   }
 
-  /** Verdicts that no bound left room for. */
+  /** Verdicts not counted because of a bound. */
   get lost(): number {
     return this.#tally.lost;
   }
@@ -94,12 +94,12 @@ export class UsageReporter {
     this.#tally.add(tokenId, route, status, ip, hideSecrets(userAgent).slice(0, 200), this.#deps.clock.wallMs());
   }
 
-  /** Keeps a denial, so that it can be looked up by its requestId. */
+  /** Records a denial, so that it can be looked up by its requestId. */
   deny(denial: Omit<DenialLine, 'atMs'>): void {
     this.#denials.add({ ...denial, atMs: this.#deps.clock.wallMs() });
   }
 
-  /** Sends all there is. True when it has been taken; one flush at a time. */
+  /** Sends all counts. True when the sink has taken them; one flush at a time. */
   flush(): Promise<boolean> {
     this.#sending ??= this.#sendAll().finally(() => {
       this.#sending = undefined;
@@ -108,13 +108,13 @@ export class UsageReporter {
   }
 
   /**
-   * The last flush; tries until it succeeds or `patienceMs` is over.
-   * @returns false when what was counted since the last batch is lost
+   * The last flush; retries until it succeeds or `timeoutMs` has passed (default 3 000).
+   * @returns false when the counts since the last batch are lost
    */
-  async stop(patienceMs = 3_000): Promise<boolean> {
+  async stop(timeoutMs = 3_000): Promise<boolean> {
     const { clock } = this.#deps;
     this.#cancelTimer();
-    const until = clock.monotonicMs() + patienceMs;
+    const until = clock.monotonicMs() + timeoutMs;
     await this.#sending;
     while (!(await this.flush())) {
       if (clock.monotonicMs() >= until) return false;
@@ -156,7 +156,7 @@ export class UsageReporter {
     this.#taken.splice(0, lastOld + 1);
   }
 
-  #nextBatch(): UsageCounted | undefined {
+  #nextBatch(): UsageCounts | undefined {
     if (this.#tally.size === 0 && this.#denials.size === 0) return undefined;
     const lines = this.#tally.take(LINES_PER_BATCH_MAX);
     const { denials, dropped } = this.#denials.take();

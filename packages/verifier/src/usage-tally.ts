@@ -17,19 +17,19 @@ interface Line {
 const HOUR_MS = 3_600_000;
 
 export interface UsageTallyLimits {
-  /** Lines kept in all; beyond it, further callers of a token share a line without address and program. */
+  /** Lines kept in all; beyond it, further callers of a token share a line without address and user agent. */
   readonly linesMax: number;
-  /** Lines of one token with callers told apart. */
+  /** Lines of one token with separate callers. */
   readonly linesPerTokenMax: number;
 }
 
 /**
- * Verdicts counted since they were last taken. Every one is counted; what a bound costs is only who the caller was.
+ * Verdicts counted since the last `take`. Beyond a bound a verdict is counted without its caller.
  */
 export class UsageTally {
   #byToken = new Map<string, Line[]>();
   #size = 0;
-  /** Verdicts that found no room even without their caller. */
+  /** Verdicts beyond the bounds even without their caller. */
   lost = 0;
 
   constructor(private readonly limits: UsageTallyLimits) {}
@@ -97,7 +97,7 @@ export class UsageTally {
     this.#size++;
   }
 
-  /** Takes up to `max` lines out. */
+  /** Returns and removes up to `max` lines. */
   take(max: number): UsageLine[] {
     const taken: UsageLine[] = [];
     for (const [tokenId, lines] of this.#byToken) {
@@ -110,7 +110,7 @@ export class UsageTally {
   }
 }
 
-/** The newest first: a caller's next request is most often like its last. */
+/** Newest first: a caller's next request is most often like its last. */
 function find(lines: readonly Line[], hourMs: number, route: string, status: Status, ip: string, userAgent: string) {
   for (let i = lines.length - 1; i >= 0; i--) {
     const line = lines[i]!;

@@ -1,6 +1,6 @@
-import { signUsageBatch, type UsageBatch, type UsageBatchEvent } from '@latchkey/contracts';
+import { type Invalidation, signUsageBatch, type UsageBatch, type UsageBatchEvent } from '@latchkey/contracts';
 import { DEFAULT_PREFIX, digestSecret, inspect, secretLength } from '@latchkey/token-format';
-import { Applied, type Fact } from './applied.js';
+import { Applied } from './applied.js';
 import { type Counters, newCounters } from './counters.js';
 import { denied, evaluate } from './evaluate.js';
 import { FeedReader } from './feed.js';
@@ -19,8 +19,8 @@ export interface VerifierOptions {
   /** For people. Default empty. */
   readonly version?: string;
   /**
-   * A new secret of this process, 32 to 64 random characters of base64url: the authority knows the verifier by it and
-   * hands out its id. Called at the start, and again when the authority refuses the one before.
+   * A new secret of this process, 32 to 64 random characters of base64url: it identifies the verifier to the authority,
+   * which assigns an id. Called at the start, and again when the authority rejects the previous one.
    */
   readonly newClaim: () => string;
   readonly clock: Clock;
@@ -29,11 +29,11 @@ export interface VerifierOptions {
   /** Prefix of the secrets. Default `lk`. */
   readonly prefix?: string;
   readonly limits?: Partial<VerifierLimits>;
-  /** The authority has ended this verifier's lease or gave its id to nobody; it goes on under another. */
+  /** The authority ended this verifier's lease or rejected its id; the verifier continues with a new claim. */
   readonly onIdentityRefused?: (why: string) => void;
 }
 
-/** A look inside, for metrics. */
+/** The present state, for metrics. */
 export interface VerifierState {
   readonly leaseHeld: boolean;
   readonly leaseLeftMs: number;
@@ -44,12 +44,10 @@ export interface VerifierState {
 }
 
 /**
- * Answers checks from its own memory, and never from memory that a confirmed invalidation has overtaken: once an
- * invalidation is confirmed, no check that starts later accepts what it ended, whatever becomes of Redis, the
- * token-service, this process or its clocks (docs: revocation).
+ * Checks tokens from its own memory. Once an invalidation is confirmed, no check that starts later accepts what it
+ * revoked, whatever happens to Redis, the token-service, this process or its clocks (docs: revocation).
  *
- * It takes time, the authority and the feed from outside and has no randomness, so that a simulation can run this very
- * code.
+ * Time, the authority and the feed are passed in, and there is no randomness, so that the simulation can run this code.
  */
 export class Verifier {
   readonly counters: Counters = newCounters();
@@ -67,7 +65,7 @@ export class Verifier {
   readonly #tickets: Tickets;
   #unsubscribe: () => void = () => undefined;
 
-  /** @throws TypeError when a limit is not a whole number from 1, or the reserve is not below the whole. */
+  /** @throws TypeError when a limit is not a whole number from 1, or `fillsReservedForKnown` is not below `fillsMax`. */
   constructor(options: VerifierOptions) {
     const { name, version = '', newClaim, clock, source, feed, prefix = DEFAULT_PREFIX } = options;
     const limits = limitsOf(options.limits);
@@ -92,14 +90,14 @@ export class Verifier {
       applied,
       limits,
       counters,
-      apply: (fact, digest) => this.#apply(fact, digest),
+      apply: (invalidation, digest) => this.#apply(invalidation, digest),
       reset: () => this.#reset(),
-      mark: () => memory.mark,
-      vouch: (mark) => memory.vouch(mark),
-      doubt: () => {
-        applied.doubt();
-        memory.doubt();
-        this.#streams.doubt();
+      watermark: () => memory.watermark,
+      confirm: (watermark) => memory.confirm(watermark),
+      dropUnconfirmed: () => {
+        applied.poisonAll();
+        memory.dropUnconfirmed();
+        this.#streams.recheckDropped();
       },
       onCursor: () => this.#streams.cutStale(),
       onRenewed: (sent) => {
@@ -110,11 +108,11 @@ export class Verifier {
     });
     this.#lease = lease;
     const isLeaseHeld = () => lease.held();
-    const renewed = () => lease.renewed();
+    const awaitRenewal = () => lease.awaitRenewal();
     const reset = () => this.#reset();
     const tickets = this.#tickets;
     const deps = { clock, source, memory, applied, tickets, limits, counters };
-    this.#fills = new Fills({ ...deps, isLeaseHeld, renewed, reset });
+    this.#fills = new Fills({ ...deps, isLeaseHeld, awaitRenewal, reset });
     const resolve = (hash: string, address: string | undefined) => this.#fills.resolve(hash, address);
     this.#streams = new Streams({ clock, time, memory, lease, resolve, limits, counters });
     this.#reader = new FeedReader({
@@ -124,10 +122,10 @@ export class Verifier {
       applied,
       limits,
       counters,
-      apply: (fact, digest) => this.#apply(fact, digest),
-      applyOld: (fact, digest) => {
-        this.#apply({ ...fact, cut: false }, digest);
-        this.#streams.repeat(fact);
+      apply: (invalidation, digest) => this.#apply(invalidation, digest),
+      applyOld: (invalidation, digest) => {
+        this.#apply({ ...invalidation, cut: false }, digest);
+        this.#streams.applyOld(invalidation);
       },
       reset: () => {
         counters.resets++;
@@ -136,14 +134,14 @@ export class Verifier {
     });
   }
 
-  /** As the authority handed it out; undefined before the first renewal. It may change: nothing should depend on it. */
+  /** Assigned by the authority; undefined before the first renewal. It can change: do not depend on it. */
   get id(): string | undefined {
     return this.#lease.identity?.verifierId;
   }
 
   /**
-   * Listens to the feed and takes a lease. Resolves when the first renewal was answered or failed; until a lease is
-   * held every check asks the authority.
+   * Subscribes to the feed and takes a lease. Resolves when the first renewal has succeeded or failed; until a lease is
+   * held every check is a lookup.
    */
   start(): Promise<void> {
     const lease = this.#lease;
@@ -155,12 +153,12 @@ export class Verifier {
       get cursor() {
         return applied.cursor;
       },
-      renew: () => lease.urge(),
+      renew: () => lease.requestRenewal(),
     });
     return lease.start();
   }
 
-  /** Stops answering from memory at once, cuts the streams, waits for a renewal in flight, gives the lease back. */
+  /** Stops the use of memory at once, cuts the streams, waits for a renewal in flight, and releases the lease. */
   async stop(): Promise<void> {
     const stopped = this.#lease.stop();
     this.#streams.cutAll('unavailable');
@@ -169,16 +167,16 @@ export class Verifier {
   }
 
   /**
-   * Whether a request that presents this secret may pass now. At once when memory can tell, else after a question to
-   * the authority. Never throws or rejects: a dependency away is the denial `unavailable`, too many open questions from
-   * the requirement's address the denial `rate_limited`.
+   * Whether a request with this secret is allowed now: at once from memory, else after a lookup. Never throws or rejects:
+   * an unavailable authority is the denial `unavailable`, too many lookups in flight from the requirement's address the
+   * denial `rate_limited`.
    */
   verify(secret: string, requirement: Requirement): Verdict | Promise<Verdict> {
-    // What memory knows was well-formed: the shape is looked at only where a question may follow.
+    // Remembered secrets are well-formed: the shape is inspected only before a lookup.
     if (secret.length !== this.#secretLength) return this.#count(denied('malformed'));
     const hash = digestSecret(secret);
     if (this.#lease.held()) {
-      // The clocks have just been read: the entry, the lease and the expiry are judged at one moment.
+      // As `held` has just read the clocks: the entry, the lease and the expiry are compared with one moment.
       const { monotonicMs, wallMs } = this.#time;
       const remembered = this.#memory.find(hash, monotonicMs);
       if (remembered !== undefined) {
@@ -188,23 +186,23 @@ export class Verifier {
     }
     const shape = inspect(secret, this.#prefix);
     if (shape !== 'ok') return this.#count(denied(shape));
-    this.#lease.hurry();
+    this.#lease.renewIfLapsed();
     return this.#fills
       .resolve(hash, requirement.ip)
-      .then((answer) => this.#count(evaluate(answer, requirement, this.#clock.wallMs())));
+      .then((result) => this.#count(evaluate(result, requirement, this.#clock.wallMs())));
   }
 
   /**
-   * Watches an open stream of a request that `verify` has allowed, until the answer is called. The stream is cut when
-   * its token ends (revoked, disabled, expired), is no longer allowed what was required, or can no longer be checked.
+   * Watches an open stream of a request that `verify` has allowed; the function returned stops that. The stream is cut
+   * when its token is revoked, disabled or expired, no longer meets the requirement, or can no longer be checked.
    */
   watch(secret: string, requirement: Requirement, stream: Stream): () => void {
     return this.#streams.open(digestSecret(secret), requirement, stream);
   }
 
   /**
-   * Signs what was counted with this verifier's own usage key, under the id that it has now; undefined before the first
-   * lease. What was signed stays as it is: sent again, it counts once.
+   * Signs a batch of counts with this verifier's usage key and present id; undefined before the first lease. A batch that
+   * is sent again unchanged counts once.
    */
   signBatch(batch: Omit<UsageBatch, 'verifier' | 'tickets'>): UsageBatchEvent | undefined {
     const { identity } = this.#lease;
@@ -230,11 +228,11 @@ export class Verifier {
     return verdict;
   }
 
-  #apply(fact: Fact, digest: string): void {
+  #apply(invalidation: Invalidation, digest: string): void {
     this.counters.invalidationsApplied++;
-    this.#applied.add(fact, digest);
-    this.#memory.apply(fact.kind, fact.subject);
-    this.#streams.apply(fact);
+    this.#applied.add(invalidation, digest);
+    this.#memory.apply(invalidation.kind, invalidation.subject);
+    this.#streams.apply(invalidation);
   }
 
   #reset(): void {

@@ -1,12 +1,12 @@
 import type { WatchRequest, WatchResponse } from '@latchkey/contracts';
-import type { Clock, Feed, FeedHolder, OnFeedMessage } from './types.js';
+import type { Clock, Feed, FeedSubscriber, OnFeedMessage } from './types.js';
 
-/** A call of `latchkey.v1.Tokens/Watch`, as grpc-js makes it (`ClientDuplexStream`). */
+/** A call of `latchkey.v1.Tokens/Watch`: the used part of grpc-js's `ClientDuplexStream`. */
 export interface WatchCall {
   write(request: WatchRequest): boolean;
-  /** Requests that have not left yet. */
+  /** Requests not sent yet. */
   readonly writableLength: number;
-  /** Says that nothing more is sent; the server then ends the call. */
+  /** Half-closes the call; the server then ends it. */
   end(): void;
   /** Ends the call at once. */
   cancel(): void;
@@ -16,47 +16,47 @@ export interface WatchCall {
 }
 
 export interface WatchFeedOptions {
-  /** Begins a call, to whichever replica answers. */
+  /** Starts a call, to any replica. */
   readonly open: () => WatchCall;
   readonly clock: Pick<Clock, 'after'>;
-  /** Between 0 and 1: spreads what many verifiers do after the same failure. Default `Math.random`. */
+  /** Between 0 and 1: jitter, so that verifiers do not retry together. Default `Math.random`. */
   readonly random?: () => number;
-  /** How soon another stream is opened after a failure; doubles up to the longest. Default 100. */
+  /** Delay before a new stream after a failure; doubles up to `retryMsMax`. Default 100. */
   readonly retryMs?: number;
   /** Default 5 000. */
   readonly retryMsMax?: number;
-  /** Called whenever a stream has ended that should not have. */
+  /** Called whenever a stream has ended unexpectedly. */
   readonly onInterrupted?: (error: Error) => void;
 }
 
 const RETRY_MS = 100;
 const RETRY_MS_MAX = 5_000;
-/** How long a call that was told to end may take before it is cancelled. */
+/** How long a half-closed call can take to end before it is cancelled. */
 const END_MS = 1_000;
-/** Acknowledgements that wait to be sent; beyond it they fail, and the message comes again. */
+/** Most acknowledgements waiting to be sent; further ones fail, and the message is sent again. */
 const UNSENT_MAX = 1_000;
 
 interface Session {
   readonly call: WatchCall;
-  readonly holderId: string;
-  /** Has been answered: every message from here on is heard. */
+  readonly verifierId: string;
+  /** The server has responded: every message from here on is received. */
   isOpen: boolean;
   isOver: boolean;
   cancelSteady: () => void;
 }
 
 /**
- * The feed over a stream of the token-service: a verifier with it needs an address and a token, and no Redis. It opens
- * once there is a lease, begins where the verifier's memory stands, and is opened anew, with back-off, whenever it ends;
- * before the old one ends where the server says that it stops.
+ * The feed over a stream of the token-service: a verifier with it needs an address and a token, and no Redis. A stream
+ * opens once there is a lease, starts at the verifier's cursor, and is replaced, with back-off, whenever it ends; before
+ * a server stops, the new stream opens first.
  */
 export class WatchFeed implements Feed {
   readonly #options: WatchFeedOptions;
-  #holder: FeedHolder | undefined;
+  #subscriber: FeedSubscriber | undefined;
   #onMessage: OnFeedMessage = () => undefined;
-  /** The stream that is heard, and acknowledged on. */
+  /** The stream that messages are received and acknowledged on. */
   #current: Session | undefined;
-  /** The one that is to take its place, before it has been answered. */
+  /** Its replacement, until the server has responded on it. */
   #next: Session | undefined;
   #failures = 0;
   #cancelRetry: (() => void) | undefined;
@@ -65,16 +65,16 @@ export class WatchFeed implements Feed {
     this.#options = options;
   }
 
-  /** Whether messages are heard at this moment. */
+  /** Whether messages are received at this moment. */
   get isOpen(): boolean {
     return this.#current?.isOpen === true && !this.#current.isOver;
   }
 
-  subscribe(onMessage: OnFeedMessage, holder: FeedHolder): () => void {
+  subscribe(onMessage: OnFeedMessage, subscriber: FeedSubscriber): () => void {
     this.#onMessage = onMessage;
-    this.#holder = holder;
+    this.#subscriber = subscriber;
     return () => {
-      this.#holder = undefined;
+      this.#subscriber = undefined;
       this.#cancelRetry?.();
       this.#cancelRetry = undefined;
       for (const session of [this.#current, this.#next]) if (session) this.#end(session);
@@ -84,24 +84,24 @@ export class WatchFeed implements Feed {
   }
 
   onRenewed(): void {
-    const { id } = this.#holder ?? {};
+    const { id } = this.#subscriber ?? {};
     const newest = this.#next ?? this.#current;
-    if (id === undefined || newest?.holderId === id) return;
-    // Under another id nothing that the old stream acknowledges counts.
+    if (id === undefined || newest?.verifierId === id) return;
+    // Acknowledgements on the old stream no longer count under a new id.
     if (newest || !this.#cancelRetry) this.#open();
   }
 
   async acknowledge(text: string): Promise<void> {
     const session = this.#current;
-    if (!session || session.isOver) throw new Error('there is no stream to acknowledge on');
-    if (session.call.writableLength >= UNSENT_MAX) throw new Error('too many acknowledgements wait to be sent');
+    if (!session || session.isOver) throw new Error('no stream is open to acknowledge on');
+    if (session.call.writableLength >= UNSENT_MAX) throw new Error('too many acknowledgements are waiting to be sent');
     session.call.write({ verifierId: '', cursor: null, acknowledgement: text });
   }
 
   #open(): void {
     this.#cancelRetry?.();
     this.#cancelRetry = undefined;
-    const { id, cursor } = this.#holder ?? {};
+    const { id, cursor } = this.#subscriber ?? {};
     if (id === undefined) return; // `onRenewed` opens it
     if (this.#next) this.#end(this.#next);
     let call: WatchCall;
@@ -112,29 +112,29 @@ export class WatchFeed implements Feed {
       this.#failed(error as Error);
       return;
     }
-    const session: Session = { call, holderId: id, isOpen: false, isOver: false, cancelSteady: () => undefined };
+    const session: Session = { call, verifierId: id, isOpen: false, isOver: false, cancelSteady: () => undefined };
     this.#next = session;
-    call.on('data', (response) => this.#hear(session, response));
+    call.on('data', (response) => this.#receive(session, response));
     call.on('error', (error) => this.#over(session, error));
     call.on('end', () => this.#over(session, new Error('the server ended the stream')));
     call.write({ verifierId: id, cursor: cursor ?? null, acknowledgement: '' });
   }
 
-  #hear(session: Session, { message, renew, closing }: WatchResponse): void {
-    if (this.#holder === undefined) return;
+  #receive(session: Session, { message, renew, closing }: WatchResponse): void {
+    if (this.#subscriber === undefined) return;
     if (this.#next === session) this.#takeOver(session);
     if (message !== '') this.#onMessage(message, renew);
-    else if (renew) this.#holder.renew();
+    else if (renew) this.#subscriber.renew();
     if (closing && this.#current === session && !this.#next) this.#open();
   }
 
-  /** The new stream has been answered, so nothing is missed when the old one ends. */
+  /** The server has responded on the new stream, so no message is missed when the old one ends. */
   #takeOver(session: Session): void {
     const old = this.#current;
     this.#next = undefined;
     this.#current = session;
     session.isOpen = true;
-    // One that ends soon is a failure like the one before.
+    // A stream that ends soon counts as another failure.
     const { clock, retryMsMax = RETRY_MS_MAX } = this.#options;
     session.cancelSteady = clock.after(retryMsMax, () => {
       this.#failures = 0;
@@ -148,12 +148,12 @@ export class WatchFeed implements Feed {
     session.cancelSteady();
     if (this.#next === session) this.#next = undefined;
     else if (this.#current === session) this.#current = undefined;
-    else return; // told to end
+    else return; // ended by this side
     this.#failed(error);
   }
 
   #failed(error: Error): void {
-    if (this.#holder === undefined) return;
+    if (this.#subscriber === undefined) return;
     this.#options.onInterrupted?.(error);
     if (this.#next || this.#cancelRetry) return;
     const { clock, random = Math.random, retryMs = RETRY_MS, retryMsMax = RETRY_MS_MAX } = this.#options;

@@ -118,7 +118,7 @@ describe('a fill', () => {
   );
 
   it('overtaken again and again ends as unavailable', async () => {
-    const { authority, verifier } = await world({ limits: { questionsPerCheckMax: 3 } });
+    const { authority, verifier } = await world({ limits: { lookupsPerCheckMax: 3 } });
     const { secret, hash, facts } = authority.issue();
     authority.holdLookups = true;
     const check = verifier.verify(secret, READ);

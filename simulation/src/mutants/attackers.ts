@@ -44,8 +44,8 @@ export const attackers: readonly Mutant[] = [
       ],
       [
         'verifier/lease.ts',
-        "import { type Applied, type Fact, kindOf } from './applied.js';",
-        "import { createHmac } from 'node:crypto';\nimport { type Applied, type Fact, kindOf } from './applied.js';",
+        "import { type Applied, kindOf } from './applied.js';",
+        "import { createHmac } from 'node:crypto';\nimport { type Applied, kindOf } from './applied.js';",
       ],
       [
         'invalidation/confirm.ts',
@@ -101,13 +101,13 @@ export const attackers: readonly Mutant[] = [
     patches: [
       [
         'verifier/lease.ts',
-        "if (applied.known(fact.id, digest) === 'same' || applied",
-        "if (applied.known(fact.id, digest) !== 'no' || applied",
+        "if (applied.known(invalidation.id, digest) === 'same' || applied",
+        "if (applied.known(invalidation.id, digest) !== 'no' || applied",
       ],
       [
         'verifier/lease.ts',
-        'if (answer.reset || !isContinued || contradicted) {',
-        'if (answer.reset || !isContinued) {',
+        'if (response.reset || !isContinued || contradicted) {',
+        'if (response.reset || !isContinued) {',
       ],
     ],
   },

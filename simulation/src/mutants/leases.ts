@@ -34,8 +34,8 @@ export const leases: readonly Mutant[] = [
     patches: [
       [
         'verifier/lease.ts',
-        'this.#granted = { asked, ms: leaseMs };',
-        'this.#granted = { asked: time.note(), ms: leaseMs };',
+        'this.#granted = { sentAt, ms: leaseMs };',
+        'this.#granted = { sentAt: time.note(), ms: leaseMs };',
       ],
     ],
   },
@@ -45,8 +45,8 @@ export const leases: readonly Mutant[] = [
     patches: [
       [
         'verifier/lease.ts',
-        'this.#granted = { asked, ms: leaseMs };',
-        'this.#granted = { asked, ms: Math.max(leaseMs, 1_500) };',
+        'this.#granted = { sentAt, ms: leaseMs };',
+        'this.#granted = { sentAt, ms: Math.max(leaseMs, 1_500) };',
       ],
     ],
   },
