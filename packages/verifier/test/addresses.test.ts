@@ -1,6 +1,6 @@
 import { Addresses, addressesWithin, canonicalAddress, intersectAddresses, NO_ADDRESS } from '../src/addresses.js';
 
-/** Texts that are an address or a CIDR, and how they are written in canonical form. */
+/** Addresses and CIDRs, and their canonical form. */
 const NETWORKS: [given: string, canonical: string][] = [
   ['10.1.2.3', '10.1.2.3/32'],
   ['10.1.2.3/8', '10.0.0.0/8'],
@@ -24,7 +24,7 @@ const NETWORKS: [given: string, canonical: string][] = [
   ['2001:db8:1:2:3:4:10.0.0.1/112', '2001:db8:1:2:3:4:a00:0/112'],
 ];
 
-/** Texts that are neither an address nor a CIDR: nobody takes them, and nothing is within them. */
+/** Neither an address nor a CIDR: rejected everywhere, and no address is within them. */
 const NO_NETWORKS = [
   '',
   '/',
@@ -56,7 +56,7 @@ const NO_NETWORKS = [
   'localhost',
 ];
 
-/** Whether an address is within a network: the same for whoever asks. */
+/** Whether an address is within a network: the same result from every function. */
 const WITHIN: [network: string, address: string, inside: boolean][] = [
   ['192.0.2.0/24', '192.0.2.7', true],
   ['192.0.2.0/24', '192.0.3.7', false],
@@ -84,34 +84,34 @@ const WITHIN: [network: string, address: string, inside: boolean][] = [
   ['::/128', '::1', false],
 ];
 
-/** What a caller's address is not: within no network. */
+/** Not addresses of a caller: within no network. */
 const NO_ADDRESSES = ['', 'nonsense', '10.0.0', '010.0.0.1', '10.0.0.1/32', '10.0.0.1:80'];
 
-it.each(NETWORKS)('%s is written %s, and allows the same', (given, canonical) => {
+it.each(NETWORKS)('the canonical form of %s is %s, and allows the same', (given, canonical) => {
   expect(canonicalAddress(given)).toBe(canonical);
   expect(canonicalAddress(canonical)).toBe(canonical);
   const first = canonical.split('/', 1)[0]!;
   for (const network of [given, canonical]) expect(new Addresses([network]).include(first)).toBe(true);
 });
 
-it.each(NO_NETWORKS)('%p is no network, and allows nothing', (given) => {
+it.each(NO_NETWORKS)('%p is not a network, and allows nothing', (given) => {
   expect(canonicalAddress(given)).toBeUndefined();
   const addresses = new Addresses([given]);
   for (const address of ['10.0.0.1', '::1', 'fe80::1', '::ffff:10.0.0.1', given])
     expect(addresses.include(address)).toBe(false);
 });
 
-it.each(WITHIN)('of %s, is %s within it: %p, for whoever asks', (network, address, inside) => {
+it.each(WITHIN)('network %s contains %s: %p, by every function', (network, address, inside) => {
   expect(new Addresses([network]).include(address)).toBe(inside);
   expect(new Addresses(['203.0.113.0/24', '2001:db8:ffff::/48', network]).include(address)).toBe(inside);
   expect(addressesWithin([canonicalAddress(address)!], [canonicalAddress(network)!])).toBe(inside);
 });
 
-it.each(NO_ADDRESSES)('%p is within nothing', (address) => {
+it.each(NO_ADDRESSES)('%p is within no network', (address) => {
   expect(new Addresses(['0.0.0.0/0', '::/0', address]).include(address)).toBe(false);
 });
 
-it('tells what lies within what', () => {
+it('decides whether one list lies within another', () => {
   expect(addressesWithin([], [])).toBe(true);
   expect(addressesWithin([], ['10.0.0.0/8'])).toBe(false);
   expect(addressesWithin(['10.1.0.0/16'], ['10.0.0.0/8', '11.0.0.0/8'])).toBe(true);
@@ -120,7 +120,7 @@ it('tells what lies within what', () => {
   expect(addressesWithin(['2001:db8:1::/48'], ['10.0.0.0/8', '2001:db8::/32'])).toBe(true);
 });
 
-it('finds what two lists both allow, and nothing where they share nothing', () => {
+it('intersects two lists, to no address when they are disjoint', () => {
   expect(intersectAddresses(['10.0.0.0/8'], [])).toEqual(['10.0.0.0/8']);
   expect(intersectAddresses(['10.0.0.0/8', '192.0.2.0/24'], ['10.1.0.0/16', '192.0.0.0/16'])).toEqual([
     '10.1.0.0/16',

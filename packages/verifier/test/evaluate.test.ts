@@ -4,9 +4,9 @@ describe('a check', () => {
   const project = id();
   const elsewhere = id();
 
-  it('names everything that the token may do there', async () => {
+  it('returns the principal with its scopes in the project', async () => {
     const { authority, verifier } = await world();
-    const { secret, facts } = authority.issue({
+    const { secret, snapshot } = authority.issue({
       scopes: ['demo:read'],
       grants: [{ project, scopes: ['demo:read', 'demo:write'] }],
       expiresAtMs: Date.UTC(2031, 0, 1),
@@ -15,10 +15,10 @@ describe('a check', () => {
     expect(await verifier.verify(secret, { scopes: ['demo:write'], project })).toEqual({
       allowed: true,
       principal: {
-        tokenId: facts.id,
+        tokenId: snapshot.id,
         kind: 'pat',
         ownerType: 'user',
-        ownerId: facts.ownerId,
+        ownerId: snapshot.ownerId,
         project,
         scopes: ['demo:read', 'demo:write'],
         expiresAtMs: Date.UTC(2031, 0, 1),
@@ -27,7 +27,7 @@ describe('a check', () => {
     });
   });
 
-  it('of a personal token: its scopes in each project, or outside any; elsewhere it has no business', async () => {
+  it('of a personal token uses its scopes in the project, or outside any; another project is denied', async () => {
     const { authority, outcome } = await world();
     const { secret } = authority.issue({ scopes: ['a:x'], grants: [{ project, scopes: ['b:x'] }] });
     expect(await outcome(secret, { scopes: ['a:x'] })).toBe('allowed');
@@ -37,14 +37,14 @@ describe('a check', () => {
     expect(await outcome(secret, { scopes: [], project: elsewhere })).toBe('wrong_project');
   });
 
-  it('of an administrator: every project, by the scopes outside any', async () => {
+  it('of an administrator uses the scopes outside any project in every project', async () => {
     const { authority, outcome } = await world();
     const { secret } = authority.issue({ scopes: ['a:x'], allProjects: true });
     expect(await outcome(secret, { scopes: ['a:x'], project })).toBe('allowed');
     expect(await outcome(secret, { scopes: ['b:x'], project })).toBe('insufficient_scope');
   });
 
-  it('of a project token: its scopes, in its project alone', async () => {
+  it('of a project token uses its scopes, only in its project', async () => {
     const { authority, outcome } = await world();
     const { secret } = authority.issue({
       kind: 'prj',
@@ -58,7 +58,7 @@ describe('a check', () => {
     expect(await outcome(secret, { scopes: ['a:x'], project: elsewhere })).toBe('wrong_project');
   });
 
-  it('ends a token by this machine`s clock, in memory or not', async () => {
+  it('denies a token from its expiry on, by the local wall clock, in memory or not', async () => {
     const { authority, clock, verifier, outcome } = await world();
     const { secret } = authority.issue({ expiresAtMs: clock.wallMs() + 2_000 });
     expect(await outcome(secret)).toBe('allowed');
@@ -70,15 +70,15 @@ describe('a check', () => {
   });
 
   it.each(['revoked', 'disabled', 'owner_disabled', 'project_closed'])(
-    'remembers that a token is %s',
+    'remembers the denial of a token that is %s',
     async (denial) => {
       const { authority, verifier, outcome } = await world();
-      const { secret, facts } = authority.issue({ denial });
+      const { secret, snapshot } = authority.issue({ denial });
       for (let i = 0; i < 3; i++) expect(await outcome(secret)).toBe(denial);
       expect(await verifier.verify(secret, { scopes: [] })).toEqual({
         allowed: false,
         reason: denial,
-        tokenId: facts.id,
+        tokenId: snapshot.id,
       });
       expect(verifier.counters.fills).toBe(1);
     },
@@ -100,7 +100,7 @@ describe('a check', () => {
     expect(await outcome(secret, { scopes: [], ip })).toBe(passes ? 'allowed' : 'address_not_allowed');
   });
 
-  it('takes no IPv4 address for one of IPv6, however it is written', async () => {
+  it('never matches an IPv4 address with an IPv6 block, mapped or not', async () => {
     const { authority, outcome } = await world();
     const { secret } = authority.issue({ allowedIps: ['::/0'] });
     expect(await outcome(secret, { scopes: [], ip: '2001:db8::1' })).toBe('allowed');
@@ -108,7 +108,7 @@ describe('a check', () => {
     expect(await outcome(secret, { scopes: [], ip: '::ffff:10.0.0.1' })).toBe('address_not_allowed');
   });
 
-  it('lets addresses that are none allow nothing', async () => {
+  it('allows nothing by invalid addresses', async () => {
     const { authority, outcome } = await world();
     const { secret } = authority.issue({ allowedIps: ['nonsense/8', '10.0.0.0/', '10.0.0.0/33', '10.0.0.0/x'] });
     expect(await outcome(secret, { scopes: [], ip: '10.0.0.1' })).toBe('address_not_allowed');

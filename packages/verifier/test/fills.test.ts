@@ -1,100 +1,100 @@
 import type { InvalidationKind, TokenFacts } from '@latchkey/contracts';
 import { hashSecret, mint } from '@latchkey/token-format';
-import { id, LEASE_MS, READ, settled, world } from './world.js';
+import { flushPromises, id, LEASE_MS, READ, world } from './world.js';
 
 describe('a fill', () => {
-  it('is one question however many checks wait for it', async () => {
+  it('is one lookup for all checks that wait for it', async () => {
     const { authority, verifier } = await world();
     const { secret, hash } = authority.issue();
     authority.holdLookups = true;
     const checks = Array.from({ length: 100 }, () => verifier.verify(secret, READ));
-    await settled();
+    await flushPromises();
     expect(authority.lookups).toEqual([hash]);
-    await authority.lookupsHeld[0]!.answer(authority.read(hash));
+    await authority.pendingLookups[0]!.respond(authority.read(hash));
     for (const check of checks) expect(await check).toMatchObject({ allowed: true });
     expect(verifier.counters).toMatchObject({ fills: 1, fillsShared: 99 });
   });
 
-  const overtaken: Record<string, (facts: TokenFacts) => [InvalidationKind, string]> = {
-    'its token': (facts) => ['token', facts.id],
-    'an ancestor': (facts) => ['token', facts.ancestors[1]!],
-    'its owner': (facts) => ['owner', facts.ownerId],
-    'one of its projects': (facts) => ['project', facts.grants[1]!.project],
+  const overtaken: Record<string, (snapshot: TokenFacts) => [InvalidationKind, string]> = {
+    'its token': (snapshot) => ['token', snapshot.id],
+    'an ancestor': (snapshot) => ['token', snapshot.ancestors[1]!],
+    'its owner': (snapshot) => ['owner', snapshot.ownerId],
+    'one of its projects': (snapshot) => ['project', snapshot.grants[1]!.project],
     everything: () => ['everything', ''],
   };
   it.each(Object.entries(overtaken))(
-    'overtaken by an invalidation of %s is neither stored nor used',
+    'is neither stored nor used when poisoned by an invalidation of %s',
     async (_, what) => {
       const { authority, verifier } = await world();
       const grants = [1, 2].map(() => ({ project: id(), scopes: ['demo:read'] }));
-      const { secret, hash, facts } = authority.issue({ ancestors: [id(), id()], grants });
+      const { secret, hash, snapshot } = authority.issue({ ancestors: [id(), id()], grants });
       authority.holdLookups = true;
       const asker = verifier.verify(secret, READ);
       const joiner = verifier.verify(secret, READ);
-      await settled();
+      await flushPromises();
       const stale = authority.read(hash);
-      authority.tokens.set(hash, { ...facts, denial: 'revoked' });
-      authority.invalidate(...what(facts));
+      authority.tokens.set(hash, { ...snapshot, denial: 'revoked' });
+      authority.invalidate(...what(snapshot));
       authority.holdLookups = false;
-      await authority.lookupsHeld[0]!.answer(stale);
+      await authority.pendingLookups[0]!.respond(stale);
       for (const check of [asker, joiner]) expect(await check).toMatchObject({ allowed: false, reason: 'revoked' });
       expect(verifier.counters.fillsPoisoned).toBe(1);
       expect(verifier.verify(secret, READ)).toMatchObject({ reason: 'revoked' });
     },
   );
 
-  it('is not poisoned by what does not concern it, nor by a misses invalidation when its token is known', async () => {
+  it('is not poisoned by unrelated invalidations, nor by a misses invalidation when its token is known', async () => {
     const { authority, verifier } = await world();
     const { secret, hash } = authority.issue();
     authority.holdLookups = true;
     const check = verifier.verify(secret, READ);
-    await settled();
+    await flushPromises();
     for (const kind of ['token', 'owner', 'project'] as const) authority.invalidate(kind, id());
     authority.invalidate('misses');
-    await authority.lookupsHeld[0]!.answer(authority.read(hash));
+    await authority.pendingLookups[0]!.respond(authority.read(hash));
     expect(await check).toMatchObject({ allowed: true });
     expect(verifier.counters.fills).toBe(1);
   });
 
-  it('older than the invalidations remembered is poisoned, whatever they named', async () => {
+  it('older than the remembered invalidations is poisoned, whatever they name', async () => {
     const { authority, clock, verifier } = await world();
     const { secret, hash } = authority.issue();
     authority.holdLookups = true;
     const check = verifier.verify(secret, READ);
-    await settled();
+    await flushPromises();
     for (let i = 0; i < 1_025; i++) {
       if (i % 50 === 0) await clock.pass(100);
       authority.invalidate('owner', id());
     }
     authority.holdLookups = false;
-    await authority.lookupsHeld[0]!.answer(authority.read(hash));
+    await authority.pendingLookups[0]!.respond(authority.read(hash));
     expect(await check).toMatchObject({ allowed: true });
     expect(verifier.counters).toMatchObject({ fills: 2, fillsPoisoned: 1 });
   });
 
-  it('serves no check that joined it when the lease has lapsed on its arrival', async () => {
+  it('serves no check that joined it when the lease has expired on its arrival', async () => {
     const { authority, clock, verifier } = await world();
-    const { secret, hash, facts } = authority.issue();
+    const { secret, hash, snapshot } = authority.issue();
     authority.holdLookups = true;
     const asker = verifier.verify(secret, READ);
-    await settled();
-    const stale = authority.read(hash); // read now, before the revocation
-    authority.deaf = true;
-    authority.away = true;
+    await flushPromises();
+    const stale = authority.read(hash); // read before the revocation
+    authority.feedDown = true;
+    authority.unavailable = true;
     await clock.pass(LEASE_MS - 1);
-    authority.tokens.set(hash, { ...facts, denial: 'revoked' });
-    authority.invalidate('token', facts.id, true);
+    authority.tokens.set(hash, { ...snapshot, denial: 'revoked' });
+    authority.invalidate('token', snapshot.id, true);
     const joiner = verifier.verify(secret, READ);
     await clock.pass(1);
     authority.holdLookups = false;
-    authority.away = false;
-    await authority.lookupsHeld[0]!.answer(stale);
+    authority.unavailable = false;
+    await authority.pendingLookups[0]!.respond(stale);
     expect(await joiner).toMatchObject({ allowed: false, reason: 'revoked' });
     expect(await asker).toMatchObject({ allowed: true }); // it began before the revocation
   });
 
   it.each(Array.from({ length: 16 }, (_, turns) => turns))(
-    'whose answer is overtaken before anybody has used it is not used (%i turns later)',
+    'poisoned after its response arrived is not used (%i turns later)',
     async (turns) => {
       const { authority, verifier } = await world();
       const { secret, hash } = authority.issue();
@@ -104,55 +104,55 @@ describe('a fill', () => {
         used = true;
         return verdict;
       });
-      await settled();
-      const answered = authority.lookupsHeld[0]!.answer(authority.read(hash));
+      await flushPromises();
+      const responded = authority.pendingLookups[0]!.respond(authority.read(hash));
       authority.holdLookups = false;
       for (let i = 0; i < turns; i++) await Promise.resolve();
       const usedBefore = used;
       authority.revoke(hash);
-      await answered;
-      // Its last turn is the caller's own, after the verdict.
+      await responded;
+      // The last turn is the caller's, after the verdict.
       if (!usedBefore && turns < 4) expect(await check).toMatchObject({ allowed: false });
       expect(await verifier.verify(secret, READ)).toMatchObject({ reason: 'revoked' });
     },
   );
 
-  it('overtaken again and again ends as unavailable', async () => {
+  it('poisoned in every attempt is unavailable', async () => {
     const { authority, verifier } = await world({ limits: { lookupsPerCheckMax: 3 } });
-    const { secret, hash, facts } = authority.issue();
+    const { secret, hash, snapshot } = authority.issue();
     authority.holdLookups = true;
     const check = verifier.verify(secret, READ);
     for (let i = 0; i < 3; i++) {
-      await settled();
-      authority.invalidate('token', facts.id);
-      await authority.lookupsHeld[i]!.answer(authority.read(hash));
+      await flushPromises();
+      authority.invalidate('token', snapshot.id);
+      await authority.pendingLookups[i]!.respond(authority.read(hash));
     }
     expect(await check).toMatchObject({ allowed: false, reason: 'unavailable' });
     expect(authority.lookups).toHaveLength(3);
   });
 
-  it('that the authority answers with nonsense is unavailable', async () => {
+  it('with a malformed response is unavailable', async () => {
     const { authority, verifier } = await world();
     const { secret } = authority.issue();
     authority.holdLookups = true;
     const check = verifier.verify(secret, READ);
-    await settled();
-    await authority.lookupsHeld[0]!.answer({ known: true, token: {} as never });
+    await flushPromises();
+    await authority.pendingLookups[0]!.respond({ known: true, token: {} as never });
     expect(await check).toMatchObject({ reason: 'unavailable' });
   });
 });
 
-describe('an answer that names another log than what is remembered', () => {
-  it('is neither used nor remembered while a lease is held: a renewal comes first, and then another question', async () => {
+describe('a response that names another log than the memory', () => {
+  it('is neither used nor stored while a lease is held: a renewal follows, then another lookup', async () => {
     const { authority, clock, verifier, outcome } = await world();
     const { secret, hash } = authority.issue();
     const deposed = { ...authority.read(hash), log: id() };
     authority.revoke(hash);
     authority.holdLookups = true;
     const check = verifier.verify(secret, READ);
-    await settled();
+    await flushPromises();
     const { renewals } = verifier.counters;
-    await authority.lookupsHeld[0]!.answer(deposed);
+    await authority.pendingLookups[0]!.respond(deposed);
     authority.holdLookups = false;
     await clock.pass(1);
     expect(verifier.counters.renewals).toBe(renewals + 1);
@@ -161,83 +161,83 @@ describe('an answer that names another log than what is remembered', () => {
     expect(verifier.counters.fillsOfOtherLog).toBe(1);
   });
 
-  it('shows a log that has been begun anew: memory is emptied, and the check goes on', async () => {
+  it('because a new log has begun empties memory, and the check continues', async () => {
     const { authority, clock, verifier, outcome } = await world();
     const [remembered, asked] = [authority.issue(), authority.issue()];
     await outcome(remembered.secret);
     Object.assign(authority, { logId: id() });
-    authority.tokens.set(remembered.hash, { ...remembered.facts, denial: 'revoked' });
+    authority.tokens.set(remembered.hash, { ...remembered.snapshot, denial: 'revoked' });
     const check = verifier.verify(asked.secret, READ);
-    await settled();
+    await flushPromises();
     await clock.pass(1);
     expect(await check).toMatchObject({ allowed: true });
     expect(await outcome(remembered.secret)).toBe('revoked');
   });
 
-  it('is good for the check that asked when no lease is held, and forgotten with the next lease', async () => {
+  it('serves only its own check without a lease, and is dropped with the next lease', async () => {
     const { authority, clock, verifier, outcome } = await world();
-    const { secret, hash, facts } = authority.issue();
+    const { secret, hash, snapshot } = authority.issue();
     await outcome(authority.issue().secret);
     authority.holdRenewals = true;
     await clock.pass(LEASE_MS + 1);
     expect(verifier.state().leaseHeld).toBe(false);
-    // Another renewal is under way, sent with the cursor of the memory.
-    await authority.renewalsHeld[0]!.fail();
+    // Another renewal is in flight, sent with the cursor of the memory.
+    await authority.pendingRenewals[0]!.fail();
     await clock.pass(LEASE_MS / 4);
     authority.holdLookups = true;
     const check = verifier.verify(secret, READ);
-    await settled();
-    await authority.lookupsHeld[0]!.answer({ ...authority.read(hash), log: id() });
+    await flushPromises();
+    await authority.pendingLookups[0]!.respond({ ...authority.read(hash), log: id() });
     expect(await check).toMatchObject({ allowed: true });
     authority.holdLookups = false;
-    authority.tokens.set(hash, { ...facts, denial: 'revoked' });
-    await authority.renewalsHeld[1]!.answer(authority.grant(authority.renewalsHeld[1]!.question));
+    authority.tokens.set(hash, { ...snapshot, denial: 'revoked' });
+    await authority.pendingRenewals[1]!.respond(authority.grant(authority.pendingRenewals[1]!.request));
     expect(verifier.state().leaseHeld).toBe(true);
     expect(await outcome(secret)).toBe('revoked');
   });
 });
 
 describe('well-formed junk', () => {
-  it('from one address fills no more than its share, and is told to slow down', async () => {
+  it('from one address uses at most its share of lookups, then gets rate_limited', async () => {
     const { authority, verifier, outcome } = await world({ limits: { fillsPerAddressMax: 3 } });
     const known = authority.issue();
     await outcome(known.secret);
-    authority.invalidate('owner', known.facts.ownerId);
+    authority.invalidate('owner', known.snapshot.ownerId);
     authority.holdLookups = true;
     const from = (ip: string) => ({ scopes: [], ip });
     for (let i = 0; i < 3; i++) void verifier.verify(mint('pat'), from('192.0.2.1'));
     expect(await verifier.verify(mint('pat'), from('192.0.2.1'))).toMatchObject({ reason: 'rate_limited' });
-    await settled();
-    expect(authority.lookupsHeld).toHaveLength(3);
+    await flushPromises();
+    expect(authority.pendingLookups).toHaveLength(3);
     void verifier.verify(mint('pat'), from('192.0.2.2'));
     void verifier.verify(known.secret, from('192.0.2.1'));
-    await settled();
-    expect(authority.lookupsHeld).toHaveLength(5);
-    for (const { question, answer } of authority.lookupsHeld) await answer(authority.read(question));
+    await flushPromises();
+    expect(authority.pendingLookups).toHaveLength(5);
+    for (const { request, respond } of authority.pendingLookups) await respond(authority.read(request));
     void verifier.verify(mint('pat'), from('192.0.2.1'));
-    await settled();
-    expect(authority.lookupsHeld).toHaveLength(6);
+    await flushPromises();
+    expect(authority.pendingLookups).toHaveLength(6);
   });
 
-  it('from everywhere leaves the room kept for tokens known to be real', async () => {
+  it('from all addresses leaves the lookups reserved for known tokens free', async () => {
     const { authority, verifier, outcome } = await world({
       limits: { entriesMax: 2, fillsMax: 6, fillsReservedForKnown: 3 },
     });
     const [evicted, overtaken, ...others] = Array.from({ length: 3 }, () => authority.issue());
     for (const { secret } of [evicted!, overtaken!, ...others]) expect(await outcome(secret)).toBe('allowed');
-    authority.invalidate('owner', overtaken!.facts.ownerId);
+    authority.invalidate('owner', overtaken!.snapshot.ownerId);
     authority.holdLookups = true;
     for (let i = 0; i < 3; i++) void verifier.verify(mint('pat'), READ);
-    await settled();
+    await flushPromises();
     expect(await outcome(mint('pat'))).toBe('unavailable');
     const checks = [evicted!, overtaken!].map(({ secret }) => verifier.verify(secret, READ));
-    await settled();
-    for (const { question, answer } of authority.lookupsHeld) await answer(authority.read(question));
+    await flushPromises();
+    for (const { request, respond } of authority.pendingLookups) await respond(authority.read(request));
     for (const check of checks) expect(await check).toMatchObject({ allowed: true });
     expect(verifier.counters.fillsRefused).toBe(1);
   });
 
-  it('with a bad shape or checksum costs no question', async () => {
+  it('with a wrong shape or checksum costs no lookup', async () => {
     const { authority, verifier, outcome } = await world();
     const secret = mint('pat');
     expect(await outcome('nonsense')).toBe('malformed');
@@ -248,7 +248,7 @@ describe('well-formed junk', () => {
 });
 
 describe('an unknown secret', () => {
-  it('is remembered as unknown for a moment, then asked for again', async () => {
+  it('is remembered as unknown for missLifeMs, then looked up again', async () => {
     const { authority, clock, outcome } = await world();
     const secret = mint('pat');
     for (let i = 0; i < 5; i++) expect(await outcome(secret)).toBe('unknown');
@@ -260,29 +260,29 @@ describe('an unknown secret', () => {
 
   it('that is imported is accepted by every check after the misses invalidation', async () => {
     const { authority, outcome } = await world();
-    const { secret, hash, facts } = authority.issue();
+    const { secret, hash, snapshot } = authority.issue();
     authority.tokens.delete(hash);
     expect(await outcome(secret)).toBe('unknown');
-    authority.tokens.set(hash, facts);
+    authority.tokens.set(hash, snapshot);
     authority.invalidate('misses');
     expect(await outcome(secret)).toBe('allowed');
   });
 
-  it('asked for while it is imported is not remembered as unknown', async () => {
+  it('looked up while it is imported is not remembered as unknown', async () => {
     const { authority, verifier, outcome } = await world();
     const { secret, hash } = authority.issue();
     authority.holdLookups = true;
     const check = verifier.verify(secret, READ);
-    await settled();
+    await flushPromises();
     authority.invalidate('misses');
     authority.holdLookups = false;
-    await authority.lookupsHeld[0]!.answer({ known: false, token: null });
+    await authority.pendingLookups[0]!.respond({ known: false, token: null });
     expect(await check).toMatchObject({ allowed: true });
     expect(await outcome(secret)).toBe('allowed');
     expect(authority.lookups).toEqual([hash, hash]);
   });
 
-  it('never pushes out a remembered token, and memory of it is bounded', async () => {
+  it('never evicts a remembered token, and memory of unknown secrets is bounded', async () => {
     const { authority, verifier, outcome } = await world({ limits: { entriesMax: 2, missesMax: 3 } });
     const { secret } = authority.issue();
     await outcome(secret);
@@ -293,7 +293,7 @@ describe('an unknown secret', () => {
 });
 
 describe('memory', () => {
-  it('shares nothing with what an invalidation has overtaken', async () => {
+  it('shares nothing with entries that an invalidation has dropped', async () => {
     const { authority, verifier, outcome } = await world();
     const project = id();
     const alike = [1, 2, 3].map(() => authority.issue({ grants: [{ project, scopes: ['demo:read'] }] }));
@@ -305,7 +305,7 @@ describe('memory', () => {
     expect(verifier.counters.fills).toBe(6);
   });
 
-  it('keeps to its bound and gives a second chance to what is used', async () => {
+  it('stays within its bound and keeps entries in use', async () => {
     const { authority, verifier, outcome } = await world({ limits: { entriesMax: 10 } });
     const hot = authority.issue();
     await outcome(hot.secret);
@@ -318,7 +318,7 @@ describe('memory', () => {
     expect(authority.lookups.filter((hash) => hash === hashSecret(hot.secret))).toHaveLength(1);
   });
 
-  it('refuses limits that are none', async () => {
+  it('rejects invalid limits', async () => {
     await expect(world({ limits: { entriesMax: 0 } })).rejects.toThrow('entriesMax');
     await expect(world({ limits: { fillsMax: 5, fillsReservedForKnown: 5 } })).rejects.toThrow('fillsReservedForKnown');
   });

@@ -1,27 +1,27 @@
 import { RenewalRefused } from '../src/index.js';
-import { id, LEASE_MS, READ, settled, world } from './world.js';
+import { flushPromises, id, LEASE_MS, READ, world } from './world.js';
 
 describe('a lease', () => {
-  it('counts from the moment before the question, so that a slow answer shortens it', async () => {
+  it('counts from before the request is sent, so that a slow response shortens it', async () => {
     const { authority, clock, verifier } = await world({ start: false });
     authority.holdRenewals = true;
     const started = verifier.start();
     clock.stall(LEASE_MS - 10);
-    const { question, answer } = authority.renewalsHeld[0]!;
-    await answer(authority.grant(question));
+    const { request, respond } = authority.pendingRenewals[0]!;
+    await respond(authority.grant(request));
     await started;
     expect(verifier.state()).toMatchObject({ leaseHeld: true, leaseLeftMs: 10 });
     clock.stall(10);
     expect(verifier.state().leaseHeld).toBe(false);
   });
 
-  it('is not taken from an answer that comes after its own end, and nothing of that answer is used', async () => {
+  it('is not taken from a response that arrives after its expiry, and nothing of that response is used', async () => {
     const { authority, clock, verifier } = await world({ start: false });
     authority.holdRenewals = true;
     const started = verifier.start();
     clock.stall(LEASE_MS);
-    const { question, answer } = authority.renewalsHeld[0]!;
-    await answer(authority.grant(question));
+    const { request, respond } = authority.pendingRenewals[0]!;
+    await respond(authority.grant(request));
     await started;
     expect(verifier.state().leaseHeld).toBe(false);
     expect(verifier.counters.renewalsLate).toBe(1);
@@ -31,7 +31,7 @@ describe('a lease', () => {
     expect(verifier.state().leaseHeld).toBe(true);
   });
 
-  it('is renewed every third, and lasts as long as answered', async () => {
+  it('is renewed every third of its length, and lasts as long as granted', async () => {
     const { authority, clock, verifier } = await world();
     authority.leaseMs = 3_000;
     await clock.pass(LEASE_MS / 3 + 1);
@@ -41,18 +41,18 @@ describe('a lease', () => {
     expect(authority.renewals).toHaveLength(5);
   });
 
-  it('is asked for again soon after a failure, and goes on when the authority is back', async () => {
+  it('is requested again soon after a failure, and granted when the authority is available again', async () => {
     const { authority, clock, verifier } = await world();
-    authority.away = true;
+    authority.unavailable = true;
     await clock.pass(LEASE_MS);
     expect(verifier.state().leaseHeld).toBe(false);
-    authority.away = false;
+    authority.unavailable = false;
     await clock.pass(250);
     expect(verifier.state().leaseHeld).toBe(true);
     expect(verifier.counters.resets).toBe(1);
   });
 
-  it('ended by a clock stepped ahead is renewed with the next check', async () => {
+  it('expired by a clock stepped ahead is renewed with the next check', async () => {
     const { authority, clock, verifier, outcome } = await world();
     const { secret } = authority.issue();
     await outcome(secret);
@@ -73,8 +73,8 @@ describe('a lease', () => {
       { cursor: { log: id(), xid: 'x' } },
       { verifierId: '' },
     ]) {
-      const { question, answer } = authority.renewalsHeld.pop()!;
-      await answer({ ...authority.grant(question), ...wrong });
+      const { request, respond } = authority.pendingRenewals.pop()!;
+      await respond({ ...authority.grant(request), ...wrong });
       await started;
       expect(verifier.state().leaseHeld).toBe(false);
       await clock.pass(250);
@@ -83,23 +83,23 @@ describe('a lease', () => {
 });
 
 describe('without a lease', () => {
-  it('every check asks for itself', async () => {
+  it('every check makes its own lookup', async () => {
     const { authority, verifier } = await world({ start: false });
     const { secret } = authority.issue();
     authority.holdLookups = true;
     const checks = [verifier.verify(secret, READ), verifier.verify(secret, READ)];
-    await settled();
+    await flushPromises();
     expect(authority.lookups).toHaveLength(2);
-    for (const { question, answer } of authority.lookupsHeld) await answer(authority.read(question));
+    for (const { request, respond } of authority.pendingLookups) await respond(authority.read(request));
     for (const check of checks) expect(await check).toMatchObject({ allowed: true });
     authority.holdLookups = false;
     await verifier.verify(secret, READ);
     expect(authority.lookups).toHaveLength(3);
   });
 
-  it('an authority away is unavailable, never an answer about the token', async () => {
+  it('an unavailable authority is the denial unavailable, never one about the token', async () => {
     const { authority, outcome } = await world({ start: false });
-    authority.away = true;
+    authority.unavailable = true;
     expect(await outcome(authority.issue().secret)).toBe('unavailable');
   });
 });
@@ -112,20 +112,21 @@ describe('the cursor', () => {
     await outcome(remembered.secret);
     authority.holdLookups = true;
     const check = verifier.verify(asked.secret, READ);
-    await settled();
+    await flushPromises();
     const stale = authority.read(asked.hash);
-    for (const { hash, facts } of [remembered, asked]) authority.tokens.set(hash, { ...facts, denial: 'revoked' });
+    for (const { hash, snapshot } of [remembered, asked])
+      authority.tokens.set(hash, { ...snapshot, denial: 'revoked' });
     Object.assign(authority, { logId: id() });
     await clock.pass(LEASE_MS / 3 + 1);
     expect(verifier.counters.resets).toBe(2);
     authority.holdLookups = false;
-    await authority.lookupsHeld[0]!.answer(stale);
+    await authority.pendingLookups[0]!.respond(stale);
     expect(await check).toMatchObject({ reason: 'revoked' });
     expect(await outcome(remembered.secret)).toBe('revoked');
     expect(verifier.counters.fillsPoisoned).toBe(1);
   });
 
-  it('pinned by a long transaction makes nobody apply an invalidation twice', async () => {
+  it('pinned by a long transaction causes no invalidation to be applied twice', async () => {
     const { authority, clock, verifier, outcome } = await world();
     authority.pinnedXid = authority.xid;
     const { secret, hash } = authority.issue();
@@ -143,7 +144,7 @@ describe('the cursor', () => {
 });
 
 describe('stop', () => {
-  it('answers nothing from memory any more, waits for the renewal in flight, then gives the lease back', async () => {
+  it('ends the use of memory at once, waits for the renewal in flight, then releases the lease', async () => {
     const { authority, clock, verifier, outcome } = await world();
     const { secret } = authority.issue();
     await outcome(secret);
@@ -151,10 +152,10 @@ describe('stop', () => {
     await clock.pass(LEASE_MS / 3 + 1);
     const stopped = verifier.stop();
     expect(verifier.verify(secret, READ)).toBeInstanceOf(Promise);
-    await settled();
+    await flushPromises();
     expect(authority.released).toEqual([]);
-    const { question, answer } = authority.renewalsHeld[0]!;
-    await answer(authority.grant(question));
+    const { request, respond } = authority.pendingRenewals[0]!;
+    await respond(authority.grant(request));
     await stopped;
     expect(authority.released).toEqual([authority.verifierId]);
     expect(verifier.state().leaseHeld).toBe(false);
@@ -164,12 +165,12 @@ describe('stop', () => {
 });
 
 describe('the identity', () => {
-  it('is asked for with the same claim until it is refused', async () => {
+  it('is requested with the same claim until it is rejected', async () => {
     const { authority, clock, verifier } = await world({ start: false });
-    authority.away = true;
+    authority.unavailable = true;
     await verifier.start();
     await clock.pass(600);
-    authority.away = false;
+    authority.unavailable = false;
     await clock.pass(LEASE_MS);
     const claims = new Set(authority.renewals.map(({ claim }) => claim));
     expect(claims.size).toBe(1);
@@ -177,7 +178,7 @@ describe('the identity', () => {
     expect(authority.renewals.length).toBeGreaterThan(4);
   });
 
-  it('refused ends the lease at once, empties memory, and another claim is taken and told', async () => {
+  it('rejected ends the lease at once, empties memory, and is reported; a new claim is made', async () => {
     const { authority, clock, verifier, outcome, refusals } = await world();
     const { secret } = authority.issue();
     await outcome(secret);
@@ -197,17 +198,17 @@ describe('the identity', () => {
     expect(verifier.counters).toMatchObject({ identitiesTaken: 1, renewalsRefused: 1, renewalsFailed: 0 });
   });
 
-  it('handed out anew brings a new key, and acknowledgements are by the new one', async () => {
+  it('assigned anew brings a new key, which signs acknowledgements', async () => {
     const { authority, clock, verifier } = await world();
     Object.assign(authority, { verifierId: id(), salt: Buffer.from('another row') });
     await clock.pass(LEASE_MS / 3 + 1);
     const invalidation = authority.invalidate('owner', id());
-    await settled();
+    await flushPromises();
     expect(authority.acknowledged).toEqual([invalidation.id]);
     expect(verifier.counters.identitiesTaken).toBe(1);
   });
 
-  it('refused for now is asked for rarely, and checks ask the authority meanwhile', async () => {
+  it('refused for now is requested rarely, and checks are lookups meanwhile', async () => {
     const { authority, clock, verifier, outcome } = await world({ start: false });
     const { secret } = authority.issue();
     authority.refusal = new RenewalRefused('later', 'no lease for ten minutes');

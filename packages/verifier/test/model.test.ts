@@ -1,6 +1,6 @@
 import type { InvalidationKind } from '@latchkey/contracts';
 import { mint } from '@latchkey/token-format';
-import { id, READ, settled, world } from './world.js';
+import { flushPromises, id, READ, world } from './world.js';
 
 /** Park and Miller's generator: the same run for the same seed. */
 function random(seed: number): (below: number) => number {
@@ -14,7 +14,7 @@ function random(seed: number): (below: number) => number {
 type World = Awaited<ReturnType<typeof world>>;
 type Issued = ReturnType<World['authority']['issue']>;
 
-/** What the authority would answer at this moment: the peer that memory is held against. */
+/** The authority's verdict at this moment, which the verifier's is compared with. */
 function truth({ authority, clock }: World, hash: string): string {
   const token = authority.tokens.get(hash);
   if (!token) return 'unknown';
@@ -26,21 +26,21 @@ function truth({ authority, clock }: World, hash: string): string {
 const RUNS = 60;
 const STEPS = 250;
 
-describe('against a model that asks for everything', () => {
+describe('compared with a model that looks every token up', () => {
   it.each(Array.from({ length: RUNS }, (_, seed) => seed))(
-    'answers as the authority did once every change has been acknowledged (seed %i)',
+    'gives the authority`s verdict once every change has been acknowledged (seed %i)',
     async (seed) => {
       const below = random(seed * 7919 + 1);
       const limits = { entriesMax: [1, 2, 10, 1_000][below(4)]!, missesMax: 1 + below(4) };
       const here = await world({ limits });
       const { authority, clock, verifier, outcome } = here;
-      /** A check may wait for a renewal: time goes on meanwhile. */
+      /** A check can wait for a renewal: time passes meanwhile. */
       const decided = async <T>(check: Promise<T>): Promise<T> => {
         let isDecided = false;
         void check.finally(() => {
           isDecided = true;
         });
-        await settled();
+        await flushPromises();
         for (let i = 0; !isDecided && i < 100; i++) await clock.pass(20);
         return check;
       };
@@ -56,27 +56,27 @@ describe('against a model that asks for everything', () => {
             ...(below(4) === 0
               ? { kind: 'prj', ownerType: 'project', ownerId: project, project }
               : { ownerId: pick(owners), grants: below(2) ? [{ project, scopes: ['demo:read'] }] : [] }),
-            ancestors: parent ? [parent.facts.id, ...parent.facts.ancestors] : [],
+            ancestors: parent ? [parent.snapshot.id, ...parent.snapshot.ancestors] : [],
             expiresAtMs: below(5) === 0 ? clock.wallMs() + 1 + below(60_000) : 0,
           }),
         );
       };
-      /** Changes all tokens that the subject reaches, then says so once. */
+      /** Changes all tokens that the subject affects, then commits one invalidation. */
       const change = async (kind: InvalidationKind, subject: string) => {
         const denial = pick(['', 'revoked', 'disabled']);
         const scopes = pick([['demo:read'], []]);
-        for (const [hash, facts] of authority.tokens) {
+        for (const [hash, snapshot] of authority.tokens) {
           const touched =
             kind === 'everything' ||
-            facts.id === subject ||
-            facts.ancestors.includes(subject) ||
-            facts.ownerId === subject ||
-            facts.project === subject ||
-            facts.grants.some((grant) => grant.project === subject);
-          if (touched) authority.tokens.set(hash, { ...facts, denial, scopes });
+            snapshot.id === subject ||
+            snapshot.ancestors.includes(subject) ||
+            snapshot.ownerId === subject ||
+            snapshot.project === subject ||
+            snapshot.grants.some((grant) => grant.project === subject);
+          if (touched) authority.tokens.set(hash, { ...snapshot, denial, scopes });
         }
         const invalidation = authority.invalidate(kind, subject, below(2) === 0);
-        // At once, but in a log that the verifier does not know yet.
+        // At once, unless the verifier does not know the log yet.
         for (let i = 0; !authority.acknowledged.includes(invalidation.id) && i < 100; i++) await clock.pass(20);
         expect(authority.acknowledged).toContain(invalidation.id);
       };
@@ -85,7 +85,7 @@ describe('against a model that asks for everything', () => {
       for (let step = 0; step < STEPS; step++) {
         const what = below(100);
         if (what < 10) issue();
-        else if (what < 16) await change('token', pick(tokens).facts.id);
+        else if (what < 16) await change('token', pick(tokens).snapshot.id);
         else if (what < 18) await change('owner', pick(owners));
         else if (what < 20) await change('project', pick(projects));
         else if (what < 21) await change('everything', '');
@@ -103,7 +103,7 @@ describe('against a model that asks for everything', () => {
         expect(verifier.state().entries).toBeLessThanOrEqual(limits.entriesMax);
         expect(verifier.state().misses).toBeLessThanOrEqual(limits.missesMax);
       }
-      // A second look asks nobody, where nothing had to be forgotten to make room, and says the same.
+      // A second check costs no lookup, where nothing was evicted, and gives the same verdict.
       for (const { secret } of tokens.slice(-limits.entriesMax)) await decided(outcome(secret));
       const { fills } = verifier.counters;
       for (const { secret, hash } of tokens.slice(-limits.entriesMax)) {
@@ -115,7 +115,7 @@ describe('against a model that asks for everything', () => {
   );
 
   it.each(Array.from({ length: RUNS }, (_, seed) => seed))(
-    'accepts nothing in a check begun after an acknowledged revocation, however answers are delayed (seed %i)',
+    'accepts nothing in a check begun after an acknowledged revocation, however responses are delayed (seed %i)',
     async (seed) => {
       const below = random(seed * 104729 + 3);
       const { authority, clock, verifier } = await world();
@@ -123,10 +123,10 @@ describe('against a model that asks for everything', () => {
       authority.holdLookups = true;
       authority.holdRenewals = true;
       const confirmed = new Set<string>();
-      const checks: { settled: Promise<unknown> }[] = [];
+      const checks: Promise<unknown>[] = [];
       let stale = 0;
-      /** Answers that the authority has read and that are still on their way. */
-      const onTheirWay: (() => Promise<void>)[] = [];
+      /** Responses that the authority has read and that have not arrived. */
+      const inFlight: (() => Promise<void>)[] = [];
       for (let step = 0; step < 200; step++) {
         const what = below(10);
         const token = tokens[below(tokens.length)]!;
@@ -135,32 +135,32 @@ describe('against a model that asks for everything', () => {
           const check = Promise.resolve(verifier.verify(token.secret, READ)).then((verdict) => {
             if (verdict.allowed && mustRefuse) stale++;
           });
-          checks.push({ settled: check });
+          checks.push(check);
         } else if (what < 6) {
-          const held = authority.lookupsHeld.splice(below(authority.lookupsHeld.length + 1), 1)[0];
+          const held = authority.pendingLookups.splice(below(authority.pendingLookups.length + 1), 1)[0];
           if (held) {
-            const answer = authority.read(held.question);
-            onTheirWay.push(() => held.answer(answer));
+            const response = authority.read(held.request);
+            inFlight.push(() => held.respond(response));
           }
         } else if (what < 8) {
-          await onTheirWay.splice(below(onTheirWay.length + 1), 1)[0]?.();
+          await inFlight.splice(below(inFlight.length + 1), 1)[0]?.();
         } else if (what < 9) {
           if (below(2)) await clock.pass(below(2_500));
-          const held = authority.renewalsHeld.shift();
-          if (held && below(3)) await held.answer(authority.grant(held.question));
+          const held = authority.pendingRenewals.shift();
+          if (held && below(3)) await held.respond(authority.grant(held.request));
           else if (held) await held.fail();
         } else if (below(3) === 0) {
           const { id: invalidation } = authority.revoke(token.hash);
-          await settled();
-          // The token-service would have it confirmed by this very event.
+          await flushPromises();
+          // The token-service takes this acknowledgement as confirmation.
           if (authority.acknowledged.includes(invalidation)) confirmed.add(token.hash);
         }
-        await settled();
+        await flushPromises();
       }
       authority.holdLookups = false;
-      for (const answer of onTheirWay) await answer();
-      for (const held of authority.lookupsHeld) await held.answer(authority.read(held.question));
-      await Promise.all(checks.map((check) => check.settled));
+      for (const arrive of inFlight) await arrive();
+      for (const held of authority.pendingLookups) await held.respond(authority.read(held.request));
+      await Promise.all(checks);
       expect(stale).toBe(0);
     },
   );

@@ -1,8 +1,8 @@
-import { FakeStream, id, LEASE_MS, READ, settled, world } from './world.js';
+import { FakeStream, flushPromises, id, LEASE_MS, READ, world } from './world.js';
 
-async function watched(facts: Parameters<Awaited<ReturnType<typeof world>>['authority']['issue']>[0] = {}) {
+async function watched(snapshot: Parameters<Awaited<ReturnType<typeof world>>['authority']['issue']>[0] = {}) {
   const here = await world();
-  const token = here.authority.issue(facts);
+  const token = here.authority.issue(snapshot);
   const stream = new FakeStream();
   expect(await here.outcome(token.secret)).toBe('allowed');
   const close = here.verifier.watch(token.secret, READ, stream);
@@ -23,15 +23,15 @@ describe('a stream', () => {
     expect(stream.cuts).toEqual(['revoked']);
   });
 
-  it('is cut when the invalidation comes by renewal', async () => {
+  it('is cut when the invalidation arrives by renewal', async () => {
     const { authority, clock, hash, stream } = await watched();
-    authority.deaf = true;
+    authority.feedDown = true;
     authority.revoke(hash);
     await clock.pass(LEASE_MS / 3 + 1);
     expect(stream.cuts).toEqual(['revoked']);
   });
 
-  it('is cut with its ancestor, its owner or a project of it, and by no one else`s end', async () => {
+  it('is cut by invalidations of its ancestor, owner, project or everything, and by no other', async () => {
     const [ancestor, owner, project] = [id(), id(), id()];
     for (const [kind, subject, cut] of [
       ['token', ancestor, 1],
@@ -51,45 +51,45 @@ describe('a stream', () => {
     }
   });
 
-  it('is checked again after an invalidation that does not cut, and lives when still allowed', async () => {
-    const { authority, clock, facts, stream, verifier } = await watched();
-    authority.invalidate('owner', facts.ownerId);
+  it('is checked again after an invalidation that does not cut, and stays open when still allowed', async () => {
+    const { authority, clock, snapshot, stream, verifier } = await watched();
+    authority.invalidate('owner', snapshot.ownerId);
     await clock.pass(1_000);
     expect(stream.cuts).toEqual([]);
     expect(verifier.counters.fills).toBe(2);
   });
 
-  it('is cut when it is no longer allowed what was required', async () => {
-    const { authority, hash, facts, stream } = await watched();
-    authority.tokens.set(hash, { ...facts, scopes: [] });
-    authority.invalidate('token', facts.id);
-    await settled();
+  it('is cut when its token no longer meets the requirement', async () => {
+    const { authority, hash, snapshot, stream } = await watched();
+    authority.tokens.set(hash, { ...snapshot, scopes: [] });
+    authority.invalidate('token', snapshot.id);
+    await flushPromises();
     expect(stream.cuts).toEqual(['insufficient_scope']);
   });
 
-  it('is cut when the new check is not answered within 250 ms', async () => {
-    const { authority, clock, facts, stream } = await watched();
+  it('is cut when the new check gets no response within 250 ms', async () => {
+    const { authority, clock, snapshot, stream } = await watched();
     authority.holdLookups = true;
-    authority.invalidate('token', facts.id);
+    authority.invalidate('token', snapshot.id);
     await clock.pass(249);
     expect(stream.cuts).toEqual([]);
     await clock.pass(1);
     expect(stream.cuts).toEqual(['unavailable']);
-    await authority.lookupsHeld[0]!.answer(authority.read(authority.lookupsHeld[0]!.question));
+    await authority.pendingLookups[0]!.respond(authority.read(authority.pendingLookups[0]!.request));
     expect(stream.cuts).toEqual(['unavailable']);
   });
 
-  it('is found by the projects that its token has gained since', async () => {
-    const { authority, hash, facts, stream } = await watched();
+  it('is affected by projects that its token has gained since', async () => {
+    const { authority, hash, snapshot, stream } = await watched();
     const project = id();
-    authority.tokens.set(hash, { ...facts, grants: [{ project, scopes: [] }] });
-    authority.invalidate('owner', facts.ownerId);
-    await settled();
+    authority.tokens.set(hash, { ...snapshot, grants: [{ project, scopes: [] }] });
+    authority.invalidate('owner', snapshot.ownerId);
+    await flushPromises();
     authority.invalidate('project', project, true);
     expect(stream.cuts).toEqual(['revoked']);
   });
 
-  it('is cut when its token expires, on the second', async () => {
+  it('is cut exactly when its token expires', async () => {
     const { clock, stream } = await watched({ expiresAtMs: Date.UTC(2030, 0, 1) + 90_000 });
     await clock.pass(89_999);
     expect(stream.cuts).toEqual([]);
@@ -97,25 +97,25 @@ describe('a stream', () => {
     expect(stream.cuts).toEqual(['expired']);
   });
 
-  it('is cut within a second when the wall clock is stepped past its end', async () => {
+  it('is cut within a second when the wall clock is stepped past its token`s expiry', async () => {
     const { clock, stream } = await watched({ expiresAtMs: Date.UTC(2030, 0, 1) + 3_600_000 });
     clock.stepWall(3_600_000);
     await clock.pass(1_000);
     expect(stream.cuts).toEqual(['expired']);
   });
 
-  it('whose token ended between the check and the watch is cut', async () => {
+  it('whose token is revoked between the check and the watch is cut', async () => {
     const { authority, outcome, verifier } = await world();
     const { secret, hash } = authority.issue();
     await outcome(secret);
     authority.revoke(hash);
     const stream = new FakeStream();
     verifier.watch(secret, READ, stream);
-    await settled();
+    await flushPromises();
     expect(stream.cuts).toEqual(['revoked']);
   });
 
-  it('whose token is not known yet is cut by any cutting invalidation, which may be its own', async () => {
+  it('whose token is not known yet is cut by any cutting invalidation, which can affect it', async () => {
     const { authority, verifier } = await world();
     const { secret } = authority.issue();
     authority.holdLookups = true;
@@ -126,36 +126,36 @@ describe('a stream', () => {
   });
 
   it.each(Array.from({ length: 16 }, (_, turns) => turns))(
-    'whose check is overtaken before it was settled is checked again (%i turns later)',
+    'whose check an invalidation overtakes is checked again (%i turns later)',
     async (turns) => {
       const { authority, verifier } = await world();
-      const { secret, hash, facts } = authority.issue();
+      const { secret, hash, snapshot } = authority.issue();
       authority.holdLookups = true;
       const stream = new FakeStream();
       verifier.watch(secret, READ, stream);
-      const answered = authority.lookupsHeld[0]!.answer(authority.read(hash));
+      const responded = authority.pendingLookups[0]!.respond(authority.read(hash));
       authority.holdLookups = false;
       for (let i = 0; i < turns; i++) await Promise.resolve();
-      authority.tokens.set(hash, { ...facts, scopes: [] });
-      authority.invalidate('token', facts.id);
-      await answered;
-      await settled();
+      authority.tokens.set(hash, { ...snapshot, scopes: [] });
+      authority.invalidate('token', snapshot.id);
+      await responded;
+      await flushPromises();
       expect(stream.cuts).toEqual(['insufficient_scope']);
     },
   );
 
-  it('outlives a lapsed lease by one lease at most, unless its token can be checked', async () => {
+  it('outlives an expired lease by at most one lease, unless its token can be checked', async () => {
     const { authority, clock, stream } = await watched();
-    authority.away = true;
+    authority.unavailable = true;
     await clock.pass(2 * LEASE_MS - 251);
     expect(stream.cuts).toEqual([]);
     await clock.pass(251);
     expect(stream.cuts).toEqual(['unavailable']);
   });
 
-  it('lives on without a lease while its token can be checked, and ends when it is not', async () => {
+  it('stays open without a lease while its token can be checked, and is cut once it is revoked', async () => {
     const { authority, clock, hash, stream } = await watched();
-    authority.deaf = true;
+    authority.feedDown = true;
     authority.holdRenewals = true;
     await clock.pass(5 * LEASE_MS);
     expect(stream.cuts).toEqual([]);
@@ -164,9 +164,9 @@ describe('a stream', () => {
     expect(stream.cuts).toEqual(['revoked']);
   });
 
-  it('is checked at once when its process wakes from a pause', async () => {
+  it('is checked at once when its process resumes after a pause', async () => {
     const { authority, clock, hash, stream } = await watched();
-    authority.deaf = true;
+    authority.feedDown = true;
     authority.revoke(hash);
     clock.stall(10 * LEASE_MS);
     authority.holdRenewals = true;
@@ -174,7 +174,7 @@ describe('a stream', () => {
     expect(stream.cuts).toEqual(['revoked']);
   });
 
-  it('is checked after a reset before the next cursor confirms anything, or cut', async () => {
+  it('is checked after a reset before the next cursor is sent, or cut', async () => {
     const { authority, clock, stream, verifier } = await watched();
     Object.assign(authority, { logId: id() });
     authority.holdLookups = true;
@@ -192,15 +192,15 @@ describe('a stream', () => {
     expect(stream.cuts).toEqual(['unavailable']);
   });
 
-  it('that a reset has made unknown is cut before a revocation that the reset stands for is acknowledged', async () => {
+  it('not checked since a reset is cut before a revocation that the reset covers is acknowledged', async () => {
     const { authority, clock, hash, stream } = await watched();
     Object.assign(authority, { logId: id() });
-    authority.deaf = true;
+    authority.feedDown = true;
     const revoked = authority.revoke(hash);
     authority.holdLookups = true;
     await clock.pass(LEASE_MS / 3 + 1);
     expect(stream.cuts).toEqual([]);
-    authority.deaf = false;
+    authority.feedDown = false;
     const cutsAtAcknowledgement: number[] = [];
     const acknowledge = authority.acknowledge.bind(authority);
     authority.acknowledge = (text) => {
@@ -211,10 +211,10 @@ describe('a stream', () => {
     expect(cutsAtAcknowledgement).toEqual([1]);
   });
 
-  it('that has been checked since a reset is not cut when an old message is repeated', async () => {
-    const { authority, clock, facts, stream } = await watched();
-    authority.deaf = true;
-    const old = authority.invalidate('token', facts.id, true);
+  it('checked since a reset is not cut when an old message is repeated', async () => {
+    const { authority, clock, snapshot, stream } = await watched();
+    authority.feedDown = true;
+    const old = authority.invalidate('token', snapshot.id, true);
     Object.assign(authority, { logId: id() });
     await clock.pass(LEASE_MS / 3 + 1);
     authority.push(old);
@@ -222,10 +222,10 @@ describe('a stream', () => {
     expect(stream.cuts).toEqual([]);
   });
 
-  it('is cut without a lease by an invalidation below the cursor: transaction ids come again when a backup is put back', async () => {
-    const { authority, clock, facts, stream } = await watched();
-    authority.deaf = true;
-    const again = authority.invalidate('token', facts.id, true);
+  it('is cut without a lease by an invalidation below the cursor: transaction ids repeat after a restore', async () => {
+    const { authority, clock, snapshot, stream } = await watched();
+    authority.feedDown = true;
+    const again = authority.invalidate('token', snapshot.id, true);
     Object.assign(authority, { logId: id() });
     await clock.pass(LEASE_MS / 3 + 1);
     authority.holdRenewals = true;
@@ -235,7 +235,7 @@ describe('a stream', () => {
     expect(stream.cuts).toEqual(['revoked']);
   });
 
-  it('closed by its own side is not cut and leaves nothing behind', async () => {
+  it('closed by its own side is not cut and is no longer watched', async () => {
     const { authority, close, hash, stream, verifier } = await watched();
     close();
     close();
@@ -244,7 +244,7 @@ describe('a stream', () => {
     expect(verifier.state().streams).toBe(0);
   });
 
-  it('is cut once at most, and a broken one keeps no other open', async () => {
+  it('is cut at most once, and one whose cut throws keeps no other open', async () => {
     const { authority, hash, secret, stream, verifier } = await watched();
     const second = new FakeStream();
     stream.cut = () => {
@@ -258,7 +258,7 @@ describe('a stream', () => {
     expect(authority.acknowledged).toHaveLength(1);
   });
 
-  it('is cut when the verifier stops, before the lease is given back', async () => {
+  it('is cut when the verifier stops, before the lease is released', async () => {
     const { authority, stream, verifier } = await watched();
     const stopped = verifier.stop();
     expect(stream.cuts).toEqual(['unavailable']);
@@ -266,7 +266,7 @@ describe('a stream', () => {
     await stopped;
   });
 
-  it('beyond the bound is refused', async () => {
+  it('beyond streamsMax is refused', async () => {
     const { authority, outcome, verifier } = await world({ limits: { streamsMax: 1 } });
     const { secret } = authority.issue();
     await outcome(secret);

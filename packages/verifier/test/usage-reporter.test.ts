@@ -4,7 +4,7 @@ import { UsageDenials } from '../src/usage-denials.js';
 import { UsageTally } from '../src/usage-tally.js';
 
 const newId = () => crypto.randomUUID();
-/** The machine's own; nothing is waited for here. */
+/** The machine's clocks; timers never fire. */
 const clock: Clock = {
   monotonicMs: () => performance.now(),
   uptimeMs: () => performance.now(),
@@ -18,7 +18,7 @@ const counted = (all: UsageBatch[], tokenId: string, status: string) =>
     .reduce((sum, { count }) => sum + count, 0);
 
 describe('usage', () => {
-  it('sends a batch again as it was until it is taken', async () => {
+  it('sends a batch again unchanged until it is taken', async () => {
     const sent: UsageBatch[] = [];
     let failing = true;
     let verifier: string | undefined;
@@ -44,7 +44,7 @@ describe('usage', () => {
     verifier = newId();
     expect(await usage.flush()).toBe(false);
     usage.count(a, 'r', 'allowed', '::1', '');
-    verifier = newId(); // what was signed stays as it was
+    verifier = newId(); // a signed batch keeps its verifier
     usage.count(b, 'r', 'allowed', '::1', '');
     expect(await usage.flush()).toBe(false);
     failing = false;
@@ -55,7 +55,7 @@ describe('usage', () => {
     expect([counted(taken, a, 'allowed'), counted(taken, b, 'allowed')]).toEqual([2, 1]);
   });
 
-  it('loses callers before it loses counts', () => {
+  it('drops callers before it drops counts', () => {
     const tally = new UsageTally({ linesMax: 100, linesPerTokenMax: 10 });
     const tokens = Array.from({ length: 30 }, () => newId());
     for (let i = 0; i < 3_000; i++)
@@ -69,7 +69,7 @@ describe('usage', () => {
     expect([tally.size, tally.lost, tally.take(10)]).toEqual([0, 0, []]);
   });
 
-  it('is taken out in pieces that hold together what belongs together', () => {
+  it('is taken in batches of at most the requested number of lines', () => {
     const tally = new UsageTally({ linesMax: 1_000, linesPerTokenMax: 100 });
     const id = newId();
     for (let i = 0; i < 25; i++) tally.add(id, `r${i}`, 'allowed', '', '', 0);
@@ -78,7 +78,7 @@ describe('usage', () => {
 });
 
 describe('denials', () => {
-  it('of real tokens are not pushed out by junk, and what is dropped is counted', () => {
+  it('of existing tokens are not displaced by junk, and dropped ones are counted', () => {
     const denials = new UsageDenials({ realMax: 10, perTokenMax: 4, junkMax: 6, perReasonAndAddressMax: 2 });
     const line = (reason: 'malformed' | 'revoked', tokenId: string | null, ip: string) =>
       denials.add({ requestId: 'x', atMs: 0, reason, tokenId, route: 'r', method: 'GET', ip });

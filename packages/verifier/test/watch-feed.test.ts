@@ -1,12 +1,12 @@
 import type { WatchRequest, WatchResponse } from '@latchkey/contracts';
 import { RenewalRefused, Verifier, type WatchCall, WatchFeed } from '../src/index.js';
-import { Authority, FakeClock, LEASE_MS, READ, settled } from './world.js';
+import { Authority, FakeClock, flushPromises, LEASE_MS, READ } from './world.js';
 
-/** A call as grpc-js makes it, whose other end is the test. */
+/** A call like grpc-js's, with the test as the server. */
 class FakeCall implements WatchCall {
   readonly sent: WatchRequest[] = [];
   writableLength = 0;
-  /** This end has said that nothing more comes. */
+  /** Half-closed by the feed. */
   ended = false;
   cancelled = false;
   readonly #listeners: Record<string, ((value: never) => void)[]> = {};
@@ -28,18 +28,18 @@ class FakeCall implements WatchCall {
     for (const listener of this.#listeners[event] ?? []) listener(value as never);
   }
 
-  answer(response: Partial<WatchResponse> = {}): void {
+  respond(response: Partial<WatchResponse> = {}): void {
     this.#emit('data', { message: '', renew: false, closing: false, ...response });
   }
   fail(): void {
-    this.#emit('error', new Error('gone'));
+    this.#emit('error', new Error('connection lost'));
   }
   over(): void {
     this.#emit('end');
   }
 }
 
-/** A verifier whose feed is a stream; the first one is open unless told otherwise. */
+/** A verifier whose feed is a stream; the first one is open unless `open` is false. */
 async function world({ open = true } = {}) {
   const clock = new FakeClock();
   const authority = new Authority();
@@ -63,11 +63,11 @@ async function world({ open = true } = {}) {
     source: authority,
     feed,
   });
-  // Messages of the log, as the stream would carry them.
+  // Messages for the test to send on the stream.
   const messages: string[] = [];
-  authority.say = (text) => messages.push(text);
+  authority.deliver = (text) => messages.push(text);
   await verifier.start();
-  if (open) calls[0]!.answer();
+  if (open) calls[0]!.respond();
   const accepts = async (secret: string) => (await verifier.verify(secret, READ)).allowed;
   return { clock, authority, calls, interruptions, feed, verifier, messages, accepts };
 }
@@ -75,7 +75,7 @@ async function world({ open = true } = {}) {
 const acknowledgements = ({ sent }: FakeCall) => sent.filter(({ acknowledgement }) => acknowledgement !== '').length;
 
 describe('a stream', () => {
-  it('opens with the first lease, and says whose it is and where the memory stands', async () => {
+  it('opens with the first lease, and starts with the verifier`s id and cursor', async () => {
     const { authority, calls, feed } = await world({ open: false });
     expect(calls.map(({ sent }) => sent)).toEqual([
       [
@@ -87,14 +87,14 @@ describe('a stream', () => {
       ],
     ]);
     expect(feed.isOpen).toBe(false);
-    calls[0]!.answer();
+    calls[0]!.respond();
     expect(feed.isOpen).toBe(true);
   });
 
   it('does not open without a lease', async () => {
     const clock = new FakeClock();
     const authority = new Authority();
-    authority.away = true;
+    authority.unavailable = true;
     let opened = 0;
     const open = () => {
       opened++;
@@ -105,17 +105,17 @@ describe('a stream', () => {
     await verifier.start();
     await clock.pass(10_000);
     expect(opened).toBe(0);
-    authority.away = false;
+    authority.unavailable = false;
     await clock.pass(1_000);
     expect(opened).toBe(1);
   });
 
-  it('brings messages, which are applied before they are acknowledged on it', async () => {
+  it('delivers messages, which are applied before they are acknowledged on it', async () => {
     const { authority, calls, messages, accepts, verifier } = await world();
     const { secret, hash } = authority.issue();
     expect(await accepts(secret)).toBe(true);
     authority.revoke(hash);
-    calls[0]!.answer({ message: messages[0]! });
+    calls[0]!.respond({ message: messages[0]! });
     expect(acknowledgements(calls[0]!)).toBe(1);
     await authority.acknowledge(calls[0]!.sent.at(-1)!.acknowledgement);
     expect(authority.acknowledged).toHaveLength(1);
@@ -123,17 +123,17 @@ describe('a stream', () => {
     expect(verifier.counters.acknowledgementsFailed).toBe(0);
   });
 
-  it('that takes no more acknowledgements gets none: they would only wait', async () => {
+  it('with 1,000 unsent acknowledgements gets no more; further ones fail', async () => {
     const { authority, calls, messages, verifier } = await world();
     authority.invalidate('everything');
     calls[0]!.writableLength = 1_000;
-    calls[0]!.answer({ message: messages[0]! });
-    await settled();
+    calls[0]!.respond({ message: messages[0]! });
+    await flushPromises();
     expect(acknowledgements(calls[0]!)).toBe(0);
     expect(verifier.counters.acknowledgementsFailed).toBe(1);
   });
 
-  it('is ended with the verifier, and no other follows', async () => {
+  it('is ended with the verifier, and no other is opened', async () => {
     const { calls, clock, verifier, feed } = await world();
     await verifier.stop();
     expect(calls[0]!.ended).toBe(true);
@@ -143,11 +143,11 @@ describe('a stream', () => {
   });
 });
 
-describe('a message that asks for renewals', () => {
-  it('is followed by renewals at once until a cursor past it has been sent', async () => {
+describe('a message with renew', () => {
+  it('causes renewals at once until a cursor past it has been sent', async () => {
     const { authority, calls, clock, messages } = await world();
     const { xid } = authority.invalidate('everything');
-    calls[0]!.answer({ message: messages[0]!, renew: true });
+    calls[0]!.respond({ message: messages[0]!, renew: true });
     await clock.pass(100);
     const sent = authority.renewals.slice(1).map(({ cursor }) => BigInt(cursor!.xid) > BigInt(xid));
     expect(sent).toEqual([false, true]);
@@ -156,11 +156,11 @@ describe('a message that asks for renewals', () => {
     expect(authority.renewals).toHaveLength(3);
   });
 
-  it('is not for long when a transaction holds the cursor back', async () => {
+  it('causes renewals for at most a third of a lease when a transaction delays the cursor', async () => {
     const { authority, calls, clock, messages } = await world();
     authority.pinnedXid = authority.xid;
     authority.invalidate('everything');
-    calls[0]!.answer({ message: messages[0]!, renew: true });
+    calls[0]!.respond({ message: messages[0]!, renew: true });
     await clock.pass(LEASE_MS / 3 + 100);
     const { length } = authority.renewals;
     expect(length).toBeLessThan(150);
@@ -168,29 +168,29 @@ describe('a message that asks for renewals', () => {
     expect(authority.renewals).toHaveLength(length);
   });
 
-  it('asks for nothing when it is not authentic', async () => {
+  it('causes no renewal when it is not authentic', async () => {
     const { authority, calls, clock, messages } = await world();
     authority.invalidate('everything');
-    calls[0]!.answer({ message: messages[0]!.replace('everything', 'misses'), renew: true });
+    calls[0]!.respond({ message: messages[0]!.replace('everything', 'misses'), renew: true });
     await clock.pass(1_000);
     expect(authority.renewals).toHaveLength(1);
   });
 });
 
-it('messages left out are made up for by one renewal at once', async () => {
+it('messages left out cause one renewal at once, which brings their invalidations', async () => {
   const { authority, calls, clock, accepts } = await world();
   const { secret, hash } = authority.issue();
   expect(await accepts(secret)).toBe(true);
   authority.revoke(hash);
-  calls[0]!.answer({ renew: true });
-  calls[0]!.answer({ renew: true });
+  calls[0]!.respond({ renew: true });
+  calls[0]!.respond({ renew: true });
   await clock.pass(1);
   expect(authority.renewals).toHaveLength(2);
   expect(await accepts(secret)).toBe(false);
 });
 
 describe('a stream that is interrupted', () => {
-  it('is opened again after ever longer pauses, five seconds at most', async () => {
+  it('is opened again with exponential back-off, at most five seconds', async () => {
     const { calls, clock, interruptions } = await world();
     const pauses: number[] = [];
     for (let i = 0; i < 8; i++) {
@@ -207,7 +207,7 @@ describe('a stream that is interrupted', () => {
     expect(interruptions).toHaveLength(8);
   });
 
-  it('again and again right after it was opened is no better; one that lasted is', async () => {
+  it('right after opening keeps the back-off; one that lasted resets it', async () => {
     const { calls, clock } = await world();
     const fail = async () => {
       const before = calls.length;
@@ -215,7 +215,7 @@ describe('a stream that is interrupted', () => {
       for (let ms = 100; ; ms += 100) {
         await clock.pass(100);
         if (calls.length === before) continue;
-        calls.at(-1)!.answer();
+        calls.at(-1)!.respond();
         return ms;
       }
     };
@@ -224,7 +224,7 @@ describe('a stream that is interrupted', () => {
     expect(await fail()).toBe(100);
   });
 
-  it('begins again where the memory stands by then', async () => {
+  it('starts again at the present cursor', async () => {
     const { authority, calls, clock } = await world();
     authority.invalidate('everything');
     authority.invalidate('everything');
@@ -234,7 +234,7 @@ describe('a stream that is interrupted', () => {
     expect(calls.map(({ sent }) => sent[0]!.cursor!.xid)).toEqual(['100', '102']);
   });
 
-  it('takes no acknowledgement meanwhile', async () => {
+  it('rejects acknowledgements meanwhile', async () => {
     const { calls, feed } = await world();
     calls[0]!.fail();
     await expect(feed.acknowledge('x')).rejects.toThrow('no stream');
@@ -242,45 +242,45 @@ describe('a stream that is interrupted', () => {
 });
 
 describe('a server that stops', () => {
-  it('is left only after another has answered', async () => {
+  it('is left only after another has responded', async () => {
     const { authority, calls, messages, interruptions } = await world();
-    calls[0]!.answer({ closing: true });
+    calls[0]!.respond({ closing: true });
     expect(calls).toHaveLength(2);
     expect(calls[0]!.ended).toBe(false);
     authority.invalidate('everything');
-    calls[0]!.answer({ message: messages[0]! });
+    calls[0]!.respond({ message: messages[0]! });
     expect(acknowledgements(calls[0]!)).toBe(1);
-    calls[1]!.answer();
+    calls[1]!.respond();
     expect(calls[0]!.ended).toBe(true);
     calls[0]!.over();
-    calls[1]!.answer({ message: messages[0]! });
+    calls[1]!.respond({ message: messages[0]! });
     expect(acknowledgements(calls[1]!)).toBe(1);
     expect([calls.length, interruptions]).toEqual([2, []]);
   });
 
-  it('is heard until the end when no other answers', async () => {
+  it('is received from until the end when no other responds', async () => {
     const { authority, calls, clock, messages } = await world();
-    calls[0]!.answer({ closing: true });
+    calls[0]!.respond({ closing: true });
     calls[1]!.fail();
     authority.invalidate('everything');
-    calls[0]!.answer({ message: messages[0]! });
+    calls[0]!.respond({ message: messages[0]! });
     expect(acknowledgements(calls[0]!)).toBe(1);
     await clock.pass(100);
     expect(calls).toHaveLength(3);
     calls[0]!.fail();
-    calls[2]!.answer();
+    calls[2]!.respond();
     await clock.pass(10_000);
     expect(calls).toHaveLength(3);
   });
 });
 
-it('under another id another stream is opened: the old one acknowledges nothing any more', async () => {
+it('a new verifier id opens a new stream, and ends the old one', async () => {
   const { authority, calls, clock } = await world();
   authority.refusal = new RenewalRefused('identity', 'ended');
   await clock.pass(LEASE_MS / 3 + 1);
   authority.verifierId = '01890000-0000-7000-8000-00000000000a';
   await clock.pass(LEASE_MS);
   expect(calls[1]!.sent[0]!.verifierId).toBe(authority.verifierId);
-  calls[1]!.answer();
+  calls[1]!.respond();
   expect(calls[0]!.ended).toBe(true);
 });

@@ -19,7 +19,7 @@ import { hashSecret, mint } from '@latchkey/token-format';
 import type { Clock, Feed, Requirement, Stream, TokenSource, VerifierLimits } from '../src/index.js';
 import { type RenewalRefused, Verifier } from '../src/index.js';
 
-/** Three clocks that stand until somebody moves them. */
+/** Three clocks that stand still until a test moves them. */
 export class FakeClock implements Clock {
   #monotonicMs = 5_000;
   #suspendedMs = 100_000;
@@ -38,26 +38,26 @@ export class FakeClock implements Clock {
     };
   }
 
-  /** All clocks go on together; timers fire in order, and what they start gets its turn. */
+  /** Advances all clocks together; timers fire in order, and pending promises run after each. */
   async pass(ms: number): Promise<void> {
     const endMs = this.#monotonicMs + ms;
-    await settled();
+    await flushPromises();
     for (;;) {
       const next = this.#timers.filter((t) => t.atMs <= endMs).sort((a, b) => a.atMs - b.atMs)[0];
       this.#move((next?.atMs ?? endMs) - this.#monotonicMs);
       if (!next) return;
       this.#timers = this.#timers.filter((t) => t !== next);
       next.callback();
-      await settled();
+      await flushPromises();
     }
   }
 
-  /** The process is stopped: clocks go on, no timer fires. */
+  /** The process is paused: clocks advance, no timer fires. */
   stall(ms: number): void {
     this.#move(ms);
   }
 
-  /** The machine sleeps: the monotonic clock stands still. */
+  /** The machine is suspended: the monotonic clock stands still. */
   suspend(ms: number): void {
     this.#suspendedMs += ms;
     this.#wallMs += ms;
@@ -74,15 +74,15 @@ export class FakeClock implements Clock {
   }
 }
 
-/** Lets everything that waits on settled promises run. */
-export async function settled(): Promise<void> {
+/** Runs everything that waits for resolved promises. */
+export async function flushPromises(): Promise<void> {
   for (let i = 0; i < 50; i++) await Promise.resolve();
 }
 
-/** A question that a test answers when it likes. */
-export interface Held<Q, A> {
-  readonly question: Q;
-  answer(value: A): Promise<void>;
+/** A request that a test responds to later. */
+export interface PendingCall<Q, A> {
+  readonly request: Q;
+  respond(value: A): Promise<void>;
   fail(): Promise<void>;
 }
 
@@ -91,58 +91,58 @@ export const USAGE_SECRET = Buffer.from('a usage secret of tests, long enough');
 export const CALLER = 'first-party';
 export const LEASE_MS = 10_000;
 
-let made = 0;
+let ids = 0;
 /** A UUIDv7 in shape, different at every call. */
 export const id = (): string => {
-  const hex = createHash('sha256').update(`${++made}`).digest('hex');
+  const hex = createHash('sha256').update(`${++ids}`).digest('hex');
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-7${hex.slice(13, 16)}-8${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
 };
 
-/** A token-service in a few lines: answers from its tables at once, or holds questions for the test to answer. */
+/** A fake token-service: responds from its tables at once, or keeps requests for the test to respond to. */
 export class Authority implements TokenSource, Feed {
   readonly tokens = new Map<string, TokenFacts>();
   readonly log: { invalidation: Invalidation; xid: number }[] = [];
   readonly logId = id();
   /** Ids of the invalidations whose digests were acknowledged with the right key. */
   readonly acknowledged: string[] = [];
-  /** What they were, by digest: of all that was ever pushed. */
+  /** Ids of all invalidations ever pushed, by digest. */
   readonly #pushed = new Map<string, string>();
   signer = feedSigner(Buffer.from('a signing secret of tests'));
   /** Public keys that renewals carry; by default the signer's. */
   feedKeys: Uint8Array[] | undefined;
-  /** The verifier's id; a test may hand out another. */
+  /** The verifier's id; a test can assign another. */
   verifierId = id();
-  /** Rows of leases: a new one makes a new key. */
+  /** Of the lease's row: a new row means a new key. */
   salt = Buffer.from('salt');
   readonly released: string[] = [];
   readonly renewals: RenewRequest[] = [];
   readonly lookups: string[] = [];
-  lookupsHeld: Held<string, LookupResponse>[] = [];
-  renewalsHeld: Held<RenewRequest, RenewResponse>[] = [];
+  pendingLookups: PendingCall<string, LookupResponse>[] = [];
+  pendingRenewals: PendingCall<RenewRequest, RenewResponse>[] = [];
   /** Thrown at the next renewal. */
   refusal: RenewalRefused | undefined;
   holdLookups = false;
   holdRenewals = false;
-  away = false;
+  unavailable = false;
   leaseMs = LEASE_MS;
-  /** Invalidations are neither pushed nor acknowledged. */
-  deaf = false;
-  /** A transaction open since then keeps the cursor back. */
+  /** The feed is down: invalidations are neither pushed nor acknowledged. */
+  feedDown = false;
+  /** A transaction open since then delays the cursor. */
   pinnedXid: number | undefined;
   xid = 100;
   #listeners = new Set<(text: string) => void>();
 
   async lookup(hash: string): Promise<LookupResponse> {
     this.lookups.push(hash);
-    if (this.holdLookups) return hold(this.lookupsHeld, hash);
-    if (this.away) throw new Error('away');
+    if (this.holdLookups) return hold(this.pendingLookups, hash);
+    if (this.unavailable) throw new Error('unavailable');
     return this.read(hash);
   }
 
   async renew(request: RenewRequest): Promise<RenewResponse> {
     this.renewals.push(request);
-    if (this.holdRenewals) return hold(this.renewalsHeld, request);
-    if (this.away) throw new Error('away');
+    if (this.holdRenewals) return hold(this.pendingRenewals, request);
+    if (this.unavailable) throw new Error('unavailable');
     const { refusal } = this;
     this.refusal = undefined;
     if (refusal) throw refusal;
@@ -150,7 +150,7 @@ export class Authority implements TokenSource, Feed {
   }
 
   async release({ verifierId }: ReleaseRequest): Promise<void> {
-    if (this.away) throw new Error('away');
+    if (this.unavailable) throw new Error('unavailable');
     this.released.push(verifierId);
   }
 
@@ -160,11 +160,11 @@ export class Authority implements TokenSource, Feed {
   }
 
   async acknowledge(text: string): Promise<void> {
-    if (this.deaf) throw new Error('away');
+    if (this.feedDown) throw new Error('unavailable');
     const event = parseAcknowledgement(text);
     if (!event || event.verifier !== this.verifierId || !verifyAcknowledgement(this.#ackKey, event))
       throw new Error('not authentic');
-    for (const digest of event.digests) this.acknowledged.push(this.#pushed.get(digest) ?? 'something else');
+    for (const digest of event.digests) this.acknowledged.push(this.#pushed.get(digest) ?? 'unknown');
   }
 
   get #ackKey(): Uint8Array {
@@ -195,28 +195,28 @@ export class Authority implements TokenSource, Feed {
     };
   }
 
-  /** Commits an invalidation, and pushes it unless deaf. */
+  /** Commits an invalidation, and pushes it unless the feed is down. */
   invalidate(kind: Invalidation['kind'], subject = '', cut = false): Invalidation {
     const xid = this.xid++;
     const invalidation = { id: id(), kind, subject, cut, xid: String(xid) };
     this.log.push({ invalidation, xid });
-    if (!this.deaf) this.push(invalidation);
+    if (!this.feedDown) this.push(invalidation);
     return invalidation;
   }
 
   push(invalidation: Invalidation | readonly Invalidation[], log = this.logId, signer = this.signer): void {
     const all = [invalidation].flat() as Invalidation[];
     for (const one of all) this.#pushed.set(digestOf(log, one), one.id);
-    this.say(JSON.stringify(signInvalidations(signer, log, all)));
+    this.deliver(JSON.stringify(signInvalidations(signer, log, all)));
   }
 
-  say(text: string): void {
+  deliver(text: string): void {
     for (const listener of this.#listeners) listener(text);
   }
 
-  /** A token of a person, with what the test says. */
-  issue(facts: Partial<TokenFacts> = {}): { secret: string; hash: string; facts: TokenFacts } {
-    const secret = mint(facts.kind === 'prj' ? 'prj' : 'pat');
+  /** A token of a person, with the given fields. */
+  issue(snapshot: Partial<TokenFacts> = {}): { secret: string; hash: string; snapshot: TokenFacts } {
+    const secret = mint(snapshot.kind === 'prj' ? 'prj' : 'pat');
     const token: TokenFacts = {
       id: id(),
       kind: 'pat',
@@ -231,11 +231,11 @@ export class Authority implements TokenSource, Feed {
       ancestors: [],
       allowedIps: [],
       rateLimit: null,
-      ...facts,
+      ...snapshot,
     };
     const hash = hashSecret(secret);
     this.tokens.set(hash, token);
-    return { secret, hash, facts: token };
+    return { secret, hash, snapshot: token };
   }
 
   /** Marks the token and commits the invalidation. */
@@ -246,23 +246,23 @@ export class Authority implements TokenSource, Feed {
   }
 }
 
-function hold<Q, A>(list: Held<Q, A>[], question: Q): Promise<A> {
+function hold<Q, A>(list: PendingCall<Q, A>[], request: Q): Promise<A> {
   return new Promise((resolve, reject) => {
     list.push({
-      question,
-      answer: async (value) => {
+      request,
+      respond: async (value) => {
         resolve(value);
-        await settled();
+        await flushPromises();
       },
       fail: async () => {
-        reject(new Error('away'));
-        await settled();
+        reject(new Error('unavailable'));
+        await flushPromises();
       },
     });
   });
 }
 
-/** Remembers why it was cut. */
+/** Records why it was cut. */
 export class FakeStream implements Stream {
   readonly cuts: DenialReason[] = [];
   cut(reason: DenialReason): void {
@@ -272,7 +272,7 @@ export class FakeStream implements Stream {
 
 export const READ = { scopes: ['demo:read'] };
 
-/** A verifier with a lease, unless told to wait. */
+/** A verifier with a lease, unless `start` is false. */
 export async function world(options: { limits?: Partial<VerifierLimits>; start?: boolean } = {}) {
   const clock = new FakeClock();
   const authority = new Authority();
