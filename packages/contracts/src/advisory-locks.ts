@@ -1,7 +1,7 @@
 /**
- * PostgreSQL's advisory locks that several processes take by number, each with a meaning of its own: one database has one
- * space of numbers for all services. Locks by name are taken as `hashtextextended('latchkey …', 0)`. A number never changes
- * and is never used again: replicas of two versions run side by side.
+ * Numbers of PostgreSQL advisory locks: all services of a database share one space of numbers. Locks by name use
+ * `hashtextextended('latchkey …', 0)`. A number never changes and is never reused, because replicas of two versions run
+ * side by side.
  */
 export const ADVISORY_LOCKS = {
   /** One process migrates at a time. */
@@ -10,6 +10,6 @@ export const ADVISORY_LOCKS = {
   auditDelivery: 7_238_051_165,
   /** One process seals the audit chain at a time. */
   auditSealing: 7_238_051_166,
-  /** One process makes the first administrator. */
+  /** One process creates the first administrator. */
   firstAdministrator: 7_238_051_167,
 } as const;

@@ -2,22 +2,22 @@ import { createHash, createPublicKey, hash, type KeyObject, sign, verify } from 
 import { z } from 'zod';
 import { type AuditEvent, auditEventSchema } from './http/audit.js';
 
-/** What stands before the first event: 32 zero bytes. */
+/** The hash before the first event: 32 zero bytes. */
 export const CHAIN_START = '0'.repeat(64);
 
 /**
- * A value as canonical JSON (RFC 8785): names sorted by UTF-16 code units, no white space, numbers and strings as
- * ECMAScript writes them. Two parties that hold the same value get the same bytes.
- * @throws TypeError for what JSON cannot hold
+ * A value as canonical JSON (RFC 8785): names sorted by UTF-16 code units, no white space, numbers and strings as in
+ * ECMAScript. Equal values give equal bytes.
+ * @throws TypeError for values that JSON cannot represent
  */
 export function canonicalJson(value: unknown): string {
   if (value === null || typeof value === 'boolean' || typeof value === 'string') return JSON.stringify(value);
   if (typeof value === 'number') {
-    if (!Number.isFinite(value)) throw new TypeError(`canonical JSON cannot hold ${value}`);
+    if (!Number.isFinite(value)) throw new TypeError(`canonical JSON cannot represent ${value}`);
     return JSON.stringify(value);
   }
   if (Array.isArray(value)) return `[${value.map((v) => canonicalJson(v ?? null)).join(',')}]`;
-  if (typeof value !== 'object') throw new TypeError(`canonical JSON cannot hold a ${typeof value}`);
+  if (typeof value !== 'object') throw new TypeError(`canonical JSON cannot represent a ${typeof value}`);
   const members = Object.entries(value)
     .filter(([, v]) => v !== undefined)
     .sort(([a], [b]) => (a < b ? -1 : 1))
@@ -25,7 +25,7 @@ export function canonicalJson(value: unknown): string {
   return `{${members.join(',')}}`;
 }
 
-/** What of an audit event the chain covers: all of it but its place and its hash, which follow from the chain. */
+/** The part of an audit event that the chain covers: all but its position and hash, which follow from the chain. */
 export type ChainedEvent = Omit<AuditEvent, 'seq' | 'hash' | 'action' | 'actor' | 'subject'> & {
   action: string;
   actor: { type: string; id: string | null; name: string };
@@ -38,7 +38,7 @@ export type ChainedEvent = Omit<AuditEvent, 'seq' | 'hash' | 'action' | 'actor' 
  */
 export function canonicalEvent(event: ChainedEvent): string {
   const { id, at, actor, action, tokenId, projectId, subject, ip, userAgent, requestId, details } = event;
-  // Written out, in the order of RFC 8785: sealing and proving spend most of their time here.
+  // Written out, in the order of RFC 8785: sealing and verifying spend most of their time here.
   return (
     `{"action":${text(action)},"actor":${party(actor)},"at":${text(at)},"details":${canonicalJson(details)},` +
     `"id":${text(id)},"ip":${text(ip)},"projectId":${text(projectId)},"requestId":${text(requestId)},` +
@@ -50,14 +50,14 @@ const text = (value: string | null): string => JSON.stringify(value ?? null);
 const party = ({ id, name, type }: { id: string | null; name: string; type: string }): string =>
   `{"id":${text(id)},"name":${text(name)},"type":${text(type)}}`;
 
-/** The hash of an event at its place: SHA-256 over the 32 bytes of the hash before it and the canonical event. Hex. */
+/** The hash of an event in the chain: SHA-256 over the 32 bytes of the previous hash and the canonical event. Hex. */
 export function chainHash(previousHash: string, event: ChainedEvent): string {
   return hash('sha256', Buffer.concat([Buffer.from(previousHash, 'hex'), Buffer.from(canonicalEvent(event))]), 'hex');
 }
 
 /**
  * A signed statement about the chain. `sealed`: event `seq` has this hash. `retired`: likewise, and everything up to it
- * was removed by the retention rule, so that the chain is proven from `seq + 1` on.
+ * was removed by the retention rule, so that the chain is verified from `seq + 1` on.
  */
 export const checkpointSchema = z.object({
   seq: z.int().min(0),
@@ -71,21 +71,21 @@ export const checkpointSchema = z.object({
 });
 export type Checkpoint = z.infer<typeof checkpointSchema>;
 
-/** The name of a public signing key: the first 16 hex digits of the SHA-256 of its SPKI form. */
+/** The id of a public signing key: the first 16 hex digits of the SHA-256 of its SPKI form. */
 export function signerOf(key: KeyObject): string {
   const spki = (key.type === 'private' ? createPublicKey(key) : key).export({ type: 'spki', format: 'der' });
   return createHash('sha256').update(spki).digest('hex').slice(0, 16);
 }
 
-/** The same of a key in SPKI form, base64; a text that is no key is nobody's. */
+/** The same for a key in SPKI form, base64; sixteen zeros for a text that is not a key. */
 export function signerOfSpki(spki: string): string {
   try {
     return signerOf(publicKeyOf(spki));
   } catch {
-    return NOBODY;
+    return UNKNOWN_SIGNER;
   }
 }
-const NOBODY = '0'.repeat(16);
+const UNKNOWN_SIGNER = '0'.repeat(16);
 
 const statement = (c: Omit<Checkpoint, 'signature'>) =>
   Buffer.from(
@@ -100,23 +100,22 @@ export function signCheckpoint(key: KeyObject, what: Pick<Checkpoint, 'seq' | 'h
 
 export interface ChainVerdict {
   ok: boolean;
-  /** Events whose place in the chain was proven. */
+  /** Events whose position in the chain was verified. */
   events: number;
-  /** Checkpoints whose signature and hash were proven. */
+  /** Checkpoints whose signature and hash were verified. */
   checkpoints: number;
   firstBroken: Fault | null;
 }
 
-/** The first place that is not as it was sealed, and why that is known. */
+/** The first position that is not as it was sealed, and the evidence. */
 export interface Fault {
   seq: number | null;
   reason: string;
 }
 
 /**
- * Proves a chain as it is read, in memory that does not grow with it. Hand in the checkpoints and the links in the order
- * of their `seq`, a checkpoint after the link that it speaks of, then call `end`. After the first fault all else is
- * ignored: what follows a fault proves nothing.
+ * Verifies a chain as it is read, in constant memory. Pass the checkpoints and the links in the order of their `seq`, a
+ * checkpoint after its link, then call `end`. Everything after the first fault is ignored, because it proves nothing.
  */
 export class ChainProver {
   private readonly keys: Map<string, KeyObject>;
@@ -128,12 +127,12 @@ export class ChainProver {
   private signedSeq = 0;
   private broken: Fault | null = null;
 
-  /** @param keys public keys that may have signed; checkpoints of any other are forged */
+  /** @param keys trusted public keys; a checkpoint of any other is a fault */
   constructor(keys: readonly KeyObject[]) {
     this.keys = new Map(keys.map((key) => [signerOf(key), key]));
   }
 
-  /** Believes one more key. */
+  /** Adds a trusted key. */
   trust(key: KeyObject): void {
     this.keys.set(signerOf(key), key);
   }
@@ -142,10 +141,10 @@ export class ChainProver {
     return this.broken !== null;
   }
 
-  /** Where the chain begins when its head was retired: the newest `retired` checkpoint, before any link. */
+  /** The start of a chain whose head was retired: the newest `retired` checkpoint, before any link. */
   startFrom(checkpoint: Checkpoint): void {
     if (this.broken) return;
-    const notRetired = 'the chain begins at a checkpoint that does not speak of retention';
+    const notRetired = 'the chain begins at a checkpoint that is not of kind `retired`';
     this.broken =
       checkpoint.kind === 'retired' ? this.signatureFault(checkpoint) : { seq: checkpoint.seq, reason: notRetired };
     if (this.broken) return;
@@ -155,7 +154,7 @@ export class ChainProver {
     this.signed++;
   }
 
-  /** @param event null when the link is there and its event is not */
+  /** @param event null when the link exists and its event does not */
   link(seq: number, hash: string, event: ChainedEvent | null): void {
     if (this.broken) return;
     this.started = true;
@@ -175,8 +174,8 @@ export class ChainProver {
   }
 
   /**
-   * A checkpoint kept outside of what is proven (a log, a file): the chain must reach it and agree with it.
-   * @param hashAt the chain's hash at its place, once all links were handed in; undefined when that place is retired
+   * A checkpoint kept elsewhere (a log, a file): the chain must reach it and agree with it.
+   * @param hashAt the chain's hash at its position, after all links; undefined when that position is retired
    */
   outside(checkpoint: Checkpoint, hashAt: string | undefined): void {
     if (this.broken) return;
@@ -190,7 +189,7 @@ export class ChainProver {
       );
   }
 
-  /** A fault that was found beside the chain. */
+  /** Records a fault found outside the chain. */
   fail(seq: number | null, reason: string): void {
     this.broken ??= { seq, reason };
   }
@@ -199,7 +198,7 @@ export class ChainProver {
     return { ok: !this.broken, events: this.proven, checkpoints: this.signed, firstBroken: this.broken };
   }
 
-  /** Place and hash of the last proven event. */
+  /** Position and hash of the last verified event. */
   get head(): { seq: number; hash: string; started: boolean } {
     return { seq: this.seq, hash: this.hash, started: this.started };
   }
@@ -210,7 +209,7 @@ export class ChainProver {
       const gap = seq - 1 === expected ? `event ${expected} is` : `events ${expected} to ${seq - 1} are`;
       return { seq: expected, reason: `${gap} missing: deleted from the chain, or left out of this export` };
     }
-    if (seq < expected) return { seq, reason: `place ${seq} is taken twice` };
+    if (seq < expected) return { seq, reason: `position ${seq} occurs twice` };
     if (!event) return { seq, reason: `the event at ${seq} was deleted; its link is still there` };
     if (chainHash(this.hash, event) === hash) return null;
     return {
@@ -221,7 +220,7 @@ export class ChainProver {
 
   private checkpointFault({ seq, hash }: Checkpoint): Fault | null {
     if (seq > this.seq) return this.cutTail(seq, 'a signed checkpoint');
-    if (seq < this.seq) return { seq, reason: `the checkpoint at ${seq} stands after the event at ${this.seq}` };
+    if (seq < this.seq) return { seq, reason: `the checkpoint at ${seq} follows the event at ${this.seq}` };
     if (hash === this.hash) return null;
     const since = `between ${this.signedSeq + 1} and ${seq}`;
     return {
@@ -244,16 +243,16 @@ export class ChainProver {
   }
 }
 
-/** A checkpoint with the key that signed it (SPKI in base64), as it stands in an export. */
+/** A checkpoint with the key that signed it (SPKI in base64), as in an export. */
 export const exportedCheckpointSchema = checkpointSchema.extend({ publicKey: z.base64() });
 export type ExportedCheckpoint = z.infer<typeof exportedCheckpointSchema>;
 
 /**
- * A line of an NDJSON export: the event, and the checkpoints that speak of its place, if any. The first line of a chain
- * whose head was retired carries the `retired` checkpoint of the place before it.
+ * A line of an NDJSON export: the event, and the checkpoints at its position, if any. The first line of a chain whose head
+ * was retired has the `retired` checkpoint of the previous position.
  */
 export const exportLineSchema = auditEventSchema.extend({
-  // Closed lists grow: an export of a newer service is proven all the same.
+  // Closed lists grow: an export of a newer service can be verified too.
   action: z.string(),
   actor: z.object({ type: z.string(), id: z.string().nullable(), name: z.string() }),
   subject: z.object({ type: z.string(), id: z.string(), name: z.string() }).nullable(),
@@ -262,16 +261,16 @@ export const exportLineSchema = auditEventSchema.extend({
 export type ExportLine = z.infer<typeof exportLineSchema>;
 
 export interface ExportVerdict extends ChainVerdict {
-  /** Names of the keys that the export's checkpoints are signed with: compare them with what the service logs at start. */
+  /** Ids of the keys that signed the export's checkpoints: compare them with the ids that the service logs at start. */
   signers: string[];
-  /** The last event that a checkpoint covers; what follows it is chained but not signed. */
+  /** The last event that a checkpoint covers; later events are chained but not signed. */
   signedThrough: number;
 }
 
 /**
- * Proves an NDJSON export (`GET /v1/audit/export` without filters) with nothing but the file.
+ * Verifies an NDJSON export (`GET /v1/audit/export` without filters) offline.
  * @param lines the file's lines
- * @param keys public keys to trust; without any, the first one that the export names is believed, and said in `signers`
+ * @param keys public keys to trust; without any, the first one in the export is trusted, and is listed in `signers`
  * @param outside checkpoints kept elsewhere (a log, another export): the export must reach them and agree with them
  */
 export async function proveExport(
@@ -289,13 +288,13 @@ export async function proveExport(
     if (!text.trim()) continue;
     const line = parseLine(text);
     if (!line) {
-      prover.fail(prover.head.seq + 1, `line ${number} of the export is no audit event`);
+      prover.fail(prover.head.seq + 1, `line ${number} of the export is not an audit event`);
       break;
     }
     const { seq, hash, checkpoints = [], ...event } = line;
-    if (seq === null || hash === null) continue; // not sealed yet when it was exported: nothing is claimed of it
+    if (seq === null || hash === null) continue; // not sealed when it was exported: nothing to verify
     for (const { publicKey, ...checkpoint } of checkpoints) {
-      if (keys.length === 0 && signers.size === 0 && signerOfSpki(publicKey) !== NOBODY)
+      if (keys.length === 0 && signers.size === 0 && signerOfSpki(publicKey) !== UNKNOWN_SIGNER)
         prover.trust(publicKeyOf(publicKey));
       signers.add(checkpoint.keyId);
       if (checkpoint.seq < seq && !prover.head.started) prover.startFrom(checkpoint);
@@ -320,7 +319,7 @@ function parseLine(text: string): ExportLine | undefined {
   try {
     value = JSON.parse(text);
   } catch {
-    return undefined; // the caller names the line
+    return undefined; // the caller reports the line
   }
   return exportLineSchema.safeParse(value).data;
 }

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-/** Why a verification was denied: the closed list. What the caller is told of it is decided in `errors.ts`. */
+/** Why a verification was denied: the closed list. `errors.ts` maps it to the response to the caller. */
 export const DENIAL_REASONS = [
   'malformed',
   'bad_checksum',

@@ -2,8 +2,8 @@ import { z } from 'zod';
 import type { DenialReason } from './denials.js';
 
 /**
- * Every error code of the HTTP doors, with its status and what it means. The list is closed: a code not here cannot be
- * answered, and `docs/generated/errors.md` is made from it.
+ * Every error code of the HTTP APIs, with its status and meaning. The list is closed: no other code can be returned.
+ * `docs/generated/errors.md` is generated from it.
  */
 export const ERRORS = {
   invalid_request: {
@@ -25,25 +25,29 @@ export const ERRORS = {
   sign_in_failed: {
     status: 401,
     title: 'Sign-in failed',
-    meaning: 'The e-mail address, the password or the second factor is wrong.',
+    meaning: 'The email address, the password or the second factor is wrong.',
   },
   second_factor_required: {
     status: 401,
     title: 'A second factor is required',
     meaning:
-      'What was sent was right; send the one-time code too, as `code` at sign-in, as `secondFactor` with a reset code.',
+      'The credentials are right; send the one-time code too: as `code` at sign-in, as `secondFactor` with a reset code.',
   },
   insufficient_scope: {
     status: 403,
     title: 'The token lacks a right',
-    meaning: 'The token does not hold the scope named, or not in this project.',
+    meaning: 'The token does not have the required scope, or not in this project.',
   },
   address_not_allowed: {
     status: 403,
     title: 'The address is not allowed',
-    meaning: 'The token may only be used from the addresses in its allowedIps.',
+    meaning: 'The token can only be used from the addresses in its allowedIps.',
   },
-  forbidden: { status: 403, title: 'Not permitted', meaning: 'The person signed in, or the token, may not do this.' },
+  forbidden: {
+    status: 403,
+    title: 'Not permitted',
+    meaning: 'The person signed in, or the token, does not have permission for this.',
+  },
   reauthentication_required: {
     status: 403,
     title: 'A recent sign-in is required',
@@ -54,17 +58,21 @@ export const ERRORS = {
     title: 'Cross-site request refused',
     meaning: 'A state-changing request with a session cookie came from another origin.',
   },
-  not_found: { status: 404, title: 'Not found', meaning: 'Nothing is there, or nothing that the caller may see.' },
+  not_found: {
+    status: 404,
+    title: 'Not found',
+    meaning: 'The resource does not exist, or the caller has no permission to see it.',
+  },
   not_signed: {
     status: 404,
     title: 'The receipt is not signed',
     meaning:
-      'It was asked for as a JWT. The service had no RECEIPT_SIGNING_KEY when it was made, or it is about several changes.',
+      'A JWT was requested, but the service had no RECEIPT_SIGNING_KEY when the receipt was made, or it covers several changes.',
   },
   method_not_allowed: {
     status: 405,
     title: 'Method not allowed',
-    meaning: 'The path exists, but not with this method; `Allow` names those that do.',
+    meaning: 'The path exists, but not with this method; `Allow` lists the methods.',
   },
   request_timeout: {
     status: 408,
@@ -74,12 +82,12 @@ export const ERRORS = {
   conflict: {
     status: 409,
     title: 'Conflict with the present state',
-    meaning: 'For example a name taken, a token already rotated, the last administrator.',
+    meaning: 'For example a name in use, a token already rotated, the last administrator.',
   },
   idempotency_conflict: {
     status: 409,
     title: 'Idempotency-Key used for another request',
-    meaning: 'The same key came before with another body.',
+    meaning: 'The same key was used before with another body.',
   },
   too_large: { status: 413, title: 'The request is too large', meaning: 'A body, header or list exceeds its limit.' },
   unsupported_media_type: {
@@ -90,7 +98,7 @@ export const ERRORS = {
   too_many_matches: {
     status: 422,
     title: 'Too many tokens match',
-    meaning: 'The filter names more tokens than one request may revoke. Narrow it; nothing was changed.',
+    meaning: 'The filter matches more tokens than one request can revoke. Narrow it; nothing was changed.',
   },
   rate_limited: { status: 429, title: 'Too many requests', meaning: 'Wait as long as `Retry-After` says.' },
   header_too_large: {
@@ -101,21 +109,21 @@ export const ERRORS = {
   internal: {
     status: 500,
     title: 'Internal error',
-    meaning: 'A fault of the system; the requestId finds it in the logs.',
+    meaning: 'An internal fault; search the logs for the requestId.',
   },
   bad_gateway: {
     status: 502,
-    title: 'The upstream answered badly',
-    meaning: 'The upstream closed the connection or spoke no HTTP.',
+    title: 'Bad response from the upstream',
+    meaning: 'The upstream closed the connection or did not send HTTP.',
   },
   unavailable: {
     status: 503,
     title: 'Temporarily unavailable',
-    meaning: 'A part that is needed is away; try again after `Retry-After`. Says nothing about the token.',
+    meaning: 'A required service is unavailable; retry after `Retry-After`. It means nothing about the token.',
   },
   upstream_timeout: {
     status: 504,
-    title: 'The upstream did not answer in time',
+    title: 'The upstream did not respond in time',
     meaning: "The route's timeoutMs passed.",
   },
 } as const satisfies Record<string, { status: number; title: string; meaning: string }>;
@@ -123,7 +131,7 @@ export const ERRORS = {
 export type ErrorCode = keyof typeof ERRORS;
 export const ERROR_CODES = Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]];
 
-/** RFC 9457 problem details, as every HTTP error is answered (`application/problem+json`). */
+/** RFC 9457 problem details, the body of every HTTP error (`application/problem+json`). */
 export const problemSchema = z
   .object({
     type: z.string().meta({ examples: ['urn:latchkey:error:invalid_request'] }),
@@ -137,7 +145,7 @@ export const problemSchema = z
   .meta({ id: 'Problem' });
 export type Problem = z.infer<typeof problemSchema>;
 
-/** What the caller is told for a denial (RFC 6750 section 3.1): token states are not told apart. */
+/** The error code for a denial (RFC 6750 section 3.1): the same for all states of a token. */
 export function codeForDenial(reason: DenialReason): ErrorCode {
   switch (reason) {
     case 'insufficient_scope':
@@ -152,7 +160,7 @@ export function codeForDenial(reason: DenialReason): ErrorCode {
   }
 }
 
-/** The body of an error answer. */
+/** The body of an error response. */
 export function problem(code: ErrorCode, detail: string, requestId: string, errors?: Problem['errors']): Problem {
   const { status, title } = ERRORS[code];
   return {
@@ -166,7 +174,7 @@ export function problem(code: ErrorCode, detail: string, requestId: string, erro
   };
 }
 
-/** `WWW-Authenticate` for a Bearer check (RFC 6750 section 3); undefined for answers that carry none. */
+/** `WWW-Authenticate` for a Bearer check (RFC 6750 section 3); undefined for responses without one. */
 export function challenge(code: ErrorCode, realm: string, scopes: readonly string[] = []): string | undefined {
   switch (code) {
     case 'unauthenticated':

@@ -18,15 +18,15 @@ export const ACKNOWLEDGEMENT_LENGTH_MAX = 4_000;
 const xidSchema = z.string().regex(/^\d{1,20}$/);
 const digestSchema = z.string().regex(/^[A-Za-z0-9_-]{43}$/);
 
-/** A committed fact that some remembered answers are no longer true. */
+/** A committed record that some cached tokens are out of date. */
 export const invalidationSchema = z.strictObject({
   id: idSchema,
   kind: z.enum(INVALIDATION_KINDS),
   /** The token, person or project; empty for `everything` and `misses`. */
   subject: z.union([idSchema, z.literal('')]),
-  /** Streams end at once; otherwise they are checked again first. */
+  /** True: streams are cut at once; false: they are checked again first. */
   cut: z.boolean(),
-  /** Transaction id that wrote it, decimal. */
+  /** Id of the transaction that wrote it, decimal. */
   xid: xidSchema,
 });
 export type Invalidation = z.infer<typeof invalidationSchema>;
@@ -43,13 +43,13 @@ export type InvalidationEvent = z.infer<typeof invalidationEventSchema>;
 
 export const acknowledgementEventSchema = z.strictObject({
   verifier: idSchema,
-  /** Of the invalidations applied, as `digestOf` says. */
+  /** Digests (`digestOf`) of the invalidations applied. */
   digests: z.array(digestSchema).min(1).max(INVALIDATIONS_PER_EVENT_MAX),
   mac: digestSchema,
 });
 export type AcknowledgementEvent = z.infer<typeof acknowledgementEventSchema>;
 
-/** Names an invalidation by all that it says: two that differ in anything differ here. SHA-256, base64url. */
+/** Identifies an invalidation by its whole content: a SHA-256 in base64url. */
 export function digestOf(
   log: string,
   { id, kind, subject, cut, xid }: Omit<Invalidation, 'kind'> & { kind: string },
@@ -70,11 +70,11 @@ export function signInvalidations(
   return { log, invalidations: [...invalidations], key: signer.id, signature };
 }
 
-/** Reads a message of the feed; undefined when it is not of the schema. It is not believed yet. */
+/** Parses a message of the feed; undefined when it does not match the schema. The signature is not verified yet. */
 export const parseInvalidationEvent = (text: string): InvalidationEvent | undefined =>
   parseJson(invalidationEventSchema, text);
 
-/** The digests of its invalidations, in their order; undefined when the signature is not by this key. */
+/** The digests of its invalidations, in the same order; undefined when the signature is not by this key. */
 export function verifyInvalidationEvent(key: FeedKey, event: InvalidationEvent): string[] | undefined {
   const digests = event.invalidations.map((invalidation) => digestOf(event.log, invalidation));
   return key.verifies(signedText(digests), event.signature) ? digests : undefined;
@@ -90,7 +90,7 @@ export function signAcknowledgement(
   return { verifier, digests: [...digests], mac: mac(key, 'acknowledgement', acknowledgedText(verifier, digests)) };
 }
 
-/** Reads an acknowledgement; undefined when it is not of the schema. It is not believed yet. */
+/** Parses an acknowledgement; undefined when it does not match the schema. The MAC is not verified yet. */
 export const parseAcknowledgement = (text: string): AcknowledgementEvent | undefined =>
   parseJson(acknowledgementEventSchema, text);
 

@@ -15,9 +15,9 @@ const PUBLIC_HEAD = Buffer.from('302a300506032b6570032100', 'hex');
 const PUBLIC_KEY_BYTES = 32;
 const KEY_ID_LENGTH = 16;
 
-/** Checks signatures of invalidations; opens nothing else. */
+/** Verifies signatures of invalidations; has no other use. */
 export interface FeedKey {
-  /** The start of the SHA-256 of the public key, base64url. */
+  /** The first 16 characters of the SHA-256 of the public key, base64url. */
   readonly id: string;
   verifies(text: string, signature: string): boolean;
 }
@@ -43,14 +43,14 @@ export function feedSigner(secret: Uint8Array): FeedSigner {
   };
 }
 
-/** @returns undefined when the bytes are no Ed25519 public key */
+/** @returns undefined when the bytes are not an Ed25519 public key */
 export function feedKey(publicKey: Uint8Array): FeedKey | undefined {
   if (publicKey.length !== PUBLIC_KEY_BYTES) return undefined;
   let key: KeyObject;
   try {
     key = createPublicKey({ key: Buffer.concat([PUBLIC_HEAD, publicKey]), format: 'der', type: 'spki' });
   } catch {
-    return undefined; // a key that nothing verifies under
+    return undefined; // no signature is valid under such a key
   }
   return {
     id: keyId(publicKey),
@@ -63,7 +63,7 @@ const keyId = (publicKey: Uint8Array): string => hash('sha256', publicKey, 'base
 /**
  * The key by which one verifier authenticates acknowledgements.
  * @param eventsSecret `EVENTS_SECRET`, which only the token-service has
- * @param salt random bytes of the lease's row: with the row the key ends, and a new row has a new one
+ * @param salt random bytes of the lease's row: the key becomes invalid with the row, and a new row has a new key
  */
 export function acknowledgementKey(
   eventsSecret: Uint8Array,
@@ -75,7 +75,7 @@ export function acknowledgementKey(
   );
 }
 
-/** The key by which one verifier authenticates usage batches. `USAGE_SECRET` is what token-service and jobs share. */
+/** The key by which one verifier authenticates usage batches. Token-service and jobs share `USAGE_SECRET`. */
 export function usageKey(
   usageSecret: Uint8Array,
   { verifierId, caller }: { verifierId: string; caller: string },
@@ -84,8 +84,8 @@ export function usageKey(
 }
 
 /**
- * Says that this caller has looked the token up, so that jobs counts what it reports about the token. First-party
- * services need none.
+ * Proves that this caller has looked the token up, so that jobs counts the usage that it reports for the token.
+ * First-party services need none.
  */
 export function usageTicket(usageSecret: Uint8Array, { caller, tokenId }: { caller: string; tokenId: string }): Buffer {
   return derived(usageSecret, `ticket\n${caller}\n${tokenId}`).subarray(0, TICKET_BYTES);

@@ -1,4 +1,4 @@
-/** Every input has a limit. Units are in the names; lengths are in UTF-16 code units unless they say bytes. */
+/** Limits of every input. Units are in the names; lengths are in UTF-16 code units unless named bytes. */
 export const LIMITS = {
   nameLengthMax: 100,
   descriptionLengthMax: 1_000,
@@ -12,7 +12,7 @@ export const LIMITS = {
   metadataNameLengthMax: 50,
   metadataValueLengthMax: 500,
   rateLimitMax: 1_000_000,
-  /** Rate limits that one use is held to: a token's own and its ancestors'. */
+  /** Rate limits that apply to one use: a token's own and its ancestors'. */
   rateBucketsMax: 8,
   /** Messages of one JSON-RPC batch. */
   jsonRpcBatchMax: 100,
@@ -26,7 +26,7 @@ export const LIMITS = {
   cursorLengthMax: 800,
   exposedTokensMax: 1_000,
   importTokensMax: 10_000,
-  /** Tokens that one filter names. */
+  /** Tokens that one filter matches. */
   revokeManyMax: 20_000,
   revokePreviewMax: 100,
   jsonBodyBytesMax: 1_048_576,

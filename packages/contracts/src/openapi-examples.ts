@@ -47,11 +47,11 @@ const revoked = {
 // Recognisable as an example: it matches neither the pattern nor the checksum of a real secret.
 const secret = 'lk_pat_<36 characters, shown once>';
 
-/** One example of a body and an answer for the calls that people start with; a test parses each by its schema. */
-export const EXAMPLES: { readonly [name in EndpointName]?: { body?: unknown; answer?: unknown } } = {
+/** An example of a body and a response for the most used calls; a test parses each by its schema. */
+export const EXAMPLES: { readonly [name in EndpointName]?: { body?: unknown; response?: unknown } } = {
   signIn: {
     body: { email: 'ada@example.org', password: '<your password>' },
-    answer: {
+    response: {
       user: {
         id: ada.id,
         email: 'ada@example.org',
@@ -71,18 +71,18 @@ export const EXAMPLES: { readonly [name in EndpointName]?: { body?: unknown; ans
       rateLimit: { limit: 100, windowSeconds: 60 },
       metadata: { team: 'build' },
     },
-    answer: { ...token, lastUsedAt: null, lastUsedIp: null, usageCount: 0, secret },
+    response: { ...token, lastUsedAt: null, lastUsedIp: null, usageCount: 0, secret },
   },
-  listTokens: { answer: { items: [token], nextCursor: null } },
-  getToken: { answer: token },
-  getSelf: { answer: token },
+  listTokens: { response: { items: [token], nextCursor: null } },
+  getToken: { response: token },
+  getSelf: { response: token },
   patchToken: {
     body: { scopes: ['demo:read'], disabled: false },
-    answer: { token: { ...token, receipt }, effective: true, receipt, pending: [] },
+    response: { token: { ...token, receipt }, effective: true, receipt, pending: [] },
   },
   revokeToken: {
     body: { reason: 'exposed', comment: 'was in a public log' },
-    answer: {
+    response: {
       token: revoked,
       effective: true,
       receipt,
@@ -91,10 +91,10 @@ export const EXAMPLES: { readonly [name in EndpointName]?: { body?: unknown; ans
       alsoChanged: { items: [], others: 0, audit: `/v1/audit?actor=${revoked.id}` },
     },
   },
-  deleteToken: { answer: { token: revoked, effective: true, receipt, pending: [], ended } },
+  deleteToken: { response: { token: revoked, effective: true, receipt, pending: [], ended } },
   rotateToken: {
     body: { overlapSeconds: 300 },
-    answer: {
+    response: {
       ...token,
       rotatedFrom: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a05',
       secret,
@@ -105,7 +105,7 @@ export const EXAMPLES: { readonly [name in EndpointName]?: { body?: unknown; ans
   },
   revokeTokens: {
     body: { filter: { owner: 'me', createdBefore: '2026-11-01T00:00:00Z' }, reason: 'policy', expect: 3 },
-    answer: {
+    response: {
       matched: 3,
       batch: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a06',
       ended: { tokens: 4, successors: 0, descendants: 1, shown: 0 },
@@ -116,11 +116,11 @@ export const EXAMPLES: { readonly [name in EndpointName]?: { body?: unknown; ans
   },
   revokeAllTokens: {
     body: { reason: 'exposed', comment: 'a backup was stolen', confirm: 'revoke everything' },
-    answer: { effective: true, receipt, pending: [] },
+    response: { effective: true, receipt, pending: [] },
   },
-  revokeExposed: { body: { tokens: [secret] }, answer: { accepted: 1 } },
+  revokeExposed: { body: { tokens: [secret] }, response: { accepted: 1 } },
   tokenUsage: {
-    answer: {
+    response: {
       total: 2,
       buckets: [{ hour: '2026-11-22T08:00:00.000Z', route: 'demo', status: 'allowed', count: 2 }],
       callers: [
@@ -138,11 +138,11 @@ export const EXAMPLES: { readonly [name in EndpointName]?: { body?: unknown; ans
   patchUser: { body: { disabled: true } },
   createProject: { body: { name: 'shop', description: 'The web shop' } },
   putMember: { body: { role: 'editor' } },
-  listScopes: { answer: { items: [{ name: 'demo:read', description: 'Read the demo.', grantable: true }] } },
-  verifyAudit: { answer: { ok: true, events: 4_211, checkpoints: 12, firstBroken: null } },
-  getReceipt: { answer: receipt },
+  listScopes: { response: { items: [{ name: 'demo:read', description: 'Read the demo.', grantable: true }] } },
+  verifyAudit: { response: { ok: true, events: 4_211, checkpoints: 12, firstBroken: null } },
+  getReceipt: { response: receipt },
   getDenial: {
-    answer: {
+    response: {
       requestId: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a77',
       at: '2026-11-22T09:00:00.000Z',
       reason: 'expired',
@@ -154,7 +154,7 @@ export const EXAMPLES: { readonly [name in EndpointName]?: { body?: unknown; ans
   },
   introspect: {
     body: { token: secret },
-    answer: { active: true, scope: 'demo:read', token_type: 'Bearer', sub: ada.id, jti: tokenId, client_id: project },
+    response: { active: true, scope: 'demo:read', token_type: 'Bearer', sub: ada.id, jti: tokenId, client_id: project },
   },
   oauthRevoke: { body: { token: secret } },
 };

@@ -14,14 +14,14 @@ summary{cursor:pointer}.m{display:inline-block;min-width:4.5em;font-weight:600}
 @media(max-width:50rem){body{display:block}nav{position:static;height:auto;border:0}main{padding:1rem}}`;
 
 /**
- * What `GET /v1/docs` answers besides the page: scripts, frames, forms and anything from elsewhere are refused, so the
- * page needs none of them.
+ * Content-Security-Policy of `GET /v1/docs`: scripts, frames, forms and external resources are blocked; the page needs
+ * none.
  */
 export const DOCS_PAGE_POLICY = `default-src 'none'; style-src 'sha256-${createHash('sha256').update(STYLE).digest('base64')}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'`;
 
 /**
- * The document as one readable page of HTML, without scripts. Everything in it is escaped.
- * @param documentUrl where the document itself stands, for the link to it
+ * The document as one page of HTML, without scripts. All text is escaped.
+ * @param documentUrl URL of the document, for the link to it
  */
 export function docsPage(document: OpenApiDocument, documentUrl = '/v1/openapi.json'): string {
   const info = document['info'] as { title: string; description: string };
@@ -74,8 +74,8 @@ function callOf({ method, path, operation }: { method: string; path: string; ope
   return `<section id="${text(operation['operationId'])}"><h3>${text(operation['summary'])}</h3>
 <p><code><span class="m">${method}</span>${text(path)}</code></p><p>${prose(String(operation['description']))}</p>
 ${parameters.length ? table(['Parameter', 'In', 'Type', 'Meaning'], rows) : ''}
-${request ? `<h4>Body${request.required ? '' : ' (may be left out)'}</h4>${contents(request.content)}` : ''}
-<h4>Answers</h4>${responses
+${request ? `<h4>Body${request.required ? '' : ' (optional)'}</h4>${contents(request.content)}` : ''}
+<h4>Responses</h4>${responses
     .map(([status, response]) => {
       const content = response['content'] as Record<string, Json> | undefined;
       const line = `<code>${status}</code> ${prose(String(response['description']))}`;

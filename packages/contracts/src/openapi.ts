@@ -5,7 +5,7 @@ import { SESSION_COOKIE } from './identity.js';
 import { EXAMPLES } from './openapi-examples.js';
 
 type Json = { [name: string]: unknown };
-/** Named parts, filled while calls are described. */
+/** Components collected while calls are described. */
 interface Collected {
   schemas: Record<string, Json>;
   responses: Record<string, Json>;
@@ -21,40 +21,40 @@ const TAGS: Record<Endpoint['tag'], string> = {
   Sessions: 'Signing in with a password, and the session cookie.',
   Tokens: 'Issue, see, change, rotate and revoke tokens.',
   People: 'The people who own personal tokens.',
-  Projects: 'What project tokens belong to, and who may do what there.',
-  Audit: 'Who changed what, provably unaltered; why a request was refused.',
+  Projects: 'The projects that own project tokens, and the roles of their members.',
+  Audit: 'Who changed what, tamper-evident; why a request was denied.',
   System: 'The verifiers, and the state of the system.',
-  'OAuth 2.0': 'The same tokens through the doors of RFC 7662 and RFC 7009.',
+  'OAuth 2.0': 'The same tokens through the endpoints of RFC 7662 and RFC 7009.',
 };
 
-const DESCRIPTION = `Every call passes the same permission rules, whether a signed-in person makes it (cookie) or a Bearer \
-token that holds the scope named beside it. Times are RFC 3339 in UTC, ids are UUIDs (version 7), unknown fields are \
-refused by name. Errors are RFC 9457 problem details with a code from a closed list.
+const DESCRIPTION = `The same permission rules apply to every call, by a signed-in person (cookie) or by a Bearer \
+token with the scope given for the call. Times are RFC 3339 in UTC, ids are UUIDs (version 7), unknown fields are \
+rejected by name. Errors are RFC 9457 problem details with a code from a closed list.
 
-A change that narrows rights answers \`effective: true\` once no verifier anywhere accepts the token in a check that \
-starts later, with a receipt that says how each verifier confirmed it. \`Prefer: wait=N\` bounds the wait; what is not \
-confirmed by then answers 202.`;
+A change that narrows rights returns \`effective: true\` once no verifier anywhere accepts the token in a check that \
+starts later, with a receipt of how each verifier confirmed it. \`Prefer: wait=N\` bounds the wait; a change not \
+confirmed by then returns 202.`;
 
 const HEADER_PARAMETERS: Record<'Idempotency-Key' | 'Prefer', Json> = {
   'Idempotency-Key': {
     name: 'Idempotency-Key',
     in: 'header',
     description:
-      'Names this change: sent again with the same body, it answers 200 with the record and no secret; with another body, 409.',
+      'Identifies this change: repeated with the same body, it returns 200 with the record and no secret; with another body, 409.',
     schema: { type: 'string', minLength: 1, maxLength: 255 },
   },
   Prefer: {
     name: 'Prefer',
     in: 'header',
-    description: 'RFC 7240. `wait=N`: answer 202 after N seconds when the change is not effective everywhere by then.',
+    description: 'RFC 7240. `wait=N`: return 202 after N seconds when the change is not effective everywhere by then.',
     schema: { type: 'string', pattern: '^wait=\\d{1,4}$' },
     example: 'wait=0',
   },
 };
 
-const ANSWER_HEADERS: Record<string, Json> = {
+const RESPONSE_HEADERS: Record<string, Json> = {
   'X-Request-Id': {
-    description: 'Finds the request in logs and audit events.',
+    description: 'The id of the request in logs and audit events.',
     schema: { type: 'string' },
   },
   'WWW-Authenticate': {
@@ -63,12 +63,12 @@ const ANSWER_HEADERS: Record<string, Json> = {
     example: 'Bearer realm="latchkey", error="invalid_token", error_description="The token is not accepted"',
   },
   'Retry-After': { description: 'Seconds to wait before trying again.', schema: { type: 'integer', minimum: 0 } },
-  RateLimit: { description: 'What is left of the limit, and until when, in seconds.', schema: { type: 'string' } },
+  RateLimit: { description: 'The rest of the limit, and the seconds until it is reset.', schema: { type: 'string' } },
 };
 
 /**
- * The OpenAPI 3.1 document of the management API, made from ENDPOINTS. Pure: the same arguments give the same text.
- * @param serverUrl the address that people use; relative to the document's own by default
+ * The OpenAPI 3.1 document of the management API, generated from ENDPOINTS. Pure: the same arguments give the same text.
+ * @param serverUrl the public address; by default relative to the document's own
  * @param sessionCookie name of the session cookie; the one over plain http by default
  */
 export function openApiDocument({
@@ -104,16 +104,16 @@ export function openApiDocument({
           type: 'http',
           scheme: 'bearer',
           bearerFormat: '<prefix>_<pat|prj>_<36 characters>',
-          description: 'RFC 6750: `Authorization: Bearer <secret>`. Never in the address or a form.',
+          description: 'RFC 6750: `Authorization: Bearer <secret>`. Never in the URL or a form.',
         },
         cookie: {
           type: 'apiKey',
           in: 'cookie',
           name: sessionCookie,
-          description: 'Of a signed-in person; ignored beside a Bearer token.',
+          description: 'Of a signed-in person; ignored with a Bearer token.',
         },
       },
-      headers: ANSWER_HEADERS,
+      headers: RESPONSE_HEADERS,
       parameters: HEADER_PARAMETERS,
     },
   };
@@ -146,14 +146,14 @@ function operation(name: EndpointName, endpoint: Endpoint, collected: Collected)
           },
         }
       : {}),
-    responses: { ...successes(endpoint, example?.answer, collected), ...failures(endpoint, collected) },
+    responses: { ...successes(endpoint, example?.response, collected), ...failures(endpoint, collected) },
   };
 }
 
 function whoMayCall({ scope }: Endpoint): string {
   if (scope === 'none') return 'Needs no sign-in and no token.';
   if (scope === 'self') return 'Any token, about itself; not for signed-in people.';
-  if (scope === 'person') return 'A signed-in person; no token, whatever it holds.';
+  if (scope === 'person') return 'A signed-in person; no token, whatever its scopes.';
   if (scope === 'signed-in') return 'Any signed-in person or token.';
   return `A signed-in person, or a token with the scope \`${scope}\`.`;
 }
@@ -184,11 +184,11 @@ const JWT = { schema: { type: 'string' } };
 
 function successes(endpoint: Endpoint, example: unknown, collected: Collected): Json {
   const meanings: Record<string, string> = {
-    200: endpoint.headers?.includes('Idempotency-Key') ? 'It was made before; no secret is told again' : 'Done',
-    201: 'Made; the secret is in this answer alone',
+    200: endpoint.headers?.includes('Idempotency-Key') ? 'It was made before; the secret is not shown again' : 'Done',
+    201: 'Made; only this response contains the secret',
     202: endpoint.headers?.includes('Prefer') ? 'Done, not yet effective everywhere' : 'Accepted',
     204: 'Done',
-    302: 'Go there',
+    302: 'Redirect',
   };
   if (endpoint.headers?.includes('Prefer')) meanings[200] = 'Done, and effective everywhere';
   const entries = Object.entries(endpoint.answers);
@@ -205,7 +205,7 @@ function successes(endpoint: Endpoint, example: unknown, collected: Collected): 
       return [
         status,
         {
-          description: status === '201' && !secret ? 'Made' : (meanings[status] ?? `Answer ${at}`),
+          description: status === '201' && !secret ? 'Made' : (meanings[status] ?? `Response ${at}`),
           headers: headersOf('X-Request-Id'),
           ...(body
             ? { content: Object.fromEntries(types.map((type) => [type, type === 'application/jwt' ? JWT : body])) }
@@ -216,7 +216,7 @@ function successes(endpoint: Endpoint, example: unknown, collected: Collected): 
   );
 }
 
-/** Every code that the call may answer. */
+/** Every error code that the call can return. */
 export function errorCodesOf(endpoint: Endpoint): ErrorCode[] {
   const codes: ErrorCode[] = ['invalid_request', 'rate_limited', 'header_too_large', 'internal', 'unavailable'];
   if (endpoint.scope !== 'none') codes.push('unauthenticated', 'invalid_token', 'address_not_allowed', 'forbidden');
@@ -227,7 +227,7 @@ export function errorCodesOf(endpoint: Endpoint): ErrorCode[] {
   return [...new Set([...codes, ...(endpoint.errors ?? [])])];
 }
 
-/** References to one named response per status and set of codes, so that each is written once. */
+/** References to one named response per status and set of codes. */
 function failures(endpoint: Endpoint, { responses }: Collected): Json {
   const byStatus = new Map<number, ErrorCode[]>();
   for (const code of errorCodesOf(endpoint)) {
@@ -273,9 +273,9 @@ function schemaOf(schema: z.ZodType, io: 'input' | 'output', collected: Collecte
     io,
     unrepresentable: 'any',
     override: ({ zodSchema, jsonSchema }) => {
-      // The format says it; the pattern is four lines long.
+      // The format is enough; the pattern is four lines long.
       if (jsonSchema.format === 'date-time' || jsonSchema.format === 'email') delete jsonSchema.pattern;
-      // Answers may grow: who reads them must not refuse a field that is new.
+      // Responses can grow: clients must accept new fields.
       if (io === 'output' && zodSchema._zod.def.type === 'object' && !zodSchema._zod.def.catchall)
         delete jsonSchema.additionalProperties;
     },

@@ -1,9 +1,8 @@
 import type { EndpointName } from './http/endpoints.js';
 
 /**
- * Everybody who may call, by what they are. People are signed in; owner, editor and viewer are members with that role in
- * the project that a call is about, the outsider is a member without one. Tokens hold every scope that their owner can
- * grant, or none.
+ * Every kind of caller. People are signed in; owner, editor and viewer are members with that role in the project that a
+ * call is about, the outsider is a member without one. Tokens have every scope that their owner can grant, or none.
  */
 export const CALLERS = {
   nobody: 'no sign-in, no token',
@@ -26,7 +25,7 @@ export type CallerName = keyof typeof CALLERS;
 /** What a call is about. */
 export type Target = 'itself' | 'own' | 'of another person' | 'of the project' | 'anything';
 
-/** Let in, or refused with this status: 401 not known, 403 not permitted, 404 nothing that the caller may see. */
+/** Permitted, or the status: 401 not authenticated, 403 not permitted, 404 not visible to the caller. */
 export type Cell = 'yes' | 401 | 403 | 404;
 
 export interface PermissionRow {
@@ -38,7 +37,7 @@ export interface PermissionRow {
 type People = Record<'administrator' | 'owner' | 'editor' | 'viewer' | 'outsider', Cell>;
 type Rest = Partial<Record<CallerName, Cell>>;
 
-/** Tokens do what their owner does; nobody is 401, what holds no scope 403, unless `rest` says otherwise. */
+/** Tokens have the permission of their owner; no credentials is 401, a token without scopes 403, unless in `rest`. */
 function row(call: EndpointName, target: Target, people: People, rest: Rest): PermissionRow {
   const cells: Record<CallerName, Cell> = {
     nobody: 401,
@@ -102,7 +101,7 @@ const aboutToken = (
   ];
 };
 
-/** Who may do what, in full: every call with everybody. A test of the token-service drives each cell through HTTP. */
+/** Every call with every kind of caller. A test of the token-service checks each cell over HTTP. */
 export const PERMISSIONS: readonly PermissionRow[] = [
   open('signIn'),
   open('signInOptions'),
@@ -131,7 +130,7 @@ export const PERMISSIONS: readonly PermissionRow[] = [
   tokenItself('revokeSelf'),
   tokenItself('rotateSelf'),
   open('revokeExposed'),
-  // A filter reaches what its caller may revoke; one that names where that is nothing is refused, whatever is there.
+  // A filter selects from the tokens that its caller can revoke; one that can select none is denied, whatever exists.
   row('revokeTokens', 'own', EVERYBODY, { projectToken: 'yes' }),
   row('revokeTokens', 'of the project', { ...EDITORS, outsider: 403 }, { projectToken: 'yes' }),
   administrators('revokeAllTokens', tokens(403)),
@@ -139,7 +138,7 @@ export const PERMISSIONS: readonly PermissionRow[] = [
   ...aboutToken('patchToken', EDITORS),
   ...aboutToken('revokeToken', EDITORS),
   ...aboutToken('deleteToken', EDITORS),
-  // An administrator sees another person's token but is never shown a secret of it.
+  // An administrator sees another person's token but never its secret.
   ...aboutToken('rotateToken', EDITORS, { ...all(404), administrator: 403 }),
   ...aboutToken('tokenUsage', MEMBERS_OF_PROJECT),
   anyCaller('listScopes'),

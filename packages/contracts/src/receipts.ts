@@ -2,15 +2,15 @@ import { type KeyObject, sign, verify } from 'node:crypto';
 import { canonicalJson, signerOf } from './audit-chain.js';
 import { type Receipt, type ReceiptChange, type ReceiptKeys, receiptSchema } from './http/common.js';
 
-/** What a receipt says, without its signature. */
+/** A receipt without its signature. */
 type Unsigned = Pick<Receipt, 'id' | 'confirmedAt' | 'elapsedMs' | 'verifiers'>;
 
 const TYPE = 'latchkey-receipt+jwt';
 
 /**
- * The text that is signed: the signing input of a JWS (RFC 7515), so that any library for it checks the same signature.
- * Its payload is canonical JSON of the fields below. Callers stand in it by type alone: who may not see whose verifier
- * it is holds a receipt that proves as much. Receipts of before they had an id are of version 1.
+ * The text that is signed: the signing input of a JWS (RFC 7515), so that any JWS library can verify the signature. Its
+ * payload is canonical JSON of the fields below, with only the type of callers: a receipt proves the same to readers
+ * without permission to see the owners of verifiers. Receipts without an id are of version 1.
  */
 function signingInput({ id: jti, ...receipt }: Unsigned, change: ReceiptChange, keyId: string): string {
   const { id, action, at, reason, subject } = change;
@@ -38,13 +38,13 @@ export function signReceipt(key: KeyObject, receipt: Receipt, change: ReceiptCha
   return { ...receipt, change, keyId, signature };
 }
 
-/** The same receipt as a JSON Web Token, for those who check it with a library of their own; undefined: not signed. */
+/** The same receipt as a JSON Web Token, for any JWS library; undefined: not signed. */
 export function receiptJwt(receipt: Receipt): string | undefined {
   const { change, keyId, signature } = receipt;
   return change && keyId && signature ? `${signingInput(receipt, change, keyId)}.${signature}` : undefined;
 }
 
-/** The receipt that a JSON Web Token of `receiptJwt` holds, not checked yet; undefined: it holds none. */
+/** The receipt in a JSON Web Token of `receiptJwt`, not verified yet; undefined: it contains none. */
 export function receiptOfJwt(jwt: string): Receipt | undefined {
   const [header = '', payload = '', signature, ...more] = jwt.split('.');
   if (!signature || more.length > 0) return undefined;
@@ -64,7 +64,7 @@ export function receiptOfJwt(jwt: string): Receipt | undefined {
 }
 
 /**
- * A set of keys (RFC 7517, RFC 8037) by which receipts are checked.
+ * The keys that verify receipts, as a JWK Set (RFC 7517, RFC 8037).
  * @param keys Ed25519, public
  */
 export function receiptKeys(keys: readonly KeyObject[]): ReceiptKeys {
@@ -79,14 +79,13 @@ export function receiptKeys(keys: readonly KeyObject[]): ReceiptKeys {
 export type ReceiptVerdict = { ok: true; keyId: string; change: ReceiptChange } | { ok: false; reason: string };
 
 /**
- * Whether one of these keys has signed what the receipt says. Whose verifiers they are, beyond the type of the caller, is
- * not signed.
+ * Whether one of these keys signed the receipt. Of the owners of verifiers only the type is signed.
  * @param keys public keys to trust
  */
 export function verifyReceipt(receipt: Receipt, keys: readonly KeyObject[]): ReceiptVerdict {
   const { change, keyId, signature } = receipt;
   if (!change || !keyId || !signature)
-    return { ok: false, reason: 'it is not signed: the service had no signing key, or could not tell the change' };
+    return { ok: false, reason: 'it is not signed: the service had no signing key, or could not determine the change' };
   const key = keys.find((candidate) => signerOf(candidate) === keyId);
   if (!key) return { ok: false, reason: `it names the key ${keyId} as its signer, which is no trusted key` };
   const isRight = verify(

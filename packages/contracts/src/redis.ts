@@ -7,10 +7,10 @@ export const REDIS = {
   /** Stream: usage batches from verifiers to jobs, fields `verifier`, `body`, `mac`. */
   usage: 'latchkey:v1:usage',
   usageGroup: 'jobs',
-  /** Longest the usage stream grows; beyond it the oldest batches are lost and counted. */
+  /** Longest usage stream; beyond it the oldest batches are lost and counted. */
   usageStreamLengthMax: 100_000,
   /** Prefix of rate-limit counters. */
   rateLimit: 'latchkey:v1:rate',
-  /** BullMQ's prefix. */
+  /** Prefix of BullMQ's keys. */
   queues: 'latchkey:v1:queues',
 } as const;

@@ -1,5 +1,5 @@
 /**
- * The messages of `latchkey.proto` and `latchkey_internal.proto` as TypeScript sees them: names in camelCase, int64 as
+ * The messages of `latchkey.proto` and `latchkey_internal.proto` in TypeScript: names in camelCase, int64 as
  * numbers, absent strings empty, absent messages null. A test of packages/runtime compares them, method by method and
  * field by field, with the types that proto-loader generates from the protos.
  */
@@ -29,7 +29,7 @@ export interface RpcRateLimit {
   windowSeconds: number;
 }
 
-/** A rate limit, and what it is counted under. */
+/** A rate limit, and the key of its counter. */
 export interface RpcRateBucket extends RpcRateLimit {
   /** Empty: the token's own id. */
   bucket: string;
@@ -40,7 +40,7 @@ export interface ProjectGrant {
   scopes: string[];
 }
 
-/** What a verifier must know of a token to answer checks by itself. */
+/** The snapshot of a token by which a verifier checks it from memory. */
 export interface TokenFacts {
   id: string;
   kind: string;
@@ -56,14 +56,14 @@ export interface TokenFacts {
   allowedIps: string[];
   /** The strictest of `rates`, for verifiers of version 0.1. */
   rateLimit: RpcRateLimit | null;
-  /** Its own and its ancestors'. Absent: the authority is of version 0.1, and `rateLimit` is all that is known. */
+  /** Its own and its ancestors'. Absent: the authority is of version 0.1 and sends only `rateLimit`. */
   rates?: readonly RpcRateBucket[];
 }
 
 export interface LookupResponse {
   known: boolean;
   token: TokenFacts | null;
-  /** The invalidation log beside which this was read. Absent or empty: the authority is of version 0.1. */
+  /** The invalidation log at the time of reading. Absent or empty: the authority is of version 0.1. */
   log?: string;
   /** Absent or empty: the caller needs none. */
   usageTicket?: Uint8Array;
@@ -94,7 +94,7 @@ export interface RenewRequest {
 
 export interface ReleaseRequest {
   verifierId: string;
-  /** The one that the lease was taken with. Without it nothing is released: an id is known to many. */
+  /** The claim of the lease. Without it nothing is released, since ids are not secret. */
   claim: string;
 }
 
@@ -113,7 +113,7 @@ export interface RenewResponse {
   history: string;
 }
 
-/** What a verifier says on its stream: whose it is at first, then acknowledgements. */
+/** A message of a verifier on its stream: first its id and cursor, then acknowledgements. */
 export interface WatchRequest {
   verifierId: string;
   cursor: Cursor | null;
@@ -125,7 +125,7 @@ export interface WatchResponse {
   /** A signed message of the feed, the same as over Redis; or empty. */
   message: string;
   /**
-   * Beside a message: renew until a cursor past it has been sent, because acknowledgements do not reach every replica.
+   * With a message: renew until a cursor past it has been sent, because acknowledgements do not reach every replica.
    * Alone: messages were left out, so renew at once.
    */
   renew: boolean;
@@ -149,7 +149,7 @@ export interface TakeLettersRequest {
   keyIds: string[];
 }
 
-/** An email to a person, with a code that is kept nowhere in clear. */
+/** A password email, whose code is never stored in plain text. */
 export interface Letter {
   id: string;
   kind: 'reset' | 'invitation';
@@ -160,8 +160,8 @@ export interface Letter {
 }
 
 /**
- * What the code of a letter is encrypted together with: changed on its way to another address, or put into another
- * letter, it cannot be decrypted.
+ * The additional authenticated data of a code's encryption: it cannot be decrypted with another address or in another
+ * email.
  */
 export const passwordEmailContext = ({ id, kind, email, expiresAt }: Omit<Letter, 'name' | 'encryptedCode'>): string =>
   JSON.stringify(['letter', id, kind, email, expiresAt]);

@@ -13,15 +13,15 @@ export const personRoleSchema = z.enum(PERSON_ROLES);
 export type PersonRole = (typeof PERSON_ROLES)[number];
 
 /**
- * A scope as declared: which roles of a project grant it there, and which people hold it outside any project.
- * Administrators hold every scope everywhere.
+ * A declared scope: the project roles that grant it there, and the people who have it outside any project.
+ * Administrators have every scope everywhere.
  */
 export interface ScopeDeclaration {
   name: string;
   description: string;
   /** Roles that grant it inside their project. */
   projectRoles: readonly ProjectRole[];
-  /** Whether every member holds it outside projects (what that reaches is narrowed to what the person may see). */
+  /** Whether every member has it outside projects (limited to what the person has permission to see). */
   members: boolean;
 }
 
@@ -43,7 +43,7 @@ export const MANAGEMENT_SCOPES: readonly ScopeDeclaration[] = [
   },
   {
     name: 'tokens:verify',
-    description: 'Ask whether a token presented by somebody is good. Only administrators grant it.',
+    description: 'Check whether a presented token is valid. Only administrators grant it.',
     projectRoles: [],
     members: false,
   },

@@ -8,7 +8,7 @@ import { mac, parseJson, secretEquals } from './message.js';
 export const USAGE_BODY_LENGTH_MAX = 6_000_000;
 /** Most verifications in one line. */
 export const USAGE_COUNT_MAX = 1_000_000_000;
-/** Unix milliseconds of the year 2200: what lies beyond is nonsense. */
+/** Unix milliseconds of the year 2200: later times are invalid. */
 const TIME_MS_MAX = 7_258_118_400_000;
 
 /** The caller name of Latchkey's own services; a holder of `tokens:verify` is `token:<id>`. */
@@ -44,14 +44,14 @@ export const denialLineSchema = z.strictObject({
 });
 export type DenialLine = z.infer<typeof denialLineSchema>;
 
-/** By which a third party shows that it has looked a token up: see `usageTicket`. */
+/** Proves that a third party has looked a token up: see `usageTicket`. */
 export const usageTicketSchema = z.strictObject({
   tokenId: idSchema,
   ticket: z.string().regex(/^[A-Za-z0-9_-]{22}$/),
 });
 
 /**
- * What a verifier has counted since its last batch. `sequence` rises by one for each batch of a verifier: a batch sent
+ * The counts of a verifier since its last batch. `sequence` rises by one for each batch of a verifier: a batch sent
  * twice counts once.
  */
 export const usageBatchSchema = z.strictObject({
@@ -59,24 +59,24 @@ export const usageBatchSchema = z.strictObject({
   sequence: z.int().min(1),
   lines: z.array(usageLineSchema).max(5_000),
   denials: z.array(denialLineSchema).max(1_000),
-  /** Denials not kept because a bound was reached. */
+  /** Denials dropped because of a bound. */
   denialsDropped: z.int().min(0).max(USAGE_COUNT_MAX),
-  /** Of the tokens named above; only third parties need them. */
+  /** Of the tokens above; only third parties need them. */
   tickets: z.array(usageTicketSchema).max(6_000).optional(),
 });
 export type UsageBatch = z.infer<typeof usageBatchSchema>;
 
-/** As it stands in the stream: `body` is the batch as JSON, `mac` over it by the verifier's own usage key. */
+/** An event in the stream: `body` is the batch as JSON, `mac` over it by the verifier's own usage key. */
 export const usageBatchEventSchema = z.strictObject({
   verifier: idSchema,
-  /** Verifiers of version 0.1 do not say it. */
+  /** Verifiers of version 0.1 do not send it. */
   caller: callerSchema.default(FIRST_PARTY_CALLER),
   body: z.string().max(USAGE_BODY_LENGTH_MAX),
   mac: z.base64url().max(100),
 });
 export type UsageBatchEvent = z.infer<typeof usageBatchEventSchema>;
 
-/** The fields of an event as Redis streams hold them. */
+/** The fields of an event in a Redis stream. */
 export const usageFields = ({ verifier, caller, body, mac: sent }: UsageBatchEvent): string[] => [
   ...['verifier', verifier, 'caller', caller],
   ...['body', body, 'mac', sent],
@@ -90,7 +90,7 @@ export function signUsageBatch(key: Uint8Array, caller: string, batch: UsageBatc
 /** Why a message of the usage stream was dropped. */
 export type UsageDrop = 'malformed' | 'not_authentic';
 
-/** Reads an event off the stream: the batch and the caller that it certainly stems from, or why it is dropped. */
+/** Reads an event of the stream: the batch and its authenticated caller, or why it is dropped. */
 export function readUsageBatch(
   usageSecret: Uint8Array,
   event: unknown,

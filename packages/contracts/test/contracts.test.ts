@@ -43,7 +43,7 @@ describe('invalidations', () => {
     { id: id(4) },
   ];
 
-  it('are believed only as they were signed, all of an event or none', () => {
+  it('are accepted only as signed, all of an event or none', () => {
     const event = signInvalidations(signer, id(9), [invalidation, { ...invalidation, id: id(5) }]);
     const read = parseInvalidationEvent(JSON.stringify(event))!;
     expect(read).toEqual(event);
@@ -59,7 +59,7 @@ describe('invalidations', () => {
     expect(verifyInvalidationEvent(feedKey(feedSigner(randomBytes(32)).publicKey)!, event)).toBeUndefined();
   });
 
-  it('are signed by a key that renewals do not carry: the public one signs nothing', () => {
+  it('are signed by a key that renewals do not contain: the public key signs nothing', () => {
     expect(signer.publicKey).toHaveLength(32);
     expect(feedSigner(signer.publicKey).id).not.toBe(signer.id);
     expect(feedSigner(secret)).toMatchObject({ id: signer.id, publicKey: signer.publicKey });
@@ -67,7 +67,7 @@ describe('invalidations', () => {
       expect(feedKey(bytes)).toBeUndefined();
   });
 
-  it('have a digest of all that they say, and of the log that they stand in', () => {
+  it('have a digest of their whole content and their log', () => {
     const digests = [
       digestOf(id(9), invalidation),
       digestOf(id(8), invalidation),
@@ -76,7 +76,7 @@ describe('invalidations', () => {
     expect(new Set(digests).size).toBe(digests.length);
   });
 
-  it('go by sixty-four at most under one signature', () => {
+  it('are at most sixty-four under one signature', () => {
     const many = Array.from({ length: 65 }, () => invalidation);
     expect(() => signInvalidations(signer, id(9), many)).toThrow(RangeError);
     const text = JSON.stringify(signInvalidations(signer, id(9), many.slice(1)));
@@ -89,7 +89,7 @@ describe('acknowledgements', () => {
     acknowledgementKey(secret, { verifierId: id(5), caller: 'first-party', salt: Buffer.from('row'), ...over });
   const digests = [digestOf(id(9), invalidation)];
 
-  it('are believed only with the key of this verifier, this caller and this row', () => {
+  it('are accepted only with the key of this verifier, this caller and this row', () => {
     const event = signAcknowledgement(of(), id(5), digests);
     expect(parseAcknowledgement(JSON.stringify(event))).toEqual(event);
     expect(verifyAcknowledgement(of(), event)).toBe(true);
@@ -97,7 +97,7 @@ describe('acknowledgements', () => {
       expect(verifyAcknowledgement(of(over), event)).toBe(false);
   });
 
-  it('cover what they acknowledge: no other digest, no other verifier', () => {
+  it('cover exactly their digests and their verifier', () => {
     const event = signAcknowledgement(of(), id(5), digests);
     const other = digestOf(id(9), { ...invalidation, kind: 'misses', subject: '' });
     expect(verifyAcknowledgement(of(), { ...event, digests: [other] })).toBe(false);
@@ -111,7 +111,7 @@ describe('usage batches', () => {
   const batch = { verifier: id(5), sequence: 1, lines: [], denials: [], denialsDropped: 0 };
   const event = signUsageBatch(usageKey(secret, { verifierId: id(5), caller }), caller, batch);
 
-  it('are believed only whole, from their verifier and its caller', () => {
+  it('are accepted only unchanged, from their verifier and its caller', () => {
     expect(readUsageBatch(secret, event)).toEqual({ batch, caller });
     const forged = { ...event, body: event.body.replace('"sequence":1', '"sequence":2') };
     expect(readUsageBatch(secret, forged)).toBe('not_authentic');
@@ -120,7 +120,7 @@ describe('usage batches', () => {
     expect(readUsageBatch(randomBytes(32), event)).toBe('not_authentic');
   });
 
-  it('that are none are dropped as malformed', () => {
+  it('that are invalid are dropped as malformed', () => {
     const own = (body: string) => ({
       ...signUsageBatch(usageKey(secret, { verifierId: id(5), caller }), caller, batch),
       body,
@@ -160,7 +160,7 @@ describe('usage batches', () => {
     expect(readUsageBatch(secret, signed({ ...batch, verifier: id(5), sequence: 0 }))).toBe('malformed');
   });
 
-  it('count a third party`s tokens by tickets that were made for this caller and this token', () => {
+  it('count a third party`s tokens only with tickets derived for this caller and this token', () => {
     const ticket = (tokenId: string, by = caller) => ({
       tokenId,
       ticket: usageTicket(secret, { caller: by, tokenId }).toString('base64url'),
@@ -172,7 +172,7 @@ describe('usage batches', () => {
 });
 
 describe('errors', () => {
-  it('never tells revoked, expired, disabled and unknown apart', () => {
+  it('give revoked, expired, disabled and unknown tokens the same code', () => {
     for (const reason of [
       'malformed',
       'bad_checksum',
@@ -187,14 +187,14 @@ describe('errors', () => {
     }
   });
 
-  it('answers an outage with 503 and every other denial with 401, 403 or 429', () => {
+  it('map an outage to 503 and every other denial to 401, 403 or 429', () => {
     for (const reason of DENIAL_REASONS) {
       const { status } = ERRORS[codeForDenial(reason)];
       expect(reason === 'unavailable' ? [503] : [401, 403, 429]).toContain(status);
     }
   });
 
-  it('challenges as RFC 6750 section 3 words it', () => {
+  it('challenge as in RFC 6750 section 3', () => {
     expect(challenge('unauthenticated', 'latchkey')).toBe('Bearer realm="latchkey"');
     expect(challenge('insufficient_scope', 'latchkey', ['a:b', 'c:d'])).toBe(
       'Bearer realm="latchkey", error="insufficient_scope", scope="a:b c:d"',
@@ -208,7 +208,7 @@ describe('issueTokenBody', () => {
     issueTokenBody
       .safeParse(body)
       .error?.issues.map((i) => i.path.join('.') || (i.code === 'unrecognized_keys' ? i.keys.join() : ''));
-  it('names the field that is wrong', () => {
+  it('reports the invalid field', () => {
     expect(fieldsOf({})).toEqual(['name']);
     expect(fieldsOf({ name: 'a', ownerId: id(1) })).toEqual(['ownerId']);
     expect(fieldsOf({ name: 'a', scopes: ['*'] })).toEqual(['scopes.0']);
@@ -219,17 +219,17 @@ describe('issueTokenBody', () => {
   });
 });
 
-it('lists no call twice', () => {
+it('no call is listed twice', () => {
   const calls = Object.values(ENDPOINTS).map((e) => `${e.method} ${e.path}`);
   expect(new Set(calls).size).toBe(calls.length);
 });
 
-it('says of every call who may make it', () => {
-  const said = new Set(PERMISSIONS.map(({ call }) => call));
-  expect(Object.keys(ENDPOINTS).filter((name) => !said.has(name as keyof typeof ENDPOINTS))).toEqual([]);
+it('the permission matrix covers every call', () => {
+  const covered = new Set(PERMISSIONS.map(({ call }) => call));
+  expect(Object.keys(ENDPOINTS).filter((name) => !covered.has(name as keyof typeof ENDPOINTS))).toEqual([]);
 });
 
-it('hashes of an audit event exactly the canonical JSON (RFC 8785) of its fields', () => {
+it('an audit event is hashed as the canonical JSON (RFC 8785) of its fields', () => {
   const actor = { type: 'user', id: id(1), name: 'Ada "\u2028" Lovelace\n' };
   const subject = { type: 'token', id: id(2), name: 'déploiement \ud800' };
   const full = {

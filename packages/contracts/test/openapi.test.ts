@@ -23,7 +23,7 @@ const headersOf = (name: keyof typeof ENDPOINTS, status: string) => {
   return Object.keys(named[$ref.replace('#/components/responses/', '')]?.headers ?? {});
 };
 
-it('describes every call once, with its answers and every error that it may answer', () => {
+it('the document describes every call once, with its responses and every error that it can return', () => {
   const operations = Object.values(document.paths).flatMap((path) => Object.values(path)) as unknown as Operation[];
   expect(operations.map((o) => o.operationId).sort()).toEqual(calls.map(([name]) => name).sort());
   for (const [name, endpoint] of calls) {
@@ -36,7 +36,7 @@ it('describes every call once, with its answers and every error that it may answ
   }
 });
 
-it('resolves every reference, and leaves no component unused', () => {
+it('every reference resolves, and no component is unused', () => {
   const references = new Set([...text.matchAll(/"\$ref":"#\/components\/([^"]+)"/g)].map((match) => match[1]));
   const components = Object.entries(document.components)
     .filter(([kind]) => kind !== 'securitySchemes')
@@ -45,13 +45,13 @@ it('resolves every reference, and leaves no component unused', () => {
   expect(text).not.toContain('$defs');
 });
 
-it('asks for the rights that the table names', () => {
+it('each call requires the scope of the table', () => {
   expect(operationOf('signIn').security).toEqual([]);
   expect(operationOf('getSelf').security).toEqual([{ bearer: [] }]);
   expect(operationOf('issueToken').security).toEqual([{ bearer: ['tokens:write'] }, { cookie: [] }]);
 });
 
-it('tells parameters, bodies and headers as the doors take them', () => {
+it('parameters, bodies and headers are described as the endpoints accept them', () => {
   const rotate = operationOf('rotateToken');
   expect(rotate.parameters).toEqual([
     expect.objectContaining({ name: 'id', in: 'path', required: true }),
@@ -75,26 +75,26 @@ it('tells parameters, bodies and headers as the doors take them', () => {
   expect(headersOf('getToken', '429')).toEqual(expect.arrayContaining(['Retry-After', 'RateLimit']));
 });
 
-it('refuses unknown fields in requests, and lets answers grow', () => {
+it('requests reject unknown fields, and responses allow them', () => {
   const { schemas } = document.components;
   expect(schemas['IssueToken']).toMatchObject({ additionalProperties: false });
   expect(schemas['Token']).not.toHaveProperty('additionalProperties');
 });
 
-it('gives examples that the schemas accept', () => {
+it('the schemas accept every example', () => {
   for (const [name, example] of Object.entries(EXAMPLES)) {
     const { body, answers } = ENDPOINTS[name as keyof typeof ENDPOINTS] as Endpoint;
     if (example.body) expect(body?.safeParse(example.body)).toMatchObject({ success: true });
-    const fitting = Object.values(answers).filter((schema) => schema?.safeParse(example.answer).success);
-    if (example.answer) expect({ name, fitting: fitting.length > 0 }).toEqual({ name, fitting: true });
+    const fitting = Object.values(answers).filter((schema) => schema?.safeParse(example.response).success);
+    if (example.response) expect({ name, fitting: fitting.length > 0 }).toEqual({ name, fitting: true });
   }
 });
 
-it('holds nothing that has the shape of a secret', () => {
+it('the document contains nothing with the shape of a secret', () => {
   expect(text).not.toMatch(/_(pat|prj)_[0-9A-Za-z]{36}/);
 });
 
-it('mentions every error code', () => {
+it('the document mentions every error code', () => {
   const proxied = ['method_not_allowed', 'bad_gateway', 'request_timeout', 'upstream_timeout'];
   for (const code of ERROR_CODES.filter((c) => !proxied.includes(c))) expect(text).toContain(`\`${code}\``);
 });

@@ -4,7 +4,7 @@ import { crc32 } from 'node:zlib';
 /** `pat`: personal, acts for a person. `prj`: acts for a project. */
 export type TokenKind = 'pat' | 'prj';
 
-/** What a verifier may tell about a string without any I/O. */
+/** What a verifier can decide about a string without I/O. */
 export type ParsedSecret =
   | { ok: true; prefix: string; kind: TokenKind; start: string }
   | { ok: false; reason: 'malformed' | 'bad_checksum' };
@@ -14,15 +14,15 @@ export const DEFAULT_PREFIX = 'lk';
 /** 30 random base62 characters: 178 bits, drawn without bias. */
 export const RANDOM_LENGTH = 30;
 export const CHECKSUM_LENGTH = 6;
-/** Characters of the random part that `start` shows, for people to recognise a token. */
+/** Characters of the random part in `start`, by which people recognise a token. */
 export const START_LENGTH = 4;
-/** Longest prefix accepted, so that every secret has a known longest length. */
+/** Longest prefix accepted; it bounds the length of a secret. */
 export const PREFIX_LENGTH_MAX = 16;
 export const SECRET_LENGTH_MAX = PREFIX_LENGTH_MAX + 5 + RANDOM_LENGTH + CHECKSUM_LENGTH;
 
 const PREFIX_PATTERN = /^[a-z][a-z0-9]{0,15}$/;
 
-/** How long every secret of a prefix is. */
+/** Length of every secret with this prefix. */
 export const secretLength = (prefix: string): number => prefix.length + 5 + RANDOM_LENGTH + CHECKSUM_LENGTH;
 
 /** True for 1 to 16 lower-case letters and digits, beginning with a letter. */
@@ -50,7 +50,7 @@ export function mint(
   prefix: string = DEFAULT_PREFIX,
   random: (n: number) => Uint8Array = randomBytes,
 ): string {
-  if (!isPrefix(prefix)) throw new TypeError(`token prefix must match ${PREFIX_PATTERN.source}`);
+  if (!isPrefix(prefix)) throw new TypeError(`the token prefix must match ${PREFIX_PATTERN.source}`);
   let body = '';
   while (body.length < RANDOM_LENGTH) {
     for (const byte of random(RANDOM_LENGTH + 4)) {
@@ -61,7 +61,7 @@ export function mint(
   return head + checksum(head);
 }
 
-/** Value of each base62 digit by its ASCII code; -1 for what is none. */
+/** Value of each base62 digit by its ASCII code; -1 for other characters. */
 const DIGITS = new Int8Array(256).fill(-1);
 for (let i = 0; i < ALPHABET.length; i++) DIGITS[ALPHABET.charCodeAt(i)] = i;
 
@@ -76,7 +76,7 @@ for (let byte = 0; byte < 256; byte++) {
   CRC[byte] = crc;
 }
 
-/** What every secret of a prefix begins with, and the CRC up to there, which never changes. */
+/** The head of every secret with a prefix, and its CRC, by prefix. */
 const heads = new Map<string, { text: string; crc: number }[]>();
 
 function headsOf(prefix: string): { text: string; crc: number }[] {
@@ -92,8 +92,8 @@ function headsOf(prefix: string): { text: string; crc: number }[] {
 }
 
 /**
- * Whether a presented string can be a secret: shape first, then the checksum. Costs no I/O, builds no string and never
- * throws: verifiers do it for every request.
+ * Whether a presented string can be a secret: first the shape, then the checksum. Needs no I/O, allocates no string and
+ * never throws: verifiers call it for every request.
  */
 export function inspect(text: string, prefix: string = DEFAULT_PREFIX): 'ok' | 'malformed' | 'bad_checksum' {
   if (text.length !== secretLength(prefix)) return 'malformed';
@@ -102,7 +102,7 @@ export function inspect(text: string, prefix: string = DEFAULT_PREFIX): 'ok' | '
   const [pat, prj] = headsOf(prefix) as [{ text: string; crc: number }, { text: string; crc: number }];
   const head = text.startsWith(pat.text) ? pat : prj;
   if (head === prj && !text.startsWith(prj.text)) return 'malformed';
-  // Byte by byte over a copy: reading a string so is several times slower in processes that have loaded some libraries.
+  // Bytes of a copy: reading characters of a string is several times slower in processes that have loaded some libraries.
   if (encoder.encodeInto(text, bytes).written !== text.length) return 'malformed';
   let { crc } = head;
   for (let i = bodyAt; i < checksumAt; i++) {
@@ -120,7 +120,7 @@ export function inspect(text: string, prefix: string = DEFAULT_PREFIX): 'ok' | '
   return claimed === ~crc >>> 0 ? 'ok' : 'bad_checksum';
 }
 
-/** Reads a presented string as `inspect` does, and takes it apart. */
+/** Inspects a presented string, and returns its parts. */
 export function parse(text: string, prefix: string = DEFAULT_PREFIX): ParsedSecret {
   const reason = inspect(text, prefix);
   if (reason !== 'ok') return { ok: false, reason };
@@ -133,14 +133,14 @@ export function startOf(secret: string, prefix: string = DEFAULT_PREFIX): string
   return secret.slice(0, prefix.length + 5 + START_LENGTH);
 }
 
-/** SHA-256 of the secret in base64url: how verifiers and the RPC know a token. Never stored in PostgreSQL or Redis. */
+/** SHA-256 of the secret in base64url: identifies a token in verifiers and over RPC. Never stored in PostgreSQL or Redis. */
 export function hashSecret(secret: string): string {
   return hash('sha256', secret, 'base64url');
 }
 
 /**
- * The same SHA-256 as a string of its 32 bytes, one character each: for memories that hold a great many of them.
- * `hashOfDigest` gives what `hashSecret` answers.
+ * The same SHA-256 as a string of its 32 bytes, one character each: a smaller key for large memories. `hashOfDigest`
+ * converts it to the form of `hashSecret`.
  */
 export function digestSecret(secret: string): string {
   return hash('sha256', secret, 'binary');
@@ -151,8 +151,8 @@ export function hashOfDigest(digest: string): string {
 }
 
 /**
- * The text with every secret in it cut after its `start`, whatever its prefix: for what callers write themselves and is
- * kept as they wrote it, such as a User-Agent. Cut to a length only afterwards, or half a secret may stay.
+ * The text with every secret in it cut after its `start`, whatever its prefix: for stored text of callers, such as a
+ * User-Agent. Truncate the text only afterwards, or half a secret can remain.
  */
 export function hideSecrets(text: string): string {
   if (!text.includes('_pat_') && !text.includes('_prj_')) return text;

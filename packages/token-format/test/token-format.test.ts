@@ -11,7 +11,7 @@ import {
   startOf,
 } from '../src/index.js';
 
-/** CRC-32 bit by bit, as the standard words it: the peer that the table-driven one is held against. */
+/** CRC-32 bit by bit, as in the standard: the table-driven one is compared with it. */
 function crcBitwise(text: string): number {
   let crc = 0xffffffff;
   for (const byte of Buffer.from(text, 'ascii')) {
@@ -22,7 +22,7 @@ function crcBitwise(text: string): number {
 }
 
 describe('mint', () => {
-  it('makes strings of the published pattern that parse back', () => {
+  it('makes strings of the published pattern that can be parsed', () => {
     for (const kind of ['pat', 'prj'] as const) {
       for (let i = 0; i < 500; i++) {
         const secret = mint(kind);
@@ -43,12 +43,12 @@ describe('mint', () => {
     expect(chiSquare).toBeLessThan(140); // 61 degrees of freedom: exceeded by chance less than once in 10^7 runs
   });
 
-  it('throws the bytes away that would favour some characters', () => {
+  it('drops bytes that would make some characters more likely', () => {
     const source = (n: number) => Uint8Array.from({ length: n }, (_, i) => (i % 2 ? 255 : 61));
     expect(mint('pat', 'lk', source)).toContain('z'.repeat(30));
   });
 
-  it('refuses a prefix that could not be told from the rest', () => {
+  it('rejects an ambiguous prefix', () => {
     for (const prefix of ['', 'LK', 'l_k', '1k', 'a'.repeat(17)]) expect(() => mint('pat', prefix)).toThrow(TypeError);
   });
 });
@@ -65,7 +65,7 @@ describe('checksum', () => {
 });
 
 describe('parse', () => {
-  it('tells any single wrong character', () => {
+  it('rejects any single wrong character', () => {
     const secret = mint('pat');
     for (let i = 0; i < secret.length; i++) {
       const wrong = secret.slice(0, i) + (secret[i] === 'x' ? 'y' : 'x') + secret.slice(i + 1);
@@ -73,7 +73,7 @@ describe('parse', () => {
     }
   });
 
-  it('names the reason', () => {
+  it('returns the reason', () => {
     const secret = mint('pat');
     const last = secret.at(-1) === '0' ? '1' : '0';
     expect(parse(secret.slice(0, -1) + last)).toEqual({ ok: false, reason: 'bad_checksum' });
@@ -91,12 +91,12 @@ describe('parse', () => {
   });
 });
 
-it('shows four random characters as the start', () => {
+it('includes four random characters in the start', () => {
   const secret = mint('prj');
   expect(startOf(secret)).toBe(secret.slice(0, 11));
 });
 
-it('digests to 32 characters that mean the same hash', () => {
+it('digests to 32 characters that convert to the same hash', () => {
   const secret = mint('pat');
   expect(digestSecret(secret)).toHaveLength(32);
   expect(hashOfDigest(digestSecret(secret))).toBe(hashSecret(secret));
@@ -107,7 +107,7 @@ it('hashes to 43 characters of base64url', () => {
 });
 
 describe('hideSecrets', () => {
-  it('leaves of every secret in a text its start alone, and all else as it was', () => {
+  it('cuts every secret in a text after its start, and changes nothing else', () => {
     const [first, second] = [mint('pat'), mint('prj', 'acme2')];
     const text = `curl/8 (token=${first}; ${second}${second}) x_pat_short`;
     const hidden = hideSecrets(text);

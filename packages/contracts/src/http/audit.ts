@@ -35,7 +35,7 @@ export type AuditAction = (typeof AUDIT_ACTIONS)[number];
 export const auditEventSchema = z
   .object({
     id: idSchema,
-    seq: z.int().nullable().meta({ description: 'place in the hash chain; null until sealed' }),
+    seq: z.int().nullable().meta({ description: 'position in the hash chain; null until sealed' }),
     at: timeSchema,
     actor: z.object({ type: z.enum(['user', 'token', 'system']), id: idSchema.nullable(), name: z.string() }),
     action: auditActionSchema,
@@ -101,7 +101,7 @@ export const introspectBody = z.strictObject({
   token: z.string().min(1).max(200),
   token_type_hint: z.string().max(100).optional(),
 });
-/** RFC 7662 section 2.2; an inactive token answers `active: false` and nothing else. */
+/** RFC 7662 section 2.2; for an inactive token only `active: false`. */
 export const introspectionSchema = z
   .object({
     active: z.boolean(),

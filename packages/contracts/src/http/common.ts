@@ -6,14 +6,14 @@ export const ID_SOURCE = '[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-
 const ID = new RegExp(`^${ID_SOURCE}$`);
 /** Ids are UUIDv7, lower case. */
 export const idSchema = z.string().regex(ID, 'must be a lower-case UUID');
-/** Whether a text is an id; which version of UUID it is does not matter. */
+/** Whether a text is an id, of any version of UUID. */
 export const isId = (text: string): boolean => ID.test(text);
-/** RFC 3339 in UTC, as answered. */
+/** RFC 3339 in UTC, in responses. */
 export const timeSchema = z.iso.datetime();
-/** RFC 3339 with any offset, as accepted. */
+/** RFC 3339 with any offset, in requests. */
 export const timeInputSchema = z.iso.datetime({ offset: true });
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are to be rejected
 const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: line breaks and tabs stay allowed in longer texts
 const CONTROL_BUT_BREAKS = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/;
@@ -55,7 +55,7 @@ export const page = <T extends z.ZodType>(item: T) =>
 
 export const idParams = z.strictObject({ id: idSchema });
 
-/** Whose verifier it is: Latchkey's own service, or the holder of a token with `tokens:verify`. */
+/** The owner of a verifier: Latchkey's own service, or the holder of a token with `tokens:verify`. */
 export const verifierCallerSchema = z
   .object({
     type: z.enum(['first_party', 'token']),
@@ -65,7 +65,7 @@ export const verifierCallerSchema = z
   .meta({ id: 'VerifierCaller' });
 export type VerifierCaller = z.infer<typeof verifierCallerSchema>;
 
-/** The change that a signed receipt is about, as its audit event tells it. */
+/** The change that a signed receipt is about, from its audit event. */
 export const receiptChangeSchema = z
   .object({
     id: idSchema.meta({ description: 'of the audit event' }),
@@ -77,7 +77,7 @@ export const receiptChangeSchema = z
   .meta({ id: 'ReceiptChange' });
 export type ReceiptChange = z.infer<typeof receiptChangeSchema>;
 
-/** How one verifier confirmed: by its acknowledgement, its cursor, its release, or the end of its lease. */
+/** How each verifier confirmed: by acknowledgement, cursor, release, or expiry of its lease. */
 export const receiptSchema = z
   .object({
     id: idSchema.optional().meta({ description: 'absent in receipts of version 0.1' }),
@@ -97,7 +97,9 @@ export const receiptSchema = z
       .string()
       .regex(/^[0-9a-f]{16}$/)
       .optional()
-      .meta({ description: 'who signed: the first 16 hex digits of the SHA-256 of the public key in SPKI form' }),
+      .meta({
+        description: 'of the signing key: the first 16 hex digits of the SHA-256 of the public key in SPKI form',
+      }),
     signature: z
       .base64url()
       .max(128)
@@ -131,7 +133,7 @@ export const pendingSchema = z
   .meta({ id: 'Pending' });
 export type Pending = z.infer<typeof pendingSchema>;
 
-/** What every change that narrows rights answers besides its subject. */
+/** The part of the response that every change that narrows rights has. */
 export const effectSchema = z.object({
   effective: z
     .boolean()

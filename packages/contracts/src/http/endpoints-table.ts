@@ -3,8 +3,8 @@ import type { ENDPOINTS, Endpoint } from './endpoints.js';
 type Line<E extends Endpoint> = `${E['method']} ${E['path']}${E extends { bodyType: 'form' } ? ' form' : ''}`;
 
 /**
- * Method and path of every call (`form` behind them where the body is a form), without the schemas: what a browser
- * needs at run time. The compiler refuses a line that is missing or differs from ENDPOINTS.
+ * Method and path of every call (followed by `form` where the body is a form), without the schemas, for browsers. The
+ * compiler rejects a line that is missing or differs from ENDPOINTS.
  */
 export const ENDPOINTS_TABLE = {
   signIn: 'POST /v1/session',

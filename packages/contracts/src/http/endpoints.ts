@@ -72,7 +72,7 @@ import {
   usageSchema,
 } from './tokens.js';
 
-/** One call of the management API. The OpenAPI document, the client and the permission matrix are made from this. */
+/** One call of the management API. The OpenAPI document, the client and the permission matrix are generated from it. */
 export interface Endpoint {
   method: 'GET' | 'POST' | 'PATCH' | 'PUT' | 'DELETE';
   /** With `{name}` for path parameters. */
@@ -88,17 +88,17 @@ export interface Endpoint {
   bodyType?: 'form';
   /** The body may be left out. */
   bodyOptional?: boolean;
-  /** Answers by status; null: no body. */
+  /** Responses by status; null: no body. */
   answers: Record<number, z.ZodType | null>;
-  /** Media types of the answers; application/json otherwise. */
+  /** Media types of the responses. Default application/json. */
   answerTypes?: readonly string[];
-  /** Codes beyond those every call can answer. */
+  /** Error codes beyond those that every call can return. */
   errors?: readonly ErrorCode[];
   /** Request headers with a meaning. */
   headers?: readonly ('Idempotency-Key' | 'Prefer')[];
 }
 
-const narrowing = <S extends z.ZodType>(schema: S) => ({
+const withEffect = <S extends z.ZodType>(schema: S) => ({
   answers: { 200: schema, 202: schema },
   headers: ['Prefer'] as const,
 });
@@ -134,7 +134,7 @@ export const ENDPOINTS = {
   signInOptions: {
     method: 'GET',
     path: '/v1/session/options',
-    summary: 'How people may sign in here',
+    summary: 'The ways to sign in here',
     tag: 'Sessions',
     scope: 'none',
     answers: { 200: signInOptionsSchema },
@@ -142,7 +142,7 @@ export const ENDPOINTS = {
   startOidc: {
     method: 'GET',
     path: '/v1/session/oidc',
-    summary: 'Go to the other sign-in service (open it in a browser)',
+    summary: 'Go to the identity provider (open it in a browser)',
     tag: 'Sessions',
     scope: 'none',
     answers: { 302: null },
@@ -151,7 +151,7 @@ export const ENDPOINTS = {
   finishOidc: {
     method: 'GET',
     path: '/v1/session/oidc/callback',
-    summary: 'Come back from the other sign-in service',
+    summary: 'Come back from the identity provider',
     tag: 'Sessions',
     scope: 'none',
     query: oidcCallbackQuery,
@@ -196,7 +196,7 @@ export const ENDPOINTS = {
   setPassword: {
     method: 'POST',
     path: '/v1/session/reset-password',
-    summary: 'Set a password with a code from an administrator or an e-mail',
+    summary: 'Set a password with a code from an administrator or an email',
     tag: 'Sessions',
     scope: 'none',
     body: setPasswordBody,
@@ -206,7 +206,7 @@ export const ENDPOINTS = {
   forgotPassword: {
     method: 'POST',
     path: '/v1/session/forgot-password',
-    summary: 'Have a link to set a password sent by e-mail; the same answer whether the person exists',
+    summary: 'Send a link to set a password by email; the same response whether or not the person exists',
     tag: 'Sessions',
     scope: 'none',
     body: forgotPasswordBody,
@@ -234,7 +234,7 @@ export const ENDPOINTS = {
   confirmSecondFactor: {
     method: 'POST',
     path: '/v1/session/totp/confirm',
-    summary: 'Show that the authenticator app works; it is asked for from now on',
+    summary: 'Confirm the authenticator app with a code; it is required from now on',
     tag: 'Sessions',
     scope: 'person',
     body: confirmSecondFactorBody,
@@ -254,7 +254,7 @@ export const ENDPOINTS = {
   makeRecoveryCodes: {
     method: 'POST',
     path: '/v1/session/totp/recovery-codes',
-    summary: 'Make new recovery codes; the old ones are void',
+    summary: 'Make new recovery codes; the old ones become invalid',
     tag: 'Sessions',
     scope: 'person',
     body: removeSecondFactorBody,
@@ -296,7 +296,7 @@ export const ENDPOINTS = {
     summary: 'Revoke the token that carries the request',
     tag: 'Tokens',
     scope: 'self',
-    ...narrowing(revokedTokenSchema),
+    ...withEffect(revokedTokenSchema),
   },
   rotateSelf: {
     method: 'POST',
@@ -313,17 +313,19 @@ export const ENDPOINTS = {
   revokeExposed: {
     method: 'POST',
     path: '/v1/tokens/revoke-exposed',
-    summary: 'Revoke tokens that have leaked; holding them is the proof',
+    summary: 'Revoke leaked tokens; presenting them is the proof',
     tag: 'Tokens',
     scope: 'none',
     body: exposedTokensBody,
-    answers: { 202: z.object({ accepted: z.int().meta({ description: 'how many were read, whether real or not' }) }) },
+    answers: {
+      202: z.object({ accepted: z.int().meta({ description: 'how many were read, whether they exist or not' }) }),
+    },
     errors: ['rate_limited'],
   },
   revokeTokens: {
     method: 'POST',
     path: '/v1/tokens/revoke',
-    summary: 'Revoke every token that a filter names, of those that you may revoke one by one; dryRun shows which',
+    summary: 'Revoke every token that a filter matches, of those that you are permitted to revoke; dryRun lists them',
     tag: 'Tokens',
     scope: 'tokens:write',
     body: revokeTokensBody,
@@ -334,17 +336,17 @@ export const ENDPOINTS = {
   revokeAllTokens: {
     method: 'POST',
     path: '/v1/tokens/revoke-all',
-    summary: 'Revoke every token there is, now; for administrators who signed in within ten minutes',
+    summary: 'Revoke all tokens, now; for administrators who signed in within ten minutes',
     tag: 'Tokens',
     scope: 'person',
     body: revokeAllTokensBody,
-    ...narrowing(revokedAllSchema),
+    ...withEffect(revokedAllSchema),
     errors: ['reauthentication_required'],
   },
   importTokens: {
     method: 'POST',
     path: '/v1/tokens/import',
-    summary: 'Take over tokens known by the SHA-256 of their secrets; all or none',
+    summary: 'Import tokens by the SHA-256 of their secrets; all or none',
     tag: 'Tokens',
     scope: 'tokens:write',
     body: importTokensBody,
@@ -368,7 +370,7 @@ export const ENDPOINTS = {
     scope: 'tokens:write',
     params: idParams,
     body: patchTokenBody,
-    ...narrowing(tokenEffectSchema),
+    ...withEffect(tokenEffectSchema),
     errors: ['conflict'],
   },
   revokeToken: {
@@ -380,7 +382,7 @@ export const ENDPOINTS = {
     params: idParams,
     body: revokeTokenBody,
     bodyOptional: true,
-    ...narrowing(revokedTokenSchema),
+    ...withEffect(revokedTokenSchema),
   },
   deleteToken: {
     method: 'DELETE',
@@ -389,7 +391,7 @@ export const ENDPOINTS = {
     tag: 'Tokens',
     scope: 'tokens:write',
     params: idParams,
-    ...narrowing(revokedTokenSchema),
+    ...withEffect(revokedTokenSchema),
   },
   rotateToken: {
     method: 'POST',
@@ -442,7 +444,7 @@ export const ENDPOINTS = {
     scope: 'users:write',
     params: idParams,
     body: patchUserBody,
-    ...narrowing(userEffectSchema),
+    ...withEffect(userEffectSchema),
     errors: ['conflict'],
   },
   revokeUserTokens: {
@@ -454,13 +456,13 @@ export const ENDPOINTS = {
     params: idParams,
     body: revokeTokenBody,
     bodyOptional: true,
-    ...narrowing(revokedTokensSchema),
+    ...withEffect(revokedTokensSchema),
   },
 
   resetPassword: {
     method: 'POST',
     path: '/v1/users/{id}/reset-password',
-    summary: 'Make a code by which a person sets a new password; administrators',
+    summary: 'Make a code with which a person sets a new password; administrators',
     tag: 'People',
     scope: 'person',
     params: idParams,
@@ -478,7 +480,7 @@ export const ENDPOINTS = {
   getPolicy: {
     method: 'GET',
     path: '/v1/policy',
-    summary: 'What is demanded of every token',
+    summary: 'The policy for all tokens',
     tag: 'Tokens',
     scope: 'signed-in',
     answers: { 200: policySchema },
@@ -486,7 +488,7 @@ export const ENDPOINTS = {
   putPolicy: {
     method: 'PUT',
     path: '/v1/policy',
-    summary: 'Set what is demanded of every token; administrators',
+    summary: 'Set the policy for all tokens; administrators',
     tag: 'Tokens',
     scope: 'person',
     body: putPolicyBody,
@@ -528,7 +530,7 @@ export const ENDPOINTS = {
     tag: 'Projects',
     scope: 'projects:write',
     params: idParams,
-    ...narrowing(projectEffectSchema),
+    ...withEffect(projectEffectSchema),
   },
   putMember: {
     method: 'PUT',
@@ -538,7 +540,7 @@ export const ENDPOINTS = {
     scope: 'projects:write',
     params: memberParams,
     body: putMemberBody,
-    ...narrowing(projectEffectSchema),
+    ...withEffect(projectEffectSchema),
     errors: ['conflict'],
   },
   removeMember: {
@@ -548,14 +550,14 @@ export const ENDPOINTS = {
     tag: 'Projects',
     scope: 'projects:write',
     params: memberParams,
-    ...narrowing(projectEffectSchema),
+    ...withEffect(projectEffectSchema),
     errors: ['conflict'],
   },
 
   listScopes: {
     method: 'GET',
     path: '/v1/scopes',
-    summary: 'The scopes known',
+    summary: 'The scopes',
     tag: 'Tokens',
     scope: 'signed-in',
     answers: { 200: scopeListSchema },
@@ -611,7 +613,7 @@ export const ENDPOINTS = {
   getDenial: {
     method: 'GET',
     path: '/v1/denials/{requestId}',
-    summary: 'Why a request was refused',
+    summary: 'Why a request was denied',
     tag: 'Audit',
     scope: 'signed-in',
     params: denialParams,
@@ -620,7 +622,7 @@ export const ENDPOINTS = {
   getReceipt: {
     method: 'GET',
     path: '/v1/receipts/{id}',
-    summary: 'The receipt of a change; as `application/jwt` signed, for any library that checks a JWS',
+    summary: 'The receipt of a change; as `application/jwt` signed, for any JWS library',
     tag: 'Audit',
     scope: 'signed-in',
     params: idParams,
@@ -641,7 +643,7 @@ export const ENDPOINTS = {
   getSystem: {
     method: 'GET',
     path: '/v1/system',
-    summary: 'Versions, what is promised, and what is still being carried out',
+    summary: 'Versions, the guarantee in effect, and work in progress',
     tag: 'System',
     scope: 'system:read',
     answers: { 200: systemSchema },
@@ -649,7 +651,7 @@ export const ENDPOINTS = {
   listVerifiers: {
     method: 'GET',
     path: '/v1/verifiers',
-    summary: 'The verifiers that can answer from memory',
+    summary: 'The verifiers that can check tokens from memory',
     tag: 'System',
     scope: 'system:read',
     answers: { 200: verifierListSchema },
@@ -657,7 +659,7 @@ export const ENDPOINTS = {
   endVerifier: {
     method: 'POST',
     path: '/v1/verifiers/{id}/end',
-    summary: "End a verifier's lease: it is not renewed, and lapses",
+    summary: "End a verifier's lease: it is not renewed, and expires",
     tag: 'System',
     scope: 'system:write',
     params: idParams,

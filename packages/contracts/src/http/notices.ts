@@ -1,21 +1,21 @@
 import { z } from 'zod';
 
-/** Everything that people are told of their tokens: the closed list, with what each is about. */
+/** Every notice to people about their tokens: the closed list, with descriptions. */
 export const NOTICE_KINDS = {
-  expiring: 'A token comes within 30, 7 and 1 days of its end.',
+  expiring: 'A token expires in 30, 7 or 1 days.',
   expired: 'A token has expired.',
-  revoked: 'Somebody else, or the policy, revoked a token.',
+  revoked: 'Another person, or the policy, revoked a token.',
   exposed: 'A token was reported as exposed and is revoked.',
-  reported: 'The secret of a token that had ended was found in the open; administrators hear it too.',
-  new_address: 'A token was used from an address that it was not used from before.',
+  reported: 'The secret of a revoked or expired token was found in public; administrators are notified too.',
+  new_address: 'A token was used from a new address.',
   used_after_rotation: 'The old secret of a rotated token was presented.',
-  idle: 'A token will be revoked because nobody uses it.',
+  idle: 'A token will be revoked because it is not used.',
 } as const;
 export type NoticeKind = keyof typeof NOTICE_KINDS;
 const noticeKindSchema = z.enum(Object.keys(NOTICE_KINDS) as [NoticeKind, ...NoticeKind[]]);
 
 const ways = {
-  email: z.boolean().meta({ description: 'by e-mail' }),
+  email: z.boolean().meta({ description: 'by email' }),
   webhook: z.boolean().meta({ description: "by the organisation's webhook" }),
 };
 export const noticeChoicesSchema = z
@@ -23,7 +23,7 @@ export const noticeChoicesSchema = z
   .meta({ id: 'NoticeChoices' });
 export type NoticeChoices = z.infer<typeof noticeChoicesSchema>;
 
-/** Kinds that are left out stay as they are. */
+/** Kinds that are left out do not change. */
 export const putNoticeChoicesBody = z
   .strictObject({
     items: z

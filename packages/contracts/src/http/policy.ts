@@ -2,7 +2,7 @@ import { z } from 'zod';
 import { LIMITS } from '../limits.js';
 import { cidrSchema } from './tokens.js';
 
-/** What administrators demand of every token that is issued, rotated, imported or changed from now on. */
+/** Requirements of administrators for every token issued, rotated, imported or changed from now on. */
 export const policySchema = z
   .object({
     lifetimeSecondsMax: z
@@ -10,18 +10,18 @@ export const policySchema = z
       .min(60)
       .max(LIMITS.lifetimeSecondsMax)
       .nullable()
-      .meta({ description: 'longest time from issue to end; null: any' }),
-    expiryRequired: z.boolean().meta({ description: 'no token without an end' }),
+      .meta({ description: 'longest time from issue to expiry; null: any' }),
+    expiryRequired: z.boolean().meta({ description: 'no token without an expiry' }),
     allowedIpPrefixes: z
       .array(cidrSchema)
       .max(LIMITS.allowedIpsPerTokenMax)
-      .meta({ description: 'every token must name addresses, all within these; empty: no demand' }),
+      .meta({ description: 'every token must have allowed addresses, all within these; empty: not required' }),
     idleDays: z
       .int()
       .min(1)
       .max(3_650)
       .nullable()
-      .meta({ description: 'tokens unused for so long are revoked, existing ones too; null: never' }),
+      .meta({ description: 'tokens unused for this long are revoked, existing ones too; null: never' }),
   })
   .meta({ id: 'Policy' });
 export type Policy = z.infer<typeof policySchema>;

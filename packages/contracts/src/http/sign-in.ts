@@ -13,7 +13,7 @@ export const secondFactorCodeSchema = z
   .string()
   .trim()
   .regex(/^(\d{6}|[A-Za-z2-7]{4}(-?[A-Za-z2-7]{4}){3})$/, 'six digits, or a recovery code');
-/** As presented, whatever the rules for new ones are. */
+/** A password as presented; rules for new passwords do not apply. */
 const presentedPassword = z.string().min(1).max(LIMITS.passwordLengthMax);
 
 export const signInBody = z
@@ -24,24 +24,24 @@ export const signInBody = z
   })
   .meta({ id: 'SignIn' });
 
-/** How people may sign in here. */
+/** The ways to sign in here. */
 export const signInOptionsSchema = z
   .object({
     password: z.boolean(),
     forgotPassword: z.boolean().meta({
-      description: 'whether a link to set a password is sent by e-mail; otherwise administrators hand over a code',
+      description: 'whether a link to set a password is sent by email; otherwise administrators hand over a code',
     }),
     oidc: z
       .object({ name: z.string(), url: z.string() })
       .nullable()
-      .meta({ description: 'another sign-in service: open `url` in the browser' }),
+      .meta({ description: 'an identity provider: open `url` in the browser' }),
   })
   .meta({ id: 'SignInOptions' });
 
 export const ownSessionSchema = z
   .object({
     id: idSchema,
-    current: z.boolean().meta({ description: 'the one that makes this request' }),
+    current: z.boolean().meta({ description: 'the session of this request' }),
     createdAt: timeSchema,
     seenAt: timeSchema,
     expiresAt: timeSchema,
@@ -54,9 +54,9 @@ export const ownSessionListSchema = z.object({ items: z.array(ownSessionSchema) 
 
 export const changePasswordBody = z.strictObject({ currentPassword: presentedPassword, newPassword: passwordSchema });
 export const forgotPasswordBody = z.strictObject({ email: emailSchema });
-/** Handed over by an administrator, by any way that reaches the person alone. */
+/** Handed over by an administrator, by any channel that only the person can read. */
 export const passwordResetSchema = z
-  .object({ code: z.string().meta({ description: 'works once, within its time' }), expiresAt: timeSchema })
+  .object({ code: z.string().meta({ description: 'works once, until it expires' }), expiresAt: timeSchema })
   .meta({ id: 'PasswordReset' });
 export const setPasswordBody = z.strictObject({
   email: emailSchema,
@@ -64,7 +64,7 @@ export const setPasswordBody = z.strictObject({
   newPassword: passwordSchema,
   secondFactor: secondFactorCodeSchema
     .optional()
-    .meta({ description: 'of whoever has a second factor: the code above never stands in for it' }),
+    .meta({ description: 'required of people with a second factor: the code above never replaces it' }),
 });
 
 export const secondFactorSchema = z
@@ -74,20 +74,20 @@ export const recoveryCodesSchema = z
   .object({
     recoveryCodes: z
       .array(z.string())
-      .meta({ description: 'each stands in once for a code of the authenticator app; shown once' }),
+      .meta({ description: 'each replaces a code of the authenticator app once; shown once' }),
   })
   .meta({ id: 'RecoveryCodes' });
 export const startSecondFactorBody = z.strictObject({ password: presentedPassword });
 export const startedSecondFactorSchema = z
   .object({
     secret: z.string().meta({ description: 'base32, for typing into an authenticator app; shown once' }),
-    uri: z.string().meta({ description: 'the same as an otpauth: address, for a QR code' }),
+    uri: z.string().meta({ description: 'the same as an otpauth: URI, for a QR code' }),
   })
   .meta({ id: 'StartedSecondFactor' });
 export const confirmSecondFactorBody = z.strictObject({ code: oneTimeCodeSchema });
 export const removeSecondFactorBody = z.strictObject({ password: presentedPassword, code: secondFactorCodeSchema });
 
-/** What the other sign-in service sends back (RFC 6749 section 4.1.2, RFC 9207). */
+/** The response of the identity provider (RFC 6749 section 4.1.2, RFC 9207). */
 export const oidcCallbackQuery = z.object({
   state: z.string().max(500).optional(),
   code: z.string().max(2_000).optional(),

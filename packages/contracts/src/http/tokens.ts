@@ -29,7 +29,7 @@ export const revocationReasonSchema = z.enum([
 ]);
 export type RevocationReason = z.infer<typeof revocationReasonSchema>;
 
-/** An IPv4 or IPv6 address or CIDR; checked in full by the service, which answers it in canonical form. */
+/** An IPv4 or IPv6 address or CIDR; validated in full by the service, which returns it in canonical form. */
 export const cidrSchema = z
   .string()
   .min(2)
@@ -77,15 +77,17 @@ export const tokenSchema = z
     allowedIps: z.array(z.string()),
     rateLimit: rateLimitSchema.nullable(),
     metadata: z.record(z.string(), z.string()),
-    parentId: idSchema.nullable().meta({ description: 'the token that this one was made with; it dies with it' }),
-    receipt: receiptSchema.nullable().meta({ description: 'of the last change that narrowed this token' }),
+    parentId: idSchema
+      .nullable()
+      .meta({ description: 'the token that this one was derived from, and is revoked with' }),
+    receipt: receiptSchema.nullable().meta({ description: 'of the last change that narrowed its rights' }),
   })
   .meta({ id: 'Token' });
 export type Token = z.infer<typeof tokenSchema>;
 
 export const issuedTokenSchema = tokenSchema
   .extend({
-    secret: z.string().meta({ description: 'shown in this answer and never again' }),
+    secret: z.string().meta({ description: 'shown in this response and never again' }),
   })
   .meta({ id: 'IssuedToken' });
 export type IssuedToken = z.infer<typeof issuedTokenSchema>;
@@ -135,7 +137,7 @@ export const patchTokenBody = z
   .meta({ id: 'PatchToken' });
 export type PatchTokenBody = z.infer<typeof patchTokenBody>;
 
-/** By time of creation, by name (not minding case), by end (none: last); `-` turns each round. */
+/** By time of creation, by name (case-insensitive), by expiry (none: last); `-` reverses. */
 export const TOKEN_SORTS = ['created', '-created', 'name', '-name', 'expires', '-expires'] as const;
 export type TokenSort = (typeof TOKEN_SORTS)[number];
 
@@ -158,22 +160,22 @@ export const revokeTokenBody = z
   })
   .meta({ id: 'RevokeToken' });
 export type RevokeTokenBody = z.infer<typeof revokeTokenBody>;
-/** PATCH and revocation answer the token and how far the change is effective. */
+/** The response to PATCH and revocation: the token, and whether the change is effective. */
 export const tokenEffectSchema = effectSchema.extend({ token: tokenSchema }).meta({ id: 'TokenEffect' });
 export type TokenEffect = z.infer<typeof tokenEffectSchema>;
 
-/** How many tokens a revocation has ended so far; each counts once besides in `tokens`. */
+/** How many tokens a revocation has revoked so far; each counts in `tokens`, and at most once more. */
 export const endedCountsSchema = z
   .object({
-    tokens: z.int().meta({ description: 'altogether' }),
-    successors: z.int().meta({ description: 'that an exposed token took for itself by rotating' }),
-    descendants: z.int().meta({ description: 'that were made with one of them' }),
-    shown: z.int().meta({ description: 'whose secret an exposed token was shown by rotating another token' }),
+    tokens: z.int().meta({ description: 'in all' }),
+    successors: z.int().meta({ description: 'that an exposed token got by rotating itself' }),
+    descendants: z.int().meta({ description: 'that were derived from one of them' }),
+    shown: z.int().meta({ description: 'whose secret was shown to an exposed token that rotated another token' }),
   })
   .meta({ id: 'EndedCounts' });
 export type EndedCounts = z.infer<typeof endedCountsSchema>;
 
-/** What exposed tokens changed before they were ended: it stands, and is for people to look at. */
+/** Changes made by exposed tokens before their revocation: they remain, for people to review. */
 export const alsoChangedSchema = z
   .object({
     items: z
@@ -181,18 +183,18 @@ export const alsoChangedSchema = z
         auditEventSchema
           .pick({ id: true, at: true, action: true, tokenId: true, projectId: true, subject: true })
           .extend({
-            by: z.object({ id: idSchema, name: z.string() }).meta({ description: 'the token that did it' }),
+            by: z.object({ id: idSchema, name: z.string() }).meta({ description: 'the token that made the change' }),
           }),
       )
       .max(100)
-      .meta({ description: 'newest first, as far as the caller may see them' }),
+      .meta({ description: 'newest first, those that the caller has permission to see' }),
     others: z.int().meta({ description: 'further ones, among the last thousand' }),
-    audit: z.string().meta({ description: 'where all that the token named has done is found, with audit:read' }),
+    audit: z.string().meta({ description: 'where all events of the revoked token are listed, with audit:read' }),
   })
   .meta({ id: 'AlsoChanged' });
 export type AlsoChanged = z.infer<typeof alsoChangedSchema>;
 
-/** Revocation answers besides how far it reached. While more is being ended `effective` is false. */
+/** The response to a revocation. While more tokens are being revoked, `effective` is false. */
 export const revokedTokenSchema = tokenEffectSchema
   .extend({
     ended: endedCountsSchema,
@@ -204,7 +206,7 @@ export type RevokedToken = z.infer<typeof revokedTokenSchema>;
 export const revokedTokensSchema = effectSchema.extend({ ended: endedCountsSchema }).meta({ id: 'RevokedTokens' });
 export type RevokedTokens = z.infer<typeof revokedTokensSchema>;
 
-/** Which tokens: those that fit every member. Each is one that `GET /v1/tokens` knows, but for time and prefix. */
+/** The tokens that match every member. Members as in `GET /v1/tokens`, and `createdBefore` and `prefix`. */
 export const tokenFilterSchema = z
   .strictObject({
     projectId: idSchema.optional(),
@@ -216,7 +218,7 @@ export const tokenFilterSchema = z
       .max(25, 'the first characters of the secret, never the whole')
       .regex(/^[a-z][0-9A-Za-z_]*$/, 'the first characters of the secret, such as lk_pat_3x')
       .optional()
-      .meta({ description: 'of the secret, at most as much of it as `start` shows' }),
+      .meta({ description: 'of the secret, at most as long as `start`' }),
     status: tokenStatusSchema.optional(),
   })
   .refine((f) => Object.keys(f).length > 0, 'name at least one of projectId, owner, createdBefore, prefix, status')
@@ -228,35 +230,37 @@ export const revokeTokensBody = z
     filter: tokenFilterSchema,
     reason: revocationReasonSchema,
     comment: textSchema(LIMITS.commentLengthMax).optional(),
-    dryRun: z.boolean().default(false).meta({ description: 'tells what would be revoked, and changes nothing' }),
+    dryRun: z.boolean().default(false).meta({ description: 'returns what would be revoked, and changes nothing' }),
     expect: z
       .int()
       .min(0)
       .max(LIMITS.revokeManyMax)
       .optional()
-      .meta({ description: '`matched` of the preview: when more match by now, nothing is revoked (409)' }),
+      .meta({ description: '`matched` of the preview: when more match now, nothing is revoked (409)' }),
   })
   .meta({ id: 'RevokeTokens' });
 export type RevokeTokensBody = z.infer<typeof revokeTokensBody>;
 
-const matchedSchema = z.int().meta({ description: 'tokens not revoked that the filter named when it was read' });
+const matchedSchema = z
+  .int()
+  .meta({ description: 'tokens not yet revoked that matched the filter when it was evaluated' });
 export const revocationPreviewSchema = z
   .object({
     matched: matchedSchema,
     tokens: z
       .array(tokenSchema)
       .max(LIMITS.revokePreviewMax)
-      .meta({ description: 'the newest of them, as far as you may read them' }),
+      .meta({ description: 'the newest of them, those that you have permission to read' }),
   })
   .meta({ id: 'RevocationPreview' });
 export type RevocationPreview = z.infer<typeof revocationPreviewSchema>;
-/** Of tokens named by a filter. One issued after it was read is not among them. */
+/** For the tokens that a filter matches. A token issued after its evaluation is not among them. */
 export const revokedManySchema = revokedTokensSchema
   .extend({
     matched: matchedSchema,
     batch: idSchema
       .nullable()
-      .meta({ description: 'stands in `details` of each audit event; null: there was nothing to do' }),
+      .meta({ description: 'in `details` of each audit event; null: there was nothing to revoke' }),
   })
   .meta({ id: 'RevokedMany' });
 export type RevokedMany = z.infer<typeof revokedManySchema>;
@@ -284,14 +288,16 @@ export const rotateTokenBody = z
   .meta({ id: 'RotateToken' });
 export type RotateTokenBody = z.infer<typeof rotateTokenBody>;
 
-/** The successor with its secret, and how far the change of the old token is effective: its end, or its new end. */
+/** The successor with its secret, and whether the revocation or new expiry of the old token is effective. */
 export const rotatedTokenSchema = issuedTokenSchema
   .extend({
     effective: effectSchema.shape.effective.meta({
       description:
-        'of the old token: no verifier takes it for longer than the rotation says, in a check that starts now',
+        'of the old token: no verifier accepts it for longer than the rotation allows, in a check that starts now',
     }),
-    receipt: effectSchema.shape.receipt.meta({ description: "of the old token's end; the successor has none yet" }),
+    receipt: effectSchema.shape.receipt.meta({
+      description: "of the old token's revocation or new expiry; the successor has none yet",
+    }),
     pending: effectSchema.shape.pending,
   })
   .meta({ id: 'RotatedToken' });
@@ -303,7 +309,7 @@ export const exposedTokensBody = z
   })
   .meta({ id: 'ExposedTokens' });
 
-/** A token made elsewhere and known by its SHA-256 alone: the secret stays with whoever has it. */
+/** A token made elsewhere, of which only the SHA-256 is sent: the secret stays with its holder. */
 export const importedTokenSchema = z
   .strictObject({
     sha256: z
@@ -328,7 +334,7 @@ export const importedTokenSchema = z
 export type ImportedToken = z.infer<typeof importedTokenSchema>;
 export const importTokensBody = z
   .strictObject({
-    projectId: idSchema.optional().meta({ description: 'they become project tokens of it; your own without' }),
+    projectId: idSchema.optional().meta({ description: 'they become tokens of this project; without it, your own' }),
     tokens: z.array(importedTokenSchema).min(1).max(LIMITS.importTokensMax),
   })
   .meta({ id: 'ImportTokens' });
