@@ -22,7 +22,7 @@ export type FeedDrop = (typeof FEED_DROPS)[number];
 export interface Counters {
   /** Checks by outcome. */
   readonly verdicts: Record<'allowed' | DenialReason, number>;
-  /** Checks answered from memory. */
+  /** Checks decided from memory. */
   memoryHits: number;
   /** Lookups sent to the authority. */
   fills: number;

@@ -15,14 +15,14 @@ describe('a fill', () => {
     expect(verifier.counters).toMatchObject({ fills: 1, fillsShared: 99 });
   });
 
-  const overtaken: Record<string, (snapshot: TokenFacts) => [InvalidationKind, string]> = {
+  const dropped: Record<string, (snapshot: TokenFacts) => [InvalidationKind, string]> = {
     'its token': (snapshot) => ['token', snapshot.id],
     'an ancestor': (snapshot) => ['token', snapshot.ancestors[1]!],
     'its owner': (snapshot) => ['owner', snapshot.ownerId],
     'one of its projects': (snapshot) => ['project', snapshot.grants[1]!.project],
     everything: () => ['everything', ''],
   };
-  it.each(Object.entries(overtaken))(
+  it.each(Object.entries(dropped))(
     'is neither stored nor used when poisoned by an invalidation of %s',
     async (_, what) => {
       const { authority, verifier } = await world();
@@ -223,14 +223,14 @@ describe('well-formed junk', () => {
     const { authority, verifier, outcome } = await world({
       limits: { entriesMax: 2, fillsMax: 6, fillsReservedForKnown: 3 },
     });
-    const [evicted, overtaken, ...others] = Array.from({ length: 3 }, () => authority.issue());
-    for (const { secret } of [evicted!, overtaken!, ...others]) expect(await outcome(secret)).toBe('allowed');
-    authority.invalidate('owner', overtaken!.snapshot.ownerId);
+    const [evicted, dropped, ...others] = Array.from({ length: 3 }, () => authority.issue());
+    for (const { secret } of [evicted!, dropped!, ...others]) expect(await outcome(secret)).toBe('allowed');
+    authority.invalidate('owner', dropped!.snapshot.ownerId);
     authority.holdLookups = true;
     for (let i = 0; i < 3; i++) void verifier.verify(mint('pat'), READ);
     await flushPromises();
     expect(await outcome(mint('pat'))).toBe('unavailable');
-    const checks = [evicted!, overtaken!].map(({ secret }) => verifier.verify(secret, READ));
+    const checks = [evicted!, dropped!].map(({ secret }) => verifier.verify(secret, READ));
     await flushPromises();
     for (const { request, respond } of authority.pendingLookups) await respond(authority.read(request));
     for (const check of checks) expect(await check).toMatchObject({ allowed: true });

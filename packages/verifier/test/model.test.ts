@@ -137,18 +137,18 @@ describe('compared with a model that looks every token up', () => {
           });
           checks.push(check);
         } else if (what < 6) {
-          const held = authority.pendingLookups.splice(below(authority.pendingLookups.length + 1), 1)[0];
-          if (held) {
-            const response = authority.read(held.request);
-            inFlight.push(() => held.respond(response));
+          const pending = authority.pendingLookups.splice(below(authority.pendingLookups.length + 1), 1)[0];
+          if (pending) {
+            const response = authority.read(pending.request);
+            inFlight.push(() => pending.respond(response));
           }
         } else if (what < 8) {
           await inFlight.splice(below(inFlight.length + 1), 1)[0]?.();
         } else if (what < 9) {
           if (below(2)) await clock.pass(below(2_500));
-          const held = authority.pendingRenewals.shift();
-          if (held && below(3)) await held.respond(authority.grant(held.request));
-          else if (held) await held.fail();
+          const pending = authority.pendingRenewals.shift();
+          if (pending && below(3)) await pending.respond(authority.grant(pending.request));
+          else if (pending) await pending.fail();
         } else if (below(3) === 0) {
           const { id: invalidation } = authority.revoke(token.hash);
           await flushPromises();
@@ -159,7 +159,7 @@ describe('compared with a model that looks every token up', () => {
       }
       authority.holdLookups = false;
       for (const arrive of inFlight) await arrive();
-      for (const held of authority.pendingLookups) await held.respond(authority.read(held.request));
+      for (const pending of authority.pendingLookups) await pending.respond(authority.read(pending.request));
       await Promise.all(checks);
       expect(stale).toBe(0);
     },

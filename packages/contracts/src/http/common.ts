@@ -26,7 +26,7 @@ export const lineSchema = (max: number) =>
     .min(1, 'must not be empty')
     .max(max)
     .refine((s) => !CONTROL.test(s) && s.isWellFormed(), 'must not hold control characters');
-/** Longer text for people; line breaks allowed, may be empty. */
+/** Longer text for people; line breaks and empty text allowed. */
 export const textSchema = (max: number) =>
   z
     .string()

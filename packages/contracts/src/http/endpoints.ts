@@ -86,7 +86,7 @@ export interface Endpoint {
   body?: z.ZodType;
   /** `form`: application/x-www-form-urlencoded. JSON otherwise. */
   bodyType?: 'form';
-  /** The body may be left out. */
+  /** The body is optional. */
   bodyOptional?: boolean;
   /** Responses by status; null: no body. */
   answers: Record<number, z.ZodType | null>;
