@@ -30,12 +30,12 @@ export const settings = {
     schema: settingSchema.url('redis:', 'rediss:'),
   },
   RPC_ADDRESS: {
-    description: "`host:port` of the token-service's gRPC door",
+    description: "`host:port` of the token-service's gRPC endpoint",
     default: '127.0.0.1:50051',
     schema: z.string().regex(/^[^\s/:]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$/, 'must be host:port'),
   },
   RPC_CA_FILE: {
-    description: "PEM certificate of the authority behind the gRPC door's; plain text without one",
+    description: "PEM file of the CA that signed the gRPC endpoint's certificate; plain text without one",
     schema: z.string().optional(),
   },
   JOBS_RPC_SECRET: credentialSettings.JOBS_RPC_SECRET,
@@ -43,7 +43,7 @@ export const settings = {
   JOBS_SEALING_KEY: encryptionSettings.JOBS_SEALING_KEY,
   USAGE_SECRET: {
     description:
-      "Verifiers' usage keys are derived from it, at least 32 characters; shared with the token-service alone",
+      "Verifiers' usage keys are derived from it, at least 32 characters; shared with the token-service only",
     secret: true,
     schema: settingSchema.secret,
   },
@@ -58,18 +58,17 @@ export const settings = {
     schema: z.string().min(16, 'must have at least 16 characters').max(200).optional(),
   },
   PUBLIC_URL: {
-    description: 'Address that people use; links in notices begin with it',
+    description: 'Public URL; links in notices begin with it',
     default: 'http://127.0.0.1:8080',
     schema: settingSchema.url('http:', 'https:'),
   },
   SMTP_URL: {
-    description:
-      'Mail server of notices, `smtp://user:password@host:587` or `smtps://…`; without one no e-mail is sent',
+    description: 'Mail server, `smtp://user:password@host:587` or `smtps://…`; without one no email is sent',
     secret: true,
     schema: settingSchema.url('smtp:', 'smtps:').optional(),
   },
   MAIL_FROM: {
-    description: 'Sender of notices',
+    description: 'Sender of emails',
     default: 'Latchkey <latchkey@localhost>',
     schema: z
       .string()
@@ -77,29 +76,29 @@ export const settings = {
       .max(320)
       .regex(/^[^\r\n]+$/, 'must be one line'),
   },
-  NOTICE_WEBHOOK_URL: { description: 'Where notices are posted, signed (Standard Webhooks)', schema: webhookUrl },
-  NOTICE_WEBHOOK_SECRET: { description: 'Signs the notices', secret: true, schema: webhookSecret },
-  SIEM_WEBHOOK_URL: { description: 'Where sealed audit events are posted in order, signed', schema: webhookUrl },
-  SIEM_WEBHOOK_SECRET: { description: 'Signs what goes to the SIEM', secret: true, schema: webhookSecret },
+  NOTICE_WEBHOOK_URL: { description: 'URL that notices are posted to, signed (Standard Webhooks)', schema: webhookUrl },
+  NOTICE_WEBHOOK_SECRET: { description: 'Signs webhooks of notices', secret: true, schema: webhookSecret },
+  SIEM_WEBHOOK_URL: { description: 'URL that sealed audit events are posted to in order, signed', schema: webhookUrl },
+  SIEM_WEBHOOK_SECRET: { description: 'Signs webhooks to the SIEM', secret: true, schema: webhookSecret },
   SIEM_ATTEMPTS_MAX: {
-    description: 'Deliveries tried for one batch of audit events before it becomes a dead letter',
+    description: 'Delivery attempts for one batch of audit events before it becomes a dead letter',
     default: '20',
     schema: settingSchema.integer(1, 1_000),
   },
   CANARY_TOKEN: {
     description:
-      'A token that holds `tokens:write`: with it, one is issued, used, revoked and tried again every minute, to see that revocations hold',
+      'A token with the scope `tokens:write`; with it, the canary issues, uses, revokes and retries a token every minute, to check that revocations take effect',
     secret: true,
     schema: z.string().max(200).optional(),
   },
   CANARY_API_URL: {
-    description: "The token-service's HTTP door, for the canary",
+    description: "URL of the token-service's HTTP API, for the canary",
     default: 'http://127.0.0.1:8090',
     schema: settingSchema.url('http:', 'https:'),
   },
   CANARY_DOORS: {
     description:
-      'Comma-separated URLs, one for each gateway, that answer 2xx to any good token: `http://gateway-1:8081/forward-auth,…`',
+      'Comma-separated URLs, one for each gateway, that return 2xx for any valid token: `http://gateway-1:8081/forward-auth,…`',
     default: '',
     schema: settingSchema.list.refine(
       (list) => list.every((url) => URL.canParse(url) && /^https?:$/.test(new URL(url).protocol)),
@@ -111,7 +110,7 @@ export const settings = {
 export type JobsConfig = Config<typeof settings>;
 
 /**
- * @param warn is told what should be changed although it works
+ * @param warn called with what works but should be changed
  * @throws ConfigError naming every setting that is missing or wrong
  */
 export function jobsConfig(env: NodeJS.ProcessEnv = process.env, warn?: (text: string) => void): JobsConfig {
@@ -123,13 +122,13 @@ export function jobsConfig(env: NodeJS.ProcessEnv = process.env, warn?: (text: s
   return config;
 }
 
-/** What the schema of one setting alone cannot see. @throws Error naming the settings */
+/** Checks that involve several settings. @throws Error naming the settings */
 export function checkTogether(config: JobsConfig): JobsConfig {
   for (const name of ['NOTICE_WEBHOOK', 'SIEM_WEBHOOK'] as const) {
     if (config[`${name}_URL`] && !config[`${name}_SECRET`])
       throw new Error(`${name}_SECRET is missing: ${name}_URL is set, and nothing is posted unsigned`);
   }
   if (config.CANARY_TOKEN && config.CANARY_DOORS.length === 0)
-    throw new Error('CANARY_DOORS is missing: CANARY_TOKEN is set, and without doors there is nothing to see');
+    throw new Error('CANARY_DOORS is missing: CANARY_TOKEN is set, and the canary needs the URLs of the gateways');
   return config;
 }

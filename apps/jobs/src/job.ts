@@ -5,7 +5,7 @@ import type { DataSource } from 'typeorm';
 import type { JobsConfig } from './config.js';
 import type { JobMetrics } from './ops/index.js';
 
-/** What every job works with. Nothing comes with the job itself: jobs carry no payload. */
+/** What every job works with. Jobs have no payload. */
 export interface JobContext {
   config: JobsConfig;
   database: DataSource;
@@ -13,11 +13,11 @@ export interface JobContext {
   maintenance: Caller<MaintenanceMethods>;
   metrics: JobMetrics;
   logger: Logger;
-  /** Fires when the worker is to stop: finish the step at hand, begin no other. */
+  /** Fires when the worker has to stop: finish the current step, begin no other. */
   signal: AbortSignal;
 }
 
-/** What one step did. `more`: another step has something to do at once. */
+/** What one step did. `more`: more work is due now. */
 export interface StepReport {
   done: number;
   more: boolean;
@@ -27,20 +27,20 @@ export const QUEUES = ['tokens', 'audit', 'usage', 'notices'] as const;
 export type QueueName = (typeof QUEUES)[number];
 
 /**
- * One job. `step` is bounded, safe to run twice, at the same time as itself, and to be killed in the middle; it reads
- * what there is to do from PostgreSQL or the stream each time.
+ * One job. `step` is bounded, idempotent, and safe to run concurrently and to be killed at any point; it reads the work
+ * that is due from PostgreSQL or the stream each time.
  */
 export interface Job {
   name: string;
   queue: QueueName;
   everyMs: number;
-  /** For people: the generated table of jobs and the board. */
+  /** Shown in the generated table of jobs. */
   description: string;
-  /** Runs of it at one time in one worker; a further one ends at once, having done nothing. Default 1. */
+  /** Concurrent runs in one worker; a further one ends at once, having done nothing. Default 1. */
   parallel?: number;
   /**
-   * For work that people at the management API must not feel: of all workers one runs it at a time, and after each step
-   * it rests for so many times as long as the step took. Default: none of that.
+   * For work that must not slow down the management API: one worker of all runs it at a time, and after each step it
+   * pauses for this many times as long as the step took. Default: neither.
    */
   rest?: number;
   step(context: JobContext): Promise<StepReport>;

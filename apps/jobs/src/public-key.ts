@@ -4,7 +4,9 @@ import { ConfigError, encryptionSettings, loadConfig } from '@latchkey/runtime';
 try {
   const { JOBS_SEALING_KEY: keys } = loadConfig({ JOBS_SEALING_KEY: encryptionSettings.JOBS_SEALING_KEY });
   if (!keys?.[0])
-    throw new ConfigError(['JOBS_SEALING_KEY is required: set it as jobs has it, or JOBS_SEALING_KEY_FILE']);
+    throw new ConfigError([
+      'JOBS_SEALING_KEY is required: set it to the value that jobs uses, or set JOBS_SEALING_KEY_FILE',
+    ]);
   console.log(keys[0].text);
 } catch (error) {
   if (!(error instanceof ConfigError)) throw error;

@@ -2,13 +2,13 @@ import { createLogger, loadConfig, settingSchema } from '@latchkey/runtime';
 import { Client } from 'pg';
 
 /**
- * `node dist/replay.js [from [to]]`: batches of audit events that became dead letters and lie in this span of places
- * (all by default) are sent to the SIEM again, before anything new, oldest first. Reads DATABASE_URL.
+ * `node dist/replay.js [from [to]]`: dead letters (batches of audit events) within this range of sequence numbers (all by
+ * default) are sent to the SIEM again, before anything new, oldest first. Reads DATABASE_URL.
  */
 const logger = createLogger('replay');
 const [from = '1', to = '9223372036854775807', ...rest] = process.argv.slice(2);
 if (![from, to].every((n) => /^\d{1,19}$/.test(n)) || rest.length > 0) {
-  logger.fatal('usage: node dist/replay.js [first place [last place]]');
+  logger.fatal('usage: node dist/replay.js [first seq [last seq]]');
   process.exit(2);
 }
 const { DATABASE_URL } = loadConfig({
@@ -26,7 +26,10 @@ try {
      WHERE state = 'dead' AND to_seq >= $1 AND from_seq <= $2`,
     [from, to],
   );
-  logger.info({ batches: rowCount }, rowCount ? 'dead letters will be sent again' : 'there are no dead letters there');
+  logger.info(
+    { batches: rowCount },
+    rowCount ? 'dead letters will be sent again' : 'there are no dead letters in this range',
+  );
 } finally {
   await client.end();
 }

@@ -3,7 +3,7 @@ import { Injectable } from '@nestjs/common';
 import type { Job, JobContext } from './job.js';
 import { jobNamed } from './schedule.js';
 
-/** Longest that one run goes on taking steps; what is left is the next run's. Keeps runs far below BullMQ's lock. */
+/** Longest time for which one run begins steps; the next run does the rest. Far below BullMQ's lock duration. */
 export const RUN_MS_MAX = 20_000;
 
 export interface RunReport {
@@ -11,7 +11,7 @@ export interface RunReport {
   steps: number;
 }
 
-/** Runs a job of the schedule, step by step, until nothing is due, its time is over, or the worker stops. */
+/** Runs a job of the schedule, step by step, until nothing is due, RUN_MS_MAX is over, or the worker stops. */
 @Injectable()
 export class JobRunner {
   private readonly stopping = new AbortController();
@@ -23,22 +23,22 @@ export class JobRunner {
     private readonly named: (name: string) => Job = jobNamed,
   ) {}
 
-  /** @throws what a step throws; BullMQ retries with back-off */
+  /** @throws what a step throws; BullMQ retries with backoff */
   async run(name: string): Promise<RunReport> {
     const job = this.named(name);
-    // A long run must not take the places of other jobs: the schedule goes on asking for it meanwhile.
+    // The schedule adds further runs during a long one; they must not use up the worker's concurrency.
     const others = this.running.get(name) ?? 0;
     if (others >= (job.parallel ?? 1)) return { done: 0, steps: 0 };
     this.running.set(name, others + 1);
     try {
       if (job.rest === undefined) return await this.steps(job);
-      return await aloneInAllWorkers(this.base, job, () => this.steps(job));
+      return await withLock(this.base, job, () => this.steps(job));
     } finally {
       this.running.set(name, this.running.get(name)! - 1);
     }
   }
 
-  /** From now on a run ends after the step at hand. */
+  /** From now on a run ends after its current step. */
   stop(): void {
     this.stopping.abort();
   }
@@ -70,10 +70,10 @@ export class JobRunner {
 }
 
 /**
- * Does it while no other worker does, or not at all. The lock belongs to a connection, so that it goes with a worker
- * that is killed; should the connection be lost meanwhile, two run side by side, which every job bears.
+ * Runs it if no other worker does. The lock belongs to a connection, so that it is released when the worker is killed; if
+ * the connection is lost during the run, two workers run the job concurrently, which is safe for every job.
  */
-async function aloneInAllWorkers(
+async function withLock(
   { database }: Pick<JobContext, 'database'>,
   job: Job,
   run: () => Promise<RunReport>,

@@ -12,7 +12,7 @@ import {
 } from './notices/index.js';
 import { drainUsage, pruneUsage } from './usage/index.js';
 
-/** Everything that this service does by itself: what, in which queue, how often. */
+/** All jobs of this service. */
 export const SCHEDULE: readonly Job[] = [
   expireDue,
   endOverlaps,
@@ -37,6 +37,6 @@ const byName = new Map(SCHEDULE.map((job) => [job.name, job]));
 /** @throws Error for a name that is not in the schedule */
 export function jobNamed(name: string): Job {
   const job = byName.get(name);
-  if (!job) throw new Error(`no job is called ${JSON.stringify(name)}: it is of another version of this service`);
+  if (!job) throw new Error(`no job is called ${JSON.stringify(name)}: another version of this service added it`);
   return job;
 }

@@ -6,8 +6,8 @@ import type { Job } from './job.js';
 const REPAIR_EVERY_MS = 5_000;
 
 /**
- * Keeps BullMQ's schedulers as the schedule says. They live in Redis under the jobs' names, so any number of workers
- * share them; one that is missing (Redis was emptied), changed, or stuck is written again.
+ * Keeps BullMQ's schedulers equal to the schedule. They are in Redis under the jobs' names, shared by all workers; one
+ * that is missing (Redis was emptied), changed, or stuck is written again.
  */
 export class Scheduler {
   private timer: NodeJS.Timeout | undefined;
@@ -23,7 +23,7 @@ export class Scheduler {
   start(): void {
     const turn = () => {
       this.running = this.repair()
-        .catch((error: Error) => this.logger.warn({ reason: error.message }, 'the schedule cannot be kept now'))
+        .catch((error: Error) => this.logger.warn({ reason: error.message }, 'repairing the schedule failed; retrying'))
         .then(() => {
           if (!this.stopped) this.timer = setTimeout(turn, REPAIR_EVERY_MS);
         });
@@ -37,7 +37,7 @@ export class Scheduler {
     await this.running;
   }
 
-  /** Writes every scheduler that is not as it should be, and removes those of jobs that are no more. */
+  /** Writes every scheduler that differs from the schedule, and removes those of jobs that no longer exist. */
   async repair(): Promise<void> {
     for (const [name, queue] of this.queues) {
       const jobs = this.schedule.filter((job) => job.queue === name);
@@ -54,7 +54,7 @@ export class Scheduler {
   }
 }
 
-/** Long overdue; or so far ahead that a worker wrote it whose clock is wrong, and all others would wait for that time. */
+/** Long overdue; or so far ahead that a worker with a wrong clock wrote it, and all others would wait for that time. */
 function isStuck(nextMs: number | undefined, everyMs: number): boolean {
   const lateMs = nextMs ? Date.now() - nextMs : 0;
   return lateMs > Math.max(60_000, 2 * everyMs) || lateMs < -(everyMs + 30_000);

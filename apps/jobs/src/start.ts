@@ -22,9 +22,9 @@ import { SCHEDULE } from './schedule.js';
 import { Scheduler } from './scheduler.service.js';
 
 export interface RunningJobs {
-  /** The ops port as it was bound. */
+  /** The bound ops port. */
   opsPort: number;
-  /** Takes no more jobs, finishes the steps at hand, and closes everything. */
+  /** Takes no more jobs, finishes the current steps, and closes everything. */
   stop(): Promise<void>;
 }
 
@@ -56,7 +56,7 @@ export async function startJobs(config: JobsConfig, logger: Logger): Promise<Run
   );
   const queues = new Map(QUEUES.map((name) => [name as string, app.get<Queue>(getQueueToken(name))]));
   for (const queue of queues.values())
-    queue.on('error', (error) => logger.debug({ queue: queue.name, reason: error.message }, 'a queue is in trouble'));
+    queue.on('error', (error) => logger.debug({ queue: queue.name, reason: error.message }, 'queue error'));
   watch(metrics, [...queues.values()], redis, database, logger);
   const board = await boardHandler([...queues.values()], config.BOARD_PASSWORD);
   const scheduler = new Scheduler(queues, SCHEDULE, logger);
@@ -78,7 +78,7 @@ export async function startJobs(config: JobsConfig, logger: Logger): Promise<Run
     stop: async () => {
       await scheduler.stop();
       app.get(JobRunner).stop();
-      // Workers stop taking jobs, wait for the steps at hand, and close; queues close after them.
+      // Workers stop taking jobs, wait for the current steps, and close; queues close after them.
       await app.close();
       maintenance.close();
       redis.disconnect();

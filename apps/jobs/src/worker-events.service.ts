@@ -2,9 +2,9 @@ import { isUnavailable, type Logger } from '@latchkey/runtime';
 import type { Job as QueuedJob } from 'bullmq';
 import type { JobMetrics } from './ops/index.js';
 
-/** Where workers say what happened to them. */
+/** Logs and counts the events of workers. */
 export class WorkerEvents {
-  private readonly away = new Set<string>();
+  private readonly recent = new Set<string>();
 
   constructor(
     private readonly logger: Logger,
@@ -13,24 +13,25 @@ export class WorkerEvents {
 
   failed(queue: string, job: QueuedJob | undefined, error: Error): void {
     const left = job ? (job.opts.attempts ?? 1) - job.attemptsMade : 0;
-    const facts = { queue, job: job?.name, attempt: job?.attemptsMade, attemptsLeft: left };
-    if (isUnavailable(error)) this.logger.warn({ ...facts, reason: error.message }, 'the token-service is away');
-    else this.logger.error({ ...facts, err: error }, 'a job failed');
+    const fields = { queue, job: job?.name, attempt: job?.attemptsMade, attemptsLeft: left };
+    if (isUnavailable(error))
+      this.logger.warn({ ...fields, reason: error.message }, 'the token-service is unavailable; retrying');
+    else this.logger.error({ ...fields, err: error }, 'a job failed');
   }
 
   stalled(queue: string, id: string): void {
     this.metrics.stalled.inc({ queue });
-    this.logger.warn({ queue, id }, 'a worker died at this job: it goes to another');
+    this.logger.warn({ queue, id }, 'a job stalled: its worker died; another worker takes it');
   }
 
-  /** Connection faults come many times a second: one line per queue until the next success is enough. */
+  /** Connections can fail many times a second: logged once per queue in 10 s. */
   error(queue: string, error: Error): void {
-    if (this.away.has(queue)) return;
-    this.away.add(queue);
-    setTimeout(() => this.away.delete(queue), 10_000).unref();
-    this.logger.warn({ queue, reason: error.message }, 'a worker is in trouble; it goes on trying');
+    if (this.recent.has(queue)) return;
+    this.recent.add(queue);
+    setTimeout(() => this.recent.delete(queue), 10_000).unref();
+    this.logger.warn({ queue, reason: error.message }, 'a worker failed; retrying');
   }
 }
 
-/** By this name Nest hands it in. */
+/** Injection token. */
 export const WORKER_EVENTS = Symbol('WorkerEvents');

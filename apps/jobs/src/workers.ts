@@ -6,10 +6,10 @@ import { JobRunner, type RunReport } from './runner.service.js';
 import { SCHEDULE } from './schedule.js';
 import { WORKER_EVENTS, type WorkerEvents } from './worker-events.service.js';
 
-/** A worker whose process died is noticed after this long; its job then goes to another. */
+/** `stalledInterval`: after this time another worker takes the job of one that died. */
 const OPTIONS = { lockDuration: 30_000, stalledInterval: 5_000, maxStalledCount: 100, drainDelay: 2 };
 
-/** Room for every job of a queue at once, so that none waits for a long run of another. */
+/** Enough for every job of a queue at once, so that none waits for a long run of another. */
 const optionsOf = (queue: QueueName) => ({
   ...OPTIONS,
   concurrency: SCHEDULE.filter((job) => job.queue === queue).reduce((sum, { parallel = 1 }) => sum + parallel, 0),
@@ -25,7 +25,7 @@ abstract class QueueWorker extends WorkerHost {
 
   protected abstract readonly queue: QueueName;
 
-  /** The job's name is all that is read of it. */
+  /** Reads nothing of the job but its name. */
   process(job: QueuedJob): Promise<RunReport> {
     return this.runner.run(job.name);
   }

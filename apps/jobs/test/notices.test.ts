@@ -36,11 +36,11 @@ const kinds = async (token: string) =>
     (r) => r['kind'],
   );
 const deliver = () => world.run(deliverNotices, settings);
-/** What is put off is due now. */
+/** Makes retries due now. */
 const later = () => world.database.query("UPDATE notice_deliveries SET next_at = now() WHERE state = 'due'");
 
 let seq = 0;
-/** An audit event with its place, as the token-service writes and seals them. */
+/** A sealed audit event, as the token-service writes it. */
 async function sealed(
   action: string,
   token: string,
@@ -61,30 +61,30 @@ async function sealed(
   );
 }
 
-test('tells the owner by letter and webhook when a token comes within 30, 7 and 1 days of its end, each once', async () => {
+test('notifies the owner by email and webhook 30, 7 and 1 days before a token expires, each once', async () => {
   const person = await world.person();
   const createdAt = new Date(Date.now() - 90 * DAY_MS);
-  await world.run(noticeExpiring, settings); // starts out
+  await world.run(noticeExpiring, settings); // the first run
   const at = (days: number) =>
     world.token(person, { createdAt, expiresAt: new Date(Date.now() + days * DAY_MS), name: `in ${days}` });
   const [far, month, week, day] = [await at(31), await at(30), await at(7), await at(1)];
-  // As if the service had last looked an hour ago.
+  // As if the last scan was an hour ago.
   await world.database.query("UPDATE notice_marks SET at = at - interval '1 hour'");
   for (let i = 0; i < 3; i++) await world.run(noticeExpiring, settings);
   expect(await kinds(far!)).toEqual([]);
   for (const token of [month, week, day]) expect(await kinds(token!)).toEqual(['expiring']);
   for (let i = 0; i < 3; i++) await deliver();
-  expect(mail.letters).toHaveLength(3);
-  expect(hook.posted).toHaveLength(3);
-  expect(mail.letters.every((l) => l.to[0] === person.email)).toBe(true);
-  const texts = mail.letters.map((letter) => letter.text.replace(/=\r\n/g, '')).join('\n');
+  expect(mail.received).toHaveLength(3);
+  expect(hook.received).toHaveLength(3);
+  expect(mail.received.every((l) => l.to[0] === person.email)).toBe(true);
+  const texts = mail.received.map((email) => email.text.replace(/=\r\n/g, '')).join('\n');
   for (const words of ['expires in 30 days', 'expires in 7 days', 'expires within a day'])
     expect(texts).toContain(words);
-  expect(mail.letters[0]!.text).toMatch(/Content-Type: text\/plain/);
-  expect(mail.letters[0]!.text).toMatch(/Content-Type: text\/html/);
+  expect(mail.received[0]!.text).toMatch(/Content-Type: text\/plain/);
+  expect(mail.received[0]!.text).toMatch(/Content-Type: text\/html/);
 });
 
-test('a token made for a week does not announce that it has a week', async () => {
+test('a token issued for a week causes no notice that it expires in a week', async () => {
   const person = await world.person();
   await world.run(noticeExpiring, settings);
   const token = await world.token(person, { expiresAt: new Date(Date.now() + 7 * DAY_MS) });
@@ -93,7 +93,7 @@ test('a token made for a week does not announce that it has a week', async () =>
   expect(await kinds(token)).toEqual([]);
 });
 
-test('after a long stop only the nearest threshold speaks', async () => {
+test('after a long stop only the nearest threshold causes a notice', async () => {
   const person = await world.person();
   await world.run(noticeExpiring, settings);
   const token = await world.token(person, {
@@ -108,7 +108,7 @@ test('after a long stop only the nearest threshold speaks', async () => {
   expect(rows).toEqual([{ days: '1' }]);
 });
 
-test('tells of tokens that expired, were exposed, or were revoked by somebody else, and not of what the owner did', async () => {
+test('notifies of tokens that expired, were exposed, or were revoked by somebody else, and not of what the owner did', async () => {
   const [owner, other] = [await world.person(), await world.person()];
   await world.run(followAudit, settings);
   const [expired, exposed, byOther, byOwner, overlap] = await Promise.all(
@@ -121,26 +121,28 @@ test('tells of tokens that expired, were exposed, or were revoked by somebody el
   await sealed('token.revoked', overlap!, null, { reason: 'superseded' });
   for (let i = 0; i < 2; i++) await world.run(followAudit, settings);
   for (let i = 0; i < 2; i++) await deliver();
-  const types = hook.posted.map((p) => (JSON.parse(p.body) as { type: string }).type);
+  const types = hook.received.map((p) => (JSON.parse(p.body) as { type: string }).type);
   expect(types.sort()).toEqual(['token.expired', 'token.exposed', 'token.revoked']);
-  expect(mail.letters).toHaveLength(3);
+  expect(mail.received).toHaveLength(3);
   expect(await kinds(overlap!)).toEqual([]);
 });
 
-test('of what an exposed token was shown, tells of tokens that were taken over, not of what was made by the thousand', async () => {
+test('of tokens revoked with an exposed one, notifies of those it rotated, not of descendants and their successors', async () => {
   const owner = await world.person();
   await world.run(followAudit, settings);
-  const [named, taken, made, next] = await Promise.all(Array.from({ length: 4 }, () => world.token(owner)));
-  await sealed('token.revoked', named!, null, { reason: 'exposed' });
-  await sealed('token.revoked', taken!, null, { reason: 'exposed', as: 'shown', shownTo: named });
-  await sealed('token.revoked', made!, null, { reason: 'exposed', as: 'descendant', shownTo: named });
-  await sealed('token.revoked', next!, null, { reason: 'exposed', as: 'successor', shownTo: named });
+  const [exposed, rotated, descendant, successor] = await Promise.all(
+    Array.from({ length: 4 }, () => world.token(owner)),
+  );
+  await sealed('token.revoked', exposed!, null, { reason: 'exposed' });
+  await sealed('token.revoked', rotated!, null, { reason: 'exposed', as: 'shown', shownTo: exposed });
+  await sealed('token.revoked', descendant!, null, { reason: 'exposed', as: 'descendant', shownTo: exposed });
+  await sealed('token.revoked', successor!, null, { reason: 'exposed', as: 'successor', shownTo: exposed });
   await world.run(followAudit, settings);
-  const told = await Promise.all([named, taken, made, next].map((token) => kinds(token!)));
-  expect(told).toEqual([['exposed'], ['exposed'], [], []]);
+  const notices = await Promise.all([exposed, rotated, descendant, successor].map((token) => kinds(token!)));
+  expect(notices).toEqual([['exposed'], ['exposed'], [], []]);
 });
 
-test('tells the owner and every administrator of an ended token that was found in the open', async () => {
+test('notifies the owner and every administrator of an expired or revoked token that was found in public', async () => {
   const owner = await world.person();
   const administrator = await world.person();
   await world.database.query("UPDATE users SET role = 'admin' WHERE id = $1", [administrator.id]);
@@ -148,26 +150,26 @@ test('tells the owner and every administrator of an ended token that was found i
   const token = await world.token(owner);
   await sealed('token.reported', token, null, {});
   await world.run(followAudit, settings);
-  const told = await world.database.query(
+  const recipients = await world.database.query(
     `SELECT DISTINCT d.user_id FROM notice_deliveries d JOIN notices n ON n.id = d.notice_id
      JOIN users u ON u.id = d.user_id WHERE n.token_id = $1 AND u.id = ANY ($2)`,
     [token, [owner.id, administrator.id]],
   );
-  expect(told.map((row) => row['user_id']).sort()).toEqual([owner.id, administrator.id].sort());
+  expect(recipients.map((row) => row['user_id']).sort()).toEqual([owner.id, administrator.id].sort());
   expect(await kinds(token)).toEqual(['reported']);
 });
 
-test("a project token's notices go to every owner of the project, and to nobody who is disabled", async () => {
+test("a project token's notices go to every owner of the project, and to no one who is disabled", async () => {
   const owners = [await world.person(), await world.person(), await world.person({ disabled: true })];
   const token = await world.token(await world.project(owners));
   await world.run(followAudit, settings);
   await sealed('token.expired', token, null);
   await world.run(followAudit, settings);
   await deliver();
-  expect(mail.letters.flatMap((l) => l.to).sort()).toEqual([owners[0]!.email, owners[1]!.email].sort());
+  expect(mail.received.flatMap((l) => l.to).sort()).toEqual([owners[0]!.email, owners[1]!.email].sort());
 });
 
-test('tells of a use from an address not seen before, but not of the first use, and of a use after rotation, once', async () => {
+test('notifies of a use from a new address, but not of the first use, and of a use after rotation, once', async () => {
   const person = await world.person();
   const token = await world.token(person);
   const replaced = await world.token(person, { revokedAt: new Date(Date.now() - 60_000), rotatedTo: token });
@@ -188,13 +190,13 @@ test('tells of a use from an address not seen before, but not of the first use, 
   }
   expect(await kinds(replaced)).toEqual(['used_after_rotation']);
   await deliver();
-  expect(hook.posted.map((p) => JSON.parse(p.body).type).sort()).toEqual([
+  expect(hook.received.map((p) => JSON.parse(p.body).type).sort()).toEqual([
     'token.new_address',
     'token.used_after_rotation',
   ]);
 });
 
-test('warns once before the policy revokes what nobody uses', async () => {
+test('warns once before the policy revokes an idle token', async () => {
   const person = await world.person();
   const ago = (days: number) => new Date(Date.now() - days * DAY_MS);
   const [soon, later] = [
@@ -207,18 +209,18 @@ test('warns once before the policy revokes what nobody uses', async () => {
     ago(24),
   ]);
   await world.run(warnIdle, settings);
-  expect(await world.database.query('SELECT * FROM notices')).toEqual([]); // no policy says so
+  expect(await world.database.query('SELECT * FROM notices')).toEqual([]); // there is no policy
   await world.database.query('UPDATE policy SET idle_days = 30');
   for (let i = 0; i < 2; i++) await world.run(warnIdle, settings);
   expect([await kinds(soon!), await kinds(used), await kinds(later!)]).toEqual([['idle'], ['idle'], []]);
   await deliver();
-  expect(mail.letters).toHaveLength(2);
-  expect(hook.posted.map((p) => JSON.parse(p.body).data.details.revokedOn)).toContain(
+  expect(mail.received).toHaveLength(2);
+  expect(hook.received.map((p) => JSON.parse(p.body).data.details.revokedOn)).toContain(
     new Date(Date.now() + 5 * DAY_MS).toISOString().slice(0, 10),
   );
 });
 
-test('sends a person only what they chose, by the ways they chose', async () => {
+test('sends a person only the kinds of notices they chose, by the channels they chose', async () => {
   const person = await world.person();
   await world.database.query(
     "INSERT INTO notice_choices (user_id, kind, email, webhook) VALUES ($1, 'expired', false, true), ($1, 'exposed', false, false)",
@@ -230,11 +232,11 @@ test('sends a person only what they chose, by the ways they chose', async () => 
   await sealed('token.revoked', exposed!, null, { reason: 'exposed' });
   await world.run(followAudit, settings);
   await deliver();
-  expect(mail.letters).toHaveLength(0);
-  expect(hook.posted.map((p) => JSON.parse(p.body).type)).toEqual(['token.expired']);
+  expect(mail.received).toHaveLength(0);
+  expect(hook.received.map((p) => JSON.parse(p.body).type)).toEqual(['token.expired']);
 });
 
-test('signs webhooks by Standard Webhooks, and sends one again under the same id until it is taken', async () => {
+test('signs webhooks by Standard Webhooks, and retries with the same id until one is accepted', async () => {
   const token = await world.token(await world.person());
   await world.run(followAudit, settings);
   await sealed('token.expired', token, null);
@@ -242,14 +244,14 @@ test('signs webhooks by Standard Webhooks, and sends one again under the same id
   hook.status = 500;
   await deliver();
   await deliver();
-  expect(hook.posted).toHaveLength(1); // put off, not hammered
+  expect(hook.received).toHaveLength(1); // the retry is not due yet
   hook.status = 204;
   await later();
   await deliver();
   await later();
   await deliver();
-  expect(hook.posted).toHaveLength(2);
-  const [first, second] = hook.posted as [(typeof hook.posted)[0], (typeof hook.posted)[0]];
+  expect(hook.received).toHaveLength(2);
+  const [first, second] = hook.received as [(typeof hook.received)[0], (typeof hook.received)[0]];
   expect(second.id).toBe(first.id);
   const signature = createHmac('sha256', Buffer.from(WEBHOOK_SECRET.slice(6), 'base64'))
     .update(`${second.id}.${second.timestamp}.${second.body}`)
@@ -258,37 +260,37 @@ test('signs webhooks by Standard Webhooks, and sends one again under the same id
   expect(JSON.parse(second.body).data.token).toMatchObject({ id: token, start: 'lk_pat_test' });
 });
 
-test('gives a letter up when the mail server refuses its address for good, or after the last attempt', async () => {
+test('stops retrying an email when the mail server rejects its address for good, or after the last attempt', async () => {
   const token = await world.token(await world.person());
   await world.run(followAudit, settings);
   await sealed('token.expired', token, null);
   await world.run(followAudit, { ...settings, NOTICE_WEBHOOK_URL: '' });
   const state = async () =>
     (await world.database.query("SELECT state, last_error FROM notice_deliveries WHERE channel = 'email'"))[0];
-  mail.refuseWith = 451;
+  mail.rejectWith = 451;
   await deliver();
-  expect(await state()).toEqual({ state: 'due', last_error: 'the mail server said 451' });
+  expect(await state()).toEqual({ state: 'due', last_error: 'the mail server failed (451)' });
   await world.database.query('UPDATE notice_deliveries SET attempts = $1, next_at = now()', [ATTEMPTS_MAX - 1]);
   await deliver();
   expect(await state()).toMatchObject({ state: 'dead' });
   await world.database.query("UPDATE notice_deliveries SET state = 'due', attempts = 0, next_at = now()");
-  mail.refuseWith = 550;
+  mail.rejectWith = 550;
   await deliver();
-  expect(await state()).toEqual({ state: 'dead', last_error: 'the mail server said 550' });
+  expect(await state()).toEqual({ state: 'dead', last_error: 'the mail server failed (550)' });
 });
 
-test('two workers at once send a notice once', async () => {
+test('concurrent workers send a notice once', async () => {
   const person = await world.person();
   await world.run(followAudit, settings);
   for (let i = 0; i < 15; i++) await sealed('token.expired', await world.token(person), null);
   await world.run(followAudit, settings);
   await Promise.all([deliver(), deliver(), deliver()]);
-  expect(mail.letters).toHaveLength(15);
-  expect(hook.posted).toHaveLength(15);
+  expect(mail.received).toHaveLength(15);
+  expect(hook.received).toHaveLength(15);
 });
 
-test('names in a letter neither add headers nor HTML', () => {
-  const facts: NoticeInput = {
+test('names in an email add neither headers nor HTML', () => {
+  const notice: NoticeInput = {
     id: newId(),
     kind: 'expired',
     at: new Date(),
@@ -296,14 +298,14 @@ test('names in a letter neither add headers nor HTML', () => {
     person: { id: newId(), name: '<b>Eve</b>', email: 'eve@example.test' },
     details: {},
   };
-  const letter = noticeEmailOf(facts, 'https://tokens.example.test');
-  expect(letter.subject).not.toMatch(/[\r\n]/);
-  expect(letter.html).not.toContain('<script>');
-  expect(letter.html).not.toContain('<b>');
-  expect(letter.text).toContain('https://tokens.example.test/#/api-tokens');
+  const email = noticeEmailOf(notice, 'https://tokens.example.test');
+  expect(email.subject).not.toMatch(/[\r\n]/);
+  expect(email.html).not.toContain('<script>');
+  expect(email.html).not.toContain('<b>');
+  expect(email.text).toContain('https://tokens.example.test/#/api-tokens');
 });
 
-test('a hostile name reaches nobody else and is no part of the letter’s head', async () => {
+test('a hostile name adds no recipients and no header lines to an email', async () => {
   const person = await world.person();
   await world.database.query('UPDATE users SET name = $2 WHERE id = $1', [
     person.id,
@@ -315,9 +317,9 @@ test('a hostile name reaches nobody else and is no part of the letter’s head',
   await sealed('token.expired', token, null);
   await world.run(followAudit, settings);
   await deliver();
-  const [letter] = mail.letters;
-  expect(letter!.to).toEqual([person.email]);
-  const [head, ...body] = letter!.text.split('\r\n\r\n') as [string, ...string[]];
+  const [email] = mail.received;
+  expect(email!.to).toEqual([person.email]);
+  const [head, ...body] = email!.text.split('\r\n\r\n') as [string, ...string[]];
   expect(head).not.toMatch(/^Bcc:/im);
   expect(head.match(/^To:/gim)).toHaveLength(1);
   const html = body.join('\n').replace(/=\r\n/g, '').split('text/html')[1]!;
@@ -325,18 +327,18 @@ test('a hostile name reaches nobody else and is no part of the letter’s head',
   expect(html).not.toContain('<img');
 });
 
-test('a receiver that redirects is not followed: nothing is posted to where it points', async () => {
-  const inside = await receiver();
-  const door = createServer((_req, res) => res.writeHead(307, { location: inside.url }).end());
-  await new Promise<void>((resolve) => door.listen(0, '127.0.0.1', resolve));
+test('a webhook does not follow redirects: nothing is posted to their target', async () => {
+  const target = await receiver();
+  const redirecting = createServer((_req, res) => res.writeHead(307, { location: target.url }).end());
+  await new Promise<void>((resolve) => redirecting.listen(0, '127.0.0.1', resolve));
   try {
-    const url = `http://127.0.0.1:${(door.address() as AddressInfo).port}/`;
+    const url = `http://127.0.0.1:${(redirecting.address() as AddressInfo).port}/`;
     const outcome = await postWebhook({ url, secret: WEBHOOK_SECRET }, 'id', {}, new AbortController().signal);
-    expect(outcome).toEqual({ ok: false, gone: false, reason: 'the receiver answered 307' });
-    expect(inside.posted).toHaveLength(0);
+    expect(outcome).toEqual({ ok: false, gone: false, reason: 'the receiver returned 307' });
+    expect(target.received).toHaveLength(0);
   } finally {
-    door.closeAllConnections();
-    door.close();
-    await inside[Symbol.asyncDispose]();
+    redirecting.closeAllConnections();
+    redirecting.close();
+    await target[Symbol.asyncDispose]();
   }
 });

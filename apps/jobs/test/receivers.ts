@@ -2,31 +2,31 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { SMTPServer } from 'smtp-server';
 
-/** A real mail server that keeps what it is handed. */
+/** A real mail server that stores what it receives. */
 export interface Mailbox extends AsyncDisposable {
   readonly url: string;
-  readonly letters: { from: string; to: string[]; text: string }[];
-  /** What the next recipients are answered: 250 by default. */
-  refuseWith: number | undefined;
+  readonly received: { from: string; to: string[]; text: string }[];
+  /** Status for the next recipients; undefined: 250. */
+  rejectWith: number | undefined;
 }
 
 export async function mailbox(): Promise<Mailbox> {
-  const letters: Mailbox['letters'] = [];
-  const state = { refuseWith: undefined as number | undefined };
+  const received: Mailbox['received'] = [];
+  const state = { rejectWith: undefined as number | undefined };
   const server = new SMTPServer({
     authOptional: true,
     disabledCommands: ['STARTTLS'],
     logger: false,
     onRcptTo(_address, _session, done) {
-      if (!state.refuseWith) return done();
-      done(Object.assign(new Error('refused'), { responseCode: state.refuseWith }));
+      if (!state.rejectWith) return done();
+      done(Object.assign(new Error('rejected'), { responseCode: state.rejectWith }));
     },
     onData(stream, session, done) {
       const chunks: Buffer[] = [];
       stream.on('data', (chunk: Buffer) => chunks.push(chunk));
       stream.on('end', () => {
         const from = session.envelope.mailFrom;
-        letters.push({
+        received.push({
           from: from ? from.address : '',
           to: session.envelope.rcptTo.map((r) => r.address),
           text: Buffer.concat(chunks).toString('utf8'),
@@ -39,34 +39,34 @@ export async function mailbox(): Promise<Mailbox> {
   const { port } = server.server.address() as AddressInfo;
   return {
     url: `smtp://127.0.0.1:${port}`,
-    letters,
-    get refuseWith() {
-      return state.refuseWith;
+    received,
+    get rejectWith() {
+      return state.rejectWith;
     },
-    set refuseWith(code) {
-      state.refuseWith = code;
+    set rejectWith(code) {
+      state.rejectWith = code;
     },
     [Symbol.asyncDispose]: () => new Promise<void>((resolve) => server.close(resolve)),
   };
 }
 
-export interface Posted {
+export interface Webhook {
   id: string;
   timestamp: string;
   signature: string;
   body: string;
 }
 
-/** A real HTTP receiver of webhooks that keeps what it is sent. */
+/** A real HTTP receiver of webhooks that stores what it receives. */
 export interface Receiver extends AsyncDisposable {
   readonly url: string;
-  readonly posted: Posted[];
-  /** What it answers: 204 by default. */
+  readonly received: Webhook[];
+  /** Status of the next responses: 204 by default. */
   status: number;
 }
 
 export async function receiver(): Promise<Receiver> {
-  const posted: Posted[] = [];
+  const received: Webhook[] = [];
   const state = { status: 204 };
   const server: Server = createServer((req, res) => {
     let body = '';
@@ -75,7 +75,7 @@ export async function receiver(): Promise<Receiver> {
     });
     req.on('end', () => {
       const header = (name: string) => String(req.headers[name]);
-      posted.push({
+      received.push({
         id: header('webhook-id'),
         timestamp: header('webhook-timestamp'),
         signature: header('webhook-signature'),
@@ -88,7 +88,7 @@ export async function receiver(): Promise<Receiver> {
   const { port } = server.address() as AddressInfo;
   return {
     url: `http://127.0.0.1:${port}/hook`,
-    posted,
+    received,
     get status() {
       return state.status;
     },
@@ -102,5 +102,5 @@ export async function receiver(): Promise<Receiver> {
   };
 }
 
-/** As Standard Webhooks writes secrets. */
+/** In the format of Standard Webhooks. */
 export const WEBHOOK_SECRET = `whsec_${Buffer.alloc(32, 7).toString('base64')}`;

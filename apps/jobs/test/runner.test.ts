@@ -11,11 +11,11 @@ beforeAll(async () => {
 });
 afterAll(() => world[Symbol.asyncDispose]());
 
-/** A job whose steps wait until they are let go. */
-function held(more: Partial<Job> = {}) {
+/** A job whose steps wait for `finish()`. */
+function blockedJob(more: Partial<Job> = {}) {
   const waiting: (() => void)[] = [];
   const job: Job = {
-    name: `held ${Math.random()}`,
+    name: `blocked ${Math.random()}`,
     queue: 'tokens',
     everyMs: 1_000,
     description: '',
@@ -25,55 +25,55 @@ function held(more: Partial<Job> = {}) {
     },
     ...more,
   };
-  const letGo = () => {
+  const finish = () => {
     for (const go of waiting.splice(0)) go();
   };
-  return { job, waiting, letGo };
+  return { job, waiting, finish };
 }
 
 const runnerOf = async (job: Job) => new JobRunner(await world.contextWith(), () => job);
 const nothingDone = { done: 0, steps: 0 };
 
-test('a long run of a job takes no place from others: asked for again meanwhile, it ends at once', async () => {
-  const { job, waiting, letGo } = held();
+test('a job that is still running is not run again: the further run ends at once', async () => {
+  const { job, waiting, finish } = blockedJob();
   const runner = await runnerOf(job);
   const first = runner.run(job.name);
   await waitFor(async () => waiting.length === 1);
   expect(await runner.run(job.name)).toEqual(nothingDone);
-  letGo();
+  finish();
   expect(await first).toEqual({ done: 1, steps: 1 });
   const again = runner.run(job.name);
   await waitFor(async () => waiting.length === 1);
-  letGo();
+  finish();
   expect(await again).toEqual({ done: 1, steps: 1 });
 });
 
-test('a job runs as often at one time as it says', async () => {
-  const { job, waiting, letGo } = held({ parallel: 2 });
+test('a job has at most `parallel` concurrent runs', async () => {
+  const { job, waiting, finish } = blockedJob({ parallel: 2 });
   const runner = await runnerOf(job);
   const runs = [runner.run(job.name), runner.run(job.name)];
   await waitFor(async () => waiting.length === 2);
   expect(await runner.run(job.name)).toEqual(nothingDone);
-  letGo();
+  finish();
   await Promise.all(runs);
 });
 
-test('a job that rests runs in one worker at a time, and in another once that one has ended', async () => {
-  const { job, waiting, letGo } = held({ rest: 1 });
+test('a job with `rest` runs in one worker at a time, and in another once that run has ended', async () => {
+  const { job, waiting, finish } = blockedJob({ rest: 1 });
   const [one, other] = [await runnerOf(job), await runnerOf(job)];
   const first = one.run(job.name);
   await waitFor(async () => waiting.length === 1);
   expect(await other.run(job.name)).toEqual(nothingDone);
-  letGo();
+  finish();
   await first;
   const second = other.run(job.name);
   await waitFor(async () => waiting.length === 1);
-  letGo();
+  finish();
   expect(await second).toEqual({ done: 1, steps: 1 });
 });
 
-test('a job that rests is another worker’s as soon as its own lost its connection', async () => {
-  const { job, waiting, letGo } = held({ rest: 1 });
+test('another worker can run a job with `rest` as soon as its worker has lost the connection', async () => {
+  const { job, waiting, finish } = blockedJob({ rest: 1 });
   const runner = await runnerOf(job);
   const cut = runner.run(job.name);
   await waitFor(async () => waiting.length === 1);
@@ -87,15 +87,15 @@ test('a job that rests is another worker’s as soon as its own lost its connect
     await Promise.race([run, sleep(50)]);
     return waiting.length === 2 ? { run } : null;
   });
-  letGo();
+  finish();
   await expect(cut).rejects.toThrow();
   expect(await second.run).toEqual({ done: 1, steps: 1 });
 });
 
-test('a run that failed leaves its place', async () => {
+test('a failed run does not block the next one', async () => {
   let broken = true;
   const job: Job = {
-    ...held({ rest: 1 }).job,
+    ...blockedJob({ rest: 1 }).job,
     step: async () => {
       if (broken) throw new Error('broken');
       return NOTHING;

@@ -11,7 +11,7 @@ import { type RunningJobs, startJobs } from '../src/start.js';
 import { batch, line, World } from './world.js';
 
 const BOARD_PASSWORD = 'a password for the board';
-/** Nothing here is about speed: a slow machine is waited for. */
+/** Long, for slow machines: no test here measures time. */
 jest.setTimeout(240_000);
 
 const entry = path.join(import.meta.dirname, '../dist/main.js');
@@ -42,7 +42,7 @@ const worker = (): Promise<RunningService> =>
     readyTimeoutMs: 120_000,
   });
 
-test('says that it is alive and ready, and shows depth, age, failures and run times', async () => {
+test('reports that it is alive and ready, with metrics of queue depth, age, failures and run times', async () => {
   expect((await fetch(`${ops}/healthz`)).status).toBe(200);
   expect(await (await fetch(`${ops}/readyz`)).json()).toMatchObject({ status: 'ready' });
   // Nothing listens at RPC_ADDRESS, so that this job fails.
@@ -67,11 +67,11 @@ test('says that it is alive and ready, and shows depth, age, failures and run ti
     expect(text).toContain(name);
 });
 
-test('shows the board to who has its password and to nobody else', async () => {
+test('shows the board only with its password', async () => {
   expect((await fetch(`${ops}/queues`)).status).toBe(401);
-  const refused = await fetch(`${ops}/queues/api/queues`, { headers: basic('another password') });
-  expect(refused.status).toBe(401);
-  expect(refused.headers.get('www-authenticate')).toContain('Basic');
+  const rejected = await fetch(`${ops}/queues/api/queues`, { headers: basic('another password') });
+  expect(rejected.status).toBe(401);
+  expect(rejected.headers.get('www-authenticate')).toContain('Basic');
   const page = await fetch(`${ops}/queues`, { headers: basic(BOARD_PASSWORD) });
   expect(page.status).toBe(200);
   expect(await page.text()).toContain('Latchkey jobs');
@@ -81,26 +81,26 @@ test('shows the board to who has its password and to nobody else', async () => {
   expect(queues.map((q) => q.name).sort()).toEqual([...QUEUES].sort());
 });
 
-test("refuses a change of the queues that another site's page asks for", async () => {
+test("rejects a change of the queues by another site's page", async () => {
   for (const headers of [{ 'sec-fetch-site': 'cross-site' }, { origin: 'https://elsewhere.test' }] as Record<
     string,
     string
   >[]) {
-    const answer = await fetch(`${ops}/queues/api/queues/usage/pause`, {
+    const response = await fetch(`${ops}/queues/api/queues/usage/pause`, {
       method: 'PUT',
       headers: { ...basic(BOARD_PASSWORD), ...headers },
     });
-    expect(answer.status).toBe(403);
+    expect(response.status).toBe(403);
   }
 });
 
-test('adds up what verifiers send while the token-service is away', async () => {
+test('counts usage batches while the token-service is unavailable', async () => {
   const token = await world.token(await world.person());
   await world.send(world.signed(batch([line(token, { count: 3 })])));
   await waitFor(async () => (await countedOf(token)) === 3, { timeoutMs: 120_000 });
 });
 
-test('writes its schedule again after Redis was emptied, and goes on', async () => {
+test('writes its schedule again after Redis was emptied, and continues', async () => {
   await (await world.stream()).flushall();
   const token = await world.token(await world.person());
   await world.send(world.signed(batch([line(token, { count: 4 })])));
@@ -114,7 +114,7 @@ test('writes its schedule again after Redis was emptied, and goes on', async () 
   expect(found.sort()).toEqual(SCHEDULE.map((job) => job.name).sort());
 });
 
-test('goes on by itself when Redis was killed and comes back empty', async () => {
+test('recovers when Redis was killed and restarts empty', async () => {
   const token = await world.token(await world.person());
   await world.redis.kill();
   expect((await fetch(`${ops}/readyz`)).status).toBe(503);
@@ -125,7 +125,7 @@ test('goes on by itself when Redis was killed and comes back empty', async () =>
   await waitFor(async () => (await countedOf(token)) === 6, { timeoutMs: 120_000 });
 });
 
-test('a schedule written by a worker whose clock is ahead is put right, and nobody waits for that time', async () => {
+test('a schedule written by a worker whose clock is ahead is repaired, and no job waits for that time', async () => {
   const queue = new Queue('usage', { connection: { url: world.redis.url }, prefix: REDIS.queues });
   const ahead = Date.now() + 3_600_000;
   await queue.removeJobScheduler('drain-usage');
@@ -137,7 +137,7 @@ test('a schedule written by a worker whose clock is ahead is put right, and nobo
   await queue.close();
 });
 
-test('a job that nobody knows fails where it can be seen, and the rest goes on', async () => {
+test('an unknown job fails visibly, and the others continue', async () => {
   const queue = new Queue('usage', { connection: { url: world.redis.url }, prefix: REDIS.queues });
   const poison = await queue.add('of-another-version', { anything: 'x' }, { attempts: 2, backoff: 10 });
   await waitFor(async () => (await poison.getState()) === 'failed', { timeoutMs: 120_000 });
@@ -149,7 +149,7 @@ test('a job that nobody knows fails where it can be seen, and the rest goes on',
   await waitFor(async () => (await countedOf(token)) === 8, { timeoutMs: 120_000 });
 });
 
-test('keeps no payload in its jobs', async () => {
+test('jobs have no payload', async () => {
   const queue = new Queue('usage', { connection: { url: world.redis.url }, prefix: REDIS.queues });
   const finished = await waitFor(
     async () => {
@@ -194,7 +194,7 @@ test('counts every batch exactly once while workers are killed in the middle', a
   expect(await total()).toBe(expected);
 });
 
-test('stops in order when asked, with what it had begun finished or handed back', async () => {
+test('stops in order on SIGTERM, with what it had begun finished or left for others', async () => {
   const token = await world.token(await world.person());
   const process = await worker();
   for (let i = 0; i < 300; i++) await world.send(world.signed(batch([line(token)])));

@@ -38,7 +38,7 @@ async function seal(count: number): Promise<void> {
 const deliver = () => world.run(deliverAudit, settings);
 const later = () => world.database.query("UPDATE siem_batches SET next_at = now() WHERE state = 'due'");
 const seqs = () =>
-  siem.posted.flatMap((p) => (JSON.parse(p.body) as { events: { seq: number }[] }).events.map((e) => e.seq));
+  siem.received.flatMap((p) => (JSON.parse(p.body) as { events: { seq: number }[] }).events.map((e) => e.seq));
 const upTo = (n: number) => Array.from({ length: n }, (_, i) => i + 1);
 
 test('posts every sealed event once, in the order of the chain, signed', async () => {
@@ -48,13 +48,13 @@ test('posts every sealed event once, in the order of the chain, signed', async (
   await deliver();
   await deliver();
   expect(seqs()).toEqual(upTo(280));
-  expect(siem.posted[0]!.signature).toMatch(/^v1,/);
-  const [event] = (JSON.parse(siem.posted[0]!.body) as { events: Record<string, unknown>[] }).events;
+  expect(siem.received[0]!.signature).toMatch(/^v1,/);
+  const [event] = (JSON.parse(siem.received[0]!.body) as { events: Record<string, unknown>[] }).events;
   expect(auditEventSchema.safeParse(event).error).toBeUndefined();
   expect(event).toMatchObject({ seq: 1, action: 'token.issued', hash: expect.stringMatching(/^[0-9a-f]{64}$/) });
 });
 
-test('keeps the order while the receiver fails: nothing overtakes what is tried again, under the same id', async () => {
+test('keeps the order while the receiver fails: a retry has the same id, and nothing overtakes it', async () => {
   await seal(150);
   siem.status = 503;
   await deliver();
@@ -63,21 +63,21 @@ test('keeps the order while the receiver fails: nothing overtakes what is tried 
   siem.status = 200;
   await world.database.query("UPDATE siem_batches SET next_at = now() + interval '1 hour' WHERE state = 'due'");
   await deliver(); // not yet due
-  expect(siem.posted).toHaveLength(1);
+  expect(siem.received).toHaveLength(1);
   await later();
   await deliver();
-  expect(siem.posted[1]!.id).toBe(siem.posted[0]!.id);
+  expect(siem.received[1]!.id).toBe(siem.received[0]!.id);
   expect(seqs().slice(100)).toEqual(upTo(160));
 });
 
-test('several workers at once send each batch once and in order', async () => {
+test('concurrent workers send each batch once and in order', async () => {
   await seal(1_000);
   await Promise.all([deliver(), deliver(), deliver()]);
   await deliver();
   expect(seqs()).toEqual(upTo(1_000));
 });
 
-test('a batch that fails too often becomes a dead letter, the next go on, and it is sent again when asked for', async () => {
+test('a batch that fails too often becomes a dead letter, later ones are sent, and replay sends it again', async () => {
   await seal(100);
   siem.status = 400;
   for (let i = 0; i < 3; i++) {
@@ -87,21 +87,21 @@ test('a batch that fails too often becomes a dead letter, the next go on, and it
   siem.status = 200;
   await seal(20);
   await deliver();
-  const sent = siem.posted.length;
+  const sent = siem.received.length;
   expect(seqs().slice(-20)).toEqual(upTo(120).slice(100));
   await world.run(pruneUsage);
   const [dead] = await world.database.query(
     "SELECT from_seq::int, to_seq::int, last_error FROM siem_batches WHERE state = 'dead'",
   );
-  expect(dead).toEqual({ from_seq: 1, to_seq: 100, last_error: 'the receiver answered 400' });
+  expect(dead).toEqual({ from_seq: 1, to_seq: 100, last_error: 'the receiver returned 400' });
   await promisify(execFile)(process.execPath, [path.join(import.meta.dirname, '../dist/replay.js'), '1', '50'], {
     env: { PATH: process.env['PATH'], DATABASE_URL: world.environment()['DATABASE_URL'] },
   });
   await deliver();
-  expect(siem.posted).toHaveLength(sent + 1);
-  expect(siem.posted.at(-1)!.id).toBe('audit_1_100');
+  expect(siem.received).toHaveLength(sent + 1);
+  expect(siem.received.at(-1)!.id).toBe('audit_1_100');
   await deliver();
-  expect(siem.posted).toHaveLength(sent + 1);
+  expect(siem.received).toHaveLength(sent + 1);
 });
 
 test('does nothing without a receiver', async () => {
@@ -110,19 +110,19 @@ test('does nothing without a receiver', async () => {
   expect(await world.database.query('SELECT * FROM siem_batches')).toEqual([]);
 });
 
-test('a receiver that hangs holds up no stop, and its batch waits for the next try', async () => {
+test('a receiver that hangs does not delay a stop, and its batch waits for a retry', async () => {
   const silent = createServer(() => undefined);
   await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
   try {
     await seal(3);
     const url = `http://127.0.0.1:${(silent.address() as AddressInfo).port}/`;
     const stopping = new AbortController();
-    const asked = once(silent, 'request');
+    const requested = once(silent, 'request');
     const step = deliverAudit.step({
       ...(await world.contextWith({ ...settings, SIEM_WEBHOOK_URL: url })),
       signal: stopping.signal,
     });
-    await asked;
+    await requested;
     stopping.abort();
     expect(await step).toEqual({ done: 0, more: false });
     expect(await world.database.query('SELECT state FROM siem_batches')).toEqual([{ state: 'due' }]);

@@ -29,7 +29,7 @@ const countedOf = async (token: string) =>
 
 const own = (batch: UsageBatch) => ({ batch, caller: FIRST_PARTY_CALLER });
 
-test('adds verdicts up by hour, route and status, callers by address and agent, and notes the last use', async () => {
+test('counts verdicts by hour, route and status, callers by address and agent, and stores the last use', async () => {
   const token = await world.token(await world.person());
   const at = Date.now();
   await world.send(
@@ -73,7 +73,7 @@ test('counts a batch once however often it is sent', async () => {
   expect(await countedOf(token)).toBe(7);
 });
 
-test('counts a batch once when two workers add it up at the same time', async () => {
+test('counts a batch once when workers process it concurrently', async () => {
   const token = await world.token(await world.person());
   const context = await world.contextWith();
   const repeated = batch([line(token, { count: 7 })]);
@@ -82,7 +82,7 @@ test('counts a batch once when two workers add it up at the same time', async ()
   expect(await countedOf(token)).toBe(7);
 });
 
-test('batches that name the same tokens in another order are added up side by side without a deadlock', async () => {
+test('concurrent batches with the same tokens in another order cause no deadlock', async () => {
   const person = await world.person();
   const tokens = await Promise.all(Array.from({ length: 20 }, () => world.token(person)));
   const context = await world.contextWith();
@@ -93,11 +93,11 @@ test('batches that name the same tokens in another order are added up side by si
   expect(await Promise.all(tokens.map(countedOf))).toEqual(tokens.map(() => 16));
 });
 
-test('what a worker had taken when it was killed is added up by another', async () => {
+test('what a worker had read when it was killed is counted by another', async () => {
   const token = await world.token(await world.person());
   await world.send(world.signed(batch([line(token, { count: 9 })])));
   const context = await world.contextWith();
-  const taken = await nextBatches(context, 10); // and then nothing: this worker is dead
+  const taken = await nextBatches(context, 10); // and never acknowledged: this worker is dead
   expect(taken).toHaveLength(1);
   const redis = await world.stream();
   await redis.call('XCLAIM', REDIS.usage, REDIS.usageGroup, 'dead-worker', '0', taken[0]!.id, 'IDLE', '60000');
@@ -112,24 +112,24 @@ const outcomes = async (outcome: string) => {
   return values.find(({ labels }) => labels['outcome'] === outcome)?.value ?? 0;
 };
 
-type Honest = ReturnType<World['signed']>;
-const bodyWith = ({ body }: Honest, over: object) => JSON.stringify({ ...JSON.parse(body), ...over });
-const fields = (event: Honest, over: Partial<Honest>) => usageFields({ ...event, ...over });
+type Valid = ReturnType<World['signed']>;
+const bodyWith = ({ body }: Valid, over: object) => JSON.stringify({ ...JSON.parse(body), ...over });
+const fields = (event: Valid, over: Partial<Valid>) => usageFields({ ...event, ...over });
 
-test.each<[string, 'malformed' | 'not_authentic', (honest: Honest) => string[]]>([
+test.each<[string, 'malformed' | 'not_authentic', (valid: Valid) => string[]]>([
   ['a count changed', 'not_authentic', (e) => fields(e, { body: e.body.replace('"count":1', '"count":1000') })],
   ['another verifier named', 'not_authentic', (e) => fields(e, { verifier: newId() })],
   ['another caller named', 'not_authentic', (e) => fields(e, { caller: `token:${newId()}` })],
   ['no signature', 'not_authentic', (e) => fields(e, { mac: '' })],
-  ['the signature of another', 'not_authentic', (e) => fields(e, { mac: world.signed(batch([])).mac })],
-  ['a body cut off', 'not_authentic', (e) => fields(e, { body: e.body.slice(0, -10) })],
-  ['a body longer than any', 'malformed', (e) => fields(e, { body: `${e.body}${' '.repeat(6_000_000)}` })],
-  ['a caller that is none', 'malformed', (e) => fields(e, { caller: 'administrator' })],
-  ['an id that is none', 'malformed', (e) => fields(e, { verifier: 'x' })],
-  ['fields of something else', 'malformed', () => ['something', 'else']],
-  ['a field too many', 'malformed', (e) => [...usageFields(e), 'more', '1']],
+  ['the signature of another batch', 'not_authentic', (e) => fields(e, { mac: world.signed(batch([])).mac })],
+  ['a truncated body', 'not_authentic', (e) => fields(e, { body: e.body.slice(0, -10) })],
+  ['a body over the limit', 'malformed', (e) => fields(e, { body: `${e.body}${' '.repeat(6_000_000)}` })],
+  ['an invalid caller', 'malformed', (e) => fields(e, { caller: 'administrator' })],
+  ['an invalid id', 'malformed', (e) => fields(e, { verifier: 'x' })],
+  ['unknown fields', 'malformed', () => ['something', 'else']],
+  ['an additional field', 'malformed', (e) => [...usageFields(e), 'more', '1']],
   ['an odd number of fields', 'malformed', () => ['verifier', newId()]],
-])('a message with %s is dropped and counted, and the next is added up', async (_, reason, forge) => {
+])('a message with %s is dropped with a metric, and the next is counted', async (_, reason, forge) => {
   const token = await world.token(await world.person());
   const before = await outcomes(reason);
   await world.sendFields(forge(world.signed(batch([line(token)]))));
@@ -141,14 +141,14 @@ test.each<[string, 'malformed' | 'not_authentic', (honest: Honest) => string[]]>
 });
 
 test.each<[string, (token: string) => object]>([
-  ['a count beyond all counts', (token) => ({ lines: [line(token, { count: 2 ** 53 - 1 })] })],
-  ['a count of nothing', (token) => ({ lines: [line(token, { count: 0 })] })],
-  ['an hour before all hours', (token) => ({ lines: [line(token, { hourMs: -1 })] })],
+  ['a count over the limit', (token) => ({ lines: [line(token, { count: 2 ** 53 - 1 })] })],
+  ['a count of 0', (token) => ({ lines: [line(token, { count: 0 })] })],
+  ['a negative hour', (token) => ({ lines: [line(token, { hourMs: -1 })] })],
   ['a route too long', (token) => ({ lines: [line(token, { route: 'x'.repeat(101) })] })],
-  ['a status that is none', (token) => ({ lines: [{ ...line(token), status: 'gone' }] })],
+  ['an unknown status', (token) => ({ lines: [{ ...line(token), status: 'gone' }] })],
   ['too many lines', (token) => ({ lines: Array.from({ length: 5_001 }, () => line(token)) })],
-  ['a field more', () => ({ extra: 1 })],
-])('a batch of %s is dropped although its verifier signed it', async (_, over) => {
+  ['an additional field', () => ({ extra: 1 })],
+])('a batch with %s is dropped although its verifier signed it', async (_, over) => {
   const token = await world.token(await world.person());
   const before = await outcomes('malformed');
   const body = bodyWith(world.signed(batch([])), over(token));
@@ -158,7 +158,7 @@ test.each<[string, (token: string) => object]>([
   expect(await outcomes('malformed')).toBe(before + 1);
 });
 
-test('a verifier of version 0.1 says no caller, and is believed as one of our own', async () => {
+test('a batch of a verifier of version 0.1, which names no caller, counts as first-party', async () => {
   const token = await world.token(await world.person());
   const { verifier, body, mac } = world.signed(batch([line(token, { count: 4 })]));
   await world.sendFields(['verifier', verifier, 'body', body, 'mac', mac]);
@@ -166,7 +166,7 @@ test('a verifier of version 0.1 says no caller, and is believed as one of our ow
   expect(await countedOf(token)).toBe(4);
 });
 
-test('of a third party counts what it looked up, marked and within bounds, and nothing else', async () => {
+test('of a third party, only what it looked up counts, with limited counts and prefixed routes', async () => {
   const person = await world.person();
   const [seen, unseen, others] = [await world.token(person), await world.token(person), await world.token(person)];
   const caller = `token:${newId()}`;
@@ -195,14 +195,14 @@ test('of a third party counts what it looked up, marked and within bounds, and n
   expect(await world.database.query('SELECT route FROM usage_hourly WHERE token_id = $1', [seen])).toEqual([
     { route: 'external: theirs' },
   ]);
-  const kept = await world.database.query('SELECT token_id, route FROM denials WHERE request_id = ANY ($1)', [
+  const stored = await world.database.query('SELECT token_id, route FROM denials WHERE request_id = ANY ($1)', [
     denials.map(({ requestId }) => requestId),
   ]);
-  expect(kept).toEqual([{ token_id: seen, route: 'external: theirs' }]);
+  expect(stored).toEqual([{ token_id: seen, route: 'external: theirs' }]);
   expect(await dropped()).toBe(before + 4);
 });
 
-test('goes on after Redis was emptied, with what verifiers sent since', async () => {
+test('continues after Redis was emptied, with what verifiers sent since', async () => {
   const token = await world.token(await world.person());
   await world.run(drainUsage);
   await (await world.stream()).flushall();
@@ -211,18 +211,18 @@ test('goes on after Redis was emptied, with what verifiers sent since', async ()
   expect(await countedOf(token)).toBe(2);
 });
 
-test('leaves out tokens that do not exist, and text that PostgreSQL cannot hold does not stop the rest', async () => {
+test('skips tokens that do not exist, and stores the rest despite text that PostgreSQL cannot store', async () => {
   const token = await world.token(await world.person());
-  const stranger = newId();
+  const unknown = newId();
   await world.send(
-    world.signed(batch([line(stranger, { count: 5 }), line(token, { userAgent: 'a\0b\ud800', count: 2 })])),
+    world.signed(batch([line(unknown, { count: 5 }), line(token, { userAgent: 'a\0b\ud800', count: 2 })])),
   );
   await world.run(drainUsage);
-  expect(await countedOf(stranger)).toBe(0);
+  expect(await countedOf(unknown)).toBe(0);
   expect(await countedOf(token)).toBe(2);
 });
 
-test('keeps denials so that a request can be looked up, and for no longer than 24 hours', async () => {
+test('stores denials by request id, for no longer than 24 hours', async () => {
   const denial = {
     requestId: newId(),
     atMs: Date.now(),
@@ -242,7 +242,7 @@ test('keeps denials so that a request can be looked up, and for no longer than 2
   expect(rows).toEqual([{ request_id: denial.requestId, reason: 'expired' }]);
 });
 
-test('keeps the callers seen last of a token that is called under ever new names', async () => {
+test('keeps only the latest callers of a token that is used with ever new user agents', async () => {
   const token = await world.token(await world.person());
   const context = await world.contextWith();
   const lines = Array.from({ length: CALLERS_PER_TOKEN_MAX + 100 }, (_, i) =>

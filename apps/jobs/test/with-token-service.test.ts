@@ -10,7 +10,7 @@ import { World } from './world.js';
 
 const tokenServiceEntry = path.join(import.meta.dirname, '../../token-service/dist/main.js');
 const jobsEntry = path.join(import.meta.dirname, '../dist/main.js');
-/** Nothing here is about speed: a slow machine is waited for. */
+/** Long, for slow machines: no test here measures time. */
 jest.setTimeout(240_000);
 const patience = { timeoutMs: 120_000, intervalMs: 100 };
 
@@ -23,7 +23,7 @@ let rpcAddress: string;
 let cookie: string;
 const running: RunningService[] = [];
 
-/** Ports of this file's own: below the ones that outgoing connections take. */
+/** Ports of this file's own, below the ephemeral range. */
 const base = 21_000 + (process.pid % 9_000);
 
 beforeAll(async () => {
@@ -84,11 +84,11 @@ const get = async (target: string) =>
     items: { seq: number | null; action: string }[];
   };
 const issue = async (more: object = {}) => {
-  const answer = await fetch(`${api}/v1/tokens`, json({ name: 'short-lived', ...more }, { cookie }));
-  return (await answer.json()) as { id: string };
+  const response = await fetch(`${api}/v1/tokens`, json({ name: 'short-lived', ...more }, { cookie }));
+  return (await response.json()) as { id: string };
 };
 
-test('a token past its end becomes expired with one audit event, sealed into the chain', async () => {
+test('a token past its expiry becomes expired with one audit event, sealed into the chain', async () => {
   const { id } = await issue({ expiresInSeconds: 1 });
   await waitFor(async () => (await get(`/v1/tokens/${id}`))['status'] === 'expired', patience);
   const event = await waitFor(async () => {
@@ -131,18 +131,17 @@ test('tokens expire once each while workers are killed in the middle', async () 
   expect(expired).toEqual({ events: rounds * count, tokens: rounds * count });
 });
 
-test('somebody added, and somebody who forgot their password, set one by the link in a letter', async () => {
+test('an invited person, and one who forgot their password, set a password by the link in an email', async () => {
   const email = 'ada+tokens@example.org';
   const person = { email, name: 'Ada <b>', role: 'member' };
   expect((await fetch(`${api}/v1/users`, json(person, { cookie }))).status).toBe(201);
   const options = async () => (await (await fetch(`${api}/v1/session/options`)).json()) as { forgotPassword: boolean };
   await waitFor(async () => (await options()).forgotPassword, patience);
-  /** What the browser of whoever follows the link knows, and no server. */
+  /** The fragment of the link, which browsers send to no server. */
   const linkOf = async (count: number) => {
-    const own = () => mail.letters.filter((letter) => letter.to.includes(email));
+    const own = () => mail.received.filter(({ to }) => to.includes(email));
     await waitFor(() => own().length >= count, patience);
-    const letter = own()[count - 1]!;
-    const text = letter.text.replace(/=\r\n/g, '').replaceAll('=3D', '=');
+    const text = own()[count - 1]!.text.replace(/=\r\n/g, '').replaceAll('=3D', '=');
     expect(text).not.toContain('<b>,</p>');
     const link = new URL(/http\S+#\/reset\?\S+/.exec(text)![0]);
     expect([link.pathname, link.search]).toEqual(['/', '']);
@@ -165,7 +164,7 @@ test('somebody added, and somebody who forgot their password, set one by the lin
   expect(rows[0]!.n).toBe(0);
 });
 
-test('a worker whose key does not belong to the public one gets no codes, and says what to change', async () => {
+test('a worker whose key does not match the public one gets no codes, and logs what to change', async () => {
   const other = await jobs({ JOBS_SEALING_KEY: 'another key of tests with 32 characters or more' });
   running.push(other);
   await waitFor(() => other.logs().includes('no password emails are sent'), patience);
@@ -184,7 +183,7 @@ test('the public half of a key is printed by a command, and a missing key is nam
   });
 });
 
-test('jobs starts with the RPC_SECRET of the version before, and says what stands in its place', async () => {
+test('jobs starts with the RPC_SECRET of the previous version, and logs the settings that replace it', async () => {
   const { JOBS_RPC_SECRET } = world.credentials.jobs;
   const old = await jobs({ JOBS_RPC_SECRET: '', RPC_SECRET: JOBS_RPC_SECRET, JOBS_SEALING_KEY: '' });
   running.push(old);

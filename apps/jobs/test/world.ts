@@ -24,7 +24,7 @@ import { JobMetrics } from '../src/ops/metrics.service.js';
 
 const tokenService = path.join(import.meta.dirname, '../../token-service');
 
-/** A database of the newest schema, of this test's own. */
+/** A database for this test, with the newest schema. */
 export function migratedDatabase(): Promise<TestDatabase> {
   const dir = path.join(tokenService, 'dist/migrations');
   const files = readdirSync(dir).filter((file) => file.endsWith('.js'));
@@ -44,7 +44,7 @@ export function asJobs(url: string): string {
   return under.href;
 }
 
-/** A database, a Redis, and what a job is handed; the jobs' rights are those of their role. */
+/** A database, a Redis, and a job's context; jobs run with the rights of their role. */
 export class World implements AsyncDisposable {
   readonly usageSecret = randomBytes(32).toString('hex');
   readonly credentials = testCredentials();
@@ -109,7 +109,7 @@ export class World implements AsyncDisposable {
     return (await this.contextWith()).redis;
   }
 
-  /** Takes steps of a job until nothing is due. */
+  /** Runs steps of a job until nothing is due. */
   async run(job: Job, more: Record<string, string> = {}): Promise<number> {
     const context = await this.contextWith(more);
     for (let done = 0; ; ) {
@@ -168,13 +168,13 @@ export class World implements AsyncDisposable {
     return id;
   }
 
-  /** As the verifier of this caller signs it. */
+  /** Signed like the verifier of this caller does. */
   signed(batch: UsageBatch, caller = FIRST_PARTY_CALLER): UsageBatchEvent {
     const key = usageKey(Buffer.from(this.usageSecret), { verifierId: batch.verifier, caller });
     return signUsageBatch(key, caller, batch);
   }
 
-  /** As the token-service gives it to a caller that has looked the token up. */
+  /** The ticket that a caller gets from the token-service by looking the token up. */
   ticket(caller: string, tokenId: string): { tokenId: string; ticket: string } {
     const ticket = usageTicket(Buffer.from(this.usageSecret), { caller, tokenId });
     return { tokenId, ticket: ticket.toString('base64url') };
@@ -185,7 +185,7 @@ export class World implements AsyncDisposable {
     await this.sendFields(usageFields(event));
   }
 
-  /** Sends anything. */
+  /** Sends any fields. */
   async sendFields(fields: readonly string[]): Promise<void> {
     await (await this.stream()).xadd(REDIS.usage, '*', ...fields);
   }

@@ -14,10 +14,10 @@ interface Batch {
 }
 
 /**
- * Sends the sealed chain to a SIEM in its order, batch by batch; one is written down before it is sent, so that a
- * repetition has the same webhook-id. A batch that fails is tried again with growing pauses and holds back what follows;
- * after SIEM_ATTEMPTS_MAX it becomes a dead letter and the next goes on. Dead letters are sent again by asking for it
- * (`node dist/replay.js`): before anything new, oldest first.
+ * Sends the sealed chain to a SIEM in order, batch by batch. A batch is stored before it is sent, so that a retry has
+ * the same webhook-id. A failed batch is retried with exponential backoff and blocks later ones; after
+ * SIEM_ATTEMPTS_MAX it becomes a dead letter and the next batch is sent. `node dist/replay.js` sends dead letters again:
+ * before anything new, oldest first.
  */
 export const deliverAudit: Job = {
   name: 'deliver-audit',
@@ -29,8 +29,8 @@ export const deliverAudit: Job = {
     if (!url || !secret) return NOTHING;
     const db = context.database.createQueryRunner();
     try {
-      // One sender at a time keeps the order. A session lock, because a transaction held open while the receiver
-      // thinks would hold back sealing.
+      // One sender at a time keeps the order. A session lock, because a transaction left open while the receiver
+      // responds would block sealing.
       const [lock]: { taken: boolean }[] = await db.query('SELECT pg_try_advisory_lock($1) AS taken', [
         ADVISORY_LOCKS.auditDelivery,
       ]);
@@ -75,12 +75,12 @@ async function sendNext(
   if (state === 'dead')
     context.logger.error(
       { fromSeq: batch.from_seq, toSeq: batch.to_seq, reason: outcome.ok ? '' : outcome.reason },
-      'audit events became a dead letter: send them again with `node dist/replay.js` when the receiver is well',
+      'delivery of audit events failed: dead letter; send it again with `node dist/replay.js` when the receiver works',
     );
   return outcome.ok ? { done: rows.length, more: true } : NOTHING;
 }
 
-/** The batch that stands before all others, if it is due; else a new one of what was sealed since. */
+/** The oldest unsent batch, if it is due; without one, a new batch of what was sealed since. */
 async function nextBatch(db: QueryRunner): Promise<Batch | undefined> {
   const [waiting]: (Batch & { now: boolean })[] = await db.query(
     `SELECT from_seq, to_seq, attempts, state, next_at <= now() AS now FROM siem_batches

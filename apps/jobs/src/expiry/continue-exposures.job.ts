@@ -4,7 +4,6 @@ export const continueExposures: Job = {
   name: 'continue-exposures',
   queue: 'tokens',
   everyMs: 5_000,
-  description:
-    'Revocations that reach many tokens are carried to the end where a process was stopped in the midst of one.',
+  description: 'Revocations of many tokens are completed if the process that began them was stopped.',
   step: ({ maintenance }) => maintenance.continueExposures({ limit: 10 }, { timeoutMs: 12_000 }),
 };

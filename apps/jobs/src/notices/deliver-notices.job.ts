@@ -4,11 +4,11 @@ import { sendMail } from './mail.js';
 import { type NoticeInput, noticeEmailOf, webhookPayload } from './notice-email.js';
 import type { Channel } from './notices.service.js';
 
-/** Sent side by side: one slow receiver holds up few others. */
+/** Sent concurrently: one slow receiver delays few others. */
 const ROWS = 5;
-/** Longer than a step can take: what a dead worker had taken is another's after this. */
+/** Longer than a step can take: what a dead worker had taken is due again after this. */
 const LEASE = '2 minutes';
-/** Deliveries tried before one is given up: with the pauses below, about two days. */
+/** Attempts before a delivery is dead: with the backoff below, about two days. */
 export const ATTEMPTS_MAX = 16;
 
 interface Delivery extends NoticeInput {
@@ -18,15 +18,15 @@ interface Delivery extends NoticeInput {
 }
 
 /**
- * Takes deliveries that are due by putting off when they are due next, sends them, and writes down how it went. Killed
- * after sending and before writing, it sends once more, under the same Message-ID or webhook-id.
+ * Takes due deliveries by postponing when they are due next, sends them, and stores the outcome. If it is killed between
+ * sending and storing, they are sent once more, with the same Message-ID or webhook-id.
  */
 export const deliverNotices: Job = {
   name: 'deliver-notices',
   queue: 'notices',
   everyMs: 1_000,
   parallel: 2,
-  description: 'Notices are sent by e-mail and webhook, with retries and back-off.',
+  description: 'Notices are sent by email and webhook, with retries and exponential backoff.',
   async step(context) {
     const taken = await take(context);
     await Promise.all(taken.map((delivery) => deliver(context, delivery)));
@@ -34,7 +34,7 @@ export const deliverNotices: Job = {
   },
 };
 
-/** After failure n it is put off for half a minute, doubling, at most six hours. */
+/** Backoff: half a minute after the first failure, doubling, at most six hours. */
 async function deliver(context: JobContext, delivery: Delivery): Promise<void> {
   const outcome = await send(context, delivery);
   const state = outcome.ok ? 'sent' : outcome.gone || delivery.attempts >= ATTEMPTS_MAX ? 'dead' : 'due';

@@ -15,29 +15,30 @@ interface SealedEvent {
 }
 
 /**
- * Follows the sealed chain by its places, so that no event is missed or seen out of order; the mark moves in the
- * transaction that raises the notices.
+ * Follows the sealed chain by sequence number, so that no event is missed or read out of order; the watermark moves in
+ * the transaction that writes the notices.
  */
 export const followAudit: Job = {
   name: 'follow-audit',
   queue: 'notices',
   everyMs: 1_000,
-  description: 'Owners hear of tokens that expired, were revoked by somebody else, or were reported as exposed.',
+  description:
+    'Owners are notified of tokens that expired, were revoked by somebody else, or were reported as exposed.',
   step: ({ database, config }) =>
     database.transaction(async (db) => {
-      // What happened before this service first ran is not announced.
+      // No notices of what happened before this service first ran.
       await db.query(
         `INSERT INTO notice_marks (name, seq) SELECT 'audit', coalesce(max(seq), 0) FROM audit_links
          ON CONFLICT DO NOTHING`,
       );
-      const [mark]: { seq: string }[] = await db.query(
+      const [watermark]: { seq: string }[] = await db.query(
         "SELECT seq FROM notice_marks WHERE name = 'audit' FOR UPDATE SKIP LOCKED",
       );
-      if (!mark) return NOTHING; // another worker is at it
-      const [span]: { last: string | null; places: number }[] = await db.query(
-        `SELECT max(seq) AS last, count(*)::int AS places FROM
+      if (!watermark) return NOTHING; // another worker has the lock
+      const [span]: { last: string | null; rows: number }[] = await db.query(
+        `SELECT max(seq) AS last, count(*)::int AS rows FROM
            (SELECT seq FROM audit_links WHERE seq > $1 ORDER BY seq LIMIT ${ROWS}) AS next`,
-        [mark.seq],
+        [watermark.seq],
       );
       if (!span?.last) return NOTHING;
       const events: SealedEvent[] = await db.query(
@@ -47,11 +48,11 @@ export const followAudit: Job = {
          FROM audit_links l JOIN audit_events e ON e.id = l.event_id AND e.at = l.event_at
          WHERE l.seq > $1 AND l.seq <= $2 AND e.action IN ('token.expired', 'token.revoked', 'token.reported') AND e.token_id IS NOT NULL
          ORDER BY l.seq`,
-        [mark.seq, span.last],
+        [watermark.seq, span.last],
       );
       await raiseNotices(db, config, events.flatMap(noticeOf));
       await db.query("UPDATE notice_marks SET seq = $1 WHERE name = 'audit'", [span.last]);
-      return { done: span.places, more: span.places === ROWS };
+      return { done: span.rows, more: span.rows === ROWS };
     }),
 };
 
@@ -62,11 +63,11 @@ function noticeOf(event: SealedEvent): Notice[] {
   if (event.action === 'token.expired') return notice('expired', {});
   if (event.action === 'token.reported') return notice('reported', {});
   const reason = typeof event.details.reason === 'string' ? event.details.reason : 'unspecified';
-  // What a thief has made by the thousand is told of with the token that it was made with. A successor of another token of
-  // the owner's is not: the program that uses that one will need another.
+  // One notice about the exposed token covers its descendants and their successors, of which a thief can have made
+  // thousands.
   if (reason === 'exposed' && (event.details.as === 'descendant' || event.details.as === 'successor')) return [];
   if (reason === 'exposed') return notice('exposed', { by: event.actor_name });
-  // The end of an overlap is what its owner asked for.
+  // The owner asked for the end of the overlap.
   if (reason === 'superseded' && event.actor_type === 'system') return [];
   return notice('revoked', { by: event.actor_name, byUserId: event.actor_user_id, reason });
 }

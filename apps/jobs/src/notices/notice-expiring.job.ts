@@ -1,36 +1,37 @@
 import type { Job } from '../job.js';
 import { type Notice, raiseNotices } from './notices.service.js';
 
-/** Days before the end at which people hear of it, farthest first. */
+/** Days before the expiry at which owners are notified, farthest first. */
 export const THRESHOLD_DAYS = [30, 7, 1] as const;
 const ROWS = 1_000;
 
 /**
- * Each threshold has a mark: ends before it were looked at. A step looks from the mark to now plus the threshold, so
- * its cost follows what comes due. A token is heard of at a threshold only if it was there before (one made for a week
- * does not announce its seven days), and after a long stop only the nearest threshold speaks.
+ * Each threshold has a watermark: expiry times before it are done. A step scans from the watermark to now plus the
+ * threshold, so its cost depends on what comes due. A threshold applies only to tokens that existed before it (a token
+ * issued for a week causes no notice of seven days), and after a long stop only the nearest threshold causes a notice.
  */
 export const noticeExpiring: Job = {
   name: 'notice-expiring',
   queue: 'notices',
   everyMs: 30_000,
-  description: 'Owners hear of tokens that expire in 30, 7 and 1 days.',
+  description: 'Owners are notified of tokens that expire in 30, 7 and 1 days.',
   async step({ database, config }) {
     let done = 0;
     let more = false;
-    for (const [place, days] of THRESHOLD_DAYS.entries()) {
-      const nearer = THRESHOLD_DAYS[place + 1] ?? 0;
+    for (const [index, days] of THRESHOLD_DAYS.entries()) {
+      const nearer = THRESHOLD_DAYS[index + 1] ?? 0;
       const full = await database.transaction(async (db) => {
-        const mark = `expiring:${days}`;
-        // Starting out, nothing that lies nearer than the threshold is announced late.
+        const name = `expiring:${days}`;
+        // At the first run, nothing nearer than the threshold is notified late.
         await db.query(
           `INSERT INTO notice_marks (name, at) VALUES ($1, now() + make_interval(days => $2)) ON CONFLICT DO NOTHING`,
-          [mark, days],
+          [name, days],
         );
-        const [at] = (await db.query('SELECT at FROM notice_marks WHERE name = $1 FOR UPDATE SKIP LOCKED', [mark])) as {
-          at: Date;
-        }[];
-        if (!at) return false; // another worker is at it
+        const [watermark]: { at: Date }[] = await db.query(
+          'SELECT at FROM notice_marks WHERE name = $1 FOR UPDATE SKIP LOCKED',
+          [name],
+        );
+        if (!watermark) return false; // another worker has the lock
         const due: { id: string; expires_at: Date }[] = await db.query(
           `SELECT id, expires_at FROM tokens
            WHERE revoked_at IS NULL AND rotated_to IS NULL
@@ -39,7 +40,7 @@ export const noticeExpiring: Job = {
              AND created_at < expires_at - make_interval(days => $2) - interval '1 hour'
              AND NOT EXISTS (SELECT FROM notices n WHERE n.key = 'expiring:' || $2 || ':' || tokens.id)
            ORDER BY expires_at LIMIT ${ROWS}`,
-          [at.at, days, nearer],
+          [watermark.at, days, nearer],
         );
         const notices = due.map(
           (t): Notice => ({
@@ -52,11 +53,11 @@ export const noticeExpiring: Job = {
         done += await raiseNotices(db, config, notices);
         const last = due.at(-1);
         if (due.length === ROWS && last)
-          await db.query('UPDATE notice_marks SET at = greatest(at, $2) WHERE name = $1', [mark, last.expires_at]);
+          await db.query('UPDATE notice_marks SET at = greatest(at, $2) WHERE name = $1', [name, last.expires_at]);
         else
           await db.query(
             'UPDATE notice_marks SET at = greatest(at, now() + make_interval(days => $2)) WHERE name = $1',
-            [mark, days],
+            [name, days],
           );
         return due.length === ROWS;
       });

@@ -4,7 +4,7 @@ import type { EntityManager } from 'typeorm';
 import type { JobsConfig } from '../config.js';
 
 export interface Notice {
-  /** Says which event this is of: a second notice with the same one is not raised. */
+  /** Identifies the event: a second notice with the same key is not written. */
   key: string;
   kind: NoticeKind;
   tokenId: string;
@@ -21,12 +21,12 @@ export function openChannels(config: JobsConfig): Channel[] {
 }
 
 /**
- * Writes notices and, for each, what is to be delivered to whom: a personal token's owner, a project token's project
-
- * owners, and of what was found in the open the administrators too, by every open channel that the person has not switched off for this kind. People who are disabled hear
- * nothing, nor does who did it (`details.byUserId`). A notice whose key is known already is left out, whoever raises it and however often.
+ * Writes notices and their deliveries. Recipients are the owner of a personal token, the project's owners for a
+ * project token, and the administrators too for `reported`, by every configured channel that the person has not
+ * switched off for this kind. Disabled people, and the person who acted (`details.byUserId`), receive nothing. A notice
+ * whose key exists is skipped.
  *
- * In: notices as JSON, the open channels. Out: how many were new.
+ * In: notices as JSON, the configured channels. Out: how many were new.
  */
 export async function raiseNotices(db: EntityManager, config: JobsConfig, notices: readonly Notice[]): Promise<number> {
   if (notices.length === 0) return 0;
@@ -38,7 +38,7 @@ export async function raiseNotices(db: EntityManager, config: JobsConfig, notice
        ORDER BY n.key
        ON CONFLICT (key) DO NOTHING
        RETURNING id, kind, token_id, details
-     ), told AS (
+     ), recipients AS (
        SELECT r.id, r.kind, u.id AS user_id FROM raised r
        JOIN tokens t ON t.id = r.token_id
        LEFT JOIN members m ON m.project_id = t.project_id AND m.role = 'owner'
@@ -48,8 +48,8 @@ export async function raiseNotices(db: EntityManager, config: JobsConfig, notice
        JOIN users a ON r.kind = 'reported' AND a.role = 'admin' AND a.disabled_at IS NULL
      ), deliveries AS (
        INSERT INTO notice_deliveries (notice_id, user_id, channel)
-       SELECT told.id, told.user_id, channel FROM told CROSS JOIN unnest($2::text[]) AS channel
-       LEFT JOIN notice_choices c ON c.user_id = told.user_id AND c.kind = told.kind
+       SELECT p.id, p.user_id, channel FROM recipients p CROSS JOIN unnest($2::text[]) AS channel
+       LEFT JOIN notice_choices c ON c.user_id = p.user_id AND c.kind = p.kind
        WHERE coalesce(CASE channel WHEN 'email' THEN c.email ELSE c.webhook END, true)
      )
      SELECT count(*)::int AS raised FROM raised`,

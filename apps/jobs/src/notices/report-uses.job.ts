@@ -2,7 +2,7 @@ import { type Job, NOTHING } from '../job.js';
 
 const ROWS = 50;
 
-/** The token-service writes each once, however often it is asked; asked means noted afterwards. */
+/** The token-service writes each use once, however often it is reported; `reported_at` is set afterwards. */
 export const reportUses: Job = {
   name: 'report-uses',
   queue: 'notices',

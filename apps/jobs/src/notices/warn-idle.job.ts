@@ -5,15 +5,15 @@ import { raiseNotices } from './notices.service.js';
 
 const ROWS = 1_000;
 const DAY_MS = 86_400_000;
-/** Days before the revocation at which people are warned; half the policy's span when that is shorter. */
+/** Days between the warning and the revocation; half the policy's limit when that is shorter. */
 export const WARNING_DAYS = 7;
 
-/** A token is warned about once for each time that it falls idle: the notice names when it was last used. */
+/** One warning each time that a token becomes idle: the key of the notice contains the last use. */
 export const warnIdle: Job = {
   name: 'warn-idle',
   queue: 'notices',
   everyMs: 60_000,
-  description: 'Owners hear of tokens that the policy will revoke because nobody uses them.',
+  description: 'Owners are notified of tokens that the policy will revoke because they are not used.',
   async step({ database, config }) {
     let done = 0;
     let more = false;
@@ -49,7 +49,7 @@ export const warnIdle: Job = {
   },
 };
 
-/** From where the last scan ended to where a warning is due; nothing without a policy, or while another worker scans. */
+/** From the end of the last scan to where a warning is due; undefined without a policy, or while another worker scans. */
 async function spanOf(
   db: EntityManager,
   scan: IdleScan,
@@ -57,13 +57,14 @@ async function spanOf(
   const [policy]: { idle_days: number | null }[] = await db.query('SELECT idle_days FROM policy');
   if (!policy?.idle_days) return undefined;
   await db.query("INSERT INTO notice_marks (name, at) VALUES ($1, 'epoch') ON CONFLICT DO NOTHING", [scan]);
-  const [mark]: { at: Date }[] = await db.query('SELECT at FROM notice_marks WHERE name = $1 FOR UPDATE SKIP LOCKED', [
-    scan,
-  ]);
+  const [watermark]: { at: Date }[] = await db.query(
+    'SELECT at FROM notice_marks WHERE name = $1 FOR UPDATE SKIP LOCKED',
+    [scan],
+  );
   const aheadMs = Math.min(WARNING_DAYS, policy.idle_days / 2) * DAY_MS;
   return (
-    mark && {
-      from: mark.at,
+    watermark && {
+      from: watermark.at,
       to: new Date(Date.now() - policy.idle_days * DAY_MS + aheadMs),
       idleDays: policy.idle_days,
     }

@@ -1,6 +1,6 @@
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 
-/** What this service counts. Gauges of the queues and of PostgreSQL are read when they are asked for: see `watch.ts`. */
+/** Metrics of this service. Gauges of the queues and of PostgreSQL are read at each scrape: see `watch.ts`. */
 export class JobMetrics {
   private readonly runs: Histogram;
   private readonly rows: Counter;
@@ -25,8 +25,8 @@ export class JobMetrics {
     });
     const counter = (name: string, help: string, labelNames: string[]) =>
       new Counter({ name, help, labelNames, registers });
-    this.rows = counter('latchkey_job_rows_total', 'What runs of a job have done, in rows of its kind', ['job']);
-    this.stalled = counter('latchkey_job_stalled_total', 'Jobs whose worker died and that were handed to another', [
+    this.rows = counter('latchkey_job_rows_total', 'Rows that runs of a job have processed', ['job']);
+    this.stalled = counter('latchkey_job_stalled_total', 'Stalled jobs: their worker died, and another one took them', [
       'queue',
     ]);
     this.usageBatches = counter(
@@ -36,18 +36,18 @@ export class JobMetrics {
     );
     this.thirdPartyLinesDropped = counter(
       'latchkey_usage_lines_dropped_total',
-      'Lines and denials of third parties about tokens that they did not look up',
+      'Dropped lines and denials of third parties: they did not look these tokens up',
       [],
     );
-    this.denialsDropped = counter('latchkey_denials_dropped_total', 'Denials that verifiers did not keep', []);
+    this.denialsDropped = counter('latchkey_denials_dropped_total', 'Denials that verifiers dropped', []);
     this.notices = counter('latchkey_notices_total', 'Deliveries of notices by outcome', ['channel', 'outcome']);
     this.siemBatches = counter('latchkey_siem_batches_total', 'Batches of audit events to the SIEM by outcome', [
       'outcome',
     ]);
-    this.canaryRuns = counter('latchkey_canary_runs_total', 'Runs of the canary by what they showed', ['outcome']);
+    this.canaryRuns = counter('latchkey_canary_runs_total', 'Runs of the canary by outcome', ['outcome']);
     this.staleAccepts = counter(
       'latchkey_revocation_stale_accepts_total',
-      'Revoked tokens of the canary that a gateway accepted after the revocation had returned: anything but 0 is an alarm',
+      'Revoked tokens of the canary that a gateway accepted after the revocation had returned: alert unless 0',
       [],
     );
     this.canarySeconds = new Histogram({
@@ -63,7 +63,7 @@ export class JobMetrics {
     this.rows.inc({ job: job.name }, rows);
   }
 
-  /** A gauge that is read when the metrics are asked for; a reading that fails leaves the last one out. */
+  /** A gauge that is read at each scrape; without a value when reading fails. */
   gauge(name: string, help: string, labelNames: string[], read: (gauge: Gauge) => Promise<void>): void {
     new Gauge({
       name,

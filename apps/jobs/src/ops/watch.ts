@@ -5,7 +5,7 @@ import type { Redis } from 'ioredis';
 import type { DataSource } from 'typeorm';
 import type { JobMetrics } from './metrics.service.js';
 
-/** What of the queues and of PostgreSQL `/metrics` shows besides the counters. */
+/** Gauges of the queues and of PostgreSQL in `/metrics`. */
 export function watch(
   metrics: JobMetrics,
   queues: readonly Queue[],
@@ -13,12 +13,12 @@ export function watch(
   database: DataSource,
   logger: Logger,
 ): void {
-  /** What is away is left out of the answer, so that the rest can still be read. */
+  /** What is unavailable is left out, so that the rest can still be read. */
   const reading = (what: string, read: () => Promise<void>) => async () => {
     try {
       await read();
     } catch (error) {
-      logger.debug({ what, reason: (error as Error).message }, 'a metric could not be read');
+      logger.debug({ what, reason: (error as Error).message }, 'reading a metric failed');
     }
   };
   metrics.gauge('latchkey_queue_jobs', 'Jobs in a queue by state', ['queue', 'state'], (gauge) =>
@@ -42,13 +42,13 @@ export function watch(
         }
       })(),
   );
-  metrics.gauge('latchkey_usage_stream_length', 'Usage batches not yet added up', [], (gauge) =>
+  metrics.gauge('latchkey_usage_stream_length', 'Usage batches not yet processed', [], (gauge) =>
     reading('usage stream', async () => gauge.set(await redis.xlen(REDIS.usage)))(),
   );
   const fromSql: [name: string, help: string, sql: string][] = [
     [
       'latchkey_audit_unsealed_seconds',
-      'Age of the oldest audit event past the head of the chain',
+      'Age of the oldest audit event that is not sealed',
       `SELECT coalesce(extract(epoch FROM now() - min(e.at)), 0)::float8 AS value FROM audit_events e
        WHERE e.xid >= coalesce((SELECT h.xid FROM audit_links l JOIN audit_events h ON h.id = l.event_id AND h.at = l.event_at
            ORDER BY l.seq DESC LIMIT 1), '0'::xid8)
@@ -56,22 +56,22 @@ export function watch(
     ],
     [
       'latchkey_notices_waiting',
-      'Deliveries of notices that are not made yet',
+      'Deliveries of notices that are due or waiting for a retry',
       "SELECT count(*)::float8 AS value FROM notice_deliveries WHERE state = 'due'",
     ],
     [
       'latchkey_notices_dead',
-      'Deliveries of notices that were given up',
+      'Deliveries of notices that failed for good',
       "SELECT count(*)::float8 AS value FROM notice_deliveries WHERE state = 'dead'",
     ],
     [
       'latchkey_siem_dead_letters',
-      'Batches of audit events that the SIEM did not take',
+      'Batches of audit events whose delivery to the SIEM failed for good',
       "SELECT count(*)::float8 AS value FROM siem_batches WHERE state = 'dead'",
     ],
     [
       'latchkey_expiry_overdue_seconds',
-      'How long the token that is longest past its end has waited to be recorded as expired',
+      'Longest time for which a token past its expiry has not been recorded as expired',
       `SELECT coalesce(extract(epoch FROM now() - least(
          (SELECT t.expires_at FROM tokens t WHERE (t.expires_at, t.id) > (SELECT at, token_id FROM expiry_mark)
             AND t.expires_at <= now() AND t.revoked_at IS NULL AND t.expires_at IS NOT NULL ORDER BY t.expires_at, t.id LIMIT 1),

@@ -1,10 +1,10 @@
 import { type Job, NOTHING } from '../job.js';
-import { nextBatches, settle } from './stream.js';
+import { acknowledge, nextBatches } from './stream.js';
 import { applyBatch } from './usage.service.js';
 
 /**
- * A batch is taken off the stream only after its transaction has committed, and a batch that comes again finds its
- * number in `usage_batches`: killed anywhere, nothing is lost and nothing counts twice.
+ * A batch is deleted from the stream only after its transaction has committed, and `usage_batches` has the numbers of
+ * those already counted: killed at any point, nothing is lost and nothing counts twice.
  */
 export const drainUsage: Job = {
   name: 'drain-usage',
@@ -18,7 +18,7 @@ export const drainUsage: Job = {
     for (const message of messages) {
       const { read } = message;
       const outcome = typeof read === 'string' ? read : await applyBatch(context, read);
-      await settle(context, message);
+      await acknowledge(context, message);
       context.metrics.usageBatches.inc({ outcome });
       if (typeof read !== 'string') context.metrics.denialsDropped.inc(read.batch.denialsDropped);
       if (context.signal.aborted) break;

@@ -3,23 +3,23 @@ import { hostname } from 'node:os';
 import { REDIS, readUsageBatch } from '@latchkey/contracts';
 import type { JobContext } from '../job.js';
 
-/** A message of the usage stream: what it says and who certainly said it, or why it is dropped. */
+/** A message of the usage stream: the batch and its authenticated caller, or why it is dropped. */
 export interface StreamMessage {
   id: string;
   read: ReturnType<typeof readUsageBatch>;
 }
 
-/** A message read by a worker that has not settled it for this long is another worker's. */
+/** A message that its worker has not acknowledged for this long can be claimed by another. */
 const ABANDONED_MS = 5_000;
 const consumer = `${hostname()}-${process.pid}-${randomUUID().slice(0, 8)}`;
 
 type Entry = [id: string, fields: string[] | null];
 
-/** The next messages: first those that a dead worker has left behind, then new ones. */
+/** The next messages: first those of dead workers, then new ones. */
 export async function nextBatches(context: JobContext, limit: number): Promise<StreamMessage[]> {
   const { redis } = context;
   const read = async () => {
-    const [, left] = (await redis.xautoclaim(
+    const [, claimed] = (await redis.xautoclaim(
       REDIS.usage,
       REDIS.usageGroup,
       consumer,
@@ -28,8 +28,8 @@ export async function nextBatches(context: JobContext, limit: number): Promise<S
       'COUNT',
       limit,
     )) as [string, Entry[]];
-    if (left.length > 0) return left;
-    const answer = (await redis.xreadgroup(
+    if (claimed.length > 0) return claimed;
+    const reply = (await redis.xreadgroup(
       'GROUP',
       REDIS.usageGroup,
       consumer,
@@ -39,21 +39,21 @@ export async function nextBatches(context: JobContext, limit: number): Promise<S
       REDIS.usage,
       '>',
     )) as [string, Entry[]][] | null;
-    return answer?.[0]?.[1] ?? [];
+    return reply?.[0]?.[1] ?? [];
   };
   let entries: Entry[];
   try {
     entries = await read();
   } catch (error) {
     if (!(error as Error).message.startsWith('NOGROUP')) throw error;
-    // First start, or Redis was emptied: from the beginning, so that what verifiers sent meanwhile counts.
-    await makeGroup(context);
+    // First start, or Redis was emptied: from the beginning, so that what verifiers have sent since counts.
+    await createGroup(context);
     entries = await read();
   }
   return entries.map(([id, fields]) => ({ id, read: readFields(context, fields ?? []) }));
 }
 
-async function makeGroup({ redis }: JobContext): Promise<void> {
+async function createGroup({ redis }: JobContext): Promise<void> {
   try {
     await redis.xgroup('CREATE', REDIS.usage, REDIS.usageGroup, '0', 'MKSTREAM');
   } catch (error) {
@@ -61,8 +61,8 @@ async function makeGroup({ redis }: JobContext): Promise<void> {
   }
 }
 
-/** Acknowledges a message and takes it off the stream. */
-export async function settle({ redis }: JobContext, message: StreamMessage): Promise<void> {
+/** Acknowledges a message and deletes it from the stream. */
+export async function acknowledge({ redis }: JobContext, message: StreamMessage): Promise<void> {
   await redis.multi().xack(REDIS.usage, REDIS.usageGroup, message.id).xdel(REDIS.usage, message.id).exec();
 }
 

@@ -4,19 +4,19 @@ import type { JobContext } from '../job.js';
 import { raiseNotices } from '../notices/index.js';
 
 const HOUR_MS = 3_600_000;
-/** Verifications that one line of a third party counts at most: what it reports cannot be checked. */
+/** Limit for the count of one line of a third party: what it reports cannot be checked. */
 const THIRD_PARTY_COUNT_MAX = 100_000;
-/** What the routes that a third party names begin with, so that nobody takes them for Latchkey's own. */
+/** Prefix of routes that a third party names, to distinguish them from Latchkey's own. */
 const THIRD_PARTY_ROUTE = 'external: ';
-/** Lines of hours longer ago than this, and of hours to come, are counted in the nearest hour that is not. */
+/** Lines of hours older than this, and of future hours, are counted in the nearest hour within. */
 const OLDEST_HOURS = 31 * 24;
 
 export type BatchOutcome = 'applied' | 'repeated' | 'refused';
 
 /**
- * Adds a batch up, in one transaction with the note that it was added: sent again, it changes nothing. A batch that
- * PostgreSQL cannot hold (class 22) is refused, so that it does not come back for ever; when PostgreSQL is away this
- * throws and the batch stays where it is.
+ * Counts a batch and stores its number in one transaction, so that a repetition changes nothing. A batch with data that
+ * PostgreSQL cannot store (class 22) is dropped, so that it is not retried for ever; when PostgreSQL is unavailable this
+ * throws and the batch stays in the stream.
  */
 export async function applyBatch(
   context: JobContext,
@@ -36,7 +36,7 @@ export async function applyBatch(
         await raiseNotices(db, context.config, await unusualUses(db, lines));
         await addUp(db, lines);
       }
-      if (batch.denials.length > 0) await keepDenials(db, batch);
+      if (batch.denials.length > 0) await storeDenials(db, batch);
       return 'applied';
     });
   } catch (error) {
@@ -44,13 +44,13 @@ export async function applyBatch(
     if (!code.startsWith('22')) throw error;
     context.logger.error(
       { verifier: batch.verifier, sequence: batch.sequence, code },
-      'a usage batch was refused: PostgreSQL cannot hold what it says',
+      'a usage batch was dropped: PostgreSQL cannot store its data',
     );
     return 'refused';
   }
 }
 
-/** What a third party reports counts only for tokens that its caller has looked up, marked, and within bounds. */
+/** Of a third party, only lines of tokens that its caller has looked up count, with limited counts and prefixed routes. */
 function ofThirdParty(context: JobContext, batch: UsageBatch, caller: string): UsageBatch {
   const lookedUp = ticketedTokens(Buffer.from(context.config.USAGE_SECRET), caller, batch);
   const route = (name: string) => `${THIRD_PARTY_ROUTE}${name}`.slice(0, 100);
@@ -70,7 +70,7 @@ function ofThirdParty(context: JobContext, batch: UsageBatch, caller: string): U
 
 /**
  * Lines of tokens that do not exist are dropped.
- * @param now PostgreSQL's clock, by which all workers go
+ * @param now PostgreSQL's clock, the one that all workers use
  */
 async function ofKnownTokens(db: EntityManager, lines: readonly UsageLine[], now: number): Promise<UsageLine[]> {
   const ids = [...new Set(lines.map((l) => l.tokenId))];
@@ -89,7 +89,7 @@ async function ofKnownTokens(db: EntityManager, lines: readonly UsageLine[], now
     }));
 }
 
-/** PostgreSQL's text holds no NUL and no half of a surrogate pair. */
+/** PostgreSQL's text cannot contain NUL or lone surrogates. */
 const storable = (text: string) => text.toWellFormed().replaceAll('\0', '\uFFFD');
 
 const LINES = `jsonb_to_recordset($1::jsonb) AS l("tokenId" uuid, "hourMs" bigint, route text, status text, ip text,
@@ -97,7 +97,7 @@ const LINES = `jsonb_to_recordset($1::jsonb) AS l("tokenId" uuid, "hourMs" bigin
 
 /**
  * In: a batch's lines. Adds them to usage_hourly and usage_callers, and the allowed ones to token_usage. Rows are
- * taken in the order of their keys, so that two batches at once wait for each other and never deadlock.
+ * locked in the order of their keys, so that concurrent batches wait for each other and never deadlock.
  */
 async function addUp(db: EntityManager, lines: readonly UsageLine[]): Promise<void> {
   const json = [JSON.stringify(lines)];
@@ -133,7 +133,7 @@ async function addUp(db: EntityManager, lines: readonly UsageLine[]): Promise<vo
   );
 }
 
-/** In: a batch's lines, before they are added up. Out: uses that somebody should hear of. */
+/** In: a batch's lines, before they are added up. Out: uses to notify the owner of. */
 async function unusualUses(
   db: EntityManager,
   lines: readonly UsageLine[],
@@ -169,7 +169,7 @@ async function unusualUses(
   ];
 }
 
-async function keepDenials(db: EntityManager, batch: UsageBatch): Promise<void> {
+async function storeDenials(db: EntityManager, batch: UsageBatch): Promise<void> {
   await db.query(
     `INSERT INTO denials (request_id, at, reason, token_id, route, method, ip)
      SELECT d."requestId", least(to_timestamp(d."atMs" / 1000.0), now()), d.reason, d."tokenId", d.route, d.method, d.ip

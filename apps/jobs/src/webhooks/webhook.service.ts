@@ -1,14 +1,14 @@
 import { createHmac } from 'node:crypto';
 
-/** Longest that a receiver may take to answer. */
+/** Timeout for the receiver's response. */
 export const WEBHOOK_TIMEOUT_MS = 10_000;
 
-/** How a receiver took a message. `gone`: it asks not to be called again (410). */
+/** The result of a webhook. `gone`: the receiver wants no further ones (410). */
 export type WebhookOutcome = { ok: true } | { ok: false; gone: boolean; reason: string };
 
 /**
- * The signature of a message by Standard Webhooks 1.0.0: HMAC-SHA-256 over `id.timestamp.body` under the bytes that the
- * secret (`whsec_<base64>`) stands for.
+ * The signature of a message by Standard Webhooks 1.0.0: HMAC-SHA-256 over `id.timestamp.body` under the decoded
+ * secret (`whsec_<base64>`).
  */
 export function webhookSignature(secret: string, id: string, timestampSeconds: number, body: string): string {
   const key = Buffer.from(secret.replace(/^whsec_/, ''), 'base64');
@@ -16,8 +16,8 @@ export function webhookSignature(secret: string, id: string, timestampSeconds: n
 }
 
 /**
- * Posts a message, signed. The `id` is the same each time that a message is sent again, so that a receiver can tell a
- * repetition. Redirects are not followed. Never throws: what went wrong is the outcome.
+ * Posts a signed message. A retry has the same `id`, so that receivers can detect repetitions. Redirects are not
+ * followed. Never throws: failures are outcomes.
  */
 export async function postWebhook(
   target: { url: string; secret: string },
@@ -28,7 +28,7 @@ export async function postWebhook(
   const body = JSON.stringify(payload);
   const timestamp = Math.floor(Date.now() / 1000);
   try {
-    const answer = await fetch(target.url, {
+    const response = await fetch(target.url, {
       method: 'POST',
       redirect: 'manual',
       signal: AbortSignal.any([signal, AbortSignal.timeout(WEBHOOK_TIMEOUT_MS)]),
@@ -41,9 +41,9 @@ export async function postWebhook(
       },
       body,
     });
-    await answer.body?.cancel();
-    if (answer.ok) return { ok: true };
-    return { ok: false, gone: answer.status === 410, reason: `the receiver answered ${answer.status}` };
+    await response.body?.cancel();
+    if (response.ok) return { ok: true };
+    return { ok: false, gone: response.status === 410, reason: `the receiver returned ${response.status}` };
   } catch (error) {
     const cause = (error as { cause?: { code?: string } }).cause?.code ?? (error as Error).name;
     return { ok: false, gone: false, reason: `the receiver could not be reached (${cause})` };
