@@ -2,7 +2,7 @@ import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node
 import path from 'node:path';
 import { processIdentity, stillRuns } from './process-identity.js';
 
-/** Someone else uses the folder now. `pid` is theirs, or `null` when they came and went just now. */
+/** Another process uses the folder. `pid` is its id, or `null` when it has just released the folder. */
 export class FolderInUse extends Error {
   override readonly name = 'FolderInUse';
   constructor(
@@ -13,22 +13,21 @@ export class FolderInUse extends Error {
   }
 }
 
-/** A folder that is this process's alone until `release()`, or until the process ends in any way. */
+/** Exclusive use of a folder until `release()` or the end of the process. */
 export interface FolderClaim {
   release(): void;
 }
 
 /**
- * Takes a folder for this process alone, making it when needed. What a process left behind that has ended, a crashed
- * one too, counts for nothing.
+ * Claims a folder for this process, creating it if needed. Claims of ended processes, crashed ones too, are ignored.
  *
- * @param dir the folder; a file `owner` in it names who has it
- * @throws FolderInUse when a running process has it, this one included
+ * @param dir the folder; the file `owner` in it identifies the process
+ * @throws FolderInUse when a running process has claimed it, this one included
  */
 export function claimFolder(dir: string): FolderClaim {
   const file = path.join(dir, 'owner');
   const identity = processIdentity(process.pid);
-  if (!identity) throw new Error('this process cannot find itself in the process table');
+  if (!identity) throw new Error('this process is not in the process table');
   mkdirSync(dir, { recursive: true });
   for (let attempt = 0; attempt < 5; attempt++) {
     try {
@@ -39,8 +38,8 @@ export function claimFolder(dir: string): FolderClaim {
     }
     const owner = readOwner(file);
     if (owner && stillRuns(owner)) throw new FolderInUse(dir, Number(owner.split(' ', 1)[0]));
-    // Two may find the same stale file: each moves it away under a name of its own, so that the slower one cannot
-    // remove what the faster one has written since; if it did move that, it puts it back.
+    // Two processes can find the same stale file: each renames it to a unique name, so that the slower one cannot
+    // remove the file that the faster one has written since; if it has renamed that, it restores it.
     const aside = `${file}.${process.pid}.${attempt}`;
     try {
       renameSync(file, aside);

@@ -4,7 +4,7 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { canEnter, type SystemUser } from './unprivileged-user.js';
 
-/** Where root keeps what an ordinary user must reach when the clone itself is out of that user's reach. */
+/** Where root stores what an ordinary user must read when that user cannot access the clone. */
 export const sharedDir = '/var/lib/latchkey';
 
 /** The programs of one PostgreSQL release. */
@@ -16,10 +16,10 @@ export interface PostgresBinaries {
 /**
  * The PostgreSQL that npm installed for this platform.
  *
- * @param user who will run it, `null` for this process's own user; when that user cannot reach `node_modules`, the
+ * @param user the user that will run it, `null` for this process's own; when that user cannot access `node_modules`, the
  *   programs are copied to `/var/lib/latchkey/` once
- * @param log is told about such a copy
- * @throws when npm installed none for this platform
+ * @param log called about such a copy
+ * @throws Error when npm installed none for this platform
  */
 export function postgresBinaries(user: SystemUser | null, log: (line: string) => void): PostgresBinaries {
   const require = createRequire(import.meta.url);
@@ -30,7 +30,7 @@ export function postgresBinaries(user: SystemUser | null, log: (line: string) =>
     manifest = path.join(path.dirname(fromPackage.resolve(name)), '..', 'package.json');
   } catch (cause) {
     throw new Error(
-      `npm brought no PostgreSQL for ${process.platform} ${process.arch}; set DATABASE_URL to a server of your own`,
+      `npm installed no PostgreSQL for ${process.platform} ${process.arch}; set DATABASE_URL to a server of your own`,
       { cause },
     );
   }
@@ -38,12 +38,12 @@ export function postgresBinaries(user: SystemUser | null, log: (line: string) =>
   let native = path.join(path.dirname(manifest), 'native');
   makeLinks(native);
   if (user && !canEnter(user, path.join(native, 'bin'))) {
-    native = copyWithinReach(native, path.join(sharedDir, `postgres-${version}-${process.arch}`), user, log);
+    native = copyAccessible(native, path.join(sharedDir, `postgres-${version}-${process.arch}`), user, log);
   }
   return { initdb: path.join(native, 'bin', 'initdb'), postgres: path.join(native, 'bin', 'postgres') };
 }
 
-/** npm packages hold no symbolic links; the package's install script makes them, unless such scripts are turned off. */
+/** npm packages contain no symbolic links; the package's install script creates them, unless scripts are turned off. */
 function makeLinks(native: string): void {
   const list = path.join(native, 'pg-symlinks.json');
   if (!existsSync(list)) return;
@@ -56,22 +56,22 @@ function makeLinks(native: string): void {
   }
 }
 
-function copyWithinReach(native: string, copy: string, user: SystemUser, log: (line: string) => void): string {
+function copyAccessible(native: string, copy: string, user: SystemUser, log: (line: string) => void): string {
   if (!existsSync(copy)) {
-    log(`PostgreSQL runs as user ${user.name}, who cannot reach ${native}; copying its programs to ${copy}`);
+    log(`PostgreSQL runs as user ${user.name}, who cannot access ${native}; copying its programs to ${copy}`);
     const half = `${copy}.${process.pid}`;
     mkdirSync(half, { recursive: true, mode: 0o755 });
     cpSync(native, half, { recursive: true, verbatimSymlinks: true });
-    // Whatever mask npm and this process write files under, the other user has to read these.
+    // Independent of the umasks of npm and this process, the other user has to read these.
     execFileSync('chmod', ['-R', 'a+rX', half]);
     chmodSync(path.dirname(half), 0o755);
     try {
       renameSync(half, copy);
     } catch (error) {
       rmSync(half, { recursive: true, force: true });
-      if (!existsSync(copy)) throw error; // Another start made the same copy meanwhile.
+      if (!existsSync(copy)) throw error; // another start has made the same copy
     }
   }
-  if (!canEnter(user, path.join(copy, 'bin'))) throw new Error(`user ${user.name} cannot reach ${copy} either`);
+  if (!canEnter(user, path.join(copy, 'bin'))) throw new Error(`user ${user.name} cannot access ${copy} either`);
   return copy;
 }

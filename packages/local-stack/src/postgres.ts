@@ -10,32 +10,32 @@ import * as servers from './server-process.js';
 import { canEnter, type SystemUser, unprivilegedUser } from './unprivileged-user.js';
 
 export interface PostgresOptions {
-  /** Folder for data and password; made when missing, gone on with when there. */
+  /** Folder for data and password; created if missing, reused otherwise. */
   dir: string;
-  /** Port on 127.0.0.1; any free one when absent. */
+  /** Port on 127.0.0.1; any free one by default. */
   port?: number;
   /** For tests only: nothing is flushed to disk, so a crash of the machine (not of the server) loses data. */
   fast?: boolean;
-  /** For tests only: data found in the folder is thrown away. */
+  /** For tests only: existing data in the folder is deleted. */
   fresh?: boolean;
-  /** How long the server may take to come up, recovery after a crash included (default 180 000). */
+  /** Timeout of the start, recovery after a crash included (default 180 000). */
   startTimeoutMs?: number;
-  /** Most connections at once (default 200). */
+  /** Maximum number of connections (default 200). */
   connectionsMax?: number;
-  /** Told what a person should know, such as data kept outside `dir`. */
+  /** Called with messages for people, such as that data is stored outside `dir`. */
   log?: (line: string) => void;
-  /** Handed every line of the server's own log. */
+  /** Called with every line of the server's log. */
   onLine?: (line: string) => void;
 }
 
 /** A running PostgreSQL; `url` names the superuser `latchkey` and the database `latchkey`. */
 export interface Postgres extends servers.LocalServer {
-  /** Where the data really is. */
+  /** The actual data folder. */
   readonly dataDir: string;
 }
 
 const name = 'latchkey';
-/** Fast shutdown, then immediate, then none at all: the write-ahead log covers the last two. */
+/** Fast shutdown, then immediate, then kill: the write-ahead log covers the last two. */
 const endings: [NodeJS.Signals, number][] = [
   ['SIGINT', 15_000],
   ['SIGQUIT', 5_000],
@@ -43,13 +43,13 @@ const endings: [NodeJS.Signals, number][] = [
 ];
 
 /**
- * Starts PostgreSQL for this machine alone: 127.0.0.1, a random password (SCRAM), no socket file. The first start makes
- * the data folder and the database. It ends with this process where the system can do that (Linux); else the next start
- * for this folder ends it. As root it runs under an ordinary account, and keeps its data in `/var/lib/latchkey/` when
- * that account cannot reach `dir`; `log` is then told.
+ * Starts PostgreSQL for this machine only: 127.0.0.1, a random password (SCRAM), no socket file. The first start creates
+ * the data folder and the database. On Linux it ends with this process; elsewhere the next start for this folder ends
+ * it. As root it runs under an ordinary account, and stores its data in `/var/lib/latchkey/` when that account cannot
+ * access `dir`; `log` is then called.
  *
- * @throws FolderInUse when a running process has the folder, PortTaken when `port` is another's; Error with the
- *   server's last words when it does not come up
+ * @throws FolderInUse when a running process has the folder, PortTaken when `port` is in use; Error with the
+ *   server's last output when it does not start
  */
 export async function startPostgres(options: PostgresOptions): Promise<Postgres> {
   const log = options.log ?? (() => undefined);
@@ -57,11 +57,11 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
   const binaries = postgresBinaries(user, log);
   const claim = claimFolder(options.dir);
   try {
-    const dir = user ? folderWithinReach(options.dir, user, log) : options.dir;
+    const dir = user ? accessibleFolder(options.dir, user, log) : options.dir;
     const dataDir = path.join(dir, 'data');
     await servers.endLeftover(path.join(options.dir, 'process'), endings);
     if (options.fresh) rmSync(dataDir, { recursive: true, force: true });
-    // The note just followed tells of every server of this folder, so what PostgreSQL's own note says is stale.
+    // The file `process` names every server of this folder, so PostgreSQL's own pid file is stale.
     rmSync(path.join(dataDir, 'postmaster.pid'), { force: true });
     const password = await prepareData(binaries, dir, dataDir, user, options.fast ?? false);
     const { child, port } = await launch(binaries, dataDir, user, options);
@@ -86,8 +86,8 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
   }
 }
 
-/** `dir` itself, or a folder under `/var/lib/latchkey/` that `dir` remembers, when the account cannot enter `dir`. */
-function folderWithinReach(dir: string, user: SystemUser, log: (line: string) => void): string {
+/** `dir` itself, or a folder under `/var/lib/latchkey/` that a file in `dir` names, when the account cannot enter `dir`. */
+function accessibleFolder(dir: string, user: SystemUser, log: (line: string) => void): string {
   const pointer = path.join(dir, 'kept-in');
   if (existsSync(pointer)) return readFileSync(pointer, 'utf8').trim();
   chmodSync(dir, 0o711);
@@ -96,12 +96,12 @@ function folderWithinReach(dir: string, user: SystemUser, log: (line: string) =>
   mkdirSync(elsewhere, { recursive: true });
   chmodSync(sharedDir, 0o755);
   chmodSync(elsewhere, 0o711);
-  log(`PostgreSQL runs as user ${user.name}, who cannot reach ${dir}; its data is kept in ${elsewhere}`);
+  log(`PostgreSQL runs as user ${user.name}, who cannot access ${dir}; its data is stored in ${elsewhere}`);
   writeFileSync(pointer, elsewhere);
   return elsewhere;
 }
 
-/** Makes the data folder and the password when they are missing, and answers the password. */
+/** Creates the data folder and the password if they are missing, and returns the password. */
 async function prepareData(
   binaries: PostgresBinaries,
   dir: string,
@@ -112,44 +112,44 @@ async function prepareData(
   const passwordFile = path.join(dir, 'password');
   const fresh = !existsSync(dataDir);
   if (!fresh && existsSync(passwordFile)) return readFileSync(passwordFile, 'utf8').trim();
-  // Made beside and renamed, so that an interrupted first start leaves no half-made data behind.
-  const made = fresh ? path.join(dir, 'data.new') : dataDir;
+  // Created under another name and renamed, so that an interrupted first start leaves no partial data behind.
+  const target = fresh ? path.join(dir, 'data.new') : dataDir;
   const password = randomBytes(24).toString('base64url');
   if (fresh) {
-    rmSync(made, { recursive: true, force: true });
-    mkdirSync(made, { mode: 0o700 });
-    if (user) chownSync(made, user.uid, user.gid);
+    rmSync(target, { recursive: true, force: true });
+    mkdirSync(target, { mode: 0o700 });
+    if (user) chownSync(target, user.uid, user.gid);
     const locale = ['--locale-provider=builtin', '--builtin-locale=C.UTF-8', '--locale=C', '--encoding=UTF8'];
-    const args = ['-D', made, '-U', name, '--auth=trust', ...locale, ...(fast ? ['--no-sync'] : [])];
+    const args = ['-D', target, '-U', name, '--auth=trust', ...locale, ...(fast ? ['--no-sync'] : [])];
     await runAs(user, binaries.initdb, args);
-    // In place before the server ever listens: passwords only, this machine only.
-    writeFileSync(path.join(made, 'pg_hba.conf'), 'host all all 127.0.0.1/32 scram-sha-256\n');
+    // Written before the server first listens: passwords only, this machine only.
+    writeFileSync(path.join(target, 'pg_hba.conf'), 'host all all 127.0.0.1/32 scram-sha-256\n');
   }
-  const single = ['--single', '-D', made, ...(fast ? ['-c', 'fsync=off'] : []), 'postgres'];
+  const single = ['--single', '-D', target, ...(fast ? ['-c', 'fsync=off'] : []), 'postgres'];
   await runAs(user, binaries.postgres, single, `ALTER ROLE ${name} PASSWORD '${password}'\n`);
   if (fresh) await runAs(user, binaries.postgres, single, `CREATE DATABASE ${name}\n`);
   writeFileSync(passwordFile, password, { mode: 0o600 });
-  if (fresh) renameSync(made, dataDir);
+  if (fresh) renameSync(target, dataDir);
   return password;
 }
 
-/** Nothing of this process's environment, which may hold secrets, is handed on. */
+/** Passes on nothing else of this process's environment, which can contain secrets. */
 const environment = { PATH: process.env['PATH'], LC_ALL: 'C', TZ: 'UTC' };
 
 function runAs(user: SystemUser | null, program: string, args: string[], input = ''): Promise<void> {
   return new Promise((resolve, reject) => {
     const ids = user ? { uid: user.uid, gid: user.gid } : {};
     const child = spawn(program, args, { ...ids, env: environment, cwd: '/', stdio: ['pipe', 'pipe', 'pipe'] });
-    let words = '';
+    let output = '';
     for (const stream of [child.stdout, child.stderr]) {
       stream.setEncoding('utf8').on('data', (chunk: string) => {
-        words = (words + chunk).slice(-4_000);
+        output = (output + chunk).slice(-4_000);
       });
     }
     child.once('error', reject);
     child.once('close', (code) => {
-      const failed = code !== 0 || /^\S* *(?:ERROR|FATAL|PANIC):/m.test(words);
-      if (failed) reject(new Error(`${path.basename(program)} failed with code ${code}: ${words.trim()}`));
+      const failed = code !== 0 || /^\S* *(?:ERROR|FATAL|PANIC):/m.test(output);
+      if (failed) reject(new Error(`${path.basename(program)} failed with code ${code}: ${output.trim()}`));
       else resolve();
     });
     child.stdin.on('error', () => child.kill()).end(input);
@@ -193,19 +193,19 @@ async function launch(
       if (isReady(dataDir, child.pid)) return { child, port };
       await sleep(20);
     }
-    const words = child.lastWords();
+    const output = child.lastOutput();
     if (!child.ended()) await endProcess(child.identity, endings);
-    // Children of a server that was killed take a moment to notice and let go of the data; and a port that was free
-    // may just have been taken.
-    const passing = /still in use|lock file .* already exists/.test(words);
-    const taken = /Address already in use/.test(words);
+    // Children of a killed server take a moment to exit and release the data; and a free port can have been taken in
+    // the meantime.
+    const transient = /still in use|lock file .* already exists/.test(output);
+    const taken = /Address already in use/.test(output);
     if (taken && options.port !== undefined) throw new servers.PortTaken('PostgreSQL', port);
-    if ((!passing && !taken) || Date.now() >= until) throw new Error(`PostgreSQL did not come up: ${words}`);
+    if ((!transient && !taken) || Date.now() >= until) throw new Error(`PostgreSQL did not start: ${output}`);
     await sleep(200);
   }
 }
 
-/** PostgreSQL writes its state on the eighth line of this file; `pg_ctl` goes by it too. */
+/** PostgreSQL writes its state to the eighth line of this file; `pg_ctl` uses it too. */
 function isReady(dataDir: string, pid: number): boolean {
   try {
     const lines = readFileSync(path.join(dataDir, 'postmaster.pid'), 'utf8').split('\n');

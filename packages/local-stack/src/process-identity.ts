@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /**
- * Names one run of one process for good: its number is used again after its end, its number with its start is not.
+ * Identifies a process uniquely: pids are reused, a pid with its start time is not.
  *
  * @returns `null` when no such process runs
  */
@@ -14,24 +14,24 @@ export function processIdentity(pid: number): string | null {
     const started = execFileSync('ps', ['-o', 'lstart=', '-p', String(pid)], { encoding: 'utf8' }).trim();
     return started ? `${pid} ${started}` : null;
   } catch {
-    return null; // ps ends with 1 when there is no such process.
+    return null; // ps exits with 1 when there is no such process
   }
 }
 
 function linuxIdentity(pid: number): string | null {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    // The second field is the program's name in brackets and may itself hold spaces and brackets.
+    // The second field is the program's name in brackets and can itself contain spaces and brackets.
     const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
     const [state, startTicks] = [fields[0], fields[19]];
     if (state === 'Z' || state === 'X') return null;
     return `${pid} ${startTicks} ${readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim()}`;
   } catch {
-    return null; // The folder is gone once the process is.
+    return null; // the folder is removed with the process
   }
 }
 
-/** Whether the very process that had this identity still runs. */
+/** Whether the process of this identity still runs. */
 export function stillRuns(identity: string): boolean {
   return processIdentity(Number(identity.split(' ', 1)[0])) === identity;
 }
@@ -47,19 +47,19 @@ export function signalTo(identity: string, signal: NodeJS.Signals): void {
 }
 
 /**
- * Ends the process of this identity: each signal in turn, with time to obey before the next. One that is frozen is
- * woken first, or it would obey nothing but SIGKILL.
+ * Ends the process of this identity: sends each signal in turn, with time to exit before the next. SIGCONT is sent first,
+ * because a stopped process reacts to nothing but SIGKILL.
  *
- * @param signals from the most polite on, each with how long to wait for the end in milliseconds
- * @throws when it outlives all of them
+ * @param signals the mildest first, each with how long to wait for the exit in milliseconds
+ * @throws Error when the process survives all of them
  */
 export async function endProcess(identity: string, signals: [NodeJS.Signals, number][]): Promise<void> {
   signalTo(identity, 'SIGCONT');
-  for (const [signal, patienceMs] of signals) {
+  for (const [signal, timeoutMs] of signals) {
     signalTo(identity, signal);
-    for (const until = Date.now() + patienceMs; Date.now() < until; await sleep(10)) {
+    for (const until = Date.now() + timeoutMs; Date.now() < until; await sleep(10)) {
       if (!stillRuns(identity)) return;
     }
   }
-  if (stillRuns(identity)) throw new Error(`process ${identity.split(' ', 1)[0]} does not end`);
+  if (stillRuns(identity)) throw new Error(`process ${identity.split(' ', 1)[0]} did not exit`);
 }

@@ -16,12 +16,12 @@ import { promisify } from 'node:util';
 
 const execute = promisify(execFile);
 
-/** Where Redis comes from on this machine. */
+/** How Redis is run on this machine. */
 export type RedisSource = { kind: 'program'; path: string } | { kind: 'container'; docker: string };
 
-/** Debian's packages that hold redis-server and the libraries that few machines have. */
+/** Debian's packages with redis-server and the libraries that few machines have. */
 const packages = ['redis-server', 'redis-tools', 'libjemalloc2', 'liblzf1'];
-/** Libraries that only very small installations lack; tried when the server does not start without them. */
+/** Libraries that only minimal installations lack; fetched when the server does not start without them. */
 const morePackages = [
   'libatomic1',
   'libsystemd0',
@@ -37,7 +37,7 @@ const morePackages = [
 ];
 const aptTimeoutMs = 120_000;
 
-/** A cache that all clones of this user share: `LATCHKEY_CACHE`, else the user's cache folder, else a temporary one. */
+/** A cache shared by all clones of this user: `LATCHKEY_CACHE`, else the user's cache folder, else a temporary one. */
 function cacheDir(): string {
   const home = process.env['XDG_CACHE_HOME'] || path.join(homedir(), '.cache');
   for (const dir of [process.env['LATCHKEY_CACHE'], path.join(home, 'latchkey')]) {
@@ -59,8 +59,8 @@ function cacheDir(): string {
  * Finds a real Redis (or Valkey): on PATH; else Debian's packages, fetched and unpacked without root into a cache;
  * else a container.
  *
- * @param log is told when something is fetched
- * @throws with one sentence on what to install, when there is none
+ * @param log called when something is fetched
+ * @throws Error naming what to install, when there is none
  */
 export async function findRedis(log: (line: string) => void = () => undefined): Promise<RedisSource> {
   for (const name of ['redis-server', 'valkey-server']) {
@@ -85,9 +85,7 @@ export async function findRedis(log: (line: string) => void = () => undefined): 
     }
   }
   const tried = failures.length ? ` (${failures.join('; ')})` : '';
-  throw new Error(
-    `There is no Redis here${tried}; install redis-server or valkey-server, or set REDIS_URL to one of your own`,
-  );
+  throw new Error(`no Redis found${tried}; install redis-server or valkey-server, or set REDIS_URL to your own server`);
 }
 
 function onPath(name: string): string | null {
@@ -97,7 +95,7 @@ function onPath(name: string): string | null {
       accessSync(file, constants.X_OK);
       return file;
     } catch {
-      // Not in this folder: look in the next.
+      // not in this folder
     }
   }
   return null;
@@ -109,13 +107,13 @@ function firstLine(error: unknown): string {
   return lines.find((line) => /^E:/.test(line)) ?? lines[0] ?? '';
 }
 
-/** redis-server from Debian's packages, unpacked once into the cache; answers the path of a program to start. */
+/** redis-server from Debian's packages, unpacked once into the cache; returns the path of a program to start. */
 async function debianRedis(log: (line: string) => void): Promise<string> {
-  const place = path.join(cacheDir(), `redis-${process.arch}`);
-  const program = path.join(place, 'redis-server');
+  const target = path.join(cacheDir(), `redis-${process.arch}`);
+  const program = path.join(target, 'redis-server');
   if (existsSync(program)) return program;
-  log("there is no redis-server here; fetching Debian's packages (once, about 1.5 MB)");
-  const half = `${place}.${process.pid}`;
+  log("redis-server is not installed; fetching Debian's packages (once, about 1.5 MB)");
+  const half = `${target}.${process.pid}`;
   rmSync(half, { recursive: true, force: true });
   mkdirSync(path.join(half, 'packages'), { recursive: true });
   try {
@@ -131,16 +129,16 @@ async function debianRedis(log: (line: string) => void): Promise<string> {
     }
     for (const leftover of ['packages', 'lists', 'archives'])
       rmSync(path.join(half, leftover), { recursive: true, force: true });
-    writeStarter(half, place);
-    renameSync(half, place);
+    writeStarter(half, target);
+    renameSync(half, target);
   } catch (error) {
     rmSync(half, { recursive: true, force: true });
-    if (!existsSync(program)) throw error; // Another start unpacked the same meanwhile.
+    if (!existsSync(program)) throw error; // another start has unpacked the same
   }
   return program;
 }
 
-/** Downloads the packages; with package lists of its own when this machine has none. */
+/** Downloads the packages; with separate package lists when this machine has none. */
 async function downloadWithApt(dir: string): Promise<(names: string[]) => Promise<void>> {
   const cwd = path.join(dir, 'packages');
   const own = ['lists', 'archives'].map((name) => path.join(dir, name));
@@ -165,9 +163,9 @@ async function unpack(dir: string): Promise<void> {
 }
 
 /**
- * Writes the program that starts the unpacked server with the unpacked libraries.
+ * Writes the script that starts the unpacked server with the unpacked libraries.
  * @param dir where it is written
- * @param home where everything will stand when it is used
+ * @param home where everything will be when it is run
  */
 function writeStarter(dir: string, home = dir): string {
   const file = path.join(dir, 'redis-server');

@@ -13,23 +13,23 @@ import * as servers from './server-process.js';
 const execute = promisify(execFile);
 
 export interface RedisOptions {
-  /** Folder for data, password and configuration; made when missing, gone on with when there. */
+  /** Folder for data, password and configuration; created if missing, reused otherwise. */
   dir: string;
-  /** Port on 127.0.0.1; any free one when absent. */
+  /** Port on 127.0.0.1; any free one by default. */
   port?: number;
-  /** Whether writes survive the server (append-only file, flushed every second; default true). */
+  /** Whether data is stored on disk (append-only file, flushed every second; default true). */
   persistent?: boolean;
-  /** The server's program; looked for by `findRedis` when absent. */
+  /** The server's program; `findRedis` finds one by default. */
   program?: string;
-  /** How long the server may take to come up, reading its data included (default 120 000). */
+  /** Timeout of the start, loading its data included (default 120 000). */
   startTimeoutMs?: number;
-  /** Told what a person should know, such as packages being fetched. */
+  /** Called with messages for people, such as that packages are fetched. */
   log?: (line: string) => void;
-  /** Handed every line of the server's own log. */
+  /** Called with every line of the server's log. */
   onLine?: (line: string) => void;
 }
 
-/** A running Redis; `url` holds its password. */
+/** A running Redis; `url` contains its password. */
 export interface Redis extends servers.LocalServer {
   readonly password: string;
 }
@@ -40,11 +40,11 @@ const endings: [NodeJS.Signals, number][] = [
 ];
 
 /**
- * Starts Redis for this machine alone: 127.0.0.1, a random password, handed over in a file and never as an argument.
- * It ends with this process where the system can do that (Linux); else the next start for this folder ends it.
+ * Starts Redis for this machine only: 127.0.0.1, a random password, passed in a file and never as an argument. On Linux
+ * it ends with this process; elsewhere the next start for this folder ends it.
  *
- * @throws FolderInUse when a running process has the folder, PortTaken when `port` is another's; Error with one
- *   sentence when there is no Redis, or with the server's last words when it does not come up
+ * @throws FolderInUse when a running process has the folder, PortTaken when `port` is in use; Error when
+ *   there is no Redis, or with the server's last output when it does not start
  */
 export async function startRedis(options: RedisOptions): Promise<Redis> {
   const source: RedisSource = options.program
@@ -103,7 +103,7 @@ async function launch(
     if (options.port !== undefined && !(await servers.canListen(port))) throw new servers.PortTaken('Redis', port);
     const inside = source.kind === 'container';
     const settings = [
-      // Docker publishes the container's port on 127.0.0.1 only; within, it has an address of its own.
+      // Docker publishes the container's port on 127.0.0.1 only; inside, the container has its own address.
       inside ? 'bind 0.0.0.0' : 'bind 127.0.0.1',
       `port ${inside ? 6379 : port}`,
       `requirepass ${password}`,
@@ -127,39 +127,39 @@ async function launch(
     });
     servers.noteProcess(path.join(dir, 'process'), child.identity);
     while (!child.ended() && Date.now() < until) {
-      if (await answers(port, password)) return { child, port };
+      if (await isReady(port, password)) return { child, port };
       await sleep(20);
     }
-    const words = child.lastWords();
+    const output = child.lastOutput();
     if (!child.ended()) await endProcess(child.identity, endings);
-    const taken = /Address already in use|port is already allocated/i.test(words);
+    const taken = /Address already in use|port is already allocated/i.test(output);
     if (taken && options.port !== undefined) throw new servers.PortTaken('Redis', port);
-    if (!taken || Date.now() >= until) throw new Error(`Redis did not come up: ${words}`);
+    if (!taken || Date.now() >= until) throw new Error(`Redis did not start: ${output}`);
   }
 }
 
 function containerArgs(name: string, dir: string, port: number): string[] {
   const user = `${process.getuid?.() ?? 0}:${process.getgid?.() ?? 0}`;
   const place = ['--publish', `127.0.0.1:${port}:6379`, '--volume', `${dir}:/latchkey`, '--user', user];
-  // Past the image's own entry point, which hands root's files to a user of its own.
+  // Instead of the image's entry point, which changes the owner of root's files.
   const program = ['--entrypoint', 'redis-server', '--cap-drop', 'ALL', 'redis:7', '/latchkey/redis.conf'];
   return ['run', '--rm', '--name', name, ...place, ...program];
 }
 
-/** Whether the server takes the password and answers; it does not while it is still reading its data. */
-function answers(port: number, password: string): Promise<boolean> {
+/** Whether the server accepts the password and replies; it does not while it is loading its data. */
+function isReady(port: number, password: string): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = createConnection({ host: '127.0.0.1', port, timeout: 1_000 });
-    let heard = '';
+    let reply = '';
     const finish = (ready: boolean) => {
       socket.destroy();
       resolve(ready);
     };
     socket.once('connect', () => socket.write(`AUTH ${password}\r\nPING\r\n`));
     socket.setEncoding('latin1').on('data', (chunk: string) => {
-      heard += chunk;
-      if (heard.includes('+PONG')) finish(true);
-      else if (heard.includes('-')) finish(false);
+      reply += chunk;
+      if (reply.includes('+PONG')) finish(true);
+      else if (reply.includes('-')) finish(false);
     });
     for (const event of ['error', 'timeout', 'close']) socket.once(event, () => finish(false));
   });

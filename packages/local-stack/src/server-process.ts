@@ -12,17 +12,17 @@ export interface Exit {
 
 /** A database server that runs for this process. */
 export interface LocalServer extends AsyncDisposable {
-  /** With user and password; for this machine only. */
+  /** Includes user and password; reachable from this machine only. */
   readonly url: string;
   readonly port: number;
   readonly pid: number;
-  /** Fulfilled when the server has ended, by `stop()` or on its own; never rejected. */
+  /** Resolves when the server has exited, by `stop()` or by itself; never rejects. */
   readonly exited: Promise<Exit>;
-  /** Ends the server in order and waits until it has ended; harmless when repeated. */
+  /** Stops the server in order and waits until it has exited; idempotent. */
   stop(): Promise<void>;
 }
 
-/** The port asked for belongs to someone else. */
+/** Another program listens on the port. */
 export class PortTaken extends Error {
   override readonly name = 'PortTaken';
   constructor(
@@ -36,12 +36,12 @@ export class PortTaken extends Error {
 }
 
 /**
- * Below the ports that systems hand to outgoing connections (Linux 32768 and up, others 49152): a server that is away for
- * a moment finds its port again, and a client that tries it meanwhile cannot be given that very port and reach itself.
+ * Below the ephemeral ports (Linux 32768 and up, others 49152): a restarted server gets its port again, and a client that
+ * connects in between cannot be assigned that port as its own and reach itself.
  */
 const freePorts = { from: 10_000, to: 32_000 };
 
-/** A port of 127.0.0.1 that was free a moment ago, drawn at random so that two who ask at once rarely meet. */
+/** A port of 127.0.0.1 that was free a moment ago, chosen at random so that concurrent callers rarely get the same. */
 export async function freePort(): Promise<number> {
   for (let attempt = 0; attempt < 100; attempt++) {
     const port = randomInt(freePorts.from, freePorts.to);
@@ -50,7 +50,7 @@ export async function freePort(): Promise<number> {
   throw new Error(`found no free port between ${freePorts.from} and ${freePorts.to}`);
 }
 
-/** Whether a server could listen there now. */
+/** Whether the port is free. */
 export function canListen(port: number, host = '127.0.0.1'): Promise<boolean> {
   return new Promise((resolve) => {
     const probe = createServer();
@@ -59,26 +59,26 @@ export function canListen(port: number, host = '127.0.0.1'): Promise<boolean> {
   });
 }
 
-/** A child process with the last of what it said, for the message when it does not come up. */
+/** A child process with the end of its output, for the error message when it does not start. */
 export interface Child {
   readonly process: ChildProcess;
   readonly pid: number;
   readonly identity: string;
   readonly exited: Promise<Exit>;
   readonly ended: () => boolean;
-  readonly lastWords: () => string;
+  readonly lastOutput: () => string;
 }
 
-const lastWordsMax = 4_000;
+const lastOutputMax = 4_000;
 const setpriv = '/usr/bin/setpriv';
 
 /**
- * Starts a server in a process group of its own, so that Ctrl-C in the terminal reaches whoever started it and not the
- * server, which is then stopped in order.
+ * Starts a server in its own process group, so that Ctrl-C in the terminal reaches only the program that started it, which
+ * then stops the server in order.
  *
- * @param options `onLine` is handed every line that the server prints; `whenParentDies` is the signal that Linux
- *   sends the server when this process ends in whatever way (elsewhere it makes no difference)
- * @throws when the program cannot be started at all
+ * @param options `onLine` is called with every line that the server prints; `whenParentDies` is the signal that Linux
+ *   sends the server when this process ends (no effect elsewhere)
+ * @throws Error when the program cannot be started
  */
 export async function startChild(
   command: string,
@@ -96,19 +96,19 @@ export async function startChild(
   const tied = whenParentDies && existsSync(setpriv);
   const [program, all] = tied ? [setpriv, ['--pdeathsig', whenParentDies, '--', command, ...args]] : [command, args];
   const child = spawn(program, all, { ...spawnOptions, stdio: ['ignore', 'pipe', 'pipe'], detached: true });
-  let words = '';
+  let output = '';
   let over = false;
   for (const stream of [child.stdout, child.stderr]) {
     let rest = '';
     stream.setEncoding('utf8').on('data', (chunk: string) => {
-      words = (words + chunk).slice(-lastWordsMax);
+      output = (output + chunk).slice(-lastOutputMax);
       const lines = (rest + chunk).split('\n');
       rest = lines.pop() ?? '';
       for (const line of lines) onLine?.(line);
     });
   }
   const exited = new Promise<Exit>((resolve) => {
-    // 'close' may wait for a grandchild that holds the pipe; the server itself is over at 'exit'.
+    // 'close' can wait for a grandchild with the pipe open; the server itself has ended at 'exit'.
     child.once('exit', (code, signal) => {
       over = true;
       resolve({ code, signal });
@@ -120,17 +120,17 @@ export async function startChild(
   });
   const pid = child.pid as number;
   const identity = processIdentity(pid) ?? `${pid} ended`;
-  return { process: child, pid, identity, exited, ended: () => over, lastWords: () => words.trim() };
+  return { process: child, pid, identity, exited, ended: () => over, lastOutput: () => output.trim() };
 }
 
-/** Notes which process serves a folder, for whoever comes after a crash. */
+/** Stores the identity of the process that serves a folder, for `endLeftover` after a crash. */
 export function noteProcess(file: string, identity: string): void {
   writeFileSync(file, identity, { mode: 0o600 });
 }
 
 /**
- * Ends the server that a crashed process left running for this folder, going by the note it left. A process that
- * merely has the same number now is left alone.
+ * Ends the server that a crashed process left running for this folder, by the file of `noteProcess`. A process that has
+ * reused the pid is not touched.
  *
  * @returns whether there was one
  */

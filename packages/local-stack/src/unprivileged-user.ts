@@ -9,10 +9,10 @@ export interface SystemUser {
 }
 
 /**
- * Who PostgreSQL runs as: it refuses root, so root hands it to `postgres`, or where there is none to `nobody`.
+ * The account for PostgreSQL, which refuses to run as root: `postgres`, or else `nobody`.
  *
- * @returns `null` when this process is not root's and PostgreSQL can run as this process does
- * @throws when root finds neither account
+ * @returns `null` when this process does not run as root
+ * @throws Error when this process runs as root and there is neither account
  */
 export function unprivilegedUser(): SystemUser | null {
   if (process.getuid?.() !== 0) return null;
@@ -24,18 +24,18 @@ export function unprivilegedUser(): SystemUser | null {
     if (found) return { name: wanted, uid: Number(found[2]), gid: Number(found[3]) };
   }
   throw new Error(
-    'PostgreSQL refuses to run as root, and this machine has neither a user "postgres" nor "nobody" to run it as; ' +
-      'start Latchkey as an ordinary user, or set DATABASE_URL to a server of your own',
+    'PostgreSQL refuses to run as root, and this machine has neither a user "postgres" nor "nobody"; ' +
+      'start Latchkey as an ordinary user, or set DATABASE_URL to your own server',
   );
 }
 
-/** Whether this account can enter a folder, every folder above it included. */
+/** Whether this account can enter a folder and all its parents. */
 export function canEnter(user: SystemUser, dir: string): boolean {
-  const asked = spawnSync('/bin/sh', ['-c', 'cd "$1"', 'sh', dir], {
+  const entered = spawnSync('/bin/sh', ['-c', 'cd "$1"', 'sh', dir], {
     uid: user.uid,
     gid: user.gid,
     cwd: '/',
     stdio: 'ignore',
   });
-  return asked.status === 0;
+  return entered.status === 0;
 }

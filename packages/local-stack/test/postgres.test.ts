@@ -5,7 +5,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { freePort, type Postgres, processIdentity, startPostgres, stillRuns } from '../src/index.js';
-import { ask, temporaryFolder, visibleOf } from './helpers.js';
+import { query, temporaryFolder, visibleOf } from './helpers.js';
 
 let folder: ReturnType<typeof temporaryFolder>;
 let running: Postgres[];
@@ -26,19 +26,19 @@ async function start(options: Partial<Parameters<typeof startPostgres>[0]> = {})
   return server;
 }
 
-test('answers as soon as it is said to be up, on this machine only and with its password only', async () => {
+test('accepts connections when the start resolves, on this machine only and with its password only', async () => {
   const server = await start();
-  const [row] = await ask(
+  const [row] = await query(
     server.url,
     "SELECT current_setting('listen_addresses') AS at, current_setting('unix_socket_directories') AS sockets",
   );
   expect(row).toEqual({ at: '127.0.0.1', sockets: '' });
   const url = new URL(server.url);
   url.password = 'another';
-  await expect(ask(url.href, 'SELECT 1')).rejects.toThrow('password authentication failed');
+  await expect(query(url.href, 'SELECT 1')).rejects.toThrow('password authentication failed');
 });
 
-test('neither shows its password in its arguments or environment nor lets others read the file', async () => {
+test('has its password neither in its arguments nor environment, and only its user can read the file', async () => {
   const server = await start();
   const { password } = new URL(server.url);
   expect(password.length).toBeGreaterThan(20);
@@ -46,38 +46,38 @@ test('neither shows its password in its arguments or environment nor lets others
   expect(statSync(path.join(folder.dir, 'pg', 'password')).mode & 0o777).toBe(0o600);
 });
 
-test('hands on nothing of the environment that it was started from', async () => {
+test('inherits no variables of the environment it was started from', async () => {
   process.env['LATCHKEY_TEST_SECRET'] = 'only-for-the-parent';
   const server = await start();
   delete process.env['LATCHKEY_TEST_SECRET'];
   expect(visibleOf(server.pid, (file) => readFileSync(file, 'latin1'))).not.toContain('only-for-the-parent');
 });
 
-test('outside of tests every commit is flushed to disk before it is answered', async () => {
+test('outside of tests every commit is flushed to disk before it is acknowledged', async () => {
   const server = await start({ fast: false });
-  const [row] = await ask(
+  const [row] = await query(
     server.url,
     "SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS sync, current_setting('full_page_writes') AS pages",
   );
   expect(row).toEqual({ fsync: 'on', sync: 'on', pages: 'on' });
 });
 
-test('keeps its data and its password over a stop', async () => {
+test('keeps its data and its password across a stop', async () => {
   const first = await start();
-  await ask(first.url, 'CREATE TABLE kept AS SELECT 42 AS answer');
+  await query(first.url, 'CREATE TABLE kept AS SELECT 42 AS value');
   await first.stop();
   const second = await start({ port: first.port });
   expect(second.url).toBe(first.url);
-  expect(await ask(second.url, 'SELECT answer FROM kept')).toEqual([{ answer: 42 }]);
+  expect(await query(second.url, 'SELECT value FROM kept')).toEqual([{ value: 42 }]);
 });
 
-test('is told to have ended when it is killed, and comes up again at the same place with what was committed', async () => {
+test('reports its exit when it is killed, and starts again at the same port with all committed data', async () => {
   const first = await start();
-  await ask(first.url, 'CREATE TABLE kept AS SELECT 42 AS answer');
+  await query(first.url, 'CREATE TABLE kept AS SELECT 42 AS value');
   process.kill(first.pid, 'SIGKILL');
   expect(await first.exited).toEqual({ code: null, signal: 'SIGKILL' });
   const second = await start({ port: first.port });
-  expect(await ask(second.url, 'SELECT answer FROM kept')).toEqual([{ answer: 42 }]);
+  expect(await query(second.url, 'SELECT value FROM kept')).toEqual([{ value: 42 }]);
 });
 
 /** A server that another process started, which is then killed. */
@@ -97,40 +97,40 @@ async function startedByKilled(beforeKill: (server: number) => void): Promise<st
   return identity;
 }
 
-test('ends with the process that started it, even when that is killed', async () => {
+test('exits with the process that started it, even when that is killed', async () => {
   const identity = await startedByKilled(() => undefined);
   for (let tries = 0; tries < 500 && stillRuns(identity); tries++) await sleep(20);
   expect(stillRuns(identity)).toBe(false);
 });
 
-test('replaces the server that a killed process left behind all the same', async () => {
+test('replaces a server that survived the process that started it', async () => {
   const identity = await startedByKilled((pid) => process.kill(pid, 'SIGSTOP'));
   expect(stillRuns(identity)).toBe(true);
 
   const server = await start();
   expect(stillRuns(identity)).toBe(false);
-  expect(await ask(server.url, 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
+  expect(await query(server.url, 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
 });
 
-test('leaves a stranger alone whose process number a stale note happens to name', async () => {
+test('does not touch an unrelated process whose pid is in a stale file', async () => {
   const first = await start();
   await first.stop();
-  const stranger = spawn('sleep', ['60']);
+  const unrelated = spawn('sleep', ['60']);
   const dir = path.join(folder.dir, 'pg');
-  const identity = processIdentity(stranger.pid as number) as string;
+  const identity = processIdentity(unrelated.pid as number) as string;
   writeFileSync(path.join(dir, 'process'), identity.replace(/^(\d+) \S+/, '$1 1'));
-  writeFileSync(path.join(first.dataDir, 'postmaster.pid'), `${stranger.pid}\n${first.dataDir}\n`);
+  writeFileSync(path.join(first.dataDir, 'postmaster.pid'), `${unrelated.pid}\n${first.dataDir}\n`);
   await start();
   expect(stillRuns(identity)).toBe(true);
-  stranger.kill();
+  unrelated.kill();
 });
 
-test('refuses a folder that another server is running on, naming who has it', async () => {
+test('rejects a folder that another server uses, naming its process', async () => {
   await start();
   await expect(start()).rejects.toThrow(`is in use by process ${process.pid}`);
 });
 
-test('names the port that another program has', async () => {
+test('names a port that another program uses', async () => {
   const other = createServer();
   const port = await freePort();
   await new Promise<void>((resolve) => other.listen(port, '127.0.0.1', resolve));
@@ -138,15 +138,15 @@ test('names the port that another program has', async () => {
   other.close();
 });
 
-test('an interrupted first start leaves nothing that the next one trips over', async () => {
+test('an interrupted first start does not break the next one', async () => {
   const half = path.join(folder.dir, 'pg', 'data.new');
   mkdirSync(half, { recursive: true });
   writeFileSync(path.join(half, 'PG_VERSION'), '18\n');
   const server = await start();
-  expect(await ask(server.url, 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
+  expect(await query(server.url, 'SELECT 1 AS one')).toEqual([{ one: 1 }]);
 });
 
-test('leaves no process behind when it is stopped, and may be stopped twice', async () => {
+test('leaves no process behind when it is stopped, and can be stopped twice', async () => {
   const server = await start();
   const identity = processIdentity(server.pid) as string;
   await server.stop();

@@ -35,7 +35,7 @@ function connect(url: string): Client {
   return client;
 }
 
-test('answers as soon as it is said to be up, with its password only, and runs scripts', async () => {
+test('accepts commands when the start resolves, with its password only, and runs scripts', async () => {
   const server = await start();
   expect(await connect(server.url).eval('return redis.call("INCR", KEYS[1])', 1, 'n')).toBe(1);
   const url = new URL(server.url);
@@ -43,13 +43,13 @@ test('answers as soon as it is said to be up, with its password only, and runs s
   await expect(connect(url.href).get('n')).rejects.toThrow();
 });
 
-test('listens on this machine only and never drops data to make room', async () => {
+test('listens on this machine only and never evicts data', async () => {
   const client = connect((await start()).url);
   expect(await client.config('GET', 'bind')).toEqual(['bind', '127.0.0.1']);
   expect(await client.config('GET', 'maxmemory-policy')).toEqual(['maxmemory-policy', 'noeviction']);
 });
 
-test('neither shows its password in its arguments or environment nor lets others read its files', async () => {
+test('has its password neither in its arguments nor environment, and only its user can read its files', async () => {
   const server = await start();
   expect(visibleOf(server.pid, (file) => readFileSync(file, 'latin1'))).not.toContain(server.password);
   for (const file of ['password', 'redis.conf']) {
@@ -57,7 +57,7 @@ test('neither shows its password in its arguments or environment nor lets others
   }
 });
 
-test('keeps its data and its address over a stop', async () => {
+test('keeps its data and its address across a stop', async () => {
   const first = await start();
   await connect(first.url).set('kept', 'yes');
   await first.stop();
@@ -66,7 +66,7 @@ test('keeps its data and its address over a stop', async () => {
   expect(await connect(second.url).get('kept')).toBe('yes');
 });
 
-test('keeps nothing over a stop when told so', async () => {
+test('keeps no data across a stop without persistence', async () => {
   const first = await start({ persistent: false });
   await connect(first.url).set('kept', 'yes');
   await first.stop();
@@ -74,7 +74,7 @@ test('keeps nothing over a stop when told so', async () => {
   expect(await connect(second.url).get('kept')).toBeNull();
 });
 
-test('is told to have ended when it is killed, and comes up again at the same place', async () => {
+test('reports its exit when it is killed, and starts again at the same port', async () => {
   const first = await start();
   process.kill(first.pid, 'SIGKILL');
   expect(await first.exited).toEqual({ code: null, signal: 'SIGKILL' });
@@ -82,7 +82,7 @@ test('is told to have ended when it is killed, and comes up again at the same pl
   expect(await connect(second.url).ping()).toBe('PONG');
 });
 
-test('names the port that another program has', async () => {
+test('names a port that another program uses', async () => {
   const other = createServer();
   const port = await freePort();
   await new Promise<void>((resolve) => other.listen(port, '127.0.0.1', resolve));
@@ -90,7 +90,7 @@ test('names the port that another program has', async () => {
   other.close();
 });
 
-test('refuses a folder that another server is running on', async () => {
+test('rejects a folder that another server uses', async () => {
   await start();
   await expect(start()).rejects.toThrow(`is in use by process ${process.pid}`);
 });

@@ -1,6 +1,6 @@
 import type { AuditAction, AuditEvent } from '@latchkey/contracts';
 
-/** An audit event with its place in the chain, as PostgreSQL answers EVENT_COLUMNS. */
+/** An audit event with its sequence number in the chain: a row of EVENT_COLUMNS. */
 export interface AuditRow {
   id: string;
   seq: string | null;
@@ -25,7 +25,7 @@ export interface AuditRow {
 export const EVENT_COLUMNS = `e.id, l.seq, l.hash, e.at, e.actor_type, e.actor_id, e.actor_name, e.action, e.token_id,
   e.project_id, e.subject_type, e.subject_id, e.subject_name, e.ip, e.user_agent, e.request_id, e.details`;
 
-/** An event as the management API answers it, and as it is hashed and posted to a SIEM. */
+/** An event as the management API returns it, and as it is hashed and posted to a SIEM. */
 export function toEvent(row: AuditRow): AuditEvent {
   return {
     id: row.id,

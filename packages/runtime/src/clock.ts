@@ -1,7 +1,7 @@
 import { uptime } from 'node:os';
 import { performance } from 'node:perf_hooks';
 
-/** Where elapsed time comes from. Three sources, because each alone can stand still or jump. */
+/** Sources of elapsed time. Three, because each alone can stand still or jump. */
 export interface Clock {
   /** Monotonic milliseconds; stands still while the machine is suspended. */
   monotonicMs(): number;
@@ -9,7 +9,7 @@ export interface Clock {
   uptimeMs(): number;
   /** Unix milliseconds; can be stepped. */
   wallMs(): number;
-  /** Calls back once after at least `ms`; the answer cancels it. Does not keep the process alive. */
+  /** Calls back once after at least `ms`; returns a function that cancels it. Does not keep the process alive. */
   after(ms: number, callback: () => void): () => void;
 }
 

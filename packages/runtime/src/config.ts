@@ -3,40 +3,40 @@ import { z } from 'zod';
 
 /** One setting of a service: an environment variable with its meaning, default and check. */
 export interface Setting<T = unknown> {
-  /** What it means, with its unit. Goes into the generated configuration table. */
+  /** Meaning and unit; shown in the generated configuration table. */
   description: string;
-  /** As it would be written in the environment; without one the setting is required unless the schema accepts undefined. */
+  /** As written in the environment; without one the setting is required unless the schema accepts undefined. */
   default?: string;
-  /** Never printed; may be given as a file by `<NAME>_FILE`. */
+  /** Never printed; can be read from the file named by `<NAME>_FILE`. */
   secret?: boolean;
   schema: z.ZodType<T>;
 }
 export type Settings = Record<string, Setting>;
 export type Config<S extends Settings> = { readonly [K in keyof S]: S[K] extends Setting<infer T> ? T : never };
 
-/** Raised at start with every wrong setting by name; never holds a value of a secret. */
+/** Thrown at start, names every invalid setting; never contains the value of a secret. */
 export class ConfigError extends Error {
   override name = 'ConfigError';
   constructor(readonly problems: readonly string[]) {
-    super(`the configuration is wrong:\n${problems.map((p) => `  - ${p}`).join('\n')}`);
+    super(`invalid configuration:\n${problems.map((p) => `  - ${p}`).join('\n')}`);
   }
 }
 
 /**
- * Reads the settings from the environment. For each `NAME`, `NAME_FILE` may name a file that holds the value instead
+ * Reads the settings from the environment. For each `NAME`, `NAME_FILE` can name a file that contains the value instead
  * (one trailing line break is dropped), as container secrets do.
- * @throws ConfigError naming every setting that is missing or wrong.
+ * @throws ConfigError naming every setting that is missing or invalid
  */
 export function loadConfig<S extends Settings>(settings: S, env: NodeJS.ProcessEnv = process.env): Config<S> {
   const values: Record<string, unknown> = {};
   const problems: string[] = [];
   for (const [name, setting] of Object.entries(settings)) {
-    const given = readSetting(name, env);
-    if (given.problem !== undefined) {
-      problems.push(given.problem);
+    const read = readSetting(name, env);
+    if (read.problem !== undefined) {
+      problems.push(read.problem);
       continue;
     }
-    const raw = given.value ?? setting.default;
+    const raw = read.value ?? setting.default;
     const result = setting.schema.safeParse(raw);
     if (result.success) values[name] = result.data;
     else if (raw === undefined) problems.push(`${name} is required: ${setting.description}`);
@@ -54,7 +54,7 @@ export function readSetting(name: string, env: NodeJS.ProcessEnv): { value?: str
   const value = env[name] || undefined;
   const file = env[`${name}_FILE`];
   if (!file) return value === undefined ? {} : { value };
-  if (value !== undefined) return { problem: `${name} and ${name}_FILE are both set: keep one` };
+  if (value !== undefined) return { problem: `${name} and ${name}_FILE are both set: remove one` };
   try {
     return { value: readFileSync(file, 'utf8').replace(/\r?\n$/, '') };
   } catch (error) {
@@ -67,7 +67,7 @@ const integer = (min: number, max: number) => {
   return z.coerce.number(range).int(range).min(min, `must be at least ${min}`).max(max, `must be at most ${max}`);
 };
 
-/** Checks that settings share. */
+/** Schemas shared by settings. */
 export const settingSchema = {
   integer,
   port: integer(0, 65_535),
@@ -80,7 +80,7 @@ export const settingSchema = {
       ),
   /** At least 32 characters. */
   secret: z.string('is required').min(32, 'must have at least 32 characters').max(1_000),
-  /** Comma-separated secrets, the one to use first: 1 to 8, each at least 32 characters, none twice. */
+  /** Comma-separated secrets, the current one first: 1 to 8, each at least 32 characters, no duplicates. */
   secretList: z
     .string('is required')
     .transform((text) => text.split(',').map((part) => part.trim()))
@@ -88,7 +88,7 @@ export const settingSchema = {
       (list) => list.every((secret) => secret.length >= 32 && secret.length <= 1_000),
       'each secret must have at least 32 characters (and at most 1000)',
     )
-    .refine((list) => new Set(list).size === list.length, 'names a secret twice')
+    .refine((list) => new Set(list).size === list.length, 'must not contain a secret twice')
     .refine((list) => list.length <= 8, 'must be at most 8 secrets')
     .transform((list) => list as [string, ...string[]]),
   /** Comma-separated, empty parts dropped. */
@@ -108,7 +108,7 @@ export const settingSchema = {
 /** Settings that every service reads. */
 export const commonSettings = {
   LOG_LEVEL: {
-    description: 'Least level of log lines: trace, debug, info, warn, error or fatal',
+    description: 'Minimum log level: trace, debug, info, warn, error or fatal',
     default: 'info',
     schema: settingSchema.logLevel,
   },

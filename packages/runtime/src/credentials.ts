@@ -4,50 +4,50 @@ import { z } from 'zod';
 import { ConfigError, readSetting, type Settings, settingSchema } from './config.js';
 import { decryptionKey, encryptionKey } from './encryption.js';
 
-/** What services show each other: each opens one thing. Lists: callers send the first, the token-service takes all. */
+/** Credentials between services, each for one use. Lists: callers send the first, the token-service accepts all. */
 export const credentialSettings = {
   GATEWAY_RPC_SECRET: {
     description:
-      "Comma-separated, each at least 32 characters: by which gateways show themselves on the token-service's gRPC endpoint for checks and leases. Callers send the first",
+      "Comma-separated, each at least 32 characters: authenticates gateways at the token-service's gRPC endpoint for checks and leases. Gateways send the first",
     secret: true,
     schema: settingSchema.secretList,
   },
   JOBS_RPC_SECRET: {
     description:
-      "Comma-separated, each at least 32 characters: by which jobs shows itself on the token-service's gRPC endpoint for maintenance. Callers send the first",
+      "Comma-separated, each at least 32 characters: authenticates jobs at the token-service's gRPC endpoint for maintenance. Jobs sends the first",
     secret: true,
     schema: settingSchema.secretList,
   },
   GATEWAY_PROOF_SECRET: {
     description:
-      'Comma-separated, each at least 32 characters: proves to the token-service that a request of the management API came through a gateway. Gateways use the first',
+      'Comma-separated, each at least 32 characters: proves to the token-service that a request to the management API came through a gateway. Gateways use the first',
     secret: true,
     schema: settingSchema.secretList,
   },
 } satisfies Settings;
 export type CredentialName = keyof typeof credentialSettings;
 
-/** One secret where there are three now; read for one version more. */
+/** The predecessor of these three; supported for one more version. */
 export const rpcSecretSetting = {
   RPC_SECRET: {
     description:
-      'Deprecated, and not read from the next version on: stands for whichever of GATEWAY_RPC_SECRET, JOBS_RPC_SECRET and GATEWAY_PROOF_SECRET is missing',
+      'Deprecated, not read from the next version on: the value of each of GATEWAY_RPC_SECRET, JOBS_RPC_SECRET and GATEWAY_PROOF_SECRET that is missing',
     secret: true,
     schema: settingSchema.secret.optional(),
   },
 } satisfies Settings;
 
-/** The keys by which codes in password emails reach jobs and nobody else. */
+/** The keys with which codes in password emails are encrypted to jobs. */
 export const encryptionSettings = {
   JOBS_SEALING_KEY: {
     description:
-      'Comma-separated, each at least 32 characters: from which the keys are derived that decrypt the codes in password emails. Held by jobs alone; without it none of these emails are sent',
+      'Comma-separated, each at least 32 characters: the keys that decrypt the codes in password emails are derived from them. For jobs only; without it these emails are not sent',
     secret: true,
     schema: settingSchema.secretList.transform((secrets) => secrets.map(decryptionKey)).optional(),
   },
   JOBS_SEALING_PUBLIC_KEY: {
     description:
-      'Public half of the first key of JOBS_SEALING_KEY, as `node apps/jobs/dist/public-key.js` prints it; without it no code leaves for an email',
+      'Public half of the first key of JOBS_SEALING_KEY, printed by `node apps/jobs/dist/public-key.js`; without it no password emails are sent',
     schema: z
       .string()
       .transform((text, context) => {
@@ -63,9 +63,9 @@ export const encryptionSettings = {
 } satisfies Settings;
 
 /**
- * The environment with RPC_SECRET in place of each of these credentials that is not set.
- * @returns also what it stands for, and what to say about it at start
- * @throws ConfigError where RPC_SECRET cannot stand for them
+ * The environment with RPC_SECRET as the value of each of these credentials that is not set.
+ * @returns also the names of those, and warnings to log at start
+ * @throws ConfigError when RPC_SECRET cannot be their value
  */
 export function adoptRpcSecret(
   env: NodeJS.ProcessEnv,
@@ -88,7 +88,7 @@ export function adoptRpcSecret(
   };
 }
 
-/** Tells whether a presented text is one of some secrets, in a time that tells nothing about them. */
+/** Compares a presented text with some secrets, in constant time. */
 export function secretMatcher(secrets: readonly string[]): (presented: string) => boolean {
   const digest = (text: string) => hash('sha256', text, 'base64url');
   const known = secrets.map(digest);

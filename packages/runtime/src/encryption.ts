@@ -10,11 +10,11 @@ import {
   type KeyObject,
 } from 'node:crypto';
 
-/** The public half: whoever holds it can encrypt, and nobody can decrypt with it. */
+/** The public half: it can encrypt, not decrypt. */
 export interface EncryptionKey {
-  /** Names the key without telling it. */
+  /** Identifies the key without revealing it. */
   readonly id: string;
-  /** The X25519 public key in base64url, as settings hold it. */
+  /** The X25519 public key in base64url, as in settings. */
   readonly text: string;
   readonly publicKey: KeyObject;
 }
@@ -28,21 +28,21 @@ const PUBLIC_BYTES = 32;
 const TAG_BYTES = 16;
 const KEY_BYTES = 32;
 const NONCE_BYTES = 12;
-/** What stands before the 32 bytes of an X25519 private key in PKCS #8 (RFC 8410). */
+/** Precedes the 32 bytes of an X25519 private key in PKCS #8 (RFC 8410). */
 const PKCS8_X25519 = Buffer.from('302e020100300506032b656e04220420', 'hex');
 
-/** The key pair that belongs to a secret of at least 32 characters: the same one every time. */
+/** The key pair derived from a secret of at least 32 characters; deterministic. */
 export function decryptionKey(secret: string): DecryptionKey {
   const seed = Buffer.from(hkdfSync('sha256', secret, '', 'latchkey x25519 v1', PUBLIC_BYTES));
   const privateKey = createPrivateKey({ key: Buffer.concat([PKCS8_X25519, seed]), format: 'der', type: 'pkcs8' });
   return { ...named(createPublicKey(privateKey)), privateKey };
 }
 
-/** The public key that `text` holds. @throws when it is none */
+/** Parses a public key. @throws when `text` is none */
 export function encryptionKey(text: string): EncryptionKey {
   const key = named(createPublicKey({ key: { kty: 'OKP', crv: 'X25519', x: text }, format: 'jwk' }));
   if (key.text !== text) throw new Error('not an X25519 public key in base64url');
-  // A key with which every agreement gives the same secret is refused by OpenSSL here, before anything depends on it.
+  // OpenSSL rejects low-order keys here, with which every agreement has the same result.
   diffieHellman({ privateKey: generateKeyPairSync('x25519').privateKey, publicKey: key.publicKey });
   return key;
 }
@@ -53,9 +53,9 @@ function named(publicKey: KeyObject): EncryptionKey {
 }
 
 /**
- * Encrypts to the holder of a key, as a sealed box does: a key pair made for this message alone, X25519, HKDF-SHA-256,
- * AES-256-GCM. The sender cannot decrypt it afterwards.
- * @param context what the message belongs to; decrypting takes the same. Not secret, not in the result
+ * Encrypts to the owner of a key, like a sealed box: an ephemeral key pair, X25519, HKDF-SHA-256, AES-256-GCM. The
+ * sender cannot decrypt it afterwards.
+ * @param context associated data; decrypting requires the same. Not secret, not in the result
  */
 export function encryptFor(key: EncryptionKey, message: string, context: string): Buffer {
   const own = generateKeyPairSync('x25519');
@@ -67,7 +67,7 @@ export function encryptFor(key: EncryptionKey, message: string, context: string)
   return Buffer.concat([head, cipher.update(message, 'utf8'), cipher.final(), cipher.getAuthTag()]);
 }
 
-/** @returns the message; null when it was encrypted to another key, for another context, or was changed */
+/** @returns the message; null when the key or context is another, or the message was changed */
 export function decryptWith(key: DecryptionKey, encrypted: Uint8Array, context: string): string | null {
   const bytes = Buffer.from(encrypted);
   const headBytes = 1 + PUBLIC_BYTES;
@@ -83,11 +83,11 @@ export function decryptWith(key: DecryptionKey, encrypted: Uint8Array, context: 
     const message = decipher.update(bytes.subarray(headBytes, -TAG_BYTES));
     return Buffer.concat([message, decipher.final()]).toString('utf8');
   } catch {
-    return null; // which of the causes it was tells nobody anything
+    return null; // wrong key, wrong context and changed messages cannot be distinguished
   }
 }
 
-/** Key and nonce of one message; the nonce never repeats under a key, for the key serves one message. */
+/** Key and nonce of one message; the nonce never repeats, because each key is used for one message. */
 function derive(shared: Buffer, head: Buffer, { publicKey }: EncryptionKey): { secret: Buffer; nonce: Buffer } {
   const salt = Buffer.concat([head, rawOf(publicKey)]);
   const bytes = Buffer.from(hkdfSync('sha256', shared, salt, 'latchkey encrypted v1', KEY_BYTES + NONCE_BYTES));

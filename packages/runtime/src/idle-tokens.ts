@@ -1,6 +1,6 @@
 /**
- * Two scans that find idle tokens by an index of when they were last used, or made when they never were. Each goes from where
- * the last scan ended to the policy's limit, so the cost follows what falls due.
+ * Two scans that find idle tokens by an index of their last use, or of their issue if they were never used. Each goes
+ * from where the last scan ended to the policy's limit, so the cost depends on what becomes due.
  * In: `$1` from, `$2` to, `$3` at most. Out: tokens (`t`), longest idle first.
  */
 export const IDLE_SCANS = {
@@ -12,7 +12,7 @@ export const IDLE_SCANS = {
        AND NOT EXISTS (SELECT FROM token_usage u WHERE u.token_id = t.id)
      ORDER BY t.created_at LIMIT $3`,
 } as const;
-/** Also the name under which a scan keeps how far it has come. */
+/** Also the name of the scan's watermark. */
 export type IdleScan = keyof typeof IDLE_SCANS;
 
 export const IDLE_SCAN_NAMES = Object.keys(IDLE_SCANS) as IdleScan[];

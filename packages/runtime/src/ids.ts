@@ -2,10 +2,10 @@ import { randomBytes } from 'node:crypto';
 
 let lastMs = 0;
 let sequence = 0;
-/** `xxxxxxxx-xxxx-7` of `lastMs`: the same for all ids of a millisecond. */
+/** `xxxxxxxx-xxxx-7` of `lastMs`, shared by all ids of a millisecond. */
 let head = '';
 
-// Hexadecimal digits drawn in large pieces: asking the operating system for each id costs more than all the rest.
+// Hexadecimal digits are drawn in bulk: a system call for each id would cost more than all the rest.
 const POOL_BYTES = 4_096;
 let pool = '';
 let used = 0;
@@ -26,8 +26,8 @@ function beginMillisecond(ms: number): void {
 }
 
 /**
- * A UUIDv7 (RFC 9562 section 5.7): 48 bits of Unix milliseconds, then a 12-bit counter so that ids made by this process
- * rise within a millisecond, then 62 random bits. Ids are made in code, because PostgreSQL 17 cannot.
+ * A UUIDv7 (RFC 9562 section 5.7): 48 bits of Unix milliseconds, then a 12-bit counter so that ids of this process
+ * ascend within a millisecond, then 62 random bits. Generated here, because PostgreSQL 17 cannot.
  */
 export function newId(nowMs: number = Date.now()): string {
   if (nowMs > lastMs) {
@@ -43,5 +43,5 @@ export function newId(nowMs: number = Date.now()): string {
   return `${head}${counter}-${variant}${digits.slice(1, 4)}-${digits.slice(4)}`;
 }
 
-/** When a UUIDv7 was made (RFC 9562 section 5.7), in Unix milliseconds. */
+/** When a UUIDv7 was generated (RFC 9562 section 5.7), in Unix milliseconds. */
 export const madeAtMs = (id: string): number => Number.parseInt(id.replaceAll('-', '').slice(0, 12), 16);

@@ -4,7 +4,7 @@ export type { Logger } from 'pino';
 
 const SECRET_NAMES = ['authorization', 'cookie', 'secret', 'password', 'token', 'tokens', 'hash', 'mac'];
 
-/** Paths that never reach a log line, wherever they stand in an object that is logged. */
+/** Paths that are redacted in logged objects. */
 export const REDACTED = [
   ...SECRET_NAMES,
   ...SECRET_NAMES.map((name) => `*.${name}`),
@@ -16,7 +16,7 @@ export const REDACTED = [
   'res.headers["set-cookie"]',
 ];
 
-/** Structured log lines (JSON) on standard output, with the service's name; what could hold a secret is redacted. */
+/** Structured log lines (JSON) on standard output, with the service's name; fields that can contain secrets are redacted. */
 export function createLogger(service: string, level = 'info', destination?: DestinationStream): Logger {
   const options = {
     level,

@@ -11,7 +11,7 @@ export class NestLogger {
   }
 
   log(message: unknown, ...rest: unknown[]): void {
-    this.write('debug', message, rest); // start-up chatter of the framework; the services say what matters themselves
+    this.write('debug', message, rest); // the framework's start-up messages; the services log what matters
   }
   error(message: unknown, ...rest: unknown[]): void {
     this.write('error', message, rest);

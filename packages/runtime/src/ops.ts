@@ -1,18 +1,18 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { collectDefaultMetrics, Registry } from 'prom-client';
 
-/** A part that must work for the service to be ready: resolves, or rejects with the reason. */
+/** A dependency that must work for the service to be ready: resolves, or rejects with the reason. */
 export type ReadinessCheck = () => Promise<void>;
 
 export interface OpsOptions {
   host: string;
   port: number;
   registry: Registry;
-  /** By the name shown at `/readyz`. */
+  /** Keys are shown at `/readyz`. */
   checks: Record<string, ReadinessCheck>;
   /** Further paths on the ops port, exact or (ending in `/`) by prefix. */
   routes?: Record<string, (req: IncomingMessage, res: ServerResponse) => void>;
-  /** Longest that one readiness check may take. Default 2 000. */
+  /** Timeout of one readiness check. Default 2 000. */
   checkTimeoutMs?: number;
 }
 
@@ -28,7 +28,7 @@ export async function readiness(
         await Promise.race([
           check(),
           new Promise((_, reject) => {
-            timer = setTimeout(() => reject(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
+            timer = setTimeout(() => reject(new Error(`no response within ${timeoutMs} ms`)), timeoutMs);
           }),
         ]);
         return [name, 'ok'] as const;
@@ -76,19 +76,19 @@ export async function startOps(options: OpsOptions): Promise<Server> {
       );
       return;
     }
-    sendJson(res, 404, { status: 'not found', detail: 'this port answers /healthz, /readyz and /metrics' });
+    sendJson(res, 404, { status: 'not found', detail: 'this port serves /healthz, /readyz and /metrics' });
   });
   server.requestTimeout = 10_000;
   await listen(server, options.port, options.host);
   return server;
 }
 
-/** Listens, or rejects with a sentence that names the address. */
+/** Listens. @throws Error naming the address when the port is in use */
 export function listen(server: Server, port: number, host: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
-      const taken = `port ${port} on ${host} is taken by another program`;
-      reject(error.code === 'EADDRINUSE' ? new Error(taken, { cause: error }) : error);
+      const inUse = `port ${port} on ${host} is in use by another program`;
+      reject(error.code === 'EADDRINUSE' ? new Error(inUse, { cause: error }) : error);
     });
     server.listen(port, host, resolve);
   });

@@ -3,17 +3,17 @@ import type { Redis } from 'ioredis';
 import { RateLimiterMemory, type RateLimiterRes } from 'rate-limiter-flexible';
 import type { Clock } from './clock.js';
 
-/** Where a token stands within its rate limit. */
+/** The state of a rate limit after a use. */
 export interface RateState {
   readonly allowed: boolean;
   readonly limit: number;
   readonly windowSeconds: number;
   readonly remaining: number;
-  /** Seconds until the count begins anew. */
+  /** Seconds until the window ends. */
   readonly resetSeconds: number;
 }
 
-/** So many uses in a window. */
+/** Uses allowed in a window. */
 export interface Rate {
   readonly limit: number;
   readonly windowSeconds: number;
@@ -21,56 +21,56 @@ export interface Rate {
 
 /** A rate, and what it is counted under. */
 export interface Bucket extends Rate {
-  /** Empty: whoever consumes. */
+  /** Empty: the caller of `consumeAll`. */
   readonly bucket: string;
 }
 
-/** How long the counts of this process alone hold after Redis failed to answer. */
+/** How long this process counts alone after a command failed. */
 const UNAVAILABLE_MS = 1_000;
-/** Pairs of limit and window kept ready; a token whose pair is pushed out only costs making it anew. */
+/** Cached limiters, one for each pair of limit and window; an evicted one is created again. */
 const LIMITERS_MAX = 1_000;
-/** Buckets known to be used up. */
+/** Cached buckets that are exhausted. */
 const FULL_MAX = 10_000;
 
 /**
  * Counts in all buckets or in none, in one step. KEYS: the buckets. ARGV: the uses, then limit and window in milliseconds
- * of each. Answers whether it counted, then for each bucket its count and the milliseconds until it begins anew.
+ * of each. Returns whether it counted, then for each bucket its count and the milliseconds until its window ends.
  */
 const CONSUME = `
-local uses, allowed, answer = tonumber(ARGV[1]), 1, {}
+local uses, allowed, result = tonumber(ARGV[1]), 1, {}
 for i, key in ipairs(KEYS) do
   local used, left = tonumber(redis.call('GET', key) or '0'), redis.call('PTTL', key)
   if used + uses > tonumber(ARGV[2 * i]) then allowed = 0 end
-  answer[2 * i], answer[2 * i + 1] = used, left
+  result[2 * i], result[2 * i + 1] = used, left
 end
 if allowed == 1 then
   for i, key in ipairs(KEYS) do
-    answer[2 * i] = redis.call('INCRBY', key, uses)
-    if answer[2 * i + 1] < 0 then
+    result[2 * i] = redis.call('INCRBY', key, uses)
+    if result[2 * i + 1] < 0 then
       redis.call('PEXPIRE', key, ARGV[2 * i + 1])
-      answer[2 * i + 1] = tonumber(ARGV[2 * i + 1])
+      result[2 * i + 1] = tonumber(ARGV[2 * i + 1])
     end
   end
 end
-answer[1] = allowed
-return answer`;
+result[1] = allowed
+return result`;
 
 type Consume = (keys: number, ...args: (string | number)[]) => Promise<number[]>;
 
 /**
- * Uses within a window, counted in Redis for all doors of all services together. While Redis is away each process
- * counts alone: nobody is refused for its absence.
+ * Uses within a window, counted in Redis across all endpoints of all services. While Redis is unavailable each process
+ * counts alone: no request is rejected because of that.
  */
 export class RateLimits {
   readonly #limiters = new Map<string, RateLimiterMemory>();
-  /** Buckets that are used up, by key and limit: until they begin anew, refusing costs no question. */
+  /** Exhausted buckets by key and limit, rejected without a Redis command until their window ends. */
   readonly #full = new Map<string, number>();
   readonly #consume: Consume;
-  #awayUntilMs = 0;
-  /** Counts that were made without Redis. */
+  #unavailableUntilMs = 0;
+  /** Uses that were counted without Redis. */
   countedAlone = 0;
 
-  /** @param redis a connection whose commands fail soon when Redis is away */
+  /** @param redis a connection whose commands fail soon when Redis is unavailable */
   constructor(
     private readonly redis: Redis,
     private readonly clock: Pick<Clock, 'wallMs'>,
@@ -80,16 +80,16 @@ export class RateLimits {
     this.#consume = latchkeyConsume.bind(redis);
   }
 
-  /** Counts one use of one limit. @param who whatever is counted */
+  /** Counts one use of one limit. @param who identifies what is counted */
   consume(who: string, rate: Rate): Promise<RateState> {
     return this.consumeAll(who, [{ bucket: '', ...rate }]);
   }
 
   /**
    * Counts uses in several buckets at once; each must allow them, and when one does not, none counts them.
-   * @param who what a bucket without a name is counted under
+   * @param who identifies what a bucket without a name counts
    * @param uses more than a limit are never allowed
-   * @returns of the buckets the one that refuses for longest, or else the one with the least left
+   * @returns the state of the bucket that rejects for longest, or else of the one with the fewest remaining uses
    */
   async consumeAll(who: string, buckets: readonly Bucket[], uses = 1): Promise<RateState> {
     const rates = buckets.map((rate) => ({ ...rate, key: keyOf(rate.bucket || who, rate) }));
@@ -99,17 +99,17 @@ export class RateLimits {
       return untilMs !== undefined && untilMs > nowMs ? [state(rate, false, 0, untilMs - nowMs)] : [];
     });
     if (full.length > 0) return tightest(full);
-    if (this.redis.status === 'ready' && nowMs >= this.#awayUntilMs) {
+    if (this.redis.status === 'ready' && nowMs >= this.#unavailableUntilMs) {
       try {
-        const answer = await this.#consume(
+        const result = await this.#consume(
           rates.length,
           ...rates.map(({ key }) => key),
           uses,
           ...rates.flatMap(({ limit, windowSeconds }) => [limit, windowSeconds * 1000]),
         );
-        return this.#read(rates, answer, uses);
+        return this.#read(rates, result, uses);
       } catch {
-        this.#awayUntilMs = this.clock.wallMs() + UNAVAILABLE_MS;
+        this.#unavailableUntilMs = this.clock.wallMs() + UNAVAILABLE_MS;
       }
     }
     this.countedAlone++;
@@ -140,7 +140,7 @@ export class RateLimits {
       );
       states.push(state(rate, allowed, Math.max(0, result.remainingPoints), result.msBeforeNext));
       if (allowed) continue;
-      // What refuses one use must not count against another bucket.
+      // A use that one bucket rejects must not count in the others.
       for (const before of states.keys()) {
         const counted = rates[before]!;
         if (states[before]!.allowed) await this.#limiter(counted).reward(counted.key, uses);
@@ -172,7 +172,7 @@ const state = ({ limit, windowSeconds }: Rate, allowed: boolean, remaining: numb
   resetSeconds: Math.max(0, Math.ceil(leftMs / 1000)),
 });
 
-/** What its caller must go by. */
+/** The state that limits the caller. */
 function tightest(states: readonly RateState[]): RateState {
   return states.reduce((a, b) => {
     if (a.allowed !== b.allowed) return a.allowed ? b : a;
@@ -181,7 +181,7 @@ function tightest(states: readonly RateState[]): RateState {
   });
 }
 
-/** `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers), and `Retry-After` once it is used up. */
+/** `RateLimit` and `RateLimit-Policy` (draft-ietf-httpapi-ratelimit-headers), and `Retry-After` when it is exceeded. */
 export function rateHeaders(rate: RateState): Record<string, string> {
   const headers: Record<string, string> = {
     'ratelimit-policy': `"token";q=${rate.limit};w=${rate.windowSeconds}`,

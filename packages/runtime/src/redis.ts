@@ -2,9 +2,8 @@ import { Redis, type RedisOptions } from 'ioredis';
 import type { Logger } from 'pino';
 
 /**
- * A Redis connection that keeps trying, with a log line when it is lost and when it is back.
- * Commands fail at once while it is away (no offline queue), so that nothing waits on Redis by accident;
- * BullMQ needs other options and makes its own.
+ * A Redis connection that reconnects, and logs when it is lost and restored. Commands fail at once meanwhile (no offline
+ * queue), so that nothing waits for Redis by accident; BullMQ needs other options and creates its own.
  */
 export function createRedis(url: string, name: string, logger: Logger, options: RedisOptions = {}): Redis {
   const redis = new Redis(url, {
@@ -13,27 +12,27 @@ export function createRedis(url: string, name: string, logger: Logger, options: 
     maxRetriesPerRequest: 0,
     connectTimeout: 2_000,
     keepAlive: 5_000,
-    // Its own subscribing leaves a rejection that nobody handles when the connection is lost again: see `hear`.
+    // ioredis's own leaves an unhandled rejection when the connection is lost again: see `hear`.
     autoResubscribe: false,
     retryStrategy: (attempt) => Math.min(50 * 2 ** Math.min(attempt, 6), 1_000),
     ...options,
   });
   let lost = false;
   redis.on('error', (error: Error) => {
-    if (!lost) logger.warn({ connection: name, reason: error.message }, 'Redis is away; trying again');
+    if (!lost) logger.warn({ connection: name, reason: error.message }, 'Redis is unavailable; retrying');
     lost = true;
   });
   redis.on('ready', () => {
-    if (lost) logger.info({ connection: name }, 'Redis is back');
+    if (lost) logger.info({ connection: name }, 'Redis is available again');
     lost = false;
   });
   return redis;
 }
 
 /**
- * Hears every message of a channel, from each new connection on. Messages published while there is none are lost.
- * @param subscriber a connection that does nothing else
- * @returns ends it
+ * Subscribes to a channel, again on each reconnect. Messages published while there is no connection are lost.
+ * @param subscriber a connection used for nothing else
+ * @returns a function that unsubscribes
  */
 export function hear(subscriber: Redis, channel: string, onMessage: (text: string) => void): () => void {
   const listener = (from: string, text: string) => {
@@ -41,7 +40,7 @@ export function hear(subscriber: Redis, channel: string, onMessage: (text: strin
   };
   const subscribe = () => {
     subscriber.subscribe(channel).catch(() => {
-      // Lost before it was subscribed: an open connection is made anew, a closed one becomes ready by itself.
+      // Subscribing failed: reconnect an open connection; a closed one reconnects by itself.
       if (subscriber.status === 'ready') subscriber.disconnect(true);
     });
   };

@@ -20,7 +20,7 @@ import {
   type TokensMethods,
 } from '@latchkey/contracts';
 
-/** How messages are read and written at both ends: camelCase, numbers, absent fields as their defaults. */
+/** Encoding of messages on both sides: camelCase, numbers, absent fields as their defaults. */
 export const PROTO_OPTIONS: Options = {
   keepCase: false,
   longs: Number,
@@ -43,26 +43,26 @@ export interface RpcCallerOptions {
   address: string;
   /** Sent as `authorization`: see `firstParty` and `bearer`. */
   authorization: string;
-  /** PEM file of the authority that signed the server's certificate; plain text without one. */
+  /** PEM file of the CA that signed the server's certificate; plain text without one. */
   caFile?: string;
-  /** Longest that a call may take. Default 2 000. */
+  /** Timeout of a call. Default 2 000. */
   timeoutMs?: number;
 }
 
-/** How one of Latchkey's own services shows itself, by a secret of its own kind. */
+/** The `authorization` of one of Latchkey's own services. */
 export const firstParty = (secret: string): string => `${FIRST_PARTY_SCHEME} ${secret}`;
 export const bearer = (secret: string): string => `Bearer ${secret}`;
 
-const SAYS_NOTHING = [status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.RESOURCE_EXHAUSTED, status.CANCELLED];
+const UNAVAILABLE_CODES = [status.UNAVAILABLE, status.DEADLINE_EXCEEDED, status.RESOURCE_EXHAUSTED, status.CANCELLED];
 
-/** A gRPC failure that says nothing about the token: the authority is away or too slow. */
+/** Whether a gRPC failure is not about the request: the token-service is unavailable or too slow. */
 export function isUnavailable(error: unknown): boolean {
-  return SAYS_NOTHING.includes((error as ServiceError)?.code);
+  return UNAVAILABLE_CODES.includes((error as ServiceError)?.code);
 }
 
 /**
- * What a renewal that failed says: `identity`, this verifier must take a new claim; `later`, its caller gets no lease for
- * now; undefined, the authority is away.
+ * Why a renewal failed: `identity`, this verifier must make a new claim; `later`, its caller gets no lease for now;
+ * undefined, the token-service is unavailable.
  */
 export function renewalRefusal(error: unknown): 'identity' | 'later' | undefined {
   switch ((error as ServiceError)?.code) {
@@ -76,7 +76,7 @@ export function renewalRefusal(error: unknown): 'identity' | 'later' | undefined
   }
 }
 
-/** Why the authority does not do it until somebody changes a setting; undefined for every other failure. */
+/** The reason when a call fails until a setting is changed; undefined for every other failure. */
 export function unmetPrecondition(error: unknown): string | undefined {
   const { code, details } = (error ?? {}) as Partial<ServiceError>;
   return code === status.FAILED_PRECONDITION ? details : undefined;
@@ -86,7 +86,7 @@ type UnaryMethod = (
   request: unknown,
   metadata: Metadata,
   options: { deadline: number },
-  callback: (error: ServiceError | null, answer: unknown) => void,
+  callback: (error: ServiceError | null, response: unknown) => void,
 ) => void;
 type StreamMethod = (metadata: Metadata) => ClientDuplexStream<unknown, unknown>;
 
@@ -113,8 +113,8 @@ function caller<M>(protoFile: string, service: string, options: RpcCallerOptions
     methods[method] = (request: unknown, call: { timeoutMs?: number } = {}) =>
       new Promise((resolve, reject) => {
         const deadline = Date.now() + (call.timeoutMs ?? options.timeoutMs ?? 2_000);
-        (client[name] as UnaryMethod).call(client, request, metadata, { deadline }, (error, answer) =>
-          error ? reject(error) : resolve(answer),
+        (client[name] as UnaryMethod).call(client, request, metadata, { deadline }, (error, response) =>
+          error ? reject(error) : resolve(response),
         );
       });
   }

@@ -1,13 +1,13 @@
 import type { Logger } from 'pino';
 import { ConfigError } from './config.js';
 
-/** How long an orderly stop may take before the process leaves anyway. */
+/** Timeout of an orderly stop; the process exits after it. */
 export const STOP_TIMEOUT_MS = 15_000;
 
 /**
- * Runs a service: starts it, says in one line what went wrong when it cannot start, stops it in order on SIGTERM and
- * SIGINT, and leaves with a log line on a fault that nobody handled.
- * @param start answers the function that stops what it started
+ * Runs a service: starts it, logs one line and exits when that fails, stops it in order on SIGTERM and SIGINT, and logs
+ * and exits on an unhandled error.
+ * @param start returns the function that stops what it started
  */
 export async function runService(logger: Logger, start: () => Promise<() => Promise<void>>): Promise<void> {
   const fatal = (error: unknown, message: string): never => {
@@ -15,8 +15,8 @@ export async function runService(logger: Logger, start: () => Promise<() => Prom
     logger.flush();
     process.exit(1);
   };
-  process.on('uncaughtException', (error) => fatal(error, 'a fault that nothing handled: leaving'));
-  process.on('unhandledRejection', (error) => fatal(error, 'a rejection that nothing handled: leaving'));
+  process.on('uncaughtException', (error) => fatal(error, 'uncaught exception: exiting'));
+  process.on('unhandledRejection', (error) => fatal(error, 'unhandled rejection: exiting'));
 
   let stopping = false;
   let stop: (() => Promise<void>) | undefined;
@@ -24,7 +24,10 @@ export async function runService(logger: Logger, start: () => Promise<() => Prom
     if (stopping) return;
     stopping = true;
     logger.debug({ signal }, 'stopping');
-    setTimeout(() => fatal(undefined, `not stopped within ${STOP_TIMEOUT_MS} ms: leaving`), STOP_TIMEOUT_MS).unref();
+    setTimeout(
+      () => fatal(undefined, `the stop timed out after ${STOP_TIMEOUT_MS} ms: exiting`),
+      STOP_TIMEOUT_MS,
+    ).unref();
     Promise.resolve(stop?.()).then(
       () => process.exit(0),
       (error) => fatal(error, 'the stop failed'),

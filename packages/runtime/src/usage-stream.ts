@@ -2,8 +2,8 @@ import { REDIS, type UsageBatchEvent, usageFields } from '@latchkey/contracts';
 import type { Redis } from 'ioredis';
 
 /**
- * The Redis stream that jobs reads usage from, as verifiers report to it; bounded, the oldest batches go first.
- * @param redis without an offline queue and with a command timeout, so that a batch that is not taken fails soon
+ * The Redis stream to which verifiers report usage, and from which jobs reads it; bounded, the oldest batches are dropped.
+ * @param redis without an offline queue and with a command timeout, so that sending a batch fails soon
  */
 export function usageStream(redis: Pick<Redis, 'xadd' | 'on'>) {
   const { usage, usageStreamLengthMax } = REDIS;

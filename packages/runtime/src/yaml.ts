@@ -1,9 +1,9 @@
 import { isMap, isPair, isScalar, isSeq, LineCounter, type Node, parseDocument, visit } from 'yaml';
 
-/** Anchors may be used so many times: more would make a small file a large one. */
+/** Limit for uses of anchors: they can make a small file a large one. */
 const ALIASES_MAX = 100;
 
-/** A YAML text whose values know their lines, so that whoever checks them can say `file:line: …`. */
+/** A YAML text with the lines of its values, for error messages with `file:line`. */
 export class YamlFile {
   readonly #document;
   readonly #lines = new LineCounter();
@@ -16,17 +16,17 @@ export class YamlFile {
     this.#document = parseDocument(text, { lineCounter: this.#lines, prettyErrors: false, uniqueKeys: true });
   }
 
-  /** Why it is no YAML, each with its line; empty when it is. */
+  /** Syntax errors, each with its line. */
   get errors(): string[] {
     return this.#document.errors.map(({ pos, message }) => `${this.#at(pos[0])}: ${message}`);
   }
 
-  /** What the reader made of it where it may have meant something else, each with its line. */
+  /** Warnings of the parser about ambiguous text, each with its line. */
   get warnings(): string[] {
     return this.#document.warnings.map(({ pos, message }) => `${this.#at(pos[0])}: ${message}`);
   }
 
-  /** Puts another text in place of each text in it, names too. `place` is `file:line`. */
+  /** Replaces every string, keys too. `place` is `file:line`. */
   replaceTexts(replace: (text: string, place: string) => string): void {
     visit(this.#document, {
       Scalar: (_key, node) => {
@@ -35,12 +35,12 @@ export class YamlFile {
     });
   }
 
-  /** What it says. @throws ReferenceError for an anchor that is not there, or used too often */
+  /** The parsed value. @throws ReferenceError for an anchor that is missing, or used too often */
   content(): unknown {
     return this.#document.toJS({ maxAliasCount: ALIASES_MAX });
   }
 
-  /** `file:line` of a value, or of the nearest thing around it that is there. */
+  /** `file:line` of a value, or of its nearest existing parent. */
   placeOf(path: readonly PropertyKey[]): string {
     let node: Node | null = this.#document.contents;
     let begins = node?.range?.[0];

@@ -9,13 +9,13 @@ const run = promisify(execFile);
 const { resolve } = createRequire(import.meta.url);
 const GENERATOR = resolve('@grpc/proto-loader/build/bin/proto-loader-gen-types.js');
 const COMPILER = path.join(path.dirname(resolve('typescript/package.json')), 'bin', 'tsc');
-/** As PROTO_OPTIONS has messages read; the checked names are those of what is read. */
+/** The equivalent of PROTO_OPTIONS; the types of received messages are compared. */
 const AS_READ = ['--longs=Number', '--enums=String', '--defaults', '--arrays', '--outputTemplate=%s'];
 const GENERATED = ['--inputTemplate=%s__Input', '--grpcLib=@grpc/grpc-js', '--importFileExtension=.js'];
 
 /**
- * Types alone: that each method's messages are those of the proto, all the way down. What ours says more narrowly counts
- * as what the wire has: closed lists as texts, what may be absent from older peers as there.
+ * Types only: compares each method's messages with those of the proto, recursively. Our narrower types count as their
+ * wire types: closed lists as strings, fields that older peers omit as present.
  */
 const EQUALITY = `
 import type { MethodDefinition } from '@grpc/proto-loader';
@@ -39,7 +39,7 @@ type Different<Ours, Proto> =
   | Exclude<keyof Ours | keyof Proto, keyof Ours & keyof Proto>
   | { [K in keyof Ours & keyof Proto]: Same<Messages<Ours[K]>, Proto[K]> extends true ? never : K }[keyof Ours & keyof Proto];
 
-// The compiler names what is missing here.
+// The compiler error names the methods that differ.
 export const tokens: Record<Different<TokensMethods, OfProto<TokensDefinition>>, never> = {};
 export const maintenance: Record<Different<MaintenanceMethods, OfProto<MaintenanceDefinition>>, never> = {};
 `;
@@ -57,7 +57,7 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(dir, { recursive: true }));
 
-/** What the compiler says of the messages beside these protos; nothing when they are the same. */
+/** The compiler's errors about our messages with these protos; empty when they are the same. */
 async function differences(...protos: string[]): Promise<string> {
   await run(process.execPath, [GENERATOR, ...AS_READ, ...GENERATED, '-O', dir, ...protos]);
   return run(process.execPath, [COMPILER, '-p', dir, '--pretty', 'false']).then(
@@ -70,7 +70,7 @@ it('every message of every method has the fields of the proto, with their types'
   expect(await differences(PROTO_FILE, INTERNAL_PROTO_FILE)).toBe('');
 });
 
-it('what differs is noticed, however deep inside, and the method is named', async () => {
+it('a difference at any depth is found, and the method is named', async () => {
   const changes: [from: string, to: string][] = [
     ['message ProjectGrant {', 'message ProjectGrant { bool more = 9;'],
     ['uint32 lease_ms', 'string lease_ms'],
@@ -79,6 +79,6 @@ it('what differs is noticed, however deep inside, and the method is named', asyn
   const proto = changes.reduce((text, [from, to]) => text.replace(from, to), readFileSync(PROTO_FILE, 'utf8'));
   const changed = path.join(dir, 'latchkey.proto');
   writeFileSync(changed, proto);
-  const said = await differences(changed, INTERNAL_PROTO_FILE);
-  expect(said.trimEnd().split(/: |, /).slice(-3).sort()).toEqual(['lookup', 'other', 'renew']);
+  const errors = await differences(changed, INTERNAL_PROTO_FILE);
+  expect(errors.trimEnd().split(/: |, /).slice(-3).sort()).toEqual(['lookup', 'other', 'renew']);
 });

@@ -24,7 +24,7 @@ describe('loadConfig', () => {
     NOTE: { description: 'Anything', schema: z.string().optional() },
   };
 
-  it('names every wrong setting and never shows a secret', () => {
+  it('names every invalid setting and never shows a secret', () => {
     try {
       loadConfig(settings, { PORT: '99999', RPC_SECRET: 'tooshort-hunter2' });
       throw new Error('accepted');
@@ -59,7 +59,7 @@ describe('a list of secrets', () => {
   const settings = { S: { description: 'Secrets', secret: true, schema: settingSchema.secretList } };
   const [one, two] = ['1'.repeat(32), '2'.repeat(32)];
 
-  it('holds the current one first, each long enough and none twice', () => {
+  it('is parsed in order; short secrets, duplicates and long lists are rejected', () => {
     expect(loadConfig(settings, { S: ` ${one} , ${two}` }).S).toEqual([one, two]);
     for (const text of [
       `${one},`,
@@ -71,7 +71,7 @@ describe('a list of secrets', () => {
       expect(() => loadConfig(settings, { S: text })).toThrow('S: ');
   });
 
-  it('matches each of them whole, and nothing else', () => {
+  it('matches exactly its secrets', () => {
     const isOne = secretMatcher([one, two]);
     expect([one, two, `${one},${two}`, one.slice(1), `${one} `, ''].map(isOne)).toEqual([
       true,
@@ -86,17 +86,17 @@ describe('encrypting to a key', () => {
   const key = decryptionKey('k'.repeat(32));
   const publicKey = encryptionKey(key.text);
 
-  it('is undone by the secret that the key belongs to alone, in the same context', () => {
-    const encrypted = encryptFor(publicKey, 'a code', 'letter 1');
+  it('can be decrypted only with the secret of the key, in the same context', () => {
+    const encrypted = encryptFor(publicKey, 'a code', 'email 1');
     expect(publicKey.id).toBe(decryptionKey('k'.repeat(32)).id);
-    expect(decryptWith(key, encrypted, 'letter 1')).toBe('a code');
-    expect(decryptWith(key, encrypted, 'letter 2')).toBe(null);
-    expect(decryptWith(decryptionKey('l'.repeat(32)), encrypted, 'letter 1')).toBe(null);
+    expect(decryptWith(key, encrypted, 'email 1')).toBe('a code');
+    expect(decryptWith(key, encrypted, 'email 2')).toBe(null);
+    expect(decryptWith(decryptionKey('l'.repeat(32)), encrypted, 'email 1')).toBe(null);
     expect(encrypted.includes('a code')).toBe(false);
-    expect(encryptFor(publicKey, 'a code', 'letter 1').equals(encrypted)).toBe(false);
+    expect(encryptFor(publicKey, 'a code', 'email 1').equals(encrypted)).toBe(false);
   });
 
-  it('is undone by nothing once any byte has changed or is missing', () => {
+  it('cannot be decrypted once any byte has changed or is missing', () => {
     const encrypted = encryptFor(publicKey, 'a code', '');
     for (let i = 0; i < encrypted.length; i++) {
       const changed = Buffer.from(encrypted);
@@ -107,7 +107,7 @@ describe('encrypting to a key', () => {
     expect(decryptWith(key, Buffer.concat([encrypted, Buffer.of(0)]), '')).toBe(null);
   });
 
-  it('takes only a public key that keeps a secret', () => {
+  it('rejects malformed and low-order public keys', () => {
     const zero = Buffer.alloc(32).toString('base64url');
     const one = Buffer.from([1, ...Array(31).fill(0)]).toString('base64url');
     for (const text of ['', 'x', key.text.slice(1), `${key.text}A`, `${key.text}=`, zero, one])
@@ -116,7 +116,7 @@ describe('encrypting to a key', () => {
 });
 
 describe('newId', () => {
-  it('makes UUIDv7s that rise in the order they were made, also within a millisecond and when the clock steps back', () => {
+  it('generates ascending UUIDv7s, also within a millisecond and when the clock steps back', () => {
     const ids = [
       newId(1_800_000_000_000),
       ...Array.from({ length: 10_000 }, () => newId(1_800_000_000_000)),
@@ -149,7 +149,7 @@ it('keeps secrets out of log lines', () => {
   expect(text).not.toContain('hunter2');
 });
 
-it('is ready only when every part is, and says which is not', async () => {
+it('is ready only when every check passes, and names those that fail', async () => {
   const result = await readiness(
     {
       good: async () => undefined,
@@ -158,5 +158,5 @@ it('is ready only when every part is, and says which is not', async () => {
     },
     30,
   );
-  expect(result).toEqual({ ready: false, checks: { good: 'ok', bad: 'refused', stuck: 'no answer within 30 ms' } });
+  expect(result).toEqual({ ready: false, checks: { good: 'ok', bad: 'refused', stuck: 'no response within 30 ms' } });
 });
