@@ -4,26 +4,26 @@ import { type Retries, Transport } from './transport.js';
 import type { Answer, CallName, Client, CommonOptions } from './types.js';
 
 export interface ClientOptions {
-  /** Where Latchkey is, for example `https://tokens.example.org`; `''` in a page that it serves itself. */
+  /** URL of Latchkey, for example `https://tokens.example.org`; `''` in a page that it serves. */
   baseUrl: string;
   /**
-   * The secret sent as Bearer token, or where to get it before each request. Without one, calls go out with the
+   * The secret sent as Bearer token, or a function that returns it before each request. Without one, calls use the
    * browser's session cookie.
    */
   token?: string | (() => string | Promise<string>);
   /** Whether the browser sends its cookies: `same-origin` (default), or `include` where the console has another origin. */
   credentials?: 'same-origin' | 'include';
-  /** What sends requests; the global `fetch` by default. */
+  /** Sends requests; the global `fetch` by default. */
   fetch?: typeof globalThis.fetch;
-  /** Longest a call may take, in milliseconds; 30 000 by default. A longer `waitSeconds` lengthens it. */
+  /** Timeout of a call, in milliseconds; 30 000 by default. A longer `waitSeconds` extends it. */
   timeoutMs?: number;
-  /** How often and how patiently a call is tried again that may be. */
+  /** How calls that can be repeated are retried. */
   retries?: Partial<Retries>;
   /** `User-Agent` of requests; browsers ignore it. */
   userAgent?: string;
 }
 
-/** The parts of any call, as the table's loop sees them; the public types are stricter. */
+/** The input of any call; the public types are stricter. */
 interface AnyInput {
   params?: Record<string, unknown>;
   query?: Record<string, unknown>;
@@ -39,10 +39,10 @@ const WAIT_MARGIN_MS = 15_000;
 /**
  * A client of the management API, for browsers and for Node.
  *
- * Tried again on 503 and on network failures: reading calls, and `issueToken`, which carries an `Idempotency-Key`
- * for that. Nothing else is, since a change that was cut off may have happened. Where the answer to an `issueToken`
- * was lost on the way, the second try finds the token made and answers it without its secret (status 200).
- * @throws TypeError when `baseUrl` is no http or https address, or holds a user name or password
+ * Retried on 503 and on network failures: reads, and `issueToken`, which sends an `Idempotency-Key` for that. Other
+ * calls are not, since an interrupted change may have been applied. If the response to an `issueToken` was lost, the
+ * retry returns the token without its secret (status 200).
+ * @throws TypeError when `baseUrl` is not an http or https URL, or contains a user name or password
  */
 export function createClient(options: ClientOptions): Client {
   const baseUrl = checkedBaseUrl(options.baseUrl);
@@ -70,8 +70,8 @@ export function createClient(options: ClientOptions): Client {
     }
     if (options.userAgent) headers.set('user-agent', options.userAgent);
     if (given.waitSeconds !== undefined) headers.set('prefer', `wait=${given.waitSeconds}`);
-    const once = name === 'issueToken';
-    if (once) headers.set('idempotency-key', given.idempotencyKey ?? randomName());
+    const isIdempotent = name === 'issueToken';
+    if (isIdempotent) headers.set('idempotency-key', given.idempotencyKey ?? randomKey());
     if (input.body !== undefined) {
       headers.set('content-type', form ? 'application/x-www-form-urlencoded' : 'application/json');
       init.body = form ? searchOf(input.body as Record<string, unknown>).toString() : JSON.stringify(input.body);
@@ -80,7 +80,7 @@ export function createClient(options: ClientOptions): Client {
       signal: given.signal,
       timeoutMs: given.timeoutMs,
       atLeastMs: given.waitSeconds === undefined ? 0 : given.waitSeconds * 1_000 + WAIT_MARGIN_MS,
-      repeatable: method === 'GET' || once,
+      repeatable: method === 'GET' || isIdempotent,
       streamed,
     });
   }
@@ -125,16 +125,16 @@ export function createClient(options: ClientOptions): Client {
 function checkedBaseUrl(baseUrl: string): string {
   if (baseUrl === '') return '';
   const url = URL.canParse(baseUrl) ? new URL(baseUrl) : undefined;
-  if (!url || !/^https?:$/.test(url.protocol)) throw new TypeError('baseUrl must be an http or https address');
-  if (url.username || url.password) throw new TypeError('baseUrl must not hold a user name or password');
-  if (url.search || url.hash) throw new TypeError('baseUrl must not hold a query or fragment');
+  if (!url || !/^https?:$/.test(url.protocol)) throw new TypeError('baseUrl must be an http or https URL');
+  if (url.username || url.password) throw new TypeError('baseUrl must not contain a user name or password');
+  if (url.search || url.hash) throw new TypeError('baseUrl must not contain a query or fragment');
   return baseUrl.replace(/\/+$/, '');
 }
 
 function pathOf(path: string, { params = {}, query = {} }: AnyInput): string {
   const filled = path.replace(/\{(\w+)\}/g, (_, name: string) => {
     const value = String(params[name] ?? '');
-    // These would name another path than the call's once the address is normalised.
+    // These would lead to another path once the URL is normalised.
     if (value === '' || value === '.' || value === '..') throw new TypeError(`the parameter ${name} is empty or dots`);
     return encodeURIComponent(value);
   });
@@ -155,13 +155,13 @@ async function bodyOf(response: Response): Promise<unknown> {
   try {
     return JSON.parse(text);
   } catch (cause) {
-    const detail = 'the answer is not the JSON that it says it is';
+    const detail = 'the response is not valid JSON despite its content type';
     const requestId = response.headers.get('x-request-id');
     throw new LatchkeyError({ code: 'bad_answer', status: response.status, detail, requestId }, cause);
   }
 }
 
-/** 128 random bits; `crypto.randomUUID` is missing in pages that came over plain http. */
-function randomName(): string {
+/** 128 random bits; `crypto.randomUUID` is missing in pages loaded over plain http. */
+function randomKey(): string {
   return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, '0')).join('');
 }

@@ -2,26 +2,26 @@ import type { ErrorCode, Problem } from '@latchkey/contracts';
 
 /**
  * Why a call failed. The server's own codes are the closed list of docs/generated/errors.md; the client adds
- * `network` (no answer), `timeout` (`timeoutMs` passed) and `bad_answer` (an answer that is not Latchkey's, from a
- * proxy in between for example).
+ * `network` (no response), `timeout` (`timeoutMs` passed) and `bad_answer` (a response that is not Latchkey's, from a
+ * proxy for example).
  */
 export type FailureCode = ErrorCode | 'network' | 'timeout' | 'bad_answer';
 
 export interface Failure {
   code: FailureCode;
-  /** HTTP status; 0 when there was no answer. */
+  /** HTTP status; 0 when there was no response. */
   status: number;
-  /** What happened, and what to do next. Never holds a secret. */
+  /** What happened, and what to do next. Never contains a secret. */
   detail: string;
-  /** Finds the request in the server's logs and, for a denial, its reason; null when there was no answer. */
+  /** Finds the request in the server's logs and, for a denial, its reason; null when there was no response. */
   requestId: string | null;
   /** The fields at fault. */
   errors?: NonNullable<Problem['errors']>;
-  /** What `Retry-After` said, in milliseconds; null without one. */
+  /** `Retry-After` in milliseconds; null without one. */
   retryAfterMs?: number | null;
 }
 
-/** Raised by every call that did not succeed. A call ended by its own `signal` raises that signal's reason instead. */
+/** Thrown by every call that fails. A call aborted by its `signal` throws that signal's reason instead. */
 export class LatchkeyError extends Error {
   override name = 'LatchkeyError';
   readonly code: FailureCode;
@@ -42,13 +42,13 @@ export class LatchkeyError extends Error {
   }
 }
 
-/** The error that an answer other than success stands for: RFC 9457 problem details, or `bad_answer`. */
+/** The error of a response that is not a success: RFC 9457 problem details, or `bad_answer`. */
 export async function errorOf(response: Response): Promise<LatchkeyError> {
   const { status, headers } = response;
   const retryAfterMs = readRetryAfter(headers.get('retry-after'), Date.now());
   const requestId = headers.get('x-request-id');
   if (response.type === 'opaqueredirect' || (status >= 300 && status < 400)) {
-    const detail = 'the server redirects this address elsewhere; set baseUrl to where it redirects to';
+    const detail = 'the server redirects this URL; set baseUrl to where it redirects to';
     return new LatchkeyError({ code: 'bad_answer', status, detail, requestId });
   }
   const text = await response.text();
@@ -63,7 +63,7 @@ export async function errorOf(response: Response): Promise<LatchkeyError> {
       retryAfterMs,
     });
   }
-  const detail = `the answer has status ${status} and is not one of Latchkey's; is baseUrl right, and no proxy in the way?`;
+  const detail = `the response has status ${status} and is not from Latchkey; check baseUrl and any proxy`;
   return new LatchkeyError({ code: 'bad_answer', status, detail, requestId, retryAfterMs });
 }
 
@@ -82,7 +82,7 @@ function parsed(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    return undefined; // a proxy's page: told as bad_answer
+    return undefined; // a proxy's page: reported as bad_answer
   }
 }
 

@@ -1,4 +1,4 @@
-/** The management client. This entry pulls neither zod nor anything of Node, so that a browser's bundle stays small. */
+/** The management client. This entry imports neither zod nor Node's modules, so that a browser's bundle stays small. */
 
 export type * from '@latchkey/contracts';
 export { type ClientOptions, createClient } from './client.js';

@@ -1,32 +1,32 @@
 import { errorOf, LatchkeyError } from './errors.js';
 
 export interface Retries {
-  /** Tries in all, the first included. Default 3; 1 tries nothing again. */
+  /** Attempts, the first included. Default 3; 1 disables retries. */
   attemptsMax: number;
-  /** Least pause before the second try, in milliseconds; doubles with each further one. Default 200. */
+  /** Minimum delay before the first retry, in milliseconds; doubles with each further one. Default 200. */
   delayMsMin: number;
-  /** Longest pause, in milliseconds; a `Retry-After` beyond it is not waited for. Default 10 000. */
+  /** Maximum delay, in milliseconds; with a longer `Retry-After` the call fails at once. Default 10 000. */
   delayMsMax: number;
 }
 
 export interface SendOptions {
   signal: AbortSignal | undefined;
   timeoutMs: number | undefined;
-  /** The time limit is at least this, in milliseconds. */
+  /** Lower bound of the timeout, in milliseconds. */
   atLeastMs: number;
-  /** Sending it twice changes nothing more than sending it once. */
+  /** The call is idempotent. */
   repeatable: boolean;
-  /** The time limit ends with the headers; the body may go on. */
+  /** The timeout applies to the headers only, not to the body. */
   streamed: boolean;
 }
 
 export interface Opened {
   response: Response;
-  /** Reads the body under the call's time limit. */
+  /** Reads the body within the call's timeout. */
   done<T>(read: () => Promise<T>): Promise<T>;
 }
 
-/** Sends one call: time limit, signal, tries again, errors as LatchkeyError. */
+/** Sends one call: timeout, signal, retries, errors as LatchkeyError. */
 export class Transport {
   constructor(private readonly settings: { fetch: typeof globalThis.fetch; timeoutMs: number; retries: Retries }) {}
 
@@ -36,7 +36,7 @@ export class Transport {
     const timeout = setTimeout(() => timer.abort(), limitMs);
     const signal = options.signal ? AbortSignal.any([options.signal, timer.signal]) : timer.signal;
 
-    /** Runs a step of the call and tells its failures apart. */
+    /** Runs a step of the call and classifies its failures. */
     const step = async <T>(work: () => Promise<T>): Promise<T> => {
       try {
         return await work();
@@ -74,12 +74,12 @@ export class Transport {
         signal.throwIfAborted();
         failure = unreachable(error);
       }
-      const passing = failure.status === 503 || failure.code === 'network';
-      const askedMs = failure.retryAfterMs ?? 0;
-      if (!repeatable || !passing || attempt >= attemptsMax || askedMs > delayMsMax) throw failure;
+      const isTransient = failure.status === 503 || failure.code === 'network';
+      const requestedMs = failure.retryAfterMs ?? 0;
+      if (!repeatable || !isTransient || attempt >= attemptsMax || requestedMs > delayMsMax) throw failure;
       const backOffMs = Math.min(delayMsMax, delayMsMin * 2 ** (attempt - 1));
-      // Spread over half of the pause, so that many clients do not come back at one moment.
-      await pause(Math.max(askedMs, backOffMs * (0.5 + Math.random() / 2)), signal);
+      // Jitter over half of the delay, so that many clients do not retry at the same time.
+      await pause(Math.max(requestedMs, backOffMs * (0.5 + Math.random() / 2)), signal);
     }
   }
 }
@@ -99,12 +99,12 @@ function pause(ms: number, signal: AbortSignal): Promise<void> {
 }
 
 function timedOut(limitMs: number, cause: unknown): LatchkeyError {
-  const detail = `no answer within ${limitMs} ms; a change may have happened all the same, so look before repeating it`;
+  const detail = `no response within ${limitMs} ms; a change may have been applied, so check before you repeat it`;
   return new LatchkeyError({ code: 'timeout', status: 0, detail, requestId: null }, cause);
 }
 
 function unreachable(cause: unknown): LatchkeyError {
   const reason = (cause as { cause?: { code?: unknown } }).cause?.code;
-  const detail = `the server cannot be reached${typeof reason === 'string' ? ` (${reason})` : ''}; check the address and the network`;
+  const detail = `the server cannot be reached${typeof reason === 'string' ? ` (${reason})` : ''}; check the URL and the network`;
   return new LatchkeyError({ code: 'network', status: 0, detail, requestId: null }, cause);
 }

@@ -18,22 +18,22 @@ type Empty = Record<never, never>;
 type AllOptional<T> = Empty extends T ? true : false;
 type BodyOptional<K extends CallName> = Endpoints[K] extends { bodyOptional: true } ? true : false;
 
-type Parts<K extends CallName> = Needed<'params', Given<K, 'params'>, false> &
+type InputOf<K extends CallName> = Needed<'params', Given<K, 'params'>, false> &
   Needed<'query', Given<K, 'query'>, AllOptional<Given<K, 'query'>>> &
   Needed<'body', Given<K, 'body'>, BodyOptional<K>>;
 
 /** What a call takes: `params` for its path, `query`, `body`; only those that it has. */
-export type Input<K extends CallName> = { [P in keyof Parts<K>]: Parts<K>[P] };
+export type Input<K extends CallName> = { [P in keyof InputOf<K>]: InputOf<K>[P] };
 
 type AnswersOf<K extends CallName> = Endpoints[K]['answers'];
 type BodyOf<S> = S extends z.ZodType ? z.output<S> : null;
 
-/** A call's answer by status: compare `status` and `body` is known. */
+/** A call's response by status: comparing `status` narrows `body`. */
 export type Answer<K extends CallName> = {
   [S in keyof AnswersOf<K>]: { status: S; body: BodyOf<AnswersOf<K>[S]>; headers: Headers };
 }[keyof AnswersOf<K>];
 
-/** The body of a call's answer; one of several where statuses differ; null where there is none. */
+/** The body of a call's response; a union where statuses differ; null where there is none. */
 export type Body<K extends CallName> = { [S in keyof AnswersOf<K>]: BodyOf<AnswersOf<K>[S]> }[keyof AnswersOf<K>];
 
 type HasHeader<K extends CallName, Name extends string> = Endpoints[K] extends { headers: readonly (infer H)[] }
@@ -43,11 +43,11 @@ type HasHeader<K extends CallName, Name extends string> = Endpoints[K] extends {
   : false;
 
 export interface CommonOptions {
-  /** The media type to answer in, where a call has several; JSON by default. With `open` or `call`. */
+  /** The media type of the response, where a call has several; JSON by default. With `open` or `call`. */
   accept?: string;
-  /** Ends the call; the promise then rejects with the signal's reason. */
+  /** Aborts the call; the promise then rejects with the signal's reason. */
   signal?: AbortSignal;
-  /** Longest the call may take, tries again included, in milliseconds; the client's `timeoutMs` by default. */
+  /** Timeout of the call, retries included, in milliseconds; the client's `timeoutMs` by default. */
   timeoutMs?: number;
 }
 
@@ -56,19 +56,19 @@ export type Options<K extends CallName> = CommonOptions &
     ? {
         /**
          * Longest to wait until the change is effective everywhere, in whole seconds (`Prefer: wait`, RFC 7240). 0
-         * answers at once, mostly with `effective: false`. By default the server waits as long as it can take.
+         * returns at once, mostly with `effective: false`. By default the server waits as long as a confirmation can take.
          */
         waitSeconds?: number;
       }
     : unknown) &
   (HasHeader<K, 'Idempotency-Key'> extends true
     ? {
-        /** Names this change, so that sending it again does it once; made up by default. */
+        /** Identifies this change, so that a repetition does not apply it twice; random by default. */
         idempotencyKey?: string;
       }
     : unknown);
 
-/** Calls that answer a page: `{items, nextCursor}`. */
+/** Calls that return a page: `{items, nextCursor}`. */
 export type PagedCall = {
   [K in CallName]: Body<K> extends { items: unknown[]; nextCursor: string | null } ? K : never;
 }[CallName];
@@ -79,18 +79,18 @@ type Arguments<K extends CallName> =
     ? [input?: Input<K>, options?: Options<K>]
     : [input: Input<K>, options?: Options<K>];
 
-/** One method per call of the management API. Each answers the body and raises LatchkeyError. */
+/** One method per call of the management API. Each returns the body or throws LatchkeyError. */
 export type Calls = { [K in CallName]: (...args: Arguments<K>) => Promise<Body<K>> };
 
 export interface Client extends Calls {
-  /** As the method of that name, but answers status and headers too. */
+  /** Like the method of that name, but returns status and headers too. */
   call<K extends CallName>(name: K, ...args: Arguments<K>): Promise<Answer<K>>;
   /**
-   * As the method of that name, but answers as soon as the headers are there, with the body unread: for long streams
-   * such as `exportAudit`. `timeoutMs` counts until then only.
+   * Like the method of that name, but returns as soon as the headers have arrived, with the body unread: for long streams
+   * such as `exportAudit`. `timeoutMs` applies until then only.
    */
   open<K extends CallName>(name: K, ...args: Arguments<K>): Promise<Response>;
-  /** All items of a paged call, page after page, as they are asked for. */
+  /** All items of a paged call, fetched page by page as they are consumed. */
   each<K extends PagedCall>(name: K, ...args: Arguments<K>): AsyncGenerator<Item<K>, void, undefined>;
   /** The pages of a paged call, from `query.cursor` or the first. */
   pages<K extends PagedCall>(name: K, ...args: Arguments<K>): AsyncGenerator<Body<K>, void, undefined>;

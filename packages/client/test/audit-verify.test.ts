@@ -14,7 +14,7 @@ beforeAll(async () => {
 });
 afterAll(() => dir.remove());
 
-/** An export of that many events, signed at the given place. */
+/** An export of `count` events, signed at sequence number `signedAt`. */
 function exportOf(count: number, signedAt: number) {
   let hash = CHAIN_START;
   const lines: string[] = [];
@@ -67,7 +67,7 @@ test('proves an export without a server, from a file or standard input', async (
   expect(await verify(lines, '-')).toMatchObject({ code: 0 });
 });
 
-test('names the first place that was edited, deleted or moved, and ends with code 11', async () => {
+test('names the first event that was edited, deleted or moved, and exits with code 11', async () => {
   const { lines } = exportOf(5, 4);
   const cases: [string[], number][] = [
     [lines.with(1, lines[1]!.replace('Latchkey', 'Mallory')), 2],
@@ -81,7 +81,7 @@ test('names the first place that was edited, deleted or moved, and ends with cod
   }
 });
 
-test('finds a tail that was cut when it is given a checkpoint kept elsewhere, as a line of the log too', async () => {
+test('detects a truncated export with a checkpoint stored elsewhere, also as a line of the log', async () => {
   const { lines, checkpoints } = exportOf(5, 4);
   const line = JSON.stringify({ level: 'info', checkpoint: checkpoints[0] });
   const log = await file('service.log', `started\n${line}\n`);
@@ -97,7 +97,7 @@ test('finds a tail that was cut when it is given a checkpoint kept elsewhere, as
   expect(JSON.parse(cut.out).firstBroken).toMatchObject({ seq: 4 });
 });
 
-test('believes no signature but that of the key it is given', async () => {
+test('accepts only signatures of the given key', async () => {
   const { lines } = exportOf(5, 4);
   const other = generateKeyPairSync('ed25519').publicKey.export({ type: 'spki', format: 'pem' }).toString();
   const ran = await verify(lines, '--key', await file('other.pem', other));
@@ -105,17 +105,17 @@ test('believes no signature but that of the key it is given', async () => {
   expect(JSON.parse(ran.out).firstBroken.reason).toContain('no trusted key');
 });
 
-test('proves nothing from nothing', async () => {
+test('rejects an export without events', async () => {
   const ran = await verify([]);
   expect([ran.code, ran.out]).toEqual([2, '']);
   expect(ran.err).toContain('no event');
 });
 
-test('says what is wrong with a file that is no key, no checkpoint, or not there', async () => {
+test('reports a file that is missing, or contains no key or no checkpoint', async () => {
   const text = await file('text', 'nothing of use');
   for (const args of [['--key', text], ['--checkpoints', text], ['--key', '/nonexistent'], ['/nonexistent']]) {
     const ran = await verify([], ...args);
     expect(ran.code).toBe(2);
-    expect(ran.err).toMatch(/holds no|cannot read/);
+    expect(ran.err).toMatch(/contains no|cannot read/);
   }
 });

@@ -5,7 +5,7 @@ import { createClient } from '../src/index.js';
 
 const root = path.join(import.meta.dirname, '..', '..', '..');
 
-it('pulls neither zod nor anything of Node into a browser', async () => {
+it("includes neither zod nor Node's modules in a browser's bundle", async () => {
   const result = await build({
     stdin: {
       contents: `import { createClient } from '@latchkey/client'; globalThis.client = createClient({ baseUrl: '' });`,

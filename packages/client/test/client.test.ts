@@ -5,7 +5,7 @@ import { type Client, createClient, LatchkeyError, type Token } from '../src/ind
 import { json, type Seen, serve } from './server.js';
 
 const id = '01890000-0000-7000-8000-000000000001';
-const unavailable = problem('unavailable', 'PostgreSQL is away; try again', 'req-1');
+const unavailable = problem('unavailable', 'PostgreSQL is unavailable; try again', 'req-1');
 const quick = { delayMsMin: 1, delayMsMax: 1_500 };
 
 const stops: (() => Promise<void>)[] = [];
@@ -13,8 +13,8 @@ afterEach(async () => {
   for (const stop of stops.splice(0)) await stop();
 });
 
-async function against(answer: (seen: Seen, response: ServerResponse, nth: number) => void, options = {}) {
-  const server = await serve(answer);
+async function against(respond: (seen: Seen, response: ServerResponse, nth: number) => void, options = {}) {
+  const server = await serve(respond);
   stops.push(server.stop);
   const client = createClient({ baseUrl: server.baseUrl, token: 'lk_pat_x', retries: quick, ...options });
   return { ...server, client };
@@ -29,7 +29,7 @@ const failure = (promise: Promise<unknown>) =>
   );
 
 describe('requests', () => {
-  it('sends each part of a call where it belongs', async () => {
+  it('sends parameters in the path, the query and the body', async () => {
     const { client, seen } = await against((_, response) => json(response, 200, { items: [], nextCursor: null }));
     await client.listTokens({ query: { q: 'a&b=c', limit: 5, cursor: undefined } });
     await client.patchToken({ params: { id }, body: { name: 'x' } }, { waitSeconds: 0 });
@@ -47,7 +47,7 @@ describe('requests', () => {
     expect(seen[2]?.headers['content-type']).toBe('application/x-www-form-urlencoded');
   });
 
-  it('asks for the token before each request', async () => {
+  it('calls the token function before each request', async () => {
     let n = 0;
     const { client, seen } = await against((_, response) => json(response, 200, {}), { token: async () => `t${++n}` });
     await client.getSelf();
@@ -55,7 +55,7 @@ describe('requests', () => {
     expect(seen.map((s) => s.headers.authorization)).toEqual(['Bearer t1', 'Bearer t2']);
   });
 
-  it('sends the cookie where it has no token, and none where it has', async () => {
+  it('sends cookies only without a token', async () => {
     const modes: unknown[] = [];
     const fetch: typeof globalThis.fetch = async (_, init) => {
       modes.push(init?.credentials);
@@ -67,7 +67,7 @@ describe('requests', () => {
     expect(modes).toEqual(['same-origin', 'include', 'omit']);
   });
 
-  it('refuses a parameter that would name another path', async () => {
+  it('rejects a parameter that would lead to another path', async () => {
     const { client, seen } = await against((_, response) => json(response, 200, {}));
     for (const bad of ['', '.', '..'])
       await expect(client.getToken({ params: { id: bad } })).rejects.toThrow(TypeError);
@@ -75,14 +75,14 @@ describe('requests', () => {
     expect(seen.map((s) => s.url)).toEqual(['/v1/tokens/..%2Fusers%3Fx%3D1%23y']);
   });
 
-  it('refuses a base address that is no address of a server', () => {
+  it('rejects an invalid base URL', () => {
     for (const baseUrl of ['ftp://a', 'nonsense', 'http://user:pass@a', 'http://a/?x=1'])
       expect(() => createClient({ baseUrl })).toThrow(TypeError);
   });
 });
 
-describe('answers', () => {
-  it('tells answers apart by their status', async () => {
+describe('responses', () => {
+  it('distinguishes responses by their status', async () => {
     const { client } = await against((_, response, nth) =>
       json(response, nth === 1 ? 201 : 200, nth === 1 ? { id, secret: 's' } : { id }),
     );
@@ -92,7 +92,7 @@ describe('answers', () => {
     expect('secret' in second).toBe(false);
   });
 
-  it('knows what a change that narrows rights answers', async () => {
+  it('types the response of a change that reduces rights', async () => {
     const { client } = await against((_, response) =>
       json(response, 202, {
         token: { id },
@@ -105,7 +105,7 @@ describe('answers', () => {
     expect([effective, pending[0]?.name, token.id]).toEqual([false, 'g', id]);
   });
 
-  it('answers null where there is no body, and text where it is text', async () => {
+  it('returns null for no body, and text for text', async () => {
     const { client } = await against((seen, response) => {
       if (seen.method === 'DELETE') response.writeHead(204).end();
       else response.writeHead(200, { 'content-type': 'application/x-ndjson' }).end('{"a":1}\n');
@@ -116,7 +116,7 @@ describe('answers', () => {
     expect(await response.text()).toBe('{"a":1}\n');
   });
 
-  it('walks all pages, asking for each only when it is wanted', async () => {
+  it('iterates over all pages, fetching each only when it is needed', async () => {
     const { client, seen } = await against((one, response) => {
       const cursor = new URL(one.url, 'http://x').searchParams.get('cursor');
       const next = { null: 'b', b: 'c', c: null }[String(cursor)];
@@ -148,7 +148,7 @@ describe('errors', () => {
     });
   });
 
-  it('says so when the answer is not one of ours', async () => {
+  it('reports a response that is not from Latchkey', async () => {
     const { client } = await against((seen, response, nth) => {
       if (nth === 1) response.writeHead(502, { 'content-type': 'text/html' }).end('<h1>Bad gateway</h1>');
       else if (nth === 2) response.writeHead(302, { location: `http://elsewhere.invalid${seen.url}` }).end();
@@ -167,7 +167,7 @@ describe('errors', () => {
     expect(elsewhere.seen).toHaveLength(0);
   });
 
-  it('ends at its time limit and at its signal', async () => {
+  it('fails at its timeout and at its signal', async () => {
     const { client } = await against(() => undefined);
     expect(await failure(client.getSelf(undefined, { timeoutMs: 30 }))).toMatchObject({ code: 'timeout', status: 0 });
     const ended = new AbortController();
@@ -178,7 +178,7 @@ describe('errors', () => {
     expect(await failure(client.getSelf(undefined, { signal: ended.signal }))).toBe(reason);
   });
 
-  it('ends at its time limit while the body is still coming', async () => {
+  it('fails at its timeout while it receives the body', async () => {
     const { client } = await against((_, response) => {
       response.writeHead(200, { 'content-type': 'application/json' }).write('{');
     });
@@ -186,8 +186,8 @@ describe('errors', () => {
   });
 });
 
-describe('trying again', () => {
-  it('repeats reading calls on 503 as long as Retry-After asks', async () => {
+describe('retries', () => {
+  it('repeats reads on 503, after the delay of Retry-After', async () => {
     const at: number[] = [];
     const { client } = await against((_, response, nth) => {
       at.push(performance.now());
@@ -199,23 +199,23 @@ describe('trying again', () => {
     expect((at[1] ?? 0) - (at[0] ?? 0)).toBeGreaterThanOrEqual(990);
   });
 
-  it('repeats issuing a token under one Idempotency-Key, after a cut connection too', async () => {
+  it('repeats issuing a token with one Idempotency-Key, also after a broken connection', async () => {
     const { client, seen } = await against((_, response, nth) => {
       if (nth === 1) response.socket?.destroy();
       else if (nth === 2) json(response, 503, unavailable);
       else json(response, 201, { id, secret: 's' });
     });
     await client.issueToken({ body: { name: 'a' } });
-    const names = seen.map((s) => s.headers['idempotency-key']);
-    expect(names).toHaveLength(3);
-    expect(new Set(names).size).toBe(1);
-    expect(names[0]).toMatch(/^[0-9a-f]{32}$/);
+    const keys = seen.map((s) => s.headers['idempotency-key']);
+    expect(keys).toHaveLength(3);
+    expect(new Set(keys).size).toBe(1);
+    expect(keys[0]).toMatch(/^[0-9a-f]{32}$/);
     await client.issueToken({ body: { name: 'a' } }, { idempotencyKey: 'mine' });
     expect(seen[3]?.headers['idempotency-key']).toBe('mine');
-    expect(seen[3]?.headers['idempotency-key']).not.toBe(names[0]);
+    expect(seen[3]?.headers['idempotency-key']).not.toBe(keys[0]);
   });
 
-  it('repeats no other change, and no refusal', async () => {
+  it('repeats no other change, and no rejected call', async () => {
     const { client, seen } = await against((one, response) => {
       if (one.method === 'GET') json(response, 401, problem('invalid_token', 'no', 'r'));
       else json(response, 503, unavailable);
@@ -231,7 +231,7 @@ describe('trying again', () => {
     expect(seen).toHaveLength(changes.length + 1);
   });
 
-  it('gives up after its last try, or when asked to wait longer than it may', async () => {
+  it('stops after its last attempt, or when Retry-After exceeds its limit', async () => {
     const { client, seen } = await against((one, response) =>
       json(response, 503, unavailable, one.url.includes('self') ? {} : { 'retry-after': '60' }),
     );
@@ -241,7 +241,7 @@ describe('trying again', () => {
     expect(seen).toHaveLength(4);
   });
 
-  it('says what to check when nothing answers', async () => {
+  it('reports an unreachable server', async () => {
     const server = await serve(() => undefined);
     await server.stop();
     const client = createClient({ baseUrl: server.baseUrl, retries: quick });

@@ -28,8 +28,8 @@ afterEach(async () => {
   for (const end of ends.splice(0)) await end();
 });
 
-async function against(answer: (seen: Seen) => [number, unknown]) {
-  const server = await serve((seen, response) => json(response, ...answer(seen)));
+async function against(respond: (seen: Seen) => [number, unknown]) {
+  const server = await serve((seen, response) => json(response, ...respond(seen)));
   ends.push(server.stop);
   const { at, remove } = await folder();
   ends.push(remove);
@@ -39,7 +39,7 @@ async function against(answer: (seen: Seen) => [number, unknown]) {
 }
 
 describe('login', () => {
-  it('keeps the token of standard input in a file that nobody else may read', async () => {
+  it('stores the token of standard input in a file that no one else can read', async () => {
     const { env, config, seen, baseUrl } = await against(() => [200, token]);
     const ran = await latchkey(['login'], env, `${secret}\n`);
     expect(ran).toMatchObject({ code: 0, out: '' });
@@ -52,14 +52,14 @@ describe('login', () => {
     expect(await latchkey(['whoami'], env)).toMatchObject({ code: 3 });
   });
 
-  it('keeps nothing that the server does not accept', async () => {
+  it('stores no token that the server does not accept', async () => {
     const { env, config } = await against(() => [401, problem('invalid_token', 'no', 'r')]);
     expect(await latchkey(['login'], env, secret)).toMatchObject({ code: 3 });
     await expect(stat(config)).rejects.toThrow('ENOENT');
     expect(await latchkey(['login'], env, '\n')).toMatchObject({ code: 2 });
   });
 
-  it('sends a stored token to no other server than the one it was stored for', async () => {
+  it('sends a stored token only to the server it was stored for', async () => {
     const first = await against(() => [200, token]);
     const other = await against(() => [200, token]);
     await latchkey(['login'], first.env, secret);
@@ -76,7 +76,7 @@ describe('login', () => {
 });
 
 describe('secrets', () => {
-  it('refuses a secret on the command line, and does not repeat it', async () => {
+  it('rejects a secret on the command line, and does not print it', async () => {
     const { env, seen } = await against(() => [200, token]);
     for (const args of [
       ['login', secret],
@@ -90,16 +90,16 @@ describe('secrets', () => {
     expect(seen).toHaveLength(0);
   });
 
-  it('prints a new secret alone on standard output, or in the JSON asked for', async () => {
-    const made = mint('pat');
-    const { signedIn, seen } = await against(() => [201, { ...token, secret: made }]);
+  it('prints only a new secret on standard output, or JSON with it', async () => {
+    const newSecret = mint('pat');
+    const { signedIn, seen } = await against(() => [201, { ...token, secret: newSecret }]);
     const args = ['tokens', 'create', 'nightly', '--scope', 'a:b', '--scope', 'c:d', '--expires-in', '90d'];
     const ran = await latchkey(
       [...args, '--rate', '3/60', '--metadata', 'team=x=y', '--allow-ip', '10.0.0.0/8'],
       signedIn,
     );
-    expect(ran).toMatchObject({ code: 0, out: `${made}\n` });
-    expect(ran.err).not.toContain(made);
+    expect(ran).toMatchObject({ code: 0, out: `${newSecret}\n` });
+    expect(ran.err).not.toContain(newSecret);
     expect(JSON.parse(seen[0]?.body ?? '')).toEqual({
       name: 'nightly',
       scopes: ['a:b', 'c:d'],
@@ -109,11 +109,11 @@ describe('secrets', () => {
       metadata: { team: 'x=y' },
     });
     const asJson = await latchkey(['--json', 'tokens', 'rotate', 'self', '--overlap', '10m'], signedIn);
-    expect(JSON.parse(asJson.out)).toMatchObject({ secret: made });
-    expect(asJson.err).not.toContain(made);
+    expect(JSON.parse(asJson.out)).toMatchObject({ secret: newSecret });
+    expect(asJson.err).not.toContain(newSecret);
   });
 
-  it('says so when the secret was lost on the way', async () => {
+  it('reports that the secret was lost', async () => {
     const { signedIn } = await against(() => [200, token]);
     const ran = await latchkey(['tokens', 'create', 'a'], signedIn);
     expect(ran).toMatchObject({ code: 1, out: '' });
@@ -122,7 +122,7 @@ describe('secrets', () => {
 });
 
 describe('results', () => {
-  it('prints tables that cannot steer the terminal, and JSON as it came', async () => {
+  it('prints tables without terminal control characters, and JSON unchanged', async () => {
     const { signedIn } = await against(() => [200, { items: [token], nextCursor: null }]);
     const table = await latchkey(['tokens', 'list'], signedIn);
     expect(table.out).toContain('nightly?[31m');
@@ -131,7 +131,7 @@ describe('results', () => {
     expect(JSON.parse(asJson.out)).toEqual([token]);
   });
 
-  it('tells scripts by its code whether a revocation is effective', async () => {
+  it('its exit code is 8 when a revocation is not effective yet', async () => {
     const effect = {
       token: { ...token, status: 'revoked' },
       receipt: null,
@@ -150,7 +150,7 @@ describe('results', () => {
     expect(atOnce.out).toContain('not yet confirmed by gw');
   });
 
-  it('revokes what filters fit, shows it before, and takes either an id or filters', async () => {
+  it('revokes what matches filters, lists it with --dry-run, and takes either an id or filters', async () => {
     const effect = { matched: 2, batch: id, ended: { tokens: 3, successors: 0, descendants: 1, shown: 0 } };
     const { signedIn, seen } = await against((one) =>
       JSON.parse(one.body).dryRun
@@ -160,9 +160,9 @@ describe('results', () => {
     const filters = ['--project', id, '--created-before', '2026-01-01T00:00:00Z', '--prefix', 'lk_pat_3x'];
     const shown = await latchkey(['tokens', 'revoke', ...filters, '--dry-run'], signedIn);
     expect(shown).toMatchObject({ code: 0, out: expect.stringContaining(id) });
-    expect(shown.err).toContain('2 would be revoked; nothing has been');
+    expect(shown.err).toContain('2 would be revoked; none is');
     const ran = await latchkey(['tokens', 'revoke', ...filters, '--reason', 'policy', '--expect', '2'], signedIn);
-    expect(ran).toMatchObject({ code: 8, out: expect.stringContaining('2 matched, 3 revoked; more is being ended') });
+    expect(ran).toMatchObject({ code: 8, out: expect.stringContaining('2 matched, 3 revoked; revoking continues') });
     expect(JSON.parse(seen[1]?.body ?? '')).toEqual({
       filter: { projectId: id, createdBefore: '2026-01-01T00:00:00Z', prefix: 'lk_pat_3x' },
       reason: 'policy',
@@ -187,7 +187,7 @@ describe('results', () => {
     ['conflict', 6],
     ['rate_limited', 7],
     ['internal', 1],
-  ])('ends %s with code %i, the reason on standard error', async (code, expected) => {
+  ])('exits for %s with code %i, the reason on standard error', async (code, expected) => {
     const { signedIn } = await against(() => [ERRORS[code].status, problem(code, 'because', 'req-7')]);
     expect(await latchkey(['tokens', 'show', id], signedIn)).toEqual({
       code: expected,
@@ -196,7 +196,7 @@ describe('results', () => {
     });
   });
 
-  it('ends with code 7 when nobody answers, and 2 when the command line is wrong', async () => {
+  it('exits with code 7 when the server is unreachable, and 2 when the command line is invalid', async () => {
     const { signedIn, stop } = await against(() => [200, token]);
     await stop();
     expect(await latchkey(['tokens', 'revoke', id], signedIn)).toMatchObject({ code: 7, out: '' });
@@ -212,7 +212,7 @@ describe('results', () => {
 });
 
 describe('receipt get', () => {
-  it('prints a receipt as JSON, or as the token that was asked for', async () => {
+  it('prints a receipt as JSON, or as a JWT', async () => {
     const { signedIn, seen } = await against(({ headers }) => [
       200,
       headers.accept?.startsWith('application/jwt') ? 'a.b.c' : { id, verifiers: [] },
@@ -222,7 +222,7 @@ describe('receipt get', () => {
     expect(seen.map(({ url }) => url)).toEqual([`/v1/receipts/${id}`, `/v1/receipts/${id}`]);
   });
 
-  it('says so when it is not signed', async () => {
+  it('fails for a JWT when the receipt is not signed', async () => {
     const { signedIn } = await against(() => [404, problem('not_signed', 'no', 'r')]);
     expect(await latchkey(['receipt', 'get', id, '--jwt'], signedIn)).toMatchObject({ code: 5, out: '' });
   });

@@ -11,7 +11,7 @@ export interface Ran {
   err: string;
 }
 
-/** Runs the built command as a process of its own, with an environment that holds nothing of the tester's. */
+/** Runs the built command as a process, without the environment of the test run. */
 export async function latchkey(
   args: string[],
   env: Record<string, string> = {},
@@ -21,7 +21,7 @@ export async function latchkey(
     env: { PATH: process.env['PATH'] ?? '', HOME: '/nonexistent', ...env },
     stdio: ['pipe', 'pipe', 'pipe'],
   });
-  child.stdin.on('error', () => undefined); // a command that reads nothing closes it
+  child.stdin.on('error', () => undefined); // a command that does not read it closes it
   child.stdin.end(input ?? '');
   const ran = { code: null as number | null, out: '', err: '' };
   child.stdout.on('data', (chunk) => {
@@ -37,7 +37,7 @@ export async function latchkey(
   return ran;
 }
 
-/** A folder of the test's own, and what removes it. */
+/** A temporary folder, and a function that removes it. */
 export async function folder() {
   const at = await mkdtemp(path.join(tmpdir(), 'latchkey-client-'));
   return { at, remove: () => rm(at, { recursive: true, force: true }) };

@@ -68,7 +68,7 @@ const verify = (what: unknown, ...args: string[]) =>
     typeof what === 'string' ? what : JSON.stringify(what),
   );
 
-test('proves a receipt, an answer and a token that hold one, from a file or standard input, without a server', async () => {
+test('proves a receipt, a response and a token that contain one, from a file or standard input, without a server', async () => {
   const token = { id: CHANGE.subject.id, name: 'nightly', receipt: signed };
   for (const what of [signed, token, { token, effective: true, receipt: signed, pending: [] }]) {
     const ran = await verify(what);
@@ -79,15 +79,15 @@ test('proves a receipt, an answer and a token that hold one, from a file or stan
   expect(await verify('', fromFile, '--key', key)).toMatchObject({ code: 0 });
 });
 
-test('says to people what is proven, and what is not', async () => {
+test('prints what is proven, and what is not', async () => {
   const ran = await latchkey(['receipt', 'verify', '--key', key], {}, JSON.stringify(signed));
   expect(ran.code).toBe(0);
   expect(ran.out).toContain(`token ${CHANGE.subject.id}`);
-  expect(ran.out).toMatch(/billing .*its lease was waited out/);
+  expect(ran.out).toMatch(/billing .*its lease expired/);
   expect(ran.err).toMatch(/^Proven: [\s\S]+^Not proven: /m);
 });
 
-test('proves the same to whoever may not see whose verifier it is, and shows nothing that is not signed', async () => {
+test('proves a receipt with redacted callers, and shows nothing that is not signed', async () => {
   const redacted = signed.verifiers.map((v) => ({ ...v, caller: { type: v.caller!.type } }));
   expect(await verify({ ...signed, verifiers: redacted })).toMatchObject({ code: 0 });
   const [first, second] = signed.verifiers;
@@ -121,7 +121,7 @@ const TAMPERED: [what: string, Receipt][] = [
   ],
   ['half a signature', { ...signed, signature: signed.signature!.slice(0, 40) }],
 ];
-test.each(TAMPERED)('finds %s', (_what, receipt) => {
+test.each(TAMPERED)('detects %s', (_what, receipt) => {
   expect(verifyReceipt(signed, [publicKey])).toMatchObject({ ok: true });
   expect(verifyReceipt(receipt, [publicKey])).toEqual({
     ok: false,
@@ -129,23 +129,23 @@ test.each(TAMPERED)('finds %s', (_what, receipt) => {
   });
 });
 
-test('ends with code 11 when a receipt is not what was signed, and says so', async () => {
+test('exits with code 11 and the reason when a receipt was changed', async () => {
   const ran = await verify(TAMPERED[0]![1]);
   expect([ran.code, JSON.parse(ran.out)]).toEqual([11, { ok: false, reason: expect.stringMatching(/was changed/) }]);
 });
 
-test('believes no signature but that of a key it is given', async () => {
+test('accepts only signatures of the given keys', async () => {
   const other = generateKeyPairSync('ed25519');
   const pem = await file('other.pem', other.publicKey.export({ type: 'spki', format: 'pem' }).toString());
   const ran = await verify(signed, '--key', pem);
   expect([ran.code, JSON.parse(ran.out).reason]).toEqual([11, expect.stringContaining('no trusted key')]);
-  // Nor one that only says that it is of that key.
+  // Nor one that only names that key.
   const forged = { ...signReceipt(other.privateKey, UNSIGNED, CHANGE), keyId: signerOf(publicKey) };
   expect(await verify(forged)).toMatchObject({ code: 11 });
   expect(await verify(signed, '--key', pem, '--key', key)).toMatchObject({ code: 0 });
 });
 
-test('takes no receipt without a signature for a proof', async () => {
+test('rejects a receipt without a signature', async () => {
   const { signature: _, ...withoutSignature } = signed;
   const { change: __, ...withoutChange } = signed;
   for (const receipt of [UNSIGNED, withoutSignature, withoutChange]) {
@@ -154,7 +154,7 @@ test('takes no receipt without a signature for a proof', async () => {
   }
 });
 
-test('says what is wrong with what is cut off, no receipt, too large or not there, and with a missing key', async () => {
+test('reports input that is truncated, no receipt, too large or missing, and missing keys', async () => {
   const text = JSON.stringify(signed);
   const cases: [unknown, string[], RegExp][] = [
     [text.slice(0, -20), [], /not whole/],
@@ -165,18 +165,18 @@ test('says what is wrong with what is cut off, no receipt, too large or not ther
     [' '.repeat(5 * 1024 * 1024), [], /at most/],
     ['', ['/nonexistent', '--key', key], /cannot read/],
     [text, ['-'], /give --key or --keys/],
-    [text, ['--keys', await file('set', '{"keys":[]}')], /holds no set/],
+    [text, ['--keys', await file('set', '{"keys":[]}')], /contains no Ed25519/],
     [text, ['--keys', '/nonexistent'], /cannot read/],
-    [text, ['--key', await file('text', 'nothing of use')], /holds no Ed25519/],
+    [text, ['--key', await file('text', 'nothing of use')], /contains no Ed25519/],
   ];
-  for (const [what, args, said] of cases) {
+  for (const [what, args, message] of cases) {
     const ran = await verify(what, ...args);
     expect([ran.code, ran.out]).toEqual([2, '']);
-    expect(ran.err).toMatch(said);
+    expect(ran.err).toMatch(message);
   }
 });
 
-test('is a JSON Web Token as well, which any library can check', () => {
+test('a receipt is a JSON Web Token as well, which any JWT library can verify', () => {
   const [header = '', payload = '', signature = ''] = receiptJwt(signed)!.split('.');
   const decoded = (part: string) => JSON.parse(Buffer.from(part, 'base64url').toString());
   expect(decoded(header)).toEqual({ alg: 'EdDSA', kid: signerOf(publicKey), typ: 'latchkey-receipt+jwt' });
@@ -192,7 +192,7 @@ test('is a JSON Web Token as well, which any library can check', () => {
   expect(receiptJwt(UNSIGNED)).toBeUndefined();
 });
 
-test('takes it as a JSON Web Token too, and the keys as a set, from a file or an address', async () => {
+test('accepts a receipt as a JSON Web Token, and keys as a set, from a file or a URL', async () => {
   const jwt = receiptJwt(signed)!;
   const set = receiptKeys([generateKeyPairSync('ed25519').publicKey, publicKey]);
   const server = await serve((_, response) => json(response, 200, set));
@@ -213,7 +213,7 @@ test('takes it as a JSON Web Token too, and the keys as a set, from a file or an
   expect((await verify('a.b.c')).code).toBe(2);
 });
 
-test('a receipt that the key of the audit log signed before it had an id is proven still', async () => {
+test('a receipt without an id, signed with the key of the audit log by an earlier version, is still proven', async () => {
   const audit = {
     keyId: '73d5f316655b8d37',
     signature: 'WGJNFldm4XQU9RT78IyG1nCHUk-jYslg2yQFt0VM6SD4qLiEVKnOc51DN58wlDZRaWn_gOwssQ64f_-ovRS1Cg',

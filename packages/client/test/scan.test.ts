@@ -11,14 +11,14 @@ const ends: (() => Promise<void>)[] = [];
 afterEach(async () => {
   for (const end of ends.splice(0)) await end();
 });
-async function place() {
+async function temporaryFolder() {
   const { at, remove } = await folder();
   ends.push(remove);
   return at;
 }
 
 describe('Scanner', () => {
-  it('finds a token however the stream is cut', () => {
+  it('finds a token however the stream is chunked', () => {
     const secrets = [mint('pat'), mint('prj')];
     const text = Buffer.from(`one\n"${secrets[0]}"\n\nx=${secrets[1]}\n`);
     for (let size = 1; size <= text.length; size++) {
@@ -32,7 +32,7 @@ describe('Scanner', () => {
     }
   });
 
-  it('finds tokens between arbitrary bytes, side by side, and in UTF-16', () => {
+  it('finds tokens between arbitrary bytes, adjacent ones, and in UTF-16', () => {
     const [a, b, c] = [mint('pat'), mint('pat'), mint('prj')];
     const noise = randomBytes(5_000);
     const bytes = Buffer.concat([noise, Buffer.from(`${a}${b}`), noise, Buffer.from(c ?? '', 'utf16le'), noise]);
@@ -44,7 +44,7 @@ describe('Scanner', () => {
     }
   });
 
-  it('passes over what only looks like a token', () => {
+  it('ignores text that only looks like a token', () => {
     const secret = mint('pat');
     const wrong = secret.slice(0, -1) + (secret.endsWith('a') ? 'b' : 'a');
     const scanner = new Scanner('lk');
@@ -55,8 +55,8 @@ describe('Scanner', () => {
 });
 
 describe('latchkey scan', () => {
-  it('names file and line, never the secret, and ends with code 10', async () => {
-    const at = await place();
+  it('prints file and line, never the secret, and exits with code 10', async () => {
+    const at = await temporaryFolder();
     const secret = mint('pat');
     await mkdir(path.join(at, 'deep', 'er'), { recursive: true });
     await writeFile(path.join(at, 'deep', 'er', '.env'), `A=1\nTOKEN=${secret}\n`);
@@ -70,16 +70,16 @@ describe('latchkey scan', () => {
     for (const text of [ran.out, ran.err, asJson.out, asJson.err]) expect(text).not.toContain(secret);
   });
 
-  it('ends with code 0 where there is nothing, and reads standard input', async () => {
-    const at = await place();
+  it('exits with code 0 where there is no token, and reads standard input', async () => {
+    const at = await temporaryFolder();
     expect(await latchkey(['scan', at])).toMatchObject({ code: 0, out: '' });
     expect(await latchkey(['scan', path.join(at, 'absent')])).toMatchObject({ code: 2 });
     expect(await latchkey(['scan', '-'], {}, `x ${mint('prj')}`)).toMatchObject({ code: 10 });
     expect(await latchkey(['scan', '-'], { LATCHKEY_PREFIX: 'acme' }, `x ${mint('prj')}`)).toMatchObject({ code: 0 });
   });
 
-  it('finds in a git history what no file holds any more', async () => {
-    const at = await place();
+  it('finds tokens in a git history that are in no file any more', async () => {
+    const at = await temporaryFolder();
     const git = (...args: string[]) =>
       execFileSync(
         'git',
@@ -88,14 +88,14 @@ describe('latchkey scan', () => {
           stdio: ['ignore', 'pipe', 'pipe'],
         },
       ).toString();
-    const [removed, told, dropped] = [mint('pat'), mint('prj'), mint('pat')];
+    const [removed, inMessage, dropped] = [mint('pat'), mint('prj'), mint('pat')];
     git('init', '-q', '-b', 'main');
     await writeFile(path.join(at, 'config.json'), `{\n "token": "${removed}"\n}`);
     git('add', '.');
     git('commit', '-q', '-m', 'first');
     const first = git('rev-parse', '--short', 'HEAD').trim();
     await rm(path.join(at, 'config.json'));
-    git('commit', '-q', '-a', '-m', `second\n\nuse ${told}`);
+    git('commit', '-q', '-a', '-m', `second\n\nuse ${inMessage}`);
     await writeFile(path.join(at, 'later'), dropped);
     git('add', '.');
     git('commit', '-q', '-m', 'third');
@@ -108,19 +108,19 @@ describe('latchkey scan', () => {
     expect(lines).toContain(`${first}:config.json:2: ${removed.slice(0, 11)}…`);
     expect(lines).toContainEqual(expect.stringMatching(/^blob [0-9a-f]{40}:1: lk_pat_/));
     expect(lines).toContainEqual(expect.stringMatching(/^commit [0-9a-f]{40}:\d+: lk_prj_/));
-    expect(await latchkey(['scan', '--history', await place()])).toMatchObject({ code: 1 });
+    expect(await latchkey(['scan', '--history', await temporaryFolder()])).toMatchObject({ code: 1 });
   });
 
-  it('says what it could not read', async () => {
+  it('reports what it could not read', async () => {
     const ran = await latchkey(['scan', '/proc/self/mem']);
     expect(ran).toMatchObject({ code: 1, out: '' });
     expect(ran.err).toContain('cannot read /proc/self/mem: EIO');
   });
 
-  it('hands in each token once, without a token of its own', async () => {
+  it('reports each token once, without authentication', async () => {
     const server = await serve((_, response) => json(response, 202, { accepted: 1 }));
     ends.push(server.stop);
-    const at = await place();
+    const at = await temporaryFolder();
     const secrets = Array.from({ length: 1_100 }, () => mint('pat'));
     await writeFile(path.join(at, 'dump'), [...secrets, ...secrets].join('\n'));
     const ran = await latchkey(['scan', at, '--revoke'], { LATCHKEY_URL: server.baseUrl });
@@ -128,7 +128,7 @@ describe('latchkey scan', () => {
     expect(server.seen.map((one) => [one.method, one.url, one.headers.authorization])).toEqual(
       Array(2).fill(['POST', '/v1/tokens/revoke-exposed', undefined]),
     );
-    const handedIn = server.seen.flatMap((one) => (JSON.parse(one.body) as { tokens: string[] }).tokens);
-    expect(handedIn).toEqual(secrets);
+    const reported = server.seen.flatMap((one) => (JSON.parse(one.body) as { tokens: string[] }).tokens);
+    expect(reported).toEqual(secrets);
   });
 });

@@ -8,15 +8,15 @@ export interface Seen {
   body: string;
 }
 
-/** A real HTTP server on a free port that answers what the test says, and remembers what it was asked. */
-export async function serve(answer: (seen: Seen, response: ServerResponse, nth: number) => void) {
+/** A real HTTP server on a free port that responds as the test says, and records its requests. */
+export async function serve(respond: (seen: Seen, response: ServerResponse, nth: number) => void) {
   const seen: Seen[] = [];
   const server = createServer(async (request, response) => {
     let body = '';
     for await (const chunk of request) body += chunk;
     const one = { method: request.method ?? '', url: request.url ?? '', headers: request.headers, body };
     seen.push(one);
-    answer(one, response, seen.length);
+    respond(one, response, seen.length);
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const stop = () =>

@@ -68,7 +68,7 @@ export function auditCommands(program: Command, { output, exit, stdin }: Context
 
   audit
     .command('state')
-    .description('have the server check its own hash chain')
+    .description("check the server's hash chain on the server")
     .action(async () => {
       const state = await (await client()).verifyAudit();
       show(output, state, [
@@ -83,17 +83,21 @@ export function auditCommands(program: Command, { output, exit, stdin }: Context
   audit
     .command('verify [file]')
     .description('prove an NDJSON export from the file alone, without any server; "-" or no file reads standard input')
-    .option('--key <file>', 'public key in PEM that must have signed it; several may be given', gather, [])
-    .option('--checkpoints <file>', 'checkpoints kept elsewhere, a line of JSON each: the export must reach the last')
+    .option('--key <file>', 'public key in PEM that must have signed it; can be repeated', gather, [])
+    .option('--checkpoints <file>', 'checkpoints stored elsewhere, a line of JSON each: the export must reach the last')
     .action(async (file: string | undefined, options: { key: string[]; checkpoints?: string }) => {
       const keys = await Promise.all(options.key.map(publicKeyIn));
-      const kept = options.checkpoints ? await checkpointsIn(options.checkpoints) : [];
+      const checkpoints = options.checkpoints ? await checkpointsIn(options.checkpoints) : [];
       const input = file === undefined || file === '-' ? stdin : (await opened(file)).createReadStream();
-      const verdict = await proveExport(createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY }), keys, kept);
+      const verdict = await proveExport(
+        createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY }),
+        keys,
+        checkpoints,
+      );
       if (verdict.ok && verdict.events === 0)
         throw new CommandError(
           'usage',
-          'there is no event in it, so nothing is proven: hand in what `audit export` printed',
+          'there is no event in it, so nothing is proven: give the output of `audit export`',
         );
       show(output, verdict, [
         ['unbroken', verdict.ok],
@@ -112,14 +116,14 @@ export function auditCommands(program: Command, { output, exit, stdin }: Context
 
   program
     .command('denial <requestId>')
-    .description('why a request was refused')
+    .description('why a request was denied')
     .action(async (requestId: string) => {
       const denial = await (await client()).getDenial({ params: { requestId } });
       show(output, denial, Object.entries(denial));
     });
 }
 
-/** Bare checkpoints, or lines of the token-service's log that hold one. */
+/** Checkpoints, or lines of the token-service's log that contain one. */
 async function checkpointsIn(file: string): Promise<Checkpoint[]> {
   const text = await readFile(file, 'utf8').catch(unreadable(file));
   const found = text.split('\n').flatMap((line) => {
@@ -129,9 +133,9 @@ async function checkpointsIn(file: string): Promise<Checkpoint[]> {
       const inLog = typeof logged === 'string' ? JSON.parse(logged) : logged;
       return checkpointSchema.safeParse(inLog ?? value).data ?? [];
     } catch {
-      return []; // some other line of a log
+      return []; // another line of the log
     }
   });
-  if (found.length === 0) throw new CommandError('usage', `${file} holds no checkpoint`);
+  if (found.length === 0) throw new CommandError('usage', `${file} contains no checkpoint`);
   return found;
 }

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 export const SHELLS = ['bash', 'zsh', 'fish'] as const;
 export type Shell = (typeof SHELLS)[number];
 
-/** Words that may follow each command: its sub-commands and long options. */
+/** Words that can follow each command: its subcommands and long options. */
 function words(program: Command): Map<string, string[]> {
   const all = new Map<string, string[]>();
   const visit = (command: Command, name: string) => {
@@ -17,7 +17,7 @@ function words(program: Command): Map<string, string[]> {
   return all;
 }
 
-/** A completion script for a shell: its words are those of the program as it is. */
+/** A completion script for a shell, generated from the program's commands. */
 export function completion(program: Command, shell: Shell): string {
   const name = program.name();
   const table = words(program);

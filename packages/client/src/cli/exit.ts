@@ -1,25 +1,26 @@
 import { LatchkeyError } from '../errors.js';
 
-/** Exit codes of the `latchkey` command: kept stable for scripts. */
+/** Exit codes of the `latchkey` command: stable for scripts. */
 export const EXIT = {
-  ok: { code: 0, meaning: 'Done; a change that narrows rights is effective everywhere.' },
-  failed: { code: 1, meaning: 'Anything else went wrong: a file, an internal error, an answer that is not ours.' },
-  usage: { code: 2, meaning: 'The command line, a file given, or the request is wrong (400, 413, 422).' },
+  ok: { code: 0, meaning: 'Done; a change that reduces rights is effective everywhere.' },
+  failed: { code: 1, meaning: 'Any other failure: a file, an internal error, a response that is not from Latchkey.' },
+  usage: { code: 2, meaning: 'The command line, a given file, or the request is invalid (400, 413, 422).' },
   unauthenticated: { code: 3, meaning: 'No token, or it is not accepted (401).' },
   forbidden: { code: 4, meaning: 'The token may not do this (403).' },
-  notFound: { code: 5, meaning: 'Nothing is there, or nothing that the token may see (404).' },
-  conflict: { code: 6, meaning: 'The present state forbids it (409).' },
+  notFound: { code: 5, meaning: 'Not found, or not visible to the token (404).' },
+  conflict: { code: 6, meaning: 'Conflict with the current state (409).' },
   unavailable: { code: 7, meaning: 'The server cannot be reached, is overloaded or timed out (429, 503); try again.' },
   notEffective: { code: 8, meaning: 'Done and durable, but not yet confirmed by every verifier (202).' },
   found: { code: 10, meaning: '`scan` found tokens.' },
   broken: {
     code: 11,
-    meaning: '`audit verify` found the chain broken; `receipt verify` found a receipt that no key given has signed.',
+    meaning:
+      '`audit verify` found the chain broken; `receipt verify` found a receipt that none of the keys has signed.',
   },
 } as const satisfies Record<string, { code: number; meaning: string }>;
 export type ExitName = keyof typeof EXIT;
 
-/** Ends the command with a sentence for people and a code for scripts. */
+/** Ends the command with a message for people and a code for scripts. */
 export class CommandError extends Error {
   override name = 'CommandError';
   constructor(
@@ -30,7 +31,7 @@ export class CommandError extends Error {
   }
 }
 
-/** The exit code that an error of a call stands for. */
+/** The exit code for an error of a call. */
 export function exitOf(error: LatchkeyError): ExitName {
   switch (error.status) {
     case 400:
@@ -54,7 +55,7 @@ export function exitOf(error: LatchkeyError): ExitName {
   }
 }
 
-/** What is printed on standard error, and the code, for any error raised by a command. */
+/** The exit code, and what is printed on standard error, for any error of a command. */
 export function explain(error: unknown): { exit: ExitName; lines: string[]; problem?: object } {
   if (error instanceof CommandError) return { exit: error.exit, lines: [error.message] };
   if (error instanceof LatchkeyError) {

@@ -7,7 +7,7 @@ import type { Context } from './context.js';
 import { CommandError } from './exit.js';
 import { printJson, say } from './output.js';
 
-const AT_ONCE = 1_000;
+const BATCH_SIZE = 1_000;
 const START_LENGTH = 4;
 
 /** `latchkey import`: secrets in the file are hashed here and never leave this machine. */
@@ -15,18 +15,18 @@ export function importCommand(program: Command, { output, stdin }: Context, clie
   program
     .command('import <file>')
     .description(
-      'take over tokens: one JSON object a line with name and either secret, or sha256 and start; "-" reads standard input',
+      'import tokens: one JSON object a line with name and either secret, or sha256 and start; "-" reads standard input',
     )
-    .option('--project <id>', 'they become tokens of this project; your own without')
+    .option('--project <id>', 'they become tokens of this project; by default your own')
     .action(async (file: string, { project }: { project?: string }) => {
       const tokens = await read(file === '-' ? stdin : createReadStream(file), file);
-      if (tokens.length === 0) throw new CommandError('usage', `${file} holds no token`);
+      if (tokens.length === 0) throw new CommandError('usage', `${file} contains no token`);
       const api = await client();
       const imported: object[] = [];
-      for (let at = 0; at < tokens.length; at += AT_ONCE) {
-        const body = { tokens: tokens.slice(at, at + AT_ONCE), ...(project ? { projectId: project } : {}) };
+      for (let at = 0; at < tokens.length; at += BATCH_SIZE) {
+        const body = { tokens: tokens.slice(at, at + BATCH_SIZE), ...(project ? { projectId: project } : {}) };
         imported.push(...(await api.importTokens({ body })).tokens);
-        if (tokens.length > AT_ONCE) say(output, `${imported.length} of ${tokens.length} imported`);
+        if (tokens.length > BATCH_SIZE) say(output, `${imported.length} of ${tokens.length} imported`);
       }
       if (output.json) printJson(output, imported);
       else output.out.write(`${imported.length} imported\n`);
@@ -49,17 +49,17 @@ async function read(source: NodeJS.ReadableStream, name: string): Promise<Import
 }
 
 function readLine(line: string, place: string): ImportedToken {
-  let given: unknown;
+  let value: unknown;
   try {
-    given = JSON.parse(line);
+    value = JSON.parse(line);
   } catch {
-    throw new CommandError('usage', `${place}: is not JSON`); // the line may hold a secret, so it is not repeated
+    throw new CommandError('usage', `${place}: is not JSON`); // the line can contain a secret, so it is not printed
   }
-  if (typeof given !== 'object' || given === null || Array.isArray(given))
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
     throw new CommandError('usage', `${place}: is not a JSON object`);
-  const { secret, ...rest } = given as Record<string, unknown>;
+  const { secret, ...rest } = value as Record<string, unknown>;
   if (secret === undefined) return rest as unknown as ImportedToken;
-  if (typeof secret !== 'string') throw new CommandError('usage', `${place}: secret must be a text`);
+  if (typeof secret !== 'string') throw new CommandError('usage', `${place}: secret must be a string`);
   const body = secret.lastIndexOf('_') + 1;
   const known = { sha256: hash('sha256', secret, 'hex'), start: secret.slice(0, body + START_LENGTH) };
   return { ...rest, ...known } as unknown as ImportedToken;

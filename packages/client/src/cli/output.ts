@@ -1,6 +1,6 @@
 import type { Writable } from 'node:stream';
 
-/** Where a command writes: results to `out`, everything said about them to `err`. */
+/** Where a command writes: results to `out`, messages to `err`. */
 export interface Output {
   out: Writable;
   err: Writable;
@@ -17,7 +17,7 @@ export function show(output: Output, record: object, fields: [string, unknown][]
   }
 }
 
-/** A list: as one JSON array, or as a table with a head. */
+/** A list: as one JSON array, or as a table with a header. */
 export function list<T>(output: Output, items: readonly T[], columns: [string, (item: T) => unknown][]): void {
   if (output.json) {
     printJson(output, items);
@@ -37,15 +37,15 @@ export function printJson(output: Output, value: unknown): void {
   output.out.write(`${JSON.stringify(value, null, 2)}\n`);
 }
 
-/** A word to the person at the terminal; never part of the result. */
+/** A message to the person at the terminal; never part of the result. */
 export function say(output: Output, text: string): void {
   output.err.write(`${text}\n`);
 }
 
-/** A value as one line that cannot steer the terminal. */
+/** A value as one line without terminal control characters. */
 function cell(value: unknown): string {
   if (value === null || value === undefined || value === '') return '-';
   if (Array.isArray(value)) return value.length ? value.map(cell).join(' ') : '-';
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is replaced
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: replaces control characters
   return String(value).replace(/[\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g, '?');
 }

@@ -14,11 +14,11 @@ import { tokenCommands, tokenFields } from './tokens.js';
 /** The whole `latchkey` command. Nothing is read or written before an action runs. */
 export function buildProgram(context: Context): Command {
   const program = new Command('latchkey')
-    .description('Issue, see, rotate and revoke API tokens; find leaked ones; check the audit log.')
+    .description('Issue, list, rotate and revoke API tokens; find leaked ones; verify the audit log.')
     .version('0.1.0')
     .option('--url <address>', 'the server (LATCHKEY_URL, the stored one, http://127.0.0.1:8080)')
     .option('--json', 'print results as JSON')
-    .option('--timeout <seconds>', 'longest a call may take', positive)
+    .option('--timeout <seconds>', 'timeout of a call', positive)
     .exitOverride()
     .configureOutput({
       writeOut: (text) => context.output.out.write(text),
@@ -42,21 +42,21 @@ ${Object.values(EXIT)
 
   program
     .command('login')
-    .description('store a token for later commands; it is read from standard input or asked for')
-    .option('--no-check', 'store it without asking the server whether it is accepted')
+    .description('store a token for later commands; it is read from standard input or a prompt')
+    .option('--no-check', 'store it without checking that the server accepts it')
     .action(async ({ check }: { check: boolean }) => {
       const url = await urlOf(context, globals());
       const token = await readSecret(context, `Token for ${url}: `, context.output.err);
-      if (!token) throw new CommandError('usage', 'no token came on standard input');
-      const asked = clientFor(url, globals(), token, context.env);
-      const name = check ? (await asked.getSelf()).name : undefined;
+      if (!token) throw new CommandError('usage', 'there is no token on standard input');
+      const client = clientFor(url, globals(), token, context.env);
+      const name = check ? (await client.getSelf()).name : undefined;
       const file = await writeStored(context.env, { url, token });
       say(context.output, `${name ? `The token "${name}"` : 'The token'} is stored in ${file}`);
     });
 
   program
     .command('logout')
-    .description('forget the stored token; it stays good until it is revoked')
+    .description('delete the stored token; it stays valid until it is revoked')
     .action(() => removeStored(context.env));
 
   program
@@ -75,13 +75,13 @@ ${Object.values(EXIT)
 
   program
     .command('completion')
-    .description('print a completion script, to be sourced by the shell')
+    .description('print a completion script for the shell to source')
     .addArgument(program.createArgument('<shell>', 'bash, zsh or fish').choices(SHELLS))
     .action((shell: Shell) => {
       context.output.out.write(completion(program, shell));
     });
 
-  for (const command of allOf(program)) command.exitOverride().showHelpAfterError('(--help tells more)');
+  for (const command of allOf(program)) command.exitOverride().showHelpAfterError('(see --help)');
   return program;
 }
 

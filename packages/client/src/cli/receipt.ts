@@ -6,14 +6,14 @@ import { CommandError } from './exit.js';
 import { gather, opened, publicKeyIn, publicKeysIn } from './files.js';
 import { list, printJson, say, show } from './output.js';
 
-/** A receipt of ten thousand verifiers is smaller. */
+/** Enough for the receipt of ten thousand verifiers. */
 const BYTES_MAX = 4 * 1024 * 1024;
 
 const BY = {
   ack: 'acknowledged it',
   cursor: 'had read it',
   released: 'had stopped',
-  lease: 'did not answer: its lease was waited out',
+  lease: 'did not confirm: its lease expired',
 } as const;
 
 /** `latchkey receipt …` */
@@ -22,28 +22,28 @@ export function receiptCommands(
   { output, exit, stdin }: Context,
   client: () => Promise<Client>,
 ): void {
-  const receipt = program.command('receipt').description('what a revocation answered');
+  const receipt = program.command('receipt').description('receipts of revocations');
 
   receipt
     .command('get <id>')
     .description('a receipt by its id, as JSON for `receipt verify`')
-    .option('--jwt', 'as a signed JSON Web Token, for any library that checks one')
+    .option('--jwt', 'as a signed JSON Web Token, which any JWT library can verify')
     .action(async (id: string, { jwt }: { jwt?: true }) => {
-      const called = await client();
-      if (!jwt) return printJson(output, await called.getReceipt({ params: { id } }));
-      const response = await called.open('getReceipt', { params: { id } }, { accept: 'application/jwt' });
+      const api = await client();
+      if (!jwt) return printJson(output, await api.getReceipt({ params: { id } }));
+      const response = await api.open('getReceipt', { params: { id } }, { accept: 'application/jwt' });
       output.out.write(`${await response.text()}\n`);
     });
 
   receipt
     .command('verify [file]')
     .description(
-      'check the signature of a receipt, as JSON or as a JWT, or of the answer or token that holds it, without any server; "-" or no file reads standard input',
+      'verify the signature of a receipt (as JSON, as a JWT, or within a response or token) without any server; "-" or no file reads standard input',
     )
-    .option('--key <file>', 'public key in PEM that must have signed it; several may be given', gather, [])
+    .option('--key <file>', 'public key in PEM that must have signed it; can be repeated', gather, [])
     .option(
       '--keys <file>',
-      'set of such keys, as the service publishes it at /v1/receipts/keys; or its http(s) address',
+      'set of such keys, as published by the service at /v1/receipts/keys: a file, or its http(s) URL',
     )
     .action(async (file: string | undefined, options: { key: string[]; keys?: string }) => {
       const keys = await Promise.all(options.key.map(publicKeyIn));
@@ -66,7 +66,7 @@ export function receiptCommands(
       }
       const { keyId, change } = verdict;
       const { confirmedAt, elapsedMs } = given;
-      // Only what is signed.
+      // only what is signed
       const verifiers = given.verifiers.map(({ id, name, caller, by, ms }) => ({
         id,
         name,
@@ -100,10 +100,10 @@ export function receiptCommands(
       say(
         output,
         `
-Proven: whoever holds the key ${keyId} stated that this change was in force at every verifier that could answer from
-memory, ${verifiers.length === 0 ? 'of which there was none' : `the ${verifiers.length} above`}, at the time of "confirmed at".
-Not proven: that the clock was right, that the service told of every verifier, that nobody else had the key, and what
-became of it later: a token that was disabled can be enabled again. The audit event is proven by \`latchkey audit verify\`.`,
+Proven: the owner of the key ${keyId} stated that this change was in force at every verifier that could accept tokens
+from memory, ${verifiers.length === 0 ? 'of which there was none' : `the ${verifiers.length} listed`}, at the time of "confirmed at".
+Not proven: that the clock was right, that the service listed every verifier, that no one else had the key, and later
+changes: a disabled token can be enabled again. \`latchkey audit verify\` proves the audit event.`,
       );
     });
 }
@@ -120,7 +120,7 @@ async function textOf(input: AsyncIterable<Buffer | string>): Promise<string> {
   return Buffer.concat(chunks).toString('utf8');
 }
 
-/** A receipt, bare, as a JWT, or as `receipt` of what an API call answered. */
+/** Parses a receipt: as JSON, as a JWT, or as `receipt` of an API response. */
 function receiptIn(text: string): Receipt {
   const signed = receiptOfJwt(text.trim());
   if (signed) return signed;
@@ -128,11 +128,11 @@ function receiptIn(text: string): Receipt {
   try {
     value = JSON.parse(text);
   } catch {
-    throw new CommandError('usage', 'it is no JSON, or not whole: hand in a receipt, or the answer that holds it');
+    throw new CommandError('usage', 'it is not JSON, or not whole: give a receipt, or the response that contains it');
   }
-  const held = isObject(value) && 'receipt' in value ? value['receipt'] : value;
-  if (held === null) throw new CommandError('usage', 'there is no receipt in it: the change is not confirmed yet');
-  const receipt = receiptSchema.safeParse(held);
+  const candidate = isObject(value) && 'receipt' in value ? value['receipt'] : value;
+  if (candidate === null) throw new CommandError('usage', 'there is no receipt in it: the change is not confirmed yet');
+  const receipt = receiptSchema.safeParse(candidate);
   if (receipt.success) return receipt.data;
   const { path, message } = receipt.error.issues[0]!;
   throw new CommandError('usage', `it is no receipt: ${[...path, message].join(': ')}`);

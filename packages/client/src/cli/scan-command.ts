@@ -13,18 +13,18 @@ interface ScanOptions {
   revoke?: boolean;
 }
 
-const REVOKED_AT_ONCE = 1_000;
+const BATCH_SIZE = 1_000;
 
-/** `latchkey scan`: works offline; only `--revoke` asks the server, and it needs no token of its own. */
-export function scanCommand(program: Command, context: Context, anyone: () => Promise<Client>): void {
+/** `latchkey scan`: works offline; only `--revoke` calls the server, without authentication. */
+export function scanCommand(program: Command, context: Context, anonymousClient: () => Promise<Client>): void {
   const { output, exit } = context;
   program
     .command('scan <path>')
-    .description('find tokens of ours in files, by pattern and checksum; "-" reads standard input')
-    .option('--history', 'search everything that the git repository at this path holds, not its files')
+    .description('find Latchkey tokens in files, by pattern and checksum; "-" reads standard input')
+    .option('--history', 'search all objects of the git repository at this path, not its files')
     .option(
       '--prefix <prefix>',
-      'how tokens begin (LATCHKEY_PREFIX)',
+      'prefix of tokens (LATCHKEY_PREFIX)',
       prefix,
       context.env['LATCHKEY_PREFIX'] || DEFAULT_PREFIX,
     )
@@ -60,10 +60,10 @@ export function scanCommand(program: Command, context: Context, anyone: () => Pr
   }
 
   async function revoke(secrets: string[]): Promise<void> {
-    const client = await anyone();
-    for (let at = 0; at < secrets.length; at += REVOKED_AT_ONCE)
-      await client.revokeExposed({ body: { tokens: secrets.slice(at, at + REVOKED_AT_ONCE) } });
-    say(output, `${secrets.length} handed in; those that were good are revoked`);
+    const client = await anonymousClient();
+    for (let at = 0; at < secrets.length; at += BATCH_SIZE)
+      await client.revokeExposed({ body: { tokens: secrets.slice(at, at + BATCH_SIZE) } });
+    say(output, `${secrets.length} reported; those that were valid are revoked`);
   }
 }
 

@@ -7,7 +7,7 @@ import { CHECKSUM_LENGTH, parse, RANDOM_LENGTH } from '@latchkey/token-format';
 
 const READ_BYTES = 1 << 20;
 
-/** A token of ours that was found. `secret` is for revoking it; show `start` only. */
+/** A Latchkey token that was found. `secret` is for revoking it; show `start` only. */
 export interface Finding {
   place: string;
   /** From 1. */
@@ -16,7 +16,7 @@ export interface Finding {
   secret: string;
 }
 
-/** Finds tokens in a stream of bytes, whatever it holds and however it is cut: by pattern, then by checksum. */
+/** Finds tokens in a stream of arbitrary bytes, however it is chunked: by pattern, then by checksum. */
 export class Scanner {
   private readonly needles: { bytes: Buffer; stride: 1 | 2 }[];
   private readonly length: number;
@@ -34,7 +34,7 @@ export class Scanner {
     ];
   }
 
-  /** The tokens that end in this part of the stream. */
+  /** The tokens that end in this chunk. */
   *feed(chunk: Buffer): Generator<Omit<Finding, 'place'>> {
     const text = this.kept.length ? Buffer.concat([this.kept, chunk]) : chunk;
     const hits = this.needles.flatMap((needle) => [...this.hits(text, needle)]).sort((a, b) => a.at - b.at);
@@ -47,7 +47,7 @@ export class Scanner {
       this.reported = this.keptAt + at;
       yield { line: line + 1, start, secret };
     }
-    // A token may begin here and end in the next part: keep what one in UTF-16 could need.
+    // A token can continue in the next chunk: keep as much as one in UTF-16 needs.
     const cut = Math.max(0, text.length - (this.length * 2 - 1));
     this.lineBreaks += lineBreaks(text, 0, cut);
     this.keptAt += cut;
@@ -76,12 +76,12 @@ export async function* scanStream(stream: Readable, place: string, prefix: strin
   for await (const chunk of stream) for (const found of scanner.feed(chunk as Buffer)) yield { place, ...found };
 }
 
-/** What a scan could not read; a scan with any is not complete. */
+/** Called for what a scan cannot read; the scan is then incomplete. */
 export type Unread = (place: string, reason: string) => void;
 
 /**
- * All files below a path, or the one file; no symbolic link is followed, and folders named `.git` are left to
- * `scanHistory`, since what stands in them is compressed.
+ * Scans all files below a path, or one file. Symbolic links are not followed, and folders named `.git` are left to
+ * `scanHistory`, since their content is compressed.
  */
 export async function* scanFiles(from: string, prefix: string, unread: Unread): AsyncGenerator<Finding> {
   const buffer = Buffer.allocUnsafe(READ_BYTES);
@@ -94,7 +94,7 @@ export async function* scanFiles(from: string, prefix: string, unread: Unread): 
   }
 }
 
-/** One buffer for all files: most are small, and making one each costs more than searching it. */
+/** One buffer for all files: most are small, and allocating one for each costs more than searching it. */
 async function* scanFile(file: string, prefix: string, buffer: Buffer): AsyncGenerator<Finding> {
   const handle = await open(file, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
   try {
@@ -125,8 +125,8 @@ async function* filesBelow(from: string, unread: Unread): AsyncGenerator<string>
 }
 
 /**
- * Everything that a git repository holds: every version of every file on any branch, unreachable ones too, and the
- * texts of commits and tags. Needs `git`; runs nothing of the repository's own.
+ * Scans all objects of a git repository: every version of every file on any branch, unreachable ones too, and the texts
+ * of commits and tags. Needs `git`; runs no code of the repository.
  */
 export async function* scanHistory(repository: string, prefix: string): AsyncGenerator<Finding> {
   const names = new Map<string, string>();
@@ -175,13 +175,13 @@ async function* gitObjects(stdout: Readable): AsyncGenerator<GitObject> {
         yield left === 0 ? part.subarray(0, -1) : part;
       }
     }
-    const unread = chunks();
-    yield { id, type, chunks: unread };
-    for await (const _ of unread);
+    const remaining = chunks();
+    yield { id, type, chunks: remaining };
+    for await (const _ of remaining);
   }
 }
 
-/** `commit:path` of the first commit that brought a blob in; the object's id where no commit has it. */
+/** `commit:path` of the first commit that added a blob; the object's id where no commit has it. */
 async function nameOf(repository: string, id: string, type: string): Promise<string> {
   if (type !== 'blob') return `${type} ${id}`;
   const log = git(repository, ['log', '--all', '--reverse', '--format=%h', '--name-only', `--find-object=${id}`, '-m']);
@@ -195,7 +195,7 @@ async function nameOf(repository: string, id: string, type: string): Promise<str
 function git(repository: string, args: string[]) {
   const child = spawn('git', ['-C', repository, '--no-pager', ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    // Neither a pager nor a file-system hook named by the repository's own configuration is to run.
+    // Prevents a pager or a file-system hook of the repository's configuration from running.
     env: {
       ...process.env,
       GIT_PAGER: 'cat',
@@ -204,14 +204,16 @@ function git(repository: string, args: string[]) {
       GIT_CONFIG_VALUE_0: '',
     },
   });
-  let said = '';
+  let output = '';
   child.stderr.on('data', (chunk: Buffer) => {
-    said = (said + chunk.toString()).slice(-500);
+    output = (output + chunk.toString()).slice(-500);
   });
   const ended = new Promise<void>((resolve, reject) => {
     child.on('error', (error) => reject(new Error(`cannot run git: ${error.message}`)));
-    child.on('close', (code) => (code === 0 ? resolve() : reject(new Error(`git: ${said.trim() || `exit ${code}`}`))));
+    child.on('close', (code) =>
+      code === 0 ? resolve() : reject(new Error(`git: ${output.trim() || `exit ${code}`}`)),
+    );
   });
-  ended.catch(() => undefined); // told to whoever awaits it
+  ended.catch(() => undefined); // handled where it is awaited
   return { stdout: child.stdout, ended };
 }

@@ -8,8 +8,8 @@ import { CommandError } from './exit.js';
 
 export const DEFAULT_URL = 'http://127.0.0.1:8080';
 
-/** What every command may be told: the environment, and the options before or after its name. */
-export interface Surroundings {
+/** What a command runs with, besides its options. */
+export interface Environment {
   env: NodeJS.ProcessEnv;
   stdin: NodeJS.ReadStream;
 }
@@ -24,14 +24,14 @@ interface Stored {
   token?: string;
 }
 
-/** The configuration file: `LATCHKEY_CONFIG`, else `latchkey/config.json` where XDG keeps configuration. */
+/** The configuration file: `LATCHKEY_CONFIG`, else `latchkey/config.json` in XDG's configuration folder. */
 export function configFile(env: NodeJS.ProcessEnv): string {
   if (env['LATCHKEY_CONFIG']) return env['LATCHKEY_CONFIG'];
   const folder = env['XDG_CONFIG_HOME'] || path.join(env['HOME'] || homedir(), '.config');
   return path.join(folder, 'latchkey', 'config.json');
 }
 
-/** @throws CommandError when the file is there but not readable as ours */
+/** @throws CommandError when the file exists but is not readable or not JSON */
 export async function readStored(env: NodeJS.ProcessEnv): Promise<Stored> {
   const file = configFile(env);
   let text: string;
@@ -45,18 +45,18 @@ export async function readStored(env: NodeJS.ProcessEnv): Promise<Stored> {
     const { url, token } = JSON.parse(text) as Stored;
     return { ...(typeof url === 'string' ? { url } : {}), ...(typeof token === 'string' ? { token } : {}) };
   } catch {
-    throw new CommandError('usage', `${file} is not JSON; run latchkey login to write it anew`);
+    throw new CommandError('usage', `${file} is not JSON; run latchkey login to replace it`);
   }
 }
 
-/** Writes the file with mode 0600, whole or not at all. */
+/** Writes the file atomically, with mode 0600. */
 export async function writeStored(env: NodeJS.ProcessEnv, stored: Stored): Promise<string> {
   const file = configFile(env);
   await mkdir(path.dirname(file), { recursive: true, mode: 0o700 });
-  const beside = `${file}.${process.pid}`;
-  await writeFile(beside, `${JSON.stringify(stored, null, 2)}\n`, { mode: 0o600, flag: 'wx' });
-  await chmod(beside, 0o600);
-  await rename(beside, file);
+  const temporary = `${file}.${process.pid}`;
+  await writeFile(temporary, `${JSON.stringify(stored, null, 2)}\n`, { mode: 0o600, flag: 'wx' });
+  await chmod(temporary, 0o600);
+  await rename(temporary, file);
   return file;
 }
 
@@ -64,21 +64,21 @@ export async function removeStored(env: NodeJS.ProcessEnv): Promise<void> {
   await rm(configFile(env), { force: true });
 }
 
-/** The server's address: `--url`, `LATCHKEY_URL`, the configuration file, else this machine's default. */
-export async function urlOf({ env }: Surroundings, options: GlobalOptions): Promise<string> {
+/** The server's address: `--url`, `LATCHKEY_URL`, the configuration file, else the default. */
+export async function urlOf({ env }: Environment, options: GlobalOptions): Promise<string> {
   const url = options.url ?? env['LATCHKEY_URL'] ?? (await readStored(env)).url ?? DEFAULT_URL;
   if (!URL.canParse(url) || !/^https?:$/.test(new URL(url).protocol))
-    throw new CommandError('usage', `${JSON.stringify(url)} is no http or https address`);
+    throw new CommandError('usage', `${JSON.stringify(url)} is not an http or https URL`);
   return url;
 }
 
 /** A client with the token of `LATCHKEY_TOKEN` or the configuration file. */
-export async function signedIn(around: Surroundings, options: GlobalOptions): Promise<Client> {
-  const stored = await readStored(around.env);
-  const url = await urlOf(around, options);
-  let token = around.env['LATCHKEY_TOKEN'];
+export async function signedIn(environment: Environment, options: GlobalOptions): Promise<Client> {
+  const stored = await readStored(environment.env);
+  const url = await urlOf(environment, options);
+  let token = environment.env['LATCHKEY_TOKEN'];
   if (!token) {
-    // A stored token goes to the server it was stored for, whatever --url says.
+    // A stored token is sent only to the server it was stored for, regardless of --url.
     if (stored.token && stored.url && new URL(stored.url).origin !== new URL(url).origin)
       throw new CommandError(
         'unauthenticated',
@@ -88,10 +88,10 @@ export async function signedIn(around: Surroundings, options: GlobalOptions): Pr
   }
   if (!token)
     throw new CommandError('unauthenticated', 'no token: run latchkey login, or set LATCHKEY_TOKEN in the environment');
-  return clientFor(url, options, token, around.env);
+  return clientFor(url, options, token, environment.env);
 }
 
-/** @throws CommandError where a token would travel in the clear beyond this machine */
+/** @throws CommandError where a token would leave this machine in the clear */
 export function clientFor(url: string, options: GlobalOptions, token?: string, env: NodeJS.ProcessEnv = {}): Client {
   const { protocol, hostname } = new URL(url);
   const here = hostname === 'localhost' || hostname === '[::1]' || hostname.startsWith('127.');
@@ -109,7 +109,7 @@ export function clientFor(url: string, options: GlobalOptions, token?: string, e
 }
 
 /** One secret from standard input: a hidden prompt at a terminal, else the first line. */
-export async function readSecret({ stdin }: Surroundings, prompt: string, terminal: Writable): Promise<string> {
+export async function readSecret({ stdin }: Environment, prompt: string, terminal: Writable): Promise<string> {
   if (stdin.isTTY) terminal.write(prompt);
   const silent = new Writable({ write: (_chunk, _encoding, done) => done() });
   const lines = createInterface({ input: stdin, output: silent, terminal: stdin.isTTY === true });

@@ -53,7 +53,7 @@ export function tokenFields(token: Token): [string, unknown][] {
   ];
 }
 
-/** What was given of it. */
+/** The filters that were given. */
 function filterOf(given: { [K in keyof Filter]: Filter[K] | undefined }): Filter {
   return Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined));
 }
@@ -65,16 +65,16 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
   tokens
     .command('create <name>')
     .description('issue a token; its secret goes to standard output, once')
-    .option('--description <text>', 'for people')
+    .option('--description <text>', 'description')
     .option('--project <id>', 'a token of this project, not a personal one')
-    .option('--scope <scope>', 'what it may do; several times', collected, [])
-    .option('--expires-in <time>', 'for how long, such as 90d', duration)
-    .option('--expires-at <time>', 'until when, RFC 3339')
-    .option('--allow-ip <address>', 'an address or CIDR it may be used from; several times', collected, [])
-    .option('--rate <requests/seconds>', 'how often it may be used', rate)
-    .option('--metadata <name=value>', 'several times', pair)
+    .option('--scope <scope>', 'a scope of the token; can be repeated', collected, [])
+    .option('--expires-in <time>', 'lifetime, such as 90d', duration)
+    .option('--expires-at <time>', 'expiry, RFC 3339')
+    .option('--allow-ip <address>', 'an address or CIDR from which it may be used; can be repeated', collected, [])
+    .option('--rate <requests/seconds>', 'rate limit', rate)
+    .option('--metadata <name=value>', 'can be repeated', pair)
     .action(async (name: string, options: CreateOptions) => {
-      const answer = await (await client()).issueToken({
+      const token = await (await client()).issueToken({
         body: {
           name,
           scopes: options.scope,
@@ -87,12 +87,12 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
           ...(options.metadata ? { metadata: options.metadata } : {}),
         },
       });
-      if (!('secret' in answer))
+      if (!('secret' in token))
         throw new CommandError(
           'failed',
-          `the token ${answer.id} was issued, but the answer with its secret was lost on the way; run latchkey tokens rotate ${answer.id}`,
+          `the token ${token.id} was issued, but the response with its secret was lost; run latchkey tokens rotate ${token.id}`,
         );
-      issued(answer);
+      printIssued(token);
     });
 
   tokens
@@ -144,7 +144,7 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
   tokens
     .command('revoke [id]')
     .description(
-      'end a token everywhere; "self" is the one that commands use. Without an id: those that all filters fit',
+      'revoke a token everywhere; "self" is the one that commands use. Without an id: tokens that match all filters',
     )
     .option('--project <id>', 'filter: of this project')
     .option('--owner <id>', 'filter: "me", or a person or project')
@@ -152,10 +152,10 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
     .option('--prefix <start>', 'filter: the first characters of the secret, such as lk_pat_3x')
     .option('--status <status>', 'filter: active, expired or disabled')
     .option('--dry-run', 'with filters: show what would be revoked')
-    .option('--expect <count>', 'with filters, and needed to revoke: revoke nothing if more match than this', count)
+    .option('--expect <count>', 'with filters, required to revoke: revoke nothing if more than this match', count)
     .option(
       '--reason <reason>',
-      'exposed (ends all that the token was shown too), superseded, no_longer_needed, owner_left, policy or unspecified',
+      'exposed (also revokes tokens issued or rotated with it), superseded, no_longer_needed, owner_left, policy or unspecified',
     )
     .option('--comment <text>', 'for the audit log')
     .addOption(waitOption())
@@ -169,24 +169,24 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
           'usage',
           'give either the id of a token or filters; --dry-run and --expect need filters',
         );
-      // An empty variable in the place of an id is not to revoke all that a filter fits.
+      // An empty variable instead of an id must not revoke all that match a filter.
       if (isFiltered && !dryRun && expect === undefined)
         throw new CommandError('usage', 'filters need --dry-run, or --expect with the count that it showed');
       const api = await client();
       if (id === undefined) {
         const wanted = { filter, reason: 'unspecified' as const, ...body, ...(expect !== undefined && { expect }) };
-        return many(await api.revokeTokens({ body: { ...wanted, dryRun: dryRun ?? false } }, waiting));
+        return printMany(await api.revokeTokens({ body: { ...wanted, dryRun: dryRun ?? false } }, waiting));
       }
       const effect =
         id === 'self' ? await api.revokeSelf({}, waiting) : await api.revokeToken({ params: { id }, body }, waiting);
-      effected(effect);
+      printEffect(effect);
     });
 
   tokens
     .command('rotate <id>')
-    .description('issue a successor and end this token; the new secret goes to standard output, once')
-    .option('--overlap <time>', 'how long the old one still works, such as 10m', duration)
-    .option('--expires-in <time>', 'end of the successor', duration)
+    .description('issue a successor and revoke this token; the new secret goes to standard output, once')
+    .option('--overlap <time>', 'how long the old secret still works, such as 10m', duration)
+    .option('--expires-in <time>', 'lifetime of the successor', duration)
     .addOption(waitOption())
     .action(async (id: string, options: { overlap?: number; expiresIn?: number; wait?: number }) => {
       const api = await client();
@@ -199,11 +199,11 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
         id === 'self'
           ? await api.rotateSelf({ body }, waiting)
           : await api.rotateToken({ params: { id }, body }, waiting);
-      issued(rotated);
+      printIssued(rotated);
       if (!output.json)
         say(
           output,
-          `${options.overlap ? "The old token's new end is" : 'The old token has ended;'} ${reach(rotated)}.`,
+          `${options.overlap ? "The old token's new expiry is" : 'The old token is revoked;'} ${reach(rotated)}.`,
         );
       if (id === 'self') say(output, 'Store the new secret: latchkey login');
       if (!rotated.effective) exit('notEffective');
@@ -235,24 +235,24 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
     });
 
   /** The secret alone on standard output, so that it can be piped; all else on standard error. */
-  function issued(token: IssuedToken): void {
+  function printIssued(token: IssuedToken): void {
     if (output.json) {
       printJson(output, token);
       return;
     }
     say(
       output,
-      `Issued "${token.name}" (${token.id}), ${token.expiresAt ? `until ${token.expiresAt}` : 'without an end'}.`,
+      `Issued "${token.name}" (${token.id}), ${token.expiresAt ? `until ${token.expiresAt}` : 'without expiry'}.`,
     );
     say(output, 'This is its secret; it is not shown again:');
     output.out.write(`${token.secret}\n`);
   }
 
-  function effected(effect: Body<'revokeToken'>): void {
+  function printEffect(effect: Body<'revokeToken'>): void {
     if (output.json) printJson(output, effect);
     else {
       const { token } = effect;
-      // A token-service of version 0.1 does not say what else has ended.
+      // A token-service of version 0.1 does not return `ended`.
       const ended: (typeof effect)['ended'] | undefined = effect.ended;
       const further = ended && ended.tokens > 1 ? `, ${ended.tokens} tokens in all` : '';
       output.out.write(`Revoked "${token.name}" (${token.id})${further}; ${reach(effect)}.\n`);
@@ -260,30 +260,27 @@ export function tokenCommands(program: Command, { output, exit }: Context, clien
     if (!effect.effective) exit('notEffective');
   }
 
-  function many(answer: Body<'revokeTokens'>): void {
-    if (output.json) printJson(output, answer);
-    else if ('tokens' in answer) {
-      list(output, answer.tokens, [
+  function printMany(result: Body<'revokeTokens'>): void {
+    if (output.json) printJson(output, result);
+    else if ('tokens' in result) {
+      list(output, result.tokens, [
         ['ID', (t) => t.id],
         ['NAME', (t) => t.name],
         ['START', (t) => `${t.start}…`],
         ['OWNER', (t) => t.owner.name],
         ['STATUS', (t) => t.status],
       ]);
-      say(
-        output,
-        `${answer.matched} would be revoked; nothing has been. To revoke no more: --expect ${answer.matched}`,
-      );
+      say(output, `${result.matched} would be revoked; none is. To revoke at most as many: --expect ${result.matched}`);
     } else {
-      const { matched, ended } = answer;
-      output.out.write(`${matched} matched, ${ended.tokens} revoked; ${reach(answer)}.\n`);
+      const { matched, ended } = result;
+      output.out.write(`${matched} matched, ${ended.tokens} revoked; ${reach(result)}.\n`);
     }
-    if ('effective' in answer && !answer.effective) exit('notEffective');
+    if ('effective' in result && !result.effective) exit('notEffective');
   }
 
   function reach({ effective, receipt, pending }: Effect): string {
     if (effective) return `effective everywhere${receipt ? ` after ${Math.round(receipt.elapsedMs)} ms` : ''}`;
-    if (pending.length === 0) return 'more is being ended: repeat it to see the end';
+    if (pending.length === 0) return 'revoking continues: repeat it to see the result';
     return `not yet confirmed by ${pending.map(({ name }) => name).join(', ')}`;
   }
 }
