@@ -1,21 +1,21 @@
 /**
- * The import boundaries (docs: ARCHITECTURE.md), read off the imports of every workspace's `src/`.
+ * The import boundaries (see ARCHITECTURE.md), checked by the imports in every workspace's `src/`.
  *
  * Rule 1  Apps import packages, never another app. token-format imports nothing, contracts only zod, verifier only
- *         those two; runtime and client, of the packages, those two. Only testing and tools import local-stack.
+ *         those two; runtime and client import no other packages. Only testing and tools import local-stack.
  *         A workspace is entered by its package name, never by a path into it.
- * Rule 2  Within an app a folder imports only folders that stand below it (see `layers`), by their `index.ts`.
- * Rule 3  No file imports itself in the end, not even for a type.
+ * Rule 2  Within an app a folder imports only folders below it (see `layers`), by their `index.ts`.
+ * Rule 3  No import cycles, not even for types.
  *
- * And what the tasks of turbo.json rest on: package.json names every workspace that is imported, because turbo builds
- * in that order, and has the scripts that check the types of its sources and tests.
+ * Also checked, for the tasks of turbo.json: package.json declares every imported workspace, because turbo builds in that
+ * order, and has the scripts that check the types of its sources and tests.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { builtinModules } from 'node:module';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { reportProblems } from './lib/report-problems.mjs';
 import { filesBelow, root, workspaces } from './lib/repository.mjs';
-import { tell } from './lib/tell.mjs';
 
 const base = ['token-format', 'contracts'];
 
@@ -37,7 +37,7 @@ const boundaries = /** @type {Record<string, {may: string[], outside?: string[]}
 const everyOther = [...base, 'verifier', 'runtime', 'client'];
 const mayImportTesting = ['e2e', 'bench', 'simulation'];
 
-/** The folders of each app, from top to bottom: a folder imports only such as stand below it. */
+/** The folders of each app, from top to bottom: a folder imports only folders below it. */
 const layers = /** @type {Record<string, string[]>} */ ({
   'apps/token-service': [
     'authentication',
@@ -69,7 +69,7 @@ const layers = /** @type {Record<string, string[]>} */ ({
  * @returns {string[]}
  */
 export function importsOf(source) {
-  // Whole-line and block comments may quote imports; the rest of a line after `//` may be part of a URL.
+  // Whole-line and block comments can quote imports; the rest of a line after `//` can be part of a URL.
   const code = source.replace(/\/\*[\s\S]*?\*\//g, '').replace(/^\s*\/\/.*$/gm, '');
   const forms = [
     /\b(?:import|export)\s[^'"`;()]*?\bfrom\s*['"]([^'"]+)['"]/g,
@@ -91,7 +91,7 @@ function packageName(specifier) {
  * @param {string} specifier
  * @param {Map<string, string>} dirByName the workspaces' folders by package name
  */
-function refusedPackage(dir, specifier, dirByName) {
+function packageProblem(dir, specifier, dirByName) {
   const name = packageName(specifier);
   const target = dirByName.get(name);
   const rule = boundaries[dir];
@@ -101,7 +101,7 @@ function refusedPackage(dir, specifier, dirByName) {
     const allowed = [...rule.may, ...rule.outside];
     return `rule 1 says ${dir} imports ${allowed.length ? `only ${allowed.join(', ')}` : 'nothing'}`;
   }
-  if (target === dir) return `rule 1 says a workspace reaches its own files by relative paths`;
+  if (target === dir) return `rule 1 says a workspace imports its own files by relative paths`;
   const short = path.posix.basename(target);
   const may = rule ? [...rule.may] : [...everyOther];
   if (mayImportTesting.includes(dir)) may.push('testing');
@@ -119,7 +119,7 @@ function refusedPackage(dir, specifier, dirByName) {
  * @param {string} file the importing file, relative to the workspace
  * @param {string} specifier
  */
-function refusedPath(dir, file, specifier) {
+function pathProblem(dir, file, specifier) {
   const target = path.posix.join(path.posix.dirname(file), specifier);
   if (target.startsWith('../'))
     return 'rule 1 says a workspace is entered by its package name, never by a path into it';
@@ -129,48 +129,48 @@ function refusedPath(dir, file, specifier) {
   const to = feature(target);
   if (!to || from === to || from === undefined) return null;
   const order = layers[dir] ?? [];
-  const nowhere = [from, to].find((folder) => !order.includes(folder));
-  if (nowhere !== undefined)
-    return `rule 2 says src/${nowhere}/ must have its place among the layers of ${dir} in tools/boundaries.mjs`;
+  const unlisted = [from, to].find((folder) => !order.includes(folder));
+  if (unlisted !== undefined)
+    return `rule 2 says src/${unlisted}/ must be listed in the layers of ${dir} in tools/boundaries.mjs`;
   if (order.indexOf(from) > order.indexOf(to))
-    return `rule 2 says src/${from}/ imports only folders below it, and src/${to}/ stands above`;
+    return `rule 2 says src/${from}/ imports only folders below it, and src/${to}/ is above`;
   if (target === `src/${to}/index.js`) return null;
   return `rule 2 says src/${to}/ is entered by its index.ts`;
 }
 
-/** A file without its ending: a `.ts` is imported as `.js`. @param {string} file */
+/** A file without its extension: a `.ts` is imported as `.js`. @param {string} file */
 const stemOf = (file) => file.replace(/\.[cm]?[jt]sx?$/, '');
 
 /**
- * The circles among files that import each other, each once, as the files on its way.
- * @param {Map<string, string[]>} imports what each file imports of the others
+ * The import cycles, each once, as a list of files.
+ * @param {Map<string, string[]>} imports the imports of each file
  * @returns {string[][]}
  */
-export function circlesOf(imports) {
+export function cyclesOf(imports) {
   /** @type {string[][]} */
-  const circles = [];
+  const cycles = [];
   /** @type {string[]} */
-  const way = [];
+  const stack = [];
   const done = new Set();
   /** @param {string} file */
   const follow = (file) => {
     if (done.has(file)) return;
-    const at = way.indexOf(file);
+    const at = stack.indexOf(file);
     if (at >= 0) {
-      circles.push(way.slice(at));
+      cycles.push(stack.slice(at));
       return;
     }
-    way.push(file);
+    stack.push(file);
     for (const next of imports.get(file) ?? []) follow(next);
-    way.pop();
+    stack.pop();
     done.add(file);
   };
   for (const file of imports.keys()) follow(file);
-  return circles;
+  return cycles;
 }
 
 /**
- * Every import that breaks a rule, one sentence each: `file: imports X, but rule N says …`.
+ * Every import that breaks a rule, one message each: `file: imports X, but rule N says …`.
  * @param {string} [from] the repository to read; this one by default
  * @returns {string[]}
  */
@@ -179,7 +179,7 @@ export function boundaryProblems(from = root) {
   const dirByName = new Map(all.map(({ name, dir }) => [name, dir]));
   /** @type {Map<string, string[]>} */
   const imports = new Map();
-  const refusals = all.flatMap(({ dir }) => {
+  const problems = all.flatMap(({ dir }) => {
     const sources = filesBelow(path.join(from, dir, 'src'), ['.ts', '.tsx', '.mts', '.js', '.mjs', '.jsx']);
     return sources.flatMap((source) => {
       const file = `src/${source}`;
@@ -191,25 +191,25 @@ export function boundaryProblems(from = root) {
       );
       return specifiers.flatMap((specifier) => {
         const relative = specifier.startsWith('.');
-        const refusal = relative ? refusedPath(dir, file, specifier) : refusedPackage(dir, specifier, dirByName);
-        return refusal ? [`${dir}/${file}: imports ${specifier}, but ${refusal}`] : [];
+        const problem = relative ? pathProblem(dir, file, specifier) : packageProblem(dir, specifier, dirByName);
+        return problem ? [`${dir}/${file}: imports ${specifier}, but ${problem}`] : [];
       });
     });
   });
-  const circles = circlesOf(imports).map(
-    (files) => `${files[0]}: imports itself over ${files.slice(1).join(', ')}, but rule 3 says no file does`,
+  const cycles = cyclesOf(imports).map(
+    (files) => `${files[0]}: imports itself through ${files.slice(1).join(', ')}, but rule 3 forbids cycles`,
   );
-  return [...refusals, ...circles];
+  return [...problems, ...cycles];
 }
 
-/** The script by which turbo checks the types of each folder, and the project that it compiles. */
+/** The script with which turbo checks the types of each folder, and the project that it compiles. */
 const checkedBy = [
   { folder: 'src', script: 'build', project: 'tsconfig.json' },
   { folder: 'test', script: 'typecheck', project: 'test/tsconfig.json' },
 ];
 
 /**
- * What workspaces lack for being built in order and checked whole, as sentences.
+ * What workspaces lack to be built in order and fully type-checked, one message each.
  * @param {string} [from] the repository to read; this one by default
  * @returns {string[]}
  */
@@ -236,4 +236,4 @@ export function workspaceProblems(from = root) {
 }
 
 if (process.argv[1] && path.resolve(process.argv[1]) === fileURLToPath(import.meta.url))
-  tell([...boundaryProblems(), ...workspaceProblems()]);
+  reportProblems([...boundaryProblems(), ...workspaceProblems()]);

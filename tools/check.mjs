@@ -1,7 +1,7 @@
 /**
- * `npm run check`: types, lint and format, the import boundaries, generated docs, the lock file. Changes nothing but
- * build output. Parts are tasks of turbo.json, so what cannot have changed is not run again, but for two that are
- * quick and look beyond the files. The last line is `check passed` or names the parts that failed.
+ * `npm run check`: types, lint and format, the import boundaries, generated docs, the lock file. Changes only build
+ * output. Most parts are tasks of turbo.json and are cached; two quick ones with other inputs are not. The last line is
+ * `check passed` or names the parts that failed.
  */
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
@@ -15,13 +15,13 @@ import { migrationProblems } from './migrations.mjs';
 const lockFile = path.join(root, 'package-lock.json');
 const tasks = ['build', 'typecheck', 'lint', 'boundaries', 'openapi', 'docs'];
 
-/** Each part answers with what is wrong; nothing means it passed. @type {[string, () => string[]][]} */
+/** Each part returns its problems; none means it passed. @type {[string, () => string[]][]} */
 const uncached = [
   [
     'lock file',
     () => [...lockFileProblems(readFileSync(lockFile, 'utf8')), ...manifestsAheadOfLock(readJson(lockFile))],
   ],
-  ['names of migrations', () => migrationProblems()], // Their order is git's history.
+  ['names of migrations', () => migrationProblems()], // the order is in git's history
 ];
 
 await installWhatIsMissing();

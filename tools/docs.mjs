@@ -2,23 +2,23 @@
  * Writes docs/generated/ from the code. `npm run docs` builds and writes; `node tools/docs.mjs --check` (part of `npm run
  * check`) only compares.
  *
- * A generator is a module of this list whose `generate()` answers `{ 'file.md': 'text', … }`, file names relative to
- * docs/generated/. It may import what was built (`apps/<name>/dist/config.js`); turbo.json says what is built before.
+ * A generator is a module of this list whose `generate()` returns `{ 'file.md': 'text', … }`, file names relative to
+ * docs/generated/. It can import build output (`apps/<name>/dist/config.js`) that turbo.json declares as a dependency.
  */
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { reportProblems } from './lib/report-problems.mjs';
 import { root } from './lib/repository.mjs';
-import { tell } from './lib/tell.mjs';
 
 /** @type {string[]} paths from the repository's folder */
 const generators = ['tools/docs/contracts.mjs', 'tools/docs/permissions.mjs', 'tools/docs/configuration.mjs'];
 
 /**
  * Runs the generators.
- * @param {string[]} [modules] those to run; all by default
+ * @param {string[]} [modules] the generators to run; all by default
  * @returns {Promise<Map<string, string>>} text by file name
- * @throws when two generators write the same file
+ * @throws Error when two generators write the same file
  */
 export async function generateDocs(modules = generators) {
   /** @type {Map<string, string>} */
@@ -35,7 +35,7 @@ export async function generateDocs(modules = generators) {
 }
 
 /**
- * How a folder differs from what the generators write, as sentences; empty when it is up to date.
+ * How a folder differs from the generators' output, one message each; empty when it is up to date.
  * @param {Map<string, string>} files
  * @param {string} [folder]
  * @returns {string[]}
@@ -45,19 +45,17 @@ export function docsProblems(files, folder = path.join(root, 'docs', 'generated'
   const names = present
     .filter((entry) => entry.isFile())
     .map((entry) => path.relative(folder, path.join(entry.parentPath, entry.name)));
-  const stray = names
-    .filter((name) => !files.has(name))
-    .map((name) => `docs/generated/${name} is written by no generator`);
+  const stray = names.filter((name) => !files.has(name)).map((name) => `docs/generated/${name} has no generator`);
   const outdated = [...files]
     .filter(([name, text]) => !names.includes(name) || readFileSync(path.join(folder, name), 'utf8') !== text)
-    .map(([name]) => `docs/generated/${name} is not what the code says now; run npm run docs`);
+    .map(([name]) => `docs/generated/${name} is out of date; run npm run docs`);
   return [...outdated, ...stray];
 }
 
 async function main() {
   const folder = path.join(root, 'docs', 'generated');
   const files = await generateDocs();
-  if (process.argv.includes('--check')) return tell(docsProblems(files));
+  if (process.argv.includes('--check')) return reportProblems(docsProblems(files));
   rmSync(folder, { recursive: true, force: true });
   for (const [name, text] of files) {
     mkdirSync(path.dirname(path.join(folder, name)), { recursive: true });

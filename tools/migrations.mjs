@@ -1,7 +1,7 @@
 /**
- * Migrations run in the order of their names, and everywhere in the same order: a new one comes behind all that have been
- * released. So each is named by the time at which it was written, as TypeORM does (`1796000000000-what.ts`, the class
- * `What1796000000000`). Those of before have four digits, and there will be no more of them.
+ * Migrations run in the order of their names, which must be the same everywhere: a new one comes after all released ones.
+ * So each is named by its creation time, as TypeORM does (`1796000000000-what.ts`, the class `What1796000000000`). Older
+ * ones have four digits; no more of those can be added.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
@@ -12,7 +12,7 @@ const FOLDER = 'apps/token-service/migrations';
 const LAST_NUMBERED = '0470';
 
 /**
- * What is wrong with the names of migrations.
+ * Problems of the names of migrations, one message each.
  * @param {string} [from] the repository to read; this one by default
  * @returns {string[]}
  */
@@ -50,12 +50,12 @@ export function orderProblems(files) {
     return before === undefined
       ? []
       : [
-          `${FOLDER}/${file}: it was added after ${before}, so it must be named by a later time: some have run that one`,
+          `${FOLDER}/${file}: it was added after ${before}, so its time must be later: some databases have run that one`,
         ];
   });
 }
 
-/** As git knows it; what has not been committed comes last. @param {string} from @param {string[]} files */
+/** In the order of git's history; uncommitted files come last. @param {string} from @param {string[]} files */
 function asAdded(from, files) {
   if (!existsSync(path.join(from, '.git'))) return [];
   const log = ['log', '--reverse', '--diff-filter=A', '--no-renames', '--format=', '--name-only', '--', FOLDER];

@@ -1,10 +1,10 @@
-/** Checks the OpenAPI document with Redocly's rules, offline. Imports the built contracts, so build before. */
+/** Checks the OpenAPI document with Redocly's rules, offline. Imports the built contracts: build first. */
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { tell } from './lib/tell.mjs';
+import { reportProblems } from './lib/report-problems.mjs';
 
 /**
- * What is wrong with the document, as sentences; empty when it passes.
+ * Problems of the document, one message each.
  * @param {unknown} [document] the management API's by default
  * @returns {Promise<string[]>}
  */
@@ -12,11 +12,12 @@ export async function openApiProblems(document) {
   const { createConfig, lintFromString } = await import('@redocly/openapi-core');
   const { openApiDocument } = await import('@latchkey/contracts');
   const source = JSON.stringify(document ?? openApiDocument(), null, 2);
-  // Two calls answer a redirect alone: they are opened in a browser.
+  // Two calls only redirect: they are opened in a browser.
   const rules = { 'operation-2xx-response': /** @type {const} */ ('off') };
   const config = await createConfig({ extends: ['recommended-strict'], rules });
   const problems = await lintFromString({ source, absoluteRef: 'openapi.json', config });
   return problems.map(({ ruleId, message, location }) => `${location[0]?.pointer ?? '#'}: ${message} (${ruleId})`);
 }
 
-if (process.argv[1] && path.resolve(process.argv[1]) === fileURLToPath(import.meta.url)) tell(await openApiProblems());
+if (process.argv[1] && path.resolve(process.argv[1]) === fileURLToPath(import.meta.url))
+  reportProblems(await openApiProblems());

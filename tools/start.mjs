@@ -1,6 +1,6 @@
 /**
- * `npm start`: installs what is missing, builds what has changed, then hands over to the launcher (tools/src/main.ts)
- * under the Node that the services run under. Runs itself on any Node >= 20.19 and needs nothing installed.
+ * `npm start`: installs what is missing, builds what has changed, then runs the launcher (tools/src/main.ts) on the
+ * services' Node. Runs on any Node >= 20.19 and needs no installed packages.
  */
 import { spawn } from 'node:child_process';
 import path from 'node:path';
@@ -35,12 +35,12 @@ async function main() {
   await build();
 
   const launcher = path.join(root, 'tools', 'dist', 'main.js');
-  // The channel says nothing; its end tells the launcher that this process has gone.
+  // The IPC channel is unused; its end tells the launcher that this process has exited.
   const child = spawn(runtimeNode(), [launcher, root], {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     env: toolEnvironment(),
   });
-  // The terminal sends Ctrl-C to the launcher too, and it takes a repeat for the same one.
+  // The terminal sends Ctrl-C to the launcher too, which ignores the repetition.
   for (const signal of /** @type {NodeJS.Signals[]} */ (['SIGINT', 'SIGTERM', 'SIGHUP'])) {
     process.on(signal, () => child.kill(signal));
   }

@@ -1,14 +1,14 @@
 /**
  * `npm test`: installs what is missing, builds, starts one PostgreSQL for all suites, finds Redis, runs every suite,
- * and prints counts; the last line is `N passed, N failed`. Of a suite that nothing outside its files can change
- * (`cache` in its turbo.json) and whose files are as they were when it passed, turbo brings the report back instead.
+ * and prints counts; the last line is `N passed, N failed`. For suites that depend only on their files (`cache` in
+ * their turbo.json), turbo restores the report of the last passed run with the same files.
  *
- * `npm test -- packages/testing` runs one suite (folder, package name, or the last part of either); what follows the
- * first word that begins with `-` goes to jest: `npm test -- testing -t "shares nothing"`.
+ * `npm test -- packages/testing` runs one suite (folder, package name, or the last part of either); arguments from
+ * the first that begins with `-` are passed to jest: `npm test -- testing -t "shares nothing"`.
  */
 import { installWhatIsMissing } from './lib/install.mjs';
 import { run, underRuntimeNode } from './lib/processes.mjs';
-import { countReports, forgetReports, suites, total } from './lib/suites.mjs';
+import { countReports, removeReports, suites, total } from './lib/suites.mjs';
 import { turboArguments } from './lib/turbo.mjs';
 
 /** @returns {Promise<import('./lib/suites.mjs').Count[]>} */
@@ -17,7 +17,7 @@ async function main() {
   const options = args.findIndex((arg) => arg.startsWith('-'));
   const jestArgs = options === -1 ? [] : args.slice(options);
   const chosen = suites(options === -1 ? args : args.slice(0, options));
-  forgetReports(chosen);
+  removeReports(chosen);
 
   const startedAt = new Date();
   console.log('building');
@@ -27,7 +27,7 @@ async function main() {
     ['run', 'build', ...filters, '--filter=@latchkey/testing', ...turboArguments, '--output-logs=errors-only'],
     { show: true },
   );
-  if (built.code !== 0) console.log('not everything was built; testing what was');
+  if (built.code !== 0) console.log('the build failed in part; testing the rest');
 
   const { sharedServers } = await import('../packages/testing/dist/index.js');
   console.log('starting PostgreSQL and looking for Redis');
@@ -59,7 +59,7 @@ try {
   counts = await main();
 } catch (error) {
   console.error(error);
-  counts = [{ dir: 'npm test', passed: 0, failed: 1, note: 'broke off, see above' }];
+  counts = [{ dir: 'npm test', passed: 0, failed: 1, note: 'failed, see above' }];
 }
 const width = Math.max(...counts.map(({ dir }) => dir.length));
 console.log('');

@@ -12,7 +12,7 @@ import { table } from './table.mjs';
 /** @typedef {{description: string, default?: string, secret?: boolean, schema: {safeParse(value: unknown): {success: boolean}}}} Setting */
 
 export async function generate() {
-  /** By everything that a row says, for services may mean different things by one name. @type {Map<string, Row>} */
+  /** Keyed by the whole row, because services can differ in the meaning of a name. @type {Map<string, Row>} */
   const settings = new Map();
   for (const { dir } of workspaces().filter((workspace) => workspace.dir.startsWith('apps/'))) {
     const file = path.join(root, dir, 'dist', 'config.js');
@@ -40,15 +40,14 @@ export async function generate() {
   return {
     'configuration.md': `# Configuration
 
-Each service reads its settings from the environment at start and refuses to start while one is wrong, naming all that
-are. For any \`NAME\`, \`NAME_FILE\` may name a file that holds the value, as container secrets do. Secrets are never
-printed.
+Each service reads its settings from the environment at start; when some are invalid it names all of them and exits. For
+any \`NAME\`, \`NAME_FILE\` can name a file that contains the value, as container secrets do. Secrets are never printed.
 
 ${table(['Variable', 'Meaning', 'When absent', 'Read by'], rows)}
 ## npm start
 
-It reads the following, gives each service what it needs of it, makes the secrets that are missing, and passes
-every other variable of the table above on as it is. 0 as a port takes any free one.
+It reads the following, sets what each service needs, generates missing secrets, and passes on every other variable of
+the table above. Port 0 means any free port.
 
 ${table(['Variable', 'Meaning', 'When absent'], startRows)}`,
   };

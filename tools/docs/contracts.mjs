@@ -23,9 +23,9 @@ function errors() {
   return `# Error codes
 
 Every error is \`application/problem+json\` (RFC 9457): \`type\`, \`title\`, \`status\`, \`detail\`, \`code\`, \`requestId\`, and
-\`errors\` (\`field\`, \`message\`) where single fields are at fault. The list is closed: no other code is ever answered.
+\`errors\` (\`field\`, \`message\`) where single fields are invalid. The list is closed: no other code is ever returned.
 
-${table(['Code', 'Status', 'Title', 'Meaning', 'Answered by'], rows)}`;
+${table(['Code', 'Status', 'Title', 'Meaning', 'Returned by'], rows)}`;
 }
 
 function scopes() {
@@ -41,9 +41,9 @@ function scopes() {
   ]);
   return `# Scopes of the management API
 
-A personal token can do what its owner can do now, narrowed by its scopes, never more; a project token only what its
-scopes name, only in its project. Administrators hold every scope everywhere. The scopes of the guarded APIs are
-declared by the operator (\`SCOPES_FILE\`).
+A personal token can do what its owner can do now, restricted by its scopes, never more; a project token only what its
+scopes allow, only in its project. Administrators have every scope everywhere. The operator declares the scopes of the
+protected APIs (\`SCOPES_FILE\`).
 
-${table(['Scope', 'Allows', 'Held in a project by', 'Held by every member outside projects', 'Calls'], rows)}`;
+${table(['Scope', 'Allows', 'Project roles with it', 'Every member has it outside projects', 'Calls'], rows)}`;
 }

@@ -1,4 +1,4 @@
-/** permissions.md, from the table in packages/contracts that a test of the token-service drives cell by cell. */
+/** permissions.md, from the table in packages/contracts; a test of the token-service checks every cell. */
 import { CALLERS, ENDPOINTS, PERMISSIONS } from '@latchkey/contracts';
 import { table } from './table.mjs';
 
@@ -13,8 +13,8 @@ export function generate() {
   return {
     'permissions.md': `# Who may do what
 
-Every call of the management API with everybody who could make it. ✓ is let in; a number is the status that refuses:
-401 not known, 403 not permitted, 404 nothing that the caller may see. A test drives every cell through HTTP.
+Every call of the management API for every kind of caller. ✓ is allowed; a number is the status of the rejection: 401
+not authenticated, 403 not permitted, 404 not visible to the caller. A test checks every cell over HTTP.
 
 ${head}
 

@@ -1,5 +1,5 @@
 /**
- * A Markdown table, with what would break it escaped.
+ * A Markdown table with escaped cells.
  * @param {string[]} head
  * @param {string[][]} rows
  * @returns {string}

@@ -4,10 +4,10 @@ import { run } from './processes.mjs';
 import { readJson, root, workspaces } from './repository.mjs';
 
 /**
- * Why `node_modules` does not hold what the lock file says, or `null` when it does. Optional packages may be absent
- * (they are for other platforms), but not of another version.
+ * How `node_modules` differs from the lock file, or `null` when it does not. Optional packages can be absent (they are for
+ * other platforms), but not of another version.
  * @param {{packages: Record<string, any>}} lock package-lock.json
- * @param {{packages: Record<string, any>} | null} installed node_modules/.package-lock.json, npm's note of what it did
+ * @param {{packages: Record<string, any>} | null} installed node_modules/.package-lock.json, which npm writes
  * @returns {string | null}
  */
 export function whyInstall(lock, installed) {
@@ -25,7 +25,7 @@ export function whyInstall(lock, installed) {
 }
 
 /**
- * What the workspaces' package.json files ask for and the lock file does not know of, as sentences.
+ * How the workspaces' package.json files differ from the lock file, one message each.
  * @param {{packages: Record<string, any>}} lock
  * @returns {string[]}
  */
@@ -34,9 +34,9 @@ export function manifestsAheadOfLock(lock) {
   return all.flatMap(({ dir, manifest }) => {
     const known = lock.packages[dir] ?? {};
     const changed = ['dependencies', 'devDependencies', 'optionalDependencies', 'peerDependencies'].filter((kind) => {
-      const asked = Object.entries(manifest[kind] ?? {});
+      const wanted = Object.entries(manifest[kind] ?? {});
       const locked = known[kind] ?? {};
-      return asked.length !== Object.keys(locked).length || asked.some(([name, range]) => locked[name] !== range);
+      return wanted.length !== Object.keys(locked).length || wanted.some(([name, range]) => locked[name] !== range);
     });
     return changed.map(
       (kind) => `${path.posix.join(dir, 'package.json')}: ${kind} differ from package-lock.json; run npm install`,
@@ -45,9 +45,9 @@ export function manifestsAheadOfLock(lock) {
 }
 
 /**
- * Installs what the lock file names when node_modules does not hold it already, telling why and showing npm's progress.
+ * Installs the packages of the lock file if node_modules differs from it; prints why, and npm's output.
  * @returns {Promise<boolean>} whether anything was installed
- * @throws when npm fails; npm has then printed the reason
+ * @throws Error when npm fails; npm has then printed the reason
  */
 export async function installWhatIsMissing() {
   const note = path.join(root, 'node_modules', '.package-lock.json');
@@ -55,7 +55,7 @@ export async function installWhatIsMissing() {
   if (!why) return false;
   console.log(`installing packages (npm ci): ${why}`);
   const startedAt = Date.now();
-  // The host's npm may be older or newer than what the packages were tried with; its engine warnings are no news.
+  // Hides engine warnings: the installed npm can be older or newer than the one the packages were tested with.
   const { code } = await run('npm', ['ci', '--no-audit', '--no-fund', '--loglevel=error'], { show: true });
   if (code !== 0) throw new Error('npm ci failed, see above; nothing was started');
   console.log(`packages installed in ${((Date.now() - startedAt) / 1000).toFixed(0)} s`);

@@ -1,28 +1,28 @@
 import { readFileSync } from 'node:fs';
 
-const lookEveryMs = 500;
+const pollMs = 500;
 
 /**
- * Tells when the npm that runs this program has gone. npm hands SIGTERM to its shell alone, which dies of it without a
- * word to the program, and a killed npm tells nobody; the program would go on running with no one there to stop it.
- * Does nothing when npm does not run it.
+ * Detects the end of the npm process that runs this program. npm forwards SIGTERM only to its shell, which exits without
+ * forwarding it, and a killed npm forwards nothing; the program would continue with no one to stop it. Does nothing when
+ * npm does not run it.
  * @param {() => void} onGone called once
  */
 export function watchNpm(onGone) {
   if (!process.env['npm_lifecycle_event']) return;
   const parent = process.ppid;
-  // npm itself may stand behind a shell, or be the parent where the shell made way for this program.
+  // npm is the grandparent behind a shell, or the parent where the shell has replaced itself with this program.
   const grandparent = isShellOf(parent) ? parentOf(parent) : null;
   const timer = setInterval(() => {
     if (process.ppid === parent && (grandparent === null || parentOf(parent) === grandparent)) return;
     clearInterval(timer);
     onGone();
-  }, lookEveryMs);
+  }, pollMs);
   timer.unref();
 }
 
 /**
- * Whether a process is the shell that npm started for this program's script. Told on Linux only.
+ * Whether a process is the shell that npm started for this program's script. Linux only.
  * @param {number} pid
  */
 function isShellOf(pid) {
@@ -44,6 +44,6 @@ function read(file) {
   try {
     return readFileSync(file, 'latin1');
   } catch {
-    return null; // No such process, or not Linux.
+    return null; // no such process, or not Linux
   }
 }

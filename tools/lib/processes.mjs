@@ -3,27 +3,27 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { root } from './repository.mjs';
 
-/** The oldest Node that the services themselves run under. */
+/** The minimum Node version for services. */
 const runtimeMajor = 24;
 
 /**
- * The Node that services and tests run under: the pinned one from node_modules, or on a platform that it does not
- * come for, the one running now if it is new enough.
+ * The Node for services and tests: the pinned one from node_modules, or on a platform without it, the current one if it
+ * is new enough.
  * @returns {string} path of the executable
- * @throws when there is neither, saying what to install
+ * @throws Error naming what to install, when there is neither
  */
 export function runtimeNode() {
   const pinned = path.join(root, 'node_modules', '.bin', 'node');
   if (existsSync(pinned)) return pinned;
   if (Number(process.versions.node.split('.')[0]) >= runtimeMajor) return process.execPath;
   throw new Error(
-    `Latchkey runs under Node ${runtimeMajor}, which npm brings along on Linux x64 only; this is Node ` +
+    `Latchkey runs on Node ${runtimeMajor}, which npm installs on Linux x64 only; this is Node ` +
       `${process.versions.node} on ${process.platform} ${process.arch}. Install Node ${runtimeMajor} and start again.`,
   );
 }
 
 /**
- * The environment for programs from node_modules: their folder stands first on PATH, so that `node` is the pinned one.
+ * The environment for programs from node_modules: their folder is first on PATH, so that `node` is the pinned one.
  * @param {Record<string, string | undefined>} [extra]
  * @returns {NodeJS.ProcessEnv}
  */
@@ -33,11 +33,11 @@ export function toolEnvironment(extra = {}) {
 }
 
 /**
- * Runs a program from the repository's folder to its end, without a terminal to ask at.
+ * Runs a program to its end in the repository's folder, without standard input.
  * @param {string} command
  * @param {string[]} args
- * @param {{show?: boolean, env?: Record<string, string | undefined>}} [options] `show` passes its output on as it
- *   comes (default: collected only); `env` is added to the environment
+ * @param {{show?: boolean, env?: Record<string, string | undefined>}} [options] `show` prints its output
+ *   (default: collected only); `env` is added to the environment
  * @returns {Promise<{code: number, output: string}>} `output` is empty with `show`
  */
 export function run(command, args, options = {}) {
@@ -61,8 +61,8 @@ export function run(command, args, options = {}) {
 }
 
 /**
- * Goes on under the Node that the services run under: returns when that is the one running now, else runs the same
- * program again with it and ends this process as that one ends. Signals reach both; this one waits for the other.
+ * Continues on the services' Node: returns when that is the current one, else runs the same program with it and exits like
+ * that process. Signals reach both; this process waits for the other.
  * @param {string} file the program's own path
  * @returns {Promise<void>}
  */
@@ -74,7 +74,7 @@ export async function underRuntimeNode(file) {
   }
   const [code, signal] = await new Promise((resolve, reject) => {
     child.once('error', reject);
-    child.once('exit', (...how) => resolve(how));
+    child.once('exit', (...result) => resolve(result));
   });
   process.exit(code ?? (signal === 'SIGINT' ? 130 : 143));
 }

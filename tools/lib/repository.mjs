@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 
-/** The repository's own folder. */
+/** The repository's folder. */
 export const root = path.resolve(import.meta.dirname, '..', '..');
 
 /**
@@ -20,7 +20,7 @@ export function readJson(file) {
 }
 
 /**
- * Every workspace that the root package.json names, in the order of their folders.
+ * Every workspace of the root package.json, sorted by folder.
  * @param {string} [from] the repository to read; this one by default
  * @returns {Workspace[]}
  */
@@ -38,7 +38,7 @@ export function workspaces(from = root) {
 }
 
 /**
- * npm's own patterns are wider; this repository uses plain folders and `folder/*` only.
+ * npm supports more patterns; this repository uses only plain folders and `folder/*`.
  * @param {string} from
  * @param {string} pattern
  * @returns {string[]}
@@ -52,8 +52,8 @@ function expand(from, pattern) {
 }
 
 /**
- * The files below a folder whose names end in one of `endings`, relative to it and sorted; built output and installed
- * packages are left out.
+ * The files below a folder whose names end in one of `endings`, relative to it and sorted; build output and installed
+ * packages are excluded.
  * @param {string} dir
  * @param {string[]} endings such as `.ts`
  * @returns {string[]}

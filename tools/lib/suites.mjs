@@ -9,10 +9,10 @@ import { filesBelow, readJson, root, workspaces } from './repository.mjs';
 
 /**
  * The workspaces that `npm test` runs: those with a `test` script.
- * @param {string[]} wanted folders, package names or the last part of either; all when empty
+ * @param {string[]} wanted folders, package names or the last part of either; all if empty
  * @param {Workspace[]} [all]
  * @returns {Workspace[]}
- * @throws when a wanted one is no workspace or has no tests, naming those there are
+ * @throws Error naming the existing suites, when a wanted one is no workspace or has no tests
  */
 export function suites(wanted, all = workspaces()) {
   const tested = all.filter(({ manifest }) => manifest['scripts']?.test);
@@ -31,20 +31,20 @@ export function suites(wanted, all = workspaces()) {
 const reportOf = (dir, from) => path.join(from, dir, '.reports', 'jest.json');
 
 /**
- * Removes what earlier runs reported, so that only what runs now counts.
+ * Removes the reports of earlier runs, so that only this run counts.
  * @param {Workspace[]} ran
  * @param {string} [from]
  */
-export function forgetReports(ran, from = root) {
+export function removeReports(ran, from = root) {
   for (const { dir } of ran) rmSync(reportOf(dir, from), { force: true });
 }
 
 /**
- * What each suite's report says. No report, an empty one, and a run that failed without a failed test count as one
+ * The counts of each suite's report. No report, an empty one, and a run that failed without a failed test count as one
  * failure each.
  * @param {Workspace[]} ran
- * @param {number} exitCode of the program that ran them all
- * @param {Date} startedAt when it began: the note says of a report from before that it was brought back
+ * @param {number} exitCode of turbo
+ * @param {Date} startedAt the start of the run: the note marks older reports, which come from the cache
  * @param {string} [from]
  * @returns {Count[]}
  */
@@ -66,11 +66,11 @@ export function countReports(ran, exitCode, startedAt, from = root) {
 /** @param {string} dir */
 function whyNoReport(dir) {
   const tests = filesBelow(path.join(dir, 'test'), ['.test.ts', '.test.tsx']);
-  return tests.length ? 'left no report: it did not build, or broke before its end' : 'has a test script and no tests';
+  return tests.length ? 'wrote no report: the build failed, or the run was aborted' : 'has a test script and no tests';
 }
 
 /**
- * The sum, as the last line says it.
+ * The sum, for the last line.
  * @param {Count[]} counts
  */
 export function total(counts) {

@@ -2,20 +2,20 @@ import type { Secrets } from './secrets.js';
 import type { ServiceSpec } from './service.js';
 import type { LauncherSettings, PortName } from './settings.js';
 
-/** Where everything is, once ports are chosen and servers run. */
-export interface Places {
+/** Ports and URLs, known once ports are chosen and servers run. */
+export interface Addresses {
   ports: Record<PortName, number>;
-  /** The public door as seen from this machine. */
+  /** URL of the gateway on this machine. */
   url: string;
   publicUrl: string;
-  /** As the owner of the schema. */
+  /** With the owner of the schema. */
   databaseUrl: string;
   redisUrl: string;
-  /** Whether the launcher runs PostgreSQL itself, and may give each service a role of its own. */
+  /** Whether the launcher runs PostgreSQL, and each service has its own role. */
   ownDatabase: boolean;
 }
 
-/** Set for a service by the launcher, or not at all: never passed through to one that has no use for it. */
+/** Set by the launcher for the services that use them, never passed through. */
 const managed = new Set(
   [
     [
@@ -60,14 +60,18 @@ const managed = new Set(
     .flatMap((name) => [name, `${name}_FILE`]),
 );
 
-/** What else a person has set (TOKEN_PREFIX, SMTP_URL, …) reaches the services as it is; npm's own does not. */
+/** All other variables (TOKEN_PREFIX, SMTP_URL, …) are passed to the services unchanged, except npm's. */
 function passedThrough(env: NodeJS.ProcessEnv): Record<string, string> {
   const entries = Object.entries(env).filter(([name]) => !managed.has(name) && !/^npm_/i.test(name));
   return Object.fromEntries(entries.map(([name, value]) => [name, value ?? '']));
 }
 
-/** The program that brings the database to the newest schema. */
-export function migration(env: NodeJS.ProcessEnv, places: Places, secrets: Secrets): Omit<ServiceSpec, 'readyUrl'> {
+/** The program that migrates the database to the newest schema. */
+export function migration(
+  env: NodeJS.ProcessEnv,
+  addresses: Addresses,
+  secrets: Secrets,
+): Omit<ServiceSpec, 'readyUrl'> {
   const roles = {
     SERVICE_DATABASE_PASSWORD: secrets.servicePassword,
     JOBS_DATABASE_PASSWORD: secrets.jobsPassword,
@@ -76,26 +80,26 @@ export function migration(env: NodeJS.ProcessEnv, places: Places, secrets: Secre
   return {
     name: 'migrate',
     entry: 'apps/token-service/dist/migrate.js',
-    env: { ...passedThrough(env), DATABASE_URL: places.databaseUrl, ...(places.ownDatabase && roles) },
+    env: { ...passedThrough(env), DATABASE_URL: addresses.databaseUrl, ...(addresses.ownDatabase && roles) },
   };
 }
 
-/** The services in the order they start in: what a later one needs comes first; those of one group start together. */
+/** The services in their start order, dependencies first; those of one group start together. */
 export function services(
   env: NodeJS.ProcessEnv,
   settings: LauncherSettings,
-  places: Places,
+  addresses: Addresses,
   secrets: Secrets,
 ): ServiceSpec[][] {
-  const { ports } = places;
-  const base = { ...passedThrough(env), LOG_LEVEL: settings.logLevel, PUBLIC_URL: places.publicUrl };
+  const { ports } = addresses;
+  const base = { ...passedThrough(env), LOG_LEVEL: settings.logLevel, PUBLIC_URL: addresses.publicUrl };
   const inside = { ...base, HOST: '127.0.0.1' };
   const rpc = { RPC_ADDRESS: `127.0.0.1:${ports.RPC_PORT}` };
   const { GATEWAY_RPC_SECRET, JOBS_RPC_SECRET, GATEWAY_PROOF_SECRET } = secrets.credentials;
   const demoUpstream = `http://127.0.0.1:${ports.DEMO_PORT}`;
   const as = (role: string, password: string) => {
-    if (!places.ownDatabase) return places.databaseUrl;
-    const url = new URL(places.databaseUrl);
+    if (!addresses.ownDatabase) return addresses.databaseUrl;
+    const url = new URL(addresses.databaseUrl);
     [url.username, url.password] = [role, password];
     return url.href;
   };
@@ -113,7 +117,7 @@ export function services(
           RPC_PORT: String(ports.RPC_PORT),
           DATABASE_URL: as('latchkey_service', secrets.servicePassword),
           RETENTION_DATABASE_URL: as('latchkey_retention', secrets.retentionPassword),
-          REDIS_URL: places.redisUrl,
+          REDIS_URL: addresses.redisUrl,
           TOKEN_PEPPERS: secrets.tokenPeppers,
           ...secrets.credentials,
           JOBS_SEALING_PUBLIC_KEY: secrets.jobsSealingPublicKey,
@@ -138,7 +142,7 @@ export function services(
         env: {
           ...base,
           HOST: settings.host,
-          // Whoever may reach the public door may not reach these.
+          // Not reachable from where the public port is.
           OPS_HOST: '127.0.0.1',
           PORT: String(ports.PORT),
           OPS_PORT: String(ports.OPS_PORT),
@@ -147,7 +151,7 @@ export function services(
           GATEWAY_RPC_SECRET,
           GATEWAY_PROOF_SECRET,
           API_URL: `http://127.0.0.1:${ports.API_PORT}`,
-          REDIS_URL: places.redisUrl,
+          REDIS_URL: addresses.redisUrl,
           GATEWAY_CONFIG: settings.gatewayConfig,
           DEMO_UPSTREAM: demoUpstream,
         },
@@ -163,7 +167,7 @@ export function services(
           JOBS_RPC_SECRET,
           JOBS_SEALING_KEY: secrets.jobsSealingKey,
           DATABASE_URL: as('latchkey_jobs', secrets.jobsPassword),
-          REDIS_URL: places.redisUrl,
+          REDIS_URL: addresses.redisUrl,
           USAGE_SECRET: secrets.usageSecret,
           BOARD_PASSWORD: secrets.boardPassword,
         },

@@ -4,9 +4,9 @@ import { writePrivate } from './secrets.js';
 
 /** What a person needs for a first call through the gateway. */
 export interface FirstToken {
-  /** Only when the token was issued just now. */
+  /** Null unless the token was issued just now. */
   secret: string | null;
-  /** A line for a shell that answers from the demo upstream through the gateway. */
+  /** A shell command that calls the demo upstream through the gateway. */
   curl: string;
 }
 
@@ -14,15 +14,15 @@ const timeoutMs = 10_000;
 const demoScopes = ['demo:read', 'demo:write'];
 
 /**
- * Issues a token for the first administrator, in a project made for it, through the public door, as that person would.
- * Later starts find it again. It is kept as a header for curl in a file that only this user may read, so that the
- * line to paste holds no secret, nor do the arguments that other users of the machine may see.
+ * Issues a token for the first administrator, in a new project, through the gateway. Later starts reuse it. It is stored
+ * as a header for curl in a file that only this user can read, so that neither the printed command nor its arguments,
+ * which other users of the machine can see, contain a secret.
  *
- * @param dir where it is kept
- * @param url the public door as seen from this machine
- * @param origin what browsers would say: the public address
- * @returns `null` when the token of an earlier start does not work any more
- * @throws when the doors answer otherwise than they should
+ * @param dir where it is stored
+ * @param url URL of the gateway on this machine
+ * @param origin the `Origin` header: the public URL
+ * @returns `null` when the token of an earlier start is no longer valid
+ * @throws Error with the status of an unexpected response
  */
 export async function firstToken(
   dir: string,
@@ -41,10 +41,10 @@ export async function firstToken(
   }
   const address = `${url}${readFileSync(pathFile, 'utf8')}`;
   const authorization = readFileSync(header, 'utf8').trim().replace('Authorization: ', '');
-  const answer = await fetch(address, { headers: { authorization }, signal: AbortSignal.timeout(timeoutMs) });
-  await answer.body?.cancel();
-  if (!answer.ok) {
-    if (secret) throw new Error(`GET ${new URL(address).pathname} answered ${answer.status}`);
+  const response = await fetch(address, { headers: { authorization }, signal: AbortSignal.timeout(timeoutMs) });
+  await response.body?.cancel();
+  if (!response.ok) {
+    if (secret) throw new Error(`GET ${new URL(address).pathname} returned ${response.status}`);
     return null;
   }
   return { secret, curl: `curl -H @${quote(header)} ${address}` };
@@ -54,10 +54,10 @@ async function issue(url: string, origin: string, admin: { email: string; passwo
   const call = async (method: string, at: string, body: object, cookie?: string) => {
     const headers = { 'content-type': 'application/json', origin, ...(cookie && { cookie }) };
     const request = { method, headers, body: JSON.stringify(body), signal: AbortSignal.timeout(timeoutMs) };
-    const answer = await fetch(`${url}${at}`, request);
-    if (!answer.ok)
-      throw new Error(`${method} ${at} answered ${answer.status}: ${(await answer.text()).slice(0, 300)}`);
-    return answer;
+    const response = await fetch(`${url}${at}`, request);
+    if (!response.ok)
+      throw new Error(`${method} ${at} returned ${response.status}: ${(await response.text()).slice(0, 300)}`);
+    return response;
   };
   const session = await call('POST', '/v1/session', admin);
   await session.body?.cancel();
@@ -65,21 +65,21 @@ async function issue(url: string, origin: string, admin: { email: string; passwo
     .getSetCookie()
     .map((line) => line.split(';', 1)[0])
     .join('; ');
-  const made = await call(
+  const created = await call(
     'POST',
     '/v1/projects',
-    { name: 'First steps', description: 'Made at the first start' },
+    { name: 'First steps', description: 'Created at the first start' },
     cookie,
   );
-  const project = (await made.json()) as { id: string };
-  const token = { name: 'first token', description: 'Made at the first start', scopes: demoScopes };
+  const project = (await created.json()) as { id: string };
+  const token = { name: 'first token', description: 'Created at the first start', scopes: demoScopes };
   const issued = (await (await call('POST', '/v1/tokens', token, cookie)).json()) as { secret: string };
-  const end = { method: 'DELETE', headers: { cookie, origin }, signal: AbortSignal.timeout(timeoutMs) };
-  await (await fetch(`${url}/v1/session`, end)).body?.cancel();
+  const signOut = { method: 'DELETE', headers: { cookie, origin }, signal: AbortSignal.timeout(timeoutMs) };
+  await (await fetch(`${url}/v1/session`, signOut)).body?.cancel();
   return { secret: issued.secret, path: `/demo/projects/${project.id}/documents` };
 }
 
-/** For a POSIX shell, only where needed. */
+/** Quotes for a POSIX shell, only where needed. */
 function quote(text: string): string {
   return /^[\w./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }

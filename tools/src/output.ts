@@ -7,24 +7,24 @@ const colours: Record<string, string> = {
   error: '31',
   fatal: '31;1',
 };
-/** Fields that stand elsewhere in the line or say nothing on this machine. */
-const left = new Set(['level', 'time', 'service', 'name', 'msg', 'pid', 'hostname', 'v']);
+/** Fields shown elsewhere in the line, or irrelevant on one machine. */
+const hiddenFields = new Set(['level', 'time', 'service', 'name', 'msg', 'pid', 'hostname', 'v']);
 const nameWidth = 13;
 
 export interface Output {
-  /** Something the launcher itself has to say. */
+  /** A message of the launcher. */
   say(line: string): void;
-  /** The same, for those who want to see everything (LOG_LEVEL debug or trace). */
+  /** A message shown only with LOG_LEVEL debug or trace. */
   detail(from: string, line: string): void;
-  /** A line that a service printed: one JSON object, or any text. */
+  /** A line of a service: one JSON object, or any text. */
   pass(service: string, line: string): void;
 }
 
 /**
- * Merges everybody's lines into one readable stream: `time level service message field=value …`, coloured on a terminal.
+ * Merges the lines of all services into one readable stream: `time level service message field=value …`, coloured on a terminal.
  *
- * @param write takes finished lines with their line break
- * @param options `terminal` for colour and short times; `level` is the least one to show of `detail`
+ * @param write called with complete lines, line breaks included
+ * @param options `terminal`: colours and short times; `level`: minimum level for `detail`
  */
 export function createOutput(write: (text: string) => void, options: { terminal: boolean; level: string }): Output {
   const paint = (colour: string, text: string) => (options.terminal ? `\u001b[${colour}m${text}\u001b[0m` : text);
@@ -54,7 +54,7 @@ function parse(line: string): Record<string, unknown> | null {
   try {
     return JSON.parse(line) as Record<string, unknown>;
   } catch {
-    return null; // A line that merely begins like one.
+    return null; // begins like JSON but is not
   }
 }
 
@@ -65,7 +65,7 @@ function timeOf(entry: Record<string, unknown>): string {
 
 function messageOf(entry: Record<string, unknown>): string {
   const fields = Object.entries(entry)
-    .filter(([name]) => !left.has(name))
+    .filter(([name]) => !hiddenFields.has(name))
     .map(([name, value]) => {
       const stack = (value as { stack?: unknown } | null)?.stack;
       if (typeof stack === 'string') return `\n    ${stack.replaceAll('\n', '\n    ')}`;

@@ -2,59 +2,59 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { endLeftover, endProcess, noteProcess, startChild } from '@latchkey/local-stack';
 import type { Output } from './output.js';
-import type { Running } from './watched.js';
+import type { Running } from './supervised-process.js';
 
-/** One of Latchkey's own services, as the launcher starts it. */
+/** A service of Latchkey and how to start it. */
 export interface ServiceSpec {
   name: string;
-  /** The built program, from the repository's folder. */
+  /** The built program, relative to the repository. */
   entry: string;
   env: Record<string, string>;
-  /** Answers 200 once the service is ready. */
+  /** Returns 200 once the service is ready. */
   readyUrl: string;
 }
 
-/** Long enough for a machine that is busy with ten other things; a service that fails ends by itself, and sooner. */
+/** Long enough for a busy machine; a service that fails exits sooner. */
 const readyTimeoutMs = 180_000;
 const pollMs = 50;
-/** Services leave by themselves within 15 s of SIGTERM. */
-const endings: [NodeJS.Signals, number][] = [
+/** Services exit within 15 s of SIGTERM. */
+const stopSignals: [NodeJS.Signals, number][] = [
   ['SIGTERM', 17_000],
   ['SIGKILL', 5_000],
 ];
 
 /**
- * Starts a service under the Node that runs now and waits until it is ready. It ends with this process where the system
- * can do that; one left over from a crash all the same is ended first.
+ * Starts a service on the current Node and waits until it is ready. On Linux it ends with this process; one left over from
+ * a crash is ended first.
  *
- * @param notes folder that remembers which process it is
- * @param signal ends it, also while it is starting
- * @throws when it ends, or a minute passes, before it is ready; what it printed has gone to `output`
+ * @param processesDir folder of the files that identify the processes
+ * @param signal stops it, also while it is starting
+ * @throws Error when it exits or times out before it is ready; its output has gone to `output`
  */
 export async function startService(
   root: string,
   spec: ServiceSpec,
-  notes: string,
+  processesDir: string,
   output: Output,
   signal: AbortSignal,
 ): Promise<Running> {
-  const note = path.join(notes, spec.name);
-  await endLeftover(note, endings);
+  const processFile = path.join(processesDir, spec.name);
+  await endLeftover(processFile, stopSignals);
   const child = await startChild(process.execPath, ['--enable-source-maps', path.join(root, spec.entry)], {
     env: spec.env,
     cwd: root,
     whenParentDies: 'TERM',
     onLine: (line) => output.pass(spec.name, line),
   });
-  noteProcess(note, child.identity);
+  noteProcess(processFile, child.identity);
   const stop = async () => {
-    await endProcess(child.identity, endings);
+    await endProcess(child.identity, stopSignals);
     await child.exited;
   };
   for (const until = performance.now() + readyTimeoutMs; ; await sleep(pollMs)) {
     if (child.ended()) {
       const { code, signal: by } = await child.exited;
-      throw new Error(`${spec.name} ended before it was ready (${by ?? `code ${code}`})`);
+      throw new Error(`${spec.name} exited before it was ready (${by ?? `code ${code}`})`);
     }
     const notReady = await whyNotReady(spec.readyUrl);
     if (notReady === null) return { pid: child.pid, exited: child.exited, stop };
@@ -67,21 +67,21 @@ export async function startService(
   }
 }
 
-/** What the service itself says it lacks; `null` when it is ready. */
+/** The service's reason for not being ready; `null` when it is ready. */
 async function whyNotReady(url: string): Promise<string | null> {
   try {
-    const answer = await fetch(url, { signal: AbortSignal.timeout(2_000) });
-    const text = await answer.text();
-    return answer.ok ? null : `${url} answers ${answer.status} ${text.slice(0, 300)}`;
+    const response = await fetch(url, { signal: AbortSignal.timeout(2_000) });
+    const text = await response.text();
+    return response.ok ? null : `${url} returned ${response.status} ${text.slice(0, 300)}`;
   } catch (error) {
-    return `${url} does not answer (${(error as Error).message})`;
+    return `${url} cannot be reached (${(error as Error).message})`;
   }
 }
 
 /**
- * Runs a program to its end, passing its lines on.
+ * Runs a program to its end and passes on its output.
  *
- * @throws when it does not end with 0
+ * @throws Error when it does not exit with 0
  */
 export async function runToEnd(root: string, spec: Omit<ServiceSpec, 'readyUrl'>, output: Output): Promise<void> {
   const child = await startChild(process.execPath, ['--enable-source-maps', path.join(root, spec.entry)], {

@@ -10,16 +10,16 @@ import {
   startPostgres,
   startRedis,
 } from '@latchkey/local-stack';
-import { migration, type Places, services } from './environment.js';
+import { type Addresses, migration, services } from './environment.js';
 import type { Output } from './output.js';
-import { readOrMakeSecrets, type Secrets, writePrivate } from './secrets.js';
+import { readOrCreateSecrets, type Secrets, writePrivate } from './secrets.js';
 import { runToEnd, startService } from './service.js';
 import { type LauncherSettings, type PortName, portNames } from './settings.js';
-import { Watched } from './watched.js';
+import { SupervisedProcess } from './supervised-process.js';
 
-/** A start that cannot be, told in sentences for a person; a stack trace would not help. */
-export class CannotStart extends Error {
-  override readonly name = 'CannotStart';
+/** A failed start with a message for people; a stack trace would not help. */
+export class StartError extends Error {
+  override readonly name = 'StartError';
 }
 
 export interface StackContext {
@@ -31,17 +31,17 @@ export interface StackContext {
 }
 
 /**
- * All of Latchkey on this machine: PostgreSQL and Redis (those that the environment does not name), the schema, every
- * service and the demo upstream; each is watched and started again when it ends by itself.
+ * All of Latchkey on this machine: PostgreSQL and Redis (unless the environment names them), the schema, every service
+ * and the demo upstream; each is restarted when it exits by itself.
  */
 export class Stack {
-  private readonly databases: Watched[] = [];
-  private readonly services: Watched[] = [];
+  private readonly databases: SupervisedProcess[] = [];
+  private readonly services: SupervisedProcess[] = [];
   private claim: FolderClaim | undefined;
   private ready = false;
   private stopped: Promise<void> | undefined;
   private ended = new AbortController();
-  places!: Places;
+  addresses!: Addresses;
   secrets!: Secrets;
 
   constructor(private readonly context: StackContext) {}
@@ -50,7 +50,7 @@ export class Stack {
     return path.join(this.context.settings.home, name);
   }
 
-  /** Folder of the files that hold secrets. */
+  /** Folder of the files with secrets. */
   get secretsDir(): string {
     return this.file('secrets');
   }
@@ -60,29 +60,29 @@ export class Stack {
     return !existsSync(this.file('settled'));
   }
 
-  /** Remembers that the first start is over: what is shown once has been shown. */
-  settle(): void {
+  /** Records that the first start is done and its secrets have been shown. */
+  recordFirstStart(): void {
     writeFileSync(this.file('settled'), `${new Date().toISOString()}\n`);
   }
 
   /**
-   * Starts everything in order, each part once what it needs is ready, and writes ready.json.
+   * Starts everything in order, dependencies first, and writes ready.json.
    *
-   * @throws CannotStart when the home or a port is in use, a part does not come up, or `stop` was called meanwhile;
-   *   all is stopped again then
+   * @throws StartError when the home or a port is in use, a part does not start, or `stop` was called meanwhile;
+   *   everything is stopped then
    */
   async start(): Promise<void> {
     try {
       await this.startInOrder();
     } catch (error) {
-      const broken = this.ended.signal.aborted;
+      const wasStopped = this.ended.signal.aborted;
       await this.stop();
-      if (broken) throw new CannotStart('stopped before everything was ready');
-      throw new CannotStart((error as Error).message, { cause: error });
+      if (wasStopped) throw new StartError('stopped before everything was ready');
+      throw new StartError((error as Error).message, { cause: error });
     }
   }
 
-  /** Ends everything in the opposite order of its start; nothing is left running. Harmless when repeated. */
+  /** Stops everything in reverse order; nothing is left running. Idempotent. */
   stop(): Promise<void> {
     this.stopped ??= this.stopInOrder();
     return this.stopped;
@@ -93,14 +93,14 @@ export class Stack {
     this.claim = claimHome(settings.home);
     rmSync(this.file('ready.json'), { force: true });
     const ports = await choosePorts(settings);
-    this.secrets = readOrMakeSecrets(this.secretsDir, env, settings.adminPassword);
+    this.secrets = readOrCreateSecrets(this.secretsDir, env, settings.adminPassword);
 
     const [postgres, redis] = await this.all([
       settings.databaseUrl ? null : this.database('postgres', (port) => startPostgres(this.server('postgres', port))),
       settings.redisUrl ? null : this.database('redis', (port) => startRedis(this.server('redis', port))),
     ]);
     const url = localUrl(settings.host, ports.PORT);
-    this.places = {
+    this.addresses = {
       ports,
       url,
       publicUrl: settings.publicUrl ?? url,
@@ -108,15 +108,15 @@ export class Stack {
       redisUrl: settings.redisUrl ?? (redis as LocalServer).url,
       ownDatabase: postgres !== null,
     };
-    await this.timed('schema', runToEnd(root, migration(env, this.places, this.secrets), output));
-    this.goOn();
+    await this.timed('schema', runToEnd(root, migration(env, this.addresses, this.secrets), output));
+    this.throwIfStopped();
 
-    const notes = this.file('processes');
-    mkdirSync(notes, { recursive: true });
-    for (const group of services(env, settings, this.places, this.secrets)) {
+    const processesDir = this.file('processes');
+    mkdirSync(processesDir, { recursive: true });
+    for (const group of services(env, settings, this.addresses, this.secrets)) {
       const starts = group.map((spec) => {
-        const start = (signal: AbortSignal) => startService(root, spec, notes, output, signal);
-        const service = new Watched(spec.name, start, output.say, () => this.writeReady());
+        const start = (signal: AbortSignal) => startService(root, spec, processesDir, output, signal);
+        const service = new SupervisedProcess(spec.name, start, output.say, () => this.writeReady());
         this.services.push(service);
         return this.timed(spec.name, service.start());
       });
@@ -129,26 +129,26 @@ export class Stack {
   private async stopInOrder(): Promise<void> {
     this.ended.abort();
     this.ready = false;
-    const authority = this.services.filter(({ name }) => name === 'token-service');
+    const tokenService = this.services.filter(({ name }) => name === 'token-service');
     const others = this.services.filter(({ name }) => name !== 'token-service');
-    for (const group of [others, authority, this.databases]) await Promise.all(group.map((each) => each.stop()));
+    for (const group of [others, tokenService, this.databases]) await Promise.all(group.map((each) => each.stop()));
     if (!this.claim) return;
     rmSync(this.file('ready.json'), { force: true });
     this.claim.release();
   }
 
-  private goOn(): void {
+  private throwIfStopped(): void {
     if (this.ended.signal.aborted) throw new Error('stopped');
   }
 
-  /** Waits for all, so that nothing is stopped while its neighbours are still coming up; throws what the first threw. */
+  /** Waits for all, so that nothing is stopped while others are still starting. @throws what the first threw */
   private async all<const T extends readonly unknown[]>(
     starts: T,
   ): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
     const results = await Promise.allSettled(starts);
     const failed = results.find((result) => result.status === 'rejected');
     if (failed) throw failed.reason;
-    this.goOn();
+    this.throwIfStopped();
     return results.map((result) => (result as PromiseFulfilledResult<unknown>).value) as never;
   }
 
@@ -159,7 +159,7 @@ export class Stack {
     return result;
   }
 
-  /** A server that, once its port is known, always comes back at the same one. */
+  /** A server that restarts at the same port, once that is known. */
   private database(name: string, startAt: (port: number | undefined) => Promise<LocalServer>): Promise<LocalServer> {
     let port: number | undefined;
     const start = async () => {
@@ -167,9 +167,11 @@ export class Stack {
       port = server.port;
       return server;
     };
-    const watched = new Watched<LocalServer>(name, start, this.context.output.say, () => this.writeReady());
-    this.databases.push(watched);
-    return this.timed(name, watched.start());
+    const supervised = new SupervisedProcess<LocalServer>(name, start, this.context.output.say, () =>
+      this.writeReady(),
+    );
+    this.databases.push(supervised);
+    return this.timed(name, supervised.start());
   }
 
   private server(name: string, port: number | undefined) {
@@ -181,7 +183,7 @@ export class Stack {
   private writeReady(): void {
     if (!this.ready) return;
     const { settings } = this.context;
-    const { ports, publicUrl, databaseUrl, redisUrl } = this.places;
+    const { ports, publicUrl, databaseUrl, redisUrl } = this.addresses;
     const running = [...this.databases, ...this.services];
     const pidOf = (name: string) => running.find((each) => each.name === name)?.running?.pid ?? null;
     const ready = {
@@ -210,25 +212,25 @@ function claimHome(home: string): FolderClaim {
   mkdirSync(home, { recursive: true });
   try {
     const claim = claimFolder(home);
-    // PostgreSQL's own user, should root start this, has to get through; what is inside is for its owner alone.
+    // Started by root, PostgreSQL's user has to pass through; the content is accessible only to its owner.
     chmodSync(home, process.getuid?.() === 0 ? 0o711 : 0o700);
     return claim;
   } catch (error) {
     if (!(error instanceof FolderInUse)) throw error;
     throw new Error(
-      `Latchkey already runs from ${home} (process ${error.pid}). Stop it first, or set LATCHKEY_HOME to another ` +
+      `Latchkey already runs in ${home} (process ${error.pid}). Stop it first, or set LATCHKEY_HOME to another ` +
         'folder and PORT, OPS_PORT, API_PORT, RPC_PORT, AUTHZ_PORT and DEMO_PORT to other ports (0 takes a free one)',
     );
   }
 }
 
-/** The address of the public door as seen from this machine. */
+/** URL of the gateway on this machine. */
 function localUrl(host: string, port: number): string {
   if (host === '0.0.0.0' || host === '::') return `http://127.0.0.1:${port}`;
   return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
-/** Fills in the ports that may be any, and makes sure of the others before anything is started. */
+/** Chooses free ports for those set to 0, and checks the others before anything is started. */
 async function choosePorts(settings: LauncherSettings): Promise<Record<PortName, number>> {
   const chosen = { ...settings.ports };
   const wanted: [string, number][] = [];
@@ -251,7 +253,7 @@ async function choosePorts(settings: LauncherSettings): Promise<Record<PortName,
     if (other) throw new Error(`${name} and ${other[0]} are both ${port}; give one of them another port`);
     if (!(await canListen(port, name === 'PORT' ? settings.host : '127.0.0.1'))) {
       throw new Error(
-        `port ${port} (${name}) cannot be listened on, another program has it; stop that, or set ${name.split(' ')[0]} to another port`,
+        `port ${port} (${name}) is in use by another program; stop it, or set ${name.split(' ')[0]} to another port`,
       );
     }
   }
@@ -265,5 +267,5 @@ async function freePorts(width: number): Promise<number> {
     const free = await Promise.all(all.map((port) => canListen(port)));
     if (!free.includes(false)) return first;
   }
-  throw new Error(`found no ${width} free ports in a row`);
+  throw new Error(`found no ${width} consecutive free ports`);
 }

@@ -4,16 +4,16 @@ import path from 'node:path';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { boundaryProblems, importsOf, workspaceProblems } from '../boundaries.mjs';
 
-const made: string[] = [];
+const folders: string[] = [];
 
 afterEach(() => {
-  for (const dir of made.splice(0)) rmSync(dir, { recursive: true, force: true });
+  for (const dir of folders.splice(0)) rmSync(dir, { recursive: true, force: true });
 });
 
-/** A repository with this repository's workspaces and the given source files, judged by the rules. */
-function judge(files: Record<string, string>, by = boundaryProblems): string[] {
+/** The problems of a repository with this repository's workspaces and the given source files. */
+function check(files: Record<string, string>, by = boundaryProblems): string[] {
   const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-boundaries-'));
-  made.push(dir);
+  folders.push(dir);
   const put = (file: string, text: string) => {
     mkdirSync(path.dirname(path.join(dir, file)), { recursive: true });
     writeFileSync(path.join(dir, file), text);
@@ -44,15 +44,15 @@ describe('rule 1', () => {
     ['packages/runtime/src/index.ts', '@latchkey/verifier', 'imports only token-format, contracts'],
     ['packages/client/src/index.ts', '@latchkey/gateway', 'imports packages, never an app'],
     ['e2e/src/run.ts', '@latchkey/gateway', 'imports packages, never an app'],
-  ])('refuses %s importing %s', (file, specifier, why) => {
-    const problems = judge({ [file]: `import { x } from '${specifier}';\n` });
+  ])('forbids %s importing %s', (file, specifier, why) => {
+    const problems = check({ [file]: `import { x } from '${specifier}';\n` });
     expect(problems).toHaveLength(1);
     expect(problems[0]).toContain(`${file}: imports ${specifier}, but rule 1 says `);
     expect(problems[0]).toContain(why);
   });
 
-  test('allows what the rules allow', () => {
-    const problems = judge({
+  test('allows valid imports', () => {
+    const problems = check({
       'apps/gateway/src/main.ts': "import '@latchkey/verifier'; import { hash } from 'node:crypto'; import 'undici';",
       'packages/token-format/src/index.ts': "import { hash } from 'node:crypto';",
       'packages/contracts/src/index.ts': "import { z } from 'zod';",
@@ -67,29 +67,29 @@ describe('rule 1', () => {
 describe('rule 2', () => {
   const file = 'apps/token-service/src/tokens/tokens.service.ts';
 
-  test('refuses a folder that stands above', () => {
+  test('forbids importing a folder above', () => {
     const low = 'apps/token-service/src/database/database.service.ts';
-    expect(judge({ [low]: "import { Refusal } from '../http/http.errors.js';" })).toEqual([
+    expect(check({ [low]: "import { ApiError } from '../http/http.errors.js';" })).toEqual([
       `${low}: imports ../http/http.errors.js, but rule 2 says src/database/ imports only folders below it, and src/http/ ` +
-        'stands above',
+        'is above',
     ]);
   });
 
-  test('refuses a folder that has no place', () => {
-    expect(judge({ [file]: "import '../things/things.service.js';" })[0]).toMatch(
-      /rule 2 says src\/things\/ must have its place among the layers of apps\/token-service/,
+  test('forbids a folder that is not listed', () => {
+    expect(check({ [file]: "import '../things/things.service.js';" })[0]).toMatch(
+      /rule 2 says src\/things\/ must be listed in the layers of apps\/token-service/,
     );
   });
 
-  test("refuses another folder's files but its index, even for a type", () => {
-    const problems = judge({ [file]: "import type { Person } from '../projects/person.entity.js';" });
+  test("forbids another folder's files except its index, even for a type", () => {
+    const problems = check({ [file]: "import type { Person } from '../projects/person.entity.js';" });
     expect(problems).toEqual([
       `${file}: imports ../projects/person.entity.js, but rule 2 says src/projects/ is entered by its index.ts`,
     ]);
   });
 
-  test('allows the index of a folder below, files of its own, and files beside the folders', () => {
-    const problems = judge({
+  test('allows the index of a folder below, files of the same folder, and files beside the folders', () => {
+    const problems = check({
       [file]: "import '../audit/index.js'; import './token.entity.js'; import '../config.js';",
       'apps/token-service/src/main.ts': "import { Person } from './projects/person.entity.js';",
     });
@@ -98,20 +98,20 @@ describe('rule 2', () => {
 });
 
 describe('rule 3', () => {
-  test('refuses a file that imports itself over others, even for a type', () => {
-    const problems = judge({
+  test('forbids import cycles, even for types', () => {
+    const problems = check({
       'e2e/src/a.ts': "import { b } from './b.js';",
       'e2e/src/b.ts': "import type { C } from './c/index.js';",
       'e2e/src/c/index.ts': "export { a } from '../a.js';",
       'e2e/src/run.ts': "import './a.js'; import './b.js';",
     });
     expect(problems).toEqual([
-      'e2e/src/a: imports itself over e2e/src/b, e2e/src/c/index, but rule 3 says no file does',
+      'e2e/src/a: imports itself through e2e/src/b, e2e/src/c/index, but rule 3 forbids cycles',
     ]);
   });
 });
 
-describe('what turbo runs', () => {
+describe('a workspace', () => {
   const manifest = (more: object) => JSON.stringify({ name: '@latchkey/verifier', ...more });
   const whole = {
     'packages/verifier/package.json': manifest({
@@ -126,8 +126,8 @@ describe('what turbo runs', () => {
   };
   const without = (file: keyof typeof whole) => Object.fromEntries(Object.entries(whole).filter(([f]) => f !== file));
 
-  test('is all of a workspace that declares what it imports and has its scripts', () => {
-    expect(judge(whole, workspaceProblems)).toEqual([]);
+  test('passes when it declares its imports and has the scripts', () => {
+    expect(check(whole, workspaceProblems)).toEqual([]);
   });
 
   test.each([
@@ -136,9 +136,9 @@ describe('what turbo runs', () => {
       'an import of a test that is not declared',
       { ...whole, 'packages/verifier/test/more.test.ts': "import '@latchkey/client';" },
     ],
-  ])('is missing the order of %s', (_, files) => {
+  ])('fails for %s', (_, files) => {
     const why = 'packages/verifier/package.json does not depend on @latchkey/client, which its files import';
-    expect(judge(files, workspaceProblems)).toEqual([why]);
+    expect(check(files, workspaceProblems)).toEqual([why]);
   });
 
   const dependencies = { '@latchkey/contracts': '1', '@latchkey/testing': '1' };
@@ -151,13 +151,13 @@ describe('what turbo runs', () => {
     ['tests without a project', 'test', without('packages/verifier/test/tsconfig.json')],
     ['sources without a script', 'src', scripts({ scripts: { typecheck: 'tsc -p test' } })],
     ['tests without a script', 'test', scripts({ scripts: { build: 'tsc' } })],
-  ])('does not reach %s', (_, folder, files) => {
-    const problems = judge(files, workspaceProblems);
+  ])('fails for %s', (_, folder, files) => {
+    const problems = check(files, workspaceProblems);
     expect(problems).toEqual([expect.stringContaining(`packages/verifier: nothing checks the types of ${folder}/`)]);
   });
 });
 
-test('imports are found in every form, and not in comments', () => {
+test('every form of import is found, and none in comments', () => {
   const source = `
     import a, { type b } from 'one';
     import {

@@ -14,7 +14,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(dir, { recursive: true, force: true }));
 
-/** Runs `.ci/run` with an `npm` that ends `check` and `test` as told; returns its exit code and its last line. */
+/** Runs `.ci/run` with a fake `npm` that exits as specified; returns its exit code and its last line. */
 function ci({ check = 0, tests = 0, prints = '5 passed, 0 failed' }) {
   mkdirSync(path.join(dir, 'bin'));
   const npm = path.join(dir, 'bin/npm');
@@ -27,7 +27,7 @@ function ci({ check = 0, tests = 0, prints = '5 passed, 0 failed' }) {
   return { status, lastLine: stdout.trimEnd().split('\n').at(-1) };
 }
 
-test('the run ends with 0 when the check and every test passed', () => {
+test('the run exits with 0 when the check and every test passed', () => {
   expect(ci({})).toEqual({ status: 0, lastLine: '5 passed, 0 failed' });
 });
 

@@ -18,7 +18,7 @@ const rows = async () =>
     .filter((line) => line.startsWith('| `'))
     .map((line) => line.slice(2, -2).split(' | '));
 
-test.each(['token-service', 'gateway', 'jobs'])('the table says of each setting what %s does with it', async (app) => {
+test.each(['token-service', 'gateway', 'jobs'])('the table contains each setting of %s', async (app) => {
   const { settings } = (await import(path.join(root, 'apps', app, 'dist', 'config.js'))) as {
     settings: Record<string, Setting>;
   };
@@ -31,7 +31,7 @@ test.each(['token-service', 'gateway', 'jobs'])('the table says of each setting 
   }
 });
 
-test('the table in docs is the one that is generated', async () => {
+test('the table in docs is up to date', async () => {
   const written = readFileSync(path.join(root, 'docs/generated/configuration.md'), 'utf8');
   expect(written).toBe((await generate())['configuration.md']);
 });

@@ -24,10 +24,10 @@ const all = () =>
       .filter((file) => statSync(path.join(dir, file)).isFile())
       .map((file) => [file, read(file)]),
   );
-/** The files of one service that compose hands to it by a setting. */
+/** The files of one service. */
 const named = (service: string) => readdirSync(path.join(dir, service)).sort();
 
-test('each volume holds what its service reads, and nothing of another', () => {
+test('each volume contains the secrets of its service only', () => {
   make();
   expect(named('gateway')).toEqual(['gateway_proof_secret', 'gateway_rpc_secret', 'redis_url']);
   expect(named('jobs').filter((file) => /secret|key/.test(file))).toEqual([
@@ -45,14 +45,14 @@ test('each volume holds what its service reads, and nothing of another', () => {
     expect(Object.keys(all()).map((name) => path.basename(name))).toContain(file);
 });
 
-test('at every later start all stay as they are', () => {
+test('later starts change nothing', () => {
   make();
   const before = all();
   make();
   expect(all()).toEqual(before);
 });
 
-test('volumes of the version before get what is missing, and lose the secrets that opened too much', () => {
+test('volumes of the previous version get missing secrets, and lose those with too many uses', () => {
   for (const service of ['token-service', 'gateway', 'jobs']) {
     mkdirSync(path.join(dir, service), { recursive: true });
     writeFileSync(path.join(dir, service, 'rpc_secret'), 'one for all');
@@ -70,7 +70,7 @@ test('volumes of the version before get what is missing, and lose the secrets th
   expect(all()).toEqual(before);
 });
 
-test('what is given is used, a list as it stands', () => {
+test('given secrets are used, lists unchanged', () => {
   const [next, previous] = ['n'.repeat(32), 'p'.repeat(32)];
   make({ GATEWAY_RPC_SECRET: `${next},${previous}`, JOBS_SEALING_KEY: `${next}, ${previous}` });
   expect(read('gateway/gateway_rpc_secret')).toBe(`${next},${previous}`);

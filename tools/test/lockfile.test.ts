@@ -10,7 +10,7 @@ test.each([
   ['@swc/core-win32-x64-msvc', { os: ['win32'], cpu: ['x64'] }],
   ['fsevents', { os: ['darwin'] }],
   ['bufferutil', null],
-])('reads the platform off the name %s', (name, platform) => {
+])('reads the platform from the name %s', (name, platform) => {
   expect(platformOf(name)).toEqual(platform);
 });
 
@@ -22,7 +22,7 @@ const lock = (extra: object) => ({
   },
 });
 
-test('a missing binary of another platform gets a stub that npm skips where it does not fit', () => {
+test('a missing binary of another platform gets a stub, which npm skips on this one', () => {
   expect(missingStubs(lock({}))).toEqual({
     stubs: {
       'node_modules/tool-darwin-arm64': { version: '1.2.3', os: ['darwin'], cpu: ['arm64'], dev: true, optional: true },
@@ -31,19 +31,19 @@ test('a missing binary of another platform gets a stub that npm skips where it d
   });
 });
 
-test('a binary that the lock holds gets no second entry', () => {
-  const held = lock({ 'node_modules/tool-darwin-arm64': { version: '1.2.3' } });
-  expect(missingStubs(held)).toEqual({ stubs: {}, unknown: [] });
+test('a binary in the lock file gets no second entry', () => {
+  const present = lock({ 'node_modules/tool-darwin-arm64': { version: '1.2.3' } });
+  expect(missingStubs(present)).toEqual({ stubs: {}, unknown: [] });
   const nested = lock({ 'node_modules/tool/node_modules/tool-darwin-arm64': { version: '1.2.3' } });
   expect(missingStubs(nested)).toEqual({ stubs: {}, unknown: [] });
 });
 
-test('a missing optional package that names no platform is told, not invented', () => {
+test('a missing optional package without a platform in its name is reported, without a stub', () => {
   const wanting = lock({ 'node_modules/other': { version: '1.0.0', optionalDependencies: { bufferutil: '^4.0.1' } } });
-  expect(missingStubs(wanting).unknown).toEqual(['bufferutil@^4.0.1 (wanted by node_modules/other)']);
+  expect(missingStubs(wanting).unknown).toEqual(['bufferutil@^4.0.1 (required by node_modules/other)']);
 });
 
-test('a host in the lock file is found; addresses of sponsors and links between workspaces are none', () => {
+test('a host in the lock file is found; URLs of sponsors and links between workspaces are ignored', () => {
   const text = `{
     "resolved": "apps/gateway",
     "funding": { "url": "https://example.org/sponsor" },
@@ -54,19 +54,19 @@ test('a host in the lock file is found; addresses of sponsors and links between 
   expect(hostsIn(text)[0]).toContain('line 4: ');
 });
 
-test('a lock file without the other platforms is a problem that says what to run', () => {
+test('a lock file without the other platforms is a problem whose message names the command to run', () => {
   expect(lockFileProblems(JSON.stringify(lock({})))).toEqual([
     'package-lock.json lacks 1 entries for other platforms; run node tools/lockfile.mjs',
   ]);
 });
 
-test('packages are installed when nothing, too little or another version is there, and not otherwise', () => {
+test('packages are installed only when some are missing or of another version', () => {
   const wanted = { packages: { 'node_modules/a': { version: '2.0.0' }, 'node_modules/b': { optional: true } } };
-  const holding = (packages: Record<string, object>) => ({ packages });
+  const installed = (packages: Record<string, object>) => ({ packages });
   expect(whyInstall(wanted, null)).toBe('nothing is installed yet');
-  expect(whyInstall(wanted, holding({}))).toBe('a is not installed');
-  expect(whyInstall(wanted, holding({ 'node_modules/a': { version: '1.0.0' } }))).toBe(
+  expect(whyInstall(wanted, installed({}))).toBe('a is not installed');
+  expect(whyInstall(wanted, installed({ 'node_modules/a': { version: '1.0.0' } }))).toBe(
     'a is 1.0.0 and should be 2.0.0',
   );
-  expect(whyInstall(wanted, holding({ 'node_modules/a': { version: '2.0.0' } }))).toBeNull();
+  expect(whyInstall(wanted, installed({ 'node_modules/a': { version: '2.0.0' } }))).toBeNull();
 });

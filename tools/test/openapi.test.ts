@@ -7,16 +7,16 @@ const changed = (change: (document: OpenApiDocument) => void) => {
   return openApiProblems(document);
 };
 
-it('finds nothing wrong with the document as it is', async () => {
+it('the document has no problems', async () => {
   expect(await openApiProblems()).toEqual([]);
 });
 
-it('names the place of a reference that leads nowhere', async () => {
+it('finds a broken reference', async () => {
   const problems = await changed((document) => delete document.components.schemas['Token']);
   expect(problems.join()).toMatch(/#\/.*Can't resolve \$ref/);
 });
 
-it('names a call whose path parameter is not described', async () => {
+it('finds a call whose path parameter is not described', async () => {
   const problems = await changed((document) => {
     const call = document.paths['/v1/tokens/{id}']?.['get'];
     if (call) delete call['parameters'];

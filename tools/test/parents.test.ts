@@ -26,10 +26,13 @@ afterEach(() => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-test.each(['SIGTERM', 'SIGKILL'] as const)('a program is told when the npm that runs it ends by %s', async (signal) => {
-  const pid = await waitFor(() => Number(readFileSync(path.join(dir, 'pid'), 'utf8')), { timeoutMs: 60_000 });
-  const program = processIdentity(pid) as string;
-  npm.kill(signal);
-  await waitFor(() => !stillRuns(program), { timeoutMs: 60_000, what: 'the program ending' });
-  expect(readFileSync(path.join(dir, 'gone'), 'utf8')).toBe('');
-});
+test.each(['SIGTERM', 'SIGKILL'] as const)(
+  'a program detects that the npm that runs it was ended by %s',
+  async (signal) => {
+    const pid = await waitFor(() => Number(readFileSync(path.join(dir, 'pid'), 'utf8')), { timeoutMs: 60_000 });
+    const program = processIdentity(pid) as string;
+    npm.kill(signal);
+    await waitFor(() => !stillRuns(program), { timeoutMs: 60_000, what: 'the program ending' });
+    expect(readFileSync(path.join(dir, 'gone'), 'utf8')).toBe('');
+  },
+);

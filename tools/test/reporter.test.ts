@@ -13,7 +13,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(dir, { recursive: true, force: true }));
 
-/** Runs jest with the reporter in a folder with one test file, as turbo does; turbo keeps what ends with 0. */
+/** Runs jest with the reporter in a folder with one test file; turbo caches what exits with 0. */
 function jest(source: string, ...args: string[]) {
   writeFileSync(path.join(dir, 'test/one.test.js'), source);
   const config = {
@@ -26,11 +26,11 @@ function jest(source: string, ...args: string[]) {
     cwd: dir,
     encoding: 'utf8',
   });
-  return { kept: status === 0, reported: existsSync(path.join(dir, '.reports/jest.json')) };
+  return { cached: status === 0, reported: existsSync(path.join(dir, '.reports/jest.json')) };
 }
 
-test('a run whose tests passed ends well', () => {
-  expect(jest("test('one', () => undefined);")).toEqual({ kept: true, reported: true });
+test('a run whose tests passed is cached', () => {
+  expect(jest("test('one', () => undefined);")).toEqual({ cached: true, reported: true });
 });
 
 test.each([
@@ -38,10 +38,10 @@ test.each([
   ['a file that cannot be read', "test('one', () => undefined); )"],
   ['every test skipped', "test('one', () => undefined);", '-t', 'two'],
   ['no test at all', "test('one', () => undefined);", '--passWithNoTests', 'two.test.js'],
-])('a run with %s ends badly, so that turbo does not keep it', (_, source, ...args) => {
-  expect(jest(source, ...args)).toEqual({ kept: false, reported: true });
+])('a run with %s is not cached', (_, source, ...args) => {
+  expect(jest(source, ...args)).toEqual({ cached: false, reported: true });
 });
 
-test('a run that a test ends before the report does not end well', () => {
-  expect(jest("test('one', () => process.exit(0));")).toEqual({ kept: false, reported: false });
+test('a run that a test ends before the report is not cached', () => {
+  expect(jest("test('one', () => process.exit(0));")).toEqual({ cached: false, reported: false });
 });

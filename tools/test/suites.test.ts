@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
-import { countReports, forgetReports, suites, total } from '../lib/suites.mjs';
+import { countReports, removeReports, suites, total } from '../lib/suites.mjs';
 
 const startedAt = new Date('2030-01-01T00:00:00Z');
 let dir: string;
@@ -30,7 +30,7 @@ test('counts are summed over the suites', () => {
   expect(total(countReports([workspace('one'), workspace('two')], 1, startedAt, dir))).toBe('7 passed, 1 failed');
 });
 
-test('a suite that left no report counts as failed', () => {
+test('a suite without a report counts as failed', () => {
   report('one', { passed: 3, failed: 0 });
   const counts = countReports([workspace('one'), workspace('two')], 1, startedAt, dir);
   expect(counts[1]).toMatchObject({ dir: 'packages/two', failed: 1, note: 'has a test script and no tests' });
@@ -46,13 +46,13 @@ test('a run that failed without a failed test counts as failed', () => {
   expect(total(countReports([workspace('one')], 137, startedAt, dir))).toBe('3 passed, 1 failed');
 });
 
-test('what an earlier run reported does not count', () => {
+test('the report of an earlier run does not count', () => {
   report('one', { passed: 3, failed: 0 });
-  forgetReports([workspace('one')], dir);
+  removeReports([workspace('one')], dir);
   expect(total(countReports([workspace('one')], 0, startedAt, dir))).toBe('0 passed, 1 failed');
 });
 
-test('a report that was brought back counts, and its note says since when nothing changed', () => {
+test('a report from the cache counts, and its note names its time', () => {
   report('one', { passed: 3, failed: 0 });
   report('two', { passed: 4, failed: 0, finishedAt: '2029-12-31T00:00:00.000Z' });
   const counts = countReports([workspace('one'), workspace('two')], 0, startedAt, dir);

@@ -36,7 +36,7 @@ export interface Postgres extends servers.LocalServer {
 
 const name = 'latchkey';
 /** Fast shutdown, then immediate, then kill: the write-ahead log covers the last two. */
-const endings: [NodeJS.Signals, number][] = [
+const stopSignals: [NodeJS.Signals, number][] = [
   ['SIGINT', 15_000],
   ['SIGQUIT', 5_000],
   ['SIGKILL', 5_000],
@@ -59,7 +59,7 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
   try {
     const dir = user ? accessibleFolder(options.dir, user, log) : options.dir;
     const dataDir = path.join(dir, 'data');
-    await servers.endLeftover(path.join(options.dir, 'process'), endings);
+    await servers.endLeftover(path.join(options.dir, 'process'), stopSignals);
     if (options.fresh) rmSync(dataDir, { recursive: true, force: true });
     // The file `process` names every server of this folder, so PostgreSQL's own pid file is stale.
     rmSync(path.join(dataDir, 'postmaster.pid'), { force: true });
@@ -67,7 +67,7 @@ export async function startPostgres(options: PostgresOptions): Promise<Postgres>
     const { child, port } = await launch(binaries, dataDir, user, options);
     void child.exited.then(() => claim.release());
     const stop = async () => {
-      await endProcess(child.identity, endings);
+      await endProcess(child.identity, stopSignals);
       await child.exited;
       rmSync(path.join(options.dir, 'process'), { force: true });
     };
@@ -194,7 +194,7 @@ async function launch(
       await sleep(20);
     }
     const output = child.lastOutput();
-    if (!child.ended()) await endProcess(child.identity, endings);
+    if (!child.ended()) await endProcess(child.identity, stopSignals);
     // Children of a killed server take a moment to exit and release the data; and a free port can have been taken in
     // the meantime.
     const transient = /still in use|lock file .* already exists/.test(output);

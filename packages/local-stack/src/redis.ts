@@ -34,7 +34,7 @@ export interface Redis extends servers.LocalServer {
   readonly password: string;
 }
 
-const endings: [NodeJS.Signals, number][] = [
+const stopSignals: [NodeJS.Signals, number][] = [
   ['SIGTERM', 10_000],
   ['SIGKILL', 5_000],
 ];
@@ -54,13 +54,13 @@ export async function startRedis(options: RedisOptions): Promise<Redis> {
   try {
     const note = path.join(options.dir, 'process');
     const container = `latchkey-redis-${createHash('sha256').update(path.resolve(options.dir)).digest('hex').slice(0, 16)}`;
-    await servers.endLeftover(note, endings);
+    await servers.endLeftover(note, stopSignals);
     if (source.kind === 'container') await execute(source.docker, ['rm', '--force', container]);
     const password = passwordOf(options.dir);
     const { child, port } = await launch(source, container, password, options);
     void child.exited.then(() => claim.release());
     const stop = async () => {
-      await endProcess(child.identity, endings);
+      await endProcess(child.identity, stopSignals);
       await child.exited;
       if (source.kind === 'container') await execute(source.docker, ['rm', '--force', container]);
       rmSync(note, { force: true });
@@ -131,7 +131,7 @@ async function launch(
       await sleep(20);
     }
     const output = child.lastOutput();
-    if (!child.ended()) await endProcess(child.identity, endings);
+    if (!child.ended()) await endProcess(child.identity, stopSignals);
     const taken = /Address already in use|port is already allocated/i.test(output);
     if (taken && options.port !== undefined) throw new servers.PortTaken('Redis', port);
     if (!taken || Date.now() >= until) throw new Error(`Redis did not start: ${output}`);

@@ -6,20 +6,20 @@ const server = `
 const { createServer } = require('node:http');
 const { appendFileSync, writeFileSync } = require('node:fs');
 const name = require('node:path').basename(require('node:path').dirname(__dirname));
-const note = (text) => appendFileSync(__dirname + '/../../../order', text + '\\n');
+const log = (text) => appendFileSync(__dirname + '/../../../order', text + '\\n');
 writeFileSync(__dirname + '/env.json', JSON.stringify(process.env));
 const listen = (port, handle) => createServer(handle).listen(Number(port), process.env.HOST);
-const answer = (response, status, body, headers = {}) =>
+const respond = (response, status, body, headers = {}) =>
   response.writeHead(status, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(body));
-process.on('SIGTERM', () => { note(name + ' stopped'); process.exit(0); });
+process.on('SIGTERM', () => { log(name + ' stopped'); process.exit(0); });
 process.stdout.write(JSON.stringify({ level: 'info', time: new Date(), service: name, msg: 'up', port: 1 }) + '\\n');
 `;
 
 const opsServer = `
-setTimeout(() => { note(name + ' ready'); listen(process.env.OPS_PORT || process.env.PORT, (request, response) => answer(response, 200, {})); }, 50);
+setTimeout(() => { log(name + ' ready'); listen(process.env.OPS_PORT || process.env.PORT, (request, response) => respond(response, 200, {})); }, 50);
 `;
 
-/** What the launcher asks of the public door: sign-in, a project, a token, and a route that wants the token. */
+/** What the launcher calls at the gateway: sign-in, a project, a token, and a route that requires the token. */
 const publicServer = `
 listen(process.env.PORT, (request, response) => {
   const call = request.method + ' ' + request.url;
@@ -28,23 +28,23 @@ listen(process.env.PORT, (request, response) => {
     const signedIn = request.headers.cookie === 'session=abc' && request.headers.origin === process.env.PUBLIC_URL;
     if (call === 'POST /v1/session') {
       const { email, password } = JSON.parse(body);
-      const good = email === 'admin@latchkey.local' && password.length >= 12;
-      return answer(response, good ? 200 : 401, {}, good ? { 'set-cookie': 'session=abc; HttpOnly; SameSite=Lax' } : {});
+      const valid = email === 'admin@latchkey.local' && password.length >= 12;
+      return respond(response, valid ? 200 : 401, {}, valid ? { 'set-cookie': 'session=abc; HttpOnly; SameSite=Lax' } : {});
     }
     if (call === 'GET /demo/projects/p1/documents') {
-      const good = request.headers.authorization === 'Bearer lk_pat_fake';
-      return answer(response, good ? 200 : 401, { items: ['from the demo upstream'] });
+      const valid = request.headers.authorization === 'Bearer lk_pat_fake';
+      return respond(response, valid ? 200 : 401, { items: ['from the demo upstream'] });
     }
-    if (!signedIn) return answer(response, 403, { code: 'cross_site' });
-    if (call === 'POST /v1/projects') return answer(response, 201, { id: 'p1' });
-    if (call === 'POST /v1/tokens') return answer(response, 201, { secret: 'lk_pat_fake' });
+    if (!signedIn) return respond(response, 403, { code: 'cross_site' });
+    if (call === 'POST /v1/projects') return respond(response, 201, { id: 'p1' });
+    if (call === 'POST /v1/tokens') return respond(response, 201, { secret: 'lk_pat_fake' });
     if (call === 'DELETE /v1/session') return response.writeHead(204).end();
-    answer(response, 404, {});
+    respond(response, 404, {});
   });
 });
 `;
 
-/** A repository whose services are small programs that answer what the launcher asks of the real ones. */
+/** A repository whose services are small programs that respond to the launcher like the real ones. */
 export function fakeRepository(changes: Record<string, string> = {}) {
   const root = mkdtempSync(path.join(tmpdir(), 'latchkey-launcher-'));
   chmodSync(root, 0o711);

@@ -12,12 +12,12 @@ export interface Ready {
   pids: Record<'tokenService' | 'gateway' | 'jobs' | 'postgres' | 'redis', number | null>;
 }
 
-/** Any free ports, so that launchers of other tests and people are not in the way. */
+/** Any free ports, to avoid conflicts with other launchers on this machine. */
 export const anyPorts = Object.fromEntries(
   ['PORT', 'OPS_PORT', 'API_PORT', 'RPC_PORT', 'AUTHZ_PORT', 'DEMO_PORT'].map((name) => [name, '0']),
 );
 
-/** A launcher as a process of its own, as `npm start` runs it. */
+/** Runs the launcher as a process, like `npm start`. */
 export function launch(root: string, env: Record<string, string> = {}) {
   const main = path.join(import.meta.dirname, '..', '..', 'dist', 'main.js');
   const child = spawn(process.execPath, [main, root], {
@@ -31,7 +31,7 @@ export function launch(root: string, env: Record<string, string> = {}) {
       output += chunk;
     });
   }
-  // Not 'close', which waits for the channel for ever once this side has ended it.
+  // Not 'close', which is never emitted once this side has closed the channel.
   const outputs = [child.stdout, child.stderr].map(
     (stream) => new Promise((resolve) => stream?.once('close', resolve)),
   );
@@ -46,7 +46,7 @@ export function launch(root: string, env: Record<string, string> = {}) {
     output: () => output,
     ended,
     kill: (signal: NodeJS.Signals) => child.kill(signal),
-    /** As when the process that started it is killed. */
+    /** Like killing the process that started it. */
     abandon: () => child.disconnect(),
     ready: async (): Promise<Ready> => {
       await waitFor(() => over || /^ready http/m.test(output), {
@@ -60,7 +60,7 @@ export function launch(root: string, env: Record<string, string> = {}) {
   };
 }
 
-/** Who runs now, of those that ready.json names: their numbers alone may be another's later. */
+/** Identities of the running processes in ready.json, because pids can be reused. */
 export function identities(ready: Ready): string[] {
   const pids = Object.values(ready.pids).filter((pid) => pid !== null);
   return pids.map((pid) => processIdentity(pid)).filter((identity) => identity !== null);

@@ -33,13 +33,13 @@ describe('a start', () => {
   const environmentOf = (service: string) =>
     JSON.parse(readFileSync(path.join(root, service, 'dist', 'env.json'), 'utf8')) as Record<string, string>;
 
-  test('goes in order: schema, token-service, then the others', () => {
+  test('is in order: schema, token-service, then the others', () => {
     const order = readFileSync(path.join(root, 'order'), 'utf8').trim().split('\n');
     expect(order.slice(0, 2)).toEqual(['migrated', 'token-service ready']);
     expect(order.slice(2).sort()).toEqual(['demo-upstream ready', 'gateway ready', 'jobs ready']);
   });
 
-  test('prints a last line that names the address, and ready.json names everything that runs', () => {
+  test('prints the URL in its last line, and ready.json contains every process', () => {
     expect(launcher.output().trimEnd().split('\n').at(-1)).toBe(`ready ${ready.url}`);
     expect(identities(ready)).toHaveLength(5);
     expect(Object.keys(ready)).toEqual([
@@ -56,7 +56,7 @@ describe('a start', () => {
     ]);
   });
 
-  test('lets nobody else read a file that holds a secret', () => {
+  test('lets no one else read a file with a secret', () => {
     expect(statSync(path.join(home, 'ready.json')).mode & 0o777).toBe(0o600);
     const secrets = readdirSync(path.join(home, 'secrets'));
     expect(secrets).toEqual(
@@ -65,21 +65,21 @@ describe('a start', () => {
     for (const name of secrets) expect(statSync(path.join(home, 'secrets', name)).mode & 0o777).toBe(0o600);
   });
 
-  test('prints the first sign-in, and a line that answers from the demo upstream when pasted', () => {
-    expect(launcher.output()).toContain(`Password      ${ready.adminPassword}   (shown this once)`);
+  test('prints the first sign-in, and a command that calls the demo upstream', () => {
+    expect(launcher.output()).toContain(`Password      ${ready.adminPassword}   (shown only once)`);
     const line = /Try it +(curl .+)/.exec(launcher.output())?.[1] as string;
     expect(line).not.toContain('lk_pat_');
     expect(execFileSync('sh', ['-c', `${line} --silent`], { encoding: 'utf8' })).toContain('from the demo upstream');
   });
 
-  test('gives each service the secrets that it needs and no others', () => {
+  test('passes each service the secrets that it needs and no others', () => {
     const [gateway, jobs, service] = ['gateway', 'jobs', 'token-service'].map((name) => environmentOf(`apps/${name}`));
     expect(Object.keys(gateway!)).toEqual(expect.arrayContaining(['REDIS_URL', 'RPC_ADDRESS', 'API_URL']));
-    const held = (env: Record<string, string> | undefined) =>
+    const credentialsOf = (env: Record<string, string> | undefined) =>
       Object.keys(env!).filter((name) => /^(GATEWAY|JOBS)_\w+_(SECRET|KEY)$/.test(name) || name === 'RPC_SECRET');
-    expect(held(gateway).sort()).toEqual(['GATEWAY_PROOF_SECRET', 'GATEWAY_RPC_SECRET']);
-    expect(held(jobs).sort()).toEqual(['JOBS_RPC_SECRET', 'JOBS_SEALING_KEY']);
-    expect(held(service).sort()).toEqual([
+    expect(credentialsOf(gateway).sort()).toEqual(['GATEWAY_PROOF_SECRET', 'GATEWAY_RPC_SECRET']);
+    expect(credentialsOf(jobs).sort()).toEqual(['JOBS_RPC_SECRET', 'JOBS_SEALING_KEY']);
+    expect(credentialsOf(service).sort()).toEqual([
       'GATEWAY_PROOF_SECRET',
       'GATEWAY_RPC_SECRET',
       'JOBS_RPC_SECRET',
@@ -103,29 +103,29 @@ describe('a start', () => {
     expect(new URL(environmentOf('apps/jobs')['DATABASE_URL'] as string).username).toBe('latchkey_jobs');
   });
 
-  test('keeps the ops doors on this machine, whoever may reach the public one', () => {
+  test('binds the ops ports to this machine, also when the public port is reachable by others', () => {
     expect(environmentOf('apps/gateway')['OPS_HOST']).toBe('127.0.0.1');
     expect(environmentOf('apps/token-service')['HOST']).toBe('127.0.0.1');
   });
 
-  test("passes on what else a person has set, and nothing of npm's", () => {
+  test("passes on all other variables, except npm's", () => {
     expect(environmentOf('apps/jobs')).toMatchObject({ AWS_SECRET: 'passes' });
     expect(environmentOf('apps/jobs')).not.toHaveProperty('npm_config_x');
   });
 
-  test('merges what the services print into plain lines without a terminal', () => {
+  test('merges the output of the services into plain lines without a terminal', () => {
     expect(launcher.output()).toMatch(/^\d{4}-\d\d-\d\dT[\d:.]+Z info {2}gateway {7}up port=1$/m);
     expect(launcher.output()).not.toContain('\u001b[');
   });
 
-  test('a second one on the same home is refused', async () => {
+  test('a second one in the same home fails', async () => {
     const second = launch(root);
     expect(await second.ended).toBe(1);
-    expect(second.output()).toContain(`Latchkey cannot start: Latchkey already runs from ${home} (process `);
+    expect(second.output()).toContain(`Latchkey cannot start: Latchkey already runs in ${home} (process `);
   });
 
   test.each(['gateway', 'tokenService', 'postgres', 'redis'] as const)(
-    'a killed %s is started again and ready.json names the new one',
+    'a killed %s is restarted and ready.json contains the new process',
     async (name) => {
       const before = launcher.now();
       process.kill(before.pids[name] as number, 'SIGKILL');
@@ -152,7 +152,7 @@ describe('a stop', () => {
   });
   afterAll(() => remove());
 
-  test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('by %s ends everything and says so', async (signal) => {
+  test.each(['SIGINT', 'SIGTERM', 'SIGHUP'] as const)('by %s stops everything, with a message', async (signal) => {
     launcher = launch(root);
     const ready = await launcher.ready();
     const running = identities(ready);
@@ -166,7 +166,7 @@ describe('a stop', () => {
     expect(readFileSync(path.join(root, 'order'), 'utf8').trimEnd().split('\n').at(-1)).toBe('token-service stopped');
   });
 
-  test('because whoever started it has gone ends everything too', async () => {
+  test('because the parent process has exited stops everything too', async () => {
     launcher = launch(root);
     const running = identities(await launcher.ready());
     launcher.abandon();
@@ -174,7 +174,7 @@ describe('a stop', () => {
     expect(running.filter(stillRuns)).toEqual([]);
   });
 
-  test('while everything is starting ends what was started', async () => {
+  test('during the start stops what was started', async () => {
     launcher = launch(root);
     await waitFor(() => launcher.output().includes('postgres ready'), {
       timeoutMs: 60_000,
@@ -186,7 +186,7 @@ describe('a stop', () => {
     expect(left.filter((line) => line.includes(root))).toEqual([]);
   });
 
-  test('by a crash leaves nothing running, and the next start goes on with the data, its secrets unshown', async () => {
+  test('by a crash leaves nothing running, and the next start keeps the data and prints no secrets', async () => {
     launcher = launch(root);
     const before = await launcher.ready();
     const running = identities(before);
@@ -204,37 +204,37 @@ describe('a stop', () => {
   });
 });
 
-describe('a start that cannot be', () => {
-  const made: (() => void)[] = [];
+describe('a failing start', () => {
+  const removals: (() => void)[] = [];
   afterAll(() => {
-    for (const remove of made) remove();
+    for (const remove of removals) remove();
   });
   const repository = (changes: Record<string, string> = {}) => {
     const { root, remove } = fakeRepository(changes);
-    made.push(remove);
+    removals.push(remove);
     return root;
   };
 
-  test('for a taken port names the port and its variable before anything is started', async () => {
+  test('because of a port in use names the port and its variable before anything is started', async () => {
     const port = await freePort();
     const other = createServer();
     await new Promise<void>((resolve) => other.listen(port, '127.0.0.1', resolve));
     const launcher = launch(repository(), { API_PORT: String(port) });
     expect(await launcher.ended).toBe(1);
     expect(launcher.output()).toContain(
-      `Latchkey cannot start: port ${port} (API_PORT) cannot be listened on, another program has it; stop that, or set API_PORT to another port`,
+      `Latchkey cannot start: port ${port} (API_PORT) is in use by another program; stop it, or set API_PORT to another port`,
     );
     expect(launcher.output()).not.toContain('postgres');
     other.close();
   });
 
-  test('for an address that others reach wants PUBLIC_URL', async () => {
+  test('because HOST is reachable by others names PUBLIC_URL', async () => {
     const launcher = launch(repository(), { HOST: '0.0.0.0' });
     expect(await launcher.ended).toBe(1);
     expect(launcher.output()).toContain('PUBLIC_URL is required because HOST=0.0.0.0');
   });
 
-  test('for wrong variables names all of them', async () => {
+  test('because of invalid variables names all of them', async () => {
     const launcher = launch(repository(), {
       PORT: 'eighty',
       LEASE_MS: '1',
@@ -246,9 +246,9 @@ describe('a start that cannot be', () => {
   });
 
   test.each([
-    ['apps/jobs/dist/main.js', 'jobs ended before it was ready (code 3)'],
+    ['apps/jobs/dist/main.js', 'jobs exited before it was ready (code 3)'],
     ['apps/token-service/dist/migrate.js', 'migrate failed (code 3), see above'],
-  ])('for a failing %s says so, with what it printed, and stops the rest', async (file, message) => {
+  ])('because of a failing %s names it, prints its output, and stops the rest', async (file, message) => {
     const root = repository({ [file]: "console.log('the reason'); process.exit(3);" });
     const launcher = launch(root);
     expect(await launcher.ended).toBe(1);
@@ -259,13 +259,13 @@ describe('a start that cannot be', () => {
   });
 });
 
-test('a home of the version before starts again: its secrets stay, those that are new are made', async () => {
+test('a home of the version before starts again: its secrets stay, those that are new are removals', async () => {
   const { root, remove } = fakeRepository();
   const secrets = path.join(root, '.latchkey', 'secrets');
   const kept = { 'token-peppers': 'p'.repeat(43), 'events-secret': 'e'.repeat(43), 'rpc-secret': 'r'.repeat(43) };
   mkdirSync(secrets, { recursive: true });
   for (const [name, text] of Object.entries(kept)) writeFileSync(path.join(secrets, name), text);
-  // Nothing is asked of the secrets' owner either, where one was given to all by hand.
+  // A single secret that was set for all services needs no change either.
   const launcher = launch(root, { RPC_SECRET: kept['rpc-secret'] });
   await launcher.ready();
   const service = JSON.parse(readFileSync(path.join(root, 'apps/token-service/dist/env.json'), 'utf8'));
@@ -279,7 +279,7 @@ test('a home of the version before starts again: its secrets stay, those that ar
   remove();
 });
 
-test('servers of one’s own are used and not started', async () => {
+test('servers given by DATABASE_URL and REDIS_URL are used, none is started', async () => {
   const { root, remove } = fakeRepository();
   const own = { DATABASE_URL: 'postgres://me:pw@127.0.0.1:1/mine', REDIS_URL: 'redis://127.0.0.1:1' };
   const launcher = launch(root, own);

@@ -1,7 +1,7 @@
 import { expect, test } from '@jest/globals';
 import { waitFor } from '@latchkey/testing';
 import { createOutput } from '../../src/output.js';
-import { type Running, Watched } from '../../src/watched.js';
+import { type Running, SupervisedProcess } from '../../src/supervised-process.js';
 
 function lines(terminal: boolean, level = 'info') {
   let text = '';
@@ -17,7 +17,7 @@ function lines(terminal: boolean, level = 'info') {
 const entry = (fields: object) =>
   JSON.stringify({ time: '2026-01-02T03:04:05.678Z', level: 'warn', msg: 'slow', ...fields });
 
-test('a service’s JSON line becomes one plain line without a terminal', () => {
+test('without a terminal, a JSON line of a service becomes one plain line', () => {
   const { output, text } = lines(false);
   output.pass('gateway', entry({ service: 'gateway', pid: 7, route: 'demo', ms: 12, req: { url: '/a b' } }));
   expect(text()).toBe('2026-01-02T03:04:05.678Z warn  gateway       slow route=demo ms=12 req={"url":"/a b"}\n');
@@ -29,7 +29,7 @@ test('on a terminal times are short and levels coloured', () => {
   expect(text()).toBe('\u001b[90m03:04:05\u001b[0m \u001b[33mwarn \u001b[0m gateway       slow\n');
 });
 
-test('text that is no JSON passes as it is, and an error shows its stack', () => {
+test('text that is not JSON is unchanged, and an error is shown with its stack', () => {
   const { output, text } = lines(false);
   output.pass('jobs', '{ not JSON');
   output.pass('jobs', '');
@@ -38,14 +38,14 @@ test('text that is no JSON passes as it is, and an error shows its stack', () =>
   expect(text()).toContain('slow \n    Error: no\n        at here\n');
 });
 
-test('what the databases print shows at debug only', () => {
+test('output of the databases is shown at debug only', () => {
   const [quiet, loud] = [lines(false), lines(false, 'debug')];
   for (const { output } of [quiet, loud]) output.detail('postgres', 'checkpoint starting');
   expect(quiet.text()).toBe('');
   expect(loud.text()).toContain('postgres      checkpoint starting');
 });
 
-/** Processes that end when told to; a start may be made to fail. */
+/** Fake processes that end on `end()`; with `fail`, starts fail. */
 function processes() {
   const state = { starts: 0, fail: false, end: () => undefined as undefined };
   const start = async (): Promise<Running> => {
@@ -61,39 +61,39 @@ function processes() {
   return { state, start };
 }
 
-test('what ends by itself is started again until it comes up, and each time it is told', async () => {
+test('a process that exits by itself is restarted until it is ready, with a message each time', async () => {
   const { state, start } = processes();
-  const said: string[] = [];
+  const reported: string[] = [];
   let changes = 0;
-  const watched = new Watched(
+  const supervised = new SupervisedProcess(
     'thing',
     start,
-    (line) => said.push(line),
+    (line) => reported.push(line),
     () => changes++,
   );
-  await watched.start();
+  await supervised.start();
   state.fail = true;
   state.end();
   await waitFor(() => state.starts >= 3, { what: 'more attempts' });
-  expect(watched.running).toBeUndefined();
+  expect(supervised.running).toBeUndefined();
   state.fail = false;
   await waitFor(() => changes === 1, { what: 'it being ready again' });
-  expect(watched.running?.pid).toBe(state.starts);
-  expect(said[0]).toBe('thing ended by itself (code 1); starting it again');
-  expect(said).toContain('thing did not start: no port');
-  expect(said.at(-1)).toBe('thing is ready again');
-  await watched.stop();
+  expect(supervised.running?.pid).toBe(state.starts);
+  expect(reported[0]).toBe('thing exited (code 1); restarting');
+  expect(reported).toContain('starting thing failed: no port; retrying');
+  expect(reported.at(-1)).toBe('thing is ready again');
+  await supervised.stop();
 });
 
-test('what is stopped stays stopped, also while it waits for its next start', async () => {
+test('a stopped process stays stopped, also while it waits for its next start', async () => {
   const { state, start } = processes();
-  const watched = new Watched('thing', start, () => undefined);
-  await watched.start();
-  await watched.stop();
+  const supervised = new SupervisedProcess('thing', start, () => undefined);
+  await supervised.start();
+  await supervised.stop();
   expect(state.starts).toBe(1);
 
   const failing = processes();
-  const second = new Watched('thing', failing.start, () => undefined);
+  const second = new SupervisedProcess('thing', failing.start, () => undefined);
   await second.start();
   failing.state.fail = true;
   failing.state.end();
@@ -104,9 +104,9 @@ test('what is stopped stays stopped, also while it waits for its next start', as
   expect(failing.state.starts).toBe(starts);
 });
 
-test('a first start that fails is not tried again', async () => {
+test('a first start that fails is not retried', async () => {
   const { state, start } = processes();
   state.fail = true;
-  await expect(new Watched('thing', start, () => undefined).start()).rejects.toThrow('no port');
+  await expect(new SupervisedProcess('thing', start, () => undefined).start()).rejects.toThrow('no port');
   expect(state.starts).toBe(1);
 });

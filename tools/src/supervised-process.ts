@@ -1,28 +1,28 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** Something that runs as a process of its own and is ready for use. */
+/** A running process that is ready for use. */
 export interface Running {
   readonly pid: number;
   readonly exited: Promise<{ code: number | null; signal: NodeJS.Signals | null }>;
   stop(): Promise<void>;
 }
 
-const firstPauseMs = 250;
-const longestPauseMs = 30_000;
-/** Whoever ran for this long starts again as quickly as at first. */
-const settledMs = 60_000;
+const firstDelayMs = 250;
+const longestDelayMs = 30_000;
+/** After running for this long, the delay is reset. */
+const stableMs = 60_000;
 
-/** Keeps one process running: whenever it ends by itself it is started again, each time after a longer pause. */
-export class Watched<T extends Running = Running> {
+/** Keeps one process running: restarts it with exponential backoff whenever it exits by itself. */
+export class SupervisedProcess<T extends Running = Running> {
   private current: T | undefined;
   private readonly stopping = new AbortController();
   private watching: Promise<void> = Promise.resolve();
 
   /**
    * @param name for messages
-   * @param startOnce starts the process and answers once it is ready; ends what it started when the signal comes
-   * @param report is told what happens, in sentences
-   * @param onChange is told each time that a new process is ready
+   * @param startOnce starts the process and resolves once it is ready; stops it when the signal is aborted
+   * @param report called with messages about restarts
+   * @param onChange called each time a new process is ready
    */
   constructor(
     readonly name: string,
@@ -31,15 +31,15 @@ export class Watched<T extends Running = Running> {
     private readonly onChange: () => void = () => undefined,
   ) {}
 
-  /** The process that runs now; `undefined` between its end and the next start. */
+  /** The current process; `undefined` between its exit and the next start. */
   get running(): T | undefined {
     return this.current;
   }
 
   /**
-   * Starts the process for the first time, and watches it from then on.
+   * Starts the process for the first time, and supervises it from then on.
    *
-   * @throws what the first start throws; nothing is watched then
+   * @throws what the first start throws; nothing is supervised then
    */
   async start(): Promise<T> {
     const first = await this.startOnce(this.stopping.signal);
@@ -52,7 +52,7 @@ export class Watched<T extends Running = Running> {
     return first;
   }
 
-  /** Ends the process for good. */
+  /** Stops the process for good. */
   async stop(): Promise<void> {
     this.stopping.abort();
     await this.current?.stop();
@@ -62,21 +62,21 @@ export class Watched<T extends Running = Running> {
   private async watch(first: T): Promise<void> {
     let running: T | undefined = first;
     let startedAt = performance.now();
-    let pauseMs = firstPauseMs;
+    let delayMs = firstDelayMs;
     while (running) {
       const { code, signal } = await running.exited;
       this.current = undefined;
       if (this.stopping.signal.aborted) return;
-      if (performance.now() - startedAt >= settledMs) pauseMs = firstPauseMs;
-      this.report(`${this.name} ended by itself (${signal ?? `code ${code}`}); starting it again`);
+      if (performance.now() - startedAt >= stableMs) delayMs = firstDelayMs;
+      this.report(`${this.name} exited (${signal ?? `code ${code}`}); restarting`);
       running = undefined;
       while (!running) {
-        await sleep(pauseMs, undefined, { signal: this.stopping.signal }).catch(() => undefined);
+        await sleep(delayMs, undefined, { signal: this.stopping.signal }).catch(() => undefined);
         if (this.stopping.signal.aborted) return;
-        pauseMs = Math.min(pauseMs * 2, longestPauseMs);
+        delayMs = Math.min(delayMs * 2, longestDelayMs);
         startedAt = performance.now();
         running = await this.startOnce(this.stopping.signal).catch((error: Error) => {
-          if (!this.stopping.signal.aborted) this.report(`${this.name} did not start: ${error.message}`);
+          if (!this.stopping.signal.aborted) this.report(`starting ${this.name} failed: ${error.message}; retrying`);
           return undefined;
         });
       }
