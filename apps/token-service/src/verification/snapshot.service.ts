@@ -107,7 +107,7 @@ export class SnapshotService {
   /** The row joined with the log's, or the log's alone: in one snapshot, so that the log belongs to the result. */
   async #read(sha256: string): Promise<{ found: NamedSnapshot | null; log: string }> {
     const [row] = await this.db.authoritative<(SnapshotRow | { id: null }) & { log: string }>(
-      'facts-by-hash',
+      'snapshot-by-hash',
       `SELECT l.log, f.* FROM invalidation_log l LEFT JOIN (${SELECT_SNAPSHOT} WHERE t.hash = ANY ($1)) f ON true`,
       [this.hasher.hashes(sha256)],
     );
