@@ -17,7 +17,7 @@ import { createAdapter, ENDPOINT_METADATA } from '../src/http/index.js';
 import { CALLABLE_BY } from '../src/rpc/index.js';
 import { GATEWAY_RPC_SECRET, issue, JOBS_RPC_SECRET, type Person, type World, world } from './harness.js';
 
-/** Says of neither of its handlers who may call. */
+/** Declares access for neither of its handlers. */
 @Controller()
 class Planted {
   @Get('/planted')
@@ -51,21 +51,21 @@ let url: string;
 const served: string[] = [];
 let handlers: Handler[];
 
-/** What Nest has found, decorator by decorator. */
+/** The handlers that Nest found, with the metadata of their decorators. */
 function handlersOf(discovery: DiscoveryService, scanner: MetadataScanner): Handler[] {
   return discovery.getControllers().flatMap(({ instance, metatype }) => {
     const prototype = Object.getPrototypeOf(instance);
     return scanner.getAllMethodNames(prototype).flatMap((method) => {
-      const told = (key: string) => Reflect.getMetadata(key, prototype[method]);
-      const [pattern] = (told('microservices:pattern') ?? []) as { service: string; rpc: string }[];
-      const paths = told('path') as string | undefined;
+      const metadataOf = (key: string) => Reflect.getMetadata(key, prototype[method]);
+      const [pattern] = (metadataOf('microservices:pattern') ?? []) as { service: string; rpc: string }[];
+      const paths = metadataOf('path') as string | undefined;
       if (paths === undefined && !pattern) return [];
       return {
         name: `${metatype!.name}.${method}`,
-        route: paths === undefined ? undefined : `${RequestMethod[told('method')]} ${paths}`,
+        route: paths === undefined ? undefined : `${RequestMethod[metadataOf('method')]} ${paths}`,
         rpc: pattern && `${pattern.service}/${pattern.rpc}`,
-        endpoint: told(ENDPOINT_METADATA),
-        callableBy: told(CALLABLE_BY),
+        endpoint: metadataOf(ENDPOINT_METADATA),
+        callableBy: metadataOf(CALLABLE_BY),
       };
     });
   });
@@ -110,16 +110,16 @@ const scopeOf = (endpoint: string) => (ENDPOINTS as Record<string, Endpoint>)[en
 const isOpen = ({ endpoint }: Handler) => endpoint === 'public' || scopeOf(endpoint!) === 'none';
 
 describe('over HTTP', () => {
-  test('every route that is served has a handler that says who may call', () => {
+  test('every served HTTP route has a handler that declares who may call it', () => {
     const routes = handlers.filter(({ route }) => route !== undefined);
     const isKnown = ({ endpoint }: Handler) =>
       endpoint === 'public' || endpoint === 'any-token' || scopeOf(endpoint!) !== undefined;
     expect(routes.filter((handler) => !isKnown(handler))).toEqual([]);
-    const asked = served.filter((one) => !/^(HEAD|OPTIONS) /.test(one) && one !== 'GET /planted');
-    expect(routes.map(({ route }) => route).sort()).toEqual(asked.sort());
+    const expected = served.filter((one) => !/^(HEAD|OPTIONS) /.test(one) && one !== 'GET /planted');
+    expect(routes.map(({ route }) => route).sort()).toEqual(expected.sort());
   });
 
-  test('what is no call of the management API is open as this list says', () => {
+  test('routes outside the management API are open as listed here', () => {
     const others = handlers.filter(({ route, endpoint }) => route !== undefined && scopeOf(endpoint!) === undefined);
     expect(Object.fromEntries(others.map(({ route, endpoint }) => [route, endpoint]))).toEqual({
       'POST /mcp': 'any-token',
@@ -128,15 +128,15 @@ describe('over HTTP', () => {
     });
   });
 
-  test('every handler refuses whoever shows nothing, unless it is declared open', async () => {
+  test('every HTTP handler rejects a request without credentials, unless it is declared public', async () => {
     for (const handler of handlers.filter(({ route }) => route !== undefined)) {
       const [method = '', at = ''] = handler.route!.split(' ');
-      const answer = await fetch(`${url}${at.replace(/:\w+/g, '01890000-0000-7000-8000-000000000000')}`, {
+      const response = await fetch(`${url}${at.replace(/:\w+/g, '01890000-0000-7000-8000-000000000000')}`, {
         method,
         redirect: 'manual',
       });
       const { code } =
-        answer.status === 401 || answer.status === 403 ? ((await answer.json()) as { code: string }) : {};
+        response.status === 401 || response.status === 403 ? ((await response.json()) as { code: string }) : {};
       expect([handler.name, code === 'unauthenticated' ? 'refused' : code]).toEqual([
         handler.name,
         isOpen(handler) ? undefined : 'refused',
@@ -144,28 +144,28 @@ describe('over HTTP', () => {
     }
   });
 
-  test('a handler that does not say who may call is closed to everyone', async () => {
+  test('an HTTP handler without an access declaration is closed to every caller', async () => {
     const admin = await w.signIn();
     const { secret } = await issue(admin, { scopes: ['tokens:read'] });
     const callers: [string, Record<string, string>][] = [
-      ['nobody', {}],
+      ['an anonymous caller', {}],
       ['an administrator', { cookie: (admin as Person).cookie! }],
       ['a token', { authorization: bearer(secret) }],
       ['a gateway', { authorization: firstParty(GATEWAY_RPC_SECRET) }],
     ];
     for (const [who, headers] of callers) {
-      const answer = await fetch(`${url}/planted`, { headers });
-      expect([who, answer.status]).toEqual([who, 403]);
-      expect(await answer.text()).not.toContain('let in');
+      const response = await fetch(`${url}/planted`, { headers });
+      expect([who, response.status]).toEqual([who, 403]);
+      expect(await response.text()).not.toContain('let in');
     }
   });
 });
 
 describe('over gRPC', () => {
-  /** Who may call the methods of each service. What callers get is shown in credentials.test.ts, method by method. */
+  /** Who may call the methods of each service; credentials.test.ts checks each method. */
   const CALLERS: Record<string, readonly string[]> = { Tokens: ['gateway', 'token'], Maintenance: ['jobs'] };
 
-  test('the methods of the services have one handler each, and every handler says who may call', () => {
+  test('each gRPC method has one handler, and each handler declares who may call it', () => {
     const methods = [PROTO_FILE, INTERNAL_PROTO_FILE].flatMap((file) =>
       Object.entries(loadSync(file, PROTO_OPTIONS)).flatMap(([name, definition]) =>
         'format' in definition ? [] : Object.keys(definition).map((rpc) => `${name.split('.').at(-1)}/${rpc}`),
@@ -176,7 +176,7 @@ describe('over gRPC', () => {
     expect(found.map(({ rpc, callableBy }) => [rpc, callableBy]).sort()).toEqual(expected.sort());
   });
 
-  test('a handler that does not say who may call is closed to everyone', async () => {
+  test('a gRPC handler without an access declaration is closed to every caller', async () => {
     const loaded = loadPackageDefinition(loadSync(path.join(dir, 'planted.proto')));
     type Call = (request: object, metadata: Metadata, done: (error: ServiceError | null) => void) => void;
     const { Planted: Client } = loaded['planted'] as unknown as {

@@ -50,7 +50,7 @@ const chainWith = (options: Partial<ChainOptions> = {}, logger = createLogger('t
     ...options,
   });
 
-/** Writes events one after the other, as changes do. */
+/** Writes events one after another, as changes do. */
 async function write(count: number, at = new Date()): Promise<string[]> {
   const ids: string[] = [];
   for (let i = 0; i < count; i++) {
@@ -65,7 +65,7 @@ async function write(count: number, at = new Date()): Promise<string[]> {
   return ids;
 }
 
-/** Seals until nothing waits: tests beside this one have transactions open in the same cluster, which sealing waits for. */
+/** Seals until no event waits: other tests keep transactions open in the same cluster, and sealing waits for them. */
 async function sealAll(): Promise<number> {
   let done = 0;
   await waitFor(async () => {
@@ -78,7 +78,7 @@ async function sealAll(): Promise<number> {
   return done;
 }
 
-/** What somebody does who rules the database: triggers do not stop a superuser. */
+/** Runs statements as a superuser, whom triggers do not stop. */
 async function asSuperuser(...statements: string[]): Promise<void> {
   const client = new Client({ connectionString: database.url });
   await client.connect();
@@ -90,7 +90,7 @@ async function asSuperuser(...statements: string[]): Promise<void> {
   }
 }
 
-/** The faults as another process sees them, which has not watched the chain grow. */
+/** The first fault that a process finds which has nothing of the chain in memory. */
 const faultOf = async (): Promise<ChainVerdict['firstBroken']> => (await chainWith().verify()).firstBroken;
 
 async function exported(): Promise<string[]> {
@@ -99,7 +99,7 @@ async function exported(): Promise<string[]> {
   return lines;
 }
 
-test('seals every event once, in one chain without gaps, and proves it', async () => {
+test('sealing puts every event into one chain once, without gaps, and the chain verifies', async () => {
   const ids = await write(25);
   expect(await sealAll()).toBe(25);
   expect(await sealAll()).toBe(0);
@@ -111,7 +111,7 @@ test('seals every event once, in one chain without gaps, and proves it', async (
   expect(checkpoints).toBeGreaterThanOrEqual(2);
 });
 
-test('never seals past a transaction that may still write an event of before', async () => {
+test('sealing never passes an open transaction that can still write an earlier event', async () => {
   const slow = new Client({ connectionString: asRole(database.url, 'latchkey_service') });
   await slow.connect();
   try {
@@ -132,7 +132,7 @@ test('never seals past a transaction that may still write an event of before', a
   }
 });
 
-test('many sealers at once make one chain', async () => {
+test('concurrent sealers make one chain', async () => {
   await write(40);
   const others = Array.from({ length: 4 }, () => chainWith());
   await waitFor(async () => {
@@ -144,7 +144,7 @@ test('many sealers at once make one chain', async () => {
   expect((await chain.verify()).ok).toBe(true);
 });
 
-test("refuses the services' roles every change of what was written", async () => {
+test("the services' database roles can change no written audit row", async () => {
   await write(2);
   await sealAll();
   const roles = ['latchkey_service', 'latchkey_jobs', 'latchkey_retention'] as const;
@@ -160,7 +160,7 @@ test("refuses the services' roles every change of what was written", async () =>
   }
 });
 
-test('the owner too is told that the log is append-only, in a partition named directly as well', async () => {
+test('the audit log is append-only for the schema owner too, also in a partition named directly', async () => {
   await write(1);
   await sealAll();
   const [partition] = await database.query('SELECT tableoid::regclass::text AS name FROM audit_events');
@@ -175,7 +175,7 @@ test('the owner too is told that the log is append-only, in a partition named di
     await expect(database.query(statement)).rejects.toThrow(/append-only/);
 });
 
-test('finds an event that was edited, and says which', async () => {
+test('verification finds an edited event and names it', async () => {
   await write(12);
   await sealAll();
   const edits = [
@@ -189,16 +189,16 @@ test('finds an event that was edited, and says which', async () => {
     const [event] = await database.query('SELECT event_id FROM audit_links WHERE seq = 5');
     const id = event!['event_id'];
     await asSuperuser(
-      'CREATE TABLE kept AS SELECT * FROM audit_events',
+      'CREATE TABLE saved AS SELECT * FROM audit_events',
       `UPDATE audit_events SET ${edit} WHERE id = '${id}'`,
     );
     expect((await faultOf())?.seq).toBe(5);
-    await asSuperuser('DELETE FROM audit_events', 'INSERT INTO audit_events SELECT * FROM kept', 'DROP TABLE kept');
+    await asSuperuser('DELETE FROM audit_events', 'INSERT INTO audit_events SELECT * FROM saved', 'DROP TABLE saved');
     expect(await faultOf()).toBeNull();
   }
 });
 
-test('finds an event that was deleted, with its link or without', async () => {
+test('verification finds a deleted event, with or without its link', async () => {
   await write(12);
   await sealAll();
   await asSuperuser('DELETE FROM audit_events WHERE id = (SELECT event_id FROM audit_links WHERE seq = 4)');
@@ -207,7 +207,7 @@ test('finds an event that was deleted, with its link or without', async () => {
   expect(await faultOf()).toEqual({ seq: 4, reason: expect.stringContaining('event 4 is missing') });
 });
 
-test('finds a head that was cut off without the statement of retention', async () => {
+test('verification finds a head that was cut off without a signed retention statement', async () => {
   await write(12);
   await sealAll();
   await asSuperuser(
@@ -219,7 +219,7 @@ test('finds a head that was cut off without the statement of retention', async (
   expect((await faultOf())?.seq).toBeLessThanOrEqual(10);
 });
 
-test('finds events whose order was changed', async () => {
+test('verification finds events whose order was changed', async () => {
   await write(12);
   await sealAll();
   await asSuperuser(
@@ -230,7 +230,7 @@ test('finds events whose order was changed', async () => {
   expect(await faultOf()).toEqual({ seq: 6, reason: expect.stringContaining('edited, replaced, or moved') });
 });
 
-test('finds an event that was put among the sealed ones', async () => {
+test('verification finds an event that was inserted among sealed ones', async () => {
   await write(12);
   await sealAll();
   await asSuperuser(`INSERT INTO audit_events (id, at, actor_type, actor_name, action, xid)
@@ -239,12 +239,12 @@ test('finds an event that was put among the sealed ones', async () => {
   expect(await faultOf()).toEqual({ seq: null, reason: expect.stringContaining('in no place of the chain') });
 });
 
-test('finds a chain that was made anew with right hashes: no checkpoint fits it', async () => {
+test('verification finds a chain that was recomputed with correct hashes: no checkpoint matches it', async () => {
   await write(25);
   await sealAll();
   await asSuperuser(
     `UPDATE audit_events SET actor_name = 'Mallory' WHERE id = (SELECT event_id FROM audit_links WHERE seq = 15)`,
-    'CREATE TABLE kept AS SELECT * FROM audit_checkpoints',
+    'CREATE TABLE saved AS SELECT * FROM audit_checkpoints',
     'DELETE FROM audit_checkpoints',
     'DELETE FROM audit_links',
   );
@@ -254,14 +254,14 @@ test('finds a chain that was made anew with right hashes: no checkpoint fits it'
     forged += (await forger.seal(100)).done;
     return forged === 25;
   });
-  await asSuperuser('INSERT INTO audit_checkpoints SELECT * FROM kept');
+  await asSuperuser('INSERT INTO audit_checkpoints SELECT * FROM saved');
   const fault = await faultOf();
   expect(fault?.reason).toContain('their hashes made anew');
   expect(fault?.seq).toBeLessThanOrEqual(15);
   expect(fault?.seq).toBeGreaterThan(1);
 });
 
-test('finds a tail that was cut while its checkpoint stayed', async () => {
+test('verification finds a tail that was cut off while its checkpoint remained', async () => {
   await write(21);
   await sealAll();
   await asSuperuser(
@@ -271,7 +271,7 @@ test('finds a tail that was cut while its checkpoint stayed', async () => {
   expect(await faultOf()).toEqual({ seq: 13, reason: expect.stringContaining('the tail was cut') });
 });
 
-test('finds a tail that was cut with its checkpoints, back to the last one kept outside the database', async () => {
+test('verification finds a tail that was cut off with its checkpoints, back to the last one stored outside the database', async () => {
   const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-chain-'));
   try {
     const checkpointFile = path.join(dir, 'checkpoints');
@@ -282,7 +282,7 @@ test('finds a tail that was cut with its checkpoints, back to the last one kept 
     await sealAll();
     const logged = log.flatMap(({ checkpoint }) => checkpoint ?? []);
     expect(`${logged.join('\n')}\n`).toBe(readFileSync(checkpointFile, 'utf8'));
-    const kept = readFileSync(checkpointFile, 'utf8')
+    const stored = readFileSync(checkpointFile, 'utf8')
       .trim()
       .split('\n')
       .map((l) => JSON.parse(l) as Checkpoint);
@@ -293,8 +293,8 @@ test('finds a tail that was cut with its checkpoints, back to the last one kept 
     );
     const expected = { seq: 13, reason: expect.stringContaining('kept outside the database') };
     expect((await chainWith({ checkpointFile }).verify()).firstBroken).toEqual(expected);
-    expect((await chain.verify()).firstBroken).toEqual(expected); // this process remembers what it signed
-    expect(await proveExport(await exported(), [], [kept.at(-1)!])).toMatchObject({
+    expect((await chain.verify()).firstBroken).toEqual(expected); // this process has in memory what it signed
+    expect(await proveExport(await exported(), [], [stored.at(-1)!])).toMatchObject({
       ok: false,
       firstBroken: { seq: 13 },
     });
@@ -303,20 +303,20 @@ test('finds a tail that was cut with its checkpoints, back to the last one kept 
   }
 });
 
-test('finds a checkpoint that was forged: a wrong signature, another key, no key at all', async () => {
+test('verification finds a forged checkpoint: a wrong signature, another key, no key', async () => {
   await write(10);
   await sealAll();
   await asSuperuser("UPDATE audit_checkpoints SET at = at + interval '1 hour'");
   expect((await faultOf())?.reason).toContain('its signature is wrong');
-  const stranger = generateKeyPairSync('ed25519');
+  const foreign = generateKeyPairSync('ed25519');
   const [row] = await database.query("SELECT seq::int, encode(hash, 'hex') AS hash, at FROM audit_checkpoints");
-  const forged = signCheckpoint(stranger.privateKey, {
+  const forged = signCheckpoint(foreign.privateKey, {
     seq: row!['seq'],
     hash: row!['hash'],
     at: row!['at'].toISOString(),
     kind: 'sealed',
   });
-  const spki = stranger.publicKey.export({ type: 'spki', format: 'der' }).toString('base64');
+  const spki = foreign.publicKey.export({ type: 'spki', format: 'der' }).toString('base64');
   await asSuperuser(
     `UPDATE audit_checkpoints SET public_key = '${spki}', signature = decode('${Buffer.from(forged.signature, 'base64url').toString('hex')}', 'hex')`,
   );
@@ -325,7 +325,7 @@ test('finds a checkpoint that was forged: a wrong signature, another key, no key
   expect((await faultOf())?.reason).toContain('no trusted key');
 });
 
-test('believes checkpoints of an earlier key that it was told to trust', async () => {
+test('verification accepts checkpoints of an earlier key that is configured as trusted', async () => {
   await write(10);
   await sealAll();
   const next = generateKeyPairSync('ed25519').privateKey;
@@ -333,7 +333,7 @@ test('believes checkpoints of an earlier key that it was told to trust', async (
   expect((await chainWith({ signingKey: next, retiredKeys: chain.trustedKeys }).verify()).ok).toBe(true);
 });
 
-test('an export proves itself without the service, and shows what was done to it', async () => {
+test('an export verifies without the service, and shows every change made to it', async () => {
   await write(25);
   await sealAll();
   await write(2);
@@ -352,7 +352,7 @@ test('an export proves itself without the service, and shows what was done to it
   expect(await broken(lines.with(signed, forged))).toBe(signed + 1);
 });
 
-test('retention removes whole months, and what is left is proven from its signed statement', async () => {
+test('retention removes whole months, and the rest verifies from the signed retention statement', async () => {
   const monthsAgo = (months: number) => {
     const at = new Date();
     at.setUTCDate(15);
@@ -367,7 +367,7 @@ test('retention removes whole months, and what is left is proven from its signed
   );
   const old = await write(10, monthsAgo(4));
   const recent = await write(5);
-  const [straggler] = await write(1, monthsAgo(4)); // committed late: it stands after what is kept
+  const [straggler] = await write(1, monthsAgo(4)); // committed late: its place is after the events that stay
   await sealAll();
   const retention = await connect('latchkey_retention');
   try {
@@ -387,7 +387,7 @@ test('retention removes whole months, and what is left is proven from its signed
   expect(await chainWith().verify()).toMatchObject({ ok: true, events: 9 });
 });
 
-test('nobody but retention may remove the head, and never anything younger than a month', async () => {
+test('only retention can remove the head of the audit chain, and nothing younger than 31 days', async () => {
   await write(3);
   await sealAll();
   await expect(service.query('SELECT audit_retire()')).rejects.toThrow(/permission denied/);
@@ -399,11 +399,11 @@ test('nobody but retention may remove the head, and never anything younger than 
   }
 });
 
-test('goes on with the chain in a database restored from a dump, whose transaction ids start anew', async () => {
+test('sealing continues the chain in a database restored from a dump, whose transaction ids start again', async () => {
   await write(5);
   await sealAll();
   await write(2);
-  // What a dump carries over: ids of transactions that this cluster has not come to yet.
+  // As in a restored dump: transaction ids that this cluster has not reached yet.
   await asSuperuser(`UPDATE audit_events SET xid = (xid::text::bigint + 1000000000000)::text::xid8`);
   chain = chainWith();
   await write(3);
@@ -413,7 +413,7 @@ test('goes on with the chain in a database restored from a dump, whose transacti
   expect(await chainWith().verify()).toMatchObject({ ok: true, events: 14 });
 });
 
-test('a failing insert of the audit event stops the change that it belongs to', async () => {
+test('a failed insert of the audit event aborts the change that it belongs to', async () => {
   await asSuperuser(
     `CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$`,

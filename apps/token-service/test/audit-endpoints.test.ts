@@ -27,7 +27,7 @@ afterAll(async () => {
   await w.close();
 });
 
-/** Until nothing waits: tests beside this one have transactions open in the same cluster, which sealing waits for. */
+/** Seals until no event waits: other tests keep transactions open in the same cluster, and sealing waits for them. */
 const seal = () =>
   waitFor(async () => {
     await maintenance.sealAudit({ limit: 50 });
@@ -37,7 +37,7 @@ const seal = () =>
     return row!['waiting'] === 0;
   });
 
-test('shows an event without a place until it is sealed, and with place and hash after', async () => {
+test('GET /v1/audit shows an event without a place until it is sealed, and with place and hash after', async () => {
   await seal();
   const token = await issue(admin);
   const list = async () =>
@@ -51,22 +51,22 @@ test('shows an event without a place until it is sealed, and with place and hash
   expect(await list()).toMatchObject([{ seq: expect.any(Number), hash: expect.stringMatching(/^[0-9a-f]{64}$/) }]);
 });
 
-test('answers the state of the chain, and says where it is broken once somebody has bent it', async () => {
+test('GET /v1/audit/verify returns the state of the chain, and where it is broken after tampering', async () => {
   for (let i = 0; i < 5; i++) await issue(admin);
   await seal();
-  const sound = await admin.call<ChainState>('GET /v1/audit/verify');
-  expect(sound).toMatchObject({ status: 200, body: { ok: true, firstBroken: null } });
-  expect(sound.body.events).toBeGreaterThan(5);
-  expect(sound.body.checkpoints).toBeGreaterThan(0);
+  const intact = await admin.call<ChainState>('GET /v1/audit/verify');
+  expect(intact).toMatchObject({ status: 200, body: { ok: true, firstBroken: null } });
+  expect(intact.body.events).toBeGreaterThan(5);
+  expect(intact.body.checkpoints).toBeGreaterThan(0);
   await w.database.query(`SET session_replication_role = replica;
     UPDATE audit_events SET actor_name = actor_name || '!' WHERE id = (SELECT event_id FROM audit_links WHERE seq = 3)`);
-  const bent = await admin.call<ChainState>('GET /v1/audit/verify');
-  expect(bent.body).toMatchObject({ ok: false, firstBroken: { seq: 3 } });
+  const tampered = await admin.call<ChainState>('GET /v1/audit/verify');
+  expect(tampered.body).toMatchObject({ ok: false, firstBroken: { seq: 3 } });
   await w.database.query(`SET session_replication_role = replica;
     UPDATE audit_events SET actor_name = rtrim(actor_name, '!') WHERE id = (SELECT event_id FROM audit_links WHERE seq = 3)`);
 });
 
-test('exports the whole chain so that it proves itself, and filtered events as they are', async () => {
+test('GET /v1/audit/export returns the whole chain so that it verifies, and filtered events as they are', async () => {
   await seal();
   const token = await issue(admin);
   const whole = await admin.call('GET /v1/audit/export');
@@ -86,19 +86,19 @@ test('exports the whole chain so that it proves itself, and filtered events as t
   expect(csv.text.split('\r\n')).toHaveLength(lines.length + 2);
 });
 
-test('only our own services may have it sealed', async () => {
+test('only first-party services may seal the audit log', async () => {
   const other = maintenanceCaller({ address: w.service.rpcAddress, authorization: 'Bearer x', timeoutMs: 5_000 });
   await expect(other.sealAudit({ limit: 1 })).rejects.toMatchObject({ code: 16 });
   other.close();
 });
 
-test('says at its start by which key it signs, and never shows the private one', () => {
+test('the start-up log names the key that signs checkpoints, and never the private key', () => {
   expect(w.logs()).toContain('audit checkpoints are signed by this key');
   expect(w.logs()).toContain('"signer"');
   expect(w.logs()).not.toContain(AUDIT_SIGNING_KEY.split('\n')[1]);
 });
 
-test('changes nothing when the event of the change cannot be written', async () => {
+test('a change whose audit event cannot be written is not made', async () => {
   await w.database.query(`CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
     CREATE TRIGGER full_disk BEFORE INSERT ON audit_events FOR EACH ROW EXECUTE FUNCTION disk_full()`);
@@ -107,5 +107,5 @@ test('changes nothing when the event of the change cannot be written', async () 
   expect((await admin.call('POST /v1/tokens', { body: { name: 'lost' } })).status).toBe(503);
   expect(await tokens()).toBe(before);
   await w.database.query('DROP TRIGGER full_disk ON audit_events');
-  expect((await admin.call('POST /v1/tokens', { body: { name: 'kept' } })).status).toBe(201);
+  expect((await admin.call('POST /v1/tokens', { body: { name: 'stored' } })).status).toBe(201);
 });

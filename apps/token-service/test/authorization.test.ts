@@ -12,7 +12,7 @@ beforeAll(async () => {
 });
 afterAll(() => w.close());
 
-/** Sends the headers as they are. */
+/** Sends the headers unchanged. */
 function get(path: string, authorizations: readonly string[]): Promise<string> {
   const { hostname, port } = new URL(w.service.apiUrl);
   const lines = authorizations.map((value) => `Authorization: ${value}\r\n`).join('');
@@ -35,19 +35,19 @@ const RESPONSES: Record<AuthorizationRead, [status: number, code: string | undef
   secret: [200, undefined],
 };
 
-test.each(AUTHORIZATION_CASES)('over HTTP: $name', async ({ values, read }) => {
+test.each(AUTHORIZATION_CASES)('the Authorization header over HTTP: $name', async ({ values, read }) => {
   const text = await get('/v1/tokens/self', values(secret));
   const code = /"code":"(\w+)"/.exec(text)?.[1];
   expect([Number(text.split(' ')[1]), code]).toEqual(RESPONSES[read]);
   if (read !== 'secret') expect(text).toMatch(/\r\nwww-authenticate: Bearer realm="latchkey"/i);
 });
 
-// HTTP/2 carries one authorization without space around it, and gRPC metadata is ASCII; nothing else reaches the guard.
+// HTTP/2 has one authorization value without surrounding space, and gRPC metadata is ASCII; nothing else reaches the guard.
 const CARRIED = AUTHORIZATION_CASES.map(({ values, ...one }) => ({ ...one, given: values })).filter(({ given }) =>
   given('x').every((value, _, { length }) => length === 1 && /^([!-~]([ -~]*[!-~])?)?$/.test(value)),
 );
 
-test.each(CARRIED)('over gRPC: $name', async ({ given, read }) => {
+test.each(CARRIED)('the authorization metadata over gRPC: $name', async ({ given, read }) => {
   const [authorization = ''] = given(secret);
   const caller = tokensCaller({ address: w.service.rpcAddress, authorization, timeoutMs: 10_000 });
   try {

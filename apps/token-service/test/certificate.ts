@@ -10,7 +10,7 @@ const sequence = (...parts: (Buffer | number[])[]) => der(0x30, ...parts);
 const oid = (...bytes: number[]) => der(0x06, bytes);
 const time = (at: Date) => der(0x17, Buffer.from(`${at.toISOString().replace(/[-:T]/g, '').slice(2, 14)}Z`));
 
-/** A certificate for 127.0.0.1 that signs for itself (RFC 5280), good for an hour, and its key; both in PEM. */
+/** A self-signed certificate for 127.0.0.1 (RFC 5280), valid for an hour, and its key; both in PEM. */
 export function selfSigned(): { cert: string; key: string } {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const ecdsaWithSha256 = sequence(oid(0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02));

@@ -27,15 +27,15 @@ afterAll(async () => {
   await testing.close();
 });
 
-test('what is read behind a lock that had to be waited for is what the holder left', async () => {
-  const { promise: mayCommit, resolve: commit } = Promise.withResolvers<void>();
-  const { promise: held, resolve: holds } = Promise.withResolvers<void>();
+test('a read after waiting for a lock returns what its holder committed', async () => {
+  const { promise: committing, resolve: commit } = Promise.withResolvers<void>();
+  const { promise: locked, resolve: onLocked } = Promise.withResolvers<void>();
   const holder = database.change(async (change) => {
     await change.read(['UPDATE counts SET n = 7 WHERE id = $1', [1]]);
-    holds();
-    await mayCommit;
+    onLocked();
+    await committing;
   });
-  await held;
+  await locked;
   const reader = database.change((change) =>
     change.readAll([
       ['SELECT 1 FROM counts WHERE id = $1 FOR SHARE', [1]],
@@ -49,7 +49,7 @@ test('what is read behind a lock that had to be waited for is what the holder le
   expect((await reader)[1]).toEqual([{ n: 7 }]);
 });
 
-test('a snapshot reads everything as of one moment, and lets nothing be written', async () => {
+test('a snapshot reads everything as of one moment, and allows no write', async () => {
   const count = 'SELECT count(*)::int AS n FROM counts WHERE id = 30';
   const seen = await database.snapshot(async (snapshot) => {
     const before = await snapshot.read([count]);
@@ -64,7 +64,7 @@ test('a snapshot reads everything as of one moment, and lets nothing be written'
   await testing.query('DELETE FROM counts WHERE id = 30');
 });
 
-test('nothing is kept of statements sent together when one of them fails', async () => {
+test('statements sent together are all rolled back when one of them fails', async () => {
   const failing = database.change((change) =>
     change.readAll([
       ['INSERT INTO counts VALUES ($1, 1)', [2]],
@@ -76,7 +76,7 @@ test('nothing is kept of statements sent together when one of them fails', async
   expect(await testing.query('SELECT id FROM counts ORDER BY id')).toEqual([{ id: 1 }]);
 });
 
-test('what is written goes out in order with the next reading, and the rest with the commit', async () => {
+test('queued writes are sent in order with the next read, and the rest with the commit', async () => {
   const seen: unknown[] = [];
   const note = { take: (written: unknown[], read: unknown[]) => seen.push({ written, read }) };
   const statement: Statement = ['SELECT count(*)::int AS n FROM counts WHERE id >= 10', []];
@@ -95,7 +95,7 @@ test('what is written goes out in order with the next reading, and the rest with
   await testing.query('DELETE FROM counts WHERE id >= 10');
 });
 
-test('what a change begins with is not written when the transaction could not be begun', async () => {
+test('the first statement of a change is not executed when BEGIN fails', async () => {
   const failing = database.change(async (change) => {
     const { query } = PreparedClient.prototype;
     PreparedClient.prototype.query = function (text: unknown, ...rest: unknown[]) {
@@ -112,9 +112,9 @@ test('what a change begins with is not written when the transaction could not be
   expect(await testing.query('SELECT id FROM counts WHERE id = 14')).toEqual([]);
 });
 
-test('a change that fails tells of no commit and keeps nothing, not even what it wrote before it read', async () => {
+test('a failed change reports no commit and stores nothing, not even what it wrote before it read', async () => {
   const take = () => {
-    throw new Error('told of a commit that was none');
+    throw new Error('a commit was reported for a failed change');
   };
   const failing = database.change(async (change) => {
     change.write(['INSERT INTO counts VALUES ($1, 1)', [12], { take }]);
@@ -140,7 +140,7 @@ test('a connection lost in a transaction is not used again', async () => {
   expect(await testing.query('SELECT 1 FROM counts WHERE id = 4')).toEqual([]);
 });
 
-test('a connection that PostgreSQL ends while it is lent and idle is told to whoever uses it next, and the service lives on', async () => {
+test('a connection that PostgreSQL closes while it is borrowed and idle fails its next query, and the service continues', async () => {
   let next: Promise<unknown> | undefined;
   await database
     .onOneConnection(async (here) => {
@@ -150,7 +150,7 @@ test('a connection that PostgreSQL ends while it is lent and idle is told to who
       await testing.query('SELECT pg_terminate_backend($1)', [pid]);
       const gone = 'SELECT 1 FROM pg_stat_activity WHERE pid = $1';
       await waitFor(async () => (await testing.query(gone, [pid])).length === 0);
-      await setTimeout(50); // the goodbye is read while nothing is asked
+      await setTimeout(50); // the close is read while no query runs
       next = here.prepared('one', 'SELECT 1 AS one', []);
       await next;
     })
@@ -159,14 +159,14 @@ test('a connection that PostgreSQL ends while it is lent and idle is told to who
   for (let i = 0; i < 8; i++) expect(await database.query('SELECT 1 AS one')).toEqual([{ one: 1 }]);
 });
 
-test('behind a pooler, where each statement may reach another server, nothing is proved', async () => {
+test('behind a pooler, where each statement can reach another server, authority is not proven', async () => {
   const runner = database.source.createQueryRunner();
   const connection = (await runner.connect()) as PreparedClient;
   const authority = new Authority(systemClock, 1_000);
   const { processID } = connection;
   try {
     await authority.prove(connection);
-    Object.assign(connection, { processID: processID + 1 }); // what a pooler makes up for its clients
+    Object.assign(connection, { processID: processID + 1 }); // as a pooler reports it to its clients
     await expect(authority.prove(connection)).rejects.toThrow('a pooler stands between this service and PostgreSQL');
     expect(authority.holds(connection)).toBe(false);
   } finally {
@@ -175,7 +175,7 @@ test('behind a pooler, where each statement may reach another server, nothing is
   }
 });
 
-test('where the server commits without waiting for the disk, nothing is proved', async () => {
+test('where the server commits without waiting for the disk, authority is not proven', async () => {
   const runner = database.source.createQueryRunner();
   const connection = (await runner.connect()) as PreparedClient;
   const authority = new Authority(systemClock, 1_000);

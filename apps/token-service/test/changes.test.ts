@@ -16,7 +16,7 @@ const invalidations = async () =>
   await w.database.query('SELECT kind, subject, cut FROM invalidations ORDER BY created_at, id');
 
 describe('changing a token', () => {
-  test('its texts writes no invalidation; its bounds do, and are effective when answered', async () => {
+  test("changing a token's texts writes no invalidation; changing its bounds does, and is effective when it returns", async () => {
     const { id, secret } = await issue(person, { scopes: ['tokens:read'] });
     const before = (await invalidations()).length;
     const texts = await person.call<TokenEffect>(`PATCH /v1/tokens/${id}`, {
@@ -45,7 +45,7 @@ describe('changing a token', () => {
     expect((await w.bearer(secret).call('/v1/tokens/self')).status).toBe(200);
   });
 
-  test('that is revoked is refused, and so is an end or nothing at all', async () => {
+  test('changing a revoked token is rejected, and so are an expiry and an empty change', async () => {
     const { id } = await issue(person);
     expect((await person.call(`PATCH /v1/tokens/${id}`, { body: {} })).status).toBe(400);
     expect((await person.call(`PATCH /v1/tokens/${id}`, { body: { expiresAt: '2999-01-01T00:00:00Z' } })).status).toBe(
@@ -57,7 +57,7 @@ describe('changing a token', () => {
 });
 
 describe('rotating with an overlap', () => {
-  test('lets both work until it ends, never longer than the old end', async () => {
+  test('after a rotation with an overlap both tokens work until it ends, never past the old expiry', async () => {
     const old = await issue(person, { expiresInSeconds: 300 });
     const rotated = await person.call<IssuedToken>(`POST /v1/tokens/${old.id}/rotate`, {
       body: { overlapSeconds: 3600 },
@@ -70,11 +70,11 @@ describe('rotating with an overlap', () => {
     });
     const other = await issue(person);
     await person.call(`POST /v1/tokens/${other.id}/rotate`, { body: { overlapSeconds: 60 } });
-    const end = Date.parse((await read(other.id)).expiresAt!);
-    expect(Math.abs(end - Date.now() - 60_000)).toBeLessThan(30_000);
+    const expiry = Date.parse((await read(other.id)).expiresAt!);
+    expect(Math.abs(expiry - Date.now() - 60_000)).toBeLessThan(30_000);
   });
 
-  test('a person may give the successor another end, or none', async () => {
+  test('a person can give a successor another expiry, or none', async () => {
     const a = await issue(person, { expiresInSeconds: 300 });
     const forever = await person.call<IssuedToken>(`POST /v1/tokens/${a.id}/rotate`, { body: { expiresAt: null } });
     expect(forever.body.expiresAt).toBeNull();
@@ -83,7 +83,7 @@ describe('rotating with an overlap', () => {
     expect(short.body.expiresAt).not.toBeNull();
   });
 
-  test('a token rotates itself, and keeps its place among what was made with others', async () => {
+  test('the successor of a token that rotates itself keeps its parent, and is revoked with it', async () => {
     const parent = await issue(person, { scopes: ['tokens:write'] });
     const child = (await w.bearer(parent.secret).call<IssuedToken>('POST /v1/tokens', { body: { name: 'child' } }))
       .body;
@@ -94,7 +94,7 @@ describe('rotating with an overlap', () => {
     expect((await w.bearer(next.body.secret).call('/v1/tokens/self')).status).toBe(401);
   });
 
-  test.each(['revoked', 'disabled', 'expired'])('one that is %s is not rotated', async (state) => {
+  test.each(['revoked', 'disabled', 'expired'])('a token that is %s is not rotated', async (state) => {
     const { id } = await issue(person);
     if (state === 'revoked') await person.call(`DELETE /v1/tokens/${id}`);
     if (state === 'disabled') await person.call(`PATCH /v1/tokens/${id}`, { body: { disabled: true } });
@@ -103,10 +103,10 @@ describe('rotating with an overlap', () => {
   });
 });
 
-test('a token revokes itself', async () => {
+test('a token can revoke itself', async () => {
   const { id, secret } = await issue(person);
-  const answer = await w.bearer(secret).call<TokenEffect>('DELETE /v1/tokens/self');
-  expect(answer.body).toMatchObject({
+  const response = await w.bearer(secret).call<TokenEffect>('DELETE /v1/tokens/self');
+  expect(response.body).toMatchObject({
     effective: true,
     token: { id, status: 'revoked', revokedBy: { type: 'token', id } },
   });
@@ -114,30 +114,30 @@ test('a token revokes itself', async () => {
   expect((await person.call('GET /v1/tokens/self')).status).toBe(401);
 });
 
-test('Prefer: wait=0 answers at once, and what is not effective yet is 202 with who is pending', async () => {
+test('Prefer: wait=0 returns at once, and a revocation that is not effective yet is 202 with the pending verifiers', async () => {
   const { id } = await issue(person);
   await w.database.query(
-    `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at) VALUES (gen_random_uuid(), 'asleep', 'test', pg_current_xact_id(), 400, now())`,
+    `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at) VALUES (gen_random_uuid(), 'unresponsive', 'test', pg_current_xact_id(), 400, now())`,
   );
   const pending = await person.call<TokenEffect>(`POST /v1/tokens/${id}/revoke`, {
     headers: { prefer: 'respond-async, wait=0' },
   });
   expect(pending.status).toBe(202);
-  expect(pending.body).toMatchObject({ effective: false, receipt: null, pending: [{ name: 'asleep' }] });
+  expect(pending.body).toMatchObject({ effective: false, receipt: null, pending: [{ name: 'unresponsive' }] });
   const confirmed = await person.call<TokenEffect>(`POST /v1/tokens/${id}/revoke`);
   expect(confirmed.status).toBe(200);
-  const receipt = { verifiers: [{ name: 'asleep', by: 'lease' }] };
+  const receipt = { verifiers: [{ name: 'unresponsive', by: 'lease' }] };
   expect(confirmed.body).toMatchObject({ effective: true, receipt });
-  // Two have waited for the same: the receipt of the first to end is the one that is kept.
-  const kept = await waitFor(async () => (await read(id)).receipt);
-  expect(kept).toMatchObject(receipt);
+  // Two requests waited for the same confirmation: the receipt of the first to finish is stored.
+  const stored = await waitFor(async () => (await read(id)).receipt);
+  expect(stored).toMatchObject(receipt);
   await person.call(`POST /v1/tokens/${id}/revoke`);
-  expect((await read(id)).receipt).toEqual(kept);
+  expect((await read(id)).receipt).toEqual(stored);
   await w.database.query('DELETE FROM leases');
 });
 
 describe('listing', () => {
-  test('finds by name, start, status, owner and project, and keeps what has ended', async () => {
+  test('the token list finds by name, prefix, status, owner and project, and keeps revoked and expired tokens', async () => {
     const owner = await w.member();
     const at = await project(owner);
     const own = await issue(owner, { name: 'Nightly 100% build_' });
@@ -154,7 +154,7 @@ describe('listing', () => {
     expect(await ids({ q: '%' })).toEqual([]);
     expect(await ids({ q: 'build_' })).toEqual([own.id]);
     expect(await ids({ q: ofProject.start })).toEqual([ofProject.id]);
-    // Too short for anywhere: at the beginning of a word.
+    // Too short to match anywhere: it matches at the beginning of a word.
     expect(await ids({ q: 'bu' })).toEqual([own.id]);
     expect(await ids({ q: 'ui' })).toEqual([]);
     expect(await ids({ status: 'revoked' })).toEqual([gone.id]);
@@ -169,7 +169,7 @@ describe('listing', () => {
   });
 });
 
-test('a name is found in any alphabet, at every letter from the third on', async () => {
+test('a token is found by its name in any alphabet, also in the middle of a word', async () => {
   const owner = await w.member();
   const names = ['Übergabe an Köln', '日本語のトークン', 'a\\b 50%', 'ÉTÉ'];
   for (const name of names) await issue(owner, { name });
@@ -184,7 +184,7 @@ test('a name is found in any alphabet, at every letter from the third on', async
   expect(await found('bergabe_an')).toEqual([]);
 });
 
-test('what is made with a token is listed as disabled while any above it is', async () => {
+test('a derived token is listed as disabled while any of its ancestors is', async () => {
   const owner = await w.member();
   const make = async (by: Person, name: string) => issue(by, { name, scopes: ['tokens:write'] });
   const root = await make(owner, 'root');
@@ -203,7 +203,7 @@ test('what is made with a token is listed as disabled while any above it is', as
   expect(await disabled()).toEqual([]);
 });
 
-test('usage is told as jobs has written it', async () => {
+test('usage is returned as jobs has written it', async () => {
   const { id } = await issue(person);
   await w.database.query(
     `INSERT INTO usage_hourly VALUES ($1, '2026-11-20T10:00:00Z', 'demo', 'allowed', 7), ($1, '2026-11-20T11:00:00Z', 'demo', 'rate_limited', 2)`,

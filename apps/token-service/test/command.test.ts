@@ -60,7 +60,7 @@ async function latchkey(args: string[], secret?: string, input = ''): Promise<Ra
 
 const all = ['tokens:read', 'tokens:write', 'projects:read', 'projects:write'];
 
-it('signs in from standard input, issues, lists, rotates and revokes', async () => {
+it('the command signs in from standard input, issues, lists, rotates and revokes', async () => {
   const own = await issue(person, { scopes: all });
   expect(await latchkey(['login'], undefined, own.secret)).toMatchObject({ code: 0 });
   const whoami = await latchkey(['--json', 'whoami']);
@@ -87,17 +87,17 @@ it('signs in from standard input, issues, lists, rotates and revokes', async () 
   expect(await latchkey(['logout'])).toMatchObject({ code: 0 });
 });
 
-it('tells by its exit code what the service refused', async () => {
+it("the command's exit code shows why the service rejected a request", async () => {
   const bare = await issue(person);
   expect(await latchkey(['tokens', 'list'], bare.secret)).toMatchObject({ code: 4, out: '' });
   expect(await latchkey(['audit'], bare.secret)).toMatchObject({ code: 4 });
   const { secret } = await issue(person, { scopes: all });
   expect(await latchkey(['tokens', 'show', newId()], secret)).toMatchObject({ code: 5 });
-  expect(await latchkey(['tokens', 'create', 'x', '--scope', 'nobody:declared'], secret)).toMatchObject({ code: 2 });
+  expect(await latchkey(['tokens', 'create', 'x', '--scope', 'not:declared'], secret)).toMatchObject({ code: 2 });
   expect(await latchkey(['tokens', 'create', 'x', '--scope', 'tokens:verify'], secret)).toMatchObject({ code: 4 });
 });
 
-it('imports by hash, so that the secret never leaves the machine', async () => {
+it('the command imports tokens by hash, so that a secret never leaves the machine', async () => {
   const projectId = await project(person);
   const { secret: by } = await issue(person, { scopes: all });
   const [known, hashed] = [mint('prj'), mint('prj')];
@@ -113,7 +113,7 @@ it('imports by hash, so that the secret never leaves the machine', async () => {
   expect(w.logs()).not.toContain(known);
 });
 
-it('ends what it finds in a file, with no token of its own', async () => {
+it('the command revokes tokens that it finds in a file, without a token of its own', async () => {
   const leaked: IssuedToken = await issue(person);
   await writeFile(path.join(folder, 'dump.txt'), `password=${leaked.secret}\n`);
   const ran = await latchkey(['scan', path.join(folder, 'dump.txt'), '--revoke']);
@@ -125,7 +125,7 @@ it('ends what it finds in a file, with no token of its own', async () => {
   });
 });
 
-it('reads, exports and proves the audit log', async () => {
+it('the command reads, exports and verifies the audit log', async () => {
   const admin = await w.signIn();
   const { secret } = await issue(admin, { scopes: ['audit:read'] });
   const table = await latchkey(['audit', '--action', 'token.issued', '--limit', '3'], secret);

@@ -15,16 +15,16 @@ test.each([
   ['session=a=b', 'a=b'],
   ['session=%61', '%61'],
   ['session="x"', '"x"'],
-])('of %p the cookie named session is %p', (header, value) => {
+])('in the header %p the cookie named session is %p', (header, value) => {
   expect(readCookie(header, 'session')).toBe(value);
 });
 
-test.each(['__proto__', 'constructor', 'toString'])('a cookie named %s is there only when it was sent', (name) => {
+test.each(['__proto__', 'constructor', 'toString'])('a cookie named %s is found only when it was sent', (name) => {
   expect(readCookie('a=1', name)).toBeUndefined();
   expect(readCookie(`${name}=1`, name)).toBe('1');
 });
 
-test('a cookie written is hidden from scripts, and secure over https alone', () => {
+test('a written cookie is hidden from scripts, and secure over https alone', () => {
   const cookie = { name: 'session', value: 'a-b_c', path: '/v1', sameSite: 'lax', maxAge: 0 } as const;
   const parts = (PUBLIC_URL: string) => writeCookie({ PUBLIC_URL }, cookie).split('; ');
   expect(parts('http://a')).toEqual(['session=a-b_c', ...['Max-Age=0', 'Path=/v1', 'HttpOnly', 'SameSite=Lax']]);

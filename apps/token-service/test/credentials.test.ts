@@ -32,7 +32,7 @@ import {
 } from './harness.js';
 
 const RPC_SECRET = 'one-rpc-secret-for-all-tests-0123456789';
-/** What a gateway's environment holds, and all of it. */
+/** All secrets in a gateway's environment. */
 const OF_A_GATEWAY = [GATEWAY_RPC_SECRET, GATEWAY_PROOF_SECRET];
 
 let w: World;
@@ -45,17 +45,17 @@ afterAll(async () => {
   await w.close();
 });
 
-type Done = (error: ServiceError | null, answer: unknown) => void;
+type Done = (error: ServiceError | null, response: unknown) => void;
 type Call = (request: object, metadata: Metadata, done: Done) => void;
 type Open = (metadata: Metadata) => ClientDuplexStream<object, unknown>;
-/** Of a method with streams both ways the first message is the answer. */
+/** For a bidirectional stream the first message is the response. */
 const firstOf =
   (open: Open): Call =>
   (request, metadata, done) => {
     const call = open(metadata);
     call.on('error', (error: ServiceError) => done(error, undefined));
-    call.on('data', (answer) => {
-      done(null, answer);
+    call.on('data', (response) => {
+      done(null, response);
       call.cancel();
     });
     call.write(request);
@@ -66,7 +66,7 @@ interface Method {
   call(authorization: string, request?: object): Promise<unknown>;
 }
 
-/** Every method of every service that this token-service answers, found in the proto files. */
+/** Every method of every service of this token-service, read from the proto files. */
 function methodsOf(service: TokenService = w.service): Method[] {
   return [PROTO_FILE, INTERNAL_PROTO_FILE].flatMap((file) => {
     const definitions = loadSync(file, PROTO_OPTIONS);
@@ -86,7 +86,7 @@ function methodsOf(service: TokenService = w.service): Method[] {
             if (authorization) metadata.set('authorization', authorization);
             const method: Call & Open = client[rpc]!.bind(client);
             const called: Call = requestStream ? firstOf(method) : method;
-            called(request, metadata, (error, answer) => (error ? reject(error) : resolve(answer)));
+            called(request, metadata, (error, response) => (error ? reject(error) : resolve(response)));
           }),
       }));
     });
@@ -106,8 +106,8 @@ const forgot = (email = ADMIN_EMAIL, at?: TokenService) =>
 const codesOfAdministrator = async () =>
   (await w.database.query('SELECT count(*)::int AS n FROM password_resets'))[0]!['n'];
 
-describe('with all that a gateway holds', () => {
-  test("no way leads to an administrator's account: letters are refused, and asking for them opens nothing", async () => {
+describe("with all of a gateway's secrets", () => {
+  test("a gateway's secrets open no administrator's account: password emails are refused, and requesting one creates no code", async () => {
     expect((await forgot()).status).toBe(409);
     for (const secret of OF_A_GATEWAY) {
       for (const authorization of [firstParty(secret), bearer(secret)]) {
@@ -121,7 +121,7 @@ describe('with all that a gateway holds', () => {
     expect(await codesOfAdministrator()).toBe(0);
   });
 
-  test('no maintenance call is answered, by either path', async () => {
+  test("a gateway's secret is refused by every maintenance call, under both of its paths", async () => {
     const maintenance = methodsOf().filter(({ name }) => name.includes('.Maintenance/'));
     expect(maintenance).toHaveLength(17);
     for (const { name, call } of maintenance)
@@ -132,25 +132,25 @@ describe('with all that a gateway holds', () => {
   });
 });
 
-describe('every method over gRPC', () => {
+describe('access to every gRPC method', () => {
   const both = (code: status): [status, status] => [code, code];
   test.each<[string, () => Promise<string>, status, status]>([
-    // Who; then what the methods of Tokens say, and those of Maintenance. OK stands for "let in".
+    // The caller; then the status from the methods of Tokens, and of Maintenance. OK means admitted.
     ['a gateway', async () => firstParty(GATEWAY_RPC_SECRET), status.OK, status.PERMISSION_DENIED],
     ['jobs', async () => firstParty(JOBS_RPC_SECRET), status.PERMISSION_DENIED, status.OK],
     ['a verifying token', () => tokenWith('tokens:verify'), status.OK, status.PERMISSION_DENIED],
     ['another token', () => tokenWith('tokens:read'), status.PERMISSION_DENIED, status.PERMISSION_DENIED],
     ['the proof of a gateway', async () => firstParty(GATEWAY_PROOF_SECRET), ...both(status.UNAUTHENTICATED)],
     ['a secret as Bearer', async () => bearer(JOBS_RPC_SECRET), ...both(status.UNAUTHENTICATED)],
-    ['nobody', async () => '', ...both(status.UNAUTHENTICATED)],
-  ])('lets %s into what is theirs and nothing else', async (_who, authorizationOf, ofTokens, ofMaintenance) => {
+    ['an anonymous caller', async () => '', ...both(status.UNAUTHENTICATED)],
+  ])('gRPC admits %s to its own methods and to no others', async (_who, authorizationOf, ofTokens, ofMaintenance) => {
     const authorization = await authorizationOf();
     for (const { name, call } of methodsOf()) {
       const expected = name.includes('.Tokens/') ? ofTokens : ofMaintenance;
       const code = await codeOf(call(authorization));
-      // Let in, an empty request may be answered or found wanting.
-      const letIn = code !== status.PERMISSION_DENIED && code !== status.UNAUTHENTICATED;
-      expect([name, letIn ? status.OK : code]).toEqual([name, expected]);
+      // When admitted, an empty request can succeed or be invalid.
+      const isAdmitted = code !== status.PERMISSION_DENIED && code !== status.UNAUTHENTICATED;
+      expect([name, isAdmitted ? status.OK : code]).toEqual([name, expected]);
     }
   });
 
@@ -159,11 +159,11 @@ describe('every method over gRPC', () => {
   }
 });
 
-describe('a code in a letter', () => {
+describe('a code in a password email', () => {
   const take = (service: TokenService, keyIds: string[], path = NEW_TAKE) =>
     method(path, service).call(firstParty(JOBS_RPC_SECRET), { limit: 10, keyIds });
 
-  test('leaves for jobs alone: encrypted to its key, and bound to its letter and address', async () => {
+  test('a password code goes to jobs alone: encrypted to its key, and bound to its email and address', async () => {
     const own = await w.another();
     const { user } = await w.member();
     await take(own, [JOBS_KEY.id]);
@@ -171,14 +171,14 @@ describe('a code in a letter', () => {
     const { letters } = (await take(own, ['another', JOBS_KEY.id])) as {
       letters: { id: string; kind: 'reset'; email: string; encryptedCode: Buffer; expiresAt: string }[];
     };
-    const letter = letters.find(({ email }) => email === user.email)!;
-    const code = decryptWith(JOBS_KEY, letter.encryptedCode, passwordEmailContext(letter))!;
+    const sent = letters.find(({ email }) => email === user.email)!;
+    const code = decryptWith(JOBS_KEY, sent.encryptedCode, passwordEmailContext(sent))!;
     expect(code).toMatch(/^[A-Z2-7]{32}$/);
     expect(JSON.stringify(letters)).not.toContain(code);
     expect(
-      decryptWith(JOBS_KEY, letter.encryptedCode, passwordEmailContext({ ...letter, email: 'thief@example.org' })),
+      decryptWith(JOBS_KEY, sent.encryptedCode, passwordEmailContext({ ...sent, email: 'thief@example.org' })),
     ).toBe(null);
-    expect(decryptWith(decryptionKey('x'.repeat(32)), letter.encryptedCode, passwordEmailContext(letter))).toBe(null);
+    expect(decryptWith(decryptionKey('x'.repeat(32)), sent.encryptedCode, passwordEmailContext(sent))).toBe(null);
   });
 
   test.each<[string, Record<string, string>, string[], string, RegExp]>([
@@ -189,22 +189,25 @@ describe('a code in a letter', () => {
       NEW_TAKE,
       /JOBS_SEALING_PUBLIC_KEY is not/,
     ],
-    ['jobs holds another key', {}, [decryptionKey('y'.repeat(32)).id], NEW_TAKE, /JOBS_SEALING_KEY does not belong/],
-    ['jobs is of the version before', {}, [], OLD_TAKE, /older than 0\.2/],
-  ])('does not leave when %s: the call says why, and opens nothing', async (_when, env, keyIds, path, why) => {
-    await using fresh = await disposable(env);
-    const called = take(fresh.service, keyIds, path);
-    await expect(called).rejects.toMatchObject({
-      code: status.FAILED_PRECONDITION,
-      details: expect.stringMatching(why),
-    });
-    const asked = await fresh.as().call('POST /v1/session/forgot-password', { body: { email: ADMIN_EMAIL } });
-    expect(asked.status).toBe(409);
-    expect(await fresh.database.query('SELECT 1 FROM password_resets')).toEqual([]);
-  });
+    ['jobs has another key', {}, [decryptionKey('y'.repeat(32)).id], NEW_TAKE, /JOBS_SEALING_KEY does not belong/],
+    ['jobs is of the previous version', {}, [], OLD_TAKE, /older than 0\.2/],
+  ])(
+    'no password code is sent when %s: the error says why, and no code is created',
+    async (_when, env, keyIds, path, why) => {
+      await using fresh = await disposable(env);
+      const called = take(fresh.service, keyIds, path);
+      await expect(called).rejects.toMatchObject({
+        code: status.FAILED_PRECONDITION,
+        details: expect.stringMatching(why),
+      });
+      const requested = await fresh.as().call('POST /v1/session/forgot-password', { body: { email: ADMIN_EMAIL } });
+      expect(requested.status).toBe(409);
+      expect(await fresh.database.query('SELECT 1 FROM password_resets')).toEqual([]);
+    },
+  );
 });
 
-test('what changed over RPC names its caller in the audit log', async () => {
+test('the audit event of a change over RPC names its caller', async () => {
   const admin = await w.signIn();
   const token = await issue(admin, { expiresInSeconds: 1 });
   await w.database.query("UPDATE tokens SET expires_at = now() - interval '1 minute' WHERE id = $1", [token.id]);
@@ -220,24 +223,24 @@ test('what changed over RPC names its caller in the audit log', async () => {
   ]);
 });
 
-describe('the proof that a request came through a gateway', () => {
+describe('gateway proofs', () => {
   const addressSeen = async (proof: string, service?: TokenService) => {
     const bound = await issue(await w.signIn(), { allowedIps: ['203.0.113.9'] });
     const headers = { [CALLER_ADDRESS_HEADER]: '203.0.113.9', [GATEWAY_PROOF_HEADER]: proof };
     const { status: code } = await w
       .as({ ...headers, authorization: bearer(bound.secret) }, service)
       .call('/v1/tokens/self');
-    return code === 200 ? 'the one told' : "the sender's";
+    return code === 200 ? 'the forwarded one' : "the sender's";
   };
 
-  test('is made with a secret of its own: what opens gRPC proves nothing', async () => {
-    expect(await addressSeen(gatewayProof(GATEWAY_PROOF_SECRET))).toBe('the one told');
+  test('a gateway proof needs its own secret: the secrets for gRPC prove nothing', async () => {
+    expect(await addressSeen(gatewayProof(GATEWAY_PROOF_SECRET))).toBe('the forwarded one');
     for (const secret of [GATEWAY_RPC_SECRET, JOBS_RPC_SECRET])
       expect(await addressSeen(gatewayProof(secret))).toBe("the sender's");
     expect(w.logs()).toContain('a gateway proof was not accepted');
   });
 
-  test('is taken by the current and the previous secret, as callers over gRPC are', async () => {
+  test('gateway proofs and gRPC callers are accepted with the current and the previous secret', async () => {
     const next = (name: string) => `next-${name}-for-tests-0123456789abcdef`;
     const service = await w.another({
       GATEWAY_PROOF_SECRET: `${next('proof')}, ${GATEWAY_PROOF_SECRET}`,
@@ -245,7 +248,7 @@ describe('the proof that a request came through a gateway', () => {
       JOBS_RPC_SECRET: `${next('jobs')},${JOBS_RPC_SECRET}`,
     });
     for (const secret of [next('proof'), GATEWAY_PROOF_SECRET])
-      expect(await addressSeen(gatewayProof(secret), service)).toBe('the one told');
+      expect(await addressSeen(gatewayProof(secret), service)).toBe('the forwarded one');
     for (const secret of [next('gateway'), GATEWAY_RPC_SECRET])
       expect(await codeOf(method('latchkey.v1.Tokens/Verify', service).call(firstParty(secret)))).toBe(status.OK);
     for (const secret of [next('jobs'), JOBS_RPC_SECRET]) {
@@ -257,10 +260,10 @@ describe('the proof that a request came through a gateway', () => {
   });
 });
 
-describe('the RPC_SECRET of the version before', () => {
+describe('the RPC_SECRET of the previous version', () => {
   const bare = { GATEWAY_RPC_SECRET: '', JOBS_RPC_SECRET: '', GATEWAY_PROOF_SECRET: '' };
 
-  test('stands for all three for one version, and lets no code out in clear', async () => {
+  test('RPC_SECRET replaces all three secrets for one version, and sends no password code in clear', async () => {
     await using old = await disposable({ ...bare, RPC_SECRET });
     const call = (path: string, request = {}) => method(path, old.service).call(firstParty(RPC_SECRET), request);
     expect(await codeOf(call('latchkey.v1.Tokens/Verify'))).toBe(status.OK);
@@ -293,7 +296,7 @@ describe('the RPC_SECRET of the version before', () => {
     [{ ...all, JOBS_RPC_SECRET: gateway }, [/GATEWAY_RPC_SECRET and JOBS_RPC_SECRET begin with the same secret/]],
     [{ ...all, JOBS_RPC_SECRET: `${jobs},short` }, [/JOBS_RPC_SECRET: each secret must have at least 32 characters/]],
     [{ RPC_SECRET: `${gateway},${jobs}` }, [/RPC_SECRET holds a comma/]],
-    // Who holds one of them must not be able to derive what the other is for.
+    // The holder of one secret must not be able to derive the keys of another.
     [{ ...all, USAGE_SECRET: 'e'.repeat(32) }, [/EVENTS_SECRET and USAGE_SECRET hold the same secret/]],
     [
       { ...all, EVENTS_SIGNING_KEY: `${'s'.repeat(32)},${'u'.repeat(32)}` },
@@ -303,7 +306,7 @@ describe('the RPC_SECRET of the version before', () => {
     [{ ...all, GATEWAY_PROOF_SECRET: `${proof},${'p'.repeat(32)}` }, [/TOKEN_PEPPERS and GATEWAY_PROOF_SECRET hold/]],
     [{ RPC_SECRET: 'u'.repeat(32) }, [/GATEWAY_RPC_SECRET and USAGE_SECRET hold/]],
     [{ ...all, JOBS_SEALING_PUBLIC_KEY: 'A'.repeat(43) }, [/JOBS_SEALING_PUBLIC_KEY: must be an X25519 public key/]],
-  ])('a start with %j says what is wrong, and no secret', (env, messages) => {
+  ])('a start with %j reports what is wrong, and shows no secret', (env, messages) => {
     const start = () => tokenServiceConfig({ ...complete, ...env });
     for (const message of messages) expect(start).toThrow(message);
     expect(start).not.toThrow(/g{32}|j{32}|e{32}|u{32}|p{32}|short/);
@@ -318,7 +321,7 @@ describe('the RPC_SECRET of the version before', () => {
       { ...all, GATEWAY_RPC_SECRET: `${gateway},${RPC_SECRET}`, JOBS_RPC_SECRET: `${jobs},${RPC_SECRET}` },
       /both accept the same secret/,
     ],
-  ])('a start with %j works and says what to change', (env, message) => {
+  ])('a start with %j succeeds and warns what to change', (env, message) => {
     const warnings: string[] = [];
     tokenServiceConfig({ ...complete, ...env }, (text) => warnings.push(text));
     expect(warnings).toEqual(message ? [expect.stringMatching(message)] : []);

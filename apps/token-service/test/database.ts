@@ -3,14 +3,14 @@ import path from 'node:path';
 import { type TestDatabase, type TestDatabaseOptions, testDatabase } from '@latchkey/testing';
 import { MIGRATIONS_DIR, migrate } from '../src/migrate.js';
 
-/** A database of the newest schema, of this test's own. */
+/** A database of the test's own, with the newest schema. */
 export function migratedDatabase(where: Pick<TestDatabaseOptions, 'quiet'> = {}): Promise<TestDatabase> {
   const files = readdirSync(MIGRATIONS_DIR).filter((file) => file.endsWith('.js'));
   const fingerprint = files.map((file) => readFileSync(path.join(MIGRATIONS_DIR, file), 'utf8')).join('\n');
   return testDatabase({ ...where, migrate: async (url) => void (await migrate(url)), fingerprint });
 }
 
-/** The same database, acting under one of the services' roles. */
+/** The same database under one of the services' roles. */
 export function asRole(url: string, role: 'latchkey_service' | 'latchkey_jobs' | 'latchkey_retention'): string {
   const under = new URL(url);
   under.searchParams.set('options', `-c role=${role}`);

@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto';
 import { GATEWAY_PROOF_HEADER, type IssuedToken } from '@latchkey/contracts';
 import { mint, startOf } from '@latchkey/token-format';
-import { type Answered, issue, type Person, project, type World, world } from './harness.js';
+import { type ApiResponse, issue, type Person, project, type World, world } from './harness.js';
 
 type Member = Person & { user: { id: string; email: string } };
 let w: World;
@@ -27,65 +27,65 @@ beforeAll(async () => {
 afterAll(() => w.close());
 
 const SOON = () => new Date(Date.now() + 3_600_000).toISOString();
-const make = (by: Person, body: object): Promise<Answered> =>
+const make = (by: Person, body: object): Promise<ApiResponse> =>
   by.call('POST /v1/tokens', { body: { name: 'more', ...body } });
 const inProject = (scopes: string[] = []) => ({ kind: 'prj', projectId, scopes });
 const patch = (by: Person, id: string, body: object) => by.call(`PATCH /v1/tokens/${id}`, { body });
 const rotate = (by: Person, id: string, body: object = {}) => by.call(`POST /v1/tokens/${id}/rotate`, { body });
-const bring = (by: Person, scopes: string[]) => {
+const importOne = (by: Person, scopes: string[]) => {
   const secret = mint('pat');
   const token = { sha256: hash('sha256', secret, 'hex'), start: startOf(secret), name: 'moved', scopes };
   return by.call('POST /v1/tokens/import', { body: { tokens: [token] } });
 };
-const carry = async (by: Person, body: object): Promise<{ token: IssuedToken; by: Person }> => {
+const issueAs = async (by: Person, body: object): Promise<{ token: IssuedToken; by: Person }> => {
   const token = await issue(by, { ...body });
   return { token, by: w.bearer(token.secret) };
 };
-/** A token of the owner that may write tokens, and nothing else. */
-const writer = (more: object = {}) => carry(owner, { scopes: ['tokens:write'], ...more });
+/** A token of the owner with tokens:write, and a caller that uses it. */
+const writer = (more: object = {}) => issueAs(owner, { scopes: ['tokens:write'], ...more });
 
-/** What is tried, and how it is refused. */
-const attempts: [string, number, () => Promise<Answered>][] = [
-  // Scopes that the caller does not hold
+/** The attempt, and the status that rejects it. */
+const attempts: [string, number, () => Promise<ApiResponse>][] = [
+  // Scopes that the caller does not have
   ['a member grants tokens:verify', 403, () => make(owner, { scopes: ['tokens:verify'] })],
   ['a member grants users:write', 403, () => make(owner, { scopes: ['users:write'] })],
   ['a member grants audit:read', 403, () => make(owner, { scopes: ['audit:read'] })],
-  ['a member imports a token with users:write', 403, () => bring(owner, ['users:write'])],
+  ['a member imports a token with users:write', 403, () => importOne(owner, ['users:write'])],
   ['an owner grants tokens:verify to a project token', 403, () => make(owner, inProject(['tokens:verify']))],
   ['an owner grants users:read to a project token', 403, () => make(owner, inProject(['users:read']))],
   ['an editor grants projects:write to a project token', 403, () => make(editor, inProject(['projects:write']))],
-  ['an editor grants demo:admin, which only owners hold', 403, () => make(editor, inProject(['demo:admin']))],
+  ['an editor grants demo:admin, which only owners have', 403, () => make(editor, inProject(['demo:admin']))],
   ['a viewer issues a project token', 403, () => make(viewer, inProject())],
   ['an outsider issues a project token', 404, () => make(outsider, inProject())],
-  ['anybody grants every scope at once', 400, () => make(owner, { scopes: ['*'] })],
-  ['anybody grants a scope that nobody declared', 400, () => make(administrator, { scopes: ['made:up'] })],
+  ['a member grants every scope at once', 400, () => make(owner, { scopes: ['*'] })],
+  ['an administrator grants an undeclared scope', 400, () => make(administrator, { scopes: ['made:up'] })],
 
-  // Tokens that make tokens
+  // Tokens that issue tokens
   ['a token grants a scope that it lacks', 403, async () => make((await writer()).by, { scopes: ['tokens:read'] })],
-  ['a token imports a scope that it lacks', 403, async () => bring((await writer()).by, ['tokens:read'])],
-  ['a token with an end makes one without', 403, async () => make((await writer({ expiresAt: SOON() })).by, {})],
+  ['a token imports a scope that it lacks', 403, async () => importOne((await writer()).by, ['tokens:read'])],
+  ['a token with an expiry issues one without', 403, async () => make((await writer({ expiresAt: SOON() })).by, {})],
   [
-    'a token with an end makes one that ends later',
+    'a token with an expiry issues one that expires later',
     403,
     async () => make((await writer({ expiresAt: SOON() })).by, { expiresInSeconds: 86_400 }),
   ],
   [
-    'a token bound to addresses makes one that is not',
+    'a token bound to addresses issues one that is not',
     403,
     async () => make((await writer({ allowedIps: ['127.0.0.0/8'] })).by, {}),
   ],
   [
-    'a token bound to addresses makes one for more',
+    'a token bound to addresses issues one for more addresses',
     403,
     async () => make((await writer({ allowedIps: ['127.0.0.0/16'] })).by, { allowedIps: ['127.0.0.0/8'] }),
   ],
   [
-    'a token with a rate makes one without',
+    'a token with a rate limit issues one without',
     403,
     async () => make((await writer({ rateLimit: { limit: 100, windowSeconds: 60 } })).by, {}),
   ],
   [
-    'a token with a rate makes one for bursts',
+    'a token with a rate limit issues one with larger bursts',
     403,
     async () =>
       make((await writer({ rateLimit: { limit: 100, windowSeconds: 1 } })).by, {
@@ -93,21 +93,21 @@ const attempts: [string, number, () => Promise<Answered>][] = [
       }),
   ],
   [
-    'a project token makes a personal one',
+    'a project token issues a personal one',
     403,
-    async () => make((await carry(owner, inProject(['tokens:write']))).by, {}),
+    async () => make((await issueAs(owner, inProject(['tokens:write']))).by, {}),
   ],
   [
-    'a project token makes one of another project',
+    'a project token issues one of another project',
     404,
-    async () => make((await carry(owner, inProject(['tokens:write']))).by, { kind: 'prj', projectId: elsewhere }),
+    async () => make((await issueAs(owner, inProject(['tokens:write']))).by, { kind: 'prj', projectId: elsewhere }),
   ],
   [
-    'a child is granted what its parent has lost',
+    'a child uses a scope that its parent has lost',
     403,
     async () => {
-      const parent = await carry(owner, { scopes: ['tokens:write', 'tokens:read'] });
-      const child = await carry(parent.by, { scopes: ['tokens:write', 'tokens:read'] });
+      const parent = await issueAs(owner, { scopes: ['tokens:write', 'tokens:read'] });
+      const child = await issueAs(parent.by, { scopes: ['tokens:write', 'tokens:read'] });
       await patch(owner, parent.token.id, { scopes: ['tokens:write'] });
       return child.by.call('/v1/tokens');
     },
@@ -123,7 +123,7 @@ const attempts: [string, number, () => Promise<Answered>][] = [
     },
   ],
   [
-    'a token lifts its own addresses',
+    'a token removes its own address bounds',
     403,
     async () => {
       const { token, by } = await writer({ allowedIps: ['127.0.0.0/8'] });
@@ -131,7 +131,7 @@ const attempts: [string, number, () => Promise<Answered>][] = [
     },
   ],
   [
-    'a token lifts its own rate',
+    'a token removes its own rate limit',
     403,
     async () => {
       const { token, by } = await writer({ rateLimit: { limit: 100, windowSeconds: 60 } });
@@ -153,7 +153,7 @@ const attempts: [string, number, () => Promise<Answered>][] = [
     },
   ],
   [
-    'a token outlives its end by rotating itself',
+    'a token extends its expiry by rotating itself',
     403,
     async () => {
       const { by } = await writer({ expiresAt: SOON() });
@@ -161,11 +161,11 @@ const attempts: [string, number, () => Promise<Answered>][] = [
     },
   ],
   [
-    'a patch names another owner',
+    'a patch sets another owner',
     400,
     async () => patch(owner, (await issue(owner)).id, { ownerId: administrator.user.id }),
   ],
-  ['a patch names another end', 400, async () => patch(owner, (await issue(owner)).id, { expiresAt: null })],
+  ['a patch sets another expiry', 400, async () => patch(owner, (await issue(owner)).id, { expiresAt: null })],
 
   // Secrets that would be shown
   [
@@ -178,7 +178,7 @@ const attempts: [string, number, () => Promise<Answered>][] = [
     403,
     async () =>
       rotate(
-        (await carry(editor, { scopes: ['tokens:write'] })).by,
+        (await issueAs(editor, { scopes: ['tokens:write'] })).by,
         (await issue(owner, inProject(['projects:write']))).id,
       ),
   ],
@@ -190,17 +190,17 @@ const attempts: [string, number, () => Promise<Answered>][] = [
   ["an administrator rotates another person's token", 403, async () => rotate(administrator, (await issue(owner)).id)],
   ["an administrator issues in another person's name", 400, () => make(administrator, { owner: owner.user.id })],
 
-  // Other people's things
+  // Other people's resources
   [
     "a member changes another person's token",
     404,
     async () => patch(outsider, (await issue(owner)).id, { name: 'mine' }),
   ],
   [
-    "a project token reads its maker's personal token",
+    "a project token reads its creator's personal token",
     404,
     async () => {
-      const { by } = await carry(owner, inProject(['tokens:read', 'tokens:write']));
+      const { by } = await issueAs(owner, inProject(['tokens:read', 'tokens:write']));
       return by.call(`/v1/tokens/${(await issue(owner)).id}`);
     },
   ],
@@ -215,7 +215,7 @@ const attempts: [string, number, () => Promise<Answered>][] = [
     () => viewer.call(`PUT /v1/projects/${projectId}/members/${viewer.user.id}`, { body: { role: 'editor' } }),
   ],
   [
-    'an outsider joins',
+    'an outsider joins a project',
     404,
     () => outsider.call(`PUT /v1/projects/${projectId}/members/${outsider.user.id}`, { body: { role: 'viewer' } }),
   ],
@@ -225,19 +225,19 @@ const attempts: [string, number, () => Promise<Answered>][] = [
     () => owner.call(`PATCH /v1/users/${owner.user.id}`, { body: { role: 'admin' } }),
   ],
   [
-    'a token with users:write makes an administrator',
+    'a token with users:write creates an administrator',
     403,
     async () => {
-      const { by } = await carry(administrator, { scopes: ['users:write'] });
+      const { by } = await issueAs(administrator, { scopes: ['users:write'] });
       const body = { email: 'mallory@example.org', name: 'M', role: 'admin', password: 'long enough to be taken' };
       return by.call('POST /v1/users', { body });
     },
   ],
   [
-    'a token with users:write raises its friend',
+    'a token with users:write promotes a member to administrator',
     403,
     async () => {
-      const { by } = await carry(administrator, { scopes: ['users:write'] });
+      const { by } = await issueAs(administrator, { scopes: ['users:write'] });
       return by.call(`PATCH /v1/users/${outsider.user.id}`, { body: { role: 'admin' } });
     },
   ],
@@ -245,35 +245,35 @@ const attempts: [string, number, () => Promise<Answered>][] = [
     'a token with users:write resets a password',
     403,
     async () =>
-      (await carry(administrator, { scopes: ['users:write'] })).by.call(
+      (await issueAs(administrator, { scopes: ['users:write'] })).by.call(
         `POST /v1/users/${outsider.user.id}/reset-password`,
       ),
   ],
 
   // Rights that have ended
   [
-    'the token of an administrator who is one no more reads the audit log',
+    'the token of a former administrator reads the audit log',
     403,
     async () => {
       const former = await w.member(undefined, 'admin');
-      const { by } = await carry(former, { scopes: ['audit:read'] });
+      const { by } = await issueAs(former, { scopes: ['audit:read'] });
       await administrator.call(`PATCH /v1/users/${former.user.id}`, { body: { role: 'member' } });
       return by.call('/v1/audit');
     },
   ],
   [
-    'the token of somebody removed from a project issues in it',
+    'the token of a removed project member issues in the project',
     404,
     async () => {
       const former = await w.member();
       await owner.call(`PUT /v1/projects/${projectId}/members/${former.user.id}`, { body: { role: 'editor' } });
-      const { by } = await carry(former, { scopes: ['tokens:write'] });
+      const { by } = await issueAs(former, { scopes: ['tokens:write'] });
       await owner.call(`DELETE /v1/projects/${projectId}/members/${former.user.id}`);
       return make(by, inProject());
     },
   ],
   [
-    'the session of somebody disabled goes on',
+    'the session of a disabled person is used',
     401,
     async () => {
       const former = await w.member();
@@ -282,27 +282,27 @@ const attempts: [string, number, () => Promise<Answered>][] = [
     },
   ],
   [
-    'the token of a closed project goes on',
+    'the token of a closed project is used',
     401,
     async () => {
       const closing = await project(owner);
-      const { by } = await carry(owner, { kind: 'prj', projectId: closing, scopes: ['tokens:read'] });
+      const { by } = await issueAs(owner, { kind: 'prj', projectId: closing, scopes: ['tokens:read'] });
       await owner.call(`DELETE /v1/projects/${closing}`);
       return by.call('/v1/tokens');
     },
   ],
   [
-    'the child of a disabled token goes on',
+    'the child of a disabled token is used',
     401,
     async () => {
       const parent = await writer();
-      const child = await carry(parent.by, {});
+      const child = await issueAs(parent.by, {});
       await patch(owner, parent.token.id, { disabled: true });
       return child.by.call('/v1/tokens/self');
     },
   ],
 
-  // Ways around the door
+  // Bypasses of authentication and parsing
   [
     'a token bound to addresses claims another address',
     403,
@@ -323,53 +323,53 @@ const attempts: [string, number, () => Promise<Answered>][] = [
       w.as({ cookie: owner.cookie!, origin: 'https://evil.example' }).call('POST /v1/tokens', { body: { name: 'x' } }),
   ],
   [
-    'a token stands in the query',
+    'a token is sent in the query',
     400,
     async () => w.as().call('/v1/tokens', { query: { access_token: (await issue(owner)).secret } }),
   ],
   [
-    'two tokens come at once',
+    'two tokens are sent at once',
     400,
     async () => w.as({ authorization: `Bearer ${(await writer()).token.secret}, Bearer x` }).call('/v1/tokens/self'),
   ],
   [
-    'a name reaches the prototype',
+    'a metadata name reaches the prototype',
     400,
     () => owner.call('POST /v1/tokens', { raw: '{"name":"x","metadata":{"__proto__":{"a":"b"}}}' }),
   ],
   [
-    'a cursor is made up',
+    'a cursor is forged',
     400,
     () => outsider.call('/v1/tokens', { query: { cursor: Buffer.from("9' OR 1=1 --").toString('base64url') } }),
   ],
 ];
 
-it.each(attempts)('refuses when %s', async (_, status, attempt) => {
-  const answer = await attempt();
-  expect({ status: answer.status, body: answer.body }).toMatchObject({ status, body: { status } });
-  expect(answer.body).not.toHaveProperty('secret');
+it.each(attempts)('the API rejects a request when %s', async (_, status, attempt) => {
+  const response = await attempt();
+  expect({ status: response.status, body: response.body }).toMatchObject({ status, body: { status } });
+  expect(response.body).not.toHaveProperty('secret');
 });
 
-it("answers no other person's token for their Idempotency-Key", async () => {
+it("an Idempotency-Key never returns another person's token", async () => {
   const headers = { 'idempotency-key': 'a-key-that-both-use' };
-  const ask = (by: Person) => by.call<IssuedToken>('POST /v1/tokens', { body: { name: 'same' }, headers });
-  const [first, second] = [await ask(owner), await ask(outsider)];
+  const request = (by: Person) => by.call<IssuedToken>('POST /v1/tokens', { body: { name: 'same' }, headers });
+  const [first, second] = [await request(owner), await request(outsider)];
   expect([first.status, second.status]).toEqual([201, 201]);
   expect(second.body.id).not.toBe(first.body.id);
 });
 
-it('keeps the last administrator and the last owner', async () => {
+it('the last administrator and the last owner of a project cannot be removed', async () => {
   const id = await project(owner);
   expect((await owner.call(`DELETE /v1/projects/${id}/members/${owner.user.id}`)).status).toBe(409);
   const demote = () => administrator.call(`PATCH /v1/users/${administrator.user.id}`, { body: { role: 'member' } });
   expect((await demote()).status).toBe(409);
 });
 
-it("lets a project's tokens live on when their maker has left", async () => {
-  const maker = await w.member();
-  await owner.call(`PUT /v1/projects/${projectId}/members/${maker.user.id}`, { body: { role: 'editor' } });
-  const { by } = await carry(maker, inProject(['tokens:read']));
-  await owner.call(`DELETE /v1/projects/${projectId}/members/${maker.user.id}`);
-  await administrator.call(`PATCH /v1/users/${maker.user.id}`, { body: { disabled: true } });
+it("a project's tokens stay valid when their creator has left", async () => {
+  const creator = await w.member();
+  await owner.call(`PUT /v1/projects/${projectId}/members/${creator.user.id}`, { body: { role: 'editor' } });
+  const { by } = await issueAs(creator, inProject(['tokens:read']));
+  await owner.call(`DELETE /v1/projects/${projectId}/members/${creator.user.id}`);
+  await administrator.call(`PATCH /v1/users/${creator.user.id}`, { body: { disabled: true } });
   expect((await by.call('/v1/tokens/self')).status).toBe(200);
 });

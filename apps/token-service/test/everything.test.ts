@@ -6,7 +6,7 @@ import { hashSecret, mint, startOf } from '@latchkey/token-format';
 import type { Verifier } from '@latchkey/verifier';
 import type { TokenService } from '../src/app.js';
 import { gatewayOf } from './gateway.js';
-import { type Answered, issue, JOBS_RPC_SECRET, type Person, project, type World, world } from './harness.js';
+import { type ApiResponse, issue, JOBS_RPC_SECRET, type Person, project, type World, world } from './harness.js';
 import { newClaim } from './invalidation/watching.js';
 
 let w: World;
@@ -23,18 +23,18 @@ afterEach(async () => {
 afterAll(() => w.close());
 
 const BODY = { reason: 'policy', confirm: 'revoke everything' };
-const revokeAll = (headers: Record<string, string> = {}, by: Person = admin): Promise<Answered<Effect>> =>
+const revokeAll = (headers: Record<string, string> = {}, by: Person = admin): Promise<ApiResponse<Effect>> =>
   by.call<Effect>('POST /v1/tokens/revoke-all', { body: BODY, headers });
 async function effective(by: Person = admin): Promise<Effect> {
-  const answer = await revokeAll({}, by);
-  if (answer.status !== 200) throw new Error(`answered ${answer.text}`);
-  return answer.body;
+  const response = await revokeAll({}, by);
+  if (response.status !== 200) throw new Error(`revoking everything failed: ${response.text}`);
+  return response.body;
 }
 const isAccepted = async (secret: string) => (await w.bearer(secret).call('/v1/tokens/self')).status === 200;
-const asleep = (leaseMs = 400) =>
+const unresponsive = (leaseMs = 400) =>
   w.database.query(
     `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at)
-     VALUES (gen_random_uuid(), 'asleep', 'test', pg_current_xact_id(), $1, now())`,
+     VALUES (gen_random_uuid(), 'unresponsive', 'test', pg_current_xact_id(), $1, now())`,
     [leaseMs],
   );
 const unmarked = async (): Promise<number> =>
@@ -44,7 +44,7 @@ const unmarked = async (): Promise<number> =>
     )
   )[0]!['n'];
 
-/** As jobs has somebody go on. Whatever else runs on the same server holds marking up: it waits for open transactions. */
+/** Continues marking as jobs does. Transactions of other databases on the server delay it: marking waits for them. */
 async function allMarked(): Promise<boolean> {
   const address = w.service.rpcAddress;
   const replica = maintenanceCaller({ address, authorization: firstParty(JOBS_RPC_SECRET), timeoutMs: 12_000 });
@@ -62,8 +62,8 @@ async function gateway(service: TokenService): Promise<Verifier> {
   return verifier;
 }
 
-describe('once it has answered that everything is revoked', () => {
-  test('gateways of every replica refuse what they remembered, and its streams have ended', async () => {
+describe('after everything is revoked', () => {
+  test('after everything is revoked, gateways of every replica reject cached tokens, and their streams are cut', async () => {
     const verifiers = [await gateway(w.service), await gateway(await w.another())];
     const tokens = await Promise.all(Array.from({ length: 5 }, () => issue(admin)));
     const cut: string[] = [];
@@ -87,15 +87,15 @@ describe('once it has answered that everything is revoked', () => {
       expect(await verifier.verify(secret, { scopes: [] })).toMatchObject({ allowed: true });
   });
 
-  test('a token is let in nowhere, and nothing is made of it', async () => {
+  test('after everything is revoked, an old token is accepted nowhere, and nothing is derived from it', async () => {
     const all = { scopes: ['tokens:read', 'tokens:write', 'tokens:verify', 'users:read'] };
     const old = await issue(admin, all);
     const child = await issue(w.bearer(old.secret), { scopes: ['tokens:read'] });
     const disabled = await issue(admin);
     await admin.call(`PATCH /v1/tokens/${disabled.id}`, { body: { disabled: true } });
     const ofProject = await issue(admin, { kind: 'prj', projectId: await project(admin), scopes: ['demo:read'] });
-    // Nothing is marked before a verifier that sleeps has lapsed.
-    await asleep(5_000);
+    // No row is marked before the lease of the unresponsive verifier has lapsed.
+    await unresponsive(5_000);
     await revokeAll({ prefer: 'wait=0' });
     expect(await unmarked()).toBeGreaterThanOrEqual(4);
     const fresh = await issue(admin, all);
@@ -136,9 +136,9 @@ describe('once it has answered that everything is revoked', () => {
     const address = w.service.rpcAddress;
     const rpc = tokensCaller({ address, authorization: bearer(fresh.secret), timeoutMs: 5_000 });
     closing.push(() => rpc.close());
-    const asked = { token: old.secret, scopes: [], project: '', ip: '', route: '', userAgent: '' };
-    expect(await rpc.verify(asked)).toMatchObject({ allowed: false, denial: 'revoked' });
-    expect((await rpc.verifyBatch({ requests: [asked] })).responses).toMatchObject([{ denial: 'revoked' }]);
+    const request = { token: old.secret, scopes: [], project: '', ip: '', route: '', userAgent: '' };
+    expect(await rpc.verify(request)).toMatchObject({ allowed: false, denial: 'revoked' });
+    expect((await rpc.verifyBatch({ requests: [request] })).responses).toMatchObject([{ denial: 'revoked' }]);
     for (const { secret } of [old, child, disabled, ofProject])
       expect((await rpc.lookup({ hash: hashSecret(secret) })).token?.denial).toBe('revoked');
     const theirs = tokensCaller({ address, authorization: bearer(old.secret), timeoutMs: 5_000 });
@@ -150,35 +150,38 @@ describe('once it has answered that everything is revoked', () => {
     expect(await isAccepted(fresh.secret)).toBe(true);
   });
 
-  test('each of its tokens says so, with who and why, before its row is marked and after', async () => {
+  test('after everything is revoked, each token shows by whom and why, before its row is marked and after', async () => {
     const [old, before] = [await issue(admin), await issue(admin)];
     await admin.call(`POST /v1/tokens/${before.id}/revoke`, { body: { reason: 'superseded' } });
-    await asleep(1_500);
+    await unresponsive(1_500);
     const first = await revokeAll({ prefer: 'wait=0' });
     expect(first).toMatchObject({
       status: 202,
-      body: { effective: false, receipt: null, pending: [{ name: 'asleep' }] },
+      body: { effective: false, receipt: null, pending: [{ name: 'unresponsive' }] },
     });
     const read = async ({ id }: IssuedToken) => (await admin.call<Token>(`/v1/tokens/${id}`)).body;
-    const unsaid = await read(old);
-    expect(unsaid).toMatchObject({
+    const unmarkedToken = await read(old);
+    expect(unmarkedToken).toMatchObject({
       status: 'revoked',
       revocationReason: 'policy',
       revokedBy: { type: 'user', id: admin.user!.id, name: 'Administrator' },
     });
     expect(await read(before)).toMatchObject({ revocationReason: 'superseded' });
     const again = await revokeAll();
-    expect(again.body).toMatchObject({ effective: true, receipt: { verifiers: [{ name: 'asleep', by: 'lease' }] } });
+    expect(again.body).toMatchObject({
+      effective: true,
+      receipt: { verifiers: [{ name: 'unresponsive', by: 'lease' }] },
+    });
     await waitFor(allMarked, { timeoutMs: 110_000 });
-    const said = await read(old);
-    expect(said).toEqual({ ...unsaid, receipt: said.receipt });
-    expect(said.receipt).toMatchObject({ verifiers: [{ name: 'asleep', by: 'lease' }] });
+    const marked = await read(old);
+    expect(marked).toEqual({ ...unmarkedToken, receipt: marked.receipt });
+    expect(marked.receipt).toMatchObject({ verifiers: [{ name: 'unresponsive', by: 'lease' }] });
     expect(await read(before)).toMatchObject({ revocationReason: 'superseded' });
     const listed = await admin.call<{ items: Token[] }>('/v1/tokens', { query: { status: 'active' } });
     expect(listed.body.items).toEqual([]);
   }, 120_000);
 
-  test('verifiers that called with a token have no lease any more', async () => {
+  test('after everything is revoked, verifiers that called with a token have no lease', async () => {
     const { id } = await issue(admin, { scopes: ['tokens:verify'] });
     await w.database.query(
       `INSERT INTO leases (verifier_id, name, caller, caller_token, caller_lineage, caller_owner, renewal, lease_ms, renewed_at)
@@ -190,7 +193,7 @@ describe('once it has answered that everything is revoked', () => {
     expect(await w.database.query('SELECT name FROM leases WHERE ended_at IS NOT NULL')).toEqual([{ name: 'theirs' }]);
   });
 
-  test('the audit log tells who did it and why, in one event', async () => {
+  test('the audit log records who revoked everything and why, in one event', async () => {
     await issue(admin);
     const all = () =>
       w.database.query(`SELECT details FROM audit_events WHERE action = 'tokens.revoked_all' ORDER BY at, id`);
@@ -202,16 +205,16 @@ describe('once it has answered that everything is revoked', () => {
   });
 });
 
-describe('a token that is made while everything is revoked', () => {
-  test('is dead if a token made it, or in whose place it came was there before; round after round', async () => {
+describe('tokens issued while everything is revoked', () => {
+  test('a token that an old token issued, or that replaces one, while everything is revoked is never accepted', async () => {
     const another = await w.another();
     const rounds = 25;
     const count = { made: 0, refused: 0 };
     for (let round = 0; round < rounds; round++) {
       const scopes = ['tokens:read', 'tokens:write'];
-      const [maker, ...rest] = await Promise.all(Array.from({ length: 4 }, () => issue(admin, { scopes })));
+      const [creator, ...rest] = await Promise.all(Array.from({ length: 4 }, () => issue(admin, { scopes })));
       const service = round % 2 ? another : w.service;
-      const by = w.bearer(maker!.secret, service);
+      const by = w.bearer(creator!.secret, service);
       const session = w.as({ cookie: admin.cookie! }, service);
       const imported = mint('pat');
       const body = { tokens: [{ sha256: hash('sha256', imported, 'hex'), start: startOf(imported), name: 'x' }] };
@@ -224,11 +227,11 @@ describe('a token that is made while everything is revoked', () => {
       ];
       const importing = by.call('POST /v1/tokens/import', { body });
       const ending = effective();
-      const answers = await Promise.all(making);
+      const responses = await Promise.all(making);
       const wasImported = (await importing).status === 201;
       await ending;
       const secrets = [
-        ...answers.flatMap((answer) => (answer.status === 201 ? [answer.body.secret] : [])),
+        ...responses.flatMap((response) => (response.status === 201 ? [response.body.secret] : [])),
         ...(wasImported ? [imported] : []),
       ];
       count.made += secrets.length;
@@ -236,19 +239,19 @@ describe('a token that is made while everything is revoked', () => {
       for (const secret of secrets) expect(await isAccepted(secret)).toBe(false);
       expect(await isAccepted((await issue(admin)).secret)).toBe(true);
     }
-    // Both ways it went, or nothing has been raced.
+    // Both outcomes occurred, or there was no race.
     expect(count.made).toBeGreaterThan(0);
     expect(count.refused).toBeGreaterThan(0);
   }, 180_000);
 
-  test('is dead as it arrives where everything is revoked between the look at its maker and its insert', async () => {
-    const maker = await issue(admin, { scopes: ['tokens:write'] });
-    // Issuing claims its key after it has looked at its maker and before it inserts: there it is held up.
+  test('a token is never accepted when everything is revoked between the check of its creator and its insert', async () => {
+    const creator = await issue(admin, { scopes: ['tokens:write'] });
+    // Issuing claims its key after it has checked its creator and before it inserts: there it is delayed.
     await w.database.query(`CREATE FUNCTION wait_a_moment() RETURNS trigger LANGUAGE plpgsql AS $$
       BEGIN PERFORM pg_sleep(1.5); RETURN NEW; END $$;
       CREATE TRIGGER wait_a_moment BEFORE INSERT ON idempotency_keys FOR EACH ROW EXECUTE FUNCTION wait_a_moment()`);
-    const headers = { 'idempotency-key': 'held-up' };
-    const making = w.bearer(maker.secret).call<IssuedToken>('POST /v1/tokens', { body: { name: 'made' }, headers });
+    const headers = { 'idempotency-key': 'delayed' };
+    const making = w.bearer(creator.secret).call<IssuedToken>('POST /v1/tokens', { body: { name: 'made' }, headers });
     await waitFor(async () => {
       const [row] = await w.database.query(
         `SELECT count(*)::int AS n FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'`,
@@ -260,12 +263,12 @@ describe('a token that is made while everything is revoked', () => {
     await w.database.query('DROP TRIGGER wait_a_moment ON idempotency_keys; DROP FUNCTION wait_a_moment()');
     expect(made.status).toBe(201);
     expect(await isAccepted(made.body.secret)).toBe(false);
-    // It arrived behind the others, and is marked like them: marking has waited for it.
+    // It was inserted last, and is marked too: marking has waited for it.
     await waitFor(allMarked, { timeoutMs: 110_000 });
     expect((await admin.call<Token>(`/v1/tokens/${made.body.id}`)).body.revokedAt).not.toBeNull();
   });
 
-  test('two who revoke everything at once are both right', async () => {
+  test('two concurrent revocations of everything are both effective', async () => {
     const { secret } = await issue(admin);
     const [row] = await w.database.query('SELECT current FROM token_generation');
     const both = await Promise.all([effective(), effective()]);
@@ -284,11 +287,11 @@ describe('marking rows', () => {
       [admin.user!.id, count],
     );
 
-  test('is gone on with by others when a replica is stopped, and leaves alone what was issued since', async () => {
+  test('marking rows continues on other replicas when one is stopped, and skips tokens issued since', async () => {
     const stopped = await w.another();
     await many(2_500);
-    const answer = await revokeAll({}, w.as({ cookie: admin.cookie! }, stopped));
-    expect(answer.body.effective).toBe(true);
+    const response = await revokeAll({}, w.as({ cookie: admin.cookie! }, stopped));
+    expect(response.body.effective).toBe(true);
     await stopped.stop();
     const { secret, id } = await issue(admin);
     await waitFor(allMarked, { timeoutMs: 110_000 });
@@ -307,24 +310,27 @@ describe('revoking everything', () => {
     ['another confirmation', { reason: 'policy', confirm: 'yes' }, 'confirm'],
     ['no reason', { confirm: 'revoke everything' }, 'reason'],
     ['an unknown field', { ...BODY, dryRun: true }, 'dryRun'],
-  ])('is refused by the name of the field, and changes nothing: %s', async (_, body, field) => {
-    const { secret } = await issue(admin);
-    const answer = await admin.call<{ errors: { field: string }[] }>('POST /v1/tokens/revoke-all', { body });
-    expect(answer.status).toBe(400);
-    expect(answer.body.errors.map((error) => error.field)).toContain(field);
-    expect(await isAccepted(secret)).toBe(true);
-  });
+  ])(
+    'revoking everything with %s is rejected by the name of the field, and changes nothing',
+    async (_, body, field) => {
+      const { secret } = await issue(admin);
+      const response = await admin.call<{ errors: { field: string }[] }>('POST /v1/tokens/revoke-all', { body });
+      expect(response.status).toBe(400);
+      expect(response.body.errors.map((error) => error.field)).toContain(field);
+      expect(await isAccepted(secret)).toBe(true);
+    },
+  );
 
-  test('is refused for a token whatever it holds, a member, and an administrator whose sign-in is ten minutes old', async () => {
+  test('revoking everything is rejected for any token, a member, and an administrator whose sign-in is ten minutes old', async () => {
     const { secret } = await issue(admin, { scopes: ['tokens:write', 'users:write', 'system:write'] });
     const member = await w.member();
     const stale = await w.member('Administrator', 'admin');
     await w.database.query(`UPDATE sessions SET created_at = created_at - interval '10 minutes' WHERE user_id = $1`, [
       stale.user.id,
     ]);
-    const answers = [];
-    for (const by of [w.as(), w.bearer(secret), member, stale]) answers.push(await revokeAll({}, by));
-    expect(answers.map(({ status, body }) => [status, (body as unknown as { code: string }).code])).toEqual([
+    const responses = [];
+    for (const by of [w.as(), w.bearer(secret), member, stale]) responses.push(await revokeAll({}, by));
+    expect(responses.map(({ status, body }) => [status, (body as unknown as { code: string }).code])).toEqual([
       [401, 'unauthenticated'],
       [403, 'forbidden'],
       [403, 'forbidden'],

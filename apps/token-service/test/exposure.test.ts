@@ -1,7 +1,7 @@
 import type { IssuedToken, RevokedToken } from '@latchkey/contracts';
 import { firstParty, maintenanceCaller } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
-import { type Answered, issue, JOBS_RPC_SECRET, type Person, project, type World, world } from './harness.js';
+import { type ApiResponse, issue, JOBS_RPC_SECRET, type Person, project, type World, world } from './harness.js';
 
 let w: World;
 let person: Awaited<ReturnType<World['member']>>;
@@ -13,15 +13,15 @@ afterAll(() => w.close());
 
 const WRITER = { scopes: ['tokens:read', 'tokens:write', 'demo:read'] };
 const rotate = async (by: Person, id: string, overlapSeconds = 3_600) => {
-  const answer = await by.call<IssuedToken>(`POST /v1/tokens/${id}/rotate`, { body: { overlapSeconds } });
-  if (answer.status !== 201) throw new Error(`rotating answered ${answer.text}`);
-  return answer.body;
+  const response = await by.call<IssuedToken>(`POST /v1/tokens/${id}/rotate`, { body: { overlapSeconds } });
+  if (response.status !== 201) throw new Error(`rotating failed: ${response.text}`);
+  return response.body;
 };
-/** Sent again until it is effective: how long it takes is not what is looked at here. */
-const expose = async (id: string, by: Person = person): Promise<Answered<RevokedToken>> => {
+/** Repeats the request until it is effective: how long that takes is not checked here. */
+const expose = async (id: string, by: Person = person): Promise<ApiResponse<RevokedToken>> => {
   for (;;) {
-    const answer = await by.call<RevokedToken>(`POST /v1/tokens/${id}/revoke`, { body: { reason: 'exposed' } });
-    if (answer.status !== 202) return answer;
+    const response = await by.call<RevokedToken>(`POST /v1/tokens/${id}/revoke`, { body: { reason: 'exposed' } });
+    if (response.status !== 202) return response;
   }
 };
 const isAccepted = async ({ secret }: IssuedToken) => (await w.bearer(secret).call('/v1/tokens/self')).status === 200;
@@ -30,8 +30,8 @@ const accepted = async (tokens: Record<string, IssuedToken>) => {
   return (await Promise.all(each)).flat();
 };
 
-/** A leaked token, and what its thief makes with it: every way to be shown a secret. */
-async function robbed() {
+/** A leaked token, and what its thief does with it: every way to be shown a secret. */
+async function leak() {
   const at = await project(person);
   const [leaked, sibling, ofProject] = await Promise.all([
     issue(person, WRITER),
@@ -47,27 +47,27 @@ async function robbed() {
   return { leaked, sibling, ofProject, shown };
 }
 
-describe('revoked as exposed', () => {
-  test('a token leaves its thief nothing: all that it was shown is dead when it answers', async () => {
-    const { leaked, sibling, ofProject, shown } = await robbed();
-    const answer = await expose(leaked.id);
-    expect(answer).toMatchObject({ status: 200, body: { effective: true, token: { status: 'revoked' } } });
+describe('a token revoked as exposed', () => {
+  test('revoking a token as exposed revokes all that it was shown before it returns', async () => {
+    const { leaked, sibling, ofProject, shown } = await leak();
+    const response = await expose(leaked.id);
+    expect(response).toMatchObject({ status: 200, body: { effective: true, token: { status: 'revoked' } } });
     expect(await accepted({ leaked, ...shown })).toEqual([]);
-    // Those were in their owner's hands all along, and end with their overlap.
+    // Their owner always had those, and they end with their overlap.
     expect(await accepted({ sibling, ofProject })).toEqual(['sibling', 'ofProject']);
   });
 
-  test('so does one that is reported by whoever found it', async () => {
-    const { leaked, sibling, shown } = await robbed();
-    const answer = await w.as().call('POST /v1/tokens/revoke-exposed', { body: { tokens: [leaked.secret] } });
-    expect(answer.status).toBe(202);
+  test('reporting a found token as exposed revokes all that it was shown', async () => {
+    const { leaked, sibling, shown } = await leak();
+    const response = await w.as().call('POST /v1/tokens/revoke-exposed', { body: { tokens: [leaked.secret] } });
+    expect(response.status).toBe(202);
     expect(await isAccepted(leaked)).toBe(false);
     await waitFor(async () => (await accepted(shown)).length === 0);
     expect(await isAccepted(sibling)).toBe(true);
   });
 });
 
-/** Tokens that the leaked one was shown: rows as rotating siblings and issuing would have left them. */
+/** Tokens that the leaked one was shown: rows as rotating siblings and issuing would write them. */
 async function shownManyTo(leaked: IssuedToken, count: number, derived: boolean): Promise<void> {
   await w.database.query(
     `INSERT INTO tokens (id, hash, kind, name, start, owner_user_id, created_by_type, created_by_id, ancestors, scopes, created_at)
@@ -83,14 +83,14 @@ const unrevoked = async (leaked: IssuedToken): Promise<number> => {
 };
 
 describe('what an exposed token was shown', () => {
-  test('is ended however much it is, counted by what it was, and told of in the audit log with why', async () => {
+  test('all that an exposed token was shown is revoked however much it is, counted by kind, and audited with the cause', async () => {
     const leaked = await issue(person, WRITER);
     const thief = w.bearer(leaked.secret);
     const sibling = await issue(person, WRITER);
     const stolen = await rotate(thief, sibling.id);
     const child = await issue(thief, WRITER);
-    // The owner rotates the child by hand: not shown to the thief, but still derived from its token.
-    const grownUp = await rotate(person, child.id);
+    // The owner rotates the child: not shown to the thief, but still derived from its token.
+    const rotatedChild = await rotate(person, child.id);
     const own = await rotate(thief, 'self');
     await shownManyTo(leaked, 1_100, false);
     await shownManyTo(stolen, 1_050, true);
@@ -98,7 +98,7 @@ describe('what an exposed token was shown', () => {
     expect(body.effective).toBe(true);
     expect(body.ended).toEqual({ tokens: 2_155, successors: 1, descendants: 1_052, shown: 1_101 });
     expect([await unrevoked(leaked), await unrevoked(stolen)]).toEqual([0, 0]);
-    expect(await accepted({ leaked, stolen, child, grownUp, own })).toEqual([]);
+    expect(await accepted({ leaked, stolen, child, rotatedChild, own })).toEqual([]);
     const why = async (id: string) =>
       (
         await w.database.query(`SELECT details FROM audit_events WHERE token_id = $1 AND action = 'token.revoked'`, [
@@ -107,10 +107,10 @@ describe('what an exposed token was shown', () => {
       ).map(({ details }) => details);
     expect(await why(leaked.id)).toEqual([{ reason: 'exposed' }]);
     expect(await why(stolen.id)).toEqual([{ reason: 'exposed', as: 'shown', shownTo: leaked.id }]);
-    expect(await why(grownUp.id)).toEqual([{ reason: 'exposed', as: 'descendant', derivedFrom: leaked.id }]);
+    expect(await why(rotatedChild.id)).toEqual([{ reason: 'exposed', as: 'descendant', derivedFrom: leaked.id }]);
   });
 
-  test('does not reach past what a person has rotated by hand', async () => {
+  test('revoking an exposed token leaves alone what a person has rotated', async () => {
     const leaked = await issue(person, WRITER);
     const stolen = await rotate(w.bearer(leaked.secret), (await issue(person, WRITER)).id);
     const saved = { own: await rotate(person, leaked.id), regained: await rotate(person, stolen.id) };
@@ -119,7 +119,7 @@ describe('what an exposed token was shown', () => {
     expect(await accepted({ leaked, stolen, ...saved })).toEqual(['own', 'regained']);
   });
 
-  test('is followed through tokens that ended long ago', async () => {
+  test('what an exposed token was shown is found through tokens revoked earlier', async () => {
     const leaked = await issue(person, WRITER);
     const child = await issue(w.bearer(leaked.secret), WRITER);
     const stolen = await rotate(w.bearer(child.secret), (await issue(person, WRITER)).id);
@@ -131,7 +131,7 @@ describe('what an exposed token was shown', () => {
     expect(await isAccepted(stolen)).toBe(false);
   });
 
-  test('is ended for every token of a person at once, for those that are over too', async () => {
+  test('exposing all tokens of a person revokes what each was shown, those of revoked tokens included', async () => {
     const admin = await w.signIn();
     const victim = await w.member();
     const old = await issue(victim, WRITER);
@@ -139,19 +139,19 @@ describe('what an exposed token was shown', () => {
     const ofProject = await issue(victim, { kind: 'prj', projectId: at, scopes: ['demo:read'] });
     const stolen = await rotate(w.bearer(old.secret), ofProject.id);
     await victim.call(`DELETE /v1/tokens/${old.id}`);
-    const living = await issue(victim, WRITER);
-    const answer = await admin.call<RevokedToken>(`POST /v1/users/${victim.user.id}/revoke-tokens`, {
+    const active = await issue(victim, WRITER);
+    const response = await admin.call<RevokedToken>(`POST /v1/users/${victim.user.id}/revoke-tokens`, {
       body: { reason: 'exposed' },
     });
-    expect(answer).toMatchObject({ status: 200, body: { effective: true, ended: { tokens: 2, shown: 1 } } });
-    expect(await accepted({ stolen, living })).toEqual([]);
+    expect(response).toMatchObject({ status: 200, body: { effective: true, ended: { tokens: 2, shown: 1 } } });
+    expect(await accepted({ stolen, active })).toEqual([]);
   });
 
-  test('waits for verifiers that may remember any of it; until then it is 202, with what is ended so far', async () => {
+  test('an exposure waits for verifiers that can have any of it in memory; until then it is 202, with what is revoked so far', async () => {
     const leaked = await issue(person, WRITER);
     await shownManyTo(leaked, 3, false);
     await w.database.query(
-      `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at) VALUES (gen_random_uuid(), 'asleep', 'test', pg_current_xact_id(), 2000, now())`,
+      `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at) VALUES (gen_random_uuid(), 'unresponsive', 'test', pg_current_xact_id(), 2000, now())`,
     );
     const first = await person.call<RevokedToken>(`POST /v1/tokens/${leaked.id}/revoke`, {
       body: { reason: 'exposed' },
@@ -159,22 +159,22 @@ describe('what an exposed token was shown', () => {
     });
     expect(first).toMatchObject({
       status: 202,
-      body: { effective: false, receipt: null, pending: [{ name: 'asleep' }] },
+      body: { effective: false, receipt: null, pending: [{ name: 'unresponsive' }] },
     });
     const again = await person.call<RevokedToken>(`POST /v1/tokens/${leaked.id}/revoke`, {
       body: { reason: 'exposed' },
       headers: { prefer: 'wait=0' },
     });
-    expect(again).toMatchObject({ status: 202, body: { effective: false, pending: [{ name: 'asleep' }] } });
+    expect(again).toMatchObject({ status: 202, body: { effective: false, pending: [{ name: 'unresponsive' }] } });
     const repeated = await expose(leaked.id);
     expect(repeated).toMatchObject({
       status: 200,
-      body: { effective: true, pending: [], receipt: { verifiers: [{ name: 'asleep', by: 'lease' }] } },
+      body: { effective: true, pending: [], receipt: { verifiers: [{ name: 'unresponsive', by: 'lease' }] } },
     });
     expect(repeated.body.ended).toEqual({ tokens: 4, successors: 0, descendants: 0, shown: 3 });
     const own = await w.database.query('SELECT receipt FROM tokens WHERE created_by_id = $1', [leaked.id]);
     expect(own.map(({ receipt }) => receipt?.verifiers[0].by)).toEqual(['lease', 'lease', 'lease']);
-    // Finished: a third answers from what is kept.
+    // Finished: a third request returns what is stored.
     expect((await expose(leaked.id)).body).toMatchObject({
       effective: true,
       receipt: repeated.body.receipt,
@@ -183,7 +183,7 @@ describe('what an exposed token was shown', () => {
     await w.database.query('DELETE FROM leases');
   });
 
-  test('is ended by other replicas when one is stopped in the midst of it, by several at once without harm', async () => {
+  test('an exposure is finished by other replicas when one stops during it, also by several at once', async () => {
     const leaked = await issue(person, WRITER);
     await shownManyTo(leaked, 4_000, false);
     const stopped = await w.another();
@@ -199,7 +199,7 @@ describe('what an exposed token was shown', () => {
       maintenanceCaller({ address, authorization: firstParty(JOBS_RPC_SECRET), timeoutMs: 10_000 }),
     );
     const go = () => Promise.all(replicas.map((replica) => replica.continueExposures({ limit: 10 })));
-    // Nobody takes away what another may still be at.
+    // No replica takes over what another can still be working on.
     expect(await go()).toEqual([expect.objectContaining({ done: 0 }), expect.objectContaining({ done: 0 })]);
     await w.database.query(`UPDATE exposures SET touched_at = now() - interval '1 hour' WHERE confirmed_at IS NULL`);
     const done = await go();
@@ -211,8 +211,8 @@ describe('what an exposed token was shown', () => {
   });
 });
 
-describe('a revocation that is repeated', () => {
-  test('waits in full, for a new invalidation, where neither its receipt nor its invalidation is known any more', async () => {
+describe('a repeated revocation', () => {
+  test('a repeated revocation waits for a new invalidation when its receipt and its invalidation no longer exist', async () => {
     const { id } = await issue(person);
     const other = await issue(person);
     await person.call(`DELETE /v1/tokens/${id}`);
@@ -220,19 +220,22 @@ describe('a revocation that is repeated', () => {
     await w.database.query('UPDATE tokens SET receipt = NULL WHERE id = ANY ($1)', [[id, other.id]]);
     await w.database.query('DELETE FROM invalidations');
     await w.database.query(
-      `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at) VALUES (gen_random_uuid(), 'asleep', 'test', pg_current_xact_id(), 2000, now())`,
+      `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at) VALUES (gen_random_uuid(), 'unresponsive', 'test', pg_current_xact_id(), 2000, now())`,
     );
     const repeat = await person.call<RevokedToken>(`POST /v1/tokens/${id}/revoke`);
-    expect(repeat.body).toMatchObject({ effective: true, receipt: { verifiers: [{ name: 'asleep', by: 'lease' }] } });
+    expect(repeat.body).toMatchObject({
+      effective: true,
+      receipt: { verifiers: [{ name: 'unresponsive', by: 'lease' }] },
+    });
     expect(await w.database.query('SELECT kind, subject, cut FROM invalidations')).toEqual([
       { kind: 'token', subject: id, cut: true },
     ]);
     await w.database.query('DELETE FROM leases');
   });
 
-  const asleep = () =>
+  const unresponsive = () =>
     w.database.query(
-      `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at) VALUES (gen_random_uuid(), 'asleep', 'test', pg_current_xact_id(), 2000, now())`,
+      `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at) VALUES (gen_random_uuid(), 'unresponsive', 'test', pg_current_xact_id(), 2000, now())`,
     );
   test.each<[string, (on: Awaited<ReturnType<World['member']>>) => Promise<[method: string, body: object]>]>([
     ['disabling a token', async (on) => [`PATCH /v1/tokens/${(await issue(on)).id}`, { disabled: true }]],
@@ -253,11 +256,11 @@ describe('a revocation that is repeated', () => {
       },
     ],
     ['closing a project', async () => [`DELETE /v1/projects/${await project(await w.signIn())}`, {}]],
-  ])('never claims what the first still waits for: %s', async (_, change) => {
+  ])('a repeat is never effective while the first request still waits: %s', async (_, change) => {
     const admin = await w.signIn();
     const [target, body] = await change(await w.member());
     const send = target.startsWith('DELETE') ? {} : { body };
-    await asleep();
+    await unresponsive();
     const headers = { prefer: 'wait=0' };
     const [first, second] = [
       await admin.call(target, { ...send, headers }),
@@ -273,12 +276,12 @@ describe('a revocation that is repeated', () => {
   });
 });
 
-describe('what an exposed token has changed besides', () => {
-  test('is listed as far as the caller may see it, and counted beyond that', async () => {
+describe('what else an exposed token has changed', () => {
+  test('what else an exposed token has changed is listed as far as the caller may see it, and counted beyond that', async () => {
     const admin = await w.signIn();
     const at = await project(person);
     await person.call(`PUT /v1/projects/${at}/members/${admin.user!.id}`, { body: { role: 'owner' } });
-    // An administrator's token: it reaches more than its finder, the project's owner, may see.
+    // An administrator's token: it changes more than the owner of the project may see.
     const scopes = ['tokens:read', 'tokens:write', 'projects:write', 'users:write', 'demo:read'];
     const leaked = await issue(admin, { kind: 'pat', scopes });
     const thief = w.bearer(leaked.secret);
@@ -300,7 +303,7 @@ describe('what an exposed token has changed besides', () => {
 });
 
 describe('a family of tokens', () => {
-  const grown = (root: IssuedToken, count: number, ago = '0 s') =>
+  const growFamily = (root: IssuedToken, count: number, ago = '0 s') =>
     w.database.query(
       `INSERT INTO tokens (id, hash, kind, name, start, owner_user_id, created_by_type, created_by_id, family_id, scopes, created_at)
        SELECT gen_random_uuid(), sha256((t.id::text || n || $3)::bytea), 'pat', 'n', 'lk_pat_', t.owner_user_id, 'token', t.id, t.id,
@@ -309,24 +312,24 @@ describe('a family of tokens', () => {
       [root.id, count, ago],
     );
 
-  test('grows no faster than two thousand in an hour, whoever of it issues or rotates; a person is not held up', async () => {
+  test('a family of tokens gets at most 2000 secrets in an hour, whichever member issues or rotates; a person is not limited', async () => {
     const root = await issue(person, WRITER);
     const stolen = await rotate(w.bearer(root.secret), (await issue(person, WRITER)).id);
     const next = await rotate(w.bearer(stolen.secret), 'self');
-    await grown(root, 3_000, '61 minutes');
-    await grown(root, 1_997);
+    await growFamily(root, 3_000, '61 minutes');
+    await growFamily(root, 1_997);
     expect((await issue(w.bearer(next.secret))).name).toBe('a token');
     const sibling = await issue(person, WRITER);
     for (const secret of [root.secret, stolen.secret, next.secret]) {
       const by = w.bearer(secret);
-      const answers = [
+      const responses = [
         await by.call('POST /v1/tokens', { body: { name: 'one more' } }),
         await by.call(`POST /v1/tokens/${sibling.id}/rotate`, { body: {} }),
       ];
-      for (const answer of answers) {
-        expect(answer).toMatchObject({ status: 429, body: { code: 'rate_limited' } });
-        expect(answer.body['detail']).toContain('at most 2000 secrets in an hour');
-        expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0);
+      for (const response of responses) {
+        expect(response).toMatchObject({ status: 429, body: { code: 'rate_limited' } });
+        expect(response.body['detail']).toContain('at most 2000 secrets in an hour');
+        expect(Number(response.headers.get('retry-after'))).toBeGreaterThan(0);
       }
     }
     expect((await rotate(person, sibling.id)).rotatedFrom).toBe(sibling.id);

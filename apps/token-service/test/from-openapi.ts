@@ -27,12 +27,12 @@ export interface Request {
 
 export interface Call {
   operationId: string;
-  /** The statuses that the document names for it. */
+  /** The statuses that the document lists for it. */
   statuses: number[];
   requests: fc.Arbitrary<Request>;
 }
 
-/** What no schema asks for: other types, odd characters, much of it. */
+/** Values that no schema describes: other types, unusual characters, long text. */
 const junk: fc.Arbitrary<unknown> = fc.oneof(
   fc.jsonValue({ maxDepth: 2 }),
   fc.string({ unit: 'binary', maxLength: 40 }),
@@ -51,8 +51,8 @@ const junk: fc.Arbitrary<unknown> = fc.oneof(
 );
 
 /**
- * For each call of the document, requests that mostly fit it and sometimes do not.
- * @param ids that exist, so that some requests reach something
+ * For each operation of the document, requests that mostly fit it and sometimes do not.
+ * @param ids that exist, so that some requests find a resource
  */
 export function callsOf(document: OpenApiDocument, ids: readonly string[]): Call[] {
   const { schemas } = document.components;
@@ -157,7 +157,7 @@ function built(
   for (const [place, value] of Object.entries(parts)) {
     const [kind, name = ''] = place.split(' ');
     const text = asText(value);
-    // An empty or dotted segment is another path, which is another test's.
+    // An empty or dotted segment would be another path.
     if (kind === 'path')
       path = path.replace(`{${name}}`, /^\.{0,2}$/.test(text) ? '%20' : encodeURIComponent(text.toWellFormed()));
     else if (kind === 'query') query.set(name, text);

@@ -14,7 +14,7 @@ import { issue, type Person, project, type World, world } from './harness.js';
 
 /** `npm run fuzz` sends 20 000. */
 const REQUESTS = Number(process.env['FUZZ_REQUESTS'] ?? 500);
-/** Would end what the other requests rest on; every other test makes them. */
+/** Operations left out because they end what the other requests depend on. */
 const LEFT_OUT: EndpointName[] = [
   'signOut',
   'endSession',
@@ -24,8 +24,8 @@ const LEFT_OUT: EndpointName[] = [
   'revokeAllTokens',
   'putPolicy',
 ];
-/** In the name of everything that only the owner may see. */
-const MARK = 'only for the owner';
+/** In the name of everything that only the owner may see. Its appearance elsewhere is a leak. */
+const OWNERS_NAME = 'only for the owner';
 
 let w: World;
 let ids: string[];
@@ -38,31 +38,34 @@ beforeAll(async () => {
     w.member('Out'),
   ]);
   people = { administrator, owner, outsider };
-  const projectId = await project(owner, MARK);
+  const projectId = await project(owner, OWNERS_NAME);
   const tokens = await Promise.all([
-    issue(owner, { name: MARK }),
-    issue(owner, { name: MARK, kind: 'prj', projectId }),
+    issue(owner, { name: OWNERS_NAME }),
+    issue(owner, { name: OWNERS_NAME, kind: 'prj', projectId }),
     issue(outsider, {}),
   ]);
   ids = [projectId, await project(outsider, 'open'), ...tokens.map(({ id }) => id), (await w.member('Spare')).user.id];
 });
 afterAll(() => w.close());
 
-const CALLERS = ['nobody', 'administrator', 'owner', 'outsider', 'ownerToken', 'outsiderToken'] as const;
+const CALLERS = ['anonymous', 'administrator', 'owner', 'outsider', 'ownerToken', 'outsiderToken'] as const;
 type Caller = (typeof CALLERS)[number];
 
-/** A token each time, since requests end tokens. */
+/** Issues a token each time, because requests revoke tokens. */
 async function headersOf(caller: Caller): Promise<Record<string, string>> {
-  if (caller === 'nobody') return {};
+  if (caller === 'anonymous') return {};
   if (caller === 'administrator' || caller === 'owner' || caller === 'outsider')
     return { cookie: people[caller].cookie! };
   const scopes = ['tokens:read', 'tokens:write', 'projects:read', 'projects:write'];
   const isOwner = caller === 'ownerToken';
-  const { secret } = await issue(people[isOwner ? 'owner' : 'outsider'], { name: isOwner ? MARK : 'open', scopes });
+  const { secret } = await issue(people[isOwner ? 'owner' : 'outsider'], {
+    name: isOwner ? OWNERS_NAME : 'open',
+    scopes,
+  });
   return { authorization: `Bearer ${secret}` };
 }
 
-/** Statuses that any call may have, whatever it is. */
+/** Statuses that any call can return. */
 const ANYWHERE = [400, 404, 405, 413, 415, 431];
 
 async function check(request: Request, caller: Caller, statuses: number[]): Promise<void> {
@@ -89,11 +92,11 @@ async function check(request: Request, caller: Caller, statuses: number[]): Prom
   const endpoint: Endpoint = ENDPOINTS[request.operationId as EndpointName];
   const schema = endpoint.answers[status];
   if (schema && !endpoint.answerTypes) expect(schema.safeParse(JSON.parse(text))).toMatchObject({ success: true });
-  if (caller !== 'administrator' && !caller.startsWith('owner')) expect(text).not.toContain(MARK);
+  if (caller !== 'administrator' && !caller.startsWith('owner')) expect(text).not.toContain(OWNERS_NAME);
 }
 
 it(
-  `answers ${REQUESTS} requests made from its own description as that says, and tells nobody what is another's`,
+  `${REQUESTS} requests generated from the OpenAPI document get documented responses, and show no one else's data`,
   async () => {
     const calls = callsOf(openApiDocument(), ids).filter(
       ({ operationId }) => !LEFT_OUT.some((name) => name === operationId),

@@ -5,7 +5,7 @@ import type { TokenService } from '../src/app.js';
 import { GATEWAY_RPC_SECRET, type World } from './harness.js';
 import { newClaim } from './invalidation/watching.js';
 
-/** A verifier as a gateway has it: gRPC to one token-service, Redis for the feed. */
+/** A verifier set up as in a gateway: gRPC to one token-service, Redis for the feed. */
 export async function gatewayOf(w: World, service: TokenService) {
   const logger = createLogger('test', 'fatal');
   const [publisher, subscriber] = [createRedis(w.redis.url, 'test', logger), createRedis(w.redis.url, 'test', logger)];
@@ -15,7 +15,7 @@ export async function gatewayOf(w: World, service: TokenService) {
     timeoutMs: 5_000,
   });
   const gateway = {
-    /** While this is set it learns of nothing but over Redis, and its lease ends. */
+    /** While this is set, it receives invalidations over Redis only, and its lease expires. */
     isCutOff: false,
     verifier: new Verifier({
       name: 'gateway',

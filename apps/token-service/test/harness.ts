@@ -13,14 +13,14 @@ export const ADMIN_PASSWORD = 'the first administrator';
 export const GATEWAY_RPC_SECRET = 'gateway-rpc-secret-for-tests-0123456789';
 export const JOBS_RPC_SECRET = 'jobs-rpc-secret-for-tests-0123456789abc';
 export const GATEWAY_PROOF_SECRET = 'gateway-proof-secret-for-tests-01234567';
-/** Of jobs; the token-service has its public half alone. */
+/** The key pair of jobs; the token-service has the public half only. */
 export const JOBS_KEY = decryptionKey('jobs-sealing-key-for-tests-0123456789abc');
 export const EVENTS_SECRET = 'events-secret-for-tests-0123456789abc';
 export const EVENTS_SIGNING_KEY = 'events-signing-key-for-tests-0123456789';
 export const USAGE_SECRET = 'usage-secret-for-tests-0123456789abcd';
 const SCOPES_FILE = path.join(import.meta.dirname, 'scopes.yaml');
 
-export interface Answered<T = Record<string, unknown>> {
+export interface ApiResponse<T = Record<string, unknown>> {
   status: number;
   headers: Headers;
   body: T;
@@ -30,20 +30,20 @@ export interface Answered<T = Record<string, unknown>> {
 export interface Send {
   method?: string;
   body?: unknown;
-  /** Sent as it is. */
+  /** Sent unchanged. */
   raw?: string;
   headers?: Record<string, string>;
   query?: Record<string, string>;
 }
 
-/** Somebody who calls: by cookie, by token, or with nothing. */
+/** A caller: with a cookie, a token, or no credentials. */
 export interface Person {
-  call<T = Record<string, unknown>>(target: string, send?: Send): Promise<Answered<T>>;
+  call<T = Record<string, unknown>>(target: string, send?: Send): Promise<ApiResponse<T>>;
   user?: User;
   cookie?: string;
 }
 
-/** Token-services on one database of the test's own; the more the merrier. */
+/** One or more token-services on a database of the test's own. */
 export interface World {
   database: TestDatabase;
   redis: TestRedis;
@@ -61,28 +61,28 @@ export interface World {
   close(): Promise<void>;
 }
 
-/** `POST /v1/tokens` → method and path in one text. */
-async function send(base: string, target: string, options: Send, fixed: Record<string, string>): Promise<Answered> {
+/** @param target method and path in one string, as in `POST /v1/tokens`; default of the method: GET */
+async function send(base: string, target: string, options: Send, fixed: Record<string, string>): Promise<ApiResponse> {
   const [method, path] = target.includes(' ') ? (target.split(' ') as [string, string]) : ['GET', target];
   const url = new URL(path, base);
   for (const [name, value] of Object.entries(options.query ?? {})) url.searchParams.set(name, value);
   const body = options.raw ?? (options.body === undefined ? undefined : JSON.stringify(options.body));
-  const answer = await fetch(url, {
+  const response = await fetch(url, {
     method: options.method ?? method,
     headers: { ...(body !== undefined && { 'content-type': 'application/json' }), ...fixed, ...options.headers },
     ...(body !== undefined && { body }),
     signal: AbortSignal.timeout(30_000),
   });
-  const text = await answer.text();
+  const text = await response.text();
   const isJson =
-    answer.headers.get('content-type')?.includes('json') && !answer.headers.get('content-type')?.includes('ndjson');
-  return { status: answer.status, headers: answer.headers, text, body: isJson && text ? JSON.parse(text) : {} };
+    response.headers.get('content-type')?.includes('json') && !response.headers.get('content-type')?.includes('ndjson');
+  return { status: response.status, headers: response.headers, text, body: isJson && text ? JSON.parse(text) : {} };
 }
 
 interface WorldOptions {
   env?: Record<string, string>;
   clock?: Clock;
-  /** On the server where nobody keeps a transaction open for long: for those who look at cursors. */
+  /** Uses the server on which no test keeps a transaction open for long: for tests of cursors. */
   quiet?: boolean;
 }
 
@@ -112,7 +112,7 @@ export async function world(options: WorldOptions = {}): Promise<World> {
     SCOPES_FILE,
     ADMIN_EMAIL,
     ADMIN_PASSWORD,
-    // A proof or commit that takes longer is taken for lost: enough for a busy machine, and no longer than tests can wait.
+    // A proof or commit that takes longer counts as lost: enough for a busy machine, and no longer than tests can wait.
     LEASE_MS: '2500',
     ...options.env,
   };
@@ -133,10 +133,10 @@ export async function world(options: WorldOptions = {}): Promise<World> {
     call: (target, what = {}) => send(at.apiUrl, target, what, headers) as never,
   });
   const signIn = async (email = ADMIN_EMAIL, password = ADMIN_PASSWORD): Promise<Person> => {
-    const answer = await as().call<{ user: User }>('POST /v1/session', { body: { email, password } });
-    if (answer.status !== 200) throw new Error(`sign-in answered ${answer.text} ${logs.slice(-1500)}`);
-    const cookie = answer.headers.getSetCookie()[0]!.split(';', 1)[0]!;
-    return { ...as({ cookie }), user: answer.body.user, cookie };
+    const response = await as().call<{ user: User }>('POST /v1/session', { body: { email, password } });
+    if (response.status !== 200) throw new Error(`the sign-in failed: ${response.text} ${logs.slice(-1500)}`);
+    const cookie = response.headers.getSetCookie()[0]!.split(';', 1)[0]!;
+    return { ...as({ cookie }), user: response.body.user, cookie };
   };
   let admin: Promise<Person> | undefined;
   const member = async (name = `Person ${randomBytes(3).toString('hex')}`, role: 'admin' | 'member' = 'member') => {
@@ -144,7 +144,7 @@ export async function world(options: WorldOptions = {}): Promise<World> {
     const email = `${randomBytes(6).toString('hex')}@example.org`;
     const password = 'correct horse battery staple';
     const made = await (await admin).call<User>('POST /v1/users', { body: { email, name, role, password } });
-    if (made.status !== 201) throw new Error(`making a person answered ${made.text}`);
+    if (made.status !== 201) throw new Error(`creating a person failed: ${made.text}`);
     return (await signIn(email, password)) as Person & { user: User };
   };
   return {
@@ -165,21 +165,21 @@ export async function world(options: WorldOptions = {}): Promise<World> {
   };
 }
 
-/** Issues a token and answers it with its secret. */
+/** Issues a token and returns it with its secret. */
 export async function issue(person: Person, body: Record<string, unknown> = {}): Promise<IssuedToken> {
-  const answer = await person.call<IssuedToken>('POST /v1/tokens', { body: { name: 'a token', ...body } });
-  if (answer.status !== 201) throw new Error(`issuing answered ${answer.status} ${answer.text}`);
-  return answer.body;
+  const response = await person.call<IssuedToken>('POST /v1/tokens', { body: { name: 'a token', ...body } });
+  if (response.status !== 201) throw new Error(`issuing a token failed: ${response.status} ${response.text}`);
+  return response.body;
 }
 
-/** Makes a project owned by the person. */
+/** Creates a project owned by the person, and returns its id. */
 export async function project(person: Person, name = 'a project'): Promise<string> {
-  const answer = await person.call<{ id: string }>('POST /v1/projects', { body: { name } });
-  if (answer.status !== 201) throw new Error(`making a project answered ${answer.text}`);
-  return answer.body.id;
+  const response = await person.call<{ id: string }>('POST /v1/projects', { body: { name } });
+  if (response.status !== 201) throw new Error(`creating a project failed: ${response.text}`);
+  return response.body.id;
 }
 
-/** All rows of all tables as text, to be searched for what must not be there. */
+/** All rows of all tables as text, to be searched for what must not be stored. */
 export async function everythingStored(database: TestDatabase): Promise<string> {
   const tables = await database.query<{ name: string }>(
     `SELECT quote_ident(table_name) AS name FROM information_schema.tables WHERE table_schema = 'public' AND table_type = 'BASE TABLE'`,

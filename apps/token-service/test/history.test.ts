@@ -9,16 +9,16 @@ import { GATEWAY_RPC_SECRET, issue, type Person, type World, world } from './har
 import { newClaim } from './invalidation/harness.js';
 
 const LEASE_MS = 1_000;
-/** Checks are made for so long after a revocation was effective: for more than a lease. */
+/** How long checks go on after a revocation was effective: longer than a lease. */
 const CHECKED_MS = 1_500;
 
-interface Place {
+interface Setup {
   server: OwnServer;
   w: World;
   admin: Person;
 }
 
-/** Stopped: each test's server begins as a copy of it. */
+/** Stopped: the server of each test starts as a copy of it. */
 let migrated: OwnServer;
 beforeAll(async () => {
   migrated = await ownServer(async (url) => void (await migrate(url)));
@@ -26,12 +26,12 @@ beforeAll(async () => {
 });
 afterAll(() => migrated.close());
 
-async function placeAt(server: OwnServer, leaseMs: number): Promise<Place> {
+async function setUp(server: OwnServer, leaseMs: number): Promise<Setup> {
   const w = await world({ env: { DATABASE_URL: asRole(server.url, 'latchkey_service'), LEASE_MS: String(leaseMs) } });
   return { server, w, admin: await w.signIn() };
 }
 
-/** What a test has opened, closed when it ends. */
+/** What a test has opened; closed at its end. */
 const closing: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
   for (const close of closing.splice(0).reverse()) await close();
@@ -39,13 +39,13 @@ afterEach(async () => {
 
 interface Gateway {
   verifier: Verifier;
-  /** Neither hears nor asks while it is paused. */
+  /** While paused, it neither receives nor renews. */
   paused: boolean;
   accepts(secret: string): Promise<boolean>;
 }
 
 /**
- * A verifier as a gateway has it: gRPC to one token-service, Redis for the feed.
+ * A verifier set up as in a gateway: gRPC to one token-service, Redis for the feed.
  * @param timeoutMs of its calls; default: as a gateway's
  */
 async function gateway(w: World, timeoutMs = 2_000): Promise<Gateway> {
@@ -97,9 +97,9 @@ interface Revoked {
 }
 
 async function revoke(person: Person, id: string): Promise<Revoked> {
-  const answer = await person.call<Revoked>(`POST /v1/tokens/${id}/revoke`, { body: { reason: 'exposed' } });
-  expect(answer).toMatchObject({ status: 200, body: { effective: true } });
-  return answer.body;
+  const response = await person.call<Revoked>(`POST /v1/tokens/${id}/revoke`, { body: { reason: 'exposed' } });
+  expect(response).toMatchObject({ status: 200, body: { effective: true } });
+  return response.body;
 }
 
 async function mustNeverAccept(one: Gateway, secret: string): Promise<void> {
@@ -110,33 +110,33 @@ async function mustNeverAccept(one: Gateway, secret: string): Promise<void> {
   } while (performance.now() - sinceMs < CHECKED_MS);
 }
 
-/** Spends transaction ids, so that a history that was put back lags behind. */
+/** Uses up transaction ids, so that a restored history is behind. */
 const spend = (server: OwnServer, ids: number) =>
   server.query(`DO $$ BEGIN FOR i IN 1..${ids} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$`);
 
 const isBack = (admin: Person) => waitFor(async () => (await admin.call('GET /v1/session')).status === 200);
 
-describe('a deposed primary that lives on', () => {
-  it('lets nobody in whom the new primary has revoked, soon after the promotion and long after', async () => {
+describe('a deposed primary that still runs', () => {
+  it('a deposed primary accepts no token that the new primary has revoked, soon after the promotion and long after', async () => {
     const server = await ownServer(migrated);
     closing.push(() => server.close());
-    const standBy = await server.standBy();
-    const { w, admin } = await placeAt(server, LEASE_MS);
+    const standby = await server.standBy();
+    const { w, admin } = await setUp(server, LEASE_MS);
     closing.push(() => w.close());
-    // A deposed primary answers nothing: its silence is waited for often here.
+    // A deposed primary does not respond: short timeouts keep the test fast.
     const old = await gateway(w, 500);
     const [soon, late] = [await issue(admin), await issue(admin)];
     for (const { secret } of [soon, late]) await waitFor(() => old.accepts(secret));
 
-    await standBy.promote();
-    const second = await w.another({ DATABASE_URL: asRole(standBy.url, 'latchkey_service') });
+    await standby.promote();
+    const second = await w.another({ DATABASE_URL: asRole(standby.url, 'latchkey_service') });
     const there = w.as({ cookie: admin.cookie! }, second);
     const { receipt } = await revoke(there, soon.id);
     expect(receipt!.verifiers).toContainEqual(
       expect.objectContaining({ name: 'whoever was there before the restore', by: 'lease' }),
     );
     await mustNeverAccept(old, soon.secret);
-    // The lease in nobody's hands is over by now.
+    // The unowned lease has expired by now.
     await revoke(there, late.id);
     await mustNeverAccept(old, late.secret);
     const [token, session] = await Promise.all([
@@ -145,24 +145,24 @@ describe('a deposed primary that lives on', () => {
     ]);
     expect([token.status, session.status]).toEqual([503, 503]);
     expect((await w.bearer(late.secret, second).call('GET /v1/tokens/self')).status).toBe(401);
-    await server.query('ALTER SYSTEM RESET synchronous_standby_names'); // so that it lets those go who wait for it
+    await server.query('ALTER SYSTEM RESET synchronous_standby_names'); // so that commits waiting for it end
     await server.query('SELECT pg_reload_conf()');
   });
 });
 
 describe('at one server', () => {
-  let place: Place;
+  let setup: Setup;
 
   beforeAll(async () => {
-    place = await placeAt(await ownServer(migrated), LEASE_MS);
+    setup = await setUp(await ownServer(migrated), LEASE_MS);
   });
   afterAll(async () => {
-    await place.w.close();
-    await place.server.close();
+    await setup.w.close();
+    await setup.server.close();
   });
 
-  async function copied(): Promise<string> {
-    const { server, admin } = place;
+  async function copyFolder(): Promise<string> {
+    const { server, admin } = setup;
     await server.stop();
     const copy = server.copy();
     await server.start();
@@ -170,80 +170,80 @@ describe('at one server', () => {
     return copy;
   }
 
-  async function putBack(copy: string): Promise<void> {
-    const { server, admin } = place;
+  async function restore(copy: string): Promise<void> {
+    const { server, admin } = setup;
     await server.stop();
     server.putBack(copy);
     await server.start();
     await isBack(admin);
   }
 
-  it('a commit whose wait for the stand-by was cancelled is not taken for one, though PostgreSQL answers success', async () => {
-    const { server, admin } = place;
+  it('a commit whose wait for the standby was cancelled does not count, though PostgreSQL reports success', async () => {
+    const { server, admin } = setup;
     const { id } = await issue(admin);
     await server.query(`ALTER SYSTEM SET synchronous_standby_names = 'absent'`);
     await server.query('SELECT pg_reload_conf()');
     const revoking = admin.call(`POST /v1/tokens/${id}/revoke`, { body: {} });
-    let answered = false;
+    let hasReturned = false;
     void revoking.finally(() => {
-      answered = true;
+      hasReturned = true;
     });
-    // Each wait that is cancelled ends with a warning: proofs, the change, whatever else commits.
+    // Each cancelled wait ends with a warning: proofs, the change, every other commit.
     await waitFor(async () => {
       await server.query(`SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'`);
-      return answered;
+      return hasReturned;
     });
     await server.query('ALTER SYSTEM RESET synchronous_standby_names');
     await server.query('SELECT pg_reload_conf()');
     expect((await revoking).status).toBe(503);
-    const metrics = await (await fetch(`${place.w.service.opsUrl}/metrics`)).text();
+    const metrics = await (await fetch(`${setup.w.service.opsUrl}/metrics`)).text();
     expect(metrics).toMatch(/latchkey_authority_proofs_total\{outcome="lost",service="token-service"\} [1-9]/);
-    expect(place.w.logs()).toContain('PostgreSQL could not show that it is the primary');
+    expect(setup.w.logs()).toContain('PostgreSQL could not show that it is the primary');
     const again = await waitFor(async () => {
-      const answer = await admin.call<Revoked>(`POST /v1/tokens/${id}/revoke`, { body: {} });
-      return answer.status === 200 ? answer.body : null;
+      const response = await admin.call<Revoked>(`POST /v1/tokens/${id}/revoke`, { body: {} });
+      return response.status === 200 ? response.body : null;
     });
     expect(again.effective).toBe(true);
   });
 
-  it('a folder put back in place is noticed: a gateway that was away forgets the other history', async () => {
-    const { server, w, admin } = place;
+  it('a data folder restored in place is noticed: a gateway that was paused drops what it read of the other history', async () => {
+    const { server, w, admin } = setup;
     const { id, secret } = await issue(admin);
-    const copy = await copied();
+    const copy = await copyFolder();
     await spend(server, 20);
-    const away = await gateway(w);
-    expect(await away.accepts(secret)).toBe(true);
-    away.paused = true;
-    await putBack(copy);
+    const pausedOne = await gateway(w);
+    expect(await pausedOne.accepts(secret)).toBe(true);
+    pausedOne.paused = true;
+    await restore(copy);
     const { receipt } = await revoke(admin, id);
     expect(receipt!.verifiers).toContainEqual(
       expect.objectContaining({ name: 'whoever was there before the database started', by: 'lease' }),
     );
     await spend(server, 200);
-    away.paused = false;
-    const { renewals } = away.verifier.counters;
-    await waitFor(() => away.verifier.counters.renewals > renewals);
-    await mustNeverAccept(away, secret);
+    pausedOne.paused = false;
+    const { renewals } = pausedOne.verifier.counters;
+    await waitFor(() => pausedOne.verifier.counters.renewals > renewals);
+    await mustNeverAccept(pausedOne, secret);
   });
 
-  it('a folder put back while a gateway runs is noticed: when the revocation is effective, it has forgotten too', async () => {
-    const { server, w, admin } = place;
+  it('a data folder restored while a gateway runs is noticed: once the revocation is effective, the gateway rejects the token', async () => {
+    const { server, w, admin } = setup;
     const { id, secret } = await issue(admin);
-    const copy = await copied();
+    const copy = await copyFolder();
     await spend(server, 50);
     const one = await gateway(w);
     expect(await one.accepts(secret)).toBe(true);
-    await putBack(copy);
+    await restore(copy);
     await revoke(admin, id);
     await mustNeverAccept(one, secret);
   });
 });
 
-describe('a database that was merely started again', () => {
-  it('empties nobody’s memory, and goes on with its log', async () => {
+describe('a restarted database', () => {
+  it("a restart of the database empties no verifier's memory, and its log continues", async () => {
     const server = await ownServer(migrated);
     closing.push(() => server.close());
-    const { w, admin } = await placeAt(server, 15_000);
+    const { w, admin } = await setUp(server, 15_000);
     closing.push(() => w.close());
     const { secret } = await issue(admin);
     const one = await gateway(w);
@@ -260,89 +260,89 @@ describe('a database that was merely started again', () => {
   });
 });
 
-describe('a revocation that is still waited for when a folder is put back', () => {
+describe('a revocation that is pending when a data folder is restored', () => {
   const LONG_LEASE_MS = 8_000;
-  let place: Place;
-  let still: Gateway;
+  let setup: Setup;
+  let silent: Gateway;
   let token: { id: string; secret: string };
 
   beforeEach(async () => {
     const server = await ownServer(migrated);
     closing.push(() => server.close());
-    place = await placeAt(server, LONG_LEASE_MS);
-    closing.push(() => place.w.close());
-    token = await issue(place.admin);
-    still = await gateway(place.w);
-    await waitFor(() => still.accepts(token.secret));
+    setup = await setUp(server, LONG_LEASE_MS);
+    closing.push(() => setup.w.close());
+    token = await issue(setup.admin);
+    silent = await gateway(setup.w);
+    await waitFor(() => silent.accepts(token.secret));
   });
 
-  /** The server's folder as it is now. */
-  async function copied(): Promise<string> {
-    await place.server.stop();
-    const copy = place.server.copy();
-    await place.server.start();
-    await isBack(place.admin);
-    await waitFor(async () => (await place.server.query(`SELECT 1 FROM leases WHERE caller = 'nobody'`)).length > 0);
+  /** A copy of the server's data folder as it is now. */
+  async function copyFolder(): Promise<string> {
+    await setup.server.stop();
+    const copy = setup.server.copy();
+    await setup.server.start();
+    await isBack(setup.admin);
+    await waitFor(async () => (await setup.server.query(`SELECT 1 FROM leases WHERE caller = 'nobody'`)).length > 0);
     return copy;
   }
 
-  /** In its place; from then on there are more transaction ids than the other history had. */
-  async function putBack(copy: string): Promise<void> {
-    await place.server.stop();
-    place.server.putBack(copy);
-    await place.server.start();
-    await isBack(place.admin);
-    await spend(place.server, 200);
+  /** Restores the copy in place, and then uses more transaction ids than the other history had. */
+  async function restore(copy: string): Promise<void> {
+    await setup.server.stop();
+    setup.server.putBack(copy);
+    await setup.server.start();
+    await isBack(setup.admin);
+    await spend(setup.server, 200);
   }
 
-  /** Committed, and waits for the gateway, which neither hears nor asks. */
+  /** Committed, and waiting for the paused gateway. */
   async function revoking(reason: string) {
-    still.paused = true;
-    const answered = place.admin.call<Revoked>(`POST /v1/tokens/${token.id}/revoke`, { body: { reason } });
+    silent.paused = true;
+    const responding = setup.admin.call<Revoked>(`POST /v1/tokens/${token.id}/revoke`, { body: { reason } });
     const isCommitted = `SELECT 1 FROM tokens WHERE id = '${token.id}' AND revoked_at IS NOT NULL`;
-    await waitFor(async () => (await place.server.query(isCommitted)).length === 1);
-    return { answered };
+    await waitFor(async () => (await setup.server.query(isCommitted)).length === 1);
+    return { responding };
   }
 
   it.each(['unspecified', 'exposed'])(
-    'is not said to be effective where it has been forgotten, by a missing row or a cursor: %s',
+    'a pending revocation is not called effective when a restored folder lacks it, by a missing row or a cursor: %s',
     async (reason) => {
-      const copy = await copied();
-      const { answered } = await revoking(reason);
-      await putBack(copy);
-      still.paused = false;
-      expect(await answered).toMatchObject({
+      const copy = await copyFolder();
+      const { responding } = await revoking(reason);
+      await restore(copy);
+      silent.paused = false;
+      expect(await responding).toMatchObject({
         status: 503,
         body: { code: 'unavailable', detail: expect.stringContaining('put back to a state from before this change') },
       });
-      // It is as the detail says: the change has to be made again.
-      expect(await still.accepts(token.secret)).toBe(true);
-      expect((await revoke(place.admin, token.id)).effective).toBe(true);
-      expect(await still.accepts(token.secret)).toBe(false);
+      // As the detail says, the change has to be repeated.
+      expect(await silent.accepts(token.secret)).toBe(true);
+      expect((await revoke(setup.admin, token.id)).effective).toBe(true);
+      expect(await silent.accepts(token.secret)).toBe(false);
     },
   );
 
-  it('is effective in the end where the folder knows it', async () => {
-    const { answered } = await revoking('unspecified');
-    const copy = await copied();
+  it('a pending revocation becomes effective when the restored folder contains it', async () => {
+    const { responding } = await revoking('unspecified');
+    const copy = await copyFolder();
     const sinceMs = performance.now();
-    await putBack(copy);
-    still.paused = false;
-    // Not before whoever may have been told otherwise in between has lapsed, which may be longer than it is patient.
-    const { status, body } = await answered;
+    await restore(copy);
+    silent.paused = false;
+    // Not before every lease that can have read the other history has lapsed, which can exceed the wait of the request.
+    const { status, body } = await responding;
     expect(status).toBe(body.effective ? 200 : 202);
     if (body.effective) expect(performance.now() - sinceMs).toBeGreaterThan(LONG_LEASE_MS);
-    expect((await revoke(place.admin, token.id)).effective).toBe(true);
-    expect(await still.accepts(token.secret)).toBe(false);
+    expect((await revoke(setup.admin, token.id)).effective).toBe(true);
+    expect(await silent.accepts(token.secret)).toBe(false);
   });
 });
 
-describe('a folder that was swapped for an old one and put back again, between two renewals', () => {
-  it('lets nobody in after the next renewal, and no repeat says `effective` before', async () => {
+describe('a data folder swapped for an old one and back, between two renewals', () => {
+  it('after a data folder was swapped for an old one and back, no repeat is effective before the next renewal, and no revoked token is accepted after it', async () => {
     const leaseMs = 30_000;
     const server = await ownServer(migrated);
     closing.push(() => server.close());
-    const { w, admin } = await placeAt(server, leaseMs);
+    const { w, admin } = await setUp(server, leaseMs);
     closing.push(() => w.close());
     const tokens = [await issue(admin), await issue(admin)];
     const reasons = ['unspecified', 'exposed'];
@@ -354,7 +354,7 @@ describe('a folder that was swapped for an old one and put back again, between t
       await isBack(admin);
       return before;
     };
-    /** As if the time of leases in nobody's hands had passed. */
+    /** As if unowned leases had expired. */
     const laterOn = () =>
       waitFor(async () => (await server.query(`DELETE FROM leases WHERE caller = 'nobody' RETURNING 1`)).length > 0);
     const old = await swap();
@@ -370,7 +370,7 @@ describe('a folder that was swapped for an old one and put back again, between t
 
     const { renewals, resets } = one.verifier.counters;
     const present = await swap(old);
-    // As the database has it at that moment, though nobody should have put it there.
+    // As the database is at that moment, though no one should restore it so.
     for (const { secret } of tokens) await waitFor(() => one.accepts(secret));
     await swap(present);
     expect(one.verifier.counters.renewals).toBe(renewals);

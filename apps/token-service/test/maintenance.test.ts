@@ -25,12 +25,12 @@ afterAll(async () => {
 const count = async (table: string): Promise<number> =>
   (await w.database.query(`SELECT count(*)::int AS n FROM ${table}`))[0]!['n'];
 
-test('removes what is past its keep and nothing else, in bounded steps', async () => {
+test('pruning removes what is past its retention and nothing else, in bounded steps', async () => {
   const before = { keys: await count('idempotency_keys'), sessions: await count('sessions') };
   await w.database.query(
     `INSERT INTO idempotency_keys (actor, key, request_hash, token_id, created_at)
        SELECT 'a', n::text, '\\x00'::bytea, gen_random_uuid(), now() - interval '25 hours' FROM generate_series(1, 25) n
-       UNION ALL SELECT 'b', 'kept', '\\x00'::bytea, gen_random_uuid(), now() - interval '23 hours'`,
+       UNION ALL SELECT 'b', 'recent', '\\x00'::bytea, gen_random_uuid(), now() - interval '23 hours'`,
   );
   await w.database.query(
     `INSERT INTO sessions (id, user_id, hash, ip, user_agent, created_at, seen_at, expires_at)
@@ -42,7 +42,7 @@ test('removes what is past its keep and nothing else, in bounded steps', async (
   expect(await count('sessions')).toBe(before.sessions);
 });
 
-test('makes the months ahead, so that no event is left without a partition', async () => {
+test('pruning creates the partitions of the months ahead, so that every audit event has one', async () => {
   const [last] = await w.database.query(
     `SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
      WHERE i.inhparent = 'audit_events'::regclass ORDER BY c.relname DESC OFFSET 1 LIMIT 1`,
@@ -59,12 +59,12 @@ test('makes the months ahead, so that no event is left without a partition', asy
   expect((await w.database.query('SELECT to_regclass($1) AS made', [last!['relname']]))[0]!['made']).not.toBeNull();
 });
 
-test('writes a use after rotation into the audit log once for each token', async () => {
+test('a use after rotation is written into the audit log once for each token', async () => {
   const old = await issue(admin);
   await admin.call(`POST /v1/tokens/${old.id}/rotate`, { body: {} });
   const report = { tokenId: old.id, kind: 'used_after_rotation', ip: '192.0.2.7' };
-  const answers = await Promise.all([maintenance.reportUse(report), maintenance.reportUse(report)]);
-  expect(answers.filter((a) => a.recorded)).toHaveLength(1);
+  const responses = await Promise.all([maintenance.reportUse(report), maintenance.reportUse(report)]);
+  expect(responses.filter((a) => a.recorded)).toHaveLength(1);
   expect((await maintenance.reportUse(report)).recorded).toBe(false);
   const fresh = await issue(admin);
   expect((await maintenance.reportUse({ ...report, tokenId: fresh.id })).recorded).toBe(false);
@@ -75,7 +75,7 @@ test('writes a use after rotation into the audit log once for each token', async
   expect(body.items).toMatchObject([{ details: { usedAfterRotation: { ip: '192.0.2.7' } } }]);
 });
 
-test('retention takes a head of the audit log and never a middle: old events that were sealed late stay', async () => {
+test('retention removes a head of the audit log and never a middle: old events that were sealed late stay', async () => {
   const at = new Date(Date.UTC(new Date().getUTCFullYear(), new Date().getUTCMonth() - 5, 15));
   await w.database.query(
     `INSERT INTO audit_events (id, at, actor_type, actor_name, action)
@@ -83,13 +83,13 @@ test('retention takes a head of the audit log and never a middle: old events tha
     [at],
   );
   const { privateKey } = generateKeyPairSync('ed25519');
-  const keeping = await w.another({
+  const retaining = await w.another({
     AUDIT_SIGNING_KEY: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
     AUDIT_RETENTION_MONTHS: '3',
     RETENTION_DATABASE_URL: asRole(w.database.url, 'latchkey_retention'),
   });
   const caller = maintenanceCaller({
-    address: keeping.rpcAddress,
+    address: retaining.rpcAddress,
     authorization: firstParty(JOBS_RPC_SECRET),
     timeoutMs: 10_000,
   });
@@ -98,13 +98,13 @@ test('retention takes a head of the audit log and never a middle: old events tha
     (await w.database.query('SELECT count(*)::int AS n FROM audit_events WHERE at = $1', [at]))[0]!['n'];
   await maintenance.prune({ limit: 10 });
   expect(await old()).toBe(4);
-  // They stand after events of today in the chain: retention takes a head, never a middle.
+  // Their place in the chain is after events of today.
   await caller.prune({ limit: 10 });
   expect(await old()).toBe(4);
   caller.close();
 });
 
-test('revokes as policy what was not used for longer than the policy allows, and only that', async () => {
+test('tokens unused for longer than the policy allows are revoked with the reason policy, and no others', async () => {
   const [unused, used, fresh, tooYoung] = [
     await issue(admin),
     await issue(admin),
@@ -120,7 +120,7 @@ test('revokes as policy what was not used for longer than the policy allows, and
   await use(fresh.id, ago(20));
   const statusOf = async (id: string) =>
     (await admin.call<{ status: string; revocationReason: string }>(`GET /v1/tokens/${id}`)).body;
-  expect(await maintenance.revokeIdle({ limit: 100 })).toEqual({ done: 0, more: false }); // no policy says so
+  expect(await maintenance.revokeIdle({ limit: 100 })).toEqual({ done: 0, more: false }); // no policy is set
   await w.database.query('UPDATE policy SET idle_days = 30');
   expect(await maintenance.revokeIdle({ limit: 1 })).toEqual({ done: 2, more: true });
   while ((await maintenance.revokeIdle({ limit: 1 })).more);

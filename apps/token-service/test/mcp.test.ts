@@ -1,5 +1,5 @@
 import type { IssuedToken, Token } from '@latchkey/contracts';
-import { type Answered, issue, type Person, type World, world } from './harness.js';
+import { type ApiResponse, issue, type Person, type World, world } from './harness.js';
 
 let w: World;
 let person: Person;
@@ -27,11 +27,11 @@ let lastId = 0;
 const message = (method: string, params: object = {}) => ({ jsonrpc: '2.0', id: ++lastId, method, params });
 const toolCall = (name: string, args: object = {}) => message('tools/call', { name, arguments: args });
 const post = (caller: Person, body: unknown, headers: Record<string, string> = {}) =>
-  caller.call<Result>('POST /mcp', { body, headers }) as Promise<Answered<Result>>;
+  caller.call<Result>('POST /mcp', { body, headers }) as Promise<ApiResponse<Result>>;
 const useTool = async (caller: Person, name: string, args: object = {}) =>
   (await post(caller, toolCall(name, args))).body.result;
 
-test('introduces itself and lists its six tools with schemas', async () => {
+test('the MCP endpoint introduces itself and lists its six tools with schemas', async () => {
   const hello = await post(
     full,
     message('initialize', { protocolVersion: '2025-06-18', capabilities: {}, clientInfo: { name: 't', version: '1' } }),
@@ -56,7 +56,7 @@ test('introduces itself and lists its six tools with schemas', async () => {
   for (const { inputSchema } of tools!) expect(inputSchema.type).toBe('object');
 });
 
-test('a token manages tokens within its own bounds', async () => {
+test('over MCP a token manages tokens within its own bounds', async () => {
   expect((await useTool(full, 'whoami')).structuredContent).toMatchObject({ name: 'assistant' });
   const made = (await useTool(full, 'create_token', { name: 'made', scopes: ['tokens:read'] }))
     .structuredContent as unknown as IssuedToken;
@@ -72,7 +72,7 @@ test('a token manages tokens within its own bounds', async () => {
   expect((await w.bearer(rotated.secret).call('/v1/tokens/self')).status).toBe(401);
 });
 
-test('what the assistant can mend is told as the answer of the tool', async () => {
+test('errors that an assistant can correct are returned as the result of the MCP tool', async () => {
   expect(await useTool(full, 'create_token', { name: '' })).toMatchObject({
     isError: true,
     content: [{ text: expect.stringContaining('name') }],
@@ -82,31 +82,31 @@ test('what the assistant can mend is told as the answer of the tool', async () =
   });
 });
 
-describe('a right that is missing', () => {
-  test('is 403 with the challenge', async () => {
-    const answer = await post(reader, toolCall('create_token', { name: 'x' }));
-    expect(answer.status).toBe(403);
-    expect(answer.headers.get('www-authenticate')).toBe(
+describe('a missing scope over MCP', () => {
+  test('an MCP tool call without its scope gets 403 with the challenge', async () => {
+    const response = await post(reader, toolCall('create_token', { name: 'x' }));
+    expect(response.status).toBe(403);
+    expect(response.headers.get('www-authenticate')).toBe(
       'Bearer realm="latchkey", error="insufficient_scope", scope="tokens:write"',
     );
   });
 
-  test('refuses the whole batch, of which nothing is done', async () => {
+  test('an MCP batch with one call that lacks its scope is rejected, and none of it is done', async () => {
     const other = w.bearer((await issue(person, { scopes: ['tokens:write'] })).secret);
     const before = (await person.call<{ items: Token[] }>('/v1/tokens')).body.items.length;
-    const answer = await post(other, [toolCall('create_token', { name: 'in a batch' }), toolCall('list_tokens')]);
-    expect(answer.status).toBe(403);
+    const response = await post(other, [toolCall('create_token', { name: 'in a batch' }), toolCall('list_tokens')]);
+    expect(response.status).toBe(403);
     expect((await person.call<{ items: Token[] }>('/v1/tokens')).body.items.length).toBe(before);
   });
 
-  test('is one of a scope that the token cannot hand on', async () => {
-    const answer = await post(full, toolCall('create_token', { name: 'x', scopes: ['demo:read'] }));
-    expect(answer.status).toBe(403);
-    expect(answer.headers.get('www-authenticate')).toContain('scope="demo:read"');
+  test('issuing over MCP a scope that the token cannot grant gets 403', async () => {
+    const response = await post(full, toolCall('create_token', { name: 'x', scopes: ['demo:read'] }));
+    expect(response.status).toBe(403);
+    expect(response.headers.get('www-authenticate')).toContain('scope="demo:read"');
   });
 });
 
-test('a batch is answered in its order', async () => {
+test('responses to an MCP batch are in its order', async () => {
   const messages = [
     toolCall('whoami'),
     { jsonrpc: '2.0', method: 'notifications/x' },
@@ -120,7 +120,7 @@ test('a batch is answered in its order', async () => {
   expect(replies[2]!.error.code).toBe(-32601);
 });
 
-test('a batch in which the caller revokes the token that carries it is answered no further than that', async () => {
+test('in an MCP batch no message runs after the one that revokes the token in use', async () => {
   const own = await issue(person, { scopes: ['tokens:read', 'tokens:write'] });
   const messages = [toolCall('revoke_token', { id: own.id }), toolCall('list_tokens'), message('ping')];
   const replies = (await post(w.bearer(own.secret), messages)).body as unknown as Result[];
@@ -132,32 +132,32 @@ test('a batch in which the caller revokes the token that carries it is answered 
 });
 
 test.each<[string, unknown, number, number | undefined]>([
-  ['no JSON-RPC', { hello: 1 }, 400, -32600],
-  ['a text', 'hello', 400, -32600],
+  ['a body that is not JSON-RPC', { hello: 1 }, 400, -32600],
+  ['a string', 'hello', 400, -32600],
   ['an empty batch', [], 400, undefined],
   ['a huge batch', Array.from({ length: 21 }, () => message('ping')), 400, undefined],
   ['an unknown tool', toolCall('delete_everything'), 200, -32602],
-  ['arguments that are no object', message('tools/call', { name: 'whoami', arguments: [] }), 200, -32602],
-])('malformed: %s', async (_, body, status, code) => {
-  const answer = await post(full, body);
-  expect(answer.status).toBe(status);
-  if (code) expect(answer.body.error.code).toBe(code);
+  ['arguments that are not an object', message('tools/call', { name: 'whoami', arguments: [] }), 200, -32602],
+])('the MCP endpoint rejects %s', async (_, body, status, code) => {
+  const response = await post(full, body);
+  expect(response.status).toBe(status);
+  if (code) expect(response.body.error.code).toBe(code);
 });
 
-describe('the door', () => {
-  test('wants a token; a cookie does not do', async () => {
+describe('the MCP endpoint', () => {
+  test('the MCP endpoint requires a token; a cookie is not accepted', async () => {
     expect((await post(w.as(), message('ping'))).status).toBe(401);
     expect((await post(person, message('ping'))).status).toBe(401);
   });
 
-  test('refuses a foreign origin and an unknown protocol version', async () => {
+  test('the MCP endpoint rejects a foreign origin and an unknown protocol version', async () => {
     expect((await post(full, message('ping'), { origin: 'https://evil.example' })).status).toBe(403);
     expect((await post(full, message('ping'), { 'mcp-protocol-version': '1999-01-01' })).status).toBe(400);
     expect((await post(full, message('ping'), { 'mcp-protocol-version': '2025-11-25' })).status).toBe(200);
   });
 
-  test.each(['GET', 'DELETE'])('%s is 405', async (method) => {
-    const answer = await full.call(`${method} /mcp`);
-    expect([answer.status, answer.headers.get('allow')]).toEqual([405, 'POST']);
+  test.each(['GET', 'DELETE'])('%s /mcp returns 405', async (method) => {
+    const response = await full.call(`${method} /mcp`);
+    expect([response.status, response.headers.get('allow')]).toEqual([405, 'POST']);
   });
 });

@@ -25,7 +25,7 @@ const insertEvent = `INSERT INTO audit_events (id, at, actor_type, actor_name, a
   VALUES ($1, $2, 'system', 'test', 'session.started')`;
 
 describe('migrating', () => {
-  test('two at once both succeed, and each migration runs once', async () => {
+  test('concurrent migrations all succeed, and each migration runs once', async () => {
     const runs = await Promise.all([migrate(database.url), migrate(database.url), migrate(database.url)]);
     const names = runs.flat();
     expect(names.length).toBeGreaterThan(0);
@@ -33,7 +33,7 @@ describe('migrating', () => {
     expect(await migrate(database.url)).toEqual([]);
   });
 
-  test('a role given a password can sign in with it, and with no other', async () => {
+  test('a database role given a password can log in with it, and with no other', async () => {
     const password = `pw-${randomUUID()}`;
     await migrate(database.url, { latchkey_retention: password });
     const url = new URL(database.url);
@@ -47,7 +47,7 @@ describe('migrating', () => {
     await expect(wrong.connect()).rejects.toThrow(/password authentication failed/);
   });
 
-  test('the audit log refuses change by everyone, the owner of the schema included, and says why', async () => {
+  test('no one can change the audit log, the owner of the schema included, and the error says why', async () => {
     await database.query(insertEvent, [randomUUID(), new Date()]);
     for (const table of ['audit_events', 'audit_events_default']) {
       const other = new Date('2020-01-05');
@@ -57,7 +57,7 @@ describe('migrating', () => {
     }
   });
 
-  test('a partition named directly is guarded too', async () => {
+  test('an audit partition named directly is append-only too', async () => {
     const partitions = await database.query<{ name: string }>(
       `SELECT tableoid::regclass::text AS name FROM audit_events WHERE at > now() - interval '1 day'`,
     );
@@ -65,7 +65,7 @@ describe('migrating', () => {
       await expect(database.query(sql.replace('$', partitions[0]!.name))).rejects.toThrow(/append-only/);
   });
 
-  test("the token-service's role can add and read audit rows and jobs' only read them, and neither anything else", async () => {
+  test("the token-service's role can only add and read audit rows, and jobs' role only read them", async () => {
     for (const role of ['latchkey_service', 'latchkey_jobs'] as const) {
       await as(role, async (db) => {
         const inserted = db.query(insertEvent, [randomUUID(), new Date()]);
@@ -88,7 +88,7 @@ describe('migrating', () => {
     });
   });
 
-  test('months lie ahead, and an event of any other time is taken all the same', async () => {
+  test('audit partitions exist for the months ahead, and an event of any other time is still stored', async () => {
     const months = await database.query(`SELECT 1 FROM pg_inherits WHERE inhparent = 'audit_events'::regclass`);
     expect(months.length).toBe(26); // this month, 24 ahead, and the default
     await database.query(insertEvent, [randomUUID(), new Date('2150-01-01')]);

@@ -1,5 +1,5 @@
 import { ENDPOINTS, type EndpointName } from '@latchkey/contracts';
-import { type Answered, issue, type Person, project, type World, world } from './harness.js';
+import { type ApiResponse, issue, type Person, project, type World, world } from './harness.js';
 
 type Member = Awaited<ReturnType<World['member']>>;
 let w: World;
@@ -12,7 +12,7 @@ beforeAll(async () => {
 });
 afterAll(() => w.close());
 
-/** A request that narrows rights, each time those of somebody or something new. */
+/** A request that narrows rights, each time those of a new person, token or project. */
 type Narrows = () => Promise<{ by: Person; path?: Record<string, string>; body?: object; raw?: string }>;
 const onToken = (body?: object) => async () => ({
   by: person as Person,
@@ -28,8 +28,8 @@ async function membership() {
 }
 
 /**
- * Every call that changes something: one that takes rights away, so that it says how far that is effective; or why it
- * need not. A new call has to be entered here.
+ * Every call that changes something: a request that takes rights away, so that its response says whether it is effective;
+ * or why it need not. Enter each new call here.
  */
 const CALLS: Record<Exclude<EndpointName, Reading>, Narrows | string> = {
   patchToken: onToken({ disabled: true }),
@@ -54,16 +54,16 @@ const CALLS: Record<Exclude<EndpointName, Reading>, Narrows | string> = {
   putMember: async () => ({ by: person, path: await membership(), body: { role: 'viewer' } }),
   removeMember: async () => ({ by: person, path: await membership() }),
 
-  oauthRevoke: 'RFC 7009 has no body to say it in: it is 200 when it is effective and 503 until then (oauth.test.ts)',
-  revokeExposed: 'answers at once, whoever asks, and tells nothing about the tokens (oauth.test.ts)',
-  importTokens: 'adds tokens, and answers when no verifier remembers them as unknown',
+  oauthRevoke: 'RFC 7009 has no body for it: 200 when it is effective and 503 until then (oauth.test.ts)',
+  revokeExposed: 'returns at once for every caller, and shows nothing about the tokens (oauth.test.ts)',
+  importTokens: 'adds tokens, and returns when no verifier caches them as unknown',
   issueToken: 'adds a token',
   createUser: 'adds a person',
   createProject: 'adds a project',
   patchProject: 'changes texts',
-  putPolicy: 'is demanded of what is issued or changed from then on',
+  putPolicy: 'applies to what is issued or changed from then on',
   putNoticeChoices: 'touches no right',
-  endVerifier: 'takes no right from a token: it answers when the lease lapses',
+  endVerifier: 'takes no right from a token: it returns when the lease lapses',
   signIn: 'adds a session',
   signOut: 'ends sessions, which are read from PostgreSQL for every request',
   endSession: 'ends sessions',
@@ -73,10 +73,10 @@ const CALLS: Record<Exclude<EndpointName, Reading>, Narrows | string> = {
   forgotPassword: 'touches no right',
   resetPassword: 'touches no right before the code is used',
   startSecondFactor: 'touches no right',
-  confirmSecondFactor: 'touches no right that verifiers look at',
-  removeSecondFactor: 'touches no right that verifiers look at',
-  makeRecoveryCodes: 'touches no right that verifiers look at',
-  resetSecondFactor: 'touches no right that verifiers look at',
+  confirmSecondFactor: 'touches no right that verifiers check',
+  removeSecondFactor: 'touches no right that verifiers check',
+  makeRecoveryCodes: 'touches no right that verifiers check',
+  resetSecondFactor: 'touches no right that verifiers check',
   introspect: 'reads',
 };
 type Reading = {
@@ -86,45 +86,45 @@ const narrowing = Object.entries(CALLS).filter(
   (entry): entry is [EndpointName, Narrows] => typeof entry[1] !== 'string',
 );
 
-const asleep = () =>
+const unresponsive = () =>
   w.database.query(
     `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at)
-     VALUES (gen_random_uuid(), 'asleep', 'test', pg_current_xact_id(), 400, now())`,
+     VALUES (gen_random_uuid(), 'unresponsive', 'test', pg_current_xact_id(), 400, now())`,
   );
 
-test('every call that changes something is told of in the table, and those that narrow say so in the contract', () => {
+test('the table lists every call that changes something, and the contract of each that narrows rights returns `effective`', () => {
   const changing = Object.entries(ENDPOINTS).filter(([, { method }]) => method !== 'GET');
   expect(Object.keys(CALLS).sort()).toEqual(changing.map(([name]) => name).sort());
-  const saysSo = changing.filter(([, { answers }]) =>
+  const returnsEffect = changing.filter(([, { answers }]) =>
     Object.values(answers).some((schema) => 'effective' in ((schema as { shape?: object } | null)?.shape ?? {})),
   );
-  expect(saysSo.map(([name]) => name).sort()).toEqual(narrowing.map(([name]) => name).sort());
+  expect(returnsEffect.map(([name]) => name).sort()).toEqual(narrowing.map(([name]) => name).sort());
 });
 
 describe.each(narrowing)('%s', (name, narrows) => {
   const { method, path: template } = ENDPOINTS[name];
-  const send = async (headers: Record<string, string>): Promise<Answered> => {
+  const send = async (headers: Record<string, string>): Promise<ApiResponse> => {
     const { by, path = {}, body } = await narrows();
     const target = template.replace(/\{(\w+)\}/g, (_, key: string) => path[key]!);
-    await asleep();
+    await unresponsive();
     return by.call(`${method} ${target}`, { headers, ...(body && { body }) });
   };
   afterEach(() => w.database.query('DELETE FROM leases'));
   const isIssuing = 201 in ENDPOINTS[name].answers;
 
-  test('answers with a receipt once no verifier takes it for what it was', async () => {
-    const answer = await send({});
-    expect(answer).toMatchObject({
+  test('a call that narrows rights returns a receipt once every verifier has dropped the old state', async () => {
+    const response = await send({});
+    expect(response).toMatchObject({
       status: isIssuing ? 201 : 200,
-      body: { effective: true, receipt: { verifiers: [{ name: 'asleep', by: 'lease' }] }, pending: [] },
+      body: { effective: true, receipt: { verifiers: [{ name: 'unresponsive', by: 'lease' }] }, pending: [] },
     });
   });
 
-  test('says who is pending to whoever does not wait', async () => {
-    const answer = await send({ prefer: 'wait=0' });
-    expect(answer).toMatchObject({
+  test('a call that narrows rights names the pending verifiers to a caller that does not wait', async () => {
+    const response = await send({ prefer: 'wait=0' });
+    expect(response).toMatchObject({
       status: isIssuing ? 201 : 202,
-      body: { effective: false, receipt: null, pending: [{ name: 'asleep' }] },
+      body: { effective: false, receipt: null, pending: [{ name: 'unresponsive' }] },
     });
   });
 });

@@ -33,7 +33,7 @@ test('a token cannot silence the notices about itself', async () => {
   expect((await w.bearer(secret).call(`GET ${path}`)).status).toBe(200);
 });
 
-test('refuses a kind that does not exist, or that is named twice', async () => {
+test('notice choices with an unknown kind, or a kind named twice, are rejected', async () => {
   const ada = await w.member();
   const choice = { email: true, webhook: true };
   for (const items of [

@@ -21,14 +21,14 @@ const form = (fields: Record<string, string>) => ({
 const status = async (id: string) => (await person.call<Token>(`/v1/tokens/${id}`)).body.status;
 
 describe('introspection (RFC 7662)', () => {
-  test('tells of an active token who, what and how long', async () => {
+  test('introspection of an active token returns its owner, scopes and expiry', async () => {
     const token = await issue(person, { scopes: ['demo:read', 'tokens:read'], expiresInSeconds: 3600 });
-    const answer = await resourceServer.call(
+    const response = await resourceServer.call(
       'POST /oauth2/introspect',
       form({ token: token.secret, token_type_hint: 'access_token' }),
     );
-    expect(answer.status).toBe(200);
-    expect(answer.body).toEqual({
+    expect(response.status).toBe(200);
+    expect(response.body).toEqual({
       active: true,
       scope: 'demo:read tokens:read',
       client_id: `user:${person.user.id}`,
@@ -42,14 +42,14 @@ describe('introspection (RFC 7662)', () => {
     });
   });
 
-  test('of any other string it says that it is not active, and nothing else', async () => {
+  test('introspection of any other string returns that it is not active, and nothing else', async () => {
     const revoked = await issue(person);
     await person.call(`POST /v1/tokens/${revoked.id}/revoke`);
     for (const token of [revoked.secret, 'rubbish', `lk_pat_${'0'.repeat(36)}`])
       expect((await resourceServer.call('POST /oauth2/introspect', form({ token }))).body).toEqual({ active: false });
   });
 
-  test('wants tokens:verify, a form, and one token', async () => {
+  test('introspection requires tokens:verify, a form, and one token', async () => {
     const plain = w.bearer((await issue(person, { scopes: ['tokens:read'] })).secret);
     expect((await plain.call('POST /oauth2/introspect', form({ token: 'x' }))).status).toBe(403);
     expect((await w.as().call('POST /oauth2/introspect', form({ token: 'x' }))).status).toBe(401);
@@ -62,17 +62,17 @@ describe('introspection (RFC 7662)', () => {
 });
 
 describe('revocation (RFC 7009)', () => {
-  test('has taken effect when it answers, and answers the same for what is no token', async () => {
+  test('an RFC 7009 revocation is effective when it returns, and returns the same for a string that is no token', async () => {
     const token = await issue(person);
-    const answers = [token.secret, token.secret, 'rubbish'].map((one) => form({ token: one }));
-    for (const send of answers) {
-      const answer = await resourceServer.call('POST /oauth2/revoke', send);
-      expect([answer.status, answer.text]).toEqual([200, '']);
+    const forms = [token.secret, token.secret, 'rubbish'].map((one) => form({ token: one }));
+    for (const send of forms) {
+      const response = await resourceServer.call('POST /oauth2/revoke', send);
+      expect([response.status, response.text]).toEqual([200, '']);
       expect((await w.bearer(token.secret).call('/v1/tokens/self')).status).toBe(401);
     }
   });
 
-  test('wants tokens:verify', async () => {
+  test('an RFC 7009 revocation requires tokens:verify', async () => {
     const token = await issue(person);
     expect((await person.call('POST /oauth2/revoke', form({ token: token.secret }))).status).toBe(403);
     expect(await status(token.id)).toBe('active');
@@ -82,7 +82,7 @@ describe('revocation (RFC 7009)', () => {
 describe('exposed secrets', () => {
   const expose = (tokens: string[], from = w.as()) => from.call('POST /v1/tokens/revoke-exposed', { body: { tokens } });
 
-  test('end with all that they were shown, and the answer tells nothing about which were real', async () => {
+  test('reported tokens are revoked with all that they were shown, and the response does not show which existed', async () => {
     const old = await issue(person, { scopes: ['tokens:write'] });
     const child = (await w.bearer(old.secret).call<IssuedToken>('POST /v1/tokens', { body: { name: 'child' } })).body;
     const next = (
@@ -105,40 +105,40 @@ describe('exposed secrets', () => {
     });
   });
 
-  test('that were dead already end nothing that lives', async () => {
+  test('reporting a token that was revoked before revokes no active token', async () => {
     const old = await issue(person);
     const next = (await w.bearer(old.secret).call<IssuedToken>('POST /v1/tokens/self/rotate')).body;
     await expose([old.secret]);
     expect(await status(old.id)).toBe('revoked');
     expect((await w.bearer(next.secret).call('/v1/tokens/self')).status).toBe(200);
     await expose([old.secret]);
-    // Once a day, so that nobody who has an old secret can flood its owner.
-    const told = await w.database.query(
+    // Once a day, so that the holder of an old secret cannot flood its owner.
+    const reported = await w.database.query(
       `SELECT details FROM audit_events WHERE token_id = $1 AND action = 'token.reported'`,
       [old.id],
     );
-    expect(told).toEqual([{ details: { rotatedTo: next.id } }]);
-    // Its owner, signed in, ends what it was shown all the same.
+    expect(reported).toEqual([{ details: { rotatedTo: next.id } }]);
+    // Its owner, signed in, can still revoke what it was shown.
     await person.call(`POST /v1/tokens/${old.id}/revoke`, { body: { reason: 'exposed' } });
     expect((await w.bearer(next.secret).call('/v1/tokens/self')).status).toBe(401);
   });
 
-  test('more than a thousand at once are refused', async () => {
+  test('a report of more than a thousand tokens is rejected', async () => {
     expect((await expose(Array.from({ length: 1001 }, () => 'x'))).status).toBe(400);
   });
 
-  test('are limited by address', async () => {
+  test('reports of exposed tokens are rate limited by address', async () => {
     const fresh = await world();
     try {
       const statuses: number[] = [];
       await Promise.all(
         Array.from({ length: 45 }, async () => {
-          const answer = await fresh.as().call('POST /v1/tokens/revoke-exposed', { body: { tokens: ['rubbish'] } });
-          statuses.push(answer.status);
-          if (answer.status === 429) expect(Number(answer.headers.get('retry-after'))).toBeGreaterThan(0);
+          const response = await fresh.as().call('POST /v1/tokens/revoke-exposed', { body: { tokens: ['rubbish'] } });
+          statuses.push(response.status);
+          if (response.status === 429) expect(Number(response.headers.get('retry-after'))).toBeGreaterThan(0);
         }),
       );
-      // Two windows of a minute may have been met.
+      // The requests can fall into two windows of a minute.
       expect(statuses.filter((one) => one === 202).length).toBeLessThanOrEqual(40);
       expect(statuses).toContain(429);
     } finally {
@@ -147,24 +147,24 @@ describe('exposed secrets', () => {
   });
 });
 
-test('over https the cookie is of this host alone, and secure', async () => {
-  const answer = await w
+test('over https the session cookie is host-only and secure', async () => {
+  const response = await w
     .as()
     .call('POST /v1/session', { body: { email: 'admin@example.org', password: 'the first administrator' } });
-  const [pair, ...attributes] = answer.headers.getSetCookie()[0]!.split('; ');
+  const [pair, ...attributes] = response.headers.getSetCookie()[0]!.split('; ');
   expect(pair).toMatch(/^__Host-latchkey_session=[\w-]{43}$/);
   expect(attributes.sort()).toEqual(['HttpOnly', 'Max-Age=43200', 'Path=/', 'SameSite=Strict', 'Secure']);
 });
 
-test('a state-changing request by cookie from elsewhere is refused, a token needs no origin', async () => {
+test('a state-changing request with a cookie from another site is rejected; a request with a token needs no origin', async () => {
   const send = { body: { name: 'x' } };
   for (const headers of [
     { origin: 'https://evil.example' },
     { origin: 'null' },
     { 'sec-fetch-site': 'same-site' },
   ] as Record<string, string>[]) {
-    const answer = await person.call('POST /v1/tokens', { ...send, headers });
-    expect([answer.status, answer.body['code']]).toEqual([403, 'cross_site']);
+    const response = await person.call('POST /v1/tokens', { ...send, headers });
+    expect([response.status, response.body['code']]).toEqual([403, 'cross_site']);
   }
   expect(
     (await person.call('POST /v1/tokens', { ...send, headers: { origin: 'https://latchkey.example' } })).status,

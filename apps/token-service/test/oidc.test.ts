@@ -5,7 +5,7 @@ import type { AuditEvent, User } from '@latchkey/contracts';
 import Provider from 'oidc-provider';
 import { type Person, type World, world } from './harness.js';
 
-/** A real OpenID provider whose people are what the test says; whoever is asked signs in as `who`. */
+/** A real OpenID provider with the people of the test; every sign-in there is as `who`. */
 async function provider(redirectUri: string) {
   const people = new Map<string, Record<string, unknown>>();
   const server: Server = createServer();
@@ -16,7 +16,7 @@ async function provider(redirectUri: string) {
     clients: [{ client_id: 'latchkey', client_secret: 'a secret of the test', redirect_uris: [redirectUri] }],
     findAccount: (_, sub) => ({ accountId: sub, claims: () => ({ sub, ...people.get(sub) }) }),
     claims: { openid: ['sub'], email: ['email', 'email_verified'], profile: ['name'] },
-    // As most services have it: the ID token says who, the userinfo endpoint the rest.
+    // As with most providers: the ID token has the subject, the userinfo endpoint the rest.
     conformIdTokenClaims: true,
     jwks: { keys: [generateKeyPairSync('rsa', { modulusLength: 2048 }).privateKey.export({ format: 'jwk' })] },
     ttl: { AccessToken: 60, Grant: 60, IdToken: 60, Interaction: 60, Session: 60 },
@@ -70,7 +70,7 @@ afterAll(async () => {
   await op.stop();
 });
 
-/** Keeps cookies by host as a browser does, and follows redirects by hand. */
+/** Stores cookies by host as a browser does; follows no redirects. */
 class Browser {
   readonly #jars = new Map<string, Map<string, string>>();
 
@@ -98,8 +98,8 @@ class Browser {
   }
 }
 
-/** Goes to the other service and comes back as far as the callback's address, at the service's own port. */
-async function journey(browser: Browser, api = w.service.apiUrl): Promise<string> {
+/** Follows the sign-in through the identity provider; returns the callback's address, at the service's own port. */
+async function authorize(browser: Browser, api = w.service.apiUrl): Promise<string> {
   let response = await browser.get(`${api}/v1/session/oidc`);
   for (;;) {
     expect([302, 303]).toContain(response.status);
@@ -109,9 +109,9 @@ async function journey(browser: Browser, api = w.service.apiUrl): Promise<string
   }
 }
 
-async function signInElsewhere(who: string, browser = new Browser(), api = w.service.apiUrl) {
+async function signInWithProvider(who: string, browser = new Browser(), api = w.service.apiUrl) {
   op.state.who = who;
-  const response = await browser.get(await journey(browser, api));
+  const response = await browser.get(await authorize(browser, api));
   const cookie = browser.cookie(api, 'latchkey_session');
   const user = cookie
     ? (await w.as({ cookie: `latchkey_session=${cookie}` }).call<{ user: User }>('/v1/session')).body.user
@@ -120,7 +120,7 @@ async function signInElsewhere(who: string, browser = new Browser(), api = w.ser
   return { status: response.status, location: response.headers.get('location'), user, code: body.code };
 }
 
-it('offers the other service where one is configured', async () => {
+it('the sign-in options list the identity provider where one is configured', async () => {
   expect((await w.as().call('/v1/session/options')).body).toEqual({
     password: true,
     oidc: { name: 'Acme', url: '/v1/session/oidc' },
@@ -131,60 +131,60 @@ it('offers the other service where one is configured', async () => {
   expect((await w.as({}, without).call('/v1/session/oidc')).status).toBe(404);
 });
 
-it('signs in the person with the e-mail address that the other service has checked, and knows them again by subject', async () => {
+it('OIDC signs in the person with the email address that the provider has verified, and later by subject', async () => {
   const person = await w.member('Ada');
   op.people.set('ada', { email: person.user.email.toUpperCase(), email_verified: true, name: 'Ada L.' });
-  const first = await signInElsewhere('ada');
+  const first = await signInWithProvider('ada');
   expect(first).toMatchObject({ status: 302, location: `${PUBLIC_URL}/`, user: { id: person.user.id, name: 'Ada' } });
   op.people.set('ada', { email: 'moved@example.org', email_verified: true });
-  expect((await signInElsewhere('ada')).user?.id).toBe(person.user.id);
+  expect((await signInWithProvider('ada')).user?.id).toBe(person.user.id);
   const { body } = await admin.call<{ items: AuditEvent[] }>('/v1/audit?action=user.updated&limit=5');
   expect(body.items.map(({ details }) => details)).toContainEqual({ signsInAlsoAt: op.issuer });
 });
 
-it('believes no e-mail address that the other service has not checked', async () => {
+it('OIDC accepts no email address that the provider has not verified', async () => {
   const person = await w.member();
   for (const verified of [false, 'true', undefined]) {
     op.people.set('mallory', { email: person.user.email, email_verified: verified });
-    expect(await signInElsewhere('mallory')).toMatchObject({ status: 401, code: 'sign_in_failed', user: undefined });
+    expect(await signInWithProvider('mallory')).toMatchObject({ status: 401, code: 'sign_in_failed', user: undefined });
   }
 });
 
-it('lets in nobody unknown, nobody disabled, and nobody who was refused there', async () => {
+it('OIDC signs in no unknown or disabled person, and no one whom the provider refused', async () => {
   op.people.set('eve', { email: 'eve@example.org', email_verified: true });
-  expect(await signInElsewhere('eve')).toMatchObject({ status: 401, user: undefined });
-  expect(await signInElsewhere('refuses')).toMatchObject({ status: 401, user: undefined });
+  expect(await signInWithProvider('eve')).toMatchObject({ status: 401, user: undefined });
+  expect(await signInWithProvider('refuses')).toMatchObject({ status: 401, user: undefined });
   const person = await w.member();
   op.people.set('dora', { email: person.user.email, email_verified: true });
-  expect((await signInElsewhere('dora')).status).toBe(302);
+  expect((await signInWithProvider('dora')).status).toBe(302);
   await admin.call(`PATCH /v1/users/${person.user.id}`, { body: { disabled: true }, headers: { prefer: 'wait=0' } });
-  expect(await signInElsewhere('dora')).toMatchObject({ status: 401, user: undefined });
+  expect(await signInWithProvider('dora')).toMatchObject({ status: 401, user: undefined });
 });
 
-it('makes a member of somebody new only where it may', async () => {
+it('OIDC creates a new member only where that is configured', async () => {
   const open = await w.another({ OIDC_CREATE_USERS: 'true' });
   op.people.set('nina', { email: 'nina@example.org', email_verified: true, name: 'Nina' });
-  expect((await signInElsewhere('nina')).status).toBe(401);
-  const { user } = await signInElsewhere('nina', new Browser(), open.apiUrl);
+  expect((await signInWithProvider('nina')).status).toBe(401);
+  const { user } = await signInWithProvider('nina', new Browser(), open.apiUrl);
   expect(user).toMatchObject({ email: 'nina@example.org', name: 'Nina', role: 'member' });
 });
 
-it('refuses an answer that another browser asked for, that came before, or that was changed', async () => {
+it('an OIDC callback is rejected in another browser, a second time, and when changed', async () => {
   const person = await w.member();
   op.people.set('ada2', { email: person.user.email, email_verified: true });
   op.state.who = 'ada2';
   const browser = new Browser();
-  const address = await journey(browser);
+  const address = await authorize(browser);
   expect((await new Browser().get(address)).status).toBe(401);
   const other = new Browser();
-  await journey(other);
+  await authorize(other);
   expect((await other.get(address)).status).toBe(401);
   expect((await browser.get(address.replace(/state=[^&]+/, 'state=other'))).status).toBe(401);
   expect((await browser.get(address)).status).toBe(302);
   expect((await browser.get(address)).status).toBe(401);
 });
 
-it('sends a browser that failed back to the sign-in page with the cause, and nothing that the other service wrote', async () => {
+it('a failed OIDC sign-in redirects to the sign-in page with the cause, and nothing that the provider wrote', async () => {
   const html = { headers: { accept: 'text/html,application/xhtml+xml;q=0.9' } };
   op.people.set('stranger', { email: 'stranger@example.org', email_verified: true });
   for (const [who, cause] of [
@@ -193,9 +193,9 @@ it('sends a browser that failed back to the sign-in page with the cause, and not
   ] as const) {
     op.state.who = who;
     const browser = new Browser();
-    const answer = await browser.get(await journey(browser), html.headers);
-    expect(answer.status).toBe(302);
-    expect(answer.headers.get('location')).toMatch(
+    const response = await browser.get(await authorize(browser), html.headers);
+    expect(response.status).toBe(302);
+    expect(response.headers.get('location')).toMatch(
       new RegExp(`^${PUBLIC_URL}/#/sign-in\\?failed=${cause}&requestId=[0-9a-f-]{36}$`),
     );
     expect(browser.cookie(w.service.apiUrl, 'latchkey_session')).toBeUndefined();
@@ -207,13 +207,13 @@ it('sends a browser that failed back to the sign-in page with the cause, and not
   expect(uninvited.headers.get('location')).toContain('/#/sign-in?failed=expired&');
 });
 
-it('answers 503 while the other service is away', async () => {
-  const gone = await provider(CALLBACK);
-  await gone.stop();
-  const lonely = await w.another({ OIDC_ISSUER: gone.issuer });
-  const { status, body } = await w.as({}, lonely).call('/v1/session/oidc');
+it('an OIDC sign-in returns 503 while the identity provider is unavailable', async () => {
+  const stopped = await provider(CALLBACK);
+  await stopped.stop();
+  const service = await w.another({ OIDC_ISSUER: stopped.issuer });
+  const { status, body } = await w.as({}, service).call('/v1/session/oidc');
   expect([status, body['code']]).toEqual([503, 'unavailable']);
-  const shown = await new Browser().get(`${lonely.apiUrl}/v1/session/oidc`, { accept: 'text/html' });
+  const shown = await new Browser().get(`${service.apiUrl}/v1/session/oidc`, { accept: 'text/html' });
   expect([shown.status, shown.headers.get('location')]).toEqual([
     302,
     expect.stringContaining('/#/sign-in?failed=away&'),

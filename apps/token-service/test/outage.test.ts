@@ -21,7 +21,7 @@ afterAll(async () => {
   await link.close();
 });
 
-test('with PostgreSQL away every door says "unavailable", never anything about the token, and works again after', async () => {
+test('while PostgreSQL is unavailable every endpoint returns "unavailable" and nothing about the token, and works again after', async () => {
   const { secret } = await issue(person, { scopes: ['tokens:read'] });
   const verifying = await issue(await w.signIn(), { scopes: ['tokens:verify'] });
   const first = tokensCaller({
@@ -34,7 +34,7 @@ test('with PostgreSQL away every door says "unavailable", never anything about t
     authorization: bearer(verifying.secret),
     timeoutMs: 15_000,
   });
-  const question = { token: secret, scopes: [], project: '', ip: '', route: '', userAgent: '' };
+  const request = { token: secret, scopes: [], project: '', ip: '', route: '', userAgent: '' };
   try {
     expect((await w.bearer(secret, service).call('/v1/tokens/self')).status).toBe(200);
     link.cut();
@@ -45,13 +45,13 @@ test('with PostgreSQL away every door says "unavailable", never anything about t
       w.as({}, service).call('POST /v1/session', { body: { email: 'a@example.org', password: 'x' } }),
       w.as({}, service).call('POST /v1/tokens/revoke-exposed', { body: { tokens: [secret] } }),
     ];
-    for (const answer of await Promise.all(callers)) {
-      expect([answer.status, answer.body['code']]).toEqual([503, 'unavailable']);
-      expect(answer.headers.get('retry-after')).toBeTruthy();
-      expect(answer.headers.get('www-authenticate')).toBeNull();
+    for (const response of await Promise.all(callers)) {
+      expect([response.status, response.body['code']]).toEqual([503, 'unavailable']);
+      expect(response.headers.get('retry-after')).toBeTruthy();
+      expect(response.headers.get('www-authenticate')).toBeNull();
     }
     for (const caller of [first, other])
-      await expect(caller.verify(question)).rejects.toMatchObject({ code: status.UNAVAILABLE });
+      await expect(caller.verify(request)).rejects.toMatchObject({ code: status.UNAVAILABLE });
     const ready = await fetch(`${service.opsUrl}/readyz`);
     expect(ready.status).toBe(503);
     expect((await fetch(`${service.opsUrl}/healthz`)).status).toBe(200);
@@ -61,14 +61,14 @@ test('with PostgreSQL away every door says "unavailable", never anything about t
       what: 'being ready again',
     });
     expect((await w.bearer(secret, service).call('/v1/tokens/self')).status).toBe(200);
-    expect((await first.verify(question)).allowed).toBe(true);
+    expect((await first.verify(request)).allowed).toBe(true);
   } finally {
     first.close();
     other.close();
   }
 });
 
-test('with Redis away tokens are issued, verified and revoked all the same', async () => {
+test('while Redis is unavailable tokens are still issued, verified and revoked', async () => {
   await w.redis.kill();
   try {
     const token = await issue(person);

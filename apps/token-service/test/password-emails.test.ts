@@ -22,26 +22,26 @@ import {
 const PASSWORD = 'correct horse battery staple';
 const NEW_PASSWORD = 'another battery staple horse';
 let w: World;
-let carrier: Caller<MaintenanceMethods>;
+let mailer: Caller<MaintenanceMethods>;
 beforeEach(async () => {
   w = await world();
-  carrier = maintenanceCaller({
+  mailer = maintenanceCaller({
     address: w.service.rpcAddress,
     authorization: firstParty(JOBS_RPC_SECRET),
     timeoutMs: 10_000,
   });
 });
 afterEach(async () => {
-  carrier.close();
+  mailer.close();
   await w.close();
 });
 
-const ask = (email: string) => w.as().call('POST /v1/session/forgot-password', { body: { email } });
+const request = (email: string) => w.as().call('POST /v1/session/forgot-password', { body: { email } });
 const take = async () => {
-  const { letters } = await carrier.takeLetters({ limit: 10, keyIds: [JOBS_KEY.id] });
-  return letters.map((letter) => ({
-    ...letter,
-    code: decryptWith(JOBS_KEY, letter.encryptedCode, passwordEmailContext(letter)) ?? '',
+  const { letters } = await mailer.takeLetters({ limit: 10, keyIds: [JOBS_KEY.id] });
+  return letters.map((email) => ({
+    ...email,
+    code: decryptWith(JOBS_KEY, email.encryptedCode, passwordEmailContext(email)) ?? '',
   }));
 };
 const set = (email: string, code: string, newPassword = NEW_PASSWORD) =>
@@ -49,11 +49,11 @@ const set = (email: string, code: string, newPassword = NEW_PASSWORD) =>
 const signIn = async (email: string, password: string) =>
   (await w.as().call('POST /v1/session', { body: { email, password } })).status;
 
-test('where nobody sends letters, the door says so to everybody alike', async () => {
+test('where no mailer runs, password reset returns the same error for every address', async () => {
   const person = await w.member();
   const options = async () => (await w.as().call('/v1/session/options')).body['forgotPassword'];
   expect(await options()).toBe(false);
-  for (const email of [person.user.email, 'nobody@example.org']) expect((await ask(email)).status).toBe(409);
+  for (const email of [person.user.email, 'nobody@example.org']) expect((await request(email)).status).toBe(409);
   await take();
   expect(await options()).toBe(true);
   await w.database.query("UPDATE letter_carrier SET seen_at = now() - interval '3 minutes'");
@@ -61,26 +61,26 @@ test('where nobody sends letters, the door says so to everybody alike', async ()
   expect(await take()).toEqual([]);
 });
 
-test('a letter carries a code that sets the password once, and is in clear nowhere else', async () => {
+test('a password email has a code that sets the password once, and is in clear nowhere else', async () => {
   const person = await w.member('Ada');
   const { email } = person.user;
   await take();
-  expect((await ask(email.toUpperCase())).status).toBe(202);
-  const [letter, ...more] = await take();
+  expect((await request(email.toUpperCase())).status).toBe(202);
+  const [sent, ...more] = await take();
   expect(more).toEqual([]);
-  expect(letter).toMatchObject({ kind: 'reset', email, name: 'Ada' });
-  expect(Date.parse(letter!.expiresAt) - Date.now()).toBeGreaterThan(3_500_000);
-  expect(Date.parse(letter!.expiresAt) - Date.now()).toBeLessThan(3_601_000);
-  expect(await everythingStored(w.database)).not.toContain(letter!.code);
-  expect(w.logs()).not.toContain(letter!.code);
-  expect(await carrier.finishLetter({ id: letter!.id })).toEqual({ known: true });
-  expect(await carrier.finishLetter({ id: letter!.id })).toEqual({ known: false });
+  expect(sent).toMatchObject({ kind: 'reset', email, name: 'Ada' });
+  expect(Date.parse(sent!.expiresAt) - Date.now()).toBeGreaterThan(3_500_000);
+  expect(Date.parse(sent!.expiresAt) - Date.now()).toBeLessThan(3_601_000);
+  expect(await everythingStored(w.database)).not.toContain(sent!.code);
+  expect(w.logs()).not.toContain(sent!.code);
+  expect(await mailer.finishLetter({ id: sent!.id })).toEqual({ known: true });
+  expect(await mailer.finishLetter({ id: sent!.id })).toEqual({ known: false });
 
   expect((await set(email, 'A'.repeat(32))).status).toBe(401);
-  expect((await set(email, letter!.code)).status).toBe(204);
+  expect((await set(email, sent!.code)).status).toBe(204);
   expect((await person.call('/v1/session')).status).toBe(401);
   expect([await signIn(email, PASSWORD), await signIn(email, NEW_PASSWORD)]).toEqual([401, 200]);
-  expect((await set(email, letter!.code, PASSWORD)).status).toBe(401);
+  expect((await set(email, sent!.code, PASSWORD)).status).toBe(401);
   const { body } = await (await w.signIn()).call<{ items: AuditEvent[] }>('/v1/audit', {
     query: { action: 'user.updated' },
   });
@@ -90,33 +90,33 @@ test('a letter carries a code that sets the password once, and is in clear nowhe
   ]);
 });
 
-test('the answer is the same whether the person exists, is disabled, or does not', async () => {
-  const [person, gone] = [await w.member(), await w.member()];
-  await (await w.signIn()).call(`PATCH /v1/users/${gone.user.id}`, { body: { disabled: true } });
+test('a password reset request returns the same whether the person exists, is disabled, or does not exist', async () => {
+  const [person, disabled] = [await w.member(), await w.member()];
+  await (await w.signIn()).call(`PATCH /v1/users/${disabled.user.id}`, { body: { disabled: true } });
   await take();
-  const answers = [];
-  for (const email of [person.user.email, gone.user.email, 'nobody@example.org']) {
-    const { status, text, headers } = await ask(email);
-    const told = [...headers].filter(([name]) => !['date', 'x-request-id'].includes(name));
-    answers.push(JSON.stringify({ status, text, told }));
+  const responses = [];
+  for (const email of [person.user.email, disabled.user.email, 'nobody@example.org']) {
+    const { status, text, headers } = await request(email);
+    const visible = [...headers].filter(([name]) => !['date', 'x-request-id'].includes(name));
+    responses.push(JSON.stringify({ status, text, visible }));
   }
-  expect(new Set(answers).size).toBe(1);
+  expect(new Set(responses).size).toBe(1);
   expect((await take()).map(({ email }) => email)).toEqual([person.user.email]);
 });
 
-test('asking again voids no letter, floods no mailbox, and is limited', async () => {
+test('repeated reset requests keep earlier codes valid, flood no mailbox, and are rate limited', async () => {
   const { email } = (await w.member()).user;
   await take();
   const codes: string[] = [];
   for (let i = 0; i < 5; i++) {
-    expect((await ask(email)).status).toBe(202);
+    expect((await request(email)).status).toBe(202);
     for (const { id, code } of await take()) {
       codes.push(code);
-      await carrier.finishLetter({ id });
+      await mailer.finishLetter({ id });
     }
   }
   expect(codes).toHaveLength(5);
-  expect((await ask(email)).status).toBe(429);
+  expect((await request(email)).status).toBe(429);
   const elsewhere = w.as({
     [GATEWAY_PROOF_HEADER]: gatewayProof(GATEWAY_PROOF_SECRET),
     [CALLER_ADDRESS_HEADER]: '203.0.113.1',
@@ -127,10 +127,10 @@ test('asking again voids no letter, floods no mailbox, and is limited', async ()
   for (const code of codes) expect((await set(email, code, PASSWORD)).status).toBe(401);
 });
 
-test('a letter of which nothing is heard is sent again, with another code', async () => {
+test('a password email that is not reported as sent is sent again, with another code', async () => {
   const { email } = (await w.member()).user;
   await take();
-  await ask(email);
+  await request(email);
   const [first] = await take();
   expect(await take()).toEqual([]);
   await w.database.query('UPDATE letters SET next_at = now()');
@@ -140,7 +140,7 @@ test('a letter of which nothing is heard is sent again, with another code', asyn
   expect((await set(email, first!.code)).status).toBe(204);
 });
 
-test('somebody added without a password is invited, and chooses one', async () => {
+test('a person created without a password is invited by email, and sets one', async () => {
   const admin = await w.signIn();
   const add = async (name: string, more: object) =>
     (
@@ -150,27 +150,27 @@ test('somebody added without a password is invited, and chooses one', async () =
     ).body;
   const invited = await add('ada', {});
   await add('grace', { password: PASSWORD });
-  const letters = await take();
-  expect(letters).toMatchObject([{ kind: 'invitation', email: invited.email, name: 'ada' }]);
-  expect(Date.parse(letters[0]!.expiresAt) - Date.now()).toBeGreaterThan(2 * 86_400_000);
-  expect((await set(invited.email, letters[0]!.code)).status).toBe(204);
+  const sent = await take();
+  expect(sent).toMatchObject([{ kind: 'invitation', email: invited.email, name: 'ada' }]);
+  expect(Date.parse(sent[0]!.expiresAt) - Date.now()).toBeGreaterThan(2 * 86_400_000);
+  expect((await set(invited.email, sent[0]!.code)).status).toBe(204);
   expect(await signIn(invited.email, NEW_PASSWORD)).toBe(200);
 });
 
-test('letters are handed to jobs alone', async () => {
+test('password emails are given to jobs alone', async () => {
   const verifying = await issue(await w.signIn(), { scopes: ['tokens:verify'] });
   const stranger = maintenanceCaller({ address: w.service.rpcAddress, authorization: bearer(verifying.secret) });
   try {
     await expect(stranger.takeLetters({ limit: 1, keyIds: [JOBS_KEY.id] })).rejects.toMatchObject({
       code: status.PERMISSION_DENIED,
     });
-    await expect(carrier.finishLetter({ id: 'x' })).rejects.toMatchObject({ code: status.INVALID_ARGUMENT });
+    await expect(mailer.finishLetter({ id: 'x' })).rejects.toMatchObject({ code: status.INVALID_ARGUMENT });
   } finally {
     stranger.close();
   }
 });
 
-test('failed sign-ins are written down one by one only so often', async () => {
+test('failed sign-ins are audited one by one only up to a limit', async () => {
   const admin = await w.signIn();
   for (let i = 0; i < 55; i++) expect(await signIn(`guess${i}@example.org`, 'not a password')).toBe(401);
   const { body } = await admin.call<{ items: AuditEvent[] }>('/v1/audit', {

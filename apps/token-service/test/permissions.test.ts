@@ -25,8 +25,8 @@ const ADMIN_SCOPES = [
   'system:write',
 ];
 const PEOPLE = ['administrator', 'owner', 'editor', 'viewer', 'outsider'] as const;
-/** Codes that say "not you"; any other answer means that the caller was let in. */
-const REFUSALS = ['unauthenticated', 'invalid_token', 'insufficient_scope', 'forbidden', 'not_found', 'cross_site'];
+/** Codes that reject the caller; any other result means that the caller was admitted. */
+const REJECTIONS = ['unauthenticated', 'invalid_token', 'insufficient_scope', 'forbidden', 'not_found', 'cross_site'];
 
 type Member = Person & { user: { id: string; email: string } };
 let w: World;
@@ -34,7 +34,7 @@ let people: Record<(typeof PEOPLE)[number], Member>;
 let another: Member;
 let projectId: string;
 
-/** Fresh for each cell where a call would use it up. */
+/** New for each cell whose call changes it. */
 async function newProject(): Promise<string> {
   const id = await project(people.owner);
   for (const role of ['editor', 'viewer'] as const)
@@ -43,7 +43,7 @@ async function newProject(): Promise<string> {
 }
 
 beforeAll(async () => {
-  // Nothing listens at the issuer: a caller who is let in is answered 503.
+  // Nothing listens at the issuer: an admitted caller gets 503.
   w = await world({ env: { OIDC_ISSUER: 'http://127.0.0.1:9', OIDC_CLIENT_ID: 'x' } });
   const [administrator, owner, editor, viewer, outsider] = await Promise.all([
     w.member('Administrator two', 'admin'),
@@ -63,7 +63,7 @@ const owned = (caller: CallerName): (typeof PEOPLE)[number] => {
   return PEOPLE.includes(name) ? name : 'owner';
 };
 
-/** Whoever the column says. */
+/** The caller of the column. */
 async function callerOf(name: CallerName, inProject: string): Promise<Person> {
   if (name === 'nobody') return w.as();
   if (!name.endsWith('Token')) return people[owned(name)];
@@ -75,7 +75,7 @@ async function callerOf(name: CallerName, inProject: string): Promise<Person> {
   return w.bearer(secret);
 }
 
-/** A sign-in that the call may end. */
+/** A session that the call can end. */
 const freshSignIn = (caller: CallerName): Promise<Person> =>
   w.signIn(people[owned(caller)].user.email, 'correct horse battery staple');
 
@@ -138,7 +138,7 @@ async function leased(): Promise<string> {
   return row!['verifier_id'];
 }
 
-/** For each call, a request that fails for nobody but those who may not make it. */
+/** For each call, a request that fails only for callers without permission. */
 const REQUESTS: Record<EndpointName, (at: Cellwise) => Promise<Sent>> = {
   signIn: async () => ({
     ...get('signIn'),
@@ -163,7 +163,7 @@ const REQUESTS: Record<EndpointName, (at: Cellwise) => Promise<Sent>> = {
     const { body } = await by.call<{ items: { id: string; current: boolean }[] }>('/v1/sessions');
     return { ...withId('endSession', body.items.find((one) => one.current)!.id), by };
   },
-  // Ends the sign-ins of the rows to come, so it is somebody's who has no others.
+  // It would end the sessions that later rows need, so a new person makes it.
   endSessions: async (at) => {
     const isPerson = PEOPLE.some((person) => person === at.caller);
     const role = at.caller === 'administrator' ? 'admin' : 'member';
@@ -193,7 +193,7 @@ const REQUESTS: Record<EndpointName, (at: Cellwise) => Promise<Sent>> = {
     const filter = { ...owner, createdBefore: '2020-01-01T00:00:00Z' };
     return { ...get('revokeTokens'), body: { filter, reason: 'unspecified' } };
   },
-  // Whoever is let in is asked to sign in again: the rows to come need their tokens.
+  // An admitted caller must sign in again, so nothing is revoked: later rows need their tokens.
   revokeAllTokens: async ({ caller }) => {
     const by = caller === 'administrator' ? await freshSignIn(caller) : undefined;
     if (by) {
@@ -267,18 +267,18 @@ async function drive({ call, target }: PermissionRow, caller: CallerName): Promi
   const by = (!isFresh && callers.get(caller)) || (await callerOf(caller, at.projectId));
   if (!isFresh) callers.set(caller, by);
   const { form, ...sent } = await REQUESTS[call](at);
-  const answer = await (sent.by ?? by).call<{ code?: string }>(sent.target, {
+  const response = await (sent.by ?? by).call<{ code?: string }>(sent.target, {
     ...(sent.body !== undefined && { body: sent.body }),
     ...(sent.query && { query: sent.query }),
     ...(form && { raw: form, headers: { 'content-type': 'application/x-www-form-urlencoded' } }),
   });
-  const { code } = answer.body;
-  if (answer.status === 400) throw new Error(`the request for ${call} is wrong: ${answer.text}`);
-  return answer.status >= 400 && code && REFUSALS.includes(code) ? (answer.status as Cell) : 'yes';
+  const { code } = response.body;
+  if (response.status === 400) throw new Error(`the request for ${call} is wrong: ${response.text}`);
+  return response.status >= 400 && code && REJECTIONS.includes(code) ? (response.status as Cell) : 'yes';
 }
 
 describe.each(PERMISSIONS.map((one) => [`${one.call} ${one.target}`, one] as const))('%s', (_, one) => {
-  it('lets in and refuses as the table says', async () => {
+  it('each caller is admitted or rejected as the permission table says', async () => {
     const callers = Object.keys(CALLERS) as CallerName[];
     const found = await Promise.all(callers.map(async (caller) => [caller, await drive(one, caller)]));
     expect(Object.fromEntries(found)).toEqual(one.cells);

@@ -16,7 +16,7 @@ const TOKENS = 30_000;
 const LIMIT = 25;
 const person = (n: number) => `01000000-0000-7000-8000-${String(n).padStart(12, '0')}`;
 const tokenId = (n: number) => `02000000-0000-7000-8000-${String(n).padStart(12, '0')}`;
-/** Has half of all tokens; the other two hundred people share the rest. */
+/** Owns half of all tokens; the other two hundred people share the rest. */
 const BIG = person(1);
 const SMALL = Array.from({ length: 20 }, (_, i) => person(i + 2));
 
@@ -70,7 +70,7 @@ interface PlanNode {
 
 const every = (node: PlanNode): PlanNode[] => [node, ...(node.Plans ?? []).flatMap(every)];
 
-/** Runs a statement and answers what its plan read: rows of tables, and by which indexes. */
+/** Runs a statement and returns what its plan read: rows of tables, and by which indexes. */
 async function run(sql: string): Promise<{ rowsRead: number; indexes: string[]; wholeTables: string[] }> {
   const [row] = await database.query(`EXPLAIN (ANALYZE, FORMAT JSON) ${sql}`);
   const nodes = every((row!['QUERY PLAN'] as { Plan: PlanNode }[])[0]!.Plan).filter((node) => node['Actual Loops'] > 0);
@@ -87,19 +87,19 @@ async function run(sql: string): Promise<{ rowsRead: number; indexes: string[]; 
 
 test.each([
   [
-    'what a check must know of a token',
+    'the token snapshot of a check',
     'tokens_hash_once',
     `${SELECT_SNAPSHOT} WHERE t.hash = ANY ($1)`,
     "ARRAY[sha256('77')]",
   ],
-  ['what was made with a token', 'tokens_by_ancestor', SELECT_DESCENDANTS, `ARRAY['${tokenId(1006)}'::uuid]`],
+  ['the descendants of a token', 'tokens_by_ancestor', SELECT_DESCENDANTS, `ARRAY['${tokenId(1006)}'::uuid]`],
   [
-    'what has expired',
+    'tokens that have expired',
     'tokens_by_own_end',
     SELECT_EXPIRY_DUE.replace('$2', "'epoch'").replace('$3', "'01890000-0000-7000-8000-000000000000'"),
     '100',
   ],
-  ['which overlaps have ended', 'tokens_overlap_due', SELECT_OVERLAP_DUE, '100'],
+  ['overlaps that have ended', 'tokens_overlap_due', SELECT_OVERLAP_DUE, '100'],
   [
     'what a token was shown',
     'tokens_by_maker',
@@ -113,12 +113,12 @@ test.each([
     `ARRAY['${tokenId(1006)}'::uuid]`,
   ],
   [
-    "how fast a token's family grows",
+    "the growth of a token's family",
     'tokens_by_family',
     selectFamily('')[0].replaceAll('$2', "'epoch'").replaceAll('$3', '1000'),
     `'${tokenId(1006)}'`,
   ],
-])('%s is found by index, whatever the number of tokens', async (_, index, sql, value) => {
+])('%s: found by index, whatever the number of tokens', async (_, index, sql, value) => {
   const plan = await run(sql.replace('$1', value));
   expect(plan.indexes).toContain(index);
   expect(plan.wholeTables.filter((table) => table === 'tokens')).toEqual([]);
@@ -136,13 +136,13 @@ test('the audit events of one change are found by index, however many others the
   expect(plan.rowsRead).toBeLessThanOrEqual(10);
 });
 
-test('receipts past their keep are found by index, at most as many as a step removes', async () => {
+test('receipts past their retention are found by index, at most as many as a step removes', async () => {
   const plan = await run(PRUNE_RECEIPTS.replace('$1', '10').replace('$2', `'${firstIdAt(new Date())}'`));
   expect(plan.indexes).toContain('receipts_pkey');
   expect(plan.rowsRead).toBeLessThanOrEqual(50);
 });
 
-/** As it is run: with the settings of the connections kept for lists. */
+/** As in the service: with the settings of the connections for lists. */
 async function page(query: Partial<ListTokensQuery>, owners: 'all' | readonly string[]) {
   for (const [name, value] of Object.entries(LIST_SETTINGS))
     await database.query(`ALTER DATABASE ${database.name} SET ${name} = ${value}`);
@@ -158,14 +158,14 @@ async function page(query: Partial<ListTokensQuery>, owners: 'all' | readonly st
 const deep = (sort: ListTokensQuery['sort'], key: string | Date) =>
   new Order(sort).at({ id: tokenId(TOKENS / 2), sort_key: key });
 const LONG_AGO = new Date(Date.now() - 390 * 86_400_000);
-const WHOSE: [string, 'all' | string[]][] = [
+const OWNERS: [string, 'all' | string[]][] = [
   ['all', 'all'],
   ['an owner of half of them', [BIG]],
   ['an owner of few', [person(5)]],
   ['many owners, one of them large', [BIG, ...SMALL]],
 ];
 
-describe.each(WHOSE)('of %s', (_, owners) => {
+describe.each(OWNERS)('tokens of %s', (_, owners) => {
   const places = owners === 'all' ? 1 : owners.length;
 
   test.each([
@@ -173,24 +173,24 @@ describe.each(WHOSE)('of %s', (_, owners) => {
     ['a deep page', { cursor: deep('-created', LONG_AGO) }],
     ['the first page by name', { sort: 'name' as const }],
     ['a deep page by name', { sort: '-name' as const, cursor: deep('-name', 'export') }],
-    ['the first page by end', { sort: '-expires' as const }],
-    ['a deep page by end', { sort: 'expires' as const, cursor: deep('expires', new Date()) }],
-    ['those that are revoked', { status: 'revoked' as const }],
-    ['a deep page of those that are revoked', { status: 'revoked' as const, cursor: deep('-created', LONG_AGO) }],
-    ['those that are disabled', { status: 'disabled' as const }],
-  ])('%s reads hardly more than it shows', async (_, query) => {
+    ['the first page by expiry', { sort: '-expires' as const }],
+    ['a deep page by expiry', { sort: 'expires' as const, cursor: deep('expires', new Date()) }],
+    ['the first page of revoked tokens', { status: 'revoked' as const }],
+    ['a deep page of revoked tokens', { status: 'revoked' as const, cursor: deep('-created', LONG_AGO) }],
+    ['the first page of disabled tokens', { status: 'disabled' as const }],
+  ])('%s reads at most a few rows per token shown', async (_, query) => {
     const plan = await page(query, owners);
     expect(plan.wholeTables).toEqual([]);
     expect(plan.rowsRead).toBeLessThanOrEqual(places * (LIMIT + 1) * 4 + 100);
   });
 
-  // Whether a token has ended, the clock tells, and no index: the next thousand are looked at.
+  // Expiry depends on the clock, so no index has it: the next thousand tokens are read.
   test.each([
     ['active', {}],
     ['active', { cursor: deep('-created', LONG_AGO) }],
     ['expired', {}],
     ['expired', { cursor: deep('-created', LONG_AGO) }],
-  ] as const)('those that are %s are among the next thousand (%j)', async (status, query) => {
+  ] as const)('a page of %s tokens reads the next thousand at most (%j)', async (status, query) => {
     const plan = await page({ status, ...query }, owners);
     expect(plan.wholeTables).toEqual([]);
     expect(plan.rowsRead).toBeLessThanOrEqual(4_000);
@@ -199,14 +199,14 @@ describe.each(WHOSE)('of %s', (_, owners) => {
   test.each([
     ['a frequent word', 'deploy'],
     ['the number of one token', '#12347'],
-    ['what no token has', 'zebra'],
+    ['a word that no token has', 'zebra'],
     ['two letters', 'n8'],
     ['two letters that no token has', 'zq'],
     ['a sign', '%'],
     ['another alphabet', '日本'],
-    ['a start', 'lk_pat_ab12'],
+    ['a prefix', 'lk_pat_ab12'],
   ])('a search for %s reads a bounded number of tokens', async (_, q) => {
-    // By name, what is frequent may all lie far from where the list begins: that is gathered and sorted.
+    // By name, frequent matches can all lie far from the start of the list: they are collected and sorted.
     const isFrequent = ['deploy', 'n8', '日本'].includes(q);
     for (const query of [
       { q },

@@ -18,12 +18,13 @@ const put = (policy: Partial<Policy>, by = admin) =>
   by.call<Policy>('PUT /v1/policy', { body: { ...NONE, ...policy } });
 const tryToIssue = (person: Person, body: object) =>
   person.call<Token & { errors: { field: string }[] }>('POST /v1/tokens', { body: { name: 'a', ...body } });
-const fields = (answer: { body: { errors?: { field: string }[] } }) => answer.body.errors?.map(({ field }) => field);
+const fields = (response: { body: { errors?: { field: string }[] } }) =>
+  response.body.errors?.map(({ field }) => field);
 
 describe('the policy', () => {
   afterEach(() => put({}));
 
-  it('is set by administrators alone, seen by everybody, and told to the audit log', async () => {
+  it('the policy is set by administrators only, visible to everyone, and its changes are audited', async () => {
     const member = await w.member();
     expect((await put({ idleDays: 3 }, member)).status).toBe(403);
     const set = await put({ lifetimeSecondsMax: DAY, allowedIpPrefixes: ['10.1.2.3/8'] });
@@ -36,7 +37,7 @@ describe('the policy', () => {
     ).toEqual(['allowedIpPrefixes.0']);
   });
 
-  it('bounds the lifetime of what is issued', async () => {
+  it('the policy bounds the lifetime of issued tokens', async () => {
     const member = await w.member();
     await put({ lifetimeSecondsMax: DAY });
     expect(fields(await tryToIssue(member, {}))).toEqual(['expiresAt']);
@@ -47,7 +48,7 @@ describe('the policy', () => {
     expect((await tryToIssue(member, { expiresInSeconds: 400 * DAY })).status).toBe(201);
   });
 
-  it('shortens the successor of a token from before', async () => {
+  it('the policy shortens the lifetime of the successor of an older token', async () => {
     const member = await w.member();
     const old = await issue(member, { expiresInSeconds: 400 * DAY });
     await put({ lifetimeSecondsMax: DAY });
@@ -57,7 +58,7 @@ describe('the policy', () => {
     expect(lifetimeMs).toBe(DAY * 1_000);
   });
 
-  it('demands addresses at issuing and at changing', async () => {
+  it('the policy requires address bounds when issuing and when changing', async () => {
     const member = await w.member();
     await put({ allowedIpPrefixes: ['10.0.0.0/8', '2001:db8::/32'] });
     expect(fields(await tryToIssue(member, {}))).toEqual(['allowedIps']);
@@ -69,7 +70,7 @@ describe('the policy', () => {
     expect((await patch(['10.2.0.0/16'])).status).toBe(200);
   });
 
-  it('ends tokens that were not used for longer than it allows, and no others', async () => {
+  it('the policy revokes tokens unused for longer than it allows, and no others', async () => {
     const member = await w.member();
     const [idle, used, young] = [await issue(member), await issue(member), await issue(member)];
     const age = (ids: string[]) =>
@@ -97,23 +98,23 @@ describe('the policy', () => {
 });
 
 describe('import', () => {
-  const known = (kind: 'pat' | 'prj', more: object = {}) => {
+  const minted = (kind: 'pat' | 'prj', more: object = {}) => {
     const secret = mint(kind);
     return {
       secret,
       entry: { sha256: hash('sha256', secret, 'hex'), start: startOf(secret), name: 'moved here', ...more },
     };
   };
-  const bring = (by: Person, tokens: object[], projectId?: string) =>
+  const importTokens = (by: Person, tokens: object[], projectId?: string) =>
     by.call<{ imported: number; tokens: { id: string }[]; detail: string }>('POST /v1/tokens/import', {
       body: { tokens, ...(projectId && { projectId }) },
     });
 
-  it('lets secrets made elsewhere in at once, though they were asked for before', async () => {
+  it('imported secrets are accepted at once, also when they were looked up before', async () => {
     const member = await w.member();
-    const { secret, entry } = known('pat', { scopes: ['tokens:read'], expiresAt: '2090-01-01T00:00:00Z' });
+    const { secret, entry } = minted('pat', { scopes: ['tokens:read'], expiresAt: '2090-01-01T00:00:00Z' });
     expect((await w.bearer(secret).call('/v1/tokens/self')).status).toBe(401);
-    expect((await bring(member, [entry])).body.imported).toBe(1);
+    expect((await importTokens(member, [entry])).body.imported).toBe(1);
     const self = await w.bearer(secret).call<Token>('/v1/tokens/self');
     expect(self.body).toMatchObject({
       name: 'moved here',
@@ -128,53 +129,58 @@ describe('import', () => {
     expect(row!.text).not.toContain(entry.sha256);
   });
 
-  it('takes all or none, and nothing twice', async () => {
+  it('an import takes all tokens or none, and none twice', async () => {
     const member = await w.member();
-    const [first, second] = [known('pat'), known('pat')];
-    expect((await bring(member, [first.entry])).status).toBe(201);
-    expect((await bring(member, [second.entry, first.entry])).status).toBe(409);
+    const [first, second] = [minted('pat'), minted('pat')];
+    expect((await importTokens(member, [first.entry])).status).toBe(201);
+    expect((await importTokens(member, [second.entry, first.entry])).status).toBe(409);
     expect((await w.bearer(second.secret).call('/v1/tokens/self')).status).toBe(401);
-    expect(fields((await bring(member, [second.entry, second.entry])) as never)).toEqual(['tokens.1.sha256']);
-    const [one, other] = await Promise.all([bring(member, [second.entry]), bring(member, [second.entry])]);
+    expect(fields((await importTokens(member, [second.entry, second.entry])) as never)).toEqual(['tokens.1.sha256']);
+    const [one, other] = await Promise.all([
+      importTokens(member, [second.entry]),
+      importTokens(member, [second.entry]),
+    ]);
     expect([one.status, other.status].sort()).toEqual([201, 409]);
   });
 
-  it('knows a token again that is stored under a retired pepper', async () => {
+  it('an import recognizes a token that is stored under a retired pepper', async () => {
     const member = await w.member();
-    const { entry } = known('pat');
-    expect((await bring(member, [entry])).status).toBe(201);
+    const { entry } = minted('pat');
+    expect((await importTokens(member, [entry])).status).toBe(201);
     const renewed = await w.another({
       TOKEN_PEPPERS: `a-newer-pepper-0123456789abcdef0123456,pepper-for-tests-0123456789abcdef0123`,
     });
-    expect((await bring(w.as({ cookie: member.cookie! }, renewed), [entry])).status).toBe(409);
+    expect((await importTokens(w.as({ cookie: member.cookie! }, renewed), [entry])).status).toBe(409);
   });
 
-  it('gives nobody more than issuing would', async () => {
+  it('an import grants no one more than issuing would', async () => {
     const [member, outsider] = [await w.member(), await w.member()];
     const projectId = await project(member);
-    expect((await bring(outsider, [known('prj').entry], projectId)).status).toBe(404);
-    expect((await bring(member, [known('pat', { scopes: ['tokens:verify'] }).entry])).status).toBe(403);
-    expect((await bring(member, [known('prj', { scopes: ['users:write'] }).entry], projectId)).status).toBe(403);
-    expect(fields((await bring(member, [known('pat').entry], projectId)) as never)).toEqual(['tokens.0.start']);
+    expect((await importTokens(outsider, [minted('prj').entry], projectId)).status).toBe(404);
+    expect((await importTokens(member, [minted('pat', { scopes: ['tokens:verify'] }).entry])).status).toBe(403);
+    expect((await importTokens(member, [minted('prj', { scopes: ['users:write'] }).entry], projectId)).status).toBe(
+      403,
+    );
+    expect(fields((await importTokens(member, [minted('pat').entry], projectId)) as never)).toEqual(['tokens.0.start']);
     const narrow = await issue(member, { scopes: ['tokens:write'], expiresInSeconds: DAY });
     const bearer = w.bearer(narrow.secret);
-    expect((await bring(bearer, [known('pat', { scopes: ['tokens:read'] }).entry])).status).toBe(403);
-    expect((await bring(bearer, [known('pat').entry])).status).toBe(403);
-    const child = known('pat', { expiresAt: new Date(Date.now() + 3_600_000).toISOString() });
-    expect((await bring(bearer, [child.entry])).status).toBe(201);
+    expect((await importTokens(bearer, [minted('pat', { scopes: ['tokens:read'] }).entry])).status).toBe(403);
+    expect((await importTokens(bearer, [minted('pat').entry])).status).toBe(403);
+    const child = minted('pat', { expiresAt: new Date(Date.now() + 3_600_000).toISOString() });
+    expect((await importTokens(bearer, [child.entry])).status).toBe(201);
     await member.call(`DELETE /v1/tokens/${narrow.id}`);
     expect((await w.bearer(child.secret).call('/v1/tokens/self')).status).toBe(401);
   });
 
-  it('takes a thousand in one request', async () => {
+  it('an import takes a thousand tokens in one request', async () => {
     const member = await w.member();
-    const many = Array.from({ length: 1_000 }, () => known('pat').entry);
-    const { status, body } = await bring(member, many);
+    const many = Array.from({ length: 1_000 }, () => minted('pat').entry);
+    const { status, body } = await importTokens(member, many);
     expect([status, body.imported, body.tokens.length]).toEqual([201, 1_000, 1_000]);
   });
 });
 
-it('makes verifiers forget everything when the scopes declared have changed since the last start', async () => {
+it('a start with other declared scopes than before invalidates everything', async () => {
   const everything = () => w.database.query(`SELECT 1 FROM invalidations WHERE kind = 'everything'`);
   const before = (await everything()).length;
   await w.another();

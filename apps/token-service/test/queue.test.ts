@@ -1,37 +1,37 @@
 import { Queue } from '../src/tokens/queue.js';
 
-/** A queue whose work ends when it is told to. */
-function held(atOnceMax: number) {
-  const begun: number[] = [];
-  const ends: (() => void)[] = [];
+/** A queue whose items run until the test calls their `finish`. */
+function controlled(atOnceMax: number) {
+  const started: number[] = [];
+  const finish: (() => void)[] = [];
   const queue = new Queue<number>(atOnceMax, (item) => {
-    begun.push(item);
+    started.push(item);
     const { promise, resolve } = Promise.withResolvers<void>();
-    ends.push(resolve);
+    finish.push(resolve);
     return promise;
   });
-  return { queue, begun, ends };
+  return { queue, started, finish };
 }
 const aMoment = () => new Promise(setImmediate);
 
-test('takes everything at once, however little of it is done', () => {
-  const { queue, begun } = held(2);
+test('the queue accepts everything at once, and starts no more than its limit', () => {
+  const { queue, started } = controlled(2);
   for (let i = 0; i < 100; i++) queue.put(i);
-  expect(begun).toEqual([0, 1]);
+  expect(started).toEqual([0, 1]);
 });
 
-test('does the next when one is done, in the order in which they were put in', async () => {
-  const { queue, begun, ends } = held(2);
+test('the queue starts the next item when one is done, in the order of insertion', async () => {
+  const { queue, started, finish } = controlled(2);
   for (let i = 0; i < 5; i++) queue.put(i);
   for (let done = 0; done < 5; done++) {
-    ends[done]!();
+    finish[done]!();
     await aMoment();
   }
-  expect(begun).toEqual([0, 1, 2, 3, 4]);
+  expect(started).toEqual([0, 1, 2, 3, 4]);
 });
 
-test('is idle when all is done, what was put in meanwhile too', async () => {
-  const { queue, ends } = held(1);
+test('the queue is idle when all items are done, those put in meanwhile included', async () => {
+  const { queue, finish } = controlled(1);
   await queue.idle();
   queue.put(1);
   let isIdle = false;
@@ -39,9 +39,9 @@ test('is idle when all is done, what was put in meanwhile too', async () => {
     isIdle = true;
   });
   queue.put(2);
-  ends[0]!();
+  finish[0]!();
   await aMoment();
   expect(isIdle).toBe(false);
-  ends[1]!();
+  finish[1]!();
   await idle;
 });

@@ -18,20 +18,20 @@ async function uses(secret: string, times: number): Promise<number> {
   return allowed;
 }
 
-describe('a rate limit is a bucket of the token that bears it', () => {
-  it('which a token that rotates itself takes along', async () => {
+describe('rate limits', () => {
+  it('a token that rotates itself keeps what is left of its rate limit', async () => {
     let token = await issue(person, { rateLimit });
     expect(await uses(token.secret, 2)).toBe(2);
     const rotated = await w.bearer(token.secret).call<typeof token>('POST /v1/tokens/self/rotate', { body: {} });
     expect(rotated.status).toBe(201);
     token = rotated.body;
     expect(await uses(token.secret, 4)).toBe(2);
-    // Nor does its owner's own rotation lift it.
+    // A rotation by its owner does not reset it either.
     const again = await person.call<typeof token>(`POST /v1/tokens/${token.id}/rotate`, { body: {} });
     expect(await uses(again.body.secret, 2)).toBe(0);
   });
 
-  it('in which the uses of all tokens made with it count, and those of tokens made with these', async () => {
+  it('uses of all descendants of a token count against its rate limit', async () => {
     const root = await issue(person, { rateLimit, scopes });
     const child = async (secret: string) => {
       const made = await w
@@ -42,13 +42,13 @@ describe('a rate limit is a bucket of the token that bears it', () => {
     };
     const first = await child(root.secret);
     const grandchild = await child(first);
-    // Making them took two of five: one use of the root, one of the child, which is one of the root's too.
+    // Issuing them took two of five: one use of the root, one of the child, which counts for the root too.
     expect(await uses(grandchild, 2)).toBe(2);
     expect(await uses(first, 1)).toBe(1);
     for (const secret of [grandchild, first, root.secret]) expect(await isUsed(secret)).toBe(false);
   });
 
-  it('of which a use that another bucket refuses takes nothing', async () => {
+  it('a use rejected by one rate limit takes nothing from another', async () => {
     const root = await issue(person, { rateLimit, scopes });
     const narrow = { limit: 1, windowSeconds: 3_600 };
     const made = await w
@@ -58,7 +58,7 @@ describe('a rate limit is a bucket of the token that bears it', () => {
     expect(await uses(root.secret, 4)).toBe(3);
   });
 
-  it('and a batch of messages counts as so many uses', async () => {
+  it('a batch counts as one use per message against the rate limit', async () => {
     const token = await issue(person, { rateLimit, scopes });
     const ping = { jsonrpc: '2.0', id: 1, method: 'ping' };
     const post = async (messages: number) => {
@@ -70,7 +70,7 @@ describe('a rate limit is a bucket of the token that bears it', () => {
     expect(await isUsed(token.secret)).toBe(true);
   });
 
-  it('and no more than eight of them bear on one use', async () => {
+  it('at most eight rate limits apply to one use', async () => {
     let { secret } = await issue(person, { rateLimit: { limit: 1_000, windowSeconds: 60 }, scopes });
     const make = () =>
       w.bearer(secret).call<{ secret: string }>('POST /v1/tokens', {

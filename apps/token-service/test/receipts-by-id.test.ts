@@ -37,15 +37,15 @@ const asJwt = (person: Person, id: string) =>
   person.call<{ code?: string }>(`/v1/receipts/${id}`, { headers: { accept: 'application/jwt' } });
 const decoded = (part = '') => JSON.parse(Buffer.from(part, 'base64url').toString());
 
-/** A verifier of somebody's, which was never heard of again. */
-const asleep = (tokenId: string) =>
+/** A third party's verifier that never responds. */
+const unresponsive = (tokenId: string) =>
   w.database.query(
     `INSERT INTO leases (verifier_id, name, caller, holder, renewal, lease_ms, renewed_at)
      VALUES (gen_random_uuid(), 'billing', 'token:' || $1::text, 'x', pg_current_xact_id(), 500, now())`,
     [tokenId],
   );
 
-test('is found by its id right after the answer, of every kind of change, at every replica', async () => {
+test('a receipt is found by its id right after the response, for every kind of change, at every replica', async () => {
   const other = await w.another();
   const person = await w.member();
   const projectId = await project(admin);
@@ -67,18 +67,18 @@ test('is found by its id right after the answer, of every kind of change, at eve
   ];
   const reader = w.as({ cookie: admin.cookie! }, other);
   for (const [by, target, body] of changes) {
-    const answer = await by.call<Effect>(target, body ? { body } : {});
-    const { receipt } = answer.body;
+    const response = await by.call<Effect>(target, body ? { body } : {});
+    const { receipt } = response.body;
     if (receipt === null) {
-      // Nothing was left to be revoked.
-      expect([target, answer.body.effective]).toEqual([`POST /v1/users/${person.user.id}/revoke-tokens`, true]);
+      // Nothing was left to revoke.
+      expect([target, response.body.effective]).toEqual([`POST /v1/users/${person.user.id}/revoke-tokens`, true]);
       continue;
     }
     expect([target, await read(reader, receipt!.id!)]).toMatchObject([target, { status: 200, body: receipt }]);
   }
 });
 
-test('is the same for the tokens that keep it, each of which has its own where many end', async () => {
+test('a receipt read by id equals the one of its token, and tokens revoked together have one each', async () => {
   const person = await w.member();
   const tokens = [await issue(person), await issue(person)];
   const { body } = await admin.call<Effect>(`POST /v1/users/${person.user.id}/revoke-tokens`, { body: {} });
@@ -86,7 +86,7 @@ test('is the same for the tokens that keep it, each of which has its own where m
     tokens.map(async ({ id }) => {
       const receipt = await waitFor(
         async () => (await person.call<{ receipt: Receipt | null }>(`/v1/tokens/${id}`)).body.receipt,
-        { what: 'the receipt being kept' },
+        { what: 'the stored receipt' },
       );
       expect(await read(person, receipt.id!)).toMatchObject({ status: 200, body: receipt });
       return receipt.id;
@@ -95,19 +95,19 @@ test('is the same for the tokens that keep it, each of which has its own where m
   expect(new Set([...own, body.receipt!.id]).size).toBe(3);
 });
 
-test('is a JWT that anybody checks with the published set of keys', async () => {
+test('a receipt is a JWT that anyone can verify with the published key set', async () => {
   const person = await w.member();
   const { id } = await issue(person);
   const { receipt } = (await revoke(person, id, { reason: 'exposed' })).body;
-  const answer = await asJwt(person, receipt!.id!);
-  expect([answer.status, answer.headers.get('content-type')]).toEqual([200, 'application/jwt']);
-  expect(answer.headers.get('vary')).toBe('accept');
+  const response = await asJwt(person, receipt!.id!);
+  expect([response.status, response.headers.get('content-type')]).toEqual([200, 'application/jwt']);
+  expect(response.headers.get('vary')).toBe('accept');
   const published = await w.as().call<ReceiptKeys>('/v1/receipts/keys');
   expect(published.headers.get('content-type')).toBe('application/jwk-set+json; charset=utf-8');
   expect(published.headers.get('cache-control')).toBe('public, max-age=300');
   expect(published.body.keys.map(({ kid }) => kid)).toEqual([signerOf(privateKey), signerOf(retired)]);
   expect(JSON.stringify(published.body)).not.toContain('"d"');
-  const [header, payload, signature] = answer.text.split('.');
+  const [header, payload, signature] = response.text.split('.');
   const { kid, ...rest } = decoded(header);
   expect(rest).toEqual({ alg: 'EdDSA', typ: 'latchkey-receipt+jwt' });
   const jwk = published.body.keys.find((key) => key.kid === kid);
@@ -120,12 +120,12 @@ test('is a JWT that anybody checks with the published set of keys', async () => 
   });
 });
 
-test('is JSON for whoever does not ask for a JWT first', async () => {
+test('a receipt is JSON unless the request prefers a JWT', async () => {
   const person = await w.member();
   const { receipt } = (await revoke(person, (await issue(person)).id)).body;
   for (const accept of ['*/*', 'application/json, application/jwt', 'application/jwtx']) {
-    const answer = await person.call(`/v1/receipts/${receipt!.id}`, { headers: { accept } });
-    expect([accept, answer.body]).toEqual([accept, receipt]);
+    const response = await person.call(`/v1/receipts/${receipt!.id}`, { headers: { accept } });
+    expect([accept, response.body]).toEqual([accept, receipt]);
   }
   const preferred = await person.call(`/v1/receipts/${receipt!.id}`, {
     headers: { accept: 'application/jwt, application/json;q=0.5' },
@@ -133,7 +133,7 @@ test('is JSON for whoever does not ask for a JWT first', async () => {
   expect(preferred.headers.get('content-type')).toBe('application/jwt');
 });
 
-test('is 404 not_signed as a JWT without a key, and where it is about several changes', async () => {
+test('a receipt as JWT is 404 not_signed without a key, and when it covers several changes', async () => {
   const keyless = await w.another({ RECEIPT_SIGNING_KEY: '', RECEIPT_RETIRED_KEYS: '' });
   expect(w.logs()).toContain('RECEIPT_SIGNING_KEY is not set');
   expect((await w.as({}, keyless).call('/v1/receipts/keys')).body).toEqual({ keys: [] });
@@ -149,7 +149,7 @@ test('is 404 not_signed as a JWT without a key, and where it is about several ch
   }
 });
 
-test('is found by nobody who may not see what it is about', async () => {
+test('a receipt is found only by callers who may see what it is about', async () => {
   const [person, stranger] = [await w.member(), await w.member()];
   const projectId = await project(person);
   await person.call(`PUT /v1/projects/${projectId}/members/${stranger.user.id}`, { body: { role: 'viewer' } });
@@ -164,7 +164,7 @@ test('is found by nobody who may not see what it is about', async () => {
   expect(await statuses(stranger)).toEqual([404, 200, 404]);
   expect(await statuses(admin)).toEqual([200, 200, 200]);
   expect(await statuses(w.as())).toEqual([401, 401, 401]);
-  // What counts is what they may see now.
+  // What they may see now counts.
   const removed = await person.call<Effect>(`DELETE /v1/projects/${projectId}/members/${stranger.user.id}`);
   expect(await statuses(stranger)).toEqual([404, 404, 404]);
   expect(await read(stranger, removed.body.receipt!.id!)).toMatchObject({ status: 200 });
@@ -172,9 +172,9 @@ test('is found by nobody who may not see what it is about', async () => {
   expect(await read(admin, newId())).toMatchObject({ status: 404, body: { code: 'not_found' } });
 });
 
-test('names whose verifiers they are to administrators alone, and proves the same to all', async () => {
+test('a receipt names the owners of verifiers to administrators only, and verifies for everyone', async () => {
   const verifier = await issue(admin, { name: 'verifier of billing', scopes: ['tokens:verify'] });
-  await asleep(verifier.id);
+  await unresponsive(verifier.id);
   const person = await w.member();
   const { receipt } = (await revoke(person, (await issue(person)).id)).body;
   const [seen, whole] = [await read(person, receipt!.id!), await read(admin, receipt!.id!)];
@@ -187,7 +187,7 @@ test('names whose verifiers they are to administrators alone, and proves the sam
   expect(jwts[0]).toBe(jwts[1]);
 });
 
-test('a receipt that cannot be kept leaves the revocation finished and signed', async () => {
+test('a receipt that cannot be stored leaves the revocation effective and signed', async () => {
   const person = await w.member();
   const { id } = await issue(person);
   await w.database.query('REVOKE INSERT ON receipts FROM latchkey_service');
@@ -200,12 +200,12 @@ test('a receipt that cannot be kept leaves the revocation finished and signed', 
     await w.database.query('GRANT INSERT ON receipts TO latchkey_service');
   }
   expect(w.logs()).toContain('a receipt was not kept');
-  // Asked for again, it is confirmed again and kept.
+  // A repeat confirms it again and stores it.
   const { receipt } = (await revoke(person, id)).body;
   expect(await read(person, receipt!.id!)).toMatchObject({ status: 200, body: receipt });
 });
 
-test('is removed with the audit events of its month, in bounded steps, by the role of retention alone', async () => {
+test('receipts are removed with the audit events of their month, in bounded steps, by the retention role only', async () => {
   const months = (n: number) => Date.UTC(new Date().getUTCFullYear(), new Date().getUTCMonth() - n, 15);
   const idAt = (ms: number) => {
     const hex = ms.toString(16).padStart(12, '0');
@@ -228,14 +228,14 @@ test('is removed with the audit events of its month, in bounded steps, by the ro
   };
   await prune(w.service);
   expect(await left()).toHaveLength(7);
-  const keeping = await w.another({
+  const retaining = await w.another({
     AUDIT_SIGNING_KEY: pem(generateKeyPairSync('ed25519').privateKey),
     AUDIT_RETENTION_MONTHS: '3',
     RETENTION_DATABASE_URL: asRole(w.database.url, 'latchkey_retention'),
   });
-  expect(await prune(keeping)).toBe(true);
+  expect(await prune(retaining)).toBe(true);
   expect(await left()).toHaveLength(4);
-  while (await prune(keeping));
+  while (await prune(retaining));
   expect(await left()).toEqual(young.sort());
   const [grants] = await w.database.query(
     `SELECT has_table_privilege('latchkey_service', 'receipts', 'UPDATE, DELETE, TRUNCATE') AS service,
@@ -244,7 +244,7 @@ test('is removed with the audit events of its month, in bounded steps, by the ro
   expect(grants).toEqual({ service: false, retention: false });
 });
 
-test('one key does not sign both receipts and checkpoints', async () => {
+test('one key cannot sign both receipts and checkpoints', async () => {
   await expect(w.another({ AUDIT_SIGNING_KEY: pem(privateKey) })).rejects.toThrow(
     'AUDIT_SIGNING_KEY and RECEIPT_SIGNING_KEY hold the same secret',
   );

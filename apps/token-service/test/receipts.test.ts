@@ -34,7 +34,7 @@ function proven(receipt: Receipt | null | undefined) {
   return verdict.change;
 }
 
-/** A lease of somebody's own service, until it lapses. */
+/** A verifier of a third party, with a lease until that lapses. */
 async function thirdParty(name: string): Promise<IssuedToken> {
   const token = await issue(admin, { name, scopes: ['tokens:verify'] });
   const rpc = tokensCaller({ address: w.service.rpcAddress, authorization: bearer(token.secret) });
@@ -49,7 +49,7 @@ async function thirdParty(name: string): Promise<IssuedToken> {
   return token;
 }
 
-test('a revocation answers a receipt that is signed for its own audit event, and the token keeps it', async () => {
+test('a revocation returns a receipt signed for its own audit event, which is stored with the token', async () => {
   const person = await w.member();
   const { id } = await issue(person);
   const { body } = await revoke(person, id, { reason: 'exposed' });
@@ -57,13 +57,13 @@ test('a revocation answers a receipt that is signed for its own audit event, and
   expect(change).toMatchObject({ action: 'token.revoked', reason: 'exposed', subject: { type: 'token', id } });
   const events = await admin.call<Page<AuditEvent>>('/v1/audit', { query: { tokenId: id, action: 'token.revoked' } });
   expect(events.body.items).toMatchObject([{ id: change.id, at: change.at }]);
-  await waitFor(async () => (await read(person, id)).receipt !== null, { what: 'the receipt being kept' });
+  await waitFor(async () => (await read(person, id)).receipt !== null, { what: 'the stored receipt' });
   expect(proven((await read(person, id)).receipt)).toEqual(change);
-  // Asked for again, it is the same.
+  // A repeat returns the same.
   expect(proven((await revoke(person, id)).body.receipt)).toEqual(change);
 });
 
-test('whoever cannot see whose verifiers they are holds a receipt that proves as much', async () => {
+test('a receipt without the owners of verifiers proves as much as one with them', async () => {
   const verifier = await thirdParty('billing');
   const person = await w.member();
   const { id } = await issue(person);
@@ -71,13 +71,13 @@ test('whoever cannot see whose verifiers they are holds a receipt that proves as
   expect(body.receipt!.verifiers).toMatchObject([{ name: 'billing', caller: { type: 'token' }, by: 'lease' }]);
   expect(JSON.stringify(body.receipt)).not.toContain(verifier.id);
   proven(body.receipt);
-  await waitFor(async () => (await read(admin, id)).receipt !== null, { what: 'the receipt being kept' });
+  await waitFor(async () => (await read(admin, id)).receipt !== null, { what: 'the stored receipt' });
   const { receipt } = await read(admin, id);
   expect(receipt!.verifiers[0]!.caller).toMatchObject({ id: verifier.id });
   proven(receipt);
 });
 
-test('of what ends together, each token has a receipt signed for its own end', async () => {
+test('of tokens revoked together, each has a receipt signed for its own revocation', async () => {
   const person = await w.member();
   const parent = await issue(person, { scopes: ['tokens:write'] });
   const child = await issue(w.bearer(parent.secret));
@@ -89,12 +89,12 @@ test('of what ends together, each token has a receipt signed for its own end', a
     Token,
     string,
   ][]) {
-    await waitFor(async () => (await read(person, id)).receipt !== null, { what: 'the receipt being kept' });
+    await waitFor(async () => (await read(person, id)).receipt !== null, { what: 'the stored receipt' });
     expect(proven((await read(person, id)).receipt)).toMatchObject({ reason, subject: { type: 'token', id } });
   }
 });
 
-test('changes of other kinds are signed for what they changed', async () => {
+test('receipts of other changes are signed for what they changed', async () => {
   const person = await w.member();
   const { id } = await issue(person);
   const effect = async (target: string, body?: object) =>
@@ -120,18 +120,18 @@ test('changes of other kinds are signed for what they changed', async () => {
   });
 });
 
-test('a receipt that was edited in the database is found out', async () => {
+test('a receipt edited in the database fails verification', async () => {
   const person = await w.member();
   const { id } = await issue(person);
   await revoke(person, id);
-  await waitFor(async () => (await read(person, id)).receipt !== null, { what: 'the receipt being kept' });
+  await waitFor(async () => (await read(person, id)).receipt !== null, { what: 'the stored receipt' });
   await w.database.query(
     `UPDATE tokens SET receipt = jsonb_set(receipt, '{change,at}', '"2020-01-01T00:00:00.000Z"') WHERE id = '${id}'`,
   );
   expect(verifyReceipt((await read(person, id)).receipt!, [publicKey])).toMatchObject({ ok: false });
 });
 
-test('without a signing key a revocation is as finished as with one, and its receipt claims no signature', async () => {
+test('without a signing key a revocation is still effective, and its receipt has no signature', async () => {
   const unsigned = await w.another({ RECEIPT_SIGNING_KEY: '' });
   const person = await w.member();
   const { id } = await issue(person);
@@ -141,10 +141,10 @@ test('without a signing key a revocation is as finished as with one, and its rec
   expect(verifyReceipt(body.receipt!, [publicKey])).toMatchObject({ ok: false });
 });
 
-test('a change that cannot be read leaves its receipt unsigned, and the revocation finished', async () => {
+test('a change that cannot be read leaves its receipt unsigned, and the revocation effective', async () => {
   const person = await w.member();
   const { id } = await issue(person);
-  // Of what this process has just written it knows the change; a repeat that confirms it anew has to read it.
+  // This process has the change that it has just written; a repeat that confirms it again has to read it.
   const { body: before } = await revoke(person, id);
   await waitFor(async () => {
     const [row] = await w.database.query('SELECT receipt FROM tokens WHERE id = $1', [id]);

@@ -3,7 +3,7 @@ import type { IssuedToken, RevocationPreview, RevokedMany } from '@latchkey/cont
 import { firstParty, maintenanceCaller } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
 import { Client } from 'pg';
-import { type Answered, issue, JOBS_RPC_SECRET, type Person, project, type World, world } from './harness.js';
+import { type ApiResponse, issue, JOBS_RPC_SECRET, type Person, project, type World, world } from './harness.js';
 
 type Member = Awaited<ReturnType<World['member']>>;
 let w: World;
@@ -17,19 +17,19 @@ afterEach(() => w.database.query('DELETE FROM leases'));
 
 const WRITER = { scopes: ['tokens:read', 'tokens:write', 'demo:read'] };
 type Body = { filter: Record<string, unknown>; reason?: string; [field: string]: unknown };
-const send = (by: Person, body: Body, headers: Record<string, string> = {}): Promise<Answered<RevokedMany>> =>
+const send = (by: Person, body: Body, headers: Record<string, string> = {}): Promise<ApiResponse<RevokedMany>> =>
   by.call<RevokedMany>('POST /v1/tokens/revoke', { body: { reason: 'policy', ...body }, headers });
 const preview = (by: Person, filter: Record<string, unknown>, more: object = {}) =>
   by.call<RevocationPreview>('POST /v1/tokens/revoke', {
     body: { filter, reason: 'policy', dryRun: true, ...more },
   });
-/** Sent again until it is effective: how long it takes is not what is looked at here. */
+/** Repeats the request until it is effective: how long that takes is not checked here. */
 async function done(by: Person, body: Body): Promise<RevokedMany> {
   for (;;) {
-    const answer = await send(by, body);
-    if (answer.status === 200) return answer.body;
-    // 503: nothing is known, so it is asked again, which is harmless.
-    if (answer.status !== 202 && answer.status !== 503) throw new Error(`answered ${answer.text}`);
+    const response = await send(by, body);
+    if (response.status === 200) return response.body;
+    // 503: the outcome is unknown, and a repeat is harmless.
+    if (response.status !== 202 && response.status !== 503) throw new Error(`the revocation failed: ${response.text}`);
   }
 }
 const isAccepted = async ({ secret }: IssuedToken) => (await w.bearer(secret).call('/v1/tokens/self')).status === 200;
@@ -37,13 +37,13 @@ const accepted = async (tokens: Record<string, IssuedToken>) => {
   const each = Object.entries(tokens).map(async ([name, token]) => ((await isAccepted(token)) ? [name] : []));
   return (await Promise.all(each)).flat();
 };
-const asleep = (leaseMs = 400) =>
+const unresponsive = (leaseMs = 400) =>
   w.database.query(
     `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at)
-     VALUES (gen_random_uuid(), 'asleep', 'test', pg_current_xact_id(), $1, now())`,
+     VALUES (gen_random_uuid(), 'unresponsive', 'test', pg_current_xact_id(), $1, now())`,
     [leaseMs],
   );
-/** Rows as issuing would have left them, a few at a time: a long transaction holds up cursors of every suite on the server. */
+/** Rows as issuing writes them, a few at a time: a long transaction delays cursors of every suite on the server. */
 async function many(owner: Member, count: number, start = 'lk_pat_'): Promise<void> {
   for (let from = 1; from <= count; from += 500)
     await w.database.query(
@@ -63,8 +63,8 @@ const revokedEvents = (ids: readonly string[]) =>
     [ids],
   );
 
-describe('tokens named by a filter', () => {
-  test('are dead when it answers, with what was made with them; what they were shown besides lives on', async () => {
+describe('tokens matched by a filter', () => {
+  test('revoking by filter revokes the tokens and their descendants before it returns, but not what else they were shown', async () => {
     const person = await w.member();
     const parent = await issue(person, WRITER);
     const child = await issue(w.bearer(parent.secret), WRITER);
@@ -72,14 +72,14 @@ describe('tokens named by a filter', () => {
     const rotated = await person.call<IssuedToken>(`POST /v1/tokens/${parent.id}/rotate`, {
       body: { overlapSeconds: 600 },
     });
-    const answer = await done(person, {
+    const response = await done(person, {
       filter: { owner: 'me', createdBefore: child.createdAt },
       comment: 'spring',
     });
-    expect(answer).toMatchObject({ matched: 1, effective: true, pending: [] });
-    expect(answer.ended).toEqual({ tokens: 2, successors: 0, descendants: 1, shown: 0 });
+    expect(response).toMatchObject({ matched: 1, effective: true, pending: [] });
+    expect(response.ended).toEqual({ tokens: 2, successors: 0, descendants: 1, shown: 0 });
     expect(await accepted({ parent, child, sibling, successor: rotated.body })).toEqual(['sibling', 'successor']);
-    const details = { reason: 'policy', comment: 'spring', batch: answer.batch };
+    const details = { reason: 'policy', comment: 'spring', batch: response.batch };
     const events = await revokedEvents([parent.id, child.id]);
     expect(events.map((event) => [event.token_id, event.details])).toEqual([
       [parent.id, details],
@@ -90,7 +90,7 @@ describe('tokens named by a filter', () => {
     expect(body['receipt']).toMatchObject({ verifiers: [] });
   });
 
-  test('as exposed, end with all that they were shown, those that were revoked before as well', async () => {
+  test('revoking by filter as exposed revokes all that the tokens were shown, those revoked before included', async () => {
     const person = await w.member();
     const [old, leaked] = [await issue(person, WRITER), await issue(person, WRITER)];
     const victim = await issue(person, { ...WRITER, name: 'victim' });
@@ -104,12 +104,12 @@ describe('tokens named by a filter', () => {
     const stolen = { byOld: await rotate(old, victim), byLeaked: await rotate(leaked, other) };
     await person.call(`DELETE /v1/tokens/${old.id}`);
     const filter = { owner: 'me', createdBefore: victim.createdAt };
-    const answer = await done(person, { filter, reason: 'exposed' });
-    expect(answer).toMatchObject({ matched: 1, effective: true, ended: { tokens: 3, shown: 2 } });
+    const response = await done(person, { filter, reason: 'exposed' });
+    expect(response).toMatchObject({ matched: 1, effective: true, ended: { tokens: 3, shown: 2 } });
     expect(await accepted({ leaked, ...stolen, victim, other })).toEqual(['victim', 'other']);
   });
 
-  test('do not keep what they were shown from being ended when one of them turns out to be exposed later', async () => {
+  test('after a revocation by filter, exposing one of the tokens still revokes what it was shown', async () => {
     const person = await w.member();
     const leaked = await issue(person, WRITER);
     const other = await issue(person, WRITER);
@@ -123,7 +123,7 @@ describe('tokens named by a filter', () => {
     expect(await isAccepted(stolen.body)).toBe(false);
   });
 
-  test('are those that the caller may change one by one, no others', async () => {
+  test('a filter matches the tokens that the caller may change one by one, and no others', async () => {
     const [owner, editor, viewer, outsider] = await Promise.all([w.member(), w.member(), w.member(), w.member()]);
     const at = await project(owner);
     const elsewhere = await project(outsider);
@@ -153,7 +153,7 @@ describe('tokens named by a filter', () => {
       const named = (found.body.tokens ?? []).map(({ id }) => id).filter((id) => known.has(id));
       expect(named.sort()).toEqual(changed.flat().sort());
     }
-    // An empty set would look like success, so there is none where nothing may be revoked, whatever is there.
+    // An empty set would look like success: where the caller may revoke nothing, the request is rejected whatever exists.
     for (const [by, filter] of [
       [viewer, { projectId: at }],
       [outsider, { projectId: at }],
@@ -163,7 +163,7 @@ describe('tokens named by a filter', () => {
       expect([(await preview(by, filter)).status, (await send(by, { filter })).status]).toEqual([403, 403]);
   });
 
-  test('are counted for whoever may revoke them, and shown to whoever may read them too', async () => {
+  test('matches are counted for callers who may revoke them, and shown to those who may read them too', async () => {
     const person = await w.member();
     const writer = await issue(person, { scopes: ['tokens:write'] });
     const { status, body } = await preview(w.bearer(writer.secret), { owner: 'me' });
@@ -172,12 +172,12 @@ describe('tokens named by a filter', () => {
   });
 
   test.each([
-    ['status', { status: 'expired' }, ['expired']],
-    ['time', { createdBefore: new Date(Date.now() - 3_600_000).toISOString() }, ['old']],
-    ['prefix, in which no letter is a wildcard', { prefix: 'lk_pat_q_' }, []],
-    ['prefix', { prefix: 'lk_pat_qrst' }, ['prefixed']],
-    ['all of them', {}, ['disabled', 'expired', 'old', 'prefixed']],
-  ])('fit every member: %s', async (_, filter, expected) => {
+    ['owner and status', { status: 'expired' }, ['expired']],
+    ['owner and time', { createdBefore: new Date(Date.now() - 3_600_000).toISOString() }, ['old']],
+    ['owner and prefix, in which no character is a wildcard', { prefix: 'lk_pat_q_' }, []],
+    ['owner and prefix', { prefix: 'lk_pat_qrst' }, ['prefixed']],
+    ['owner alone', {}, ['disabled', 'expired', 'old', 'prefixed']],
+  ])('a filter matches by %s', async (_, filter, expected) => {
     const person = await w.member();
     const made: Record<string, string> = {};
     for (const name of ['old', 'expired', 'prefixed', 'disabled', 'revoked'])
@@ -192,13 +192,13 @@ describe('tokens named by a filter', () => {
     const found = await preview(person, { owner: 'me', ...filter });
     expect(found.body.tokens.map(({ name }) => name).sort()).toEqual(expected);
     expect(found.body.matched).toBe(expected.length);
-    const answer = await done(person, { filter: { owner: 'me', ...filter } });
-    expect(answer).toMatchObject({ matched: expected.length, ended: { tokens: expected.length } });
+    const response = await done(person, { filter: { owner: 'me', ...filter } });
+    expect(response).toMatchObject({ matched: expected.length, ended: { tokens: expected.length } });
   });
 });
 
 describe('a preview', () => {
-  test('changes nothing, and says nothing of revocations', async () => {
+  test('a preview of a revocation by filter changes nothing, and reports no revocation', async () => {
     const person = await w.member();
     await many(person, 120);
     const token = await issue(person);
@@ -216,7 +216,7 @@ describe('a preview', () => {
     expect(await isAccepted(token)).toBe(true);
   });
 
-  test('holds: when more match than it told of, nothing is revoked', async () => {
+  test('a revocation by filter with `expect` revokes nothing when another number of tokens matches', async () => {
     const person = await w.member();
     const tokens = [await issue(person), await issue(person)];
     const tooFew = await send(person, { filter: { owner: 'me' }, expect: 1 });
@@ -228,7 +228,7 @@ describe('a preview', () => {
   });
 });
 
-describe('a request that is wrong', () => {
+describe('an invalid revocation by filter', () => {
   const secret = `lk_pat_${'a'.repeat(36)}`;
   test.each([
     ['an empty filter', { filter: {}, reason: 'policy' }, 'filter'],
@@ -238,45 +238,45 @@ describe('a request that is wrong', () => {
     ['an unknown field', { filter: { owner: 'me' }, reason: 'policy', force: true }, 'force'],
     ['a prefix that is a secret', { filter: { prefix: secret }, reason: 'policy' }, 'filter.prefix'],
     [
-      'a prefix longer than is kept of any secret',
+      'a prefix longer than is stored of any secret',
       { filter: { prefix: 'lk_pat_abcde' }, reason: 'policy' },
       'filter.prefix',
     ],
     ['a prefix with a wildcard', { filter: { prefix: 'lk%' }, reason: 'policy' }, 'filter.prefix'],
-    ['a time that is none', { filter: { createdBefore: 'yesterday' }, reason: 'policy' }, 'filter.createdBefore'],
-  ])('is refused by the name of the field: %s', async (_, body, field) => {
-    const answer = await admin.call<{ errors: { field: string }[] }>('POST /v1/tokens/revoke', { body });
-    expect(answer.status).toBe(400);
-    expect(answer.body.errors.map((error) => error.field)).toContain(field);
-    expect(answer.text).not.toContain(secret);
+    ['an invalid time', { filter: { createdBefore: 'yesterday' }, reason: 'policy' }, 'filter.createdBefore'],
+  ])('a revocation by filter with %s is rejected by the name of the field', async (_, body, field) => {
+    const response = await admin.call<{ errors: { field: string }[] }>('POST /v1/tokens/revoke', { body });
+    expect(response.status).toBe(400);
+    expect(response.body.errors.map((error) => error.field)).toContain(field);
+    expect(response.text).not.toContain(secret);
   });
 
-  test('is refused with how to narrow it when more match than are ended in one go, and changes nothing', async () => {
+  test('a filter that matches more than can be revoked at once is rejected with what to do, and changes nothing', async () => {
     const person = await w.member();
     for (const [n, count] of [10_000, 10_000, 1].entries()) await many(person, count, `lk_pat_${n}`);
-    for (const answer of [
+    for (const response of [
       await preview(person, { owner: 'me' }),
       await send(person, { filter: { owner: 'me' } }),
-    ] as Answered<unknown>[]) {
-      expect(answer).toMatchObject({ status: 422, body: { code: 'too_many_matches' } });
-      expect(answer.text).toContain('Narrow the filter');
+    ] as ApiResponse<unknown>[]) {
+      expect(response).toMatchObject({ status: 422, body: { code: 'too_many_matches' } });
+      expect(response.text).toContain('Narrow the filter');
     }
     expect(await unrevoked(person)).toBe(20_001);
   }, 120_000);
 });
 
-describe('what was answered', () => {
-  test('is carried on to the last by the same process after its connection was cut in the midst of a step', async () => {
+describe('an accepted revocation by filter', () => {
+  test('a revocation by filter is finished by the same process after its connection was cut during a step', async () => {
     const person = await w.member();
     await many(person, 1_200);
-    // The step that comes to this one waits.
+    // The step that reaches this row waits.
     const holder = new Client(w.database.url);
     await holder.connect();
     await holder.query(
       `BEGIN; SELECT FROM tokens WHERE owner_id = '${person.user.id}' ORDER BY id DESC LIMIT 1 FOR NO KEY UPDATE`,
     );
-    const answer = await send(person, { filter: { owner: 'me' } }, { prefer: 'wait=0' });
-    expect(answer).toMatchObject({ status: 202, body: { effective: false, matched: 1_200 } });
+    const response = await send(person, { filter: { owner: 'me' } }, { prefer: 'wait=0' });
+    expect(response).toMatchObject({ status: 202, body: { effective: false, matched: 1_200 } });
     const cut = () =>
       w.database.query(
         `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()
@@ -288,16 +288,16 @@ describe('what was answered', () => {
     await waitFor(async () => (await unrevoked(person)) === 0, { timeoutMs: 60_000 });
   }, 120_000);
 
-  test('is carried on to the last by others when a replica is stopped in the midst of it', async () => {
+  test('a revocation by filter is finished by other replicas when one stops during it', async () => {
     const person = await w.member();
     await many(person, 2_200);
     const stopped = await w.another();
-    const answer = await send(
+    const response = await send(
       w.as({ cookie: person.cookie! }, stopped),
       { filter: { owner: 'me' } },
       { prefer: 'wait=0' },
     );
-    expect(answer).toMatchObject({ status: 202, body: { effective: false, matched: 2_200 } });
+    expect(response).toMatchObject({ status: 202, body: { effective: false, matched: 2_200 } });
     await stopped.stop();
     expect(await unrevoked(person)).toBeGreaterThan(0);
     const replica = maintenanceCaller({
@@ -305,7 +305,7 @@ describe('what was answered', () => {
       authorization: firstParty(JOBS_RPC_SECRET),
       timeoutMs: 10_000,
     });
-    // As jobs does, which asks again and again; to whom it looks abandoned is a matter of time.
+    // As jobs does, which calls again and again; a revocation counts as abandoned after a time.
     const carriedOn = async () => {
       await w.database.query(`UPDATE exposures SET touched_at = now() - interval '1 hour' WHERE confirmed_at IS NULL`);
       await replica.continueExposures({ limit: 10 });
@@ -315,13 +315,13 @@ describe('what was answered', () => {
     const [left] = await w.database.query(
       `SELECT count(*)::int AS n, count(DISTINCT details->>'batch')::int AS batches FROM audit_events
        WHERE action = 'token.revoked' AND subject_name LIKE 'one of many%' AND details->>'batch' = $1`,
-      [answer.body.batch],
+      [response.body.batch],
     );
     expect(left).toEqual({ n: 2_200, batches: 1 });
     replica.close();
   }, 120_000);
 
-  test('is claimed by none of two at once before both sets are dead; each token is revoked once', async () => {
+  test('two concurrent revocations by filter are effective only when both sets are revoked; each token is revoked once', async () => {
     const person = await w.member();
     const tokens = await Promise.all(Array.from({ length: 40 }, () => issue(person)));
     await many(person, 1_050);
@@ -338,36 +338,36 @@ describe('what was answered', () => {
     expect(events).toHaveLength(40);
   });
 
-  test('is effective only once no verifier takes any of them; a repeat, which names none, waits for them too', async () => {
+  test('a revocation by filter is effective only once no verifier accepts any of its tokens; a repeat, which matches none, waits too', async () => {
     const person = await w.member();
     const token = await issue(person);
-    await asleep(3_600_000);
+    await unresponsive(3_600_000);
     const filter = { owner: 'me', status: 'active' };
     const headers = { prefer: 'wait=0' };
-    const pending = { status: 202, body: { effective: false, receipt: null, pending: [{ name: 'asleep' }] } };
+    const pending = { status: 202, body: { effective: false, receipt: null, pending: [{ name: 'unresponsive' }] } };
     expect(await send(person, { filter }, headers)).toMatchObject(pending);
     expect(await send(person, { filter }, headers)).toMatchObject({ ...pending, body: { matched: 0 } });
     expect(await isAccepted(token)).toBe(false);
     const repeated = send(person, { filter }, { prefer: 'wait=60' });
-    const sought = `SELECT 1 FROM exposures e JOIN exposure_members m ON m.exposure_id = e.id
+    const isSearched = `SELECT 1 FROM exposures e JOIN exposure_members m ON m.exposure_id = e.id
       WHERE e.actor_id = $1 AND m.sought <> 'itself'`;
-    await waitFor(async () => (await w.database.query(sought, [person.user.id])).length === 3);
-    let isAnswered = false;
+    await waitFor(async () => (await w.database.query(isSearched, [person.user.id])).length === 3);
+    let hasReturned = false;
     void repeated.finally(() => {
-      isAnswered = true;
+      hasReturned = true;
     });
     await setTimeout(1_000);
-    expect(isAnswered).toBe(false);
+    expect(hasReturned).toBe(false);
     await w.database.query('UPDATE leases SET lease_ms = 300');
     const { body: last } = await repeated;
     expect(last).toMatchObject({ matched: 0, effective: true, pending: [] });
     expect(last.ended.tokens).toBe(0);
   });
 
-  test('is effective at once where nothing matches', async () => {
+  test('a revocation by filter that matches nothing is effective at once', async () => {
     const person = await w.member();
-    const answer = await send(person, { filter: { owner: 'me' } });
-    expect(answer).toMatchObject({
+    const response = await send(person, { filter: { owner: 'me' } });
+    expect(response).toMatchObject({
       status: 200,
       body: { matched: 0, batch: null, effective: true, receipt: null, pending: [] },
     });
@@ -377,7 +377,7 @@ describe('what was answered', () => {
     expect(left).toEqual({ n: 0 });
   });
 
-  test('does not reach a token that is issued after the set was written down', async () => {
+  test('a revocation by filter does not affect a token issued after its set was stored', async () => {
     const person = await w.member();
     await many(person, 1_500);
     const begun = await send(person, { filter: { owner: 'me' } }, { prefer: 'wait=0' });
@@ -387,13 +387,13 @@ describe('what was answered', () => {
     expect(await isAccepted(later)).toBe(true);
   }, 120_000);
 
-  test('is at most four sets of one person under way', async () => {
+  test('one person has at most four revocations by filter in progress', async () => {
     const person = await w.member();
     await issue(person);
     const columns = '(id, actor_type, actor_id, actor_name, reason, filter, created_at, touched_at, tokens)';
     await w.database.query(
       `INSERT INTO exposures ${columns}
-       SELECT gen_random_uuid(), 'user', $1, 'somebody', 'policy', '{}', now(), now(), 0 FROM generate_series(1, 4)`,
+       SELECT gen_random_uuid(), 'user', $1, 'a person', 'policy', '{}', now(), now(), 0 FROM generate_series(1, 4)`,
       [person.user.id],
     );
     expect(await send(person, { filter: { owner: 'me' } })).toMatchObject({ status: 409 });

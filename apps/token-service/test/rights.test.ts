@@ -23,18 +23,18 @@ beforeAll(async () => {
 });
 afterAll(() => w.close());
 
-const everybody = () => [admin, owner, editor, viewer, stranger];
+const everyone = () => [admin, owner, editor, viewer, stranger];
 const inProject = (fields: object = {}) => ({ kind: 'prj', projectId: at, ...fields });
 const statusesOf = (run: (person: Person) => Promise<{ status: number }>) =>
-  Promise.all(everybody().map(async (person) => (await run(person)).status));
+  Promise.all(everyone().map(async (person) => (await run(person)).status));
 
 describe("a project's tokens", () => {
-  test('are issued by editors, owners and administrators', async () => {
+  test('project tokens are issued by editors, owners and administrators', async () => {
     const body = { name: 'deploy', ...inProject() };
     expect(await statusesOf((person) => person.call('POST /v1/tokens', { body }))).toEqual([201, 201, 201, 403, 404]);
   });
 
-  test('are seen by all members, and changed by those who may issue', async () => {
+  test('project tokens are visible to all members, and changed by those who may issue them', async () => {
     const { id } = await issue(owner, inProject());
     expect(await statusesOf((person) => person.call(`/v1/tokens/${id}`))).toEqual([200, 200, 200, 200, 404]);
     const body = { name: 'renamed' };
@@ -46,7 +46,7 @@ describe("a project's tokens", () => {
     ]);
   });
 
-  test('hold only what their maker holds there', async () => {
+  test('project tokens get only scopes that their creator has in the project', async () => {
     const tries: [Person, string, number][] = [
       [owner, 'demo:admin', 201],
       [editor, 'demo:write', 201],
@@ -61,7 +61,7 @@ describe("a project's tokens", () => {
       ).toBe(status);
   });
 
-  test('reach nothing outside their project', async () => {
+  test('project tokens give no access outside their project', async () => {
     const token = await issue(
       admin,
       inProject({ scopes: ['tokens:read', 'tokens:write', 'projects:read', 'audit:read', 'users:read'] }),
@@ -82,7 +82,7 @@ describe("a project's tokens", () => {
     expect((await bearer.call('POST /v1/tokens', { body: { name: 'child', ...inProject() } })).status).toBe(201);
   });
 
-  test('stop when the project closes, and nothing is issued in it any more', async () => {
+  test('project tokens stop when the project closes, and none is issued in it any more', async () => {
     const closing = await project(owner);
     const token = await issue(owner, { kind: 'prj', projectId: closing });
     const closed = await owner.call<{ effective: boolean; project: Project }>(`DELETE /v1/projects/${closing}`);
@@ -96,7 +96,7 @@ describe("a project's tokens", () => {
 });
 
 describe('personal tokens', () => {
-  test('are seen and changed by their owner and administrators alone', async () => {
+  test('personal tokens are visible to and changed by their owner and administrators only', async () => {
     const { id } = await issue(editor);
     expect(await statusesOf((person) => person.call(`/v1/tokens/${id}`))).toEqual([200, 404, 200, 404, 404]);
     expect(await statusesOf((person) => person.call(`DELETE /v1/tokens/${id}`))).toEqual([200, 404, 200, 404, 404]);
@@ -104,12 +104,12 @@ describe('personal tokens', () => {
 
   test("an administrator never gets another person's secret", async () => {
     const { id } = await issue(editor);
-    const answer = await admin.call(`POST /v1/tokens/${id}/rotate`);
-    expect(answer.status).toBe(403);
-    expect(answer.text).not.toContain('lk_pat_');
+    const response = await admin.call(`POST /v1/tokens/${id}/rotate`);
+    expect(response.status).toBe(403);
+    expect(response.text).not.toContain('lk_pat_');
   });
 
-  test('do what their owner can do now, and follow when that changes', async () => {
+  test('personal tokens can do what their owner can do now, also when that changes', async () => {
     const person = await w.member();
     await owner.call(`PUT /v1/projects/${at}/members/${person.user.id}`, { body: { role: 'editor' } });
     const token = await issue(person, { scopes: ['tokens:write', 'tokens:read'] });
@@ -127,7 +127,7 @@ describe('personal tokens', () => {
     expect((await bearer.call('/v1/tokens/self')).status).toBe(200);
   });
 
-  test('of a person are all revoked at once by administrators alone', async () => {
+  test('only administrators can revoke all tokens of a person at once', async () => {
     const person = await w.member();
     const tokens = await Promise.all([1, 2, 3].map(() => issue(person)));
     const target = `POST /v1/users/${person.user.id}/revoke-tokens`;
@@ -137,19 +137,19 @@ describe('personal tokens', () => {
   });
 });
 
-describe('a token that makes tokens', () => {
+describe('tokens that issue tokens', () => {
   const make = (secret: string, body: object) =>
     w.bearer(secret).call<IssuedToken>('POST /v1/tokens', { body: { name: 'child', ...body } });
 
-  test('does so only within its own scopes, addresses, rate and end', async () => {
-    const end = new Date(Date.now() + 3_600_000).toISOString();
-    const bounds = { allowedIps: ['127.0.0.0/8'], rateLimit: { limit: 1000, windowSeconds: 60 }, expiresAt: end };
+  test('a token issues tokens only within its own scopes, addresses, rate limit and expiry', async () => {
+    const expiresAt = new Date(Date.now() + 3_600_000).toISOString();
+    const bounds = { allowedIps: ['127.0.0.0/8'], rateLimit: { limit: 1000, windowSeconds: 60 }, expiresAt };
     const parent = await issue(owner, { scopes: ['tokens:write', 'demo:read'], ...bounds });
     const within = {
       scopes: ['demo:read'],
       allowedIps: ['127.0.0.1'],
       rateLimit: { limit: 10, windowSeconds: 60 },
-      expiresAt: end,
+      expiresAt,
     };
     const made = await make(parent.secret, within);
     expect(made.status).toBe(201);
@@ -166,12 +166,12 @@ describe('a token that makes tokens', () => {
       { ...within, rateLimit: { limit: 1001, windowSeconds: 60 } },
       { ...within, rateLimit: { limit: 900, windowSeconds: 1 } },
       { ...within, expiresAt: undefined },
-      { ...within, expiresAt: new Date(Date.parse(end) + 1000).toISOString() },
+      { ...within, expiresAt: new Date(Date.parse(expiresAt) + 1000).toISOString() },
     ];
     for (const body of beyond) expect((await make(parent.secret, body)).status).toBe(403);
   });
 
-  test('takes them with it when it is revoked, and bounds them while it is narrowed or disabled', async () => {
+  test('derived tokens are revoked with their ancestor, and bounded while it is narrowed or disabled', async () => {
     const parent = await issue(owner, { scopes: ['tokens:write', 'tokens:read'] });
     const child = (await make(parent.secret, { scopes: ['tokens:write', 'tokens:read'] })).body;
     const grandchild = (await make(child.secret, { scopes: ['tokens:read'] })).body;
@@ -198,7 +198,7 @@ describe('a token that makes tokens', () => {
       });
   });
 
-  test('neither widens nor takes over a wider one', async () => {
+  test('a token can neither widen itself nor take over a wider one', async () => {
     const wide = await issue(owner, { scopes: ['tokens:write', 'demo:read'] });
     const narrow = await issue(owner, { scopes: ['tokens:write'] });
     const bearer = w.bearer(narrow.secret);
@@ -212,7 +212,7 @@ describe('a token that makes tokens', () => {
     expect((await bearer.call(`PATCH /v1/tokens/${wide.id}`, { body: { disabled: false } })).status).toBe(403);
   });
 
-  test('cannot lift the bounds that it was given itself', async () => {
+  test('a token cannot remove its own bounds', async () => {
     const token = await issue(owner, {
       scopes: ['tokens:write'],
       allowedIps: ['127.0.0.1'],
@@ -228,7 +228,7 @@ describe('a token that makes tokens', () => {
   });
 });
 
-describe('the last one stays', () => {
+describe('the last owner and administrator', () => {
   test("a project's last owner is neither removed nor demoted", async () => {
     const own = await project(stranger);
     expect((await stranger.call(`DELETE /v1/projects/${own}/members/${stranger.user.id}`)).status).toBe(409);
@@ -257,7 +257,7 @@ test('people are managed by administrators, and members by owners', async () => 
   expect((await admin.call('POST /v1/users', { body: { ...body, email: 'ADMIN@example.org' } })).status).toBe(409);
 });
 
-test('the scopes known are told to everybody, with those that one may hand on', async () => {
+test('every caller can list the known scopes, with those that they can grant', async () => {
   const grantable = async (person: Person) => {
     const { items } = (await person.call<{ items: { name: string; grantable: boolean }[] }>('/v1/scopes')).body;
     return items.filter((one) => one.grantable).map(({ name }) => name);

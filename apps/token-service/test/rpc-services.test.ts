@@ -20,21 +20,21 @@ afterAll(async () => {
   for (const link of links) await link.close();
 });
 
-type Call = (request: object, done: (error: ServiceError | null, answer: Record<string, unknown>) => void) => void;
+type Call = (request: object, done: (error: ServiceError | null, response: Record<string, unknown>) => void) => void;
 type AnyClient = Client & Record<string, Call>;
 
-/** A client of one service, made from the proto as any other program would make it, without credentials. */
+/** A client of one service, loaded from the proto as in any other program, without credentials. */
 function clientOf(proto: string, service: string, address = w.service.rpcAddress): AnyClient {
   const loaded = loadPackageDefinition(loadSync(proto, { ...PROTO_OPTIONS, includeDirs: ['/'] }));
   const Service = service.split('.').reduce((at, part) => (at as Record<string, unknown>)[part], loaded as unknown);
   return new (Service as new (address: string, channel: unknown) => AnyClient)(address, credentials.createInsecure());
 }
 
-test('health is told to anybody, for the whole and for the service', async () => {
+test('gRPC health is public, for the server and for each service', async () => {
   const client = clientOf(healthProto, 'grpc.health.v1.Health');
   const check = (service: string) =>
     new Promise((resolve, reject) =>
-      client['check']!({ service }, (error, answer) => (error ? reject(error) : resolve(answer))),
+      client['check']!({ service }, (error, response) => (error ? reject(error) : resolve(response))),
     );
   try {
     expect(await check('')).toMatchObject({ status: 'SERVING' });
@@ -45,7 +45,7 @@ test('health is told to anybody, for the whole and for the service', async () =>
   }
 });
 
-test('health says that nothing is served while the database is away', async () => {
+test('gRPC health is NOT_SERVING while the database is unavailable', async () => {
   const link = await faultyLink(w.database.url);
   links.push(link);
   const service = await w.another({ DATABASE_URL: link.url(asRole(w.database.url, 'latchkey_service')) });
@@ -57,13 +57,13 @@ test('health says that nothing is served while the database is away', async () =
           ['', 'latchkey.v1.Tokens'].map(
             (name) =>
               new Promise((resolve, reject) =>
-                client['check']!({ service: name }, (error, answer) =>
-                  error ? reject(error) : resolve(answer['status']),
+                client['check']!({ service: name }, (error, response) =>
+                  error ? reject(error) : resolve(response['status']),
                 ),
               ),
           ),
         );
-        return statuses.every((told) => told === expected);
+        return statuses.every((one) => one === expected);
       },
       { timeoutMs: 20_000, what: `health ${expected}` },
     );
@@ -79,7 +79,7 @@ test('health says that nothing is served while the database is away', async () =
   }
 }, 60_000);
 
-test('with a certificate the door speaks TLS alone, to callers that trust it', async () => {
+test('with a certificate the gRPC port accepts TLS only, from callers that trust it', async () => {
   const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-tls-'));
   const file = (name: string, text: string) => {
     writeFileSync(path.join(dir, name), text, { mode: 0o600 });

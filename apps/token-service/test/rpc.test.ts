@@ -14,7 +14,7 @@ const callAs = (authorization: string) => {
   callers.push(caller);
   return caller;
 };
-const ask = { scopes: [], project: '', ip: '', route: '', userAgent: '' };
+const EMPTY_REQUEST = { scopes: [], project: '', ip: '', route: '', userAgent: '' };
 
 beforeAll(async () => {
   w = await world();
@@ -40,35 +40,37 @@ describe('who may call', () => {
     `Basic ${GATEWAY_RPC_SECRET}`,
     `Bearer lk_pat_${'0'.repeat(36)}`,
     'Bearer a b',
-  ])('refuses %p', async (authorization) => {
-    await expect(callAs(authorization).verify({ ...ask, token: 'x' })).rejects.toMatchObject({
+  ])('the authorization %p is rejected over gRPC', async (authorization) => {
+    await expect(callAs(authorization).verify({ ...EMPTY_REQUEST, token: 'x' })).rejects.toMatchObject({
       code: status.UNAUTHENTICATED,
     });
   });
 
-  test('a token needs tokens:verify, which only administrators grant', async () => {
+  test('a token needs tokens:verify over gRPC, which only administrators grant', async () => {
     const member = await w.member();
     const plain = await issue(member, { scopes: ['tokens:read'] });
-    await expect(callAs(bearer(plain.secret)).verify({ ...ask, token: 'x' })).rejects.toMatchObject({
+    await expect(callAs(bearer(plain.secret)).verify({ ...EMPTY_REQUEST, token: 'x' })).rejects.toMatchObject({
       code: status.PERMISSION_DENIED,
     });
     expect((await member.call('POST /v1/tokens', { body: { name: 'v', scopes: ['tokens:verify'] } })).status).toBe(403);
     const verifying = await issue(admin, { scopes: ['tokens:verify'] });
-    expect(await callAs(bearer(verifying.secret)).verify({ ...ask, token: plain.secret })).toMatchObject({
+    expect(await callAs(bearer(verifying.secret)).verify({ ...EMPTY_REQUEST, token: plain.secret })).toMatchObject({
       allowed: true,
     });
   });
 
-  test('a token is taken only from the addresses that it allows', async () => {
+  test('a token is accepted over gRPC only from the addresses that it allows', async () => {
     const near = await issue(admin, { scopes: ['tokens:verify'], allowedIps: ['127.0.0.0/8'] });
     const far = await issue(admin, { scopes: ['tokens:verify'], allowedIps: ['203.0.113.0/24'] });
-    expect(await callAs(bearer(near.secret)).verify({ ...ask, token: 'x' })).toMatchObject({ denial: 'malformed' });
-    await expect(callAs(bearer(far.secret)).verify({ ...ask, token: 'x' })).rejects.toMatchObject({
+    expect(await callAs(bearer(near.secret)).verify({ ...EMPTY_REQUEST, token: 'x' })).toMatchObject({
+      denial: 'malformed',
+    });
+    await expect(callAs(bearer(far.secret)).verify({ ...EMPTY_REQUEST, token: 'x' })).rejects.toMatchObject({
       code: status.PERMISSION_DENIED,
     });
   });
 
-  test('maintenance is for first-party services alone', async () => {
+  test('maintenance calls are for first-party services only', async () => {
     const verifying = await issue(admin, { scopes: ['tokens:verify'] });
     const caller = maintenanceCaller({ address: w.service.rpcAddress, authorization: bearer(verifying.secret) });
     callers.push(caller);
@@ -76,17 +78,17 @@ describe('who may call', () => {
   });
 });
 
-describe('looking up', () => {
-  test("tells a personal token's scopes outside and in each of its owner's projects", async () => {
+describe('Lookup', () => {
+  test("Lookup returns a personal token's scopes outside and in each of its owner's projects", async () => {
     const owner = await w.member();
     const viewer = await w.member();
     const at = await project(owner);
     await owner.call(`PUT /v1/projects/${at}/members/${viewer.user.id}`, { body: { role: 'viewer' } });
     const ownProject = await project(viewer);
     const token = await issue(viewer, { scopes: ['demo:read', 'demo:write'] });
-    const { known, token: facts } = await own.lookup({ hash: hashSecret(token.secret) });
+    const { known, token: snapshot } = await own.lookup({ hash: hashSecret(token.secret) });
     expect(known).toBe(true);
-    expect(facts).toMatchObject({
+    expect(snapshot).toMatchObject({
       id: token.id,
       kind: 'pat',
       ownerType: 'user',
@@ -96,7 +98,7 @@ describe('looking up', () => {
       scopes: ['demo:read'],
       allProjects: false,
     });
-    expect(new Map(facts!.grants.map((grant) => [grant.project, grant.scopes]))).toEqual(
+    expect(new Map(snapshot!.grants.map((grant) => [grant.project, grant.scopes]))).toEqual(
       new Map([
         [at, ['demo:read']],
         [ownProject, ['demo:read', 'demo:write']],
@@ -104,20 +106,20 @@ describe('looking up', () => {
     );
   });
 
-  test('an unknown hash is not known, and what is no hash is refused', async () => {
-    expect(await own.lookup({ hash: hashSecret('nobody has this') })).toMatchObject({ known: false, token: null });
+  test('Lookup returns an unknown hash as not known, and rejects an invalid hash', async () => {
+    expect(await own.lookup({ hash: hashSecret('unknown secret') })).toMatchObject({ known: false, token: null });
     await expect(own.lookup({ hash: 'short' })).rejects.toMatchObject({ code: status.INVALID_ARGUMENT });
   });
 });
 
-describe('verifying', () => {
-  test('denials say why; allowed tells who acts', async () => {
+describe('Verify', () => {
+  test('Verify returns the reason of a denial, and the principal when allowed', async () => {
     const person = await w.member();
     const other = await w.member();
     const at = await project(person);
     const elsewhere = await project(other);
     const token = await issue(person, { scopes: ['demo:read'], allowedIps: ['10.0.0.0/8'] });
-    const verify = (more: object) => own.verify({ ...ask, token: token.secret, ...more });
+    const verify = (more: object) => own.verify({ ...EMPTY_REQUEST, token: token.secret, ...more });
     expect(await verify({ scopes: ['demo:read'], project: at, ip: '10.1.2.3' })).toEqual({
       allowed: true,
       denial: '',
@@ -145,35 +147,35 @@ describe('verifying', () => {
     await person.call(`POST /v1/tokens/${token.id}/revoke`);
     const { responses } = await own.verifyBatch({
       requests: [
-        { ...ask, token: token.secret },
-        { ...ask, token: 'rubbish' },
+        { ...EMPTY_REQUEST, token: token.secret },
+        { ...EMPTY_REQUEST, token: 'rubbish' },
       ],
     });
     expect(responses.map(({ denial }) => denial)).toEqual(['revoked', 'malformed']);
   });
 
-  test("a token's rate is one count, whichever door it is used at", async () => {
+  test("a token's rate limit is one count over HTTP and gRPC", async () => {
     const person = await w.member();
     const token = await issue(person, { rateLimit: { limit: 3, windowSeconds: 3600 } });
-    expect(await own.verify({ ...ask, token: token.secret })).toMatchObject({ allowed: true });
+    expect(await own.verify({ ...EMPTY_REQUEST, token: token.secret })).toMatchObject({ allowed: true });
     expect((await w.bearer(token.secret).call('/v1/tokens/self')).status).toBe(200);
-    expect(await own.verify({ ...ask, token: token.secret })).toMatchObject({ allowed: true });
-    const limited = await own.verify({ ...ask, token: token.secret });
+    expect(await own.verify({ ...EMPTY_REQUEST, token: token.secret })).toMatchObject({ allowed: true });
+    const limited = await own.verify({ ...EMPTY_REQUEST, token: token.secret });
     expect(limited).toMatchObject({ allowed: false, denial: 'rate_limited', tokenId: token.id });
     expect(limited.retryAfterSeconds).toBeGreaterThan(3_500);
-    const answer = await w.bearer(token.secret).call('/v1/tokens/self');
-    expect(answer.status).toBe(429);
-    expect(answer.headers.get('ratelimit')).toMatch(/^"token";r=0;t=\d+$/);
+    const response = await w.bearer(token.secret).call('/v1/tokens/self');
+    expect(response.status).toBe(429);
+    expect(response.headers.get('ratelimit')).toMatch(/^"token";r=0;t=\d+$/);
   });
 
-  test('more than a hundred questions at once are refused', async () => {
-    const requests = Array.from({ length: 101 }, () => ({ ...ask, token: 'x' }));
+  test('VerifyBatch rejects more than a hundred requests', async () => {
+    const requests = Array.from({ length: 101 }, () => ({ ...EMPTY_REQUEST, token: 'x' }));
     await expect(own.verifyBatch({ requests })).rejects.toMatchObject({ code: status.INVALID_ARGUMENT });
   });
 });
 
 describe('maintenance', () => {
-  test('records each expiry once, in bounded batches, with its audit event', async () => {
+  test('ExpireDue records each expiry once, in bounded batches, with its audit event', async () => {
     const person = await w.member();
     const tokens = await Promise.all([1, 2, 3].map(() => issue(person, { expiresInSeconds: 3600 })));
     await w.database.query(`UPDATE tokens SET expires_at = now() - interval '1 second' WHERE id = ANY ($1)`, [
@@ -190,14 +192,14 @@ describe('maintenance', () => {
     expect(new Set(events.map((event) => event['actor_type']))).toEqual(new Set(['system']));
   });
 
-  test('an overlap ends as superseded, and not before', async () => {
+  test('EndOverlaps revokes a token as superseded after its overlap, and not before', async () => {
     const person = await w.member();
     const old = await issue(person);
     await person.call(`POST /v1/tokens/${old.id}/rotate`, { body: { overlapSeconds: 600 } });
     expect(await maintenance.endOverlaps({ limit: 10 })).toEqual({ done: 0, more: false });
-    expect(await own.verify({ ...ask, token: old.secret })).toMatchObject({ allowed: true });
+    expect(await own.verify({ ...EMPTY_REQUEST, token: old.secret })).toMatchObject({ allowed: true });
     await w.database.query(`UPDATE tokens SET overlap_ends_at = now() - interval '1 second' WHERE id = $1`, [old.id]);
-    expect(await own.verify({ ...ask, token: old.secret })).toMatchObject({ denial: 'expired' });
+    expect(await own.verify({ ...EMPTY_REQUEST, token: old.secret })).toMatchObject({ denial: 'expired' });
     expect(await maintenance.endOverlaps({ limit: 10 })).toEqual({ done: 1, more: false });
     expect((await person.call(`/v1/tokens/${old.id}`)).body).toMatchObject({
       status: 'revoked',

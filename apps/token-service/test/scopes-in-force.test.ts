@@ -38,7 +38,7 @@ const callerOf = (service: TokenService) => {
   return rpc;
 };
 
-it('scopes narrowed by a new replica are narrowed at the old one too, widened ones widened', async () => {
+it('scopes narrowed or widened by a new replica are narrowed or widened at the old one too', async () => {
   const [owner, viewer] = [await w.member(), await w.member()];
   const id = await project(owner);
   const added = await owner.call(`PUT /v1/projects/${id}/members/${viewer.user.id}`, { body: { role: 'viewer' } });

@@ -21,7 +21,7 @@ const actionsAbout = async (admin: Person, userId: string) => {
   return body.items.filter((event) => event.subject?.id === userId).map((event) => [event.action, event.details]);
 };
 
-it('refuses an e-mail address that no database can hold, by name', async () => {
+it('an email address that the database cannot store is rejected by name', async () => {
   for (const email of ['\ud800', 'a\u0000b@example.org', 'a\nb']) {
     const { status, body } = await signIn(email, PASSWORD);
     expect([status, body]).toMatchObject([400, { errors: [{ field: 'email' }] }]);
@@ -29,7 +29,7 @@ it('refuses an e-mail address that no database can hold, by name', async () => {
 });
 
 describe('sign-ins', () => {
-  it('are listed, and end one by one or all at once', async () => {
+  it('sessions are listed, and ended one by one or all at once', async () => {
     const person = await w.member();
     const second = await w.signIn(person.user.email, PASSWORD);
     const third = await w.signIn(person.user.email, PASSWORD);
@@ -44,7 +44,7 @@ describe('sign-ins', () => {
     expect([await isSignedIn(person), await isSignedIn(second)]).toEqual([false, false]);
   });
 
-  it('of others are out of reach', async () => {
+  it("a person cannot end another person's session", async () => {
     const [one, other] = [await w.member(), await w.member()];
     const [own] = (await one.call<{ items: OwnSession[] }>('/v1/sessions')).body.items;
     expect((await other.call(`DELETE /v1/sessions/${own!.id}`)).status).toBe(404);
@@ -53,7 +53,7 @@ describe('sign-ins', () => {
 });
 
 describe('passwords', () => {
-  it('are changed by whoever knows the old one, and end every other sign-in', async () => {
+  it('changing a password requires the old one, and ends every other session', async () => {
     const person = await w.member();
     const elsewhere = await w.signIn(person.user.email, PASSWORD);
     const change = (currentPassword: string) =>
@@ -65,7 +65,7 @@ describe('passwords', () => {
     expect((await signIn(person.user.email, NEW_PASSWORD)).status).toBe(200);
   });
 
-  it('are guessed at most ten times by whoever holds a cookie', async () => {
+  it('with a session cookie a password can be guessed at most ten times', async () => {
     const person = await w.member();
     const body = { currentPassword: 'a guess', newPassword: NEW_PASSWORD };
     const statuses = [];
@@ -73,7 +73,7 @@ describe('passwords', () => {
     expect(statuses).toEqual([...Array(10).fill(401), 429]);
   });
 
-  it('are set again once with a code that only an administrator makes', async () => {
+  it('a password is reset once with a code that only an administrator can create', async () => {
     const [admin, person, other] = [await w.signIn(), await w.member(), await w.member()];
     const path = `POST /v1/users/${person.user.id}/reset-password`;
     expect((await other.call(path)).status).toBe(403);
@@ -89,13 +89,13 @@ describe('passwords', () => {
     expect(await isSignedIn(person)).toBe(false);
     expect((await signIn(person.user.email, NEW_PASSWORD)).status).toBe(200);
     expect((await set(second.code)).status).toBe(401);
-    const told = await actionsAbout(admin, person.user.id);
-    expect(told).toContainEqual(['user.updated', { password: 'reset begun' }]);
-    expect(told).toContainEqual(['user.updated', { password: 'set with a code' }]);
+    const events = await actionsAbout(admin, person.user.id);
+    expect(events).toContainEqual(['user.updated', { password: 'reset begun' }]);
+    expect(events).toContainEqual(['user.updated', { password: 'set with a code' }]);
     expect(w.logs()).not.toContain(second.code);
   });
 
-  it('are not set with a code that is too old, nor for somebody disabled', async () => {
+  it('a password is not reset with an expired code, nor for a disabled person', async () => {
     const [admin, person] = [await w.signIn(), await w.member()];
     const path = `POST /v1/users/${person.user.id}/reset-password`;
     const set = (code: string) =>
@@ -122,7 +122,7 @@ describe('second factors', () => {
     return { person, elsewhere, secret, started };
   }
 
-  it('are asked for after the password once they are confirmed, and each code is taken once', async () => {
+  it('a confirmed second factor is required after the password, and each code is accepted once', async () => {
     const { person, elsewhere, secret } = await withFactor();
     const { email } = person.user;
     expect((await signIn(email, PASSWORD)).status).toBe(200);
@@ -139,7 +139,7 @@ describe('second factors', () => {
     expect((await signIn(email, PASSWORD, codeNow(secret, 1))).status).toBe(200);
   });
 
-  it('are guessed at ten times at most', async () => {
+  it('a second factor can be guessed at most ten times', async () => {
     const { person, secret } = await withFactor();
     await person.call('POST /v1/session/totp/confirm', { body: { code: codeNow(secret) } });
     // Other addresses do not help: each attempt clears the count of the address alone.
@@ -153,7 +153,7 @@ describe('second factors', () => {
     expect((await signIn(person.user.email, PASSWORD, codeNow(secret, 1))).status).toBe(429);
   });
 
-  it('are begun and removed with the password alone known to their owner, and reset by administrators', async () => {
+  it('starting and removing a second factor requires the password; administrators can reset it', async () => {
     const { person, secret } = await withFactor();
     const begin = (password: string) => person.call('POST /v1/session/totp', { body: { password } });
     const remove = (password: string, code: string) =>
@@ -176,14 +176,14 @@ describe('second factors', () => {
     expect(await actionsAbout(admin, lost.person.user.id)).toContainEqual(['user.updated', { secondFactor: 'reset' }]);
   });
 
-  it('are asked for where a password is set with a code, and stay in force', async () => {
+  it('a password reset with a code requires the second factor, which stays in force', async () => {
     const { person, secret } = await withFactor();
     const { email, id } = person.user;
     const confirmed = await person.call<{ recoveryCodes: string[] }>('POST /v1/session/totp/confirm', {
       body: { code: codeNow(secret) },
     });
     const admin = await w.signIn();
-    // Whoever it is: an administrator's account is worth the most.
+    // For an administrator too, whose account is worth the most.
     await admin.call(`PATCH /v1/users/${id}`, { body: { role: 'administrator' } });
     const code = async () => (await admin.call<{ code: string }>(`POST /v1/users/${id}/reset-password`)).body.code;
     const set = (by: string, secondFactor?: string) =>
@@ -193,7 +193,7 @@ describe('second factors', () => {
     const first = await code();
     for (let i = 0; i < 12; i++) expect((await set(first)).body).toMatchObject({ code: 'second_factor_required' });
     expect((await set(first, '000000')).body).toMatchObject({ code: 'sign_in_failed' });
-    // A wrong code of the letter is no way to use up, or guess at, the factor.
+    // With a wrong code of the email, a second factor is neither used up nor checked.
     expect((await set('A'.repeat(32), codeNow(secret, 1))).body).toMatchObject({ code: 'sign_in_failed' });
     expect((await signIn(email, NEW_PASSWORD, codeNow(secret, 1))).status).toBe(401);
     expect(await isSignedIn(person)).toBe(true);
@@ -206,7 +206,7 @@ describe('second factors', () => {
     expect((await signIn(email, NEW_PASSWORD, confirmed.body.recoveryCodes[1])).status).toBe(200);
   });
 
-  it('cannot be guessed at with a code by which a password is set', async () => {
+  it('a second factor can be guessed at most ten times with a code for a password reset', async () => {
     const { person, secret } = await withFactor();
     const { email, id } = person.user;
     await person.call('POST /v1/session/totp/confirm', { body: { code: codeNow(secret) } });
@@ -227,7 +227,7 @@ describe('second factors', () => {
     expect((await set(codeNow(secret, 1))).status).toBe(429);
   });
 
-  it('have ten recovery codes, each good once, in place of a code of the app', async () => {
+  it('a second factor has ten recovery codes, each valid once in place of a code of the app', async () => {
     const { person, secret } = await withFactor();
     const { email } = person.user;
     expect((await person.call('/v1/session/totp')).body).toEqual({ enabled: false, recoveryCodesLeft: 0 });
@@ -265,7 +265,7 @@ describe('second factors', () => {
     expect((await signIn(email, PASSWORD)).status).toBe(200);
   });
 
-  it('of somebody else have recovery codes of their own', async () => {
+  it("a person's recovery codes are not accepted for another person", async () => {
     const [one, other] = [await withFactor(), await withFactor()];
     const confirm = async ({ person, secret }: typeof one) =>
       (
@@ -278,7 +278,7 @@ describe('second factors', () => {
     expect((await signIn(one.person.user.email, PASSWORD, codes[0])).status).toBe(200);
   });
 
-  it('are stored sealed', async () => {
+  it('second factors are stored encrypted', async () => {
     const { secret, started } = await withFactor();
     const stored = await w.database.query<{ text: string }>('SELECT t::text AS text FROM second_factors t');
     const all = stored.map(({ text }) => text).join();
@@ -287,7 +287,7 @@ describe('second factors', () => {
   });
 });
 
-it('refuses tokens, whatever they hold, wherever a person is asked for', async () => {
+it('tokens are rejected, whatever their scopes, by every call that requires a person', async () => {
   const admin = await w.signIn();
   const { body: scopes } = await admin.call<{ items: { name: string }[] }>('/v1/scopes');
   const token = await issue(admin, { scopes: scopes.items.map(({ name }) => name) });
@@ -311,7 +311,7 @@ it('refuses tokens, whatever they hold, wherever a person is asked for', async (
   }
 });
 
-it('serves its own description, and a page that needs no script', async () => {
+it('the service serves its OpenAPI document, and a page that needs no script', async () => {
   const document = await w.as().call<{ openapi: string; paths: object }>('/v1/openapi.json');
   expect(document.body.openapi).toBe('3.1.1');
   expect(Object.keys(document.body.paths)).toContain('/v1/tokens/{id}/revoke');
@@ -322,17 +322,17 @@ it('serves its own description, and a page that needs no script', async () => {
   expect(page.text).toContain('/v1/tokens/{id}/revoke');
 });
 
-test('a password that was changed while a sign-in with it was under way opens no session', async () => {
+test('a password changed during a sign-in with it opens no session', async () => {
   const email = `${randomBytes(6).toString('hex')}@example.org`;
   const password = 'correct horse battery staple';
   const admin = await w.signIn();
   const { body: user } = await admin.call<{ id: string }>('POST /v1/users', {
     body: { email, name: 'Somebody', role: 'member', password },
   });
-  // More than are looked at at one time: the last have read the old password when it changes.
+  // More than are checked at one time: the last have read the old password when it changes.
   const signIns = Array.from({ length: 9 }, () => w.as().call('POST /v1/session', { body: { email, password } }));
   await Promise.race(signIns);
-  // As the service does: what deletes the sessions sees those committed while the person's row was waited for.
+  // As the service does: the deletion sees sessions committed while it waited for the person's row.
   await w.database.query(
     `BEGIN; UPDATE users SET password_hash = 'another' WHERE id = '${user.id}';
      DELETE FROM sessions WHERE user_id = '${user.id}'; COMMIT`,

@@ -20,7 +20,7 @@ afterAll(() => w.close());
 
 const state = async () => (await admin.call<SystemState>('GET /v1/system')).body;
 
-/** A verifier that says nothing but its renewals, of this version of Latchkey or of 0.1. */
+/** A verifier that only renews, of this version of Latchkey or of 0.1. */
 function verifier({ version, service = w.service }: { version: '0.1' | '0.2.0'; service?: TokenService }) {
   const rpc = tokensCaller({
     address: service.rpcAddress,
@@ -37,7 +37,7 @@ function verifier({ version, service = w.service }: { version: '0.1' | '0.2.0'; 
 }
 
 describe('the state of the system', () => {
-  it('names versions, the log of invalidations and the number of peppers', async () => {
+  it('GET /v1/system returns versions, the invalidation log and the number of peppers', async () => {
     await admin.call(`POST /v1/tokens/${(await issue(admin)).id}/revoke`, { body: {} });
     const now = verifier({ version: '0.2.0' });
     const { verifierId } = await now.renew();
@@ -61,7 +61,7 @@ describe('the state of the system', () => {
     await now.release(verifierId);
   });
 
-  it('promises the guarantee of version 0.1 while verifiers of it may go on that a restored database has forgotten', async () => {
+  it('the guarantee is that of version 0.1 while its verifiers can run that a restored database lacks', async () => {
     await w.database.query(
       `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at)
        VALUES ($1, 'whoever was there before the restore', 'nobody', pg_current_xact_id(), 500, now())`,
@@ -71,9 +71,9 @@ describe('the state of the system', () => {
     await waitFor(async () => (await state()).guarantee === 3);
   });
 
-  it('promises the guarantee of version 0.1 while a verifier of it holds a lease', async () => {
+  it('the guarantee is that of version 0.1 while a verifier of it has a lease', async () => {
     const [old, now] = [verifier({ version: '0.1' }), verifier({ version: '0.2.0' })];
-    const [{ verifierId }, held] = [await old.renew(), await now.renew()];
+    const [{ verifierId }, lease] = [await old.renew(), await now.renew()];
     expect(await state()).toMatchObject({
       guarantee: 2,
       versions: {
@@ -83,14 +83,14 @@ describe('the state of the system', () => {
         ],
       },
     });
-    // Nobody believes that it has stopped: its lease lapses.
+    // Its release without a claim does not count: its lease has to lapse.
     await old.release(verifierId);
     expect(await state()).toMatchObject({ guarantee: 2 });
     await waitFor(async () => (await state()).guarantee === 3, { timeoutMs: 10_000 });
-    await now.release(held.verifierId);
+    await now.release(lease.verifierId);
   });
 
-  it('names what was accepted and is not effective yet, until it is', async () => {
+  it('GET /v1/system lists accepted revocations until they are effective', async () => {
     const silent = verifier({ version: '0.2.0' });
     const { id } = await issue(admin);
     await silent.renew();
@@ -107,7 +107,7 @@ describe('the state of the system', () => {
 });
 
 describe('a token-service with PROTOCOL_MIN=3', () => {
-  it('gives no lease to a verifier of version 0.1, and tells it why; others get theirs', async () => {
+  it('with PROTOCOL_MIN=3 a verifier of version 0.1 gets no lease and the reason; others get theirs', async () => {
     const strict = await w.another({ PROTOCOL_MIN: '3' });
     await expect(verifier({ version: '0.1', service: strict }).renew()).rejects.toMatchObject({
       code: status.FAILED_PRECONDITION,

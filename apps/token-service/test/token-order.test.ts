@@ -7,7 +7,7 @@ let names: string[];
 beforeAll(async () => {
   w = await world();
   ada = await w.member('Ada');
-  // The same name twice and the same end twice: the id must break ties.
+  // Some names and expiries are equal: the id must break ties.
   const wanted: [name: string, expiresInSeconds?: number][] = [
     ['beta', 4_000],
     ['Alpha'],
@@ -37,13 +37,13 @@ async function read(person: Person, query: Record<string, string>): Promise<Toke
   return items;
 }
 
-const end = ({ expiresAt }: Token) => (expiresAt === null ? Number.POSITIVE_INFINITY : Date.parse(expiresAt));
+const expiryOf = ({ expiresAt }: Token) => (expiresAt === null ? Number.POSITIVE_INFINITY : Date.parse(expiresAt));
 const rising = (values: (string | number)[]) => values.every((value, i) => i === 0 || values[i - 1]! <= value);
 
 describe.each(['a person who sees her own', 'an administrator who sees all'])('for %s', (who) => {
   const reader = () => (who.includes('administrator') ? w.signIn() : Promise.resolve(ada));
 
-  test('tokens come by name, by end and by time, in either direction, each once whatever the page', async () => {
+  test('tokens are listed by name, expiry or time, in either direction, each once across pages', async () => {
     const person = await reader();
     const byName = await read(person, { sort: 'name' });
     expect(byName.map(({ name }) => name).sort()).toEqual([...names].sort());
@@ -55,7 +55,7 @@ describe.each(['a person who sees her own', 'an administrator who sees all'])('f
       'beta',
     ]);
     const byEnd = await read(person, { sort: 'expires' });
-    expect(rising(byEnd.map(end))).toBe(true);
+    expect(rising(byEnd.map(expiryOf))).toBe(true);
     expect(byEnd.slice(-2).map(({ expiresAt }) => expiresAt)).toEqual([null, null]);
     const byTime = await read(person, { sort: 'created' });
     expect(rising(byTime.map(({ createdAt }) => Date.parse(createdAt)))).toBe(true);
@@ -66,7 +66,7 @@ describe.each(['a person who sees her own', 'an administrator who sees all'])('f
     expect(await read(person, {})).toEqual([...byTime].reverse());
   });
 
-  test('an order goes with filters', async () => {
+  test('an order of the token list can be combined with filters', async () => {
     const found = await read(await reader(), { sort: 'expires', q: 'alpha', status: 'active' });
     expect(found.map(({ name, expiresAt }) => [name, expiresAt === null])).toEqual([
       ['alpha', false],
@@ -82,19 +82,19 @@ const ID = '01890000-0000-7000-8000-000000000000';
 test.each([
   ['of another order', 'name', forged(['expires', 1_000, ID])],
   ['with a key of another kind', 'expires', forged(['expires', 'soon', ID])],
-  ['with a time that no database holds', 'created', forged(['created', 8.64e15, ID])],
+  ['with a time that the database cannot store', 'created', forged(['created', 8.64e15, ID])],
   ['with a NUL', 'name', forged(['name', 'a\0b', ID])],
   ['without an id', 'name', forged(['name', 'a', 'b'])],
-  ['that is no list', 'name', forged({ name: 'a' })],
+  ['that is not a list', 'name', forged({ name: 'a' })],
   ['that is not JSON', 'name', 'AAAA'],
-])('a cursor %s is refused by name', async (_, sort, cursor) => {
-  const answer = await ada.call<{ errors: { field: string }[] }>('/v1/tokens', { query: { sort, cursor } });
-  expect(answer.status).toBe(400);
-  expect(answer.body.errors.map(({ field }) => field)).toEqual(['cursor']);
+])('a token list cursor %s is rejected by name', async (_, sort, cursor) => {
+  const response = await ada.call<{ errors: { field: string }[] }>('/v1/tokens', { query: { sort, cursor } });
+  expect(response.status).toBe(400);
+  expect(response.body.errors.map(({ field }) => field)).toEqual(['cursor']);
 });
 
-test('an order that is not offered is refused by name', async () => {
-  const answer = await ada.call<{ errors: { field: string }[] }>('/v1/tokens', { query: { sort: 'hash' } });
-  expect(answer.status).toBe(400);
-  expect(answer.body.errors.map(({ field }) => field)).toEqual(['sort']);
+test('an unknown order of the token list is rejected by name', async () => {
+  const response = await ada.call<{ errors: { field: string }[] }>('/v1/tokens', { query: { sort: 'hash' } });
+  expect(response.status).toBe(400);
+  expect(response.body.errors.map(({ field }) => field)).toEqual(['sort']);
 });

@@ -9,7 +9,7 @@ beforeAll(async () => {
 afterAll(() => w.close());
 
 describe('issuing', () => {
-  test('shows the secret once, and the record from then on', async () => {
+  test('issuing returns the secret once, and only the record from then on', async () => {
     const person = await w.member('Ada');
     const issued = await issue(person, {
       name: 'ci',
@@ -43,7 +43,7 @@ describe('issuing', () => {
     expect(read.body).toEqual(record);
   });
 
-  test('a token carries requests until revoke has returned, and none after', async () => {
+  test('a token is accepted until its revocation has returned, and never after', async () => {
     const person = await w.member();
     const issued = await issue(person, { scopes: ['tokens:read'] });
     const bearer = w.bearer(issued.secret);
@@ -59,14 +59,14 @@ describe('issuing', () => {
     const refused = await bearer.call('/v1/tokens/self');
     expect(refused.status).toBe(401);
     expect(refused.headers.get('www-authenticate')).toMatch(/^Bearer realm="latchkey", error="invalid_token"/);
-    // The receipt is kept behind the answer's back; a repeat before that would have one of its own.
+    // The receipt is stored after the response; a repeat before that would have its own.
     await waitFor(async () => (await person.call<Token>(`GET /v1/tokens/${issued.id}`)).body.receipt);
     const again = await person.call<TokenEffect>(`DELETE /v1/tokens/${issued.id}`);
     expect(again.body).toMatchObject({ effective: true, receipt: revoked.body.receipt });
     expect(again.body.token).toEqual(revoked.body.token);
   });
 
-  test('rotating ends the old token and its successor takes over; a second rotation is refused', async () => {
+  test('rotating revokes the old token and issues its successor; a second rotation is rejected', async () => {
     const person = await w.member();
     const old = await issue(person, { scopes: ['tokens:read'], allowedIps: ['127.0.0.0/8'], metadata: { a: 'b' } });
     const rotated = await person.call<IssuedToken>(`POST /v1/tokens/${old.id}/rotate`);
@@ -89,7 +89,7 @@ describe('issuing', () => {
   });
 });
 
-test('what issuing answers is the record as it is read afterwards', async () => {
+test('issuing returns the record as it is read afterwards', async () => {
   const person = await w.member();
   const at = await project(person);
   const bounds = {
@@ -107,14 +107,14 @@ test('what issuing answers is the record as it is read afterwards', async () => 
     await issue(w.bearer((await issue(person, ofProject)).secret), { ...ofProject, scopes: [] }),
     await issue(w.bearer((await issue(person, { scopes: ofProject.scopes })).secret), ofProject),
   ];
-  for (const { secret, ...answered } of made) {
+  for (const { secret, ...issued } of made) {
     expect(secret).toMatch(/^lk_/);
     const {
       lastUsedAt: _,
       lastUsedIp: __,
       usageCount: ___,
       ...read
-    } = (await person.call<Token>(`/v1/tokens/${answered.id}`)).body;
-    expect(answered).toMatchObject(read);
+    } = (await person.call<Token>(`/v1/tokens/${issued.id}`)).body;
+    expect(issued).toMatchObject(read);
   }
 });

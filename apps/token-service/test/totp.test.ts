@@ -17,32 +17,32 @@ const vectors: [seconds: number, code: string][] = [
 const codeAt = (at: Buffer, counter: number) =>
   HOTP.generate({ secret: Secret.fromLatin1(at.toString('latin1')), counter });
 
-it('takes the codes of RFC 6238 appendix B, each for its step', () => {
+it('TOTP accepts the codes of RFC 6238 appendix B, each for its step', () => {
   for (const [seconds, code] of vectors)
     expect(stepOf(secret, code, seconds * 1_000, 0)).toBe(Math.floor(seconds / 30));
 });
 
 it.each(['', '28708', '2870822', ' 287082', '287 82', '28708é', '２８７０８２', '287082\n'])(
-  'takes %p for no code',
+  'TOTP does not accept %p as a code',
   (code) => {
     expect(stepOf(secret, code, 59_000, 0)).toBeNull();
   },
 );
 
-it('reads the secret alone, not what lies around it in memory', () => {
+it('TOTP reads only the secret, not the memory around it', () => {
   const around = Buffer.concat([randomBytes(7), secret, randomBytes(9)]).subarray(7, 27);
   expect(stepOf(around, '287082', 59_000, 0)).toBe(1);
   expect(base32(around)).toBe(base32(secret));
 });
 
-it('takes a code one step early or late, and none further off', () => {
+it('TOTP accepts a code one step early or late, and none further off', () => {
   const [seconds, code] = vectors[3]!;
   const step = Math.floor(seconds / 30);
   for (const around of [-1, 0, 1]) expect(stepOf(secret, code, (seconds + around * 30) * 1_000, 0)).toBe(step);
   for (const around of [-2, 2]) expect(stepOf(secret, code, (seconds + around * 30) * 1_000, 0)).toBeNull();
 });
 
-it('takes no code twice, nor an older one after it', () => {
+it('TOTP accepts no code twice, nor an older one after it', () => {
   const nowMs = 1_234_567_890_000;
   const step = Math.floor(nowMs / 30_000);
   expect(stepOf(secret, codeAt(secret, step), nowMs, step)).toBeNull();
@@ -50,24 +50,24 @@ it('takes no code twice, nor an older one after it', () => {
   expect(stepOf(secret, codeAt(secret, step + 1), nowMs, step)).toBe(step + 1);
 });
 
-it('writes what authenticator apps read', () => {
+it('TOTP writes base32 and URIs that authenticator apps read', () => {
   expect(base32(Buffer.from('foobar'))).toBe('MZXW6YTBOI');
   expect(otpauthUri(secret, 'keys.example.org', 'a b@example.org')).toBe(
     'otpauth://totp/keys.example.org:a%20b%40example.org?secret=GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ&issuer=keys.example.org',
   );
 });
 
-it('opens what it sealed under any pepper that is left, for its purpose, unchanged', () => {
+it('decryption works with any configured pepper, only for the same purpose and unchanged data', () => {
   const [old, current] = ['o'.repeat(32), 'c'.repeat(32)];
-  const sealed = encrypt([old], 'a', secret);
-  expect(decrypt([current, old], 'a', sealed)).toEqual(secret);
-  expect(decrypt([current], 'a', sealed)).toBeNull();
-  expect(decrypt([old], 'b', sealed)).toBeNull();
-  for (let at = 0; at < sealed.length; at++) {
-    const changed = Buffer.from(sealed);
+  const encrypted = encrypt([old], 'a', secret);
+  expect(decrypt([current, old], 'a', encrypted)).toEqual(secret);
+  expect(decrypt([current], 'a', encrypted)).toBeNull();
+  expect(decrypt([old], 'b', encrypted)).toBeNull();
+  for (let at = 0; at < encrypted.length; at++) {
+    const changed = Buffer.from(encrypted);
     changed[at]! ^= 1;
     expect(decrypt([old], 'a', changed)).toBeNull();
   }
   expect(decrypt([old], 'a', randomBytes(5))).toBeNull();
-  expect(encrypt([old], 'a', secret)).not.toEqual(sealed);
+  expect(encrypt([old], 'a', secret)).not.toEqual(encrypted);
 });

@@ -16,18 +16,18 @@ afterAll(async () => {
   await w.close();
 });
 
-/** All that was sent so far, as jobs would read it. */
+/** All batches sent so far, as jobs reads them. */
 async function sent(): Promise<UsageBatch[]> {
   const entries = await redis.xrange(REDIS.usage, '-', '+');
   return entries.map(([, fields]) => {
     const event = Object.fromEntries(fields.flatMap((name, i) => (i % 2 ? [] : [[name, fields[i + 1]]])));
     const read = readUsageBatch(Buffer.from(USAGE_SECRET), event);
-    if (typeof read === 'string') throw new Error(`a batch is ${read}`);
+    if (typeof read === 'string') throw new Error(`a usage batch is ${read}`);
     return read.batch;
   });
 }
 
-test("every door's verifications are counted under its route, in batches that jobs accepts", async () => {
+test('verifications over every API are counted under its route, in batches that jobs accepts', async () => {
   const person = await w.member();
   const token = await issue(person, { scopes: ['tokens:read'] });
   const admin = await w.signIn();
@@ -36,7 +36,7 @@ test("every door's verifications are counted under its route, in batches that jo
     authorization: firstParty(GATEWAY_RPC_SECRET),
     timeoutMs: 10_000,
   });
-  const question = {
+  const request = {
     token: token.secret,
     scopes: [],
     project: '',
@@ -46,8 +46,8 @@ test("every door's verifications are counted under its route, in batches that jo
   };
   try {
     for (let i = 0; i < 3; i++) await w.bearer(token.secret).call('/v1/tokens/self');
-    await caller.verify(question);
-    await caller.verify({ ...question, scopes: ['demo:read'] });
+    await caller.verify(request);
+    await caller.verify({ ...request, scopes: ['demo:read'] });
     await admin.call('POST /oauth2/introspect', {
       raw: new URLSearchParams({ token: token.secret }).toString(),
       headers: { 'content-type': 'application/x-www-form-urlencoded' },
@@ -76,7 +76,7 @@ test("every door's verifications are counted under its route, in batches that jo
   expect(stream).not.toContain(token.secret);
 });
 
-test('a denial can be looked up by its requestId', async () => {
+test('usage batches contain each denial with its requestId', async () => {
   const person = await w.member();
   const token = await issue(person, { scopes: ['tokens:read'] });
   await person.call(`DELETE /v1/tokens/${token.id}`);
@@ -87,16 +87,16 @@ test('a denial can be looked up by its requestId', async () => {
   const narrow = await issue(person, { scopes: ['tokens:read'] });
   const missing = await w.bearer(narrow.secret).call('POST /v1/tokens', { body: { name: 'x' } });
   const caller = tokensCaller({ address: w.service.rpcAddress, authorization: firstParty(GATEWAY_RPC_SECRET) });
-  const question = { scopes: [], project: '', ip: '203.0.113.5', route: 'billing', userAgent: '' };
-  const asked = await caller.verify({ ...question, token: token.secret });
+  const request = { scopes: [], project: '', ip: '203.0.113.5', route: 'billing', userAgent: '' };
+  const verified = await caller.verify({ ...request, token: token.secret });
   caller.close();
   const denials = async () => (await sent()).flatMap((batch) => batch.denials);
   await waitFor(async () => (await denials()).length >= 4, { timeoutMs: 10_000, what: 'the denials' });
-  const reasonOf = async (answer: { headers: Headers }) =>
-    (await denials()).find((denial) => denial.requestId === answer.headers.get('x-request-id'));
+  const reasonOf = async (response: { headers: Headers }) =>
+    (await denials()).find((denial) => denial.requestId === response.headers.get('x-request-id'));
   expect(await reasonOf(revoked)).toMatchObject({ reason: 'revoked', tokenId: token.id, method: 'GET' });
   expect(await reasonOf(unknown)).toMatchObject({ reason: 'malformed', tokenId: null });
-  expect((await denials()).find(({ requestId }) => requestId === asked.requestId)).toMatchObject({
+  expect((await denials()).find(({ requestId }) => requestId === verified.requestId)).toMatchObject({
     reason: 'revoked',
     tokenId: token.id,
     route: 'billing',
@@ -105,28 +105,28 @@ test('a denial can be looked up by its requestId', async () => {
   expect(await reasonOf(missing)).toMatchObject({ reason: 'insufficient_scope', tokenId: narrow.id, method: 'POST' });
 });
 
-test('calls over gRPC are uses of the token that makes them: held to its rate, and counted', async () => {
+test("calls over gRPC count as uses of the caller's token, and against its rate limit", async () => {
   const limited = await issue(await w.signIn(), {
     scopes: ['tokens:verify'],
     rateLimit: { limit: 2, windowSeconds: 3_600 },
   });
   const caller = tokensCaller({ address: w.service.rpcAddress, authorization: bearer(limited.secret) });
-  const ask = () => caller.verify({ token: 'x', scopes: [], project: '', ip: '', route: '', userAgent: '' });
+  const verify = () => caller.verify({ token: 'x', scopes: [], project: '', ip: '', route: '', userAgent: '' });
   try {
-    for (let i = 0; i < 2; i++) expect((await ask()).denial).toBe('malformed');
-    await expect(ask()).rejects.toMatchObject({ code: status.RESOURCE_EXHAUSTED });
+    for (let i = 0; i < 2; i++) expect((await verify()).denial).toBe('malformed');
+    await expect(verify()).rejects.toMatchObject({ code: status.RESOURCE_EXHAUSTED });
   } finally {
     caller.close();
   }
   const counted = async (outcome: string) =>
     (await sent())
       .flatMap(({ lines }) => lines)
-      .filter(({ tokenId, route, status: told }) => tokenId === limited.id && route === 'rpc' && told === outcome)
+      .filter(({ tokenId, route, status: verdict }) => tokenId === limited.id && route === 'rpc' && verdict === outcome)
       .reduce((sum, { count }) => sum + count, 0);
   await waitFor(async () => (await counted('allowed')) === 2 && (await counted('rate_limited')) === 1);
 });
 
-test('what was counted while Redis was away, and what a Redis that died had taken, is sent when it is back', async () => {
+test('usage counted while Redis was unavailable, or stored only in a killed Redis, is sent when it is back', async () => {
   const person = await w.member();
   const token = await issue(person, { scopes: ['tokens:read'] });
   const use = () => w.bearer(token.secret).call('/v1/tokens/self');
@@ -145,7 +145,7 @@ test('what was counted while Redis was away, and what a Redis that died had take
   expect(metrics).toMatch(/latchkey_usage_events_total\{event="verdicts_lost",service="token-service"\} 0/);
 });
 
-test('a stop sends what was counted, and only then closes the connections, which bear their names', async () => {
+test('a stop sends the counted usage, and only then closes the named Redis connections', async () => {
   const stopped = await w.another();
   const connections = async () =>
     [...String(await redis.call('CLIENT', 'LIST')).matchAll(/ name=(token-service-\S+)/g)]

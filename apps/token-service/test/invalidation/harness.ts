@@ -20,7 +20,7 @@ export const EVENTS_SECRET = randomBytes(32);
 export const USAGE_SECRET = randomBytes(32);
 export const SIGNING_SECRET = randomBytes(32);
 
-/** A third party: a token of the person named, which stems from no other. */
+/** A third party: a token of the given owner, without ancestors. */
 export function thirdParty(ownerId = newId(), tokenId = newId()): LeaseCaller {
   const token = { id: tokenId, ancestors: [], ownerId };
   return { id: `token:${tokenId}`, firstParty: false, holder: `user:${ownerId}`, token };
@@ -28,7 +28,7 @@ export function thirdParty(ownerId = newId(), tokenId = newId()): LeaseCaller {
 
 export const newClaim = (): string => randomBytes(32).toString('base64url');
 
-/** A Redis connection that fails at once while Redis is away. */
+/** A Redis connection that fails at once while Redis is unavailable. */
 function redisAt(url: string): Redis {
   const redis = new Redis(url, {
     enableOfflineQueue: false,
@@ -41,7 +41,7 @@ function redisAt(url: string): Redis {
   return redis;
 }
 
-/** One replica of the token-service, as far as this room goes. */
+/** The invalidation module of one replica of the token-service. */
 export class Replica {
   readonly pool: Pool;
   readonly store: PostgresStore;
@@ -137,40 +137,40 @@ class RedisFeed implements Feed {
   }
 }
 
-/** What the connection of a gateway makes of a refusal. */
-function refusedAsGrpcSays(error: unknown): never {
+/** The error of a refused renewal as a gateway gets it over gRPC. */
+function refusedOverGrpc(error: unknown): never {
   if (!(error instanceof LeaseRefused)) throw error;
   const later = ['too_many', 'suspended', 'waiting'].includes(error.reason);
   throw new RenewalRefused(later ? 'later' : 'identity', error.message);
 }
 
-/** A gateway, as far as this room goes: a real verifier that may be cut off from the token-service. */
+/** The verifier of a gateway, which can be cut off from the token-service. */
 export class Gateway {
   readonly verifier: Verifier;
   readonly feed: RedisFeed;
   authorityUnavailable = false;
-  /** It hears, and nobody hears it. */
+  /** While set, it receives messages and sends no acknowledgements. */
   isMute = false;
-  /** Renewals that have reached a replica and have not ended. */
+  /** Renewals in progress at a replica. */
   renewing = 0;
-  /** As last taken. */
+  /** The claim in use. */
   claim = '';
 
-  constructor(room: Room, name: string, caller: LeaseCaller, limits: Partial<VerifierLimits>) {
-    this.feed = new RedisFeed(room.redis.url);
+  constructor(cluster: Cluster, name: string, caller: LeaseCaller, limits: Partial<VerifierLimits>) {
+    this.feed = new RedisFeed(cluster.redis.url);
     const at = () => {
-      if (this.authorityUnavailable) throw new Error('away');
-      return room.replicas[Math.floor(Math.random() * room.replicas.length)]!;
+      if (this.authorityUnavailable) throw new Error('the token-service is unavailable');
+      return cluster.replicas[Math.floor(Math.random() * cluster.replicas.length)]!;
     };
     const source: TokenSource = {
-      lookup: async (hash) => room.lookup(at(), hash),
+      lookup: async (hash) => cluster.lookup(at(), hash),
       renew: async (request) => {
         const { leases } = at();
         this.renewing++;
         const renewed = leases.renew(request, caller).finally(() => this.renewing--);
-        const answer = await renewed.catch(refusedAsGrpcSays);
-        if (this.authorityUnavailable) throw new Error('the answer is lost');
-        return answer;
+        const response = await renewed.catch(refusedOverGrpc);
+        if (this.authorityUnavailable) throw new Error('the response is lost');
+        return response;
       },
       release: async (request) => void (await at().leases.release(request, caller.id)),
     };
@@ -196,7 +196,7 @@ export class Gateway {
     return (await this.verifier.verify(secret, { scopes: [] })).allowed;
   }
 
-  /** Dies without a word: no renewal, no answer, no acknowledgement. */
+  /** Stops without a release: no renewal, no response, no acknowledgement. */
   kill(): void {
     this.authorityUnavailable = true;
     this.feed.close();
@@ -209,7 +209,7 @@ export class Gateway {
 }
 
 /** Real PostgreSQL, real Redis, replicas and gateways in this process. */
-export class Room {
+export class Cluster {
   readonly replicas: Replica[] = [];
   readonly gateways: Gateway[] = [];
 
@@ -218,14 +218,14 @@ export class Room {
     readonly redis: TestRedis,
   ) {}
 
-  static async open(): Promise<Room> {
+  static async open(): Promise<Cluster> {
     const [database, redis] = await Promise.all([migratedDatabase({ quiet: true }), testRedis()]);
     await database.query('CREATE TABLE test_tokens (hash text PRIMARY KEY, id uuid NOT NULL, denial text NOT NULL)');
     await database.query('GRANT ALL ON test_tokens TO latchkey_service');
-    return new Room(database, redis);
+    return new Cluster(database, redis);
   }
 
-  /** @param databaseUrl where the replica reaches PostgreSQL; default: where it is */
+  /** @param databaseUrl by which the replica reaches PostgreSQL; default: directly */
   async replica(
     leaseMs: number,
     signing: readonly Uint8Array[] = [SIGNING_SECRET],
@@ -269,7 +269,7 @@ export class Room {
     return { known: true, token };
   }
 
-  /** Issues a token and lets every gateway remember it. */
+  /** Issues a token and has every gateway cache it. */
   async token(): Promise<{ secret: string; id: string }> {
     const secret = mint('pat');
     const id = newId();
@@ -285,7 +285,7 @@ export class Room {
     );
   }
 
-  async closeParts(): Promise<void> {
+  async reset(): Promise<void> {
     await Promise.all(this.gateways.splice(0).map((gateway) => gateway.close()));
     await Promise.all(this.replicas.splice(0).map((replica) => replica.close()));
     for (const table of ['leases', 'lease_holders', 'lease_strikes', 'lease_waiting', 'feed_keys'])
@@ -293,7 +293,7 @@ export class Room {
   }
 
   async close(): Promise<void> {
-    await this.closeParts();
+    await this.reset();
     await Promise.all([this.database.close(), this.redis.close()]);
   }
 }

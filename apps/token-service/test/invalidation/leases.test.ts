@@ -2,18 +2,18 @@ import type { RenewResponse } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
 import { LeaseRefused } from '../../src/invalidation/leases.js';
-import { FIRST_PARTY, newClaim, type Replica, Room, thirdParty } from './harness.js';
+import { Cluster, FIRST_PARTY, newClaim, type Replica, thirdParty } from './harness.js';
 
-let room: Room;
+let cluster: Cluster;
 let replica: Replica;
 beforeAll(async () => {
-  room = await Room.open();
+  cluster = await Cluster.open();
 });
 beforeEach(async () => {
-  replica = await room.replica(500);
+  replica = await cluster.replica(500);
 });
-afterEach(() => room.closeParts());
-afterAll(() => room.close());
+afterEach(() => cluster.reset());
+afterAll(() => cluster.close());
 
 const stranger = thirdParty();
 const request = (over = {}) => ({
@@ -24,21 +24,21 @@ const request = (over = {}) => ({
   version: 'test',
   ...over,
 });
-/** As a verifier of version 0.1 asks: under an id of its own. */
+/** As a verifier of version 0.1 sends it: with an id of its own. */
 const oldRequest = (over = {}) => request({ verifierId: newId(), claim: '', version: '', ...over });
 /** What a verifier sends after this response. */
-const heldAfter = ({ nonce, cursor }: RenewResponse) => ({ nonce, cursor });
+const requestAfter = ({ nonce, cursor }: RenewResponse) => ({ nonce, cursor });
 const refusal = (reason: string) => expect.objectContaining({ name: 'LeaseRefused', reason });
 
 describe('a lease', () => {
-  it('begins with a reset and goes on from its cursor', async () => {
+  it('a lease begins with a reset and continues from its cursor', async () => {
     const verifier = request();
     const first = await replica.leases.renew(verifier, FIRST_PARTY);
     expect(first).toMatchObject({ leaseMs: 500, reset: true, invalidations: [] });
     const { id } = await replica.invalidate('owner', newId());
     const second = await replica.leases.renew({ ...verifier, cursor: first.cursor }, FIRST_PARTY);
     expect(second).toMatchObject({ reset: false, invalidations: [{ id, kind: 'owner', cut: false }] });
-    // Transactions of anybody on this server hold the cursor back while they run: then it is answered again.
+    // Any open transaction on this server holds the cursor back: then the invalidation is returned again.
     let { cursor } = second;
     await waitFor(async () => {
       const next = await replica.leases.renew({ ...verifier, cursor }, FIRST_PARTY);
@@ -48,42 +48,42 @@ describe('a lease', () => {
     });
   });
 
-  it('is the same again for the same caller and claim, at whichever replica: id, key and row', async () => {
-    const other = await room.replica(500);
+  it('the same caller and claim get the same lease at every replica: id, key and row', async () => {
+    const other = await cluster.replica(500);
     const verifier = request();
-    const answers = await Promise.all(
+    const responses = await Promise.all(
       [replica, other, replica, other].map((one) => one.leases.renew(verifier, FIRST_PARTY)),
     );
-    answers.push(await replica.leases.renew(verifier, FIRST_PARTY));
-    const same = ({ verifierId, ackKey, usageKey }: (typeof answers)[number]) => ({ verifierId, ackKey, usageKey });
-    for (const answer of answers) expect(same(answer)).toEqual(same(answers[0]!));
-    expect(await room.database.query('SELECT verifier_id FROM leases')).toEqual([
-      { verifier_id: answers[0]!.verifierId },
+    responses.push(await replica.leases.renew(verifier, FIRST_PARTY));
+    const same = ({ verifierId, ackKey, usageKey }: (typeof responses)[number]) => ({ verifierId, ackKey, usageKey });
+    for (const response of responses) expect(same(response)).toEqual(same(responses[0]!));
+    expect(await cluster.database.query('SELECT verifier_id FROM leases')).toEqual([
+      { verifier_id: responses[0]!.verifierId },
     ]);
   });
 
-  it('is one row and never refused however many first renewals of one claim come at once', async () => {
+  it('concurrent first renewals of one claim get one lease, and none is refused', async () => {
     for (let round = 0; round < 30; round++) {
       const verifier = request();
-      const answers = await Promise.all(Array.from({ length: 8 }, () => replica.leases.renew(verifier, FIRST_PARTY)));
-      expect(new Set(answers.map(({ verifierId }) => verifierId)).size).toBe(1);
+      const responses = await Promise.all(Array.from({ length: 8 }, () => replica.leases.renew(verifier, FIRST_PARTY)));
+      expect(new Set(responses.map(({ verifierId }) => verifierId)).size).toBe(1);
     }
   });
 
-  it('is another for another caller or another claim: nobody is handed out the id of anybody else', async () => {
+  it('another caller or another claim gets another lease: no verifier gets the id of another', async () => {
     const verifier = request();
     const mine = await replica.leases.renew(verifier, FIRST_PARTY);
     const theirs = await replica.leases.renew(verifier, stranger);
     const again = await replica.leases.renew(request(), FIRST_PARTY);
-    expect(new Set([mine, theirs, again].map((answer) => answer.verifierId)).size).toBe(3);
-    expect(new Set([mine, theirs, again].map((answer) => Buffer.from(answer.ackKey).toString('hex'))).size).toBe(3);
+    expect(new Set([mine, theirs, again].map((response) => response.verifierId)).size).toBe(3);
+    expect(new Set([mine, theirs, again].map((response) => Buffer.from(response.ackKey).toString('hex'))).size).toBe(3);
     const own = { verifierId: mine.verifierId, claim: verifier.claim };
     expect(await replica.leases.release(own, stranger.id)).toBe(false);
     expect(await replica.leases.release(own, FIRST_PARTY.id)).toBe(true);
     expect(await replica.leases.release(own, FIRST_PARTY.id)).toBe(false);
   });
 
-  it('after the row was judged dead is a new one, with a new id and a new key for the same claim', async () => {
+  it('after its row was reaped a claim gets a new lease, with a new id and a new key', async () => {
     const verifier = request();
     const before = await replica.leases.renew(verifier, FIRST_PARTY);
     await waitFor(async () => (await replica.leases.judge()) > 0, { timeoutMs: 5_000 });
@@ -92,8 +92,8 @@ describe('a lease', () => {
     expect(after.ackKey).not.toEqual(before.ackKey);
   });
 
-  it('goes on where it was after any number of renewals whose responses were lost', async () => {
-    const long = await room.replica(10_000);
+  it('a lease continues from its cursor after any number of renewals whose responses were lost', async () => {
+    const long = await cluster.replica(10_000);
     const verifier = request();
     const { nonce, cursor } = await long.leases.renew(verifier, FIRST_PARTY);
     let last = '';
@@ -104,74 +104,75 @@ describe('a lease', () => {
     }
     const next = await long.leases.renew({ ...verifier, nonce: last, cursor }, FIRST_PARTY);
     expect(next).toMatchObject({ reset: false, cursor: { log: cursor!.log } });
-    await room.database.query('DELETE FROM leases; UPDATE invalidation_log SET longest_lease_ms = 0');
+    await cluster.database.query('DELETE FROM leases; UPDATE invalidation_log SET longest_lease_ms = 0');
   });
 
-  it('is not disturbed by renewals of long ago that come late, however many: they are told nothing, and the log goes on', async () => {
-    const long = await room.replica(10_000);
+  it('old renewals that arrive late, however many, get a reset and do not disturb the lease or the log', async () => {
+    const long = await cluster.replica(10_000);
     const verifier = request();
     const given = [await long.leases.renew(verifier, FIRST_PARTY)];
     for (let i = 0; i < 12; i++)
-      given.push(await long.leases.renew({ ...verifier, ...heldAfter(given.at(-1)!) }, FIRST_PARTY));
+      given.push(await long.leases.renew({ ...verifier, ...requestAfter(given.at(-1)!) }, FIRST_PARTY));
     const { log } = given[0]!.cursor!;
     const [current, ...before] = given.reverse();
     for (let round = 0; round < 6; round++) {
       for (const old of before.slice(1)) {
-        const late = await long.leases.renew({ ...verifier, ...heldAfter(old) }, FIRST_PARTY);
+        const late = await long.leases.renew({ ...verifier, ...requestAfter(old) }, FIRST_PARTY);
         expect(late).toMatchObject({ reset: true, cursor: { log } });
       }
     }
-    const next = await long.leases.renew({ ...verifier, ...heldAfter(current!) }, FIRST_PARTY);
+    const next = await long.leases.renew({ ...verifier, ...requestAfter(current!) }, FIRST_PARTY);
     expect(next).toMatchObject({ reset: false, cursor: { log } });
-    await room.database.query('DELETE FROM leases; UPDATE invalidation_log SET longest_lease_ms = 0');
+    await cluster.database.query('DELETE FROM leases; UPDATE invalidation_log SET longest_lease_ms = 0');
   });
 
-  describe('that presents a nonce which history has forgotten', () => {
-    const isLog = async () => (await room.database.query('SELECT log FROM invalidation_log'))[0]!['log'] as string;
-    /** As if PostgreSQL had been started with a folder that was put back: it no longer has what was given last. */
-    const putBack = () =>
-      room.database.query(`UPDATE leases SET nonces = ARRAY['00000001-0000-4000-8000-000000000000'::uuid];
+  describe('a renewal with a nonce that the database no longer has', () => {
+    const currentLog = async () =>
+      (await cluster.database.query('SELECT log FROM invalidation_log'))[0]!['log'] as string;
+    /** As after a start of PostgreSQL with a restored folder: it lacks the nonces given last. */
+    const restoreFolder = () =>
+      cluster.database.query(`UPDATE leases SET nonces = ARRAY['00000001-0000-4000-8000-000000000000'::uuid];
         UPDATE invalidation_log SET begun_in = NULL`);
 
-    afterEach(() => room.database.query('DELETE FROM leases; UPDATE invalidation_log SET longest_lease_ms = 0'));
+    afterEach(() => cluster.database.query('DELETE FROM leases; UPDATE invalidation_log SET longest_lease_ms = 0'));
 
-    it('begins a new log, once for all who show the same, and goes on in it', async () => {
-      const long = await room.replica(10_000);
+    it('a renewal with a nonce that the database lacks begins a new log, once for all such verifiers', async () => {
+      const long = await cluster.replica(10_000);
       const all = [1, 2, 3].map(() => request());
-      const held = await Promise.all(all.map((verifier) => long.leases.renew(verifier, FIRST_PARTY)));
-      const before = await isLog();
-      await putBack();
-      const told = [];
+      const given = await Promise.all(all.map((verifier) => long.leases.renew(verifier, FIRST_PARTY)));
+      const before = await currentLog();
+      await restoreFolder();
+      const renewed = [];
       for (const [i, verifier] of all.entries())
-        told.push(await long.leases.renew({ ...verifier, ...heldAfter(held[i]!) }, FIRST_PARTY));
-      const log = await isLog();
+        renewed.push(await long.leases.renew({ ...verifier, ...requestAfter(given[i]!) }, FIRST_PARTY));
+      const log = await currentLog();
       expect(log).not.toBe(before);
       for (const [i, verifier] of all.entries()) {
-        expect(told[i]).toMatchObject({ reset: true, cursor: { log } });
-        const next = await long.leases.renew({ ...verifier, ...heldAfter(told[i]!) }, FIRST_PARTY);
+        expect(renewed[i]).toMatchObject({ reset: true, cursor: { log } });
+        const next = await long.leases.renew({ ...verifier, ...requestAfter(renewed[i]!) }, FIRST_PARTY);
         expect(next).toMatchObject({ reset: false, cursor: { log } });
       }
     });
 
-    it('is told of again when the new log could not be begun', async () => {
-      const long = await room.replica(10_000);
+    it('a renewal with a nonce that the database lacks begins the new log later when that failed', async () => {
+      const long = await cluster.replica(10_000);
       const verifier = request();
-      const held = await long.leases.renew(verifier, FIRST_PARTY);
-      const before = await isLog();
-      await putBack();
-      await room.database.query('REVOKE EXECUTE ON FUNCTION log_follow FROM PUBLIC');
-      await expect(long.leases.renew({ ...verifier, ...heldAfter(held) }, FIRST_PARTY)).rejects.toThrow(
+      const given = await long.leases.renew(verifier, FIRST_PARTY);
+      const before = await currentLog();
+      await restoreFolder();
+      await cluster.database.query('REVOKE EXECUTE ON FUNCTION log_follow FROM PUBLIC');
+      await expect(long.leases.renew({ ...verifier, ...requestAfter(given) }, FIRST_PARTY)).rejects.toThrow(
         'permission denied for function log_follow',
       );
-      await room.database.query('GRANT EXECUTE ON FUNCTION log_follow TO PUBLIC');
-      expect(await isLog()).toBe(before);
-      const told = await long.leases.renew({ ...verifier, ...heldAfter(held) }, FIRST_PARTY);
-      expect(told).toMatchObject({ reset: true, cursor: { log: await isLog() } });
-      expect(await isLog()).not.toBe(before);
+      await cluster.database.query('GRANT EXECUTE ON FUNCTION log_follow TO PUBLIC');
+      expect(await currentLog()).toBe(before);
+      const renewed = await long.leases.renew({ ...verifier, ...requestAfter(given) }, FIRST_PARTY);
+      expect(renewed).toMatchObject({ reset: true, cursor: { log: await currentLog() } });
+      expect(await currentLog()).not.toBe(before);
     });
   });
 
-  it('is given back only by its claim: whoever shares the credential and knows the id makes nobody stop waiting for it', async () => {
+  it('a lease is released only with its claim: a caller with the same credential and the id cannot end a wait for it', async () => {
     const verifier = request();
     const { verifierId } = await replica.leases.renew(verifier, FIRST_PARTY);
     const old = oldRequest();
@@ -185,19 +186,19 @@ describe('a lease', () => {
     );
   });
 
-  it('released or ended is not renewed: the verifier needs another claim', async () => {
+  it('a released or ended lease is not renewed: the verifier needs another claim', async () => {
     const [released, ended] = [request(), request()];
     const { verifierId: releasedId } = await replica.leases.renew(released, FIRST_PARTY);
     await replica.leases.release({ verifierId: releasedId, claim: released.claim }, FIRST_PARTY.id);
     const { verifierId } = await replica.leases.renew(ended, FIRST_PARTY);
-    await room.database.query('UPDATE leases SET ended_at = now() WHERE verifier_id = $1', [verifierId]);
+    await cluster.database.query('UPDATE leases SET ended_at = now() WHERE verifier_id = $1', [verifierId]);
     for (const one of [released, ended])
       await expect(replica.leases.renew(one, FIRST_PARTY)).rejects.toEqual(refusal('ended'));
     expect(replica.leases.refused.first_party.ended).toBe(2);
     expect((await replica.leases.renew(request(), FIRST_PARTY)).reset).toBe(true);
   });
 
-  it('is refused beyond 64 of one owner, however many tokens and renewals at once; the first-party services have no such bound', async () => {
+  it('one owner gets at most 64 leases, however many tokens and concurrent renewals; first-party services have no such limit', async () => {
     const owner = newId();
     const callers = Array.from({ length: 4 }, () => thirdParty(owner));
     const outcomes = await Promise.allSettled(
@@ -209,7 +210,7 @@ describe('a lease', () => {
     expect(refused[0].message).toMatch(/^too_many: /);
     await replica.leases.renew(request(), thirdParty());
     await Promise.all(Array.from({ length: 70 }, () => replica.leases.renew(request(), FIRST_PARTY)));
-    expect(await room.database.query('SELECT count(*)::int AS n FROM leases')).toEqual([{ n: 64 + 1 + 70 }]);
+    expect(await cluster.database.query('SELECT count(*)::int AS n FROM leases')).toEqual([{ n: 64 + 1 + 70 }]);
   });
 
   it.each([
@@ -217,36 +218,36 @@ describe('a lease', () => {
     ['a claim too long', 'claim', { claim: 'x'.repeat(65) }],
     ['a claim of other characters', 'claim', { claim: `${'x'.repeat(32)}'` }],
     ['no claim and no id', 'claim', { claim: '' }],
-    ['no claim and an id that is none', 'claim', { claim: '', verifierId: 'x' }],
+    ['no claim and an invalid id', 'claim', { claim: '', verifierId: 'x' }],
     ['a claim and an id of its own', 'verifierId', { verifierId: newId() }],
     ['a name too long', 'name', { name: 'x'.repeat(101) }],
     ['a name of control characters', 'name', { name: 'a\nb' }],
-    ['a name of half a character', 'name', { name: 'a\ud800' }],
+    ['a name with half a surrogate pair', 'name', { name: 'a\ud800' }],
     ['a version too long', 'version', { version: 'x'.repeat(51) }],
     ['a version of control characters', 'version', { version: '\u0000' }],
-    ['a cursor of no log', 'cursor.log', { cursor: { log: 'x', xid: '1' } }],
-    ['a cursor that is no number', 'cursor.xid', { cursor: { log: newId(), xid: '1; DROP' } }],
+    ['a cursor of an invalid log', 'cursor.log', { cursor: { log: 'x', xid: '1' } }],
+    ['a cursor that is not a number', 'cursor.xid', { cursor: { log: newId(), xid: '1; DROP' } }],
     ['a cursor beyond all transactions', 'cursor.xid', { cursor: { log: newId(), xid: '99999999999999999999' } }],
-  ])('with %s is refused by name', async (_, field, over) => {
+  ])('a renewal with %s is refused by name', async (_, field, over) => {
     const refused: unknown = await replica.leases.renew(request(over), FIRST_PARTY).catch((error: unknown) => error);
     expect(refused).toBeInstanceOf(LeaseRefused);
     expect(refused).toMatchObject({ reason: 'invalid', message: expect.stringContaining(field) });
-    expect(await room.database.query('SELECT 1 FROM leases')).toEqual([]);
+    expect(await cluster.database.query('SELECT 1 FROM leases')).toEqual([]);
   });
 
   it.each([
     ['of another log', () => ({ log: newId(), xid: '1000000' })],
-    ['older than the log keeps', (log: string) => ({ log, xid: '0' })],
+    ['older than the log', (log: string) => ({ log, xid: '0' })],
     ['beyond the snapshot', (log: string) => ({ log, xid: '9000000000000000000' })],
-  ])('with a cursor %s gets a reset', async (_, cursorOf) => {
+  ])('a renewal with a cursor %s gets a reset', async (_, cursorOf) => {
     const { cursor } = await replica.leases.renew(request(), FIRST_PARTY);
-    const answer = await replica.leases.renew(request({ cursor: cursorOf(cursor!.log) }), FIRST_PARTY);
-    expect(answer).toMatchObject({ reset: true, invalidations: [] });
+    const response = await replica.leases.renew(request({ cursor: cursorOf(cursor!.log) }), FIRST_PARTY);
+    expect(response).toMatchObject({ reset: true, invalidations: [] });
   });
 });
 
 describe('a verifier of version 0.1', () => {
-  it('renews under its own id, which is nobody else`s; it is given keys that nobody signs with', async () => {
+  it('a verifier of version 0.1 renews with its own id, which no one else can use, and gets keys that sign nothing', async () => {
     const verifier = oldRequest();
     const [first, second] = [
       await replica.leases.renew(verifier, FIRST_PARTY),
@@ -256,38 +257,38 @@ describe('a verifier of version 0.1', () => {
     expect(first.feedKey).toHaveLength(32);
     expect(second.feedKey).not.toEqual(first.feedKey);
     await expect(replica.leases.renew(verifier, stranger)).rejects.toEqual(refusal('foreign'));
-    expect(await room.database.query('SELECT 1 FROM leases')).toHaveLength(1);
+    expect(await cluster.database.query('SELECT 1 FROM leases')).toHaveLength(1);
   });
 
-  it('is told invalidations by its renewals, and a confirmation goes by its cursor', async () => {
-    // A lease that outlasts whatever holds the cursor back for a moment.
-    const long = await room.replica(10_000);
+  it('a verifier of version 0.1 gets invalidations by renewing, and is confirmed by its cursor', async () => {
+    // A lease longer than any transaction that holds the cursor back.
+    const long = await cluster.replica(10_000);
     const verifier = oldRequest();
     let { cursor } = await long.leases.renew(verifier, FIRST_PARTY);
     const renewing = setInterval(() => {
-      void long.leases.renew({ ...verifier, cursor }, FIRST_PARTY).then((answer) => {
-        cursor = answer.cursor;
+      void long.leases.renew({ ...verifier, cursor }, FIRST_PARTY).then((response) => {
+        cursor = response.cursor;
       });
     }, 100);
     const { receipt } = await long.confirmations.confirm([await long.invalidate('owner', newId())]);
     clearInterval(renewing);
     expect(receipt!.verifiers).toMatchObject([{ id: verifier.verifierId, by: 'cursor' }]);
-    await room.database.query('DELETE FROM leases; UPDATE invalidation_log SET longest_lease_ms = 0');
+    await cluster.database.query('DELETE FROM leases; UPDATE invalidation_log SET longest_lease_ms = 0');
   });
 
-  it('cannot take over the row of a claim by naming its id', async () => {
+  it('a verifier of version 0.1 cannot take over the lease of a claim by its id', async () => {
     const { verifierId } = await replica.leases.renew(request(), FIRST_PARTY);
     for (const caller of [FIRST_PARTY, stranger])
       await expect(replica.leases.renew(oldRequest({ verifierId }), caller)).rejects.toThrow(LeaseRefused);
   });
 });
 
-describe('judging', () => {
-  it('deletes a row only after watching the same renewal for a lease and the drift', async () => {
+describe('reaping leases', () => {
+  it('a lease is reaped only after its last renewal was observed for a lease and the drift', async () => {
     const verifier = request();
     await replica.leases.renew(verifier, FIRST_PARTY);
-    const end = Date.now() + 1_500;
-    while (Date.now() < end) {
+    const untilMs = Date.now() + 1_500;
+    while (Date.now() < untilMs) {
       expect(await replica.leases.judge()).toBe(0);
       await replica.leases.renew(verifier, FIRST_PARTY);
       await new Promise((r) => setTimeout(r, 50));
@@ -295,10 +296,10 @@ describe('judging', () => {
     expect(await replica.leases.judge()).toBe(0);
     await new Promise((r) => setTimeout(r, 620));
     expect(await replica.leases.judge()).toBe(1);
-    expect(await room.database.query('SELECT 1 FROM leases')).toEqual([]);
+    expect(await cluster.database.query('SELECT 1 FROM leases')).toEqual([]);
   });
 
-  it('deletes nothing that has been renewed since it looked', async () => {
+  it('a lease renewed since it was read is not reaped', async () => {
     const verifier = request();
     await replica.leases.renew(verifier, FIRST_PARTY);
     const { leases } = await replica.log.leases();
@@ -308,52 +309,52 @@ describe('judging', () => {
 });
 
 describe('the log', () => {
-  it('prunes what is old, and resets whoever would have needed it', async () => {
-    await room.database.query('DELETE FROM invalidations');
+  it('pruning the log removes old invalidations, and verifiers that needed them get a reset', async () => {
+    await cluster.database.query('DELETE FROM invalidations');
     const behind = request();
     const { cursor } = await replica.leases.renew(behind, FIRST_PARTY);
     for (let i = 0; i < 5; i++) await replica.invalidate('owner', newId());
     const old = request();
-    const newest = (await room.database.query('SELECT max(xid)::text AS xid FROM invalidations'))[0]!['xid'];
+    const newest = (await cluster.database.query('SELECT max(xid)::text AS xid FROM invalidations'))[0]!['xid'];
     const current = await waitFor(async () => {
-      const answer = await replica.leases.renew(old, FIRST_PARTY);
-      return BigInt(answer.cursor!.xid) > BigInt(newest) ? answer : null;
+      const response = await replica.leases.renew(old, FIRST_PARTY);
+      return BigInt(response.cursor!.xid) > BigInt(newest) ? response : null;
     });
-    await room.database.query(`UPDATE invalidations SET created_at = now() - interval '2 hours'`);
+    await cluster.database.query(`UPDATE invalidations SET created_at = now() - interval '2 hours'`);
     const { id } = await replica.invalidate('owner', newId());
     expect(await replica.store.pruneLog(3_600_000, 3)).toBe(3);
     expect(await replica.store.pruneLog(3_600_000, 1_000)).toBe(2);
     expect(await replica.store.pruneLog(3_600_000, 1_000)).toBe(0);
     expect(await replica.leases.renew({ ...behind, cursor }, FIRST_PARTY)).toMatchObject({ reset: true });
-    const goesOn = await replica.leases.renew({ ...old, cursor: current.cursor }, FIRST_PARTY);
-    expect(goesOn).toMatchObject({ reset: false, invalidations: [{ id }] });
+    const next = await replica.leases.renew({ ...old, cursor: current.cursor }, FIRST_PARTY);
+    expect(next).toMatchObject({ reset: false, invalidations: [{ id }] });
   });
 
-  it('is a new one after a restore: verifiers reset, and confirming waits for leases that the backup did not hold', async () => {
-    const gateway = await room.gateway();
+  it('after a restore the log is a new one: verifiers reset, and confirmations wait for leases that the backup lacked', async () => {
+    const gateway = await cluster.gateway();
     const { cursor } = await replica.leases.renew(request(), FIRST_PARTY);
-    const { secret, id } = await room.token();
-    // What a restore into another server, another time line or a rewritten table leaves behind:
+    const { secret, id } = await cluster.token();
+    // As after a restore into another server, another timeline or a rewritten table:
     gateway.kill();
-    await room.database.query('DELETE FROM leases');
-    await room.database.query(`UPDATE invalidation_log SET incarnation = 'another'`);
-    const second = await room.replica(500);
-    const { receipt } = await second.confirmations.confirm([await room.commit(second, id)]);
+    await cluster.database.query('DELETE FROM leases');
+    await cluster.database.query(`UPDATE invalidation_log SET incarnation = 'another'`);
+    const second = await cluster.replica(500);
+    const { receipt } = await second.confirmations.confirm([await cluster.commit(second, id)]);
     expect(await gateway.accepts(secret)).toBe(false);
-    // Beside the gateway, where a renewal of its came after the deletion.
-    const nobody = { name: 'whoever was there before the restore', by: 'lease' };
-    expect(receipt!.verifiers).toContainEqual(expect.objectContaining(nobody));
+    // With the gateway too, if a renewal of it came after the deletion.
+    const unowned = { name: 'whoever was there before the restore', by: 'lease' };
+    expect(receipt!.verifiers).toContainEqual(expect.objectContaining(unowned));
     for (const { by } of receipt!.verifiers) expect(by).toBe('lease');
-    const answer = await replica.leases.renew(request({ cursor }), FIRST_PARTY);
-    expect(answer).toMatchObject({ reset: true });
-    expect(answer.cursor!.log).not.toBe(cursor!.log);
+    const response = await replica.leases.renew(request({ cursor }), FIRST_PARTY);
+    expect(response).toMatchObject({ reset: true });
+    expect(response.cursor!.log).not.toBe(cursor!.log);
   });
 
-  it('begun by several replicas at once is one', async () => {
-    await room.database.query(`UPDATE invalidation_log SET incarnation = ''`);
-    const replicas = await Promise.all(Array.from({ length: 4 }, () => room.replica(500)));
-    const answers = await Promise.all(replicas.map(({ log }) => log.leases()));
-    expect(new Set(answers.map(({ log }) => log)).size).toBe(1);
-    expect(await room.database.query('SELECT 1 FROM leases')).toEqual([]);
+  it('a log begun by several replicas at once is one log', async () => {
+    await cluster.database.query(`UPDATE invalidation_log SET incarnation = ''`);
+    const replicas = await Promise.all(Array.from({ length: 4 }, () => cluster.replica(500)));
+    const responses = await Promise.all(replicas.map(({ log }) => log.leases()));
+    expect(new Set(responses.map(({ log }) => log)).size).toBe(1);
+    expect(await cluster.database.query('SELECT 1 FROM leases')).toEqual([]);
   });
 });

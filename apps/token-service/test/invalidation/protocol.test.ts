@@ -5,76 +5,76 @@ import { faultyLink, waitFor } from '@latchkey/testing';
 import { Redis } from 'ioredis';
 import { Client } from 'pg';
 import { lapsedAfterMs } from '../../src/invalidation/types.js';
-import { FIRST_PARTY, Room, SIGNING_SECRET } from './harness.js';
+import { Cluster, FIRST_PARTY, SIGNING_SECRET } from './harness.js';
 
-let room: Room;
+let cluster: Cluster;
 beforeAll(async () => {
-  room = await Room.open();
+  cluster = await Cluster.open();
 });
-afterEach(() => room.closeParts());
-afterAll(() => room.close());
+afterEach(() => cluster.reset());
+afterAll(() => cluster.close());
 
 const LEASE_MS = 1_000;
 
 describe('a revocation that has returned', () => {
-  it('is refused by every gateway, by their acknowledgements, whichever replica they talk to', async () => {
-    const [first, second] = [await room.replica(LEASE_MS), await room.replica(LEASE_MS)];
-    for (let i = 0; i < 3; i++) await room.gateway();
+  it('after a confirmation every gateway rejects the token, by acknowledgement, whichever replica it uses', async () => {
+    const [first, second] = [await cluster.replica(LEASE_MS), await cluster.replica(LEASE_MS)];
+    for (let i = 0; i < 3; i++) await cluster.gateway();
     for (const replica of [first, second, first, second]) {
-      const { secret, id } = await room.token();
-      const effect = await replica.confirmations.confirm([await room.commit(replica, id)]);
+      const { secret, id } = await cluster.token();
+      const effect = await replica.confirmations.confirm([await cluster.commit(replica, id)]);
       expect(effect.effective).toBe(true);
-      for (const gateway of room.gateways) expect(await gateway.accepts(secret)).toBe(false);
+      for (const gateway of cluster.gateways) expect(await gateway.accepts(secret)).toBe(false);
       expect(effect.receipt!.verifiers.map(({ by }) => by)).toEqual(['ack', 'ack', 'ack']);
       expect(effect.receipt!.verifiers.map(({ id }) => id).sort()).toEqual(
-        room.gateways.map((g) => g.verifier.id).sort(),
+        cluster.gateways.map((g) => g.verifier.id).sort(),
       );
     }
   });
 
-  it('is refused with Redis away for good; it is confirmed by the leases', async () => {
-    const replica = await room.replica(LEASE_MS);
-    for (let i = 0; i < 2; i++) await room.gateway();
-    const { secret, id } = await room.token();
-    await room.redis.kill();
+  it('with Redis permanently unavailable a revocation is confirmed by the leases, and every gateway rejects the token', async () => {
+    const replica = await cluster.replica(LEASE_MS);
+    for (let i = 0; i < 2; i++) await cluster.gateway();
+    const { secret, id } = await cluster.token();
+    await cluster.redis.kill();
     try {
-      const effect = await replica.confirmations.confirm([await room.commit(replica, id)]);
-      for (const gateway of room.gateways) expect(await gateway.accepts(secret)).toBe(false);
+      const effect = await replica.confirmations.confirm([await cluster.commit(replica, id)]);
+      for (const gateway of cluster.gateways) expect(await gateway.accepts(secret)).toBe(false);
       expect(effect.effective).toBe(true);
       for (const { by } of effect.receipt!.verifiers) expect(['cursor', 'lease']).toContain(by);
     } finally {
-      await room.redis.restart();
+      await cluster.redis.restart();
     }
   });
 
-  it('is refused by a gateway that is cut off from everything, from the end of its lease', async () => {
-    const replica = await room.replica(LEASE_MS);
-    const [near, far] = [await room.gateway(), await room.gateway()];
-    const { secret, id } = await room.token();
+  it('a gateway cut off from everything rejects a revoked token from the expiry of its lease', async () => {
+    const replica = await cluster.replica(LEASE_MS);
+    const [near, far] = [await cluster.gateway(), await cluster.gateway()];
+    const { secret, id } = await cluster.token();
     far.kill();
-    // One that is committed after the confirmation has read the row would be a life after death.
+    // A renewal committed after the confirmation has read the row would extend the lease.
     await waitFor(() => far.renewing === 0);
-    const effect = await replica.confirmations.confirm([await room.commit(replica, id)]);
+    const effect = await replica.confirmations.confirm([await cluster.commit(replica, id)]);
     expect(effect.effective).toBe(true);
     expect(await near.accepts(secret)).toBe(false);
     expect(await far.verifier.verify(secret, { scopes: [] })).toMatchObject({ reason: 'unavailable' });
     expect(effect.receipt!.verifiers.find((v) => v.id === far.verifier.id)).toMatchObject({ by: 'lease' });
-    // The dead row is gone: the next one does not wait for it.
-    await waitFor(async () => (await room.database.query('SELECT 1 FROM leases')).length === 1);
+    // The lapsed lease is reaped: the next confirmation does not wait for it.
+    await waitFor(async () => (await cluster.database.query('SELECT 1 FROM leases')).length === 1);
   });
 
-  it('is learnt by renewal when the service died between commit and publishing, and a repeat confirms it', async () => {
-    const [dying, other] = [await room.replica(LEASE_MS), await room.replica(LEASE_MS)];
-    const gateway = await room.gateway();
-    const { secret, id } = await room.token();
-    const invalidation = await room.commit(dying, id);
+  it('a revocation whose service died between commit and publishing is received by renewal, and confirmed by a repeat', async () => {
+    const [killed, other] = [await cluster.replica(LEASE_MS), await cluster.replica(LEASE_MS)];
+    const gateway = await cluster.gateway();
+    const { secret, id } = await cluster.token();
+    const invalidation = await cluster.commit(killed, id);
     await waitFor(async () => !(await gateway.accepts(secret)), { timeoutMs: LEASE_MS });
     const effect = await other.confirmations.confirm([invalidation]);
     expect(effect).toMatchObject({ effective: true, receipt: { verifiers: [{ id: gateway.verifier.id }] } });
   });
 
-  it('needs nobody when nobody holds a lease', async () => {
-    const replica = await room.replica(LEASE_MS);
+  it('a revocation is effective at once when there are no leases', async () => {
+    const replica = await cluster.replica(LEASE_MS);
     const invalidation = await replica.invalidate('everything');
     expect(await replica.confirmations.confirm([invalidation])).toMatchObject({
       effective: true,
@@ -82,12 +82,12 @@ describe('a revocation that has returned', () => {
     });
   });
 
-  it('does not wait for a gateway that has stopped in order', async () => {
-    const replica = await room.replica(LEASE_MS);
-    const [staying, leaving] = [await room.gateway(), await room.gateway()];
-    const { id } = await room.token();
+  it('a confirmation does not wait for a gateway that was stopped in order', async () => {
+    const replica = await cluster.replica(LEASE_MS);
+    const [staying, leaving] = [await cluster.gateway(), await cluster.gateway()];
+    const { id } = await cluster.token();
     leaving.feed.close();
-    const invalidation = await room.commit(replica, id);
+    const invalidation = await cluster.commit(replica, id);
     const confirming = replica.confirmations.confirm([invalidation]);
     await leaving.verifier.stop();
     const { receipt } = await confirming;
@@ -95,51 +95,51 @@ describe('a revocation that has returned', () => {
     expect(receipt!.verifiers.find((v) => v.id === leaving.verifier.id)).toMatchObject({ by: 'released' });
   });
 
-  it('waits, acknowledged by all, until PostgreSQL has shown that it still knows the change, if it was silent meanwhile', async () => {
-    await using link = await faultyLink(room.database.url);
-    const [asked, judging] = [
-      await room.replica(LEASE_MS, [SIGNING_SECRET], link.url(room.database.url)),
-      await room.replica(LEASE_MS),
+  it('a confirmation acknowledged by all waits until a stalled PostgreSQL has proven that it still has the change', async () => {
+    await using link = await faultyLink(cluster.database.url);
+    const [stalled, other] = [
+      await cluster.replica(LEASE_MS, [SIGNING_SECRET], link.url(cluster.database.url)),
+      await cluster.replica(LEASE_MS),
     ];
-    room.replicas.splice(0, 1); // the gateway talks to the other
-    const gateway = await room.gateway();
-    const { id } = await room.token();
-    const invalidation = await room.commit(asked, id);
+    cluster.replicas.splice(0, 1); // the gateway uses the other
+    const gateway = await cluster.gateway();
+    const { id } = await cluster.token();
+    const invalidation = await cluster.commit(stalled, id);
     gateway.isMute = true;
-    const confirming = asked.confirmations.confirm([invalidation]);
-    await waitFor(() => asked.confirmations.pending === 1);
+    const confirming = stalled.confirmations.confirm([invalidation]);
+    await waitFor(() => stalled.confirmations.pending === 1);
     link.stall();
-    await sleep(1_200); // longer than what is known of the database's history counts
+    await sleep(1_200); // longer than a proof of the database's history is valid
     gateway.isMute = false;
-    judging.confirmations.confirm([invalidation]).catch(() => undefined); // says it again
-    await waitFor(() => asked.confirmations.by.first_party.ack === 1);
+    other.confirmations.confirm([invalidation]).catch(() => undefined); // publishes it again
+    await waitFor(() => stalled.confirmations.by.first_party.ack === 1);
     expect(await Promise.race([confirming, sleep(300, 'waits')])).toBe('waits');
     link.heal();
     expect(await confirming).toMatchObject({ effective: true, receipt: { verifiers: [{ by: 'ack' }] } });
-    await asked.close();
+    await stalled.close();
   });
 
-  it('reaches gateways whose subscription was cut, because it is said again', async () => {
-    const replica = await room.replica(10_000);
-    const gateway = await room.gateway();
-    const { id } = await room.token();
-    const admin = new Redis(room.redis.url);
+  it('an invalidation reaches gateways whose subscription was cut, because it is published again', async () => {
+    const replica = await cluster.replica(10_000);
+    const gateway = await cluster.gateway();
+    const { id } = await cluster.token();
+    const admin = new Redis(cluster.redis.url);
     for (let i = 0; i < 3; i++) await admin.call('CLIENT', 'KILL', 'TYPE', 'PUBSUB');
-    const { receipt } = await replica.confirmations.confirm([await room.commit(replica, id)]);
+    const { receipt } = await replica.confirmations.confirm([await cluster.commit(replica, id)]);
     admin.disconnect();
     expect(receipt!.verifiers).toMatchObject([{ id: gateway.verifier.id, by: 'ack' }]);
   });
 });
 
 describe('a caller that does not wait', () => {
-  it('is told at once who is pending, and the receipt follows', async () => {
-    const replica = await room.replica(LEASE_MS);
-    const gateway = await room.gateway('slow one');
-    const { id } = await room.token();
+  it('a caller that does not wait gets the pending verifiers at once, and the receipt follows', async () => {
+    const replica = await cluster.replica(LEASE_MS);
+    const gateway = await cluster.gateway('slow one');
+    const { id } = await cluster.token();
     gateway.kill();
     const receipts: unknown[] = [];
     const onEffective = async (receipt: unknown) => void receipts.push(receipt);
-    const invalidation = await room.commit(replica, id);
+    const invalidation = await cluster.commit(replica, id);
     const effect = await replica.confirmations.confirm([invalidation], { waitMs: 0, onEffective });
     expect(effect).toMatchObject({
       effective: false,
@@ -151,39 +151,39 @@ describe('a caller that does not wait', () => {
     expect(receipts).toMatchObject([{ verifiers: [{ id: gateway.verifier.id, by: 'lease' }] }]);
   });
 
-  it('is answered when the service stops', async () => {
-    const replica = await room.replica(10_000);
-    const gateway = await room.gateway();
-    const { id } = await room.token();
+  it('a waiting caller gets the pending verifiers when the service stops', async () => {
+    const replica = await cluster.replica(10_000);
+    const gateway = await cluster.gateway();
+    const { id } = await cluster.token();
     gateway.kill();
-    const confirming = replica.confirmations.confirm([await room.commit(replica, id)]);
+    const confirming = replica.confirmations.confirm([await cluster.commit(replica, id)]);
     await waitFor(() => replica.confirmations.pending === 1);
     await sleep(50);
     replica.confirmations.stop();
     expect(await confirming).toMatchObject({ effective: false, pending: [{ id: gateway.verifier.id }] });
-    await room.database.query('DELETE FROM leases');
+    await cluster.database.query('DELETE FROM leases');
   });
 });
 
-describe('Redis lying', () => {
-  it('confirms nothing: forged, foreign and repeated acknowledgements do not count', async () => {
-    const replica = await room.replica(LEASE_MS);
-    const [mute, other] = [await room.gateway(), await room.gateway()];
-    const { secret, id } = await room.token();
+describe('an unreliable Redis', () => {
+  it('forged, foreign and repeated acknowledgements over Redis confirm nothing', async () => {
+    const replica = await cluster.replica(LEASE_MS);
+    const [mute, other] = [await cluster.gateway(), await cluster.gateway()];
+    const { secret, id } = await cluster.token();
     mute.feed.close();
     mute.authorityUnavailable = true;
-    const invalidation = await room.commit(replica, id);
+    const invalidation = await cluster.commit(replica, id);
     const digest = digestOf((await replica.log.leases()).log, invalidation);
     const confirming = replica.confirmations.confirm([invalidation]);
     await waitFor(() => replica.confirmations.pending === 1);
-    const liar = new Redis(room.redis.url);
-    const say = (event: unknown) => liar.publish('latchkey:v1:acknowledgements', JSON.stringify(event));
+    const attacker = new Redis(cluster.redis.url);
+    const publish = (event: unknown) => attacker.publish('latchkey:v1:acknowledgements', JSON.stringify(event));
     for (let i = 0; i < 20; i++) {
-      await say(signAcknowledgement(Buffer.from('a guess'), mute.verifier.id!, [digest]));
-      await say({ verifier: mute.verifier.id, digests: [digest], mac: '' });
-      await liar.publish('latchkey:v1:acknowledgements', 'not json');
+      await publish(signAcknowledgement(Buffer.from('a guess'), mute.verifier.id!, [digest]));
+      await publish({ verifier: mute.verifier.id, digests: [digest], mac: '' });
+      await attacker.publish('latchkey:v1:acknowledgements', 'not json');
     }
-    liar.disconnect();
+    attacker.disconnect();
     const { receipt } = await confirming;
     expect(await mute.accepts(secret)).toBe(false);
     expect(receipt!.verifiers.find((v) => v.id === mute.verifier.id)).toMatchObject({ by: 'lease' });
@@ -192,25 +192,25 @@ describe('Redis lying', () => {
     expect(replica.confirmations.acknowledgementsDropped).toMatchObject({ malformed: 40, not_authentic: 20 });
   });
 
-  it('or emptied makes no difference', async () => {
-    const replica = await room.replica(LEASE_MS);
-    await room.gateway();
-    const { secret, id } = await room.token();
-    const admin = new Redis(room.redis.url);
+  it('an emptied Redis does not affect a confirmation', async () => {
+    const replica = await cluster.replica(LEASE_MS);
+    await cluster.gateway();
+    const { secret, id } = await cluster.token();
+    const admin = new Redis(cluster.redis.url);
     await admin.flushall();
     admin.disconnect();
-    expect(await replica.confirmations.confirm([await room.commit(replica, id)])).toMatchObject({ effective: true });
-    expect(await room.gateways[0]!.accepts(secret)).toBe(false);
+    expect(await replica.confirmations.confirm([await cluster.commit(replica, id)])).toMatchObject({ effective: true });
+    expect(await cluster.gateways[0]!.accepts(secret)).toBe(false);
   });
 });
 
 describe('transactions out of order', () => {
-  it('one that committed late, behind others that renewals have read, is read all the same', async () => {
-    const replica = await room.replica(LEASE_MS);
-    const gateway = await room.gateway();
+  it('an invalidation that commits after later ones were read is still read by renewals', async () => {
+    const replica = await cluster.replica(LEASE_MS);
+    const gateway = await cluster.gateway();
     gateway.feed.close();
-    const { secret, id } = await room.token();
-    const slow = new Client({ connectionString: room.database.url });
+    const { secret, id } = await cluster.token();
+    const slow = new Client({ connectionString: cluster.database.url });
     await slow.connect();
     await slow.query('BEGIN');
     await slow.query(
@@ -221,7 +221,7 @@ describe('transactions out of order', () => {
     for (let i = 0; i < 10; i++) await replica.invalidate('owner', newId());
     const { renewals } = gateway.verifier.counters;
     await waitFor(() => gateway.verifier.counters.renewals >= renewals + 3);
-    // Transactions of other databases in the cluster pin the cursor too: what came before this test may be read again.
+    // Transactions of other databases in the cluster hold the cursor back too: earlier invalidations can be read again.
     const applied = gateway.verifier.counters.invalidationsApplied;
     expect(applied).toBeGreaterThanOrEqual(10);
     expect(gateway.verifier.counters.invalidationsRepeated).toBeGreaterThanOrEqual(10);
@@ -234,15 +234,15 @@ describe('transactions out of order', () => {
 });
 
 describe('LEASE_MS changed in a rolling restart', () => {
-  it('waits for the longest lease that a verifier may still run under', async () => {
-    const long = await room.replica(2_000);
-    const gateway = await room.gateway();
-    const { secret, id } = await room.token();
-    const short = await room.replica(500);
+  it('after LEASE_MS changed, a confirmation waits for the longest lease that a verifier can still have', async () => {
+    const long = await cluster.replica(2_000);
+    const gateway = await cluster.gateway();
+    const { secret, id } = await cluster.token();
+    const short = await cluster.replica(500);
     const request = { verifierId: '', name: 'gateway', cursor: null, claim: gateway.claim, version: '' };
     await short.leases.renew(request, FIRST_PARTY);
-    gateway.kill(); // it never heard of the shorter lease
-    const { receipt } = await short.confirmations.confirm([await room.commit(long, id)]);
+    gateway.kill(); // it never received the shorter lease
+    const { receipt } = await short.confirmations.confirm([await cluster.commit(long, id)]);
     expect(await gateway.accepts(secret)).toBe(false);
     expect(receipt!.verifiers).toMatchObject([{ by: 'lease' }]);
     expect(receipt!.verifiers[0]!.ms).toBeGreaterThanOrEqual(2_400);

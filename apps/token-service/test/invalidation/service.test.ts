@@ -30,7 +30,7 @@ function caller(service: TokenService, authorization = firstParty(GATEWAY_RPC_SE
   return made;
 }
 
-/** A verifier as a gateway has it: gRPC to one replica, Redis for the feed. */
+/** A verifier set up as in a gateway: gRPC to one replica, Redis for the feed. */
 async function gateway(service: TokenService, authorization?: string): Promise<{ verifier: Verifier; cutOff(): void }> {
   const logger = createLogger('test', 'fatal');
   const [publisher, subscriber] = [1, 2].map(() => createRedis(w.redis.url, 'test', logger));
@@ -95,20 +95,20 @@ const allowed = async ({ verifier }: { verifier: Verifier }, secret: string) =>
   (await verifier.verify(secret, { scopes: [] })).allowed;
 
 describe('a revocation over HTTP', () => {
-  it('is refused by the gateways of every replica once it has returned effective', async () => {
+  it('once a revocation over HTTP is effective, the gateways of every replica reject the token', async () => {
     const gateways = [await gateway(w.service), await gateway(second)];
     for (let i = 0; i < 5; i++) {
       const { id, secret } = await issue(admin);
       for (const each of gateways) expect(await allowed(each, secret)).toBe(true);
-      const answer = await admin.call<Revoked>(`POST /v1/tokens/${id}/revoke`, { body: {} });
+      const response = await admin.call<Revoked>(`POST /v1/tokens/${id}/revoke`, { body: {} });
       for (const each of gateways) expect(await allowed(each, secret)).toBe(false);
-      expect(answer.status).toBe(200);
-      expect(answer.body).toMatchObject({ effective: true, pending: [] });
-      expect(answer.body.receipt!.verifiers.map(({ by }) => by)).toEqual(['ack', 'ack']);
+      expect(response.status).toBe(200);
+      expect(response.body).toMatchObject({ effective: true, pending: [] });
+      expect(response.body.receipt!.verifiers.map(({ by }) => by)).toEqual(['ack', 'ack']);
     }
   });
 
-  it('that is not waited for answers 202 with who is pending; the receipt is stored, and a repeat answers with it', async () => {
+  it('a revocation without waiting returns 202 with the pending verifiers; the receipt is stored, and a repeat returns it', async () => {
     const [near, far] = [await gateway(w.service), await gateway(second)];
     const { id } = await issue(admin);
     far.cutOff();
@@ -130,7 +130,7 @@ describe('a revocation over HTTP', () => {
     expect(repeated.body).toMatchObject({ effective: true, receipt: stored });
   });
 
-  it('repeated before it was effective waits again', async () => {
+  it('a revocation repeated before it is effective waits again', async () => {
     const near = await gateway(w.service);
     const far = await gateway(second);
     const { id, secret } = await issue(admin);
@@ -144,7 +144,7 @@ describe('a revocation over HTTP', () => {
     expect(repeated.body).toMatchObject({ effective: true });
   });
 
-  it('of all that a person or a project had is one invalidation each', async () => {
+  it('disabling a person or closing a project writes one invalidation for all of its tokens', async () => {
     const gateways = [await gateway(w.service), await gateway(second)];
     const person = await w.member();
     const at = await project(person);
@@ -164,7 +164,7 @@ describe('a revocation over HTTP', () => {
     expect(gateways.map(({ verifier }, i) => verifier.counters.invalidationsApplied - before[i]!)).toEqual([2, 2]);
   });
 
-  it('waits for no gateway that has said good-bye', async () => {
+  it('a revocation over HTTP does not wait for a gateway that has released its lease', async () => {
     const { verifier } = await gateway(w.service);
     await verifier.stop();
     const { id } = await issue(admin);
@@ -173,7 +173,7 @@ describe('a revocation over HTTP', () => {
   });
 });
 
-describe('the gRPC door of leases', () => {
+describe('leases over gRPC', () => {
   const request = (over = {}) => ({
     verifierId: '',
     name: 'test',
@@ -184,19 +184,19 @@ describe('the gRPC door of leases', () => {
   });
   const verifying = (person = admin, body = {}) => issue(person, { scopes: ['tokens:verify'], ...body });
 
-  it('grants leases to holders of tokens:verify, and hands out an id to whoever renews first', async () => {
+  it('holders of tokens:verify get leases over gRPC, each caller with its own id', async () => {
     const [one, other] = [await verifying(), await verifying()];
     const mine = request();
-    const answer = await caller(w.service, bearer(one.secret)).renew(mine);
-    expect(answer).toMatchObject({ leaseMs: 1_000, reset: true, invalidations: [], caller: `token:${one.id}` });
-    expect([answer.ackKey.length, answer.usageKey.length, answer.feedKey.length]).toEqual([32, 32, 0]);
-    expect(answer.feedKeys.map((key) => key.length)).toEqual([32]);
-    const { verifierId } = answer;
+    const response = await caller(w.service, bearer(one.secret)).renew(mine);
+    expect(response).toMatchObject({ leaseMs: 1_000, reset: true, invalidations: [], caller: `token:${one.id}` });
+    expect([response.ackKey.length, response.usageKey.length, response.feedKey.length]).toEqual([32, 32, 0]);
+    expect(response.feedKeys.map((key) => key.length)).toEqual([32]);
+    const { verifierId } = response;
     expect((await caller(second, bearer(other.secret)).renew(mine)).verifierId).not.toBe(verifierId);
     expect(await caller(second, bearer(other.secret)).release({ verifierId, claim: mine.claim })).toEqual({
       released: false,
     });
-    // Whoever shares the credential knows the id, but not the claim.
+    // Another process with the same credential has the id, but not the claim.
     for (const claim of ['', newClaim()])
       expect(await caller(second, bearer(one.secret)).release({ verifierId, claim })).toEqual({ released: false });
     expect(await caller(second, bearer(one.secret)).release({ verifierId, claim: mine.claim })).toEqual({
@@ -207,7 +207,7 @@ describe('the gRPC door of leases', () => {
     });
   });
 
-  it('refuses what is malformed by name', async () => {
+  it('a malformed renewal or release over gRPC is rejected by name', async () => {
     await expect(caller(w.service).renew(request({ claim: 'x' }))).rejects.toMatchObject({
       code: status.INVALID_ARGUMENT,
       details: expect.stringContaining('claim'),
@@ -217,14 +217,14 @@ describe('the gRPC door of leases', () => {
     });
   });
 
-  it('gives nothing to a caller without the scope', async () => {
+  it('a token without tokens:verify gets no lease', async () => {
     const { secret } = await issue(admin, { scopes: ['tokens:read'] });
     await expect(caller(w.service, bearer(secret)).renew(request())).rejects.toMatchObject({
       code: status.PERMISSION_DENIED,
     });
   });
 
-  it('counts leases for the owner of the token that a caller stems from, children included', async () => {
+  it('leases of derived tokens count for the owner of their root ancestor', async () => {
     const person = await w.member('Owner of verifiers', 'admin');
     const root = await verifying(person, { scopes: ['tokens:verify', 'tokens:write'] });
     const children = await Promise.all([1, 2].map(() => verifying(w.bearer(root.secret))));
@@ -246,7 +246,7 @@ describe('the gRPC door of leases', () => {
       });
   });
 
-  it('is told to administrators as a third party, even where a replica of the version before wrote its lease', async () => {
+  it('a lease written by a replica of the previous version is listed as a third party', async () => {
     const holder = await verifying();
     const id = newId();
     await w.database.query(
@@ -262,7 +262,7 @@ describe('the gRPC door of leases', () => {
     }
   });
 
-  it('shuts with the token: revoked, its lease is not renewed, and its look-ups are refused', async () => {
+  it('the lease of a revoked token is not renewed, and its lookups are rejected', async () => {
     const holder = await verifying();
     const theirs = await gateway(w.service, bearer(holder.secret));
     const { id } = theirs.verifier;
@@ -275,14 +275,14 @@ describe('the gRPC door of leases', () => {
     expect(await theirs.verifier.verify(secret, { scopes: [] })).toMatchObject({ reason: 'unavailable' });
   });
 
-  it('gives a ticket with a look-up to third parties, made for them and the token, and none to the gateways', async () => {
+  it('a lookup gives third parties a usage ticket for them and the token, and gateways none', async () => {
     const [holder, token] = [await verifying(), await issue(admin)];
     const hash = hashSecret(token.secret);
     expect((await caller(w.service).lookup({ hash })).usageTicket).toHaveLength(0);
     const theirs = await caller(w.service, bearer(holder.secret)).lookup({ hash });
-    const wanted = usageTicket(Buffer.from(USAGE_SECRET), { caller: `token:${holder.id}`, tokenId: token.id });
-    expect(Buffer.from(theirs.usageTicket!)).toEqual(wanted);
-    const unknown = await caller(w.service, bearer(holder.secret)).lookup({ hash: hashSecret('nobody has this') });
+    const expected = usageTicket(Buffer.from(USAGE_SECRET), { caller: `token:${holder.id}`, tokenId: token.id });
+    expect(Buffer.from(theirs.usageTicket!)).toEqual(expected);
+    const unknown = await caller(w.service, bearer(holder.secret)).lookup({ hash: hashSecret('unknown secret') });
     expect(unknown.usageTicket).toHaveLength(0);
   });
 });
@@ -290,7 +290,7 @@ describe('the gRPC door of leases', () => {
 describe('verifiers, for administrators', () => {
   const list = async (person = admin) => (await person.call<{ items: VerifierItem[] }>('/v1/verifiers')).body.items;
 
-  it('are listed with whose they are, since when, and how they confirm', async () => {
+  it('administrators can list verifiers with their owners, start and confirmations', async () => {
     const holder = await issue(admin, { scopes: ['tokens:verify'], name: 'their service' });
     const [own, theirs] = [await gateway(w.service), await gateway(second, bearer(holder.secret))];
     await admin.call(`POST /v1/tokens/${(await issue(admin)).id}/revoke`, { body: {} });
@@ -310,7 +310,7 @@ describe('verifiers, for administrators', () => {
     }
   });
 
-  it('can be ended: the next renewal takes another id, and who did it is in the audit log', async () => {
+  it('administrators can end a verifier: its next renewal gets another id, and the audit log records who ended it', async () => {
     const one = await gateway(w.service);
     const id = one.verifier.id!;
     const ended = await admin.call<VerifierItem>(`POST /v1/verifiers/${id}/end`);
@@ -323,7 +323,7 @@ describe('verifiers, for administrators', () => {
     expect((await admin.call('POST /v1/verifiers/01890000-0000-7000-8000-000000000000/end')).status).toBe(404);
   });
 
-  it('that were ended are waited for like any other, until they cannot answer from memory any more', async () => {
+  it('a revocation waits for an ended verifier like for any other, until its lease has lapsed', async () => {
     const token = await issue(admin);
     const one = await gateway(w.service);
     const id = one.verifier.id!;
@@ -336,7 +336,7 @@ describe('verifiers, for administrators', () => {
     await waitFor(async () => (await list()).every((item) => item.id !== id));
   });
 
-  it('are seen and ended with system:read and system:write', async () => {
+  it('listing verifiers requires system:read, and ending them system:write', async () => {
     const one = await gateway(w.service);
     const [reading, writing] = await Promise.all(
       ['system:read', 'system:write'].map((scope) => issue(admin, { scopes: [scope] })),
@@ -351,7 +351,7 @@ describe('verifiers, for administrators', () => {
     expect((await w.bearer(writing!.secret).call(end)).status).toBe(200);
   });
 
-  it('are named with their callers in receipts and among the pending; others see only whether they are Latchkey`s own', async () => {
+  it('receipts and pending lists name the callers of verifiers to administrators; others see only whether they are first-party', async () => {
     const holder = await issue(admin, { scopes: ['tokens:verify'], name: 'their service' });
     const theirs = await gateway(w.service, bearer(holder.secret));
     const member = await w.member();
@@ -390,7 +390,7 @@ describe('verifiers, for administrators', () => {
 });
 
 describe('metrics', () => {
-  it('tell how revocations were confirmed', async () => {
+  it('metrics count how revocations were confirmed', async () => {
     await gateway(w.service);
     const { id } = await issue(admin);
     await admin.call(`POST /v1/tokens/${id}/revoke`, { body: {} });

@@ -36,7 +36,7 @@ beforeAll(async () => {
 });
 afterEach(async () => {
   for (const close of closing.splice(0)) await close();
-  // What a test has left waiting must not make the next one wait.
+  // Leases of one test must not delay the next.
   await w.database.query('DELETE FROM leases');
   await w.database.query('DELETE FROM lease_holders');
 });
@@ -56,30 +56,31 @@ const renewal = (claim: string, cursor: Cursor | null = null) => ({
   version: '',
 });
 
-interface Held {
+interface LeaseHolder {
   caller: Caller<TokensMethods>;
   claim: string;
   lease: RenewResponse;
   token: { id: string; secret: string };
 }
 
-/** A lease of a third party that does nothing by itself. */
-async function held(person = admin, scopes = ['tokens:verify']): Promise<Held> {
+/** A third party with a lease that does nothing by itself. */
+async function leaseHolder(person = admin, scopes = ['tokens:verify']): Promise<LeaseHolder> {
   const token = await issue(person, { scopes });
   const caller = callerOf(bearer(token.secret));
   const claim = newClaim();
   return { caller, claim, lease: await caller.renew(renewal(claim)), token };
 }
 
-function open({ caller, lease }: Held, over: object = {}): RawStream {
+function open({ caller, lease }: LeaseHolder, over: object = {}): RawStream {
   const stream = rawStream(caller, { verifierId: lease.verifierId, cursor: lease.cursor, ...over });
   closing.unshift(() => stream.call.cancel());
   return stream;
 }
 
-const isOpen = (stream: RawStream) => waitFor(() => stream.heard.length > 0, { what: 'an open stream' });
+const isOpen = (stream: RawStream) => waitFor(() => stream.responses.length > 0, { what: 'an open stream' });
 const ended = (stream: RawStream) => waitFor(() => stream.ended, { timeoutMs: 20_000, what: 'the end of the stream' });
-const said = ({ heard }: RawStream): Invalidation[] => heard.flatMap((response) => invalidationsOf(response));
+const receivedBy = ({ responses }: RawStream): Invalidation[] =>
+  responses.flatMap((response) => invalidationsOf(response));
 const parsed = new WeakMap<WatchResponse, Invalidation[]>();
 function invalidationsOf(response: WatchResponse): Invalidation[] {
   const known = parsed.get(response);
@@ -89,7 +90,7 @@ function invalidationsOf(response: WatchResponse): Invalidation[] {
   return found;
 }
 
-function acknowledge(stream: RawStream, { lease }: Held, invalidation: Invalidation, key = lease.ackKey): void {
+function acknowledge(stream: RawStream, { lease }: LeaseHolder, invalidation: Invalidation, key = lease.ackKey): void {
   const digest = digestOf(lease.cursor!.log, invalidation);
   stream.send({ acknowledgement: JSON.stringify(signAcknowledgement(key, lease.verifierId, [digest])) });
 }
@@ -108,29 +109,29 @@ async function counted(event: string): Promise<number> {
 }
 
 describe('an open stream', () => {
-  it('confirms nothing by itself, nor do acknowledgements by any other key', async () => {
-    const one = await held();
+  it('an open stream confirms nothing by itself, nor do acknowledgements with another key', async () => {
+    const one = await leaseHolder();
     const stream = open(one);
     await isOpen(stream);
     const token = await issue(admin);
     expect((await revoke(token.id, 0)).pending.map(({ id }) => id)).toEqual([one.lease.verifierId]);
-    const heard = await waitFor(() => said(stream).find(({ subject }) => subject === token.id));
+    const received = await waitFor(() => receivedBy(stream).find(({ subject }) => subject === token.id));
     const salt = new Uint8Array(32);
     const wrong = acknowledgementKey(new Uint8Array(32), { verifierId: one.lease.verifierId, caller: 'x', salt });
-    acknowledge(stream, one, heard, wrong);
+    acknowledge(stream, one, received, wrong);
     await waitFor(async () => (await counted('acknowledgements')) > 0);
     expect((await revoke(token.id, 0)).effective).toBe(false);
-    acknowledge(stream, one, heard);
+    acknowledge(stream, one, received);
     expect(await revoke(token.id)).toMatchObject({ effective: true, receipt: { verifiers: [{ by: 'ack' }] } });
   });
 
-  it('begins with what the log holds past its cursor, the same signed messages as over Redis', async () => {
-    const one = await held();
+  it('a stream begins with the log past its cursor, in the same signed messages as over Redis', async () => {
+    const one = await leaseHolder();
     const token = await issue(admin);
     await revoke(token.id, 0);
     const stream = open(one);
-    const heard = await waitFor(() => said(stream).find(({ subject }) => subject === token.id));
-    acknowledge(stream, one, heard);
+    const received = await waitFor(() => receivedBy(stream).find(({ subject }) => subject === token.id));
+    acknowledge(stream, one, received);
     expect((await revoke(token.id)).receipt!.verifiers).toMatchObject([{ id: one.lease.verifierId, by: 'ack' }]);
   });
 
@@ -141,16 +142,16 @@ describe('an open stream', () => {
       'a cursor of the future',
       ({ cursor }: RenewResponse) => ({ ...cursor!, xid: `${BigInt(cursor!.xid) + 999_999n}` }),
     ],
-  ])('with %s begins with the word to renew', async (_what, cursorOf) => {
-    const one = await held();
+  ])('a stream with %s begins with a request to renew', async (_what, cursorOf) => {
+    const one = await leaseHolder();
     const stream = open(one, { cursor: cursorOf(one.lease) });
-    await waitFor(() => stream.heard.length >= 2);
-    expect(stream.heard[1]).toEqual({ message: '', renew: true, closing: false });
+    await waitFor(() => stream.responses.length >= 2);
+    expect(stream.responses[1]).toEqual({ message: '', renew: true, closing: false });
   });
 
-  it('that is read too slowly is told to renew instead of being sent what was left out', async () => {
-    const one = await held(await w.member('slow', 'admin'));
-    const other = await held();
+  it('a stream that is read too slowly gets a request to renew instead of the skipped messages', async () => {
+    const one = await leaseHolder(await w.member('slow', 'admin'));
+    const other = await leaseHolder();
     const [slow, fast] = [open(one), open(other)];
     await Promise.all([isOpen(slow), isOpen(fast)]);
     slow.call.pause();
@@ -162,41 +163,41 @@ describe('an open stream', () => {
     for (let i = 0; i < count; i++) {
       const invalidation = { id: newId(), kind: 'token', subject: newId(), cut: true, xid: '5' } as const;
       const event = signInvalidations(signer, one.lease.cursor!.log, [invalidation]);
-      // No more than are looked at in a second.
+      // No more than are processed in a second.
       if (i % 40 === 39) await sleep(100);
       await redis.publish(REDIS.invalidations, JSON.stringify(event));
     }
-    await waitFor(() => said(fast).length >= count);
-    expect(fast.heard.some(({ message, renew }) => renew && message === '')).toBe(false);
+    await waitFor(() => receivedBy(fast).length >= count);
+    expect(fast.responses.some(({ message, renew }) => renew && message === '')).toBe(false);
     slow.call.resume();
-    await waitFor(() => slow.heard.some(({ message, renew }) => renew && message === ''));
-    expect(said(slow).length).toBeLessThan(count);
-    // From there on it goes on.
+    await waitFor(() => slow.responses.some(({ message, renew }) => renew && message === ''));
+    expect(receivedBy(slow).length).toBeLessThan(count);
+    // After that it continues.
     const token = await issue(admin);
     const revoking = revoke(token.id);
     for (const [stream, holder] of [
       [slow, one],
       [fast, other],
     ] as const)
-      acknowledge(stream, holder, await waitFor(() => said(stream).find(({ subject }) => subject === token.id)));
+      acknowledge(stream, holder, await waitFor(() => receivedBy(stream).find(({ subject }) => subject === token.id)));
     expect((await revoking).receipt!.verifiers.map(({ by }) => by)).toEqual(['ack', 'ack']);
   }, 120_000);
 });
 
-describe('a stream ends', () => {
-  it('with the token that opened it: revoked, and its end is confirmed by acknowledgement', async () => {
-    const one = await held();
+describe('the end of a stream', () => {
+  it('a stream ends when its token is revoked and its verifier has acknowledged that', async () => {
+    const one = await leaseHolder();
     const stream = open(one);
     await isOpen(stream);
     const revoking = revoke(one.token.id);
-    acknowledge(stream, one, await waitFor(() => said(stream).find(({ subject }) => subject === one.token.id)));
+    acknowledge(stream, one, await waitFor(() => receivedBy(stream).find(({ subject }) => subject === one.token.id)));
     expect((await revoking).receipt!.verifiers).toMatchObject([{ id: one.lease.verifierId, by: 'ack' }]);
     expect((await ended(stream)).code).toBe(status.UNAUTHENTICATED);
     expect((await ended(open(one))).code).toBe(status.UNAUTHENTICATED);
   });
 
-  it('with the token, without an acknowledgement as well', async () => {
-    const one = await held();
+  it('a stream ends when its token is revoked, also without an acknowledgement', async () => {
+    const one = await leaseHolder();
     const stream = open(one);
     await isOpen(stream);
     await revoke(one.token.id, 0);
@@ -207,19 +208,19 @@ describe('a stream ends', () => {
     ['is disabled', { disabled: true }],
     ['loses tokens:verify', { scopes: [] }],
     ['is bound to other addresses', { allowedIps: ['203.0.113.0/24'] }],
-  ])('when its token %s', async (_what, body) => {
-    const one = await held();
+  ])('a stream ends when its token %s', async (_what, body) => {
+    const one = await leaseHolder();
     const stream = open(one);
     await isOpen(stream);
     await admin.call(`PATCH /v1/tokens/${one.token.id}`, { body, headers: { prefer: 'wait=0' } });
     expect((await ended(stream)).code).toBe(status.UNAUTHENTICATED);
   });
 
-  it('when the token that its token stems from is revoked, or its owner disabled', async () => {
+  it('a stream ends when an ancestor of its token is revoked, or its owner disabled', async () => {
     const person = await w.member('Owner of verifiers', 'admin');
     const root = await issue(person, { scopes: ['tokens:verify', 'tokens:write'] });
-    const child = await held(w.bearer(root.secret));
-    const own = await held(person);
+    const child = await leaseHolder(w.bearer(root.secret));
+    const own = await leaseHolder(person);
     const streams = [open(child), open(own)] as const;
     for (const stream of streams) await isOpen(stream);
     await revoke(root.id, 0);
@@ -232,7 +233,7 @@ describe('a stream ends', () => {
     expect((await ended(streams[1])).code).toBe(status.UNAUTHENTICATED);
   });
 
-  it('when its token expires', async () => {
+  it('a stream ends when its token expires', async () => {
     const token = await issue(admin, { scopes: ['tokens:verify'], expiresInSeconds: 4 });
     const caller = callerOf(bearer(token.secret));
     const lease = await caller.renew(renewal(newClaim()));
@@ -241,8 +242,8 @@ describe('a stream ends', () => {
     expect((await ended(stream)).code).toBe(status.UNAUTHENTICATED);
   });
 
-  it('when an administrator ends its lease, or it is released', async () => {
-    const [one, other] = [await held(), await held()];
+  it('a stream ends when an administrator ends its lease, or it is released', async () => {
+    const [one, other] = [await leaseHolder(), await leaseHolder()];
     const streams = [open(one), open(other)] as const;
     for (const stream of streams) await isOpen(stream);
     expect((await admin.call(`POST /v1/verifiers/${one.lease.verifierId}/end`)).status).toBe(200);
@@ -250,8 +251,8 @@ describe('a stream ends', () => {
     for (const stream of streams) expect((await ended(stream)).code).toBe(status.FAILED_PRECONDITION);
   });
 
-  it('when its verifier opens another', async () => {
-    const one = await held();
+  it('a stream ends when its verifier opens another', async () => {
+    const one = await leaseHolder();
     const first = open(one);
     await isOpen(first);
     const next = open(one);
@@ -260,8 +261,8 @@ describe('a stream ends', () => {
     expect(next.ended).toBe(undefined);
   });
 
-  it('and not with what concerns others, or repeats what is over', async () => {
-    const one = await held();
+  it('a stream does not end with invalidations of others, or with a replay', async () => {
+    const one = await leaseHolder();
     const stream = open(one);
     await isOpen(stream);
     const token = await issue(admin);
@@ -276,25 +277,28 @@ describe('a stream ends', () => {
     const invalidation = { id: newId(), kind: 'token', subject: one.token.id, cut: true, xid: '5' } as const;
     const event = signInvalidations(feedSigner(Buffer.from(EVENTS_SIGNING_KEY)), one.lease.cursor!.log, [invalidation]);
     await redis.publish(REDIS.invalidations, JSON.stringify(event));
-    await waitFor(() => said(stream).some(({ id }) => id === invalidation.id));
+    await waitFor(() => receivedBy(stream).some(({ id }) => id === invalidation.id));
     const last = await issue(admin);
     await revoke(last.id, 0);
-    await waitFor(() => said(stream).some(({ subject }) => subject === last.id));
+    await waitFor(() => receivedBy(stream).some(({ subject }) => subject === last.id));
     expect(stream.ended).toBe(undefined);
   });
 });
 
-describe('no stream is opened', () => {
+describe('rejected streams', () => {
   it.each([
     ['verifierId must be a lower-case UUID', { verifierId: 'x' }],
     ['cursor.log must be a lower-case UUID', { cursor: { log: 'x', xid: '1' } }],
     ['cursor.xid must be a transaction id', { cursor: { log: '01890000-0000-7000-8000-000000000000', xid: '-1' } }],
-  ])('for a malformed request: %s', async (message, over) => {
-    expect(await ended(open(await held(), over))).toMatchObject({ code: status.INVALID_ARGUMENT, details: message });
+  ])('no stream is opened for a malformed request: %s', async (message, over) => {
+    expect(await ended(open(await leaseHolder(), over))).toMatchObject({
+      code: status.INVALID_ARGUMENT,
+      details: message,
+    });
   });
 
-  it('without a lease, or for the verifier of another caller', async () => {
-    const [one, other] = [await held(), await held()];
+  it('no stream is opened without a lease, or for the verifier of another caller', async () => {
+    const [one, other] = [await leaseHolder(), await leaseHolder()];
     expect((await ended(open(one, { verifierId: newId() }))).code).toBe(status.FAILED_PRECONDITION);
     expect((await ended(open(one, { verifierId: other.lease.verifierId }))).code).toBe(status.PERMISSION_DENIED);
     const gateway = callerOf(firstParty(GATEWAY_RPC_SECRET));
@@ -304,8 +308,8 @@ describe('no stream is opened', () => {
     expect((await ended(open(one))).code).toBe(status.FAILED_PRECONDITION);
   });
 
-  it('that never says whose it is', async () => {
-    const { caller } = await held();
+  it('a stream without a first request is closed', async () => {
+    const { caller } = await leaseHolder();
     const stream = rawStream(caller);
     expect((await ended(stream)).code).toBe(status.DEADLINE_EXCEEDED);
   });

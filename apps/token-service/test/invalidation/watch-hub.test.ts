@@ -4,31 +4,32 @@ import { waitFor } from '@latchkey/testing';
 import { leaseCallers } from '../../src/invalidation/postgres-store.js';
 import { WatchHub } from '../../src/invalidation/watch.hub.js';
 import { type WatchEnd, WatchStream } from '../../src/invalidation/watch.stream.js';
-import { FIRST_PARTY, newClaim, type Replica, Room, thirdParty } from './harness.js';
+import { Cluster, FIRST_PARTY, newClaim, type Replica, thirdParty } from './harness.js';
 
-let room: Room;
+let cluster: Cluster;
 let replica: Replica;
 let hub: WatchHub;
 let isUnavailable = false;
-/** Fails instead of reading the log. */
+/** While set, reading the log fails. */
 let isLogUnavailable = false;
-/** Where the hub's clock stands still; undefined: it goes. */
+/** The time at which the hub's clock is stopped; undefined: it runs. */
 let stoppedMs: number | undefined;
 const acknowledged: string[] = [];
 
 beforeAll(async () => {
-  room = await Room.open();
+  cluster = await Cluster.open();
 });
 beforeEach(async () => {
   isUnavailable = false;
   isLogUnavailable = false;
   stoppedMs = undefined;
   acknowledged.length = 0;
-  replica = await room.replica(60_000);
+  replica = await cluster.replica(60_000);
   const { store, log, feedKeys, pool } = replica;
   hub = new WatchHub({
     store: {
-      onOneConnection: (work) => (isLogUnavailable ? Promise.reject(new Error('away')) : store.onOneConnection(work)),
+      onOneConnection: (work) =>
+        isLogUnavailable ? Promise.reject(new Error('the log is unavailable')) : store.onOneConnection(work),
     },
     log,
     feedKeys,
@@ -41,13 +42,13 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   await hub.stop(0);
-  await room.closeParts();
+  await cluster.reset();
 });
-afterAll(() => room.close());
+afterAll(() => cluster.close());
 
-/** A stream that is always read at once, with a lease that it stands beside. */
+/** A stream that is always read at once, beside a lease. */
 class Open {
-  readonly heard: WatchResponse[] = [];
+  readonly responses: WatchResponse[] = [];
   readonly ends: WatchEnd[] = [];
   readonly stream: WatchStream;
 
@@ -61,7 +62,7 @@ class Open {
       caller,
       recheck: async () => ({ allowed: true, expiresAtMs: 0 }),
       clock: systemClock,
-      write: (response) => this.heard.push(response) > 0,
+      write: (response) => this.responses.push(response) > 0,
       end: (why) => {
         this.ends.push(why);
         hub.remove(this.stream);
@@ -73,12 +74,12 @@ class Open {
     return hub.start(this.stream, this.cursor);
   }
 
-  get said(): Invalidation[] {
-    return this.heard.flatMap(({ message }) => (message ? parseInvalidationEvent(message)!.invalidations : []));
+  get invalidations(): Invalidation[] {
+    return this.responses.flatMap(({ message }) => (message ? parseInvalidationEvent(message)!.invalidations : []));
   }
 
   get resets(): number {
-    return this.heard.filter(({ message, renew }) => message === '' && renew).length;
+    return this.responses.filter(({ message, renew }) => message === '' && renew).length;
   }
 }
 
@@ -94,13 +95,13 @@ async function started(...args: Parameters<typeof opened>): Promise<Open> {
   return one;
 }
 
-const times = ({ said }: Open, { id }: Invalidation) => said.filter((one) => one.id === id).length;
+const countOf = ({ invalidations }: Open, { id }: Invalidation) => invalidations.filter((one) => one.id === id).length;
 
 describe('streams', () => {
-  it('are at most 64 for the tokens of one owner; another owner has as many', async () => {
+  it('the tokens of one owner have at most 64 streams; another owner has as many', async () => {
     const owner = newId();
     for (let i = 0; i < 64; i++) await started(thirdParty(owner));
-    await room.database.query(
+    await cluster.database.query(
       `UPDATE leases SET holder = 'user:another' WHERE verifier_id = (SELECT verifier_id FROM leases LIMIT 1)`,
     );
     const oneMore = await opened(thirdParty(owner));
@@ -110,7 +111,7 @@ describe('streams', () => {
     expect(hub.open).toBe(66);
   }, 120_000);
 
-  it('are counted as calls before they say whose they are, 128 for one owner', () => {
+  it('one owner has at most 128 stream calls before their first request', () => {
     const all = Array.from({ length: 128 }, () => hub.admit('user:one'));
     expect(all.every((left) => typeof left === 'function')).toBe(true);
     expect(hub.admit('user:one')).toBe('too_many');
@@ -122,121 +123,121 @@ describe('streams', () => {
     expect(hub.admit('user:one')).toBe('too_many');
   });
 
-  it('of one verifier are one: the new one is open before the old one ends, and stays when the new one cannot open', async () => {
+  it('one verifier has one stream: a new one opens before the old one ends, which stays open when the new one fails', async () => {
     const [caller, claim] = [thirdParty(), newClaim()];
     const first = await started(caller, claim);
     const failing = await opened(caller, claim);
     isLogUnavailable = true;
-    await expect(failing.start()).rejects.toThrow('away');
+    await expect(failing.start()).rejects.toThrow('the log is unavailable');
     isLogUnavailable = false;
     const invalidation = await replica.invalidate('owner', newId());
-    await waitFor(() => times(first, invalidation) === 1);
+    await waitFor(() => countOf(first, invalidation) === 1);
     const next = await started(caller, claim);
     expect([first.ends, hub.open]).toEqual([['replaced'], 1]);
     const last = await replica.invalidate('owner', newId());
-    await waitFor(() => times(next, last) === 1);
-    expect([times(failing, last), times(first, last)]).toEqual([0, 0]);
+    await waitFor(() => countOf(next, last) === 1);
+    expect([countOf(failing, last), countOf(first, last)]).toEqual([0, 0]);
   });
 
-  it('end when the server stops, and no other begins', async () => {
+  it('streams end when the server stops, and no other begins', async () => {
     const one = await started();
     await hub.stop(0);
-    expect(one.heard.at(-1)).toMatchObject({ closing: true });
+    expect(one.responses.at(-1)).toMatchObject({ closing: true });
     expect(one.ends).toEqual(['stopped']);
     expect(hub.admit('user:one')).toBe('stopping');
     expect(await (await opened()).start()).toBe('stopping');
   });
 });
 
-describe('what nobody has published', () => {
-  it('is found in the log, and sent once with the word to renew', async () => {
+describe('invalidations that were not published', () => {
+  it('an unpublished invalidation is found in the log, and sent once with a request to renew', async () => {
     const one = await started();
     const invalidation = await replica.invalidate('owner', newId());
-    await waitFor(() => times(one, invalidation) === 1);
-    expect(one.heard.at(-1)!.renew).toBe(true);
+    await waitFor(() => countOf(one, invalidation) === 1);
+    expect(one.responses.at(-1)!.renew).toBe(true);
     const other = await replica.invalidate('owner', newId());
-    await waitFor(() => times(one, other) === 1);
-    expect(times(one, invalidation)).toBe(1);
+    await waitFor(() => countOf(one, other) === 1);
+    expect(countOf(one, invalidation)).toBe(1);
   });
 
-  it('is sent once while a transaction that stays open holds the cursor back', async () => {
+  it('an unpublished invalidation is sent once while an open transaction holds the cursor back', async () => {
     const one = await started();
     const long = await replica.pool.connect();
     try {
       await long.query('BEGIN; SELECT pg_current_xact_id()');
       isUnavailable = true;
       const [first, next] = [await replica.invalidate('owner', newId()), await replica.invalidate('owner', newId())];
-      await waitFor(() => times(one, first) === 1 && times(one, next) === 1);
+      await waitFor(() => countOf(one, first) === 1 && countOf(one, next) === 1);
       const last = await replica.invalidate('owner', newId());
-      await waitFor(() => times(one, last) === 1);
-      expect([times(one, first), times(one, next)]).toEqual([1, 1]);
+      await waitFor(() => countOf(one, last) === 1);
+      expect([countOf(one, first), countOf(one, next)]).toEqual([1, 1]);
     } finally {
       await long.query('ROLLBACK');
       long.release();
     }
   });
 
-  it('is not looked for while there are no streams; what came meanwhile is not sent to a later one twice', async () => {
+  it('without streams the log is not read, and what came meanwhile is not sent to a later stream twice', async () => {
     const one = await started();
     one.stream.end('no_lease');
     const before = hub.counters.fromLog;
     const later = await opened();
     const invalidation = await replica.invalidate('owner', newId());
-    // Where a transaction of anybody's on the same server is older, the log is followed from before it: then it comes twice.
+    // While an older transaction runs on the server, the log is read from before it: then the invalidation comes twice.
     const isPast = 'SELECT pg_snapshot_xmin(pg_current_snapshot()) > $1::text::xid8 AS past';
-    await waitFor(async () => (await room.database.query(isPast, [invalidation.xid]))[0]!['past'], {
+    await waitFor(async () => (await cluster.database.query(isPast, [invalidation.xid]))[0]!['past'], {
       timeoutMs: 50_000,
     });
     expect(await later.start()).toBe(undefined);
-    expect(times(later, invalidation)).toBe(1);
+    expect(countOf(later, invalidation)).toBe(1);
     const last = await replica.invalidate('owner', newId());
-    await waitFor(() => times(later, last) === 1);
-    expect([times(later, invalidation), hub.counters.fromLog - before]).toEqual([1, 1]);
+    await waitFor(() => countOf(later, last) === 1);
+    expect([countOf(later, invalidation), hub.counters.fromLog - before]).toEqual([1, 1]);
   });
 
-  it('and is too much at once is left out, with the word to renew', async () => {
+  it('too many unpublished invalidations at once are skipped, with a request to renew', async () => {
     const one = await started();
-    const inserted = await room.database.query(
+    const inserted = await cluster.database.query(
       `INSERT INTO invalidations (id, kind, subject, cut, created_at)
        SELECT gen_random_uuid(), 'owner', gen_random_uuid()::text, false, now() FROM generate_series(1, 1100) RETURNING id`,
     );
     const tooMany = new Set(inserted.map(({ id }) => id));
     await waitFor(() => one.resets === 1);
-    expect(one.said.filter(({ id }) => tooMany.has(id))).toEqual([]);
+    expect(one.invalidations.filter(({ id }) => tooMany.has(id))).toEqual([]);
     const behind = await opened();
     const early = new Open(behind.stream.verifierId, behind.stream.caller as ReturnType<typeof thirdParty>, one.cursor);
     expect(await early.start()).toBe(undefined);
-    expect([early.resets, early.said.length]).toEqual([1, 0]);
+    expect([early.resets, early.invalidations.length]).toEqual([1, 0]);
   });
 
-  it('because the log has begun anew, makes every verifier renew', async () => {
+  it('a new log makes every verifier renew', async () => {
     const one = await started();
-    await room.database.query('UPDATE invalidation_log SET begun_in = NULL'); // as after a start of PostgreSQL
+    await cluster.database.query('UPDATE invalidation_log SET begun_in = NULL'); // as after a start of PostgreSQL
     await replica.store.onOneConnection((here) => replica.log.forgotten(here));
     await waitFor(() => one.resets === 1);
   });
 });
 
-describe('a message', () => {
-  it('that this replica publishes is sent once, though Redis brings it back', async () => {
+describe('messages', () => {
+  it('a message that this replica publishes is sent once, though Redis returns it', async () => {
     const one = await started();
     const invalidation = await replica.invalidate('owner', newId());
-    await waitFor(() => times(one, invalidation) === 1);
-    const { message } = one.heard.at(-1)!;
+    await waitFor(() => countOf(one, invalidation) === 1);
+    const { message } = one.responses.at(-1)!;
     hub.publish(message);
     hub.hear(message);
-    expect(times(one, invalidation)).toBe(2);
+    expect(countOf(one, invalidation)).toBe(2);
     hub.hear(message);
-    expect(times(one, invalidation)).toBe(3);
+    expect(countOf(one, invalidation)).toBe(3);
   });
 
-  it('from Redis is looked at only so often in a second', async () => {
+  it('only a limited number of messages from Redis is processed in a second', async () => {
     const one = await started();
     const invalidation = await replica.invalidate('owner', newId());
-    await waitFor(() => times(one, invalidation) === 1);
-    const { message } = one.heard.at(-1)!;
+    await waitFor(() => countOf(one, invalidation) === 1);
+    const { message } = one.responses.at(-1)!;
     stoppedMs = systemClock.monotonicMs();
     for (let i = 0; i < 164; i++) hub.hear(message);
-    expect([hub.counters.messagesDropped, times(one, invalidation)]).toEqual([100, 65]);
+    expect([hub.counters.messagesDropped, countOf(one, invalidation)]).toEqual([100, 65]);
   });
 });

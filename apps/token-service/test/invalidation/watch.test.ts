@@ -17,7 +17,7 @@ let second: TokenService;
 let admin: Person;
 const closing: (() => Promise<unknown>)[] = [];
 
-// So long that nothing here is confirmed by the end of a lease, nor by a renewal that was due anyway.
+// So long that nothing here is confirmed by the expiry of a lease, nor by a regular renewal.
 const LEASE_MS = 60_000;
 
 beforeAll(async () => {
@@ -44,11 +44,11 @@ const revoke = async (id: string, at: TokenService = w.service): Promise<Revoked
 const howOf = ({ receipt }: Revoked, { verifier }: ThirdParty) =>
   receipt?.verifiers.find(({ id }) => id === verifier.id)?.by;
 
-describe('a verifier with nothing but an address and a token', () => {
+describe('a verifier with only an address and a token', () => {
   it.each([
-    ['its own', () => w.service],
+    ['the revoking', () => w.service],
     ['another', () => second],
-  ])('hears of a revocation at %s replica, and acknowledges it', async (_, streamAt) => {
+  ])('a third-party verifier with its stream at %s replica acknowledges a revocation', async (_, streamAt) => {
     const one = await theirs(targetOf(streamAt()));
     for (let i = 0; i < 5; i++) {
       const token = await issue(admin);
@@ -59,7 +59,7 @@ describe('a verifier with nothing but an address and a token', () => {
     }
   });
 
-  it('confirms while Redis is away: by acknowledgement at the replica that waits, else by renewing at once', async () => {
+  it('a third-party verifier confirms while Redis is unavailable: by acknowledgement at the waiting replica, else by renewing at once', async () => {
     const [near, far] = [await theirs(targetOf(w.service)), await theirs(targetOf(second))];
     await w.redis.kill();
     try {
@@ -78,7 +78,7 @@ describe('a verifier with nothing but an address and a token', () => {
     await waitFor(async () => howOf(await revoke((await issue(admin)).id), far) === 'ack');
   });
 
-  it('confirms while Redis hangs: connections open, nothing carried', async () => {
+  it('a third-party verifier confirms while Redis hangs with open connections', async () => {
     const [near, far] = [await theirs(targetOf(w.service)), await theirs(targetOf(second))];
     w.redis.pause();
     try {
@@ -94,7 +94,7 @@ describe('a verifier with nothing but an address and a token', () => {
     }
   });
 
-  it('hears of what Redis has lost: from the log', async () => {
+  it('a third-party verifier gets messages lost by Redis from the log', async () => {
     const link = await faultyLink(w.redis.url);
     const deaf = await w.another({ REDIS_URL: link.url(w.redis.url) });
     const one = await theirs(targetOf(deaf));
@@ -110,7 +110,7 @@ describe('a verifier with nothing but an address and a token', () => {
     }
   });
 
-  it('gets no message that the token-service has not signed', async () => {
+  it('a third-party verifier gets no message that the token-service has not signed', async () => {
     const one = await theirs(targetOf(second));
     const redis = createRedis(w.redis.url, 'test', createLogger('test', 'fatal'));
     closing.push(async () => redis.disconnect());
@@ -126,7 +126,7 @@ describe('a verifier with nothing but an address and a token', () => {
 });
 
 describe('a stream that ends', () => {
-  it('is followed by another before, when its server stops in order', async () => {
+  it('before a server stops in order, the verifier opens another stream', async () => {
     const leaving = await w.another();
     const one = await theirs(targetOf(leaving, second));
     const token = await issue(admin);
@@ -138,7 +138,7 @@ describe('a stream that ends', () => {
     expect(await one.accepts(token.secret)).toBe(false);
   });
 
-  it('is opened again when its server comes back, and what was revoked meanwhile is heard of', async () => {
+  it('a stream is reopened when its server comes back, and revocations made meanwhile are received', async () => {
     const first = await w.another();
     const one = await theirs(targetOf(first));
     const RPC_PORT = first.rpcAddress.split(':')[1]!;
@@ -155,7 +155,7 @@ describe('a stream that ends', () => {
     expect(howOf(await revoke((await issue(admin)).id), one)).toBe('ack');
   });
 
-  it('with its connection is opened again, and begins where the memory stands', async () => {
+  it("a stream whose connection was cut is reopened, and begins at the memory's cursor", async () => {
     const link = await faultyLink({ port: Number(second.rpcAddress.split(':')[1]) });
     closing.push(() => link.close());
     const one = await theirs(`127.0.0.1:${link.port}`);

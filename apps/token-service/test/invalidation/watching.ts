@@ -5,7 +5,7 @@ import { waitFor } from '@latchkey/testing';
 import { RenewalRefused, Verifier, WatchFeed } from '@latchkey/verifier';
 import type { TokenService } from '../../src/app.js';
 
-/** Addresses of replicas as one gRPC target: the first that answers is taken. */
+/** Addresses of replicas as one gRPC target: the first that accepts a connection is used. */
 export const targetOf = (...services: TokenService[]): string =>
   services.length === 1 ? services[0]!.rpcAddress : `ipv4:${services.map(({ rpcAddress }) => rpcAddress).join(',')}`;
 
@@ -21,7 +21,7 @@ export interface ThirdParty {
   close(): Promise<void>;
 }
 
-/** A verifier as somebody embeds it who has an address and a token. */
+/** A verifier as a third party embeds it, with an address and a token. */
 export async function thirdParty(address: string, secret: string): Promise<ThirdParty> {
   const caller = tokensCaller({ address, authorization: bearer(secret), timeoutMs: 5_000 });
   const interruptions: Error[] = [];
@@ -59,9 +59,9 @@ export async function thirdParty(address: string, secret: string): Promise<Third
   };
 }
 
-/** A stream written out by hand, with all that it was sent. */
+/** A stream without a verifier, with all responses received. */
 export interface RawStream {
-  readonly heard: WatchResponse[];
+  readonly responses: WatchResponse[];
   /** How it ended; undefined while it is open. */
   readonly ended: { code: number; details: string } | undefined;
   readonly call: ReturnType<Caller<TokensMethods>['watch']>;
@@ -70,9 +70,9 @@ export interface RawStream {
 
 export function rawStream(caller: Caller<TokensMethods>, first?: Partial<WatchRequest>): RawStream {
   const call = caller.watch();
-  const heard: WatchResponse[] = [];
+  const responses: WatchResponse[] = [];
   let ended: RawStream['ended'];
-  call.on('data', (response: WatchResponse) => heard.push(response));
+  call.on('data', (response: WatchResponse) => responses.push(response));
   call.on('error', () => undefined);
   call.on('status', ({ code, details }) => {
     ended = { code, details };
@@ -81,7 +81,7 @@ export function rawStream(caller: Caller<TokensMethods>, first?: Partial<WatchRe
     void call.write({ verifierId: '', cursor: null, acknowledgement: '', ...request });
   if (first) send(first);
   return {
-    heard,
+    responses,
     call,
     send,
     get ended() {
