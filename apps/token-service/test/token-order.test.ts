@@ -40,7 +40,7 @@ async function read(person: Person, query: Record<string, string>): Promise<Toke
 const expiryOf = ({ expiresAt }: Token) => (expiresAt === null ? Number.POSITIVE_INFINITY : Date.parse(expiresAt));
 const rising = (values: (string | number)[]) => values.every((value, i) => i === 0 || values[i - 1]! <= value);
 
-describe.each(['a person who sees her own', 'an administrator who sees all'])('for %s', (who) => {
+describe.each(['a person who lists their own tokens', 'an administrator who lists all tokens'])('for %s', (who) => {
   const reader = () => (who.includes('administrator') ? w.signIn() : Promise.resolve(ada));
 
   test('tokens are listed by name, expiry or time, in either direction, each once across pages', async () => {

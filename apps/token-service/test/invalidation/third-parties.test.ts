@@ -213,9 +213,9 @@ describe('a lease holder whose token is revoked', () => {
   it.each([
     ['the token', 'token', (one: ReturnType<typeof token>) => one.id],
     ['an ancestor of the token', 'token', (one: ReturnType<typeof token>) => one.ancestors[0]!],
-    ['its owner', 'owner', (one: ReturnType<typeof token>) => one.ownerId],
-    ['its project', 'project', (one: ReturnType<typeof token>) => one.ownerId],
-  ] as const)('revoking %s ends the lease in the same transaction', async (_, kind, subjectOf) => {
+    ['the owner of the token', 'owner', (one: ReturnType<typeof token>) => one.ownerId],
+    ['the project of the token', 'project', (one: ReturnType<typeof token>) => one.ownerId],
+  ] as const)('revoking by %s ends the lease in the same transaction', async (_, kind, subjectOf) => {
     const replica = await cluster.replica(LEASE_MS);
     const one = token({ ancestors: [newId()] });
     const existing = request({ name: 'ending' });
