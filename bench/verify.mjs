@@ -13,7 +13,7 @@ const ROUNDS = 31;
 const CHECKS_PER_ROUND = 100_000;
 const TOKENS = 1_000_000;
 
-/** @param {(hash: string) => import('@latchkey/contracts').TokenFacts} snapshotOf @param {number} entriesMax */
+/** @param {(hash: string) => import('@latchkey/contracts').TokenSnapshot} snapshotOf @param {number} entriesMax */
 async function verifierWith(snapshotOf, entriesMax) {
   const verifier = new Verifier({
     newClaim: () => randomUUID(),

@@ -107,7 +107,7 @@ export class Replica {
     };
     process.confirmations.start();
     this.#process = process;
-    this.#repeat(process, leaseMs / REAPS_PER_LEASE, () => process.leases.judge());
+    this.#repeat(process, leaseMs / REAPS_PER_LEASE, () => process.leases.reap());
     this.#repeat(process, PRUNE_EVERY_MS, () => store.pruneLog(retentionMs, 100));
   }
 

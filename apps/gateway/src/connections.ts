@@ -1,5 +1,5 @@
 import { REDIS, type TokensMethods } from '@latchkey/contracts';
-import { type Caller, hear, renewalRefusal } from '@latchkey/runtime';
+import { type Caller, renewalError, subscribe } from '@latchkey/runtime';
 import { type Feed, RenewalRefused, type TokenSource } from '@latchkey/verifier';
 import type { Redis } from 'ioredis';
 
@@ -9,7 +9,7 @@ export function tokenSource(caller: Caller<TokensMethods>): TokenSource {
     lookup: (hash) => caller.lookup({ hash }),
     renew: (request) =>
       caller.renew(request).catch((error: Error) => {
-        const reason = renewalRefusal(error);
+        const reason = renewalError(error);
         throw reason ? new RenewalRefused(reason, error.message) : error;
       }),
     release: async (request) => void (await caller.release(request)),
@@ -22,7 +22,7 @@ export function tokenSource(caller: Caller<TokensMethods>): TokenSource {
  */
 export function redisFeed(subscriber: Redis, publisher: Redis): Feed {
   return {
-    subscribe: (onMessage) => hear(subscriber, REDIS.invalidations, onMessage),
+    subscribe: (onMessage) => subscribe(subscriber, REDIS.invalidations, onMessage),
     acknowledge: async (text) => void (await publisher.publish(REDIS.acknowledgements, text)),
   };
 }

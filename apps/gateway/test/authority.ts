@@ -9,7 +9,7 @@ import {
   REDIS,
   type RenewRequest,
   signInvalidations,
-  type TokenFacts,
+  type TokenSnapshot,
   usageKey,
 } from '@latchkey/contracts';
 import { newId, PROTO_OPTIONS } from '@latchkey/runtime';
@@ -21,7 +21,7 @@ export const USAGE_SECRET = Buffer.from('usage-secret-of-the-tests-01234567890')
 
 export interface Issued {
   readonly secret: string;
-  readonly snapshot: TokenFacts;
+  readonly snapshot: TokenSnapshot;
 }
 
 /**
@@ -29,7 +29,7 @@ export interface Issued {
  * the protocol (leases, log, keys) for the gateway's real verifier.
  */
 export class Authority {
-  readonly tokens = new Map<string, TokenFacts>();
+  readonly tokens = new Map<string, TokenSnapshot>();
   readonly lookups: string[] = [];
   leaseMs = 10_000;
   /** Lookups wait until this is fulfilled. */
@@ -75,9 +75,9 @@ export class Authority {
     this.address = `127.0.0.1:${this.#port}`;
   }
 
-  issue(snapshot: Partial<TokenFacts> = {}): Issued {
+  issue(snapshot: Partial<TokenSnapshot> = {}): Issued {
     const secret = mint(snapshot.kind === 'prj' ? 'prj' : 'pat');
-    const token: TokenFacts = {
+    const token: TokenSnapshot = {
       id: newId(),
       kind: 'pat',
       ownerType: 'user',

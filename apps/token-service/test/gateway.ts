@@ -1,5 +1,5 @@
 import { REDIS } from '@latchkey/contracts';
-import { createLogger, createRedis, firstParty, hear, systemClock, tokensCaller } from '@latchkey/runtime';
+import { createLogger, createRedis, firstParty, subscribe, systemClock, tokensCaller } from '@latchkey/runtime';
 import { Verifier } from '@latchkey/verifier';
 import type { TokenService } from '../src/app.js';
 import { GATEWAY_RPC_SECRET, type World } from './harness.js';
@@ -30,7 +30,7 @@ export async function gatewayOf(w: World, service: TokenService) {
         release: async (request) => void (await rpc.release(request)),
       },
       feed: {
-        subscribe: (onMessage) => hear(subscriber, REDIS.invalidations, onMessage),
+        subscribe: (onMessage) => subscribe(subscriber, REDIS.invalidations, onMessage),
         acknowledge: async (text) => void (await publisher.publish(REDIS.acknowledgements, text)),
       },
     }),

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { REDIS } from '@latchkey/contracts';
-import { createLogger, createRedis, firstParty, hear, systemClock, tokensCaller } from '@latchkey/runtime';
+import { createLogger, createRedis, firstParty, subscribe, systemClock, tokensCaller } from '@latchkey/runtime';
 import { type OwnServer, ownServer, waitFor } from '@latchkey/testing';
 import { RenewalRefused, Verifier } from '@latchkey/verifier';
 import { migrate } from '../src/migrate.js';
@@ -76,7 +76,7 @@ async function gateway(w: World, timeoutMs = 2_000): Promise<Gateway> {
       },
       feed: {
         subscribe: (onMessage) =>
-          hear(subscriber!, REDIS.invalidations, (text) => void (made.paused || onMessage(text))),
+          subscribe(subscriber!, REDIS.invalidations, (text) => void (made.paused || onMessage(text))),
         acknowledge: async (text) => void (await publisher!.publish(REDIS.acknowledgements, text)),
       },
     }),

@@ -41,7 +41,7 @@ export interface ProjectGrant {
 }
 
 /** The snapshot of a token by which a verifier checks it from memory. */
-export interface TokenFacts {
+export interface TokenSnapshot {
   id: string;
   kind: string;
   ownerType: string;
@@ -62,7 +62,7 @@ export interface TokenFacts {
 
 export interface LookupResponse {
   known: boolean;
-  token: TokenFacts | null;
+  token: TokenSnapshot | null;
   /** The invalidation log at the time of reading. Absent or empty: the authority is of version 0.1. */
   log?: string;
   /** Absent or empty: the caller needs none. */

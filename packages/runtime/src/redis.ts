@@ -12,7 +12,7 @@ export function createRedis(url: string, name: string, logger: Logger, options: 
     maxRetriesPerRequest: 0,
     connectTimeout: 2_000,
     keepAlive: 5_000,
-    // ioredis's own leaves an unhandled rejection when the connection is lost again: see `hear`.
+    // ioredis's own leaves an unhandled rejection when the connection is lost again: see `subscribe`.
     autoResubscribe: false,
     retryStrategy: (attempt) => Math.min(50 * 2 ** Math.min(attempt, 6), 1_000),
     ...options,
@@ -34,7 +34,7 @@ export function createRedis(url: string, name: string, logger: Logger, options: 
  * @param subscriber a connection used for nothing else
  * @returns a function that unsubscribes
  */
-export function hear(subscriber: Redis, channel: string, onMessage: (text: string) => void): () => void {
+export function subscribe(subscriber: Redis, channel: string, onMessage: (text: string) => void): () => void {
   const listener = (from: string, text: string) => {
     if (from === channel) onMessage(text);
   };

@@ -64,7 +64,7 @@ export function isUnavailable(error: unknown): boolean {
  * Why a renewal failed: `identity`, this verifier must make a new claim; `later`, its caller gets no lease for now;
  * undefined, the token-service is unavailable.
  */
-export function renewalRefusal(error: unknown): 'identity' | 'later' | undefined {
+export function renewalError(error: unknown): 'identity' | 'later' | undefined {
   switch ((error as ServiceError)?.code) {
     case status.FAILED_PRECONDITION:
     case status.PERMISSION_DENIED:

@@ -1,4 +1,4 @@
-import { DENIAL_REASONS, type DenialReason, type TokenFacts } from '@latchkey/contracts';
+import { DENIAL_REASONS, type DenialReason, type TokenSnapshot } from '@latchkey/contracts';
 import { Addresses } from './addresses.js';
 import type { Entry, Rights, ScopeList } from './memory.js';
 import { denialOf, kindOf, ownerTypeOf, ratesOf } from './snapshot.js';
@@ -23,7 +23,7 @@ interface Known {
  * The same verdict as a verifier's, for a token just read from the authority (null: there is none) by a caller without a
  * memory.
  */
-export function evaluateToken(snapshot: TokenFacts | null, requirement: Requirement, wallMs: number): Verdict {
+export function evaluateToken(snapshot: TokenSnapshot | null, requirement: Requirement, wallMs: number): Verdict {
   if (snapshot === null) return denied('unknown');
   const { kind, ownerType, project, denial, allProjects, allowedIps } = snapshot;
   const scopesOf = (names: readonly string[]): Scopes => ({ names, set: new Set(names) });

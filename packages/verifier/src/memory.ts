@@ -1,5 +1,5 @@
 import { hash as digest } from 'node:crypto';
-import type { DenialReason, InvalidationKind, RpcRateBucket, TokenFacts } from '@latchkey/contracts';
+import type { DenialReason, InvalidationKind, RpcRateBucket, TokenSnapshot } from '@latchkey/contracts';
 import { Addresses } from './addresses.js';
 import type { Counters } from './counters.js';
 import type { VerifierLimits } from './limits.js';
@@ -134,7 +134,7 @@ export class Memory {
     return true;
   }
 
-  remember(hash: string, snapshot: TokenFacts): Entry {
+  remember(hash: string, snapshot: TokenSnapshot): Entry {
     const rights = this.#intern(snapshot);
     const entry = new Entry(
       snapshot.id,
@@ -261,7 +261,7 @@ export class Memory {
     if (--tag.refs === 0 && this.#tags.get(tag.id) === tag) this.#tags.delete(tag.id);
   }
 
-  #intern(snapshot: TokenFacts): Rights {
+  #intern(snapshot: TokenSnapshot): Rights {
     const { kind, ownerType, project, denial, scopes, allProjects, grants, allowedIps } = snapshot;
     const rates = ratesOf(snapshot);
     const content = digest(

@@ -3,7 +3,7 @@ import {
   type DenialReason,
   type RpcRateBucket,
   type RpcRateLimit,
-  type TokenFacts,
+  type TokenSnapshot,
 } from '@latchkey/contracts';
 
 export const kindOf = (kind: string): 'pat' | 'prj' => (kind === 'prj' ? 'prj' : 'pat');
@@ -19,7 +19,7 @@ export function denialOf(denial: string): DenialReason | '' {
 const UNLIMITED: readonly RpcRateBucket[] = [];
 
 /** The buckets that a use is counted in; an authority of version 0.1 sends only the strictest limit. */
-export function ratesOf({ rates, rateLimit }: Pick<TokenFacts, 'rates' | 'rateLimit'>): readonly RpcRateBucket[] {
+export function ratesOf({ rates, rateLimit }: Pick<TokenSnapshot, 'rates' | 'rateLimit'>): readonly RpcRateBucket[] {
   if (rates && rates.length > 0) return rates;
   return rateLimit ? [{ bucket: '', ...rateLimit }] : UNLIMITED;
 }

@@ -1,4 +1,4 @@
-import type { InvalidationKind, TokenFacts } from '@latchkey/contracts';
+import type { InvalidationKind, TokenSnapshot } from '@latchkey/contracts';
 import { hashSecret, mint } from '@latchkey/token-format';
 import { flushPromises, id, LEASE_MS, READ, world } from './world.js';
 
@@ -15,7 +15,7 @@ describe('a fill', () => {
     expect(verifier.counters).toMatchObject({ fills: 1, fillsShared: 99 });
   });
 
-  const dropped: Record<string, (snapshot: TokenFacts) => [InvalidationKind, string]> = {
+  const dropped: Record<string, (snapshot: TokenSnapshot) => [InvalidationKind, string]> = {
     'its token': (snapshot) => ['token', snapshot.id],
     'an ancestor': (snapshot) => ['token', snapshot.ancestors[1]!],
     'its owner': (snapshot) => ['owner', snapshot.ownerId],

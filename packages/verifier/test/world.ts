@@ -11,7 +11,7 @@ import {
   type RenewRequest,
   type RenewResponse,
   signInvalidations,
-  type TokenFacts,
+  type TokenSnapshot,
   usageKey,
   verifyAcknowledgement,
 } from '@latchkey/contracts';
@@ -100,7 +100,7 @@ export const id = (): string => {
 
 /** A fake token-service: responds from its tables at once, or keeps requests for the test to respond to. */
 export class Authority implements TokenSource, Feed {
-  readonly tokens = new Map<string, TokenFacts>();
+  readonly tokens = new Map<string, TokenSnapshot>();
   readonly log: { invalidation: Invalidation; xid: number }[] = [];
   readonly logId = id();
   /** Ids of the invalidations whose digests were acknowledged with the right key. */
@@ -215,9 +215,9 @@ export class Authority implements TokenSource, Feed {
   }
 
   /** A token of a person, with the given fields. */
-  issue(snapshot: Partial<TokenFacts> = {}): { secret: string; hash: string; snapshot: TokenFacts } {
+  issue(snapshot: Partial<TokenSnapshot> = {}): { secret: string; hash: string; snapshot: TokenSnapshot } {
     const secret = mint(snapshot.kind === 'prj' ? 'prj' : 'pat');
-    const token: TokenFacts = {
+    const token: TokenSnapshot = {
       id: id(),
       kind: 'pat',
       ownerType: 'user',

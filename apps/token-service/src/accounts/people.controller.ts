@@ -1,6 +1,6 @@
 import { Controller } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
-import { Answer, Call, Caller, Input, type InputOf, Prefer } from '../http/index.js';
+import { Call, Caller, HttpResponse, Input, type InputOf, Prefer } from '../http/index.js';
 import { TokensService } from '../tokens/index.js';
 import { PeopleService } from './people.service.js';
 
@@ -19,7 +19,7 @@ export class PeopleController {
 
   @Call('createUser')
   async create(@Caller() actor: Actor, @Input() { body }: InputOf<'createUser'>) {
-    return new Answer(201, await this.people.create(actor, body));
+    return new HttpResponse(201, await this.people.create(actor, body));
   }
 
   @Call('patchUser')

@@ -18,7 +18,7 @@ import { type Actor, SYSTEM } from '../authorization/index.js';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { type Change, columnsAs, constraintHit, Database, insertInto, select, update } from '../database/index.js';
 import { ApiError, conflict, forbidden, keysetPage, notFound, type Page } from '../http/index.js';
-import { InvalidationService, NOTHING_NARROWED } from '../invalidation/index.js';
+import { InvalidationService, NO_INVALIDATION } from '../invalidation/index.js';
 import { LocksService } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
 import { PasswordEmailsService } from './password-emails.service.js';
@@ -123,7 +123,7 @@ export class PeopleService {
         : null;
       return { user: toUser(changed), invalidation: written };
     });
-    if (!invalidation) return { user, ...NOTHING_NARROWED };
+    if (!invalidation) return { user, ...NO_INVALIDATION };
     return { user, ...(await this.invalidations.confirm([invalidation], { waitMs })) };
   }
 

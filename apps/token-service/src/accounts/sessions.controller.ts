@@ -1,6 +1,6 @@
 import { Controller } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
-import { Answer, ApiError, Call, Caller, Input, type InputOf } from '../http/index.js';
+import { ApiError, Call, Caller, HttpResponse, Input, type InputOf } from '../http/index.js';
 import { PeopleService } from './people.service.js';
 import { SESSION_LIFETIME_SECONDS, SessionsService } from './sessions.service.js';
 
@@ -15,7 +15,7 @@ export class SessionsController {
   @Call('signIn')
   async signIn(@Input() { body }: InputOf<'signIn'>) {
     const { user, value } = await this.sessions.signIn(body);
-    return new Answer(200, { user }, { 'set-cookie': this.sessions.cookie(value, SESSION_LIFETIME_SECONDS) });
+    return new HttpResponse(200, { user }, { 'set-cookie': this.sessions.cookie(value, SESSION_LIFETIME_SECONDS) });
   }
 
   @Call('whoAmI')
@@ -31,6 +31,6 @@ export class SessionsController {
     if (actor.type !== 'user')
       throw new ApiError('forbidden', 'A token is not signed in; revoke it at /v1/tokens/self instead.');
     await this.sessions.end(actor);
-    return new Answer(204, undefined, { 'set-cookie': this.sessions.cookie('', 0) });
+    return new HttpResponse(204, undefined, { 'set-cookie': this.sessions.cookie('', 0) });
   }
 }

@@ -2,10 +2,10 @@ import { Controller, Inject, Req } from '@nestjs/common';
 import type { Actor, UserActor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import {
-  Answer,
   ApiError,
   Call,
   Caller,
+  HttpResponse,
   Input,
   type InputOf,
   type LatchkeyRequest,
@@ -19,7 +19,7 @@ import { PasswordEmailsService } from './password-emails.service.js';
 import { SecondFactorService } from './second-factor.service.js';
 import { SessionsService } from './sessions.service.js';
 
-const NOTHING = new Answer(204);
+const NOTHING = new HttpResponse(204);
 
 /** HTTP endpoints for signing in: identity provider, second factors, passwords, the caller's sessions. */
 @Controller()
@@ -42,7 +42,7 @@ export class SignInController {
   startOidc(@Req() request: LatchkeyRequest) {
     return this.#orRedirectToSignIn(request, async () => {
       const { url, transaction } = await this.oidc.start();
-      return new Answer(302, undefined, {
+      return new HttpResponse(302, undefined, {
         location: url,
         'set-cookie': this.#transactionCookie(transaction, OIDC_SECONDS),
       });
@@ -56,12 +56,12 @@ export class SignInController {
       const user = await this.oidc.finish(search, readCookie(request.headers.cookie, this.#transactionCookieName));
       const cookie = await this.sessions.startFor(user);
       const location = new URL('/', this.config.PUBLIC_URL).href;
-      return new Answer(302, undefined, { location, 'set-cookie': [cookie, this.#transactionCookie('', 0)] });
+      return new HttpResponse(302, undefined, { location, 'set-cookie': [cookie, this.#transactionCookie('', 0)] });
     });
   }
 
   /** On failure redirects a browser to the sign-in page, which shows the cause; other clients get the problem. */
-  async #orRedirectToSignIn(request: LatchkeyRequest, work: () => Promise<Answer>): Promise<Answer> {
+  async #orRedirectToSignIn(request: LatchkeyRequest, work: () => Promise<HttpResponse>): Promise<HttpResponse> {
     try {
       return await work();
     } catch (error) {
@@ -72,7 +72,10 @@ export class SignInController {
       if (!cause || !request.headers.accept?.includes('text/html')) throw error;
       const location = new URL('/', this.config.PUBLIC_URL);
       location.hash = `/sign-in?failed=${cause}&requestId=${encodeURIComponent(request.latchkey.requestId)}`;
-      return new Answer(302, undefined, { location: location.href, 'set-cookie': this.#transactionCookie('', 0) });
+      return new HttpResponse(302, undefined, {
+        location: location.href,
+        'set-cookie': this.#transactionCookie('', 0),
+      });
     }
   }
 
@@ -84,7 +87,7 @@ export class SignInController {
   @Call('endSessions')
   async endAll(@Person() actor: UserActor) {
     await this.sessions.endAll(actor);
-    return new Answer(204, undefined, { 'set-cookie': this.sessions.cookie('', 0) });
+    return new HttpResponse(204, undefined, { 'set-cookie': this.sessions.cookie('', 0) });
   }
 
   @Call('endSession')
@@ -108,7 +111,7 @@ export class SignInController {
   @Call('forgotPassword')
   async forgotPassword(@Input() { body }: InputOf<'forgotPassword'>) {
     await this.passwordEmails.requestReset(body.email);
-    return new Answer(202);
+    return new HttpResponse(202);
   }
 
   @Call('resetPassword')

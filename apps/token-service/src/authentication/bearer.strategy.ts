@@ -29,16 +29,16 @@ export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') impleme
     const where = { route: MANAGEMENT_ROUTE, ip, userAgent };
     const verification = await this.verification.use(secret, { scopes: [], ...(ip !== null && { ip }) }, where);
     if (verification.allowed) {
-      const { facts, name } = verification.known;
-      const userId = facts.ownerType === 'user' ? facts.ownerId : null;
+      const { snapshot, name } = verification.known;
+      const userId = snapshot.ownerType === 'user' ? snapshot.ownerId : null;
       return {
         type: 'token',
-        tokenId: facts.id,
+        tokenId: snapshot.id,
         name,
         userId,
-        projectId: facts.project || null,
-        rights: rightsOfToken(facts),
-        facts,
+        projectId: snapshot.project || null,
+        rights: rightsOfToken(snapshot),
+        snapshot,
       };
     }
     const { reason, tokenId, rate } = verification;

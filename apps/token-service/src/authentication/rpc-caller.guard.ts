@@ -58,7 +58,7 @@ export class RpcCallerGuard implements CanActivate {
     if (typeof secret !== 'string') return { allowed: false };
     const verification = await this.verification.verify(secret, { scopes: [SCOPE], ip });
     if (!verification.allowed) return { allowed: false };
-    return { allowed: true, expiresAtMs: verification.known.facts.expiresAtMs };
+    return { allowed: true, expiresAtMs: verification.known.snapshot.expiresAtMs };
   }
 
   /** @returns the possible callers, at least one @throws RpcException */
@@ -72,7 +72,7 @@ export class RpcCallerGuard implements CanActivate {
       if (callers.length > 0) return callers;
     } else if (typeof secret === 'string') {
       const verification = await this.verification.use(secret, { scopes: [SCOPE], ip }, { route: ROUTE, ip });
-      if (verification.allowed) return [{ type: 'token', tokenId: verification.known.facts.id }];
+      if (verification.allowed) return [{ type: 'token', tokenId: verification.known.snapshot.id }];
       if (verification.reason === 'address_not_allowed')
         throw refuse(status.PERMISSION_DENIED, 'the token may not be used from this address');
       if (verification.reason === 'rate_limited')

@@ -1,4 +1,4 @@
-import type { PersonRole, ProjectRole, TokenFacts } from '@latchkey/contracts';
+import type { PersonRole, ProjectRole, TokenSnapshot } from '@latchkey/contracts';
 
 /** A person who is signed in. */
 export interface UserActor {
@@ -19,7 +19,7 @@ export interface TokenActor {
   /** The project of a project token. */
   projectId: string | null;
   rights: Rights;
-  facts: TokenFacts;
+  snapshot: TokenSnapshot;
 }
 
 /** The system itself: first start, expiry, the end of overlaps. */
@@ -106,11 +106,12 @@ export function rightsOfPerson(
  * The rights of a token in the management API, by its snapshot. A project token has none outside its project, except
  * verifying tokens when an administrator has allowed it.
  */
-export function rightsOfToken(facts: TokenFacts): Rights {
-  const outside = facts.kind === 'prj' ? facts.scopes.filter((s) => s === OUTSIDE_FOR_PROJECT_TOKENS) : facts.scopes;
+export function rightsOfToken(snapshot: TokenSnapshot): Rights {
+  const outside =
+    snapshot.kind === 'prj' ? snapshot.scopes.filter((s) => s === OUTSIDE_FOR_PROJECT_TOKENS) : snapshot.scopes;
   return new Rights(
-    facts.allProjects,
+    snapshot.allProjects,
     new Set(outside),
-    new Map(facts.grants.map(({ project, scopes }) => [project, new Set(scopes)])),
+    new Map(snapshot.grants.map(({ project, scopes }) => [project, new Set(scopes)])),
   );
 }

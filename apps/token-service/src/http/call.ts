@@ -14,7 +14,7 @@ import { parseWith, preferredWaitMs } from './parse.js';
 import { ENDPOINT_METADATA, type LatchkeyRequest } from './server.js';
 
 /** A response other than 200 with the returned value. */
-export class Answer {
+export class HttpResponse {
   constructor(
     readonly status: number,
     readonly body: unknown = undefined,

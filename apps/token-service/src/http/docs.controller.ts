@@ -1,7 +1,7 @@
 import { DOCS_PAGE_POLICY, docsPage, openApiDocument } from '@latchkey/contracts';
 import { Controller, Get, Inject, SetMetadata } from '@nestjs/common';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Answer } from './call.js';
+import { HttpResponse } from './call.js';
 import { cookieName } from './cookies.js';
 import { ENDPOINT_METADATA } from './server.js';
 
@@ -20,13 +20,13 @@ export class DocsController {
   @Get('/v1/openapi.json')
   @SetMetadata(ENDPOINT_METADATA, 'public')
   document() {
-    return new Answer(200, this.#document, { 'content-type': 'application/json; charset=utf-8' });
+    return new HttpResponse(200, this.#document, { 'content-type': 'application/json; charset=utf-8' });
   }
 
   @Get('/v1/docs')
   @SetMetadata(ENDPOINT_METADATA, 'public')
   page() {
-    return new Answer(200, this.#page, {
+    return new HttpResponse(200, this.#page, {
       'content-type': 'text/html; charset=utf-8',
       'content-security-policy': DOCS_PAGE_POLICY,
     });

@@ -1,12 +1,12 @@
-export { Answer, Call, Caller, Input, type InputOf, Person, Prefer } from './call.js';
+export { Call, Caller, HttpResponse, Input, type InputOf, Person, Prefer } from './call.js';
 export { type RequestContext, requestContext } from './context.js';
 export { cookieName, readCookie, writeCookie } from './cookies.js';
 export { DocsController } from './docs.controller.js';
 export * from './http.errors.js';
 export { HttpModule } from './http.module.js';
 export {
+  invalidCursor,
   keysetPage,
-  notOurCursor,
   type Page,
   type Position,
   pageOf,

@@ -16,12 +16,12 @@ export interface Position {
 export const writeCursor = ({ createdAt, id }: Position): string =>
   Buffer.from(`${createdAt.getTime()} ${id}`).toString('base64url');
 
-export const notOurCursor = (): ApiError => badField('cursor', 'is not a cursor from this API');
+export const invalidCursor = (): ApiError => badField('cursor', 'is not a cursor from this API');
 
 /** @throws ApiError `invalid_request`, field `cursor`, when `writeCursor` did not make it */
 export function readCursor(cursor: string): Position {
   const [, at, id = ''] = /^(\d{1,15}) (.*)$/.exec(Buffer.from(cursor, 'base64url').toString()) ?? [];
-  if (at === undefined || !isId(id)) throw notOurCursor();
+  if (at === undefined || !isId(id)) throw invalidCursor();
   return { createdAt: new Date(Number(at)), id };
 }
 

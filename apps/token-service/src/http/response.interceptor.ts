@@ -1,9 +1,9 @@
 import { type CallHandler, type ExecutionContext, Injectable, type NestInterceptor } from '@nestjs/common';
 import type { FastifyReply } from 'fastify';
 import { map, type Observable } from 'rxjs';
-import { Answer } from './call.js';
+import { HttpResponse } from './call.js';
 
-/** Sets the status of a response: that of an `Answer`; 202 for a change that is not effective yet; else 200. */
+/** Sets the status of a response: that of an `HttpResponse`; 202 for a change that is not effective yet; else 200. */
 @Injectable()
 export class ResponseInterceptor implements NestInterceptor {
   intercept(context: ExecutionContext, next: CallHandler): Observable<unknown> {
@@ -11,7 +11,7 @@ export class ResponseInterceptor implements NestInterceptor {
     const reply = context.switchToHttp().getResponse<FastifyReply>();
     return next.handle().pipe(
       map((value: unknown) => {
-        if (value instanceof Answer) {
+        if (value instanceof HttpResponse) {
           reply.status(value.status).headers(value.headers);
           return value.body;
         }

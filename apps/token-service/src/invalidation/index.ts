@@ -1,11 +1,11 @@
 export { InvalidationModule } from './invalidation.module.js';
 export {
-  forgotten,
+  changeLost,
   type Invalidation,
   InvalidationService,
-  IS_SETTLED,
+  IS_RECONFIRMED,
   type NewInvalidation,
-  NOTHING_NARROWED,
+  NO_INVALIDATION,
   receiptAsSeen,
 } from './invalidation.service.js';
 export { callerOf } from './postgres-store.js';

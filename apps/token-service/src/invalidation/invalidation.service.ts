@@ -31,16 +31,16 @@ import { WatchHub } from './watch.hub.js';
 
 export type { Invalidation } from '@latchkey/contracts';
 export { receiptAsSeen } from './callers.js';
-export { IS_SETTLED, type NewInvalidation } from './postgres-store.js';
+export { IS_RECONFIRMED, type NewInvalidation } from './postgres-store.js';
 
 /** The error when a restored database no longer contains a change that is being confirmed. */
-export const forgotten = () =>
+export const changeLost = () =>
   unavailable(
     'The database was put back to a state from before this change, which is thereby undone. Repeat the change.',
   );
 
 /** The effect of a change that reduces no rights, of a name for example. */
-export const NOTHING_NARROWED: Effect = { effective: true, receipt: null, pending: [] };
+export const NO_INVALIDATION: Effect = { effective: true, receipt: null, pending: [] };
 
 /** In place of a transaction id until there is one: arithmetic on it throws. */
 const UNCOMMITTED = 'uncommitted';
@@ -61,7 +61,7 @@ export interface ConfirmOptions {
   /** What the receipt is about, besides what the invalidations name. */
   readonly about?: About;
   /** Stores the receipt in place of `ReceiptsService.keep`, possibly after the response. Called once. */
-  readonly keep?: (receipt: Receipt) => Promise<void>;
+  readonly store?: (receipt: Receipt) => Promise<void>;
 }
 
 /**
@@ -122,8 +122,8 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   onApplicationBootstrap(): void {
     this.#confirmations.start();
     this.#bus.watchHealth(this.clock);
-    this.#cancel.push(this.#bus.subscribeInvalidations((text) => this.watch.hear(text)));
-    this.#every(REAP_MS, 'dead leases', () => this.leases.judge());
+    this.#cancel.push(this.#bus.subscribeInvalidations((text) => this.watch.receive(text)));
+    this.#every(REAP_MS, 'dead leases', () => this.leases.reap());
     this.#every(REAP_MS, 'times of confirmations', () => this.#noteConfirmations());
     void this.#announceKeys();
   }
@@ -172,7 +172,10 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
    *   unless PostgreSQL fails
    * @throws ApiError `unavailable` when the database was restored to a state from before the change
    */
-  async confirm(invalidations: readonly Invalidation[], { waitMs, about, keep }: ConfirmOptions = {}): Promise<Effect> {
+  async confirm(
+    invalidations: readonly Invalidation[],
+    { waitMs, about, store }: ConfirmOptions = {},
+  ): Promise<Effect> {
     // Leases read after the commit of one transaction prove nothing about a later one.
     const isOneCommit = new Set(invalidations.map((invalidation) => invalidation.xid)).size === 1;
     const reading = isOneCommit ? this.#readings.get(invalidations[0]!.id) : undefined;
@@ -187,7 +190,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
       cancel();
       signed.resolve(receipt);
       try {
-        await (keep ? keep(receipt) : this.receipts.keep(receipt, { ...aboutOf(invalidations), ...about }));
+        await (store ? store(receipt) : this.receipts.store(receipt, { ...aboutOf(invalidations), ...about }));
       } catch (error) {
         this.logger.warn({ receipt: receipt.id, reason: (error as Error).message }, 'a receipt was not kept');
         throw error;
@@ -196,7 +199,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     const effect = await this.#confirmations
       .confirm(invalidations, { waitMs, reading, onEffective })
       .catch((error: unknown) => {
-        throw error instanceof ChangeForgotten ? forgotten() : error;
+        throw error instanceof ChangeForgotten ? changeLost() : error;
       });
     return effectAsSeen(effect.effective ? { ...effect, receipt: await signed.promise } : effect);
   }
@@ -217,7 +220,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
    * @param waitMs longest wait
    * @returns the unowned leases that have not lapsed by then
    */
-  async settled(waitMs: number): Promise<Pending> {
+  async awaitUnownedLeases(waitMs: number): Promise<Pending> {
     const untilMs = this.clock.monotonicMs() + waitMs;
     for (;;) {
       const { leases } = await this.#log.leases();

@@ -167,7 +167,7 @@ export class Leases {
    * periodically.
    * @returns how many rows were deleted
    */
-  async judge(): Promise<number> {
+  async reap(): Promise<number> {
     return this.#deps.store.onOneConnection((here) => this.#reap(here));
   }
 

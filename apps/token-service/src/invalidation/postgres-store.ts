@@ -43,7 +43,7 @@ const IS_CURRENT = `(l.incarnation = ${INCARNATION} AND l.postmaster_started_at 
  * Whether earlier confirmations are valid without asking the verifiers: the server's start has been recorded, and every
  * verifier that may remember results of another history has lapsed.
  */
-export const IS_SETTLED = `(SELECT ${IS_CURRENT} AND NOT EXISTS (SELECT 1 FROM leases WHERE caller = 'nobody')
+export const IS_RECONFIRMED = `(SELECT ${IS_CURRENT} AND NOT EXISTS (SELECT 1 FROM leases WHERE caller = 'nobody')
   FROM invalidation_log l)`;
 
 interface LogRow {

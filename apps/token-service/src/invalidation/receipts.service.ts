@@ -84,7 +84,7 @@ export class ReceiptsService {
   }
 
   /** Stores a receipt under its id, in one statement with `also`. */
-  async keep(receipt: Receipt, about: About, also?: Statement): Promise<void> {
+  async store(receipt: Receipt, about: About, also?: Statement): Promise<void> {
     const insert = insertReceipts([{ receipt, about }]);
     await (also ? this.#write('receipt-kept-also', together(also, insert)) : this.#write('receipt-kept', insert));
   }
@@ -94,7 +94,7 @@ export class ReceiptsService {
    * its last change; of several receipts of one change, the first. Resolves when the receipt itself is stored, while those of
    * many tokens are still being written.
    */
-  async keepWithTokens(
+  async storeWithTokens(
     receipt: Receipt,
     invalidations: readonly Invalidation[],
     tokenIds: readonly string[],

@@ -1,5 +1,5 @@
 import { REDIS } from '@latchkey/contracts';
-import { type Clock, hear } from '@latchkey/runtime';
+import { type Clock, subscribe } from '@latchkey/runtime';
 import type { Redis } from 'ioredis';
 import type { Bus } from './types.js';
 
@@ -25,12 +25,12 @@ export class RedisBus implements Bus {
   }
 
   subscribe(onAcknowledgement: (text: string) => void): () => void {
-    return hear(this.#subscriber, REDIS.acknowledgements, onAcknowledgement);
+    return subscribe(this.#subscriber, REDIS.acknowledgements, onAcknowledgement);
   }
 
   /** Receives what all replicas publish, this one included. @returns ends the subscription */
   subscribeInvalidations(onMessage: (text: string) => void): () => void {
-    return hear(this.#subscriber, REDIS.invalidations, onMessage);
+    return subscribe(this.#subscriber, REDIS.invalidations, onMessage);
   }
 
   /** Forwards an acknowledgement that was not received over Redis. */

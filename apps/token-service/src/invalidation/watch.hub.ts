@@ -190,7 +190,7 @@ export class WatchHub {
   }
 
   /** A message received from Redis, from any sender. */
-  hear(text: string): void {
+  receive(text: string): void {
     if (this.#streams.size === 0 || this.#echoes.delete(text)) return;
     const event = this.#authentic(text);
     if (event) this.#forward(text, event, false);

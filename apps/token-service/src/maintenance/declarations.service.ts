@@ -33,7 +33,7 @@ export class DeclarationsService {
     if (!written) return false;
     this.logger.info('the declared scopes have changed: verifiers empty their memory');
     // No one waits for it: until a verifier confirms, it checks by the old declarations, for one lease at most.
-    await this.invalidations.confirm([written], { waitMs: 0, keep: async () => undefined });
+    await this.invalidations.confirm([written], { waitMs: 0, store: async () => undefined });
     return true;
   }
 }

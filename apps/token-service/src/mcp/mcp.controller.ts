@@ -1,7 +1,7 @@
 import { Body, Controller, Headers, Inject, Post, SetMetadata } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { type Answer, ApiError, badField, Caller, ENDPOINT_METADATA } from '../http/index.js';
+import { ApiError, badField, Caller, ENDPOINT_METADATA, type HttpResponse } from '../http/index.js';
 import { McpService, PROTOCOL_VERSIONS } from './mcp.service.js';
 
 /** MCP endpoint: open to any token; the token's scopes determine which tools it may use. */
@@ -18,7 +18,7 @@ export class McpController {
     @Caller() actor: Actor,
     @Body() body: unknown,
     @Headers() headers: Record<string, string | undefined>,
-  ): Promise<Answer> {
+  ): Promise<HttpResponse> {
     // DNS rebinding would come from a page of a foreign origin (MCP, Streamable HTTP, security).
     if (headers['origin'] !== undefined && headers['origin'] !== new URL(this.config.PUBLIC_URL).origin)
       throw new ApiError('cross_site', 'This request came from a page of another site.');

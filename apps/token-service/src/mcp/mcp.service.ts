@@ -4,7 +4,7 @@ import { z } from 'zod';
 import type { Actor } from '../authorization/index.js';
 import { LOGGER } from '../config.js';
 import { isDatabaseUnavailable } from '../database/index.js';
-import { Answer, ApiError, badField, lacksScope, parseWith, RatesService, tooMany } from '../http/index.js';
+import { ApiError, badField, HttpResponse, lacksScope, parseWith, RatesService, tooMany } from '../http/index.js';
 import { ReportsService, TokensService } from '../tokens/index.js';
 import { LocksService } from '../verification/index.js';
 import { TOOL_LIST, TOOLS, type Tool } from './tools.js';
@@ -61,7 +61,7 @@ export class McpService {
    * Handles one message or a batch, whose messages each count towards the token's rate limit.
    * @throws ApiError `insufficient_scope` when any message calls a tool that the token may not use; no message has been handled then
    */
-  async handle(actor: Actor, body: unknown): Promise<Answer> {
+  async handle(actor: Actor, body: unknown): Promise<HttpResponse> {
     const isBatch = Array.isArray(body);
     const given: unknown[] = isBatch ? body : [body];
     if (given.length === 0 || given.length > BATCH_MAX)
@@ -78,15 +78,17 @@ export class McpService {
           : fault(null, new RpcError(-32600, 'not a JSON-RPC 2.0 message'));
       if (reply) replies.push(reply);
     }
-    if (replies.length === 0) return new Answer(202);
+    if (replies.length === 0) return new HttpResponse(202);
     const status = !isBatch && 'error' in replies[0]! && replies[0].error.code === -32600 ? 400 : 200;
-    return new Answer(status, isBatch ? replies : replies[0], { 'content-type': 'application/json; charset=utf-8' });
+    return new HttpResponse(status, isBatch ? replies : replies[0], {
+      'content-type': 'application/json; charset=utf-8',
+    });
   }
 
   /** The request itself has been counted as one use. */
   async #countMore(actor: Actor, uses: number): Promise<void> {
-    if (uses === 0 || actor.type !== 'token' || !actor.facts.rates?.length) return;
-    const rate = await this.rates.use(actor.tokenId, actor.facts.rates, uses);
+    if (uses === 0 || actor.type !== 'token' || !actor.snapshot.rates?.length) return;
+    const rate = await this.rates.use(actor.tokenId, actor.snapshot.rates, uses);
     if (!rate.allowed) throw tooMany(rate, { reason: 'rate_limited', tokenId: actor.tokenId });
   }
 

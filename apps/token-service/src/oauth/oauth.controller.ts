@@ -1,6 +1,6 @@
 import { Controller } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
-import { Answer, Call, Caller, Input, type InputOf } from '../http/index.js';
+import { Call, Caller, HttpResponse, Input, type InputOf } from '../http/index.js';
 import { OAuthService } from './oauth.service.js';
 
 /** OAuth 2.0 endpoints: introspection (RFC 7662) and revocation (RFC 7009). */
@@ -16,6 +16,6 @@ export class OAuthController {
   @Call('oauthRevoke')
   async revoke(@Caller() actor: Actor, @Input() { body }: InputOf<'oauthRevoke'>) {
     await this.oauth.revoke(actor, body.token);
-    return new Answer(200);
+    return new HttpResponse(200);
   }
 }

@@ -32,19 +32,19 @@ export class OAuthService {
     const verification = await this.verification.verify(secret, { scopes: [] });
     this.usage.count(verification, { route: 'introspection', ip: requestContext.getStore()?.ip, userAgent: '' });
     if (!verification.allowed) return { active: false };
-    const { facts } = verification.known;
-    const token = await this.reader.read(facts.id);
+    const { snapshot } = verification.known;
+    const token = await this.reader.read(snapshot.id);
     return {
       active: true,
-      scope: facts.scopes.join(' '),
-      client_id: `${facts.ownerType}:${facts.ownerId}`,
+      scope: snapshot.scopes.join(' '),
+      client_id: `${snapshot.ownerType}:${snapshot.ownerId}`,
       username: token.owner.name,
       token_type: 'Bearer',
-      ...(facts.expiresAtMs && { exp: Math.floor(facts.expiresAtMs / 1000) }),
+      ...(snapshot.expiresAtMs && { exp: Math.floor(snapshot.expiresAtMs / 1000) }),
       iat: Math.floor(Date.parse(token.createdAt) / 1000),
-      sub: `${facts.ownerType}:${facts.ownerId}`,
+      sub: `${snapshot.ownerType}:${snapshot.ownerId}`,
       iss: this.config.PUBLIC_URL,
-      jti: facts.id,
+      jti: snapshot.id,
     };
   }
 

@@ -1,6 +1,6 @@
 import { Controller } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
-import { Answer, Call, Caller, Input, type InputOf, Prefer } from '../http/index.js';
+import { Call, Caller, HttpResponse, Input, type InputOf, Prefer } from '../http/index.js';
 import { ProjectsService } from './projects.service.js';
 
 /** HTTP endpoints of projects. */
@@ -15,7 +15,7 @@ export class ProjectsController {
 
   @Call('createProject')
   async create(@Caller() actor: Actor, @Input() { body }: InputOf<'createProject'>) {
-    return new Answer(201, await this.projects.create(actor, body));
+    return new HttpResponse(201, await this.projects.create(actor, body));
   }
 
   @Call('patchProject')

@@ -8,7 +8,7 @@ import type { NamedActor } from '../authorization/index.js';
 import { LOGGER } from '../config.js';
 import { type Change, Database, isDatabaseUnavailable, type Statement } from '../database/index.js';
 import {
-  forgotten,
+  changeLost,
   type Invalidation,
   InvalidationService,
   ReceiptsService,
@@ -120,7 +120,7 @@ export class ClosuresService implements BeforeApplicationShutdown {
     const { tokens, successors, descendants, shown } = exposure;
     const ended = { tokens, successors, descendants, shown };
     if (!exposure.confirmed_at) return { ended, effective: false, receipt: null, pending: effect?.pending ?? [] };
-    const pending = awaited.length ? [] : await this.invalidations.settled(limitMs);
+    const pending = awaited.length ? [] : await this.invalidations.awaitUnownedLeases(limitMs);
     if (pending.length > 0) return { ended, effective: false, receipt: null, pending };
     return { ended, effective: true, receipt: receiptAsSeen(exposure.receipt), pending };
   }
@@ -291,7 +291,7 @@ export class ClosuresService implements BeforeApplicationShutdown {
     const startedAt = Date.now();
     const effect = await this.invalidations.confirm(invalidations, {
       waitMs,
-      keep: async (receipt) => {
+      store: async (receipt) => {
         try {
           await this.#storeConfirmed(id, invalidations, receipt, startedAt);
         } finally {
@@ -353,7 +353,7 @@ export class ClosuresService implements BeforeApplicationShutdown {
     const [text, values] = q.selectExposure(id);
     // Missing although this request started it: the database was restored to an earlier state.
     const [row] = await this.db.prepared<q.ExposureRow & QueryResultRow>('exposure', text, values ?? []);
-    if (!row) throw forgotten();
+    if (!row) throw changeLost();
     return row;
   }
 }

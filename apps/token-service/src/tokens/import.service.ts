@@ -11,7 +11,7 @@ import { InvalidationService } from '../invalidation/index.js';
 import { LocksService } from '../verification/index.js';
 import { ancestorsOf, FAMILY_IMPORTED_HOUR_MAX, lockForIssue, mustBeWithinFamilyRate, ownerOf } from './issue.rules.js';
 import { RevocationsService } from './revocations.service.js';
-import { askedColumns } from './token.entity.js';
+import { requestedColumns } from './token.entity.js';
 import { entryOf, TokenRepository } from './token.repository.js';
 import { mustGrant, mustMeetPolicy, requestedExpiry } from './token.rules.js';
 
@@ -83,7 +83,7 @@ export class ImportService {
       id: newId(),
       kind,
       start: token.start,
-      ...askedColumns(token, `${path}.`),
+      ...requestedColumns(token, `${path}.`),
       createdAt,
       expiresAt: requestedExpiry(token, createdAt) ?? null,
     };

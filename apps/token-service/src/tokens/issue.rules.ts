@@ -159,7 +159,7 @@ const DERIVATION_DEPTH_MAX = 8;
 export function ancestorsOf(creator: Actor, child: Bounds): string[] {
   if (creator.type === 'user') return [];
   mustBeWithin(creator, child);
-  const ancestors = [creator.tokenId, ...creator.facts.ancestors];
+  const ancestors = [creator.tokenId, ...creator.snapshot.ancestors];
   if (ancestors.length > DERIVATION_DEPTH_MAX)
     throw conflict(
       `A token has at most ${DERIVATION_DEPTH_MAX} ancestors, and the token that makes this request has that many.`,

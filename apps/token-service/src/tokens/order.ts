@@ -1,5 +1,5 @@
 import { isId, type ListTokensQuery } from '@latchkey/contracts';
-import { badField, notOurCursor } from '../http/index.js';
+import { badField, invalidCursor } from '../http/index.js';
 
 type By = 'created' | 'name' | 'expires';
 /** Sort keys, as in the indexes `tokens_by_…`; a token without an expiry sorts after all that have one. */
@@ -61,14 +61,14 @@ export class Order {
   /** @throws ApiError naming `cursor` when it is invalid or belongs to another order */
   #read(cursor: string): { key: string | Date; id: string } {
     const [sort, key, id] = parsed(cursor);
-    if (typeof id !== 'string' || !isId(id)) throw notOurCursor();
+    if (typeof id !== 'string' || !isId(id)) throw invalidCursor();
     if (sort !== this.sort) throw badField('cursor', 'belongs to a list in another order: start again without it');
     if (this.#by === 'name' && typeof key === 'string' && !key.includes('\0')) return { key, id };
     if (this.#by === 'expires' && key === null) return { key: 'infinity', id };
     if (this.#by !== 'name' && typeof key === 'number' && Number.isSafeInteger(key) && key >= 0 && key < 1e15) {
       return { key: new Date(key), id };
     }
-    throw notOurCursor();
+    throw invalidCursor();
   }
 }
 

@@ -4,7 +4,7 @@ import { madeAtMs } from '@latchkey/runtime';
 import { Controller, Headers } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
 import { Database } from '../database/index.js';
-import { Answer, ApiError, Call, Caller, Input, type InputOf, notFound } from '../http/index.js';
+import { ApiError, Call, Caller, HttpResponse, Input, type InputOf, notFound } from '../http/index.js';
 import { ReceiptsService, receiptAsSeen } from '../invalidation/index.js';
 import { maySee, type Owned } from './token.rules.js';
 
@@ -45,7 +45,7 @@ export class ReceiptsController {
   @Call('receiptKeys')
   keys() {
     const keys = JSON.stringify(receiptKeys(this.receipts.publicKeys()));
-    return new Answer(200, keys, {
+    return new HttpResponse(200, keys, {
       'content-type': 'application/jwk-set+json',
       'cache-control': `public, max-age=${KEYS_MAX_AGE}`,
     });
@@ -60,10 +60,10 @@ export class ReceiptsController {
   ) {
     const row = await this.#stored(params.id);
     if (!row || !maySeeReceipt(actor, row)) throw notFound('receipt');
-    if (!prefersJwt(accept)) return new Answer(200, receiptAsSeen(row.body), { vary: 'accept' });
+    if (!prefersJwt(accept)) return new HttpResponse(200, receiptAsSeen(row.body), { vary: 'accept' });
     const jwt = receiptJwt(row.body);
     if (!jwt) throw new ApiError('not_signed', 'The receipt is not signed. Request it as application/json.');
-    return new Answer(200, jwt, { 'content-type': 'application/jwt', vary: 'accept' });
+    return new HttpResponse(200, jwt, { 'content-type': 'application/jwt', vary: 'accept' });
   }
 
   /** A receipt is stored after the response that contains it, so a request for a recent one waits for that. */

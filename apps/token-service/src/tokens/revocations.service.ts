@@ -8,8 +8,8 @@ import { type Change, Database } from '../database/index.js';
 import {
   type Invalidation,
   InvalidationService,
-  IS_SETTLED,
-  NOTHING_NARROWED,
+  IS_RECONFIRMED,
+  NO_INVALIDATION,
   ReceiptsService,
   receiptAsSeen,
 } from '../invalidation/index.js';
@@ -120,10 +120,10 @@ export class RevocationsService {
     tokenIds: readonly string[],
     waitMs: number | undefined,
   ): Promise<Effect> {
-    if (invalidations.length === 0) return NOTHING_NARROWED;
+    if (invalidations.length === 0) return NO_INVALIDATION;
     return this.invalidations.confirm(invalidations, {
       waitMs,
-      keep: (receipt) => this.receipts.keepWithTokens(receipt, invalidations, tokenIds),
+      store: (receipt) => this.receipts.storeWithTokens(receipt, invalidations, tokenIds),
     });
   }
 
@@ -133,7 +133,7 @@ export class RevocationsService {
    * @param waitMs longest wait; undefined: as long as it takes
    */
   async confirmUnchanged(waitMs: number | undefined): Promise<Effect> {
-    const pending = await this.invalidations.settled(waitMs ?? this.invalidations.longestWaitMs);
+    const pending = await this.invalidations.awaitUnownedLeases(waitMs ?? this.invalidations.longestWaitMs);
     return { effective: pending.length === 0, receipt: null, pending };
   }
 
@@ -155,7 +155,7 @@ export class RevocationsService {
   async #reconfirm(tokenId: string, waitMs: number | undefined): Promise<Effect> {
     const repeated = await this.db.change(async (change) => {
       const [row] = await change.read<{ invalidation: Invalidation | null; receipt: Receipt | null }>([
-        `SELECT CASE WHEN ${IS_SETTLED} THEN t.receipt END AS receipt, CASE WHEN i.id IS NOT NULL THEN json_build_object(
+        `SELECT CASE WHEN ${IS_RECONFIRMED} THEN t.receipt END AS receipt, CASE WHEN i.id IS NOT NULL THEN json_build_object(
            'id', i.id, 'kind', i.kind, 'subject', i.subject, 'cut', i.cut, 'xid', i.xid::text) END AS invalidation
          FROM tokens t LEFT JOIN invalidations i ON i.id = t.invalidation_id WHERE t.id = $1 FOR NO KEY UPDATE OF t`,
         [tokenId],

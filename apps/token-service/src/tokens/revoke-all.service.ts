@@ -58,8 +58,8 @@ export class RevokeAllService implements BeforeApplicationShutdown {
     this.logger.warn({ reason }, 'all tokens have been revoked: no token issued before this is accepted any more');
     return this.invalidations.confirm(written, {
       waitMs,
-      keep: async (receipt) => {
-        await this.receipts.keep(receipt, {}, storeReceipt(id, receipt));
+      store: async (receipt) => {
+        await this.receipts.store(receipt, {}, storeReceipt(id, receipt));
         void this.mark();
       },
     });

@@ -109,7 +109,7 @@ export function canonicalAddresses(input: readonly string[], field = 'allowedIps
  * @param path of the token in the request, with a trailing dot
  * @throws ApiError naming an invalid address
  */
-export const askedColumns = (
+export const requestedColumns = (
   requested: Parameters<typeof labelsOf>[0] & {
     scopes: string[];
     allowedIps: readonly string[];

@@ -91,24 +91,26 @@ export function mustGrant(
  * @throws ApiError naming the bound that is exceeded
  */
 export function mustBeWithin(actor: TokenActor, bounds: Bounds): void {
-  const { facts } = actor;
-  const missing = bounds.scopes.filter((scope) => !actor.rights.holdsSomewhere(scope) && !facts.scopes.includes(scope));
+  const { snapshot } = actor;
+  const missing = bounds.scopes.filter(
+    (scope) => !actor.rights.holdsSomewhere(scope) && !snapshot.scopes.includes(scope),
+  );
   if (missing.length)
     throw lacksScope(missing, `The token that makes this request does not hold ${missing.join(', ')}.`);
   const exceeded = (what: string) =>
     forbidden(
       `A token issues and changes tokens only within its own bounds: ${what}. Choose narrower bounds, or sign in.`,
     );
-  if (!addressesWithin(bounds.allowedIps, facts.allowedIps))
-    throw exceeded(`allowedIps must lie within ${facts.allowedIps.join(', ')}`);
-  if (facts.rateLimit && !rateWithin(bounds.rateLimit, facts.rateLimit))
-    throw exceeded(`rateLimit must not exceed ${facts.rateLimit.limit} in ${facts.rateLimit.windowSeconds} s`);
-  if (bounds.rateLimit && (facts.rates?.length ?? 0) >= LIMITS.rateBucketsMax)
+  if (!addressesWithin(bounds.allowedIps, snapshot.allowedIps))
+    throw exceeded(`allowedIps must lie within ${snapshot.allowedIps.join(', ')}`);
+  if (snapshot.rateLimit && !rateWithin(bounds.rateLimit, snapshot.rateLimit))
+    throw exceeded(`rateLimit must not exceed ${snapshot.rateLimit.limit} in ${snapshot.rateLimit.windowSeconds} s`);
+  if (bounds.rateLimit && (snapshot.rates?.length ?? 0) >= LIMITS.rateBucketsMax)
     throw forbidden(
       `At most ${LIMITS.rateBucketsMax} rate limits apply to one use, and this token has that many. Sign in.`,
     );
-  if (facts.expiresAtMs > 0 && (bounds.expiresAt === null || bounds.expiresAt.getTime() > facts.expiresAtMs))
-    throw exceeded(`it must expire by ${new Date(facts.expiresAtMs).toISOString()}`);
+  if (snapshot.expiresAtMs > 0 && (bounds.expiresAt === null || bounds.expiresAt.getTime() > snapshot.expiresAtMs))
+    throw exceeded(`it must expire by ${new Date(snapshot.expiresAtMs).toISOString()}`);
 }
 
 /** Whether the inner limit allows no more than the outer one, in bursts and over time. */

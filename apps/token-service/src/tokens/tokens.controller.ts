@@ -1,6 +1,6 @@
 import { Controller, Headers } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
-import { Answer, Call, Caller, checkIdempotencyKey, Input, type InputOf, Prefer } from '../http/index.js';
+import { Call, Caller, checkIdempotencyKey, HttpResponse, Input, type InputOf, Prefer } from '../http/index.js';
 import { BatchesService } from './batches.service.js';
 import { ExposuresService } from './exposures.service.js';
 import { ImportService } from './import.service.js';
@@ -27,12 +27,12 @@ export class TokensController {
     @Headers('idempotency-key') key: string | string[] | undefined,
   ) {
     const { replayed, token } = await this.tokens.issue(actor, body, checkIdempotencyKey(key));
-    return new Answer(replayed ? 200 : 201, token);
+    return new HttpResponse(replayed ? 200 : 201, token);
   }
 
   @Call('importTokens')
   async import(@Caller() actor: Actor, @Input() { body }: InputOf<'importTokens'>) {
-    return new Answer(201, await this.imports.import(actor, body));
+    return new HttpResponse(201, await this.imports.import(actor, body));
   }
 
   @Call('listTokens')
@@ -52,12 +52,12 @@ export class TokensController {
 
   @Call('rotateSelf')
   async rotateSelf(@Caller() actor: Actor, @Input() { body }: InputOf<'rotateSelf'>, @Prefer() waitMs: Wait) {
-    return new Answer(201, await this.tokens.rotateSelf(actor, body, waitMs));
+    return new HttpResponse(201, await this.tokens.rotateSelf(actor, body, waitMs));
   }
 
   @Call('revokeExposed')
   async revokeExposed(@Input() { body }: InputOf<'revokeExposed'>) {
-    return new Answer(202, await this.exposures.revokeExposed(body.tokens));
+    return new HttpResponse(202, await this.exposures.revokeExposed(body.tokens));
   }
 
   @Call('revokeTokens')
@@ -92,7 +92,7 @@ export class TokensController {
 
   @Call('rotateToken')
   async rotate(@Caller() actor: Actor, @Input() input: InputOf<'rotateToken'>, @Prefer() waitMs: Wait) {
-    return new Answer(201, await this.tokens.rotate(actor, input.params.id, input.body, waitMs));
+    return new HttpResponse(201, await this.tokens.rotate(actor, input.params.id, input.body, waitMs));
   }
 
   @Call('listScopes')

@@ -34,7 +34,7 @@ export class TokensRpc {
   @GrpcMethod('Tokens', 'Verify')
   @CallableBy('gateway', 'token')
   verify(request: VerifyRequest): Promise<VerifyResponse> {
-    return this.verification.answer(request);
+    return this.verification.verifyForRpc(request);
   }
 
   @GrpcMethod('Tokens', 'VerifyBatch')
@@ -42,7 +42,7 @@ export class TokensRpc {
   async verifyBatch({ requests }: { requests: VerifyRequest[] }): Promise<{ responses: VerifyResponse[] }> {
     if (requests.length > LIMITS.verifyBatchMax)
       throw refuse(status.INVALID_ARGUMENT, `requests: at most ${LIMITS.verifyBatchMax} at once`);
-    return { responses: await Promise.all(requests.map((request) => this.verification.answer(request))) };
+    return { responses: await Promise.all(requests.map((request) => this.verification.verifyForRpc(request))) };
   }
 
   @GrpcMethod('Tokens', 'Lookup')

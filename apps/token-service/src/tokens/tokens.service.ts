@@ -30,7 +30,7 @@ import { patchOf } from './patch.rules.js';
 import { SELECT_POLICY } from './policy.service.js';
 import { type Revocation, RevocationsService } from './revocations.service.js';
 import { RotationsService } from './rotations.service.js';
-import { askedColumns, canonicalAddresses, TokenEntity } from './token.entity.js';
+import { canonicalAddresses, requestedColumns, TokenEntity } from './token.entity.js';
 import { markDescendants, selectTargets } from './token.queries.js';
 import { TokenReader, tokenOfNew } from './token.reader.js';
 import { issuedEntry, TokenRepository } from './token.repository.js';
@@ -66,7 +66,7 @@ export class TokensService {
     const id = newId();
     const secret = mint(body.kind, this.config.TOKEN_PREFIX);
     const start = startOf(secret, this.config.TOKEN_PREFIX);
-    const requested = { id, kind: body.kind, start, ...askedColumns(body) };
+    const requested = { id, kind: body.kind, start, ...requestedColumns(body) };
     const issued = await this.db.change<{ earlier: string } | Token>(async (change) => {
       const context = await lockForIssue(this.locks, change, actor, body.projectId ?? null);
       const earlier = await claimKey(change, context.now, idempotencyKey, body, id);
@@ -196,7 +196,8 @@ export class TokensService {
       items: this.scopes.declarations.map(({ name, description }) => ({
         name,
         description,
-        grantable: actor.rights.holdsSomewhere(name) || (actor.type === 'token' && actor.facts.scopes.includes(name)),
+        grantable:
+          actor.rights.holdsSomewhere(name) || (actor.type === 'token' && actor.snapshot.scopes.includes(name)),
       })),
     };
   }

@@ -69,7 +69,7 @@ export class LocksService {
     const userId = actor.userId === null ? [] : [actor.userId];
     const projectId = actor.type === 'token' && actor.projectId ? [actor.projectId] : [];
     const sessionId = actor.type === 'user' ? [actor.sessionId] : [];
-    const tokenIds = actor.type === 'token' ? [actor.tokenId, ...actor.facts.ancestors] : [];
+    const tokenIds = actor.type === 'token' ? [actor.tokenId, ...actor.snapshot.ancestors] : [];
     const locks = lockInOrder(changed, {
       users: [...(rest.users ?? []), ...userId],
       projects: [...(rest.projects ?? []), ...projectId],
@@ -96,9 +96,9 @@ export class LocksService {
 
   #token(actor: TokenActor, row: SnapshotRow | undefined): TokenActor {
     const found = row && this.snapshots.named(row);
-    const isExpired = found && found.facts.expiresAtMs > 0 && found.facts.expiresAtMs <= Date.now();
-    if (!found || found.facts.denial || isExpired) throw new ApiError('invalid_token', GONE, { bearer: true });
-    return { ...actor, name: found.name, facts: found.facts, rights: rightsOfToken(found.facts) };
+    const isExpired = found && found.snapshot.expiresAtMs > 0 && found.snapshot.expiresAtMs <= Date.now();
+    if (!found || found.snapshot.denial || isExpired) throw new ApiError('invalid_token', GONE, { bearer: true });
+    return { ...actor, name: found.name, snapshot: found.snapshot, rights: rightsOfToken(found.snapshot) };
   }
 }
 

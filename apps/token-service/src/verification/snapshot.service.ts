@@ -1,4 +1,4 @@
-import type { LookupResponse, PersonRole, ProjectRole, RpcRateBucket, TokenFacts } from '@latchkey/contracts';
+import type { LookupResponse, PersonRole, ProjectRole, RpcRateBucket, TokenSnapshot } from '@latchkey/contracts';
 import { intersectAddresses, strictestRate } from '@latchkey/verifier';
 import { Injectable } from '@nestjs/common';
 import { ScopesService } from '../authorization/index.js';
@@ -72,7 +72,7 @@ export const snapshotById = (id: string): Statement => [`${SELECT_SNAPSHOT} WHER
 
 /** A token as checks need it, and its name. */
 export interface NamedSnapshot {
-  facts: TokenFacts;
+  snapshot: TokenSnapshot;
   name: string;
   /** Of the token; the current generation, unless it was revoked with everything. */
   generation: number;
@@ -90,7 +90,7 @@ export class SnapshotService {
   /** By SHA-256 of the secret, base64url. */
   async lookup(sha256: string): Promise<LookupResponse> {
     const { found, log } = await this.#read(sha256);
-    return found ? { known: true, token: found.facts, log } : { known: false, token: null, log };
+    return found ? { known: true, token: found.snapshot, log } : { known: false, token: null, log };
   }
 
   async byHash(sha256: string): Promise<NamedSnapshot | null> {
@@ -119,10 +119,10 @@ export class SnapshotService {
 
   /** From a row that was read. */
   named(row: SnapshotRow): NamedSnapshot {
-    return { facts: this.#snapshot(row), name: row.name, generation: row.generation };
+    return { snapshot: this.#snapshot(row), name: row.name, generation: row.generation };
   }
 
-  #snapshot(row: SnapshotRow): TokenFacts {
+  #snapshot(row: SnapshotRow): TokenSnapshot {
     const chain = [row, ...(row.ancestor_bounds ?? [])];
     const expiries = chain.flatMap((link) => (link.ends_at_ms === null ? [] : [Number(link.ends_at_ms)]));
     const scopes = row.scopes.filter(
@@ -146,7 +146,7 @@ export class SnapshotService {
   }
 
   /** A personal token's scopes are limited to what its owner holds now; a project token's are its own, in that project only. */
-  #effectiveScopes(row: SnapshotRow, scopes: string[]): Pick<TokenFacts, 'scopes' | 'allProjects' | 'grants'> {
+  #effectiveScopes(row: SnapshotRow, scopes: string[]): Pick<TokenSnapshot, 'scopes' | 'allProjects' | 'grants'> {
     if (row.kind === 'prj') return { scopes, allProjects: false, grants: [{ project: row.project_id!, scopes }] };
     const role = row.owner_role!;
     const heldIn = (place: ProjectRole | null) => {

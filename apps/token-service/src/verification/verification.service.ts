@@ -30,7 +30,7 @@ export class VerificationService {
     const parsed = parse(secret, this.config.TOKEN_PREFIX);
     if (!parsed.ok) return { allowed: false, reason: parsed.reason };
     const known = await this.snapshots.byHash(hashSecret(secret));
-    const verdict = evaluateToken(known?.facts ?? null, requirement, this.clock.wallMs());
+    const verdict = evaluateToken(known?.snapshot ?? null, requirement, this.clock.wallMs());
     return verdict.allowed ? { allowed: true, known: known!, principal: verdict.principal } : verdict;
   }
 
@@ -43,7 +43,7 @@ export class VerificationService {
   }
 
   /** The same as a gRPC response, counted under the route that the caller names. */
-  async answer(request: VerifyRequest): Promise<VerifyResponse> {
+  async verifyForRpc(request: VerifyRequest): Promise<VerifyResponse> {
     const { scopes, project, ip, userAgent } = request;
     const requirement = { scopes, ...(project && { project }), ...(ip && { ip }) };
     const route = request.route || RPC_ROUTE;
@@ -55,15 +55,15 @@ export class VerificationService {
       const retryAfterSeconds = rate ? Math.max(1, rate.resetSeconds) : 0;
       return { ...EMPTY_RESPONSE, denial: reason, tokenId: tokenId ?? '', requestId, retryAfterSeconds };
     }
-    const { facts } = verification.known;
+    const { snapshot } = verification.known;
     return {
       ...EMPTY_RESPONSE,
       allowed: true,
-      tokenId: facts.id,
-      owner: `${facts.ownerType}:${facts.ownerId}`,
-      project: facts.project,
+      tokenId: snapshot.id,
+      owner: `${snapshot.ownerType}:${snapshot.ownerId}`,
+      project: snapshot.project,
       scopes: [...verification.principal.scopes],
-      expiresAt: facts.expiresAtMs ? new Date(facts.expiresAtMs).toISOString() : '',
+      expiresAt: snapshot.expiresAtMs ? new Date(snapshot.expiresAtMs).toISOString() : '',
     };
   }
 

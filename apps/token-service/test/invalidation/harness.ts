@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { Invalidation, InvalidationKind, LookupResponse, TokenFacts } from '@latchkey/contracts';
+import type { Invalidation, InvalidationKind, LookupResponse, TokenSnapshot } from '@latchkey/contracts';
 import { REDIS } from '@latchkey/contracts';
 import { newId, systemClock } from '@latchkey/runtime';
 import { type TestDatabase, type TestRedis, testRedis } from '@latchkey/testing';
@@ -251,7 +251,7 @@ export class Cluster {
   async lookup(replica: Replica, hash: string): Promise<LookupResponse> {
     const { rows } = await replica.pool.query('SELECT id, denial FROM test_tokens WHERE hash = $1', [hash]);
     if (!rows[0]) return { known: false, token: null };
-    const token: TokenFacts = {
+    const token: TokenSnapshot = {
       id: rows[0].id,
       kind: 'pat',
       ownerType: 'user',

@@ -94,7 +94,7 @@ describe('an attacker with a lease who can publish anything on Redis', () => {
     gateway.authorityUnavailable = true;
     await waitFor(
       async () => {
-        await replica.leases.judge();
+        await replica.leases.reap();
         return (await cluster.database.query('SELECT 1 FROM leases WHERE verifier_id = $1', [formerId])).length === 0;
       },
       { timeoutMs: 5_000 },
@@ -142,7 +142,7 @@ describe('an attacker with a lease who can publish anything on Redis', () => {
     const gateway = await cluster.gateway();
     const formerId = gateway.verifier.id!;
     gateway.authorityUnavailable = true;
-    await waitFor(async () => (await replica.leases.judge()) > 0, { timeoutMs: 5_000 });
+    await waitFor(async () => (await replica.leases.reap()) > 0, { timeoutMs: 5_000 });
     const old = { ...request(), claim: '', verifierId: formerId };
     const squatting = setInterval(() => {
       for (const one of [old, { ...request(), claim: gateway.claim }])

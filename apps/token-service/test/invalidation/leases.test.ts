@@ -86,7 +86,7 @@ describe('a lease', () => {
   it('after its row was reaped a claim gets a new lease, with a new id and a new key', async () => {
     const verifier = request();
     const before = await replica.leases.renew(verifier, FIRST_PARTY);
-    await waitFor(async () => (await replica.leases.judge()) > 0, { timeoutMs: 5_000 });
+    await waitFor(async () => (await replica.leases.reap()) > 0, { timeoutMs: 5_000 });
     const after = await replica.leases.renew({ ...verifier, cursor: before.cursor }, FIRST_PARTY);
     expect(after.verifierId).not.toBe(before.verifierId);
     expect(after.ackKey).not.toEqual(before.ackKey);
@@ -289,13 +289,13 @@ describe('reaping leases', () => {
     await replica.leases.renew(verifier, FIRST_PARTY);
     const untilMs = Date.now() + 1_500;
     while (Date.now() < untilMs) {
-      expect(await replica.leases.judge()).toBe(0);
+      expect(await replica.leases.reap()).toBe(0);
       await replica.leases.renew(verifier, FIRST_PARTY);
       await new Promise((r) => setTimeout(r, 50));
     }
-    expect(await replica.leases.judge()).toBe(0);
+    expect(await replica.leases.reap()).toBe(0);
     await new Promise((r) => setTimeout(r, 620));
-    expect(await replica.leases.judge()).toBe(1);
+    expect(await replica.leases.reap()).toBe(1);
     expect(await cluster.database.query('SELECT 1 FROM leases')).toEqual([]);
   });
 

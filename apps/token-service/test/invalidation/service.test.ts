@@ -6,9 +6,9 @@ import {
   createLogger,
   createRedis,
   firstParty,
-  hear,
   newId,
-  renewalRefusal,
+  renewalError,
+  subscribe,
   systemClock,
   tokensCaller,
 } from '@latchkey/runtime';
@@ -48,14 +48,14 @@ async function gateway(service: TokenService, authorization?: string): Promise<{
       lookup: (hash) => unlessCut(() => rpc.lookup({ hash })),
       renew: (request) =>
         unlessCut(() => rpc.renew(request)).catch((error: Error) => {
-          const refusal = renewalRefusal(error);
+          const refusal = renewalError(error);
           throw refusal ? new RenewalRefused(refusal, error.message) : error;
         }),
       release: async (request) => void (await unlessCut(() => rpc.release(request))),
     },
     feed: {
       subscribe: (onMessage) =>
-        hear(subscriber!, REDIS.invalidations, (text) => {
+        subscribe(subscriber!, REDIS.invalidations, (text) => {
           if (!cut) onMessage(text);
         }),
       acknowledge: async (text) => void (await publisher!.publish(REDIS.acknowledgements, text)),

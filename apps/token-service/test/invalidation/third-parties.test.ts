@@ -261,8 +261,8 @@ describe('receipts with verifiers that are gone', () => {
     const gateway = await cluster.gateway();
     const { id } = await cluster.token();
     gateway.kill();
-    await second.leases.judge();
-    const reaping = waitFor(async () => (await second.leases.judge()) > 0, { timeoutMs: 5_000 });
+    await second.leases.reap();
+    const reaping = waitFor(async () => (await second.leases.reap()) > 0, { timeoutMs: 5_000 });
     await new Promise((resolve) => setTimeout(resolve, 300)); // the other replica has observed it for longer
     const { receipt } = await first.confirmations.confirm([await cluster.commit(first, id)]);
     await reaping;
@@ -276,7 +276,7 @@ describe('receipts with verifiers that are gone', () => {
     const confirming = first.confirmations.confirm([await first.invalidate('owner', newId())]);
     await waitFor(() => first.confirmations.pending === 1);
     await gateway.verifier.stop();
-    for (let i = 0; i < 5; i++) await second.leases.judge();
+    for (let i = 0; i < 5; i++) await second.leases.reap();
     expect((await confirming).receipt!.verifiers).toMatchObject([{ by: 'released' }]);
     const later = await second.confirmations.confirm([await second.invalidate('owner', newId())]);
     expect(later.receipt!.verifiers).toEqual([]);
@@ -287,7 +287,7 @@ describe('receipts with verifiers that are gone', () => {
     const once = request();
     const { verifierId } = await replica.leases.renew(once, FIRST_PARTY);
     await replica.leases.release({ verifierId, claim: once.claim }, FIRST_PARTY.id);
-    await waitFor(async () => (await replica.leases.judge()) === 1, { timeoutMs: 5_000 });
+    await waitFor(async () => (await replica.leases.reap()) === 1, { timeoutMs: 5_000 });
     expect(await cluster.database.query('SELECT 1 FROM leases')).toEqual([]);
     expect(await cluster.database.query('SELECT 1 FROM lease_holders')).toEqual([]);
   });

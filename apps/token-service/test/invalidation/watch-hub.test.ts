@@ -225,9 +225,9 @@ describe('messages', () => {
     await waitFor(() => countOf(one, invalidation) === 1);
     const { message } = one.responses.at(-1)!;
     hub.publish(message);
-    hub.hear(message);
+    hub.receive(message);
     expect(countOf(one, invalidation)).toBe(2);
-    hub.hear(message);
+    hub.receive(message);
     expect(countOf(one, invalidation)).toBe(3);
   });
 
@@ -237,7 +237,7 @@ describe('messages', () => {
     await waitFor(() => countOf(one, invalidation) === 1);
     const { message } = one.responses.at(-1)!;
     stoppedMs = systemClock.monotonicMs();
-    for (let i = 0; i < 164; i++) hub.hear(message);
+    for (let i = 0; i < 164; i++) hub.receive(message);
     expect([hub.counters.messagesDropped, countOf(one, invalidation)]).toEqual([100, 65]);
   });
 });

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { TokensMethods, WatchRequest, WatchResponse } from '@latchkey/contracts';
-import { bearer, type Caller, renewalRefusal, systemClock, tokensCaller } from '@latchkey/runtime';
+import { bearer, type Caller, renewalError, systemClock, tokensCaller } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
 import { RenewalRefused, Verifier, WatchFeed } from '@latchkey/verifier';
 import type { TokenService } from '../../src/app.js';
@@ -38,7 +38,7 @@ export async function thirdParty(address: string, secret: string): Promise<Third
       lookup: (hash) => caller.lookup({ hash }),
       renew: (request) =>
         caller.renew(request).catch((error: Error) => {
-          const refusal = renewalRefusal(error);
+          const refusal = renewalError(error);
           throw refusal ? new RenewalRefused(refusal, error.message) : error;
         }),
       release: async (request) => void (await caller.release(request)),
