@@ -1,6 +1,6 @@
 /**
  * A token revoked as exposed that was shown many others (`EXPOSURE_TOKENS`, 100,000 by default), a tenth of
- * them made with it and the rest by rotating: how long until it is ended itself, until all of it is effective at two
+ * them derived from it and the rest by rotating: how long until it is ended itself, until all of it is effective at two
  * gateways, and what other revocations feel meanwhile, ten a second offered.
  */
 import { startCluster } from '@latchkey/testing';
@@ -12,7 +12,7 @@ const COUNT = Number(process.env.EXPOSURE_TOKENS ?? 100_000);
 const PER_SECOND = 10;
 const CHUNK = 20_000;
 
-/** In: the token at the beginning, from, to. Every tenth is made with it; of the others each thousandth rotates on. */
+/** In: the token at the beginning, from, to. Every tenth is derived from it; of the others each thousandth rotates on. */
 const FILL = `INSERT INTO tokens (id, hash, kind, name, start, owner_user_id, created_by_type, created_by_id, ancestors, scopes, created_at)
   SELECT md5(t.id || ' ' || n)::uuid, sha256((t.id || ' ' || n)::bytea), 'pat', 'shown ' || n, 'lk_pat_', t.owner_user_id, 'token',
     CASE WHEN n > 1000 AND n % 3 = 0 THEN md5(t.id || ' ' || n % 1000)::uuid ELSE t.id END,

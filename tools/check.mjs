@@ -1,5 +1,5 @@
 /**
- * `npm run check`: types, lint and format, the import boundaries, generated docs, the lock file. Changes only build
+ * `npm run check`: types, lint and format, the import boundaries, the words, generated docs, the lock file. Changes only build
  * output. Most parts are tasks of turbo.json and are cached; two quick ones with other inputs are not. The last line is
  * `check passed` or names the parts that failed.
  */
@@ -13,7 +13,7 @@ import { lockFileProblems } from './lockfile.mjs';
 import { migrationProblems } from './migrations.mjs';
 
 const lockFile = path.join(root, 'package-lock.json');
-const tasks = ['build', 'typecheck', 'lint', 'boundaries', 'openapi', 'docs'];
+const tasks = ['build', 'typecheck', 'lint', 'boundaries', 'words', 'openapi', 'docs'];
 
 /** Each part returns its problems; none means it passed. @type {[string, () => string[]][]} */
 const uncached = [

@@ -8,7 +8,7 @@ const COMPRESSIBLE = /\.(html|js|css|svg)$/;
 /** Below this, headers weigh more than what compression saves. */
 const BYTES_MIN = 500;
 
-/** Leaves `x.br` and `x.gz` beside each file of the build, which the gateway serves to whoever takes them. */
+/** Leaves `x.br` and `x.gz` beside each file of the build, which the gateway serves to clients that accept them. */
 function precompressed(): Plugin {
   let folder = '';
   return {

@@ -118,21 +118,21 @@ try {
   );
   for (const { relname, relkind } of tables)
     await database.query(`ALTER ${relkind === 'i' ? 'INDEX' : 'TABLE'} ${relname} SET TABLESPACE small`);
-  let makeRoom = fill(small, 200);
+  let freeSpace = fill(small, 200);
   await rejections(kept, other);
-  makeRoom();
+  freeSpace();
   await until(works);
   report('works again once there is space', (await works()) ? 0 : 1, 0);
 
   console.log('  the disk of all data');
-  makeRoom = fill(home, 300);
+  freeSpace = fill(home, 300);
   await rejections(kept, other);
-  makeRoom();
+  freeSpace();
   await until(works);
   report('works again once there is space', (await works()) ? 0 : 1, 0);
 
   console.log('  the disk of the write-ahead log');
-  makeRoom = fill(home, 300);
+  freeSpace = fill(home, 300);
   // As when the current segment is full: the next one does not fit, and PostgreSQL stops rather than go on without.
   await database.query("SELECT pg_logical_emit_message(false, 'full', repeat('x', 17000000))").catch(() => undefined);
   report('PostgreSQL has given up', (await gone()) ? 0 : 1, 0);
@@ -140,7 +140,7 @@ try {
   report(`a new token is refused with ${refused.status} ${refused.body?.code}`, refused.status === 503 ? 0 : 1, 0);
   const status = await check(kept.secret);
   report(`a check of a token at the gateway returns ${status}`, [200, 503].includes(status) ? 0 : 1, 0);
-  makeRoom();
+  freeSpace();
   // Restarted, as npm start does.
   postgres = await startPostgres({ dir: home, connectionsMax: 60, port });
   await until(works);

@@ -196,22 +196,22 @@ describe('refuse', () => {
   it('ends a token at its end, by the gateway itself, within a second', async () => {
     const token = await admin.issue({ scopes: ['demo:read'], expiresInSeconds: 2 });
     const end = Date.parse(token.expiresAt!);
-    let firstRefusal = 0;
+    let firstDenial = 0;
     let lastUse = 0;
     await waitFor(
       async () => {
         const asked = Date.now();
         const { status } = await ask(documents(project), 'GET', { token: token.secret });
         if (status === 200) lastUse = asked;
-        else firstRefusal = Date.now();
-        return firstRefusal;
+        else firstDenial = Date.now();
+        return firstDenial;
       },
       { intervalMs: 30, what: 'the denial of an expired token' },
     );
     expect(lastUse).toBeGreaterThan(0);
     expect(lastUse).toBeLessThanOrEqual(end);
-    expect(firstRefusal).toBeGreaterThanOrEqual(end);
-    expect(firstRefusal - end).toBeLessThan(1_000);
+    expect(firstDenial).toBeGreaterThanOrEqual(end);
+    expect(firstDenial - end).toBeLessThan(1_000);
   });
 
   it('refuses addresses outside allowedIps, and more calls than the rate allows', async () => {

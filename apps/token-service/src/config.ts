@@ -186,7 +186,7 @@ export const settings = {
   },
   ADMIN_EMAIL: {
     description: 'Email address of the first administrator, created at the first start',
-    schema: z.email('must be an e-mail address').optional(),
+    schema: z.email('must be an email address').optional(),
   },
   ADMIN_PASSWORD: {
     description: 'Password of the first administrator, at least 12 characters',

@@ -82,7 +82,7 @@ const CALLS: Record<Exclude<EndpointName, Reading>, Narrows | string> = {
 type Reading = {
   [K in EndpointName]: (typeof ENDPOINTS)[K]['method'] extends 'GET' ? K : never;
 }[EndpointName];
-const narrowing = Object.entries(CALLS).filter(
+const callsThatNarrow = Object.entries(CALLS).filter(
   (entry): entry is [EndpointName, Narrows] => typeof entry[1] !== 'string',
 );
 
@@ -98,10 +98,10 @@ test('the table lists every call that changes something, and the contract of eac
   const returnsEffect = changing.filter(([, { answers }]) =>
     Object.values(answers).some((schema) => 'effective' in ((schema as { shape?: object } | null)?.shape ?? {})),
   );
-  expect(returnsEffect.map(([name]) => name).sort()).toEqual(narrowing.map(([name]) => name).sort());
+  expect(returnsEffect.map(([name]) => name).sort()).toEqual(callsThatNarrow.map(([name]) => name).sort());
 });
 
-describe.each(narrowing)('%s', (name, narrows) => {
+describe.each(callsThatNarrow)('%s', (name, narrows) => {
   const { method, path: template } = ENDPOINTS[name];
   const send = async (headers: Record<string, string>): Promise<ApiResponse> => {
     const { by, path = {}, body } = await narrows();

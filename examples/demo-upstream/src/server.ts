@@ -129,7 +129,7 @@ export async function startDemoUpstream(options: DemoOptions): Promise<DemoUpstr
       const isSocket = path.at(-1) === 'ws' && (path.length === 1 || (path.length === 3 && path[0] === 'projects'));
       if (!isSocket) throw notFound('WebSocket at this path');
       const project = path.length === 3 ? projectInPath({ path, caller, store }).id : null;
-      if (!sockets.hasRoom || stopping.signal.aborted)
+      if (!sockets.hasCapacity || stopping.signal.aborted)
         throw new Problem(503, 'full', 'Too many open sockets; try again later.');
       sockets.accept(request, socket, head, caller, project);
     } catch (error) {

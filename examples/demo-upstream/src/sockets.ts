@@ -19,7 +19,7 @@ export class Sockets {
   constructor(readonly store: Store) {}
 
   /** True while another socket can be opened. */
-  get hasRoom(): boolean {
+  get hasCapacity(): boolean {
     return this.#server.clients.size < SOCKETS_MAX;
   }
 

@@ -179,14 +179,14 @@ describe('the identity', () => {
   });
 
   it('rejected ends the lease at once, empties memory, and is reported; a new claim is made', async () => {
-    const { authority, clock, verifier, outcome, refusals } = await world();
+    const { authority, clock, verifier, outcome, rejections } = await world();
     const { secret } = authority.issue();
     await outcome(secret);
-    authority.refusal = new RenewalRefused('identity', 'the lease was ended');
+    authority.rejection = new RenewalRefused('identity', 'the lease was ended');
     await clock.pass(LEASE_MS / 3 + 1);
     expect(verifier.state().leaseHeld).toBe(false);
     expect(verifier.id).toBeUndefined();
-    expect(refusals).toEqual(['the lease was ended']);
+    expect(rejections).toEqual(['the lease was ended']);
     authority.verifierId = id();
     await clock.pass(250);
     expect(verifier.state().leaseHeld).toBe(true);
@@ -211,7 +211,7 @@ describe('the identity', () => {
   it('refused for now is requested rarely, and checks are lookups meanwhile', async () => {
     const { authority, clock, verifier, outcome } = await world({ start: false });
     const { secret } = authority.issue();
-    authority.refusal = new RenewalRefused('later', 'no lease for ten minutes');
+    authority.rejection = new RenewalRefused('later', 'no lease for ten minutes');
     await verifier.start();
     expect(await outcome(secret)).toBe('allowed');
     expect(await outcome(secret)).toBe('allowed');

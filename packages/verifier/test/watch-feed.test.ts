@@ -276,7 +276,7 @@ describe('a server that stops', () => {
 
 it('a new verifier id opens a new stream, and ends the old one', async () => {
   const { authority, calls, clock } = await world();
-  authority.refusal = new RenewalRefused('identity', 'ended');
+  authority.rejection = new RenewalRefused('identity', 'ended');
   await clock.pass(LEASE_MS / 3 + 1);
   authority.verifierId = '01890000-0000-7000-8000-00000000000a';
   await clock.pass(LEASE_MS);

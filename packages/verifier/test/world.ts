@@ -120,7 +120,7 @@ export class Authority implements TokenSource, Feed {
   pendingLookups: PendingCall<string, LookupResponse>[] = [];
   pendingRenewals: PendingCall<RenewRequest, RenewResponse>[] = [];
   /** Thrown at the next renewal. */
-  refusal: RenewalRefused | undefined;
+  rejection: RenewalRefused | undefined;
   holdLookups = false;
   holdRenewals = false;
   unavailable = false;
@@ -143,9 +143,9 @@ export class Authority implements TokenSource, Feed {
     this.renewals.push(request);
     if (this.holdRenewals) return hold(this.pendingRenewals, request);
     if (this.unavailable) throw new Error('unavailable');
-    const { refusal } = this;
-    this.refusal = undefined;
-    if (refusal) throw refusal;
+    const { rejection } = this;
+    this.rejection = undefined;
+    if (rejection) throw rejection;
     return this.grant(request);
   }
 
@@ -276,11 +276,11 @@ export const READ = { scopes: ['demo:read'] };
 export async function world(options: { limits?: Partial<VerifierLimits>; start?: boolean } = {}) {
   const clock = new FakeClock();
   const authority = new Authority();
-  const refusals: string[] = [];
+  const rejections: string[] = [];
   let claims = 0;
   const verifier = new Verifier({
     newClaim: () => `claim-${++claims}-of-the-tests-0123456789abcdef`,
-    onIdentityRefused: (why) => refusals.push(why),
+    onIdentityRefused: (why) => rejections.push(why),
     name: 'test',
     clock,
     source: authority,
@@ -292,5 +292,5 @@ export async function world(options: { limits?: Partial<VerifierLimits>; start?:
     const verdict = await verifier.verify(secret, requirement);
     return verdict.allowed ? 'allowed' : verdict.reason;
   };
-  return { clock, authority, verifier, outcome, refusals };
+  return { clock, authority, verifier, outcome, rejections };
 }

@@ -2,7 +2,7 @@ import { Alert, Badge, Button, Checkbox, Group, Stack, Text } from '@mantine/cor
 import { useQuery } from '@tanstack/react-query';
 import { useState } from 'react';
 import { api, changed, queries } from '../api.js';
-import { CurrentPasswordField, NewPasswordField } from '../app/Gate.js';
+import { CurrentPasswordField, NewPasswordField } from '../app/SignedOutPage.js';
 import { useUser } from '../app/session.js';
 import { t } from '../texts.js';
 import { Confirm } from '../ui/Confirm.js';

@@ -3,7 +3,7 @@ import { useQuery } from '@tanstack/react-query';
 import encodeQR from 'qr';
 import { useMemo, useRef, useState } from 'react';
 import { api, changed } from '../api.js';
-import { CodeField, CurrentPasswordField } from '../app/Gate.js';
+import { CodeField, CurrentPasswordField } from '../app/SignedOutPage.js';
 import { t } from '../texts.js';
 import { CopyButton, CopyIcon } from '../ui/Copy.js';
 import { useSubmit } from '../ui/form.js';

@@ -11,7 +11,7 @@ import { useSession } from './session.js';
 
 const SignIn = lazy(() => import('./SignIn.js').then((m) => ({ default: m.SignIn })));
 const LeakedPage = lazy(() => import('../help/LeakedPage.js').then((m) => ({ default: m.LeakedPage })));
-const LeakedDoor = lazy(() => import('../help/LeakedPage.js').then((m) => ({ default: m.LeakedDoor })));
+const PublicLeakedPage = lazy(() => import('../help/LeakedPage.js').then((m) => ({ default: m.PublicLeakedPage })));
 const TokenPage = lazy(() => import('../tokens/TokenPage.js').then((m) => ({ default: m.TokenPage })));
 const CreatePage = lazy(() => import('../tokens/CreatePage.js').then((m) => ({ default: m.CreatePage })));
 const HygienePage = lazy(() => import('../tokens/HygienePage.js').then((m) => ({ default: m.HygienePage })));
@@ -27,8 +27,8 @@ const McpPage = lazy(() => import('../help/McpPage.js').then((m) => ({ default: 
 
 function Content() {
   const { segments } = useRoute();
-  const [room = '', id = ''] = segments;
-  switch (room) {
+  const [page = '', id = ''] = segments;
+  switch (page) {
     case '':
     case 'sign-in':
     case 'reset':
@@ -80,7 +80,7 @@ export function App() {
   }, [empty]);
   if (session.isPending) return <Boot />;
   if (session.error && isSignedOut(session.error)) {
-    return <Suspense fallback={<Boot />}>{segments[0] === 'leaked' ? <LeakedDoor /> : <SignIn />}</Suspense>;
+    return <Suspense fallback={<Boot />}>{segments[0] === 'leaked' ? <PublicLeakedPage /> : <SignIn />}</Suspense>;
   }
   if (session.error) {
     return (

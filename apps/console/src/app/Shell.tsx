@@ -30,25 +30,25 @@ import { go, useRoute } from './router.js';
 import { useUser } from './session.js';
 
 interface Place {
-  room: string;
+  page: string;
   label: string;
   icon: typeof IconKey;
 }
 const PLACES: Place[] = [
-  { room: 'api-tokens', label: t.nav.tokens, icon: IconKey },
-  { room: 'projects', label: t.nav.projects, icon: IconFolder },
-  { room: 'mcp', label: t.nav.mcp, icon: IconPlugConnected },
-  { room: 'hygiene', label: t.nav.hygiene, icon: IconSparkles },
+  { page: 'api-tokens', label: t.nav.tokens, icon: IconKey },
+  { page: 'projects', label: t.nav.projects, icon: IconFolder },
+  { page: 'mcp', label: t.nav.mcp, icon: IconPlugConnected },
+  { page: 'hygiene', label: t.nav.hygiene, icon: IconSparkles },
 ];
 const HELP: Place[] = [
-  { room: 'refused', label: t.nav.refused, icon: IconHelpCircle },
-  { room: 'leaked', label: t.nav.leaked, icon: IconAlertTriangle },
+  { page: 'refused', label: t.nav.refused, icon: IconHelpCircle },
+  { page: 'leaked', label: t.nav.leaked, icon: IconAlertTriangle },
 ];
 const ADMINISTRATION: Place[] = [
-  { room: 'people', label: t.nav.people, icon: IconUsers },
-  { room: 'policy', label: t.nav.policy, icon: IconGavel },
-  { room: 'gateways', label: t.nav.gateways, icon: IconServer2 },
-  { room: 'audit', label: t.nav.audit, icon: IconHistory },
+  { page: 'people', label: t.nav.people, icon: IconUsers },
+  { page: 'policy', label: t.nav.policy, icon: IconGavel },
+  { page: 'gateways', label: t.nav.gateways, icon: IconServer2 },
+  { page: 'audit', label: t.nav.audit, icon: IconHistory },
 ];
 
 export function Brand() {
@@ -131,19 +131,19 @@ export function Shell({ children }: { children: ReactNode }) {
   const [opened, setOpened] = useState(false);
   const { segments } = useRoute();
   const user = useUser();
-  const room = segments[0] ?? 'api-tokens';
+  const page = segments[0] ?? 'api-tokens';
   const here = segments.join('/');
   // biome-ignore lint/correctness/useExhaustiveDependencies: the navigation closes when the place changes
   useEffect(() => setOpened(false), [here]);
   const links = (places: readonly Place[]) =>
     places.map((place) => (
       <NavLink
-        key={place.room}
-        href={`#/${place.room}`}
+        key={place.page}
+        href={`#/${place.page}`}
         label={place.label}
         leftSection={<place.icon size={18} stroke={1.6} />}
-        active={room === place.room}
-        aria-current={room === place.room ? 'page' : undefined}
+        active={page === place.page}
+        aria-current={page === place.page ? 'page' : undefined}
       />
     ));
   return (

@@ -6,10 +6,10 @@ import { api, queries } from '../api.js';
 import { t } from '../texts.js';
 import { useSubmit } from '../ui/form.js';
 import { ErrorNotice } from '../ui/Notice.js';
-import { CodeField, CurrentPasswordField, Door, EmailField, NewPasswordField } from './Gate.js';
 import { go, keepInAddress, useRoute } from './router.js';
+import { CodeField, CurrentPasswordField, EmailField, NewPasswordField, SignedOutPage } from './SignedOutPage.js';
 
-/** Signing in; under `#/forgot`, asking for a link by e-mail; under `#/reset`, setting a password with the code of one. */
+/** Signing in; under `#/forgot`, asking for a link by email; under `#/reset`, setting a password with the code of one. */
 export function SignIn() {
   const { segments, query } = useRoute();
   const [email, setEmail] = useState((query.get('email') ?? '').slice(0, 254));
@@ -40,7 +40,7 @@ function Enter({ email, onEmail }: Props) {
   const asksCode = code !== '' || wantsCode;
   const failed = segments[0] === 'sign-in' ? query.get('failed') : null;
   return (
-    <Door
+    <SignedOutPage
       title={t.signIn.title}
       lead={t.signIn.subtitle}
       below={
@@ -75,7 +75,7 @@ function Enter({ email, onEmail }: Props) {
           </Button>
         )}
       </Stack>
-    </Door>
+    </SignedOutPage>
   );
 }
 
@@ -100,7 +100,7 @@ function Forgot({ email, onEmail }: Props) {
     setDone(true);
   });
   return (
-    <Door
+    <SignedOutPage
       title={t.signIn.forgotten}
       lead={t.signIn.forgottenLead}
       below={<Anchor href="#/api-tokens">{t.signIn.backToSignIn}</Anchor>}
@@ -119,7 +119,7 @@ function Forgot({ email, onEmail }: Props) {
           </Button>
         </Stack>
       </form>
-    </Door>
+    </SignedOutPage>
   );
 }
 
@@ -144,7 +144,7 @@ function Reset({ email, onEmail }: Props) {
   });
   const wantsFactor = isAsked(error);
   return (
-    <Door
+    <SignedOutPage
       title={t.signIn.resetTitle}
       lead={t.signIn.resetLead}
       below={<Anchor href="#/api-tokens">{t.signIn.backToSignIn}</Anchor>}
@@ -182,6 +182,6 @@ function Reset({ email, onEmail }: Props) {
           </Stack>
         </form>
       )}
-    </Door>
+    </SignedOutPage>
   );
 }

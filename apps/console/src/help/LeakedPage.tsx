@@ -56,9 +56,9 @@ export function LeakedPage() {
 }
 
 /** The same for people who are not signed in. */
-export function LeakedDoor() {
+export function PublicLeakedPage() {
   return (
-    <main className="door door-wide">
+    <main className="signed-out signed-out-wide">
       <LeakedPage />
       <Anchor href="#/api-tokens" size="sm" ta="center">
         {t.signIn.backToSignIn}

@@ -120,7 +120,7 @@ interface RowActions {
 
 function PersonMenu({ user, ask, change, run, handOver }: RowActions & { user: User }) {
   const params = { id: user.id };
-  const narrowing = (title: string, lead: string, confirm: string, work: () => Promise<Effect>): Question => ({
+  const confirmedChange = (title: string, lead: string, confirm: string, work: () => Promise<Effect>): Question => ({
     title,
     lead,
     confirm,
@@ -169,7 +169,7 @@ function PersonMenu({ user, ask, change, run, handOver }: RowActions & { user: U
             color="red"
             onClick={() =>
               ask(
-                narrowing(t.people.disableTitle(user.name), t.people.disableLead, t.people.disable, () =>
+                confirmedChange(t.people.disableTitle(user.name), t.people.disableLead, t.people.disable, () =>
                   api.patchUser({ params, body: { disabled: true } }),
                 ),
               )
@@ -182,8 +182,11 @@ function PersonMenu({ user, ask, change, run, handOver }: RowActions & { user: U
           color="red"
           onClick={() =>
             ask(
-              narrowing(t.people.revokeAllTitle(user.name), t.people.revokeAllLead(user.name), t.people.revokeAll, () =>
-                api.revokeUserTokens({ params }),
+              confirmedChange(
+                t.people.revokeAllTitle(user.name),
+                t.people.revokeAllLead(user.name),
+                t.people.revokeAll,
+                () => api.revokeUserTokens({ params }),
               ),
             )
           }

@@ -12,9 +12,9 @@ import type { FeedKeys } from './feed-keys.js';
 import type { InvalidationLog } from './log.js';
 import {
   type InvalidationStore,
-  LEASE_REFUSALS,
+  LEASE_REJECTIONS,
   type LeaseCaller,
-  type LeaseRefusal,
+  type LeaseRejection,
   lapsedAfterMs,
   type StoreConnection,
   type WaitClock,
@@ -30,7 +30,7 @@ const CLAIM_PATTERN = /^[A-Za-z0-9_-]{32,64}$/;
 const XID_PATTERN = /^\d{1,20}$/;
 const XID_MAX = 2n ** 64n - 1n;
 
-const REFUSALS: Record<LeaseRefusal, string> = {
+const REJECTIONS: Record<LeaseRejection, string> = {
   foreign: 'this verifier id belongs to another caller; use an id of your own',
   ended: 'the lease of this claim was ended or released; use a new claim',
   too_many: `too_many: an owner's tokens hold at most ${HOLDER_LEASES_MAX} leases; release one, or let one expire`,
@@ -43,7 +43,7 @@ const REFUSALS: Record<LeaseRefusal, string> = {
 export class LeaseRefused extends Error {
   override name = 'LeaseRefused';
   constructor(
-    readonly reason: 'invalid' | 'protocol' | LeaseRefusal,
+    readonly reason: 'invalid' | 'protocol' | LeaseRejection,
     message: string,
   ) {
     super(message);
@@ -74,9 +74,9 @@ export class Leases {
   /** The history in which they were seen. */
   #watchedIn = '';
   readonly counters = { renewed: 0, released: 0, judgedDead: 0 };
-  readonly refused: Record<'first_party' | 'token', Record<LeaseRefusal, number>> = {
-    first_party: noRefusals(),
-    token: noRefusals(),
+  readonly refused: Record<'first_party' | 'token', Record<LeaseRejection, number>> = {
+    first_party: noRejections(),
+    token: noRejections(),
   };
   /** Live rows at the last run of `judge`, by caller type. */
   seen = { first_party: 0, token: 0 };
@@ -119,7 +119,7 @@ export class Leases {
       const taken = await here.takeLease(take);
       if (taken.outcome !== 'taken') {
         this.refused[caller.firstParty ? 'first_party' : 'token'][taken.outcome]++;
-        throw new LeaseRefused(taken.outcome, REFUSALS[taken.outcome]);
+        throw new LeaseRefused(taken.outcome, REJECTIONS[taken.outcome]);
       }
       // A third party can claim to remember anything; its claim affects its own memory only.
       if (taken.remembered === false && caller.firstParty) await log.forgotten(here);
@@ -194,8 +194,8 @@ export class Leases {
   }
 }
 
-const noRefusals = () =>
-  Object.fromEntries(LEASE_REFUSALS.map((reason) => [reason, 0])) as Record<LeaseRefusal, number>;
+const noRejections = () =>
+  Object.fromEntries(LEASE_REJECTIONS.map((reason) => [reason, 0])) as Record<LeaseRejection, number>;
 
 function checkRequest({ verifierId, claim, version, name, cursor, nonce }: RenewRequest): void {
   const invalid = (message: string) => new LeaseRefused('invalid', message);

@@ -1,7 +1,7 @@
 import type { Cursor, Invalidation, InvalidationKind, VerifierCaller } from '@latchkey/contracts';
 import type {
   InvalidationStore,
-  LeaseRefusal,
+  LeaseRejection,
   LeaseRequest,
   LeaseRow,
   LeasesReading,
@@ -85,7 +85,7 @@ class PostgresConnection implements StoreConnection {
   async takeLease(request: LeaseRequest): Promise<LeaseTaken> {
     const { claim, name, version, caller, cursor, leaseMs, leasesMax, fresh, presented, nonce } = request;
     const [row] = await this.#db.prepared<{
-      outcome: 'taken' | LeaseRefusal;
+      outcome: 'taken' | LeaseRejection;
       verifier: string;
       salt: Buffer;
       remembered: boolean | null;

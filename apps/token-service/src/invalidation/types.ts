@@ -68,8 +68,8 @@ export interface LeaseRequest {
   readonly nonce: string;
 }
 
-export const LEASE_REFUSALS = ['foreign', 'ended', 'too_many', 'suspended', 'waiting'] as const;
-export type LeaseRefusal = (typeof LEASE_REFUSALS)[number];
+export const LEASE_REJECTIONS = ['foreign', 'ended', 'too_many', 'suspended', 'waiting'] as const;
+export type LeaseRejection = (typeof LEASE_REJECTIONS)[number];
 
 export type LeaseTaken =
   | {
@@ -87,7 +87,7 @@ export type LeaseTaken =
       /** Transaction id of this renewal. */
       readonly renewal: string;
     }
-  | { readonly outcome: LeaseRefusal };
+  | { readonly outcome: LeaseRejection };
 
 /** The log as read by one statement, in one snapshot. */
 export interface LogHead {

@@ -37,7 +37,7 @@ const SIGNATURES_PER_SECOND_MAX = 500;
 /** Own messages that Redis has not delivered back yet. */
 const ECHOES_MAX = 1_000;
 
-export type WatchRefusal = 'too_many' | 'no_lease' | 'foreign' | 'stopping';
+export type WatchRejection = 'too_many' | 'no_lease' | 'foreign' | 'stopping';
 
 export interface WatchHubDeps {
   readonly store: Pick<InvalidationStore, 'onOneConnection'>;
@@ -102,7 +102,7 @@ export class WatchHub {
    * Counts a call before its verifier is known.
    * @returns a function that ends the count; or why the call is refused
    */
-  admit(holder: string): (() => void) | WatchRefusal {
+  admit(holder: string): (() => void) | WatchRejection {
     if (this.#stopping) return 'stopping';
     const calls = this.#calls.get(holder) ?? 0;
     if (calls >= HOLDER_CALLS_MAX || this.#allCalls >= CALLS_MAX) {
@@ -129,13 +129,13 @@ export class WatchHub {
    * @param cursor how far the verifier has applied the log
    * @throws what the store throws
    */
-  async start(stream: WatchStream, cursor: { log: string; xid: string } | null): Promise<WatchRefusal | undefined> {
+  async start(stream: WatchStream, cursor: { log: string; xid: string } | null): Promise<WatchRejection | undefined> {
     const { verifierId } = stream;
     const leaseCaller = (await this.#deps.leaseCallers([verifierId])).get(verifierId);
-    const refusal = this.#refusal(stream, leaseCaller);
-    if (refusal) {
+    const rejection = this.#rejection(stream, leaseCaller);
+    if (rejection) {
       this.counters.refused++;
-      return refusal;
+      return rejection;
     }
     const old = this.#streams.get(verifierId);
     this.#streams.set(verifierId, stream);
@@ -226,7 +226,7 @@ export class WatchHub {
     this.#cancelSweep();
   }
 
-  #refusal({ verifierId, caller }: WatchStream, leaseCaller: string | undefined): WatchRefusal | undefined {
+  #rejection({ verifierId, caller }: WatchStream, leaseCaller: string | undefined): WatchRejection | undefined {
     if (this.#stopping) return 'stopping';
     if (leaseCaller === undefined) return 'no_lease';
     if (leaseCaller !== caller.id) return 'foreign';

@@ -10,13 +10,13 @@ import { HoldersService } from './holders.service.js';
 import { InvalidationService } from './invalidation.service.js';
 import { checkCursor, checkVerifierId, LeaseRefused } from './leases.js';
 import type { LeaseCaller } from './types.js';
-import { HOLDER_STREAMS_MAX, type WatchRefusal } from './watch.hub.js';
+import { HOLDER_STREAMS_MAX, type WatchRejection } from './watch.hub.js';
 import { type WatchEnd, WatchStream } from './watch.stream.js';
 
 /** How long a call can take to send its first message. */
 const FIRST_MESSAGE_MS = 5_000;
 
-const REFUSALS: Record<WatchRefusal, [status, string]> = {
+const REJECTIONS: Record<WatchRejection, [status, string]> = {
   too_many: [
     status.RESOURCE_EXHAUSTED,
     `too_many: an owner's tokens can have at most ${HOLDER_STREAMS_MAX} streams here`,
@@ -51,7 +51,7 @@ export class WatchRpc {
     const { caller, callerNow } = callOf(metadata)!;
     const leaseCaller = await this.holders.leaseCaller(caller);
     const release = this.invalidations.watch.admit(leaseCaller.holder);
-    if (typeof release === 'string') throw refuse(...REFUSALS[release]);
+    if (typeof release === 'string') throw refuse(...REJECTIONS[release]);
     // Counted until its last message has been sent or its connection is closed.
     for (const event of ['cancelled', 'finish', 'close']) call.once(event, release);
     if (call.cancelled) release();
@@ -83,8 +83,8 @@ export class WatchRpc {
         end: (why) => end(refuse(...ENDS[why])),
       });
       call.on('drain', () => stream!.onDrained());
-      const refusal = await hub.start(stream, cursor);
-      if (refusal) throw refuse(...REFUSALS[refusal]);
+      const rejection = await hub.start(stream, cursor);
+      if (rejection) throw refuse(...REJECTIONS[rejection]);
     };
     const subscription = requests.subscribe({
       next: (request) => {

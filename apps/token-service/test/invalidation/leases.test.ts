@@ -28,7 +28,7 @@ const request = (over = {}) => ({
 const oldRequest = (over = {}) => request({ verifierId: newId(), claim: '', version: '', ...over });
 /** What a verifier sends after this response. */
 const requestAfter = ({ nonce, cursor }: RenewResponse) => ({ nonce, cursor });
-const refusal = (reason: string) => expect.objectContaining({ name: 'LeaseRefused', reason });
+const rejection = (reason: string) => expect.objectContaining({ name: 'LeaseRefused', reason });
 
 describe('a lease', () => {
   it('a lease begins with a reset and continues from its cursor', async () => {
@@ -193,7 +193,7 @@ describe('a lease', () => {
     const { verifierId } = await replica.leases.renew(ended, FIRST_PARTY);
     await cluster.database.query('UPDATE leases SET ended_at = now() WHERE verifier_id = $1', [verifierId]);
     for (const one of [released, ended])
-      await expect(replica.leases.renew(one, FIRST_PARTY)).rejects.toEqual(refusal('ended'));
+      await expect(replica.leases.renew(one, FIRST_PARTY)).rejects.toEqual(rejection('ended'));
     expect(replica.leases.refused.first_party.ended).toBe(2);
     expect((await replica.leases.renew(request(), FIRST_PARTY)).reset).toBe(true);
   });
@@ -206,7 +206,7 @@ describe('a lease', () => {
     );
     expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(64);
     const refused = outcomes.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason] : []));
-    expect(refused).toEqual(refused.map(() => refusal('too_many')));
+    expect(refused).toEqual(refused.map(() => rejection('too_many')));
     expect(refused[0].message).toMatch(/^too_many: /);
     await replica.leases.renew(request(), thirdParty());
     await Promise.all(Array.from({ length: 70 }, () => replica.leases.renew(request(), FIRST_PARTY)));
@@ -256,7 +256,7 @@ describe('a verifier of version 0.1', () => {
     expect(first.verifierId).toBe(verifier.verifierId);
     expect(first.feedKey).toHaveLength(32);
     expect(second.feedKey).not.toEqual(first.feedKey);
-    await expect(replica.leases.renew(verifier, stranger)).rejects.toEqual(refusal('foreign'));
+    await expect(replica.leases.renew(verifier, stranger)).rejects.toEqual(rejection('foreign'));
     expect(await cluster.database.query('SELECT 1 FROM leases')).toHaveLength(1);
   });
 

@@ -48,8 +48,8 @@ async function gateway(service: TokenService, authorization?: string): Promise<{
       lookup: (hash) => unlessCut(() => rpc.lookup({ hash })),
       renew: (request) =>
         unlessCut(() => rpc.renew(request)).catch((error: Error) => {
-          const refusal = renewalError(error);
-          throw refusal ? new RenewalRefused(refusal, error.message) : error;
+          const rejection = renewalError(error);
+          throw rejection ? new RenewalRefused(rejection, error.message) : error;
         }),
       release: async (request) => void (await unlessCut(() => rpc.release(request))),
     },

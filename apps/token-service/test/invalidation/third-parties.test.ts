@@ -18,7 +18,7 @@ const request = (over = {}) => ({
   version: '',
   ...over,
 });
-const refusal = (reason: string) => expect.objectContaining({ name: 'LeaseRefused', reason });
+const rejection = (reason: string) => expect.objectContaining({ name: 'LeaseRefused', reason });
 
 /** Grants a lease that its verifier neither renews nor acknowledges; confirmations wait until it expires. */
 async function delayConfirmations(replica: Replica, caller: ReturnType<typeof thirdParty>, by = 1): Promise<void> {
@@ -49,7 +49,7 @@ describe('an owner whose verifiers delayed confirmations twice', () => {
     await waitFor(() => replica.suspended.length === 1);
     expect(replica.suspended).toEqual([`user:${owner}`]);
 
-    await expect(replica.leases.renew(request(), thirdParty(owner))).rejects.toEqual(refusal('suspended'));
+    await expect(replica.leases.renew(request(), thirdParty(owner))).rejects.toEqual(rejection('suspended'));
     expect(replica.leases.refused.token.suspended).toBeGreaterThan(0);
     await replica.leases.renew(request(), thirdParty());
     await replica.leases.renew(request(), FIRST_PARTY);
@@ -157,7 +157,7 @@ describe('a caller whose new leases lapse again and again', () => {
     await lapse(replica, caller);
     const [staying, other] = [request(), request()];
     for (const one of [staying, other])
-      await expect(replica.leases.renew(one, caller)).rejects.toEqual(refusal('waiting'));
+      await expect(replica.leases.renew(one, caller)).rejects.toEqual(rejection('waiting'));
     await replica.leases.renew(request(), thirdParty());
     const grantedAfterMs = await waitFor(async () => {
       const sinceMs = performance.now();
@@ -226,7 +226,7 @@ describe('a lease holder whose token is revoked', () => {
     expect(await endedRows()).toEqual([]); // narrowed, not revoked
     await replica.invalidate(kind, subjectOf(one), true);
     expect(await endedRows()).toEqual(['ending']);
-    await expect(replica.leases.renew(existing, callerOf(one))).rejects.toEqual(refusal('ended'));
+    await expect(replica.leases.renew(existing, callerOf(one))).rejects.toEqual(rejection('ended'));
   });
 
   it('a confirmation waits for an ended lease until it has certainly lapsed', async () => {

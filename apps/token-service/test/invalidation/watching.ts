@@ -38,8 +38,8 @@ export async function thirdParty(address: string, secret: string): Promise<Third
       lookup: (hash) => caller.lookup({ hash }),
       renew: (request) =>
         caller.renew(request).catch((error: Error) => {
-          const refusal = renewalError(error);
-          throw refusal ? new RenewalRefused(refusal, error.message) : error;
+          const rejection = renewalError(error);
+          throw rejection ? new RenewalRefused(rejection, error.message) : error;
         }),
       release: async (request) => void (await caller.release(request)),
     },

@@ -4,7 +4,7 @@ import { fieldError } from '../api.js';
 import { t } from '../texts.js';
 
 /** What people see who are not signed in: one panel on paper. */
-export function Door({
+export function SignedOutPage({
   title,
   lead,
   children,
@@ -16,7 +16,7 @@ export function Door({
   below: ReactNode;
 }) {
   return (
-    <main className="door">
+    <main className="signed-out">
       <div style={{ textAlign: 'center' }}>
         <img src="/favicon.svg" width={44} height={44} alt="" />
         <Title order={1} size="h2" mt="sm">
