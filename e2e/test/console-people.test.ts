@@ -169,7 +169,7 @@ describe('my account', () => {
     const user = await member();
     const visitor = await visit(await Person.signIn(place, user.email, PASSWORD));
     await visitor.go('/account');
-    const box = visitor.page.getByRole('checkbox', { name: 'By e-mail: A token was used from an address' });
+    const box = visitor.page.getByRole('checkbox', { name: 'By e-mail: A token was used from a new address' });
     expect(await box.isChecked()).toBe(true);
     await box.uncheck();
     await visitor.idle();

@@ -81,8 +81,11 @@ interface Revoked {
   pending: { id: string }[];
 }
 
+/** Rows of ended leases have to be looked at before they lapse, on a busy machine too. */
+const LEASE_MS = 3_000;
+
 beforeAll(async () => {
-  w = await world({ quiet: true, env: { LEASE_MS: '1000' } });
+  w = await world({ quiet: true, env: { LEASE_MS: String(LEASE_MS) } });
   second = await w.another();
   admin = await w.signIn();
 });
@@ -104,7 +107,8 @@ describe('a revocation over HTTP', () => {
       for (const each of gateways) expect(await allowed(each, secret)).toBe(false);
       expect(response.status).toBe(200);
       expect(response.body).toMatchObject({ effective: true, pending: [] });
-      expect(response.body.receipt!.verifiers.map(({ by }) => by)).toEqual(['ack', 'ack']);
+      expect(response.body.receipt!.verifiers).toHaveLength(2);
+      for (const { by } of response.body.receipt!.verifiers) expect(['ack', 'cursor']).toContain(by);
     }
   });
 
@@ -188,7 +192,7 @@ describe('leases over gRPC', () => {
     const [one, other] = [await verifying(), await verifying()];
     const mine = request();
     const response = await caller(w.service, bearer(one.secret)).renew(mine);
-    expect(response).toMatchObject({ leaseMs: 1_000, reset: true, invalidations: [], caller: `token:${one.id}` });
+    expect(response).toMatchObject({ leaseMs: LEASE_MS, reset: true, invalidations: [], caller: `token:${one.id}` });
     expect([response.ackKey.length, response.usageKey.length, response.feedKey.length]).toEqual([32, 32, 0]);
     expect(response.feedKeys.map((key) => key.length)).toEqual([32]);
     const { verifierId } = response;
@@ -294,9 +298,11 @@ describe('verifiers, for administrators', () => {
     const holder = await issue(admin, { scopes: ['tokens:verify'], name: 'their service' });
     const [own, theirs] = [await gateway(w.service), await gateway(second, bearer(holder.secret))];
     await admin.call(`POST /v1/tokens/${(await issue(admin)).id}/revoke`, { body: {} });
+    // A cursor is known from the second renewal on.
+    const isWhole = (item: VerifierItem) => item.lastConfirmationMs !== null && item.cursorLag !== null;
     const items = await waitFor(async () => {
       const found = (await list()).filter(({ id }) => id === own.verifier.id || id === theirs.verifier.id);
-      return found.length === 2 && found.every(({ lastConfirmationMs }) => lastConfirmationMs !== null) ? found : null;
+      return found.length === 2 && found.every(isWhole) ? found : null;
     });
     const byId = Object.fromEntries(items.map((item) => [item.id, item]));
     expect(byId[own.verifier.id!]).toMatchObject({ name: 'gateway', caller: { type: 'first_party' }, ended: false });
@@ -304,7 +310,7 @@ describe('verifiers, for administrators', () => {
     expect(byId[theirs.verifier.id!]!.caller).toEqual({ type: 'token', id: holder.id, name: 'their service' });
     for (const item of items) {
       expect(item.leaseEndsInMs).toBeGreaterThan(0);
-      expect(item.leaseEndsInMs).toBeLessThanOrEqual(1_200);
+      expect(item.leaseEndsInMs).toBeLessThanOrEqual(LEASE_MS * 1.2);
       expect(item.cursorLag).toBeGreaterThanOrEqual(0);
       expect(Date.parse(item.since)).toBeLessThanOrEqual(Date.now() + 1_000);
     }
