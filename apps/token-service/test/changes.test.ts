@@ -117,7 +117,7 @@ test('a token can revoke itself', async () => {
 test('Prefer: wait=0 returns at once, and a revocation that is not effective yet is 202 with the pending verifiers', async () => {
   const { id } = await issue(person);
   await w.database.query(
-    `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at) VALUES (gen_random_uuid(), 'unresponsive', 'test', pg_current_xact_id(), 400, now())`,
+    `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at) VALUES (gen_random_uuid(), 'unresponsive', 'test', pg_current_xact_id(), 2000, now())`,
   );
   const pending = await person.call<TokenEffect>(`POST /v1/tokens/${id}/revoke`, {
     headers: { prefer: 'respond-async, wait=0' },

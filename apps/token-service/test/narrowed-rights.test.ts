@@ -89,7 +89,7 @@ const callsThatNarrow = Object.entries(CALLS).filter(
 const unresponsive = () =>
   w.database.query(
     `INSERT INTO leases (verifier_id, name, caller, renewal, lease_ms, renewed_at)
-     VALUES (gen_random_uuid(), 'unresponsive', 'test', pg_current_xact_id(), 400, now())`,
+     VALUES (gen_random_uuid(), 'unresponsive', 'test', pg_current_xact_id(), 1000, now())`,
   );
 
 test('the table lists every call that changes something, and the contract of each that narrows rights returns `effective`', () => {

@@ -132,7 +132,7 @@ const onMember = (name: EndpointName, body?: unknown) => async (at: Cellwise) =>
 async function leased(): Promise<string> {
   const [row] = await w.database.query(
     `INSERT INTO leases (verifier_id, name, caller, holder, renewal, lease_ms, renewed_at)
-     VALUES (gen_random_uuid(), 'test', 'first-party', 'first-party', pg_current_xact_id(), 500, now())
+     VALUES (gen_random_uuid(), 'test', 'first-party', 'first-party', pg_current_xact_id(), 1500, now())
      RETURNING verifier_id`,
   );
   return row!['verifier_id'];

@@ -41,7 +41,7 @@ const decoded = (part = '') => JSON.parse(Buffer.from(part, 'base64url').toStrin
 const unresponsive = (tokenId: string) =>
   w.database.query(
     `INSERT INTO leases (verifier_id, name, caller, holder, renewal, lease_ms, renewed_at)
-     VALUES (gen_random_uuid(), 'billing', 'token:' || $1::text, 'x', pg_current_xact_id(), 500, now())`,
+     VALUES (gen_random_uuid(), 'billing', 'token:' || $1::text, 'x', pg_current_xact_id(), 1500, now())`,
     [tokenId],
   );
 
@@ -174,9 +174,11 @@ test('a receipt is found only by callers who may see what it is about', async ()
 
 test('a receipt names the owners of verifiers to administrators only, and verifies for everyone', async () => {
   const verifier = await issue(admin, { name: 'verifier of billing', scopes: ['tokens:verify'] });
-  await unresponsive(verifier.id);
   const person = await w.member();
-  const { receipt } = (await revoke(person, (await issue(person)).id)).body;
+  const { id } = await issue(person);
+  // Last: its lease is reaped once it has lapsed.
+  await unresponsive(verifier.id);
+  const { receipt } = (await revoke(person, id)).body;
   const [seen, whole] = [await read(person, receipt!.id!), await read(admin, receipt!.id!)];
   expect(seen.body.verifiers).toMatchObject([{ name: 'billing', caller: { type: 'token' } }]);
   expect(seen.text).not.toContain(verifier.id);
