@@ -319,6 +319,7 @@ export const t = {
       wrong_project: 'The token belongs to another project',
       address_not_allowed: 'The request came from an address that the token does not allow',
       rate_limited: 'The token has made more requests than its limit allows',
+      restored: 'The database was restored from a backup, and the token was issued before that',
       unavailable: 'Latchkey could not check the token just then',
     } satisfies Record<DenialReason, string>,
     next: {
@@ -335,6 +336,8 @@ export const t = {
       address_not_allowed:
         'Add the address to the token, or call from one that it allows. Behind a proxy, TRUSTED_PROXIES must name it.',
       rate_limited: 'Wait as Retry-After says, or raise the limit.',
+      restored:
+        'It is accepted or revoked when an administrator has settled the restore. A token created since the restore works.',
       unavailable: 'It says nothing about the token. Try again.',
     } satisfies Record<DenialReason, string>,
   },
@@ -525,6 +528,8 @@ export const t = {
       'session.failed': 'Sign-in failed',
       'session.ended': 'Signed out',
       'verifier.ended': 'Verifier ended',
+      'system.restored': 'Database restored',
+      'system.settled': 'Restore settled',
     } satisfies Record<AuditAction, string>,
   },
   gateways: {

@@ -23,6 +23,7 @@ const LEFT_OUT: EndpointName[] = [
   'revokeUserTokens',
   'revokeAllTokens',
   'putPolicy',
+  'settleRestore',
 ];
 /** In the name of everything that only the owner may see. Its appearance elsewhere is a leak. */
 const OWNERS_NAME = 'only for the owner';

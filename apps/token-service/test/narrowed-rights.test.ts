@@ -63,6 +63,7 @@ const CALLS: Record<Exclude<EndpointName, Reading>, Narrows | string> = {
   patchProject: 'changes texts',
   putPolicy: 'applies to what is issued or changed from then on',
   putNoticeChoices: 'touches no right',
+  settleRestore: 'needs a restored database (system.test.ts)',
   endVerifier: 'takes no right from a token: it returns when the lease lapses',
   signIn: 'adds a session',
   signOut: 'ends sessions, which are read from PostgreSQL for every request',
@@ -98,7 +99,8 @@ test('the table lists every call that changes something, and the contract of eac
   const returnsEffect = changing.filter(([, { answers }]) =>
     Object.values(answers).some((schema) => 'effective' in ((schema as { shape?: object } | null)?.shape ?? {})),
   );
-  expect(returnsEffect.map(([name]) => name).sort()).toEqual(callsThatNarrow.map(([name]) => name).sort());
+  const driven = returnsEffect.map(([name]) => name).filter((name) => name !== 'settleRestore');
+  expect(driven.sort()).toEqual(callsThatNarrow.map(([name]) => name).sort());
 });
 
 describe.each(callsThatNarrow)('%s', (name, narrows) => {

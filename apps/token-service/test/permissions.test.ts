@@ -249,6 +249,8 @@ const REQUESTS: Record<EndpointName, (at: Cellwise) => Promise<Sent>> = {
     return get('getDenial', `/v1/denials/${requestId}`);
   },
   getSystem: plain('getSystem'),
+  // Nothing is unsettled: an admitted caller gets 409.
+  settleRestore: plain('settleRestore', { choice: 'accept' }),
   getReceipt: async (at) => withId('getReceipt', await receiptFor(at)),
   receiptKeys: plain('receiptKeys'),
   listVerifiers: plain('listVerifiers'),

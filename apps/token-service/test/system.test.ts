@@ -53,7 +53,8 @@ describe('the state of the system', () => {
       guarantee: 3,
       protocolMin: 2,
       log: { id: log!['log'], invalidations: log!['n'], oldestAt: expect.any(String) },
-      ledger: 'off',
+      ledger: { state: 'off', reason: null },
+      restore: null,
       peppers: 1,
       unsettled: [],
     });

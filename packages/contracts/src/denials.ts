@@ -14,6 +14,7 @@ export const DENIAL_REASONS = [
   'wrong_project',
   'address_not_allowed',
   'rate_limited',
+  'restored',
   'unavailable',
 ] as const;
 

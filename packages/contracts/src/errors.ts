@@ -121,6 +121,12 @@ export const ERRORS = {
     title: 'Temporarily unavailable',
     meaning: 'A required service is unavailable; retry after `Retry-After`. It means nothing about the token.',
   },
+  restored: {
+    status: 503,
+    title: 'The database was restored from a backup',
+    meaning:
+      'The token was issued before the restore, and may have been revoked after the backup. It is not accepted until an administrator has settled the restore.',
+  },
   upstream_timeout: {
     status: 504,
     title: 'The upstream did not respond in time',
@@ -153,9 +159,17 @@ export function codeForDenial(reason: DenialReason): ErrorCode {
       return 'insufficient_scope';
     case 'address_not_allowed':
     case 'rate_limited':
+    case 'restored':
     case 'unavailable':
       return reason;
-    default:
+    case 'malformed':
+    case 'bad_checksum':
+    case 'unknown':
+    case 'revoked':
+    case 'expired':
+    case 'disabled':
+    case 'owner_disabled':
+    case 'project_closed':
       return 'invalid_token';
   }
 }

@@ -140,6 +140,28 @@ export const EXAMPLES: { readonly [name in EndpointName]?: { body?: unknown; res
   putMember: { body: { role: 'editor' } },
   listScopes: { response: { items: [{ name: 'demo:read', description: 'Read the demo.', grantable: true }] } },
   verifyAudit: { response: { ok: true, events: 4_211, checkpoints: 12, firstBroken: null } },
+  settleRestore: {
+    body: { choice: 'revoke' },
+    response: {
+      effective: true,
+      receipt,
+      pending: [],
+      restore: {
+        id: '019f8a6e-7a10-7c3e-9d51-2f1f0c3b8a88',
+        detectedAt: '2026-11-22T08:50:00.000Z',
+        newestEventAt: '2026-11-21T23:59:58.000Z',
+        state: 'settled',
+        reason: 'no_ledger',
+        ledgerReachesTo: null,
+        reapplied: 0,
+        mustSetPassword: 11,
+        sessionsEnded: 14,
+        notReapplied: [],
+        settledAt: '2026-11-22T09:00:00.000Z',
+        choice: 'revoke',
+      },
+    },
+  },
   getReceipt: { response: receipt },
   getDenial: {
     response: {

@@ -219,7 +219,8 @@ function successes(endpoint: Endpoint, example: unknown, collected: Collected): 
 /** Every error code that the call can return. */
 export function errorCodesOf(endpoint: Endpoint): ErrorCode[] {
   const codes: ErrorCode[] = ['invalid_request', 'rate_limited', 'header_too_large', 'internal', 'unavailable'];
-  if (endpoint.scope !== 'none') codes.push('unauthenticated', 'invalid_token', 'address_not_allowed', 'forbidden');
+  if (endpoint.scope !== 'none')
+    codes.push('unauthenticated', 'invalid_token', 'address_not_allowed', 'forbidden', 'restored');
   if (/^[a-z]+:/.test(endpoint.scope)) codes.push('insufficient_scope');
   if (endpoint.method !== 'GET' && endpoint.scope !== 'self') codes.push('cross_site');
   if (endpoint.params || endpoint.scope === 'self') codes.push('not_found');

@@ -171,6 +171,7 @@ export const PERMISSIONS: readonly PermissionRow[] = [
     bareProjectToken: 404,
   }),
   administrators('getSystem'),
+  administrators('settleRestore', tokens(403)),
   ...aboutToken('getReceipt', MEMBERS_OF_PROJECT, ADMINISTRATORS_ONLY_SEE, 404),
   open('receiptKeys'),
   administrators('listVerifiers'),

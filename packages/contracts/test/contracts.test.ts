@@ -187,10 +187,10 @@ describe('errors', () => {
     }
   });
 
-  it('map an outage to 503 and every other denial to 401, 403 or 429', () => {
+  it('map an outage and an unsettled restore to 503 and every other denial to 401, 403 or 429', () => {
     for (const reason of DENIAL_REASONS) {
       const { status } = ERRORS[codeForDenial(reason)];
-      expect(reason === 'unavailable' ? [503] : [401, 403, 429]).toContain(status);
+      expect(reason === 'unavailable' || reason === 'restored' ? [503] : [401, 403, 429]).toContain(status);
     }
   });
 
@@ -200,6 +200,7 @@ describe('errors', () => {
       'Bearer realm="latchkey", error="insufficient_scope", scope="a:b c:d"',
     );
     expect(challenge('unavailable', 'latchkey')).toBeUndefined();
+    expect(challenge('restored', 'latchkey')).toBeUndefined();
   });
 });
 

@@ -1,5 +1,6 @@
 import { Controller } from '@nestjs/common';
-import { Call } from '../http/index.js';
+import type { Actor } from '../authorization/index.js';
+import { Call, Caller, Input, type InputOf, Prefer } from '../http/index.js';
 import { SystemService } from './system.service.js';
 
 /** The HTTP endpoint of the system's state. */
@@ -10,5 +11,10 @@ export class SystemController {
   @Call('getSystem')
   get() {
     return this.system.state();
+  }
+
+  @Call('settleRestore')
+  settle(@Caller() actor: Actor, @Input() { body }: InputOf<'settleRestore'>, @Prefer() waitMs: number | undefined) {
+    return this.system.settle(actor, body, waitMs);
   }
 }

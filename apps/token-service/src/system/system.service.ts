@@ -1,8 +1,10 @@
-import type { SystemState } from '@latchkey/contracts';
+import type { SettledRestore, SettleRestoreBody, SystemState } from '@latchkey/contracts';
 import { versionIn } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
+import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/index.js';
+import { conflict, forbidden } from '../http/index.js';
 
 const VERSION = versionIn(new URL('../../package.json', import.meta.url));
 /** Most unfinished revocations listed. */
@@ -57,9 +59,21 @@ export class SystemService {
       guarantee: old_verifiers > 0 ? 2 : 3,
       protocolMin: this.config.PROTOCOL_MIN,
       log: { id: log, invalidations, oldestAt: oldest_at?.toISOString() ?? null },
-      ledger: 'off',
+      ledger: { state: 'off', reason: null },
+      restore: null,
       peppers: this.config.TOKEN_PEPPERS.length,
       unsettled: unsettled.map(({ kind, id, since }) => ({ kind, id, since: new Date(since).toISOString() })),
     };
+  }
+
+  /**
+   * Decides, after a restore, about the tokens issued before it.
+   * @param _waitMs see `Prefer`; undefined: until the change is effective
+   * @throws ApiError `forbidden`, or `conflict` when nothing is unsettled
+   */
+  async settle(actor: Actor, _body: SettleRestoreBody, _waitMs: number | undefined): Promise<SettledRestore> {
+    if (actor.type !== 'user' || !actor.rights.everywhere)
+      throw forbidden('Only administrators who are signed in may settle a restore.');
+    throw conflict('Nothing is unsettled.');
   }
 }

@@ -28,6 +28,8 @@ export const AUDIT_ACTIONS = [
   'session.failed',
   'session.ended',
   'verifier.ended',
+  'system.restored',
+  'system.settled',
 ] as const;
 export const auditActionSchema = z.enum(AUDIT_ACTIONS);
 export type AuditAction = (typeof AUDIT_ACTIONS)[number];
@@ -43,7 +45,7 @@ export const auditEventSchema = z
     projectId: idSchema.nullable(),
     subject: z
       .object({
-        type: z.enum(['token', 'user', 'project', 'member', 'session', 'verifier']),
+        type: z.enum(['token', 'user', 'project', 'member', 'session', 'verifier', 'system']),
         id: z.string(),
         name: z.string(),
       })

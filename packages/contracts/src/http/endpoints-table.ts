@@ -61,6 +61,7 @@ export const ENDPOINTS_TABLE = {
   verifyAudit: 'GET /v1/audit/verify',
   getDenial: 'GET /v1/denials/{requestId}',
   getSystem: 'GET /v1/system',
+  settleRestore: 'POST /v1/system/restore/settle',
   getReceipt: 'GET /v1/receipts/{id}',
   receiptKeys: 'GET /v1/receipts/keys',
   listVerifiers: 'GET /v1/verifiers',

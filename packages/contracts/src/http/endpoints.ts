@@ -46,7 +46,7 @@ import {
   startedSecondFactorSchema,
   startSecondFactorBody,
 } from './sign-in.js';
-import { systemSchema, verifierListSchema, verifierSchema } from './system.js';
+import { settledRestoreSchema, settleRestoreBody, systemSchema, verifierListSchema, verifierSchema } from './system.js';
 import {
   exposedTokensBody,
   importAnswerSchema,
@@ -647,6 +647,17 @@ export const ENDPOINTS = {
     tag: 'System',
     scope: 'system:read',
     answers: { 200: systemSchema },
+  },
+  settleRestore: {
+    method: 'POST',
+    path: '/v1/system/restore/settle',
+    summary:
+      'Decide, after a restore, about the tokens issued before it; for administrators who signed in within ten minutes',
+    tag: 'System',
+    scope: 'person',
+    body: settleRestoreBody,
+    ...withEffect(settledRestoreSchema),
+    errors: ['reauthentication_required', 'conflict'],
   },
   listVerifiers: {
     method: 'GET',

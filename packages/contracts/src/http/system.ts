@@ -1,5 +1,9 @@
 import { z } from 'zod';
-import { idSchema, timeSchema, verifierCallerSchema } from './common.js';
+import { auditActionSchema } from './audit.js';
+import { effectSchema, idSchema, timeSchema, verifierCallerSchema } from './common.js';
+
+/** Most changes listed that could not be applied again after a restore. */
+const NOT_REAPPLIED_MAX = 100;
 
 /** A process that can check tokens from its own memory, with the present state of its lease. */
 export const verifierSchema = z
@@ -27,6 +31,67 @@ export type VerifierItem = z.infer<typeof verifierSchema>;
 
 export const verifierListSchema = z.object({ items: z.array(verifierSchema) });
 
+/** The copy of revocations outside the database, from which a restored database learns what it has lost. */
+const ledgerSchema = z
+  .object({
+    state: z.enum(['written', 'failed', 'off']),
+    reason: z.string().nullable().meta({ description: 'why it is not written; null when it is' }),
+  })
+  .meta({ description: 'whether revocations are also written outside the database', id: 'LedgerState' });
+
+/** A restore of the database that was noticed, and what became of the tokens issued before it. */
+export const restoreSchema = z
+  .object({
+    id: idSchema,
+    detectedAt: timeSchema,
+    newestEventAt: timeSchema.nullable().meta({
+      description:
+        'time of the newest audit event in the restored database: later changes are lost; null: there is none',
+    }),
+    state: z
+      .enum(['unsettled', 'settled'])
+      .meta({ description: 'while it is unsettled, tokens issued before the restore are denied as `restored`' }),
+    reason: z
+      .enum(['no_ledger', 'ledger_missing', 'ledger_copied', 'ledger_cut', 'ledger_unreadable', 'ledger_incomplete'])
+      .nullable()
+      .meta({ description: 'why it could not be settled without an administrator; null: it could' }),
+    ledgerReachesTo: timeSchema
+      .nullable()
+      .meta({ description: 'time of the newest change in the ledger; null: it could not be read' }),
+    reapplied: z.int().meta({ description: 'changes applied again from the ledger' }),
+    mustSetPassword: z.int().meta({ description: 'people who must set a new password' }),
+    sessionsEnded: z.int(),
+    notReapplied: z
+      .array(
+        z.object({
+          action: auditActionSchema,
+          subject: z.object({ type: z.string(), id: z.string() }),
+          at: timeSchema,
+        }),
+      )
+      .max(NOT_REAPPLIED_MAX)
+      .meta({ description: 'changes in the ledger that could not be applied again: check them by hand' }),
+    settledAt: timeSchema.nullable(),
+    choice: z
+      .enum(['revoke', 'accept', 'ledger'])
+      .nullable()
+      .meta({ description: 'how it was settled: by an administrator, or from the ledger; null while unsettled' }),
+  })
+  .meta({ id: 'Restore' });
+export type Restore = z.infer<typeof restoreSchema>;
+
+export const settleRestoreBody = z
+  .strictObject({
+    choice: z.enum(['revoke', 'accept']).meta({
+      description:
+        '`revoke`: all tokens that existed at the restore are revoked, and all people but the caller must set a new password; `accept`: these tokens are accepted again',
+    }),
+  })
+  .meta({ id: 'SettleRestore' });
+export type SettleRestoreBody = z.infer<typeof settleRestoreBody>;
+export const settledRestoreSchema = effectSchema.extend({ restore: restoreSchema }).meta({ id: 'SettledRestore' });
+export type SettledRestore = z.infer<typeof settledRestoreSchema>;
+
 /** The revocation guarantee that the service gives, and its work in progress. */
 export const systemSchema = z
   .object({
@@ -49,7 +114,8 @@ export const systemSchema = z
         oldestAt: timeSchema.nullable(),
       })
       .meta({ description: 'the invalidations that verifiers can still read' }),
-    ledger: z.enum(['off']).meta({ description: 'whether revocations are also written outside the database' }),
+    ledger: ledgerSchema,
+    restore: restoreSchema.nullable().meta({ description: 'the latest restore that was noticed; null: none was' }),
     peppers: z.int().meta({ description: 'configured in this process: the current one and retired ones' }),
     unsettled: z
       .array(
