@@ -98,15 +98,24 @@ export class Authority {
   }
 
   /** Revokes, and publishes the invalidation over Redis. */
-  async revoke({ secret, snapshot }: Issued, redis: Redis): Promise<void> {
-    this.tokens.set(hashSecret(secret), { ...snapshot, denial: 'revoked' });
-    const invalidation = {
+  revoke(issued: Issued, redis: Redis): Promise<void> {
+    return this.#deny(issued, 'revoked', redis);
+  }
+
+  /** Denies it as issued before an unsettled restore, and publishes an invalidation for which it is checked again. */
+  restore(issued: Issued, redis: Redis): Promise<void> {
+    return this.#deny(issued, 'restored', redis);
+  }
+
+  async #deny({ secret, snapshot }: Issued, denial: 'revoked' | 'restored', redis: Redis): Promise<void> {
+    this.tokens.set(hashSecret(secret), { ...snapshot, denial });
+    const invalidation: Invalidation = {
       id: newId(),
       kind: 'token',
       subject: snapshot.id,
-      cut: true,
+      cut: denial === 'revoked',
       xid: String(++this.#xid),
-    } as const;
+    };
     this.#invalidations.push(invalidation);
     const event = signInvalidations(this.#signer, this.#log, [invalidation]);
     await redis.publish(REDIS.invalidations, JSON.stringify(event));

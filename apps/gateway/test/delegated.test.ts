@@ -132,6 +132,15 @@ describe('forward-auth', () => {
     expect([response.status, response.headers['retry-after']]).toEqual([503, '1']);
   });
 
+  it('responds 503 with Retry-After to a token from before an unsettled restore', async () => {
+    const response = await forwardAuth('', bearer(s.authority.issue({ denial: 'restored' }).secret));
+    expect([response.status, response.headers['retry-after'], JSON.parse(response.body).code]).toEqual([
+      503,
+      '1',
+      'restored',
+    ]);
+  });
+
   it('trusts the forwarded method and path only from FORWARD_AUTH_PEERS', async () => {
     await using other = await stack(routes, { FORWARD_AUTH_PEERS: '10.0.0.0/8' });
     const { secret } = other.authority.issue({ scopes });
@@ -203,6 +212,15 @@ describe('ext-authz', () => {
     expect(JSON.parse(response.deniedResponse!.body)).toMatchObject({ code: 'unauthenticated' });
   });
 
+  it('denies a token from before an unsettled restore as UNAVAILABLE, with 503', async () => {
+    const { secret } = s.authority.issue({ denial: 'restored' });
+    const response = await check('GET', '/read/x', { authorization: `Bearer ${secret}` });
+    expect([response.status.code, response.deniedResponse!.status.code]).toEqual([14, 503]);
+    expect(headerIn(response.deniedResponse!.headers, 'retry-after')).toBe('1');
+    expect(headerIn(response.deniedResponse!.headers, 'www-authenticate')).toBeUndefined();
+    expect(JSON.parse(response.deniedResponse!.body)).toMatchObject({ code: 'restored' });
+  });
+
   it("enforces the routes file, the context extensions and a token's address ranges", async () => {
     const { secret } = s.authority.issue({ scopes });
     const authorization = { authorization: `Bearer ${secret}` };
@@ -236,6 +254,16 @@ describe("the gateway's own whoami", () => {
       expiresAt: null,
       rateLimit: null,
     });
+  });
+
+  it('responds 503 without a challenge to a token from before an unsettled restore', async () => {
+    const response = await whoami(bearer(s.authority.issue({ denial: 'restored' }).secret));
+    expect([response.status, response.headers['retry-after'], response.headers['www-authenticate']]).toEqual([
+      503,
+      '1',
+      undefined,
+    ]);
+    expect(response.body).toMatchObject({ code: 'restored' });
   });
 
   it('responds as RFC 6750 specifies: a plain challenge, invalid_token, invalid_request', async () => {

@@ -79,6 +79,13 @@ describe('an MCP route', () => {
     expect((await post(writer(), call('create'))).status).toBe(200);
   });
 
+  it('responds 503 to a token from before an unsettled restore, before it reads the body', async () => {
+    const response = await post(s.authority.issue({ denial: 'restored' }).secret, call('search'));
+    expect([response.status, response.headers['retry-after']]).toEqual([503, '1']);
+    expect(response.body).toMatchObject({ code: 'restored' });
+    expect(bodies).toEqual([]);
+  });
+
   it('refuses a whole batch when one of its messages is forbidden', async () => {
     expect((await post(reader(), [call('search'), call('create', 2)])).status).toBe(403);
     expect(bodies).toEqual([]);

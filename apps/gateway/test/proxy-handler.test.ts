@@ -84,6 +84,16 @@ describe('a route', () => {
     expect(responses[0]).toMatchObject({ status: 401, challenge: expect.stringContaining('error="invalid_token"') });
   });
 
+  it('responds 503 with Retry-After and no challenge to a token from before an unsettled restore', async () => {
+    const response = await call('/any/x', s.authority.issue({ denial: 'restored' }).secret);
+    expect([response.statusCode, response.headers['retry-after'], response.headers['www-authenticate']]).toEqual([
+      503,
+      '1',
+      undefined,
+    ]);
+    expect(await response.body.json()).toMatchObject({ code: 'restored', requestId: response.headers['x-request-id'] });
+  });
+
   it('responds 403 with the missing scope', async () => {
     const { secret } = s.authority.issue({ grants: [{ project, scopes: ['demo:read'] }] });
     const response = await call(`/demo/projects/${project}/documents`, secret, { method: 'POST', body: '{}' });

@@ -72,6 +72,18 @@ describe('an event stream', () => {
     response.destroy();
   });
 
+  it('ends when its token is from before a restore that was noticed meanwhile', async () => {
+    eventStream(20);
+    const token = s.authority.issue();
+    const response = await open('/any/events', token.secret);
+    await once(response, 'data');
+    response.resume();
+    const ended = closed(response);
+    await s.authority.restore(token, s.client);
+    await ended;
+    expect(response.complete).toBe(false);
+  });
+
   it('ends when its token is revoked', async () => {
     eventStream(20);
     const token = s.authority.issue();
@@ -298,6 +310,21 @@ describe('a WebSocket', () => {
     const [code, reason] = await closed;
     expect([code, String(reason)]).toEqual([4401, 'token no longer accepted']);
     await waitFor(() => webSockets.clients.size === 0);
+  });
+
+  it('is closed with 4503 when its token is from before a restore that was noticed meanwhile', async () => {
+    const token = s.authority.issue();
+    const socket = dial('/any/ws', token.secret);
+    await once(socket, 'message');
+    const closed = once(socket, 'close');
+    await s.authority.restore(token, s.client);
+    const [code, reason] = await closed;
+    expect([code, String(reason)]).toEqual([4503, 'restored']);
+  });
+
+  it('is refused with 503 when its token is from before an unsettled restore', async () => {
+    const response = await refused(dial('/any/ws', s.authority.issue({ denial: 'restored' }).secret));
+    expect([response.statusCode, response.headers['retry-after']]).toEqual([503, '1']);
   });
 
   it('is cut without a close frame when the upstream is inside a frame', async () => {

@@ -89,19 +89,22 @@ describe('denials', () => {
   it('are recorded under the requestId of the response', async () => {
     await using s = await stack(routes);
     const revoked = s.authority.issue({ denial: 'revoked' });
+    const restored = s.authority.issue({ denial: 'restored' });
+    const ids: Record<string, string> = { revoked: revoked.snapshot.id, restored: restored.snapshot.id };
     const reasons = new Map<string, string>();
     for (const [secret, reason] of [
       [revoked.secret, 'revoked'],
+      [restored.secret, 'restored'],
       ['nonsense', 'malformed'],
       [`${revoked.secret.slice(0, -1)}_`, 'malformed'],
     ])
       reasons.set(String((await call(s, '/read/x', secret!)).headers['x-request-id']), reason!);
     const lines = async () => (await batches(s)).flatMap((batch) => batch.denials);
-    await waitFor(async () => (await lines()).length >= 3);
+    await waitFor(async () => (await lines()).length >= 4);
     for (const line of await lines()) {
       expect(reasons.get(line.requestId)).toBe(line.reason);
       expect(line).toMatchObject({ route: 'read', method: 'GET', ip: '127.0.0.1' });
-      expect(line.tokenId).toBe(line.reason === 'revoked' ? revoked.snapshot.id : null);
+      expect(line.tokenId).toBe(ids[line.reason] ?? null);
     }
   });
 });

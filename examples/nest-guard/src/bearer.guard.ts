@@ -1,4 +1,4 @@
-import { codeForDenial, denialReasonSchema, type VerifyResponse } from '@latchkey/contracts';
+import { codeForDenial, denialReasonSchema, ERRORS, type VerifyResponse } from '@latchkey/contracts';
 import { createParamDecorator, type ExecutionContext, Injectable, SetMetadata } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { AuthGuard } from '@nestjs/passport';
@@ -66,7 +66,8 @@ export class BearerGuard extends AuthGuard('latchkey') {
       throw new ApiError('unavailable', 'The token cannot be checked just now; try again.');
     if (!response.allowed) {
       const code = codeForDenial(denialReasonSchema.catch('unavailable').parse(response.denial));
-      throw new ApiError(code, 'The token does not allow this.', this.needs(context).scopes);
+      const detail = code === 'restored' ? ERRORS.restored.meaning : 'The token does not allow this.';
+      throw new ApiError(code, detail, this.needs(context).scopes);
     }
     const { tokenId, owner, project, scopes, expiresAt } = response;
     return { tokenId, owner, project, scopes, expiresAt } as T;

@@ -69,7 +69,7 @@ describe('a check', () => {
     expect(verifier.counters.fills).toBe(1);
   });
 
-  it.each(['revoked', 'disabled', 'owner_disabled', 'project_closed'])(
+  it.each(['revoked', 'disabled', 'owner_disabled', 'project_closed', 'restored'])(
     'remembers the denial of a token that is %s',
     async (denial) => {
       const { authority, verifier, outcome } = await world();

@@ -67,6 +67,14 @@ describe('a stream', () => {
     expect(stream.cuts).toEqual(['insufficient_scope']);
   });
 
+  it('is cut as restored when its token turns out to be from before an unsettled restore', async () => {
+    const { authority, hash, snapshot, stream } = await watched();
+    authority.tokens.set(hash, { ...snapshot, denial: 'restored' });
+    authority.invalidate('token', snapshot.id);
+    await flushPromises();
+    expect(stream.cuts).toEqual(['restored']);
+  });
+
   it('is cut when the new check gets no response within 250 ms', async () => {
     const { authority, clock, snapshot, stream } = await watched();
     authority.holdLookups = true;

@@ -1,5 +1,5 @@
 import type { DenialReason, ErrorCode } from '@latchkey/contracts';
-import { codeForDenial } from '@latchkey/contracts';
+import { codeForDenial, ERRORS } from '@latchkey/contracts';
 import { MALFORMED, type RateState, type ReadAuthorization, rateHeaders, readAuthorization } from '@latchkey/runtime';
 import type { Principal, UsageReporter, Verdict, Verifier } from '@latchkey/verifier';
 import type { ErrorResponse } from '../http/index.js';
@@ -40,7 +40,17 @@ const DETAILS: Partial<Record<DenialReason, string>> = {
   address_not_allowed: 'The token may not be used from this address.',
   unavailable: 'The token cannot be checked now: a required service is unavailable. Try again shortly.',
   rate_limited: "The token's rate limit is exceeded. Retry after the seconds in Retry-After.",
+  restored: ERRORS.restored.meaning,
 };
+
+/** Whether the denial says nothing about the token's validity: the caller is to try again, and gets 503. */
+export const isTemporary = (reason: DenialReason): boolean => ERRORS[codeForDenial(reason)].status === 503;
+
+/** The response to a request whose token was denied while it was open. */
+export function errorForCut(reason: DenialReason): ErrorResponse {
+  if (isTemporary(reason)) return { code: codeForDenial(reason), detail: DETAILS[reason]! };
+  return { code: 'invalid_token', detail: 'The token became invalid while the request was open.' };
+}
 
 /**
  * The one decision for all endpoints: proxy, forward-auth, ext-authz and whoami map their request to an

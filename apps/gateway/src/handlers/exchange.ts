@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { DenialReason } from '@latchkey/contracts';
 import type { Dispatcher } from 'undici';
+import { errorForCut } from '../check/index.js';
 import {
   type ErrorResponse,
   type ResponsePolicy,
@@ -226,11 +227,7 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     if (!this.res.headersSent) {
       // The rest of the body is not read, so the connection cannot be reused.
       if (!this.req.complete) this.res.shouldKeepAlive = false;
-      this.#refuse(
-        reason === 'unavailable'
-          ? { code: 'unavailable', detail: 'The token cannot be checked now. Try again shortly.' }
-          : { code: 'invalid_token', detail: 'The token became invalid while the request was open.' },
-      );
+      this.#refuse(errorForCut(reason));
       return;
     }
     this.#close();

@@ -2,6 +2,7 @@ import { type ClientRequest, request as httpRequest, type IncomingMessage } from
 import { request as httpsRequest } from 'node:https';
 import type { Socket } from 'node:net';
 import type { DenialReason } from '@latchkey/contracts';
+import { errorForCut, isTemporary } from '../check/index.js';
 import { type ErrorResponse, type ResponsePolicy, readResponseHead, sendErrorAndClose } from '../http/index.js';
 import {
   CLOSE_REVOKED,
@@ -140,18 +141,17 @@ export class Tunnel implements Timed {
   #cut(reason: DenialReason): void {
     if (this.#over) return;
     if (!this.#connected) {
-      this.#refuse(
-        reason === 'unavailable'
-          ? { code: 'unavailable', detail: 'The token cannot be checked now. Try again shortly.' }
-          : { code: 'invalid_token', detail: 'The token became invalid.' },
-      );
+      this.#refuse(errorForCut(reason));
       return;
     }
     this.#release();
     // Inside a frame a close frame would be read as payload.
     if (!this.#boundary.between) return void this.caller.destroy();
-    const code = reason === 'unavailable' ? CLOSE_UNAVAILABLE : CLOSE_REVOKED;
-    this.caller.end(closeFrame(code, reason === 'unavailable' ? 'unavailable' : 'token no longer accepted'));
+    this.caller.end(
+      isTemporary(reason)
+        ? closeFrame(CLOSE_UNAVAILABLE, reason)
+        : closeFrame(CLOSE_REVOKED, 'token no longer accepted'),
+    );
     setTimeout(() => this.caller.destroy(), CLOSE_FRAME_MS).unref();
   }
 

@@ -31,8 +31,9 @@ export function renderError(
   };
   const authenticate = challenge(error.code, REALM, error.scopes);
   if (authenticate) headers['www-authenticate'] = authenticate;
-  if (error.code === 'unavailable' || error.code === 'rate_limited') headers['retry-after'] = String(RETRY_AFTER_S);
-  return { status: ERRORS[error.code].status, headers: { ...headers, ...error.headers }, body };
+  const { status } = ERRORS[error.code];
+  if (status === 503 || status === 429) headers['retry-after'] = String(RETRY_AFTER_S);
+  return { status, headers: { ...headers, ...error.headers }, body };
 }
 
 /** Writes an error response; nothing when a response has begun. */

@@ -5,7 +5,7 @@ import { PassportStrategy } from '@nestjs/passport';
 import passport from 'passport';
 import { Strategy } from 'passport-http-bearer';
 import { rightsOfToken, type TokenActor } from '../authorization/index.js';
-import { ApiError, type LatchkeyRequest, tooMany } from '../http/index.js';
+import { ApiError, type LatchkeyRequest, restored, tooMany } from '../http/index.js';
 import { MANAGEMENT_ROUTE } from '../usage/index.js';
 import { VerificationService } from '../verification/index.js';
 
@@ -44,6 +44,7 @@ export class BearerStrategy extends PassportStrategy(Strategy, 'bearer') impleme
     const { reason, tokenId, rate } = verification;
     const denial = { reason, tokenId };
     if (rate) throw tooMany(rate, denial);
+    if (reason === 'restored') throw restored(denial);
     const code = codeForDenial(reason);
     const detail =
       code === 'address_not_allowed'

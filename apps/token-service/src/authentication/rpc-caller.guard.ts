@@ -57,7 +57,10 @@ export class RpcCallerGuard implements CanActivate {
     const secret = readAuthorization('bearer', authorizationIn(metadata));
     if (typeof secret !== 'string') return { allowed: false };
     const verification = await this.verification.verify(secret, { scopes: [SCOPE], ip });
-    if (!verification.allowed) return { allowed: false };
+    if (!verification.allowed) {
+      if (verification.reason === 'restored') throw refuseRestored();
+      return { allowed: false };
+    }
     return { allowed: true, expiresAtMs: verification.known.snapshot.expiresAtMs };
   }
 
@@ -77,12 +80,16 @@ export class RpcCallerGuard implements CanActivate {
         throw refuse(status.PERMISSION_DENIED, 'the token may not be used from this address');
       if (verification.reason === 'rate_limited')
         throw refuse(status.RESOURCE_EXHAUSTED, 'the token has exceeded its rate limit');
+      if (verification.reason === 'restored') throw refuseRestored();
       if (verification.reason === 'insufficient_scope')
         throw refuse(status.PERMISSION_DENIED, `the token does not have the scope ${SCOPE}`);
     }
     throw refuse(status.UNAUTHENTICATED, 'the caller is not accepted');
   }
 }
+
+const refuseRestored = () =>
+  refuse(status.UNAVAILABLE, 'the token was issued before a restore of the database that is not settled yet');
 
 function authorizationIn(metadata: Metadata): string {
   const given = metadata.get('authorization');

@@ -1,4 +1,4 @@
-import type { DenialReason, ErrorCode, Problem } from '@latchkey/contracts';
+import { type DenialReason, ERRORS, type ErrorCode, type Problem } from '@latchkey/contracts';
 
 /** An error for the caller: a code of the closed list, and a detail that says what happened and what to do. */
 export class ApiError extends Error {
@@ -42,3 +42,10 @@ export const conflict = (detail: string): ApiError => new ApiError('conflict', d
 
 export const unavailable = (detail: string): ApiError =>
   new ApiError('unavailable', detail, { headers: { 'retry-after': '1' } });
+
+/** A token was issued before a restore that is not settled yet. */
+export const restored = (denial?: ApiError['extra']['denial']): ApiError =>
+  new ApiError('restored', ERRORS.restored.meaning, {
+    headers: { 'retry-after': '1' },
+    ...(denial && { denial }),
+  });

@@ -155,7 +155,8 @@ export class McpService {
 
   /** Errors that the assistant can act on become the tool's result; the others become the HTTP response. */
   #failed(error: unknown, isBatch: boolean): unknown {
-    const isTransportError = error instanceof ApiError && ['insufficient_scope', 'invalid_token'].includes(error.code);
+    const isTransportError =
+      error instanceof ApiError && ['insufficient_scope', 'invalid_token', 'restored'].includes(error.code);
     if (!isBatch && (isTransportError || !(error instanceof ApiError))) throw error;
     if (error instanceof ApiError) return toolError(`${error.code}: ${error.detail}`);
     if (isDatabaseUnavailable(error)) return toolError('unavailable: the database does not respond; try again.');

@@ -5,7 +5,7 @@ import type { z } from 'zod';
 import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/index.js';
-import { forbidden, lacksScope, requestContext, unavailable } from '../http/index.js';
+import { forbidden, lacksScope, requestContext, restored, unavailable } from '../http/index.js';
 import { RevocationsService, TokenReader } from '../tokens/index.js';
 import { UsageService } from '../usage/index.js';
 import { LocksService, SnapshotService, VerificationService } from '../verification/index.js';
@@ -26,12 +26,19 @@ export class OAuthService {
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
   ) {}
 
-  /** RFC 7662 section 2.2: the response for an inactive token contains nothing else. */
+  /**
+   * RFC 7662 section 2.2: the response for an inactive token contains nothing else.
+   * @throws ApiError `restored` while a restore leaves open whether the token is active
+   */
   async introspect(actor: Actor, secret: string): Promise<z.output<typeof introspectionSchema>> {
     mustHold(actor);
     const verification = await this.verification.verify(secret, { scopes: [] });
     this.usage.count(verification, { route: 'introspection', ip: requestContext.getStore()?.ip, userAgent: '' });
-    if (!verification.allowed) return { active: false };
+    if (!verification.allowed) {
+      // It can be either: `active: false` would be taken for the end of the token.
+      if (verification.reason === 'restored') throw restored();
+      return { active: false };
+    }
     const { snapshot } = verification.known;
     const token = await this.reader.read(snapshot.id);
     return {

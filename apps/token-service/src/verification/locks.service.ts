@@ -10,7 +10,7 @@ import {
   type UserActor,
 } from '../authorization/index.js';
 import { type Change, Database, type Statement } from '../database/index.js';
-import { ApiError } from '../http/index.js';
+import { ApiError, restored } from '../http/index.js';
 import { type SnapshotRow, SnapshotService, snapshotById } from './snapshot.service.js';
 
 /** Ids of rows, by table. */
@@ -58,7 +58,7 @@ export class LocksService {
    * Locks the actor and what the change depends on against change (`FOR SHARE`), and what it changes (`FOR NO KEY
    * UPDATE`), then reads the actor again.
    * @param reading what else is read under the locks
-   * @throws ApiError `invalid_token` or `unauthenticated` when the actor is no longer valid
+   * @throws ApiError `invalid_token`, `restored` or `unauthenticated` when the actor is no longer valid
    */
   async lock<A extends Actor>(
     change: Change,
@@ -97,6 +97,7 @@ export class LocksService {
   #token(actor: TokenActor, row: SnapshotRow | undefined): TokenActor {
     const found = row && this.snapshots.named(row);
     const isExpired = found && found.snapshot.expiresAtMs > 0 && found.snapshot.expiresAtMs <= Date.now();
+    if (found?.snapshot.denial === 'restored') throw restored();
     if (!found || found.snapshot.denial || isExpired) throw new ApiError('invalid_token', GONE, { bearer: true });
     return { ...actor, name: found.name, snapshot: found.snapshot, rights: rightsOfToken(found.snapshot) };
   }
