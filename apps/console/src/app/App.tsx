@@ -22,6 +22,7 @@ const AccountPage = lazy(() => import('../account/AccountPage.js').then((m) => (
 const PolicyPage = lazy(() => import('../people/PolicyPage.js').then((m) => ({ default: m.PolicyPage })));
 const AuditPage = lazy(() => import('../audit/AuditPage.js').then((m) => ({ default: m.AuditPage })));
 const GatewaysPage = lazy(() => import('../system/GatewaysPage.js').then((m) => ({ default: m.GatewaysPage })));
+const SystemPage = lazy(() => import('../system/SystemPage.js').then((m) => ({ default: m.SystemPage })));
 const RefusedPage = lazy(() => import('../help/RefusedPage.js').then((m) => ({ default: m.RefusedPage })));
 const McpPage = lazy(() => import('../help/McpPage.js').then((m) => ({ default: m.McpPage })));
 
@@ -55,6 +56,8 @@ function Content() {
       return <AccountPage />;
     case 'gateways':
       return <GatewaysPage />;
+    case 'system':
+      return <SystemPage />;
     case 'audit':
       return <AuditPage />;
     default:

@@ -11,6 +11,7 @@ import {
 } from '@mantine/core';
 import {
   IconAlertTriangle,
+  IconDatabase,
   IconFileText,
   IconFolder,
   IconGavel,
@@ -25,6 +26,7 @@ import {
 } from '@tabler/icons-react';
 import { type ReactNode, useEffect, useState } from 'react';
 import { api, queries } from '../api.js';
+import { RestoreBanner } from '../system/RestoreBanner.js';
 import { t } from '../texts.js';
 import { go, useRoute } from './router.js';
 import { useUser } from './session.js';
@@ -48,6 +50,7 @@ const ADMINISTRATION: Place[] = [
   { page: 'people', label: t.nav.people, icon: IconUsers },
   { page: 'policy', label: t.nav.policy, icon: IconGavel },
   { page: 'gateways', label: t.nav.gateways, icon: IconServer2 },
+  { page: 'system', label: t.nav.system, icon: IconDatabase },
   { page: 'audit', label: t.nav.audit, icon: IconHistory },
 ];
 
@@ -177,6 +180,7 @@ export function Shell({ children }: { children: ReactNode }) {
         )}
       </nav>
       <main className="shell-main" id="content" tabIndex={-1}>
+        <RestoreBanner onSystemPage={page === 'system'} />
         {children}
       </main>
     </div>

@@ -1,11 +1,13 @@
 import type { Token, TokenEffect } from '@latchkey/contracts';
 import { Anchor, Badge, Button, Code, Group, Text } from '@mantine/core';
 import { useQuery } from '@tanstack/react-query';
-import { lazy, type ReactNode, Suspense, useState } from 'react';
+import { lazy, Suspense, useState } from 'react';
 import { api, changedTokens } from '../api.js';
 import { go } from '../app/router.js';
+import { useUnsettledRestore } from '../system/restore.js';
 import { t } from '../texts.js';
 import { CopyIcon } from '../ui/Copy.js';
+import { Fact, Facts } from '../ui/Facts.js';
 import { ErrorNotice } from '../ui/Notice.js';
 import { Loading, Page, Section } from '../ui/Page.js';
 import { Time } from '../ui/Time.js';
@@ -18,20 +20,11 @@ const RevokeDialog = lazy(() => import('./RevokeDialog.js').then((m) => ({ defau
 const RotateDialog = lazy(() => import('./RotateDialog.js').then((m) => ({ default: m.RotateDialog })));
 const EditDialog = lazy(() => import('./EditDialog.js').then((m) => ({ default: m.EditDialog })));
 
-function Fact({ label, children }: { label: string; children: ReactNode }) {
-  return (
-    <div>
-      <dt>{label}</dt>
-      <dd>{children}</dd>
-    </div>
-  );
-}
-
 const link = (id: string) => <Anchor href={`#/api-tokens/${id}`} className="mono">{`${id.slice(0, 8)}…`}</Anchor>;
 
 function Settings({ token }: { token: Token }) {
   return (
-    <dl className="facts">
+    <Facts>
       <Fact label={t.tokens.columns.owner}>
         {token.owner.name}{' '}
         <Badge variant="light" color="gray" tt="none">
@@ -79,12 +72,13 @@ function Settings({ token }: { token: Token }) {
           {value}
         </Fact>
       ))}
-    </dl>
+    </Facts>
   );
 }
 
 export function TokenPage({ id }: { id: string }) {
   const [dialog, setDialog] = useState<TokenAction | null>(null);
+  const unsettledRestoreAt = useUnsettledRestore();
   const [effect, setEffect] = useState<TokenEffect | null>(null);
   const [failure, setFailure] = useState<unknown>(null);
   const [from] = useState(() => new Date(Date.now() - 72 * 3_600_000).toISOString());
@@ -143,7 +137,7 @@ export function TokenPage({ id }: { id: string }) {
       <Group gap="sm">
         <StatusBadge token={it} />
         <Text size="sm" c="dimmed">
-          <span className="mono">{it.start}…</span> · {whyStatus(it)}
+          <span className="mono">{it.start}…</span> · {whyStatus(it, unsettledRestoreAt)}
         </Text>
       </Group>
       {failure !== null && <ErrorNotice error={failure} />}

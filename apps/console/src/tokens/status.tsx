@@ -12,8 +12,13 @@ const ICONS: Record<TokenStatus, typeof IconBan> = {
 };
 const SOON_MS = 7 * 86_400_000;
 
-/** Why the token is accepted or not, as a sentence. */
-export function whyStatus(token: Token): string {
+/**
+ * Why the token is accepted or not, as a sentence.
+ * @param unsettledRestoreAt when a restore was noticed that is not settled
+ */
+export function whyStatus(token: Token, unsettledRestoreAt: string | null = null): string {
+  if (token.status === 'active' && unsettledRestoreAt !== null && token.createdAt < unsettledRestoreAt)
+    return t.tokens.why.restored;
   switch (token.status) {
     case 'revoked':
       return t.tokens.why.revoked(

@@ -30,3 +30,14 @@ export function Time({ iso, short = false }: { iso: string; short?: boolean }) {
     </time>
   );
 }
+
+const written = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
+
+/** The exact time in the reader's zone, and how long ago. */
+export function ExactTime({ iso }: { iso: string }) {
+  return (
+    <>
+      {written.format(new Date(iso))} (<Time iso={iso} />)
+    </>
+  );
+}

@@ -26,7 +26,15 @@ export const userSchema = z
   .meta({ id: 'User' });
 export type User = z.infer<typeof userSchema>;
 
-export const sessionSchema = z.object({ user: userSchema }).meta({ id: 'Session' });
+export const sessionSchema = z
+  .object({
+    user: userSchema,
+    unsettledRestoreAt: timeSchema.nullable().optional().meta({
+      description:
+        'when a restore of the database was noticed that is not settled: tokens issued before it are denied as `restored`; null or absent: there is none',
+    }),
+  })
+  .meta({ id: 'Session' });
 
 export const createUserBody = z
   .strictObject({
