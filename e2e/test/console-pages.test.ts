@@ -36,6 +36,7 @@ beforeAll(async () => {
     ['policy', '/policy', 'Policy'],
     ['account', '/account', 'My account'],
     ['gateways', '/gateways', 'Gateways'],
+    ['system', '/system', 'System'],
     ['audit', '/audit', 'Audit log'],
   ];
 });

@@ -98,6 +98,8 @@ describe('while a restore is unsettled', () => {
     await dialog.getByText('Refused everywhere').waitFor();
     await visitor.picture('restore-receipt');
     expect(bodies).toEqual([{ choice: 'revoke' }, { choice: 'revoke' }]);
+    await page.getByText('an administrator revoked all tokens').waitFor();
+    expect(await dialog.getByText('Refused everywhere').isVisible()).toBe(true);
     await dialog.getByRole('button', { name: 'Done' }).click();
     await page.getByText('an administrator revoked all tokens').waitFor();
     await page.getByText('3 people').waitFor();

@@ -624,7 +624,7 @@ export const t = {
         confirm: 'Accept them again',
       },
     },
-    signInLead: 'You signed in more than ten minutes ago. Show that it is still you, then it is done.',
+    signInLead: 'You signed in more than ten minutes ago. Show that it is still you; the decision then takes effect.',
     signIn: 'Sign in and continue',
     signInElsewhere: (name: string) => `Sign in with ${name}, then decide again`,
     settledAt: 'Settled',
@@ -641,7 +641,6 @@ export const t = {
     notReapplied: 'Check these by hand',
     notReappliedLead:
       'These changes are in the ledger but could not be applied again. Look whether each is still needed.',
-    allReapplied: 'Nothing in the ledger was left over.',
     subjects: {
       token: 'token',
       user: 'person',

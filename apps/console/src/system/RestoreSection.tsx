@@ -66,8 +66,7 @@ function ChoicePanel({ choice, onChoose }: { choice: Choice; onChoose(choice: Ch
   );
 }
 
-function Unsettled({ restore }: { restore: Restore }) {
-  const [choice, setChoice] = useState<Choice | null>(null);
+function Unsettled({ restore, onChoose }: { restore: Restore; onChoose(choice: Choice): void }) {
   return (
     <>
       <Section title={t.restore.title} lead={t.restore.lead}>
@@ -80,11 +79,10 @@ function Unsettled({ restore }: { restore: Restore }) {
           {t.restore.choose}
         </Title>
         <div className="pair">
-          <ChoicePanel choice="revoke" onChoose={setChoice} />
-          <ChoicePanel choice="accept" onChoose={setChoice} />
+          <ChoicePanel choice="revoke" onChoose={onChoose} />
+          <ChoicePanel choice="accept" onChoose={onChoose} />
         </div>
       </Stack>
-      {choice && <SettleDialog choice={choice} onClose={() => setChoice(null)} />}
     </>
   );
 }
@@ -157,6 +155,23 @@ function Settled({ restore }: { restore: Restore }) {
 
 /** The latest restore that was noticed: what is known, the decision while it is unsettled, then what came of it. */
 export function RestoreSection({ restore }: { restore: Restore | null }) {
-  if (restore === null) return <Section title={t.restore.title}>{<Text size="sm">{t.restore.none}</Text>}</Section>;
-  return restore.state === 'unsettled' ? <Unsettled restore={restore} /> : <Settled restore={restore} />;
+  const [choice, setChoice] = useState<Choice | null>(null);
+  if (restore === null) {
+    return (
+      <Section title={t.restore.title}>
+        <Text size="sm">{t.restore.none}</Text>
+      </Section>
+    );
+  }
+  return (
+    <>
+      {restore.state === 'unsettled' ? (
+        <Unsettled restore={restore} onChoose={setChoice} />
+      ) : (
+        <Settled restore={restore} />
+      )}
+      {/* Its receipt stays in sight when the restore has become settled. */}
+      {choice && <SettleDialog choice={choice} onClose={() => setChoice(null)} />}
+    </>
+  );
 }
