@@ -28,6 +28,7 @@ import { createAdapter } from './http/index.js';
 import { InvalidationService } from './invalidation/index.js';
 import { DeclarationsService } from './maintenance/index.js';
 import { UsageService } from './usage/index.js';
+import { PeppersService } from './verification/index.js';
 
 /** A running token-service. */
 export interface TokenService {
@@ -66,7 +67,8 @@ async function withRetries(work: () => Promise<unknown>): Promise<void> {
 
 /**
  * Starts the token-service. Port 0: any free port.
- * @throws when PostgreSQL is unavailable or a port is in use
+ * @throws ConfigError when tokens depend on a pepper that is not configured; when PostgreSQL is unavailable or a port is in
+ *   use
  */
 export async function startTokenService(
   config: TokenServiceConfig,
@@ -86,6 +88,7 @@ export async function startTokenService(
   try {
     app.connectMicroservice<MicroserviceOptions>(rpc.options, { inheritAppConfig: true });
     await app.init();
+    await withRetries(() => app.get(PeppersService).start());
     await withRetries(() => app.get(PeopleService).ensureFirstAdministrator());
     await withRetries(() => app.get(DeclarationsService).announceChange());
     await app.startAllMicroservices();
@@ -97,6 +100,7 @@ export async function startTokenService(
     app.get(InvalidationService).registerMetrics(registry);
     database.registerMetrics(registry);
     app.get(UsageService).registerMetrics(registry);
+    app.get(PeppersService).registerMetrics(registry);
     const ops = await startOps({
       host: config.HOST,
       port: config.OPS_PORT,

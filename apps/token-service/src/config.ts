@@ -27,6 +27,11 @@ const peppers = z
   .refine((list) => list.every((pepper) => pepper.length >= 32), 'each pepper must have at least 32 characters')
   .refine((list) => new Set(list).size === list.length, 'contains a pepper twice');
 
+const fingerprints = z
+  .string()
+  .transform((text) => text.split(',').flatMap((part) => part.trim().toLowerCase() || []))
+  .refine((list) => list.every((id) => /^[0-9a-f]{32}$/.test(id)), 'must be fingerprints of 32 hexadecimal digits');
+
 const signingKeys = z
   .string('is required')
   .transform((text) => text.split(',').map((part) => part.trim()))
@@ -97,6 +102,12 @@ export const settings = {
       'Comma-separated, each at least 32 characters: the current pepper, then retired ones that still verify',
     secret: true,
     schema: peppers,
+  },
+  TOKEN_PEPPERS_GIVEN_UP: {
+    description:
+      'Comma-separated fingerprints of peppers that are lost for good, as the log names them: what depends on them is never accepted again, and the token-service starts without them',
+    default: '',
+    schema: fingerprints,
   },
   ...credentialSettings,
   ...rpcSecretSetting,

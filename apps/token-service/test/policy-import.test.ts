@@ -143,16 +143,6 @@ describe('import', () => {
     expect([one.status, other.status].sort()).toEqual([201, 409]);
   });
 
-  it('an import recognizes a token that is stored under a retired pepper', async () => {
-    const member = await w.member();
-    const { entry } = minted('pat');
-    expect((await importTokens(member, [entry])).status).toBe(201);
-    const renewed = await w.another({
-      TOKEN_PEPPERS: `a-newer-pepper-0123456789abcdef0123456,pepper-for-tests-0123456789abcdef0123`,
-    });
-    expect((await importTokens(w.as({ cookie: member.cookie! }, renewed), [entry])).status).toBe(409);
-  });
-
   it('an import grants no one more than issuing would', async () => {
     const [member, outsider] = [await w.member(), await w.member()];
     const projectId = await project(member);

@@ -37,7 +37,7 @@ function verifier({ version, service = w.service }: { version: '0.1' | '0.2.0'; 
 }
 
 describe('the state of the system', () => {
-  it('GET /v1/system returns versions, the invalidation log and the number of peppers', async () => {
+  it('GET /v1/system returns versions, the invalidation log and the peppers', async () => {
     await admin.call(`POST /v1/tokens/${(await issue(admin)).id}/revoke`, { body: {} });
     const now = verifier({ version: '0.2.0' });
     const { verifierId } = await now.renew();
@@ -55,7 +55,7 @@ describe('the state of the system', () => {
       log: { id: log!['log'], invalidations: log!['n'], oldestAt: expect.any(String) },
       ledger: { state: 'off', reason: null },
       restore: null,
-      peppers: 1,
+      peppers: [expect.objectContaining({ configured: true, current: true, inUse: true })],
       unsettled: [],
     });
     expect(log!['n']).toBeGreaterThan(0);

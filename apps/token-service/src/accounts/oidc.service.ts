@@ -4,6 +4,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import * as oidc from 'openid-client';
 import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { ApiError, notFound, unavailable } from '../http/index.js';
+import { PeppersService } from '../verification/index.js';
 import { decrypt, encrypt } from './encrypted.js';
 import { PeopleService } from './people.service.js';
 
@@ -27,6 +28,7 @@ export class OidcService {
 
   constructor(
     private readonly people: PeopleService,
+    private readonly peppers: PeppersService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
@@ -67,6 +69,7 @@ export class OidcService {
   async finish(search: string, transaction: string | undefined): Promise<User> {
     const provider = await this.#provider();
     const decrypted = transaction && decrypt(this.config.TOKEN_PEPPERS, PURPOSE, Buffer.from(transaction, 'base64url'));
+    if (transaction && !decrypted) await this.peppers.mustLackNoneNow();
     const expected = decrypted ? (JSON.parse(decrypted.toString()) as OidcTransaction) : undefined;
     if (!expected || expected.endsAtMs < Date.now()) throw new OidcSignInError('expired');
     const claims = await this.#claims(provider, search, expected);

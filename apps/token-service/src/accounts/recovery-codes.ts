@@ -13,13 +13,20 @@ export const isRecoveryCode = (code: string): boolean => !/^\d{6}$/.test(code);
 const stored = (pepper: string, code: string): Buffer =>
   createHmac('sha256', keyOf(pepper, PURPOSE)).update(code.replaceAll('-', '').toUpperCase()).digest();
 
-/** Replaces a person's recovery codes by ten new ones: shown once, stored as HMACs under the current pepper. */
-export function makeRecoveryCodes(change: Change, peppers: readonly string[], userId: string): string[] {
+/**
+ * Replaces a person's recovery codes by ten new ones: shown once, stored as HMACs under the current pepper.
+ * @param pepperId id of the current one, the first of `peppers`
+ */
+export function makeRecoveryCodes(
+  change: Change,
+  { peppers, pepperId }: { peppers: readonly string[]; pepperId: number },
+  userId: string,
+): string[] {
   const codes = Array.from({ length: CODES }, () => base32(randomBytes(CODE_BYTES)).match(/.{4}/g)!.join('-'));
   dropRecoveryCodes(change, userId);
   change.write([
-    'INSERT INTO recovery_codes (user_id, hash) SELECT $1, unnest($2::bytea[])',
-    [userId, codes.map((code) => stored(peppers[0] ?? '', code))],
+    'INSERT INTO recovery_codes (user_id, hash, pepper_id) SELECT $1, unnest($2::bytea[]), $3',
+    [userId, codes.map((code) => stored(peppers[0] ?? '', code)), pepperId],
   ]);
   return codes;
 }

@@ -6,7 +6,7 @@ import { type Actor, SYSTEM, type SystemActor, type UserActor } from '../authori
 import { CLOCK, CONFIG, type TokenServiceConfig } from '../config.js';
 import { type Change, Database } from '../database/index.js';
 import { ApiError, conflict, notFound } from '../http/index.js';
-import { LocksService } from '../verification/index.js';
+import { LocksService, PeppersService } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
 import { decrypt, encrypt } from './encrypted.js';
 import { endSessionsOf } from './end-sessions.js';
@@ -22,6 +22,8 @@ interface FactorRow {
   sealed_secret: Buffer;
   confirmed_at: Date | null;
   last_step: string;
+  /** Null: written before there were ids. */
+  pepper_id: number | null;
 }
 
 /** Second factors (TOTP, RFC 6238): required after the password, each code accepted once. */
@@ -33,6 +35,7 @@ export class SecondFactorService {
     private readonly locks: LocksService,
     private readonly people: PeopleService,
     private readonly attempts: AttemptsService,
+    private readonly peppers: PeppersService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(CLOCK) private readonly clock: Clock,
   ) {}
@@ -41,7 +44,8 @@ export class SecondFactorService {
   async stateOf(userId: string): Promise<{ enabled: boolean; recoveryCodesLeft: number }> {
     const [row] = await this.db.query<{ enabled: boolean; left: number }>(
       `SELECT EXISTS (SELECT 1 FROM second_factors WHERE user_id = $1 AND confirmed_at IS NOT NULL) AS enabled,
-         (SELECT count(*)::int FROM recovery_codes WHERE user_id = $1) AS left`,
+         (SELECT count(*)::int FROM recovery_codes c WHERE user_id = $1 AND NOT EXISTS (
+           SELECT 1 FROM peppers p WHERE p.id = c.pepper_id AND p.given_up_at IS NOT NULL)) AS left`,
       [userId],
     );
     return { enabled: row!.enabled, recoveryCodesLeft: row!.left };
@@ -57,9 +61,9 @@ export class SecondFactorService {
       const before = await this.#find(change, actor.userId);
       if (before?.confirmed_at) throw conflict('You have a second factor already. Remove it first.');
       change.write([
-        `INSERT INTO second_factors (user_id, sealed_secret) VALUES ($1, $2)
-         ON CONFLICT (user_id) DO UPDATE SET sealed_secret = $2, last_step = 0`,
-        [actor.userId, encrypt(this.config.TOKEN_PEPPERS, PURPOSE, secret)],
+        `INSERT INTO second_factors (user_id, sealed_secret, pepper_id) VALUES ($1, $2, $3)
+         ON CONFLICT (user_id) DO UPDATE SET sealed_secret = $2, pepper_id = $3, last_step = 0`,
+        [actor.userId, encrypt(this.config.TOKEN_PEPPERS, PURPOSE, secret), this.peppers.currentId],
       ]);
     });
     const issuer = new URL(this.config.PUBLIC_URL).host;
@@ -84,7 +88,7 @@ export class SecondFactorService {
         { id: actor.userId, name: actor.name },
         { except: actor.sessionId },
       );
-      return makeRecoveryCodes(change, this.config.TOKEN_PEPPERS, actor.userId);
+      return this.#newRecoveryCodes(change, actor.userId);
     });
   }
 
@@ -93,7 +97,7 @@ export class SecondFactorService {
     await this.people.mustBeOwnPassword(actor.userId, password);
     return this.#withFactor(actor, code, async (change) => {
       await this.#record(change, actor, actor.userId, 'recovery codes made');
-      return makeRecoveryCodes(change, this.config.TOKEN_PEPPERS, actor.userId);
+      return this.#newRecoveryCodes(change, actor.userId);
     });
   }
 
@@ -167,7 +171,7 @@ export class SecondFactorService {
 
   async #find(change: Change, userId: string): Promise<FactorRow | undefined> {
     const [row] = await change.read<FactorRow>([
-      'SELECT sealed_secret, confirmed_at, last_step FROM second_factors WHERE user_id = $1 FOR UPDATE',
+      'SELECT sealed_secret, confirmed_at, last_step, pepper_id FROM second_factors WHERE user_id = $1 FOR UPDATE',
       [userId],
     ]);
     return row;
@@ -177,21 +181,36 @@ export class SecondFactorService {
   async #mustAcceptEither(change: Change, actor: Actor | SystemActor, userId: string, factor: FactorRow, code: string) {
     if (!isRecoveryCode(code)) return this.#mustAccept(change, userId, factor, code);
     const left = await useRecoveryCode(change, this.config.TOKEN_PEPPERS, userId, code);
-    if (left === null) throw new ApiError('sign_in_failed', 'The recovery code is wrong or was used before.');
+    if (left === null) {
+      await this.peppers.mustLackNone(change);
+      throw new ApiError('sign_in_failed', 'The recovery code is wrong or was used before.');
+    }
     await this.#record(change, actor, userId, 'recovery code used', { recoveryCodesLeft: left });
   }
 
   async #mustAccept(change: Change, userId: string, factor: FactorRow, code: string): Promise<void> {
     const secret = decrypt(this.config.TOKEN_PEPPERS, PURPOSE, factor.sealed_secret);
-    if (!secret)
+    if (!secret) {
+      await this.peppers.mustLackNone(change);
       throw new ApiError(
         'internal',
-        'The second factor was encrypted under a pepper that has been removed. An administrator can reset it.',
+        'The second factor was encrypted under a pepper that has been given up. An administrator can reset it.',
       );
+    }
     const step = stepOf(secret, code, this.clock.wallMs(), Number(factor.last_step));
     if (step === null)
       throw new ApiError('sign_in_failed', 'The one-time code is wrong or was used before. Wait for the next.');
     change.write(['UPDATE second_factors SET last_step = $2 WHERE user_id = $1', [userId, step]]);
+    if (factor.pepper_id === this.peppers.currentId || !this.peppers.mayMove) return;
+    change.write([
+      'UPDATE second_factors SET sealed_secret = $2, pepper_id = $3 WHERE user_id = $1',
+      [userId, encrypt(this.config.TOKEN_PEPPERS, PURPOSE, secret), this.peppers.currentId],
+    ]);
+  }
+
+  #newRecoveryCodes(change: Change, userId: string): string[] {
+    const under = { peppers: this.config.TOKEN_PEPPERS, pepperId: this.peppers.currentId };
+    return makeRecoveryCodes(change, under, userId);
   }
 
   async #record(

@@ -64,7 +64,11 @@ export class OAuthService {
   async revoke(actor: Actor, secret: string): Promise<void> {
     mustHold(actor);
     if (!parse(secret, this.config.TOKEN_PREFIX).ok) return;
-    const [id] = await this.snapshots.idsByHashes([hashSecret(secret)]);
+    const {
+      ids: [id],
+      missing,
+    } = await this.snapshots.idsByHashes([hashSecret(secret)]);
+    if (missing) throw missing;
     // A restored database can lack a token that verifiers still have in memory.
     if (id === undefined) return mustBeEffective(await this.revocations.confirmUnchanged(undefined));
     const revocation = await this.db.change(async (change) => {

@@ -5,6 +5,7 @@ import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/index.js';
 import { conflict, forbidden } from '../http/index.js';
+import { PeppersService } from '../verification/index.js';
 
 const VERSION = versionIn(new URL('../../package.json', import.meta.url));
 /** Most unfinished revocations listed. */
@@ -48,11 +49,15 @@ const SELECT_SYSTEM = `WITH current_leases AS (
 export class SystemService {
   constructor(
     private readonly db: Database,
+    private readonly peppers: PeppersService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
   ) {}
 
   async state(): Promise<SystemState> {
-    const [row] = await this.db.prepared<SystemRow>('system', SELECT_SYSTEM, [this.config.PROTOCOL_MIN < 3]);
+    const [[row], peppers] = await Promise.all([
+      this.db.prepared<SystemRow>('system', SELECT_SYSTEM, [this.config.PROTOCOL_MIN < 3]),
+      this.peppers.state(),
+    ]);
     const { database, log, invalidations, oldest_at, verifiers, old_verifiers, unsettled } = row!;
     return {
       versions: { tokenService: VERSION, database, verifiers },
@@ -61,7 +66,13 @@ export class SystemService {
       log: { id: log, invalidations, oldestAt: oldest_at?.toISOString() ?? null },
       ledger: { state: 'off', reason: null },
       restore: null,
-      peppers: this.config.TOKEN_PEPPERS.length,
+      peppers: peppers.map(({ firstUsedAt, dependents, ...pepper }) => ({
+        ...pepper,
+        firstUsedAt: firstUsedAt?.toISOString() ?? null,
+        tokens: dependents?.tokens ?? null,
+        secondFactors: dependents?.secondFactors ?? null,
+        recoveryCodes: dependents?.recoveryCodes ?? null,
+      })),
       unsettled: unsettled.map(({ kind, id, since }) => ({ kind, id, since: new Date(since).toISOString() })),
     };
   }

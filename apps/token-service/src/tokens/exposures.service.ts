@@ -35,7 +35,8 @@ export class ExposuresService {
    * this returns; then, in the background, all tokens whose secrets those were shown. No caller waits for confirmation. The
    * secret of a revoked or expired token revokes nothing: finding an old secret must not stop live tokens.
    * @returns how many strings were received, which reveals nothing about them
-   * @throws ApiError `rate_limited`
+   * @throws ApiError `rate_limited`; `unavailable` when a secret may be stored under a pepper that this process lacks:
+   *   those found are revoked all the same
    */
   async revokeExposed(secrets: readonly string[]): Promise<{ accepted: number }> {
     await this.rates.count('revoke-exposed', requestContext.getStore()?.ip ?? '', { max: 20, windowSeconds: 60 });
@@ -45,8 +46,12 @@ export class ExposuresService {
 
   async #revoke(secrets: readonly string[]): Promise<void> {
     const wellFormed = [...new Set(secrets)].filter((secret) => parse(secret, this.config.TOKEN_PREFIX).ok);
-    const ids = await this.snapshots.idsByHashes(wellFormed.map(hashSecret));
-    if (ids.length === 0) return;
+    const { ids, missing } = await this.snapshots.idsByHashes(wellFormed.map(hashSecret));
+    if (ids.length > 0) await this.#revokeFound(ids);
+    if (missing) throw missing;
+  }
+
+  async #revokeFound(ids: string[]): Promise<void> {
     const started = await this.db.change<StartedExposure | null>(async (change) => {
       await lockRows(change, 'tokens', ids);
       const live = await change.read<TokenStateRow>(selectLive(ids));

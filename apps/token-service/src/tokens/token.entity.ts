@@ -11,6 +11,8 @@ export class TokenEntity {
   @PrimaryColumn({ type: 'uuid' }) id!: string;
   /** HMAC-SHA-256, under a pepper, of the SHA-256 of the secret. */
   @Column({ type: 'bytea', select: false }) hash!: Buffer;
+  /** Of the pepper of its hash; null: written before there were ids. */
+  @Column({ name: 'pepper_id', type: 'smallint', nullable: true, select: false }) pepperId!: number | null;
   @Column({ type: 'text' }) kind!: 'pat' | 'prj';
   @Column({ type: 'text' }) name!: string;
   @Column({ type: 'text' }) description!: string;
@@ -69,7 +71,7 @@ export const AS_ISSUED = {
 } satisfies Partial<TokenEntity>;
 
 /** A token to be inserted, without its hash. */
-export type NewToken = Omit<TokenEntity, 'hash' | keyof typeof AS_ISSUED>;
+export type NewToken = Omit<TokenEntity, 'hash' | 'pepperId' | keyof typeof AS_ISSUED>;
 
 type Labels = Pick<TokenEntity, 'name' | 'description' | 'metadata'>;
 

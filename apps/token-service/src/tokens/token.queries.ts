@@ -1,6 +1,7 @@
 import type { RevocationReason, Token } from '@latchkey/contracts';
 import { type Actor, actorId, type SystemActor } from '../authorization/index.js';
 import { columnsAs, type Statement, select } from '../database/index.js';
+import { lackingOf } from '../verification/index.js';
 import { STATUS } from './listing.js';
 import { TokenEntity } from './token.entity.js';
 
@@ -11,7 +12,7 @@ const REVOKED_AT = `COALESCE(revoked_at, (SELECT e.at FROM revocations_of_all e 
 export const selectToken = (id: string): Statement => select(TokenEntity, { id }, { revokedAt: REVOKED_AT });
 
 /** A token as the API shows it. */
-export interface TokenViewRow extends Omit<TokenEntity, 'hash'> {
+export interface TokenViewRow extends Omit<TokenEntity, 'hash' | 'pepperId'> {
   endsAt: Date | null;
   status: Token['status'];
   ownerName: string;
@@ -56,10 +57,13 @@ export const SELECT_TOKEN_VIEW = tokenViews('t.id = $1');
 /** In: `$1` tokens. Out: a `TokenViewRow` of each that exists, in no order. */
 export const SELECT_TOKEN_VIEWS = tokenViews('t.id = ANY ($1)');
 
-/** In: hashes of secrets, under every pepper. Out: a row if one of them is stored. */
-export const selectKnown = (hashes: readonly Buffer[]): Statement => [
-  'SELECT 1 FROM tokens WHERE hash = ANY ($1) LIMIT 1',
-  [hashes],
+/**
+ * In: hashes of secrets, under every pepper of this process; the peppers' fingerprints. Out: whether one of the hashes is
+ * `known`, and the peppers in use that this process is `lacking`, or null.
+ */
+export const selectKnown = (hashes: readonly Buffer[], fingerprints: readonly Buffer[]): Statement => [
+  `SELECT EXISTS (SELECT 1 FROM tokens WHERE hash = ANY ($1)) AS known, ${lackingOf('$2::bytea[]')} AS lacking`,
+  [hashes, fingerprints],
 ];
 
 /** The earliest expiry of ancestors; whether one is revoked, expired or disabled. */

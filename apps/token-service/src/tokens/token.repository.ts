@@ -4,7 +4,7 @@ import type { QueryResultRow } from 'pg';
 import type { AuditEntry } from '../audit/index.js';
 import type { Actor, NamedActor } from '../authorization/index.js';
 import { type Change, insertAllInto, insertInto, type Statement } from '../database/index.js';
-import { LocksService, SecretHasher } from '../verification/index.js';
+import { LocksService, PeppersService, SecretHasher } from '../verification/index.js';
 import { type NewToken, TokenEntity } from './token.entity.js';
 import { selectKnown, selectToken } from './token.queries.js';
 import { mustChange, mustSee } from './token.rules.js';
@@ -15,6 +15,7 @@ export class TokenRepository {
   constructor(
     private readonly locks: LocksService,
     private readonly hasher: SecretHasher,
+    private readonly peppers: PeppersService,
   ) {}
 
   /**
@@ -43,7 +44,7 @@ export class TokenRepository {
 
   /** Inserts a token; of its secret only the HMAC. */
   insert(change: Change, token: NewToken & Partial<TokenEntity>, secret: string): void {
-    change.write(insertInto(TokenEntity, { ...token, hash: this.hasher.hash(hashSecret(secret)) }));
+    change.write(insertInto(TokenEntity, { ...token, ...this.hasher.columnsOf(hashSecret(secret)) }));
   }
 
   /** Inserts any number of tokens in one statement. @param sha256s of their secrets, base64url */
@@ -51,15 +52,25 @@ export class TokenRepository {
     change.write(
       insertAllInto(
         TokenEntity,
-        tokens.map((token, index) => ({ ...token, hash: this.hasher.hash(sha256s[index]!) })),
+        tokens.map((token, index) => ({ ...token, ...this.hasher.columnsOf(sha256s[index]!) })),
       ),
     );
   }
 
-  /** Whether a token with one of these secrets exists, under any pepper. @param sha256s base64url */
+  /**
+   * Whether a token with one of these secrets exists, under any pepper.
+   * @param sha256s base64url
+   * @throws ApiError `unavailable` when one may, under a pepper that this process lacks
+   */
   async isKnown(change: Change, sha256s: readonly string[]): Promise<boolean> {
     const hashes = sha256s.flatMap((sha256) => this.hasher.hashes(sha256));
-    return (await change.read(selectKnown(hashes))).length > 0;
+    const [row] = await change.read<{ known: boolean; lacking: string[] | null }>(
+      selectKnown(hashes, this.peppers.fingerprints),
+    );
+    if (row!.known) return true;
+    const error = this.peppers.errorOf(row!.lacking);
+    if (error) throw error;
+    return false;
   }
 }
 

@@ -1,19 +1,23 @@
 import { createHmac } from 'node:crypto';
 import { Inject, Injectable } from '@nestjs/common';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
+import { PeppersService } from './peppers.service.js';
 
 /** What PostgreSQL stores of a secret: HMAC-SHA-256, under a pepper that is not in the database, of its SHA-256. */
 @Injectable()
 export class SecretHasher {
   readonly #peppers: readonly string[];
 
-  constructor(@Inject(CONFIG) config: Pick<TokenServiceConfig, 'TOKEN_PEPPERS'>) {
+  constructor(
+    private readonly peppers: PeppersService,
+    @Inject(CONFIG) config: Pick<TokenServiceConfig, 'TOKEN_PEPPERS'>,
+  ) {
     this.#peppers = config.TOKEN_PEPPERS;
   }
 
-  /** With the current pepper. @param sha256 base64url */
-  hash(sha256: string): Buffer {
-    return this.hashes(sha256)[0]!;
+  /** The columns of a new token. @param sha256 base64url */
+  columnsOf(sha256: string): { hash: Buffer; pepperId: number } {
+    return { hash: this.hashes(sha256)[0]!, pepperId: this.peppers.currentId };
   }
 
   /** What can be stored: one for each pepper that still verifies, the current one first. @param sha256 base64url */

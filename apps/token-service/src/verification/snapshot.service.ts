@@ -3,6 +3,10 @@ import { intersectAddresses, strictestRate } from '@latchkey/verifier';
 import { Injectable } from '@nestjs/common';
 import { ScopesService } from '../authorization/index.js';
 import { Database, type Statement } from '../database/index.js';
+import type { ApiError } from '../http/index.js';
+import { lackingOf } from './peppers.queries.js';
+import { PeppersService } from './peppers.service.js';
+import { RehashService } from './rehash.service.js';
 import { SecretHasher } from './secret-hasher.js';
 
 /** One row for a token, with all that its effective rights depend on. */
@@ -21,6 +25,8 @@ export interface SnapshotRow {
   disabled: boolean;
   revoked: boolean;
   generation: number;
+  /** Of the pepper of its hash; null: written before there were ids. */
+  pepper_id: number | null;
   /** Tokens of a lower generation are revoked. */
   current_generation: number | null;
   ancestors: string[];
@@ -50,7 +56,7 @@ export const SELECT_SNAPSHOT = `
 SELECT t.id, t.name, t.kind, t.owner_user_id, t.project_id, t.scopes, t.allowed_ips, t.rate_limit, t.rate_window_seconds,
   coalesce(t.rate_bucket, t.id) AS rate_bucket, (extract(epoch FROM t.ends_at) * 1000)::bigint AS ends_at_ms,
   t.disabled_at IS NOT NULL AS disabled, t.revoked_at IS NOT NULL AS revoked, t.ancestors,
-  t.generation, (SELECT current FROM token_generation) AS current_generation,
+  t.generation, t.pepper_id, (SELECT current FROM token_generation) AS current_generation,
   u.role AS owner_role, u.disabled_at IS NOT NULL AS owner_disabled, p.closed_at IS NOT NULL AS project_closed,
   CASE WHEN t.owner_user_id IS NOT NULL THEN (
     SELECT json_agg(json_build_array(m.project_id, m.role)) FROM members m
@@ -78,6 +84,12 @@ export interface NamedSnapshot {
   generation: number;
 }
 
+/** Of one moment, so that the log belongs to the result, and so does why there may be none. */
+const SNAPSHOT_BY_HASH = `SELECT l.log, f.*, CASE WHEN f.id IS NULL THEN ${lackingOf('$2::bytea[]')} END AS lacking
+FROM invalidation_log l LEFT JOIN (${SELECT_SNAPSHOT} WHERE t.hash = ANY ($1)) f ON true`;
+
+const IDS_BY_HASH = `SELECT ARRAY(SELECT id FROM tokens WHERE hash = ANY ($1)) AS ids, ${lackingOf('$2::bytea[]')} AS lacking`;
+
 /** Reads what a check needs of a token, always now, from a server proven to be the primary. */
 @Injectable()
 export class SnapshotService {
@@ -85,34 +97,52 @@ export class SnapshotService {
     private readonly db: Database,
     private readonly scopes: ScopesService,
     private readonly hasher: SecretHasher,
+    private readonly peppers: PeppersService,
+    private readonly rehash: RehashService,
   ) {}
 
-  /** By SHA-256 of the secret, base64url. */
+  /**
+   * By SHA-256 of the secret, base64url.
+   * @throws ApiError `unavailable` when it is not found, and may be stored under a pepper that this process lacks
+   */
   async lookup(sha256: string): Promise<LookupResponse> {
     const { found, log } = await this.#read(sha256);
     return found ? { known: true, token: found.snapshot, log } : { known: false, token: null, log };
   }
 
+  /** @throws ApiError as `lookup` does */
   async byHash(sha256: string): Promise<NamedSnapshot | null> {
     return (await this.#read(sha256)).found;
   }
 
-  /** The tokens with these secrets, read behind a proof that this is the primary: what is not among them does not exist. */
-  async idsByHashes(sha256s: readonly string[]): Promise<string[]> {
+  /**
+   * The tokens with these secrets, read behind a proof that this is the primary: what is not among them does not exist,
+   * unless `missing` says why it may. Act on those found before throwing that.
+   */
+  async idsByHashes(sha256s: readonly string[]): Promise<{ ids: string[]; missing: ApiError | null }> {
     const hashes = sha256s.flatMap((sha256) => this.hasher.hashes(sha256));
-    const sql = 'SELECT id FROM tokens WHERE hash = ANY ($1)';
-    return (await this.db.proved<{ id: string }>('token-ids-by-hash', sql, [hashes])).map(({ id }) => id);
+    const [row] = await this.db.proved<{ ids: string[]; lacking: string[] | null }>('token-ids-by-hash', IDS_BY_HASH, [
+      hashes,
+      this.peppers.fingerprints,
+    ]);
+    const { ids, lacking } = row!;
+    return { ids, missing: ids.length < sha256s.length ? this.peppers.errorOf(lacking) : null };
   }
 
-  /** The row joined with the log's, or the log's alone: in one snapshot, so that the log belongs to the result. */
+  /** The row joined with the log's, or the log's alone. */
   async #read(sha256: string): Promise<{ found: NamedSnapshot | null; log: string }> {
-    const [row] = await this.db.authoritative<(SnapshotRow | { id: null }) & { log: string }>(
+    const [row] = await this.db.authoritative<(SnapshotRow | { id: null }) & { log: string; lacking: string[] | null }>(
       'snapshot-by-hash',
-      `SELECT l.log, f.* FROM invalidation_log l LEFT JOIN (${SELECT_SNAPSHOT} WHERE t.hash = ANY ($1)) f ON true`,
-      [this.hasher.hashes(sha256)],
+      SNAPSHOT_BY_HASH,
+      [this.hasher.hashes(sha256), this.peppers.fingerprints],
     );
     const { log } = row!;
-    if (row!.id === null) return { found: null, log };
+    if (row!.id === null) {
+      const error = this.peppers.errorOf(row!.lacking);
+      if (error) throw error;
+      return { found: null, log };
+    }
+    this.rehash.found(row!.id, row!.pepper_id, sha256);
     await this.scopes.follow(row!.declared);
     return { found: this.named(row!), log };
   }

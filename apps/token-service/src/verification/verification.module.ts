@@ -5,6 +5,8 @@ import { DatabaseModule } from '../database/index.js';
 import { HttpModule } from '../http/index.js';
 import { UsageModule } from '../usage/index.js';
 import { LocksService } from './locks.service.js';
+import { PeppersService } from './peppers.service.js';
+import { RehashService } from './rehash.service.js';
 import { SecretHasher } from './secret-hasher.js';
 import { SnapshotService } from './snapshot.service.js';
 import { VerificationService } from './verification.service.js';
@@ -14,7 +16,15 @@ import { VerifiersService } from './verifiers.service.js';
 @Module({
   imports: [AuditModule, AuthorizationModule, DatabaseModule, HttpModule, UsageModule],
   controllers: [VerifiersController],
-  providers: [SnapshotService, LocksService, SecretHasher, VerificationService, VerifiersService],
-  exports: [SnapshotService, LocksService, SecretHasher, VerificationService],
+  providers: [
+    SnapshotService,
+    LocksService,
+    PeppersService,
+    RehashService,
+    SecretHasher,
+    VerificationService,
+    VerifiersService,
+  ],
+  exports: [SnapshotService, LocksService, PeppersService, SecretHasher, VerificationService],
 })
 export class VerificationModule {}

@@ -116,7 +116,26 @@ export const systemSchema = z
       .meta({ description: 'the invalidations that verifiers can still read' }),
     ledger: ledgerSchema,
     restore: restoreSchema.nullable().meta({ description: 'the latest restore that was noticed; null: none was' }),
-    peppers: z.int().meta({ description: 'configured in this process: the current one and retired ones' }),
+    peppers: z
+      .array(
+        z.object({
+          id: z.string().meta({ description: 'its fingerprint, which does not reveal it' }),
+          configured: z.boolean().meta({ description: 'the process that responded has it in TOKEN_PEPPERS' }),
+          current: z.boolean().meta({ description: 'that process writes under it' }),
+          inUse: z.boolean().meta({ description: 'a token-service does not start without it' }),
+          firstUsedAt: timeSchema.nullable().meta({ description: 'at the latest; null: never the current one' }),
+          tokens: z.int().nullable().meta({
+            description:
+              'that depend on it at most, neither revoked nor expired: those from before version 0.2 count for each pepper of then. A few seconds old; null: counting took too long',
+          }),
+          secondFactors: z.int().nullable().meta({ description: 'counted in the same way' }),
+          recoveryCodes: z
+            .int()
+            .nullable()
+            .meta({ description: 'people with recovery codes, counted in the same way' }),
+        }),
+      )
+      .meta({ description: 'every pepper that this database knows, the oldest first' }),
     unsettled: z
       .array(
         z.object({
