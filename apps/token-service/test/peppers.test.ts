@@ -80,7 +80,7 @@ test('a token-service without the peppers of its database does not start, and na
   expect(problem).toContain('TOKEN_PEPPERS lacks the pepper');
   expect(problem).toContain(ids[OLD]);
   expect(problem).toMatch(/in use since 2\d{3}-/);
-  expect(problem).toContain('2 tokens, 1 second factors and the recovery codes of 1 people');
+  expect(problem).toContain('tokens: 2, second factors: 1, people with recovery codes: 1');
   expect(problem).toContain(`TOKEN_PEPPERS_GIVEN_UP=${ids[OLD]}`);
   for (const pepper of [OLD, NEW]) expect(problem + w.logs()).not.toContain(pepper);
   // Nothing of the wrong start remains: with the right secrets it starts, and knows no other pepper.
@@ -97,8 +97,8 @@ test('tokens of before peppers were recorded depend on those of the first start'
   const both = await w.another({ TOKEN_PEPPERS: `${NEW},${OLD}` });
   expect((await use(secret, both)).status).toBe(200);
   await both.stop();
-  expect(await problemOf(w.another({ TOKEN_PEPPERS: NEW }))).toContain('1 tokens');
-  expect(await problemOf(w.another({ TOKEN_PEPPERS: OLD }))).toContain('1 tokens');
+  expect(await problemOf(w.another({ TOKEN_PEPPERS: NEW }))).toContain('tokens: 1,');
+  expect(await problemOf(w.another({ TOKEN_PEPPERS: OLD }))).toContain('tokens: 1,');
   const again = await w.another({ TOKEN_PEPPERS: `${NEW},${OLD}` });
   await age();
   await waitFor(async () => (await use(secret, again)) && (await rowOf(id)).fingerprint === ids[NEW]);
@@ -200,7 +200,7 @@ test('tokens and second factors move to the current pepper when they are used, a
   await both.stop();
   await age();
   const problem = await problemOf(w.another({ TOKEN_PEPPERS: NEW }));
-  expect(problem).toContain('0 tokens, 1 second factors and the recovery codes of 1 people');
+  expect(problem).toContain('tokens: 0, second factors: 1, people with recovery codes: 1');
 
   const again = await w.another({ TOKEN_PEPPERS: `${NEW},${OLD}` });
   await age();
@@ -260,7 +260,7 @@ test('a pepper that is given up by its fingerprint is not needed any more, and i
   const found = await w.another({ TOKEN_PEPPERS: `${NEW},${OLD}` });
   expect((await use(secret, found)).status).toBe(200);
   await found.stop();
-  expect(await problemOf(w.another({ TOKEN_PEPPERS: NEW }))).toContain('1 tokens');
+  expect(await problemOf(w.another({ TOKEN_PEPPERS: NEW }))).toContain('tokens: 1,');
 });
 
 test('a pepper that is listed and was never the current one is not needed', async () => {

@@ -23,6 +23,7 @@ export interface PepperRow {
 
 const IN_USE = 'first_used_at IS NOT NULL AND unused_at IS NULL AND given_up_at IS NULL';
 const RECENTLY = `> now() - interval '${SILENT_SECONDS_MAX} s'`;
+const JUST_NOW = `now() - interval '4 s'`;
 
 /** In: nothing. Out: a `PepperRow` of each, oldest first. */
 export const SELECT_PEPPERS = `SELECT id, encode(fingerprint, 'hex') AS fingerprint, unmarked, first_used_at AS "firstUsedAt",
@@ -63,15 +64,20 @@ export const recordPeppers = (own: readonly Buffer[], isFirst: boolean): Stateme
 
 /**
  * In: the caller's fingerprints, the first of the current pepper. Stores that a running token-service writes under that
- * one, and which peppers in use it lacks.
+ * one, and which peppers in use it lacks; writes nothing when another replica has just stored the same.
  */
 export const announcePeppers = (own: readonly Buffer[]): Statement[] => [
   [
     `UPDATE peppers SET first_used_at = COALESCE(first_used_at, now()), current_at = now(), unused_at = NULL
-     WHERE fingerprint = $1`,
+     WHERE fingerprint = $1
+       AND (first_used_at IS NULL OR unused_at IS NOT NULL OR current_at IS NULL OR current_at < ${JUST_NOW})`,
     [own[0]],
   ],
-  [`UPDATE peppers SET lacked_at = now() WHERE ${IN_USE} AND fingerprint <> ALL ($1::bytea[])`, [own]],
+  [
+    `UPDATE peppers SET lacked_at = now()
+     WHERE ${IN_USE} AND fingerprint <> ALL ($1::bytea[]) AND (lacked_at IS NULL OR lacked_at < ${JUST_NOW})`,
+    [own],
+  ],
 ];
 
 /** In: peppers on which nothing depends. Stores that, unless a running token-service writes under one. */

@@ -99,14 +99,7 @@ export class PeppersService implements OnApplicationShutdown {
       throw new ConfigError([
         `TOKEN_PEPPERS_GIVEN_UP names ${contradiction}, which is a pepper in TOKEN_PEPPERS: remove it from one of them`,
       ]);
-    this.#take(
-      await this.db.change(async (change) => {
-        change.write(LOCK_PEPPERS);
-        const known = await change.read<PepperRow>([SELECT_PEPPERS, []]);
-        await this.#mustNotOrphan(change, known);
-        return this.#record(change, known.length === 0);
-      }),
-    );
+    this.#take((await this.#recorded(undefined)) ?? (await this.#recorded(await this.#count()))!);
     this.#timer ??= setInterval(() => void this.#announce(), ANNOUNCE_EVERY_MS).unref();
   }
 
@@ -134,12 +127,14 @@ export class PeppersService implements OnApplicationShutdown {
 
   /** For a look-up in a change that found nothing. @throws ApiError `unavailable` as `errorOf` says */
   async mustLackNone(change: Pick<Change, 'read'>): Promise<void> {
-    this.#mustBeNone(await change.read(selectLacking(this.fingerprints)));
+    const [row] = await change.read<{ lacking: string[] | null }>(selectLacking(this.fingerprints));
+    const error = this.errorOf(row!.lacking);
+    if (error) throw error;
   }
 
   /** The same outside a change. @throws ApiError `unavailable` */
-  async mustLackNoneNow(): Promise<void> {
-    this.#mustBeNone(await this.db.query(...(selectLacking(this.fingerprints) as [string, unknown[]])));
+  mustLackNoneNow(): Promise<void> {
+    return this.db.change((change) => this.mustLackNone(change));
   }
 
   /** Every pepper that the database knows; counts are a few seconds old. */
@@ -150,7 +145,7 @@ export class PeppersService implements OnApplicationShutdown {
     ]);
     return rows.map((row) => ({
       id: row.fingerprint,
-      configured: this.#own.includes(row.fingerprint),
+      configured: this.#has(row),
       current: row.fingerprint === this.#own[0],
       inUse: row.inUse,
       firstUsedAt: row.firstUsedAt,
@@ -173,20 +168,35 @@ export class PeppersService implements OnApplicationShutdown {
     });
   }
 
-  /** Gives up what the operator says, marks what is not used any more. @throws ConfigError */
-  async #mustNotOrphan(change: Change, known: readonly PepperRow[]): Promise<void> {
-    const givenUp = known.filter((row) => this.config.TOKEN_PEPPERS_GIVEN_UP.includes(row.fingerprint));
-    if (givenUp.length > 0) {
-      change.write(giveUp(givenUp.map(({ id }) => id)));
-      const ids = givenUp.map(({ fingerprint }) => fingerprint);
-      this.logger.warn({ peppers: ids }, 'peppers are given up: tokens that depend on them are not accepted any more');
-    }
-    const lacking = known.filter((row) => row.inUse && !this.#own.includes(row.fingerprint) && !givenUp.includes(row));
-    if (lacking.length === 0) return;
-    const counts = countsOf(await change.read([COUNT_DEPENDENTS, []]));
-    const orphaned = lacking.filter((row) => !isUnused(row, counts));
-    if (orphaned.length > 0) throw new ConfigError(orphaned.map((row) => describe(row, dependentsOf(row, counts))));
-    change.write(markUnused(lacking.map(({ id }) => id)));
+  /**
+   * Gives up what the operator says, marks what is not used any more, and records the peppers of this process.
+   * @param counts null: counting took too long
+   * @returns null when counts are needed, without which nothing was changed
+   * @throws ConfigError as `start` does
+   */
+  #recorded(counts: Counts | null | undefined): Promise<PepperRow[] | null> {
+    return this.db.change(async (change) => {
+      change.write(LOCK_PEPPERS);
+      const known = await change.read<PepperRow>([SELECT_PEPPERS, []]);
+      const givenUp = known.filter(({ fingerprint }) => this.config.TOKEN_PEPPERS_GIVEN_UP.includes(fingerprint));
+      const lacking = known.filter((row) => row.inUse && !this.#has(row) && !givenUp.includes(row));
+      if (lacking.length > 0) {
+        if (counts === undefined) return null;
+        const orphaned = lacking.filter((row) => !counts || !isUnused(row, counts));
+        if (orphaned.length > 0) throw new ConfigError(orphaned.map((row) => lackingText(row, counts)));
+        change.write(markUnused(lacking.map(({ id }) => id)));
+      }
+      if (givenUp.length > 0) {
+        change.write(giveUp(givenUp.map(({ id }) => id)));
+        const peppers = givenUp.map(({ fingerprint }) => fingerprint);
+        this.logger.warn({ peppers }, 'peppers are given up: what depends on them is not accepted any more');
+      }
+      return this.#record(change, known.length === 0);
+    });
+  }
+
+  #has({ fingerprint }: PepperRow): boolean {
+    return this.#own.includes(fingerprint);
   }
 
   async #record(change: Change, isFirst: boolean): Promise<PepperRow[]> {
@@ -228,15 +238,13 @@ export class PeppersService implements OnApplicationShutdown {
 
   /** Marks peppers that this process lacks as unused once nothing depends on them. */
   async #release(): Promise<void> {
-    const lacking = this.#rows.filter((row) => row.inUse && !row.isCurrent && !this.#own.includes(row.fingerprint));
+    const lacking = this.#rows.filter((row) => row.inUse && !row.isCurrent && !this.#has(row));
     const nowMs = this.clock.monotonicMs();
     if (lacking.length === 0 || nowMs < this.#releaseAtMs) return;
     this.#releaseAtMs = nowMs + RELEASE_EVERY_MS;
-    await this.db.change(async (change) => {
-      const counts = countsOf(await change.read([COUNT_DEPENDENTS, []]));
-      const unused = lacking.filter((row) => isUnused(row, counts)).map(({ id }) => id);
-      if (unused.length > 0) change.write(markUnused(unused));
-    });
+    const counts = await this.#count();
+    const unused = counts ? lacking.filter((row) => isUnused(row, counts)).map(({ id }) => id) : [];
+    if (unused.length > 0) await this.db.change(async (change) => change.write(markUnused(unused)));
   }
 
   /** By pepper; null when counting failed. @param everyMs how old they can be, unless counting takes long */
@@ -244,32 +252,32 @@ export class PeppersService implements OnApplicationShutdown {
     const last = this.#counted;
     const nowMs = this.clock.monotonicMs();
     if (last && nowMs - last.atMs < Math.max(everyMs, last.tookMs / COUNT_PART)) return Promise.resolve(last.counts);
-    this.#counting ??= this.#count(nowMs).finally(() => {
-      this.#counting = undefined;
-    });
+    return this.#count();
+  }
+
+  /** Now; one at a time. */
+  #count(): Promise<Counts | null> {
+    const startMs = this.clock.monotonicMs();
+    this.#counting ??= this.db
+      .page<Counted>(COUNT_DEPENDENTS, [])
+      .then(countsOf, (error: Error) => {
+        this.logger.warn({ reason: error.message }, 'counting what depends on each pepper failed');
+        return null;
+      })
+      .then((counts) => {
+        const atMs = this.clock.monotonicMs();
+        this.#counted = { counts, atMs, tookMs: atMs - startMs };
+        this.#counting = undefined;
+        return counts;
+      });
     return this.#counting;
-  }
-
-  async #count(startMs: number): Promise<Counts | null> {
-    const counts = await this.db.page<Counted>(COUNT_DEPENDENTS, []).then(countsOf, (error: Error) => {
-      this.logger.warn({ reason: error.message }, 'counting the tokens of each pepper failed');
-      return null;
-    });
-    const atMs = this.clock.monotonicMs();
-    this.#counted = { counts, atMs, tookMs: atMs - startMs };
-    return counts;
-  }
-
-  #mustBeNone(rows: readonly { lacking?: string[] | null }[]): void {
-    const error = this.errorOf(rows[0]?.lacking ?? null);
-    if (error) throw error;
   }
 }
 
 type Counted = Dependents & { pepperId: number | null };
 
-const countsOf = (rows: readonly object[]): Counts =>
-  new Map((rows as Counted[]).map(({ pepperId, ...dependents }) => [pepperId, dependents]));
+const countsOf = (rows: readonly Counted[]): Counts =>
+  new Map(rows.map(({ pepperId, ...dependents }) => [pepperId, dependents]));
 
 /** Rows that do not say count for each pepper that can have written them. */
 function dependentsOf({ id, unmarked }: PepperRow, counts: Counts): Dependents {
@@ -285,15 +293,16 @@ function dependentsOf({ id, unmarked }: PepperRow, counts: Counts): Dependents {
 const isUnused = (row: PepperRow, counts: Counts): boolean =>
   Object.values(dependentsOf(row, counts)).every((n) => n === 0);
 
-function describe(
-  { fingerprint, firstUsedAt }: PepperRow,
-  { tokens, secondFactors, recoveryCodes }: Dependents,
-): string {
+function lackingText(row: PepperRow, counts: Counts | null): string {
+  const { fingerprint, firstUsedAt } = row;
   return (
-    `TOKEN_PEPPERS lacks the pepper with the fingerprint ${fingerprint}, in use since ${firstUsedAt!.toISOString()}: ` +
-    `${tokens} tokens, ${secondFactors} second factors and the recovery codes of ${recoveryCodes} people depend on it. ` +
+    `TOKEN_PEPPERS lacks the pepper with the fingerprint ${fingerprint}, in use since ${firstUsedAt!.toISOString()}. ` +
+    `${counts ? dependentsText(dependentsOf(row, counts)) : 'Counting what depends on it took too long'}. ` +
     'Restore TOKEN_PEPPERS from the backup of the secrets that belongs to this database, or append this pepper to it. ' +
-    `If it is lost for good, set TOKEN_PEPPERS_GIVEN_UP=${fingerprint}: those tokens and codes are then never accepted ` +
-    'again, owners issue new tokens, and administrators reset those second factors'
+    `If it is lost for good, set TOKEN_PEPPERS_GIVEN_UP=${fingerprint}: those tokens and recovery codes are then not ` +
+    'accepted any more, their owners issue new ones, and administrators reset those second factors'
   );
 }
+
+const dependentsText = ({ tokens, secondFactors, recoveryCodes }: Dependents): string =>
+  `On it depend: tokens: ${tokens}, second factors: ${secondFactors}, people with recovery codes: ${recoveryCodes}`;
