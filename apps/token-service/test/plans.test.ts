@@ -1,5 +1,7 @@
+import { hash } from 'node:crypto';
 import type { ListTokensQuery } from '@latchkey/contracts';
 import type { TestDatabase } from '@latchkey/testing';
+import { Client } from 'pg';
 import { LIST_SETTINGS } from '../src/database/database.service.js';
 import { firstIdAt, PRUNE_RECEIPTS } from '../src/invalidation/receipts.queries.js';
 import { SELECT_CHANGES } from '../src/invalidation/receipts.service.js';
@@ -9,7 +11,7 @@ import { selectFamily } from '../src/tokens/issue.rules.js';
 import { selectPage } from '../src/tokens/listing.js';
 import { Order } from '../src/tokens/order.js';
 import { SELECT_DESCENDANTS, SELECT_OVERLAP_DUE } from '../src/tokens/token.queries.js';
-import { SELECT_SNAPSHOT } from '../src/verification/snapshot.service.js';
+import { SELECT_SNAPSHOT, snapshotByHash } from '../src/verification/snapshot.service.js';
 import { migratedDatabase } from './database.js';
 
 const TOKENS = 30_000;
@@ -89,8 +91,8 @@ test.each([
   [
     'the token snapshot of a check',
     'tokens_hash_once',
-    `${SELECT_SNAPSHOT} WHERE t.hash = ANY ($1)`,
-    "ARRAY[sha256('77')]",
+    `${SELECT_SNAPSHOT} WHERE t.hash IN ($1, sha256('none'))`,
+    "sha256('77')",
   ],
   ['the descendants of a token', 'tokens_by_ancestor', SELECT_DESCENDANTS, `ARRAY['${tokenId(1006)}'::uuid]`],
   [
@@ -218,4 +220,18 @@ describe.each(OWNERS)('tokens of %s', (_, owners) => {
       expect(plan.rowsRead).toBeLessThanOrEqual(4_000);
     }
   });
+});
+
+it('a look-up is planned once per connection, not each time', async () => {
+  const client = new Client({ connectionString: database.url });
+  await client.connect();
+  try {
+    const sha256 = (n: number) => hash('sha256', String(n), 'buffer');
+    for (let n = 0; n < 10; n++)
+      await client.query({ name: 'look-up', text: snapshotByHash(2), values: [[], sha256(n), sha256(-n)] });
+    const { rows } = await client.query('SELECT generic_plans::int AS generic FROM pg_prepared_statements');
+    expect(rows[0].generic).toBeGreaterThan(0);
+  } finally {
+    await client.end();
+  }
 });

@@ -84,22 +84,34 @@ export interface NamedSnapshot {
   generation: number;
 }
 
-/** Of one moment, so that the log belongs to the result, and so does why there may be none. */
-const SNAPSHOT_BY_HASH = `SELECT l.log, f.*, CASE WHEN f.id IS NULL THEN ${lackingOf('$2::bytea[]')} END AS lacking
-FROM invalidation_log l LEFT JOIN (${SELECT_SNAPSHOT} WHERE t.hash = ANY ($1)) f ON true`;
+/**
+ * In: `$1` fingerprints of the caller's peppers, then a hash under each. Out: one row with the log, the token if it is
+ * known, and else the peppers that the caller is `lacking`: of one moment, so that the log belongs to the result, and so
+ * does why there may be none. A placeholder for each hash, not an array of unknown length, for which PostgreSQL would plan
+ * anew at each look-up.
+ */
+export const snapshotByHash = (peppers: number): string => {
+  const hashes = Array.from({ length: peppers }, (_, i) => `$${i + 2}`).join(', ');
+  return `SELECT l.log, f.*, CASE WHEN f.id IS NULL THEN ${lackingOf('$1::bytea[]')} END AS lacking
+FROM invalidation_log l LEFT JOIN (${SELECT_SNAPSHOT} WHERE t.hash IN (${hashes})) f ON true`;
+};
 
 const IDS_BY_HASH = `SELECT ARRAY(SELECT id FROM tokens WHERE hash = ANY ($1)) AS ids, ${lackingOf('$2::bytea[]')} AS lacking`;
 
 /** Reads what a check needs of a token, always now, from a server proven to be the primary. */
 @Injectable()
 export class SnapshotService {
+  readonly #byHash: string;
+
   constructor(
     private readonly db: Database,
     private readonly scopes: ScopesService,
     private readonly hasher: SecretHasher,
     private readonly peppers: PeppersService,
     private readonly rehash: RehashService,
-  ) {}
+  ) {
+    this.#byHash = snapshotByHash(peppers.fingerprints.length);
+  }
 
   /**
    * By SHA-256 of the secret, base64url.
@@ -133,8 +145,8 @@ export class SnapshotService {
   async #read(sha256: string): Promise<{ found: NamedSnapshot | null; log: string }> {
     const [row] = await this.db.authoritative<(SnapshotRow | { id: null }) & { log: string; lacking: string[] | null }>(
       'snapshot-by-hash',
-      SNAPSHOT_BY_HASH,
-      [this.hasher.hashes(sha256), this.peppers.fingerprints],
+      this.#byHash,
+      [this.peppers.fingerprints, ...this.hasher.hashes(sha256)],
     );
     const { log } = row!;
     if (row!.id === null) {
