@@ -672,7 +672,11 @@ export const t = {
     guarantee: 'Guarantee',
     guaranteeOf: (version: number) => `version ${version} of the protocol`,
     peppers: 'Peppers',
-    peppersOf: (n: number) => `${n} configured, ${n === 1 ? 'the current one' : 'the current one first'}`,
+    pepperOf: (pepper: { id: string; configured: boolean; current: boolean; inUse: boolean; tokens: number | null }) => {
+      const state = pepper.current ? 'current' : pepper.configured ? 'retired' : 'not configured here';
+      const use = pepper.tokens === null ? (pepper.inUse ? 'in use' : 'not in use') : `${pepper.tokens} tokens`;
+      return `${pepper.id.slice(0, 8)}…: ${state}, ${use}`;
+    },
   },
   hygiene: {
     title: 'Hygiene',

@@ -45,7 +45,11 @@ function Running({ versions, guarantee, peppers }: Pick<SystemState, 'versions' 
         <Fact label={t.system.tokenService}>{versions.tokenService}</Fact>
         <Fact label={t.system.database}>{versions.database}</Fact>
         <Fact label={t.system.guarantee}>{t.system.guaranteeOf(guarantee)}</Fact>
-        <Fact label={t.system.peppers}>{t.system.peppersOf(peppers)}</Fact>
+        <Fact label={t.system.peppers}>
+          {peppers.map((pepper) => (
+            <div key={pepper.id}>{t.system.pepperOf(pepper)}</div>
+          ))}
+        </Fact>
       </Facts>
     </Section>
   );
