@@ -50,6 +50,7 @@ const layers = /** @type {Record<string, string[]>} */ ({
     'maintenance',
     'verification',
     'invalidation',
+    'ledger',
     'audit',
     'usage',
     'notices',

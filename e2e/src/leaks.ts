@@ -133,7 +133,7 @@ export function processArguments(place: Place): Haystack[] {
 }
 
 /**
- * Searches every file below LATCHKEY_HOME, the database's own included, by grep.
+ * Searches every file below LATCHKEY_HOME, the database's own included, and the ledger, by grep.
  * @returns the files that contain one of the needles
  */
 export async function filesThatHold(place: Place, needles: Needle[]): Promise<string[]> {
@@ -141,7 +141,7 @@ export async function filesThatHold(place: Place, needles: Needle[]): Promise<st
   // SHA-256 as bytes can contain line breaks, which grep would take for two patterns.
   const lines = needles.map(({ text }) => text).filter((text) => /^[\x20-\x7e]+$/.test(text));
   writeFileSync(patterns, `${lines.join('\n')}\n`, { mode: 0o600 });
-  const run = promisify(execFile)('grep', ['-r', '-l', '-a', '-F', '-f', patterns, place.home], {
+  const run = promisify(execFile)('grep', ['-r', '-l', '-a', '-F', '-f', patterns, place.home, place.ledger], {
     env: { ...process.env, LC_ALL: 'C' },
     maxBuffer: 1e7,
   });

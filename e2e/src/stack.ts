@@ -27,6 +27,8 @@ export interface Place {
   dir: string;
   /** LATCHKEY_HOME. */
   home: string;
+  /** LEDGER_DIR. */
+  ledger: string;
   /** All that the launcher and its services printed. */
   log: string;
   /** Every command that reached Redis, pub/sub payloads included. */
@@ -77,6 +79,7 @@ export async function startStack(env: Record<string, string> = {}): Promise<Stac
   const place: Place = {
     dir,
     home: path.join(dir, 'home'),
+    ledger: path.join(dir, 'ledger'),
     log: path.join(dir, 'launcher.log'),
     redisLog: path.join(dir, 'redis.log'),
     secrets: path.join(dir, 'secrets'),
@@ -91,6 +94,7 @@ export async function startStack(env: Record<string, string> = {}): Promise<Stac
       HOME: process.env['HOME'],
       CI: 'true',
       LATCHKEY_HOME: place.home,
+      LEDGER_DIR: place.ledger,
       PORT: `${port}`,
       OPS_PORT: `${port + 1}`,
       API_PORT: `${port + 4}`,

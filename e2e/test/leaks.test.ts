@@ -99,7 +99,7 @@ it('keeps secrets and their hashes out of every column of every table', async ()
   expect(search(found, needles)).toEqual([]);
 });
 
-it("keeps secrets and their hashes out of every file below LATCHKEY_HOME, the database's log of changes included", async () => {
+it("keeps secrets and their hashes out of the ledger and of every file below LATCHKEY_HOME, the database's log of changes included", async () => {
   expect((await filesThatHold(place, [{ text: known.start, what: 'start' }])).length).toBeGreaterThan(0);
   expect(await filesThatHold(place, needles)).toEqual([]);
 });

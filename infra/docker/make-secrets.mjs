@@ -1,7 +1,7 @@
 // Makes the secrets that are missing, each into the volume of the one service that reads it, and nothing else.
 // A value given in the environment (TOKEN_PEPPERS, GATEWAY_RPC_SECRET, JOBS_RPC_SECRET, GATEWAY_PROOF_SECRET,
-// JOBS_SEALING_KEY, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET, AUDIT_SIGNING_KEY, RECEIPT_SIGNING_KEY,
-// ADMIN_PASSWORD) is used instead of a new one. Safe to run at every start: existing secrets stay as they are.
+// JOBS_SEALING_KEY, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET, LEDGER_KEY, AUDIT_SIGNING_KEY,
+// RECEIPT_SIGNING_KEY, ADMIN_PASSWORD) is used instead of a new one. Safe to run at every start: existing secrets stay as they are.
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -38,6 +38,7 @@ const events = existsSync(knownToJobs)
   ? process.env.EVENTS_SECRET || random()
   : value('EVENTS_SECRET', 'token-service/events_secret', random);
 const eventsSigning = value('EVENTS_SIGNING_KEY', 'token-service/events_signing_key', random);
+const ledger = value('LEDGER_KEY', 'token-service/ledger_key', random);
 const usage = value('USAGE_SECRET', 'token-service/usage_secret', random);
 const ed25519 = () => generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' });
 const auditSigning = value('AUDIT_SIGNING_KEY', 'token-service/audit_signing_key', ed25519);
@@ -69,6 +70,7 @@ write('token-service/events_secret', events);
 rmSync(knownToJobs, { force: true });
 write('token-service/events_signing_key', eventsSigning);
 write('token-service/token_peppers', peppers);
+write('token-service/ledger_key', ledger);
 write('token-service/audit_signing_key', auditSigning);
 write('token-service/receipt_signing_key', receiptSigning);
 write('token-service/admin_password', administrator);

@@ -14,6 +14,7 @@ export interface Secrets {
   eventsSecret: string;
   eventsSigningKey: string;
   usageSecret: string;
+  ledgerKey: string;
   auditSigningKey: string;
   receiptSigningKey: string;
   servicePassword: string;
@@ -30,7 +31,8 @@ export interface Secrets {
  *
  * @param dir folder of the files
  * @param env TOKEN_PEPPERS, GATEWAY_RPC_SECRET, JOBS_RPC_SECRET, GATEWAY_PROOF_SECRET, JOBS_SEALING_KEY,
- *   EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET, AUDIT_SIGNING_KEY, RECEIPT_SIGNING_KEY, BOARD_PASSWORD are read
+ *   EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET, LEDGER_KEY, AUDIT_SIGNING_KEY, RECEIPT_SIGNING_KEY, BOARD_PASSWORD
+ *   are read
  * @param adminPassword the configured one of the first administrator
  */
 export function readOrCreateSecrets(dir: string, env: NodeJS.ProcessEnv, adminPassword: string | null): Secrets {
@@ -62,6 +64,7 @@ export function readOrCreateSecrets(dir: string, env: NodeJS.ProcessEnv, adminPa
     eventsSecret: env['EVENTS_SECRET'] || stored('events-secret', random),
     eventsSigningKey: env['EVENTS_SIGNING_KEY'] || stored('events-signing-key', random),
     usageSecret: env['USAGE_SECRET'] || stored('usage-secret', random),
+    ledgerKey: env['LEDGER_KEY'] || stored('ledger-key', random),
     auditSigningKey: env['AUDIT_SIGNING_KEY'] || stored('audit-signing-key.pem', signingKey),
     receiptSigningKey: env['RECEIPT_SIGNING_KEY'] || stored('receipt-signing-key.pem', signingKey),
     servicePassword: stored('database-password-service', random),

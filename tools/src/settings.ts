@@ -1,3 +1,4 @@
+import { homedir } from 'node:os';
 import path from 'node:path';
 import { ConfigError, loadConfig, type Settings, settingSchema } from '@latchkey/runtime';
 import { z } from 'zod';
@@ -23,6 +24,11 @@ export const settings = {
     schema: settingSchema.url('http:', 'https:').optional(),
   },
   LATCHKEY_HOME: { description: 'Folder for data and secrets', default: '.latchkey', schema: z.string() },
+  LEDGER_DIR: {
+    description:
+      'Folder of the ledger, which keeps what was revoked outside the database and every backup; default: latchkey/ledger in XDG_STATE_HOME or ~/.local/state',
+    schema: z.string().min(1).optional(),
+  },
   ADMIN_EMAIL: {
     description: 'Email of the first administrator',
     default: 'admin@latchkey.local',
@@ -59,6 +65,7 @@ export const settings = {
 /** The validated settings of one start. */
 export interface LauncherSettings {
   home: string;
+  ledgerDir: string;
   host: string;
   ports: Record<PortName, number>;
   /** `null`: the gateway's URL on this machine, known once its port is chosen. */
@@ -96,6 +103,7 @@ export function readSettings(root: string, env: NodeJS.ProcessEnv): LauncherSett
   const ports = Object.fromEntries(portNames.map((name) => [name, config[name]])) as Record<PortName, number>;
   return {
     home: path.resolve(root, config.LATCHKEY_HOME),
+    ledgerDir: path.resolve(root, config.LEDGER_DIR ?? defaultLedgerDir(env)),
     host: config.HOST,
     ports,
     publicUrl: config.PUBLIC_URL ? new URL(config.PUBLIC_URL).origin : null,
@@ -108,6 +116,10 @@ export function readSettings(root: string, env: NodeJS.ProcessEnv): LauncherSett
     redisUrl: config.REDIS_URL ?? null,
   };
 }
+
+/** Where a user's programs keep what must outlive them (XDG Base Directory Specification): not in this folder. */
+const defaultLedgerDir = (env: NodeJS.ProcessEnv): string =>
+  path.join(env['XDG_STATE_HOME'] || path.join(homedir(), '.local', 'state'), 'latchkey', 'ledger');
 
 function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || /^127(?:\.\d{1,3}){3}$/.test(host);

@@ -632,6 +632,7 @@ export const t = {
       revoke: 'an administrator revoked all tokens from before the restore',
       accept: 'an administrator accepted the tokens from before the restore',
       ledger: 'from the ledger: what was missing was applied again',
+      verifiers: 'by the gateways: after the failover, the database remembered the last renewals of all of them',
     },
     reapplied: 'Applied again from the ledger',
     changes: (n: number) => `${n} ${n === 1 ? 'change' : 'changes'}`,
@@ -672,7 +673,13 @@ export const t = {
     guarantee: 'Guarantee',
     guaranteeOf: (version: number) => `version ${version} of the protocol`,
     peppers: 'Peppers',
-    pepperOf: (pepper: { id: string; configured: boolean; current: boolean; inUse: boolean; tokens: number | null }) => {
+    pepperOf: (pepper: {
+      id: string;
+      configured: boolean;
+      current: boolean;
+      inUse: boolean;
+      tokens: number | null;
+    }) => {
       const state = pepper.current ? 'current' : pepper.configured ? 'retired' : 'not configured here';
       const use = pepper.tokens === null ? (pepper.inUse ? 'in use' : 'not in use') : `${pepper.tokens} tokens`;
       return `${pepper.id.slice(0, 8)}…: ${state}, ${use}`;

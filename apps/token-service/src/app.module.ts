@@ -9,6 +9,7 @@ import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from './config.js';
 import { DatabaseModule, dataSourceOptions } from './database/index.js';
 import { HttpModule } from './http/index.js';
 import { InvalidationModule } from './invalidation/index.js';
+import { LedgerModule } from './ledger/index.js';
 import { MaintenanceModule } from './maintenance/index.js';
 import { McpModule } from './mcp/index.js';
 import { NoticesModule } from './notices/index.js';
@@ -43,6 +44,7 @@ export function appModule(config: TokenServiceConfig, logger: Logger, clock: Clo
       MaintenanceModule,
       VerificationModule,
       InvalidationModule,
+      LedgerModule,
       AuditModule,
       UsageModule,
       NoticesModule,

@@ -26,7 +26,9 @@ import type { TokenServiceConfig } from './config.js';
 import { Database, isDatabaseUnavailable } from './database/index.js';
 import { createAdapter } from './http/index.js';
 import { InvalidationService } from './invalidation/index.js';
+import { LedgerService } from './ledger/index.js';
 import { DeclarationsService } from './maintenance/index.js';
+import { RestoreService } from './system/index.js';
 import { UsageService } from './usage/index.js';
 import { PeppersService } from './verification/index.js';
 
@@ -89,6 +91,7 @@ export async function startTokenService(
     app.connectMicroservice<MicroserviceOptions>(rpc.options, { inheritAppConfig: true });
     await app.init();
     await withRetries(() => app.get(PeppersService).start());
+    await app.get(RestoreService).start();
     await withRetries(() => app.get(PeopleService).ensureFirstAdministrator());
     await withRetries(() => app.get(DeclarationsService).announceChange());
     await app.startAllMicroservices();
@@ -101,6 +104,8 @@ export async function startTokenService(
     database.registerMetrics(registry);
     app.get(UsageService).registerMetrics(registry);
     app.get(PeppersService).registerMetrics(registry);
+    app.get(LedgerService).registerMetrics(registry);
+    app.get(RestoreService).registerMetrics(registry);
     const ops = await startOps({
       host: config.HOST,
       port: config.OPS_PORT,

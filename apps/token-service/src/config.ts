@@ -184,6 +184,22 @@ export const settings = {
       .optional()
       .transform((file) => file ?? (existsSync(ownScopesFile) ? ownScopesFile : undefined)),
   },
+  LEDGER_DIR: {
+    description:
+      'Folder outside the database and every backup, in which the ledger keeps what was revoked; without one a restored backup can undo revocations',
+    schema: z.string().min(1).optional(),
+  },
+  LEDGER_KEY: {
+    description:
+      'Authenticates the ledger, at least 32 characters; required with LEDGER_DIR, shared with no other service',
+    secret: true,
+    schema: settingSchema.secret.optional(),
+  },
+  LEDGER_RETENTION_DAYS: {
+    description: 'Retention of the ledger in days: at least the age of the oldest backup that is ever restored',
+    default: '400',
+    schema: settingSchema.integer(1, 36_500),
+  },
   LEASE_MS: {
     description: 'Lease: how long a verifier can check from memory without renewing, in milliseconds',
     default: '10000',
@@ -251,6 +267,8 @@ export function tokenServiceConfig(
   const config = loadConfig(settings, adopted.env);
   if (!config.RPC_TLS_CERT_FILE !== !config.RPC_TLS_KEY_FILE)
     throw new ConfigError(['RPC_TLS_CERT_FILE and RPC_TLS_KEY_FILE: set both, or neither']);
+  if (config.LEDGER_DIR !== undefined && config.LEDGER_KEY === undefined)
+    throw new ConfigError(['LEDGER_KEY is required with LEDGER_DIR (openssl rand -hex 32)']);
   rejectSharedSecrets(config);
   for (const text of [...adopted.warnings, ...sharedSecrets(config, adopted.adopted)]) warn?.(text);
   return config;
@@ -281,13 +299,14 @@ function sharedSecrets(config: TokenServiceConfig, adopted: readonly CredentialN
  */
 function rejectSharedSecrets(config: TokenServiceConfig): void {
   const { TOKEN_PEPPERS, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET } = config;
-  const { AUDIT_SIGNING_KEY, RECEIPT_SIGNING_KEY } = config;
+  const { AUDIT_SIGNING_KEY, RECEIPT_SIGNING_KEY, LEDGER_KEY } = config;
   const secretsOf: [name: string, secrets: readonly string[]][] = [
     ['TOKEN_PEPPERS', TOKEN_PEPPERS],
     ...CREDENTIAL_NAMES.map((name) => [name, config[name]] satisfies [string, string[]]),
     ['EVENTS_SECRET', [EVENTS_SECRET]],
     ['EVENTS_SIGNING_KEY', EVENTS_SIGNING_KEY],
     ['USAGE_SECRET', [USAGE_SECRET]],
+    ['LEDGER_KEY', LEDGER_KEY ? [LEDGER_KEY] : []],
     ['AUDIT_SIGNING_KEY', AUDIT_SIGNING_KEY ? [signerOf(AUDIT_SIGNING_KEY)] : []],
     ['RECEIPT_SIGNING_KEY', RECEIPT_SIGNING_KEY ? [signerOf(RECEIPT_SIGNING_KEY)] : []],
   ];

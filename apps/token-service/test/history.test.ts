@@ -1,3 +1,4 @@
+import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { REDIS } from '@latchkey/contracts';
 import { createLogger, createRedis, firstParty, subscribe, systemClock, tokensCaller } from '@latchkey/runtime';
@@ -26,8 +27,11 @@ beforeAll(async () => {
 });
 afterAll(() => migrated.close());
 
-async function setUp(server: OwnServer, leaseMs: number): Promise<Setup> {
-  const w = await world({ env: { DATABASE_URL: asRole(server.url, 'latchkey_service'), LEASE_MS: String(leaseMs) } });
+/** @param ledger with one, a promoted standby settles by itself; without, a folder put back loses what it lacks */
+async function setUp(server: OwnServer, leaseMs: number, ledger = false): Promise<Setup> {
+  const kept = { LEDGER_DIR: path.join(server.dir, '../ledger'), LEDGER_KEY: 'ledger-key-for-tests-0123456789abcdef' };
+  const env = { DATABASE_URL: asRole(server.url, 'latchkey_service'), LEASE_MS: String(leaseMs), ...(ledger && kept) };
+  const w = await world({ env });
   return { server, w, admin: await w.signIn() };
 }
 
@@ -121,7 +125,7 @@ describe('a deposed primary that still runs', () => {
     const server = await ownServer(migrated);
     closing.push(() => server.close());
     const standby = await server.standBy();
-    const { w, admin } = await setUp(server, LEASE_MS);
+    const { w, admin } = await setUp(server, LEASE_MS, true);
     closing.push(() => w.close());
     // A deposed primary does not respond: short timeouts keep the test fast.
     const old = await gateway(w, 500);

@@ -3,7 +3,7 @@ import { canonicalJson, signerOf } from './audit-chain.js';
 import { type Receipt, type ReceiptChange, type ReceiptKeys, receiptSchema } from './http/common.js';
 
 /** A receipt without its signature. */
-type Unsigned = Pick<Receipt, 'id' | 'confirmedAt' | 'elapsedMs' | 'verifiers'>;
+type Unsigned = Pick<Receipt, 'id' | 'confirmedAt' | 'elapsedMs' | 'verifiers' | 'ledger'>;
 
 const TYPE = 'latchkey-receipt+jwt';
 
@@ -19,6 +19,7 @@ function signingInput({ id: jti, ...receipt }: Unsigned, change: ReceiptChange, 
     change: { id, action, at, reason, subject: { type: subject.type, id: subject.id } },
     confirmedAt: receipt.confirmedAt,
     elapsedMs: receipt.elapsedMs,
+    ...(receipt.ledger && { ledger: receipt.ledger }),
     verifiers: receipt.verifiers.map((verifier) => ({
       id: verifier.id,
       name: verifier.name,

@@ -24,6 +24,8 @@ export interface ClusterOptions {
   leaseMs?: number;
   /** Whether the token-services reach PostgreSQL through `databaseLinks`, which costs time. Default true. */
   throughLink?: boolean;
+  /** Whether the token-services keep a ledger, which they share. Default true. */
+  ledger?: boolean;
   /** Whether jobs runs too. Default false. */
   jobs?: boolean;
   /** An empty database that outlives the cluster. Default: one of the cluster's own on the server that tests share. */
@@ -97,10 +99,10 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
 }
 
 async function open(options: ClusterOptions, closing: (() => unknown)[], close: () => Promise<void>): Promise<Cluster> {
-  const { tokenServices = 1, gateways = 1, leaseMs = 10_000, throughLink = true } = options;
+  const { tokenServices = 1, gateways = 1, leaseMs = 10_000, throughLink = true, ledger = true } = options;
   const databaseLinks: FaultyLink[] = [];
   const secret = () => randomBytes(24).toString('base64url');
-  const [eventsSecret, eventsSigningKey, usageSecret] = [secret(), secret(), secret()];
+  const [eventsSecret, eventsSigningKey, usageSecret, ledgerKey] = [secret(), secret(), secret(), secret()] as const;
   const credentials = testCredentials();
   const database = options.database ?? (await ownDatabase(closing));
   await migrate(database.url);
@@ -136,6 +138,7 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
         EVENTS_SECRET: eventsSecret,
         EVENTS_SIGNING_KEY: eventsSigningKey,
         USAGE_SECRET: usageSecret,
+        ...(ledger && { LEDGER_DIR: path.join(dir, 'ledger'), LEDGER_KEY: ledgerKey }),
         RECEIPT_SIGNING_KEY: receiptSigningKey,
         LEASE_MS: String(leaseMs),
         API_PORT: String(api),

@@ -5,6 +5,7 @@ import { AuthorizationModule } from '../authorization/index.js';
 import { DatabaseModule } from '../database/index.js';
 import { HttpModule } from '../http/index.js';
 import { InvalidationModule } from '../invalidation/index.js';
+import { LedgerModule } from '../ledger/index.js';
 import { TokensModule } from '../tokens/index.js';
 import { VerificationModule } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
@@ -28,6 +29,7 @@ import { UserEntity } from './user.entity.js';
     DatabaseModule,
     HttpModule,
     InvalidationModule,
+    LedgerModule,
     TokensModule,
     VerificationModule,
   ],

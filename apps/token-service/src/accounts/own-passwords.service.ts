@@ -5,6 +5,7 @@ import { AuditService } from '../audit/index.js';
 import { type Actor, SYSTEM, type SystemActor, type UserActor } from '../authorization/index.js';
 import { type Change, Database } from '../database/index.js';
 import { ApiError, notFound } from '../http/index.js';
+import { LedgerService } from '../ledger/index.js';
 import { LocksService } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
 import { endSessionsOf } from './end-sessions.js';
@@ -33,6 +34,7 @@ export class OwnPasswordsService {
     private readonly people: PeopleService,
     private readonly attempts: AttemptsService,
     private readonly factors: SecondFactorService,
+    private readonly ledger: LedgerService,
   ) {}
 
   /** Changes the caller's password; their other sessions end. */
@@ -44,6 +46,7 @@ export class OwnPasswordsService {
       this.#set(change, now, { id: actor.userId, name: now.name }, passwordHash, 'changed');
       await endSessionsOf(change, this.audit, now, { id: actor.userId, name: now.name }, { except: actor.sessionId });
     });
+    await this.ledger.written();
   }
 
   /** A one-time code for a person, valid for an hour; replaces earlier ones. */
@@ -88,6 +91,7 @@ export class OwnPasswordsService {
       if (error instanceof ApiError && error.code === 'second_factor_required') await this.attempts.forget(counted);
       throw error;
     });
+    await this.ledger.written();
   }
 
   /** Counts a guess at the second factor as at sign-in, once the code is right. */

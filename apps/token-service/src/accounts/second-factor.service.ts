@@ -6,6 +6,7 @@ import { type Actor, SYSTEM, type SystemActor, type UserActor } from '../authori
 import { CLOCK, CONFIG, type TokenServiceConfig } from '../config.js';
 import { type Change, Database } from '../database/index.js';
 import { ApiError, conflict, notFound } from '../http/index.js';
+import { LedgerService } from '../ledger/index.js';
 import { LocksService, PeppersService } from '../verification/index.js';
 import { AttemptsService } from './attempts.service.js';
 import { decrypt, encrypt } from './encrypted.js';
@@ -36,6 +37,7 @@ export class SecondFactorService {
     private readonly people: PeopleService,
     private readonly attempts: AttemptsService,
     private readonly peppers: PeppersService,
+    private readonly ledger: LedgerService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(CLOCK) private readonly clock: Clock,
   ) {}
@@ -121,6 +123,7 @@ export class SecondFactorService {
       dropRecoveryCodes(change, userId);
       if (gone.length) await this.#record(change, now, userId, 'reset');
     });
+    await this.ledger.written();
   }
 
   /**
@@ -162,11 +165,16 @@ export class SecondFactorService {
     });
   }
 
-  #changeOwn<T>(actor: UserActor, work: (change: Change, factor: FactorRow | undefined) => Promise<T>): Promise<T> {
-    return this.db.change(async (change) => {
+  async #changeOwn<T>(
+    actor: UserActor,
+    work: (change: Change, factor: FactorRow | undefined) => Promise<T>,
+  ): Promise<T> {
+    const done = await this.db.change(async (change) => {
       await this.locks.lock(change, actor, { change: { users: [actor.userId] } });
       return work(change, await this.#find(change, actor.userId));
     });
+    await this.ledger.written();
+    return done;
   }
 
   async #find(change: Change, userId: string): Promise<FactorRow | undefined> {

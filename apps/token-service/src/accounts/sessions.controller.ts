@@ -15,7 +15,11 @@ export class SessionsController {
   @Call('signIn')
   async signIn(@Input() { body }: InputOf<'signIn'>) {
     const { user, value } = await this.sessions.signIn(body);
-    return new HttpResponse(200, { user }, { 'set-cookie': this.sessions.cookie(value, SESSION_LIFETIME_SECONDS) });
+    return new HttpResponse(
+      200,
+      { user, unsettledRestoreAt: await this.sessions.unsettledRestoreAt() },
+      { 'set-cookie': this.sessions.cookie(value, SESSION_LIFETIME_SECONDS) },
+    );
   }
 
   @Call('whoAmI')
@@ -23,7 +27,7 @@ export class SessionsController {
     const user = actor.userId === null ? null : await this.people.byId(actor.userId);
     if (!user)
       throw new ApiError('forbidden', 'A project token acts for a project, not for a person. Use /v1/tokens/self.');
-    return { user };
+    return { user, unsettledRestoreAt: await this.sessions.unsettledRestoreAt() };
   }
 
   @Call('signOut')

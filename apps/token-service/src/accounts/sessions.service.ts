@@ -7,7 +7,7 @@ import { AuditService } from '../audit/index.js';
 import { rightsOfPerson, ScopesService, SYSTEM, type UserActor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/index.js';
-import { ApiError, cookieName, notFound, RatesService, requestContext, writeCookie } from '../http/index.js';
+import { ApiError, cookieName, notFound, RatesService, requestContext, restored, writeCookie } from '../http/index.js';
 import { AttemptsService } from './attempts.service.js';
 import { endSessionsOf } from './end-sessions.js';
 import { PeopleService } from './people.service.js';
@@ -38,6 +38,9 @@ interface OwnSessionRow {
   ip: string;
   user_agent: string;
 }
+
+/** Out: before which moment tokens and sessions are not accepted, while a restore is not settled. */
+const SELECT_RESTORED = 'SELECT restored_before FROM invalidation_log';
 
 /** Sessions: a random value in a cookie, of which only the SHA-256 is stored. */
 @Injectable()
@@ -120,6 +123,9 @@ export class SessionsService {
     const value = randomBytes(32).toString('base64url');
     const id = newId();
     await this.db.change(async (change) => {
+      // Passwords of before a restore may have been changed since: until it is settled, only who can settle it signs in.
+      const [log] = await change.read<{ restored_before: Date | null }>([SELECT_RESTORED]);
+      if (log?.restored_before && user.role !== 'admin') throw restored();
       const now = new Date();
       const end = new Date(now.getTime() + SESSION_LIFETIME_SECONDS * 1000);
       // The row lock ensures that no session starts after the person was disabled or the password changed.
@@ -149,6 +155,12 @@ export class SessionsService {
     return value;
   }
 
+  /** When a restore was noticed that is not settled; null: there is none. */
+  async unsettledRestoreAt(): Promise<string | null> {
+    const [log] = await this.db.query<{ restored_before: Date | null }>(SELECT_RESTORED);
+    return log?.restored_before?.toISOString() ?? null;
+  }
+
   /** The person signed in by this cookie; null when there is none. */
   async actorBy(value: string): Promise<UserActor | null> {
     const [row] = await this.db.authoritative<SessionRow>(
@@ -158,7 +170,8 @@ export class SessionsService {
          JOIN projects p ON p.id = m.project_id AND p.closed_at IS NULL WHERE m.user_id = u.id
        ) AS memberships
        FROM sessions s JOIN users u ON u.id = s.user_id
-       WHERE s.hash = $1 AND s.expires_at > now() AND u.disabled_at IS NULL`,
+       WHERE s.hash = $1 AND s.expires_at > now() AND u.disabled_at IS NULL
+         AND (SELECT restored_before IS NULL OR s.created_at >= restored_before FROM invalidation_log)`,
       [digest(value)],
     );
     if (!row) return null;

@@ -15,7 +15,7 @@ export interface AuditEntry {
   action: AuditAction;
   tokenId?: string | null;
   projectId?: string | null;
-  subject?: { type: 'token' | 'user' | 'project' | 'member' | 'session' | 'verifier'; id: string; name: string };
+  subject?: { type: NonNullable<AuditEvent['subject']>['type']; id: string; name: string };
   /** Never a secret, a password, or a hash of either. */
   details?: Record<string, unknown>;
 }

@@ -1,6 +1,7 @@
 import type { Clock } from '@latchkey/runtime';
 import { Timekeeper } from '@latchkey/verifier';
-import type { PreparedClient } from './prepared-client.js';
+import { HISTORY_ID, IS_CURRENT } from './history.js';
+import type { PreparedClient, Proof } from './prepared-client.js';
 
 /**
  * PostgreSQL could not prove that it is still the primary, or a commit ended with a warning (a cancelled wait for the standby
@@ -54,23 +55,23 @@ export class Authority {
     const begun = this.#time.note();
     const { warnings } = connection;
     const row = await this.#commit(connection);
-    const { system, timeline, leaseMs } = row;
+    const { system, timeline, leaseMs, history } = row;
     const highest = this.#timelines.get(system);
     if (highest === undefined || highest < timeline) this.#timelines.set(system, timeline);
     mustBeUnwarned(connection, warnings);
     if (this.#isDeposed(row))
       throw new AuthorityLost(`PostgreSQL is on timeline ${timeline}, but ${highest} was seen before`);
     this.counters.proofs++;
-    connection.proof = { begun, system, timeline, windowMs: Math.min(this.#leaseMs, leaseMs) };
+    connection.proof = { begun, system, timeline, history, windowMs: Math.min(this.#leaseMs, leaseMs) };
   }
 
-  async #commit(connection: PreparedClient): Promise<{ system: string; timeline: string; leaseMs: number }> {
+  async #commit(connection: PreparedClient): Promise<Omit<Proof, 'begun' | 'windowMs'> & { leaseMs: number }> {
     const proving = { ...PROVE, values: [connection.id], query_timeout: this.#proofTimeoutMs };
     const { rows } = await connection.query(proving).catch((error: Error) => {
       if (error.message !== TIMED_OUT) throw error;
       throw new AuthorityLost('timeout: PostgreSQL did not finish a commit in time');
     });
-    const { system, timeline, lease_ms: leaseMs, pid, synchronous_commit: durability } = rows[0]!;
+    const { system, timeline, history, lease_ms: leaseMs, pid, synchronous_commit: durability } = rows[0]!;
     // A read behind the proof, or the next proof, might come from another server.
     if (pid !== connection.processID)
       throw new AuthorityLost('a pooler stands between this service and PostgreSQL: connect to PostgreSQL itself');
@@ -80,7 +81,7 @@ export class Authority {
       );
     // A new primary waits as long as the log's row says, so the row is raised before the window is used.
     if (leaseMs < this.#leaseMs) await connection.query(RAISE, [this.#leaseMs]);
-    return { system, timeline, leaseMs };
+    return { system, timeline, history, leaseMs };
   }
 
   #isDeposed({ system, timeline }: { system: string; timeline: string }): boolean {
@@ -98,8 +99,8 @@ export function mustBeUnwarned(connection: PreparedClient, warnings: number): vo
 }
 
 /**
- * In: the connection's id. Out: the database system, its timeline, the longest lease ever in force, the server process, and
- * how durable its commits are. One row per connection, so that hanging commits do not block each other; a permanent table,
+ * In: the connection's id. Out: the database system, its timeline, its history (empty when that is not recorded yet), the
+ * longest lease ever in force, the server process, and how durable its commits are. One row per connection, so that hanging commits do not block each other; a permanent table,
  * because only commits to one wait for a standby.
  */
 const PROVE = {
@@ -109,6 +110,7 @@ const PROVE = {
   RETURNING (SELECT system_identifier::text FROM pg_control_system()) AS system,
     left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) AS timeline,
     (SELECT longest_lease_ms FROM invalidation_log) AS lease_ms,
+    (SELECT CASE WHEN ${IS_CURRENT} THEN ${HISTORY_ID} ELSE '' END FROM invalidation_log l) AS history,
     pg_backend_pid() AS pid, current_setting('synchronous_commit') AS synchronous_commit`,
 };
 

@@ -96,6 +96,8 @@ export class Database implements OnApplicationShutdown {
   readonly #lists: Pool;
   readonly #authority: Authority;
   #lostLoggedAtMs = Number.NEGATIVE_INFINITY;
+  #acceptedHistory = '';
+  #onUnaccepted: () => void = () => undefined;
 
   constructor(
     @InjectDataSource() readonly source: DataSource,
@@ -120,6 +122,33 @@ export class Database implements OnApplicationShutdown {
         this.inc({ outcome: 'lost' }, counters.lost);
       },
     });
+  }
+
+  /** The history in which what allows access may be read; empty: none yet. */
+  get acceptedHistory(): string {
+    return this.#acceptedHistory;
+  }
+
+  /** Whether a row that was read with this log is of the accepted history. */
+  isAcceptedLog(log: string): boolean {
+    return this.#acceptedHistory.startsWith(`${log}/`);
+  }
+
+  /** From now on what allows access may be read in this history: it has been compared with the ledger. */
+  accept(history: string): void {
+    this.#acceptedHistory = history;
+  }
+
+  /** @param listener is called when a connection turns out to be in another history than the accepted one */
+  onUnaccepted(listener: () => void): void {
+    this.#onUnaccepted = listener;
+  }
+
+  /** @throws AuthorityLost when the server of this connection is in a history that was not compared yet */
+  #mustBeAccepted({ proof }: PreparedClient): void {
+    if (proof?.history === this.#acceptedHistory && proof.history !== '') return;
+    this.#onUnaccepted();
+    throw new AuthorityLost('PostgreSQL has started, or a backup was restored: it is being compared with the ledger');
   }
 
   /** Logs a warning when PostgreSQL's settings allow commits to be lost, or when reading them failed. */
@@ -215,14 +244,17 @@ export class Database implements OnApplicationShutdown {
 
   /**
    * One prepared statement whose rows allow access: read on a connection whose server has proved, within the authority
-   * window, that it is still the primary. When the window has passed, the commit that proves it is sent ahead.
-   * @throws AuthorityLost when the proof fails
+   * window, that it is still the primary, and which is in the accepted history. When the window has passed, the commit that
+   * proves it is sent ahead.
+   * @throws AuthorityLost when the proof fails, or the history has not been compared with the ledger yet
    */
   authoritative<Row extends QueryResultRow>(name: string, text: string, values: unknown[]): Promise<Row[]> {
     return this.#withConnection(async (connection) => {
       const read = (): Promise<{ rows: Row[] }> => connection.query({ name, text, values });
-      if (this.#authority.holds(connection)) return (await read()).rows;
+      if (this.#authority.holds(connection) && connection.proof?.history === this.#acceptedHistory)
+        return (await read()).rows;
       const [, { rows }] = await Promise.all([this.#authority.prove(connection), read()]);
+      this.#mustBeAccepted(connection);
       return rows;
     });
   }
@@ -233,9 +265,11 @@ export class Database implements OnApplicationShutdown {
    * @throws AuthorityLost when PostgreSQL cannot prove that it is the primary
    */
   proved<Row extends QueryResultRow>(name: string, text: string, values: unknown[]): Promise<Row[]> {
-    return this.onOneConnection(async (here) => {
-      await here.prove();
-      return here.prepared<Row>(name, text, values);
+    return this.#withConnection(async (connection) => {
+      await this.#authority.prove(connection);
+      this.#mustBeAccepted(connection);
+      const { rows }: { rows: Row[] } = await connection.query({ name, text, values });
+      return rows;
     });
   }
 

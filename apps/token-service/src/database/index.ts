@@ -1,3 +1,4 @@
+export { AuthorityLost } from './authority.js';
 export type { Change } from './change.js';
 export { DatabaseModule } from './database.module.js';
 export {
@@ -9,4 +10,5 @@ export {
   sqlState,
 } from './database.service.js';
 export { columnsAs, deleteFrom, insertAllInto, insertInto, select, update } from './entity.js';
+export { HISTORY, HISTORY_ID, INCARNATION, IS_CURRENT, STARTED } from './history.js';
 export { type AfterCommit, type Statement, together } from './statement.js';

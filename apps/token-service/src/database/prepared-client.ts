@@ -6,6 +6,16 @@ import { Client, type ClientConfig } from 'pg';
 const STATEMENTS_MAX = 300;
 const names = new Map<string, string>();
 
+/** A commit that proved a server to be the primary. */
+export interface Proof {
+  readonly begun: Moment;
+  readonly system: string;
+  readonly timeline: string;
+  /** The history of the database; empty: not recorded yet. */
+  readonly history: string;
+  readonly windowMs: number;
+}
+
 /**
  * A connection that prepares each statement given as a text with values, so that PostgreSQL parses and plans it once per
  * connection and not each time, which would cost more than running it. A statement given as an object (`{ text, values }`)
@@ -16,7 +26,7 @@ export class PreparedClient extends Client {
   /** Of the server process, as received when the connection was opened. */
   declare readonly processID: number;
   /** The last commit that proved its server to be the primary: when it was begun, and for how long it counts. */
-  proof?: { begun: Moment; system: string; timeline: string; windowMs: number };
+  proof?: Proof;
   /** Number of notices and warnings from the server. */
   warnings = 0;
 

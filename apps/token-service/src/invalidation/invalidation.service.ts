@@ -6,6 +6,7 @@ import type { Registry } from 'prom-client';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { type AfterCommit, type Change, Database } from '../database/index.js';
 import { unavailable } from '../http/index.js';
+import { LedgerService } from '../ledger/index.js';
 import { InjectRedis } from '../redis/index.js';
 import { effectAsSeen } from './callers.js';
 import { Confirmations, EXTRA_WAIT_MS } from './confirm.js';
@@ -88,6 +89,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     @Inject(LOGGER) private readonly logger: Logger,
     @Inject(CLOCK) private readonly clock: Clock,
     private readonly receipts: ReceiptsService,
+    private readonly ledger: LedgerService,
     @InjectRedis('invalidations') publisher: Redis,
     @InjectRedis('acknowledgements') subscriber: Redis,
   ) {
@@ -166,8 +168,8 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
   }
 
   /**
-   * Notifies the verifiers and waits until none can return a result from before the change. Call it after the commit; a
-   * repeat is harmless.
+   * Notifies the verifiers and waits until none can return a result from before the change, and until the change is in the
+   * ledger. Call it after the commit; a repeat is harmless.
    * @returns the effect, with callers named as far as the current actor can see them. The receipt is stored meanwhile,
    *   unless PostgreSQL fails
    * @throws ApiError `unavailable` when the database was restored to a state from before the change
@@ -182,9 +184,10 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     for (const { id } of invalidations) this.#readings.delete(id);
     // Read while the verifiers are being waited for.
     const changes = this.receipts.changes(invalidations);
+    const ledger = this.ledger.written();
     const signed = Promise.withResolvers<Receipt>();
     const onEffective = async (confirmed: Omit<Receipt, 'id'>) => {
-      const bare = { id: newId(), ...confirmed };
+      const bare = { id: newId(), ...confirmed, ledger: await ledger };
       const cancel = this.clock.after(CHANGES_WAIT_MS, () => signed.resolve(bare));
       const receipt = this.receipts.signed(bare, invalidations, await changes);
       cancel();
@@ -233,6 +236,11 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
         });
       await new Promise<void>((resolve) => this.clock.after(Math.min(leftMs, UNOWNED_POLL_MS), resolve));
     }
+  }
+
+  /** Records another database, or a start of its server, if no one has yet. */
+  async followDatabase(): Promise<void> {
+    await this.#log.leases();
   }
 
   registerMetrics(registry: Registry): void {

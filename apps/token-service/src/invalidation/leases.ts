@@ -73,6 +73,8 @@ export class Leases {
   #watched = new Map<string, { renewal: string; sinceMs: number }>();
   /** The history in which they were seen. */
   #watchedIn = '';
+  /** First-party verifiers whose last renewal this history remembers, and those for which that is not so. */
+  #witnesses = { history: '', found: 0, lost: 0 };
   readonly counters = { renewed: 0, released: 0, judgedDead: 0 };
   readonly refused: Record<'first_party' | 'token', Record<LeaseRejection, number>> = {
     first_party: noRejections(),
@@ -127,6 +129,7 @@ export class Leases {
       return { taken, result: await log.since(here, known, caller.firstParty, taken.renewal) };
     });
     this.counters.renewed++;
+    if (caller.firstParty && take.presented !== null) this.#witness(result.history, taken.remembered);
     const { verifierId, keySalt } = taken;
     const identity = { verifierId, caller: caller.id };
     return {
@@ -147,6 +150,17 @@ export class Leases {
       nonce: taken.nonce,
       history: result.history,
     };
+  }
+
+  /** What the renewals of this process show of a history: a backup has forgotten the last ones. */
+  witnessesOf(history: string): { readonly found: number; readonly lost: number } {
+    return this.#witnesses.history === history ? this.#witnesses : { found: 0, lost: 0 };
+  }
+
+  #witness(history: string, remembered: boolean | null): void {
+    if (this.#witnesses.history !== history) this.#witnesses = { history, found: 0, lost: 0 };
+    if (remembered) this.#witnesses.found++;
+    else this.#witnesses.lost++;
   }
 
   /**

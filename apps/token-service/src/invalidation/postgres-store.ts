@@ -1,4 +1,5 @@
 import type { Cursor, Invalidation, InvalidationKind, VerifierCaller } from '@latchkey/contracts';
+import { HISTORY, INCARNATION, IS_CURRENT, STARTED } from '../database/index.js';
 import type {
   InvalidationStore,
   LeaseRejection,
@@ -25,19 +26,6 @@ export interface OneConnection extends Statements {
 export interface Connections extends Statements {
   onOneConnection<T>(work: (here: OneConnection) => Promise<T>): Promise<T>;
 }
-
-/**
- * Identifies this database: it changes with a restore into another server (system identifier), a restore to an earlier time
- * or a failover (timeline), a restore into another database, or into the same one (the table's own file). A data folder
- * restored in place changes none of them: only the start time of the server differs.
- */
-const INCARNATION = `(SELECT c.system_identifier || '/' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) || '/' ||
-  (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) || '/' ||
-  pg_relation_filenode('invalidation_log') FROM pg_control_system() c)`;
-const STARTED = 'pg_postmaster_start_time()';
-/** By the start as last recorded, not the actual one: in a current reading both are the same. */
-const HISTORY = `l.log || '/' || coalesce(extract(epoch FROM l.postmaster_started_at)::text, '') AS history`;
-const IS_CURRENT = `(l.incarnation = ${INCARNATION} AND l.postmaster_started_at IS NOT DISTINCT FROM ${STARTED})`;
 
 /**
  * Whether earlier confirmations are valid without asking the verifiers: the server's start has been recorded, and every

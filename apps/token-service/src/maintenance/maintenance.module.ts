@@ -11,5 +11,6 @@ import { MaintenanceService } from './maintenance.service.js';
   imports: [AuditModule, AuthorizationModule, DatabaseModule, InvalidationModule],
   controllers: [MaintenanceRpc],
   providers: [DeclarationsService, MaintenanceService],
+  exports: [DeclarationsService],
 })
 export class MaintenanceModule {}

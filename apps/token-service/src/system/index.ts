@@ -1,1 +1,2 @@
+export { RestoreService } from './restore.service.js';
 export { SystemModule } from './system.module.js';

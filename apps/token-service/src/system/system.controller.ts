@@ -1,12 +1,16 @@
 import { Controller } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
 import { Call, Caller, Input, type InputOf, Prefer } from '../http/index.js';
+import { RestoreService } from './restore.service.js';
 import { SystemService } from './system.service.js';
 
 /** The HTTP endpoint of the system's state. */
 @Controller()
 export class SystemController {
-  constructor(private readonly system: SystemService) {}
+  constructor(
+    private readonly system: SystemService,
+    private readonly restores: RestoreService,
+  ) {}
 
   @Call('getSystem')
   get() {
@@ -15,6 +19,6 @@ export class SystemController {
 
   @Call('settleRestore')
   settle(@Caller() actor: Actor, @Input() { body }: InputOf<'settleRestore'>, @Prefer() waitMs: number | undefined) {
-    return this.system.settle(actor, body, waitMs);
+    return this.restores.settle(actor, body, waitMs);
   }
 }

@@ -1,11 +1,11 @@
-import type { SettledRestore, SettleRestoreBody, SystemState } from '@latchkey/contracts';
+import type { SystemState } from '@latchkey/contracts';
 import { versionIn } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
-import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/index.js';
-import { conflict, forbidden } from '../http/index.js';
+import { LedgerService } from '../ledger/index.js';
 import { PeppersService } from '../verification/index.js';
+import { RestoreService } from './restore.service.js';
 
 const VERSION = versionIn(new URL('../../package.json', import.meta.url));
 /** Most unfinished revocations listed. */
@@ -50,12 +50,15 @@ export class SystemService {
   constructor(
     private readonly db: Database,
     private readonly peppers: PeppersService,
+    private readonly ledger: LedgerService,
+    private readonly restores: RestoreService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
   ) {}
 
   async state(): Promise<SystemState> {
-    const [[row], peppers] = await Promise.all([
+    const [[row], restore, peppers] = await Promise.all([
       this.db.prepared<SystemRow>('system', SELECT_SYSTEM, [this.config.PROTOCOL_MIN < 3]),
+      this.restores.latest(),
       this.peppers.state(),
     ]);
     const { database, log, invalidations, oldest_at, verifiers, old_verifiers, unsettled } = row!;
@@ -64,8 +67,8 @@ export class SystemService {
       guarantee: old_verifiers > 0 ? 2 : 3,
       protocolMin: this.config.PROTOCOL_MIN,
       log: { id: log, invalidations, oldestAt: oldest_at?.toISOString() ?? null },
-      ledger: { state: 'off', reason: null },
-      restore: null,
+      ledger: this.ledger.state,
+      restore,
       peppers: peppers.map(({ firstUsedAt, dependents, ...pepper }) => ({
         ...pepper,
         firstUsedAt: firstUsedAt?.toISOString() ?? null,
@@ -75,16 +78,5 @@ export class SystemService {
       })),
       unsettled: unsettled.map(({ kind, id, since }) => ({ kind, id, since: new Date(since).toISOString() })),
     };
-  }
-
-  /**
-   * Decides, after a restore, about the tokens issued before it.
-   * @param _waitMs see `Prefer`; undefined: until the change is effective
-   * @throws ApiError `forbidden`, or `conflict` when nothing is unsettled
-   */
-  async settle(actor: Actor, _body: SettleRestoreBody, _waitMs: number | undefined): Promise<SettledRestore> {
-    if (actor.type !== 'user' || !actor.rights.everywhere)
-      throw forbidden('Only administrators who are signed in may settle a restore.');
-    throw conflict('Nothing is unsettled.');
   }
 }

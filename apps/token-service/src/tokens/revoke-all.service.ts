@@ -2,11 +2,11 @@ import type { Effect, RevokeAllTokensBody } from '@latchkey/contracts';
 import { type Logger, newId } from '@latchkey/runtime';
 import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/common';
 import { AuditService } from '../audit/index.js';
-import type { Actor } from '../authorization/index.js';
+import type { Actor, NamedActor } from '../authorization/index.js';
 import { LOGGER } from '../config.js';
-import { Database } from '../database/index.js';
+import { type Change, Database } from '../database/index.js';
 import { forbidden } from '../http/index.js';
-import { InvalidationService, ReceiptsService } from '../invalidation/index.js';
+import { type Invalidation, InvalidationService, ReceiptsService } from '../invalidation/index.js';
 import { LocksService, mustBeRecent, selectRecentSignIn } from '../verification/index.js';
 import { actorColumns } from './exposure.rules.js';
 import { within } from './queue.js';
@@ -44,17 +44,13 @@ export class RevokeAllService implements BeforeApplicationShutdown {
    */
   async revokeAll(actor: Actor, { reason, comment }: RevokeAllTokensBody, waitMs: number | undefined): Promise<Effect> {
     if (actor.type !== 'user') throw forbidden('Only administrators who are signed in may revoke everything.');
-    const id = newId();
     const written = await this.db.change(async (change) => {
       const { now, read } = await this.locks.lock(change, actor, {}, selectRecentSignIn(actor));
       if (!now.rights.everywhere) throw forbidden('Only administrators who are signed in may revoke everything.');
       mustBeRecent(read[0]?.[0]);
-      const invalidation = this.invalidations.write(change, { id, kind: 'everything', subject: '', cut: true });
-      const details = { reason, ...(comment !== undefined && { comment }) };
-      change.write(raiseGeneration(actorColumns(now), { reason, comment }, new Date(), id));
-      this.audit.record(change, { actor: now, action: 'tokens.revoked_all', details });
-      return [invalidation];
+      return [this.write(change, now, { reason, comment })];
     });
+    const [{ id }] = written as [Invalidation];
     this.logger.warn({ reason }, 'all tokens have been revoked: no token issued before this is accepted any more');
     return this.invalidations.confirm(written, {
       waitMs,
@@ -63,6 +59,16 @@ export class RevokeAllService implements BeforeApplicationShutdown {
         void this.mark();
       },
     });
+  }
+
+  /** Revokes all tokens in the transaction of a change, which the caller confirms. */
+  write(change: Change, actor: NamedActor, cause: Omit<RevokeAllTokensBody, 'confirm'>): Invalidation {
+    const { reason, comment } = cause;
+    const id = newId();
+    change.write(raiseGeneration(actorColumns(actor), { reason, comment }, new Date(), id));
+    const details = { reason, ...(comment !== undefined && { comment }) };
+    this.audit.record(change, { actor, action: 'tokens.revoked_all', details });
+    return this.invalidations.write(change, { id, kind: 'everything', subject: '', cut: true });
   }
 
   /** Marks the rows of the revoked tokens, as far as this process can; jobs has another replica continue. */

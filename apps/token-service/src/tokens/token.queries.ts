@@ -11,6 +11,12 @@ const REVOKED_AT = `COALESCE(revoked_at, (SELECT e.at FROM revocations_of_all e 
 /** In: token. Out: its `TokenEntity`, if it exists. */
 export const selectToken = (id: string): Statement => select(TokenEntity, { id }, { revokedAt: REVOKED_AT });
 
+/** In: tokens. Out: the `TokenEntity` of each that exists, in the order of their ids. */
+export const selectTokens = (ids: readonly string[]): Statement => [
+  `SELECT ${columnsAs(TokenEntity, 'tokens', { revokedAt: REVOKED_AT })} FROM tokens WHERE id = ANY ($1) ORDER BY id`,
+  [ids],
+];
+
 /** A token as the API shows it. */
 export interface TokenViewRow extends Omit<TokenEntity, 'hash' | 'pepperId'> {
   endsAt: Date | null;

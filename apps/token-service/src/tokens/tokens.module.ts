@@ -16,6 +16,7 @@ import { ImportService } from './import.service.js';
 import { PolicyController } from './policy.controller.js';
 import { PolicyService } from './policy.service.js';
 import { ReceiptsController } from './receipts.controller.js';
+import { RestoredTokensService } from './restored-tokens.service.js';
 import { RevocationsService } from './revocations.service.js';
 import { RevokeAllService } from './revoke-all.service.js';
 import { RotationsService } from './rotations.service.js';
@@ -50,6 +51,7 @@ import { ReportsService } from './usage-reports.service.js';
     AlsoChangedService,
     ClosuresService,
     BatchesService,
+    RestoredTokensService,
     RevokeAllService,
     ExposuresService,
     ExpiryService,
@@ -63,6 +65,6 @@ import { ReportsService } from './usage-reports.service.js';
     ReportsService,
     TokensService,
   ],
-  exports: [TokenReader, ReportsService, RevocationsService, TokensService],
+  exports: [RestoredTokensService, RevokeAllService, TokenReader, ReportsService, RevocationsService, TokensService],
 })
 export class TokensModule {}

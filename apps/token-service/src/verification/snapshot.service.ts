@@ -2,7 +2,7 @@ import type { LookupResponse, PersonRole, ProjectRole, RpcRateBucket, TokenSnaps
 import { intersectAddresses, strictestRate } from '@latchkey/verifier';
 import { Injectable } from '@nestjs/common';
 import { ScopesService } from '../authorization/index.js';
-import { Database, type Statement } from '../database/index.js';
+import { AuthorityLost, Database, type Statement } from '../database/index.js';
 import type { ApiError } from '../http/index.js';
 import { lackingOf } from './peppers.queries.js';
 import { PeppersService } from './peppers.service.js';
@@ -37,6 +37,8 @@ export interface SnapshotRow {
   ancestor_bounds: AncestorBounds[] | null;
   /** SHA-256 of the scopes in force. */
   declared: Buffer;
+  /** Issued before a restore that is not settled. */
+  restored: boolean | null;
 }
 
 /** What an ancestor allows its descendants. */
@@ -68,7 +70,8 @@ SELECT t.id, t.name, t.kind, t.owner_user_id, t.project_id, t.scopes, t.allowed_
       'disabled', a.disabled_at IS NOT NULL, 'revoked', a.revoked_at IS NOT NULL))
     FROM tokens a WHERE a.id = ANY (t.ancestors)
   ) END AS ancestor_bounds,
-  (SELECT digest FROM scope_declarations) AS declared
+  (SELECT digest FROM scope_declarations) AS declared,
+  (SELECT t.created_at < restored_before FROM invalidation_log) AS restored
 FROM tokens t
 LEFT JOIN users u ON u.id = t.owner_user_id
 LEFT JOIN projects p ON p.id = t.project_id`;
@@ -149,6 +152,9 @@ export class SnapshotService {
       [this.peppers.fingerprints, ...this.hasher.hashes(sha256)],
     );
     const { log } = row!;
+    // A log that was renewed since the proof: what the database lost is not known yet.
+    if (!this.db.isAcceptedLog(log))
+      throw new AuthorityLost('a backup was restored: it is being compared with the ledger');
     if (row!.id === null) {
       const error = this.peppers.errorOf(row!.lacking);
       if (error) throw error;
@@ -207,7 +213,8 @@ function denialOf(row: SnapshotRow, chain: readonly (AncestorBounds | SnapshotRo
   if (current === null || generation < current || chain.some((link) => link.revoked)) return 'revoked';
   if (chain.some((link) => link.disabled)) return 'disabled';
   if (row.owner_disabled) return 'owner_disabled';
-  return row.project_closed ? 'project_closed' : '';
+  if (row.project_closed) return 'project_closed';
+  return row.restored ? 'restored' : '';
 }
 
 /** The rate limits of a token and its ancestors, each counted under the token that has it. */

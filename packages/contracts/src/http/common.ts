@@ -92,6 +92,10 @@ export const receiptSchema = z
         ms: z.number(),
       }),
     ),
+    ledger: z.enum(['written', 'failed', 'off']).optional().meta({
+      description:
+        'whether the change was also written outside the database before this response; absent in receipts of version 0.1',
+    }),
     change: receiptChangeSchema.optional().meta({ description: 'present in a signed receipt' }),
     keyId: z
       .string()

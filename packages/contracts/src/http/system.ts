@@ -73,9 +73,12 @@ export const restoreSchema = z
       .meta({ description: 'changes in the ledger that could not be applied again: check them by hand' }),
     settledAt: timeSchema.nullable(),
     choice: z
-      .enum(['revoke', 'accept', 'ledger'])
+      .enum(['revoke', 'accept', 'ledger', 'verifiers'])
       .nullable()
-      .meta({ description: 'how it was settled: by an administrator, or from the ledger; null while unsettled' }),
+      .meta({
+        description:
+          'how it was settled: by an administrator, from the ledger, or, after a failover, by the renewals that the verifiers remember; null while unsettled',
+      }),
   })
   .meta({ id: 'Restore' });
 export type Restore = z.infer<typeof restoreSchema>;

@@ -1,0 +1,455 @@
+import {
+  closeSync,
+  fdatasyncSync,
+  fstatSync,
+  fsyncSync,
+  ftruncateSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import path from 'node:path';
+import {
+  formatEntries,
+  formatHead,
+  formatLine,
+  type Head,
+  type Identity,
+  LedgerFault,
+  NO_PLACE,
+  type Place,
+  type Placed,
+  readLine,
+  readSegment,
+  type Segment,
+  type State,
+  type StreamEnd,
+  VERSION,
+} from './format.js';
+
+const IDENTITY_FILE = 'ledger';
+const IDENTITY = 'latchkey ledger';
+const STATE = 'latchkey ledger state';
+const SEGMENT_NAME = /^([0-9a-f-]{36})\.(\d{6})$/;
+/** A segment is closed at this size, so that old ones can be removed and few bytes are read at a start. */
+export const SEGMENT_BYTES_MAX = 1_048_576;
+
+/** What the database knows of a stream: everything up to this place has been seen there. */
+export interface Mark extends Place {
+  readonly stream: string;
+  /** ISO 8601. */
+  readonly seenAt: string;
+}
+
+/** What a ledger contains behind the marks, and what is wrong with it. */
+export interface Comparison<Entry> {
+  /** In the order of each stream; an entry can be in several. */
+  readonly entries: readonly Entry[];
+  /** Empty: the ledger is whole. */
+  readonly faults: readonly LedgerFault[];
+  /** When a stream of it was last alive, ISO 8601; null: never. */
+  readonly reachesTo: string | null;
+  /** Other ledgers that were alive with the last stream. */
+  readonly peers: readonly string[];
+}
+
+const segmentFile = (stream: string, segment: number) => `${stream}.${String(segment).padStart(6, '0')}`;
+
+/** Streams are named by UUIDs of version 7. */
+export const begunAtMs = (stream: string): number => Number.parseInt(stream.replace('-', '').slice(0, 12), 16);
+
+/** Turns errors of the file system into faults. */
+function reading<T>(where: string, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof LedgerFault) throw error;
+    throw new LedgerFault('unreadable', `${where} cannot be read: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** So that names in the folder survive a crash. */
+function syncFolder(folder: string): void {
+  const fd = openSync(folder, 'r');
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function writeWhole(fd: number, text: string): void {
+  const bytes = Buffer.from(text);
+  for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
+}
+
+/** A ledger's folder. Every method blocks: it belongs in a thread of its own, or in a command. */
+export class LedgerFolder {
+  private constructor(
+    readonly folder: string,
+    public identity: Identity,
+    /** The folder is where it was begun: not a copy, which can be an older one. */
+    public isOriginal: boolean,
+    private readonly key: Buffer,
+  ) {}
+
+  /**
+   * Opens a ledger, or begins one where there is none.
+   * @param newId its id, if it is begun
+   * @throws LedgerFault `foreign`, `unreadable`; an error of the file system when it cannot be begun
+   */
+  static open(folder: string, key: Buffer, newId: () => string): LedgerFolder {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    return LedgerFolder.existing(folder, key) ?? LedgerFolder.#begin(folder, key, newId());
+  }
+
+  /** @returns null when there is none @throws LedgerFault `foreign`, `unreadable` */
+  static existing(folder: string, key: Buffer): LedgerFolder | null {
+    const file = path.join(folder, IDENTITY_FILE);
+    const found = reading(file, () => {
+      try {
+        return { text: readFileSync(file, 'utf8'), inode: String(statSync(file, { bigint: true }).ino) };
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+        throw error;
+      }
+    });
+    if (!found) {
+      if (reading(folder, () => readdirSync(folder)).some((name) => SEGMENT_NAME.test(name)))
+        throw new LedgerFault('foreign', `${file} is missing, though the folder contains segments of a ledger`);
+      return null;
+    }
+    const identity = readLine<Identity>(key, IDENTITY, found.text, file);
+    if (identity.version !== VERSION)
+      throw new LedgerFault('foreign', `${file} is of version ${identity.version}: a newer Latchkey wrote it`);
+    return new LedgerFolder(folder, identity, identity.inode === found.inode, key);
+  }
+
+  /** Of several that begin at once, one does. */
+  static #begin(folder: string, key: Buffer, id: string): LedgerFolder {
+    LedgerFolder.writeIdentity(folder, key, { version: VERSION, ledger: id, begunAt: new Date().toISOString() });
+    return LedgerFolder.existing(folder, key)!;
+  }
+
+  /** @param how `new`: unless there is one; `copy` and `complete`: in place of the one there, as an import does */
+  static writeIdentity(
+    folder: string,
+    key: Buffer,
+    identity: Pick<Identity, 'version' | 'ledger' | 'begunAt'>,
+    how: 'new' | 'copy' | 'complete' | 'original' = 'new',
+  ): void {
+    const { version, ledger, begunAt } = identity;
+    const file = path.join(folder, IDENTITY_FILE);
+    const draft = `${file}.${process.pid}.${Math.random().toString(36).slice(2)}`;
+    const fd = openSync(draft, 'wx', 0o600);
+    try {
+      const isOriginal = how === 'new' || how === 'original';
+      const inode = isOriginal ? String(fstatSync(fd, { bigint: true }).ino) : '';
+      writeWhole(fd, formatLine(key, IDENTITY, { version, ledger, begunAt, inode, isComplete: how === 'complete' }));
+      fsyncSync(fd);
+      if (how === 'new') linkSync(draft, file);
+      else renameSync(draft, file);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+    } finally {
+      closeSync(fd);
+      rmSync(draft, { force: true });
+    }
+    syncFolder(folder);
+  }
+
+  /** @param isComplete nothing was written after the copy was made */
+  declareImported(isComplete: boolean): void {
+    LedgerFolder.writeIdentity(this.folder, this.key, this.identity, isComplete ? 'complete' : 'copy');
+  }
+
+  /** Makes a copied or imported ledger the original: what it lacked has been decided on. */
+  adopt(): void {
+    if (this.isOriginal && !this.identity.isComplete) return;
+    LedgerFolder.writeIdentity(this.folder, this.key, this.identity, 'original');
+    const { identity, isOriginal } = LedgerFolder.existing(this.folder, this.key)!;
+    this.identity = identity;
+    this.isOriginal = isOriginal;
+  }
+
+  /** Numbers of the segments of each stream, in order. */
+  streams(): Map<string, number[]> {
+    const names = reading(this.folder, () => readdirSync(this.folder)).sort();
+    const found = new Map<string, number[]>();
+    for (const name of names) {
+      const [, stream, number] = SEGMENT_NAME.exec(name) ?? [];
+      if (stream) found.set(stream, [...(found.get(stream) ?? []), Number(number)]);
+    }
+    return found;
+  }
+
+  /** @returns null when its head was never written whole: then it never held anything */
+  segment<Entry>(stream: string, number: number): Segment<Entry> | null {
+    const file = path.join(this.folder, segmentFile(stream, number));
+    const text = reading(file, () => readFileSync(file, 'utf8'));
+    if (!text.includes('\n')) return null;
+    const segment = readSegment<Entry>(this.key, text, file);
+    const { head } = segment;
+    if (head.stream !== stream || head.segment !== number || head.ledger !== this.identity.ledger)
+      throw new LedgerFault('changed', `${file} holds another segment, ${segmentFile(head.stream, head.segment)}`);
+    return segment;
+  }
+
+  /** The last that was written of how far a stream reached; null: the file is missing. */
+  state(stream: string): State | null {
+    const file = path.join(this.folder, `${stream}.state`);
+    const text = reading(file, () => {
+      try {
+        return readFileSync(file, 'utf8');
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+        throw error;
+      }
+    });
+    if (text === null) return null;
+    const state = readLine<State>(this.key, STATE, text, file);
+    if (state.stream !== stream) throw new LedgerFault('changed', `${file} is that of stream ${state.stream}`);
+    return state;
+  }
+
+  /** Not synced: an older one after a crash costs certainty, not entries. */
+  writeState(state: State): void {
+    const file = path.join(this.folder, `${state.stream}.state`);
+    writeFileSync(`${file}.new`, formatLine(this.key, STATE, state), { mode: 0o600 });
+    renameSync(`${file}.new`, file);
+  }
+
+  /**
+   * Reads what lies behind the marks and authenticates what it reads.
+   * @param marks of the streams of this ledger
+   * @param skipped a stream to leave out; `since`: streams begun after it do not count for how far the ledger reaches
+   * @param retainedSince streams last alive before it may have been removed, in milliseconds since 1970
+   */
+  compare<Entry>(
+    marks: readonly Mark[],
+    retainedSince: number,
+    { skipped = null, since = null }: { skipped?: string | null; since?: number | null } = {},
+  ): Comparison<Entry> {
+    const faults: LedgerFault[] = [];
+    const entries: Entry[] = [];
+    const ends = new Map<string, StreamEnd & Pick<State, 'peers'>>();
+    const known = marks.filter(({ stream }) => stream !== skipped);
+    const expected: (StreamEnd & { stream: string; by: string })[] = known.map((mark) => {
+      return { ...mark, at: mark.seenAt, by: 'the database' };
+    });
+    const streams = this.#attempt(faults, () => this.streams()) ?? new Map<string, number[]>();
+    if (skipped !== null) streams.delete(skipped);
+    for (const [stream, numbers] of streams) {
+      const mark = marks.find((one) => one.stream === stream);
+      const read = this.#attempt(faults, () => this.#readStream<Entry>(stream, numbers, mark));
+      if (read === null) continue;
+      if (read === undefined) {
+        ends.set(stream, { ...NO_PLACE, at: '', peers: [] });
+        continue;
+      }
+      entries.push(...read.entries);
+      ends.set(stream, { ...read.end, at: read.state.at, peers: read.state.peers });
+      expected.push({ ...read.state, by: `${stream}.state` });
+      for (const [other, end] of Object.entries(read.others)) expected.push({ ...end, stream: other, by: stream });
+    }
+    const unread = new Set(faults.length > 0 ? [...ends].flatMap(([id, end]) => (end.at === '' ? [id] : [])) : []);
+    for (const { stream, sequence, at, by } of expected) {
+      const end = ends.get(stream);
+      if (unread.has(stream)) continue;
+      if (!end && Date.parse(at) >= retainedSince)
+        faults.push(
+          new LedgerFault('stream_missing', `stream ${stream}, which ${by} knows, is missing from ${this.folder}`),
+        );
+      if (end && end.sequence < sequence)
+        faults.push(
+          new LedgerFault(
+            'cut',
+            `stream ${stream} in ${this.folder} ends at ${end.sequence}, but ${by} has seen ${sequence} entries: its end was cut off`,
+          ),
+        );
+    }
+    const last = [...ends]
+      .filter(([stream, { at }]) => at !== '' && (since === null || begunAtMs(stream) < since))
+      .map(([, end]) => end)
+      .sort((a, b) => (a.at < b.at ? 1 : -1));
+    return { entries, faults, reachesTo: last[0]?.at ?? null, peers: last[0]?.peers ?? [] };
+  }
+
+  #attempt<T>(faults: LedgerFault[], work: () => T): T | undefined {
+    try {
+      return work();
+    } catch (error) {
+      if (!(error instanceof LedgerFault)) throw error;
+      faults.push(error);
+      return undefined;
+    }
+  }
+
+  /** From the segment that contains the mark on. @returns null for a stream that was never begun */
+  #readStream<Entry>(stream: string, numbers: readonly number[], mark: Mark | undefined) {
+    const first = numbers[0]!;
+    for (const [i, number] of numbers.entries())
+      if (number !== first + i)
+        throw new LedgerFault('segment_missing', `${segmentFile(stream, first + i)} is missing from ${this.folder}`);
+    const segments: Segment<Entry>[] = [];
+    for (const number of [...numbers].reverse()) {
+      const segment = this.segment<Entry>(stream, number);
+      if (!segment && number !== numbers.at(-1))
+        throw new LedgerFault('changed', `${segmentFile(stream, number)} in ${this.folder} has no head`);
+      if (!segment) continue;
+      segments.unshift(segment);
+      if (mark && segment.opening.sequence <= mark.sequence) break;
+    }
+    const state = this.state(stream);
+    // A process that was killed while it began its stream leaves that without entries and without a state.
+    if (!state && !mark && segments.every(({ end }) => end.sequence === 0)) return null;
+    if (!state) throw new LedgerFault('state_missing', `${stream}.state is missing from ${this.folder}`);
+    if (segments.length === 0)
+      throw new LedgerFault('cut', `stream ${stream} in ${this.folder} is empty: its content was removed`);
+    let others: Head['others'] = {};
+    for (const [i, { head, opening, isTorn }] of segments.entries()) {
+      const before = segments[i - 1]?.end;
+      if (before && (before.sequence !== head.after.sequence || before.mac !== head.after.mac))
+        throw new LedgerFault(
+          'cut',
+          `${segmentFile(stream, head.segment)} continues from entry ${head.after.sequence}, but the segment before it ends at ${before.sequence}`,
+        );
+      if (isTorn && i < segments.length - 1)
+        throw new LedgerFault('changed', `the last line of ${segmentFile(stream, head.segment)} is incomplete`);
+      if (opening.sequence === 0) others = head.others;
+    }
+    const oldest = segments[0]!;
+    if (!mark && oldest.head.segment > 0 && oldest.head.after.sequence > 0)
+      throw new LedgerFault(
+        'segment_missing',
+        `stream ${stream} in ${this.folder} begins in the middle: its first segments are missing`,
+      );
+    const all = segments.flatMap((segment) => segment.entries);
+    const end = segments.at(-1)!.end;
+    if (mark && mark.sequence <= end.sequence) {
+      const there = all.find(({ sequence }) => sequence === mark.sequence)?.mac ?? null;
+      const openings = segments
+        .filter(({ opening }) => opening.sequence === mark.sequence)
+        .map(({ opening, head }) => [opening.mac, head.after.mac]);
+      if (![there, ...openings.flat()].includes(mark.mac))
+        throw new LedgerFault(
+          'mark',
+          `entry ${mark.sequence} of stream ${stream} in ${this.folder} is not the one that the database has seen`,
+        );
+    }
+    const behind = all.filter(({ sequence }) => !mark || sequence > mark.sequence);
+    return { entries: behind.map(({ entry }: Placed<Entry>) => entry), end, state, others };
+  }
+
+  /** Removes streams that were last alive before a moment, and closed segments older than it. @returns how many files */
+  prune(before: number, own: string): number {
+    let removed = 0;
+    for (const [stream, numbers] of this.streams()) {
+      if (stream === own) continue;
+      const state = this.state(stream);
+      if (!state || Date.parse(state.at) >= before) continue;
+      for (const name of [...numbers.map((number) => segmentFile(stream, number)), `${stream}.state`]) {
+        rmSync(path.join(this.folder, name), { force: true });
+        removed++;
+      }
+    }
+    return removed;
+  }
+
+  /** How far every stream reaches, for the head of a new one. Streams that cannot be read are left out. */
+  ends(): Record<string, StreamEnd> {
+    const ends: Record<string, StreamEnd> = {};
+    for (const [stream, numbers] of this.streams()) {
+      try {
+        const [last, before] = [numbers.at(-1)!, numbers.at(-2)];
+        const segment = this.segment(stream, last) ?? (before === undefined ? null : this.segment(stream, before));
+        const state = this.state(stream);
+        if (segment && state) ends[stream] = { ...segment.end, at: state.at };
+      } catch (error) {
+        if (!(error instanceof LedgerFault)) throw error;
+      }
+    }
+    return ends;
+  }
+
+  /** Begins a stream of one's own. */
+  begin(stream: string): LedgerStream {
+    return new LedgerStream(this, stream, this.key);
+  }
+}
+
+/** A stream that this process alone appends to. */
+export class LedgerStream {
+  #fd: number | undefined;
+  #bytes = 0;
+  #segment = -1;
+  #place: Place = NO_PLACE;
+
+  constructor(
+    private readonly in_: LedgerFolder,
+    readonly stream: string,
+    private readonly key: Buffer,
+  ) {}
+
+  get place(): Place {
+    return this.#place;
+  }
+
+  /**
+   * Appends entries, all or none, and syncs them.
+   * @returns the place behind them
+   * @throws an error of the file system; nothing has been appended then
+   */
+  append(entries: readonly unknown[]): Place {
+    if (this.#fd === undefined || this.#bytes > SEGMENT_BYTES_MAX) this.#nextSegment();
+    const { lines, place } = formatEntries(this.key, this.stream, this.#place, entries);
+    this.#write(lines);
+    this.#place = place;
+    return place;
+  }
+
+  close(): void {
+    if (this.#fd !== undefined) closeSync(this.#fd);
+    this.#fd = undefined;
+  }
+
+  #nextSegment(): void {
+    const others = this.#segment < 0 ? this.in_.ends() : {};
+    const segment = this.#segment + 1;
+    const { ledger } = this.in_.identity;
+    const at = new Date().toISOString();
+    const head = { version: VERSION, ledger, stream: this.stream, segment, after: this.#place, at, others };
+    const { line, place } = formatHead(this.key, head);
+    const fd = openSync(path.join(this.in_.folder, segmentFile(this.stream, segment)), 'w', 0o600);
+    this.close();
+    this.#fd = fd;
+    this.#bytes = 0;
+    try {
+      this.#write(line);
+      syncFolder(this.in_.folder);
+    } catch (error) {
+      // Tried again under the same name.
+      this.close();
+      throw error;
+    }
+    this.#segment = segment;
+    this.#place = place;
+  }
+
+  #write(text: string): void {
+    const fd = this.#fd!;
+    // What an earlier write that failed has left.
+    ftruncateSync(fd, this.#bytes);
+    const bytes = Buffer.from(text);
+    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at, bytes.length - at, this.#bytes + at);
+    fdatasyncSync(fd);
+    this.#bytes += bytes.length;
+  }
+}

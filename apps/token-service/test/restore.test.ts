@@ -1,0 +1,379 @@
+import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import type { AuditEvent, Restore, SystemState } from '@latchkey/contracts';
+import { type OwnServer, ownServer, waitFor } from '@latchkey/testing';
+import { Client } from 'pg';
+import { migrate } from '../src/migrate.js';
+import { asRole } from './database.js';
+import { ADMIN_EMAIL, ADMIN_PASSWORD, issue, type Person, project, type World, world } from './harness.js';
+
+const LEASE_MS = '1500';
+const LEDGER_KEY = 'ledger-key-for-tests-0123456789abcdef';
+const REVOKED = 8;
+
+/** Stopped: the server of each test starts as a copy of it. */
+let migrated: OwnServer;
+beforeAll(async () => {
+  migrated = await ownServer(async (url) => void (await migrate(url)));
+  await migrated.stop();
+});
+afterAll(() => migrated.close());
+
+/** What a test has opened; closed at its end. */
+const closing: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const close of closing.splice(0).reverse()) await close();
+});
+
+function newFolder(): string {
+  const folder = mkdtempSync(path.join(tmpdir(), 'latchkey-ledger-'));
+  closing.push(() => rmSync(folder, { recursive: true, force: true }));
+  return folder;
+}
+
+interface Stage {
+  server: OwnServer;
+  w: World;
+  admin: Person;
+  ledger: string;
+}
+
+async function setUp(env: Record<string, string> = {}): Promise<Stage> {
+  const server = await ownServer(migrated);
+  closing.push(() => server.close());
+  const ledger = newFolder();
+  const w = await world({
+    env: {
+      DATABASE_URL: asRole(server.url, 'latchkey_service'),
+      LEASE_MS,
+      ...(env['LEDGER_DIR'] === '' ? {} : { LEDGER_DIR: ledger, LEDGER_KEY }),
+      ...without(env, 'LEDGER_DIR'),
+    },
+  });
+  closing.push(() => w.close());
+  return { server, w, admin: await w.signIn(), ledger };
+}
+
+const without = (env: Record<string, string>, name: string) =>
+  Object.fromEntries(Object.entries(env).filter(([key]) => key !== name));
+
+const NEW_PASSWORD = 'a password of after the backup';
+
+/** What is there when the backup is made. */
+async function before({ w, admin }: Pick<Stage, 'w' | 'admin'>) {
+  const tokens = await Promise.all(Array.from({ length: REVOKED }, (_, i) => issue(admin, { name: `t${i}` })));
+  const kept = await issue(admin, { name: 'kept' });
+  const narrowed = await issue(admin, { name: 'narrowed', scopes: ['demo:read', 'demo:write'] });
+  const disabled = await issue(admin, { name: 'disabled' });
+  const leaver = await w.member('Leaver');
+  const changer = await w.member('Changer');
+  const demoted = await w.member('Demoted', 'admin');
+  const removed = await w.member('Removed');
+  const closed = await project(admin, 'closed');
+  const team = await project(admin, 'team');
+  for (const [person, role] of [
+    [removed, 'editor'],
+    [changer, 'editor'],
+  ] as const)
+    await admin.call(`PUT /v1/projects/${team}/members/${person.user.id}`, { body: { role } });
+  const ofClosed = await issue(admin, { name: 'of closed', kind: 'prj', projectId: closed });
+  const ofLeaver = await issue(leaver, { name: 'of leaver' });
+  return { tokens, kept, narrowed, disabled, leaver, changer, demoted, removed, closed, team, ofClosed, ofLeaver };
+}
+type Before = Awaited<ReturnType<typeof before>>;
+
+/** What happens after the backup and must not be undone. */
+async function narrow({ admin }: Pick<Stage, 'admin'>, was: Before): Promise<void> {
+  const ok = async (target: string, body: unknown = {}) => {
+    const response = await admin.call<{ effective?: boolean; receipt?: { ledger?: string } }>(target, { body });
+    expect([target, response.status, response.body]).toEqual([target, expect.any(Number), expect.anything()]);
+    expect(response.status).toBeLessThan(300);
+    return response.body;
+  };
+  for (const [i, { id }] of was.tokens.entries())
+    await ok(`POST /v1/tokens/${id}/revoke`, { reason: i % 2 ? 'exposed' : 'no_longer_needed' });
+  await ok(`PATCH /v1/tokens/${was.narrowed.id}`, { scopes: ['demo:read'] });
+  await ok(`PATCH /v1/tokens/${was.disabled.id}`, { disabled: true });
+  await ok(`PATCH /v1/users/${was.leaver.user.id}`, { disabled: true });
+  await ok(`PATCH /v1/users/${was.demoted.user.id}`, { role: 'member' });
+  const gone = await admin.call(`DELETE /v1/projects/${was.closed}`);
+  expect(gone.status).toBeLessThan(300);
+  await admin.call(`DELETE /v1/projects/${was.team}/members/${was.removed.user.id}`);
+  await ok(`PUT /v1/projects/${was.team}/members/${was.changer.user.id}`, { role: 'viewer' });
+  const changed = await was.changer.call('POST /v1/session/password', {
+    body: { currentPassword: 'correct horse battery staple', newPassword: NEW_PASSWORD },
+  });
+  expect(changed.status).toBeLessThan(300);
+}
+
+const checkOf = async (w: World, secret: string, at = w.service) =>
+  (await w.bearer(secret, at).call('GET /v1/tokens/self')).status;
+
+/** Every revoked token is refused, everything else that was narrowed still is, and good tokens work. */
+async function mustHaveLostNothing(w: World, was: Before, at = w.service): Promise<Person> {
+  for (const { secret } of was.tokens) expect(await checkOf(w, secret, at)).toBe(401);
+  expect(await checkOf(w, was.kept.secret, at)).toBe(200);
+  for (const { secret } of [was.disabled, was.ofClosed, was.ofLeaver]) expect(await checkOf(w, secret, at)).toBe(401);
+  const self = await w.bearer(was.narrowed.secret, at).call<{ scopes: string[] }>('GET /v1/tokens/self');
+  expect(self.body.scopes).toEqual(['demo:read']);
+  // Sessions from before are over, and so are passwords that were changed.
+  const admin = was.changer;
+  expect((await w.as({ cookie: admin.cookie! }, at).call('GET /v1/session')).status).toBe(401);
+  const body = { email: was.changer.user.email, password: 'correct horse battery staple' };
+  expect((await w.as({}, at).call('POST /v1/session', { body })).status).toBe(401);
+  const again = await signInAt(w, at);
+  const teams = await again.call<{ items: { id: string; members: { userId: string; role: string }[] }[] }>(
+    'GET /v1/projects',
+  );
+  const members = teams.body.items
+    .find(({ id }) => id === was.team)!
+    .members.filter(({ userId }) => [was.removed, was.changer].some((p) => p.user.id === userId));
+  expect(members).toEqual([expect.objectContaining({ userId: was.changer.user.id, role: 'viewer' })]);
+  const people = await again.call<{ items: { id: string; role: string }[] }>('GET /v1/users');
+  expect(people.body.items.find(({ id }) => id === was.demoted.user.id)?.role).toBe('member');
+  return again;
+}
+
+async function signInAt(w: World, at = w.service): Promise<Person> {
+  const response = await waitFor(async () => {
+    const tried = await w
+      .as({}, at)
+      .call('POST /v1/session', { body: { email: ADMIN_EMAIL, password: ADMIN_PASSWORD } });
+    return tried.status === 200 ? tried : null;
+  });
+  return w.as({ cookie: response.headers.getSetCookie()[0]!.split(';', 1)[0]! }, at);
+}
+
+const systemOf = async (person: Person) => (await person.call<SystemState>('GET /v1/system')).body;
+
+/** The ledger follows within a second; a mark has then moved in the database that is copied. */
+const isMarked = ({ server }: Stage) =>
+  waitFor(async () => (await server.query('SELECT 1 FROM ledger_streams')).length > 0);
+
+const eventsOf = async (admin: Person, action: string) =>
+  (await admin.call<{ items: AuditEvent[] }>('GET /v1/audit', { query: { action } })).body.items;
+
+/** Waits until tokens are answered again. */
+const isBack = (w: World, secret: string, at = w.service) =>
+  waitFor(async () => (await checkOf(w, secret, at)) !== 503, { timeoutMs: 20_000 });
+
+describe('with its ledger at hand', () => {
+  it('a data folder put back while the service runs revives nothing: what it lost is applied again before a token is answered', async () => {
+    const stage = await setUp();
+    const { server, w } = stage;
+    const was = await before(stage);
+    await isMarked(stage);
+    await server.stop();
+    const copy = server.copy();
+    await server.start();
+    await isBack(w, was.kept.secret);
+    await narrow(stage, was);
+    await server.stop();
+    server.putBack(copy);
+    await server.start();
+    await isBack(w, was.kept.secret);
+    const admin = await mustHaveLostNothing(w, was);
+    const { restore, ledger } = await systemOf(admin);
+    expect(ledger).toEqual({ state: 'written', reason: null });
+    expect(restore).toMatchObject({
+      state: 'settled',
+      choice: 'ledger',
+      reason: null,
+      mustSetPassword: 1,
+    } satisfies Partial<Restore>);
+    expect(restore!.reapplied).toBeGreaterThanOrEqual(REVOKED + 5);
+    expect(await eventsOf(admin, 'system.restored')).toHaveLength(1);
+    expect((await eventsOf(admin, 'token.revoked')).length).toBeGreaterThanOrEqual(REVOKED);
+    expect((await admin.call<{ ok: boolean }>('GET /v1/audit/verify')).body.ok).toBe(true);
+    expect(w.logs()).toContain('the database was put back to an earlier state');
+  });
+
+  it('a data folder put back while the service is stopped revives nothing', async () => {
+    const stage = await setUp();
+    const { server, w } = stage;
+    const was = await before(stage);
+    await isMarked(stage);
+    await server.stop();
+    const copy = server.copy();
+    await server.start();
+    await isBack(w, was.kept.secret);
+    await narrow(stage, was);
+    await w.service.stop();
+    await server.stop();
+    server.putBack(copy);
+    await server.start();
+    const second = await w.another();
+    await mustHaveLostNothing(w, was, second);
+  });
+
+  it('a database dropped and restored from a dump revives nothing', async () => {
+    const stage = await setUp();
+    const { server, w } = stage;
+    const was = await before(stage);
+    await isMarked(stage);
+    const maintenance = await maintenanceClient(server);
+    const dump = () => maintenance.query(`CREATE DATABASE dump TEMPLATE latchkey STRATEGY file_copy`);
+    await disconnect(maintenance);
+    await waitFor(() =>
+      dump().then(
+        () => true,
+        () => disconnect(maintenance).then(() => false),
+      ),
+    );
+    await isBack(w, was.kept.secret);
+    await narrow(stage, was);
+    await w.service.stop();
+    await maintenance.query('DROP DATABASE latchkey WITH (FORCE)');
+    await maintenance.query('ALTER DATABASE dump RENAME TO latchkey');
+    const second = await w.another();
+    await mustHaveLostNothing(w, was, second);
+  });
+
+  it('restarts of the service and of PostgreSQL settle by themselves: no token is refused, no session ends, and nothing is recorded', async () => {
+    const stage = await setUp();
+    const { server, w, admin } = stage;
+    const { secret, id } = await issue(admin);
+    const other = await issue(admin);
+    await admin.call(`POST /v1/tokens/${other.id}/revoke`, { body: {} });
+    await server.stop();
+    await server.start();
+    await isBack(w, secret);
+    expect(await checkOf(w, secret)).toBe(200);
+    await w.service.stop();
+    await server.stop();
+    await server.start();
+    const second = await w.another();
+    expect(await checkOf(w, secret, second)).toBe(200);
+    const again = w.as({ cookie: admin.cookie! }, second);
+    expect((await systemOf(again)).restore).toBeNull();
+    const revoked = await again.call<{ effective: boolean; receipt: { ledger: string } }>(
+      `POST /v1/tokens/${id}/revoke`,
+      { body: {} },
+    );
+    expect(revoked.body).toMatchObject({ effective: true, receipt: { ledger: 'written' } });
+    expect(await checkOf(w, secret, second)).toBe(401);
+  });
+
+  it('a standby that was promoted settles by itself, and a change that it never received is applied again', async () => {
+    const stage = await setUp();
+    const { server, w, admin } = stage;
+    const standby = await server.standBy();
+    const good = await waitFor(() => issue(admin).catch(() => null));
+    const lost = await issue(admin);
+    // From here on the standby receives nothing, and commits do not wait for it.
+    await server.query('ALTER SYSTEM RESET synchronous_standby_names');
+    await server.query(`SELECT pg_reload_conf()`);
+    await server.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_replication`);
+    const blocked = new Client({ connectionString: standby.url });
+    await blocked.connect();
+    await blocked.query(`ALTER SYSTEM SET primary_conninfo = ''`);
+    await blocked.query('SELECT pg_reload_conf()');
+    await waitFor(async () => (await server.query('SELECT 1 FROM pg_stat_replication')).length === 0);
+    await blocked.end();
+    const revoked = await admin.call(`POST /v1/tokens/${lost.id}/revoke`, { body: {} });
+    expect(revoked.status).toBe(200);
+    await w.service.stop();
+    await server.stop();
+    await standby.promote();
+    const second = await w.another({ DATABASE_URL: asRole(standby.url, 'latchkey_service') });
+    await isBack(w, good.secret, second);
+    expect(await checkOf(w, good.secret, second)).toBe(200);
+    expect(await checkOf(w, lost.secret, second)).toBe(401);
+  });
+});
+
+const maintenanceClient = async (server: OwnServer): Promise<Client> => {
+  const url = new URL(server.url);
+  url.pathname = '/postgres';
+  const client = new Client({ connectionString: url.href });
+  client.on('error', () => undefined);
+  await client.connect();
+  closing.push(() => client.end());
+  return client;
+};
+
+const disconnect = (client: Client) =>
+  client.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'latchkey'`);
+
+describe('without a ledger that shows that nothing is missing', () => {
+  /** @param meddle with the ledger while the folder is put back @returns the service that was started then */
+  async function restored(meddle: (stage: Stage, ledgerThen: string) => Record<string, string>) {
+    const stage = await setUp();
+    const { server, w } = stage;
+    const was = await before(stage);
+    await isMarked(stage);
+    await server.stop();
+    const copy = server.copy();
+    const ledgerThen = newFolder();
+    cpSync(stage.ledger, ledgerThen, { recursive: true });
+    await server.start();
+    await isBack(w, was.kept.secret);
+    await narrow(stage, was);
+    await w.service.stop();
+    await server.stop();
+    server.putBack(copy);
+    await server.start();
+    const env = meddle(stage, ledgerThen);
+    const second = await w.another(env);
+    await waitFor(async () => (await server.query('SELECT 1 FROM restores WHERE settled_at IS NULL')).length > 0, {
+      timeoutMs: 20_000,
+    });
+    await waitFor(() => second && checkOf(w, was.kept.secret, second).then((status) => status === 503));
+    return { ...stage, was, second };
+  }
+
+  const replaced = (with_?: (folder: string, then: string) => void) => (_: Stage, then: string) => {
+    const folder = newFolder();
+    with_?.(folder, then);
+    return { LEDGER_DIR: folder };
+  };
+
+  it.each([
+    ['the ledger is missing', 'ledger_missing', replaced()],
+    [
+      'the ledger is a copy of an older one',
+      'ledger_copied',
+      replaced((folder, then) => cpSync(then, folder, { recursive: true })),
+    ],
+  ] as const)(
+    'tokens from before are 503 restored until an administrator decides, when %s',
+    async (_, reason, meddle) => {
+      const { w, was, second } = await restored(meddle);
+      for (const { secret } of [...was.tokens, was.kept]) {
+        const response = await w.bearer(secret, second).call<{ code: string }>('GET /v1/tokens/self');
+        expect([response.status, response.body.code]).toEqual([503, 'restored']);
+      }
+      // Sessions from before are not accepted either; an administrator signs in again and decides.
+      expect((await w.as({ cookie: was.changer.cookie! }, second).call('GET /v1/session')).status).toBe(401);
+      const admin = await signInAt(w, second);
+      expect((await systemOf(admin)).restore).toMatchObject({ state: 'unsettled', reason, choice: null });
+      const fresh = await issue(admin);
+      expect(await checkOf(w, fresh.secret, second)).toBe(200);
+      const settled = await admin.call<{ effective: boolean; restore: Restore }>('POST /v1/system/restore/settle', {
+        body: { choice: 'revoke' },
+      });
+      expect(settled.body).toMatchObject({ effective: true, restore: { state: 'settled', choice: 'revoke' } });
+      for (const { secret } of [...was.tokens, was.kept]) expect(await checkOf(w, secret, second)).toBe(401);
+      expect(await checkOf(w, fresh.secret, second)).toBe(200);
+      const body = { email: was.changer.user.email, password: 'correct horse battery staple' };
+      expect((await w.as({}, second).call('POST /v1/session', { body })).status).toBe(401);
+      expect((await admin.call('POST /v1/system/restore/settle', { body: { choice: 'accept' } })).status).toBe(409);
+      expect(await eventsOf(admin, 'system.settled')).toHaveLength(1);
+    },
+  );
+
+  it('accepting a restore accepts the tokens from before again', async () => {
+    const { w, was, second } = await restored(replaced());
+    const admin = await signInAt(w, second);
+    const settled = await admin.call<{ effective: boolean }>('POST /v1/system/restore/settle', {
+      body: { choice: 'accept' },
+    });
+    expect(settled.body.effective).toBe(true);
+    expect(await checkOf(w, was.kept.secret, second)).toBe(200);
+    // A restart is a plain one from here on.
+    await second.stop();
+    const third = await w.another({ LEDGER_DIR: newFolder() });
+    expect(await checkOf(w, was.kept.secret, third)).toBe(200);
+  });
+});
