@@ -26,10 +26,11 @@ const boundaries = /** @type {Record<string, {may: string[], outside?: string[]}
   'packages/verifier': { may: base, outside: [] },
   'packages/runtime': { may: base },
   'packages/client': { may: base },
+  'packages/backup': { may: [...base, 'runtime'] },
   'packages/local-stack': { may: [] },
   'packages/testing': { may: [...base, 'verifier', 'runtime', 'client', 'local-stack'] },
   'apps/console': { may: [...base, 'client'] },
-  tools: { may: [...base, 'runtime', 'client', 'local-stack'] },
+  tools: { may: [...base, 'runtime', 'client', 'local-stack', 'backup'] },
   bench: { may: [...base, 'verifier', 'runtime', 'client', 'local-stack', 'e2e'] },
   simulation: { may: [...base, 'verifier', 'runtime', 'token-service'] },
 });

@@ -24,6 +24,24 @@ export interface Secrets {
   adminPassword: string;
 }
 
+/** The files of the secrets that a backup contains; passwords of databases are made anew where it is restored. */
+export const secretFiles = {
+  TOKEN_PEPPERS: 'token-peppers',
+  GATEWAY_RPC_SECRET: 'gateway-rpc-secret',
+  JOBS_RPC_SECRET: 'jobs-rpc-secret',
+  GATEWAY_PROOF_SECRET: 'gateway-proof-secret',
+  JOBS_SEALING_KEY: 'jobs-sealing-key',
+  EVENTS_SECRET: 'events-secret',
+  EVENTS_SIGNING_KEY: 'events-signing-key',
+  USAGE_SECRET: 'usage-secret',
+  LEDGER_KEY: 'ledger-key',
+  AUDIT_SIGNING_KEY: 'audit-signing-key.pem',
+  RECEIPT_SIGNING_KEY: 'receipt-signing-key.pem',
+  BOARD_PASSWORD: 'board-password',
+  ADMIN_PASSWORD: 'admin-password',
+} as const;
+export type SecretName = keyof typeof secretFiles;
+
 /**
  * The secrets of one home: from the environment, else from an earlier start, else new. All but those from the environment
  * are stored in files that only this user can read; the administrator's password is always stored, because ready.json
@@ -37,6 +55,7 @@ export interface Secrets {
  */
 export function readOrCreateSecrets(dir: string, env: NodeJS.ProcessEnv, adminPassword: string | null): Secrets {
   mkdirSync(dir, { recursive: true, mode: 0o700 });
+  const fromEnvironment = (name: SecretName, create: () => string) => env[name] || stored(secretFiles[name], create);
   const stored = (name: string, create: () => string) => {
     const file = path.join(dir, name);
     if (existsSync(file)) return readFileSync(file, 'utf8');
@@ -51,27 +70,27 @@ export function readOrCreateSecrets(dir: string, env: NodeJS.ProcessEnv, adminPa
   };
   // Up to version 0.1: one secret for all services.
   rmSync(path.join(dir, 'rpc-secret'), { force: true });
-  const jobsSealingKey = env['JOBS_SEALING_KEY'] || stored('jobs-sealing-key', random);
+  const jobsSealingKey = fromEnvironment('JOBS_SEALING_KEY', random);
   return {
-    tokenPeppers: env['TOKEN_PEPPERS'] || stored('token-peppers', random),
+    tokenPeppers: fromEnvironment('TOKEN_PEPPERS', random),
     credentials: {
-      GATEWAY_RPC_SECRET: env['GATEWAY_RPC_SECRET'] || stored('gateway-rpc-secret', random),
-      JOBS_RPC_SECRET: env['JOBS_RPC_SECRET'] || stored('jobs-rpc-secret', random),
-      GATEWAY_PROOF_SECRET: env['GATEWAY_PROOF_SECRET'] || stored('gateway-proof-secret', random),
+      GATEWAY_RPC_SECRET: fromEnvironment('GATEWAY_RPC_SECRET', random),
+      JOBS_RPC_SECRET: fromEnvironment('JOBS_RPC_SECRET', random),
+      GATEWAY_PROOF_SECRET: fromEnvironment('GATEWAY_PROOF_SECRET', random),
     },
     jobsSealingKey,
     jobsSealingPublicKey: decryptionKey(firstOf(jobsSealingKey)).text,
-    eventsSecret: env['EVENTS_SECRET'] || stored('events-secret', random),
-    eventsSigningKey: env['EVENTS_SIGNING_KEY'] || stored('events-signing-key', random),
-    usageSecret: env['USAGE_SECRET'] || stored('usage-secret', random),
-    ledgerKey: env['LEDGER_KEY'] || stored('ledger-key', random),
-    auditSigningKey: env['AUDIT_SIGNING_KEY'] || stored('audit-signing-key.pem', signingKey),
-    receiptSigningKey: env['RECEIPT_SIGNING_KEY'] || stored('receipt-signing-key.pem', signingKey),
+    eventsSecret: fromEnvironment('EVENTS_SECRET', random),
+    eventsSigningKey: fromEnvironment('EVENTS_SIGNING_KEY', random),
+    usageSecret: fromEnvironment('USAGE_SECRET', random),
+    ledgerKey: fromEnvironment('LEDGER_KEY', random),
+    auditSigningKey: fromEnvironment('AUDIT_SIGNING_KEY', signingKey),
+    receiptSigningKey: fromEnvironment('RECEIPT_SIGNING_KEY', signingKey),
     servicePassword: stored('database-password-service', random),
     jobsPassword: stored('database-password-jobs', random),
     retentionPassword: stored('database-password-retention', random),
-    boardPassword: env['BOARD_PASSWORD'] || stored('board-password', random),
-    adminPassword: stored('admin-password', () => adminPassword ?? randomBytes(15).toString('base64url')),
+    boardPassword: fromEnvironment('BOARD_PASSWORD', random),
+    adminPassword: stored(secretFiles.ADMIN_PASSWORD, () => adminPassword ?? randomBytes(15).toString('base64url')),
   };
 }
 

@@ -92,6 +92,8 @@ export class Stack {
     const { root, env, settings, output } = this.context;
     this.claim = claimHome(settings.home);
     rmSync(this.file('ready.json'), { force: true });
+    if (existsSync(this.file(restoringMark)))
+      throw new Error(`a restore into ${settings.home} was not finished; remove the folder, and restore again`);
     const ports = await choosePorts(settings);
     this.secrets = readOrCreateSecrets(this.secretsDir, env, settings.adminPassword);
 
@@ -208,7 +210,11 @@ export class Stack {
   }
 }
 
-function claimHome(home: string): FolderClaim {
+/** The file in a home that is being restored, until it is complete. */
+export const restoringMark = 'restoring';
+
+/** @throws Error when Latchkey runs in it */
+export function claimHome(home: string): FolderClaim {
   mkdirSync(home, { recursive: true });
   try {
     const claim = claimFolder(home);

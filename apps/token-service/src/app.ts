@@ -111,6 +111,10 @@ export async function startTokenService(
       port: config.OPS_PORT,
       registry,
       checks: { database: async () => void (await database.query('SELECT 1')) },
+      warnings: {
+        ledger: async () => app.get(LedgerService).mustBeWritten(),
+        restore: () => app.get(RestoreService).mustBeSettled(),
+      },
     });
     const stopNow = async () => {
       stopReporting();

@@ -2,6 +2,7 @@ import { createHmac, hash, pbkdf2Sync, randomBytes } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { parseArgs } from 'node:util';
 import { ADVISORY_LOCKS } from '@latchkey/contracts';
 import { ConfigError, createLogger, loadConfig, type Settings, settingSchema } from '@latchkey/runtime';
 import { DataSource, type MigrationInterface } from 'typeorm';
@@ -40,12 +41,23 @@ export type RolePasswords = Partial<Record<'latchkey_service' | 'latchkey_jobs' 
 
 type MigrationClass = new () => MigrationInterface;
 
-async function migrations(): Promise<MigrationClass[]> {
+/**
+ * The migrations of this version, in their order.
+ * @param only names of those wanted; all by default
+ * @throws Error naming one that this version does not have
+ */
+async function migrations(only?: readonly string[]): Promise<MigrationClass[]> {
   const files = readdirSync(MIGRATIONS_DIR).filter((file) => /^(\d{4}|\d{13})-.*\.js$/.test(file));
   const modules = await Promise.all(
     files.sort().map((file) => import(pathToFileURL(path.join(MIGRATIONS_DIR, file)).href)),
   );
-  return modules.flatMap((module) => Object.values(module as Record<string, MigrationClass>));
+  const all = modules.flatMap((module) => Object.values(module as Record<string, MigrationClass>));
+  const unknown = only?.find((name) => !all.some((migration) => migration.name === name));
+  if (unknown !== undefined)
+    throw new Error(
+      `this version has no migration ${unknown}; use the version that the database came from, or a later one`,
+    );
+  return only ? all.filter((migration) => only.includes(migration.name)) : all;
 }
 
 /**
@@ -53,13 +65,15 @@ async function migrations(): Promise<MigrationClass[]> {
  * lock serializes runs, and later ones find nothing to do.
  * @param url PostgreSQL as the owner of the schema
  * @param passwords of roles that can sign in; the server gets only their SCRAM verifiers
+ * @param only names of the migrations to run, as for a restored backup; all by default
+ * @throws Error when `only` has a name that this version does not know
  * @returns the names of the migrations that ran
  */
-export async function migrate(url: string, passwords: RolePasswords = {}): Promise<string[]> {
+export async function migrate(url: string, passwords: RolePasswords = {}, only?: readonly string[]): Promise<string[]> {
   const db = new DataSource({
     type: 'postgres',
     url,
-    migrations: await migrations(),
+    migrations: await migrations(only),
     migrationsTransactionMode: 'each',
     migrationsTableName: 'migrations',
     installExtensions: false,
@@ -111,7 +125,8 @@ async function main(): Promise<void> {
       ...(config.JOBS_DATABASE_PASSWORD && { latchkey_jobs: config.JOBS_DATABASE_PASSWORD }),
       ...(config.RETENTION_DATABASE_PASSWORD && { latchkey_retention: config.RETENTION_DATABASE_PASSWORD }),
     };
-    const done = await migrate(config.DATABASE_URL, passwords);
+    const { values } = parseArgs({ options: { only: { type: 'string' } } });
+    const done = await migrate(config.DATABASE_URL, passwords, values.only?.split(','));
     logger.info({ migrations: done }, done.length ? 'the database has the newest schema' : 'nothing to migrate');
   } catch (error) {
     if (error instanceof ConfigError) logger.fatal(error.message);

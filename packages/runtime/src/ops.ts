@@ -10,6 +10,8 @@ export interface OpsOptions {
   registry: Registry;
   /** Keys are shown at `/readyz`. */
   checks: Record<string, ReadinessCheck>;
+  /** Shown at `/readyz` when they fail, without making the service unready. */
+  warnings?: Record<string, ReadinessCheck>;
   /** Further paths on the ops port, exact or (ending in `/`) by prefix. */
   routes?: Record<string, (req: IncomingMessage, res: ServerResponse) => void>;
   /** Timeout of one readiness check. Default 2 000. */
@@ -59,11 +61,12 @@ export async function startOps(options: OpsOptions): Promise<Server> {
     if (route) return route(req, res);
     if (path === '/healthz') return sendJson(res, 200, { status: 'ok' });
     if (path === '/readyz') {
-      void readiness(options.checks, options.checkTimeoutMs).then(({ ready, checks }) =>
+      const of = (some: Record<string, ReadinessCheck>) => readiness(some, options.checkTimeoutMs);
+      void Promise.all([of(options.checks), of(options.warnings ?? {})]).then(([{ ready, checks }, warned]) =>
         sendJson(
           res,
           ready ? 200 : 503,
-          { status: ready ? 'ready' : 'not ready', checks },
+          { status: ready ? 'ready' : 'not ready', checks, ...(!warned.ready && { warnings: warned.checks }) },
           ready ? {} : { 'retry-after': '1' },
         ),
       );

@@ -21,7 +21,14 @@ export const anyPorts = Object.fromEntries(
 export function launch(root: string, env: Record<string, string> = {}) {
   const main = path.join(import.meta.dirname, '..', '..', 'dist', 'main.js');
   const child = spawn(process.execPath, [main, root], {
-    env: { PATH: process.env['PATH'], HOME: process.env['HOME'], XDG_STATE_HOME: path.join(root, 'state'), CI: 'true', ...anyPorts, ...env },
+    env: {
+      PATH: process.env['PATH'],
+      HOME: process.env['HOME'],
+      XDG_STATE_HOME: path.join(root, 'state'),
+      CI: 'true',
+      ...anyPorts,
+      ...env,
+    },
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
     detached: true,
   });

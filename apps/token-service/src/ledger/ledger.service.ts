@@ -127,6 +127,11 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
     return { state: this.#failure === null ? 'written' : 'failed', reason: this.#failure };
   }
 
+  /** @throws Error saying why what is revoked now is not written outside the database, though that is configured */
+  mustBeWritten(): void {
+    if (this.#failure !== null) throw new Error(`revocations are not written to the ledger: ${this.#failure}`);
+  }
+
   /** @param onStanding is told where the database stands after each reading */
   async start(onStanding: (standing: Standing) => void): Promise<void> {
     this.#onStanding = onStanding;

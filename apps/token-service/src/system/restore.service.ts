@@ -297,6 +297,13 @@ export class RestoreService implements BeforeApplicationShutdown {
     return row ? toRestore(row) : null;
   }
 
+  /** @throws Error while an administrator must decide about tokens from before a restore */
+  async mustBeSettled(): Promise<void> {
+    const restore = await this.latest();
+    if (restore?.state === 'unsettled')
+      throw new Error(`restored at ${restore.detectedAt}, and not settled: see the page System`);
+  }
+
   /** No caller waits. */
   #confirmLater(invalidations: readonly Invalidation[]): void {
     if (invalidations.length === 0) return;

@@ -72,13 +72,10 @@ export const restoreSchema = z
       .max(NOT_REAPPLIED_MAX)
       .meta({ description: 'changes in the ledger that could not be applied again: check them by hand' }),
     settledAt: timeSchema.nullable(),
-    choice: z
-      .enum(['revoke', 'accept', 'ledger', 'verifiers'])
-      .nullable()
-      .meta({
-        description:
-          'how it was settled: by an administrator, from the ledger, or, after a failover, by the renewals that the verifiers remember; null while unsettled',
-      }),
+    choice: z.enum(['revoke', 'accept', 'ledger', 'verifiers']).nullable().meta({
+      description:
+        'how it was settled: by an administrator, from the ledger, or, after a failover, by the renewals that the verifiers remember; null while unsettled',
+    }),
   })
   .meta({ id: 'Restore' });
 export type Restore = z.infer<typeof restoreSchema>;
