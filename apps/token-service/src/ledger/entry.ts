@@ -33,7 +33,7 @@ export interface Bounds {
 }
 
 /** An audit event, as far as its entry depends on it. */
-export interface NarrowingEvent {
+export interface LedgerSource {
   readonly id: string;
   readonly at: Date;
   readonly action: AuditAction;
@@ -43,7 +43,7 @@ export interface NarrowingEvent {
   readonly details: Readonly<Record<string, unknown>>;
 }
 
-type Details = NarrowingEvent['details'];
+type Details = LedgerSource['details'];
 
 /** The new value of a field that an event has changed. */
 const changedTo = (details: Details, field: string): unknown => (details[field] as { to?: unknown } | undefined)?.to;
@@ -70,7 +70,7 @@ function personBounds({ role, password, secondFactor }: Details): Bounds | null 
 }
 
 /** Per action, the bounds that the event set; null: it concerns no rights. */
-const BOUNDS: Partial<Record<AuditAction, (event: NarrowingEvent) => Bounds | null>> = {
+const BOUNDS: Partial<Record<AuditAction, (event: LedgerSource) => Bounds | null>> = {
   'token.revoked': () => ({}),
   'token.disabled': () => ({}),
   'token.enabled': () => ({}),
@@ -91,7 +91,7 @@ const BOUNDS: Partial<Record<AuditAction, (event: NarrowingEvent) => Bounds | nu
 export const LEDGER_ACTIONS = Object.keys(BOUNDS) as AuditAction[];
 
 /** The entry of an audit event; null: it changes no rights. */
-export function entryOf(event: NarrowingEvent): LedgerEntry | null {
+export function entryOf(event: LedgerSource): LedgerEntry | null {
   const bounds = BOUNDS[event.action]?.(event) ?? null;
   if (bounds === null) return null;
   const subject = event.token_id ?? event.subject_id;

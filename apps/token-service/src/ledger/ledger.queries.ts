@@ -1,5 +1,5 @@
 import { HISTORY, HISTORY_ID, IS_CURRENT } from '../database/index.js';
-import type { NarrowingEvent } from './entry.js';
+import type { LedgerSource } from './entry.js';
 
 /** Ledgers whose process has written to the database within this time are alive. */
 export const ALIVE_SECONDS = 60;
@@ -20,7 +20,7 @@ export interface FollowRow {
   xmin: string;
   /** Other ledgers that are alive. */
   peers: string[];
-  events: (Omit<NarrowingEvent, 'at'> & { at: number; xid: string })[] | null;
+  events: (Omit<LedgerSource, 'at'> & { at: number; xid: string })[] | null;
 }
 
 /**

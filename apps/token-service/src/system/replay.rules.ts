@@ -80,7 +80,7 @@ function add(replay: Replay, entry: LedgerEntry): void {
       return;
     case 'user.updated':
       if (values.role) replay.roles.set(subject, values.role);
-      // Whoever must prove a new second factor must set a password too.
+      // A person who must prove a new second factor must set a password too.
       if (values.credential && replay.credentials.get(subject) !== 'second_factor')
         replay.credentials.set(subject, values.credential);
       return;
