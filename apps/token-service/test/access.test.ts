@@ -15,6 +15,8 @@ import { appModule } from '../src/app.module.js';
 import { tokenServiceConfig } from '../src/config.js';
 import { createAdapter, ENDPOINT_METADATA } from '../src/http/index.js';
 import { CALLABLE_BY } from '../src/rpc/index.js';
+import { RestoreService } from '../src/system/index.js';
+import { PeppersService } from '../src/verification/index.js';
 import { GATEWAY_RPC_SECRET, issue, JOBS_RPC_SECRET, type Person, type World, world } from './harness.js';
 
 /** Declares access for neither of its handlers. */
@@ -93,6 +95,9 @@ beforeAll(async () => {
     { transport: Transport.GRPC, options: { url: rpcAddress, package: 'planted', protoPath } },
     { inheritAppConfig: true },
   );
+  await app.init();
+  await app.get(PeppersService).start();
+  await app.get(RestoreService).start();
   await app.startAllMicroservices();
   await app.listen(0, '127.0.0.1');
   url = await app.getUrl();

@@ -1,9 +1,12 @@
-import { cpSync, mkdtempSync, rmSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { AuditEvent, Restore, SystemState } from '@latchkey/contracts';
+import { newId } from '@latchkey/runtime';
 import { type OwnServer, ownServer, waitFor } from '@latchkey/testing';
 import { Client } from 'pg';
+import { LedgerFolder, ledgerKey } from '../src/ledger/index.js';
 import { migrate } from '../src/migrate.js';
 import { asRole } from './database.js';
 import { ADMIN_EMAIL, ADMIN_PASSWORD, issue, type Person, project, type World, world } from './harness.js';
@@ -44,19 +47,11 @@ async function setUp(env: Record<string, string> = {}): Promise<Stage> {
   closing.push(() => server.close());
   const ledger = newFolder();
   const w = await world({
-    env: {
-      DATABASE_URL: asRole(server.url, 'latchkey_service'),
-      LEASE_MS,
-      ...(env['LEDGER_DIR'] === '' ? {} : { LEDGER_DIR: ledger, LEDGER_KEY }),
-      ...without(env, 'LEDGER_DIR'),
-    },
+    env: { DATABASE_URL: asRole(server.url, 'latchkey_service'), LEASE_MS, LEDGER_DIR: ledger, LEDGER_KEY, ...env },
   });
   closing.push(() => w.close());
   return { server, w, admin: await w.signIn(), ledger };
 }
-
-const without = (env: Record<string, string>, name: string) =>
-  Object.fromEntries(Object.entries(env).filter(([key]) => key !== name));
 
 const NEW_PASSWORD = 'a password of after the backup';
 
@@ -295,6 +290,125 @@ const maintenanceClient = async (server: OwnServer): Promise<Client> => {
 
 const disconnect = (client: Client) =>
   client.query(`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'latchkey'`);
+
+describe('a ledger that cannot be written', () => {
+  it('stops no revocation: the receipt, the state, readiness and the log say so, and what was missed is written once it can be', async () => {
+    const folder = newFolder();
+    const blocked = path.join(folder, 'blocked');
+    writeFileSync(blocked, 'a file where the folder should be');
+    const stage = await setUp({ LEDGER_DIR: path.join(blocked, 'ledger') });
+    const { w, admin } = stage;
+    const ready = async () =>
+      (await (await fetch(`${w.service.opsUrl}/readyz`)).json()) as {
+        status: string;
+        warnings?: Record<string, string>;
+      };
+    const [missed, later] = [await issue(admin), await issue(admin)];
+    const revoke = async (id: string) =>
+      (
+        await admin.call<{ effective: boolean; receipt: { ledger: string } }>(`POST /v1/tokens/${id}/revoke`, {
+          body: {},
+        })
+      ).body;
+    expect(await revoke(missed.id)).toMatchObject({ effective: true, receipt: { ledger: 'failed' } });
+    expect(await checkOf(w, missed.secret)).toBe(401);
+    expect((await systemOf(admin)).ledger).toEqual({ state: 'failed', reason: expect.stringContaining('ENOTDIR') });
+    expect(await ready()).toMatchObject({ status: 'ready', warnings: { ledger: expect.stringContaining('ENOTDIR') } });
+    expect(w.logs()).toContain('writing the ledger failed');
+    rmSync(blocked);
+    await waitFor(async () => (await systemOf(admin)).ledger.state === 'written');
+    expect(await revoke(later.id)).toMatchObject({ effective: true, receipt: { ledger: 'written' } });
+    expect(await ready()).not.toHaveProperty('warnings');
+    const written = readLedger(path.join(blocked, 'ledger'));
+    for (const { id } of [missed, later]) expect(written).toContain(id);
+    for (const { secret } of [missed, later]) expect(written).not.toContain(secret);
+  });
+});
+
+/** All files of all ledgers. */
+const readLedger = (dir: string): string =>
+  readdirSync(dir, { recursive: true, withFileTypes: true })
+    .filter((one) => one.isFile())
+    .map((one) => readFileSync(path.join(one.parentPath, one.name), 'utf8'))
+    .join('\n');
+
+describe('several ledgers', () => {
+  it('each replica has in its ledger what the others did, so that one alone brings all of it back', async () => {
+    const stage = await setUp();
+    const { server, w } = stage;
+    const was = await before(stage);
+    const otherLedger = newFolder();
+    const other = await w.another({ LEDGER_DIR: otherLedger });
+    await waitFor(async () => (await server.query('SELECT DISTINCT ledger FROM ledger_streams')).length === 2);
+    await server.stop();
+    const copy = server.copy();
+    await server.start();
+    await isBack(w, was.kept.secret);
+    await isBack(w, was.kept.secret, other);
+    await narrow(stage, was);
+    // The replica that did it all is gone with its ledger; the other follows within a second.
+    await waitFor(() => was.tokens.every(({ id }) => readLedger(otherLedger).includes(id)));
+    await w.service.stop();
+    await server.stop();
+    server.putBack(copy);
+    await server.start();
+    await isBack(w, was.kept.secret, other);
+    await mustHaveLostNothing(w, was, other);
+  });
+
+  it('an imported copy brings back what it knows; whether it was complete is for an administrator to say, or for the import', async () => {
+    const stage = await setUp();
+    const { server, w, ledger } = stage;
+    const was = await before(stage);
+    await isMarked(stage);
+    await server.stop();
+    const copy = server.copy();
+    await server.start();
+    await isBack(w, was.kept.secret);
+    await narrow(stage, was);
+    await w.service.stop();
+    await server.stop();
+    server.putBack(copy);
+    await server.start();
+    const exported = path.join(newFolder(), 'exported');
+    expect(command(ledger, 'export', exported)).toMatchObject({ status: 0 });
+    const newPlace = newFolder();
+    expect(command(newPlace, 'import', exported, '--complete')).toMatchObject({ status: 0 });
+    expect(command(newPlace, 'verify')).toMatchObject({
+      status: 0,
+      stdout: expect.stringMatching(/[1-9]\d* entries in 1 streams/),
+    });
+    const second = await w.another({ LEDGER_DIR: newPlace });
+    await isBack(w, was.kept.secret, second);
+    await mustHaveLostNothing(w, was, second);
+    // Once it was used, it is no better than any other: a later restore is not vouched for by it.
+    expect(readLedger(newPlace)).not.toContain('"isComplete":true');
+  });
+});
+
+/** Runs `latchkey ledger`. */
+const command = (dir: string, ...args: string[]) =>
+  spawnSync(process.execPath, [path.join(import.meta.dirname, '../dist/ledger-command.js'), ...args], {
+    env: { PATH: process.env['PATH'], LEDGER_DIR: dir, LEDGER_KEY },
+    encoding: 'utf8',
+  });
+
+describe('the ledger command', () => {
+  it('says what is wrong, where, and what to do', () => {
+    const empty = newFolder();
+    expect(command(empty, 'verify')).toMatchObject({ status: 1, stderr: `ledger: ${empty} contains no ledger\n` });
+    expect(command(empty, 'import')).toMatchObject({ status: 1, stderr: expect.stringContaining('takes one folder') });
+    expect(command(empty, 'frobnicate')).toMatchObject({ status: 1, stderr: expect.stringContaining('see --help') });
+    expect(command(empty, '--help')).toMatchObject({ status: 0, stdout: expect.stringContaining('ledger verify') });
+    const folder = path.join(empty, 'one');
+    const stream = LedgerFolder.open(folder, Buffer.from(ledgerKey(LEDGER_KEY)), newId).begin(newId());
+    stream.append([{ e: newId(), t: 1, a: 'token.revoked' }]);
+    expect(command(empty, 'verify')).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining(`${stream.stream}.state is missing`),
+    });
+  });
+});
 
 describe('without a ledger that shows that nothing is missing', () => {
   /** @param meddle with the ledger while the folder is put back @returns the service that was started then */
