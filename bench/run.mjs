@@ -14,6 +14,7 @@ import path from 'node:path';
 const benches = {
   verify: { shows: 'verify() from memory, and memory per token', flags: ['--expose-gc', '--max-old-space-size=2048'] },
   revocation: { shows: 'revoke until effective at four gateways' },
+  ledger: { shows: 'what the ledger costs a revocation, beside the same without; a storm, a full disk' },
   watch: { shows: 'revoke until effective at third parties on streams, with Redis and without' },
   miss: { shows: 'checks of tokens never seen before; --before <folder>: beside another version' },
   forged: { shows: 'checks while forged messages flood Redis, beside the same undisturbed' },
