@@ -41,11 +41,10 @@ ALTER TABLE invalidation_log
   ADD COLUMN settled_history text,
   ADD COLUMN settled_incarnation text,
   ADD COLUMN restored_before timestamptz(3),
-  ADD COLUMN doubted_history text,
   ADD COLUMN doubted_at timestamptz(3);
 COMMENT ON COLUMN invalidation_log.settled_history IS 'the log and start of the server in which all tokens are answered; null before version 0.2';
 COMMENT ON COLUMN invalidation_log.settled_incarnation IS 'the server, timeline and database of that history';
-COMMENT ON COLUMN invalidation_log.doubted_history IS 'the history of which it was not certain at once that nothing is missing; what ledgers hold from after doubted_at says nothing about it';
+COMMENT ON COLUMN invalidation_log.doubted_at IS 'since when it is not certain that nothing is missing, over all starts of the server, until it is settled: what ledgers hold from after it says nothing about that';
 COMMENT ON COLUMN invalidation_log.restored_before IS 'tokens and sessions created before it are not accepted until the restore is settled';
 
 CREATE TABLE restores (

@@ -13,6 +13,9 @@ const KEY = Buffer.from('a key of the tests');
 const OTHER_KEY = Buffer.from('another key');
 const HISTORY = 'the history after the restore';
 
+/** A stream of long ago. */
+const OLD = '01000000-0000-7000-8000-000000000000';
+
 const folders: string[] = [];
 afterEach(() => {
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true });
@@ -101,7 +104,7 @@ function doubt(made: Made, marks = made.marks, others: StreamRow[] = []) {
   return doubtOf(own, [...rows, ...others], {
     history: HISTORY,
     doubtedAt: null,
-    own: { stream: newId(), isContinuous: false },
+    own: { stream: newId(), isContinuous: false, hasGap: false, isPatient: false },
   });
 }
 
@@ -147,6 +150,20 @@ describe('a ledger', () => {
     expect([entries, faults]).toEqual([[late], []]);
   });
 
+  it('notices that its first segment is missing, where no mark lies behind it', () => {
+    const folder = LedgerFolder.open(newFolder(), KEY, newId);
+    const stream = folder.begin(newId());
+    const many = Array.from({ length: 7_000 }, (_, i) => entry(i));
+    const first = stream.append(many);
+    stream.append(many);
+    const last = stream.append([entry(1)]);
+    folder.writeState({ stream: stream.stream, ...stream.place, at: at(1), peers: [], ended: false });
+    rmSync(path.join(folder.folder, `${stream.stream}.000000`));
+    expect(folder.compare([], 0).faults).toEqual([expect.objectContaining({ code: 'segment_missing' })]);
+    expect(folder.compare([markOf(stream, first)], 0).faults).toEqual([]);
+    expect(folder.compare([markOf(stream, last)], 0).faults).toEqual([]);
+  });
+
   it('tolerates a last line whose write was interrupted: it was never acknowledged', () => {
     const made = make();
     const file = fileOf(made, made.last);
@@ -169,7 +186,7 @@ describe('a ledger', () => {
     const [first, second] = [entry(1), entry(2)];
     const place = stream.append([first]);
     const file = path.join(where, `${stream.stream}.000000`);
-    writeFileSync(file, `${readFileSync(file, 'utf8')}2 half a li`);
+    writeFileSync(file, `${readFileSync(file, 'utf8')}2 half a li${'n'.repeat(1_000)}`);
     stream.append([second]);
     folder.writeState({ stream: stream.stream, ...stream.place, at: at(1), peers: [], ended: false });
     expect(folder.compare([markOf(stream, place)], 0)).toMatchObject({ entries: [second], faults: [] });
@@ -416,12 +433,10 @@ describe('a ledger shows that nothing else is missing only if it was the last to
     expect(doubt(made, made.marks, [row(5, HISTORY)])).toBeNull();
   });
 
-  it('what was written after the doubt arose says nothing', () => {
-    const made = make();
+  const asOwn = (made: Made, since: Date | null): LedgerComparison => {
     const folder = LedgerFolder.existing(made.where, KEY)!;
-    const rows = made.marks.map((mark) => rowOf(mark, folder.identity.ledger));
-    const ledger: LedgerComparison = {
-      ...folder.compare<LedgerEntry>(made.marks, 0, { since: 1 }),
+    return {
+      ...folder.compare<LedgerEntry>(made.marks, 0, { since: since?.getTime() ?? null }),
       ledger: folder.identity.ledger,
       folder: made.where,
       isOwn: true,
@@ -429,8 +444,34 @@ describe('a ledger shows that nothing else is missing only if it was the last to
       isComplete: false,
       faults: [],
     };
-    const now = { history: HISTORY, doubtedAt: new Date(1), own: { stream: newId(), isContinuous: false } };
-    expect(ledger.reachesTo).toBeNull();
-    expect(doubtOf(ledger, rows, now)).toBe('ledger_missing');
+  };
+  const rowsOf = ({ folder, marks }: Made) => marks.map((mark) => rowOf(mark, folder.identity.ledger));
+  const fresh = { stream: newId(), isContinuous: false, hasGap: false, isPatient: false };
+
+  it('a process that was alive after a doubt arose, and has not settled it, does not settle it after a restart', () => {
+    const made = make();
+    const of = (doubtedAt: Date) =>
+      doubtOf(
+        asOwn(made, doubtedAt),
+        rowsOf(made).map((row) => ({ ...row, stream: OLD })),
+        {
+          history: HISTORY,
+          doubtedAt,
+          own: fresh,
+        },
+      );
+    expect(of(new Date(at(15)))).toBe('ledger_incomplete');
+    // One that ended before, and was not there, still can.
+    expect(of(new Date(at(21)))).toBeNull();
+  });
+
+  it('a process whose disk failed when a history ended vouches for none', () => {
+    const made = make();
+    const now = { history: HISTORY, doubtedAt: null };
+    const own = { stream: made.earlier.stream, isContinuous: true, hasGap: false, isPatient: false };
+    expect(doubtOf(asOwn(made, null), rowsOf(made), { ...now, own })).toBeNull();
+    expect(doubtOf(asOwn(made, null), rowsOf(made), { ...now, own: { ...own, hasGap: true } })).toBe(
+      'ledger_incomplete',
+    );
   });
 });

@@ -84,6 +84,7 @@ async function narrow({ admin }: Pick<Stage, 'admin'>, was: Before): Promise<voi
     const response = await admin.call<{ effective?: boolean; receipt?: { ledger?: string } }>(target, { body });
     expect([target, response.status, response.body]).toEqual([target, expect.any(Number), expect.anything()]);
     expect(response.status).toBeLessThan(300);
+    if (response.body.receipt) expect([target, response.body.receipt.ledger]).toEqual([target, 'written']);
     return response.body;
   };
   for (const [i, { id }] of was.tokens.entries())
@@ -143,7 +144,7 @@ async function signInAt(w: World, at = w.service): Promise<Person> {
 const systemOf = async (person: Person) => (await person.call<SystemState>('GET /v1/system')).body;
 
 /** The ledger follows within a second; a mark has then moved in the database that is copied. */
-const isMarked = ({ server }: Stage) =>
+const isMarked = ({ server }: Pick<Stage, 'server'>) =>
   waitFor(async () => (await server.query('SELECT 1 FROM ledger_streams')).length > 0);
 
 const eventsOf = async (admin: Person, action: string) =>
@@ -410,6 +411,50 @@ describe('the ledger command', () => {
   });
 });
 
+it('a backup restored into the live database is answered by none of the connections that live on', async () => {
+  const { server, w, admin } = await setUp({ LEASE_MS: '10000' });
+  const token = await issue(admin);
+  const other = await w.signIn();
+  await isMarked({ server });
+  const tables = ['tokens', 'sessions', 'invalidation_log', 'ledger_streams'];
+  await server.query('CREATE SCHEMA backup');
+  for (const table of tables) await server.query(`CREATE TABLE backup.${table} AS SELECT * FROM ${table}`);
+  const [then] = await server.query('SELECT now()::text AS at');
+  await admin.call(`POST /v1/tokens/${token.id}/revoke`, { body: {} });
+  expect((await other.call('DELETE /v1/session')).status).toBe(204);
+  await w.as().call('GET /v1/session'); // sessions are in the ledger within a second
+  await waitFor(async () =>
+    /latchkey_ledger_entries_total\{outcome="written",service="token-service"\} [2-9]/.test(await metricsOf(w)),
+  );
+  const seen = new Set<number>();
+  let isDone = false;
+  const ask = async (status: () => Promise<number>) => {
+    while (!isDone) seen.add(await status());
+  };
+  const asking = [
+    ask(() => checkOf(w, token.secret)),
+    ask(() => checkOf(w, token.secret)),
+    ask(async () => (await other.call('GET /v1/session')).status),
+    ask(async () => (await other.call('GET /v1/session')).status),
+  ];
+  // What pg_restore --clean --single-transaction comes to: rows of then, a new file of the log, one commit.
+  await server.query(`BEGIN; SET LOCAL session_replication_role = replica;
+    UPDATE tokens t SET revoked_at = b.revoked_at, revocation_reason = b.revocation_reason FROM backup.tokens b WHERE b.id = t.id;
+    INSERT INTO sessions SELECT * FROM backup.sessions ON CONFLICT DO NOTHING;
+    DELETE FROM audit_events WHERE at > '${String(then!['at'])}'; DELETE FROM invalidations WHERE created_at > '${String(then!['at'])}';
+    DELETE FROM ledger_streams; INSERT INTO ledger_streams SELECT * FROM backup.ledger_streams;
+    TRUNCATE invalidation_log; INSERT INTO invalidation_log SELECT * FROM backup.invalidation_log; COMMIT`);
+  await waitFor(async () => (await server.query('SELECT 1 FROM restores WHERE settled_at IS NOT NULL')).length > 0, {
+    timeoutMs: 20_000,
+  });
+  await waitFor(async () => (await checkOf(w, token.secret)) === 401);
+  isDone = true;
+  await Promise.all(asking);
+  expect([...seen].sort()).toEqual([401, 503]);
+});
+
+const metricsOf = async (w: World) => (await fetch(`${w.service.opsUrl}/metrics`)).text();
+
 describe('without a ledger that shows that nothing is missing', () => {
   /** @param meddle with the ledger while the folder is put back @returns the service that was started then */
   async function restored(meddle: (stage: Stage, ledgerThen: string) => Record<string, string>) {
@@ -477,17 +522,27 @@ describe('without a ledger that shows that nothing is missing', () => {
     },
   );
 
-  it('accepting a restore accepts the tokens from before again', async () => {
-    const { w, was, second } = await restored(replaced());
-    const admin = await signInAt(w, second);
+  it('what is held stays held over restarts of everything, until it is accepted', async () => {
+    const LEDGER_DIR = newFolder();
+    const { server, w, was, second } = await restored(() => ({ LEDGER_DIR }));
+    await waitFor(async () => (await server.query('SELECT DISTINCT ledger FROM ledger_streams')).length === 2);
+    await second.stop();
+    await server.stop();
+    await server.start();
+    const third = await w.another({ LEDGER_DIR });
+    const code = async (secret: string) =>
+      (await w.bearer(secret, third).call<{ code: string }>('GET /v1/tokens/self')).body.code;
+    await waitFor(async () => (await code(was.kept.secret)) === 'restored', { timeoutMs: 20_000 });
+    for (const { secret } of was.tokens) expect(await code(secret)).toBe('restored');
+    const admin = await signInAt(w, third);
     const settled = await admin.call<{ effective: boolean }>('POST /v1/system/restore/settle', {
       body: { choice: 'accept' },
     });
     expect(settled.body.effective).toBe(true);
-    expect(await checkOf(w, was.kept.secret, second)).toBe(200);
-    // A restart is a plain one from here on.
-    await second.stop();
-    const third = await w.another({ LEDGER_DIR: newFolder() });
     expect(await checkOf(w, was.kept.secret, third)).toBe(200);
+    // A restart is a plain one from here on.
+    await third.stop();
+    const fourth = await w.another({ LEDGER_DIR });
+    expect(await checkOf(w, was.kept.secret, fourth)).toBe(200);
   });
 });

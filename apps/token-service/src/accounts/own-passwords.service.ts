@@ -11,11 +11,15 @@ import { AttemptsService } from './attempts.service.js';
 import { endSessionsOf } from './end-sessions.js';
 import { PeopleService } from './people.service.js';
 import { mustAdminister } from './person.rules.js';
-import { dropResetCodes, isResetCode, newResetCode, storeResetCode, useResetCode } from './reset-codes.js';
+import {
+  dropResetCodes,
+  isResetCode,
+  newResetCode,
+  RESET_SECONDS,
+  storeResetCode,
+  useResetCode,
+} from './reset-codes.js';
 import { SecondFactorService } from './second-factor.service.js';
-
-/** How long a code for setting a new password is valid. */
-const RESET_SECONDS = 3_600;
 
 interface Person {
   id: string;
@@ -74,6 +78,7 @@ export class OwnPasswordsService {
     const passwordHash = await this.people.hashOf(body.newPassword);
     const guesses = await this.#countGuess(body);
     const set = this.db.change(async (change) => {
+      await this.db.mustBeAccepted(change);
       const [person] = await change.read<{ id: string; name: string }>([
         'SELECT id, name FROM users WHERE email = $1 AND disabled_at IS NULL FOR NO KEY UPDATE',
         [body.email],

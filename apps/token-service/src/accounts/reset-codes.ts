@@ -4,7 +4,11 @@ import { base32 } from './totp.js';
 
 const CODE_BYTES = 20;
 
-const digest = (code: string): Buffer => hash('sha256', code.trim().toUpperCase(), 'buffer');
+/** How long a code that an administrator or an email gives is valid. */
+export const RESET_SECONDS = 3_600;
+
+/** What is stored of a code. */
+export const codeDigest = (code: string): Buffer => hash('sha256', code.trim().toUpperCase(), 'buffer');
 
 /** A code for setting a password: 160 random bits, so storing its SHA-256 is enough. */
 export const newResetCode = (): string => base32(randomBytes(CODE_BYTES));
@@ -14,7 +18,7 @@ export function storeResetCode(change: Change, userId: string, code: string, sec
   const expiresAt = new Date(Date.now() + seconds * 1_000);
   change.write([
     'INSERT INTO password_resets (user_id, hash, expires_at) VALUES ($1, $2, $3)',
-    [userId, digest(code), expiresAt],
+    [userId, codeDigest(code), expiresAt],
   ]);
   return expiresAt;
 }
@@ -23,7 +27,7 @@ export function storeResetCode(change: Change, userId: string, code: string, sec
 export async function isResetCode(db: Database, userId: string, code: string): Promise<boolean> {
   const found = await db.query(
     'SELECT 1 FROM password_resets WHERE user_id = $1 AND hash = $2 AND expires_at > now()',
-    [userId, digest(code)],
+    [userId, codeDigest(code)],
   );
   return found.length > 0;
 }
@@ -32,7 +36,7 @@ export async function isResetCode(db: Database, userId: string, code: string): P
 export async function useResetCode(change: Change, userId: string, code: string): Promise<boolean> {
   const used = await change.read([
     'DELETE FROM password_resets WHERE user_id = $1 AND hash = $2 AND expires_at > now() RETURNING user_id',
-    [userId, digest(code)],
+    [userId, codeDigest(code)],
   ]);
   if (used.length === 0) return false;
   dropResetCodes(change, userId);

@@ -6,7 +6,7 @@ import type { z } from 'zod';
 import { AuditService } from '../audit/index.js';
 import { rightsOfPerson, ScopesService, SYSTEM, type UserActor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { Database } from '../database/index.js';
+import { Database, LOG_FILE } from '../database/index.js';
 import { ApiError, cookieName, notFound, RatesService, requestContext, restored, writeCookie } from '../http/index.js';
 import { AttemptsService } from './attempts.service.js';
 import { endSessionsOf } from './end-sessions.js';
@@ -124,6 +124,7 @@ export class SessionsService {
     const id = newId();
     await this.db.change(async (change) => {
       // Passwords of before a restore may have been changed since: until it is settled, only who can settle it signs in.
+      await this.db.mustBeAccepted(change);
       const [log] = await change.read<{ restored_before: Date | null }>([SELECT_RESTORED]);
       if (log?.restored_before && user.role !== 'admin') throw restored();
       const now = new Date();
@@ -165,7 +166,7 @@ export class SessionsService {
   async actorBy(value: string): Promise<UserActor | null> {
     const [row] = await this.db.authoritative<SessionRow>(
       'session-by-hash',
-      `SELECT s.id, s.user_id, s.seen_at, u.name, u.role, (
+      `SELECT ${LOG_FILE} AS file, s.id, s.user_id, s.seen_at, u.name, u.role, (
          SELECT json_agg(json_build_array(m.project_id, m.role)) FROM members m
          JOIN projects p ON p.id = m.project_id AND p.closed_at IS NULL WHERE m.user_id = u.id
        ) AS memberships

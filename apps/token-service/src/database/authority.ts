@@ -1,6 +1,6 @@
 import type { Clock } from '@latchkey/runtime';
 import { Timekeeper } from '@latchkey/verifier';
-import { HISTORY_ID, IS_CURRENT } from './history.js';
+import { HISTORY_ID, IS_CURRENT, LOG_FILE } from './history.js';
 import type { PreparedClient, Proof } from './prepared-client.js';
 
 /**
@@ -55,14 +55,14 @@ export class Authority {
     const begun = this.#time.note();
     const { warnings } = connection;
     const row = await this.#commit(connection);
-    const { system, timeline, leaseMs, history } = row;
+    const { system, timeline, leaseMs, history, file } = row;
     const highest = this.#timelines.get(system);
     if (highest === undefined || highest < timeline) this.#timelines.set(system, timeline);
     mustBeUnwarned(connection, warnings);
     if (this.#isDeposed(row))
       throw new AuthorityLost(`PostgreSQL is on timeline ${timeline}, but ${highest} was seen before`);
     this.counters.proofs++;
-    connection.proof = { begun, system, timeline, history, windowMs: Math.min(this.#leaseMs, leaseMs) };
+    connection.proof = { begun, system, timeline, history, file, windowMs: Math.min(this.#leaseMs, leaseMs) };
   }
 
   async #commit(connection: PreparedClient): Promise<Omit<Proof, 'begun' | 'windowMs'> & { leaseMs: number }> {
@@ -71,7 +71,7 @@ export class Authority {
       if (error.message !== TIMED_OUT) throw error;
       throw new AuthorityLost('timeout: PostgreSQL did not finish a commit in time');
     });
-    const { system, timeline, history, lease_ms: leaseMs, pid, synchronous_commit: durability } = rows[0]!;
+    const { system, timeline, history, file, lease_ms: leaseMs, pid, synchronous_commit: durability } = rows[0]!;
     // A read behind the proof, or the next proof, might come from another server.
     if (pid !== connection.processID)
       throw new AuthorityLost('a pooler stands between this service and PostgreSQL: connect to PostgreSQL itself');
@@ -81,7 +81,7 @@ export class Authority {
       );
     // A new primary waits as long as the log's row says, so the row is raised before the window is used.
     if (leaseMs < this.#leaseMs) await connection.query(RAISE, [this.#leaseMs]);
-    return { system, timeline, history, leaseMs };
+    return { system, timeline, history, file, leaseMs };
   }
 
   #isDeposed({ system, timeline }: { system: string; timeline: string }): boolean {
@@ -111,6 +111,7 @@ const PROVE = {
     left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) AS timeline,
     (SELECT longest_lease_ms FROM invalidation_log) AS lease_ms,
     (SELECT CASE WHEN ${IS_CURRENT} THEN ${HISTORY_ID} ELSE '' END FROM invalidation_log l) AS history,
+    ${LOG_FILE} AS file,
     pg_backend_pid() AS pid, current_setting('synchronous_commit') AS synchronous_commit`,
 };
 

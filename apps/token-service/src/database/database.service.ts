@@ -7,6 +7,7 @@ import { DataSource } from 'typeorm';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { Authority, AuthorityLost, mustBeUnwarned } from './authority.js';
 import { BEGIN_SNAPSHOT, Change } from './change.js';
+import { HISTORY_ID, IS_CURRENT } from './history.js';
 import { PreparedClient } from './prepared-client.js';
 import type { Statement } from './statement.js';
 
@@ -82,6 +83,9 @@ export function dataSourceOptions(config: TokenServiceConfig) {
   };
 }
 
+/** Out: the history; empty: not recorded yet. */
+const SELECT_HISTORY = `SELECT CASE WHEN ${IS_CURRENT} THEN ${HISTORY_ID} ELSE '' END AS history FROM invalidation_log l`;
+
 /** Operations on one connection. */
 export interface OneConnection {
   /** Commits a row: the next read comes from the primary. */
@@ -139,14 +143,43 @@ export class Database implements OnApplicationShutdown {
     this.#acceptedHistory = history;
   }
 
+  /**
+   * For a change that lets somebody in, a sign-in for instance.
+   * @throws AuthorityLost when the transaction is in another history than the accepted one
+   */
+  async mustBeAccepted(change: Change): Promise<void> {
+    const [row] = await change.read<{ history: string }>([SELECT_HISTORY]);
+    if (this.#isAccepted(row?.history)) return;
+    this.#onUnaccepted();
+    throw new AuthorityLost('PostgreSQL has started, or a backup was restored: it is being compared with the ledger');
+  }
+
+  /** Until a history is accepted, nothing that allows access is read. */
+  withdraw(): void {
+    this.#acceptedHistory = '';
+  }
+
   /** @param listener is called when a connection turns out to be in another history than the accepted one */
   onUnaccepted(listener: () => void): void {
     this.#onUnaccepted = listener;
   }
 
+  /** Neither one that is not recorded yet nor, while none is accepted, any: both are empty. */
+  #isAccepted(history: string | undefined): boolean {
+    return history !== undefined && history !== '' && history === this.#acceptedHistory;
+  }
+
+  /** @throws AuthorityLost when a restore into this database has replaced the log since the proof */
+  #ofAcceptedFile<Row extends QueryResultRow>(connection: PreparedClient, rows: Row[]): Row[] {
+    if (rows.every(({ file }) => file === undefined || file === connection.proof?.file)) return rows;
+    delete connection.proof;
+    this.#onUnaccepted();
+    throw new AuthorityLost('a backup was restored: it is being compared with the ledger');
+  }
+
   /** @throws AuthorityLost when the server of this connection is in a history that was not compared yet */
   #mustBeAccepted({ proof }: PreparedClient): void {
-    if (proof?.history === this.#acceptedHistory && proof.history !== '') return;
+    if (this.#isAccepted(proof?.history)) return;
     this.#onUnaccepted();
     throw new AuthorityLost('PostgreSQL has started, or a backup was restored: it is being compared with the ledger');
   }
@@ -243,7 +276,7 @@ export class Database implements OnApplicationShutdown {
   }
 
   /**
-   * One prepared statement whose rows allow access: read on a connection whose server has proved, within the authority
+   * One prepared statement whose rows allow access, each with `LOG_FILE` as `file`: read on a connection whose server has proved, within the authority
    * window, that it is still the primary, and which is in the accepted history. When the window has passed, the commit that
    * proves it is sent ahead.
    * @throws AuthorityLost when the proof fails, or the history has not been compared with the ledger yet
@@ -251,11 +284,11 @@ export class Database implements OnApplicationShutdown {
   authoritative<Row extends QueryResultRow>(name: string, text: string, values: unknown[]): Promise<Row[]> {
     return this.#withConnection(async (connection) => {
       const read = (): Promise<{ rows: Row[] }> => connection.query({ name, text, values });
-      if (this.#authority.holds(connection) && connection.proof?.history === this.#acceptedHistory)
-        return (await read()).rows;
+      if (this.#authority.holds(connection) && this.#isAccepted(connection.proof?.history))
+        return this.#ofAcceptedFile(connection, (await read()).rows);
       const [, { rows }] = await Promise.all([this.#authority.prove(connection), read()]);
       this.#mustBeAccepted(connection);
-      return rows;
+      return this.#ofAcceptedFile(connection, rows);
     });
   }
 

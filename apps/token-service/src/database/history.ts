@@ -7,6 +7,9 @@ export const INCARNATION = `(SELECT c.system_identifier || '/' || left(pg_walfil
   (SELECT d.oid FROM pg_database d WHERE d.datname = current_database()) || '/' ||
   pg_relation_filenode('invalidation_log') FROM pg_control_system() c)`;
 
+/** The file of the log's table, which a restore into the same database replaces. Cheap: rows that allow access have it. */
+export const LOG_FILE = `pg_relation_filenode('invalidation_log'::regclass)::text`;
+
 /** When this server started. */
 export const STARTED = 'pg_postmaster_start_time()';
 

@@ -10,5 +10,5 @@ export {
   sqlState,
 } from './database.service.js';
 export { columnsAs, deleteFrom, insertAllInto, insertInto, select, update } from './entity.js';
-export { HISTORY, HISTORY_ID, INCARNATION, IS_CURRENT, STARTED } from './history.js';
+export { HISTORY, HISTORY_ID, INCARNATION, IS_CURRENT, LOG_FILE, STARTED } from './history.js';
 export { type AfterCommit, type Statement, together } from './statement.js';

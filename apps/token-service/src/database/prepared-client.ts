@@ -13,6 +13,8 @@ export interface Proof {
   readonly timeline: string;
   /** The history of the database; empty: not recorded yet. */
   readonly history: string;
+  /** Of the log's table: another one after a restore into this database. */
+  readonly file: string;
   readonly windowMs: number;
 }
 

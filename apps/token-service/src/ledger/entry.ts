@@ -85,6 +85,7 @@ const BOUNDS: Partial<Record<AuditAction, (event: LedgerSource) => Bounds | null
   'member.changed': ({ details }) => ({ role: changedTo(details, 'role') as string }),
   'member.removed': () => ({}),
   'policy.updated': () => ({}),
+  'session.ended': () => ({}),
 };
 
 /** The actions whose events a ledger keeps. */

@@ -12,7 +12,6 @@ import {
   renameSync,
   rmSync,
   statSync,
-  writeFileSync,
   writeSync,
 } from 'node:fs';
 import path from 'node:path';
@@ -48,6 +47,16 @@ export interface Mark extends Place {
   readonly seenAt: string;
 }
 
+/** Which streams count for how far a ledger reaches. */
+export interface ReadingOf {
+  /** The stream of the process that reads; default: none. */
+  readonly own?: string | null;
+  /** Default: true. */
+  readonly isOwnCounted?: boolean;
+  /** Since when the database is doubted, in milliseconds since 1970; null: it is not. */
+  readonly since?: number | null;
+}
+
 /** What a ledger contains behind the marks, and what is wrong with it. */
 export interface Comparison<Entry> {
   /** In the order of each stream; an entry can be in several. */
@@ -58,6 +67,8 @@ export interface Comparison<Entry> {
   readonly reachesTo: string | null;
   /** Other ledgers that were alive with the last stream. */
   readonly peers: readonly string[];
+  /** Another process of it was alive since `since`, and has not shown that nothing is missing. */
+  readonly isDoubted: boolean;
 }
 
 const segmentFile = (stream: string, segment: number) => `${stream}.${String(segment).padStart(6, '0')}`;
@@ -219,33 +230,37 @@ export class LedgerFolder {
     return state;
   }
 
-  /** Not synced: an older one after a crash costs certainty, not entries. */
+  /** Whole or not at all, after a power loss too. */
   writeState(state: State): void {
     const file = path.join(this.folder, `${state.stream}.state`);
-    writeFileSync(`${file}.new`, formatLine(this.key, STATE, state), { mode: 0o600 });
+    const fd = openSync(`${file}.new`, 'w', 0o600);
+    try {
+      writeWhole(fd, formatLine(this.key, STATE, state));
+      fdatasyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
     renameSync(`${file}.new`, file);
   }
 
   /**
    * Reads what lies behind the marks and authenticates what it reads.
    * @param marks of the streams of this ledger
-   * @param skipped a stream to leave out; `since`: streams begun after it do not count for how far the ledger reaches
+   * @param of which streams count for how far the ledger reaches
    * @param retainedSince streams last alive before it may have been removed, in milliseconds since 1970
    */
   compare<Entry>(
     marks: readonly Mark[],
     retainedSince: number,
-    { skipped = null, since = null }: { skipped?: string | null; since?: number | null } = {},
+    { own = null, isOwnCounted = true, since = null }: ReadingOf = {},
   ): Comparison<Entry> {
     const faults: LedgerFault[] = [];
     const entries: Entry[] = [];
     const ends = new Map<string, StreamEnd & Pick<State, 'peers'>>();
-    const known = marks.filter(({ stream }) => stream !== skipped);
-    const expected: (StreamEnd & { stream: string; by: string })[] = known.map((mark) => {
+    const expected: (StreamEnd & { stream: string; by: string })[] = marks.map((mark) => {
       return { ...mark, at: mark.seenAt, by: 'the database' };
     });
     const streams = this.#attempt(faults, () => this.streams()) ?? new Map<string, number[]>();
-    if (skipped !== null) streams.delete(skipped);
     for (const [stream, numbers] of streams) {
       const mark = marks.find((one) => one.stream === stream);
       const read = this.#attempt(faults, () => this.#readStream<Entry>(stream, numbers, mark));
@@ -275,11 +290,13 @@ export class LedgerFolder {
           ),
         );
     }
-    const last = [...ends]
-      .filter(([stream, { at }]) => at !== '' && (since === null || begunAtMs(stream) < since))
+    const alive = [...ends].filter(([, { at }]) => at !== '');
+    const isDoubted = since !== null && alive.some(([stream, { at }]) => stream !== own && Date.parse(at) > since);
+    const last = alive
+      .filter(([stream]) => stream !== own || isOwnCounted)
       .map(([, end]) => end)
-      .sort((a, b) => (a.at < b.at ? 1 : -1));
-    return { entries, faults, reachesTo: last[0]?.at ?? null, peers: last[0]?.peers ?? [] };
+      .sort((x, y) => (x.at < y.at ? 1 : -1));
+    return { entries, faults, reachesTo: last[0]?.at ?? null, peers: last[0]?.peers ?? [], isDoubted };
   }
 
   #attempt<T>(faults: LedgerFault[], work: () => T): T | undefined {
@@ -348,7 +365,7 @@ export class LedgerFolder {
     return { entries: behind.map(({ entry }: Placed<Entry>) => entry), end, state, others };
   }
 
-  /** Removes streams that were last alive before a moment, and closed segments older than it. @returns how many files */
+  /** Removes streams that were last alive before a moment, other than one's own. @returns how many files */
   prune(before: number, own: string): number {
     let removed = 0;
     for (const [stream, numbers] of this.streams()) {

@@ -11,7 +11,7 @@ export interface FollowRow {
   settled_history: string | null;
   /** Tokens from before are not accepted in this history until an administrator has decided. */
   is_held: boolean;
-  /** Since when it is doubted that this history is whole; null: it is not. */
+  /** Since when it is doubted that this database is whole; null: it is not. */
   doubted_at: Date | null;
   /** Server, timeline and database of this history, and of the settled one. */
   incarnation: string;
@@ -30,7 +30,7 @@ export interface FollowRow {
 export const FOLLOW = `SELECT ${HISTORY}, ${IS_CURRENT} AS is_current, l.settled_history,
     EXISTS (SELECT FROM restores r WHERE r.history = ${HISTORY_ID} AND r.settled_at IS NULL AND r.reason IS NOT NULL
       AND l.restored_before IS NOT NULL) AS is_held,
-    CASE WHEN l.doubted_history = ${HISTORY_ID} THEN l.doubted_at END AS doubted_at, l.incarnation,
+    l.doubted_at, l.incarnation,
     l.settled_incarnation, now() AS at,
     pg_snapshot_xmin(pg_current_snapshot())::text AS xmin,
     ARRAY(SELECT DISTINCT s.ledger FROM ledger_streams s WHERE s.ledger <> $5::uuid AND s.ended_at IS NULL
@@ -57,9 +57,9 @@ export interface StreamRow {
 export const SELECT_STREAMS = `SELECT stream, ledger, sequence::text AS sequence, mac, history, cursor_xid::text AS cursor_xid,
   seen_at, compared_history FROM ledger_streams`;
 
-/** In: stream, ledger, place, history, cursor; history that it was compared with. */
+/** In: stream, ledger, place, history, cursor; history that it was compared with. Only in that history. */
 export const MOVE_MARK = `INSERT INTO ledger_streams AS s (stream, ledger, sequence, mac, history, cursor_xid, seen_at, compared_history)
-  VALUES ($1, $2, $3, $4, $5, $6::text::xid8, now(), $7)
+  SELECT $1, $2, $3, $4, $5, $6::text::xid8, now(), $7 FROM invalidation_log l WHERE ${HISTORY_ID} = $5 AND ${IS_CURRENT}
   ON CONFLICT (stream) DO UPDATE SET sequence = excluded.sequence, mac = excluded.mac, history = excluded.history,
     cursor_xid = excluded.cursor_xid, seen_at = now(), compared_history = excluded.compared_history, ended_at = NULL`;
 
@@ -67,6 +67,9 @@ export const END_STREAM = 'UPDATE ledger_streams SET ended_at = now(), seen_at =
 
 /** In: days. Removes marks of streams that no ledger keeps any more. */
 export const PRUNE_STREAMS = `DELETE FROM ledger_streams WHERE seen_at < now() - $1 * interval '1 day'`;
+
+/** Out: the time of the newest event that this database has. */
+export const SELECT_NEWEST = 'SELECT max(at) AS at FROM audit_events';
 
 /** In: events with their times. Out: those that this history lacks and that no restore has dealt with. */
 export const SELECT_MISSING = `SELECT e.id FROM unnest($1::uuid[], $2::timestamptz[]) AS e(id, at)

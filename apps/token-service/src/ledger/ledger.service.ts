@@ -13,6 +13,7 @@ import {
   MOVE_MARK,
   PRUNE_STREAMS,
   SELECT_MISSING,
+  SELECT_NEWEST,
   SELECT_STREAMS,
   type StreamRow,
 } from './ledger.queries.js';
@@ -31,6 +32,8 @@ const EVENTS_MAX = 20_000;
 /** Events of transactions that are committed later have earlier times. */
 const LATE_MS = 24 * 3_600_000;
 const DAY_MS = 24 * 3_600_000;
+/** In another history, events are read again from so long before the last reading. */
+const OVERLAP_MS = 10 * 60_000;
 const COMPARED_AT_ONCE = 5_000;
 const PRUNE_MS = 3_600_000;
 const LOGGED_EVERY_MS = 60_000;
@@ -86,6 +89,8 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
   #stream = newId();
   #opened: { ledger: string; hasPast: boolean } | undefined;
   #failure: string | null = null;
+  /** What failed: only its success shows that it works again. */
+  #failed: keyof Requests | undefined;
   /** Whether the last round has read and written everything. */
   #isUpToDate = false;
   #place: Place = NO_PLACE;
@@ -93,7 +98,12 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
   /** The history in which the cursor holds. */
   #history = '';
   #cursor = '0';
-  #readAt = new Date(0);
+  /** When the database was last read, by its own clock. */
+  #readAt: Date | undefined;
+  /** Earlier events are not read. */
+  #from = new Date(0);
+  /** A history ended while writing failed: what was committed in it last may be in no ledger. */
+  #hasGap = false;
   readonly #seen = new Set<string>();
   /** The history that the ledger has been compared with: only then may the mark move. */
   #compared: string | null = null;
@@ -164,16 +174,24 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
     const cancel = this.clock.after(WAIT_MS, () => late.resolve('late'));
     const outcome = await Promise.race([this.#next, late.promise]);
     cancel();
-    if (outcome === 'late') this.#fail(`writing takes longer than ${WAIT_MS} ms`);
-    return this.#isUpToDate && this.#failure === null ? 'written' : 'failed';
+    if (outcome === 'late') {
+      this.#failed ??= 'append';
+      this.#fail(`writing takes longer than ${WAIT_MS} ms`);
+    }
+    return outcome !== 'late' && this.#isUpToDate && this.#failure === null ? 'written' : 'failed';
   }
 
   /**
    * What the ledgers contain that a history lacks.
    * @param isFollowed this process has followed without interruption since a history that was settled
+   * @param isPatient other ledgers that were alive are still waited for
    * @throws when PostgreSQL is unavailable
    */
-  async compare({ history, doubtedAt }: Standing, isFollowed: boolean): Promise<LedgerFindings> {
+  async compare(
+    { history, doubtedAt, settledHistory }: Standing,
+    isFollowed: boolean,
+    isPatient: boolean,
+  ): Promise<LedgerFindings> {
     const rows = await this.db.prepared<StreamRow>('ledger-streams', SELECT_STREAMS, []);
     const none = { history, missing: [], reachesTo: null };
     if (!this.isOn) return { ...none, doubt: rows.length > 0 ? 'ledger_missing' : 'no_ledger', problems: [] };
@@ -183,17 +201,15 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
       return { stream, ledger, sequence: Number(sequence), mac, seenAt: seenAt.toISOString() };
     });
     const retainedSince = Date.now() - this.config.LEDGER_RETENTION_DAYS * DAY_MS;
-    const isContinuous = isFollowed && this.#failure === null;
-    const skipped = isContinuous ? null : this.#stream;
     const ledgers = await this.#ask('compare', {
       marks,
       retainedSince,
       key: this.#key,
-      skipped,
-      since: doubtedAt?.getTime() ?? null,
+      of: { own: this.#stream, isOwnCounted: isFollowed, since: doubtedAt?.getTime() ?? null },
+      isAll: settledHistory === null,
     });
     const missing = await this.#missing(ledgers);
-    const own = { stream: this.#stream, isContinuous };
+    const own = { stream: this.#stream, isContinuous: isFollowed, hasGap: this.#hasGap, isPatient };
     const doubts = ledgers.map((ledger) => doubtOf(ledger, rows, { history, doubtedAt, own }));
     const problems = ledgers.flatMap(({ folder, faults }) => faults.map(({ message }) => `${folder}: ${message}`));
     const reached = ledgers.flatMap(({ reachesTo }) => reachesTo ?? []).sort();
@@ -215,16 +231,19 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
 
   /** What was lacking has been decided on: a copied ledger is the original from now on. */
   async adopt(): Promise<void> {
+    this.#hasGap = false;
     if (this.#opened) await this.#ask('adopt', {});
   }
 
   async #missing(ledgers: readonly LedgerComparison[]): Promise<LedgerEntry[]> {
     const months = this.config.AUDIT_RETENTION_MONTHS;
-    // Events of months that may have been deleted prove nothing by their absence.
+    // Events of months that may have been deleted prove nothing by their absence; later than all that is there, they do.
     const now = new Date();
     const sinceMs = months === 0 ? 0 : Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - months, 1);
     const entries = new Map(ledgers.flatMap((ledger) => ledger.entries.map((entry) => [entry.e, entry] as const)));
-    const recent = [...entries.values()].filter(({ t }) => t >= sinceMs);
+    const [newest] = await this.db.prepared<{ at: Date | null }>('ledger-newest', SELECT_NEWEST, []);
+    const keptMs = Math.min(sinceMs, newest?.at?.getTime() ?? 0);
+    const recent = [...entries.values()].filter(({ t }) => t >= keptMs);
     const missing: LedgerEntry[] = [];
     for (let at = 0; at < recent.length; at += COMPARED_AT_ONCE) {
       const some = recent.slice(at, at + COMPARED_AT_ONCE);
@@ -239,8 +258,7 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
   async #run(): Promise<void> {
     try {
       await this.#open();
-      await this.#follow();
-      this.#isUpToDate = true;
+      this.#isUpToDate = await this.#follow();
     } catch (error) {
       this.#isUpToDate = false;
       // Those of the disk have been recorded.
@@ -249,8 +267,8 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
     }
   }
 
-  async #follow(): Promise<void> {
-    const isFresh = this.#history === '';
+  /** @returns whether everything committed before has been written */
+  async #follow(): Promise<boolean> {
     const [row] = await this.#read(EVENTS_MAX);
     const {
       history,
@@ -262,9 +280,12 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
     const { at, xmin, peers } = row!;
     const isPromoted = isLaterTimeline(row!.incarnation, row!.settled_incarnation);
     this.#standing = { history, isCurrent, settledHistory, isHeld, doubtedAt, isPromoted };
-    if (!isCurrent || !this.#opened) return this.#tell();
+    if (!isCurrent || !this.#opened) {
+      this.#tell();
+      return false;
+    }
     if (history !== this.#history) {
-      await this.#enter(history, at, isFresh);
+      await this.#enter(history, at);
       this.#tell();
       return this.#follow();
     }
@@ -280,8 +301,10 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
     for (const { id, xid } of events) if (BigInt(xid) < next) this.#seen.delete(id);
     this.#cursor = xmin;
     this.#readAt = at;
+    this.#from = new Date(at.getTime() - LATE_MS);
     await this.#stayAlive(at, peers);
     this.#tell();
+    return true;
   }
 
   #tell(): void {
@@ -289,30 +312,25 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
   }
 
   async #read(limit: number): Promise<FollowRow[]> {
-    const values = [
-      this.#cursor,
-      new Date(this.#readAt.getTime() - LATE_MS),
-      LEDGER_ACTIONS,
-      limit,
-      this.#opened?.ledger ?? null,
-    ];
+    const values = [this.#cursor, this.#from, LEDGER_ACTIONS, limit, this.#opened?.ledger ?? null];
     const rows = await this.db.prepared<FollowRow>('ledger-follow', FOLLOW, values);
     // A page that is full can end within a transaction, and the cursor is none of its rows'.
     return (rows[0]?.events?.length ?? 0) < limit ? rows : this.#read(limit * 2);
   }
 
   /** Continues from where this ledger has followed this history; in another one from when it was last alive. */
-  async #enter(history: string, at: Date, isFresh: boolean): Promise<void> {
+  async #enter(history: string, at: Date): Promise<void> {
     const rows = await this.db.prepared<StreamRow>('ledger-streams', SELECT_STREAMS, []);
     const own = rows.filter(({ ledger }) => ledger === this.#opened!.ledger);
     const cursors = own.flatMap((row) => (row.history === history && row.cursor_xid ? BigInt(row.cursor_xid) : []));
     const latest = own.map((row) => row.seen_at.getTime()).sort((a, b) => a - b);
+    if (this.#history !== '' && this.#failure !== null) this.#hasGap = true;
     this.#history = history;
     this.#seen.clear();
     this.#cursor = String(cursors.sort((a, b) => (a < b ? -1 : 1)).at(-1) ?? 0n);
     // A ledger that is new contains what comes from now on.
-    const lastMs = isFresh ? (latest.at(-1) ?? at.getTime()) : this.#readAt.getTime();
-    this.#readAt = new Date(lastMs + LATE_MS - (cursors.length > 0 ? LATE_MS : 10 * 60_000));
+    const lastMs = this.#readAt?.getTime() ?? latest.at(-1) ?? at.getTime();
+    this.#from = new Date(lastMs - (cursors.length > 0 ? LATE_MS : OVERLAP_MS));
   }
 
   async #stayAlive(at: Date, peers: readonly string[]): Promise<void> {
@@ -372,15 +390,17 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
   #succeed(): void {
     if (this.#failure !== null) this.logger.info('the ledger is written again');
     this.#failure = null;
+    this.#failed = undefined;
   }
 
   /** @throws LedgerFailure, which has been recorded */
   async #ask<What extends keyof Requests>(what: What, given: Requests[What][0]): Promise<Requests[What][1]> {
     try {
       const result = await this.#thread.ask(what, given);
-      this.#succeed();
+      if (this.#failed === what) this.#succeed();
       return result;
     } catch (error) {
+      this.#failed = what;
       this.#fail((error as Error).message);
       if (error instanceof ThreadEnded) this.#forgetStream();
       throw new LedgerFailure((error as Error).message, { cause: error });

@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { LedgerEntry } from './entry.js';
-import type { Comparison, Mark } from './folder.js';
+import type { Comparison, Mark, ReadingOf } from './folder.js';
 import { LedgerFault, type LedgerFaultCode, type Place, type State } from './format.js';
 
 /** From `src/` and `dist/` alike: a thread runs built files. */
@@ -37,13 +37,16 @@ export interface Requests {
   open: [{ folder: string; key: string; ledger: string; stream: string }, Opened];
   append: [{ entries: readonly LedgerEntry[] }, Place];
   state: [Omit<State, 'stream' | 'sequence' | 'mac'>, null];
-  /**
-   * The own ledger, and those beside it that have a mark: of servers that the database came from.
-   * `skipped`: a stream that was only just begun, so that it contains nothing that the database can lack. `since`: streams
-   * that were begun after it say nothing about how far their ledger reached.
-   */
+  /** The own ledger, and those beside it that have a mark: of servers that the database came from. */
   compare: [
-    { marks: readonly LedgerMark[]; retainedSince: number; key: string; skipped: string | null; since: number | null },
+    {
+      marks: readonly LedgerMark[];
+      retainedSince: number;
+      key: string;
+      of: ReadingOf;
+      /** Also those beside the own one that have no mark. */
+      isAll: boolean;
+    },
     LedgerComparison[],
   ];
   /** From now on the folders that were compared are the originals, wherever they were copied from. */
@@ -62,6 +65,9 @@ export interface Response {
   readonly result?: unknown;
   readonly error?: { readonly message: string; readonly fault?: LedgerFaultCode };
 }
+
+const TIMEOUT_MS = 10_000;
+const COMPARE_TIMEOUT_MS = 120_000;
 
 /** The thread has ended, and with it its stream. */
 export class ThreadEnded extends Error {
@@ -82,7 +88,7 @@ export class LedgerThread {
   #next = 0;
   readonly #waiting = new Map<number, Waiting>();
 
-  /** @throws LedgerFault, or an error with the message of the file system's */
+  /** @throws ThreadEnded, also after 10 seconds, or 2 minutes for a comparison; LedgerFault, or an error with the message of the file system's */
   ask<What extends keyof Requests>(what: What, given: Requests[What][0]): Promise<Requests[What][1]> {
     this.#worker ??= this.#start();
     const worker = this.#worker;
@@ -90,7 +96,10 @@ export class LedgerThread {
     const response = Promise.withResolvers<Requests[What][1]>();
     this.#waiting.set(id, response as unknown as Waiting);
     worker.postMessage({ id, what, given } satisfies Request);
-    return response.promise;
+    // A disk that hangs: the thread is of no use any more.
+    const late = setTimeout(() => void worker.terminate(), what === 'compare' ? COMPARE_TIMEOUT_MS : TIMEOUT_MS);
+    late.unref();
+    return response.promise.finally(() => clearTimeout(late));
   }
 
   async stop(): Promise<void> {

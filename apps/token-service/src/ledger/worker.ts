@@ -26,7 +26,7 @@ const work: { [What in keyof Requests]: (given: Requests[What][0]) => Requests[W
     folder!.writeState({ stream: stream!.stream, ...stream!.place, ...state });
     return null;
   },
-  compare({ marks, retainedSince, key, skipped, since }) {
+  compare({ marks, retainedSince, key, of: reading, isAll }) {
     const base = path.dirname(folder!.folder);
     const ledgers: LedgerComparison[] = [];
     compared = [];
@@ -34,9 +34,9 @@ const work: { [What in keyof Requests]: (given: Requests[What][0]) => Requests[W
       const isOwn = name === path.basename(folder!.folder);
       const one = isOwn ? folder! : other(path.join(base, name), Buffer.from(key));
       const of = marks.filter((mark) => mark.ledger === one?.identity.ledger);
-      if (!one || (!isOwn && of.length === 0)) continue;
+      if (!one || (!isOwn && !isAll && of.length === 0)) continue;
       compared.push(one);
-      const { faults, ...rest } = one.compare<LedgerEntry>(of, retainedSince, { skipped, since });
+      const { faults, ...rest } = one.compare<LedgerEntry>(of, retainedSince, reading);
       const { isOriginal, identity } = one;
       const { ledger, isComplete } = identity;
       ledgers.push({

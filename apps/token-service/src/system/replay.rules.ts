@@ -69,6 +69,9 @@ function add(replay: Replay, entry: LedgerEntry): void {
       });
       return;
     }
+    // With anything else that is missing, all sessions end.
+    case 'session.ended':
+      return;
     case 'tokens.revoked_all':
       replay.everything = true;
       return;

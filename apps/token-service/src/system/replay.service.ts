@@ -14,7 +14,7 @@ import {
   DROP_RESET_CODES,
   dropPasswords,
   dropSecondFactors,
-  endSessionsBefore,
+  END_SESSIONS,
   insertReplays,
   insertRestore,
   LOCK_LOG,
@@ -33,6 +33,9 @@ const COMMENT = 'Applied again from the ledger: the database was restored to a s
 /** Applies again what a restored database lacks, each change with an audit event of its own. Safe to repeat. */
 @Injectable()
 export class ReplayService {
+  /** Tokens revoked for a history whose restore is not recorded yet: that can fail and be repeated. */
+  #revoked = { history: '', tokens: 0 };
+
   constructor(
     private readonly db: Database,
     private readonly audit: AuditService,
@@ -45,17 +48,20 @@ export class ReplayService {
   async apply(findings: LedgerFindings): Promise<{ restore: Restore; invalidations: readonly Invalidation[] }> {
     const replay = replayOf(findings.missing);
     const byReason = Map.groupBy(replay.revoked, ([, reason]) => reason);
-    let reapplied = 0;
+    const { history } = findings;
+    const known = this.#revoked.history === history ? this.#revoked.tokens : 0;
+    this.#revoked = { history, tokens: known };
     for (const [reason, tokens] of byReason)
       for (let at = 0; at < tokens.length; at += AT_ONCE) {
         const ids = tokens.slice(at, at + AT_ONCE).map(([id]) => id);
-        reapplied += await this.tokens.revokeAgain(ids, reason as RevocationReason, COMMENT);
+        this.#revoked.tokens += await this.tokens.revokeAgain(ids, reason as RevocationReason, COMMENT);
       }
-    return this.db.change(async (change) => {
+    const done = await this.db.change(async (change) => {
       const [log] = await change.read<LockedLog>(LOCK_LOG);
       if (log?.history !== findings.history || !log.is_current)
         throw unavailable('PostgreSQL started again or was restored meanwhile: the ledger is compared again.');
       const at = new Date();
+      let reapplied = this.#revoked.tokens;
       const [known] = await change.read<RestoreRow>(selectRestoreOf(findings.history));
       const id = known?.id ?? newId();
       if (!known) change.write(insertRestore(id, findings.history, at, null, findings.reachesTo));
@@ -64,7 +70,8 @@ export class ReplayService {
       const credentials = await this.#people(change, replay);
       reapplied += credentials.changed;
       reapplied += await this.#projects(change, replay);
-      const sessions = await change.read(endSessionsBefore(at));
+      // Behind the locks of the people: none of them signs in with an old password afterwards.
+      const sessions = await change.read(END_SESSIONS);
       change.write(DROP_RESET_CODES);
       const notReapplied = replay.byHand.slice(-BY_HAND_MAX).map(toCheck);
       const done = {
@@ -91,6 +98,8 @@ export class ReplayService {
       const [row] = await change.read<RestoreRow>(selectRestoreOf(findings.history));
       return { restore: toRestore(row!), invalidations };
     });
+    this.#revoked.tokens = 0;
+    return done;
   }
 
   async #everything(change: Change, { everything }: Replay): Promise<number> {

@@ -34,11 +34,8 @@ export const toRestore = (row: RestoreRow): Restore => ({
 /** Out: the latest restore, if there was one. */
 export const SELECT_RESTORE = 'SELECT * FROM restores ORDER BY detected_at DESC LIMIT 1';
 
-/** In: history, when. Records the first doubt that it is whole. */
-export const doubt = (history: string, at: Date): Statement => [
-  'UPDATE invalidation_log SET doubted_history = $1, doubted_at = $2 WHERE doubted_history IS DISTINCT FROM $1',
-  [history, at],
-];
+/** Records the first doubt that the database is whole; it lasts until that is settled. */
+export const DOUBT: Statement = ['UPDATE invalidation_log SET doubted_at = coalesce(doubted_at, now())'];
 
 export interface LockedLog {
   history: string;
@@ -55,7 +52,8 @@ export const LOCK_LOG: Statement = [
 
 /** In: history. From now on all tokens are answered. */
 export const settleLog = (history: string): Statement => [
-  'UPDATE invalidation_log SET settled_history = $1, settled_incarnation = incarnation, restored_before = NULL',
+  `UPDATE invalidation_log SET settled_history = $1, settled_incarnation = incarnation, restored_before = NULL,
+     doubted_at = NULL`,
   [history],
 ];
 
@@ -117,6 +115,9 @@ export const dropSecondFactors = (ids: readonly string[]): Statement[] => [
   ['DELETE FROM second_factors WHERE user_id = ANY ($1)', [ids]],
 ];
 
+/** Out: a row for each session, which has ended. */
+export const END_SESSIONS: Statement = ['DELETE FROM sessions RETURNING 1'];
+
 /** In: when. Out: a row for each session from before it, which has ended. Codes end too. */
 export const endSessionsBefore = (at: Date): Statement => [
   'DELETE FROM sessions WHERE created_at < $1 RETURNING 1',
@@ -124,8 +125,9 @@ export const endSessionsBefore = (at: Date): Statement => [
 ];
 export const DROP_RESET_CODES: Statement = ['DELETE FROM password_resets'];
 
-/** In: when. Tokens issued since then are of the generation that has just been begun. */
+/** In: when. Tokens issued since then, and not revoked, are of the generation that has just been begun. */
 export const keepIssuedSince = (at: Date): Statement => [
-  'UPDATE tokens SET generation = (SELECT current FROM token_generation) WHERE created_at >= $1',
+  `UPDATE tokens SET generation = generation + 1
+   WHERE created_at >= $1 AND revoked_at IS NULL AND generation = (SELECT current - 1 FROM token_generation)`,
   [at],
 ];

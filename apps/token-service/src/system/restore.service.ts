@@ -15,8 +15,8 @@ import { LocksService, mustBeRecent, selectRecentSignIn } from '../verification/
 import { ReplayService } from './replay.service.js';
 import {
   addToRestore,
+  DOUBT,
   DROP_RESET_CODES,
-  doubt,
   dropAllPasswords,
   endSessionsBefore,
   holdBefore,
@@ -103,6 +103,7 @@ export class RestoreService implements BeforeApplicationShutdown {
     const isOpen = standing.isHeld && standing.isPromoted;
     const isAccepted = standing.isCurrent && this.db.acceptedHistory === standing.history && !isOpen;
     if (isAccepted && standing.settledHistory === standing.history) this.#wasSettled = true;
+    if (!standing.isCurrent || this.db.acceptedHistory !== standing.history) this.db.withdraw();
     if (!isAccepted) this.#examine();
   }
 
@@ -129,7 +130,7 @@ export class RestoreService implements BeforeApplicationShutdown {
       return 0;
     }
     const { history } = standing;
-    const findings = await this.ledger.compare(standing, this.#wasSettled);
+    const findings = await this.ledger.compare(standing, this.#wasSettled, this.#isEarly(history));
     for (const problem of findings.problems) this.logger.error({ problem }, 'the ledger is not what was written');
     if (findings.missing.length > 0) await this.#reapply(findings);
     await this.ledger.compared(history);
@@ -141,15 +142,20 @@ export class RestoreService implements BeforeApplicationShutdown {
       if (findings.missing.length > 0) await this.declarations.announceChange();
       return null;
     }
-    if (standing.doubtedAt === null) await this.db.change(async (change) => change.write(doubt(history, new Date())));
+    if (standing.doubtedAt === null) await this.db.change(async (change) => change.write(DOUBT));
     this.#doubtSinceMs = this.#doubtOf === history ? this.#doubtSinceMs : this.clock.monotonicMs();
     this.#doubtOf = history;
-    const isEarly = this.clock.monotonicMs() - this.#doubtSinceMs! < GRACE_MS;
-    if (isEarly && !standing.isHeld && this.ledger.isOn) return AGAIN_MS;
+    if (this.#isEarly(history) && !standing.isHeld && this.ledger.isOn) return AGAIN_MS;
     await this.#hold(findings);
     this.#wasSettled = false;
     this.#accept(history);
     return null;
+  }
+
+  /** Whether other replicas are still waited for. */
+  #isEarly(history: string): boolean {
+    if (this.#doubtOf !== history) return true;
+    return this.clock.monotonicMs() - this.#doubtSinceMs! < GRACE_MS;
   }
 
   #accept(history: string): void {
@@ -166,7 +172,7 @@ export class RestoreService implements BeforeApplicationShutdown {
         sessionsEnded: restore.sessionsEnded,
         mustSetPassword: restore.mustSetPassword,
       },
-      'the database was put back to an earlier state: changes that it had lost were applied again from the ledger',
+      'the database was put back to an earlier state: changes that it had lost were applied again from the ledger. If no administrator can sign in now, run apps/token-service/dist/admin-reset.js',
     );
     this.#confirmLater(invalidations);
   }
@@ -175,7 +181,8 @@ export class RestoreService implements BeforeApplicationShutdown {
   async #isSettled(standing: Standing, findings: LedgerFindings): Promise<boolean> {
     const { history, settledHistory } = standing;
     if (settledHistory === history) return true;
-    const isFirst = settledHistory === null;
+    // Where a ledger knows more than a database that was never compared, this is no first start.
+    const isFirst = settledHistory === null && findings.missing.length === 0;
     const isMereStart = settledHistory?.split('/')[0] === history.split('/')[0];
     const isUnguarded = isMereStart && findings.doubt === 'no_ledger';
     const isVouched = findings.doubt === null || isUnguarded || isFirst;
@@ -183,7 +190,7 @@ export class RestoreService implements BeforeApplicationShutdown {
     if (!isVouched && !this.#isWitnessed(standing)) return false;
     const invalidations = await this.db.change(async (change) => {
       const [log] = await change.read<LockedLog>(LOCK_LOG);
-      if (log?.history !== history || log.settled_history === history) return [];
+      if (log?.history !== history || !log.is_current || log.settled_history === history) return [];
       change.write(settleLog(history));
       const [restore] = await change.read<RestoreRow>(selectRestoreOf(history));
       if (!restore || restore.settled_at) return [];
@@ -222,7 +229,8 @@ export class RestoreService implements BeforeApplicationShutdown {
       if (log?.history !== history || log.settled_history === history) return [];
       const [before] = await change.read<RestoreRow>(selectRestoreOf(history));
       const at = new Date();
-      if (log.restored_before === null) change.write(holdBefore(at));
+      if (log.restored_before === null || !before) change.write(holdBefore(at));
+      change.write(DROP_RESET_CODES);
       if (!before) {
         const id = newId();
         change.write(insertRestore(id, history, at, reason, reachesTo));

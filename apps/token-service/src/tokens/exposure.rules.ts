@@ -120,6 +120,8 @@ export function actorOf({ actor_type, actor_id, actor_name: name }: ExposureRow)
   return actor_type === 'user' ? { type: 'user', userId: actor_id, name } : { type: 'token', tokenId: actor_id, name };
 }
 
+const LEDGER_OUTCOMES = ['failed', 'off', 'written'] as const;
+
 /**
  * One receipt of several confirmations, with an id of its own: each verifier's last confirmation.
  * @param sinceMs from the start of the exposure to the start of the added confirmation
@@ -132,10 +134,13 @@ export function mergeReceipts(before: Receipt | null, added: Receipt, sinceMs: n
   }
   const elapsedMs = Math.max(before?.elapsedMs ?? 0, Math.round((sinceMs + added.elapsedMs) * 10) / 10);
   const isLater = before === null || added.confirmedAt > before.confirmedAt;
+  // Of several steps the worst.
+  const ledger = LEDGER_OUTCOMES.find((outcome) => added.ledger === outcome || before?.ledger === outcome);
   return {
     id: newId(),
     confirmedAt: isLater ? added.confirmedAt : before.confirmedAt,
     elapsedMs,
     verifiers: [...verifiers.values()],
+    ...(ledger && { ledger }),
   };
 }

@@ -2,7 +2,7 @@ import type { LookupResponse, PersonRole, ProjectRole, RpcRateBucket, TokenSnaps
 import { intersectAddresses, strictestRate } from '@latchkey/verifier';
 import { Injectable } from '@nestjs/common';
 import { ScopesService } from '../authorization/index.js';
-import { AuthorityLost, Database, type Statement } from '../database/index.js';
+import { AuthorityLost, Database, LOG_FILE, type Statement } from '../database/index.js';
 import type { ApiError } from '../http/index.js';
 import { lackingOf } from './peppers.queries.js';
 import { PeppersService } from './peppers.service.js';
@@ -95,7 +95,7 @@ export interface NamedSnapshot {
  */
 export const snapshotByHash = (peppers: number): string => {
   const hashes = Array.from({ length: peppers }, (_, i) => `$${i + 2}`).join(', ');
-  return `SELECT l.log, f.*, CASE WHEN f.id IS NULL THEN ${lackingOf('$1::bytea[]')} END AS lacking
+  return `SELECT l.log, ${LOG_FILE} AS file, f.*, CASE WHEN f.id IS NULL THEN ${lackingOf('$1::bytea[]')} END AS lacking
 FROM invalidation_log l LEFT JOIN (${SELECT_SNAPSHOT} WHERE t.hash IN (${hashes})) f ON true`;
 };
 
