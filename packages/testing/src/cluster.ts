@@ -65,6 +65,10 @@ export interface Cluster extends AsyncDisposable {
   readonly eventsSigningKey: string;
   readonly usageSecret: string;
   readonly gatewayRpcSecret: string;
+  /** Where its ledger is, if it keeps one, and what authenticates it. */
+  readonly ledger: { readonly dir: string; readonly key: string };
+  /** The first administrator. */
+  readonly admin: { readonly email: string; readonly password: string };
   /** The `Cookie` header of the first administrator's session. */
   readonly cookie: string;
   /** Path on a gateway that every valid token can GET. */
@@ -113,6 +117,7 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
   const upstream = createHttpServer((_, res) => res.end('ok'));
   closing.push(() => upstream.close());
   const routes = path.join(dir, 'routes.yaml');
+  const ledgerDir = path.join(dir, 'ledger');
   const upstreamUrl = `http://127.0.0.1:${await listen(upstream)}`;
   writeFileSync(
     routes,
@@ -138,7 +143,7 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
         EVENTS_SECRET: eventsSecret,
         EVENTS_SIGNING_KEY: eventsSigningKey,
         USAGE_SECRET: usageSecret,
-        ...(ledger && { LEDGER_DIR: path.join(dir, 'ledger'), LEDGER_KEY: ledgerKey }),
+        ...(ledger && { LEDGER_DIR: ledgerDir, LEDGER_KEY: ledgerKey }),
         RECEIPT_SIGNING_KEY: receiptSigningKey,
         LEASE_MS: String(leaseMs),
         API_PORT: String(api),
@@ -207,6 +212,8 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
     eventsSigningKey,
     usageSecret,
     gatewayRpcSecret: credentials.gateway.GATEWAY_RPC_SECRET,
+    ledger: { dir: ledgerDir, key: ledgerKey },
+    admin: ADMIN,
     cookie,
     guardedPath: '/guarded',
     call,

@@ -32,9 +32,9 @@ export interface StandBy {
 
 /**
  * Starts a server of the test's own, which flushes and replicates as in production.
- * @param made migrates a new one; or a stopped server that this one starts as a copy of
+ * @param made migrates a new one; or a stopped server, or a folder as a server has it, that this one starts as a copy of
  */
-export async function ownServer(made: ((url: string) => Promise<void>) | OwnServer): Promise<OwnServer> {
+export async function ownServer(made: ((url: string) => Promise<void>) | Pick<OwnServer, 'dir'>): Promise<OwnServer> {
   const root = mkdtempSync(path.join(tmpdir(), 'latchkey-server-'));
   chmodSync(root, 0o711);
   const closing: (() => Promise<void>)[] = [];

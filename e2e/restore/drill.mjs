@@ -1,0 +1,213 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { waitFor } from '@latchkey/testing';
+import { openPlace } from './place.mjs';
+import { isSessionKept, issue, narrow, oldCredentials, populate, refusedTokens, undone } from './population.mjs';
+import { Presenter } from './presenter.mjs';
+import { must } from './requests.mjs';
+
+/**
+ * @typedef {import('@latchkey/testing').Cluster} Cluster
+ * @typedef {import('./place.mjs').Place} Place
+ *
+ * @typedef {(restored: () => void) => Promise<void>} Restoring puts the database back, and calls `restored` once it accepts
+ * connections
+ *
+ * @typedef {object} Drill
+ * @property {string} id
+ * @property {string} name
+ * @property {boolean} [ledger] whether the token-services keep one; default true
+ * @property {boolean} [standBy] whether each commit waits for a standby
+ * @property {'nobody' | 'ledger' | 'verifiers' | 'revoke'} settledBy what must settle it: nothing was lost; the ledger; the
+ * renewals that verifiers remember; an administrator, who revokes all that existed
+ * @property {string} [reason] why it is unsettled
+ * @property {(place: Place) => Promise<void>} [prepare] before anything is issued
+ * @property {(place: Place) => Promise<Restoring>} backUp
+ * @property {(place: Place) => Promise<void>} [lose] makes the database lose what is done after it: the last revocation
+ *
+ * @typedef {object} Outcome
+ * @property {Drill} drill
+ * @property {number} tokens revoked ones
+ * @property {string[]} revived where and when a revoked token was accepted: the first of each
+ * @property {string[]} refused where and when a good token was refused: the first of each
+ * @property {string[]} oldCredentials passwords and sessions of before that were accepted
+ * @property {number | null} wholeS until good tokens were accepted at both gateways; null: never
+ * @property {string} seen what the operator saw
+ * @property {string[]} broken what else is not as it is promised
+ * @property {number} checks
+ */
+
+const WHOLE_TIMEOUT_MS = 90_000;
+const AFTERWARDS_MS = 10_000;
+/** How long a restore is left unsettled by the administrator. */
+const UNSETTLED_MS = 2_000;
+/** Old credentials are tried so often while all recovers: ten failures would lock the account. */
+const TRIES = 6;
+const TRY_EVERY_MS = 700;
+
+/** @param {Drill} drill @param {number} tokens @returns {Promise<Outcome>} */
+export async function run(drill, tokens) {
+  const place = await openPlace(drill);
+  try {
+    return await within(drill, place, tokens);
+  } finally {
+    await place.close();
+  }
+}
+
+/** @param {Drill} drill @param {Place} place @param {number} tokens @returns {Promise<Outcome>} */
+async function within(drill, place, tokens) {
+  const { cluster, server } = place;
+  await drill.prepare?.(place);
+  const was = await populate(cluster, tokens);
+  const bad = refusedTokens(was);
+  const usedBefore = new Presenter(cluster, [...bad, ...was.kept]);
+  await waitFor(() => usedBefore.areAccepted([...bad, ...was.kept], 0), { timeoutMs: 60_000, what: 'every token' });
+  await usedBefore.stop();
+  if (drill.ledger !== false)
+    await waitFor(async () => (await server.query('SELECT 1 FROM ledger_streams WHERE sequence > 0')).length > 0);
+  const restore = await drill.backUp(place);
+  await isAnswering(cluster);
+  const receipts = await narrow(cluster, was, async () => drill.lose?.(place));
+
+  const presenter = new Presenter(cluster, [...bad, ...was.kept]);
+  const isRestored = drill.settledBy === 'ledger' || drill.settledBy === 'revoke';
+  /** @type {Set<string>} */
+  const accepted = new Set();
+  const tryOld = async () => {
+    for (const what of await oldCredentials(cluster, was, isRestored)) accepted.add(what);
+  };
+  let tries = Promise.resolve();
+  let restoredMs = Number.POSITIVE_INFINITY;
+  let settleMs = Number.POSITIVE_INFINITY;
+  /** @type {number | null} */
+  let wholeMs = null;
+  const good = [...was.kept];
+  let seen = '';
+  /** @type {string[]} */
+  const broken = [];
+  try {
+    await sleep(500);
+    await restore(() => {
+      restoredMs = performance.now();
+      tries = (async () => {
+        for (let i = 0; i < TRIES; i++) {
+          await tryOld();
+          await sleep(TRY_EVERY_MS);
+        }
+      })();
+      tries.catch(() => undefined); // thrown where it is awaited
+    });
+    if (!Number.isFinite(restoredMs)) throw new Error('the drill did not say when the database was restored');
+    if (drill.settledBy === 'revoke') {
+      await signInAgain(cluster);
+      await waitFor(async () => (await restoreOf(cluster))?.state === 'unsettled', {
+        timeoutMs: 60_000,
+        what: 'the restore being unsettled',
+      });
+      seen = seenIn(await restoreOf(cluster));
+      // What is issued after the restore works, whatever is decided; what was issued before does not, if it is revoked.
+      good.splice(0, good.length, await issue(cluster, 'new 1'), await issue(cluster, 'new 2'));
+      for (const token of good) presenter.add(token);
+      await sleep(UNSETTLED_MS);
+      settleMs = performance.now();
+      const { effective } = await must(cluster, 'POST', '/v1/system/restore/settle', { choice: 'revoke' });
+      if (!effective) broken.push('the decision was not effective');
+    }
+    await waitFor(() => presenter.areAccepted(good, restoredMs), {
+      timeoutMs: WHOLE_TIMEOUT_MS,
+      intervalMs: 50,
+    }).then(
+      () => {
+        wholeMs = performance.now();
+      },
+      () => broken.push(`not whole after ${WHOLE_TIMEOUT_MS / 1_000} s`),
+    );
+    await sleep(AFTERWARDS_MS);
+    await tries;
+    if (wholeMs !== null && !presenter.areAccepted(good, performance.now() - 5_000))
+      broken.push('a good token was not accepted at the end');
+  } finally {
+    await presenter.stop();
+  }
+  await tryOld();
+  const isKept = await isSessionKept(cluster, was);
+  await signInAgain(cluster);
+  const restored = await restoreOf(cluster);
+  seen = [seen, seenIn(restored), loggedBy(cluster)].filter(Boolean).join('; ');
+  if (drill.settledBy === 'nobody' && restored) broken.push('a restore was recorded');
+  if (drill.settledBy !== 'nobody' && restored?.choice !== drill.settledBy)
+    broken.push(`settled by ${restored?.choice ?? 'nobody'}, and not by ${drill.settledBy}`);
+  if (drill.reason && restored?.reason !== drill.reason)
+    broken.push(`the reason is ${restored?.reason}, and not ${drill.reason}`);
+  if (drill.settledBy === 'nobody' && !isKept) broken.push('a session ended');
+  if (drill.settledBy !== 'revoke') broken.push(...(await undone(cluster, was)));
+  const { ok } = await must(cluster, 'GET', '/v1/audit/verify');
+  if (!ok) broken.push('the audit chain is broken');
+  const expected = drill.ledger === false ? 'off' : 'written';
+  for (const [ledger, count] of Object.entries(receipts))
+    if (ledger !== expected) broken.push(`${count} receipts say that the ledger is ${ledger}`);
+
+  const { checks } = presenter;
+  const keptIds = new Set(was.kept.map(({ id }) => id));
+  const badIds = new Set(bad.map(({ id }) => id));
+  const names = new Map([...bad, ...was.kept, ...good].map((token, i) => [token.id, `token ${i}`]));
+  const told = (/** @type {import('./presenter.mjs').Check} */ { token, place: at, startMs, status }) =>
+    `${names.get(token)}: ${status} at ${at} ${((startMs - restoredMs) / 1_000).toFixed(2)} s after the restore`;
+  const firsts = (/** @type {typeof checks} */ list) =>
+    [...Map.groupBy(list, ({ token }) => token).values()].flatMap(([first]) => (first ? [told(first)] : []));
+  const isDenied = (/** @type {number | null} */ status) => status === 401 || status === 403;
+  return {
+    drill,
+    tokens: was.victims.length,
+    revived: firsts(checks.filter(({ token, status }) => badIds.has(token) && status === 200)),
+    refused: firsts(
+      checks.filter(
+        ({ token, status, endMs }) =>
+          isDenied(status) && !badIds.has(token) && (endMs < settleMs || !keptIds.has(token)),
+      ),
+    ),
+    oldCredentials: [...accepted],
+    wholeS: wholeMs === null ? null : (wholeMs - restoredMs) / 1_000,
+    seen,
+    broken,
+    checks: checks.length,
+  };
+}
+
+/** @param {Cluster} cluster */
+const isAnswering = (cluster) =>
+  waitFor(async () => (await cluster.call('GET', '/v1/session')).status === 200, {
+    timeoutMs: 60_000,
+    what: 'the session of the administrator after the backup',
+  });
+
+/** @param {Cluster} cluster */
+const signInAgain = (cluster) =>
+  waitFor(async () => (await cluster.call('POST', '/v1/session', cluster.admin)).status === 200, {
+    timeoutMs: 60_000,
+    intervalMs: 200,
+    what: 'signing in as the administrator',
+  });
+
+/** @param {Cluster} cluster @returns {Promise<import('@latchkey/contracts').Restore | null>} */
+const restoreOf = async (cluster) => (await must(cluster, 'GET', '/v1/system')).restore;
+
+/** @param {import('@latchkey/contracts').Restore | null} restore */
+const seenIn = (restore) =>
+  restore
+    ? `${restore.state}/${restore.reason}/${restore.choice}, ${restore.reapplied} applied again, ${restore.sessionsEnded} sessions ended, ${restore.mustSetPassword} must set a password${restore.notReapplied.length ? `, ${restore.notReapplied.length} not applied again` : ''}`
+    : 'nothing recorded';
+
+/** Messages about the restore in the logs of the token-services that run now, without what follows the first sentence. @param {Cluster} cluster */
+function loggedBy(cluster) {
+  const lines = cluster.tokenServices.flatMap(({ process }) => process.logs().split('\n'));
+  const messages = lines.flatMap((line) => {
+    try {
+      return [String(JSON.parse(line).msg)];
+    } catch {
+      return []; // a line that is not finished
+    }
+  });
+  const found = messages.filter((message) => /put back to an earlier state|settled the restore/.test(message));
+  return [...new Set(found)].map((message) => `"${message.split(/: (?=changes|tokens)/)[0]}"`).join(', ');
+}

@@ -1,0 +1,45 @@
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { ownServer, startCluster } from '@latchkey/testing';
+
+/**
+ * @typedef {object} Place
+ * @property {import('@latchkey/testing').Cluster} cluster one token-service and two gateways
+ * @property {import('@latchkey/testing').OwnServer} server its PostgreSQL
+ * @property {import('@latchkey/testing').StandBy} [standBy]
+ * @property {string} dir a folder for copies, which PostgreSQL's user can enter
+ * @property {(() => Promise<void>)[]} closing what the drill has opened
+ * @property {() => Promise<void>} close
+ */
+
+export const LEASE_MS = 3_000;
+
+/** @param {{ ledger?: boolean, standBy?: boolean }} what @returns {Promise<Place>} */
+export async function openPlace({ ledger = true, standBy = false }) {
+  const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-drill-'));
+  chmodSync(dir, 0o711);
+  /** @type {(() => Promise<void>)[]} */
+  const closing = [async () => rmSync(dir, { recursive: true, force: true })];
+  const close = async () => {
+    for (const end of closing.splice(0).reverse()) await end();
+  };
+  try {
+    const server = await ownServer(async () => undefined); // the cluster migrates it
+    closing.push(() => server.close());
+    const second = standBy ? await server.standBy() : undefined;
+    const cluster = await startCluster({ gateways: 2, leaseMs: LEASE_MS, throughLink: standBy, ledger, database: server });
+    closing.push(() => cluster.close());
+    return { cluster, server, ...(second && { standBy: second }), dir, closing, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+/** The only token-service. @param {Place} place */
+export function serviceOf({ cluster }) {
+  const [service] = cluster.tokenServices;
+  if (!service) throw new Error('the cluster has no token-service');
+  return service;
+}
