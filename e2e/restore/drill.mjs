@@ -61,7 +61,7 @@ async function within(drill, place, tokens) {
   const was = await populate(cluster, tokens);
   const bad = refusedTokens(was);
   const usedBefore = new Presenter(cluster, [...bad, ...was.kept]);
-  await waitFor(() => usedBefore.areAccepted([...bad, ...was.kept], 0), { timeoutMs: 60_000, what: 'every token' });
+  await waitFor(() => usedBefore.areAccepted([...bad, ...was.kept], 0), { timeoutMs: 120_000, what: 'every token' });
   await usedBefore.stop();
   if (drill.ledger !== false)
     await waitFor(async () => (await server.query('SELECT 1 FROM ledger_streams WHERE sequence > 0')).length > 0);
@@ -101,7 +101,7 @@ async function within(drill, place, tokens) {
     if (drill.settledBy === 'revoke') {
       await signInAgain(cluster);
       await waitFor(async () => (await restoreOf(cluster))?.state === 'unsettled', {
-        timeoutMs: 60_000,
+        timeoutMs: 120_000,
         what: 'the restore being unsettled',
       });
       seen = seenIn(await restoreOf(cluster));
@@ -145,7 +145,7 @@ async function within(drill, place, tokens) {
   if (!ok) broken.push('the audit chain is broken');
   const expected = drill.ledger === false ? 'off' : 'written';
   for (const [ledger, count] of Object.entries(receipts))
-    if (ledger !== expected) broken.push(`${count} receipts say that the ledger is ${ledger}`);
+    if (ledger !== expected) broken.push(`the ledger is ${ledger} in ${count} receipts, and not ${expected}`);
 
   const { checks } = presenter;
   const keptIds = new Set(was.kept.map(({ id }) => id));
@@ -177,14 +177,14 @@ async function within(drill, place, tokens) {
 /** @param {Cluster} cluster */
 const isAnswering = (cluster) =>
   waitFor(async () => (await cluster.call('GET', '/v1/session')).status === 200, {
-    timeoutMs: 60_000,
+    timeoutMs: 120_000,
     what: 'the session of the administrator after the backup',
   });
 
 /** @param {Cluster} cluster */
 const signInAgain = (cluster) =>
   waitFor(async () => (await cluster.call('POST', '/v1/session', cluster.admin)).status === 200, {
-    timeoutMs: 60_000,
+    timeoutMs: 120_000,
     intervalMs: 200,
     what: 'signing in as the administrator',
   });

@@ -31,7 +31,14 @@ const PASSPHRASE = 'six random words of a drill';
 /** The archive of `npm run backup`. @param {Place} place */
 async function archived({ server, dir }) {
   const file = path.join(dir, 'backup.tar.gz.age');
-  await backup({ databaseUrl: server.url, secrets: {}, files: {}, file, lock: { passphrase: PASSPHRASE }, workFactor: 10 });
+  await backup({
+    databaseUrl: server.url,
+    secrets: {},
+    files: {},
+    file,
+    lock: { passphrase: PASSPHRASE },
+    workFactor: 10,
+  });
   return file;
 }
 
@@ -186,7 +193,8 @@ export const drills = [
       return async (restored) => {
         const [{ file } = {}] = await server.query('SELECT pg_walfile_name(pg_switch_wal()) AS file');
         await waitFor(
-          async () => (await server.query(`SELECT 1 FROM pg_stat_archiver WHERE last_archived_wal >= '${file}'`)).length > 0,
+          async () =>
+            (await server.query(`SELECT 1 FROM pg_stat_archiver WHERE last_archived_wal >= '${file}'`)).length > 0,
           { timeoutMs: 30_000, what: 'archiving' },
         );
         recoverTo(place, copy, path.join(dir, 'archive'), String(row?.['now']));

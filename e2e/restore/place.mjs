@@ -16,7 +16,19 @@ import { ownServer, startCluster } from '@latchkey/testing';
 export const LEASE_MS = 3_000;
 
 /** @param {{ ledger?: boolean, standBy?: boolean }} what @returns {Promise<Place>} */
-export async function openPlace({ ledger = true, standBy = false }) {
+export async function openPlace(what) {
+  // Another process can take a port that was free a moment ago.
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await open(what);
+    } catch (error) {
+      if (attempt === 3 || !/is in use|EADDRINUSE/.test(String(error))) throw error;
+    }
+  }
+}
+
+/** @param {{ ledger?: boolean, standBy?: boolean }} what @returns {Promise<Place>} */
+async function open({ ledger = true, standBy = false }) {
   const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-drill-'));
   chmodSync(dir, 0o711);
   /** @type {(() => Promise<void>)[]} */
@@ -28,7 +40,13 @@ export async function openPlace({ ledger = true, standBy = false }) {
     const server = await ownServer(async () => undefined); // the cluster migrates it
     closing.push(() => server.close());
     const second = standBy ? await server.standBy() : undefined;
-    const cluster = await startCluster({ gateways: 2, leaseMs: LEASE_MS, throughLink: standBy, ledger, database: server });
+    const cluster = await startCluster({
+      gateways: 2,
+      leaseMs: LEASE_MS,
+      throughLink: standBy,
+      ledger,
+      database: server,
+    });
     closing.push(() => cluster.close());
     return { cluster, server, ...(second && { standBy: second }), dir, closing, close };
   } catch (error) {

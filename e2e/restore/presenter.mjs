@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Caller } from '../faults/observer.mjs';
 
-/** Each token is presented at each place so often; less often while responses take longer. */
+/** Each token is presented at each place so often; while that takes longer, for half of the time, so that services recover. */
 const EVERY_MS = 100;
+const MAX_PAUSE_MS = 500;
 const CONNECTIONS_PER_PLACE = 4;
 
 /**
@@ -63,6 +64,7 @@ export class Presenter {
     const callers = Array.from({ length: CONNECTIONS_PER_PLACE }, () => new Caller(url, path));
     try {
       while (this.#running) {
+        const begunMs = performance.now();
         const next = sleep(EVERY_MS);
         const waiting = [...this.#tokens];
         await Promise.all(
@@ -77,7 +79,7 @@ export class Presenter {
             }
           }),
         );
-        await next;
+        await Promise.all([next, sleep(Math.min(performance.now() - begunMs, MAX_PAUSE_MS))]);
       }
     } finally {
       for (const caller of callers) caller.close();

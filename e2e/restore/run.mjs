@@ -11,11 +11,15 @@ const { values } = parseArgs({ options: { only: { type: 'string' }, tokens: { ty
 const tokens = Number(values.tokens);
 if (!Number.isSafeInteger(tokens) || tokens < 1) throw new Error('--tokens takes a whole number, 1 or more');
 const wanted = values.only?.split(',');
-const chosen = drills.filter(({ id }) => !wanted || wanted.some((one) => id === one || id.replace(/[a-z]$/, '') === one));
+const chosen = drills.filter(
+  ({ id }) => !wanted || wanted.some((one) => id === one || id.replace(/[a-z]$/, '') === one),
+);
 const unknown = wanted?.filter((one) => !drills.some(({ id }) => id === one || id.replace(/[a-z]$/, '') === one)) ?? [];
 if (unknown.length > 0) throw new Error(`there is no drill ${unknown.join(' or ')}`);
 
-console.log('drill | revived | good refused | old passwords and sessions accepted | whole after | what the operator saw');
+console.log(
+  'drill | revived | good refused | old passwords and sessions accepted | whole after | what the operator saw',
+);
 let failed = 0;
 for (const drill of chosen) {
   try {
