@@ -38,17 +38,21 @@ import { must } from './requests.mjs';
 
 const WHOLE_TIMEOUT_MS = 90_000;
 const AFTERWARDS_MS = 10_000;
+const UNSETTLED_TIMEOUT_MS = 45_000;
 /** How long a restore is left unsettled by the administrator. */
 const UNSETTLED_MS = 2_000;
-/** Old credentials are tried so often while all recovers: ten failures would lock the account. */
+/** Old passwords are refused so often at most while all recovers: ten failures would lock the account. */
 const TRIES = 6;
-const TRY_EVERY_MS = 700;
+const TRY_EVERY_MS = 300;
 
 /** @param {Drill} drill @param {number} tokens @returns {Promise<Outcome>} */
 export async function run(drill, tokens) {
   const place = await openPlace(drill);
   try {
     return await within(drill, place, tokens);
+  } catch (cause) {
+    const logs = place.cluster.tokenServices.map(({ process }) => process.logs().slice(-4_000)).join('\n');
+    throw new Error(`${/** @type {Error} */ (cause).message}; the token-service printed:\n${logs}`, { cause });
   } finally {
     await place.close();
   }
@@ -58,6 +62,7 @@ export async function run(drill, tokens) {
 async function within(drill, place, tokens) {
   const { cluster, server } = place;
   await drill.prepare?.(place);
+  await isAnswering(cluster);
   const was = await populate(cluster, tokens);
   const bad = refusedTokens(was);
   const usedBefore = new Presenter(cluster, [...bad, ...was.kept]);
@@ -71,12 +76,15 @@ async function within(drill, place, tokens) {
 
   const presenter = new Presenter(cluster, [...bad, ...was.kept]);
   const isRestored = drill.settledBy === 'ledger' || drill.settledBy === 'revoke';
-  /** @type {Set<string>} */
-  const accepted = new Set();
+  /** What was accepted, and when first. @type {Map<string, { startMs: number, endMs: number }>} */
+  const accepted = new Map();
   const tryOld = async () => {
-    for (const what of await oldCredentials(cluster, was, isRestored)) accepted.add(what);
+    const tried = await oldCredentials(cluster, was, isRestored);
+    for (const { what, ...when } of tried.accepted) if (!accepted.has(what)) accepted.set(what, when);
+    return tried.isDecided;
   };
   let tries = Promise.resolve();
+  let isOver = false;
   let restoredMs = Number.POSITIVE_INFINITY;
   let settleMs = Number.POSITIVE_INFINITY;
   /** @type {number | null} */
@@ -90,28 +98,37 @@ async function within(drill, place, tokens) {
     await restore(() => {
       restoredMs = performance.now();
       tries = (async () => {
-        for (let i = 0; i < TRIES; i++) {
-          await tryOld();
-          await sleep(TRY_EVERY_MS);
-        }
+        for (let left = TRIES; left > 0 && !isOver; await sleep(TRY_EVERY_MS)) if (await tryOld()) left--;
       })();
       tries.catch(() => undefined); // thrown where it is awaited
     });
     if (!Number.isFinite(restoredMs)) throw new Error('the drill did not say when the database was restored');
     if (drill.settledBy === 'revoke') {
-      await signInAgain(cluster);
-      await waitFor(async () => (await restoreOf(cluster))?.state === 'unsettled', {
-        timeoutMs: 120_000,
-        what: 'the restore being unsettled',
+      let signIns = 0;
+      const isUnsettled = await waitFor(
+        async () => {
+          // The comparison can end a session that began before it.
+          if ((await cluster.call('GET', '/v1/session')).status === 401) {
+            await signInAgain(cluster);
+            signIns++;
+          }
+          return (await restoreOf(cluster))?.state === 'unsettled';
+        },
+        { timeoutMs: UNSETTLED_TIMEOUT_MS, intervalMs: 200 },
+      ).catch((error) => {
+        broken.push(`not unsettled after ${UNSETTLED_TIMEOUT_MS / 1_000} s (${error.cause?.message ?? 'no error'})`);
+        return false;
       });
-      seen = seenIn(await restoreOf(cluster));
-      // What is issued after the restore works, whatever is decided; what was issued before does not, if it is revoked.
-      good.splice(0, good.length, await issue(cluster, 'new 1'), await issue(cluster, 'new 2'));
-      for (const token of good) presenter.add(token);
-      await sleep(UNSETTLED_MS);
-      settleMs = performance.now();
-      const { effective } = await must(cluster, 'POST', '/v1/system/restore/settle', { choice: 'revoke' });
-      if (!effective) broken.push('the decision was not effective');
+      seen = `${seenIn(await restoreOf(cluster))}, signed in ${signIns} times`;
+      if (isUnsettled) {
+        // What is issued after the restore works, whatever is decided; what was issued before does not, if it is revoked.
+        good.splice(0, good.length, await issue(cluster, 'new 1'), await issue(cluster, 'new 2'));
+        for (const token of good) presenter.add(token);
+        await sleep(UNSETTLED_MS);
+        settleMs = performance.now();
+        const { effective } = await must(cluster, 'POST', '/v1/system/restore/settle', { choice: 'revoke' });
+        if (!effective) broken.push('the decision was not effective');
+      }
     }
     await waitFor(() => presenter.areAccepted(good, restoredMs), {
       timeoutMs: WHOLE_TIMEOUT_MS,
@@ -123,10 +140,12 @@ async function within(drill, place, tokens) {
       () => broken.push(`not whole after ${WHOLE_TIMEOUT_MS / 1_000} s`),
     );
     await sleep(AFTERWARDS_MS);
+    isOver = true;
     await tries;
     if (wholeMs !== null && !presenter.areAccepted(good, performance.now() - 5_000))
       broken.push('a good token was not accepted at the end');
   } finally {
+    isOver = true;
     await presenter.stop();
   }
   await tryOld();
@@ -166,7 +185,9 @@ async function within(drill, place, tokens) {
           isDenied(status) && !badIds.has(token) && (endMs < settleMs || !keptIds.has(token)),
       ),
     ),
-    oldCredentials: [...accepted],
+    oldCredentials: [...accepted].map(
+      ([what, { startMs, endMs }]) => `${what}: accepted, asked at ${timeOf(startMs)}, responded at ${timeOf(endMs)}`,
+    ),
     wholeS: wholeMs === null ? null : (wholeMs - restoredMs) / 1_000,
     seen,
     broken,
@@ -174,12 +195,17 @@ async function within(drill, place, tokens) {
   };
 }
 
-/** @param {Cluster} cluster */
+/** Waits until the token-service has noticed a restart of PostgreSQL, and has only connections that work. @param {Cluster} cluster */
 const isAnswering = (cluster) =>
-  waitFor(async () => (await cluster.call('GET', '/v1/session')).status === 200, {
-    timeoutMs: 120_000,
-    what: 'the session of the administrator after the backup',
-  });
+  waitFor(
+    async () => {
+      const responses = await Promise.all(Array.from({ length: 20 }, () => cluster.call('GET', '/v1/session')));
+      await sleep(500);
+      const again = await cluster.call('GET', '/v1/session');
+      return [...responses, again].every(({ status }) => status === 200);
+    },
+    { timeoutMs: 120_000, what: 'the session of the administrator' },
+  );
 
 /** @param {Cluster} cluster */
 const signInAgain = (cluster) =>
@@ -188,6 +214,9 @@ const signInAgain = (cluster) =>
     intervalMs: 200,
     what: 'signing in as the administrator',
   });
+
+/** As in the logs. @param {number} ms of the monotonic clock */
+const timeOf = (ms) => new Date(performance.timeOrigin + ms).toISOString().slice(11, 23);
 
 /** @param {Cluster} cluster @returns {Promise<import('@latchkey/contracts').Restore | null>} */
 const restoreOf = async (cluster) => (await must(cluster, 'GET', '/v1/system')).restore;
@@ -203,7 +232,8 @@ function loggedBy(cluster) {
   const lines = cluster.tokenServices.flatMap(({ process }) => process.logs().split('\n'));
   const messages = lines.flatMap((line) => {
     try {
-      return [String(JSON.parse(line).msg)];
+      const { time, msg } = JSON.parse(line);
+      return [`${String(time).slice(11, 23)} ${msg}`];
     } catch {
       return []; // a line that is not finished
     }

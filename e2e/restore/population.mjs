@@ -91,6 +91,7 @@ export const refusedTokens = (was) => [...was.victims, was.disabled, was.ofClose
  * Passwords and sessions of before that are accepted.
  * @param {Cluster} cluster @param {Population} was
  * @param {boolean} isRestored the database was put back: sessions of before it have ended
+ * @returns what was accepted and when, and whether the password was accepted or refused: not 503
  */
 export async function oldCredentials(cluster, was, isRestored) {
   const sessions = { 'session of a disabled person': was.leaver.cookie, 'session under an old password': was.other };
@@ -99,13 +100,21 @@ export async function oldCredentials(cluster, was, isRestored) {
     'session of a person': was.witness.cookie,
     'session in which a password was changed': was.changer.cookie,
   };
-  /** @type {string[]} */
+  /** @type {{ what: string, startMs: number, endMs: number }[]} */
   const accepted = [];
+  const ask = async (/** @type {string} */ what, /** @type {() => ReturnType<typeof asAnyone>} */ request) => {
+    const startMs = performance.now();
+    const { status } = await request();
+    if (status === 200 || status === 201) accepted.push({ what, startMs, endMs: performance.now() });
+    return status;
+  };
   for (const [what, cookie] of Object.entries({ ...sessions, ...(isRestored && endedByRestore) }))
-    if ((await asAnyone(cluster, 'GET', '/v1/session', { cookie })).status === 200) accepted.push(what);
+    await ask(what, () => asAnyone(cluster, 'GET', '/v1/session', { cookie }));
+  const issuing = { cookie: was.leaver.cookie, body: { name: 'of a disabled person' } };
+  await ask('token issued by a disabled person', () => asAnyone(cluster, 'POST', '/v1/tokens', issuing));
   const body = { email: was.changer.email, password: OLD_PASSWORD };
-  if ((await asAnyone(cluster, 'POST', '/v1/session', { body })).status === 200) accepted.push('old password');
-  return accepted;
+  const status = await ask('old password', () => asAnyone(cluster, 'POST', '/v1/session', { body }));
+  return { accepted, isDecided: status !== 0 && status !== 503 };
 }
 
 /** Whether a session of before is accepted, of a person to whom nothing happened. @param {Cluster} cluster @param {Population} was */
