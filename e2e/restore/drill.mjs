@@ -169,16 +169,20 @@ async function within(drill, place, tokens) {
   const { checks } = presenter;
   const keptIds = new Set(was.kept.map(({ id }) => id));
   const badIds = new Set(bad.map(({ id }) => id));
+  const revokedIds = new Set(was.victims.map(({ id }) => id));
   const names = new Map([...bad, ...was.kept, ...good].map((token, i) => [token.id, `token ${i}`]));
   const told = (/** @type {import('./presenter.mjs').Check} */ { token, place: at, startMs, status }) =>
     `${names.get(token)}: ${status} at ${at} ${((startMs - restoredMs) / 1_000).toFixed(2)} s after the restore`;
   const firsts = (/** @type {typeof checks} */ list) =>
     [...Map.groupBy(list, ({ token }) => token).values()].flatMap(([first]) => (first ? [told(first)] : []));
   const isDenied = (/** @type {number | null} */ status) => status === 401 || status === 403;
+  const accepts = checks.filter(({ token, status }) => badIds.has(token) && status === 200);
+  const others = accepts.filter(({ token }) => !revokedIds.has(token));
+  broken.push(...firsts(others).map((what) => `disabled, or of a closed project or disabled person: ${what}`));
   return {
     drill,
     tokens: was.victims.length,
-    revived: firsts(checks.filter(({ token, status }) => badIds.has(token) && status === 200)),
+    revived: firsts(accepts.filter(({ token }) => revokedIds.has(token))),
     refused: firsts(
       checks.filter(
         ({ token, status, endMs }) =>
