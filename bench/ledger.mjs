@@ -163,7 +163,7 @@ async function onBadDisks(
   console.log(`  disk of 64 kB, 400 revocations: ${await outcomes(400)}`);
   console.log(`    /readyz: ${(await readiness()).trim()}`);
   execFileSync('mount', ['-o', 'remount,size=10m', disk]);
-  console.log(`  with room again, 50 revocations: ${await outcomes(50)}`);
+  console.log(`  with space again, 50 revocations: ${await outcomes(50)}`);
   execFileSync('mount', ['-o', 'remount,ro', disk]);
   console.log(`  read-only, 50 revocations: ${await outcomes(50)}`);
   console.log(`    /readyz: ${(await readiness()).trim()}`);

@@ -4,7 +4,7 @@ import { Client } from 'pg';
 import { codeDigest, newResetCode, RESET_SECONDS } from './accounts/index.js';
 
 /**
- * `latchkey admin reset`: a one-time code with which an administrator sets a new password, for whoever can read the
+ * `latchkey admin reset`: a one-time code with which an administrator sets a new password, for operators who can read the
  * service's own database settings. For the case that no administrator can sign in, after a restore for instance. Audited.
  */
 export const settings = {
