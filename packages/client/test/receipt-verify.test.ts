@@ -92,15 +92,16 @@ test('proves a receipt with redacted callers, and shows nothing that is not sign
   expect(await verify({ ...signed, verifiers: redacted })).toMatchObject({ code: 0 });
   const [first, second] = signed.verifiers;
   const renamed = { ...second!, caller: { ...second!.caller!, name: 'somebody else' } };
-  const ran = await verify({ ...signed, verifiers: [first, renamed], ledger: 'written' });
+  const ran = await verify({ ...signed, verifiers: [first, renamed], weather: 'fine' });
   expect(ran.code).toBe(0);
-  expect(ran.out).not.toMatch(/somebody else|ledger/);
+  expect(ran.out).not.toMatch(/somebody else|weather/);
 });
 
 const [gateway, billing] = signed.verifiers;
 const TAMPERED: [what: string, Receipt][] = [
   ['another id', { ...signed, id: CHANGE.id }],
   ['no id', { ...signed, id: undefined }],
+  ['a ledger that was not said', { ...signed, ledger: 'written' }],
   ['another token', { ...signed, change: { ...CHANGE, subject: { type: 'token', id: CHANGE.id } } }],
   ['another reason', { ...signed, change: { ...CHANGE, reason: 'superseded' } }],
   ['no reason', { ...signed, change: { ...CHANGE, reason: null } }],

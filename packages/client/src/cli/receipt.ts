@@ -6,6 +6,12 @@ import { CommandError } from './exit.js';
 import { gather, opened, publicKeyIn, publicKeysIn } from './files.js';
 import { list, printJson, say, show } from './output.js';
 
+const LEDGER = {
+  written: 'written outside the database',
+  failed: 'NOT written outside the database: its disk failed',
+  off: 'none is kept',
+};
+
 /** Enough for the receipt of ten thousand verifiers. */
 const BYTES_MAX = 4 * 1024 * 1024;
 
@@ -65,7 +71,7 @@ export function receiptCommands(
         return;
       }
       const { keyId, change } = verdict;
-      const { confirmedAt, elapsedMs } = given;
+      const { confirmedAt, elapsedMs, ledger } = given;
       // only what is signed
       const verifiers = given.verifiers.map(({ id, name, caller, by, ms }) => ({
         id,
@@ -75,7 +81,7 @@ export function receiptCommands(
         ms,
       }));
       if (output.json) {
-        printJson(output, { ok: true, keyId, change, confirmedAt, elapsedMs, verifiers });
+        printJson(output, { ok: true, keyId, change, confirmedAt, elapsedMs, verifiers, ledger });
         return;
       }
       show(output, given, [
@@ -88,6 +94,7 @@ export function receiptCommands(
         ['audit event', change.id],
         ['confirmed at', confirmedAt],
         ['after', `${elapsedMs} ms`],
+        ['ledger', ledger && LEDGER[ledger]],
       ]);
       if (verifiers.length > 0)
         list(output, verifiers, [
