@@ -138,6 +138,8 @@ export class Connection {
       const row = {
         system,
         timeline: String(timeline).padStart(8, '0'),
+        history: 'one',
+        file: '1',
         lease_ms: tables.longestLeaseMs,
         pid: this.processID,
         synchronous_commit: 'on',

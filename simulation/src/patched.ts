@@ -18,7 +18,7 @@ const modules = {
 /** The files that use neither Nest, PostgreSQL nor Redis; all of the verifier's. */
 const files = {
   invalidation: ['confirm.ts', 'feed-keys.ts', 'leases.ts', 'log.ts', 'protocol.ts', 'types.ts'],
-  database: ['authority.ts'],
+  database: ['authority.ts', 'history.ts'],
 };
 
 /**

@@ -347,7 +347,8 @@ describe('a revocation that is pending when a data folder is restored', () => {
 
 describe('a data folder swapped for an old one and back, between two renewals', () => {
   it('after a data folder was swapped for an old one and back, no repeat is effective before the next renewal, and no revoked token is accepted after it', async () => {
-    const leaseMs = 30_000;
+    // Both swaps must come between two renewals, on a slow machine too.
+    const leaseMs = 60_000;
     const server = await ownServer(migrated);
     closing.push(() => server.close());
     const { w, admin } = await setUp(server, leaseMs);

@@ -23,7 +23,7 @@ function WillBreak({ tokens }: { tokens: readonly Token[] }) {
       queryFn: () => api.tokenUsage({ params: { id: token.id }, query: { from } }),
     })),
   });
-  if (usages.some((u) => u.isPending)) return <Loader size="xs" aria-label={t.status.loading} />;
+  if (usages.some((u) => u.isPending)) return <Loader size="xs" role="status" aria-label={t.status.loading} />;
   const failed = usages.find((u) => u.error);
   if (failed) return <ErrorNotice error={failed.error} />;
   const callers = usages

@@ -112,7 +112,7 @@ export function Empty(props: {
 export function Loading() {
   return (
     <Center mih={200}>
-      <Loader aria-label={t.status.loading} />
+      <Loader role="status" aria-label={t.status.loading} />
     </Center>
   );
 }
