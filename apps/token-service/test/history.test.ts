@@ -135,10 +135,7 @@ describe('a deposed primary that still runs', () => {
     await standby.promote();
     const second = await w.another({ DATABASE_URL: asRole(standby.url, 'latchkey_service') });
     const there = w.as({ cookie: admin.cookie! }, second);
-    const { receipt } = await revoke(there, soon.id);
-    expect(receipt!.verifiers).toContainEqual(
-      expect.objectContaining({ name: 'whoever was there before the restore', by: 'lease' }),
-    );
+    await revoke(there, soon.id);
     await mustNeverAccept(old, soon.secret);
     // The unowned lease has expired by now.
     await revoke(there, late.id);

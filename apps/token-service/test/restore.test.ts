@@ -152,7 +152,7 @@ const eventsOf = async (admin: Person, action: string) =>
 
 /** Waits until tokens are answered again. */
 const isBack = (w: World, secret: string, at = w.service) =>
-  waitFor(async () => (await checkOf(w, secret, at)) !== 503, { timeoutMs: 20_000 });
+  waitFor(async () => (await checkOf(w, secret, at)) !== 503, { timeoutMs: 40_000 });
 
 describe('with its ledger at hand', () => {
   it('a data folder put back while the service runs revives nothing: what it lost is applied again before a token is answered', async () => {

@@ -25,7 +25,7 @@ const FOLLOW_MS = 1_000;
 /** How often the mark and the state are written while nothing happens. */
 const ALIVE_MS = 15_000;
 /** Longest that a change waits for its ledger: a disk that does not respond delays no revocation further. */
-const WAIT_MS = 2_000;
+const WAIT_MS = 5_000;
 /** After a failure of the disk. */
 const RETRY_MS = 1_000;
 const EVENTS_MAX = 20_000;
@@ -160,7 +160,8 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
   }
 
   /**
-   * Waits until everything committed before the call is in the ledger; two seconds at most.
+   * Waits until everything committed before the call is in the ledger; five seconds at most. Lateness is no failure of the
+   * ledger: what is late is written later.
    * @returns what to say of it in a receipt
    */
   async written(): Promise<LedgerOutcome> {
@@ -174,10 +175,8 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
     const cancel = this.clock.after(WAIT_MS, () => late.resolve('late'));
     const outcome = await Promise.race([this.#next, late.promise]);
     cancel();
-    if (outcome === 'late') {
-      this.#failed ??= 'append';
-      this.#fail(`writing takes longer than ${WAIT_MS} ms`);
-    }
+    if (outcome === 'late')
+      this.logger.warn(`writing the ledger takes longer than ${WAIT_MS} ms: a receipt says failed`);
     return outcome !== 'late' && this.#isUpToDate && this.#failure === null ? 'written' : 'failed';
   }
 
