@@ -135,6 +135,7 @@ describe('a deposed primary that still runs', () => {
     await standby.promote();
     const second = await w.another({ DATABASE_URL: asRole(standby.url, 'latchkey_service') });
     const there = w.as({ cookie: admin.cookie! }, second);
+    await isBack(there);
     await revoke(there, soon.id);
     await mustNeverAccept(old, soon.secret);
     // The unowned lease has expired by now.
