@@ -4,11 +4,11 @@
  */
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
-import { Agent, request } from 'node:http';
+import { Agent } from 'node:http';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { ownServer, startCluster } from '@latchkey/testing';
-import { atRate, issue, many } from './lib/cluster.mjs';
+import { atRate, issue, many, plainCalls } from './lib/cluster.mjs';
 import { percentile, report } from './lib.mjs';
 
 /** @typedef {import('@latchkey/testing').Cluster} Cluster */
@@ -37,31 +37,10 @@ async function open(ledger) {
 
 /** @param {Cluster} cluster @param {string} id @param {string} [expected] */
 async function revoke(cluster, id, expected) {
-  const { status, body } = await call(cluster, 'POST', `/v1/tokens/${id}/revoke`, {});
+  const { status, body } = await plainCalls(cluster, agent)('POST', `/v1/tokens/${id}/revoke`, {});
   const { effective, receipt } = /** @type {any} */ (body);
   if (status !== 200 || !effective) throw new Error(`revoking returned ${status} ${JSON.stringify(body)}`);
   if (expected && receipt.ledger !== expected) throw new Error(`the receipt says ${receipt.ledger}, not ${expected}`);
-}
-
-/** Calls by the plainest means, so that the caller's own work is not what is measured. */
-function call(
-  /** @type {Cluster} */ cluster,
-  /** @type {string} */ method,
-  /** @type {string} */ target,
-  /** @type {unknown} */ body,
-) {
-  return new Promise((resolve, reject) => {
-    const headers = { cookie: cluster.cookie, 'content-type': 'application/json' };
-    const url = new URL(target, cluster.tokenServices[0]?.url);
-    const sent = request(url, { method, agent, headers }, (response) => {
-      let text = '';
-      response.setEncoding('utf8').on('data', (chunk) => {
-        text += chunk;
-      });
-      response.on('end', () => resolve({ status: response.statusCode ?? 0, body: JSON.parse(text) }));
-    });
-    sent.on('error', reject).end(JSON.stringify(body));
-  });
 }
 
 const bytesIn = (/** @type {string} */ folder) =>
@@ -151,7 +130,7 @@ async function onBadDisks(
     const took = [];
     for (const { id } of await tokensOf(cluster, count)) {
       const startMs = performance.now();
-      const { status, body } = await call(cluster, 'POST', `/v1/tokens/${id}/revoke`, {});
+      const { status, body } = await plainCalls(cluster, agent)('POST', `/v1/tokens/${id}/revoke`, {});
       took.push(performance.now() - startMs);
       const { effective, receipt } = /** @type {any} */ (body);
       const outcome = `${status}, effective ${effective}, ledger ${receipt?.ledger}`;

@@ -3,9 +3,9 @@
  * gateways, PostgreSQL and Redis as processes of their own, 50 revocations a second offered. Beside it the same for a
  * change of the name, which writes no invalidation: the peer.
  */
-import { Agent, request } from 'node:http';
+import { Agent } from 'node:http';
 import { startCluster } from '@latchkey/testing';
-import { atRate, issue, many } from './lib/cluster.mjs';
+import { atRate, issue, many, plainCalls } from './lib/cluster.mjs';
 import { percentile, report } from './lib.mjs';
 
 const GATEWAYS = 4;
@@ -16,6 +16,7 @@ const WARM_UP = 200;
 const agent = new Agent({ keepAlive: true });
 const cluster = await startCluster({ gateways: GATEWAYS, throughLink: false });
 try {
+  const call = plainCalls(cluster, agent);
   const count = PER_SECOND * SECONDS + WARM_UP;
   const tokens = await many(count, (i) => issue(cluster, `bench ${i}`));
   await many(count, async (i) => {
@@ -52,25 +53,6 @@ try {
 } finally {
   await cluster.close();
   agent.destroy();
-}
-
-/**
- * Calls the token-service by the plainest means, so that the caller's own work is not what is measured.
- * @returns {Promise<{ status: number, body: unknown }>}
- */
-function call(/** @type {string} */ method, /** @type {string} */ path, /** @type {unknown} */ body) {
-  return new Promise((resolve, reject) => {
-    const headers = { cookie: cluster.cookie, 'content-type': 'application/json' };
-    const url = new URL(path, cluster.tokenServices[0]?.url);
-    const sent = request(url, { method, agent, headers }, (response) => {
-      let text = '';
-      response.setEncoding('utf8').on('data', (chunk) => {
-        text += chunk;
-      });
-      response.on('end', () => resolve({ status: response.statusCode ?? 0, body: JSON.parse(text) }));
-    });
-    sent.on('error', reject).end(JSON.stringify(body));
-  });
 }
 
 async function use(

@@ -3,27 +3,15 @@ import { execFile } from 'node:child_process';
 import { generateKeyPairSync, randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer as createHttpServer } from 'node:http';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
-import { spawnService, testCredentials, testDatabase, testRedis } from '@latchkey/testing';
+import { freePorts, spawnService, testCredentials, testDatabase, testRedis } from '@latchkey/testing';
 
 const apps = path.join(import.meta.dirname, '../../apps');
 const ADMIN = { email: 'admin@example.org', password: 'the first administrator' };
 /** Of the measurement alone; the same for a database that is kept from one run to the next. */
 const PEPPER = 'a pepper of measurements of 32 characters or more';
-
-/** @returns {Promise<number>} a port that was free a moment ago */
-export function freePort() {
-  return new Promise((resolve, reject) => {
-    const server = createServer().once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = /** @type {import('node:net').AddressInfo} */ (server.address());
-      server.close(() => resolve(port));
-    });
-  });
-}
 
 /** @param {string} url @param {string} role */
 function asRole(url, role) {
@@ -50,7 +38,7 @@ export async function startStack(options = {}) {
   const [database, redis] = await Promise.all([options.database ?? testDatabase(), testRedis()]);
   const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-bench-'));
   await migrate(database.url);
-  const [api, rpc, ops] = [await freePort(), await freePort(), await freePort()];
+  const [api, rpc, ops] = await freePorts(3);
   const secret = () => randomBytes(32).toString('hex');
   const secrets = { EVENTS_SECRET: secret(), EVENTS_SIGNING_KEY: secret(), USAGE_SECRET: secret() };
   const credentials = testCredentials();
@@ -121,7 +109,7 @@ export async function startStack(options = {}) {
   /** @returns {Promise<import('@latchkey/testing').RunningService & { url: string, opsUrl: string }>} */
   const gateway = async () => {
     routes ??= routesFile();
-    const [port, gatewayOps, authz] = [await freePort(), await freePort(), await freePort()];
+    const [port, gatewayOps, authz] = await freePorts(3);
     const running = await spawnService(
       path.join(apps, 'gateway/dist/main.js'),
       {

@@ -1,4 +1,5 @@
 /** What benchmarks do with a cluster of real processes. */
+import { request } from 'node:http';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** @typedef {import('@latchkey/testing').Cluster} Cluster */
@@ -31,6 +32,26 @@ export async function many(count, work) {
   await Promise.all(Array.from({ length: 8 }, worker));
   return results;
 }
+
+/**
+ * Calls a token-service by the plainest means, so that the caller's own work is not what is measured.
+ * @param {Cluster} cluster
+ * @param {import('node:http').Agent} agent
+ * @returns {(method: string, path: string, body: unknown) => Promise<{ status: number, body: unknown }>}
+ */
+export const plainCalls = (cluster, agent) => (method, path, body) =>
+  new Promise((resolve, reject) => {
+    const headers = { cookie: cluster.cookie, 'content-type': 'application/json' };
+    const url = new URL(path, cluster.tokenServices[0]?.url);
+    const sent = request(url, { method, agent, headers }, (response) => {
+      let text = '';
+      response.setEncoding('utf8').on('data', (chunk) => {
+        text += chunk;
+      });
+      response.on('end', () => resolve({ status: response.statusCode ?? 0, body: JSON.parse(text) }));
+    });
+    sent.on('error', reject).end(JSON.stringify(body));
+  });
 
 /**
  * Begins work at fixed times, whether earlier ones have returned or not.

@@ -3,9 +3,9 @@ import { once } from 'node:events';
 import { cpSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { Project } from '@latchkey/contracts';
-import { waitFor } from '@latchkey/testing';
+import { freePorts, waitFor } from '@latchkey/testing';
 import { ask, Person } from '../src/caller.js';
-import { freePorts, placeOfRun, readyOf } from '../src/stack.js';
+import { placeOfRun, readyOf } from '../src/stack.js';
 
 /*
  * The configuration files of examples/ as they stand, but for their ports, run by nginx and Caddy from PATH (or NGINX
@@ -35,7 +35,7 @@ async function start(name: 'nginx' | 'caddy', ownPort: number): Promise<Proxy> {
   const dir = path.join(place.dir, name);
   mkdirSync(dir, { recursive: true });
   cpSync(path.join(EXAMPLES, name), dir, { recursive: true });
-  const port = await freePorts(1);
+  const [port] = await freePorts(1);
   for (const file of readdirSync(dir)) {
     const text = readFileSync(path.join(dir, file), 'utf8');
     const moved = text

@@ -2,10 +2,10 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { chmodSync, createWriteStream, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { connect, type Socket } from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
-import { waitFor } from '@latchkey/testing';
+import { freePorts, waitFor } from '@latchkey/testing';
 
 /** What the launcher writes to `ready.json` once everything responds. */
 export interface Ready {
@@ -46,28 +46,6 @@ export interface Stack {
 
 const ROOT = path.resolve(import.meta.dirname, '..', '..');
 
-/** `count` ports in a row that are free just now, away from those that outgoing connections are given. */
-export async function freePorts(count: number): Promise<number> {
-  for (let tries = 0; tries < 100; tries++) {
-    const first = 10_000 + Math.floor(Math.random() * 20_000);
-    const servers: Server[] = [];
-    try {
-      for (let i = 0; i < count; i++) {
-        const server = createServer();
-        servers.push(server);
-        server.listen(first + i, '127.0.0.1');
-        await once(server, 'listening');
-      }
-      return first;
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error;
-    } finally {
-      for (const server of servers) server.close();
-    }
-  }
-  throw new Error(`no ${count} free ports in a row`);
-}
-
 /**
  * Starts the built stack by the launcher behind `npm start`, in a folder and on ports of its own.
  * @param env more for the launcher's environment, such as LEASE_MS
@@ -85,7 +63,7 @@ export async function startStack(env: Record<string, string> = {}): Promise<Stac
     secrets: path.join(dir, 'secrets'),
   };
   writeFileSync(place.secrets, '', { mode: 0o600 });
-  const port = await freePorts(8);
+  const [port] = (await freePorts(8)) as [number];
   const log = createWriteStream(place.log);
   const child = spawn(process.execPath, ['tools/start.mjs'], {
     cwd: ROOT,

@@ -5,7 +5,7 @@ import {
   claimFolder,
   type FolderClaim,
   FolderInUse,
-  freePort,
+  freePorts,
   type LocalServer,
   startPostgres,
   startRedis,
@@ -248,7 +248,7 @@ async function choosePorts(settings: LauncherSettings): Promise<Record<PortName,
     const width = widthOf(name);
     if (chosen[name] === 0) {
       let first: number;
-      do first = await freePorts(width);
+      do [first] = (await freePorts(width)) as [number];
       while (Array.from({ length: width }, (_, i) => first + i).some(isChosen));
       chosen[name] = first;
     }
@@ -264,14 +264,4 @@ async function choosePorts(settings: LauncherSettings): Promise<Record<PortName,
     }
   }
   return chosen;
-}
-
-async function freePorts(width: number): Promise<number> {
-  for (let attempt = 0; attempt < 50; attempt++) {
-    const first = await freePort();
-    const all = Array.from({ length: width }, (_, i) => first + i);
-    const free = await Promise.all(all.map((port) => canListen(port)));
-    if (!free.includes(false)) return first;
-  }
-  throw new Error(`found no ${width} consecutive free ports`);
 }

@@ -1,13 +1,12 @@
 import { execFile } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
-import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { REDIS } from '@latchkey/contracts';
 import {
+  freePorts,
   type RunningService,
   spawnService,
   type TestDatabase,
@@ -36,14 +35,6 @@ let gateways: RunningService[];
 let ports: number[];
 let urls: string[];
 let cookie: string;
-
-async function freePorts(count: number): Promise<number[]> {
-  const servers = Array.from({ length: count }, () => createServer().listen(0, '127.0.0.1'));
-  await Promise.all(servers.map((server) => once(server, 'listening')));
-  const ports = servers.map((server) => (server.address() as { port: number }).port);
-  await Promise.all(servers.map((server) => new Promise((resolve) => server.close(resolve))));
-  return ports;
-}
 
 const gatewayEnv = (port: number, ops: number, authz: number) => ({
   PORT: String(port),

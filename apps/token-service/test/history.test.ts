@@ -214,7 +214,7 @@ describe('at one server', () => {
     const copy = await copyFolder();
     await spend(server, 20);
     const pausedOne = await gateway(w);
-    expect(await pausedOne.accepts(secret)).toBe(true);
+    await waitFor(() => pausedOne.accepts(secret));
     pausedOne.paused = true;
     await restore(copy);
     const { receipt } = await revoke(admin, id);
@@ -234,7 +234,7 @@ describe('at one server', () => {
     const copy = await copyFolder();
     await spend(server, 50);
     const one = await gateway(w);
-    expect(await one.accepts(secret)).toBe(true);
+    await waitFor(() => one.accepts(secret));
     await restore(copy);
     await revoke(admin, id);
     await mustNeverAccept(one, secret);
@@ -249,7 +249,7 @@ describe('a restarted database', () => {
     closing.push(() => w.close());
     const { secret } = await issue(admin);
     const one = await gateway(w);
-    expect(await one.accepts(secret)).toBe(true);
+    await waitFor(() => one.accepts(secret));
     const [before] = await server.query('SELECT log FROM invalidation_log');
     const { resets } = one.verifier.counters;
     await server.stop();
@@ -322,7 +322,7 @@ describe('a revocation that is pending when a data folder is restored', () => {
         },
       });
       // As the detail says, the change has to be repeated.
-      expect(await silent.accepts(token.secret)).toBe(true);
+      await waitFor(() => silent.accepts(token.secret));
       expect((await revoke(setup.admin, token.id)).effective).toBe(true);
       expect(await silent.accepts(token.secret)).toBe(false);
     },

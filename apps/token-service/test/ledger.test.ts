@@ -3,9 +3,10 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { newId } from '@latchkey/runtime';
 import type { LedgerEntry } from '../src/ledger/entry.js';
-import { LedgerFolder, type LedgerStream, type Mark, SEGMENT_BYTES_MAX } from '../src/ledger/folder.js';
+import { LedgerFolder, type Mark } from '../src/ledger/folder.js';
 import type { Place } from '../src/ledger/format.js';
 import type { StreamRow } from '../src/ledger/ledger.queries.js';
+import { type LedgerStream, SEGMENT_BYTES_MAX } from '../src/ledger/stream.js';
 import type { LedgerComparison } from '../src/ledger/thread.js';
 import { doubtOf } from '../src/ledger/vouching.js';
 

@@ -63,7 +63,7 @@ const CALLS: Record<Exclude<EndpointName, Reading>, Narrows | string> = {
   patchProject: 'changes texts',
   putPolicy: 'applies to what is issued or changed from then on',
   putNoticeChoices: 'touches no right',
-  settleRestore: 'needs a restored database (system.test.ts)',
+  settleRestore: 'needs a restored database (restore.test.ts)',
   endVerifier: 'takes no right from a token: it returns when the lease lapses',
   signIn: 'adds a session',
   signOut: 'ends sessions, which are read from PostgreSQL for every request',

@@ -154,20 +154,31 @@ const eventsOf = async (admin: Person, action: string) =>
 const isBack = (w: World, secret: string, at = w.service) =>
   waitFor(async () => (await checkOf(w, secret, at)) !== 503, { timeoutMs: 40_000 });
 
+/** A copy of the data folder, once a mark is in it. */
+async function backUp(stage: Stage, was: Before): Promise<string> {
+  const { server, w } = stage;
+  await isMarked(stage);
+  await server.stop();
+  const copy = server.copy();
+  await server.start();
+  await isBack(w, was.kept.secret);
+  return copy;
+}
+
+async function putBack(server: OwnServer, copy: string): Promise<void> {
+  await server.stop();
+  server.putBack(copy);
+  await server.start();
+}
+
 describe('with its ledger at hand', () => {
   it('a data folder put back while the service runs revives nothing: what it lost is applied again before a token is answered', async () => {
     const stage = await setUp();
     const { server, w } = stage;
     const was = await before(stage);
-    await isMarked(stage);
-    await server.stop();
-    const copy = server.copy();
-    await server.start();
-    await isBack(w, was.kept.secret);
+    const copy = await backUp(stage, was);
     await narrow(stage, was);
-    await server.stop();
-    server.putBack(copy);
-    await server.start();
+    await putBack(server, copy);
     await isBack(w, was.kept.secret);
     const admin = await mustHaveLostNothing(w, was);
     const { restore, ledger } = await systemOf(admin);
@@ -189,16 +200,10 @@ describe('with its ledger at hand', () => {
     const stage = await setUp();
     const { server, w } = stage;
     const was = await before(stage);
-    await isMarked(stage);
-    await server.stop();
-    const copy = server.copy();
-    await server.start();
-    await isBack(w, was.kept.secret);
+    const copy = await backUp(stage, was);
     await narrow(stage, was);
     await w.service.stop();
-    await server.stop();
-    server.putBack(copy);
-    await server.start();
+    await putBack(server, copy);
     const second = await w.another();
     await mustHaveLostNothing(w, was, second);
   });
@@ -341,18 +346,18 @@ describe('several ledgers', () => {
     const otherLedger = newFolder();
     const other = await w.another({ LEDGER_DIR: otherLedger });
     await waitFor(async () => (await server.query('SELECT DISTINCT ledger FROM ledger_streams')).length === 2);
-    await server.stop();
-    const copy = server.copy();
-    await server.start();
-    await isBack(w, was.kept.secret);
+    const copy = await backUp(stage, was);
     await isBack(w, was.kept.secret, other);
+    const passwords = () =>
+      readLedger(otherLedger)
+        .split('\n')
+        .filter((line) => line.includes(was.changer.user.id) && line.includes('"credential"')).length;
+    const earlier = passwords();
     await narrow(stage, was);
-    // The replica that did it all is gone with its ledger; the other follows within a second.
-    await waitFor(() => was.tokens.every(({ id }) => readLedger(otherLedger).includes(id)));
+    // The replica that did it all is gone with its ledger; the other follows within a second, to the last change.
+    await waitFor(() => passwords() > earlier);
     await w.service.stop();
-    await server.stop();
-    server.putBack(copy);
-    await server.start();
+    await putBack(server, copy);
     await isBack(w, was.kept.secret, other);
     await mustHaveLostNothing(w, was, other);
   });
@@ -361,16 +366,10 @@ describe('several ledgers', () => {
     const stage = await setUp();
     const { server, w, ledger } = stage;
     const was = await before(stage);
-    await isMarked(stage);
-    await server.stop();
-    const copy = server.copy();
-    await server.start();
-    await isBack(w, was.kept.secret);
+    const copy = await backUp(stage, was);
     await narrow(stage, was);
     await w.service.stop();
-    await server.stop();
-    server.putBack(copy);
-    await server.start();
+    await putBack(server, copy);
     const exported = path.join(newFolder(), 'exported');
     expect(command(ledger, 'export', exported)).toMatchObject({ status: 0 });
     const newPlace = newFolder();
@@ -393,6 +392,35 @@ const command = (dir: string, ...args: string[]) =>
     env: { PATH: process.env['PATH'], LEDGER_DIR: dir, LEDGER_KEY },
     encoding: 'utf8',
   });
+
+it('the only administrator, who changed the password after the backup, gets in again by a code from the command on the server', async () => {
+  const stage = await setUp();
+  const { server, w, admin } = stage;
+  const was = await before(stage);
+  const copy = await backUp(stage, was);
+  const body = { currentPassword: ADMIN_PASSWORD, newPassword: NEW_PASSWORD };
+  expect((await admin.call('POST /v1/session/password', { body })).status).toBeLessThan(300);
+  await w.service.stop();
+  await putBack(server, copy);
+  const second = await w.another();
+  const signIn = async (password: string) =>
+    (await w.as({}, second).call('POST /v1/session', { body: { email: ADMIN_EMAIL, password } })).status;
+  await waitFor(async () => (await signIn(ADMIN_PASSWORD)) === 401);
+  expect(await signIn(NEW_PASSWORD)).toBe(401);
+  const reset = (...args: string[]) =>
+    spawnSync(process.execPath, [path.join(import.meta.dirname, '../dist/admin-reset.js'), ...args], {
+      env: { PATH: process.env['PATH'], DATABASE_URL: w.env['DATABASE_URL'] },
+      encoding: 'utf8',
+    });
+  expect(reset('nobody@example.org')).toMatchObject({
+    status: 1,
+    stderr: expect.stringContaining('no enabled administrator'),
+  });
+  const [, code] = /^code: (\w+)$/m.exec(reset(ADMIN_EMAIL).stdout)!;
+  const chosen = { email: ADMIN_EMAIL, code, newPassword: 'a third password, long enough' };
+  expect((await w.as({}, second).call('POST /v1/session/reset-password', { body: chosen })).status).toBeLessThan(300);
+  expect(await signIn(chosen.newPassword)).toBe(200);
+});
 
 describe('the ledger command', () => {
   it('says what is wrong, where, and what to do', () => {
@@ -470,9 +498,7 @@ describe('without a ledger that shows that nothing is missing', () => {
     await isBack(w, was.kept.secret);
     await narrow(stage, was);
     await w.service.stop();
-    await server.stop();
-    server.putBack(copy);
-    await server.start();
+    await putBack(server, copy);
     const env = meddle(stage, ledgerThen);
     const second = await w.another(env);
     await waitFor(async () => (await server.query('SELECT 1 FROM restores WHERE settled_at IS NULL')).length > 0, {

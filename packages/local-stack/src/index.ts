@@ -1,14 +1,13 @@
 export { claimFolder, type FolderClaim, FolderInUse } from './folder-claim.js';
+export { canListen, freePort, freePorts } from './free-port.js';
 export { type Postgres, type PostgresOptions, startPostgres } from './postgres.js';
 export { endProcess, processIdentity, signalTo, stillRuns } from './process-identity.js';
 export { type Redis, type RedisOptions, startRedis } from './redis.js';
 export { findRedis, type RedisSource } from './redis-binary.js';
 export {
   type Child,
-  canListen,
   type Exit,
   endLeftover,
-  freePort,
   type LocalServer,
   noteProcess,
   PortTaken,

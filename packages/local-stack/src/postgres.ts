@@ -4,6 +4,7 @@ import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, renameSync, 
 import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { claimFolder } from './folder-claim.js';
+import { canListen, freePort } from './free-port.js';
 import { type PostgresBinaries, postgresBinaries, sharedDir } from './postgres-binaries.js';
 import { endProcess } from './process-identity.js';
 import * as servers from './server-process.js';
@@ -175,8 +176,8 @@ async function launch(
     ...(options.fast ? unsafe : {}),
   };
   for (;;) {
-    const port = options.port ?? (await servers.freePort());
-    if (options.port !== undefined && !(await servers.canListen(port))) throw new servers.PortTaken('PostgreSQL', port);
+    const port = options.port ?? (await freePort());
+    if (options.port !== undefined && !(await canListen(port))) throw new servers.PortTaken('PostgreSQL', port);
     const args = Object.entries({ ...settings, port: String(port) }).flatMap(([key, value]) => [
       '-c',
       `${key}=${value}`,

@@ -6,6 +6,7 @@ import path from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { claimFolder } from './folder-claim.js';
+import { canListen, freePort } from './free-port.js';
 import { endProcess } from './process-identity.js';
 import { findRedis, type RedisSource } from './redis-binary.js';
 import * as servers from './server-process.js';
@@ -99,8 +100,8 @@ async function launch(
   mkdirSync(data, { recursive: true, mode: 0o700 });
   const until = Date.now() + (options.startTimeoutMs ?? 120_000);
   for (;;) {
-    const port = options.port ?? (await servers.freePort());
-    if (options.port !== undefined && !(await servers.canListen(port))) throw new servers.PortTaken('Redis', port);
+    const port = options.port ?? (await freePort());
+    if (options.port !== undefined && !(await canListen(port))) throw new servers.PortTaken('Redis', port);
     const inside = source.kind === 'container';
     const settings = [
       // Docker publishes the container's port on 127.0.0.1 only; inside, the container has its own address.

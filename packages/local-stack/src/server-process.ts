@@ -1,7 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { randomInt } from 'node:crypto';
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { endProcess, processIdentity, stillRuns } from './process-identity.js';
 
 /** How a server ended. */
@@ -33,30 +31,6 @@ export class PortTaken extends Error {
       `${server} cannot listen on 127.0.0.1:${port}, another program does; choose another port or stop that program`,
     );
   }
-}
-
-/**
- * Below the ephemeral ports (Linux 32768 and up, others 49152): a restarted server gets its port again, and a client that
- * connects in between cannot be assigned that port as its own and reach itself.
- */
-const freePorts = { from: 10_000, to: 32_000 };
-
-/** A port of 127.0.0.1 that was free a moment ago, chosen at random so that concurrent callers rarely get the same. */
-export async function freePort(): Promise<number> {
-  for (let attempt = 0; attempt < 100; attempt++) {
-    const port = randomInt(freePorts.from, freePorts.to);
-    if (await canListen(port)) return port;
-  }
-  throw new Error(`found no free port between ${freePorts.from} and ${freePorts.to}`);
-}
-
-/** Whether the port is free. */
-export function canListen(port: number, host = '127.0.0.1'): Promise<boolean> {
-  return new Promise((resolve) => {
-    const probe = createServer();
-    probe.once('error', () => resolve(false));
-    probe.listen(port, host, () => probe.close(() => resolve(true)));
-  });
 }
 
 /** A child process with the end of its output, for the error message when it does not start. */

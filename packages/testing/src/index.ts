@@ -1,3 +1,4 @@
+export { freePorts } from '@latchkey/local-stack';
 export { AUTHORIZATION_CASES, type AuthorizationCase, type AuthorizationRead } from './authorization-cases.js';
 export {
   asService,
@@ -5,7 +6,6 @@ export {
   type Cluster,
   type ClusterDatabase,
   type ClusterOptions,
-  freePorts,
   type Member,
   startCluster,
   tcpBalancer,

@@ -2,10 +2,11 @@ import type { Restore } from '@latchkey/contracts';
 import { Anchor, Badge, Button, Group, Paper, Stack, Text, Title } from '@mantine/core';
 import { useState } from 'react';
 import { t } from '../texts.js';
+import { Confirm } from '../ui/Confirm.js';
 import { Fact, Facts } from '../ui/Facts.js';
 import { Section } from '../ui/Page.js';
 import { ExactTime, Time } from '../ui/Time.js';
-import { type Choice, SettleDialog } from './SettleDialog.js';
+import { type Choice, settleQuestion } from './settle.js';
 
 /** What is known of the restore, whatever its state. */
 function Known({ restore }: { restore: Restore }) {
@@ -171,7 +172,7 @@ export function RestoreSection({ restore }: { restore: Restore | null }) {
         <Settled restore={restore} />
       )}
       {/* Its receipt stays in sight when the restore has become settled. */}
-      {choice && <SettleDialog choice={choice} onClose={() => setChoice(null)} />}
+      {choice && <Confirm question={settleQuestion(choice)} onClose={() => setChoice(null)} />}
     </>
   );
 }

@@ -11,6 +11,10 @@ export interface Question {
   confirm: string;
   /** What is shown in the dialog once it is done; nothing: it closes. */
   work(): Promise<ReactNode>;
+  /** Whether a failure can be mended in the dialog, and with what, after which `again` repeats the work. */
+  recovery?(failure: unknown, again: () => void): ReactNode;
+  /** What is shown while it is being done. */
+  working?: string;
 }
 
 /** Asks once more before something that cannot be taken back, does it, and stays to show what came of it. */
@@ -31,11 +35,17 @@ export function Confirm({ question, onClose }: { question: Question; onClose(): 
       setWorking(false);
     }
   };
+  const recovery = error === null ? null : question.recovery?.(error, () => void act());
   return (
     <Dialog onClose={onClose} title={question.title}>
       <Stack>
         {outcome ?? <Text>{question.lead}</Text>}
-        {error !== null && <ErrorNotice error={error} />}
+        {recovery ?? (error !== null && <ErrorNotice error={error} />)}
+        {working && question.working && (
+          <Text size="sm" c="dimmed" role="status">
+            {question.working}
+          </Text>
+        )}
         <Buttons>
           {outcome ? (
             <Button onClick={onClose} data-autofocus>
@@ -46,9 +56,11 @@ export function Confirm({ question, onClose }: { question: Question; onClose(): 
               <Button variant="default" onClick={onClose} data-autofocus>
                 {t.actions.cancel}
               </Button>
-              <Button color="red" loading={working} onClick={() => void act()}>
-                {question.confirm}
-              </Button>
+              {!recovery && (
+                <Button color="red" loading={working} onClick={() => void act()}>
+                  {question.confirm}
+                </Button>
+              )}
             </>
           )}
         </Buttons>

@@ -3,7 +3,6 @@ import {
   fdatasyncSync,
   fstatSync,
   fsyncSync,
-  ftruncateSync,
   linkSync,
   mkdirSync,
   openSync,
@@ -12,12 +11,9 @@ import {
   renameSync,
   rmSync,
   statSync,
-  writeSync,
 } from 'node:fs';
 import path from 'node:path';
 import {
-  formatEntries,
-  formatHead,
   formatLine,
   type Head,
   type Identity,
@@ -32,14 +28,12 @@ import {
   type StreamEnd,
   VERSION,
 } from './format.js';
+import { LedgerStream, segmentFile, syncFolder, writeWhole } from './stream.js';
 
 const IDENTITY_FILE = 'ledger';
 const IDENTITY = 'latchkey ledger';
 const STATE = 'latchkey ledger state';
 const SEGMENT_NAME = /^([0-9a-f-]{36})\.(\d{6})$/;
-/** A segment is closed at this size, so that old ones can be removed and few bytes are read at a start. */
-export const SEGMENT_BYTES_MAX = 1_048_576;
-
 /** What the database knows of a stream: everything up to this place has been seen there. */
 export interface Mark extends Place {
   readonly stream: string;
@@ -71,11 +65,6 @@ export interface Comparison<Entry> {
   readonly isDoubted: boolean;
 }
 
-const segmentFile = (stream: string, segment: number) => `${stream}.${String(segment).padStart(6, '0')}`;
-
-/** Streams are named by UUIDs of version 7. */
-export const begunAtMs = (stream: string): number => Number.parseInt(stream.replace('-', '').slice(0, 12), 16);
-
 /** Turns errors of the file system into faults. */
 function reading<T>(where: string, work: () => T): T {
   try {
@@ -84,21 +73,6 @@ function reading<T>(where: string, work: () => T): T {
     if (error instanceof LedgerFault) throw error;
     throw new LedgerFault('unreadable', `${where} cannot be read: ${(error as Error).message}`, { cause: error });
   }
-}
-
-/** So that names in the folder survive a crash. */
-function syncFolder(folder: string): void {
-  const fd = openSync(folder, 'r');
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-}
-
-function writeWhole(fd: number, text: string): void {
-  const bytes = Buffer.from(text);
-  for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
 }
 
 /** A ledger's folder. Every method blocks: it belongs in a thread of its own, or in a command. */
@@ -399,74 +373,5 @@ export class LedgerFolder {
   /** Begins a stream of one's own. */
   begin(stream: string): LedgerStream {
     return new LedgerStream(this, stream, this.key);
-  }
-}
-
-/** A stream that this process alone appends to. */
-export class LedgerStream {
-  #fd: number | undefined;
-  #bytes = 0;
-  #segment = -1;
-  #place: Place = NO_PLACE;
-
-  constructor(
-    private readonly in_: LedgerFolder,
-    readonly stream: string,
-    private readonly key: Buffer,
-  ) {}
-
-  get place(): Place {
-    return this.#place;
-  }
-
-  /**
-   * Appends entries, all or none, and syncs them.
-   * @returns the place behind them
-   * @throws an error of the file system; nothing has been appended then
-   */
-  append(entries: readonly unknown[]): Place {
-    if (this.#fd === undefined || this.#bytes > SEGMENT_BYTES_MAX) this.#nextSegment();
-    const { lines, place } = formatEntries(this.key, this.stream, this.#place, entries);
-    this.#write(lines);
-    this.#place = place;
-    return place;
-  }
-
-  close(): void {
-    if (this.#fd !== undefined) closeSync(this.#fd);
-    this.#fd = undefined;
-  }
-
-  #nextSegment(): void {
-    const others = this.#segment < 0 ? this.in_.ends() : {};
-    const segment = this.#segment + 1;
-    const { ledger } = this.in_.identity;
-    const at = new Date().toISOString();
-    const head = { version: VERSION, ledger, stream: this.stream, segment, after: this.#place, at, others };
-    const { line, place } = formatHead(this.key, head);
-    const fd = openSync(path.join(this.in_.folder, segmentFile(this.stream, segment)), 'w', 0o600);
-    this.close();
-    this.#fd = fd;
-    this.#bytes = 0;
-    try {
-      this.#write(line);
-      syncFolder(this.in_.folder);
-    } catch (error) {
-      // Tried again under the same name.
-      this.close();
-      throw error;
-    }
-    this.#segment = segment;
-    this.#place = place;
-  }
-
-  #write(text: string): void {
-    const fd = this.#fd!;
-    // What an earlier write that failed has left.
-    ftruncateSync(fd, this.#bytes);
-    const bytes = Buffer.from(text);
-    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at, bytes.length - at, this.#bytes + at);
-    fdatasyncSync(fd);
-    this.#bytes += bytes.length;
   }
 }

@@ -1,11 +1,10 @@
 import path from 'node:path';
-import { type Clock, type Logger, newId } from '@latchkey/runtime';
+import type { Clock, Logger } from '@latchkey/runtime';
 import { type BeforeApplicationShutdown, Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { Counter, Gauge, type Registry } from 'prom-client';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/index.js';
 import { entryOf, LEDGER_ACTIONS, type LedgerEntry } from './entry.js';
-import { ledgerKey, NO_PLACE, type Place } from './format.js';
 import {
   END_STREAM,
   FOLLOW,
@@ -17,7 +16,8 @@ import {
   SELECT_STREAMS,
   type StreamRow,
 } from './ledger.queries.js';
-import { type LedgerComparison, LedgerThread, type Requests, ThreadEnded } from './thread.js';
+import { LedgerFailure, OwnLedger } from './own-ledger.js';
+import type { LedgerComparison } from './thread.js';
 import { type DoubtReason, doubtOf } from './vouching.js';
 
 /** How often the database is read, and so how far a ledger is behind at most. */
@@ -26,8 +26,6 @@ const FOLLOW_MS = 1_000;
 const ALIVE_MS = 15_000;
 /** Longest that a change waits for its ledger: a disk that does not respond delays no revocation further. */
 const WAIT_MS = 5_000;
-/** After a failure of the disk. */
-const RETRY_MS = 1_000;
 const EVENTS_MAX = 20_000;
 /** Events of transactions that are committed later have earlier times. */
 const LATE_MS = 24 * 3_600_000;
@@ -36,7 +34,6 @@ const DAY_MS = 24 * 3_600_000;
 const OVERLAP_MS = 10 * 60_000;
 const COMPARED_AT_ONCE = 5_000;
 const PRUNE_MS = 3_600_000;
-const LOGGED_EVERY_MS = 60_000;
 
 export type LedgerOutcome = 'written' | 'failed' | 'off';
 
@@ -73,11 +70,6 @@ function isLaterTimeline(now: string, then: string | null): boolean {
   return isSame(0) && isSame(2) && isSame(3) && nowParts[1]! > thenParts[1]!;
 }
 
-/** Reading or writing the ledger failed. */
-class LedgerFailure extends Error {
-  override name = 'LedgerFailure';
-}
-
 /**
  * The ledger of this process: what takes rights away is also written outside the database, so that a restored backup cannot
  * undo it. It follows the audit events of every replica, at most a second behind; a change is not answered before its own
@@ -85,15 +77,10 @@ class LedgerFailure extends Error {
  */
 @Injectable()
 export class LedgerService implements BeforeApplicationShutdown, OnApplicationShutdown {
-  readonly #thread = new LedgerThread();
-  #stream = newId();
-  #opened: { ledger: string; hasPast: boolean } | undefined;
-  #failure: string | null = null;
-  /** What failed: only its success shows that it works again. */
-  #failed: keyof Requests | undefined;
+  /** Undefined: none is configured. */
+  readonly #own: OwnLedger | undefined;
   /** Whether the last round has read and written everything. */
   #isUpToDate = false;
-  #place: Place = NO_PLACE;
   #standing: Standing | undefined;
   /** The history in which the cursor holds. */
   #history = '';
@@ -107,39 +94,44 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
   readonly #seen = new Set<string>();
   /** The history that the ledger has been compared with: only then may the mark move. */
   #compared: string | null = null;
-  #marked = { sequence: -1, atMs: Number.NEGATIVE_INFINITY };
-  #stated = { peers: '', atMs: Number.NEGATIVE_INFINITY };
+  /** The last mark and state of the stream. */
+  #marked = { stream: '', sequence: -1, atMs: Number.NEGATIVE_INFINITY };
+  #stated = { stream: '', peers: '', atMs: Number.NEGATIVE_INFINITY };
   #prunedAtMs = Number.NEGATIVE_INFINITY;
-  #loggedAtMs = Number.NEGATIVE_INFINITY;
   #round: Promise<void> | undefined;
   #next: Promise<void> | undefined;
   #cancel: () => void = () => undefined;
   #stopped = false;
   #started = false;
   #onStanding: (standing: Standing) => void = () => undefined;
-  readonly #counters = { entries: 0, failures: 0 };
 
   constructor(
     private readonly db: Database,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(LOGGER) private readonly logger: Logger,
     @Inject(CLOCK) private readonly clock: Clock,
-  ) {}
+  ) {
+    const { LEDGER_DIR: dir, LEDGER_KEY: secret } = config;
+    if (dir !== undefined && secret !== undefined)
+      this.#own = new OwnLedger({ secret, folder: () => this.#folder(dir), logger, clock });
+  }
 
   /** Whether a ledger is configured. */
   get isOn(): boolean {
-    return this.config.LEDGER_DIR !== undefined;
+    return this.#own !== undefined;
   }
 
   /** For people and programs: whether what is revoked now is written outside the database. */
   get state(): { state: LedgerOutcome; reason: string | null } {
-    if (!this.isOn) return { state: 'off', reason: null };
-    return { state: this.#failure === null ? 'written' : 'failed', reason: this.#failure };
+    if (!this.#own) return { state: 'off', reason: null };
+    const { failure } = this.#own;
+    return { state: failure === null ? 'written' : 'failed', reason: failure };
   }
 
   /** @throws Error saying why what is revoked now is not written outside the database, though that is configured */
   mustBeWritten(): void {
-    if (this.#failure !== null) throw new Error(`revocations are not written to the ledger: ${this.#failure}`);
+    const { reason } = this.state;
+    if (reason !== null) throw new Error(`revocations are not written to the ledger: ${reason}`);
   }
 
   /** @param onStanding is told where the database stands after each reading */
@@ -177,7 +169,7 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
     cancel();
     if (outcome === 'late')
       this.logger.warn(`writing the ledger takes longer than ${WAIT_MS} ms: a receipt says failed`);
-    return outcome !== 'late' && this.#isUpToDate && this.#failure === null ? 'written' : 'failed';
+    return outcome !== 'late' && this.#isUpToDate ? this.state.state : 'failed';
   }
 
   /**
@@ -193,23 +185,22 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
   ): Promise<LedgerFindings> {
     const rows = await this.db.prepared<StreamRow>('ledger-streams', SELECT_STREAMS, []);
     const none = { history, missing: [], reachesTo: null };
-    if (!this.isOn) return { ...none, doubt: rows.length > 0 ? 'ledger_missing' : 'no_ledger', problems: [] };
-    await this.#open();
-    if (!this.#opened) return { ...none, doubt: 'ledger_unreadable', problems: [this.#failure ?? ''] };
+    const own = this.#own;
+    if (!own) return { ...none, doubt: rows.length > 0 ? 'ledger_missing' : 'no_ledger', problems: [] };
+    if (!(await own.open())) return { ...none, doubt: 'ledger_unreadable', problems: [own.failure ?? ''] };
     const marks = rows.map(({ stream, ledger, sequence, mac, seen_at: seenAt }) => {
       return { stream, ledger, sequence: Number(sequence), mac, seenAt: seenAt.toISOString() };
     });
     const retainedSince = Date.now() - this.config.LEDGER_RETENTION_DAYS * DAY_MS;
-    const ledgers = await this.#ask('compare', {
+    const ledgers = await own.compare({
       marks,
       retainedSince,
-      key: this.#key,
-      of: { own: this.#stream, isOwnCounted: isFollowed, since: doubtedAt?.getTime() ?? null },
+      of: { own: own.stream, isOwnCounted: isFollowed, since: doubtedAt?.getTime() ?? null },
       isAll: settledHistory === null,
     });
     const missing = await this.#missing(ledgers);
-    const own = { stream: this.#stream, isContinuous: isFollowed, hasGap: this.#hasGap, isPatient };
-    const doubts = ledgers.map((ledger) => doubtOf(ledger, rows, { history, doubtedAt, own }));
+    const here = { stream: own.stream, isContinuous: isFollowed, hasGap: this.#hasGap, isPatient };
+    const doubts = ledgers.map((ledger) => doubtOf(ledger, rows, { history, doubtedAt, own: here }));
     const problems = ledgers.flatMap(({ folder, faults }) => faults.map(({ message }) => `${folder}: ${message}`));
     const reached = ledgers.flatMap(({ reachesTo }) => reachesTo ?? []).sort();
     const doubt = doubts.includes(null) ? null : this.#strongest(doubts, rows);
@@ -224,14 +215,13 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
   /** Records that what this history lacked has been applied again: from here on the mark may move. */
   async compared(history: string): Promise<void> {
     this.#compared = history;
-    if (!this.#opened) return;
-    await this.#mark();
+    if (this.#own?.ledger !== undefined) await this.#mark(this.#own);
   }
 
   /** What was lacking has been decided on: a copied ledger is the original from now on. */
   async adopt(): Promise<void> {
     this.#hasGap = false;
-    if (this.#opened) await this.#ask('adopt', {});
+    if (this.#own?.ledger !== undefined) await this.#own.adopt();
   }
 
   async #missing(ledgers: readonly LedgerComparison[]): Promise<LedgerEntry[]> {
@@ -256,7 +246,7 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
 
   async #run(): Promise<void> {
     try {
-      await this.#open();
+      await this.#own?.open();
       this.#isUpToDate = await this.#follow();
     } catch (error) {
       this.#isUpToDate = false;
@@ -279,29 +269,27 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
     const { at, xmin, peers } = row!;
     const isPromoted = isLaterTimeline(row!.incarnation, row!.settled_incarnation);
     this.#standing = { history, isCurrent, settledHistory, isHeld, doubtedAt, isPromoted };
-    if (!isCurrent || !this.#opened) {
+    const own = this.#own;
+    if (!isCurrent || own?.ledger === undefined) {
       this.#tell();
       return false;
     }
     if (history !== this.#history) {
-      await this.#enter(history, at);
+      await this.#enter(own, history, at);
       this.#tell();
       return this.#follow();
     }
     const events = row!.events ?? [];
     const fresh = events.filter(({ id }) => !this.#seen.has(id));
     const entries = fresh.flatMap((event) => entryOf({ ...event, at: new Date(event.at) }) ?? []);
-    if (entries.length > 0) {
-      this.#place = await this.#ask('append', { entries });
-      this.#counters.entries += entries.length;
-    }
+    await own.append(entries);
     for (const { id } of fresh) this.#seen.add(id);
     const next = BigInt(xmin);
     for (const { id, xid } of events) if (BigInt(xid) < next) this.#seen.delete(id);
     this.#cursor = xmin;
     this.#readAt = at;
     this.#from = new Date(at.getTime() - LATE_MS);
-    await this.#stayAlive(at, peers);
+    await this.#stayAlive(own, at, peers);
     this.#tell();
     return true;
   }
@@ -311,19 +299,19 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
   }
 
   async #read(limit: number): Promise<FollowRow[]> {
-    const values = [this.#cursor, this.#from, LEDGER_ACTIONS, limit, this.#opened?.ledger ?? null];
+    const values = [this.#cursor, this.#from, LEDGER_ACTIONS, limit, this.#own?.ledger ?? null];
     const rows = await this.db.prepared<FollowRow>('ledger-follow', FOLLOW, values);
     // A page that is full can end within a transaction, and the cursor is none of its rows'.
     return (rows[0]?.events?.length ?? 0) < limit ? rows : this.#read(limit * 2);
   }
 
   /** Continues from where this ledger has followed this history; in another one from when it was last alive. */
-  async #enter(history: string, at: Date): Promise<void> {
+  async #enter({ ledger, failure }: OwnLedger, history: string, at: Date): Promise<void> {
     const rows = await this.db.prepared<StreamRow>('ledger-streams', SELECT_STREAMS, []);
-    const own = rows.filter(({ ledger }) => ledger === this.#opened!.ledger);
+    const own = rows.filter((row) => row.ledger === ledger);
     const cursors = own.flatMap((row) => (row.history === history && row.cursor_xid ? BigInt(row.cursor_xid) : []));
     const latest = own.map((row) => row.seen_at.getTime()).sort((a, b) => a - b);
-    if (this.#history !== '' && this.#failure !== null) this.#hasGap = true;
+    if (this.#history !== '' && failure !== null) this.#hasGap = true;
     this.#history = history;
     this.#seen.clear();
     this.#cursor = String(cursors.sort((a, b) => (a < b ? -1 : 1)).at(-1) ?? 0n);
@@ -332,105 +320,44 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
     this.#from = new Date(lastMs - (cursors.length > 0 ? LATE_MS : OVERLAP_MS));
   }
 
-  async #stayAlive(at: Date, peers: readonly string[]): Promise<void> {
+  async #stayAlive(own: OwnLedger, at: Date, peers: readonly string[]): Promise<void> {
     const nowMs = this.clock.monotonicMs();
+    const { stream } = own;
     const known = [...peers].sort().join();
-    if (known !== this.#stated.peers || nowMs - this.#stated.atMs >= ALIVE_MS) {
-      await this.#ask('state', { at: at.toISOString(), peers: [...peers], ended: false });
-      this.#stated = { peers: known, atMs: nowMs };
+    const isStated = this.#stated.stream === stream && this.#stated.peers === known;
+    if (!isStated || nowMs - this.#stated.atMs >= ALIVE_MS) {
+      await own.writeState(at, peers);
+      this.#stated = { stream, peers: known, atMs: nowMs };
     }
-    const sinceMs = nowMs - this.#marked.atMs;
-    const isBehind = this.#place.sequence > this.#marked.sequence && sinceMs >= FOLLOW_MS;
-    if (this.#compared === this.#history && (isBehind || sinceMs >= ALIVE_MS)) await this.#mark();
+    const sinceMs = this.#marked.stream === stream ? nowMs - this.#marked.atMs : Number.POSITIVE_INFINITY;
+    const isBehind = own.place.sequence > this.#marked.sequence && sinceMs >= FOLLOW_MS;
+    if (this.#compared === this.#history && (isBehind || sinceMs >= ALIVE_MS)) await this.#mark(own);
     if (nowMs - this.#prunedAtMs >= PRUNE_MS) {
       this.#prunedAtMs = nowMs;
       const days = this.config.LEDGER_RETENTION_DAYS;
       await this.db.query(PRUNE_STREAMS, [days]);
-      await this.#ask('prune', { before: at.getTime() - days * DAY_MS });
+      await own.prune(at.getTime() - days * DAY_MS);
     }
   }
 
-  async #mark(): Promise<void> {
-    const { sequence, mac } = this.#place;
-    const values = [this.#stream, this.#opened!.ledger, sequence, mac, this.#history, this.#cursor, this.#compared];
+  async #mark({ stream, ledger, place }: OwnLedger): Promise<void> {
+    const { sequence, mac } = place;
+    const values = [stream, ledger, sequence, mac, this.#history, this.#cursor, this.#compared];
     await this.db.prepared('ledger-mark', MOVE_MARK, values);
-    this.#marked = { sequence, atMs: this.clock.monotonicMs() };
-  }
-
-  async #open(): Promise<void> {
-    if (!this.isOn || this.#opened) return;
-    const folder = await this.#folder();
-    try {
-      const given = { folder, key: this.#key, ledger: newId(), stream: this.#stream };
-      const opened = await this.#ask('open', given);
-      // Begins the stream, so that later ones name it.
-      this.#place = await this.#ask('append', { entries: [] });
-      await this.#ask('state', { at: new Date().toISOString(), peers: [], ended: false });
-      this.#opened = opened;
-      this.logger.info({ folder, ledger: opened.ledger }, 'revocations are also written to this ledger');
-    } catch (error) {
-      // The service goes on without its ledger, which it reports.
-      if (!(error instanceof LedgerFailure)) throw error;
-    }
+    this.#marked = { stream, sequence, atMs: this.clock.monotonicMs() };
   }
 
   /** Named by the server and the database, so that a copy of the database does not write to the same. */
-  async #folder(): Promise<string> {
+  async #folder(dir: string): Promise<string> {
     const [row] = await this.db.query<{ name: string }>(
       `SELECT system_identifier || '-' || current_database() AS name FROM pg_control_system()`,
     );
-    return path.join(this.config.LEDGER_DIR!, row!.name.replaceAll(/[^\w.-]/g, '_'));
-  }
-
-  get #key(): string {
-    return ledgerKey(this.config.LEDGER_KEY!);
-  }
-
-  #succeed(): void {
-    if (this.#failure !== null) this.logger.info('the ledger is written again');
-    this.#failure = null;
-    this.#failed = undefined;
-  }
-
-  /** @throws LedgerFailure, which has been recorded */
-  async #ask<What extends keyof Requests>(what: What, given: Requests[What][0]): Promise<Requests[What][1]> {
-    try {
-      const result = await this.#thread.ask(what, given);
-      if (this.#failed === what) this.#succeed();
-      return result;
-    } catch (error) {
-      this.#failed = what;
-      this.#fail((error as Error).message);
-      if (error instanceof ThreadEnded) this.#forgetStream();
-      throw new LedgerFailure((error as Error).message, { cause: error });
-    }
-  }
-
-  /** A new thread begins a new stream. */
-  #forgetStream(): void {
-    this.#opened = undefined;
-    this.#stream = newId();
-    this.#marked = { sequence: -1, atMs: Number.NEGATIVE_INFINITY };
-    this.#stated = { peers: '', atMs: Number.NEGATIVE_INFINITY };
-  }
-
-  #fail(reason: string): void {
-    this.#counters.failures++;
-    const nowMs = this.clock.monotonicMs();
-    if (this.#failure === null || nowMs - this.#loggedAtMs >= LOGGED_EVERY_MS) {
-      this.#loggedAtMs = nowMs;
-      this.logger.error(
-        { reason },
-        'writing the ledger failed, retrying: a backup that is restored now could undo revocations. Check LEDGER_DIR and its disk.',
-      );
-    }
-    this.#failure = reason;
+    return path.join(dir, row!.name.replaceAll(/[^\w.-]/g, '_'));
   }
 
   #schedule(): void {
     if (this.#stopped) return;
-    const inMs = this.#failure === null ? FOLLOW_MS : RETRY_MS;
-    this.#cancel = this.clock.after(inMs, () => void this.refresh().finally(() => this.#schedule()));
+    this.#cancel = this.clock.after(FOLLOW_MS, () => void this.refresh().finally(() => this.#schedule()));
   }
 
   beforeApplicationShutdown(): void {
@@ -441,22 +368,24 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
     this.#stopped = true;
     this.#cancel();
     await this.#round;
-    if (this.#opened && this.#compared === this.#history && this.#history !== '') {
+    const own = this.#own;
+    if (!own) return;
+    if (own.ledger !== undefined && this.#compared === this.#history && this.#history !== '') {
       try {
         await this.#follow();
-        await this.#mark();
-        await this.db.prepared('ledger-end', END_STREAM, [this.#stream]);
-        await this.#ask('state', { at: new Date().toISOString(), peers: [], ended: true });
+        await this.#mark(own);
+        await this.db.prepared('ledger-end', END_STREAM, [own.stream]);
+        await own.writeState(new Date(), [], true);
       } catch (error) {
         this.logger.warn({ reason: (error as Error).message }, 'closing the ledger in order failed');
       }
     }
-    await this.#thread.stop();
+    await own.stop();
   }
 
   registerMetrics(registry: Registry): void {
     const { isOn } = this;
-    const counters = this.#counters;
+    const counters = () => this.#own?.counters ?? { entries: 0, failures: 0 };
     const state = () => this.state.state;
     new Gauge({
       name: 'latchkey_ledger_written',
@@ -473,8 +402,8 @@ export class LedgerService implements BeforeApplicationShutdown, OnApplicationSh
       registers: [registry],
       collect() {
         this.reset();
-        this.inc({ outcome: 'written' }, counters.entries);
-        this.inc({ outcome: 'failed' }, counters.failures);
+        this.inc({ outcome: 'written' }, counters().entries);
+        this.inc({ outcome: 'failed' }, counters().failures);
       },
     });
   }

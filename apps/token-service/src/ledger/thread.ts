@@ -9,8 +9,6 @@ const WORKER = path.join(import.meta.dirname, '../../dist/ledger/worker.js');
 
 export interface Opened {
   readonly ledger: string;
-  /** Streams were in the folder, so the ledger was not begun now. */
-  readonly hasPast: boolean;
 }
 
 /** A mark with its ledger. */

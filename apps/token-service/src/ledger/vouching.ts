@@ -1,4 +1,4 @@
-import { begunAtMs } from './folder.js';
+import { madeAtMs } from '@latchkey/runtime';
 import type { LedgerFaultCode } from './format.js';
 import type { StreamRow } from './ledger.queries.js';
 import type { LedgerComparison } from './thread.js';
@@ -54,7 +54,7 @@ export function doubtOf(
   if (ledger.isOwn && own.hasGap) return 'ledger_incomplete';
   const earlier = rows.filter(({ stream }) => {
     if (stream === own.stream) return isContinuous;
-    return doubtedAt === null || begunAtMs(stream) < doubtedAt.getTime();
+    return doubtedAt === null || madeAtMs(stream) < doubtedAt.getTime();
   });
   if (!earlier.some((row) => row.ledger === ledger.ledger))
     return ledger.reachesTo === null ? 'ledger_missing' : 'ledger_incomplete';

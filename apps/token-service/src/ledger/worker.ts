@@ -2,8 +2,9 @@ import { readdirSync } from 'node:fs';
 import path from 'node:path';
 import { parentPort } from 'node:worker_threads';
 import type { LedgerEntry } from './entry.js';
-import { LedgerFolder, type LedgerStream } from './folder.js';
+import { LedgerFolder } from './folder.js';
 import { LedgerFault } from './format.js';
+import type { LedgerStream } from './stream.js';
 import type { LedgerComparison, Opened, Request, Requests, Response } from './thread.js';
 
 /** The thread of `LedgerThread`. */
@@ -17,9 +18,8 @@ const work: { [What in keyof Requests]: (given: Requests[What][0]) => Requests[W
   open({ folder: where, key, ledger, stream: id }): Opened {
     stream?.close();
     folder = LedgerFolder.open(where, Buffer.from(key), () => ledger);
-    const hasPast = folder.streams().size > 0;
     stream = folder.begin(id);
-    return { ledger: folder.identity.ledger, hasPast };
+    return { ledger: folder.identity.ledger };
   },
   append: ({ entries }) => stream!.append(entries),
   state(state) {
