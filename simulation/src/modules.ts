@@ -1,4 +1,6 @@
 import type { Confirmations, FeedKeys, InvalidationLog, Leases } from '@latchkey/token-service/invalidation';
+import type { LedgerFollower, ledgerWork, ThreadEnded } from '@latchkey/token-service/ledger';
+import type { Examination, replayOf } from '@latchkey/token-service/restore';
 import type { Clock, RenewalRefused, Verifier } from '@latchkey/verifier';
 
 /** What the shipped `Authority` uses of a connection. */
@@ -28,4 +30,9 @@ export interface ShippedModules extends AuthorityModule {
   readonly FeedKeys: typeof FeedKeys;
   readonly InvalidationLog: typeof InvalidationLog;
   readonly Leases: typeof Leases;
+  readonly LedgerFollower: typeof LedgerFollower;
+  readonly ledgerWork: typeof ledgerWork;
+  readonly ThreadEnded: typeof ThreadEnded;
+  readonly Examination: typeof Examination;
+  readonly replayOf: typeof replayOf;
 }

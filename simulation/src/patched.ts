@@ -2,6 +2,8 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'nod
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import type * as invalidation from '@latchkey/token-service/invalidation';
+import type * as ledger from '@latchkey/token-service/ledger';
+import type * as restore from '@latchkey/token-service/restore';
 import type * as verifier from '@latchkey/verifier';
 import { transform } from '@swc/core';
 import type { AuthorityModule, ShippedModules } from './modules.js';
@@ -14,11 +16,27 @@ const modules = {
   verifier: 'packages/verifier/src',
   invalidation: 'apps/token-service/src/invalidation',
   database: 'apps/token-service/src/database',
+  ledger: 'apps/token-service/src/ledger',
+  system: 'apps/token-service/src/system',
 } as const;
 /** The files that use neither Nest, PostgreSQL nor Redis; all of the verifier's. */
 const files = {
   invalidation: ['confirm.ts', 'feed-keys.ts', 'leases.ts', 'log.ts', 'protocol.ts', 'types.ts'],
   database: ['authority.ts', 'history.ts'],
+  ledger: [
+    'entry.ts',
+    'files.ts',
+    'folder.ts',
+    'follower.ts',
+    'format.ts',
+    'own-ledger.ts',
+    'protocol.ts',
+    'store.ts',
+    'stream.ts',
+    'thread.ts',
+    'vouching.ts',
+  ],
+  system: ['examination.ts', 'protocol.ts', 'replay.rules.ts'],
 };
 
 /**
@@ -57,7 +75,23 @@ export async function patchedModules(name: string, patches: readonly Patch[]): P
       'invalidation/protocol.js',
     )) as typeof invalidation;
     const { Authority, mustBeUnwarned } = (await load('database/authority.js')) as AuthorityModule;
-    return { Authority, mustBeUnwarned, Verifier, RenewalRefused, Confirmations, FeedKeys, InvalidationLog, Leases };
+    const { LedgerFollower, ledgerWork, ThreadEnded } = (await load('ledger/protocol.js')) as typeof ledger;
+    const { Examination, replayOf } = (await load('system/protocol.js')) as typeof restore;
+    return {
+      Authority,
+      mustBeUnwarned,
+      Verifier,
+      RenewalRefused,
+      Confirmations,
+      FeedKeys,
+      InvalidationLog,
+      Leases,
+      LedgerFollower,
+      ledgerWork,
+      ThreadEnded,
+      Examination,
+      replayOf,
+    };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

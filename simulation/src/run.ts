@@ -1,9 +1,11 @@
 import { parseArgs } from 'node:util';
+import { simulateRestores } from './restores/world.js';
 import { STEPS, simulate } from './world.js';
 
 /**
- * `npm run simulate -- --seed N --steps M [--seeds K] [--history]`: runs K worlds (default 1) from seed N on, and prints
- * the history of the first that breaks an invariant. Exits with code 1 when one does.
+ * `npm run simulate -- --seed N --steps M [--seeds K] [--history] [--restores]`: runs K worlds (default 1) from seed N on,
+ * and prints the history of the first that breaks an invariant. Exits with code 1 when one does. `--restores`: worlds of a
+ * database that is put back, and its ledgers.
  */
 const { values } = parseArgs({
   options: {
@@ -11,6 +13,7 @@ const { values } = parseArgs({
     seeds: { type: 'string', default: '1' },
     steps: { type: 'string', default: String(STEPS) },
     history: { type: 'boolean', default: false },
+    restores: { type: 'boolean', default: false },
   },
 });
 const wholeNumber = (name: 'seed' | 'seeds' | 'steps'): number => {
@@ -25,6 +28,25 @@ const steps = wholeNumber('steps');
 const startedAt = performance.now();
 const sums = { checks: 0, allowed: 0, effective: 0, faults: 0, events: 0, simulatedMs: 0 };
 const by: Record<string, number> = {};
+if (values.restores) {
+  const totals: Record<string, number> = {};
+  for (let seed = first; seed < first + count && process.exitCode !== 1; seed++) {
+    const outcome = await simulateRestores({ seed, history: values.history });
+    for (const [name, times] of Object.entries(outcome.counts)) totals[name] = (totals[name] ?? 0) + times;
+    if (outcome.violation === undefined && !values.history) continue;
+    const { history } = await simulateRestores({ seed, history: true });
+    console.log(history.join('\n'));
+    if (outcome.violation === undefined) continue;
+    console.log(`\nseed ${seed} broke an invariant: ${outcome.violation}`);
+    process.exitCode = 1;
+  }
+  console.log(
+    Object.entries(totals)
+      .map(([name, times]) => `${times} ${name}`)
+      .join(', '),
+  );
+  process.exit();
+}
 let run = 0;
 for (let seed = first; seed < first + count; seed++) {
   const outcome = await simulate({ seed, steps, history: values.history });

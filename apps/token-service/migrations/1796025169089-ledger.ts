@@ -23,11 +23,13 @@ CREATE TABLE ledger_streams (
   cursor_xid xid8 NOT NULL,
   seen_at timestamptz NOT NULL,
   compared_history text,
+  is_settled boolean NOT NULL DEFAULT false,
   ended_at timestamptz
 );
 COMMENT ON TABLE ledger_streams IS 'how far this database has seen each stream of each ledger: a comparison after a restore starts here';
 COMMENT ON COLUMN ledger_streams.mac IS 'authentication of the entry with that sequence';
 COMMENT ON COLUMN ledger_streams.compared_history IS 'the history that its process last compared its ledger with';
+COMMENT ON COLUMN ledger_streams.is_settled IS 'written in a settled history; of one that was not, a stream shows nothing about what that lacks';
 
 CREATE TABLE ledger_replays (
   event_id uuid PRIMARY KEY,
@@ -40,11 +42,9 @@ const restores = `
 ALTER TABLE invalidation_log
   ADD COLUMN settled_history text,
   ADD COLUMN settled_incarnation text,
-  ADD COLUMN restored_before timestamptz(3),
-  ADD COLUMN doubted_at timestamptz(3);
+  ADD COLUMN restored_before timestamptz(3);
 COMMENT ON COLUMN invalidation_log.settled_history IS 'the log and start of the server in which all tokens are answered; null before version 0.2';
 COMMENT ON COLUMN invalidation_log.settled_incarnation IS 'the server, timeline and database of that history';
-COMMENT ON COLUMN invalidation_log.doubted_at IS 'since when it is not certain that nothing is missing, over all starts of the server, until it is settled: what ledgers hold from after it says nothing about that';
 COMMENT ON COLUMN invalidation_log.restored_before IS 'tokens and sessions created before it are not accepted until the restore is settled';
 
 CREATE TABLE restores (

@@ -1,11 +1,22 @@
-import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { newId } from '@latchkey/runtime';
 import type { LedgerEntry } from '../src/ledger/entry.js';
+import { ledgerWork } from '../src/ledger/files.js';
 import { LedgerFolder, type Mark } from '../src/ledger/folder.js';
 import type { Place } from '../src/ledger/format.js';
-import type { StreamRow } from '../src/ledger/ledger.queries.js';
+import type { StreamRow } from '../src/ledger/store.js';
 import { type LedgerStream, SEGMENT_BYTES_MAX } from '../src/ledger/stream.js';
 import type { LedgerComparison } from '../src/ledger/thread.js';
 import { doubtOf } from '../src/ledger/vouching.js';
@@ -14,11 +25,10 @@ const KEY = Buffer.from('a key of the tests');
 const OTHER_KEY = Buffer.from('another key');
 const HISTORY = 'the history after the restore';
 
-/** A stream of long ago. */
-const OLD = '01000000-0000-7000-8000-000000000000';
-
 const folders: string[] = [];
+const closing: (() => void)[] = [];
 afterEach(() => {
+  for (const close of closing.splice(0)) close();
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true, force: true });
 });
 
@@ -41,7 +51,14 @@ function write(
   const stream = folder.begin(newId());
   stream.append([]);
   for (const one of entries) stream.append([one]);
-  folder.writeState({ stream: stream.stream, ...stream.place, at: at(second), peers, ended: true });
+  folder.writeState({
+    stream: stream.stream,
+    ...stream.place,
+    begunAt: at(0),
+    at: at(second),
+    settledAt: at(second),
+    peers,
+  });
   return stream;
 }
 
@@ -70,7 +87,14 @@ function make(): Made {
     const place = earlier.append([one]);
     if (i === 2) mark = place;
   }
-  folder.writeState({ stream: earlier.stream, ...earlier.place, at: at(10), peers: [], ended: true });
+  folder.writeState({
+    stream: earlier.stream,
+    ...earlier.place,
+    begunAt: at(0),
+    at: at(10),
+    settledAt: at(10),
+    peers: [],
+  });
   const last = write(folder, entries.slice(6), 20);
   return { folder, where, earlier, last, marks: [markOf(earlier, mark!)], entries };
 }
@@ -90,23 +114,25 @@ function compare(made: Made, marks = made.marks) {
 
 /** Why it does not show that nothing is missing; null: it does. */
 function doubt(made: Made, marks = made.marks, others: StreamRow[] = []) {
-  const { folder, faults, ...rest } = compare(made, marks);
+  const own = comparisonOf(made, marks);
+  return doubtOf([own], [...marks.map((mark) => rowOf(mark, own.ledger)), ...others], here);
+}
+
+const here = { history: HISTORY, isContinuous: false, hasGap: false, isPatient: false };
+
+function comparisonOf(made: Made, marks = made.marks): LedgerComparison {
+  const { folder, faults, lives: _, ...rest } = compare(made, marks);
   const { ledger, isComplete } = folder.identity;
-  const own: LedgerComparison = {
+  return {
     ...rest,
     ledger,
     folder: made.where,
     isOwn: true,
+    isKnown: true,
     isOriginal: folder.isOriginal,
     isComplete,
     faults: faults.map(({ code, message }) => ({ code, message })),
   };
-  const rows = marks.map((mark) => rowOf(mark, ledger));
-  return doubtOf(own, [...rows, ...others], {
-    history: HISTORY,
-    doubtedAt: null,
-    own: { stream: newId(), isContinuous: false, hasGap: false, isPatient: false },
-  });
 }
 
 const rowOf = (mark: Mark, ledger: string, compared: string | null = null): StreamRow => ({
@@ -118,6 +144,7 @@ const rowOf = (mark: Mark, ledger: string, compared: string | null = null): Stre
   cursor_xid: '1',
   seen_at: new Date(mark.seenAt),
   compared_history: compared,
+  is_settled: true,
 });
 
 describe('a ledger', () => {
@@ -143,7 +170,14 @@ describe('a ledger', () => {
     for (let i = 0; i < 12_000; i += many.length) mark = stream.append(many);
     const late = entry(1);
     stream.append([late]);
-    folder.writeState({ stream: stream.stream, ...stream.place, at: at(1), peers: [], ended: false });
+    folder.writeState({
+      stream: stream.stream,
+      ...stream.place,
+      begunAt: at(0),
+      at: at(1),
+      settledAt: at(1),
+      peers: [],
+    });
     expect(readdirSync(where).filter((name) => /\.\d{6}$/.test(name)).length).toBeGreaterThan(1);
     expect(readFileSync(path.join(where, `${stream.stream}.000000`)).length).toBeGreaterThan(SEGMENT_BYTES_MAX);
     writeFileSync(path.join(where, `${stream.stream}.000000`), 'unreadable, and not needed\n');
@@ -158,7 +192,14 @@ describe('a ledger', () => {
     const first = stream.append(many);
     stream.append(many);
     const last = stream.append([entry(1)]);
-    folder.writeState({ stream: stream.stream, ...stream.place, at: at(1), peers: [], ended: false });
+    folder.writeState({
+      stream: stream.stream,
+      ...stream.place,
+      begunAt: at(0),
+      at: at(1),
+      settledAt: at(1),
+      peers: [],
+    });
     rmSync(path.join(folder.folder, `${stream.stream}.000000`));
     expect(folder.compare([], 0).faults).toEqual([expect.objectContaining({ code: 'segment_missing' })]);
     expect(folder.compare([markOf(stream, first)], 0).faults).toEqual([]);
@@ -189,7 +230,14 @@ describe('a ledger', () => {
     const file = path.join(where, `${stream.stream}.000000`);
     writeFileSync(file, `${readFileSync(file, 'utf8')}2 half a li${'n'.repeat(1_000)}`);
     stream.append([second]);
-    folder.writeState({ stream: stream.stream, ...stream.place, at: at(1), peers: [], ended: false });
+    folder.writeState({
+      stream: stream.stream,
+      ...stream.place,
+      begunAt: at(0),
+      at: at(1),
+      settledAt: at(1),
+      peers: [],
+    });
     expect(folder.compare([markOf(stream, place)], 0)).toMatchObject({ entries: [second], faults: [] });
   });
 
@@ -285,9 +333,10 @@ describe('tampering with a ledger or with its marks is noticed and named:', () =
           stream: made.earlier.stream,
           sequence: Number(sequence),
           mac,
+          begunAt: at(0),
           at: at(10),
+          settledAt: at(10),
           peers: [],
-          ended: true,
         });
         return undefined;
       },
@@ -434,45 +483,108 @@ describe('a ledger shows that nothing else is missing only if it was the last to
     expect(doubt(made, made.marks, [row(5, HISTORY)])).toBeNull();
   });
 
-  const asOwn = (made: Made, since: Date | null): LedgerComparison => {
-    const folder = LedgerFolder.existing(made.where, KEY)!;
-    return {
-      ...folder.compare<LedgerEntry>(made.marks, 0, { since: since?.getTime() ?? null }),
-      ledger: folder.identity.ledger,
-      folder: made.where,
-      isOwn: true,
-      isOriginal: true,
-      isComplete: false,
-      faults: [],
-    };
-  };
-  const rowsOf = ({ folder, marks }: Made) => marks.map((mark) => rowOf(mark, folder.identity.ledger));
-  const fresh = { stream: newId(), isContinuous: false, hasGap: false, isPatient: false };
-
-  it('a process that was alive after a doubt arose, and has not settled it, does not settle it after a restart', () => {
-    const made = make();
-    const of = (doubtedAt: Date) =>
-      doubtOf(
-        asOwn(made, doubtedAt),
-        rowsOf(made).map((row) => ({ ...row, stream: OLD })),
-        {
-          history: HISTORY,
-          doubtedAt,
-          own: fresh,
-        },
-      );
-    expect(of(new Date(at(15)))).toBe('ledger_incomplete');
-    // One that ended before, and was not there, still can.
-    expect(of(new Date(at(21)))).toBeNull();
-  });
-
   it('a process whose disk failed when a history ended vouches for none', () => {
     const made = make();
-    const now = { history: HISTORY, doubtedAt: null };
-    const own = { stream: made.earlier.stream, isContinuous: true, hasGap: false, isPatient: false };
-    expect(doubtOf(asOwn(made, null), rowsOf(made), { ...now, own })).toBeNull();
-    expect(doubtOf(asOwn(made, null), rowsOf(made), { ...now, own: { ...own, hasGap: true } })).toBe(
-      'ledger_incomplete',
-    );
+    const own = comparisonOf(made);
+    const rows = made.marks.map((mark) => rowOf(mark, own.ledger));
+    expect(doubtOf([own], rows, { ...here, isContinuous: true })).toBeNull();
+    expect(doubtOf([own], rows, { ...here, isContinuous: true, hasGap: true })).toBe('ledger_incomplete');
+  });
+
+  it('a process that has followed a history to its end waits for the others, and then vouches alone', () => {
+    const made = make();
+    const own = { ...comparisonOf(made), peers: [other] };
+    const rows = made.marks.map((mark) => rowOf(mark, own.ledger));
+    expect(doubtOf([own], rows, here)).toBe('ledger_incomplete');
+    expect(doubtOf([own], rows, { ...here, isContinuous: true, isPatient: true })).toBe('ledger_incomplete');
+    expect(doubtOf([own], rows, { ...here, isContinuous: true })).toBeNull();
+  });
+
+  it('that it was alive in a history that was not settled does not count, nor does a mark of one', () => {
+    const made = make();
+    const { stream, place } = made.last;
+    made.folder.writeState({ stream, ...place, begunAt: at(0), at: at(30), settledAt: at(20), peers: [] });
+    expect(comparisonOf(made).reachesTo).toBe(at(20));
+    const own = comparisonOf(made);
+    const rows = made.marks.map((mark) => ({ ...rowOf(mark, own.ledger), is_settled: false }));
+    expect(doubtOf([own], rows, here)).toBe('ledger_incomplete');
+  });
+
+  it('one of a server that the database was moved to later must be whole, and the original', () => {
+    const made = make();
+    const own = comparisonOf(made);
+    const rows = made.marks.map((mark) => rowOf(mark, own.ledger));
+    const unknown = (reachesTo: string) => ({ ...comparisonOf(make()), isOwn: false, isKnown: false, reachesTo });
+    const faults = [{ code: 'cut' as const, message: 'cut' }];
+    expect(doubtOf([own, unknown(at(30))], rows, here)).toBeNull();
+    expect(doubtOf([own, { ...unknown(at(30)), faults }], rows, here)).toBe('ledger_cut');
+    expect(doubtOf([own, { ...unknown(at(30)), isOriginal: false }], rows, here)).toBe('ledger_copied');
+    expect(doubtOf([own, { ...unknown(at(19)), faults }], rows, here)).toBeNull();
+  });
+});
+
+describe('the ledgers beside the own one', () => {
+  /** A base folder with the own ledger, opened by a process, and another server's, alive from one second to another. */
+  function beside(from: number, to: number) {
+    const base = newFolder();
+    mkdirSync(base);
+    const earlier = LedgerFolder.open(path.join(base, 'here'), KEY, newId, at(0));
+    const first = earlier.begin(newId());
+    const place = first.append([entry(1)]);
+    earlier.writeState({ stream: first.stream, ...place, begunAt: at(0), at: at(100), settledAt: at(100), peers: [] });
+    const there = LedgerFolder.open(path.join(base, 'there'), KEY, newId, at(from));
+    const second = there.begin(newId());
+    const end = second.append([entry(2)]);
+    there.writeState({ stream: second.stream, ...end, begunAt: at(from), at: at(to), settledAt: at(to), peers: [] });
+    const { work, close } = ledgerWork();
+    closing.push(close);
+    work.open({ folder: earlier.folder, key: KEY.toString(), ledger: newId(), stream: newId(), at: at(500) });
+    work.append({ entries: [] });
+    const mark = { ...markOf(first, place), ledger: earlier.identity.ledger };
+    const compareAll = () => work.compare({ marks: [mark], retainedSince: 0, key: KEY.toString(), isAll: false });
+    return { base, earlier, there, second, work, compareAll };
+  }
+
+  it('of a server to which the database was moved, and from which it came back, are read without a mark', () => {
+    const { compareAll, there } = beside(110, 400);
+    const found = compareAll().find(({ isKnown }) => !isKnown);
+    expect(found).toMatchObject({ ledger: there.identity.ledger, faults: [], entries: [{ t: 2 }] });
+  });
+
+  it('of a copy of the database that was in use at the same time are not', () => {
+    expect(
+      beside(10, 95)
+        .compareAll()
+        .filter(({ isKnown }) => !isKnown),
+    ).toEqual([]);
+  });
+
+  it('one that is not whole is set aside once it was decided, and a new one vouches from then on', () => {
+    const { base, earlier, there, second, work, compareAll } = beside(110, 400);
+    rewrite(path.join(there.folder, `${second.stream}.000000`), (lines) => lines.slice(0, 1).concat(''));
+    const [own] = readdirSync(earlier.folder).filter((name) => name.endsWith('.000000'));
+    rewrite(path.join(earlier.folder, own!), (lines) => lines.slice(0, 1).concat(''));
+    expect(compareAll().flatMap(({ faults }) => faults.map(({ code }) => code))).toContain('cut');
+    const { ledger } = work.adopt({ ledger: newId(), stream: newId(), at: at(600) });
+    expect(ledger).not.toBe(earlier.identity.ledger);
+    expect(readdirSync(base).sort()).toEqual([
+      expect.stringMatching(/^\.there\.until-\d+$/),
+      'here',
+      expect.stringMatching(/^here\.until-\d+$/),
+    ]);
+    work.append({ entries: [] });
+    const again = compareAll().find(({ isOwn }) => isOwn);
+    expect(again).toMatchObject({ ledger, faults: [], isOriginal: true });
+  });
+
+  it('a process whose folder has become another ledger writes nothing more into it', () => {
+    const { earlier, work } = beside(110, 400);
+    const state = { begunAt: at(500), at: at(510), settledAt: null, peers: [] };
+    expect(work.state(state)).toBeNull();
+    renameSync(earlier.folder, `${earlier.folder}.elsewhere`);
+    expect(() => work.state(state)).toThrow(/cannot be read/);
+    LedgerFolder.open(earlier.folder, KEY, newId);
+    expect(() => work.state(state)).toThrow(/has become that of another ledger/);
+    expect(readdirSync(earlier.folder)).toEqual(['ledger']);
   });
 });

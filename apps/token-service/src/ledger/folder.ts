@@ -41,14 +41,10 @@ export interface Mark extends Place {
   readonly seenAt: string;
 }
 
-/** Which streams count for how far a ledger reaches. */
-export interface ReadingOf {
-  /** The stream of the process that reads; default: none. */
-  readonly own?: string | null;
-  /** Default: true. */
-  readonly isOwnCounted?: boolean;
-  /** Since when the database is doubted, in milliseconds since 1970; null: it is not. */
-  readonly since?: number | null;
+/** When a stream was alive. */
+export interface Life {
+  readonly from: number;
+  readonly to: number;
 }
 
 /** What a ledger contains behind the marks, and what is wrong with it. */
@@ -57,12 +53,12 @@ export interface Comparison<Entry> {
   readonly entries: readonly Entry[];
   /** Empty: the ledger is whole. */
   readonly faults: readonly LedgerFault[];
-  /** When a stream of it was last alive, ISO 8601; null: never. */
+  /** When a stream of it was last alive in a settled history, ISO 8601; null: never. */
   readonly reachesTo: string | null;
+  /** When its streams were alive, in milliseconds since 1970. */
+  readonly lives: readonly Life[];
   /** Other ledgers that were alive with the last stream. */
   readonly peers: readonly string[];
-  /** Another process of it was alive since `since`, and has not shown that nothing is missing. */
-  readonly isDoubted: boolean;
 }
 
 /** Turns errors of the file system into faults. */
@@ -82,17 +78,18 @@ export class LedgerFolder {
     public identity: Identity,
     /** The folder is where it was begun: not a copy, which can be an older one. */
     public isOriginal: boolean,
-    private readonly key: Buffer,
+    readonly key: Buffer,
   ) {}
 
   /**
    * Opens a ledger, or begins one where there is none.
    * @param newId its id, if it is begun
+   * @param at when it is begun then, ISO 8601; default: now
    * @throws LedgerFault `foreign`, `unreadable`; an error of the file system when it cannot be begun
    */
-  static open(folder: string, key: Buffer, newId: () => string): LedgerFolder {
+  static open(folder: string, key: Buffer, newId: () => string, at = new Date().toISOString()): LedgerFolder {
     mkdirSync(folder, { recursive: true, mode: 0o700 });
-    return LedgerFolder.existing(folder, key) ?? LedgerFolder.#begin(folder, key, newId());
+    return LedgerFolder.existing(folder, key) ?? LedgerFolder.#begin(folder, key, newId(), at);
   }
 
   /** @returns null when there is none @throws LedgerFault `foreign`, `unreadable` */
@@ -118,8 +115,8 @@ export class LedgerFolder {
   }
 
   /** Of several that begin at once, one does. */
-  static #begin(folder: string, key: Buffer, id: string): LedgerFolder {
-    LedgerFolder.writeIdentity(folder, key, { version: VERSION, ledger: id, begunAt: new Date().toISOString() });
+  static #begin(folder: string, key: Buffer, id: string, begunAt: string): LedgerFolder {
+    LedgerFolder.writeIdentity(folder, key, { version: VERSION, ledger: id, begunAt });
     return LedgerFolder.existing(folder, key)!;
   }
 
@@ -204,8 +201,16 @@ export class LedgerFolder {
     return state;
   }
 
-  /** Whole or not at all, after a power loss too. */
+  /** @throws Error when the folder has become that of another ledger */
+  mustBeThere(): void {
+    const there = LedgerFolder.existing(this.folder, this.key)?.identity.ledger;
+    if (there !== this.identity.ledger)
+      throw new Error(`${this.folder} has become that of another ledger, ${there ?? 'which is not begun yet'}`);
+  }
+
+  /** Whole or not at all, after a power loss too. @throws Error when the folder has become that of another ledger */
   writeState(state: State): void {
+    this.mustBeThere();
     const file = path.join(this.folder, `${state.stream}.state`);
     const fd = openSync(`${file}.new`, 'w', 0o600);
     try {
@@ -220,17 +225,13 @@ export class LedgerFolder {
   /**
    * Reads what lies behind the marks and authenticates what it reads.
    * @param marks of the streams of this ledger
-   * @param of which streams count for how far the ledger reaches
    * @param retainedSince streams last alive before it may have been removed, in milliseconds since 1970
    */
-  compare<Entry>(
-    marks: readonly Mark[],
-    retainedSince: number,
-    { own = null, isOwnCounted = true, since = null }: ReadingOf = {},
-  ): Comparison<Entry> {
+  compare<Entry>(marks: readonly Mark[], retainedSince: number): Comparison<Entry> {
     const faults: LedgerFault[] = [];
     const entries: Entry[] = [];
-    const ends = new Map<string, StreamEnd & Pick<State, 'peers'>>();
+    const ends = new Map<string, StreamEnd & Pick<State, 'peers' | 'settledAt'>>();
+    const lives: Life[] = [];
     const expected: (StreamEnd & { stream: string; by: string })[] = marks.map((mark) => {
       return { ...mark, at: mark.seenAt, by: 'the database' };
     });
@@ -240,11 +241,13 @@ export class LedgerFolder {
       const read = this.#attempt(faults, () => this.#readStream<Entry>(stream, numbers, mark));
       if (read === null) continue;
       if (read === undefined) {
-        ends.set(stream, { ...NO_PLACE, at: '', peers: [] });
+        ends.set(stream, { ...NO_PLACE, at: '', peers: [], settledAt: null });
         continue;
       }
       entries.push(...read.entries);
-      ends.set(stream, { ...read.end, at: read.state.at, peers: read.state.peers });
+      const { begunAt, at, peers, settledAt } = read.state;
+      lives.push({ from: Date.parse(begunAt), to: Date.parse(at) });
+      ends.set(stream, { ...read.end, at, peers, settledAt });
       expected.push({ ...read.state, by: `${stream}.state` });
       for (const [other, end] of Object.entries(read.others)) expected.push({ ...end, stream: other, by: stream });
     }
@@ -264,13 +267,10 @@ export class LedgerFolder {
           ),
         );
     }
-    const alive = [...ends].filter(([, { at }]) => at !== '');
-    const isDoubted = since !== null && alive.some(([stream, { at }]) => stream !== own && Date.parse(at) > since);
-    const last = alive
-      .filter(([stream]) => stream !== own || isOwnCounted)
-      .map(([, end]) => end)
-      .sort((x, y) => (x.at < y.at ? 1 : -1));
-    return { entries, faults, reachesTo: last[0]?.at ?? null, peers: last[0]?.peers ?? [], isDoubted };
+    const [last] = [...ends.values()]
+      .flatMap(({ settledAt, peers: others }) => (settledAt === null ? [] : [{ settledAt, others }]))
+      .sort((x, y) => (x.settledAt < y.settledAt ? 1 : -1));
+    return { entries, faults, reachesTo: last?.settledAt ?? null, lives, peers: last?.others ?? [] };
   }
 
   #attempt<T>(faults: LedgerFault[], work: () => T): T | undefined {

@@ -49,13 +49,17 @@ export interface StreamEnd extends Place {
   readonly at: string;
 }
 
-/** How far a stream reached when it was last alive. */
+/** How far a stream reached when it was last alive. All times are the database's, ISO 8601. */
 export interface State extends StreamEnd {
   readonly stream: string;
-  /** Other ledgers of the same database that were alive. */
+  readonly begunAt: string;
+  /**
+   * When it was last alive in a settled history: that it was alive in one that was not shows nothing about what that lacks.
+   * Null: never.
+   */
+  readonly settledAt: string | null;
+  /** Other ledgers of the same database that were alive then. */
   readonly peers: readonly string[];
-  /** The process stopped in order. */
-  readonly ended: boolean;
 }
 
 /** An entry with its place. */

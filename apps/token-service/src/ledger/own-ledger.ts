@@ -1,9 +1,10 @@
-import { type Clock, type Logger, newId } from '@latchkey/runtime';
+import type { Clock, Logger } from '@latchkey/runtime';
 import type { LedgerEntry } from './entry.js';
-import { ledgerKey, NO_PLACE, type Place } from './format.js';
-import { type LedgerComparison, LedgerThread, type Requests, ThreadEnded } from './thread.js';
+import { ledgerKey, NO_PLACE, type Place, type State } from './format.js';
+import type { Asked, LedgerComparison, Requests } from './thread.js';
 
 const LOGGED_EVERY_MS = 60_000;
+const NEVER = { settledAt: null, peers: [] };
 
 /** Reading or writing the ledger failed. */
 export class LedgerFailure extends Error {
@@ -13,22 +14,26 @@ export class LedgerFailure extends Error {
 export interface OwnLedgerDeps {
   /** LEDGER_KEY. */
   readonly secret: string;
-  /** Its folder. */
-  readonly folder: () => Promise<string>;
+  /** Its folder, and the database's time: every time in a ledger is the database's, so that they can be compared. */
+  readonly folder: () => Promise<{ folder: string; at: Date }>;
+  readonly thread: Asked;
+  readonly newId: () => string;
   readonly logger: Logger;
   readonly clock: Pick<Clock, 'monotonicMs'>;
 }
 
 /**
- * The ledger that this process writes: its thread, its stream, and whether that works. Every method throws LedgerFailure,
+ * The ledger that this process writes: its stream, and whether writing works. Every method throws LedgerFailure,
  * which has been recorded, when the disk fails; the next call tries again.
  */
 export class OwnLedger {
   readonly #deps: OwnLedgerDeps;
-  readonly #thread = new LedgerThread();
   readonly #key: string;
-  #stream = newId();
+  #stream = '';
   #ledger: string | undefined;
+  #folder: string | undefined;
+  #begunAt = '';
+  #settled: Pick<State, 'settledAt' | 'peers'> = NEVER;
   #place: Place = NO_PLACE;
   #failure: string | null = null;
   /** What failed: only its success shows that it works again. */
@@ -51,7 +56,7 @@ export class OwnLedger {
     return this.#ledger;
   }
 
-  /** The stream of this process. Another one once the thread had to be replaced. */
+  /** The stream of this process. Another one after each failure. */
   get stream(): string {
     return this.#stream;
   }
@@ -61,23 +66,42 @@ export class OwnLedger {
     return this.#place;
   }
 
-  /** Opens it, or begins it where there is none. Without it the service goes on. @returns whether it is open */
-  async open(): Promise<boolean> {
-    if (this.#ledger !== undefined) return true;
-    const folder = await this.#deps.folder();
+  /**
+   * Opens it, or begins it where there is none. Without it the service goes on.
+   * @param isMoved the database may be on another server now: then another ledger is opened, with another stream
+   * @returns whether it is open
+   */
+  async open(isMoved = false): Promise<boolean> {
+    if (this.#ledger !== undefined && !isMoved) return true;
+    const { folder, at } = await this.#deps.folder();
+    if (this.#ledger !== undefined && folder === this.#folder) return true;
     try {
-      const given = { folder, key: this.#key, ledger: newId(), stream: this.#stream };
+      this.#ledger = undefined;
+      this.#folder = folder;
+      const given = { folder, key: this.#key, ...this.#ids(at) };
       const { ledger } = await this.#ask('open', given);
-      // Begins the stream, so that later ones name it.
-      this.#place = await this.#ask('append', { entries: [] });
-      await this.#ask('state', { at: new Date().toISOString(), peers: [], ended: false });
-      this.#ledger = ledger;
+      await this.#begin(ledger, given.stream, at);
+      this.#succeed();
       this.#deps.logger.info({ folder, ledger }, 'revocations are also written to this ledger');
       return true;
     } catch (error) {
       if (error instanceof LedgerFailure) return false;
       throw error;
     }
+  }
+
+  #ids(at: Date): { ledger: string; stream: string; at: string } {
+    return { ledger: this.#deps.newId(), stream: this.#deps.newId(), at: at.toISOString() };
+  }
+
+  /** So that later streams name it. */
+  async #begin(ledger: string, stream: string, at: Date): Promise<void> {
+    this.#begunAt = at.toISOString();
+    this.#settled = NEVER;
+    this.#stream = stream;
+    this.#place = await this.#ask('append', { entries: [] });
+    await this.writeState(at, null);
+    this.#ledger = ledger;
   }
 
   /** Appends and syncs; resolves when it is on disk. */
@@ -87,9 +111,10 @@ export class OwnLedger {
     this.counters.entries += entries.length;
   }
 
-  /** Writes that the stream is alive, or has ended in order. @param peers other ledgers that are alive */
-  async writeState(at: Date, peers: readonly string[], ended = false): Promise<void> {
-    await this.#ask('state', { at: at.toISOString(), peers: [...peers], ended });
+  /** Writes that the stream is alive. @param peers other ledgers that are, in a settled history; null: it is not settled */
+  async writeState(at: Date, peers: readonly string[] | null): Promise<void> {
+    if (peers) this.#settled = { settledAt: at.toISOString(), peers: [...peers] };
+    await this.#ask('state', { begunAt: this.#begunAt, at: at.toISOString(), ...this.#settled });
   }
 
   /** What this ledger, and those beside it, contain behind the marks. */
@@ -97,8 +122,12 @@ export class OwnLedger {
     return this.#ask('compare', { ...given, key: this.#key });
   }
 
+  /** What it lacked has been decided on: it vouches again, or a new one is begun in its place. */
   async adopt(): Promise<void> {
-    await this.#ask('adopt', {});
+    const { at } = await this.#deps.folder();
+    const given = this.#ids(at);
+    const { ledger } = await this.#ask('adopt', given);
+    if (ledger !== this.#ledger) await this.#begin(ledger, given.stream, at);
   }
 
   async prune(before: number): Promise<void> {
@@ -106,21 +135,19 @@ export class OwnLedger {
   }
 
   stop(): Promise<void> {
-    return this.#thread.stop();
+    return this.#deps.thread.stop();
   }
 
   async #ask<What extends keyof Requests>(what: What, given: Requests[What][0]): Promise<Requests[What][1]> {
     try {
-      const result = await this.#thread.ask(what, given);
+      const result = await this.#deps.thread.ask(what, given);
       if (this.#failed === what) this.#succeed();
       return result;
     } catch (error) {
       this.#failed = what;
       this.#fail((error as Error).message);
-      if (error instanceof ThreadEnded) {
-        this.#ledger = undefined;
-        this.#stream = newId();
-      }
+      // Its folder may be another one by now: it is opened again.
+      this.#ledger = undefined;
       throw new LedgerFailure((error as Error).message, { cause: error });
     }
   }

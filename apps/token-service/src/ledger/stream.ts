@@ -9,6 +9,8 @@ export const SEGMENT_BYTES_MAX = 1_048_576;
 export interface StreamFolder {
   readonly folder: string;
   readonly identity: Identity;
+  /** @throws Error when the folder has become that of another ledger */
+  mustBeThere(): void;
   /** How far every stream reaches. */
   ends(): Record<string, StreamEnd>;
 }
@@ -69,6 +71,7 @@ export class LedgerStream {
   }
 
   #nextSegment(): void {
+    this.within.mustBeThere();
     const others = this.#segment < 0 ? this.within.ends() : {};
     const segment = this.#segment + 1;
     const { ledger } = this.within.identity;

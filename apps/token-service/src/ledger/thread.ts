@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
 import type { LedgerEntry } from './entry.js';
-import type { Comparison, Mark, ReadingOf } from './folder.js';
+import type { Comparison, Mark } from './folder.js';
 import { LedgerFault, type LedgerFaultCode, type Place, type State } from './format.js';
 
 /** From `src/` and `dist/` alike: a thread runs built files. */
@@ -17,11 +17,16 @@ export interface LedgerMark extends Mark {
 }
 
 /** What one ledger contains behind the marks. */
-export interface LedgerComparison extends Omit<Comparison<LedgerEntry>, 'faults'> {
+export interface LedgerComparison extends Omit<Comparison<LedgerEntry>, 'faults' | 'lives'> {
   readonly ledger: string;
   readonly folder: string;
   /** The one that this process writes. */
   readonly isOwn: boolean;
+  /**
+   * The database has a mark of it. Otherwise it is of a server from which the database was put back to this one, or to which
+   * it was moved since.
+   */
+  readonly isKnown: boolean;
   /** See `LedgerFolder.isOriginal`. */
   readonly isOriginal: boolean;
   /** See `Identity.isComplete`. */
@@ -31,25 +36,34 @@ export interface LedgerComparison extends Omit<Comparison<LedgerEntry>, 'faults'
 
 /** What the thread is asked for, with its response. */
 export interface Requests {
-  /** The ids are for a new ledger and for the stream. */
-  open: [{ folder: string; key: string; ledger: string; stream: string }, Opened];
+  /** The ids are for a new ledger and for the stream; the time is ISO 8601. */
+  open: [{ folder: string; key: string; ledger: string; stream: string; at: string }, Opened];
   append: [{ entries: readonly LedgerEntry[] }, Place];
   state: [Omit<State, 'stream' | 'sequence' | 'mac'>, null];
-  /** The own ledger, and those beside it that have a mark: of servers that the database came from. */
+  /** The own ledger, and those beside it of servers that the database was on. */
   compare: [
     {
       marks: readonly LedgerMark[];
       retainedSince: number;
       key: string;
-      of: ReadingOf;
-      /** Also those beside the own one that have no mark. */
+      /** Those that have no mark count as those that have one. */
       isAll: boolean;
     },
     LedgerComparison[],
   ];
-  /** From now on the folders that were compared are the originals, wherever they were copied from. */
-  adopt: [Record<string, never>, null];
+  /**
+   * What the ledgers that were compared lacked has been decided on: copies are originals from now on. In the place of the own
+   * one, if it is not whole, a new one is begun, with these ids, and the old one is set aside.
+   */
+  adopt: [{ ledger: string; stream: string; at: string }, Opened];
   prune: [{ before: number }, number];
+}
+
+/** Answers requests, one after the other. */
+export interface Asked {
+  /** @throws ThreadEnded; LedgerFault, or an error with the message of the file system's */
+  ask<What extends keyof Requests>(what: What, given: Requests[What][0]): Promise<Requests[What][1]>;
+  stop(): Promise<void>;
 }
 
 export interface Request {
@@ -81,12 +95,12 @@ interface Waiting {
  * The thread that reads and writes a ledger. The pool of threads in which passwords are hashed is not used, nor does the
  * event loop wait for a disk.
  */
-export class LedgerThread {
+export class LedgerThread implements Asked {
   #worker: Worker | undefined;
   #next = 0;
   readonly #waiting = new Map<number, Waiting>();
 
-  /** @throws ThreadEnded, also after 10 seconds, or 2 minutes for a comparison; LedgerFault, or an error with the message of the file system's */
+  /** ThreadEnded also after 10 seconds, or 2 minutes for a comparison. */
   ask<What extends keyof Requests>(what: What, given: Requests[What][0]): Promise<Requests[What][1]> {
     this.#worker ??= this.#start();
     const worker = this.#worker;

@@ -1,6 +1,5 @@
-import { madeAtMs } from '@latchkey/runtime';
 import type { LedgerFaultCode } from './format.js';
-import type { StreamRow } from './ledger.queries.js';
+import type { StreamRow } from './store.js';
 import type { LedgerComparison } from './thread.js';
 
 /** Why it is not certain that nothing is missing. */
@@ -25,48 +24,67 @@ const OF_FAULT: Record<LedgerFaultCode, DoubtReason> = {
   mark: 'ledger_cut',
 };
 
-export interface OwnStream {
-  readonly stream: string;
+/** Where this process stands. */
+export interface Here {
+  readonly history: string;
+  /** It has followed the last settled history without interruption, to its end. */
   readonly isContinuous: boolean;
+  /** It may have missed something then. */
   readonly hasGap: boolean;
+  /** Other ledgers are still being waited for. */
   readonly isPatient: boolean;
+}
+
+/** Why no ledger shows that nothing is missing from a history; null: one does, and none is of a later time and incomplete. */
+export function doubtOf(
+  ledgers: readonly LedgerComparison[],
+  rows: readonly StreamRow[],
+  here: Here,
+): DoubtReason | null {
+  const known = ledgers.filter(({ isKnown }) => isKnown);
+  const reachesTo =
+    known
+      .flatMap((ledger) => ledger.reachesTo ?? [])
+      .sort()
+      .at(-1) ?? '';
+  for (const ledger of ledgers) {
+    if (ledger.isKnown || (ledger.reachesTo ?? reachesTo) < reachesTo) continue;
+    if (ledger.faults[0]) return OF_FAULT[ledger.faults[0].code];
+    if (!ledger.isOriginal) return 'ledger_copied';
+  }
+  const whole = ledgers.filter(({ faults, isOriginal }) => faults.length === 0 && isOriginal);
+  const compared = new Set(whole.map(({ ledger }) => ledger));
+  for (const row of rows) if (row.compared_history === here.history) compared.add(row.ledger);
+  const doubts = known.map((ledger) => doubtOfOne(ledger, rows, here, compared));
+  if (doubts.includes(null)) return null;
+  const worst = doubts.find((doubt) => doubt !== 'ledger_missing');
+  return worst ?? (rows.length === 0 ? 'no_ledger' : 'ledger_missing');
 }
 
 /**
  * Why a ledger does not show that nothing is missing from a history; null: it does. It does when it is whole, is the original
- * and not a copy of it, reaches back to what this history last knew of it, and was the last to be alive: what other ledgers
- * of that time contain has been compared with this history too.
+ * and not a copy of it, is known to this history from a settled one, and was the last to be alive: what other ledgers of that
+ * time contain has been compared with this history too.
  *
  * @param rows what the database knows of all ledgers
- * @param now the history, since when it is doubted (what was written later says nothing about it), this process's stream,
- *   whether this process has followed without interruption since a settled history, whether it may have missed something
- *   then, and whether other ledgers are still being waited for
+ * @param compared ledgers that have been compared with this history
  */
-export function doubtOf(
+function doubtOfOne(
   ledger: LedgerComparison,
   rows: readonly StreamRow[],
-  now: { history: string; doubtedAt: Date | null; own: OwnStream },
+  here: Here,
+  compared: ReadonlySet<string>,
 ): DoubtReason | null {
-  const { history, doubtedAt, own } = now;
   const [fault] = ledger.faults;
   if (fault) return OF_FAULT[fault.code];
-  const isContinuous = own.isContinuous && ledger.isOwn;
-  if (ledger.isOwn && own.hasGap) return 'ledger_incomplete';
-  const earlier = rows.filter(({ stream }) => {
-    if (stream === own.stream) return isContinuous;
-    return doubtedAt === null || madeAtMs(stream) < doubtedAt.getTime();
-  });
-  if (!earlier.some((row) => row.ledger === ledger.ledger))
+  if (ledger.isOwn && here.hasGap) return 'ledger_incomplete';
+  if (!rows.some((row) => row.is_settled && row.ledger === ledger.ledger))
     return ledger.reachesTo === null ? 'ledger_missing' : 'ledger_incomplete';
   if (ledger.isComplete) return null;
-  // A process that was there when the doubt arose, and could have shown that nothing is missing, has not.
-  if (ledger.isDoubted && !isContinuous) return 'ledger_incomplete';
   if (!ledger.isOriginal) return 'ledger_copied';
-  if (isContinuous && !own.isPatient) return null;
-  const others = earlier.filter((row) => row.ledger !== ledger.ledger);
-  const isCompared = (id: string) => rows.some((row) => row.ledger === id && row.compared_history === history);
+  if (ledger.isOwn && here.isContinuous && !here.isPatient) return null;
   const isLater = (row: StreamRow) => ledger.reachesTo === null || row.seen_at.toISOString() > ledger.reachesTo;
-  const later = isContinuous ? [] : others.filter(isLater);
-  const unknown = [...later.map((row) => row.ledger), ...ledger.peers].filter((id) => !isCompared(id));
-  return unknown.length > 0 ? 'ledger_incomplete' : null;
+  const later = rows.filter((row) => row.ledger !== ledger.ledger && isLater(row));
+  const others = [...later.map((row) => row.ledger), ...ledger.peers];
+  return others.every((id) => compared.has(id)) ? null : 'ledger_incomplete';
 }

@@ -34,9 +34,6 @@ export const toRestore = (row: RestoreRow): Restore => ({
 /** Out: the latest restore, if there was one. */
 export const SELECT_RESTORE = 'SELECT * FROM restores ORDER BY detected_at DESC LIMIT 1';
 
-/** Records the first doubt that the database is whole; it lasts until that is settled. */
-export const DOUBT: Statement = ['UPDATE invalidation_log SET doubted_at = coalesce(doubted_at, now())'];
-
 export interface LockedLog {
   history: string;
   is_current: boolean;
@@ -50,15 +47,22 @@ export const LOCK_LOG: Statement = [
    FROM invalidation_log l FOR UPDATE`,
 ];
 
-/** In: history. From now on all tokens are answered. */
-export const settleLog = (history: string): Statement => [
-  `UPDATE invalidation_log SET settled_history = $1, settled_incarnation = incarnation, restored_before = NULL,
-     doubted_at = NULL`,
-  [history],
+/** In: history. From now on all tokens are answered; the ledgers that were compared with it are known to it. */
+export const settleLog = (history: string): Statement[] => [
+  [
+    `UPDATE invalidation_log SET settled_history = $1, settled_incarnation = incarnation, restored_before = NULL`,
+    [history],
+  ],
+  ['UPDATE ledger_streams SET is_settled = true WHERE compared_history = $1', [history]],
 ];
 
-/** In: when. Tokens and sessions from before are not accepted. */
-export const holdBefore = (at: Date): Statement => ['UPDATE invalidation_log SET restored_before = $1', [at]];
+/** In: when. Tokens and sessions from before, and all that there are now, are not accepted: clocks differ. */
+export const holdBefore = (at: Date): Statement => [
+  `UPDATE invalidation_log SET restored_before = greatest($1::timestamptz,
+     (SELECT max(created_at) + interval '1 millisecond' FROM tokens),
+     (SELECT max(created_at) + interval '1 millisecond' FROM sessions))`,
+  [at],
+];
 
 /** In: history. Out: its restore, if it was noticed. */
 export const selectRestoreOf = (history: string): Statement => ['SELECT * FROM restores WHERE history = $1', [history]];

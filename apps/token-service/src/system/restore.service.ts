@@ -8,14 +8,14 @@ import { CLOCK, LOGGER } from '../config.js';
 import { Database } from '../database/index.js';
 import { conflict, forbidden } from '../http/index.js';
 import { type Invalidation, InvalidationService, lapsedAfterMs } from '../invalidation/index.js';
-import { type LedgerFindings, LedgerService, type Standing } from '../ledger/index.js';
+import { type LedgerFindings, LedgerService } from '../ledger/index.js';
 import { DeclarationsService } from '../maintenance/index.js';
 import { RevokeAllService } from '../tokens/index.js';
 import { LocksService, mustBeRecent, selectRecentSignIn } from '../verification/index.js';
+import { Examination, type ExaminationSteps } from './examination.js';
 import { ReplayService } from './replay.service.js';
 import {
   addToRestore,
-  DOUBT,
   DROP_RESET_CODES,
   dropAllPasswords,
   endSessionsBefore,
@@ -32,11 +32,7 @@ import {
   toRestore,
 } from './restore.queries.js';
 
-/** How long another replica, whose ledger may show that nothing is missing, is waited for. */
-const GRACE_MS = 5_000;
-const AGAIN_MS = 250;
 const START_WAIT_MS = 2_000;
-const FAILED_AGAIN_MS = 1_000;
 
 const MEANINGS: Record<NonNullable<Restore['reason']>, string> = {
   no_ledger: 'no ledger is configured (LEDGER_DIR)',
@@ -49,22 +45,10 @@ const MEANINGS: Record<NonNullable<Restore['reason']>, string> = {
 
 /**
  * Notices that the database was put back to an earlier state, and sees to it that no revoked token is accepted for that.
- *
- * Nothing that lets somebody in is read from a history before this process has compared its ledger with it and applied again
- * what was missing. When no ledger shows that nothing else is missing, tokens from before are not accepted (503
- * `restored`) until an administrator has decided.
  */
 @Injectable()
 export class RestoreService implements BeforeApplicationShutdown {
-  #standing: Standing | undefined;
-  #examining: Promise<void> | undefined;
-  readonly #accepted = Promise.withResolvers<void>();
-  #doubtSinceMs: number | undefined;
-  #doubtOf: string | undefined;
-  /** Whether the last history that this process has accepted was settled. */
-  #wasSettled = false;
-  #cancel: () => void = () => undefined;
-  #stopped = false;
+  readonly #examination: Examination;
 
   constructor(
     private readonly db: Database,
@@ -77,7 +61,30 @@ export class RestoreService implements BeforeApplicationShutdown {
     private readonly audit: AuditService,
     @Inject(LOGGER) private readonly logger: Logger,
     @Inject(CLOCK) private readonly clock: Clock,
-  ) {}
+  ) {
+    this.#examination = new Examination(this.#steps(), logger, clock);
+  }
+
+  #steps(): ExaminationSteps {
+    const { db, ledger, invalidations } = this;
+    return {
+      acceptedHistory: () => db.acceptedHistory,
+      accept: (history) => db.accept(history),
+      withdraw: () => db.withdraw(),
+      refresh: () => ledger.refresh(),
+      followDatabase: () => invalidations.followDatabase(),
+      hasLedger: ledger.isOn,
+      compare: (...standing) => ledger.compare(...standing),
+      reapply: (findings) => this.#reapply(findings),
+      compared: (history) => ledger.compared(history),
+      settle: (history, choice) => this.#settleByItself(history, choice),
+      adopt: () => ledger.adopt(),
+      hold: (findings) => this.#hold(findings),
+      witnesses: (history) => invalidations.leases.witnessesOf(history),
+      lapsedMs: lapsedAfterMs(invalidations.leaseMs),
+      announceChange: () => this.declarations.announceChange(),
+    };
+  }
 
   /**
    * To be called before the listeners open. Resolves when this process has compared its ledger, or after two seconds: until
@@ -85,82 +92,15 @@ export class RestoreService implements BeforeApplicationShutdown {
    */
   async start(): Promise<void> {
     this.db.onUnaccepted(() => void this.ledger.refresh());
-    await this.ledger.start((standing) => this.#stand(standing));
+    await this.ledger.start((standing) => this.#examination.stand(standing));
     const late = Promise.withResolvers<void>();
     const cancel = this.clock.after(START_WAIT_MS, late.resolve);
-    await Promise.race([this.#accepted.promise, late.promise]);
+    await Promise.race([this.#examination.accepted, late.promise]);
     cancel();
   }
 
   beforeApplicationShutdown(): void {
-    this.#stopped = true;
-    this.#cancel();
-  }
-
-  #stand(standing: Standing): void {
-    this.#standing = standing;
-    // While tokens are held, the verifiers of a promoted standby can still show that it has lost nothing.
-    const isOpen = standing.isHeld && standing.isPromoted;
-    const isAccepted = standing.isCurrent && this.db.acceptedHistory === standing.history && !isOpen;
-    if (isAccepted && standing.settledHistory === standing.history) this.#wasSettled = true;
-    if (!standing.isCurrent || this.db.acceptedHistory !== standing.history) this.db.withdraw();
-    if (!isAccepted) this.#examine();
-  }
-
-  #examine(): void {
-    if (this.#stopped || this.#examining) return;
-    this.#cancel();
-    this.#examining = this.#examineOnce()
-      .catch((error: Error) => {
-        this.logger.warn({ reason: error.message }, 'comparing the database with the ledger failed, retrying');
-        return FAILED_AGAIN_MS;
-      })
-      .then((againMs) => {
-        this.#examining = undefined;
-        if (againMs !== null) this.#cancel = this.clock.after(againMs, () => void this.ledger.refresh());
-      });
-  }
-
-  /** @returns after how many milliseconds to look again; null: this history is accepted */
-  async #examineOnce(): Promise<number | null> {
-    let standing = this.#standing!;
-    if (!standing.isCurrent) {
-      await this.invalidations.followDatabase();
-      // The standing that led here is from before; the next is told while this still runs.
-      return 0;
-    }
-    const { history } = standing;
-    const findings = await this.ledger.compare(standing, this.#wasSettled, this.#isEarly(history));
-    for (const problem of findings.problems) this.logger.error({ problem }, 'the ledger is not what was written');
-    if (findings.missing.length > 0) await this.#reapply(findings);
-    await this.ledger.compared(history);
-    standing = this.#standing!;
-    if (standing.history !== history) return 0;
-    if (await this.#isSettled(standing, findings)) {
-      this.#wasSettled = true;
-      this.#accept(history);
-      if (findings.missing.length > 0) await this.declarations.announceChange();
-      return null;
-    }
-    if (standing.doubtedAt === null) await this.db.change(async (change) => change.write(DOUBT));
-    this.#doubtSinceMs = this.#doubtOf === history ? this.#doubtSinceMs : this.clock.monotonicMs();
-    this.#doubtOf = history;
-    if (this.#isEarly(history) && !standing.isHeld && this.ledger.isOn) return AGAIN_MS;
-    await this.#hold(findings);
-    this.#wasSettled = false;
-    this.#accept(history);
-    return null;
-  }
-
-  /** Whether other replicas are still waited for. */
-  #isEarly(history: string): boolean {
-    if (this.#doubtOf !== history) return true;
-    return this.clock.monotonicMs() - this.#doubtSinceMs! < GRACE_MS;
-  }
-
-  #accept(history: string): void {
-    this.db.accept(history);
-    this.#accepted.resolve();
+    this.#examination.stop();
   }
 
   async #reapply(findings: LedgerFindings): Promise<void> {
@@ -177,21 +117,12 @@ export class RestoreService implements BeforeApplicationShutdown {
     this.#confirmLater(invalidations);
   }
 
-  /** Whether all tokens can be answered in this history; settles it, if a ledger shows that nothing else is missing. */
-  async #isSettled(standing: Standing, findings: LedgerFindings): Promise<boolean> {
-    const { history, settledHistory } = standing;
-    if (settledHistory === history) return true;
-    // Where a ledger knows more than a database that was never compared, this is no first start.
-    const isFirst = settledHistory === null && findings.missing.length === 0;
-    const isMereStart = settledHistory?.split('/')[0] === history.split('/')[0];
-    const isUnguarded = isMereStart && findings.doubt === 'no_ledger';
-    const isVouched = findings.doubt === null || isUnguarded || isFirst;
-    const choice = isVouched ? 'ledger' : 'verifiers';
-    if (!isVouched && !this.#isWitnessed(standing)) return false;
+  /** From now on all tokens are answered in this history, unless it has been settled or left meanwhile. */
+  async #settleByItself(history: string, choice: 'ledger' | 'verifiers'): Promise<void> {
     const invalidations = await this.db.change(async (change) => {
       const [log] = await change.read<LockedLog>(LOCK_LOG);
       if (log?.history !== history || !log.is_current || log.settled_history === history) return [];
-      change.write(settleLog(history));
+      change.write(...settleLog(history));
       const [restore] = await change.read<RestoreRow>(selectRestoreOf(history));
       if (!restore || restore.settled_at) return [];
       const at = new Date();
@@ -207,19 +138,6 @@ export class RestoreService implements BeforeApplicationShutdown {
         : [];
     });
     this.#confirmLater(invalidations);
-    await this.ledger.adopt();
-    return true;
-  }
-
-  /**
-   * Whether a promoted standby remembers the last renewals of all verifiers that have renewed since, for longer than the
-   * longest lease: then it has lost nothing that they had been told of.
-   */
-  #isWitnessed({ history, isPromoted, doubtedAt }: Standing): boolean {
-    if (!isPromoted || doubtedAt === null) return false;
-    const { found, lost } = this.invalidations.leases.witnessesOf(history);
-    const waitedMs = this.#doubtOf === history ? this.clock.monotonicMs() - this.#doubtSinceMs! : 0;
-    return found > 0 && lost === 0 && waitedMs >= lapsedAfterMs(this.invalidations.leaseMs);
   }
 
   /** Tokens and sessions from before now are not accepted until an administrator has decided. */
@@ -228,9 +146,11 @@ export class RestoreService implements BeforeApplicationShutdown {
       const [log] = await change.read<LockedLog>(LOCK_LOG);
       if (log?.history !== history || log.settled_history === history) return [];
       const [before] = await change.read<RestoreRow>(selectRestoreOf(history));
+      // A backup that was made while its tokens were held contains an earlier time, which is not that of this restore.
+      const isHeld = log.restored_before !== null && before !== undefined && before.reason !== null;
+      if (isHeld) return [];
       const at = new Date();
-      if (log.restored_before === null || !before) change.write(holdBefore(at));
-      change.write(DROP_RESET_CODES);
+      change.write(holdBefore(at), DROP_RESET_CODES);
       if (!before) {
         const id = newId();
         change.write(insertRestore(id, history, at, reason, reachesTo));
@@ -240,8 +160,7 @@ export class RestoreService implements BeforeApplicationShutdown {
           subject: { type: 'system', id, name: 'restore' },
           details: { reason },
         });
-      } else if (before.reason !== null || log.restored_before !== null) return [];
-      else
+      } else
         change.write([
           'UPDATE restores SET reason = $2, settled_at = NULL, choice = NULL WHERE id = $1',
           [before.id, reason],
@@ -282,7 +201,7 @@ export class RestoreService implements BeforeApplicationShutdown {
         people = (await change.read(dropAllPasswords(now.userId))).length;
       } else invalidations.push(this.invalidations.write(change, { kind: 'everything', subject: '', cut: false }));
       const done = { reapplied: 0, mustSetPassword: people, sessionsEnded: sessions.length, notReapplied: [] };
-      change.write(settleLog(log!.history), addToRestore(restore.id, done));
+      change.write(...settleLog(log!.history), addToRestore(restore.id, done));
       change.write(settleRestoreRow(restore.id, choice, new Date()));
       this.audit.record(change, {
         actor: now,

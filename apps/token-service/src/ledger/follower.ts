@@ -1,0 +1,413 @@
+import path from 'node:path';
+import { type Clock, type Logger, newId } from '@latchkey/runtime';
+import { entryOf, type LedgerEntry } from './entry.js';
+import { LedgerFailure, OwnLedger } from './own-ledger.js';
+import type { FollowRow, LedgerStore } from './store.js';
+import type { Asked, LedgerComparison } from './thread.js';
+import { type DoubtReason, doubtOf } from './vouching.js';
+
+/** How often the database is read, and so how far a ledger is behind at most. */
+const FOLLOW_MS = 1_000;
+/** How often the mark and the state are written while nothing happens. */
+const ALIVE_MS = 15_000;
+/** Longest that a change waits for its ledger: a disk that does not respond delays no revocation further. */
+const WAIT_MS = 5_000;
+const EVENTS_MAX = 20_000;
+/** Events of transactions that are committed later have earlier times. */
+const LATE_MS = 24 * 3_600_000;
+const DAY_MS = 24 * 3_600_000;
+/** In another history, events are read again from so long before the last reading. */
+const OVERLAP_MS = 10 * 60_000;
+const COMPARED_AT_ONCE = 5_000;
+const PRUNE_MS = 3_600_000;
+/** A process that has not read the database for longer has not followed a history to its end. */
+const BLIND_MAX_MS = 60_000;
+
+export type LedgerOutcome = 'written' | 'failed' | 'off';
+
+/** What the ledgers say of the history that the database is in. */
+export interface LedgerFindings {
+  readonly history: string;
+  /** Changes that this history lacks. */
+  readonly missing: readonly LedgerEntry[];
+  /** Why no ledger shows that nothing else is missing; null: one does. */
+  readonly doubt: DoubtReason | null;
+  /** For people: what is wrong, and where. */
+  readonly problems: readonly string[];
+  /** Nothing is wrong with the ledger of this process, nor with one that the database does not know. */
+  readonly isWhole: boolean;
+  /** Until when the best of them reaches. */
+  readonly reachesTo: string | null;
+}
+
+/** Where the database stands, as last read. */
+export interface Standing {
+  readonly history: string;
+  readonly isCurrent: boolean;
+  readonly settledHistory: string | null;
+  /** Whether it is known already that an administrator must decide. */
+  readonly isHeld: boolean;
+  /** The same database on a later timeline than the settled history: a standby was promoted, or it was recovered to a time. */
+  readonly isPromoted: boolean;
+}
+
+/** That this process was alive, by the time of the database; as in a `State`. */
+interface Alive {
+  readonly at: Date;
+  /** Null: in a history that is not settled. */
+  readonly peers: readonly string[] | null;
+}
+
+/** Incarnations: system identifier, timeline, database, file. */
+function isLaterTimeline(now: string, then: string | null): boolean {
+  const [nowParts, thenParts] = [now, then ?? ''].map((text) => text.split('/')) as [string[], string[]];
+  const isSame = (at: number) => nowParts[at] === thenParts[at];
+  return isSame(0) && isSame(2) && isSame(3) && nowParts[1]! > thenParts[1]!;
+}
+
+/** What a follower needs. */
+export interface FollowerDeps {
+  readonly store: LedgerStore;
+  /** Where the ledger is, and LEDGER_KEY; undefined: there is none. */
+  readonly place: { readonly dir: string; readonly secret: string } | undefined;
+  /** What reads and writes the files. */
+  readonly thread: Asked;
+  /** LEDGER_RETENTION_DAYS and AUDIT_RETENTION_MONTHS (0: for ever). */
+  readonly retention: { readonly ledgerDays: number; readonly auditMonths: number };
+  readonly logger: Logger;
+  readonly clock: Clock;
+  /** Makes ids of streams and ledgers. Default: UUIDv7. */
+  readonly newId?: () => string;
+}
+
+/**
+ * Follows the audit events of every replica into the ledger of this process, at most a second behind, and compares a history
+ * of the database with all ledgers that there are.
+ */
+export class LedgerFollower {
+  readonly #deps: FollowerDeps;
+  /** Undefined: none is configured. */
+  readonly #own: OwnLedger | undefined;
+  /** Whether the last round has read and written everything. */
+  #isUpToDate = false;
+  #standing: Standing | undefined;
+  /** The history in which the cursor holds. */
+  #history = '';
+  #cursor = '0';
+  /** When the database was last read, by its own clock. */
+  #readAt: Date | undefined;
+  /** Earlier events are not read. */
+  #from = new Date(0);
+  /** A history ended while writing failed: what was committed in it last may be in no ledger. */
+  #hasGap = false;
+  /** Something of this history may not be in the ledger. */
+  #isBehind = false;
+  readonly #seen = new Set<string>();
+  /** The history that the ledger has been compared with: only then may the mark move. */
+  #compared: string | null = null;
+  /** The ledger into which this process has followed the last settled history to its end. */
+  #followedInto: string | undefined;
+  #readAtMs = Number.NEGATIVE_INFINITY;
+  /** Whether nothing was wrong with the ledger then. */
+  #isWhole = false;
+  /** The last mark and state of the stream. */
+  #marked = { stream: '', sequence: -1, atMs: Number.NEGATIVE_INFINITY };
+  #stated = { text: '', atMs: Number.NEGATIVE_INFINITY };
+  #alive: Alive | undefined;
+  #prunedAtMs = Number.NEGATIVE_INFINITY;
+  #round: Promise<void> | undefined;
+  #next: Promise<void> | undefined;
+  #cancel: () => void = () => undefined;
+  #stopped = false;
+  #started = false;
+  #onStanding: (standing: Standing) => void = () => undefined;
+
+  constructor(deps: FollowerDeps) {
+    this.#deps = deps;
+    const { place, store, thread, logger, clock, newId: makeId = newId } = deps;
+    if (!place) return;
+    const folder = async () => {
+      const { name, at } = await store.place();
+      return { folder: path.join(place.dir, name.replaceAll(/[^\w.-]/g, '_')), at };
+    };
+    this.#own = new OwnLedger({ secret: place.secret, folder, thread, newId: makeId, logger, clock });
+  }
+
+  /** Whether a ledger is configured. */
+  get isOn(): boolean {
+    return this.#own !== undefined;
+  }
+
+  /** Entries written, and attempts that failed. */
+  get counters(): OwnLedger['counters'] {
+    return this.#own?.counters ?? { entries: 0, failures: 0 };
+  }
+
+  /** For people and programs: whether what is revoked now is written outside the database. */
+  get state(): { state: LedgerOutcome; reason: string | null } {
+    if (!this.#own) return { state: 'off', reason: null };
+    const { failure } = this.#own;
+    return { state: failure === null ? 'written' : 'failed', reason: failure };
+  }
+
+  /** @param onStanding is told where the database stands after each reading */
+  async start(onStanding: (standing: Standing) => void): Promise<void> {
+    this.#onStanding = onStanding;
+    this.#started = true;
+    await this.refresh();
+    this.#schedule();
+  }
+
+  /** Reads where the database stands, and writes what is new. A failure is recorded and tried again later. */
+  refresh(): Promise<void> {
+    if (!this.#started || this.#stopped) return Promise.resolve();
+    this.#round ??= this.#run().finally(() => {
+      this.#round = undefined;
+    });
+    return this.#round;
+  }
+
+  /**
+   * Waits until everything committed before the call is in the ledger; five seconds at most. Lateness is no failure of the
+   * ledger: what is late is written later.
+   * @returns what to say of it in a receipt
+   */
+  async written(): Promise<LedgerOutcome> {
+    if (!this.isOn) return 'off';
+    const history = this.#standing?.history;
+    // A round that has begun may have read before that commit: the next one has not. Callers share it.
+    this.#next ??= (this.#round ?? Promise.resolve()).then(() => {
+      this.#next = undefined;
+      return this.refresh();
+    });
+    const late = Promise.withResolvers<'late'>();
+    const cancel = this.#deps.clock.after(WAIT_MS, () => late.resolve('late'));
+    const outcome = await Promise.race([this.#next, late.promise]);
+    cancel();
+    if (outcome === 'late')
+      this.#deps.logger.warn(`writing the ledger takes longer than ${WAIT_MS} ms: a receipt says failed`);
+    // In another history that commit may never have been read.
+    const isWritten = outcome !== 'late' && this.#isUpToDate && this.#standing?.history === history;
+    return isWritten ? this.state.state : 'failed';
+  }
+
+  /**
+   * What the ledgers contain that a history lacks.
+   * @param isPatient other ledgers that were alive are still waited for
+   * @throws when PostgreSQL is unavailable
+   */
+  async compare({ history, settledHistory }: Standing, isPatient: boolean): Promise<LedgerFindings> {
+    const rows = await this.#deps.store.streams();
+    const none = { history, missing: [], isWhole: false, reachesTo: null };
+    const own = this.#own;
+    if (!own) return { ...none, doubt: rows.length > 0 ? 'ledger_missing' : 'no_ledger', problems: [] };
+    if (!(await own.open())) return { ...none, doubt: 'ledger_unreadable', problems: [own.failure ?? ''] };
+    const marks = rows.map(({ stream, ledger, sequence, mac, seen_at: seenAt }) => {
+      return { stream, ledger, sequence: Number(sequence), mac, seenAt: seenAt.toISOString() };
+    });
+    const retainedSince = this.#deps.clock.wallMs() - this.#deps.retention.ledgerDays * DAY_MS;
+    const ledgers = await own.compare({
+      marks,
+      retainedSince,
+      isAll: settledHistory === null,
+    });
+    const missing = await this.#missing(ledgers);
+    const isContinuous = own.ledger === this.#followedInto;
+    const matters = ledgers.filter((one) => one.isOwn || !one.isKnown);
+    this.#isWhole = !this.#hasGap && matters.every(({ faults, isOriginal }) => faults.length === 0 && isOriginal);
+    const doubt = doubtOf(ledgers, rows, { history, isContinuous, hasGap: this.#hasGap, isPatient });
+    const problems = ledgers.flatMap(({ folder, faults }) => faults.map(({ message }) => `${folder}: ${message}`));
+    const reached = ledgers.flatMap(({ reachesTo }) => reachesTo ?? []).sort();
+    return { history, missing, doubt, problems, isWhole: this.#isWhole, reachesTo: reached.at(-1) ?? null };
+  }
+
+  /** Records that what this history lacked has been applied again: from here on the mark may move. */
+  async compared(history: string): Promise<void> {
+    this.#compared = history;
+    if (this.#own?.ledger !== undefined) await this.#mark(this.#own);
+  }
+
+  /**
+   * What was lacking has been decided on: the ledger vouches from now on, or a new one in its place.
+   * @returns false: it could not be opened, and this is to be repeated
+   */
+  async adopt(): Promise<boolean> {
+    const own = this.#own;
+    try {
+      if (own && !(await own.open())) return false;
+      await own?.adopt();
+      this.#hasGap = false;
+      return true;
+    } catch (error) {
+      // It has been recorded.
+      if (error instanceof LedgerFailure) return false;
+      throw error;
+    }
+  }
+
+  async #missing(ledgers: readonly LedgerComparison[]): Promise<LedgerEntry[]> {
+    const { store, clock, retention } = this.#deps;
+    const months = retention.auditMonths;
+    // Events of months that may have been deleted prove nothing by their absence; later than all that is there, they do.
+    const now = new Date(clock.wallMs());
+    const sinceMs = months === 0 ? 0 : Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - months, 1);
+    const entries = new Map(ledgers.flatMap((ledger) => ledger.entries.map((entry) => [entry.e, entry] as const)));
+    const newest = await store.newestEventAt();
+    const keptMs = Math.min(sinceMs, newest?.getTime() ?? 0);
+    const recent = [...entries.values()].filter(({ t }) => t >= keptMs);
+    const missing: LedgerEntry[] = [];
+    for (let at = 0; at < recent.length; at += COMPARED_AT_ONCE) {
+      const some = recent.slice(at, at + COMPARED_AT_ONCE);
+      const ids = await store.lacking(some);
+      missing.push(...some.filter(({ e }) => ids.has(e)));
+    }
+    return missing.sort((a, b) => a.t - b.t || (a.e < b.e ? -1 : 1));
+  }
+
+  async #run(): Promise<void> {
+    try {
+      await this.#own?.open();
+      this.#isUpToDate = await this.#follow();
+    } catch (error) {
+      this.#isUpToDate = false;
+      // Those of the disk have been recorded.
+      if (error instanceof LedgerFailure) this.#isBehind = true;
+      else
+        this.#deps.logger.debug(
+          { reason: (error as Error).message },
+          'reading where the database stands failed, retrying',
+        );
+    }
+  }
+
+  /** @returns whether everything committed before has been written */
+  async #follow(): Promise<boolean> {
+    const row = await this.#read(EVENTS_MAX);
+    const { history, is_current: isCurrent, settled_history: settledHistory } = row;
+    const { is_held: isHeld, at, xmin, peers } = row;
+    const isPromoted = isLaterTimeline(row.incarnation, row.settled_incarnation);
+    this.#standing = { history, isCurrent, settledHistory, isHeld, isPromoted };
+    const own = this.#own;
+    if (!isCurrent || own?.ledger === undefined) {
+      if (isCurrent && history === this.#history) this.#isBehind = true;
+      this.#tell();
+      return false;
+    }
+    if (history !== this.#history) {
+      if (await own.open(true)) await this.#enter(own, history, at);
+      this.#tell();
+      return this.#follow();
+    }
+    const events = row.events ?? [];
+    const fresh = events.filter(({ id }) => !this.#seen.has(id));
+    const entries = fresh.flatMap((event) => entryOf({ ...event, at: new Date(event.at) }) ?? []);
+    await own.append(entries);
+    for (const { id } of fresh) this.#seen.add(id);
+    const next = BigInt(xmin);
+    for (const { id, xid } of events) if (BigInt(xid) < next) this.#seen.delete(id);
+    this.#isBehind = false;
+    this.#cursor = xmin;
+    this.#readAt = at;
+    this.#readAtMs = this.#deps.clock.uptimeMs();
+    this.#from = new Date(at.getTime() - LATE_MS);
+    const isSettled = settledHistory === history && this.#compared === history;
+    if (isSettled) this.#followedInto = own.ledger;
+    await this.#stayAlive(own, { at, peers: isSettled ? peers : null });
+    this.#tell();
+    return true;
+  }
+
+  #tell(): void {
+    this.#onStanding(this.#standing!);
+  }
+
+  async #read(limit: number): Promise<FollowRow> {
+    const given = { cursor: this.#cursor, from: this.#from, limit, ledger: this.#own?.ledger ?? null };
+    const row = await this.#deps.store.follow(given);
+    // A page that is full can end within a transaction, and the cursor is none of its rows'.
+    return (row.events?.length ?? 0) < limit ? row : this.#read(limit * 2);
+  }
+
+  /** Continues from where this ledger has followed this history; in another one from when it was last alive. */
+  async #enter({ ledger }: OwnLedger, history: string, at: Date): Promise<void> {
+    const rows = await this.#deps.store.streams();
+    const own = rows.filter((row) => row.ledger === ledger);
+    const cursors = own.flatMap((row) => (row.history === history && row.cursor_xid ? BigInt(row.cursor_xid) : []));
+    const latest = own.map((row) => row.seen_at.getTime()).sort((a, b) => a - b);
+    if (this.#history !== '' && this.#isBehind) this.#hasGap = true;
+    // What another process has done since then is not known here.
+    const sinceMs = this.#deps.clock.uptimeMs() - this.#readAtMs;
+    if (this.#isBehind || sinceMs > BLIND_MAX_MS || ledger !== this.#followedInto) this.#followedInto = undefined;
+    this.#isBehind = false;
+    this.#history = history;
+    this.#seen.clear();
+    this.#cursor = String(cursors.sort((a, b) => (a < b ? -1 : 1)).at(-1) ?? 0n);
+    // A ledger that is new contains what comes from now on.
+    const lastMs = this.#readAt?.getTime() ?? latest.at(-1) ?? at.getTime();
+    this.#from = new Date(lastMs - (cursors.length > 0 ? LATE_MS : OVERLAP_MS));
+  }
+
+  async #stayAlive(own: OwnLedger, alive: Alive): Promise<void> {
+    const nowMs = this.#deps.clock.monotonicMs();
+    const { stream } = own;
+    this.#alive = alive;
+    const text = [stream, ...(alive.peers ? [...alive.peers].sort() : ['not settled'])].join();
+    if (this.#stated.text !== text || nowMs - this.#stated.atMs >= ALIVE_MS) {
+      await own.writeState(alive.at, alive.peers);
+      this.#stated = { text, atMs: nowMs };
+    }
+    const sinceMs = this.#marked.stream === stream ? nowMs - this.#marked.atMs : Number.POSITIVE_INFINITY;
+    const isBehind = own.place.sequence > this.#marked.sequence && sinceMs >= FOLLOW_MS;
+    if (isBehind || sinceMs >= ALIVE_MS) await this.#mark(own);
+    if (nowMs - this.#prunedAtMs >= PRUNE_MS) {
+      this.#prunedAtMs = nowMs;
+      const { ledgerDays } = this.#deps.retention;
+      await this.#deps.store.prune(ledgerDays);
+      await own.prune(alive.at.getTime() - ledgerDays * DAY_MS);
+    }
+  }
+
+  /** Only in a history that was compared: what lies before a mark is not compared again. */
+  async #mark({ stream, ledger, place }: OwnLedger): Promise<void> {
+    if (this.#compared !== this.#history) return;
+    const behind = {
+      history: this.#history,
+      cursor: this.#cursor,
+      comparedHistory: this.#isWhole ? this.#compared : null,
+    };
+    await this.#deps.store.moveMark({ stream, ledger: ledger!, ...place, ...behind });
+    const earlier = this.#marked.stream;
+    if (earlier !== '' && earlier !== stream) await this.#deps.store.endStream(earlier);
+    this.#marked = { stream, sequence: place.sequence, atMs: this.#deps.clock.monotonicMs() };
+  }
+
+  #schedule(): void {
+    if (this.#stopped) return;
+    this.#cancel = this.#deps.clock.after(FOLLOW_MS, () => void this.refresh().finally(() => this.#schedule()));
+  }
+
+  /** Does not read the database any more by itself. */
+  pause(): void {
+    this.#cancel();
+  }
+
+  /** Writes what is new and, in a history that was compared, how far that reaches. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#cancel();
+    await this.#round;
+    const own = this.#own;
+    if (!own) return;
+    if (own.ledger !== undefined && this.#compared === this.#history && this.#history !== '') {
+      try {
+        await this.#follow();
+        await this.#mark(own);
+        await this.#deps.store.endStream(own.stream);
+        await own.writeState(this.#alive!.at, this.#alive!.peers);
+      } catch (error) {
+        this.#deps.logger.warn({ reason: (error as Error).message }, 'closing the ledger in order failed');
+      }
+    }
+    await own.stop();
+  }
+}

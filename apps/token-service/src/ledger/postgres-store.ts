@@ -1,0 +1,98 @@
+import { Injectable } from '@nestjs/common';
+import { Database, HISTORY, HISTORY_ID, IS_CURRENT } from '../database/index.js';
+import { LEDGER_ACTIONS, type LedgerEntry } from './entry.js';
+import type { FollowRow, LedgerStore, StreamMark, StreamRow } from './store.js';
+
+/** Ledgers whose process has written to the database within this time are alive. */
+const ALIVE_SECONDS = 60;
+
+/**
+ * In: cursor, time before which no event is looked for, actions, most events, own ledger. Out: where the database stands,
+ * and the events from the cursor on.
+ */
+const FOLLOW = `SELECT ${HISTORY}, ${IS_CURRENT} AS is_current, l.settled_history,
+    EXISTS (SELECT FROM restores r WHERE r.history = ${HISTORY_ID} AND r.settled_at IS NULL AND r.reason IS NOT NULL
+      AND l.restored_before IS NOT NULL) AS is_held,
+    l.incarnation,
+    l.settled_incarnation, now() AS at,
+    pg_snapshot_xmin(pg_current_snapshot())::text AS xmin,
+    ARRAY(SELECT DISTINCT s.ledger FROM ledger_streams s WHERE s.ledger <> $5::uuid AND s.ended_at IS NULL
+      AND s.seen_at > now() - interval '${ALIVE_SECONDS} seconds') AS peers,
+    (SELECT jsonb_agg(jsonb_build_object('id', e.id, 'at', (extract(epoch FROM e.at) * 1000)::bigint, 'action', e.action,
+        'subject_id', e.subject_id, 'token_id', e.token_id, 'project_id', e.project_id, 'details', e.details,
+        'xid', e.xid::text) ORDER BY e.xid, e.id)
+      FROM (SELECT * FROM audit_events WHERE xid >= $1::text::xid8 AND at >= $2 AND at < now() + interval '1 day'
+        AND action = ANY ($3) ORDER BY xid, id LIMIT $4) e) AS events
+  FROM invalidation_log l`;
+
+/** Out: how far the database has seen each stream. */
+const SELECT_STREAMS = `SELECT stream, ledger, sequence::text AS sequence, mac, history, cursor_xid::text AS cursor_xid,
+  seen_at, compared_history, is_settled FROM ledger_streams`;
+
+/** In: stream, ledger, place, history, cursor; history that it was compared with. Only in that history. */
+const MOVE_MARK = `INSERT INTO ledger_streams AS s (stream, ledger, sequence, mac, history, cursor_xid, seen_at, compared_history, is_settled)
+  SELECT $1, $2, $3, $4, $5, $6::text::xid8, now(), $7, l.settled_history IS NOT DISTINCT FROM $5 FROM invalidation_log l WHERE ${HISTORY_ID} = $5 AND ${IS_CURRENT}
+  ON CONFLICT (stream) DO UPDATE SET sequence = excluded.sequence, mac = excluded.mac, history = excluded.history,
+    cursor_xid = excluded.cursor_xid, seen_at = now(), compared_history = excluded.compared_history,
+    is_settled = s.is_settled OR excluded.is_settled, ended_at = NULL`;
+
+const END_STREAM = 'UPDATE ledger_streams SET ended_at = now(), seen_at = now() WHERE stream = $1';
+
+/** In: days. Removes marks of streams that no ledger keeps any more. */
+const PRUNE_STREAMS = `DELETE FROM ledger_streams WHERE seen_at < now() - $1 * interval '1 day'`;
+
+/** Out: the time of the newest event that this database has. */
+const SELECT_NEWEST = 'SELECT max(at) AS at FROM audit_events';
+
+/** In: events with their times. Out: those that this history lacks and that no restore has dealt with. */
+const SELECT_MISSING = `SELECT e.id FROM unnest($1::uuid[], $2::timestamptz[]) AS e(id, at)
+  WHERE NOT EXISTS (SELECT FROM audit_events a WHERE a.id = e.id AND a.at = e.at)
+    AND NOT EXISTS (SELECT FROM ledger_replays r WHERE r.event_id = e.id)`;
+
+/** The only file here with SQL. */
+@Injectable()
+export class PostgresLedgerStore implements LedgerStore {
+  constructor(private readonly db: Database) {}
+
+  async place(): Promise<{ name: string; at: Date }> {
+    const [row] = await this.db.query<{ name: string; at: Date }>(
+      `SELECT system_identifier || '-' || current_database() AS name, now() AS at FROM pg_control_system()`,
+    );
+    return row!;
+  }
+
+  async follow({ cursor, from, limit, ledger }: Parameters<LedgerStore['follow']>[0]): Promise<FollowRow> {
+    const values = [cursor, from, LEDGER_ACTIONS, limit, ledger];
+    const [row] = await this.db.prepared<FollowRow>('ledger-follow', FOLLOW, values);
+    return row!;
+  }
+
+  streams(): Promise<StreamRow[]> {
+    return this.db.prepared<StreamRow>('ledger-streams', SELECT_STREAMS, []);
+  }
+
+  async newestEventAt(): Promise<Date | null> {
+    const [row] = await this.db.prepared<{ at: Date | null }>('ledger-newest', SELECT_NEWEST, []);
+    return row?.at ?? null;
+  }
+
+  async lacking(entries: readonly LedgerEntry[]): Promise<Set<string>> {
+    const values = [entries.map(({ e }) => e), entries.map(({ t }) => new Date(t))];
+    const found = await this.db.prepared<{ id: string }>('ledger-missing', SELECT_MISSING, values);
+    return new Set(found.map(({ id }) => id));
+  }
+
+  async moveMark(mark: StreamMark): Promise<void> {
+    const { stream, ledger, sequence, mac, history, cursor, comparedHistory } = mark;
+    const values = [stream, ledger, sequence, mac, history, cursor, comparedHistory];
+    await this.db.prepared('ledger-mark', MOVE_MARK, values);
+  }
+
+  async endStream(stream: string): Promise<void> {
+    await this.db.prepared('ledger-end', END_STREAM, [stream]);
+  }
+
+  async prune(days: number): Promise<void> {
+    await this.db.query(PRUNE_STREAMS, [days]);
+  }
+}

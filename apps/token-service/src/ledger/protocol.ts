@@ -1,0 +1,8 @@
+/** The ledger without Nest or PostgreSQL: what the simulation runs. */
+export * from './entry.js';
+export * from './files.js';
+export * from './folder.js';
+export * from './follower.js';
+export * from './store.js';
+export { type Asked, type LedgerComparison, type Requests, ThreadEnded } from './thread.js';
+export * from './vouching.js';

@@ -1,0 +1,147 @@
+import type { LedgerFindings } from '@latchkey/token-service/ledger';
+import type { Patch } from '../patched.js';
+import { TokenService } from '../restores/process.js';
+import type { RestoreFault } from '../restores/world.js';
+
+/** A rule of ledgers and restores left out, in a copy of the shipped files or where SQL has it. */
+export interface RestoreMutant {
+  readonly name: string;
+  readonly patches?: readonly Patch[];
+  readonly Service?: typeof TokenService;
+  /** The faults of the worlds that search for it; by default each draws its own. */
+  readonly faults?: readonly RestoreFault[];
+  readonly isShared?: boolean;
+  /** Where the search begins. */
+  readonly seed?: number;
+}
+
+/** What lets somebody in is read in any history. */
+class AnyHistory extends TokenService {
+  protected override mustBeAccepted(): void {
+    // Nothing is asked.
+  }
+}
+
+class HoldKept extends TokenService {
+  protected override isHeld(beforeMs: number | null): boolean {
+    return beforeMs !== null;
+  }
+}
+
+class NothingReapplied extends TokenService {
+  protected override async reapply({ missing }: LedgerFindings): Promise<void> {
+    for (const { e } of missing) this.place.db.tables.replays.add(e);
+  }
+}
+
+const moves: readonly RestoreFault[] = ['kill', 'stop', 'restart', 'putBack', 'dump', 'promote'];
+
+export const restores: readonly RestoreMutant[] = [
+  { name: 'histories that were not compared are read', Service: AnyHistory, faults: moves },
+  { name: 'what is missing is not applied again', Service: NothingReapplied, faults: moves },
+  { name: 'a hold in a backup counts for its restore', Service: HoldKept },
+  {
+    name: 'an answer does not wait for the ledger',
+    patches: [['ledger/follower.ts', 'await Promise.race([this.#next, late.promise])', 'await Promise.resolve()']],
+    faults: ['putBack', 'kill'],
+    isShared: true,
+    seed: 220,
+  },
+  {
+    name: 'an answer waits for a round that had begun before',
+    patches: [
+      [
+        'ledger/follower.ts',
+        `(this.#round ?? Promise.resolve()).then(() => {
+      this.#next = undefined;
+      return this.refresh();
+    })`,
+        '(this.#round ?? this.refresh()).then(() => { this.#next = undefined; })',
+      ],
+    ],
+    faults: ['putBack', 'kill'],
+    isShared: true,
+    seed: 417,
+  },
+  {
+    name: 'a history that has ended meanwhile counts as written',
+    patches: [['ledger/follower.ts', ' && this.#standing?.history === history', '']],
+    faults: ['slow', 'putBack'],
+    isShared: true,
+    seed: 590,
+  },
+  {
+    name: 'a mark moves in a history that was not compared',
+    patches: [['ledger/follower.ts', '    if (this.#compared !== this.#history) return;\n', '']],
+    faults: moves,
+  },
+  {
+    name: 'the cursor moves past open transactions',
+    patches: [
+      [
+        'ledger/follower.ts',
+        'this.#cursor = xmin;',
+        'this.#cursor = String(events.reduce((last, { xid }) => BigInt(xid) >= last ? BigInt(xid) + 1n : last, BigInt(this.#cursor)));',
+      ],
+    ],
+    faults: ['putBack', 'kill'],
+  },
+  {
+    name: 'a mark of a history that is not settled counts as known',
+    patches: [['ledger/vouching.ts', 'row.is_settled && row.ledger', 'row.ledger']],
+    seed: 77,
+  },
+  {
+    name: 'a copied ledger vouches',
+    patches: [
+      [
+        'ledger/vouching.ts',
+        "ledger.isComplete) return null;\n  if (!ledger.isOriginal) return 'ledger_copied';",
+        'ledger.isComplete) return null;',
+      ],
+    ],
+    faults: ['older', 'putBack', 'kill'],
+  },
+  {
+    name: 'a ledger that is not whole vouches',
+    patches: [['ledger/vouching.ts', '  if (fault) return OF_FAULT[fault.code];\n', '']],
+    faults: ['cut', 'streamGone', 'putBack'],
+  },
+  {
+    name: 'the end of a stream is not compared with its state',
+    patches: [['ledger/folder.ts', 'if (end && end.sequence < sequence)', 'if (false)']],
+    faults: ['cut', 'putBack'],
+  },
+  {
+    name: 'streams that are missing are not noticed',
+    patches: [['ledger/folder.ts', 'if (!end && Date.parse(at) >= retainedSince)', 'if (false)']],
+    faults: ['streamGone', 'putBack', 'kill'],
+  },
+  {
+    name: 'a stream does not name the earlier ones',
+    patches: [['ledger/stream.ts', 'this.#segment < 0 ? this.within.ends() : {}', '{}']],
+    faults: ['streamGone', 'putBack', 'kill'],
+  },
+  {
+    name: 'ledgers of servers that the database was moved to are not read',
+    patches: [['ledger/files.ts', 'one.isKnown || overlapMs(one.lives, lives) <= OVERLAP_MS', 'one.isKnown']],
+    faults: [...moves, 'otherServer'],
+  },
+  {
+    name: 'a process stays with the ledger of the server that it began on',
+    patches: [['ledger/follower.ts', 'await own.open(true)', 'await own.open()']],
+    faults: [...moves, 'otherServer'],
+  },
+  {
+    name: 'a ledger that is not whole is not replaced',
+    patches: [['ledger/files.ts', '      if (faulty.has(own)) {', '      if (false) {']],
+  },
+  {
+    name: 'a copied ledger does not become the original',
+    patches: [['ledger/files.ts', 'if (!faulty.has(one)) one.adopt();', 'if (!faulty.has(one)) continue;']],
+  },
+  {
+    name: 'a history is settled without a ledger that vouches',
+    patches: [['system/examination.ts', 'findings.doubt === null || isUnguarded || isFirst', 'true']],
+  },
+];
