@@ -5,7 +5,7 @@ import { BENIGN, type RestoreWorldOptions, simulateRestores } from '../src/resto
 import { shipped } from '../src/shipped.js';
 
 const WORLDS = 60;
-const SEEDS_MAX = 1_500;
+const SEEDS_MAX = 300;
 const timeoutMs = 600_000;
 
 async function hold(options: Omit<RestoreWorldOptions, 'seed'>): Promise<void> {
