@@ -105,13 +105,15 @@ async function within(drill, place, tokens) {
     if (!Number.isFinite(restoredMs)) throw new Error('the drill did not say when the database was restored');
     if (drill.settledBy === 'revoke') {
       let signIns = 0;
+      // What is noticed ends sessions from before it, also between one request and the next.
+      const beSignedIn = async () => {
+        if ((await cluster.call('GET', '/v1/session')).status !== 401) return;
+        await signInAgain(cluster);
+        signIns++;
+      };
       const isUnsettled = await waitFor(
         async () => {
-          // The comparison can end a session that began before it.
-          if ((await cluster.call('GET', '/v1/session')).status === 401) {
-            await signInAgain(cluster);
-            signIns++;
-          }
+          await beSignedIn();
           return (await restoreOf(cluster))?.state === 'unsettled';
         },
         { timeoutMs: UNSETTLED_TIMEOUT_MS, intervalMs: 200 },
@@ -119,6 +121,7 @@ async function within(drill, place, tokens) {
         broken.push(`not unsettled after ${UNSETTLED_TIMEOUT_MS / 1_000} s (${error.cause?.message ?? 'no error'})`);
         return false;
       });
+      await beSignedIn();
       seen = `${seenIn(await restoreOf(cluster))}, signed in ${signIns} times`;
       if (isUnsettled) {
         // What is issued after the restore works, whatever is decided; what was issued before does not, if it is revoked.

@@ -338,6 +338,16 @@ const readLedger = (dir: string): string =>
     .map((one) => readFileSync(path.join(one.parentPath, one.name), 'utf8'))
     .join('\n');
 
+/** The other ledgers that were alive when the process of a ledger was last. */
+function peersOf(dir: string): string[] {
+  const states = readLedger(dir)
+    .split('\n')
+    .flatMap((line) => /^\S+ (\{.*"settledAt":.*)$/.exec(line)?.[1] ?? [])
+    .map((json) => JSON.parse(json) as { settledAt: string | null; peers: string[] })
+    .sort((a, b) => (a.settledAt ?? '').localeCompare(b.settledAt ?? ''));
+  return states.at(-1)!.peers;
+}
+
 describe('several ledgers', () => {
   it('each replica has in its ledger what the others did, so that one alone brings all of it back', async () => {
     const stage = await setUp();
@@ -357,6 +367,8 @@ describe('several ledgers', () => {
     // The replica that did it all is gone with its ledger; the other follows within a second, to the last change.
     await waitFor(() => passwords() > earlier);
     await w.service.stop();
+    // And it has heard that the first one has ended.
+    await waitFor(() => peersOf(otherLedger).length === 0);
     await putBack(server, copy);
     await isBack(w, was.kept.secret, other);
     await mustHaveLostNothing(w, was, other);

@@ -230,7 +230,7 @@ export class RestorableDatabase {
       endStream: (stream) =>
         run(({ streams }) => {
           const row = streams.get(stream);
-          if (row) streams.set(stream, { ...row, endedMs: this.nowMs, seen_at: new Date(this.nowMs) });
+          if (row) streams.set(stream, { ...row, endedMs: this.nowMs });
         }),
       prune: () => run(() => undefined),
     };
@@ -253,6 +253,7 @@ export class RestorableDatabase {
       is_current: this.isCurrent,
       settled_history: tables.settledHistory,
       is_held: restore?.isSettled === false && restore.reason !== null && tables.restoredBeforeMs !== null,
+      is_restored: restore !== undefined,
       incarnation: tables.incarnation,
       settled_incarnation: tables.settledIncarnation,
       at: new Date(this.nowMs),

@@ -203,6 +203,7 @@ export class TokenService {
           Object.assign(tables, { incarnation: db.incarnation, started: db.started });
         }),
       hasLedger: true,
+      isEmpty: () => db.statement(this.machine, () => db.tables.tokens.size === 0),
       compare: async (...given) => {
         const findings = await follower.compare(...given);
         note(`${this.name} compared: ${findings.missing.length} missing, ${findings.doubt ?? 'vouched for'}`);

@@ -38,7 +38,7 @@ export function ledgerWork(): { work: LedgerWork; close(): void } {
       stream?.close();
       folder = LedgerFolder.open(where, Buffer.from(key), () => ledger, at);
       stream = folder.begin(id);
-      return { ledger: folder.identity.ledger };
+      return { ledger: folder.identity.ledger, stream: id };
     },
     append: ({ entries }) => stream!.append(entries),
     state(state) {
@@ -91,7 +91,7 @@ export function ledgerWork(): { work: LedgerWork; close(): void } {
         folder = LedgerFolder.open(own.folder, own.key, () => ledger, at);
         stream = folder.begin(id);
       }
-      return { ledger: folder!.identity.ledger };
+      return { ledger: folder!.identity.ledger, stream: stream!.stream };
     },
     prune: ({ before }) => folder!.prune(before, stream!.stream),
   };

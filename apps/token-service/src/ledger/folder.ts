@@ -290,6 +290,8 @@ export class LedgerFolder {
       if (number !== first + i)
         throw new LedgerFault('segment_missing', `${segmentFile(stream, first + i)} is missing from ${this.folder}`);
     const segments: Segment<Entry>[] = [];
+    // Before what it tells of: the process may be writing.
+    const state = this.state(stream);
     for (const number of [...numbers].reverse()) {
       const segment = this.segment<Entry>(stream, number);
       if (!segment && number !== numbers.at(-1))
@@ -298,7 +300,6 @@ export class LedgerFolder {
       segments.unshift(segment);
       if (mark && segment.opening.sequence <= mark.sequence) break;
     }
-    const state = this.state(stream);
     // A process that was killed while it began its stream leaves that without entries and without a state.
     if (!state && !mark && segments.every(({ end }) => end.sequence === 0)) return null;
     if (!state) throw new LedgerFault('state_missing', `${stream}.state is missing from ${this.folder}`);
@@ -344,14 +345,26 @@ export class LedgerFolder {
     let removed = 0;
     for (const [stream, numbers] of this.streams()) {
       if (stream === own) continue;
-      const state = this.state(stream);
-      if (!state || Date.parse(state.at) >= before) continue;
-      for (const name of [...numbers.map((number) => segmentFile(stream, number)), `${stream}.state`]) {
+      const at = this.#aliveAt(stream, numbers);
+      if (at === null || at >= before) continue;
+      // The newest first: what a kill leaves begins at its beginning.
+      for (const name of [...numbers.map((number) => segmentFile(stream, number)).reverse(), `${stream}.state`]) {
         rmSync(path.join(this.folder, name), { force: true });
         removed++;
       }
     }
     return removed;
+  }
+
+  /** When a stream was last alive; of one without a state, when its file was written. Null: it cannot be read. */
+  #aliveAt(stream: string, numbers: readonly number[]): number | null {
+    try {
+      const state = this.state(stream);
+      return state ? Date.parse(state.at) : statSync(path.join(this.folder, segmentFile(stream, numbers[0]!))).mtimeMs;
+    } catch (error) {
+      if (error instanceof LedgerFault) return null;
+      throw error;
+    }
   }
 
   /** How far every stream reaches, for the head of a new one. Streams that cannot be read are left out. */

@@ -47,6 +47,8 @@ export interface Standing {
   readonly settledHistory: string | null;
   /** Whether it is known already that an administrator must decide. */
   readonly isHeld: boolean;
+  /** Changes were found that this history lacked. */
+  readonly isRestored: boolean;
   /** The same database on a later timeline than the settled history: a standby was promoted, or it was recovered to a time. */
   readonly isPromoted: boolean;
 }
@@ -284,9 +286,9 @@ export class LedgerFollower {
   async #follow(): Promise<boolean> {
     const row = await this.#read(EVENTS_MAX);
     const { history, is_current: isCurrent, settled_history: settledHistory } = row;
-    const { is_held: isHeld, at, xmin, peers } = row;
+    const { is_held: isHeld, is_restored: isRestored, at, xmin, peers } = row;
     const isPromoted = isLaterTimeline(row.incarnation, row.settled_incarnation);
-    this.#standing = { history, isCurrent, settledHistory, isHeld, isPromoted };
+    this.#standing = { history, isCurrent, settledHistory, isHeld, isRestored, isPromoted };
     const own = this.#own;
     if (!isCurrent || own?.ledger === undefined) {
       if (isCurrent && history === this.#history) this.#isBehind = true;

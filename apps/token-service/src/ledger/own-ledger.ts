@@ -79,10 +79,10 @@ export class OwnLedger {
       this.#ledger = undefined;
       this.#folder = folder;
       const given = { folder, key: this.#key, ...this.#ids(at) };
-      const { ledger } = await this.#ask('open', given);
-      await this.#begin(ledger, given.stream, at);
-      this.#succeed();
+      const { ledger, stream } = await this.#ask('open', given);
+      await this.#begin(ledger, stream, at);
       this.#deps.logger.info({ folder, ledger }, 'revocations are also written to this ledger');
+      if (this.#failed !== 'adopt') this.#succeed();
       return true;
     } catch (error) {
       if (error instanceof LedgerFailure) return false;
@@ -125,9 +125,9 @@ export class OwnLedger {
   /** What it lacked has been decided on: it vouches again, or a new one is begun in its place. */
   async adopt(): Promise<void> {
     const { at } = await this.#deps.folder();
-    const given = this.#ids(at);
-    const { ledger } = await this.#ask('adopt', given);
-    if (ledger !== this.#ledger) await this.#begin(ledger, given.stream, at);
+    const { ledger, stream } = await this.#ask('adopt', this.#ids(at));
+    if (stream !== this.#stream) await this.#begin(ledger, stream, at);
+    else this.#ledger = ledger;
   }
 
   async prune(before: number): Promise<void> {

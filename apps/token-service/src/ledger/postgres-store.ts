@@ -13,6 +13,7 @@ const ALIVE_SECONDS = 60;
 const FOLLOW = `SELECT ${HISTORY}, ${IS_CURRENT} AS is_current, l.settled_history,
     EXISTS (SELECT FROM restores r WHERE r.history = ${HISTORY_ID} AND r.settled_at IS NULL AND r.reason IS NOT NULL
       AND l.restored_before IS NOT NULL) AS is_held,
+    EXISTS (SELECT FROM restores r WHERE r.history = ${HISTORY_ID}) AS is_restored,
     l.incarnation,
     l.settled_incarnation, now() AS at,
     pg_snapshot_xmin(pg_current_snapshot())::text AS xmin,
@@ -36,7 +37,7 @@ const MOVE_MARK = `INSERT INTO ledger_streams AS s (stream, ledger, sequence, ma
     cursor_xid = excluded.cursor_xid, seen_at = now(), compared_history = excluded.compared_history,
     is_settled = s.is_settled OR excluded.is_settled, ended_at = NULL`;
 
-const END_STREAM = 'UPDATE ledger_streams SET ended_at = now(), seen_at = now() WHERE stream = $1';
+const END_STREAM = 'UPDATE ledger_streams SET ended_at = now() WHERE stream = $1';
 
 /** In: days. Removes marks of streams that no ledger keeps any more. */
 const PRUNE_STREAMS = `DELETE FROM ledger_streams WHERE seen_at < now() - $1 * interval '1 day'`;

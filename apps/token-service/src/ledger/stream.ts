@@ -1,4 +1,4 @@
-import { closeSync, fdatasyncSync, fsyncSync, ftruncateSync, openSync, writeSync } from 'node:fs';
+import { closeSync, fdatasyncSync, fsyncSync, ftruncateSync, openSync, rmSync, writeSync } from 'node:fs';
 import path from 'node:path';
 import { formatEntries, formatHead, type Identity, NO_PLACE, type Place, type StreamEnd, VERSION } from './format.js';
 
@@ -86,8 +86,9 @@ export class LedgerStream {
       this.#write(line);
       syncFolder(this.within.folder);
     } catch (error) {
-      // Tried again under the same name.
+      // Tried again under the same name, or never.
       this.close();
+      rmSync(path.join(this.within.folder, segmentFile(this.stream, segment)), { force: true });
       throw error;
     }
     this.#segment = segment;

@@ -9,6 +9,8 @@ const WORKER = path.join(import.meta.dirname, '../../dist/ledger/worker.js');
 
 export interface Opened {
   readonly ledger: string;
+  /** The stream that is written from now on. */
+  readonly stream: string;
 }
 
 /** A mark with its ledger. */

@@ -58,7 +58,8 @@ export function doubtOf(
   const doubts = known.map((ledger) => doubtOfOne(ledger, rows, here, compared));
   if (doubts.includes(null)) return null;
   const worst = doubts.find((doubt) => doubt !== 'ledger_missing');
-  return worst ?? (rows.length === 0 ? 'no_ledger' : 'ledger_missing');
+  if (worst) return worst;
+  return rows.some((row) => row.is_settled) ? 'ledger_missing' : 'no_ledger';
 }
 
 /**

@@ -17,6 +17,8 @@ export interface ExaminationSteps {
   /** Records the history that the database is in now. */
   followDatabase(): Promise<unknown>;
   readonly hasLedger: boolean;
+  /** Whether no token was ever issued in this database. */
+  isEmpty(): Promise<boolean>;
   /** @see LedgerFollower.compare */
   compare(standing: Standing, isPatient: boolean): Promise<LedgerFindings>;
   /** Applies again what is missing. */
@@ -110,6 +112,9 @@ export class Examination {
     for (const problem of findings.problems) this.logger.error({ problem }, 'the ledger is not what was written');
     if (findings.missing.length > 0) await this.steps.reapply(findings);
     await this.steps.compared(history);
+    // What another process has found here meanwhile; the first of them can have begun before.
+    await this.steps.refresh();
+    await this.steps.refresh();
     standing = this.#standing!;
     if (standing.history !== history) return 0;
     if (await this.#isSettled(standing, findings)) {
@@ -148,8 +153,9 @@ export class Examination {
       if (!findings.isWhole) await this.#adopt();
       return true;
     }
-    // Where a ledger knows more than a database that was never compared, this is no first start.
-    const isFirst = settledHistory === null && findings.missing.length === 0;
+    // Where a ledger knows more than a database that was never settled, or is not whole, that is an old backup.
+    const isNew = settledHistory === null && !standing.isRestored && findings.missing.length === 0;
+    const isFirst = isNew && (findings.problems.length === 0 || (await this.steps.isEmpty()));
     const isMereStart = settledHistory?.split('/')[0] === history.split('/')[0];
     const isUnguarded = isMereStart && findings.doubt === 'no_ledger';
     const isVouched = findings.doubt === null || isUnguarded || isFirst;

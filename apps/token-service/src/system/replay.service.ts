@@ -20,6 +20,7 @@ import {
   LOCK_LOG,
   type LockedLog,
   type RestoreRow,
+  selectReplayed,
   selectRestoreOf,
   settleRestoreRow,
   toRestore,
@@ -46,8 +47,8 @@ export class ReplayService {
 
   /** @returns the restore, with what was done, and what is to be confirmed */
   async apply(findings: LedgerFindings): Promise<{ restore: Restore; invalidations: readonly Invalidation[] }> {
-    const replay = replayOf(findings.missing);
-    const byReason = Map.groupBy(replay.revoked, ([, reason]) => reason);
+    const { revoked } = replayOf(findings.missing);
+    const byReason = Map.groupBy(revoked, ([, reason]) => reason);
     const { history } = findings;
     const known = this.#revoked.history === history ? this.#revoked.tokens : 0;
     this.#revoked = { history, tokens: known };
@@ -60,11 +61,17 @@ export class ReplayService {
       const [log] = await change.read<LockedLog>(LOCK_LOG);
       if (log?.history !== findings.history || !log.is_current)
         throw unavailable('PostgreSQL started again or was restored meanwhile: the ledger is compared again.');
+      // Another replica may have applied some meanwhile, and people may have changed them since.
+      const dealtWith = await change.read<{ event_id: string }>(selectReplayed(findings.missing.map(({ e }) => e)));
+      const ids = new Set(dealtWith.map((row) => row.event_id));
+      const missing = findings.missing.filter(({ e }) => !ids.has(e));
+      const replay = replayOf(missing);
       const at = new Date();
       let reapplied = this.#revoked.tokens;
       const [known] = await change.read<RestoreRow>(selectRestoreOf(findings.history));
       const id = known?.id ?? newId();
       if (!known) change.write(insertRestore(id, findings.history, at, null, findings.reachesTo));
+      if (missing.length === 0 && known) return { restore: toRestore(known), invalidations: [] };
       reapplied += await this.#everything(change, replay);
       reapplied += await this.#tokens(change, replay);
       const credentials = await this.#people(change, replay);
@@ -85,14 +92,14 @@ export class ReplayService {
       change.write(
         insertReplays(
           id,
-          findings.missing.map(({ e }) => e),
+          missing.map(({ e }) => e),
         ),
       );
       this.audit.record(change, {
         actor: SYSTEM,
         action: 'system.restored',
         subject: { type: 'system', id, name: 'restore' },
-        details: { missing: findings.missing.length, ...done, notReapplied: notReapplied.length },
+        details: { missing: missing.length, ...done, notReapplied: notReapplied.length },
       });
       const invalidations = [this.invalidations.write(change, { kind: 'everything', subject: '', cut: true })];
       const [row] = await change.read<RestoreRow>(selectRestoreOf(findings.history));

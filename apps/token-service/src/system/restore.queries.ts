@@ -34,6 +34,9 @@ export const toRestore = (row: RestoreRow): Restore => ({
 /** Out: the latest restore, if there was one. */
 export const SELECT_RESTORE = 'SELECT * FROM restores ORDER BY detected_at DESC LIMIT 1';
 
+/** Out: the restores about which nobody has decided. */
+export const SELECT_UNSETTLED: Statement = ['SELECT * FROM restores WHERE settled_at IS NULL ORDER BY detected_at'];
+
 export interface LockedLog {
   history: string;
   is_current: boolean;
@@ -99,6 +102,12 @@ export const settleRestoreRow = (id: string, choice: NonNullable<Restore['choice
 export const insertReplays = (restoreId: string, eventIds: readonly string[]): Statement => [
   'INSERT INTO ledger_replays (event_id, restore_id) SELECT id, $1 FROM unnest($2::uuid[]) AS e(id) ON CONFLICT DO NOTHING',
   [restoreId, eventIds],
+];
+
+/** In: audit events. Out: those that a restore has dealt with. */
+export const selectReplayed = (eventIds: readonly string[]): Statement => [
+  'SELECT event_id FROM ledger_replays WHERE event_id = ANY ($1)',
+  [eventIds],
 ];
 
 /** In: people. Out: those that had one. Their password must be set anew, with a code. */

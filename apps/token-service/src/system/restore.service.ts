@@ -26,6 +26,7 @@ import {
   type LockedLog,
   type RestoreRow,
   SELECT_RESTORE,
+  SELECT_UNSETTLED,
   selectRestoreOf,
   settleLog,
   settleRestoreRow,
@@ -74,6 +75,7 @@ export class RestoreService implements BeforeApplicationShutdown {
       refresh: () => ledger.refresh(),
       followDatabase: () => invalidations.followDatabase(),
       hasLedger: ledger.isOn,
+      isEmpty: async () => (await db.query('SELECT FROM tokens LIMIT 1')).length === 0,
       compare: (...standing) => ledger.compare(...standing),
       reapply: (findings) => this.#reapply(findings),
       compared: (history) => ledger.compared(history),
@@ -123,16 +125,16 @@ export class RestoreService implements BeforeApplicationShutdown {
       const [log] = await change.read<LockedLog>(LOCK_LOG);
       if (log?.history !== history || !log.is_current || log.settled_history === history) return [];
       change.write(...settleLog(history));
-      const [restore] = await change.read<RestoreRow>(selectRestoreOf(history));
-      if (!restore || restore.settled_at) return [];
-      const at = new Date();
-      change.write(settleRestoreRow(restore.id, choice, at));
-      this.audit.record(change, {
-        actor: SYSTEM,
-        action: 'system.settled',
-        subject: { type: 'system', id: restore.id, name: 'restore' },
-        details: { choice },
-      });
+      // Also those of histories that ended before anybody had decided: what they held is answered from now on.
+      for (const { id } of await change.read<RestoreRow>(SELECT_UNSETTLED)) {
+        change.write(settleRestoreRow(id, choice, new Date()));
+        this.audit.record(change, {
+          actor: SYSTEM,
+          action: 'system.settled',
+          subject: { type: 'system', id, name: 'restore' },
+          details: { choice },
+        });
+      }
       return log.restored_before
         ? [this.invalidations.write(change, { kind: 'everything', subject: '', cut: false })]
         : [];
