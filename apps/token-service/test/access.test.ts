@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { credentials, loadPackageDefinition, Metadata, type ServiceError, status } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { ENDPOINTS, type Endpoint, INTERNAL_PROTO_FILE, PROTO_FILE } from '@latchkey/contracts';
@@ -13,6 +14,7 @@ import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { FastifyInstance } from 'fastify';
 import { appModule } from '../src/app.module.js';
 import { tokenServiceConfig } from '../src/config.js';
+import { AuthorityLost, Database, LOG_FILE } from '../src/database/index.js';
 import { createAdapter, ENDPOINT_METADATA } from '../src/http/index.js';
 import { CALLABLE_BY } from '../src/rpc/index.js';
 import { RestoreService } from '../src/system/index.js';
@@ -203,4 +205,18 @@ describe('over gRPC', () => {
       client.close();
     }
   });
+});
+
+test('what was read before a history was accepted allows nothing, though it arrives behind that', async () => {
+  const db = app.get(Database);
+  const slowly = () =>
+    db.authoritative<{ file: string }>('slow', `SELECT ${LOG_FILE} AS file, pg_sleep(0.5)::text`, []);
+  const { acceptedHistory } = db;
+  expect(acceptedHistory).not.toBe('');
+  db.withdraw();
+  const read = slowly();
+  await sleep(200);
+  db.accept(acceptedHistory);
+  await expect(read).rejects.toThrow(AuthorityLost);
+  expect(await slowly()).toHaveLength(1);
 });

@@ -177,9 +177,12 @@ export class Database implements OnApplicationShutdown {
     throw new AuthorityLost('a backup was restored: it is being compared with the ledger');
   }
 
-  /** @throws AuthorityLost when the server of this connection is in a history that was not compared yet */
-  #mustBeAccepted({ proof }: PreparedClient): void {
-    if (this.#isAccepted(proof?.history)) return;
+  /**
+   * @param since the history that was accepted when the read was sent
+   * @throws AuthorityLost when the server of this connection is in a history that was not compared by then
+   */
+  #mustBeAccepted({ proof }: PreparedClient, since = this.#acceptedHistory): void {
+    if (this.#isAccepted(proof?.history) && proof?.history === since) return;
     this.#onUnaccepted();
     throw new AuthorityLost('PostgreSQL has started, or a backup was restored: it is being compared with the ledger');
   }
@@ -286,8 +289,10 @@ export class Database implements OnApplicationShutdown {
       const read = (): Promise<{ rows: Row[] }> => connection.query({ name, text, values });
       if (this.#authority.holds(connection) && this.#isAccepted(connection.proof?.history))
         return this.#ofAcceptedFile(connection, (await read()).rows);
+      // What is read before a history is accepted lacks what that acceptance waited for, also when it arrives behind it.
+      const accepted = this.#acceptedHistory;
       const [, { rows }] = await Promise.all([this.#authority.prove(connection), read()]);
-      this.#mustBeAccepted(connection);
+      this.#mustBeAccepted(connection, accepted);
       return this.#ofAcceptedFile(connection, rows);
     });
   }
