@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { IssuedToken, User } from '@latchkey/contracts';
 import { type Clock, createLogger, decryptionKey, systemClock } from '@latchkey/runtime';
 import { type TestDatabase, type TestRedis, testRedis } from '@latchkey/testing';
@@ -165,16 +166,31 @@ export async function world(options: WorldOptions = {}): Promise<World> {
   };
 }
 
+const BUSY_TRIES = 3;
+const BUSY_MS = 1_000;
+
+/** Asks again while the service is too busy, as its clients do. */
+async function answered<Response extends { status: number }>(ask: () => Promise<Response>): Promise<Response> {
+  let response = await ask();
+  for (let tries = 1; response.status === 503 && tries < BUSY_TRIES; tries++) {
+    await sleep(BUSY_MS);
+    response = await ask();
+  }
+  return response;
+}
+
 /** Issues a token and returns it with its secret. */
 export async function issue(person: Person, body: Record<string, unknown> = {}): Promise<IssuedToken> {
-  const response = await person.call<IssuedToken>('POST /v1/tokens', { body: { name: 'a token', ...body } });
+  const response = await answered(() =>
+    person.call<IssuedToken>('POST /v1/tokens', { body: { name: 'a token', ...body } }),
+  );
   if (response.status !== 201) throw new Error(`issuing a token failed: ${response.status} ${response.text}`);
   return response.body;
 }
 
 /** Creates a project owned by the person, and returns its id. */
 export async function project(person: Person, name = 'a project'): Promise<string> {
-  const response = await person.call<{ id: string }>('POST /v1/projects', { body: { name } });
+  const response = await answered(() => person.call<{ id: string }>('POST /v1/projects', { body: { name } }));
   if (response.status !== 201) throw new Error(`creating a project failed: ${response.text}`);
   return response.body.id;
 }
