@@ -1,14 +1,15 @@
 /**
  * `npm test`: installs what is missing, builds, starts one PostgreSQL for all suites, finds Redis, runs every suite,
  * and prints counts; the last line is `N passed, N failed`. For suites that depend only on their files (`cache` in
- * their turbo.json), turbo restores the report of the last passed run with the same files.
+ * their turbo.json), turbo restores the report of the last passed run with the same files. In a run of several suites,
+ * up to three failed test files are run once more with nothing beside them; what passes only then is named as unsteady.
  *
  * `npm test -- packages/testing` runs one suite (folder, package name, or the last part of either); arguments from
  * the first that begins with `-` are passed to jest: `npm test -- testing -t "shares nothing"`.
  */
 import { installWhatIsMissing } from './lib/install.mjs';
 import { run, underRuntimeNode } from './lib/processes.mjs';
-import { countReports, removeReports, suites, total } from './lib/suites.mjs';
+import { againReport, countReports, failedFiles, removeReports, suites, total } from './lib/suites.mjs';
 import { turboArguments } from './lib/turbo.mjs';
 
 /** @returns {Promise<import('./lib/suites.mjs').Count[]>} */
@@ -45,7 +46,21 @@ async function main() {
       ['run', 'test', ...filters, ...turboArguments, '--concurrency=2', '--', ...jestArgs],
       { show: true, env },
     );
-    return countReports(chosen, tested.code, startedAt);
+    let { code } = tested;
+    const failed = chosen.length > 1 ? failedFiles(chosen) : [];
+    if (failed.length > 0) {
+      code = 0;
+      for (const { suite, files } of failed) {
+        console.log(`running what failed in ${suite.dir} once more, alone: ${files.join(', ')}`);
+        const again = await run(
+          'turbo',
+          ['run', 'test', `--filter=${suite.name}`, ...turboArguments, '--force', '--', '--runTestsByPath', ...files],
+          { show: true, env: { ...env, JEST_WORKERS: '1', LATCHKEY_TEST_REPORT: againReport } },
+        );
+        code ||= again.code;
+      }
+    }
+    return countReports(chosen, code, startedAt);
   } finally {
     await servers.close();
   }

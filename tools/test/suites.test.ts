@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
-import { countReports, removeReports, suites, total } from '../lib/suites.mjs';
+import { againReport, countReports, failedFiles, removeReports, suites, total } from '../lib/suites.mjs';
 
 const startedAt = new Date('2030-01-01T00:00:00Z');
 let dir: string;
@@ -18,11 +18,23 @@ const workspace = (name: string, scripts: Record<string, string> = { test: 'jest
   manifest: { scripts },
 });
 
-function report(name: string, counts: { passed: number; failed: number; skipped?: number; finishedAt?: string }): void {
-  const file = path.join(dir, 'packages', name, '.reports', 'jest.json');
-  mkdirSync(path.dirname(file), { recursive: true });
-  writeFileSync(file, JSON.stringify({ skipped: 0, seconds: 7, finishedAt: '2030-01-01T00:00:07.000Z', ...counts }));
+interface Report {
+  passed: number;
+  failed: number;
+  skipped?: number;
+  finishedAt?: string;
+  failedFiles?: { file: string; passed: number; failed: number; tests: string[] }[];
 }
+
+function report(name: string, counts: Report, as = 'jest.json'): void {
+  const file = path.join(dir, 'packages', name, '.reports', as);
+  mkdirSync(path.dirname(file), { recursive: true });
+  const defaults = { skipped: 0, seconds: 7, finishedAt: '2030-01-01T00:00:07.000Z', failedFiles: [] };
+  writeFileSync(file, JSON.stringify({ ...defaults, ...counts }));
+}
+
+/** A failed test file with one passed test. */
+const failedFile = (file: string, ...tests: string[]) => ({ file, passed: 1, failed: tests.length, tests });
 
 test('counts are summed over the suites', () => {
   report('one', { passed: 3, failed: 1 });
@@ -67,4 +79,31 @@ test('a suite is found by its folder, its name or the last part of either', () =
   }
   expect(suites([], all)).toHaveLength(2);
   expect(() => suites(['three'], all)).toThrow('no suite is called three; there are packages/one, packages/two');
+});
+
+test('what passed only when it was run alone counts as passed, and is named', () => {
+  report('one', { passed: 8, failed: 2, failedFiles: [failedFile('test/a.test.ts', 'waits', 'breaks')] });
+  report('one', { passed: 2, failed: 1, failedFiles: [failedFile('test/a.test.ts', 'breaks')] }, againReport);
+  const [count] = countReports([workspace('one')], 1, startedAt, dir);
+  expect(count).toMatchObject({ passed: 9, failed: 1 });
+  expect(count!.note).toBe('7 s; UNSTEADY, passed only alone: test/a.test.ts: waits');
+});
+
+test('up to three failed files are run again, of all suites together', () => {
+  const chosen = [workspace('one'), workspace('two')];
+  report('one', { passed: 8, failed: 1, failedFiles: [failedFile('test/a.test.ts', 'x')] });
+  report('two', { passed: 8, failed: 0 });
+  expect(failedFiles(chosen, dir)).toEqual([{ suite: chosen[0], files: ['test/a.test.ts'] }]);
+  const three = ['b', 'c', 'd'].map((name) => failedFile(`test/${name}.test.ts`, 'x'));
+  report('two', { passed: 8, failed: 3, failedFiles: three });
+  expect(failedFiles(chosen, dir)).toEqual([]);
+});
+
+test.each([
+  ['wrote no report', undefined],
+  ['ran no test', { passed: 0, failed: 0 }],
+])('nothing is run again when a suite %s', (_, counts) => {
+  report('one', { passed: 8, failed: 1, failedFiles: [failedFile('test/a.test.ts', 'x')] });
+  if (counts) report('two', counts);
+  expect(failedFiles([workspace('one'), workspace('two')], dir)).toEqual([]);
 });

@@ -322,7 +322,7 @@ describe('a revocation that is pending when a data folder is restored', () => {
         },
       });
       // As the detail says, the change has to be repeated.
-      await waitFor(() => silent.accepts(token.secret));
+      await waitFor(() => silent.accepts(token.secret), { timeoutMs: 30_000 });
       expect((await revoke(setup.admin, token.id)).effective).toBe(true);
       expect(await silent.accepts(token.secret)).toBe(false);
     },

@@ -339,12 +339,13 @@ describe('the log', () => {
     await cluster.database.query('DELETE FROM leases');
     await cluster.database.query(`UPDATE invalidation_log SET incarnation = 'another'`);
     const second = await cluster.replica(500);
-    const { receipt } = await second.confirmations.confirm([await cluster.commit(second, id)]);
+    const committed = await cluster.commit(second, id);
+    const receipt = await waitFor(async () => (await second.confirmations.confirm([committed])).receipt);
     expect(await gateway.accepts(secret)).toBe(false);
     // With the gateway too, if a renewal of it came after the deletion.
     const unowned = { name: 'whoever was there before the restore', by: 'lease' };
-    expect(receipt!.verifiers).toContainEqual(expect.objectContaining(unowned));
-    for (const { by } of receipt!.verifiers) expect(by).toBe('lease');
+    expect(receipt.verifiers).toContainEqual(expect.objectContaining(unowned));
+    for (const { by } of receipt.verifiers) expect(by).toBe('lease');
     const response = await replica.leases.renew(request({ cursor }), FIRST_PARTY);
     expect(response).toMatchObject({ reset: true });
     expect(response.cursor!.log).not.toBe(cursor!.log);
