@@ -20,14 +20,13 @@ import type { Redis } from 'ioredis';
 import { Checks } from './check/index.js';
 import { type GatewayConfig } from './config.js';
 import { redisFeed, tokenSource } from './connections.js';
+import { UpstreamPools } from './engine/index.js';
 import {
   Console,
   Delegated,
   Management,
   ProxyHandler,
   PublicServer,
-  Upstreams,
-  WebSocketHandler,
 } from './handlers/index.js';
 import { Metrics } from './metrics.js';
 import { Peers, startNestPart } from './nest/index.js';
@@ -114,7 +113,7 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   const limits = new RateLimits(redis, systemClock);
   const checks = new Checks(verifier, limits, usage);
   const exchanges = new OpenExchanges();
-  const upstreams = new Upstreams();
+  const upstreams = new UpstreamPools();
   opened.push(() => upstreams.close());
   const registry = createRegistry('gateway');
   const metrics = new Metrics(registry, { verifier, open: exchanges, usage, limits });
@@ -155,33 +154,31 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   const publicServer = new PublicServer({
     routes: () => routes,
     proxyHandler: new ProxyHandler({ ...shared, upstreams }),
-    webSockets: new WebSocketHandler(shared),
     management: new Management({
       ...shared,
       upstream: upstreams.get(new URL(config.API_URL).origin),
       proofSecret: config.GATEWAY_PROOF_SECRET[0],
     }),
     console: consoleFiles,
-    own: new Map([['/gateway/whoami', nest.handle]]),
+    own: new Map([['/gateway/whoami', nest.serve]]),
     isTrustedProxy: peers.isTrustedProxy,
     checks: readinessChecks,
     logger,
     connectionsMax: config.CONNECTIONS_MAX,
     observe: metrics.observe,
   });
-  await listen(publicServer.server, config.PORT, config.HOST);
+  const { http } = publicServer;
+  opened.push(() => http.close());
+  await listen(http.server, config.PORT, config.HOST);
   opened.push(async () => {
     stopping = true;
-    const closing = new Promise<void>((resolve) => publicServer.server.close(() => resolve()));
-    publicServer.server.closeIdleConnections();
+    http.stop();
     // Streams have no end of their own: the stop would wait for their callers.
     exchanges.endStreams();
     await exchanges.drain(DRAIN_MS);
-    publicServer.server.closeAllConnections();
-    await closing;
   });
 
-  const { port } = publicServer.server.address() as AddressInfo;
+  const { port } = http.server.address() as AddressInfo;
   const { port: opsPort } = ops.address() as AddressInfo;
   const url = `http://${bracketed(config.HOST)}:${port}`;
   logger.info({ url, opsPort, authzPort, routes: routes.routes.length }, 'gateway listening');

@@ -1,4 +1,5 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { Server as NetServer } from 'node:net';
 import { collectDefaultMetrics, Registry } from 'prom-client';
 
 /** A dependency that must work for the service to be ready: resolves, or rejects with the reason. */
@@ -87,7 +88,7 @@ export async function startOps(options: OpsOptions): Promise<Server> {
 }
 
 /** Listens. @throws Error naming the address when the port is in use */
-export function listen(server: Server, port: number, host: string): Promise<void> {
+export function listen(server: NetServer, port: number, host: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (error: NodeJS.ErrnoException) => {
       const inUse = `port ${port} on ${host} is in use by another program`;

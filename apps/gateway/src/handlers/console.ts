@@ -1,8 +1,7 @@
 import { hash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
-import type { IncomingHttpHeaders, ServerResponse } from 'node:http';
 import path from 'node:path';
-import { type RequestHead, sendError } from '../http/index.js';
+import type { CallerRequest } from '../engine/index.js';
 
 /** The console may load and call only its own origin. */
 const CONSOLE_CSP =
@@ -33,7 +32,9 @@ const CODINGS = [
 
 interface Representation {
   readonly body: Buffer;
-  readonly headers: Readonly<Record<string, string>>;
+  readonly etag: string;
+  /** Header lines, each with its CRLF. */
+  readonly lines: string;
 }
 
 interface StaticFile extends Representation {
@@ -56,28 +57,19 @@ export class Console {
     return this.#files.has(path);
   }
 
-  handle(
-    res: ServerResponse,
-    method: string,
-    path: string,
-    head: RequestHead,
-    requestHeaders: IncomingHttpHeaders,
-  ): void {
+  handle(request: CallerRequest, path: string): void {
     const file = this.#files.get(path)!;
-    if (method !== 'GET' && method !== 'HEAD') {
+    const { head } = request;
+    if (head.method !== 'GET' && head.method !== 'HEAD') {
       const headers = { allow: 'GET, HEAD' };
       const detail = 'This resource supports GET and HEAD only.';
-      return void sendError(res, { code: 'method_not_allowed', detail, headers }, head.requestId);
+      return request.refuse({ code: 'method_not_allowed', detail, headers });
     }
-    const accepted = acceptedCodings(requestHeaders['accept-encoding']);
+    const accepted = acceptedCodings(head.header('accept-encoding'));
     const chosen = file.coded.find(({ coding }) => accepted.has(coding)) ?? file;
-    const headers = { ...chosen.headers, 'x-request-id': head.requestId };
-    if (requestHeaders['if-none-match'] !== undefined && requestHeaders['if-none-match'] === chosen.headers['etag']) {
-      res.writeHead(304, headers);
-      return void res.end();
-    }
-    res.writeHead(200, { ...headers, 'content-length': String(chosen.body.length) });
-    res.end(method === 'HEAD' ? undefined : chosen.body);
+    const lines = `${chosen.lines}x-request-id: ${head.requestId}\r\n`;
+    if (head.header('if-none-match') === chosen.etag) return request.respond(304, 'Not Modified', lines);
+    request.respond(200, 'OK', lines, chosen.body);
   }
 
   #read(folder: string): void {
@@ -110,8 +102,8 @@ export class Console {
 }
 
 /** Content codings in `Accept-Encoding` (RFC 9110 section 12.5.3) without `q=0`; `*` and preferences are ignored. */
-function acceptedCodings(header: string | string[] | undefined): Set<string> {
-  const words = String(header ?? '')
+function acceptedCodings(header = ''): Set<string> {
+  const words = header
     .toLowerCase()
     .split(',')
     .map((word) => word.trim().split(/\s*;\s*q=/));
@@ -125,21 +117,21 @@ function represent(
   more: Record<string, string> = {},
 ): Representation {
   const bytes = Buffer.from(body);
-  return {
-    body: bytes,
-    headers: {
-      'content-type': type,
-      'cache-control': caching,
-      etag: `"${hash('sha256', bytes, 'base64url').slice(0, 22)}"`,
-      'content-security-policy': CONSOLE_CSP,
-      'x-content-type-options': 'nosniff',
-      'x-frame-options': 'DENY',
-      'referrer-policy': 'no-referrer',
-      'cross-origin-opener-policy': 'same-origin',
-      'permissions-policy': 'camera=(), geolocation=(), microphone=()',
-      ...more,
-    },
+  const etag = `"${hash('sha256', bytes, 'base64url').slice(0, 22)}"`;
+  const headers = {
+    'content-type': type,
+    'cache-control': caching,
+    etag,
+    'content-security-policy': CONSOLE_CSP,
+    'x-content-type-options': 'nosniff',
+    'x-frame-options': 'DENY',
+    'referrer-policy': 'no-referrer',
+    'cross-origin-opener-policy': 'same-origin',
+    'permissions-policy': 'camera=(), geolocation=(), microphone=()',
+    ...more,
   };
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`);
+  return { body: bytes, etag, lines: lines.join('') };
 }
 
 const BUILT_IN_PAGE = `<!doctype html>

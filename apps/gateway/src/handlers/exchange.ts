@@ -1,199 +1,271 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { DenialReason } from '@latchkey/contracts';
-import type { Dispatcher } from 'undici';
 import { errorForCut } from '../check/index.js';
-import {
-  type ErrorResponse,
-  type ResponsePolicy,
-  readResponseHead,
-  sendError,
-  type UpstreamHeaders,
-} from '../http/index.js';
+import type {
+  BodySink,
+  CallerRequest,
+  ResponseFraming,
+  ResponseSink,
+  UpstreamConnection,
+  UpstreamFailure,
+  UpstreamPool,
+} from '../engine/index.js';
+import type { ErrorResponse, ResponseHead, ResponsePolicy } from '../http/index.js';
 import type { OpenExchanges, Timed } from '../streams/index.js';
-import { RequestBody } from './request-body.js';
-import type { Upstream } from './upstreams.js';
+import { Tunnel } from './tunnel.js';
 
 /** How to forward a request; everything is decided. */
 export interface Plan {
-  readonly upstream: Upstream;
+  readonly upstream: UpstreamPool;
   readonly path: string;
-  /** Alternating names and values, ready for the upstream. */
-  readonly headers: string[];
+  /** Header lines for the upstream, each with its CRLF; without Host and framing. */
+  readonly lines: string;
   /** A body already read; otherwise it is streamed from the request. */
   readonly body: Buffer | undefined;
-  readonly hasBody: boolean;
-  readonly requestId: string;
   readonly timeoutMs: number;
   readonly policy: ResponsePolicy;
-  /** Further headers of the response, alternating names and values. */
-  readonly extra: readonly string[] | undefined;
+  /** Further header lines of every response. */
+  readonly extra: string;
   /** Watches the token while the exchange is open: see Verifier.watch. None on routes without a token. */
-  readonly watch: ((cut: (reason: DenialReason) => void) => () => void) | undefined;
+  readonly watch: Watch | undefined;
   /** Watch only once the response has begun: a request can revoke its own token and wait for the confirmation. */
   readonly watchResponseOnly?: boolean;
-  readonly expectsContinue: boolean;
+  /** A WebSocket handshake. */
+  readonly isUpgrade?: boolean;
   /** For upstreams that are part of Latchkey: a failure is 503 with this detail. */
   readonly unavailableDetail: string | undefined;
 }
+
+export type Watch = (cut: (reason: DenialReason) => void) => () => void;
 
 /** Shared by all exchanges of a handler. */
 export interface ExchangeDeps {
   readonly open: OpenExchanges;
   /** Longest wait for the next bytes of a request body. */
   readonly bodyIdleMs: number;
-  readonly upstreamFailed: (requestId: string, error: Error, code: string) => void;
+  readonly upstreamFailed: (requestId: string, failure: UpstreamFailure) => void;
 }
 
 /** An exchange open for longer than this is watched like a stream, whether it sends, receives or waits. */
 export const WATCHED_AFTER_MS = 1_000;
 /** How long a caller can read nothing of a response before it is aborted. */
 export const CALLER_STALL_MS = 120_000;
+/** How long an upstream can take to say whether it wants a body; then it is sent, as without Expect (RFC 9110 section 10.1.1). */
+export const CONTINUE_MS = 1_000;
 
-/** Longest response that is sent together with its head. */
-const COPIED_BYTES_MAX = 8_192;
+/** Longest body that is sent together with its head. */
+const COPIED_BYTES_MAX = 16_384;
 
 const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE']);
-const CONNECTION_LOST = new Set(['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE']);
-const UNREACHABLE = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EHOSTUNREACH', 'ENETUNREACH', 'EAI_AGAIN']);
-const TIMED_OUT = new Set(['UND_ERR_HEADERS_TIMEOUT', 'UND_ERR_CONNECT_TIMEOUT', 'ETIMEDOUT']);
 
-/** One request and its response, between a caller and an upstream: undici's handler and its state in one object. */
-export class Exchange implements Dispatcher.DispatchHandler, Timed {
+/** One request and its response, between a caller and an upstream. */
+export class Exchange implements ResponseSink, BodySink, Timed {
   /** An event stream: its silence has no limit. */
   endless = false;
+  readonly method: string;
+  readonly policy: ResponsePolicy;
   readonly #openedAtMs: number;
   #lastMs: number;
-  #controller: Dispatcher.DispatchController | undefined;
-  #body: RequestBody | undefined;
-  #status = 0;
-  #contentLength = -1;
+  #connection: UpstreamConnection | undefined;
+  /** Bytes of the body that came before the request was sent. */
+  #early: string | undefined = '';
+  #bodyComplete = false;
+  /** Since when the next bytes of the body are awaited; 0 while none are. */
+  #bodySinceMs = 0;
+  #awaitsContinue = false;
+  #encodes = false;
   #retried = false;
   #over = false;
-  #ended = false;
   #unwatch: (() => void) | undefined;
 
   constructor(
-    private readonly req: IncomingMessage,
-    private readonly res: ServerResponse,
+    private readonly request: CallerRequest,
     private readonly plan: Plan,
     private readonly deps: ExchangeDeps,
   ) {
+    this.method = request.head.method;
+    this.policy = plan.policy;
     this.#openedAtMs = deps.open.nowMs;
     this.#lastMs = deps.open.nowMs;
   }
 
   /** Forwards the request; the response is written as it arrives. */
   start(): void {
-    if (this.res.destroyed) return;
-    this.deps.open.add(this);
-    this.res.on('close', this.#onCallerClose);
-    if (this.plan.hasBody && !this.plan.body) {
-      this.#body = new RequestBody(this.req);
-      // undici reports its failure; an error event without a listener would end the process.
-      this.#body.on('error', () => undefined);
-      if (this.plan.expectsContinue) this.res.writeContinue();
-    }
-    this.#dispatch(this.plan.upstream.pooled);
+    const { request, plan, deps } = this;
+    if (request.isOver) return;
+    deps.open.add(this);
+    request.onClose = this.#onCallerClose;
+    request.onDrain = this.#onCallerDrain;
+    // Before a handshake, which the upstream can delay.
+    if (plan.isUpgrade && !this.#watch()) return;
+    const { head } = request;
+    if (plan.body || !head.hasBody) this.#bodyComplete = true;
+    else if (head.expectsContinue) this.#awaitsContinue = true;
+    else this.#readBody();
+    if (!this.#over) this.#send(false);
   }
 
-  #dispatch(dispatcher: Dispatcher): void {
-    const { plan } = this;
-    dispatcher.dispatch(
-      {
-        path: plan.path,
-        method: this.req.method as Dispatcher.HttpMethod,
-        headers: plan.headers,
-        body: plan.body ?? this.#body ?? null,
-      },
+  #send(fresh: boolean): void {
+    const { plan, request } = this;
+    const { head } = request;
+    const length = plan.body ? plan.body.length : head.contentLength;
+    const framing = head.chunked && !plan.body ? CHUNKED : length >= 0 ? `content-length: ${length}\r\n` : '';
+    const expect = this.#awaitsContinue ? EXPECT : '';
+    const upgrade = plan.isUpgrade ? UPGRADE : '';
+    const body = plan.body ? plan.body.toString('latin1') : this.#early!;
+    this.#early = undefined;
+    this.#connection = plan.upstream.send(
       this,
+      `${this.method} ${plan.path} HTTP/1.1\r\nhost: ${plan.upstream.origin.authority}\r\n${plan.lines}${framing}${expect}${upgrade}\r\n${body}`,
+      this.#bodyComplete,
+      fresh || plan.isUpgrade === true,
     );
   }
 
-  onRequestStart(controller: Dispatcher.DispatchController): void {
-    this.#controller = controller;
-    if (this.#over) controller.abort(new Error('the caller disconnected'));
+  // The request's body.
+
+  #readBody(): void {
+    this.#awaitsContinue = false;
+    this.#bodySinceMs = this.deps.open.nowMs;
+    this.request.readBody(this);
   }
 
-  onBodySent(): void {
-    this.#lastMs = this.deps.open.nowMs;
+  onBody(bytes: Buffer): void {
+    if (this.#over) return;
+    this.#lastMs = this.#bodySinceMs = this.deps.open.nowMs;
+    if (this.#early !== undefined) this.#early += bytes.toString('latin1');
+    else if (!this.#connection!.write(bytes)) {
+      this.#bodySinceMs = 0;
+      this.request.pauseBody();
+    }
   }
 
-  onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: UpstreamHeaders): void {
-    // Interim responses (1xx) are hop-by-hop.
-    if (status < 200 || this.#over) return;
-    this.#status = status;
+  onBodyEnd(tail: string): void {
+    if (this.#over) return;
+    this.#bodyComplete = true;
+    this.#bodySinceMs = 0;
     this.#lastMs = this.deps.open.nowMs;
-    const { plan } = this;
-    const head = readResponseHead(headers, status, plan.policy, plan.requestId, plan.extra);
-    this.#contentLength = head.contentLength;
+    if (this.#early !== undefined) this.#early += tail;
+    else this.#connection!.finish(tail);
+  }
+
+  onBodyMalformed(): void {
+    if (this.#over) return;
+    this.#fail({ code: 'invalid_request', detail: 'The chunks of the body are not well-formed.' });
+  }
+
+  onDrain(): void {
+    if (this.#over || this.#bodyComplete || this.#awaitsContinue) return;
+    this.#bodySinceMs = this.deps.open.nowMs;
+    this.request.resumeBody();
+  }
+
+  // The response.
+
+  wantsContent(head: ResponseHead): boolean {
+    return head.framing === 'chunked' && this.request.head.minorVersion === 0;
+  }
+
+  onInterim(head: ResponseHead): void {
+    if (this.#over) return;
+    this.#lastMs = this.deps.open.nowMs;
+    this.request.interim(head.status, head.reason, head.lines);
+    if (head.status === 100 && this.#awaitsContinue) this.#readBody();
+  }
+
+  onResponse(head: ResponseHead, buffer: Buffer, start: number, end: number, tail: string | undefined): void {
+    if (this.#over) return;
+    const { request, plan } = this;
+    this.#lastMs = this.deps.open.nowMs;
     this.endless = head.eventStream;
     if (head.eventStream && !this.#watch()) return;
-    this.res.writeHead(status, head.headers);
-    // The body of a stream can begin much later.
-    if (head.eventStream) this.res.flushHeaders();
+    const framing = this.#framingFor(head);
+    const together = framing !== 'none' && !this.#encodes && end - start <= COPIED_BYTES_MAX;
+    const body = together ? buffer.toString('latin1', start, end) + (tail ?? '') : '';
+    const sandbox = this.policy.trustedOrigin ? '' : SANDBOX;
+    const lines = `${head.lines}x-request-id: ${request.head.requestId}\r\n${sandbox}${plan.extra}`;
+    request.begin(head.status, head.reason, lines, framing, head.contentLength, head.hasDate, body);
+    if (together) {
+      if (request.isStalled) this.#connection?.pause();
+    } else if (end > start) {
+      this.onData(buffer, start, end);
+      if (tail) request.write(tail);
+    }
   }
 
-  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+  /** How the caller finds the end: an HTTP/1.0 caller by the end of the connection, others never. */
+  #framingFor(head: ResponseHead): ResponseFraming {
+    if (head.framing === 'none' || head.framing === 'length') return head.framing;
+    if (this.request.head.minorVersion === 0) return 'close';
+    this.#encodes = head.framing === 'close';
+    return 'chunked';
+  }
+
+  onData(buffer: Buffer, start: number, end: number): void {
     if (this.#over) return;
     this.#lastMs = this.deps.open.nowMs;
-    if (chunk.length === this.#contentLength) {
-      this.#ended = true;
-      // As text, head and body are one write; for small bodies that is worth the copy.
-      if (chunk.length <= COPIED_BYTES_MAX) this.res.end(chunk.toString('latin1'), 'latin1');
-      else this.res.end(chunk);
-    } else if (!this.res.write(chunk)) {
-      controller.pause();
-      this.res.once('drain', this.#onDrain);
-    }
+    const { request } = this;
+    const bytes = buffer.subarray(start, end);
+    const written = this.#encodes
+      ? request.write(Buffer.concat([Buffer.from(`${bytes.length.toString(16)}\r\n`), bytes, CRLF]))
+      : request.write(Buffer.from(bytes));
+    if (!written) this.#connection?.pause();
   }
 
-  onResponseEnd(): void {
+  onEnd(tail: string): void {
     if (this.#over) return;
-    if (!this.#ended) this.res.end();
-    this.#ended = true;
+    this.#connection = undefined;
+    const last = this.#encodes ? LAST_CHUNK : tail;
+    if (last !== '') this.request.write(last);
+    this.#close();
+    this.request.end();
   }
 
-  onResponseError(_controller: Dispatcher.DispatchController, error: Error & { code?: string }): void {
-    if (this.#over || this.#ended) return;
-    const code = error.code ?? '';
-    if (this.#status === 0 && this.#canRetry(code)) {
+  onUpgrade(head: ResponseHead, buffer: Buffer, start: number, end: number): void {
+    if (this.#over) return;
+    if (!this.plan.isUpgrade || head.upgrade !== 'websocket')
+      return this.#upstreamFailed({ kind: 'malformed', reason: 'the upstream switched to a protocol unasked' });
+    const connection = this.#connection!;
+    this.#connection = undefined;
+    this.#close();
+    new Tunnel(this.request, connection, this.plan.watch, this.deps.open).start(head, buffer.subarray(start, end));
+  }
+
+  onFailure(failure: UpstreamFailure): void {
+    if (this.#over) return;
+    this.#connection = undefined;
+    if (failure.kind === 'lost' && this.#canRetry()) {
       this.#retried = true;
-      this.#controller = undefined;
-      this.#dispatch(this.plan.upstream.fresh);
-      return;
+      this.#early = '';
+      return this.#send(true);
     }
-    this.#fail(error, code);
+    this.#upstreamFailed(failure);
   }
 
-  #canRetry(code: string): boolean {
-    return !this.#retried && !this.plan.hasBody && CONNECTION_LOST.has(code) && IDEMPOTENT.has(this.req.method ?? '');
+  #canRetry(): boolean {
+    const { request } = this;
+    return !this.#retried && !request.hasResponse && !request.head.hasBody && IDEMPOTENT.has(this.method);
   }
 
-  #fail(error: Error, code: string): void {
-    if (this.res.destroyed || (this.req.destroyed && !this.req.complete)) return void this.#close();
-    this.deps.upstreamFailed(this.plan.requestId, error, code);
-    if (this.#status !== 0 || this.res.headersSent) {
-      // The head is sent: only a broken connection can show that the rest is missing.
-      this.#close();
-      this.res.destroy();
-      return;
-    }
+  #upstreamFailed(failure: UpstreamFailure): void {
+    this.deps.upstreamFailed(this.request.head.requestId, failure);
     const { unavailableDetail, timeoutMs } = this.plan;
-    this.#refuse(
+    this.#fail(
       unavailableDetail === undefined
-        ? upstreamError(code, timeoutMs)
+        ? upstreamError(failure, timeoutMs)
         : { code: 'unavailable', detail: unavailableDetail },
     );
   }
 
-  #refuse(error: ErrorResponse): void {
+  /** Ends with an error response; once a response has begun, only a broken connection shows that its rest is missing. */
+  #fail(error: ErrorResponse): void {
     this.#close();
-    sendError(this.res, error, this.plan.requestId);
+    if (this.request.hasResponse) this.request.destroy();
+    else this.request.refuse(error, this.plan.extra);
   }
 
-  readonly #onDrain = (): void => {
+  readonly #onCallerDrain = (): void => {
     this.#lastMs = this.deps.open.nowMs;
-    this.#controller?.resume();
+    this.#connection?.resume();
   };
 
   readonly #onCallerClose = (): void => {
@@ -205,15 +277,17 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     this.#over = true;
     this.deps.open.remove(this);
     this.#unwatch?.();
-    if (!this.#ended) this.#controller?.abort(new Error('the caller disconnected'));
-    this.#body?.destroy();
+    this.#connection?.destroy();
+    this.#connection = undefined;
   }
 
   /** Watches the token; false when the token is denied at once. */
   #watch(): boolean {
     if (this.#unwatch || !this.plan.watch) return true;
     this.#unwatch = () => undefined;
-    const unwatch = this.plan.watch((reason) => this.#cut(reason));
+    const unwatch = this.plan.watch((reason) => {
+      if (!this.#over) this.#fail(errorForCut(reason));
+    });
     if (this.#over) {
       unwatch();
       return false;
@@ -222,58 +296,51 @@ export class Exchange implements Dispatcher.DispatchHandler, Timed {
     return true;
   }
 
-  #cut(reason: DenialReason): void {
-    if (this.#over) return;
-    if (!this.res.headersSent) {
-      // The rest of the body is not read, so the connection cannot be reused.
-      if (!this.req.complete) this.res.shouldKeepAlive = false;
-      this.#refuse(errorForCut(reason));
-      return;
-    }
-    this.#close();
-    this.res.destroy();
-  }
-
   tick(nowMs: number): void {
-    const watchable = this.#status !== 0 || !this.plan.watchResponseOnly;
+    const { request, plan, deps } = this;
+    const watchable = request.hasResponse || !plan.watchResponseOnly;
     if (!this.#unwatch && watchable && nowMs - this.#openedAtMs >= WATCHED_AFTER_MS && !this.#watch()) return;
-    if (this.res.headersSent) {
+    if (request.hasResponse) {
       const quietMs = nowMs - this.#lastMs;
-      const stalled = this.res.writableNeedDrain || this.#ended;
-      if (stalled ? quietMs > CALLER_STALL_MS : !this.endless && quietMs > this.plan.timeoutMs)
-        this.#fail(
-          new Error(stalled ? 'timeout: the caller reads nothing' : 'timeout: the upstream sends nothing'),
-          'UND_ERR_BODY_TIMEOUT',
-        );
-      return;
-    }
-    const awaitedSinceMs = this.req.complete ? 0 : (this.#body?.awaitedSinceMs ?? 0);
-    if (awaitedSinceMs === 0) {
-      if (nowMs - this.#lastMs > this.plan.timeoutMs)
-        this.#fail(new Error('timeout: no response from the upstream'), 'UND_ERR_HEADERS_TIMEOUT');
-    } else if (nowMs - awaitedSinceMs > this.deps.bodyIdleMs) {
-      this.res.shouldKeepAlive = false;
-      this.#refuse({ code: 'request_timeout', detail: `No more of the body arrived for ${this.deps.bodyIdleMs} ms.` });
+      if (request.isStalled ? quietMs > CALLER_STALL_MS : !this.endless && quietMs > plan.timeoutMs)
+        this.#upstreamFailed({
+          kind: 'lost',
+          reason: request.isStalled ? 'timeout: the caller reads nothing' : 'timeout: the upstream sends nothing',
+        });
+    } else if (this.#awaitsContinue && nowMs - this.#lastMs > CONTINUE_MS) {
+      request.interim(100, 'Continue', '');
+      this.#readBody();
+    } else if (this.#bodySinceMs === 0) {
+      if (nowMs - this.#lastMs > plan.timeoutMs)
+        this.#upstreamFailed({ kind: 'connect timeout', reason: 'timeout: no response from the upstream' });
+    } else if (nowMs - this.#bodySinceMs > deps.bodyIdleMs) {
+      this.#fail({ code: 'request_timeout', detail: `No more of the body arrived for ${deps.bodyIdleMs} ms.` });
     }
   }
 
   abandon(): void {
     if (this.#over) return;
     this.#close();
-    this.res.destroy();
+    this.request.destroy();
   }
 }
 
+const CHUNKED = 'transfer-encoding: chunked\r\n';
+const EXPECT = 'expect: 100-continue\r\n';
+const UPGRADE = 'connection: Upgrade\r\nupgrade: websocket\r\n';
+const SANDBOX = 'content-security-policy: sandbox\r\n';
+const CRLF = Buffer.from('\r\n');
+const LAST_CHUNK = '0\r\n\r\n';
+
 /** The error response for an upstream that failed before it responded. */
-export function upstreamError(code: string, timeoutMs: number): ErrorResponse {
-  if (TIMED_OUT.has(code))
+function upstreamError({ kind }: UpstreamFailure, timeoutMs: number): ErrorResponse {
+  if (kind === 'connect timeout')
     return { code: 'upstream_timeout', detail: `The upstream did not respond within ${timeoutMs} ms.` };
-  if (code === 'UND_ERR_INVALID_ARG' || code === 'UND_ERR_REQ_CONTENT_LENGTH_MISMATCH')
-    return { code: 'invalid_request', detail: "The request's framing headers do not match its body." };
   return {
     code: 'bad_gateway',
-    detail: UNREACHABLE.has(code)
-      ? 'The upstream cannot be reached.'
-      : 'The upstream closed the connection or did not speak HTTP.',
+    detail:
+      kind === 'unreachable'
+        ? 'The upstream cannot be reached.'
+        : 'The upstream closed the connection or did not speak HTTP.',
   };
 }

@@ -3,5 +3,3 @@ export { Delegated, type DelegatedResult, identityHeaders, readRequirement } fro
 export { Management } from './management.js';
 export { ProxyHandler } from './proxy-handler.js';
 export { PublicServer } from './public-server.js';
-export { Upstreams } from './upstreams.js';
-export { WebSocketHandler } from './websocket-handler.js';

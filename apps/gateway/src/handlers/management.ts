@@ -1,14 +1,13 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import { CALLER_ADDRESS_HEADER, type DenialReason, GATEWAY_PROOF_HEADER, gatewayProof } from '@latchkey/contracts';
 import { type Logger, readAuthorization } from '@latchkey/runtime';
 import type { Verifier } from '@latchkey/verifier';
-import { forwardedHeaders, hasBody, type RequestHead, type Target } from '../http/index.js';
+import type { CallerRequest, UpstreamPool } from '../engine/index.js';
+import { forwardedLines, type RequestHead, type Target } from '../http/index.js';
 import { Exchange, type ExchangeDeps } from './exchange.js';
-import type { Upstream } from './upstreams.js';
 
 export interface ManagementDeps extends Omit<ExchangeDeps, 'upstreamFailed'> {
   /** The token-service's HTTP API. */
-  readonly upstream: Upstream;
+  readonly upstream: UpstreamPool;
   /** Proves to the token-service that a request came through a gateway. */
   readonly proofSecret: string;
   readonly verifier: Pick<Verifier, 'watch'>;
@@ -29,31 +28,27 @@ export class Management {
     this.#proof = gatewayProof(deps.proofSecret);
     this.#exchanges = {
       ...deps,
-      upstreamFailed: (requestId, error, code) =>
-        deps.logger.warn({ requestId, code, reason: error.message }, 'token-service failed'),
+      upstreamFailed: (requestId, { kind, reason }) =>
+        deps.logger.warn({ requestId, kind, reason }, 'token-service failed'),
     };
   }
 
-  handle(req: IncomingMessage, res: ServerResponse, head: RequestHead, target: Target, expectsContinue: boolean): void {
-    const headers = forwardedHeaders(head, { authorization: true, session: true }, '');
-    headers.push(GATEWAY_PROOF_HEADER, this.#proof, CALLER_ADDRESS_HEADER, head.ip);
-    if (head.contentLength !== undefined) headers.push('content-length', head.contentLength);
+  handle(request: CallerRequest, target: Target): void {
+    const { head } = request;
+    const lines = forwardedLines(head, { authorization: true, session: true }, '');
     const plan = {
       upstream: this.deps.upstream,
       path: target.path + target.query,
-      headers,
+      lines: `${lines}${GATEWAY_PROOF_HEADER}: ${this.#proof}\r\n${CALLER_ADDRESS_HEADER}: ${head.ip}\r\n`,
       body: undefined,
-      hasBody: hasBody(head),
-      requestId: head.requestId,
       timeoutMs: TIMEOUT_MS,
       policy: POLICY,
-      extra: undefined,
+      extra: '',
       watch: this.#watchOf(head),
       watchResponseOnly: true,
       unavailableDetail: UNAVAILABLE,
-      expectsContinue,
     };
-    new Exchange(req, res, plan, this.#exchanges).start();
+    new Exchange(request, plan, this.#exchanges).start();
   }
 
   /** The token-service authorizes the request; a long response still ends with its token. */

@@ -1,5 +1,5 @@
-import type { IncomingHttpHeaders, IncomingMessage } from 'node:http';
 import { LIMITS } from '@latchkey/contracts';
+import type { CallerRequest } from '../engine/index.js';
 import type { ErrorResponse, RequestHead } from '../http/index.js';
 
 export type McpBody = { readonly text: string } | { readonly error: ErrorResponse };
@@ -13,31 +13,41 @@ export type McpRequirement =
 const refuse = (detail: string, code: ErrorResponse['code'] = 'invalid_request') => ({ error: { code, detail } });
 
 /** Reads the body of an MCP message: JSON in UTF-8, at most `LIMITS.jsonBodyBytesMax`. */
-export async function readMcpBody(req: IncomingMessage, head: RequestHead, idleMs: number): Promise<McpBody> {
+export async function readMcpBody(request: CallerRequest, idleMs: number): Promise<McpBody> {
+  const { head } = request;
   const type = (head.contentType ?? '').split(';', 1)[0]!.trim().toLowerCase();
   if (type !== 'application/json') return refuse('Send the message as application/json.', 'unsupported_media_type');
   if (head.contentEncoding !== undefined && head.contentEncoding.toLowerCase() !== 'identity')
     return refuse('Send the message without a content coding, so that it can be checked.', 'unsupported_media_type');
   const tooLarge = refuse(`A message can have at most ${LIMITS.jsonBodyBytesMax} bytes.`, 'too_large');
-  if (Number(head.contentLength ?? 0) > LIMITS.jsonBodyBytesMax) return tooLarge;
+  if (head.contentLength > LIMITS.jsonBodyBytesMax) return tooLarge;
 
   const chunks: Buffer[] = [];
   let size = 0;
-  const ending = await new Promise<'complete' | 'broken' | 'stalled' | 'too large'>((resolve) => {
+  const ending = await new Promise<'complete' | 'broken' | 'malformed' | 'stalled' | 'too large'>((resolve) => {
+    if (!head.hasBody) return resolve('complete');
     const timer = setTimeout(() => resolve('stalled'), idleMs);
-    const end = (how: 'complete' | 'broken' | 'too large') => {
+    const end = (how: 'complete' | 'broken' | 'malformed' | 'too large') => {
       clearTimeout(timer);
       resolve(how);
     };
-    req.on('data', (chunk: Buffer) => {
-      size += chunk.length;
-      timer.refresh();
-      if (size > LIMITS.jsonBodyBytesMax) end('too large');
-      else chunks.push(chunk);
-    });
-    req.once('end', () => end('complete'));
-    req.once('close', () => end('broken'));
+    request.onClose = () => end('broken');
+    if (head.expectsContinue) request.interim(100, 'Continue', '');
+    request.readBody(
+      {
+        onBody: (bytes) => {
+          size += bytes.length;
+          timer.refresh();
+          if (size > LIMITS.jsonBodyBytesMax) end('too large');
+          else chunks.push(bytes);
+        },
+        onBodyEnd: () => end('complete'),
+        onBodyMalformed: () => end('malformed'),
+      },
+      true,
+    );
   });
+  if (ending === 'malformed') return refuse('The chunks of the body are not well-formed.');
   if (ending === 'broken') return refuse('The body ended before it was complete.');
   if (ending === 'too large') return tooLarge;
   if (ending === 'stalled') return refuse(`No more of the body arrived for ${idleMs} ms.`, 'request_timeout');
@@ -65,7 +75,7 @@ const OPEN_METHODS = new Set(['initialize', 'ping', 'tools/list', 'server/discov
 export function inspectMcp(
   text: string,
   tools: ReadonlyMap<string, readonly string[]>,
-  headers: IncomingHttpHeaders,
+  head: RequestHead,
 ): McpRequirement {
   let body: unknown;
   try {
@@ -87,7 +97,7 @@ export function inspectMcp(
     if (typeof method !== 'string') return refuse('A message must name its method.');
     const name = isObject(params) ? params['name'] : undefined;
     if (method === 'tools/call' && typeof name !== 'string') return refuse('tools/call must name its tool.');
-    if (messages.length > 1 ? mirrors(headers) : !mirrorsAgree(headers, method, name))
+    if (messages.length > 1 ? mirrors(head) : !mirrorsAgree(head, method, name))
       return refuse('The headers Mcp-Method and Mcp-Name do not match the body.');
     const required = scopesOf(method, name, tools);
     if (!required)
@@ -115,15 +125,16 @@ function misspeltName(object: JsonObject): string | undefined {
   });
 }
 
-const mirrors = (headers: IncomingHttpHeaders) =>
-  headers['mcp-method'] !== undefined || headers['mcp-name'] !== undefined;
+const mirrors = (head: RequestHead) =>
+  head.header('mcp-method') !== undefined || head.header('mcp-name') !== undefined;
 
 /** Later revisions repeat method and tool in headers, which a server can route by: they must match. */
-function mirrorsAgree(headers: IncomingHttpHeaders, method: string, name: unknown): boolean {
-  const { 'mcp-method': headerMethod, 'mcp-name': headerName } = headers;
+function mirrorsAgree(head: RequestHead, method: string, name: unknown): boolean {
+  const headerMethod = head.header('mcp-method');
+  const headerName = head.header('mcp-name');
   if (headerMethod !== undefined && headerMethod !== method) return false;
   if (headerName === undefined || method !== 'tools/call') return true;
-  const encoded = /^=\?base64\?([A-Za-z0-9+/]*={0,2})\?=$/.exec(String(headerName));
+  const encoded = /^=\?base64\?([A-Za-z0-9+/]*={0,2})\?=$/.exec(headerName);
   return (encoded ? Buffer.from(encoded[1]!, 'base64').toString('utf8') : headerName) === name;
 }
 

@@ -1,51 +1,46 @@
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { DenialReason } from '@latchkey/contracts';
 import type { Logger } from '@latchkey/runtime';
 import { rateHeaders } from '@latchkey/runtime';
 import type { Verifier } from '@latchkey/verifier';
 import type { AuthorizationRequest, Checks, Decision } from '../check/index.js';
+import type { CallerRequest, UpstreamPool, UpstreamPools } from '../engine/index.js';
 import {
   type Credentials,
-  corsHeaders,
+  corsLines,
   type ErrorResponse,
-  forwardedHeaders,
-  hasBody,
-  preflightHeaders,
-  pushIdentity,
-  type RequestHead,
+  forwardedLines,
+  identityLines,
+  isPreflight,
+  preflightLines,
   type ResponsePolicy,
-  sendError,
   type Target,
 } from '../http/index.js';
 import type { Route } from '../routes/index.js';
 import { Exchange, type ExchangeDeps } from './exchange.js';
 import { authorizationRequestOf, requirementOf, whenDecided } from './gate.js';
 import { inspectMcp, type McpBody, readMcpBody } from './mcp-body.js';
-import type { Upstream, Upstreams } from './upstreams.js';
 
 export interface ProxyHandlerDeps extends Omit<ExchangeDeps, 'upstreamFailed'> {
   readonly checks: Checks;
   readonly verifier: Pick<Verifier, 'watch'>;
-  readonly upstreams: Upstreams;
+  readonly upstreams: UpstreamPools;
   readonly logger: Logger;
 }
 
 /** Shared by all requests to a route. */
 interface Prepared {
-  readonly upstream: Upstream;
+  readonly upstream: UpstreamPool;
   readonly policy: ResponsePolicy;
   readonly credentials: Credentials;
 }
 
-/** A request that was parsed and matched to a route. */
+/** A request that was matched to a route. */
 export interface Matched {
-  readonly req: IncomingMessage;
-  readonly res: ServerResponse;
-  readonly method: string;
+  readonly request: CallerRequest;
   readonly target: Target;
-  readonly head: RequestHead;
   readonly route: Route;
-  readonly expectsContinue: boolean;
+  /** A WebSocket handshake (RFC 6455 section 4): checked as a GET, then tunnelled. */
+  readonly isUpgrade: boolean;
 }
 
 type Allowed = Extract<Decision, { allowed: true }>;
@@ -58,45 +53,49 @@ export class ProxyHandler {
   constructor(private readonly deps: ProxyHandlerDeps) {
     this.#exchanges = {
       ...deps,
-      upstreamFailed: (requestId, error, code) =>
-        deps.logger.warn({ requestId, code, reason: error.message }, 'upstream failed'),
+      upstreamFailed: (requestId, { kind, reason }) => deps.logger.warn({ requestId, kind, reason }, 'upstream failed'),
     };
   }
 
   handle(matched: Matched): void {
-    const { route, method, res, head, target } = matched;
-    if (route.cors && method === 'OPTIONS' && head.origin !== undefined) {
-      res.writeHead(204, preflightHeaders(route.cors, head.origin));
-      return void res.end();
+    const { request, route, target, isUpgrade } = matched;
+    const { head } = request;
+    const { method } = head;
+    if (route.cors && isPreflight(head))
+      return request.respond(204, 'No Content', preflightLines(route.cors, head.origin));
+    if (isUpgrade && head.hasBody) {
+      const detail = 'A WebSocket handshake must not have a body.';
+      return this.#refuse(matched, { code: 'invalid_request', detail });
     }
-    if (route.public) return void this.#forward(matched, undefined, undefined);
+    if (route.public) return this.#forward(matched, undefined, undefined);
     const required = requirementOf(route, method, target.path);
-    if ('error' in required) return void this.#refuse(matched, required.error);
-    const request = authorizationRequestOf(route, method, head, required.requirement);
-    if (route.mcp && method === 'POST') return void this.#handleMcp(matched, request);
-    this.#decide(matched, request, (allowed) => this.#forward(matched, allowed, request));
+    if ('error' in required) return this.#refuse(matched, required.error);
+    if (route.mcp && isUpgrade)
+      return this.#refuse(matched, { code: 'invalid_request', detail: 'MCP over WebSocket is not supported.' });
+    const authorization = authorizationRequestOf(route, method, head, required.requirement);
+    if (route.mcp && method === 'POST') return this.#handleMcp(matched, authorization);
+    this.#decide(matched, authorization, (allowed) => this.#forward(matched, allowed, authorization));
   }
 
   /** Checks the token before it reads the body, then the scopes that the body requires. */
-  #handleMcp(matched: Matched, request: AuthorizationRequest): void {
-    const { route, head, req, res, expectsContinue } = matched;
+  #handleMcp(matched: Matched, authorization: AuthorizationRequest): void {
+    const { route, request } = matched;
     this.#decide(
       matched,
-      request,
+      authorization,
       ({ principal }) => {
-        if (expectsContinue) res.writeContinue();
-        readMcpBody(req, head, this.deps.bodyIdleMs)
+        readMcpBody(request, this.deps.bodyIdleMs)
           .then((read: McpBody) => {
             if ('error' in read) return this.#refuse(matched, read.error);
-            const inspected = inspectMcp(read.text, route.tools, req.headers);
+            const inspected = inspectMcp(read.text, route.tools, request.head);
             if ('error' in inspected) return this.#refuse(matched, inspected.error);
             if ('notOffered' in inspected) {
               const detail = `The route ${route.name} offers no ${inspected.notOffered}.`;
-              const denied = this.deps.checks.deny(request, 'insufficient_scope', principal.tokenId, { detail });
+              const denied = this.deps.checks.deny(authorization, 'insufficient_scope', principal.tokenId, { detail });
               return this.#refuse(matched, denied.error);
             }
-            const scopes = [...new Set([...request.scopes, ...inspected.scopes])];
-            const full = { ...request, scopes, uses: inspected.messages };
+            const scopes = [...new Set([...authorization.scopes, ...inspected.scopes])];
+            const full = { ...authorization, scopes, uses: inspected.messages };
             this.#decide(matched, full, (allowed) => this.#forward(matched, allowed, full, inspected.body));
           })
           .catch((error: unknown) => this.#fault(matched, error));
@@ -126,39 +125,37 @@ export class ProxyHandler {
   #forward(
     matched: Matched,
     allowed: Allowed | undefined,
-    request: AuthorizationRequest | undefined,
+    authorization: AuthorizationRequest | undefined,
     body?: Buffer,
   ): void {
-    const { route, head, target } = matched;
+    const { route, request, target } = matched;
+    const { head } = request;
     const path = route.upstreamPath(target.path);
     if (path === undefined) {
       const detail = "Path parameters (;…) are not allowed inside the route's stripped prefix.";
-      return void this.#refuse(matched, { code: 'invalid_request', detail });
+      return this.#refuse(matched, { code: 'invalid_request', detail });
     }
     const { upstream, policy, credentials } = this.#preparedFor(route);
-    const headers = forwardedHeaders(head, credentials, route.stripPrefix);
-    if (allowed) pushIdentity(headers, allowed.principal);
-    if (head.contentLength !== undefined && !body) headers.push('content-length', head.contentLength);
-    let extra: string[] | undefined;
-    if (route.cors || allowed?.rate) {
-      extra = route.cors ? corsHeaders(route.cors, head.origin) : [];
-      if (allowed?.rate) extra.push(...Object.entries(rateHeaders(allowed.rate)).flat());
+    let lines = forwardedLines(head, credentials, route.stripPrefix);
+    let extra = '';
+    if (allowed) {
+      lines += identityLines(allowed.principal);
+      if (allowed.rate) extra = linesOf(rateHeaders(allowed.rate));
     }
+    if (route.cors) extra += corsLines(route.cors, head.origin);
     const plan = {
       upstream,
       path: target.query === '' ? path : path + target.query,
-      headers,
+      lines,
       body,
-      hasBody: hasBody(head),
-      requestId: head.requestId,
       timeoutMs: route.timeoutMs,
       policy,
       extra,
-      watch: allowed && request ? watchWith(this.deps.verifier, allowed.secret, request) : undefined,
+      watch: allowed && authorization ? watchWith(this.deps.verifier, allowed.secret, authorization) : undefined,
+      isUpgrade: matched.isUpgrade,
       unavailableDetail: undefined,
-      expectsContinue: matched.expectsContinue && !body,
     };
-    new Exchange(matched.req, matched.res, plan, this.#exchanges).start();
+    new Exchange(request, plan, this.#exchanges).start();
   }
 
   #preparedFor(route: Route): Prepared {
@@ -174,18 +171,20 @@ export class ProxyHandler {
     return prepared;
   }
 
-  #refuse({ route, res, head }: Matched, error: ErrorResponse): void {
-    const shared = route.cors ? corsHeaders(route.cors, head.origin) : [];
-    const headers: Record<string, string> = { ...error.headers };
-    for (let i = 0; i < shared.length; i += 2) headers[shared[i]!] = shared[i + 1]!;
-    sendError(res, { ...error, headers }, head.requestId);
+  #refuse({ route, request }: Matched, error: ErrorResponse): void {
+    request.refuse(error, route.cors ? corsLines(route.cors, request.head.origin) : '');
   }
 
   #fault(matched: Matched, error: unknown): void {
-    this.deps.logger.error({ err: error, requestId: matched.head.requestId }, 'a request failed');
+    this.deps.logger.error({ err: error, requestId: matched.request.head.requestId }, 'a request failed');
     this.#refuse(matched, { code: 'internal', detail: 'The gateway failed; see its log for this requestId.' });
   }
 }
+
+const linesOf = (headers: Readonly<Record<string, string>>): string =>
+  Object.entries(headers)
+    .map(([name, value]) => `${name}: ${value}\r\n`)
+    .join('');
 
 /** Watches the token of an open exchange. */
 export function watchWith(verifier: Pick<Verifier, 'watch'>, secret: string, request: AuthorizationRequest) {

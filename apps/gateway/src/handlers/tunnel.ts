@@ -1,9 +1,7 @@
-import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
-import { request as httpsRequest } from 'node:https';
-import type { Socket } from 'node:net';
 import type { DenialReason } from '@latchkey/contracts';
-import { errorForCut, isTemporary } from '../check/index.js';
-import { type ErrorResponse, type ResponsePolicy, readResponseHead, sendErrorAndClose } from '../http/index.js';
+import { isTemporary } from '../check/index.js';
+import type { CallerRequest, ResponseSink, UpstreamConnection } from '../engine/index.js';
+import type { ResponseHead, ResponsePolicy } from '../http/index.js';
 import {
   CLOSE_REVOKED,
   CLOSE_UNAVAILABLE,
@@ -12,147 +10,95 @@ import {
   type OpenExchanges,
   type Timed,
 } from '../streams/index.js';
-import { upstreamError } from './exchange.js';
-
-/** A WebSocket handshake that was allowed. */
-export interface TunnelPlan {
-  readonly origin: string;
-  readonly path: string;
-  /** Alternating names and values, with the caller's `Sec-WebSocket-*`. */
-  readonly headers: string[];
-  readonly requestId: string;
-  readonly timeoutMs: number;
-  readonly policy: ResponsePolicy;
-  readonly watch?: (cut: (reason: DenialReason) => void) => () => void;
-}
+import type { Watch } from './exchange.js';
 
 /** How long a caller has to read its close frame. */
 const CLOSE_FRAME_MS = 1_000;
-const HANDSHAKE_BODY_BYTES_MAX = 64 * 1024;
 
 /** A WebSocket between a caller and an upstream: bytes both ways, closed once its token becomes invalid. */
-export class Tunnel implements Timed {
+export class Tunnel implements ResponseSink, Timed {
   readonly endless = true;
+  readonly method = 'GET';
+  readonly policy: ResponsePolicy = { trustedOrigin: true, maySetSession: false, ownCors: false };
   readonly #boundary = new FrameBoundary();
-  #request: ClientRequest | undefined;
-  #upstream: Socket | undefined;
   #unwatch: (() => void) | undefined;
-  #connected = false;
   #over = false;
 
   constructor(
-    private readonly caller: Socket,
-    private readonly early: Buffer,
-    private readonly plan: TunnelPlan,
+    private readonly caller: CallerRequest,
+    private readonly upstream: UpstreamConnection,
+    private readonly watch: Watch | undefined,
     private readonly open: OpenExchanges,
-    private readonly onFailure: (error: Error, code: string) => void,
   ) {}
 
-  start(): void {
-    const { plan, caller } = this;
-    const url = new URL(plan.origin);
+  /**
+   * Begins when the upstream has accepted the handshake.
+   * @param first bytes that came with its response
+   */
+  start(head: ResponseHead, first: Buffer): void {
+    const { caller, upstream } = this;
     this.open.add(this);
-    caller.on('close', () => this.#end());
-    // Before the handshake, which the upstream can delay.
-    if (plan.watch) {
-      const unwatch = plan.watch((reason) => this.#cut(reason));
-      if (this.#over) return void unwatch();
-      this.#unwatch = unwatch;
-    }
-    const request = (url.protocol === 'https:' ? httpsRequest : httpRequest)({
-      host: url.hostname.replace(/^\[|\]$/g, ''),
-      port: url.port || (url.protocol === 'https:' ? 443 : 80),
-      method: 'GET',
-      path: plan.path,
-      headers: ['host', url.host, 'connection', 'Upgrade', 'upgrade', 'websocket', ...plan.headers],
-      agent: false,
-      timeout: plan.timeoutMs,
+    const lines = `${head.lines}x-request-id: ${caller.head.requestId}\r\n${SWITCHED}`;
+    caller.begin(101, head.reason, lines, 'none', -1, true, '');
+    upstream.handOver(this);
+    if (first.length > 0) this.onData(first, 0, first.length);
+    caller.tunnel({
+      onData: (bytes) => {
+        if (!this.#over && !upstream.write(bytes)) caller.pause();
+      },
+      onEnd: () => {
+        if (!this.#over) upstream.finish('');
+      },
+      onDrain: () => upstream.resume(),
+      onClose: () => this.#end(),
     });
-    this.#request = request;
-    request.on('timeout', () => request.destroy(Object.assign(new Error('no response'), { code: 'ETIMEDOUT' })));
-    request.on('error', (error: NodeJS.ErrnoException) => {
-      if (this.#over) return;
-      this.onFailure(error, error.code ?? '');
-      this.#refuse(upstreamError(error.code ?? '', plan.timeoutMs));
-    });
-    request.on('upgrade', (response, socket, head) => this.#connect(response, socket as Socket, head));
-    request.on('response', (response) => this.#passResponse(response));
-    request.end();
+    if (this.#over || !this.watch) return;
+    const unwatch = this.watch((reason) => this.#cut(reason));
+    if (this.#over) unwatch();
+    else this.#unwatch = unwatch;
   }
 
-  /** The upstream has accepted the handshake. */
-  #connect(response: IncomingMessage, upstream: Socket, head: Buffer): void {
-    const { caller, plan } = this;
-    this.#upstream = upstream;
-    upstream.on('error', () => this.#end());
-    upstream.on('close', () => this.#end());
-    if (this.#over) return void upstream.destroy();
-    if (response.headers.upgrade?.toLowerCase() !== 'websocket') {
-      this.#refuse(upstreamError('', plan.timeoutMs));
-      return;
-    }
-    this.#connected = true;
-    const { headers } = readResponseHead(response.headersDistinct, 101, plan.policy, plan.requestId);
-    caller.write(
-      `HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n${lines(headers)}\r\n`,
-      'latin1',
-    );
-    upstream.setTimeout(0);
-    upstream.on('data', (chunk: Buffer) => {
-      this.#boundary.pass(chunk);
-      if (!caller.write(chunk)) upstream.pause();
-    });
-    caller.on('drain', () => upstream.resume());
-    upstream.on('end', () => caller.end());
-    if (head.length > 0) {
-      this.#boundary.pass(head);
-      caller.write(head);
-    }
-    if (this.early.length > 0) upstream.write(this.early);
-    caller.pipe(upstream);
+  // The upstream's side.
+
+  onData(buffer: Buffer, start: number, end: number): void {
+    if (this.#over) return;
+    const bytes = Buffer.from(buffer.subarray(start, end));
+    this.#boundary.pass(bytes);
+    if (!this.caller.writeTunnel(bytes)) this.upstream.pause();
   }
 
-  /** The upstream has not accepted the handshake: its response goes to the caller, and the connection closes. */
-  #passResponse(response: IncomingMessage): void {
-    const chunks: Buffer[] = [];
-    let size = 0;
-    response.on('data', (chunk: Buffer) => {
-      size += chunk.length;
-      if (size <= HANDSHAKE_BODY_BYTES_MAX) chunks.push(chunk);
-      else response.destroy();
-    });
-    response.on('close', () => {
-      if (this.#over) return;
-      const status = response.statusCode ?? 502;
-      const { headers } = readResponseHead(response.headersDistinct, 204, this.plan.policy, this.plan.requestId);
-      const body = Buffer.concat(chunks);
-      const head = `HTTP/1.1 ${status} ${response.statusMessage ?? ''}\r\n${lines(headers)}content-length: ${body.length}\r\nconnection: close\r\n\r\n`;
-      this.caller.write(head, 'latin1');
-      this.caller.end(body);
-      this.#release();
-    });
+  onEnd(): void {
+    if (!this.#over) this.caller.endTunnel();
   }
 
-  #refuse(error: ErrorResponse): void {
-    this.#release();
-    sendErrorAndClose(this.caller, error, this.plan.requestId);
+  onFailure(): void {
+    this.#end();
   }
+
+  onDrain(): void {
+    if (!this.#over) this.caller.resume();
+  }
+
+  wantsContent(): boolean {
+    return false;
+  }
+
+  onInterim(): void {}
+  onResponse(): void {}
+  onUpgrade(): void {}
 
   #cut(reason: DenialReason): void {
     if (this.#over) return;
-    if (!this.#connected) {
-      this.#refuse(errorForCut(reason));
-      return;
-    }
     this.#release();
     // Inside a frame a close frame would be read as payload.
-    if (!this.#boundary.between) return void this.caller.destroy();
-    this.caller.end(
+    if (!this.#boundary.between) return this.caller.destroyTunnel();
+    this.caller.writeTunnel(
       isTemporary(reason)
         ? closeFrame(CLOSE_UNAVAILABLE, reason)
         : closeFrame(CLOSE_REVOKED, 'token no longer accepted'),
     );
-    setTimeout(() => this.caller.destroy(), CLOSE_FRAME_MS).unref();
+    this.caller.endTunnel();
+    setTimeout(() => this.caller.destroyTunnel(), CLOSE_FRAME_MS).unref();
   }
 
   /** Releases everything but the caller's connection. */
@@ -160,21 +106,17 @@ export class Tunnel implements Timed {
     this.#over = true;
     this.open.remove(this);
     this.#unwatch?.();
-    this.caller.unpipe();
-    this.#upstream?.destroy();
-    this.#request?.destroy();
+    this.upstream.destroy();
   }
 
   #end(): void {
     if (this.#over) return;
     this.#release();
-    this.caller.destroySoon();
+    this.caller.destroyTunnel();
   }
 
   /** A WebSocket can be silent as long as its token is valid. */
-  tick(): void {
-    return;
-  }
+  tick(): void {}
 
   abandon(): void {
     if (this.#over) return;
@@ -183,8 +125,4 @@ export class Tunnel implements Timed {
   }
 }
 
-function lines(headers: readonly string[]): string {
-  let text = '';
-  for (let i = 0; i < headers.length; i += 2) text += `${headers[i]}: ${headers[i + 1]}\r\n`;
-  return text;
-}
+const SWITCHED = 'connection: Upgrade\r\nupgrade: websocket\r\n';

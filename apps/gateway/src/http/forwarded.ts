@@ -1,14 +1,12 @@
 import { IDENTITY_HEADERS, REQUEST_ID_HEADER } from '@latchkey/contracts';
 import type { Principal } from '@latchkey/verifier';
+import { withoutSessionCookie } from './cookies.js';
 import type { RequestHead } from './request-head.js';
-import { withoutSessionCookie } from './request-head.js';
 
-/** Appends the identity headers. Alternating names and values. */
-export function pushIdentity(headers: string[], principal: Principal): void {
-  const { tokenId, ownerType, ownerId, project, scopes } = principal;
-  headers.push(IDENTITY_HEADERS.tokenId, tokenId, IDENTITY_HEADERS.owner, `${ownerType}:${ownerId}`);
-  if (project !== '') headers.push(IDENTITY_HEADERS.project, project);
-  headers.push(IDENTITY_HEADERS.scopes, scopes.length === 1 ? scopes[0]! : scopes.join(' '));
+/** The identity headers as lines. */
+export function identityLines({ tokenId, ownerType, ownerId, project, scopes }: Principal): string {
+  const ownProject = project === '' ? '' : `${IDENTITY_HEADERS.project}: ${project}\r\n`;
+  return `${IDENTITY_HEADERS.tokenId}: ${tokenId}\r\n${IDENTITY_HEADERS.owner}: ${ownerType}:${ownerId}\r\n${ownProject}${IDENTITY_HEADERS.scopes}: ${scopes.length === 1 ? scopes[0]! : scopes.join(' ')}\r\n`;
 }
 
 /** Which of the caller's credentials a forwarded request keeps. */
@@ -18,26 +16,16 @@ export interface Credentials {
   readonly session: boolean;
 }
 
-/**
- * A request's headers for the upstream: those that passed, then the gateway's. Appends to `head.passed` and returns
- * it, so call it once.
- */
-export function forwardedHeaders(head: RequestHead, credentials: Credentials, prefix: string): string[] {
-  const headers = head.passed;
-  if (credentials.authorization && head.authorization !== undefined) headers.push('authorization', head.authorization);
+/** A request's header lines for the upstream: those that passed, then the gateway's. Without Host and framing. */
+export function forwardedLines(head: RequestHead, credentials: Credentials, prefix: string): string {
+  let lines = head.passed;
+  if (credentials.authorization && head.authorization !== undefined) lines += `authorization: ${head.authorization}\r\n`;
   if (head.cookie !== undefined) {
     const cookie = credentials.session ? head.cookie : withoutSessionCookie(head.cookie);
-    if (cookie !== undefined) headers.push('cookie', cookie);
+    if (cookie !== undefined) lines += `cookie: ${cookie}\r\n`;
   }
-  headers.push(
-    REQUEST_ID_HEADER,
-    head.requestId,
-    'x-forwarded-for',
-    head.forwardedFor,
-    'x-forwarded-proto',
-    head.forwardedProto,
-  );
-  if (head.forwardedHost !== '') headers.push('x-forwarded-host', head.forwardedHost);
-  if (prefix !== '') headers.push('x-forwarded-prefix', prefix);
-  return headers;
+  lines += `${REQUEST_ID_HEADER}: ${head.requestId}\r\nx-forwarded-for: ${head.forwardedFor}\r\nx-forwarded-proto: ${head.forwardedProto}\r\n`;
+  if (head.forwardedHost !== '') lines += `x-forwarded-host: ${head.forwardedHost}\r\n`;
+  if (prefix !== '') lines += `x-forwarded-prefix: ${prefix}\r\n`;
+  return lines;
 }

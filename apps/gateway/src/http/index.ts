@@ -1,7 +1,9 @@
-export { corsHeaders, preflightHeaders } from './cors.js';
-export { type Credentials, forwardedHeaders, pushIdentity } from './forwarded.js';
+export { type BodyReader, ChunkedBody, LengthBody, UntilCloseBody } from './body.js';
+export { corsLines, isPreflight, preflightLines } from './cors.js';
+export { isClean, valueOf } from './fields.js';
+export { type Credentials, forwardedLines, identityLines } from './forwarded.js';
 export { plainAddress } from './plain-address.js';
-export { callerAddress, hasBody, normalHeaderName, type RequestHead, readHead } from './request-head.js';
-export { type ResponsePolicy, readResponseHead, type UpstreamHeaders } from './response-head.js';
-export { type ErrorResponse, renderError, sendError, sendErrorAndClose, sendJson } from './responses.js';
+export { callerAddress, normalHeaderName, type Peer, peerOf, RequestHead } from './request-head.js';
+export { ResponseHead, type ResponsePolicy } from './response-head.js';
+export { type ErrorResponse, RETRY_AFTER_S, renderError } from './responses.js';
 export { type BadTarget, readTarget, type Target } from './target.js';

@@ -1,38 +1,13 @@
 import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
-import { isRequestId, REQUEST_ID_HEADER, SECURE_SESSION_COOKIE, SESSION_COOKIE } from '@latchkey/contracts';
+import { isRequestId, REQUEST_ID_HEADER } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
+import { type FieldSink, FieldTable, FIELDS_MAX, isClean, isToken, lengthOf, lists, PASS, readFields, valueOf, withoutListed } from './fields.js';
 import { plainAddress } from './plain-address.js';
 import type { ErrorResponse } from './responses.js';
 
-export const HEADERS_MAX = 200;
-
-/** What the gateway needs of a request's headers, read in one pass. */
-export interface RequestHead {
-  /** Alternating names and values: headers that are forwarded unchanged, without credentials, cookies and framing. */
-  readonly passed: string[];
-  readonly requestId: string;
-  /** The caller's address. */
-  readonly ip: string;
-  readonly host: string;
-  readonly authorization: string | undefined;
-  /** Unchanged; see `withoutSessionCookie`. */
-  readonly cookie: string | undefined;
-  readonly userAgent: string;
-  readonly origin: string | undefined;
-  readonly contentType: string | undefined;
-  readonly contentEncoding: string | undefined;
-  /** Bytes; undefined without the header. */
-  readonly contentLength: string | undefined;
-  readonly chunked: boolean;
-  /** `X-Forwarded-For` for the upstream. */
-  readonly forwardedFor: string;
-  readonly forwardedProto: string;
-  readonly forwardedHost: string;
-}
-
 enum Action {
-  Pass,
+  Pass = 0,
   Drop,
   Authorization,
   Cookie,
@@ -42,6 +17,7 @@ enum Action {
   ContentEncoding,
   TransferEncoding,
   Connection,
+  Upgrade,
   UserAgent,
   Origin,
   Expect,
@@ -60,6 +36,7 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   'content-encoding': Action.ContentEncoding,
   'transfer-encoding': Action.TransferEncoding,
   connection: Action.Connection,
+  upgrade: Action.Upgrade,
   'user-agent': Action.UserAgent,
   origin: Action.Origin,
   expect: Action.Expect,
@@ -74,7 +51,6 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   'proxy-authenticate': Action.Drop,
   te: Action.Drop,
   trailer: Action.Drop,
-  upgrade: Action.Drop,
   'http2-settings': Action.Drop,
   // Some servers read the address, the path, the method or a proxy from these instead of what was checked.
   forwarded: Action.Drop,
@@ -90,180 +66,256 @@ const ACTIONS: Readonly<Record<string, Action>> = {
 };
 const OWN = /^x-(latchkey|forwarded)(-|$)/;
 
-/** By the spelling received; bounded, because spellings come from outside. */
-const known = new Map<string, Action>();
-const KNOWN_MAX = 4_000;
-
-function actionOf(name: string): Action {
-  const remembered = known.get(name);
-  if (remembered !== undefined) return remembered;
-  const lower = name.toLowerCase();
+const TABLE = new FieldTable((name) => {
+  if (Object.hasOwn(ACTIONS, name)) return ACTIONS[name]!;
   const plain = normalHeaderName(name);
-  const exact = Object.hasOwn(ACTIONS, lower) ? ACTIONS[lower] : undefined;
-  const action = exact ?? (Object.hasOwn(ACTIONS, plain) || OWN.test(plain) ? Action.Drop : Action.Pass);
-  if (known.size < KNOWN_MAX) known.set(name, action);
-  return action;
-}
+  return Object.hasOwn(ACTIONS, plain) || OWN.test(plain) ? Action.Drop : Action.Pass;
+});
 
 /** Lower case, other characters as "-". CGI and WSGI turn them into "_", so all such spellings are one name there. */
 export function normalHeaderName(name: string): string {
   return name.toLowerCase().replace(/[^a-z0-9]/g, '-');
 }
 
-export function hasBody(head: RequestHead): boolean {
-  return head.chunked || (head.contentLength !== undefined && head.contentLength !== '0');
-}
-
 /** A peer of the public port, determined once per connection. */
-interface Peer {
+export interface Peer {
   readonly ip: string;
+  /** Its X-Forwarded-* and X-Request-Id are trusted. */
   readonly trusted: boolean;
+  readonly isTrusted: (ip: string) => boolean;
 }
-const peerOf = Symbol('peer');
-type PeerSocket = Socket & { [peerOf]?: Peer };
 
-export function peer(socket: Socket, isTrusted: (ip: string) => boolean): Peer {
-  const known = (socket as PeerSocket)[peerOf];
-  if (known) return known;
+export function peerOf(socket: Pick<Socket, 'remoteAddress'>, isTrusted: (ip: string) => boolean): Peer {
   const ip = plainAddress(socket.remoteAddress);
-  const created = { ip, trusted: isTrusted(ip) };
-  (socket as PeerSocket)[peerOf] = created;
-  return created;
+  return { ip, trusted: isTrusted(ip), isTrusted };
 }
 
 const HOST = /^[A-Za-z0-9._~!$&'()*+,;=:[\]%-]{0,255}$/;
+const METHOD_LENGTH_MAX = 32;
+const CHUNKED = -2;
+const NO_LENGTH = -1;
+/** These are the message's own, whatever `Connection` says. */
+const KEPT = new Set(['close', 'keep-alive', 'upgrade', 'content-length', 'content-type']);
 
 const bad = (detail: string): ErrorResponse => ({ code: 'invalid_request', detail });
 
-export type HeadResult = { readonly head: RequestHead } | { readonly error: ErrorResponse; readonly requestId: string };
+/** What the gateway needs of a request's head, read in one pass. */
+export class RequestHead implements FieldSink {
+  /** All of it, to the CRLF of its last field. */
+  text = '';
+  method = '';
+  /** As it was received. */
+  target = '';
+  /** 0 for HTTP/1.0. */
+  minorVersion = 1;
+  /** Lines forwarded unchanged, each with its CRLF: without credentials, cookies and framing. */
+  passed = '';
+  requestId = '';
+  /** The caller's address. */
+  ip = '';
+  host = '';
+  authorization: string | undefined;
+  /** Unchanged; see `withoutSessionCookie`. */
+  cookie: string | undefined;
+  userAgent = '';
+  origin: string | undefined;
+  contentType: string | undefined;
+  contentEncoding: string | undefined;
+  /** Bytes; -1 without a body of known length, see {@link chunked}. */
+  contentLength = NO_LENGTH;
+  chunked = false;
+  expectsContinue = false;
+  /** The caller wants its connection closed after the response. */
+  closes = false;
+  /** In lower case; only with `Connection: upgrade`. */
+  upgrade = '';
+  /** `X-Forwarded-For` for the upstream. */
+  forwardedFor = '';
+  forwardedProto = 'http';
+  forwardedHost = '';
+  #hasHost = false;
+  #length: string | undefined;
+  #transferEncoding: string | undefined;
+  #connection: string | undefined;
+  #expect: string | undefined;
+  #upgrade: string | undefined;
+  #duplicate = '';
 
-/**
- * Reads the headers of a request.
- * @param isTrusted whether an address's X-Forwarded-* and X-Request-Id are trusted
- */
-export function readHead(req: IncomingMessage, isTrusted: (ip: string) => boolean): HeadResult {
-  const { ip: peerIp, trusted } = peer(req.socket, isTrusted);
-  const raw = req.rawHeaders;
-  const passed: string[] = [];
-  let authorization: string | undefined;
-  let cookie: string | undefined;
-  let host: string | undefined;
-  let contentLength: string | undefined;
-  let contentType: string | undefined;
-  let contentEncoding: string | undefined;
-  let transferEncoding: string | undefined;
-  let connection: string | undefined;
-  let expect: string | undefined;
-  let origin: string | undefined;
-  let userAgent = '';
-  let forwardedFor = '';
-  let forwardedProto = '';
-  let forwardedHost = '';
-  let requestId = '';
-  let duplicate = '';
+  constructor(private readonly peer: Peer) {}
 
-  for (let i = 0; i < raw.length; i += 2) {
-    const name = raw[i]!;
-    const value = raw[i + 1]!;
-    switch (actionOf(name)) {
-      case Action.Pass:
-        passed.push(name, value);
-        break;
+  /** A body follows the head. */
+  get hasBody(): boolean {
+    return this.chunked || this.contentLength > 0;
+  }
+
+  /** A field that passes, by its name in lower case; several are joined (RFC 9110 section 5.3). */
+  header(name: string): string | undefined {
+    const found = this.passed.split('\r\n').filter((line) => line.slice(0, line.indexOf(':')).toLowerCase() === name);
+    return found.length === 0 ? undefined : found.map((line) => valueOf(line, name.length + 1, line.length)).join(', ');
+  }
+
+  /**
+   * Reads the head of a request (RFC 9112 section 3), strictly.
+   * @param text to the CRLF of its last field
+   * @returns undefined, or the error response
+   */
+  read(text: string): ErrorResponse | undefined {
+    const why = this.#parse(text);
+    if (this.requestId === '') this.requestId = newId();
+    return why ?? this.#conclude();
+  }
+
+  #parse(text: string): ErrorResponse | undefined {
+    this.text = text;
+    if (!isClean(text)) return bad('The request contains a character that is not allowed in a head, or a bare CR or LF.');
+    const end = text.indexOf('\r\n');
+    const space = text.indexOf(' ');
+    const last = text.lastIndexOf(' ', end);
+    if (space <= 0 || last <= space || last > end) return bad('The first line is not "method target HTTP/1.1".');
+    const version = text.slice(last + 1, end);
+    if (version === 'HTTP/1.0') this.minorVersion = 0;
+    else if (version !== 'HTTP/1.1') return bad('Only HTTP/1.1 and HTTP/1.0 are supported.');
+    this.method = text.slice(0, space);
+    this.target = text.slice(space + 1, last);
+    if (this.method.length > METHOD_LENGTH_MAX || !isToken(this.method)) return bad('The method is not valid.');
+    if (this.target === '' || this.target.includes(' ')) return bad('The request target contains a space, or is empty.');
+    const passed = readFields(text, end + 2, TABLE, this);
+    if (typeof passed !== 'string')
+      return { code: passed.tooMany ? 'header_too_large' : 'invalid_request', detail: passed.malformed };
+    this.passed = passed;
+    return undefined;
+  }
+
+  /** Reads the fields that node:http has parsed. */
+  static ofNode(req: IncomingMessage, isTrusted: (ip: string) => boolean): { head: RequestHead; error?: ErrorResponse } {
+    const head = new RequestHead(peerOf(req.socket, isTrusted));
+    const raw = req.rawHeaders;
+    head.method = req.method ?? '';
+    head.target = req.url ?? '';
+    head.minorVersion = req.httpVersionMinor;
+    for (let i = 0; i < raw.length; i += 2) {
+      const action = TABLE.actionOf(raw[i]!);
+      if (action !== PASS) head.field(action, raw[i + 1]!);
+    }
+    if (head.requestId === '') head.requestId = newId();
+    const tooMany: ErrorResponse = { code: 'header_too_large', detail: `A request can have at most ${FIELDS_MAX} headers.` };
+    const error = raw.length > 2 * FIELDS_MAX ? tooMany : head.#conclude();
+    return error ? { head, error } : { head };
+  }
+
+  field(action: Action, value: string): boolean {
+    switch (action) {
       case Action.Authorization:
-        if (authorization !== undefined) duplicate = 'Authorization';
-        authorization = value;
-        break;
+        if (this.authorization !== undefined) this.#duplicate = 'Authorization';
+        this.authorization = value;
+        return false;
       case Action.Cookie:
-        cookie = cookie === undefined ? value : `${cookie}; ${value}`;
-        break;
+        this.cookie = this.cookie === undefined ? value : `${this.cookie}; ${value}`;
+        return false;
       case Action.Host:
-        if (host !== undefined) duplicate = 'Host';
-        host = value;
-        break;
+        if (this.#hasHost) this.#duplicate = 'Host';
+        this.#hasHost = true;
+        this.host = value;
+        return false;
       case Action.ContentLength:
-        if (contentLength !== undefined) duplicate = 'Content-Length';
-        contentLength = value;
-        break;
+        if (this.#length !== undefined) this.#duplicate = 'Content-Length';
+        this.#length = value;
+        return false;
       case Action.ContentType:
-        if (contentType !== undefined) duplicate = 'Content-Type';
-        contentType = value;
-        passed.push(name, value);
-        break;
+        if (this.contentType !== undefined) this.#duplicate = 'Content-Type';
+        this.contentType = value;
+        return true;
       case Action.ContentEncoding:
-        contentEncoding = contentEncoding === undefined ? value : `${contentEncoding}, ${value}`;
-        passed.push(name, value);
-        break;
+        this.contentEncoding = this.contentEncoding === undefined ? value : `${this.contentEncoding}, ${value}`;
+        return true;
       case Action.TransferEncoding:
-        if (transferEncoding !== undefined) duplicate = 'Transfer-Encoding';
-        transferEncoding = value;
-        break;
+        if (this.#transferEncoding !== undefined) this.#duplicate = 'Transfer-Encoding';
+        this.#transferEncoding = value;
+        return false;
       case Action.Connection:
-        connection = connection === undefined ? value : `${connection},${value}`;
-        break;
+        this.#connection = this.#connection === undefined ? value : `${this.#connection},${value}`;
+        return false;
+      case Action.Upgrade:
+        this.#upgrade = this.#upgrade === undefined ? value : `${this.#upgrade},${value}`;
+        return false;
       case Action.UserAgent:
-        userAgent = value;
-        passed.push(name, value);
-        break;
+        this.userAgent = value;
+        return true;
       case Action.Origin:
-        origin = value;
-        passed.push(name, value);
-        break;
+        this.origin = value;
+        return true;
       case Action.Expect:
-        expect = value;
-        break;
+        this.#expect = this.#expect === undefined ? value : `${this.#expect},${value}`;
+        return false;
       case Action.ForwardedFor:
-        if (trusted) forwardedFor = forwardedFor === '' ? value : `${forwardedFor}, ${value}`;
-        break;
+        if (this.peer.trusted) this.forwardedFor = this.forwardedFor === '' ? value : `${this.forwardedFor}, ${value}`;
+        return false;
       case Action.ForwardedProto:
-        if (trusted) forwardedProto = value;
-        break;
+        if (this.peer.trusted && value.toLowerCase() === 'https') this.forwardedProto = 'https';
+        return false;
       case Action.ForwardedHost:
-        if (trusted) forwardedHost = value;
-        break;
+        if (this.peer.trusted) this.forwardedHost = value;
+        return false;
       case Action.RequestId:
-        if (trusted && isRequestId(value)) requestId = value;
-        break;
+        if (this.peer.trusted && isRequestId(value)) this.requestId = value;
+        return false;
+      default:
+        return false;
     }
   }
-  if (requestId === '') requestId = newId();
-  const refuse = (error: ErrorResponse): HeadResult => ({ error, requestId });
 
-  if (raw.length > 2 * HEADERS_MAX)
-    return refuse({ code: 'header_too_large', detail: `A request can have at most ${HEADERS_MAX} headers.` });
-  if (duplicate !== '') return refuse(bad(`The header ${duplicate} was sent twice.`));
-  if (host === undefined && req.httpVersionMinor > 0) return refuse(bad('The header Host is missing.'));
-  if (host !== undefined && !HOST.test(host)) return refuse(bad('The header Host is not a valid host name.'));
-  if (transferEncoding !== undefined) {
-    if (transferEncoding.toLowerCase() !== 'chunked')
-      return refuse(bad('The only supported transfer coding is "chunked".'));
-    if (contentLength !== undefined)
-      return refuse(bad('Content-Length and Transfer-Encoding together make the end of the body ambiguous.'));
-    if (req.httpVersionMinor === 0) return refuse(bad('HTTP/1.0 has no transfer codings.'));
+  /** Checks the fields against each other and completes the rest. */
+  #conclude(): ErrorResponse | undefined {
+    const { peer } = this;
+    if (this.#duplicate !== '') return bad(`The header ${this.#duplicate} was sent twice.`);
+    if (!this.#hasHost && this.minorVersion > 0) return bad('The header Host is missing.');
+    if (!HOST.test(this.host)) return bad('The header Host is not a valid host name.');
+    const framing = this.#frame();
+    if (framing === undefined || framing >= 0) this.contentLength = framing ?? NO_LENGTH;
+    else if (framing === CHUNKED) this.chunked = true;
+    else return this.#framingError();
+    if (this.#expect !== undefined) {
+      if (this.#expect.toLowerCase() !== '100-continue')
+        return bad('The only supported expectation is "100-continue".');
+      // RFC 9110 section 10.1.1: without a body, and from HTTP/1.0, it means nothing.
+      this.expectsContinue = this.minorVersion > 0 && this.hasBody;
+    }
+    // RFC 9112 section 9.3: no connection of HTTP/1.0 is kept open by a proxy.
+    this.closes = this.minorVersion === 0;
+    if (this.#connection !== undefined) {
+      this.closes ||= lists(this.#connection, 'close');
+      // RFC 9110 section 7.8: ignored in HTTP/1.0.
+      if (this.#upgrade !== undefined && this.minorVersion > 0 && lists(this.#connection, 'upgrade'))
+        this.upgrade = this.#upgrade.toLowerCase();
+      this.passed = withoutListed(this.passed, this.#connection, KEPT);
+    }
+    this.ip = this.forwardedFor === '' ? peer.ip : callerAddress(this.forwardedFor, peer.ip, peer.isTrusted);
+    this.forwardedFor = this.forwardedFor === '' ? peer.ip : `${this.forwardedFor}, ${peer.ip}`;
+    if (this.forwardedHost === '' || !HOST.test(this.forwardedHost)) this.forwardedHost = this.host;
+    return undefined;
   }
-  if (expect !== undefined && expect.toLowerCase() !== '100-continue')
-    return refuse(bad('The only supported expectation is "100-continue".'));
 
-  const ip = forwardedFor === '' ? peerIp : callerAddress(forwardedFor, peerIp, isTrusted);
-  return {
-    head: {
-      passed: connection === undefined ? passed : withoutNamed(passed, connection),
-      requestId,
-      ip,
-      host: host ?? '',
-      authorization,
-      cookie,
-      userAgent,
-      origin,
-      contentType,
-      contentEncoding,
-      contentLength,
-      chunked: transferEncoding !== undefined,
-      forwardedFor: forwardedFor === '' ? peerIp : `${forwardedFor}, ${peerIp}`,
-      forwardedProto: forwardedProto === 'https' ? 'https' : 'http',
-      forwardedHost: forwardedHost !== '' && HOST.test(forwardedHost) ? forwardedHost : (host ?? ''),
-    },
-  };
+  /** The length of the body, undefined for none, {@link CHUNKED}, or another negative number when it is ambiguous. */
+  #frame(): number | undefined {
+    if (this.#transferEncoding === undefined) {
+      if (this.#length === undefined) return undefined;
+      const length = lengthOf(this.#length);
+      return length < 0 ? AMBIGUOUS : length;
+    }
+    const only = this.#transferEncoding.toLowerCase() === 'chunked' && this.#length === undefined;
+    return only && this.minorVersion > 0 ? CHUNKED : AMBIGUOUS;
+  }
+
+  #framingError(): ErrorResponse {
+    if (this.#transferEncoding === undefined) return bad('Content-Length is not a number of bytes.');
+    if (this.#transferEncoding.toLowerCase() !== 'chunked')
+      return bad('The only supported transfer coding is "chunked".');
+    if (this.minorVersion === 0) return bad('HTTP/1.0 has no transfer codings.');
+    return bad('Content-Length and Transfer-Encoding together make the end of the body ambiguous.');
+  }
 }
+
+const AMBIGUOUS = -3;
 
 /** The last address in X-Forwarded-For that is not a trusted proxy; an invalid entry ends the search. */
 export function callerAddress(forwardedFor: string, peerIp: string, isTrusted: (ip: string) => boolean): string {
@@ -282,40 +334,4 @@ function readAddress(text: string): string | undefined {
   const [, bracketed, plainV4] = /^\[([0-9a-fA-F:.]+)\](?::\d+)?$|^(\d+\.\d+\.\d+\.\d+):\d+$/.exec(text) ?? [];
   const address = plainAddress(bracketed ?? plainV4 ?? text);
   return /^[0-9a-fA-F:.]{2,45}$/.test(address) ? address : undefined;
-}
-
-/** Drops the headers that `Connection` lists as hop-by-hop (RFC 9110 section 7.6.1). */
-export function withoutNamed(headers: string[], connection: string): string[] {
-  const names = connection
-    .toLowerCase()
-    .split(',')
-    .map((name) => name.trim())
-    .filter((name) => name !== '' && name !== 'close' && name !== 'keep-alive' && name !== 'upgrade');
-  if (names.length === 0) return headers;
-  const kept: string[] = [];
-  for (let i = 0; i < headers.length; i += 2) {
-    if (!names.includes(headers[i]!.toLowerCase())) kept.push(headers[i]!, headers[i + 1]!);
-  }
-  return kept;
-}
-
-const isSessionName = (name: string) =>
-  name.toLowerCase() === SESSION_COOKIE || name.toLowerCase() === SECURE_SESSION_COOKIE.toLowerCase();
-
-/** A Cookie header without the console's session cookie; undefined when nothing is left. */
-export function withoutSessionCookie(cookie: string): string | undefined {
-  if (!cookie.toLowerCase().includes(SESSION_COOKIE)) return cookie;
-  const kept = cookie.split(';').filter((pair) => {
-    const end = pair.indexOf('=');
-    return !isSessionName((end < 0 ? pair : pair.slice(0, end)).trim().replace(/^"|"$/g, ''));
-  });
-  const rest = kept.join(';').trim();
-  return rest === '' ? undefined : rest;
-}
-
-/** True for a Set-Cookie value that would set the console's session cookie, also as a nameless cookie. */
-export function setsSessionCookie(value: string): boolean {
-  const pair = value.split(';', 1)[0]!.replace(/^[\s=]+/, '');
-  const end = pair.indexOf('=');
-  return isSessionName((end < 0 ? pair : pair.slice(0, end)).trim());
 }

@@ -1,4 +1,5 @@
-import { setsSessionCookie } from './request-head.js';
+import { type FieldSink, FieldTable, isClean, lengthOf, lists, type Malformed, malformed, readFields, withoutListed } from './fields.js';
+import { setsSessionCookie } from './cookies.js';
 
 /** How the gateway changes the headers of responses: one per route. */
 export interface ResponsePolicy {
@@ -10,21 +11,20 @@ export interface ResponsePolicy {
   readonly ownCors: boolean;
 }
 
-export interface ResponseHead {
-  /** Alternating names and values, for `writeHead`. */
-  readonly headers: string[];
-  /** Bytes; -1 without the header. */
-  readonly contentLength: number;
-  readonly eventStream: boolean;
-}
+/** Where the body of a response ends (RFC 9112 section 6.3). */
+export type Framing = 'none' | 'length' | 'chunked' | 'close';
 
 enum Action {
-  Pass,
+  Pass = 0,
   Drop,
   SetCookie,
   ContentLength,
   ContentType,
+  TransferEncoding,
   Connection,
+  KeepAlive,
+  Upgrade,
+  Date,
   Cors,
   NeedsTrust,
 }
@@ -33,15 +33,16 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   'set-cookie': Action.SetCookie,
   'content-length': Action.ContentLength,
   'content-type': Action.ContentType,
+  'transfer-encoding': Action.TransferEncoding,
   connection: Action.Connection,
-  'keep-alive': Action.Drop,
+  'keep-alive': Action.KeepAlive,
+  upgrade: Action.Upgrade,
+  date: Action.Date,
   'proxy-connection': Action.Drop,
   'proxy-authenticate': Action.Drop,
   'proxy-authorization': Action.Drop,
   te: Action.Drop,
   trailer: Action.Drop,
-  'transfer-encoding': Action.Drop,
-  upgrade: Action.Drop,
   'x-request-id': Action.Drop,
   // These apply to the whole origin, which is the console's too.
   'clear-site-data': Action.NeedsTrust,
@@ -53,92 +54,115 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   'reporting-endpoints': Action.NeedsTrust,
 };
 
-/** Bounded, because names come from outside. */
-const known = new Map<string, Action>();
-const KNOWN_MAX = 4_000;
+const TABLE = new FieldTable((name) =>
+  Object.hasOwn(ACTIONS, name) ? ACTIONS[name]! : name.startsWith('access-control-') ? Action.Cors : Action.Pass,
+);
 
-function actionOf(name: string): Action {
-  const remembered = known.get(name);
-  if (remembered !== undefined) return remembered;
-  const action = Object.hasOwn(ACTIONS, name)
-    ? ACTIONS[name]!
-    : name.startsWith('access-control-')
-      ? Action.Cors
-      : Action.Pass;
-  if (known.size < KNOWN_MAX) known.set(name, action);
-  return action;
-}
+/** These are the message's own, whatever `Connection` says. */
+const KEPT = new Set(['content-length', 'content-type', 'set-cookie', 'close', 'keep-alive']);
+const STATUS_LINE = /^HTTP\/1\.([01]) ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n/;
+const EVENT_STREAM = /^text\/event-stream\s*(?:;|$)/i;
 
-/** An upstream's headers by lower-case name; a list for a repeated one. */
-export type UpstreamHeaders = Readonly<Record<string, string | string[] | undefined>>;
+/** The head of an upstream's response. */
+export class ResponseHead implements FieldSink {
+  status = 0;
+  reason = '';
+  /** The fields for the caller, each line with its CRLF, without framing. */
+  lines = '';
+  /** Bytes; -1 without the field. */
+  contentLength = -1;
+  eventStream = false;
+  hasDate = false;
+  /** The upstream's connection can carry another request afterwards. */
+  keepsOpen = true;
+  /** Seconds that the upstream says it keeps an idle connection; -1 when it does not say. */
+  keepAliveS = -1;
+  upgrade = '';
+  framing: Framing = 'close';
+  #transferEncoding = '';
+  #connection = '';
+  #lengths = 0;
 
-/**
- * The headers of an upstream's response for the caller.
- * @param extra appended; alternating names and values
- */
-export function readResponseHead(
-  upstream: UpstreamHeaders,
-  status: number,
-  policy: ResponsePolicy,
-  requestId: string,
-  extra: readonly string[] = NOTHING,
-): ResponseHead {
-  let headers: string[] = [];
-  let contentLength = -1;
-  let eventStream = false;
-  let connection: string | undefined;
-  for (const name in upstream) {
-    const value = upstream[name];
-    if (value === undefined) continue;
-    switch (actionOf(name)) {
-      case Action.Pass:
-        append(headers, name, value);
-        break;
+  private constructor(private readonly policy: ResponsePolicy) {}
+
+  /**
+   * Reads a response's head (RFC 9112 section 4), strictly.
+   * @param text to the CRLF of its last field
+   * @param method of the request: the response to HEAD has no body
+   */
+  static read(text: string, method: string, policy: ResponsePolicy): ResponseHead | Malformed {
+    if (!isClean(text)) return malformed('the head contains a character that is not allowed there');
+    const line = STATUS_LINE.exec(text);
+    if (!line) return malformed('the status line is not one of HTTP/1.1');
+    const head = new ResponseHead(policy);
+    head.status = Number(line[2]);
+    head.reason = line[3] ?? '';
+    const lines = readFields(text, line[0].length, TABLE, head);
+    if (typeof lines !== 'string') return lines;
+    head.lines = head.#connection === '' ? lines : withoutListed(lines, head.#connection, KEPT);
+    const why = head.#frame(method, line[1] === '0');
+    return why === undefined ? head : malformed(why);
+  }
+
+  field(action: Action, value: string): boolean {
+    switch (action) {
       case Action.SetCookie:
-        for (const cookie of typeof value === 'string' ? [value] : value)
-          if (policy.maySetSession || !setsSessionCookie(cookie)) headers.push(name, cookie);
-        break;
+        return this.policy.maySetSession || !setsSessionCookie(value);
       case Action.ContentLength:
-        if (status === 204) break;
-        contentLength = Number(value);
-        append(headers, name, value);
-        break;
+        this.#lengths++;
+        this.contentLength = lengthOf(value);
+        return false;
       case Action.ContentType:
-        eventStream = EVENT_STREAM.test(String(value));
-        append(headers, name, value);
-        break;
+        this.eventStream = EVENT_STREAM.test(value);
+        return true;
+      case Action.TransferEncoding:
+        this.#transferEncoding = this.#transferEncoding === '' ? value.toLowerCase() : 'repeated';
+        if (value === '') this.#transferEncoding = 'empty';
+        return false;
       case Action.Connection:
-        connection = String(value);
-        break;
+        this.#connection = this.#connection === '' ? value : `${this.#connection},${value}`;
+        return false;
+      case Action.KeepAlive: {
+        const timeout = /(?:^|[\s,])timeout=(\d{1,6})(?:$|[\s,])/i.exec(value);
+        if (timeout) this.keepAliveS = Number(timeout[1]);
+        return false;
+      }
+      case Action.Upgrade:
+        this.upgrade = value.toLowerCase();
+        return false;
+      case Action.Date:
+        this.hasDate = true;
+        return true;
       case Action.Cors:
-        if (!policy.ownCors) append(headers, name, value);
-        break;
+        return !this.policy.ownCors;
       case Action.NeedsTrust:
-        if (policy.trustedOrigin) append(headers, name, value);
-        break;
+        return this.policy.trustedOrigin;
+      default:
+        return false;
     }
   }
-  if (connection !== undefined && connection !== 'keep-alive' && connection !== 'close')
-    headers = withoutNamed(headers, connection);
-  headers.push('x-request-id', requestId);
-  if (!policy.trustedOrigin) headers.push('content-security-policy', 'sandbox');
-  for (const nameOrValue of extra) headers.push(nameOrValue);
-  return { headers, contentLength, eventStream };
-}
 
-const NOTHING: readonly string[] = [];
-const EVENT_STREAM = /^\s*text\/event-stream\s*(?:;|$)/i;
-
-function append(headers: string[], name: string, value: string | string[]): void {
-  if (typeof value === 'string') headers.push(name, value);
-  else for (const one of value) headers.push(name, one);
-}
-
-function withoutNamed(headers: string[], connection: string): string[] {
-  const names = connection
-    .toLowerCase()
-    .split(',')
-    .map((name) => name.trim())
-    .filter((name) => name !== 'content-length' && name !== 'content-type' && name !== 'set-cookie');
-  return headers.filter((_, i) => !names.includes(headers[i - (i % 2)]!));
+  /** Decides where the body ends; returns what is wrong. */
+  #frame(method: string, isOld: boolean): string | undefined {
+    this.keepsOpen = isOld ? lists(this.#connection, 'keep-alive') : !lists(this.#connection, 'close');
+    if (this.#lengths > 1) return 'Content-Length was sent twice';
+    if (this.#lengths === 1 && this.contentLength < 0) return 'Content-Length is not a number';
+    const coded = this.#transferEncoding !== '';
+    if (coded && this.#transferEncoding !== 'chunked') return 'the only supported transfer coding is "chunked"';
+    if (coded && this.#lengths > 0) return 'Content-Length and Transfer-Encoding were sent together';
+    if (coded && isOld) return 'HTTP/1.0 has no transfer codings';
+    const { status } = this;
+    if (status < 200 || status === 204) {
+      if (coded) return `a response with status ${status} has no transfer coding`;
+      this.contentLength = -1;
+      this.framing = 'none';
+    } else if (method === 'HEAD' || status === 304) this.framing = 'none';
+    else if (coded) this.framing = 'chunked';
+    else if (this.#lengths > 0) this.framing = this.contentLength === 0 ? 'none' : 'length';
+    else {
+      this.framing = 'close';
+      this.keepsOpen = false;
+    }
+    return undefined;
+  }
 }

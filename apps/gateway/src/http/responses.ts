@@ -1,5 +1,3 @@
-import type { ServerResponse } from 'node:http';
-import type { Duplex } from 'node:stream';
 import { challenge, ERRORS, type ErrorCode, type Problem, problem } from '@latchkey/contracts';
 
 export const REALM = 'latchkey';
@@ -34,38 +32,4 @@ export function renderError(
   const { status } = ERRORS[error.code];
   if (status === 503 || status === 429) headers['retry-after'] = String(RETRY_AFTER_S);
   return { status, headers: { ...headers, ...error.headers }, body };
-}
-
-/** Writes an error response; nothing when a response has begun. */
-export function sendError(res: ServerResponse, error: ErrorResponse, requestId: string): void {
-  if (res.headersSent || res.destroyed) return;
-  const { status, headers, body } = renderError(error, requestId);
-  res.writeHead(status, headers);
-  res.end(body);
-}
-
-/** Writes an error response to a socket without a response object, and closes it. */
-export function sendErrorAndClose(socket: Duplex, error: ErrorResponse, requestId: string): void {
-  if (!socket.writable) return void socket.destroy();
-  const { status, headers, body } = renderError(error, requestId);
-  const lines = Object.entries({ ...headers, connection: 'close', date: new Date().toUTCString() }).map(
-    ([name, value]) => `${name}: ${value}\r\n`,
-  );
-  socket.end(`HTTP/1.1 ${status} ${ERRORS[error.code].title}\r\n${lines.join('')}\r\n${body}`);
-}
-
-export function sendJson(
-  res: ServerResponse,
-  status: number,
-  body: unknown,
-  headers: Record<string, string> = {},
-): void {
-  const text = `${JSON.stringify(body)}\n`;
-  res.writeHead(status, {
-    'content-type': 'application/json',
-    'content-length': String(Buffer.byteLength(text)),
-    'cache-control': 'no-store',
-    ...headers,
-  });
-  res.end(text);
 }

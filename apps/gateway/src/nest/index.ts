@@ -6,7 +6,9 @@ import { NestFactory } from '@nestjs/core';
 import { type MicroserviceOptions, Transport } from '@nestjs/microservices';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { Checks } from '../check/index.js';
+import type { CallerRequest } from '../engine/index.js';
 import type { Delegated } from '../handlers/index.js';
+import { valueOf } from '../http/index.js';
 import { AppModule } from './app.module.js';
 import type { Peers } from './peers.js';
 import { createAdapter, ErrorFilter } from './request.js';
@@ -16,6 +18,8 @@ export { Peers } from './peers.js';
 /** Nest's part of the gateway: its controllers, called by other listeners, and the gRPC listener. */
 export interface NestPart {
   handle(req: IncomingMessage, res: ServerResponse): void;
+  /** Responds to a request of the public port, whose body is not read. */
+  serve(request: CallerRequest): void;
   close(): Promise<void>;
 }
 
@@ -52,6 +56,38 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
   await fastify.ready();
   return {
     handle: (req, res) => fastify.routing(req, res),
+    serve: (request) => {
+      const { method, target, text } = request.head;
+      const options = { method: method as 'GET', url: target, headers: headersIn(text), remoteAddress: request.peerIp };
+      fastify.inject(options).then(
+        ({ statusCode, statusMessage, headers, rawPayload }) => {
+          const lines = Object.entries(headers).filter(([name]) => !FRAMING.has(name));
+          const text = lines.map(([name, value]) => `${name}: ${value}\r\n`).join('');
+          request.respond(statusCode, statusMessage, text, rawPayload);
+        },
+        (error: unknown) => {
+          logger.error({ err: error, requestId: request.head.requestId }, 'a request failed');
+          request.refuse({ code: 'internal', detail: 'The gateway failed; see its log for this requestId.' });
+        },
+      );
+    },
     close: () => app.close(),
   };
 }
+
+/** What the public port writes itself. */
+const FRAMING = new Set(['content-length', 'transfer-encoding', 'connection', 'date']);
+
+/** The fields of a head, without those of a body. */
+function headersIn(text: string): Record<string, string> {
+  const headers: Record<string, string> = {};
+  for (const line of text.split('\r\n').slice(1, -1)) {
+    const colon = line.indexOf(':');
+    const name = line.slice(0, colon).toLowerCase();
+    const value = valueOf(line, colon + 1, line.length);
+    if (!BODY.has(name)) headers[name] = headers[name] === undefined ? value : `${headers[name]}, ${value}`;
+  }
+  return headers;
+}
+
+const BODY = new Set(['content-length', 'transfer-encoding', 'expect']);

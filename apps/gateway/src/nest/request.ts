@@ -3,7 +3,7 @@ import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException } from '
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { AuthorizationRequest, Decision } from '../check/index.js';
-import { type ErrorResponse, type RequestHead, readHead, renderError } from '../http/index.js';
+import { type ErrorResponse, RequestHead, renderError } from '../http/index.js';
 
 /** A request to a controller. */
 export interface GatewayRequest extends FastifyRequest {
@@ -27,9 +27,9 @@ export function createAdapter(isTrustedProxy: (ip: string) => boolean): FastifyA
   const adapter = new FastifyAdapter({ bodyLimit: 1 });
   const fastify = adapter.getInstance() as unknown as FastifyInstance;
   fastify.addHook('onRequest', (request, reply, done) => {
-    const read = readHead(request.raw, isTrustedProxy);
-    if ('error' in read) return refuse(reply, read.error, read.requestId);
-    (request as GatewayRequest).head = read.head;
+    const { head, error } = RequestHead.ofNode(request.raw, isTrustedProxy);
+    if (error) return refuse(reply, error, head.requestId);
+    (request as GatewayRequest).head = head;
     done();
   });
   return adapter;

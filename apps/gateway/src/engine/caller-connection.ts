@@ -1,0 +1,350 @@
+import type { Socket } from 'node:net';
+import { LIMITS } from '@latchkey/contracts';
+import { newId } from '@latchkey/runtime';
+import { type BodyReader, ChunkedBody, type ErrorResponse, isClean, LengthBody, type Peer, RequestHead } from '../http/index.js';
+import { type BodySink, CallerRequest, type TunnelSink } from './caller-request.js';
+
+/** What the connections of a listener share. */
+export interface ConnectionDeps {
+  onRequest(request: CallerRequest): void;
+  /** A response was completed or broken off. */
+  onResponse(request: CallerRequest): void;
+  onClosed(connection: CallerConnection): void;
+  /** A Date line (RFC 9110 section 6.6.1), renewed every second. */
+  readonly date: string;
+  /** The listener stops: connections close after their present response. */
+  readonly isStopping: boolean;
+  /** By the clock of the listener's tick. */
+  readonly nowMs: number;
+}
+
+/** Longest time until a head is complete. */
+export const HEAD_TIMEOUT_MS = 10_000;
+/** Longest time until a whole request, body included, has arrived. */
+export const REQUEST_TIMEOUT_MS = 3_600_000;
+/** Longer than the idle timeout of most load balancers. */
+export const KEEP_ALIVE_MS = 65_000;
+/** How long a body is read and discarded after the response. */
+export const UNWANTED_BODY_MS = 2_000;
+/** Bytes of requests that came before their turn; more are left to the kernel. */
+const AHEAD_BYTES_MAX = 65_536;
+
+const HEAD_END = Buffer.from('\r\n\r\n');
+const CR = 0x0d;
+const LF = 0x0a;
+
+/** What is awaited of the caller. */
+enum Awaited {
+  Head,
+  Body,
+  /** Nothing until the response is complete. */
+  Response,
+  /** Nothing at all: what comes is discarded until the caller has read the response. */
+  Nothing,
+  Tunnel,
+}
+
+/** One connection of a caller: its requests, one after the other (RFC 9112 section 9.3.2). */
+export class CallerConnection {
+  #awaited = Awaited.Head;
+  #request: CallerRequest | undefined;
+  #body: BodyReader | undefined;
+  #sink: BodySink | undefined;
+  #tunnel: TunnelSink | undefined;
+  #payload: number[] | undefined;
+  #bodyPaused = true;
+  /** Bytes not read yet. */
+  #ahead: Buffer | undefined;
+  /** How much of them cannot contain the end of the head. */
+  #searched = 0;
+  #closes = false;
+  #isTaking = false;
+  /** Since when what is awaited is awaited. */
+  #sinceMs: number;
+  #isFirst = true;
+
+  constructor(
+    private readonly socket: Socket,
+    readonly peer: Peer,
+    private readonly deps: ConnectionDeps,
+  ) {
+    this.#sinceMs = deps.nowMs;
+    socket.on('data', (chunk: Buffer) => this.#onData(chunk));
+    socket.on('drain', () => (this.#tunnel ? this.#tunnel.onDrain() : this.#request?.onDrain?.()));
+    socket.on('end', () => this.#onEnd());
+    // A reset by the caller must not end the process; 'close' follows.
+    socket.on('error', () => socket.destroy());
+    socket.on('close', () => this.#onClose());
+  }
+
+  get date(): string {
+    return this.deps.date;
+  }
+
+  get isStalled(): boolean {
+    return this.socket.writableNeedDrain;
+  }
+
+  /** Neither a request nor a tunnel is open. */
+  get isIdle(): boolean {
+    return this.#request === undefined && this.#tunnel === undefined;
+  }
+
+  isBodyComplete(request: CallerRequest): boolean {
+    return request !== this.#request || this.#body === undefined;
+  }
+
+  #onData(chunk: Buffer): void {
+    switch (this.#awaited) {
+      case Awaited.Nothing:
+        return;
+      case Awaited.Tunnel:
+        return this.#tunnel!.onData(chunk);
+      default:
+        this.#ahead = this.#ahead ? Buffer.concat([this.#ahead, chunk]) : chunk;
+        this.#take();
+        if (this.#ahead && this.#awaited !== Awaited.Head && this.#ahead.length > AHEAD_BYTES_MAX) this.socket.pause();
+    }
+  }
+
+  /** Reads what has arrived as far as its turn has come. */
+  #take(): void {
+    if (this.#isTaking) return;
+    this.#isTaking = true;
+    while (this.#ahead) {
+      const before: Buffer = this.#ahead;
+      if (this.#awaited === Awaited.Head) this.#takeHead(before);
+      else if (this.#awaited === Awaited.Body && !this.#bodyPaused) this.#takeBody(before);
+      if (this.#ahead === before) break;
+    }
+    this.#isTaking = false;
+  }
+
+  #takeHead(bytes: Buffer): void {
+    let at = 0;
+    // RFC 9112 section 2.2: an empty line before a request is ignored.
+    if (bytes[0] === CR && bytes[1] === LF) at = 2;
+    const end = bytes.indexOf(HEAD_END, Math.max(at, this.#searched));
+    const length = (end < 0 ? bytes.length : end + 2) - at;
+    if (length > LIMITS.headerBytesMax) return this.#refuseHead(HEAD_TOO_LARGE);
+    if (end < 0) {
+      // What cannot become a head is refused at once: a caller of another protocol waits for no time limit. A CR at
+      // either end of what is new can be half of a CRLF.
+      const known = bytes[bytes.length - 1] === CR ? bytes.length - 1 : bytes.length;
+      const from = Math.max(at, this.#searched - 1);
+      const start = from > at && bytes[from] === LF ? from - 1 : from;
+      if (!isClean(bytes.toString('latin1', start, known))) this.#refuseHead(NOT_HTTP);
+      else this.#searched = Math.max(0, bytes.length - 3);
+      return;
+    }
+    this.#searched = 0;
+    this.#ahead = end + 4 < bytes.length ? bytes.subarray(end + 4) : undefined;
+    const head = new RequestHead(this.peer);
+    const error = head.read(bytes.toString('latin1', at, end + 2));
+    const request = new CallerRequest(head, this);
+    this.#request = request;
+    this.#isFirst = false;
+    this.#closes = head.closes || this.deps.isStopping;
+    this.#sinceMs = this.deps.nowMs;
+    if (error) {
+      // Where such a request ends is ambiguous, so nothing after it is read.
+      this.#closes = true;
+      this.#ahead = undefined;
+      this.#awaited = Awaited.Nothing;
+      return request.refuse(error);
+    }
+    this.#body = head.chunked
+      ? new ChunkedBody()
+      : head.contentLength > 0
+        ? new LengthBody(head.contentLength)
+        : undefined;
+    this.#bodyPaused = true;
+    this.#awaited = this.#body ? Awaited.Body : Awaited.Response;
+    this.deps.onRequest(request);
+  }
+
+  #refuseHead(error: ErrorResponse): void {
+    const head = new RequestHead(this.peer);
+    head.requestId = newId();
+    const request = new CallerRequest(head, this);
+    this.#request = request;
+    this.#closes = true;
+    this.#ahead = undefined;
+    this.#awaited = Awaited.Nothing;
+    request.refuse(error);
+  }
+
+  #takeBody(bytes: Buffer): void {
+    const body = this.#body!;
+    const payload = this.#payload;
+    const end = body.read(bytes, 0, payload);
+    if (end < 0) {
+      this.#closes = true;
+      this.#ahead = undefined;
+      this.#awaited = Awaited.Nothing;
+      return this.#sink?.onBodyMalformed();
+    }
+    this.#ahead = body.end < bytes.length ? bytes.subarray(body.end) : undefined;
+    const sink = this.#sink;
+    if (payload) {
+      for (let i = 0; i < payload.length; i += 2) sink?.onBody(bytes.subarray(payload[i], payload[i + 1]));
+      payload.length = 0;
+    } else if (end > 0) sink?.onBody(bytes.subarray(0, end));
+    if (!body.complete) return;
+    this.#body = undefined;
+    this.#sink = undefined;
+    this.#awaited = Awaited.Response;
+    sink?.onBodyEnd(payload ? '' : body.tail);
+    if (this.#request?.isOver) this.#next();
+  }
+
+  readBody(request: CallerRequest, sink: BodySink, content: boolean): void {
+    if (request !== this.#request || !this.#body) return;
+    this.#sink = sink;
+    this.#payload = content ? [] : undefined;
+    this.resumeBody();
+  }
+
+  pauseBody(): void {
+    this.#bodyPaused = true;
+    if (this.#awaited === Awaited.Tunnel) this.socket.pause();
+  }
+
+  resumeBody(): void {
+    this.#bodyPaused = false;
+    this.#take();
+    if (!this.#bodyPaused) this.socket.resume();
+  }
+
+  /** Whether the connection closes after the response to a request. */
+  closesAfter(request: CallerRequest): boolean {
+    if (this.deps.isStopping) this.#closes = true;
+    // A long rest of a body is not worth reading.
+    if (!this.#closes && !this.isBodyComplete(request)) {
+      const { contentLength } = request.head;
+      if (contentLength < 0 || contentLength > AHEAD_BYTES_MAX || request.head.expectsContinue) this.#closes = true;
+    }
+    return this.#closes;
+  }
+
+  closeAfterResponse(): void {
+    this.#closes = true;
+  }
+
+  write(bytes: Buffer | string): boolean {
+    return typeof bytes === 'string' ? this.socket.write(bytes, 'latin1') : this.socket.write(bytes);
+  }
+
+  /** The response to the present request is complete. */
+  complete(request: CallerRequest): void {
+    if (request !== this.#request) return;
+    request.isOver = true;
+    this.deps.onResponse(request);
+    if (this.#closes) return this.#linger();
+    if (this.#body) {
+      // The rest of the body is read and discarded.
+      this.#sinceMs = this.deps.nowMs;
+      this.#sink = undefined;
+      this.resumeBody();
+    } else this.#next();
+  }
+
+  /** Goes on with the next request. */
+  #next(): void {
+    this.#request = undefined;
+    this.#awaited = Awaited.Head;
+    this.#sinceMs = this.deps.nowMs;
+    if (this.#ahead) this.#take();
+    if (!this.#ahead && this.socket.isPaused()) this.socket.resume();
+  }
+
+  /** Ends this side and gives the caller time to read: closing with unread input would destroy what was sent. */
+  #linger(): void {
+    this.#awaited = Awaited.Nothing;
+    this.#ahead = undefined;
+    this.#sinceMs = this.deps.nowMs;
+    this.socket.end();
+    this.socket.resume();
+  }
+
+  /** Takes the connection over; the bytes that came already are delivered first. */
+  tunnel(request: CallerRequest, sink: TunnelSink): void {
+    request.isOver = true;
+    this.deps.onResponse(request);
+    this.#request = undefined;
+    this.#tunnel = sink;
+    this.#awaited = Awaited.Tunnel;
+    const early = this.#ahead;
+    this.#ahead = undefined;
+    if (early) sink.onData(early);
+    this.socket.resume();
+  }
+
+  end(): void {
+    this.socket.end();
+  }
+
+  destroy(): void {
+    this.socket.destroy();
+  }
+
+  /** Closes the connection now if no request is open, else after its response. */
+  closeWhenIdle(): void {
+    this.#closes = true;
+    if (this.isIdle && this.#awaited !== Awaited.Nothing) this.socket.destroy();
+  }
+
+  /** Enforces the limits of time. */
+  tick(nowMs: number): void {
+    const waitedMs = nowMs - this.#sinceMs;
+    switch (this.#awaited) {
+      case Awaited.Head: {
+        const isIdle = !this.#isFirst && this.#ahead === undefined;
+        if (isIdle) {
+          if (waitedMs > KEEP_ALIVE_MS) this.socket.destroy();
+        } else if (waitedMs > HEAD_TIMEOUT_MS) {
+          if (this.#ahead === undefined) this.socket.destroy();
+          else this.#refuseHead(TOO_SLOW);
+        }
+        break;
+      }
+      case Awaited.Body:
+        if (waitedMs > (this.#request!.isOver ? UNWANTED_BODY_MS : REQUEST_TIMEOUT_MS)) this.socket.destroy();
+        break;
+      case Awaited.Nothing:
+        if (waitedMs > UNWANTED_BODY_MS) this.socket.destroy();
+        break;
+      default:
+    }
+  }
+
+  /** The caller has ended its side: for a proxy it is gone. */
+  #onEnd(): void {
+    if (this.#tunnel) return this.#tunnel.onEnd();
+    this.socket.destroy();
+  }
+
+  #onClose(): void {
+    const request = this.#request;
+    this.#request = undefined;
+    this.#awaited = Awaited.Nothing;
+    this.#ahead = undefined;
+    this.deps.onClosed(this);
+    if (request && !request.isOver) {
+      request.isOver = true;
+      this.deps.onResponse(request);
+      request.onClose?.();
+    }
+    this.#tunnel?.onClose();
+  }
+}
+
+const HEAD_TOO_LARGE: ErrorResponse = {
+  code: 'header_too_large',
+  detail: `Request line and headers can have at most ${LIMITS.headerBytesMax} bytes together.`,
+};
+const NOT_HTTP: ErrorResponse = {
+  code: 'invalid_request',
+  detail: 'The request is not well-formed HTTP/1.1: it contains a character that is not allowed in a head, or a bare CR or LF.',
+};
+const TOO_SLOW: ErrorResponse = { code: 'request_timeout', detail: 'The request did not arrive in time.' };

@@ -1,0 +1,73 @@
+import { createServer, type Server, type Socket } from 'node:net';
+import { peerOf } from '../http/index.js';
+import { CallerConnection, type ConnectionDeps } from './caller-connection.js';
+import type { CallerRequest } from './caller-request.js';
+
+export interface ServerDeps {
+  onRequest(request: CallerRequest): void;
+  onResponse(request: CallerRequest): void;
+  /** Whether an address's X-Forwarded-* and X-Request-Id are trusted. */
+  readonly isTrustedProxy: (ip: string) => boolean;
+  readonly connectionsMax: number;
+}
+
+const TICK_MS = 500;
+
+/** A listener that speaks HTTP/1.1 with callers. */
+export class HttpServer implements ConnectionDeps {
+  readonly server: Server;
+  readonly #connections = new Set<CallerConnection>();
+  readonly #timer: NodeJS.Timeout;
+  readonly #closed: Promise<void>;
+  nowMs = performance.now();
+  date = dateLine();
+  isStopping = false;
+
+  constructor(private readonly deps: ServerDeps) {
+    this.server = createServer({ noDelay: true, allowHalfOpen: true }, (socket) => this.#onConnection(socket));
+    this.server.maxConnections = deps.connectionsMax;
+    this.#closed = new Promise((resolve) => this.server.once('close', resolve));
+    this.#timer = setInterval(() => this.#tick(), TICK_MS);
+    this.#timer.unref();
+  }
+
+  onRequest(request: CallerRequest): void {
+    this.deps.onRequest(request);
+  }
+
+  onResponse(request: CallerRequest): void {
+    this.deps.onResponse(request);
+  }
+
+  onClosed(connection: CallerConnection): void {
+    this.#connections.delete(connection);
+  }
+
+  #onConnection(socket: Socket): void {
+    this.#connections.add(new CallerConnection(socket, peerOf(socket, this.deps.isTrustedProxy), this));
+  }
+
+  #tick(): void {
+    this.nowMs = performance.now();
+    this.date = dateLine();
+    for (const connection of this.#connections) connection.tick(this.nowMs);
+  }
+
+  /** Accepts nothing more and closes each connection after its present response. */
+  stop(): void {
+    if (!this.server.listening) return;
+    this.isStopping = true;
+    this.server.close();
+    for (const connection of [...this.#connections]) connection.closeWhenIdle();
+  }
+
+  /** Closes all connections at once. */
+  async close(): Promise<void> {
+    this.stop();
+    clearInterval(this.#timer);
+    for (const connection of [...this.#connections]) connection.destroy();
+    if (this.isStopping) await this.#closed;
+  }
+}
+
+const dateLine = (): string => `date: ${new Date().toUTCString()}\r\n`;

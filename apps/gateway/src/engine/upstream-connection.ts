@@ -1,0 +1,306 @@
+import { connect as connectTcp, type Socket } from 'node:net';
+import { connect as connectTls } from 'node:tls';
+import { type BodyReader, ChunkedBody, LengthBody, ResponseHead, type ResponsePolicy, UntilCloseBody } from '../http/index.js';
+
+/** Where an upstream is. */
+export interface Origin {
+  readonly secure: boolean;
+  readonly host: string;
+  readonly port: number;
+  /** The Host field of requests. */
+  readonly authority: string;
+}
+
+export type FailureKind =
+  /** No connection could be opened. */
+  | 'unreachable'
+  /** Opening a connection took too long. */
+  | 'connect timeout'
+  /** The connection ended before the response did. */
+  | 'lost'
+  /** The response is not HTTP/1.1. */
+  | 'malformed';
+
+export interface UpstreamFailure {
+  readonly kind: FailureKind;
+  readonly reason: string;
+}
+
+/** Takes the response to one request. A buffer is valid only during the call. */
+export interface ResponseSink {
+  /** Of the request. */
+  readonly method: string;
+  readonly policy: ResponsePolicy;
+  /** Asked once the head is read: the content without its framing, instead of the bytes as they came. */
+  wantsContent(head: ResponseHead): boolean;
+  /** An interim response (RFC 9110 section 15.2), never 101. */
+  onInterim(head: ResponseHead): void;
+  /**
+   * The head, with the bytes of the body that came with it.
+   * @param tail to be written behind them, when the body is complete with them; undefined: more follows
+   */
+  onResponse(head: ResponseHead, buffer: Buffer, start: number, end: number, tail: string | undefined): void;
+  onData(buffer: Buffer, start: number, end: number): void;
+  /** @param tail to be written behind the body, unless `onResponse` had it */
+  onEnd(tail: string): void;
+  /** The connection speaks another protocol from now on; its bytes come by `onData`. */
+  onUpgrade(head: ResponseHead, buffer: Buffer, start: number, end: number): void;
+  onFailure(failure: UpstreamFailure): void;
+  /** More of the request can be written. */
+  onDrain(): void;
+}
+
+export const RESPONSE_HEAD_BYTES_MAX = 65_536;
+/** More interim responses than this to one request are an attack. */
+const INTERIM_MAX = 100;
+const HEAD_END = Buffer.from('\r\n\r\n');
+const NOTHING = Buffer.alloc(0);
+
+/** All connections read into this buffer, one after the other: each call takes what it needs before it returns. */
+const shared = Buffer.allocUnsafeSlow(65_536);
+
+/** One connection to an upstream: one request at a time (RFC 9112 section 9.3). */
+export class UpstreamConnection {
+  readonly #socket: Socket;
+  #sink: ResponseSink | undefined;
+  #pending: Buffer | undefined;
+  #body: BodyReader | undefined;
+  #payload: number[] | undefined;
+  #isTunnel = false;
+  #reading = true;
+  #keepsOpen = true;
+  #interim = 0;
+  #requestComplete = false;
+  #responded = false;
+  #failure: UpstreamFailure | undefined;
+  readonly #queue: Buffer[] = [];
+  /** Has carried a request before the present one. */
+  reused = false;
+  connected = false;
+  /** By the clock of the pool: when it was opened, or became idle. */
+  sinceMs: number;
+  /** How long it can be idle, by the upstream's own words; -1 when it does not say. */
+  keepAliveMs = -1;
+
+  get isOpen(): boolean {
+    return !this.#socket.destroyed;
+  }
+
+  /** @param onIdle called when it can carry another request */
+  constructor(
+    origin: Origin,
+    nowMs: number,
+    private readonly onIdle: (connection: UpstreamConnection) => void,
+    private readonly onClosed: (connection: UpstreamConnection) => void,
+  ) {
+    this.sinceMs = nowMs;
+    const onread = { buffer: shared, callback: (size: number, buffer: Uint8Array) => this.#onRead(size, buffer as Buffer) };
+    const { host, port } = origin;
+    const common = { host, port, onread, noDelay: true, allowHalfOpen: true };
+    this.#socket = origin.secure
+      ? connectTls({ ...common, ALPNProtocols: ['http/1.1'], ...(isAddress(host) ? {} : { servername: host }) })
+      : connectTcp(common);
+    this.#socket.on(origin.secure ? 'secureConnect' : 'connect', () => {
+      this.connected = true;
+    });
+    this.#socket.on('drain', () => this.#sink?.onDrain());
+    this.#socket.on('end', () => this.#onEnd());
+    this.#socket.on('error', (error: NodeJS.ErrnoException) => {
+      this.#failure ??= {
+        kind: this.connected ? 'lost' : error.code === 'ETIMEDOUT' ? 'connect timeout' : 'unreachable',
+        reason: error.message,
+      };
+    });
+    this.#socket.on('close', () => this.#onClose());
+  }
+
+  /**
+   * Sends a request.
+   * @param bytes the head, in Latin-1, with a body that is already there
+   * @param complete false when a body follows by `write`
+   */
+  send(sink: ResponseSink, bytes: string | Buffer, complete: boolean): void {
+    this.#sink = sink;
+    this.#requestComplete = complete;
+    this.#responded = false;
+    this.#interim = 0;
+    if (typeof bytes === 'string') this.#socket.write(bytes, 'latin1');
+    else this.#socket.write(bytes);
+  }
+
+  /**
+   * Writes bytes of the request's body. They leave in the next turn of the event loop: what the upstream has said until
+   * then is read first, so that a refusal is not lost in the error of a write.
+   * @returns false when `onDrain` is to be awaited
+   */
+  write(bytes: Buffer): boolean {
+    if (this.#queue.push(bytes) === 1) setImmediate(this.#flush);
+    return false;
+  }
+
+  /** From now on another sink takes what comes: after a switch of protocols. */
+  handOver(sink: ResponseSink): void {
+    this.#sink = sink;
+  }
+
+  /** The request's body is complete, or a tunnel's caller has ended its side. */
+  finish(tail: string): void {
+    this.#requestComplete = true;
+    if (tail !== '') this.write(Buffer.from(tail, 'latin1'));
+    if (this.#isTunnel) setImmediate(() => this.#socket.end());
+  }
+
+  readonly #flush = (): void => {
+    if (this.#queue.length === 0 || this.#socket.destroyed) return;
+    const bytes = this.#queue.length === 1 ? this.#queue[0]! : Buffer.concat(this.#queue);
+    this.#queue.length = 0;
+    if (this.#socket.write(bytes)) this.#sink?.onDrain();
+  };
+
+  pause(): void {
+    this.#reading = false;
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    if (this.#reading) return;
+    this.#reading = true;
+    this.#socket.resume();
+  }
+
+  destroy(): void {
+    this.#sink = undefined;
+    this.#socket.destroy();
+  }
+
+  /** Ends with a failure that the pool has found, such as a timeout. */
+  fail(failure: UpstreamFailure): void {
+    this.#failure ??= failure;
+    this.#socket.destroy();
+  }
+
+  #onRead(size: number, buffer: Buffer): boolean {
+    if (this.#pending) {
+      const joined = Buffer.concat([this.#pending, buffer.subarray(0, size)]);
+      this.#pending = undefined;
+      this.#take(joined);
+    } else this.#take(buffer.subarray(0, size));
+    return this.#reading;
+  }
+
+  #take(buffer: Buffer): void {
+    let at = 0;
+    while (this.#sink && !this.#responded) {
+      const end = buffer.indexOf(HEAD_END, at);
+      if (end < 0 || end - at > RESPONSE_HEAD_BYTES_MAX) {
+        if (buffer.length - at > RESPONSE_HEAD_BYTES_MAX) return this.#malformed('the head is too long');
+        this.#pending = Buffer.from(buffer.subarray(at));
+        return;
+      }
+      const head = ResponseHead.read(buffer.toString('latin1', at, end + 2), this.#sink.method, this.#sink.policy);
+      if ('malformed' in head) return this.#malformed(head.malformed);
+      at = end + HEAD_END.length;
+      if (head.status === 101) return this.#upgrade(head, buffer, at);
+      if (head.status >= 200) return this.#begin(head, buffer, at);
+      if (++this.#interim > INTERIM_MAX) return this.#malformed(`more than ${INTERIM_MAX} interim responses`);
+      this.#sink.onInterim(head);
+    }
+    if (at < buffer.length) this.#read(buffer, at);
+  }
+
+  /** The head of the final response. */
+  #begin(head: ResponseHead, buffer: Buffer, at: number): void {
+    const sink = this.#sink!;
+    this.#responded = true;
+    this.#keepsOpen = head.keepsOpen;
+    if (head.keepAliveS >= 0) this.keepAliveMs = Math.max(0, head.keepAliveS * 1000 - 1_000);
+    if (head.framing === 'none') {
+      sink.onResponse(head, NOTHING, 0, 0, '');
+      return this.#complete('', at < buffer.length);
+    }
+    const body =
+      head.framing === 'length'
+        ? new LengthBody(head.contentLength)
+        : head.framing === 'chunked'
+          ? new ChunkedBody()
+          : new UntilCloseBody();
+    this.#body = body;
+    this.#payload = undefined;
+    if (sink.wantsContent(head)) {
+      this.#payload = [];
+      sink.onResponse(head, NOTHING, 0, 0, undefined);
+      return this.#read(buffer, at);
+    }
+    const end = body.read(buffer, at);
+    if (end < 0) return this.#malformed('the chunks are not well-formed');
+    sink.onResponse(head, buffer, at, end, body.complete ? body.tail : undefined);
+    if (body.complete) this.#complete('', body.end < buffer.length);
+  }
+
+  /** Bytes behind the head. */
+  #read(buffer: Buffer, at: number): void {
+    const sink = this.#sink;
+    if (!sink) return void this.#socket.destroy(); // Bytes that no request asked for.
+    if (this.#isTunnel) return sink.onData(buffer, at, buffer.length);
+    const body = this.#body!;
+    const payload = this.#payload;
+    const end = body.read(buffer, at, payload);
+    if (end < 0) return this.#malformed('the chunks are not well-formed');
+    if (payload) {
+      for (let i = 0; i < payload.length; i += 2) sink.onData(buffer, payload[i]!, payload[i + 1]!);
+      payload.length = 0;
+    } else if (end > at) sink.onData(buffer, at, end);
+    if (body.complete) this.#complete(payload ? '' : body.tail, body.end < buffer.length);
+  }
+
+  #complete(tail: string, hasExcess: boolean): void {
+    const sink = this.#sink;
+    this.#sink = undefined;
+    this.#body = undefined;
+    this.reused = true;
+    const reusable = this.#keepsOpen && this.#requestComplete && !hasExcess && this.#queue.length === 0;
+    if (reusable && !this.#socket.destroyed) {
+      // The sink can have paused it.
+      this.resume();
+      this.onIdle(this);
+    } else this.#socket.destroy();
+    sink?.onEnd(tail);
+  }
+
+  #upgrade(head: ResponseHead, buffer: Buffer, at: number): void {
+    this.#responded = true;
+    this.#isTunnel = true;
+    this.#sink!.onUpgrade(head, buffer, at, buffer.length);
+  }
+
+  #malformed(reason: string): void {
+    this.fail({ kind: 'malformed', reason });
+    this.#report();
+  }
+
+  /** The upstream has ended its side. */
+  #onEnd(): void {
+    const sink = this.#sink;
+    if (!sink) return void this.#socket.destroy();
+    if (this.#isTunnel || this.#body instanceof UntilCloseBody) {
+      this.#sink = this.#isTunnel ? sink : undefined;
+      if (!this.#isTunnel) this.#socket.destroy();
+      return sink.onEnd('');
+    }
+    this.#failure ??= { kind: 'lost', reason: 'the upstream closed the connection before its response was complete' };
+    this.#socket.destroy();
+  }
+
+  #onClose(): void {
+    this.onClosed(this);
+    this.#report();
+  }
+
+  #report(): void {
+    const sink = this.#sink;
+    this.#sink = undefined;
+    sink?.onFailure(this.#failure ?? { kind: 'lost', reason: 'the connection was closed' });
+  }
+}
+
+const isAddress = (host: string): boolean => /^[\d.]+$|:/.test(host);
