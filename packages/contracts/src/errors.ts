@@ -90,6 +90,11 @@ export const ERRORS = {
     meaning: 'The same key was used before with another body.',
   },
   too_large: { status: 413, title: 'The request is too large', meaning: 'A body, header or list exceeds its limit.' },
+  uri_too_long: {
+    status: 414,
+    title: 'The request target is too long',
+    meaning: 'Path and query together exceed 8,192 characters.',
+  },
   unsupported_media_type: {
     status: 415,
     title: 'Unsupported media type',

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import { LIMITS } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
-import { type BodyReader, ChunkedBody, type ErrorResponse, isClean, LengthBody, type Peer, RequestHead } from '../http/index.js';
+import { type BodyReader, ChunkedBody, type ErrorResponse, isClean, LengthBody, type Peer, RequestHead, TARGET_LENGTH_MAX } from '../http/index.js';
 import { type BodySink, CallerRequest, type TunnelSink } from './caller-request.js';
 
 /** What the connections of a listener share. */
@@ -126,7 +126,8 @@ export class CallerConnection {
     if (bytes[0] === CR && bytes[1] === LF) at = 2;
     const end = bytes.indexOf(HEAD_END, Math.max(at, this.#searched));
     const length = (end < 0 ? bytes.length : end + 2) - at;
-    if (length > LIMITS.headerBytesMax) return this.#refuseHead(HEAD_TOO_LARGE);
+    if (length > LIMITS.headerBytesMax)
+      return this.#refuseHead(bytes.indexOf('\r\n', at) - at > TARGET_LENGTH_MAX ? TARGET_TOO_LONG : HEAD_TOO_LARGE);
     if (end < 0) {
       // What cannot become a head is refused at once: a caller of another protocol waits for no time limit. A CR at
       // either end of what is new can be half of a CRLF.
@@ -339,6 +340,10 @@ export class CallerConnection {
   }
 }
 
+const TARGET_TOO_LONG: ErrorResponse = {
+  code: 'uri_too_long',
+  detail: `The request target can have at most ${TARGET_LENGTH_MAX} characters.`,
+};
 const HEAD_TOO_LARGE: ErrorResponse = {
   code: 'header_too_large',
   detail: `Request line and headers can have at most ${LIMITS.headerBytesMax} bytes together.`,

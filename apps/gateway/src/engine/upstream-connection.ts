@@ -129,12 +129,13 @@ export class UpstreamConnection {
   }
 
   /**
-   * Writes bytes of the request's body. They leave in the next turn of the event loop: what the upstream has said until
-   * then is read first, so that a refusal is not lost in the error of a write.
+   * Writes bytes of the request's body, or of a tunnel. Those of a body leave behind the next look for input, and at once
+   * then: an upstream that refuses an upload and closes is heard first, because the error of a write destroys what it said.
    * @returns false when `onDrain` is to be awaited
    */
   write(bytes: Buffer): boolean {
-    if (this.#queue.push(bytes) === 1) setImmediate(this.#flush);
+    if (this.#isTunnel) return this.#socket.write(bytes);
+    if (this.#queue.push(bytes) === 1) setImmediate(afterInput, this.#flush);
     return false;
   }
 
@@ -145,9 +146,9 @@ export class UpstreamConnection {
 
   /** The request's body is complete, or a tunnel's caller has ended its side. */
   finish(tail: string): void {
+    if (this.#isTunnel) return void this.#socket.end();
     this.#requestComplete = true;
     if (tail !== '') this.write(Buffer.from(tail, 'latin1'));
-    if (this.#isTunnel) setImmediate(() => this.#socket.end());
   }
 
   readonly #flush = (): void => {
@@ -302,5 +303,8 @@ export class UpstreamConnection {
     sink?.onFailure(this.#failure ?? { kind: 'lost', reason: 'the connection was closed' });
   }
 }
+
+/** An immediate runs after the input that was there before it; a second one after input that has come since. */
+const afterInput = (flush: () => void): void => void setImmediate(flush);
 
 const isAddress = (host: string): boolean => /^[\d.]+$|:/.test(host);

@@ -64,7 +64,7 @@ export class Delegated {
     if (delegated.forwarded) {
       const { method, uri } = delegated.forwarded;
       const target = readTarget(uri);
-      if ('detail' in target) return { error: { code: 'invalid_request', detail: target.detail } };
+      if ('detail' in target) return { error: target };
       route = this.routes().match(target.match);
       if (route && !route.public) {
         const requirement = route.requirement(method, target.path);

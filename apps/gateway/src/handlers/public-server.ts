@@ -55,8 +55,10 @@ export class PublicServer {
       if (head.method === 'CONNECT') request.closeAfter();
       return request.refuse(UNSUPPORTED[head.method]);
     }
+    // RFC 9110 section 9.3.7: about the server as a whole.
+    if (head.target === '*' && head.method === 'OPTIONS') return request.respond(204, 'No Content', ALLOW);
     const target = readTarget(head.target);
-    if ('detail' in target) return request.refuse({ code: 'invalid_request', detail: target.detail });
+    if ('detail' in target) return request.refuse(target);
     const { deps } = this;
     const owner = ownerOf(target.match);
     if (owner === 'management') {
@@ -92,6 +94,7 @@ export class PublicServer {
   }
 }
 
+const ALLOW = 'allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n';
 const UNSUPPORTED: Readonly<Record<'TRACE' | 'CONNECT', ErrorResponse>> = {
   TRACE: {
     code: 'method_not_allowed',

@@ -96,6 +96,8 @@ const isSpace = (code: number): boolean => code === SPACE || code === TAB;
 
 /** Drops the lines of the fields that `Connection` lists (RFC 9110 section 7.6.1), but for those named in `kept`. */
 export function withoutListed(lines: string, connection: string, kept: ReadonlySet<string>): string {
+  // Nearly always.
+  if (connection === 'keep-alive' || connection === 'close') return lines;
   const names = new Set(
     connection
       .toLowerCase()

@@ -104,7 +104,7 @@ export class RequestHead implements FieldSink {
   /** All of it, to the CRLF of its last field. */
   text = '';
   method = '';
-  /** As it was received. */
+  /** In origin form or `*`; of an absolute target its authority is {@link host}. */
   target = '';
   /** 0 for HTTP/1.0. */
   minorVersion = 1;
@@ -183,6 +183,16 @@ export class RequestHead implements FieldSink {
     if (typeof passed !== 'string')
       return { code: passed.tooMany ? 'header_too_large' : 'invalid_request', detail: passed.malformed };
     this.passed = passed;
+    return this.target.startsWith('/') ? undefined : this.#readAbsolute();
+  }
+
+  /** RFC 9112 section 3.2.2: of a target in absolute form the authority counts, not the Host field. */
+  #readAbsolute(): ErrorResponse | undefined {
+    const [, authority, rest] = /^https?:\/\/([^/?#]*)(.*)$/i.exec(this.target) ?? [];
+    if (authority === undefined || rest === undefined) return undefined;
+    if (authority === '') return bad('The request target has no host.');
+    this.host = authority;
+    this.target = rest.startsWith('/') ? rest : rest === '' && this.method === 'OPTIONS' ? '*' : `/${rest}`;
     return undefined;
   }
 

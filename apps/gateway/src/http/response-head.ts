@@ -60,7 +60,6 @@ const TABLE = new FieldTable((name) =>
 
 /** These are the message's own, whatever `Connection` says. */
 const KEPT = new Set(['content-length', 'content-type', 'set-cookie', 'close', 'keep-alive']);
-const STATUS_LINE = /^HTTP\/1\.([01]) ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?\r\n/;
 const EVENT_STREAM = /^text\/event-stream\s*(?:;|$)/i;
 
 /** The head of an upstream's response. */
@@ -92,15 +91,20 @@ export class ResponseHead implements FieldSink {
    */
   static read(text: string, method: string, policy: ResponsePolicy): ResponseHead | Malformed {
     if (!isClean(text)) return malformed('the head contains a character that is not allowed there');
-    const line = STATUS_LINE.exec(text);
-    if (!line) return malformed('the status line is not one of HTTP/1.1');
+    const end = text.indexOf('\r\n');
+    const isOld = text.startsWith('HTTP/1.0 ');
+    const status = statusAt(text, STATUS_AT);
+    // RFC 9112 section 4: without a reason, some servers leave out the space before it too.
+    const isWhole = end === STATUS_AT + 3 || (end > STATUS_AT + 3 && text[STATUS_AT + 3] === ' ');
+    if (!(isOld || text.startsWith('HTTP/1.1 ')) || status < 100 || !isWhole)
+      return malformed('the status line is not one of HTTP/1.1');
     const head = new ResponseHead(policy);
-    head.status = Number(line[2]);
-    head.reason = line[3] ?? '';
-    const lines = readFields(text, line[0].length, TABLE, head);
+    head.status = status;
+    head.reason = text.slice(STATUS_AT + 4, end);
+    const lines = readFields(text, end + 2, TABLE, head);
     if (typeof lines !== 'string') return lines;
     head.lines = head.#connection === '' ? lines : withoutListed(lines, head.#connection, KEPT);
-    const why = head.#frame(method, line[1] === '0');
+    const why = head.#frame(method, isOld);
     return why === undefined ? head : malformed(why);
   }
 
@@ -165,4 +169,17 @@ export class ResponseHead implements FieldSink {
     }
     return undefined;
   }
+}
+
+const STATUS_AT = 'HTTP/1.1 '.length;
+
+/** A status of three digits; negative when it is none. */
+function statusAt(text: string, at: number): number {
+  let status = 0;
+  for (let i = at; i < at + 3; i++) {
+    const digit = text.charCodeAt(i) - 0x30;
+    if (!(digit >= 0 && digit <= 9)) return -1;
+    status = status * 10 + digit;
+  }
+  return status;
 }

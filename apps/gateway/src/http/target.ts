@@ -1,6 +1,6 @@
 /** A request target (RFC 9112 section 3.2.1) that every program behind the gateway reads alike. */
 export interface Target {
-  /** What is forwarded: letters, digits, `-`, `_` and `~` decoded, nothing else changed. */
+  /** What is forwarded: letters, digits, `-`, `.`, `_` and `~` decoded, nothing else changed. */
   readonly path: string;
   /** What routes are matched against: `path` without `;parameters`, which some servers drop. */
   readonly match: string;
@@ -9,6 +9,7 @@ export interface Target {
 }
 
 export interface BadTarget {
+  readonly code: 'invalid_request' | 'uri_too_long';
   readonly detail: string;
 }
 
@@ -19,19 +20,22 @@ const PLAIN =
   /^\/(?:[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*\/)*(?:[A-Za-z0-9_~!$&'()*+,=:@-][A-Za-z0-9_~!$&'()*+,=:@.-]*)?$/;
 const OTHER_CHARACTER = /[^\x21\x22\x24-\x7e]/;
 const BAD_ESCAPE = /%(?![0-9A-Fa-f]{2})/;
-const UNRESERVED_ESCAPE = /%(?:2d|3[0-9]|[46][1-9a-f]|[57][0-9a]|5f|7e)/gi;
+const UNRESERVED_ESCAPE = /%(?:2[de]|3[0-9]|[46][1-9a-f]|[57][0-9a]|5f|7e)/gi;
 const QUERY_TOKEN = 'access_token';
 
-const bad = (detail: string): BadTarget => ({ detail });
+const bad = (detail: string): BadTarget => ({ code: 'invalid_request', detail });
 
 /**
- * Parses a request target. Refused is what programs read differently: absolute form, dot
- * segments, backslashes, NUL, empty segments, encoded slashes, backslashes and dots, broken escapes; and a token in the
- * query (RFC 6750 section 5.3), which would be logged.
+ * Parses a request target in origin form. Refused is what programs read differently: dot segments, in any encoding,
+ * backslashes, NUL, empty segments, encoded slashes and backslashes, broken escapes; and a token in the query
+ * (RFC 6750 section 5.3), which would be logged.
  */
 export function readTarget(raw: string): Target | BadTarget {
   if (raw.length > TARGET_LENGTH_MAX)
-    return bad(`The request target has ${raw.length} characters; the limit is ${TARGET_LENGTH_MAX}.`);
+    return {
+      code: 'uri_too_long',
+      detail: `The request target has ${raw.length} characters; the limit is ${TARGET_LENGTH_MAX}.`,
+    };
   const questionMark = raw.indexOf('?');
   const rawPath = questionMark < 0 ? raw : raw.slice(0, questionMark);
   const query = questionMark < 0 ? '' : raw.slice(questionMark);
@@ -50,7 +54,6 @@ function readUnusualPath(raw: string, query: string): Target | BadTarget {
   if (BAD_ESCAPE.test(raw)) return bad('The path contains a "%" that is not followed by two hexadecimal digits.');
   if (/%00/.test(raw)) return bad('The path contains an encoded NUL.');
   if (/%2f/i.test(raw)) return bad('The path contains an encoded slash.');
-  if (/%2e/i.test(raw)) return bad('The path contains an encoded dot.');
   const path = raw.replace(UNRESERVED_ESCAPE, (encoded) => String.fromCharCode(Number.parseInt(encoded.slice(1), 16)));
   const match = path.replace(/;[^/]*/g, '');
   const segments = match.split('/');
