@@ -1,7 +1,18 @@
 import type { Socket } from 'node:net';
 import { LIMITS } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
-import { type BodyReader, ChunkedBody, type ErrorResponse, isClean, LengthBody, type Peer, RequestHead, TARGET_LENGTH_MAX } from '../http/index.js';
+import {
+  type BodyReader,
+  ChunkedBody,
+  type ErrorResponse,
+  FIELDS_MAX,
+  HeadScan,
+  LengthBody,
+  type Peer,
+  RequestHead,
+  TARGET_LENGTH_MAX,
+  TOO_MANY,
+} from '../http/index.js';
 import { type BodySink, CallerRequest, type TunnelSink } from './caller-request.js';
 
 /** What the connections of a listener share. */
@@ -29,7 +40,7 @@ export const UNWANTED_BODY_MS = 2_000;
 /** Bytes of requests that came before their turn; more are left to the kernel. */
 const AHEAD_BYTES_MAX = 65_536;
 
-const HEAD_END = Buffer.from('\r\n\r\n');
+const scan = new HeadScan();
 const CR = 0x0d;
 const LF = 0x0a;
 
@@ -55,8 +66,6 @@ export class CallerConnection {
   #bodyPaused = true;
   /** Bytes not read yet. */
   #ahead: Buffer | undefined;
-  /** How much of them cannot contain the end of the head. */
-  #searched = 0;
   #closes = false;
   #isTaking = false;
   /** Since when what is awaited is awaited. */
@@ -124,24 +133,16 @@ export class CallerConnection {
     let at = 0;
     // RFC 9112 section 2.2: an empty line before a request is ignored.
     if (bytes[0] === CR && bytes[1] === LF) at = 2;
-    const end = bytes.indexOf(HEAD_END, Math.max(at, this.#searched));
-    const length = (end < 0 ? bytes.length : end + 2) - at;
+    const end = scan.scan(bytes, at);
+    const length = (end > 0 ? end : bytes.length) - at;
     if (length > LIMITS.headerBytesMax)
       return this.#refuseHead(bytes.indexOf('\r\n', at) - at > TARGET_LENGTH_MAX ? TARGET_TOO_LONG : HEAD_TOO_LARGE);
-    if (end < 0) {
-      // What cannot become a head is refused at once: a caller of another protocol waits for no time limit. A CR at
-      // either end of what is new can be half of a CRLF.
-      const known = bytes[bytes.length - 1] === CR ? bytes.length - 1 : bytes.length;
-      const from = Math.max(at, this.#searched - 1);
-      const start = from > at && bytes[from] === LF ? from - 1 : from;
-      if (!isClean(bytes.toString('latin1', start, known))) this.#refuseHead(NOT_HTTP);
-      else this.#searched = Math.max(0, bytes.length - 3);
-      return;
-    }
-    this.#searched = 0;
-    this.#ahead = end + 4 < bytes.length ? bytes.subarray(end + 4) : undefined;
+    // A caller of another protocol is refused at once: it waits for no time limit.
+    if (end < 0) return this.#refuseHead(end === TOO_MANY ? TOO_MANY_FIELDS : NOT_HTTP);
+    if (end === 0) return;
+    this.#ahead = end < bytes.length ? bytes.subarray(end) : undefined;
     const head = new RequestHead(this.peer);
-    const error = head.read(bytes.toString('latin1', at, end + 2));
+    const error = head.read(bytes.toString('latin1', at, end - 2), scan);
     const request = new CallerRequest(head, this);
     this.#request = request;
     this.#isFirst = false;
@@ -347,6 +348,10 @@ const TARGET_TOO_LONG: ErrorResponse = {
 const HEAD_TOO_LARGE: ErrorResponse = {
   code: 'header_too_large',
   detail: `Request line and headers can have at most ${LIMITS.headerBytesMax} bytes together.`,
+};
+const TOO_MANY_FIELDS: ErrorResponse = {
+  code: 'header_too_large',
+  detail: `A request can have at most ${FIELDS_MAX} headers.`,
 };
 const NOT_HTTP: ErrorResponse = {
   code: 'invalid_request',

@@ -1,6 +1,6 @@
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
-import { type BodyReader, ChunkedBody, LengthBody, ResponseHead, type ResponsePolicy, UntilCloseBody } from '../http/index.js';
+import { type BodyReader, ChunkedBody, HeadScan, LengthBody, ResponseHead, type ResponsePolicy, UntilCloseBody } from '../http/index.js';
 
 /** Where an upstream is. */
 export interface Origin {
@@ -53,8 +53,8 @@ export interface ResponseSink {
 export const RESPONSE_HEAD_BYTES_MAX = 65_536;
 /** More interim responses than this to one request are an attack. */
 const INTERIM_MAX = 100;
-const HEAD_END = Buffer.from('\r\n\r\n');
 const NOTHING = Buffer.alloc(0);
+const scan = new HeadScan();
 
 /** All connections read into this buffer, one after the other: each call takes what it needs before it returns. */
 const shared = Buffer.allocUnsafeSlow(65_536);
@@ -192,15 +192,17 @@ export class UpstreamConnection {
   #take(buffer: Buffer): void {
     let at = 0;
     while (this.#sink && !this.#responded) {
-      const end = buffer.indexOf(HEAD_END, at);
-      if (end < 0 || end - at > RESPONSE_HEAD_BYTES_MAX) {
-        if (buffer.length - at > RESPONSE_HEAD_BYTES_MAX) return this.#malformed('the head is too long');
+      const end = scan.scan(buffer, at);
+      if (end < 0) return this.#malformed('the head contains a character that is not allowed there, or too many fields');
+      if ((end || buffer.length) - at > RESPONSE_HEAD_BYTES_MAX) return this.#malformed('the head is too long');
+      if (end === 0) {
         this.#pending = Buffer.from(buffer.subarray(at));
         return;
       }
-      const head = ResponseHead.read(buffer.toString('latin1', at, end + 2), this.#sink.method, this.#sink.policy);
+      const text = buffer.toString('latin1', at, end - 2);
+      const head = ResponseHead.read(text, scan, this.#sink.method, this.#sink.policy);
       if ('malformed' in head) return this.#malformed(head.malformed);
-      at = end + HEAD_END.length;
+      at = end;
       if (head.status === 101) return this.#upgrade(head, buffer, at);
       if (head.status >= 200) return this.#begin(head, buffer, at);
       if (++this.#interim > INTERIM_MAX) return this.#malformed(`more than ${INTERIM_MAX} interim responses`);

@@ -1,20 +1,17 @@
-/** Most fields of a message. */
-export const FIELDS_MAX = 200;
+import type { HeadScan } from './scan.js';
 
 /** Why a head is not well-formed, in words for whoever sent it. */
 export interface Malformed {
   readonly malformed: string;
-  /** There are more fields than {@link FIELDS_MAX}. */
-  readonly tooMany?: true;
 }
 
 export const malformed = (why: string): Malformed => ({ malformed: why });
 
-/** What a head cannot contain: controls other than the tab (RFC 9110 section 5.5), CR or LF alone (RFC 9112 section 2.2). */
+/** What field lines cannot contain: controls other than the tab (RFC 9110 section 5.5), CR or LF alone (RFC 9112 section 2.2). */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what is refused.
 const FORBIDDEN = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n/;
 
-/** Whether text of whole lines has only characters that a head can contain. */
+/** Whether text of whole lines has only characters that field lines can contain. */
 export const isClean = (text: string): boolean => !FORBIDDEN.test(text);
 
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
@@ -26,25 +23,48 @@ export const isToken = (text: string): boolean => TOKEN.test(text);
 export const PASS = 0;
 const INVALID = -1;
 
+interface Spelling {
+  readonly name: string;
+  readonly action: number;
+}
+
 /** What to do with fields by name, decided once for each spelling. */
 export class FieldTable {
   /** Bounded, because spellings come from outside. */
-  readonly #known = new Map<string, number>();
+  readonly #known = new Map<string, Spelling>();
+  /** The spellings seen last, by a hash that needs no string. */
+  readonly #recent: (Spelling | undefined)[] = new Array(RECENT).fill(undefined);
 
   /** @param classify an action by name in lower case; {@link PASS}, or a number above it */
   constructor(private readonly classify: (name: string) => number) {}
 
-  /** The action for a name; negative when it is no valid name. */
-  actionOf(name: string): number {
+  /**
+   * The action for the name of a field line; negative when it is no valid name.
+   * @param at where the line begins
+   * @param colon where the name ends
+   */
+  actionAt(text: string, at: number, colon: number): number {
+    if (colon <= at) return INVALID;
+    const slot = (text.charCodeAt(at) * 7 + text.charCodeAt(colon - 1) * 31 + (colon - at)) & (RECENT - 1);
+    const recent = this.#recent[slot];
+    if (recent !== undefined && recent.name.length === colon - at && text.startsWith(recent.name, at))
+      return recent.action;
+    const spelling = this.#spelling(text.slice(at, colon));
+    this.#recent[slot] = spelling;
+    return spelling.action;
+  }
+
+  #spelling(name: string): Spelling {
     const known = this.#known.get(name);
-    if (known !== undefined) return known;
-    const action = isToken(name) ? this.classify(name.toLowerCase()) : INVALID;
-    if (this.#known.size < KNOWN_MAX) this.#known.set(name, action);
-    return action;
+    if (known) return known;
+    const spelling = { name, action: isToken(name) ? this.classify(name.toLowerCase()) : INVALID };
+    if (this.#known.size < KNOWN_MAX) this.#known.set(name, spelling);
+    return spelling;
   }
 }
 
 const KNOWN_MAX = 4_000;
+const RECENT = 256;
 
 /** Takes the fields whose action is not {@link PASS}. */
 export interface FieldSink {
@@ -52,28 +72,27 @@ export interface FieldSink {
    * @param value without white space around it
    * @returns true when the line passes unchanged
    */
-  field(action: number, value: string, name: string): boolean;
+  field(action: number, value: string): boolean;
 }
 
 /**
  * Reads the field lines of a head (RFC 9112 section 5), strictly: no folding, no white space before the colon.
- * @param text the head, checked with {@link isClean}, to the CRLF of its last field
- * @param at where the first field line begins
+ * @param text the head, to the CRLF of its last field
+ * @param scan where its lines are
  * @returns the lines that pass, unchanged
  */
-export function readFields(text: string, at: number, table: FieldTable, sink: FieldSink): string | Malformed {
+export function readFields(text: string, scan: HeadScan, table: FieldTable, sink: FieldSink): string | Malformed {
+  const { lines, ends, colons } = scan;
+  let at = ends[0]! + 2;
   let passed = '';
   let runStart = at;
-  let count = 0;
-  while (at < text.length) {
-    const end = text.indexOf('\r\n', at);
-    const colon = text.indexOf(':', at);
-    if (colon < 0 || colon > end) return malformed('A header line has no colon.');
-    if (++count > FIELDS_MAX) return { malformed: `A message can have at most ${FIELDS_MAX} headers.`, tooMany: true };
-    const name = text.slice(at, colon);
-    const action = table.actionOf(name);
+  for (let line = 1; line < lines; line++) {
+    const end = ends[line]!;
+    const colon = colons[line]!;
+    if (colon < 0) return malformed('A header line has no colon.');
+    const action = table.actionAt(text, at, colon);
     if (action < 0) return malformed('The name of a header contains a character that is not allowed there.');
-    if (action !== PASS && !sink.field(action, valueOf(text, colon + 1, end), name)) {
+    if (action !== PASS && !sink.field(action, valueOf(text, colon + 1, end))) {
       if (runStart < at) passed += text.slice(runStart, at);
       runStart = end + 2;
     }

@@ -2,9 +2,10 @@ import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { isRequestId, REQUEST_ID_HEADER } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
-import { type FieldSink, FieldTable, FIELDS_MAX, isClean, isToken, lengthOf, lists, PASS, readFields, valueOf, withoutListed } from './fields.js';
+import { type FieldSink, FieldTable, isToken, lengthOf, lists, PASS, readFields, valueOf, withoutListed } from './fields.js';
 import { plainAddress } from './plain-address.js';
 import type { ErrorResponse } from './responses.js';
+import { FIELDS_MAX, type HeadScan } from './scan.js';
 
 enum Action {
   Pass = 0,
@@ -157,18 +158,18 @@ export class RequestHead implements FieldSink {
   /**
    * Reads the head of a request (RFC 9112 section 3), strictly.
    * @param text to the CRLF of its last field
+   * @param scan where its lines are
    * @returns undefined, or the error response
    */
-  read(text: string): ErrorResponse | undefined {
-    const why = this.#parse(text);
+  read(text: string, scan: HeadScan): ErrorResponse | undefined {
+    const why = this.#parse(text, scan);
     if (this.requestId === '') this.requestId = newId();
     return why ?? this.#conclude();
   }
 
-  #parse(text: string): ErrorResponse | undefined {
+  #parse(text: string, scan: HeadScan): ErrorResponse | undefined {
     this.text = text;
-    if (!isClean(text)) return bad('The request contains a character that is not allowed in a head, or a bare CR or LF.');
-    const end = text.indexOf('\r\n');
+    const end = scan.ends[0]!;
     const space = text.indexOf(' ');
     const last = text.lastIndexOf(' ', end);
     if (space <= 0 || last <= space || last > end) return bad('The first line is not "method target HTTP/1.1".');
@@ -179,9 +180,8 @@ export class RequestHead implements FieldSink {
     this.target = text.slice(space + 1, last);
     if (this.method.length > METHOD_LENGTH_MAX || !isToken(this.method)) return bad('The method is not valid.');
     if (this.target === '' || this.target.includes(' ')) return bad('The request target contains a space, or is empty.');
-    const passed = readFields(text, end + 2, TABLE, this);
-    if (typeof passed !== 'string')
-      return { code: passed.tooMany ? 'header_too_large' : 'invalid_request', detail: passed.malformed };
+    const passed = readFields(text, scan, TABLE, this);
+    if (typeof passed !== 'string') return bad(passed.malformed);
     this.passed = passed;
     return this.target.startsWith('/') ? undefined : this.#readAbsolute();
   }
@@ -204,7 +204,7 @@ export class RequestHead implements FieldSink {
     head.target = req.url ?? '';
     head.minorVersion = req.httpVersionMinor;
     for (let i = 0; i < raw.length; i += 2) {
-      const action = TABLE.actionOf(raw[i]!);
+      const action = TABLE.actionAt(raw[i]!, 0, raw[i]!.length);
       if (action !== PASS) head.field(action, raw[i + 1]!);
     }
     if (head.requestId === '') head.requestId = newId();

@@ -1,5 +1,6 @@
-import { type FieldSink, FieldTable, isClean, lengthOf, lists, type Malformed, malformed, readFields, withoutListed } from './fields.js';
+import { type FieldSink, FieldTable, lengthOf, lists, type Malformed, malformed, readFields, withoutListed } from './fields.js';
 import { setsSessionCookie } from './cookies.js';
+import type { HeadScan } from './scan.js';
 
 /** How the gateway changes the headers of responses: one per route. */
 export interface ResponsePolicy {
@@ -87,11 +88,11 @@ export class ResponseHead implements FieldSink {
   /**
    * Reads a response's head (RFC 9112 section 4), strictly.
    * @param text to the CRLF of its last field
+   * @param scan where its lines are
    * @param method of the request: the response to HEAD has no body
    */
-  static read(text: string, method: string, policy: ResponsePolicy): ResponseHead | Malformed {
-    if (!isClean(text)) return malformed('the head contains a character that is not allowed there');
-    const end = text.indexOf('\r\n');
+  static read(text: string, scan: HeadScan, method: string, policy: ResponsePolicy): ResponseHead | Malformed {
+    const end = scan.ends[0]!;
     const isOld = text.startsWith('HTTP/1.0 ');
     const status = statusAt(text, STATUS_AT);
     // RFC 9112 section 4: without a reason, some servers leave out the space before it too.
@@ -101,7 +102,7 @@ export class ResponseHead implements FieldSink {
     const head = new ResponseHead(policy);
     head.status = status;
     head.reason = text.slice(STATUS_AT + 4, end);
-    const lines = readFields(text, end + 2, TABLE, head);
+    const lines = readFields(text, scan, TABLE, head);
     if (typeof lines !== 'string') return lines;
     head.lines = head.#connection === '' ? lines : withoutListed(lines, head.#connection, KEPT);
     const why = head.#frame(method, isOld);
