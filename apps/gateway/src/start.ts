@@ -21,13 +21,7 @@ import { Checks } from './check/index.js';
 import { type GatewayConfig } from './config.js';
 import { redisFeed, tokenSource } from './connections.js';
 import { UpstreamPools } from './engine/index.js';
-import {
-  Console,
-  Delegated,
-  Management,
-  ProxyHandler,
-  PublicServer,
-} from './handlers/index.js';
+import { Console, Delegated, Management, ProxyHandler, PublicServer } from './handlers/index.js';
 import { Metrics } from './metrics.js';
 import { Peers, startNestPart } from './nest/index.js';
 import { loadRoutes, type RouteTable } from './routes/index.js';

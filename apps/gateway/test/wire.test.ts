@@ -91,7 +91,9 @@ describe('header values', () => {
 
   it('of a request reach the upstream byte for byte, in their order and spelling', async () => {
     const value = Buffer.from('漏 é').toString('latin1');
-    await send(Buffer.from(head('GET /w/x', `X-nAmE: ${value}`, 'x-Empty:', 'X-nAmE: 2', 'Connection: close'), 'latin1'));
+    await send(
+      Buffer.from(head('GET /w/x', `X-nAmE: ${value}`, 'x-Empty:', 'X-nAmE: 2', 'Connection: close'), 'latin1'),
+    );
     expect(received()).toContain(`X-nAmE: ${value}\r\nx-Empty:\r\nX-nAmE: 2\r\n`);
   });
 
@@ -142,12 +144,14 @@ describe('what one side has said is passed on when it is there', () => {
     socket.destroy();
   });
 
-  it('a refusal of an upload is relayed while the body is still sent, 20 of 20', async () => {
+  it('an error response to an upload is relayed while the body is still sent, 20 of 20', async () => {
     const body = Buffer.alloc(8_000_000, 'x');
     respond = ({ socket }) => {
       // Answers at the first bytes, and closes with the rest unread.
       socket.removeAllListeners('data');
-      socket.end('HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlong', () => socket.destroy());
+      socket.end('HTTP/1.1 413 Too Large\r\nContent-Length: 4\r\nConnection: close\r\n\r\nlong', () =>
+        socket.destroy(),
+      );
     };
     for (let i = 0; i < 20; i++) {
       const { status, body: text } = await send(
@@ -355,7 +359,11 @@ describe('a request', () => {
       await new Promise((resolve) => setImmediate(resolve));
       socket.write(bytes.slice(i));
       await waitFor(() => text().endsWith('0\r\n\r\n'));
-      expect(text().slice(text().indexOf('\r\n\r\n') + 4).replace(/x-request-id: .*/, '')).toBe(expected);
+      expect(
+        text()
+          .slice(text().indexOf('\r\n\r\n') + 4)
+          .replace(/x-request-id: .*/, ''),
+      ).toBe(expected);
       socket.destroy();
     }
   });

@@ -13,7 +13,7 @@ import {
   TARGET_LENGTH_MAX,
   TOO_MANY,
 } from '../http/index.js';
-import { type BodySink, CallerRequest, type TunnelSink } from './caller-request.js';
+import { type BodySink, CallerRequest, type Connection, type TunnelSink } from './caller-request.js';
 
 /** What the connections of a listener share. */
 export interface ConnectionDeps {
@@ -56,7 +56,7 @@ enum Awaited {
 }
 
 /** One connection of a caller: its requests, one after the other (RFC 9112 section 9.3.2). */
-export class CallerConnection {
+export class CallerConnection implements Connection {
   #awaited = Awaited.Head;
   #request: CallerRequest | undefined;
   #body: BodyReader | undefined;
@@ -108,7 +108,7 @@ export class CallerConnection {
       case Awaited.Nothing:
         return;
       case Awaited.Tunnel:
-        return this.#tunnel!.onData(chunk);
+        return void this.#tunnel!.onData(chunk);
       default:
         this.#ahead = this.#ahead ? Buffer.concat([this.#ahead, chunk]) : chunk;
         this.#take();
@@ -136,9 +136,11 @@ export class CallerConnection {
     const end = scan.scan(bytes, at);
     const length = (end > 0 ? end : bytes.length) - at;
     if (length > LIMITS.headerBytesMax)
-      return this.#refuseHead(bytes.indexOf('\r\n', at) - at > TARGET_LENGTH_MAX ? TARGET_TOO_LONG : HEAD_TOO_LARGE);
+      return void this.#refuseHead(
+        bytes.indexOf('\r\n', at) - at > TARGET_LENGTH_MAX ? TARGET_TOO_LONG : HEAD_TOO_LARGE,
+      );
     // A caller of another protocol is refused at once: it waits for no time limit.
-    if (end < 0) return this.#refuseHead(end === TOO_MANY ? TOO_MANY_FIELDS : NOT_HTTP);
+    if (end < 0) return void this.#refuseHead(end === TOO_MANY ? TOO_MANY_FIELDS : NOT_HTTP);
     if (end === 0) return;
     this.#ahead = end < bytes.length ? bytes.subarray(end) : undefined;
     const head = new RequestHead(this.peer);
@@ -153,7 +155,7 @@ export class CallerConnection {
       this.#closes = true;
       this.#ahead = undefined;
       this.#awaited = Awaited.Nothing;
-      return request.refuse(error);
+      return void request.refuse(error);
     }
     this.#body = head.chunked
       ? new ChunkedBody()
@@ -184,7 +186,7 @@ export class CallerConnection {
       this.#closes = true;
       this.#ahead = undefined;
       this.#awaited = Awaited.Nothing;
-      return this.#sink?.onBodyMalformed();
+      return void this.#sink?.onBodyMalformed();
     }
     this.#ahead = body.end < bytes.length ? bytes.subarray(body.end) : undefined;
     const sink = this.#sink;
@@ -218,7 +220,6 @@ export class CallerConnection {
     if (!this.#bodyPaused) this.socket.resume();
   }
 
-  /** Whether the connection closes after the response to a request. */
   closesAfter(request: CallerRequest): boolean {
     if (this.deps.isStopping) this.#closes = true;
     // A long rest of a body is not worth reading.
@@ -237,12 +238,11 @@ export class CallerConnection {
     return typeof bytes === 'string' ? this.socket.write(bytes, 'latin1') : this.socket.write(bytes);
   }
 
-  /** The response to the present request is complete. */
   complete(request: CallerRequest): void {
     if (request !== this.#request) return;
     request.isOver = true;
     this.deps.onResponse(request);
-    if (this.#closes) return this.#linger();
+    if (this.#closes) return void this.#linger();
     if (this.#body) {
       // The rest of the body is read and discarded.
       this.#sinceMs = this.deps.nowMs;
@@ -322,7 +322,7 @@ export class CallerConnection {
 
   /** The caller has ended its side: for a proxy it is gone. */
   #onEnd(): void {
-    if (this.#tunnel) return this.#tunnel.onEnd();
+    if (this.#tunnel) return void this.#tunnel.onEnd();
     this.socket.destroy();
   }
 
@@ -355,6 +355,7 @@ const TOO_MANY_FIELDS: ErrorResponse = {
 };
 const NOT_HTTP: ErrorResponse = {
   code: 'invalid_request',
-  detail: 'The request is not well-formed HTTP/1.1: it contains a character that is not allowed in a head, or a bare CR or LF.',
+  detail:
+    'The request is not well-formed HTTP/1.1: it contains a character that is not allowed in a head, or a bare CR or LF.',
 };
 const TOO_SLOW: ErrorResponse = { code: 'request_timeout', detail: 'The request did not arrive in time.' };

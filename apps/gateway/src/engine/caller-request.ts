@@ -1,6 +1,5 @@
 import { ERRORS } from '@latchkey/contracts';
-import { type ErrorResponse, type RequestHead, renderError } from '../http/index.js';
-import type { CallerConnection } from './caller-connection.js';
+import { type ErrorResponse, type Peer, type RequestHead, renderError } from '../http/index.js';
 
 /** Takes a request's body. */
 export interface BodySink {
@@ -14,6 +13,31 @@ export interface BodySink {
 
 /** How the end of a response's body is marked. */
 export type ResponseFraming = 'none' | 'length' | 'chunked' | 'close';
+
+/** The connection that a request came over. */
+export interface Connection {
+  readonly peer: Peer;
+  /** A Date line (RFC 9110 section 6.6.1). */
+  readonly date: string;
+  /** The caller has not read what was written. */
+  readonly isStalled: boolean;
+  isBodyComplete(request: CallerRequest): boolean;
+  readBody(request: CallerRequest, sink: BodySink, content: boolean): void;
+  /** Stops reading from the caller, also what comes over a tunnel. */
+  pauseBody(): void;
+  resumeBody(): void;
+  /** Whether it closes after the response to a request. */
+  closesAfter(request: CallerRequest): boolean;
+  closeAfterResponse(): void;
+  /** @returns false when the caller has not read what was written */
+  write(bytes: Buffer | string): boolean;
+  /** The response to the present request is complete. */
+  complete(request: CallerRequest): void;
+  tunnel(request: CallerRequest, sink: TunnelSink): void;
+  /** Ends its side after what was written. */
+  end(): void;
+  destroy(): void;
+}
 
 /** One request of a caller, and the way to respond to it. */
 export class CallerRequest {
@@ -31,7 +55,7 @@ export class CallerRequest {
 
   constructor(
     readonly head: RequestHead,
-    private readonly connection: CallerConnection,
+    private readonly connection: Connection,
   ) {}
 
   get peerIp(): string {

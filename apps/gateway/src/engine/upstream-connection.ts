@@ -1,6 +1,14 @@
 import { connect as connectTcp, type Socket } from 'node:net';
 import { connect as connectTls } from 'node:tls';
-import { type BodyReader, ChunkedBody, HeadScan, LengthBody, ResponseHead, type ResponsePolicy, UntilCloseBody } from '../http/index.js';
+import {
+  type BodyReader,
+  ChunkedBody,
+  HeadScan,
+  LengthBody,
+  ResponseHead,
+  type ResponsePolicy,
+  UntilCloseBody,
+} from '../http/index.js';
 
 /** Where an upstream is. */
 export interface Origin {
@@ -26,8 +34,18 @@ export interface UpstreamFailure {
   readonly reason: string;
 }
 
-/** Takes the response to one request. A buffer is valid only during the call. */
-export interface ResponseSink {
+/** Takes the bytes of a body or of a tunnel. A buffer is valid only during the call. */
+export interface RawSink {
+  onData(buffer: Buffer, start: number, end: number): void;
+  /** @param tail to be written behind the body, unless `onResponse` had it; a tunnel's upstream has ended its side */
+  onEnd(tail: string): void;
+  onFailure(failure: UpstreamFailure): void;
+  /** More of the request can be written. */
+  onDrain(): void;
+}
+
+/** Takes the response to one request. */
+export interface ResponseSink extends RawSink {
   /** Of the request. */
   readonly method: string;
   readonly policy: ResponsePolicy;
@@ -40,14 +58,8 @@ export interface ResponseSink {
    * @param tail to be written behind them, when the body is complete with them; undefined: more follows
    */
   onResponse(head: ResponseHead, buffer: Buffer, start: number, end: number, tail: string | undefined): void;
-  onData(buffer: Buffer, start: number, end: number): void;
-  /** @param tail to be written behind the body, unless `onResponse` had it */
-  onEnd(tail: string): void;
-  /** The connection speaks another protocol from now on; its bytes come by `onData`. */
+  /** The connection speaks another protocol from now on: `handOver` must be called, or `destroy`. */
   onUpgrade(head: ResponseHead, buffer: Buffer, start: number, end: number): void;
-  onFailure(failure: UpstreamFailure): void;
-  /** More of the request can be written. */
-  onDrain(): void;
 }
 
 export const RESPONSE_HEAD_BYTES_MAX = 65_536;
@@ -66,7 +78,8 @@ export class UpstreamConnection {
   #pending: Buffer | undefined;
   #body: BodyReader | undefined;
   #payload: number[] | undefined;
-  #isTunnel = false;
+  /** Set while it carries another protocol. */
+  #tunnel: RawSink | undefined;
   #reading = true;
   #keepsOpen = true;
   #interim = 0;
@@ -94,7 +107,10 @@ export class UpstreamConnection {
     private readonly onClosed: (connection: UpstreamConnection) => void,
   ) {
     this.sinceMs = nowMs;
-    const onread = { buffer: shared, callback: (size: number, buffer: Uint8Array) => this.#onRead(size, buffer as Buffer) };
+    const onread = {
+      buffer: shared,
+      callback: (size: number, buffer: Uint8Array) => this.#onRead(size, buffer as Buffer),
+    };
     const { host, port } = origin;
     const common = { host, port, onread, noDelay: true, allowHalfOpen: true };
     this.#socket = origin.secure
@@ -103,7 +119,7 @@ export class UpstreamConnection {
     this.#socket.on(origin.secure ? 'secureConnect' : 'connect', () => {
       this.connected = true;
     });
-    this.#socket.on('drain', () => this.#sink?.onDrain());
+    this.#socket.on('drain', () => (this.#tunnel ?? this.#sink)?.onDrain());
     this.#socket.on('end', () => this.#onEnd());
     this.#socket.on('error', (error: NodeJS.ErrnoException) => {
       this.#failure ??= {
@@ -134,19 +150,20 @@ export class UpstreamConnection {
    * @returns false when `onDrain` is to be awaited
    */
   write(bytes: Buffer): boolean {
-    if (this.#isTunnel) return this.#socket.write(bytes);
+    if (this.#tunnel) return this.#socket.write(bytes);
     if (this.#queue.push(bytes) === 1) setImmediate(afterInput, this.#flush);
     return false;
   }
 
   /** From now on another sink takes what comes: after a switch of protocols. */
-  handOver(sink: ResponseSink): void {
-    this.#sink = sink;
+  handOver(sink: RawSink): void {
+    this.#sink = undefined;
+    this.#tunnel = sink;
   }
 
   /** The request's body is complete, or a tunnel's caller has ended its side. */
   finish(tail: string): void {
-    if (this.#isTunnel) return void this.#socket.end();
+    if (this.#tunnel) return void this.#socket.end();
     this.#requestComplete = true;
     if (tail !== '') this.write(Buffer.from(tail, 'latin1'));
   }
@@ -171,6 +188,7 @@ export class UpstreamConnection {
 
   destroy(): void {
     this.#sink = undefined;
+    this.#tunnel = undefined;
     this.#socket.destroy();
   }
 
@@ -193,19 +211,20 @@ export class UpstreamConnection {
     let at = 0;
     while (this.#sink && !this.#responded) {
       const end = scan.scan(buffer, at);
-      if (end < 0) return this.#malformed('the head contains a character that is not allowed there, or too many fields');
-      if ((end || buffer.length) - at > RESPONSE_HEAD_BYTES_MAX) return this.#malformed('the head is too long');
+      if (end < 0)
+        return void this.#malformed('the head contains a character that is not allowed there, or too many fields');
+      if ((end || buffer.length) - at > RESPONSE_HEAD_BYTES_MAX) return void this.#malformed('the head is too long');
       if (end === 0) {
         this.#pending = Buffer.from(buffer.subarray(at));
         return;
       }
       const text = buffer.toString('latin1', at, end - 2);
       const head = ResponseHead.read(text, scan, this.#sink.method, this.#sink.policy);
-      if ('malformed' in head) return this.#malformed(head.malformed);
+      if ('malformed' in head) return void this.#malformed(head.malformed);
       at = end;
-      if (head.status === 101) return this.#upgrade(head, buffer, at);
-      if (head.status >= 200) return this.#begin(head, buffer, at);
-      if (++this.#interim > INTERIM_MAX) return this.#malformed(`more than ${INTERIM_MAX} interim responses`);
+      if (head.status === 101) return void this.#upgrade(head, buffer, at);
+      if (head.status >= 200) return void this.#begin(head, buffer, at);
+      if (++this.#interim > INTERIM_MAX) return void this.#malformed(`more than ${INTERIM_MAX} interim responses`);
       this.#sink.onInterim(head);
     }
     if (at < buffer.length) this.#read(buffer, at);
@@ -219,7 +238,7 @@ export class UpstreamConnection {
     if (head.keepAliveS >= 0) this.keepAliveMs = Math.max(0, head.keepAliveS * 1000 - 1_000);
     if (head.framing === 'none') {
       sink.onResponse(head, NOTHING, 0, 0, '');
-      return this.#complete('', at < buffer.length);
+      return void this.#complete('', at < buffer.length);
     }
     const body =
       head.framing === 'length'
@@ -232,23 +251,23 @@ export class UpstreamConnection {
     if (sink.wantsContent(head)) {
       this.#payload = [];
       sink.onResponse(head, NOTHING, 0, 0, undefined);
-      return this.#read(buffer, at);
+      return void this.#read(buffer, at);
     }
     const end = body.read(buffer, at);
-    if (end < 0) return this.#malformed('the chunks are not well-formed');
+    if (end < 0) return void this.#malformed('the chunks are not well-formed');
     sink.onResponse(head, buffer, at, end, body.complete ? body.tail : undefined);
     if (body.complete) this.#complete('', body.end < buffer.length);
   }
 
   /** Bytes behind the head. */
   #read(buffer: Buffer, at: number): void {
+    if (this.#tunnel) return void this.#tunnel.onData(buffer, at, buffer.length);
     const sink = this.#sink;
     if (!sink) return void this.#socket.destroy(); // Bytes that no request asked for.
-    if (this.#isTunnel) return sink.onData(buffer, at, buffer.length);
     const body = this.#body!;
     const payload = this.#payload;
     const end = body.read(buffer, at, payload);
-    if (end < 0) return this.#malformed('the chunks are not well-formed');
+    if (end < 0) return void this.#malformed('the chunks are not well-formed');
     if (payload) {
       for (let i = 0; i < payload.length; i += 2) sink.onData(buffer, payload[i]!, payload[i + 1]!);
       payload.length = 0;
@@ -272,7 +291,6 @@ export class UpstreamConnection {
 
   #upgrade(head: ResponseHead, buffer: Buffer, at: number): void {
     this.#responded = true;
-    this.#isTunnel = true;
     this.#sink!.onUpgrade(head, buffer, at, buffer.length);
   }
 
@@ -283,12 +301,12 @@ export class UpstreamConnection {
 
   /** The upstream has ended its side. */
   #onEnd(): void {
+    if (this.#tunnel) return void this.#tunnel.onEnd('');
     const sink = this.#sink;
-    if (!sink) return void this.#socket.destroy();
-    if (this.#isTunnel || this.#body instanceof UntilCloseBody) {
-      this.#sink = this.#isTunnel ? sink : undefined;
-      if (!this.#isTunnel) this.#socket.destroy();
-      return sink.onEnd('');
+    if (sink && this.#body instanceof UntilCloseBody) {
+      this.#sink = undefined;
+      this.#socket.destroy();
+      return void sink.onEnd('');
     }
     this.#failure ??= { kind: 'lost', reason: 'the upstream closed the connection before its response was complete' };
     this.#socket.destroy();
@@ -300,8 +318,9 @@ export class UpstreamConnection {
   }
 
   #report(): void {
-    const sink = this.#sink;
+    const sink = this.#tunnel ?? this.#sink;
     this.#sink = undefined;
+    this.#tunnel = undefined;
     sink?.onFailure(this.#failure ?? { kind: 'lost', reason: 'the connection was closed' });
   }
 }

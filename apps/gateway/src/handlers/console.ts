@@ -63,12 +63,12 @@ export class Console {
     if (head.method !== 'GET' && head.method !== 'HEAD') {
       const headers = { allow: 'GET, HEAD' };
       const detail = 'This resource supports GET and HEAD only.';
-      return request.refuse({ code: 'method_not_allowed', detail, headers });
+      return void request.refuse({ code: 'method_not_allowed', detail, headers });
     }
     const accepted = acceptedCodings(head.header('accept-encoding'));
     const chosen = file.coded.find(({ coding }) => accepted.has(coding)) ?? file;
     const lines = `${chosen.lines}x-request-id: ${head.requestId}\r\n`;
-    if (head.header('if-none-match') === chosen.etag) return request.respond(304, 'Not Modified', lines);
+    if (head.header('if-none-match') === chosen.etag) return void request.respond(304, 'Not Modified', lines);
     request.respond(200, 'OK', lines, chosen.body);
   }
 

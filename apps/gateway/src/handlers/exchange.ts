@@ -1,4 +1,3 @@
-import type { DenialReason } from '@latchkey/contracts';
 import { errorForCut } from '../check/index.js';
 import type {
   BodySink,
@@ -11,7 +10,7 @@ import type {
 } from '../engine/index.js';
 import type { ErrorResponse, ResponseHead, ResponsePolicy } from '../http/index.js';
 import type { OpenExchanges, Timed } from '../streams/index.js';
-import { Tunnel } from './tunnel.js';
+import { Tunnel, type Watch } from './tunnel.js';
 
 /** How to forward a request; everything is decided. */
 export interface Plan {
@@ -34,8 +33,6 @@ export interface Plan {
   /** For upstreams that are part of Latchkey: a failure is 503 with this detail. */
   readonly unavailableDetail: string | undefined;
 }
-
-export type Watch = (cut: (reason: DenialReason) => void) => () => void;
 
 /** Shared by all exchanges of a handler. */
 export interface ExchangeDeps {
@@ -223,7 +220,7 @@ export class Exchange implements ResponseSink, BodySink, Timed {
   onUpgrade(head: ResponseHead, buffer: Buffer, start: number, end: number): void {
     if (this.#over) return;
     if (!this.plan.isUpgrade || head.upgrade !== 'websocket')
-      return this.#upstreamFailed({ kind: 'malformed', reason: 'the upstream switched to a protocol unasked' });
+      return void this.#upstreamFailed({ kind: 'malformed', reason: 'the upstream switched to a protocol unasked' });
     const connection = this.#connection!;
     this.#connection = undefined;
     this.#close();
@@ -236,7 +233,7 @@ export class Exchange implements ResponseSink, BodySink, Timed {
     if (failure.kind === 'lost' && this.#canRetry()) {
       this.#retried = true;
       this.#early = '';
-      return this.#send(true);
+      return void this.#send(true);
     }
     this.#upstreamFailed(failure);
   }

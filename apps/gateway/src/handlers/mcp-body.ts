@@ -125,8 +125,7 @@ function misspeltName(object: JsonObject): string | undefined {
   });
 }
 
-const mirrors = (head: RequestHead) =>
-  head.header('mcp-method') !== undefined || head.header('mcp-name') !== undefined;
+const mirrors = (head: RequestHead) => head.header('mcp-method') !== undefined || head.header('mcp-name') !== undefined;
 
 /** Later revisions repeat method and tool in headers, which a server can route by: they must match. */
 function mirrorsAgree(head: RequestHead, method: string, name: unknown): boolean {

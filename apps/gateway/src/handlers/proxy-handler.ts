@@ -62,18 +62,18 @@ export class ProxyHandler {
     const { head } = request;
     const { method } = head;
     if (route.cors && isPreflight(head))
-      return request.respond(204, 'No Content', preflightLines(route.cors, head.origin));
+      return void request.respond(204, 'No Content', preflightLines(route.cors, head.origin));
     if (isUpgrade && head.hasBody) {
       const detail = 'A WebSocket handshake must not have a body.';
-      return this.#refuse(matched, { code: 'invalid_request', detail });
+      return void this.#refuse(matched, { code: 'invalid_request', detail });
     }
-    if (route.public) return this.#forward(matched, undefined, undefined);
+    if (route.public) return void this.#forward(matched, undefined, undefined);
     const required = requirementOf(route, method, target.path);
-    if ('error' in required) return this.#refuse(matched, required.error);
+    if ('error' in required) return void this.#refuse(matched, required.error);
     if (route.mcp && isUpgrade)
-      return this.#refuse(matched, { code: 'invalid_request', detail: 'MCP over WebSocket is not supported.' });
+      return void this.#refuse(matched, { code: 'invalid_request', detail: 'MCP over WebSocket is not supported.' });
     const authorization = authorizationRequestOf(route, method, head, required.requirement);
-    if (route.mcp && method === 'POST') return this.#handleMcp(matched, authorization);
+    if (route.mcp && method === 'POST') return void this.#handleMcp(matched, authorization);
     this.#decide(matched, authorization, (allowed) => this.#forward(matched, allowed, authorization));
   }
 
@@ -133,7 +133,7 @@ export class ProxyHandler {
     const path = route.upstreamPath(target.path);
     if (path === undefined) {
       const detail = "Path parameters (;…) are not allowed inside the route's stripped prefix.";
-      return this.#refuse(matched, { code: 'invalid_request', detail });
+      return void this.#refuse(matched, { code: 'invalid_request', detail });
     }
     const { upstream, policy, credentials } = this.#preparedFor(route);
     let lines = forwardedLines(head, credentials, route.stripPrefix);

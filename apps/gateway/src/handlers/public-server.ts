@@ -53,25 +53,25 @@ export class PublicServer {
     if (head.method === 'TRACE' || head.method === 'CONNECT') {
       // After CONNECT a caller does not speak HTTP.
       if (head.method === 'CONNECT') request.closeAfter();
-      return request.refuse(UNSUPPORTED[head.method]);
+      return void request.refuse(UNSUPPORTED[head.method]);
     }
     // RFC 9110 section 9.3.7: about the server as a whole.
-    if (head.target === '*' && head.method === 'OPTIONS') return request.respond(204, 'No Content', ALLOW);
+    if (head.target === '*' && head.method === 'OPTIONS') return void request.respond(204, 'No Content', ALLOW);
     const target = readTarget(head.target);
-    if ('detail' in target) return request.refuse(target);
+    if ('detail' in target) return void request.refuse(target);
     const { deps } = this;
     const owner = ownerOf(target.match);
     if (owner === 'management') {
       request.route = 'management';
-      return deps.management.handle(request, target);
+      return void deps.management.handle(request, target);
     }
-    if (owner === 'gateway') return this.#serveOwn(request, target);
+    if (owner === 'gateway') return void this.#serveOwn(request, target);
     if (deps.console.has(target.path)) {
       request.route = 'console';
-      return deps.console.handle(request, target.path);
+      return void deps.console.handle(request, target.path);
     }
     const route = deps.routes().match(target.match);
-    if (!route) return request.refuse({ code: 'not_found', detail: 'No route of this gateway matches the path.' });
+    if (!route) return void request.refuse({ code: 'not_found', detail: 'No route of this gateway matches the path.' });
     request.route = route.name;
     const isUpgrade = head.upgrade === 'websocket' && head.method === 'GET';
     deps.proxyHandler.handle({ request, target, route, isUpgrade });
@@ -82,7 +82,7 @@ export class PublicServer {
     const own = this.deps.own.get(path);
     if (own) {
       request.route = path.slice(1).replaceAll('/', '-');
-      return own(request, target);
+      return void own(request, target);
     }
     request.route = 'health';
     if (path === '/healthz') respondJson(request, 200, { status: 'ok' });

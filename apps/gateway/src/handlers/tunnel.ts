@@ -1,7 +1,7 @@
 import type { DenialReason } from '@latchkey/contracts';
 import { isTemporary } from '../check/index.js';
-import type { CallerRequest, ResponseSink, UpstreamConnection } from '../engine/index.js';
-import type { ResponseHead, ResponsePolicy } from '../http/index.js';
+import type { CallerRequest, RawSink, UpstreamConnection } from '../engine/index.js';
+import type { ResponseHead } from '../http/index.js';
 import {
   CLOSE_REVOKED,
   CLOSE_UNAVAILABLE,
@@ -10,16 +10,16 @@ import {
   type OpenExchanges,
   type Timed,
 } from '../streams/index.js';
-import type { Watch } from './exchange.js';
+
+/** Watches a token: see Verifier.watch. */
+export type Watch = (cut: (reason: DenialReason) => void) => () => void;
 
 /** How long a caller has to read its close frame. */
 const CLOSE_FRAME_MS = 1_000;
 
 /** A WebSocket between a caller and an upstream: bytes both ways, closed once its token becomes invalid. */
-export class Tunnel implements ResponseSink, Timed {
+export class Tunnel implements RawSink, Timed {
   readonly endless = true;
-  readonly method = 'GET';
-  readonly policy: ResponsePolicy = { trustedOrigin: true, maySetSession: false, ownCors: false };
   readonly #boundary = new FrameBoundary();
   #unwatch: (() => void) | undefined;
   #over = false;
@@ -79,19 +79,11 @@ export class Tunnel implements ResponseSink, Timed {
     if (!this.#over) this.caller.resume();
   }
 
-  wantsContent(): boolean {
-    return false;
-  }
-
-  onInterim(): void {}
-  onResponse(): void {}
-  onUpgrade(): void {}
-
   #cut(reason: DenialReason): void {
     if (this.#over) return;
     this.#release();
     // Inside a frame a close frame would be read as payload.
-    if (!this.#boundary.between) return this.caller.destroyTunnel();
+    if (!this.#boundary.between) return void this.caller.destroyTunnel();
     this.caller.writeTunnel(
       isTemporary(reason)
         ? closeFrame(CLOSE_UNAVAILABLE, reason)
@@ -116,7 +108,9 @@ export class Tunnel implements ResponseSink, Timed {
   }
 
   /** A WebSocket can be silent as long as its token is valid. */
-  tick(): void {}
+  tick(): void {
+    return;
+  }
 
   abandon(): void {
     if (this.#over) return;

@@ -87,8 +87,9 @@ export class ChunkedBody implements BodyReader {
     return this.#state === State.Complete;
   }
 
-  read(buffer: Buffer, at: number, payload?: number[]): number {
+  read(buffer: Buffer, from: number, payload?: number[]): number {
     const { length } = buffer;
+    let at = from;
     while (at < length) {
       switch (this.#state) {
         case State.Data: {

@@ -1,6 +1,6 @@
 import type { HeadScan } from './scan.js';
 
-/** Why a head is not well-formed, in words for whoever sent it. */
+/** Why a head is not well-formed, in words for its sender. */
 export interface Malformed {
   readonly malformed: string;
 }
@@ -92,7 +92,7 @@ export function readFields(text: string, scan: HeadScan, table: FieldTable, sink
     if (colon < 0) return malformed('A header line has no colon.');
     const action = table.actionAt(text, at, colon);
     if (action < 0) return malformed('The name of a header contains a character that is not allowed there.');
-    if (action !== PASS && !sink.field(action, valueOf(text, colon + 1, end))) {
+    if (action !== PASS && !sink.field(action, fieldValue(text, colon + 1, end))) {
       if (runStart < at) passed += text.slice(runStart, at);
       runStart = end + 2;
     }
@@ -105,7 +105,9 @@ const SPACE = 0x20;
 const TAB = 0x09;
 
 /** A field's value without the white space around it: spaces and tabs, no others. */
-export function valueOf(text: string, start: number, end: number): string {
+export function fieldValue(text: string, from: number, to: number): string {
+  let start = from;
+  let end = to;
   while (start < end && isSpace(text.charCodeAt(start))) start++;
   while (end > start && isSpace(text.charCodeAt(end - 1))) end--;
   return text.slice(start, end);

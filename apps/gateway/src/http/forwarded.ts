@@ -19,7 +19,8 @@ export interface Credentials {
 /** A request's header lines for the upstream: those that passed, then the gateway's. Without Host and framing. */
 export function forwardedLines(head: RequestHead, credentials: Credentials, prefix: string): string {
   let lines = head.passed;
-  if (credentials.authorization && head.authorization !== undefined) lines += `authorization: ${head.authorization}\r\n`;
+  if (credentials.authorization && head.authorization !== undefined)
+    lines += `authorization: ${head.authorization}\r\n`;
   if (head.cookie !== undefined) {
     const cookie = credentials.session ? head.cookie : withoutSessionCookie(head.cookie);
     if (cookie !== undefined) lines += `cookie: ${cookie}\r\n`;

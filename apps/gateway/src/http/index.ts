@@ -1,6 +1,6 @@
 export { type BodyReader, ChunkedBody, LengthBody, UntilCloseBody } from './body.js';
 export { corsLines, isPreflight, preflightLines } from './cors.js';
-export { valueOf } from './fields.js';
+export { fieldValue } from './fields.js';
 export { type Credentials, forwardedLines, identityLines } from './forwarded.js';
 export { plainAddress } from './plain-address.js';
 export { callerAddress, normalHeaderName, type Peer, peerOf, RequestHead } from './request-head.js';

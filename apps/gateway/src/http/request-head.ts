@@ -2,7 +2,17 @@ import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { isRequestId, REQUEST_ID_HEADER } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
-import { type FieldSink, FieldTable, isToken, lengthOf, lists, PASS, readFields, valueOf, withoutListed } from './fields.js';
+import {
+  type FieldSink,
+  FieldTable,
+  fieldValue,
+  isToken,
+  lengthOf,
+  lists,
+  PASS,
+  readFields,
+  withoutListed,
+} from './fields.js';
 import { plainAddress } from './plain-address.js';
 import type { ErrorResponse } from './responses.js';
 import { FIELDS_MAX, type HeadScan } from './scan.js';
@@ -152,7 +162,9 @@ export class RequestHead implements FieldSink {
   /** A field that passes, by its name in lower case; several are joined (RFC 9110 section 5.3). */
   header(name: string): string | undefined {
     const found = this.passed.split('\r\n').filter((line) => line.slice(0, line.indexOf(':')).toLowerCase() === name);
-    return found.length === 0 ? undefined : found.map((line) => valueOf(line, name.length + 1, line.length)).join(', ');
+    return found.length === 0
+      ? undefined
+      : found.map((line) => fieldValue(line, name.length + 1, line.length)).join(', ');
   }
 
   /**
@@ -179,7 +191,8 @@ export class RequestHead implements FieldSink {
     this.method = text.slice(0, space);
     this.target = text.slice(space + 1, last);
     if (this.method.length > METHOD_LENGTH_MAX || !isToken(this.method)) return bad('The method is not valid.');
-    if (this.target === '' || this.target.includes(' ')) return bad('The request target contains a space, or is empty.');
+    if (this.target === '' || this.target.includes(' '))
+      return bad('The request target contains a space, or is empty.');
     const passed = readFields(text, scan, TABLE, this);
     if (typeof passed !== 'string') return bad(passed.malformed);
     this.passed = passed;
@@ -197,7 +210,10 @@ export class RequestHead implements FieldSink {
   }
 
   /** Reads the fields that node:http has parsed. */
-  static ofNode(req: IncomingMessage, isTrusted: (ip: string) => boolean): { head: RequestHead; error?: ErrorResponse } {
+  static ofNode(
+    req: IncomingMessage,
+    isTrusted: (ip: string) => boolean,
+  ): { head: RequestHead; error?: ErrorResponse } {
     const head = new RequestHead(peerOf(req.socket, isTrusted));
     const raw = req.rawHeaders;
     head.method = req.method ?? '';
@@ -208,7 +224,10 @@ export class RequestHead implements FieldSink {
       if (action !== PASS) head.field(action, raw[i + 1]!);
     }
     if (head.requestId === '') head.requestId = newId();
-    const tooMany: ErrorResponse = { code: 'header_too_large', detail: `A request can have at most ${FIELDS_MAX} headers.` };
+    const tooMany: ErrorResponse = {
+      code: 'header_too_large',
+      detail: `A request can have at most ${FIELDS_MAX} headers.`,
+    };
     const error = raw.length > 2 * FIELDS_MAX ? tooMany : head.#conclude();
     return error ? { head, error } : { head };
   }

@@ -1,5 +1,14 @@
-import { type FieldSink, FieldTable, lengthOf, lists, type Malformed, malformed, readFields, withoutListed } from './fields.js';
 import { setsSessionCookie } from './cookies.js';
+import {
+  type FieldSink,
+  FieldTable,
+  lengthOf,
+  lists,
+  type Malformed,
+  malformed,
+  readFields,
+  withoutListed,
+} from './fields.js';
 import type { HeadScan } from './scan.js';
 
 /** How the gateway changes the headers of responses: one per route. */

@@ -42,9 +42,9 @@ export class HeadScan {
     let colon = -1;
     let i = at;
     for (;;) {
-      let kind = 0;
-      while (i < length && (kind = KINDS[buffer[i]!]!) === 0) i++;
+      while (i < length && KINDS[buffer[i]!] === 0) i++;
       if (i >= length) return 0;
+      const kind = KINDS[buffer[i]!];
       if (kind === COLON) {
         if (colon < 0) colon = i - at;
         i++;

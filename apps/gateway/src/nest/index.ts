@@ -8,7 +8,7 @@ import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { Checks } from '../check/index.js';
 import type { CallerRequest } from '../engine/index.js';
 import type { Delegated } from '../handlers/index.js';
-import { valueOf } from '../http/index.js';
+import { fieldValue } from '../http/index.js';
 import { AppModule } from './app.module.js';
 import type { Peers } from './peers.js';
 import { createAdapter, ErrorFilter } from './request.js';
@@ -84,7 +84,7 @@ function headersIn(text: string): Record<string, string> {
   for (const line of text.split('\r\n').slice(1, -1)) {
     const colon = line.indexOf(':');
     const name = line.slice(0, colon).toLowerCase();
-    const value = valueOf(line, colon + 1, line.length);
+    const value = fieldValue(line, colon + 1, line.length);
     if (!BODY.has(name)) headers[name] = headers[name] === undefined ? value : `${headers[name]}, ${value}`;
   }
   return headers;
