@@ -273,6 +273,55 @@ describe('a request', () => {
     expect([status, headers['allow']]).toEqual([204, 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS']);
   });
 
+  it.each([
+    ['0', 204, undefined],
+    ['1', 200, 'max-forwards: 0'],
+    ['10', 200, 'max-forwards: 9'],
+    ['-1', 400, undefined],
+    ['x', 400, undefined],
+  ])('OPTIONS is forwarded as often as Max-Forwards says: %s', async (value, status, forwarded) => {
+    const response = await send(head('OPTIONS /w/x', `Max-Forwards: ${value}`, 'Connection: close'));
+    expect(response.status).toBe(status);
+    expect(connections[0]?.text.match(/max-forwards: .*/i)?.[0].trim()).toBe(forwarded);
+  });
+
+  it('that comes back to the gateway ends there', async () => {
+    respond = (it) => {
+      // An upstream that passes everything on to the gateway.
+      const back = connect(s.gateway.port, '127.0.0.1', () => back.write(it.text, 'latin1'));
+      back.on('data', (chunk) => it.socket.write(chunk));
+    };
+    const { status, body } = await send(head('GET /w/x', 'Connection: close'));
+    expect([status, JSON.parse(body).detail]).toEqual([502, expect.stringMatching(/came back to the gateway/)]);
+    expect(connections).toHaveLength(1);
+  });
+
+  it.each(['1.0', '1.1'])('of HTTP/%s is forwarded as HTTP/1.1, and so is the response to it', async (version) => {
+    respond = ({ socket }) => socket.end('HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok');
+    const { text } = await send(head(`GET /w/x HTTP/${version}`, 'Connection: close'));
+    expect(text).toMatch(/^HTTP\/1\.1 200 OK\r\n/);
+    expect(received()).toMatch(/^GET \/w\/x HTTP\/1\.1\r\n/);
+  });
+
+  it('behind one with Connection: close is not read', async () => {
+    const { text } = await send(head('GET /w/1', 'Connection: close') + head('GET /w/2'));
+    expect(text.match(/HTTP\/1\.1 200/g)).toHaveLength(1);
+    expect(received()).not.toContain('/w/2');
+  });
+
+  it('loses the fields that Connection names, in both directions', async () => {
+    respond = ({ socket }) =>
+      socket.write(
+        'HTTP/1.1 200 OK\r\nConnection: keep-alive, X-Hop\r\nX-Hop: 1\r\nX-End: 1\r\nKeep-Alive: timeout=9\r\nContent-Length: 2\r\n\r\nok',
+      );
+    const { headers } = await send(
+      head('GET /w/x', 'Connection: close, x-gone', 'X-Gone: 1', 'X-Stays: 1', 'TE: trailers'),
+    );
+    expect(received()).toMatch(/X-Stays: 1\r\n/);
+    expect(received()).not.toMatch(/x-gone|\r\nte:|\r\nconnection:/i);
+    expect([headers['x-end'], headers['x-hop'], headers['keep-alive']]).toEqual(['1', undefined, undefined]);
+  });
+
   it('with an encoded dot in a name is forwarded with the dot', async () => {
     await send(head('GET /w/report%2Epdf', 'Connection: close'));
     expect(received()).toMatch(/^GET \/w\/report\.pdf /);

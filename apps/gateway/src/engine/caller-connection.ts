@@ -79,7 +79,7 @@ export class CallerConnection implements Connection {
   ) {
     this.#sinceMs = deps.nowMs;
     socket.on('data', (chunk: Buffer) => this.#onData(chunk));
-    socket.on('drain', () => (this.#tunnel ? this.#tunnel.onDrain() : this.#request?.onDrain?.()));
+    socket.on('drain', () => (this.#tunnel ? this.#tunnel.onDrain() : this.#request?.responder?.onCallerDrain()));
     socket.on('end', () => this.#onEnd());
     // A reset by the caller must not end the process; 'close' follows.
     socket.on('error', () => socket.destroy());
@@ -335,7 +335,7 @@ export class CallerConnection implements Connection {
     if (request && !request.isOver) {
       request.isOver = true;
       this.deps.onResponse(request);
-      request.onClose?.();
+      request.responder?.onCallerClose();
     }
     this.#tunnel?.onClose();
   }

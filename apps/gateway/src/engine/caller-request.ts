@@ -11,6 +11,14 @@ export interface BodySink {
   onBodyMalformed(): void;
 }
 
+/** Told of a caller's connection while it is responded to. */
+export interface Responder {
+  /** The connection ended before the response was complete. */
+  onCallerClose(): void;
+  /** More of the response can be written. */
+  onCallerDrain(): void;
+}
+
 /** How the end of a response's body is marked. */
 export type ResponseFraming = 'none' | 'length' | 'chunked' | 'close';
 
@@ -48,10 +56,8 @@ export class CallerRequest {
   status = 0;
   /** The response is complete, or its connection is gone. */
   isOver = false;
-  /** Called when the connection ends before the response is complete. */
-  onClose: (() => void) | undefined;
-  /** Called when more of the response can be written. */
-  onDrain: (() => void) | undefined;
+  /** Told of the connection while the response is not complete. */
+  responder: Responder | undefined;
 
   constructor(
     readonly head: RequestHead,
@@ -123,7 +129,7 @@ export class CallerRequest {
     return connection.write(`HTTP/1.1 ${status} ${reason}\r\n${lines}${framed}${date}${ending}\r\n${body}`);
   }
 
-  /** Writes bytes of the body; false: wait for `onDrain`. */
+  /** Writes bytes of the body; false: wait for `onCallerDrain`. */
   write(bytes: Buffer | string): boolean {
     return this.isOver || this.connection.write(bytes);
   }

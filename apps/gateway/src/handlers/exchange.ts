@@ -2,6 +2,7 @@ import { errorForCut } from '../check/index.js';
 import type {
   BodySink,
   CallerRequest,
+  Responder,
   ResponseFraming,
   ResponseSink,
   UpstreamConnection,
@@ -55,7 +56,7 @@ const COPIED_BYTES_MAX = 16_384;
 const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE']);
 
 /** One request and its response, between a caller and an upstream. */
-export class Exchange implements ResponseSink, BodySink, Timed {
+export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   /** An event stream: its silence has no limit. */
   endless = false;
   readonly method: string;
@@ -90,8 +91,7 @@ export class Exchange implements ResponseSink, BodySink, Timed {
     const { request, plan, deps } = this;
     if (request.isOver) return;
     deps.open.add(this);
-    request.onClose = this.#onCallerClose;
-    request.onDrain = this.#onCallerDrain;
+    request.responder = this;
     // Before a handshake, which the upstream can delay.
     if (plan.isUpgrade && !this.#watch()) return;
     const { head } = request;
@@ -260,14 +260,14 @@ export class Exchange implements ResponseSink, BodySink, Timed {
     else this.request.refuse(error, this.plan.extra);
   }
 
-  readonly #onCallerDrain = (): void => {
+  onCallerDrain(): void {
     this.#lastMs = this.deps.open.nowMs;
     this.#connection?.resume();
-  };
+  }
 
-  readonly #onCallerClose = (): void => {
+  onCallerClose(): void {
     if (!this.#over) this.#close();
-  };
+  }
 
   /** Ends the upstream's side and releases the state of this exchange. */
   #close(): void {

@@ -31,7 +31,7 @@ export async function readMcpBody(request: CallerRequest, idleMs: number): Promi
       clearTimeout(timer);
       resolve(how);
     };
-    request.onClose = () => end('broken');
+    request.responder = { onCallerClose: () => end('broken'), onCallerDrain: () => undefined };
     if (head.expectsContinue) request.interim(100, 'Continue', '');
     request.readBody(
       {

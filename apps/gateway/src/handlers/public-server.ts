@@ -55,8 +55,11 @@ export class PublicServer {
       if (head.method === 'CONNECT') request.closeAfter();
       return void request.refuse(UNSUPPORTED[head.method]);
     }
-    // RFC 9110 section 9.3.7: about the server as a whole.
-    if (head.target === '*' && head.method === 'OPTIONS') return void request.respond(204, 'No Content', ALLOW);
+    if (head.isLoop) return void request.refuse(LOOP);
+    if (head.maxForwards !== undefined && head.maxForwards < 0) return void request.refuse(BAD_MAX_FORWARDS);
+    // RFC 9110 sections 9.3.7 and 7.6.2: about the server as a whole, or as the last one that may answer.
+    if (head.method === 'OPTIONS' && (head.target === '*' || head.maxForwards === 0))
+      return void request.respond(204, 'No Content', ALLOW);
     const target = readTarget(head.target);
     if ('detail' in target) return void request.refuse(target);
     const { deps } = this;
@@ -94,6 +97,11 @@ export class PublicServer {
   }
 }
 
+const LOOP: ErrorResponse = {
+  code: 'bad_gateway',
+  detail: 'The request came back to the gateway that forwarded it: an upstream of the routes file leads here.',
+};
+const BAD_MAX_FORWARDS: ErrorResponse = { code: 'invalid_request', detail: 'Max-Forwards is not a number.' };
 const ALLOW = 'allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n';
 const UNSUPPORTED: Readonly<Record<'TRACE' | 'CONNECT', ErrorResponse>> = {
   TRACE: {

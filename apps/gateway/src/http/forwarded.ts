@@ -1,7 +1,7 @@
 import { IDENTITY_HEADERS, REQUEST_ID_HEADER } from '@latchkey/contracts';
 import type { Principal } from '@latchkey/verifier';
 import { withoutSessionCookie } from './cookies.js';
-import type { RequestHead } from './request-head.js';
+import { OWN_NAME, PASSED_BY_HEADER, type RequestHead } from './request-head.js';
 
 /** The identity headers as lines. */
 export function identityLines({ tokenId, ownerType, ownerId, project, scopes }: Principal): string {
@@ -26,7 +26,11 @@ export function forwardedLines(head: RequestHead, credentials: Credentials, pref
     if (cookie !== undefined) lines += `cookie: ${cookie}\r\n`;
   }
   lines += `${REQUEST_ID_HEADER}: ${head.requestId}\r\nx-forwarded-for: ${head.forwardedFor}\r\nx-forwarded-proto: ${head.forwardedProto}\r\n`;
+  lines += PASSED_BY;
+  if (head.maxForwards !== undefined) lines += `max-forwards: ${head.maxForwards - 1}\r\n`;
   if (head.forwardedHost !== '') lines += `x-forwarded-host: ${head.forwardedHost}\r\n`;
   if (prefix !== '') lines += `x-forwarded-prefix: ${prefix}\r\n`;
   return lines;
 }
+
+const PASSED_BY = `${PASSED_BY_HEADER}: ${OWN_NAME}\r\n`;

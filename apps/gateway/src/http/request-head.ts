@@ -36,7 +36,14 @@ enum Action {
   ForwardedProto,
   ForwardedHost,
   RequestId,
+  MaxForwards,
+  PassedBy,
 }
+
+/** Names the gateway process that forwarded a request, so that it notices when its own request comes back to it. */
+export const PASSED_BY_HEADER = 'x-latchkey-passed-by';
+/** This process, in {@link PASSED_BY_HEADER}. */
+export const OWN_NAME = newId();
 
 const ACTIONS: Readonly<Record<string, Action>> = {
   authorization: Action.Authorization,
@@ -55,6 +62,8 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   'x-forwarded-proto': Action.ForwardedProto,
   'x-forwarded-host': Action.ForwardedHost,
   [REQUEST_ID_HEADER]: Action.RequestId,
+  'max-forwards': Action.MaxForwards,
+  [PASSED_BY_HEADER]: Action.PassedBy,
   // Hop-by-hop (RFC 9110 section 7.6.1).
   'keep-alive': Action.Drop,
   'proxy-connection': Action.Drop,
@@ -144,6 +153,10 @@ export class RequestHead implements FieldSink {
   forwardedFor = '';
   forwardedProto = 'http';
   forwardedHost = '';
+  /** RFC 9110 section 7.6.2; undefined without the field, negative when it is no number. */
+  maxForwards: number | undefined;
+  /** This process has forwarded the request before. */
+  isLoop = false;
   #hasHost = false;
   #length: string | undefined;
   #transferEncoding: string | undefined;
@@ -287,6 +300,14 @@ export class RequestHead implements FieldSink {
         return false;
       case Action.RequestId:
         if (this.peer.trusted && isRequestId(value)) this.requestId = value;
+        return false;
+      case Action.MaxForwards:
+        // It counts for OPTIONS only, and TRACE, which is not forwarded.
+        if (this.method !== 'OPTIONS') return true;
+        this.maxForwards = lengthOf(value);
+        return false;
+      case Action.PassedBy:
+        if (value.includes(OWN_NAME)) this.isLoop = true;
         return false;
       default:
         return false;
