@@ -4,9 +4,8 @@ import path from 'node:path';
 import { type Client, credentials, loadPackageDefinition, type ServiceError, status } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import { firstParty, PROTO_OPTIONS, tokensCaller } from '@latchkey/runtime';
-import { type FaultyLink, faultyLink, waitFor } from '@latchkey/testing';
+import { type FaultyLink, faultyLink, selfSigned, waitFor } from '@latchkey/testing';
 import { protoPath as healthProto } from 'grpc-health-check';
-import { selfSigned } from './certificate.js';
 import { asRole } from './database.js';
 import { GATEWAY_RPC_SECRET, type World, world } from './harness.js';
 

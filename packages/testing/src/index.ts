@@ -1,5 +1,6 @@
 export { freePorts } from '@latchkey/local-stack';
 export { AUTHORIZATION_CASES, type AuthorizationCase, type AuthorizationRead } from './authorization-cases.js';
+export { selfSigned } from './certificate.js';
 export {
   asService,
   type CallOptions,

@@ -1,0 +1,130 @@
+import type { AddressInfo, Socket } from 'node:net';
+import { createServer, getCACertificates, type Server, setDefaultCACertificates } from 'node:tls';
+import { afterAll, beforeAll, beforeEach, expect, it } from '@jest/globals';
+import { selfSigned, waitFor } from '@latchkey/testing';
+import type { ResponseSink, UpstreamConnection, UpstreamFailure } from '../src/engine/index.js';
+import { UpstreamPool } from '../src/engine/upstream-pool.js';
+import type { ResponseHead } from '../src/http/index.js';
+
+const { cert, key } = selfSigned();
+const trusted = getCACertificates('default');
+let server: Server;
+let connections: Socket[] = [];
+let respond: (socket: Socket) => void;
+
+beforeAll(async () => {
+  server = createServer({ cert, key }, (socket) => {
+    connections.push(socket);
+    socket.on('error', () => socket.destroy());
+    socket.on('data', () => respond(socket));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+});
+afterAll(() => {
+  setDefaultCACertificates(trusted);
+  for (const socket of connections) socket.destroy();
+  server.close();
+});
+beforeEach(() => {
+  connections = [];
+  setDefaultCACertificates([cert]);
+  respond = (socket) => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok');
+});
+
+/** Takes one response. */
+class Response implements ResponseSink {
+  readonly method = 'GET';
+  readonly policy = { trustedOrigin: true, maySetSession: false, ownCors: false };
+  body = '';
+  status = 0;
+  ended = false;
+  failure: UpstreamFailure | undefined;
+  wantsContent = () => false;
+  onInterim = () => undefined;
+  onUpgrade = () => undefined;
+  onDrain = () => undefined;
+  onResponse(head: ResponseHead, buffer: Buffer, start: number, end: number): void {
+    this.status = head.status;
+    this.onData(buffer, start, end);
+  }
+  onData(buffer: Buffer, start: number, end: number): void {
+    this.body += buffer.toString('latin1', start, end);
+  }
+  onEnd(): void {
+    this.ended = true;
+  }
+  onFailure(failure: UpstreamFailure): void {
+    this.failure = failure;
+  }
+}
+
+const pool = () => new UpstreamPool(new URL(`https://127.0.0.1:${(server.address() as AddressInfo).port}`));
+
+function get(from: UpstreamPool): { response: Response; connection: UpstreamConnection } {
+  const response = new Response();
+  return { response, connection: from.send(response, 'GET / HTTP/1.1\r\nhost: a\r\n\r\n', true, false) };
+}
+
+it('requests over TLS share a connection, one after the other', async () => {
+  const pooled = pool();
+  for (let i = 0; i < 3; i++) {
+    const { response } = get(pooled);
+    await waitFor(() => response.ended);
+    expect(response.body).toBe('ok');
+  }
+  expect(connections).toHaveLength(1);
+  pooled.close();
+});
+
+it('a response over TLS waits while it is paused, and loses nothing', async () => {
+  const size = 2_000_000;
+  respond = (socket) => socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${size}\r\n\r\n${'x'.repeat(size)}`);
+  const pooled = pool();
+  const { response, connection } = get(pooled);
+  await waitFor(() => response.body.length > 0);
+  connection.pause();
+  // What one read has brought can still be delivered.
+  await new Promise((resolve) => setImmediate(resolve));
+  const { length } = response.body;
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  expect(response.body.length).toBe(length);
+  connection.resume();
+  await waitFor(() => response.ended);
+  expect(response.body.length).toBe(size);
+  pooled.close();
+});
+
+it('an upstream whose certificate is not trusted is not reached', async () => {
+  setDefaultCACertificates([]);
+  const pooled = pool();
+  const { response } = get(pooled);
+  await waitFor(() => response.failure);
+  expect(response.failure).toMatchObject({ kind: 'unreachable', reason: expect.stringMatching(/self-signed/) });
+  expect(response.status).toBe(0);
+  pooled.close();
+});
+
+it('a connection that is not opened in time is given up', async () => {
+  const pooled = pool();
+  const { response } = get(pooled);
+  pooled.tick(performance.now() + 60_000);
+  await waitFor(() => response.failure);
+  expect(response.failure!.kind).toBe('connect timeout');
+  pooled.close();
+});
+
+it('an idle connection is closed after the time that its upstream names, or four seconds', async () => {
+  const pooled = pool();
+  const timed = async (head: string, ms: number) => {
+    respond = (socket) => socket.write(`HTTP/1.1 200 OK\r\n${head}Content-Length: 2\r\n\r\nok`);
+    const { response, connection } = get(pooled);
+    await waitFor(() => response.ended);
+    pooled.tick(connection.sinceMs + ms - 1);
+    const before = connection.isOpen;
+    pooled.tick(connection.sinceMs + ms + 1);
+    return [before, connection.isOpen];
+  };
+  expect(await timed('', 4_000)).toEqual([true, false]);
+  expect(await timed('Keep-Alive: timeout=30\r\n', 29_000)).toEqual([true, false]);
+  pooled.close();
+});
