@@ -72,6 +72,28 @@ describe('the framing of a request is unambiguous', () => {
     expect(framingOf(read(LINE, 'Host: g', ...lines))).toBe('refused');
   });
 
+  it.each([
+    'Content-Length:\t5',
+    'Content-Length: 5\t',
+    'Content-Length: \t 5',
+    'content-length: 5 \t ',
+    'Transfer-Encoding:\tchunked',
+    'TRANSFER-ENCODING: chunked\t',
+    'Connection: close\t',
+    'Connection:\tclose',
+  ])('a tab around the value is refused, because it is a part of the value for some programs: %j', (line) => {
+    expect(framingOf(read(LINE, 'Host: g', line))).toBe('refused');
+    expect(framingOf(read(LINE, line, 'A: b', 'Host: g'))).toBe('refused');
+  });
+
+  it('tabs elsewhere are accepted', () => {
+    expect(read(LINE, 'Host: g', 'A:\tb\tc\t', 'Content-Length: 5')).toMatchObject({
+      contentLength: 5,
+      passed: 'A:\tb\tc\t\r\n',
+    });
+    for (const host of ['\tg', 'g\t']) expect(read(LINE, `Host:${host}`)).toEqual(expect.any(String));
+  });
+
   it('HTTP/1.0 has a length but no chunks, and its connection closes', () => {
     expect(framingOf(read('POST /a HTTP/1.0', 'Transfer-Encoding: chunked'))).toBe('refused');
     expect(read('POST /a HTTP/1.0', 'Content-Length: 5', 'Connection: keep-alive')).toMatchObject({

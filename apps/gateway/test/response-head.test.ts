@@ -76,6 +76,18 @@ describe('the end of a response is unambiguous', () => {
     expect(read(lines, 'HEAD')).toEqual(MALFORMED);
   });
 
+  it.each([
+    'Content-Length:\t5',
+    'Content-Length: 5\t',
+    'Transfer-Encoding: chunked \t ',
+    'Transfer-Encoding: \tchunked',
+    'Connection: close\t',
+  ])('a tab around the value is malformed, because it is a part of the value for some programs: %j', (line) => {
+    expect(read([OK, line])).toEqual(MALFORMED);
+    expect(read([OK, 'A: b', line, 'C:\td'])).toEqual(MALFORMED);
+    expect(read([OK, 'Content-Type:\ta/b\t', 'Content-Length: 5'])).toMatchObject({ framing: 'length' });
+  });
+
   it('framing and what is between two neighbours do not pass', () => {
     const head = read([
       OK,

@@ -17,6 +17,15 @@ const FORBIDDEN = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n/;
 /** Whether text of whole lines has only characters that a head can contain. */
 export const isClean = (text: string): boolean => !FORBIDDEN.test(text);
 
+/**
+ * A tab around a value that decides where a message ends or to whom it goes. It is white space (RFC 9110 section 5.5), but
+ * some programs take it for a part of the value, which then means nothing to them.
+ */
+const TABBED_FRAMING = /\r\n(?:content-length|transfer-encoding|connection|host):(?: *\t|[^\r]*\t *\r)/i;
+
+/** Whether a head has such a tab. */
+export const hasTabbedFraming = (text: string): boolean => text.includes('\t') && TABBED_FRAMING.test(text);
+
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 
 /** Whether a text is a token (RFC 9110 section 5.6.2). */

@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Socket } from 'node:net';
 import { isRequestId, REQUEST_ID_HEADER } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
-import { type FieldSink, FieldTable, FIELDS_MAX, isClean, isToken, lengthOf, lists, PASS, readFields, valueOf, withoutListed } from './fields.js';
+import { type FieldSink, FieldTable, FIELDS_MAX, hasTabbedFraming, isClean, isToken, lengthOf, lists, PASS, readFields, valueOf, withoutListed } from './fields.js';
 import { plainAddress } from './plain-address.js';
 import type { ErrorResponse } from './responses.js';
 
@@ -168,6 +168,7 @@ export class RequestHead implements FieldSink {
   #parse(text: string): ErrorResponse | undefined {
     this.text = text;
     if (!isClean(text)) return bad('The request contains a character that is not allowed in a head, or a bare CR or LF.');
+    if (hasTabbedFraming(text)) return bad('A header that frames the request has a tab around its value.');
     const end = text.indexOf('\r\n');
     const space = text.indexOf(' ');
     const last = text.lastIndexOf(' ', end);

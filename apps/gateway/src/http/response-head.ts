@@ -1,4 +1,4 @@
-import { type FieldSink, FieldTable, isClean, lengthOf, lists, type Malformed, malformed, readFields, withoutListed } from './fields.js';
+import { type FieldSink, FieldTable, hasTabbedFraming, isClean, lengthOf, lists, type Malformed, malformed, readFields, withoutListed } from './fields.js';
 import { setsSessionCookie } from './cookies.js';
 
 /** How the gateway changes the headers of responses: one per route. */
@@ -92,6 +92,7 @@ export class ResponseHead implements FieldSink {
    */
   static read(text: string, method: string, policy: ResponsePolicy): ResponseHead | Malformed {
     if (!isClean(text)) return malformed('the head contains a character that is not allowed there');
+    if (hasTabbedFraming(text)) return malformed('a header that frames the response has a tab around its value');
     const line = STATUS_LINE.exec(text);
     if (!line) return malformed('the status line is not one of HTTP/1.1');
     const head = new ResponseHead(policy);
