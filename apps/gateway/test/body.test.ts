@@ -88,6 +88,9 @@ describe('malformed chunks are refused, wherever the stream is split', () => {
     ['white space before the colon of a trailer', '0\r\nA : b\r\n\r\n'],
     ['a folded trailer', '0\r\nA: b\r\n c: d\r\n\r\n'],
     ['white space before a trailer', '0\r\n A: b\r\n\r\n'],
+    ['Content-Length in a trailer', '0\r\nContent-Length: 3\r\n\r\n'],
+    ['Transfer-Encoding in a trailer', '0\r\nA: b\r\ntransfer-encoding: chunked\r\n\r\n'],
+    ['Host in a trailer', '0\r\nHOST: h\r\n\r\n'],
     ['a request in place of the trailer', `0\r\n${NEXT}\r\n\r\n`],
   ])('%s', (_, stream) => {
     for (const got of everywhere(stream)) expect(got).toBe('malformed');
