@@ -162,6 +162,11 @@ describe('the first line is read strictly', () => {
   });
 });
 
+it('PRI, with which a connection of HTTP/2 begins, is no method', () => {
+  expect(read('PRI /a HTTP/1.1', 'Host: g')).toEqual(expect.any(String));
+  expect(read('PRIX /a HTTP/1.1', 'Host: g')).toMatchObject({ method: 'PRIX' });
+});
+
 describe('the host is unambiguous', () => {
   it.each(['g', 'g:80', '[::1]:80', 'a-b.example', ''])('Host %j is accepted', (host) => {
     expect(read(LINE, `Host: ${host}`)).toMatchObject({ host });
