@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import {
   FIELDS_MAX,
   FieldTable,
@@ -128,6 +130,26 @@ describe('field lines are read strictly', () => {
         table.actionOf('X-4999'),
         table.actionOf('a b'),
       ]).toEqual([1, 0, 0, -1]);
+  });
+
+  it('names that are remembered keep neither the heads that they came in nor much memory', () => {
+    setFlagsFromString('--expose-gc');
+    const collect = runInNewContext('gc') as () => void;
+    const heap = () => {
+      collect();
+      return process.memoryUsage().heapUsed / 1_000_000;
+    };
+    const table = new FieldTable(() => 0);
+    const before = heap();
+    for (let i = 0; i < 4_000; i++) {
+      const line = `X-a-name-of-some-length-${i}: ${i % 2 === 0 ? 'v'.repeat(15_000) : ''}\r\n`;
+      const long = `X-${'n'.repeat(15_000)}-${i}: \r\n`;
+      // One flat string, as read from a socket.
+      for (const head of [line, long])
+        readFields(Buffer.from(head).toString('latin1'), 0, table, { field: () => true });
+    }
+    expect(heap() - before).toBeLessThan(10);
+    expect(table.actionOf('X-a-name-of-some-length-0')).toBe(0);
   });
 });
 

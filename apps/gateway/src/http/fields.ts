@@ -48,12 +48,17 @@ export class FieldTable {
     const known = this.#known.get(name);
     if (known !== undefined) return known;
     const action = isToken(name) ? this.classify(name.toLowerCase()) : INVALID;
-    if (this.#known.size < KNOWN_MAX) this.#known.set(name, action);
+    // A copy: a slice would keep the whole head in memory.
+    if (this.#known.size < KNOWN_MAX && name.length <= KNOWN_LENGTH_MAX) this.#known.set(copyOf(name), action);
     return action;
   }
 }
 
 const KNOWN_MAX = 4_000;
+/** Longer names are decided each time. */
+const KNOWN_LENGTH_MAX = 64;
+
+const copyOf = (text: string): string => Buffer.from(text, 'latin1').toString('latin1');
 
 /** Takes the fields whose action is not {@link PASS}. */
 export interface FieldSink {
