@@ -255,7 +255,8 @@ export class CallerConnection {
     this.#awaited = Awaited.Head;
     this.#sinceMs = this.deps.nowMs;
     if (this.#ahead) this.#take();
-    if (!this.#ahead && this.socket.isPaused()) this.socket.resume();
+    // The rest can be a part of a head.
+    if ((!this.#ahead || this.#awaited === Awaited.Head) && this.socket.isPaused()) this.socket.resume();
   }
 
   /** Ends this side and gives the caller time to read: closing with unread input would destroy what was sent. */
