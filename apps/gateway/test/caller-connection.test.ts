@@ -1,4 +1,4 @@
-import { HEAD_TIMEOUT_MS } from '../src/engine/caller-connection.js';
+import { HEAD_TIMEOUT_MS, KEEP_ALIVE_MS } from '../src/engine/caller-connection.js';
 import type { CallerRequest } from '../src/engine/index.js';
 import { CallerSocket } from './caller-socket.js';
 
@@ -41,6 +41,35 @@ describe('pipelined requests', () => {
     expect(socket.isPaused()).toBe(false);
     socket.receive(GET.slice(20));
     expect(open).toHaveLength(1);
+  });
+
+  it('wait while the caller does not read the responses to those before', () => {
+    const { socket, respond, open } = connection();
+    socket.receive(GET + GET);
+    socket.writableNeedDrain = true;
+    respond();
+    expect(open).toEqual([]);
+    for (let i = 0; i < 4_000; i++) if (!socket.isPaused()) socket.receive(GET);
+    expect([socket.isPaused(), open.length]).toEqual([true, 0]);
+    socket.tick(HEAD_TIMEOUT_MS + 1);
+    expect(socket.written).not.toContain('408');
+    socket.writableNeedDrain = false;
+    socket.emit('drain');
+    expect(open).toHaveLength(1);
+    for (let rest = 0; open.length > 0; rest++) {
+      respond();
+      expect(rest).toBeLessThan(4_000);
+    }
+    expect(socket.isPaused()).toBe(false);
+  });
+
+  it('are given up when the caller never reads', () => {
+    const { socket, respond, open } = connection();
+    socket.receive(GET + GET);
+    socket.writableNeedDrain = true;
+    respond();
+    socket.tick(KEEP_ALIVE_MS + 1);
+    expect([socket.ended, open.length]).toEqual([true, 0]);
   });
 });
 

@@ -70,7 +70,7 @@ export class CallerConnection {
   ) {
     this.#sinceMs = deps.nowMs;
     socket.on('data', (chunk: Buffer) => this.#onData(chunk));
-    socket.on('drain', () => (this.#tunnel ? this.#tunnel.onDrain() : this.#request?.onDrain?.()));
+    socket.on('drain', () => this.#onDrain());
     socket.on('end', () => this.#onEnd());
     // A reset by the caller must not end the process; 'close' follows.
     socket.on('error', () => socket.destroy());
@@ -103,8 +103,19 @@ export class CallerConnection {
       default:
         this.#ahead = this.#ahead ? Buffer.concat([this.#ahead, chunk]) : chunk;
         this.#take();
-        if (this.#ahead && this.#awaited !== Awaited.Head && this.#ahead.length > AHEAD_BYTES_MAX) this.socket.pause();
+        if (this.#ahead && !this.#takesHead && this.#ahead.length > AHEAD_BYTES_MAX) this.socket.pause();
     }
+  }
+
+  /** A caller that does not read its responses gets no more of them: they would be kept in memory. */
+  get #takesHead(): boolean {
+    return this.#awaited === Awaited.Head && !this.socket.writableNeedDrain;
+  }
+
+  #onDrain(): void {
+    if (this.#tunnel) this.#tunnel.onDrain();
+    else if (this.#request) this.#request.onDrain?.();
+    else if (this.#awaited === Awaited.Head) this.#next();
   }
 
   /** Reads what has arrived as far as its turn has come. */
@@ -113,7 +124,7 @@ export class CallerConnection {
     this.#isTaking = true;
     while (this.#ahead) {
       const before: Buffer = this.#ahead;
-      if (this.#awaited === Awaited.Head) this.#takeHead(before);
+      if (this.#takesHead) this.#takeHead(before);
       else if (this.#awaited === Awaited.Body && !this.#bodyPaused) this.#takeBody(before);
       if (this.#ahead === before) break;
     }
@@ -256,7 +267,7 @@ export class CallerConnection {
     this.#sinceMs = this.deps.nowMs;
     if (this.#ahead) this.#take();
     // The rest can be a part of a head.
-    if ((!this.#ahead || this.#awaited === Awaited.Head) && this.socket.isPaused()) this.socket.resume();
+    if ((!this.#ahead || this.#takesHead) && this.socket.isPaused()) this.socket.resume();
   }
 
   /** Ends this side and gives the caller time to read: closing with unread input would destroy what was sent. */
@@ -300,7 +311,7 @@ export class CallerConnection {
     const waitedMs = nowMs - this.#sinceMs;
     switch (this.#awaited) {
       case Awaited.Head: {
-        const isIdle = !this.#isFirst && this.#ahead === undefined;
+        const isIdle = (!this.#isFirst && this.#ahead === undefined) || this.socket.writableNeedDrain;
         if (isIdle) {
           if (waitedMs > KEEP_ALIVE_MS) this.socket.destroy();
         } else if (waitedMs > HEAD_TIMEOUT_MS) {
