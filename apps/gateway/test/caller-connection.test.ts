@@ -74,6 +74,18 @@ describe('pipelined requests', () => {
 });
 
 describe('the time for a head', () => {
+  it('begins with its first byte, not when the connection became idle', () => {
+    const { socket, respond, open } = connection();
+    socket.receive(GET);
+    respond();
+    socket.tick(KEEP_ALIVE_MS - 1_000);
+    socket.receive(GET.slice(0, 9));
+    socket.tick(KEEP_ALIVE_MS - 500);
+    expect([socket.ended, socket.written.includes('408')]).toEqual([false, false]);
+    socket.receive(GET.slice(9));
+    expect(open).toHaveLength(1);
+  });
+
   it('ends, however slowly more of it comes', () => {
     const { socket } = connection();
     socket.receive(GET.slice(0, 9));

@@ -15,7 +15,10 @@ export class CallerSocket extends EventEmitter {
   readonly #deps: { -readonly [K in keyof ConnectionDeps]: ConnectionDeps[K] };
   #paused = false;
 
-  constructor(onRequest: (request: CallerRequest) => void, onResponse: (request: CallerRequest) => void = () => undefined) {
+  constructor(
+    onRequest: (request: CallerRequest) => void,
+    onResponse: (request: CallerRequest) => void = () => undefined,
+  ) {
     super();
     this.#deps = { onRequest, onResponse, onClosed: () => undefined, date: '', isStopping: false, nowMs: 0 };
     const peer = { ip: '127.0.0.1', trusted: false, isTrusted: () => false };

@@ -101,6 +101,8 @@ export class CallerConnection {
       case Awaited.Tunnel:
         return this.#tunnel!.onData(chunk);
       default:
+        // The time for a head after an idle connection begins with its first byte.
+        if (!this.#ahead && this.#awaited === Awaited.Head && !this.#isFirst) this.#sinceMs = this.deps.nowMs;
         this.#ahead = this.#ahead ? Buffer.concat([this.#ahead, chunk]) : chunk;
         this.#take();
         if (this.#ahead && !this.#takesHead && this.#ahead.length > AHEAD_BYTES_MAX) this.socket.pause();
