@@ -155,6 +155,8 @@ export class ResponseHead implements FieldSink {
     const { status } = this;
     if (status < 200 || status === 204) {
       if (coded) return `a response with status ${status} has no transfer coding`;
+      // A body that comes all the same would be read as the next response.
+      if (this.contentLength > 0) this.keepsOpen = false;
       this.contentLength = -1;
       this.framing = 'none';
     } else if (method === 'HEAD' || status === 304) this.framing = 'none';
