@@ -222,7 +222,7 @@ describe('the end of a response', () => {
   it.each([
     ['HEAD', 'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n', 200, '5'],
     ['GET', 'HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n', 304, '5'],
-    ['GET', 'HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n', 204, undefined],
+    ['GET', 'HTTP/1.1 204 No Content\r\n\r\n', 204, undefined],
   ])('%s %s has no body', async (method, response, status, length) => {
     respond = ({ socket }) => socket.write(response);
     const first = await send(head(`${method} /w/x`), '\r\n\r\n');

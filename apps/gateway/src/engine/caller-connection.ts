@@ -79,7 +79,7 @@ export class CallerConnection implements Connection {
   ) {
     this.#sinceMs = deps.nowMs;
     socket.on('data', (chunk: Buffer) => this.#onData(chunk));
-    socket.on('drain', () => (this.#tunnel ? this.#tunnel.onDrain() : this.#request?.responder?.onCallerDrain()));
+    socket.on('drain', () => this.#onDrain());
     socket.on('end', () => this.#onEnd());
     // A reset by the caller must not end the process; 'close' follows.
     socket.on('error', () => socket.destroy());
@@ -110,10 +110,23 @@ export class CallerConnection implements Connection {
       case Awaited.Tunnel:
         return void this.#tunnel!.onData(chunk);
       default:
+        // The time for a head after an idle connection begins with its first byte.
+        if (!this.#ahead && this.#awaited === Awaited.Head && !this.#isFirst) this.#sinceMs = this.deps.nowMs;
         this.#ahead = this.#ahead ? Buffer.concat([this.#ahead, chunk]) : chunk;
         this.#take();
-        if (this.#ahead && this.#awaited !== Awaited.Head && this.#ahead.length > AHEAD_BYTES_MAX) this.socket.pause();
+        if (this.#ahead && !this.#takesHead && this.#ahead.length > AHEAD_BYTES_MAX) this.socket.pause();
     }
+  }
+
+  /** A caller that does not read its responses gets no more of them: they would be kept in memory. */
+  get #takesHead(): boolean {
+    return this.#awaited === Awaited.Head && !this.socket.writableNeedDrain;
+  }
+
+  #onDrain(): void {
+    if (this.#tunnel) this.#tunnel.onDrain();
+    else if (this.#request) this.#request.responder?.onCallerDrain();
+    else if (this.#awaited === Awaited.Head) this.#next();
   }
 
   /** Reads what has arrived as far as its turn has come. */
@@ -122,7 +135,7 @@ export class CallerConnection implements Connection {
     this.#isTaking = true;
     while (this.#ahead) {
       const before: Buffer = this.#ahead;
-      if (this.#awaited === Awaited.Head) this.#takeHead(before);
+      if (this.#takesHead) this.#takeHead(before);
       else if (this.#awaited === Awaited.Body && !this.#bodyPaused) this.#takeBody(before);
       if (this.#ahead === before) break;
     }
@@ -257,7 +270,8 @@ export class CallerConnection implements Connection {
     this.#awaited = Awaited.Head;
     this.#sinceMs = this.deps.nowMs;
     if (this.#ahead) this.#take();
-    if (!this.#ahead && this.socket.isPaused()) this.socket.resume();
+    // The rest can be a part of a head.
+    if ((!this.#ahead || this.#takesHead) && this.socket.isPaused()) this.socket.resume();
   }
 
   /** Ends this side and gives the caller time to read: closing with unread input would destroy what was sent. */
@@ -301,7 +315,7 @@ export class CallerConnection implements Connection {
     const waitedMs = nowMs - this.#sinceMs;
     switch (this.#awaited) {
       case Awaited.Head: {
-        const isIdle = !this.#isFirst && this.#ahead === undefined;
+        const isIdle = (!this.#isFirst && this.#ahead === undefined) || this.socket.writableNeedDrain;
         if (isIdle) {
           if (waitedMs > KEEP_ALIVE_MS) this.socket.destroy();
         } else if (waitedMs > HEAD_TIMEOUT_MS) {

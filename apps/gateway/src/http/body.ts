@@ -71,6 +71,9 @@ const LF = 0x0a;
 const SIZE_DIGITS_MAX = 12;
 export const TRAILER_BYTES_MAX = 16_384;
 
+/** Never in a trailer (RFC 9110 section 6.5.1); some servers read them there. */
+const FRAMING = /^(?:content-length|transfer-encoding|host)$/i;
+
 /**
  * A chunked body (RFC 9112 section 7.1), without extensions. The chunks go on as they came; trailer fields, which some
  * servers read like header fields, are checked and dropped (RFC 9110 section 6.5.1).
@@ -149,7 +152,8 @@ export class ChunkedBody implements BodyReader {
     const fields = text.slice(0, end === 0 ? 0 : end + 2);
     if (fields.length > TRAILER_BYTES_MAX || !isClean(fields)) return false;
     const lines = fields.split('\r\n').slice(0, -1);
-    if (!lines.every((line) => isToken(line.slice(0, Math.max(0, line.indexOf(':')))))) return false;
+    const names = lines.map((line) => line.slice(0, Math.max(0, line.indexOf(':'))));
+    if (!names.every((name) => isToken(name) && !FRAMING.test(name))) return false;
     this.#state = State.Complete;
     this.#trailer = '';
     this.end = at + (end === 0 ? 2 : end + 4) - before;

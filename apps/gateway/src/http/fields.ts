@@ -14,6 +14,15 @@ const FORBIDDEN = /[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|(?<!\r)\n/;
 /** Whether text of whole lines has only characters that field lines can contain. */
 export const isClean = (text: string): boolean => !FORBIDDEN.test(text);
 
+/**
+ * A tab around a value that decides where a message ends or to whom it goes. It is white space (RFC 9110 section 5.5), but
+ * some programs take it for a part of the value, which then means nothing to them.
+ */
+const TABBED_FRAMING = /\r\n(?:content-length|transfer-encoding|connection|host):(?: *\t|[^\r]*\t *\r)/i;
+
+/** Whether a head has such a tab. */
+export const hasTabbedFraming = (text: string): boolean => TABBED_FRAMING.test(text);
+
 const TOKEN = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
 
 /** Whether a text is a token (RFC 9110 section 5.6.2). */
@@ -50,21 +59,26 @@ export class FieldTable {
     if (recent !== undefined && recent.name.length === colon - at && text.startsWith(recent.name, at))
       return recent.action;
     const spelling = this.#spelling(text.slice(at, colon));
-    this.#recent[slot] = spelling;
+    if (colon - at <= KNOWN_LENGTH_MAX) this.#recent[slot] = spelling;
     return spelling.action;
   }
 
   #spelling(name: string): Spelling {
     const known = this.#known.get(name);
     if (known) return known;
-    const spelling = { name, action: isToken(name) ? this.classify(name.toLowerCase()) : INVALID };
-    if (this.#known.size < KNOWN_MAX) this.#known.set(name, spelling);
+    // A copy: a slice would keep the whole head in memory.
+    const spelling = { name: copyOf(name), action: isToken(name) ? this.classify(name.toLowerCase()) : INVALID };
+    if (this.#known.size < KNOWN_MAX && name.length <= KNOWN_LENGTH_MAX) this.#known.set(spelling.name, spelling);
     return spelling;
   }
 }
 
 const KNOWN_MAX = 4_000;
 const RECENT = 256;
+/** Longer names are decided each time. */
+const KNOWN_LENGTH_MAX = 64;
+
+const copyOf = (text: string): string => Buffer.from(text, 'latin1').toString('latin1');
 
 /** Takes the fields whose action is not {@link PASS}. */
 export interface FieldSink {

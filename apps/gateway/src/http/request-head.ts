@@ -6,6 +6,7 @@ import {
   type FieldSink,
   FieldTable,
   fieldValue,
+  hasTabbedFraming,
   isToken,
   lengthOf,
   lists,
@@ -194,6 +195,8 @@ export class RequestHead implements FieldSink {
 
   #parse(text: string, scan: HeadScan): ErrorResponse | undefined {
     this.text = text;
+    if (scan.hasTab && hasTabbedFraming(text))
+      return bad('A header that frames the request has a tab around its value.');
     const end = scan.ends[0]!;
     const space = text.indexOf(' ');
     const last = text.lastIndexOf(' ', end);
@@ -203,7 +206,9 @@ export class RequestHead implements FieldSink {
     else if (version !== 'HTTP/1.1') return bad('Only HTTP/1.1 and HTTP/1.0 are supported.');
     this.method = text.slice(0, space);
     this.target = text.slice(space + 1, last);
-    if (this.method.length > METHOD_LENGTH_MAX || !isToken(this.method)) return bad('The method is not valid.');
+    // PRI begins a connection of HTTP/2 (RFC 9113 section 3.4).
+    if (this.method.length > METHOD_LENGTH_MAX || !isToken(this.method) || this.method === 'PRI')
+      return bad('The method is not valid.');
     if (this.target === '' || this.target.includes(' '))
       return bad('The request target contains a space, or is empty.');
     const passed = readFields(text, scan, TABLE, this);

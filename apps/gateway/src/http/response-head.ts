@@ -2,6 +2,7 @@ import { setsSessionCookie } from './cookies.js';
 import {
   type FieldSink,
   FieldTable,
+  hasTabbedFraming,
   lengthOf,
   lists,
   type Malformed,
@@ -101,6 +102,8 @@ export class ResponseHead implements FieldSink {
    * @param method of the request: the response to HEAD has no body
    */
   static read(text: string, scan: HeadScan, method: string, policy: ResponsePolicy): ResponseHead | Malformed {
+    if (scan.hasTab && hasTabbedFraming(text))
+      return malformed('a header that frames the response has a tab around its value');
     const end = scan.ends[0]!;
     const isOld = text.startsWith('HTTP/1.0 ');
     const status = statusAt(text, STATUS_AT);
@@ -168,6 +171,8 @@ export class ResponseHead implements FieldSink {
     const { status } = this;
     if (status < 200 || status === 204) {
       if (coded) return `a response with status ${status} has no transfer coding`;
+      // A body that comes all the same would be read as the next response.
+      if (this.contentLength > 0) this.keepsOpen = false;
       this.contentLength = -1;
       this.framing = 'none';
     } else if (method === 'HEAD' || status === 304) this.framing = 'none';

@@ -9,15 +9,18 @@ export const TOO_MANY = -2;
 const COLON = 1;
 const CR = 2;
 const BAD = 3;
+const TAB = 4;
 
 const CR_BYTE = 0x0d;
 const LF_BYTE = 0x0a;
+const TAB_BYTE = 0x09;
 
 /** What a byte is in a head; 0: any text. */
 const KINDS = new Uint8Array(256).map((_, byte) => {
   if (byte === 0x3a) return COLON;
   if (byte === CR_BYTE) return CR;
-  return (byte < 0x20 && byte !== 0x09) || byte === 0x7f ? BAD : 0;
+  if (byte === TAB_BYTE) return TAB;
+  return byte < 0x20 || byte === 0x7f ? BAD : 0;
 });
 
 /**
@@ -27,6 +30,8 @@ const KINDS = new Uint8Array(256).map((_, byte) => {
 export class HeadScan {
   /** Lines of the last head, the first line included. */
   lines = 0;
+  /** It contains a tab. */
+  hasTab = false;
   /** By line: where its CRLF begins, and its first colon or -1; from the beginning of the head. */
   readonly ends = new Int32Array(FIELDS_MAX + 2);
   readonly colons = new Int32Array(FIELDS_MAX + 2);
@@ -41,12 +46,18 @@ export class HeadScan {
     let start = at;
     let colon = -1;
     let i = at;
+    this.hasTab = false;
     for (;;) {
       while (i < length && KINDS[buffer[i]!] === 0) i++;
       if (i >= length) return 0;
       const kind = KINDS[buffer[i]!];
       if (kind === COLON) {
         if (colon < 0) colon = i - at;
+        i++;
+        continue;
+      }
+      if (kind === TAB) {
+        this.hasTab = true;
         i++;
         continue;
       }
