@@ -1,28 +1,30 @@
 /**
  * What it costs to ask the gateway instead of passing through it, beside servers that check nothing: /forward-auth for
- * nginx's auth_request beside node:http that returns 204, and Envoy's ext_authz over gRPC beside @grpc/grpc-js that
- * answers the same message. The server that is asked has a processor to itself; nginx and load generator share another.
+ * nginx's auth_request beside node:http that returns 204, and Envoy's ext_authz and the token-service's Verify
+ * over gRPC beside @grpc/grpc-js that answers the same message. The server that is asked has a processor to itself; nginx and load generator share another.
  */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { loadSync } from '@grpc/proto-loader';
-import { EXT_AUTHZ_PACKAGE, EXT_AUTHZ_PROTO_FILE } from '@latchkey/contracts';
+import { EXT_AUTHZ_PACKAGE, EXT_AUTHZ_PROTO_FILE, PROTO_FILE, PROTO_PACKAGE } from '@latchkey/contracts';
 import { freePorts } from '@latchkey/local-stack';
-import { PROTO_OPTIONS } from '@latchkey/runtime';
+import { firstParty, PROTO_OPTIONS } from '@latchkey/runtime';
+import { startCluster } from '@latchkey/testing';
+import { issue } from './lib/cluster.mjs';
 import { nginxAuthRequest } from './lib/configurations.mjs';
 import { startGateway } from './lib/gateway.mjs';
-import { closedLoop } from './lib/generators.mjs';
+import { closedLoop, warmUp } from './lib/generators.mjs';
 import { options } from './lib/options.mjs';
 import { machine, textTable } from './lib/output.mjs';
-import { processors, start } from './lib/processes.mjs';
+import { pin, processorSecondsOf, processors, start } from './lib/processes.mjs';
 import { findProgram } from './lib/programs.mjs';
 import { servers } from './lib/servers.mjs';
 import { pairedRatios, spread, summary } from './lib/statistics.mjs';
 
 const { rounds, seconds, connections } = options(
   'forward-auth',
-  '/forward-auth for nginx auth_request and ext_authz for Envoy, beside servers that check nothing.',
+  '/forward-auth for nginx auth_request, ext_authz for Envoy, and Verify, beside servers that check nothing.',
   {
     rounds: [12, 'rounds'],
     seconds: [2, 'of each round'],
@@ -36,7 +38,8 @@ const on = processors();
 const stops = [];
 const { writeNginx, startNginx, startPeer } = servers(dir, stops);
 const say = (/** @type {string} */ line) => console.error(`  ${line}`);
-/** @typedef {{ name: string, process: import('./lib/processes.mjs').Started, run: (seconds: number) => Promise<import('./lib/generators.mjs').Result> }} Variant */
+/** @typedef {{ processorSeconds: () => number }} Measured */
+/** @typedef {{ name: string, process: Measured, run: (seconds: number) => Promise<import('./lib/generators.mjs').Result> }} Variant */
 
 try {
   const nginx = await findProgram('nginx', say);
@@ -82,52 +85,85 @@ try {
     );
   }
 
-  const method = loadSync(EXT_AUTHZ_PROTO_FILE, PROTO_OPTIONS)[`${EXT_AUTHZ_PACKAGE}.Authorization`];
-  const { path: at, requestSerialize, responseDeserialize } = /** @type {any} */ (method).Check;
-  const messageWith = (/** @type {string} */ text) =>
-    requestSerialize({
-      attributes: {
-        source: { address: { socketAddress: { address: '127.0.0.1' } } },
-        request: {
-          http: {
-            method: 'GET',
-            path: '/on/items/123',
-            headers: { authorization: text, 'user-agent': 'bench/1', accept: 'application/json' },
-          },
-        },
-      },
-    }).toString('base64');
-  const bare = await startPeer(on.proxy, 'bare-authz.mjs');
   const load = await start({
     args: [path.join(import.meta.dirname, 'peers/grpc-load.mjs')],
     processor: on.rest,
     ready: null,
   });
   stops.push(() => load.stop());
-  const runAt = async (/** @type {number} */ port, /** @type {number} */ s, message = messageWith(authorization)) => {
-    const streams = Math.max(1, Math.floor(connections / GRPC_CONNECTIONS));
-    const job = { port, path: at, message, connections: GRPC_CONNECTIONS, streams, ms: s * 1_000 };
-    const result = JSON.parse(await load.ask(JSON.stringify(job)));
-    if (result.errors > 0) throw new Error(`${result.errors} of ${result.count} calls failed`);
-    return { ...result, answer: responseDeserialize(Buffer.from(result.answer, 'base64')) };
+  /** Beside a server that answers each call with what ours answered the first one. */
+  const compareCalls = async (
+    /** @type {{ title: string, file: string, service: string, method: string, port: number, server: Measured, headers?: Record<string, string>, accepted: object, refused: object, allows: (answer: any) => boolean }} */ calls,
+  ) => {
+    const definition = /** @type {any} */ (loadSync(calls.file, PROTO_OPTIONS)[calls.service])[calls.method];
+    const run = async (/** @type {number} */ port, /** @type {number} */ s, /** @type {object} */ request) => {
+      const job = {
+        port,
+        path: definition.path,
+        message: definition.requestSerialize(request).toString('base64'),
+        headers: calls.headers,
+        connections: GRPC_CONNECTIONS,
+        streams: Math.max(1, Math.floor(connections / GRPC_CONNECTIONS)),
+        ms: s * 1_000,
+      };
+      const result = JSON.parse(await load.ask(JSON.stringify(job)));
+      if (result.errors > 0) throw new Error(`${result.errors} of ${result.count} calls of ${calls.method} failed`);
+      return result;
+    };
+    const { answer } = await run(calls.port, 0.05, calls.accepted);
+    const read = (/** @type {string} */ text) => definition.responseDeserialize(Buffer.from(text, 'base64'));
+    if (!calls.allows(read(answer))) throw new Error(`${calls.method} refuses: ${JSON.stringify(read(answer))}`);
+    const other = read((await run(calls.port, 0.05, calls.refused)).answer);
+    if (calls.allows(other)) throw new Error(`${calls.method} does not check: ${JSON.stringify(other)}`);
+    const bare = await startPeer(on.proxy, 'bare-grpc.mjs', calls.file, calls.service, calls.method, answer);
+    await compare(
+      calls.title,
+      { name: 'bare @grpc/grpc-js', process: bare.process, run: (s) => run(bare.port, s, calls.accepted) },
+      { name: 'Latchkey', process: calls.server, run: (s) => run(calls.port, s, calls.accepted) },
+      0.8,
+    );
   };
-  const answers = [
-    await runAt(gateway.authzPort, 0.05),
-    await runAt(bare.port, 0.05),
-    await runAt(gateway.authzPort, 0.05, messageWith(`${authorization}x`)),
-  ].map(({ answer }) => answer);
-  if (answers[0].status.code !== 0 || answers[2].status.code === 0)
-    throw new Error(`ext_authz does not check: ${JSON.stringify(answers)}`);
-  const headersOf = (/** @type {any} */ answer) =>
-    answer.okResponse.headers.map((/** @type {any} */ { header }) => header.key).join();
-  if (headersOf(answers[0]) !== headersOf(answers[1]))
-    throw new Error(`the bare server answers other headers: ${JSON.stringify(answers)}`);
-  await compare(
-    'ext_authz over gRPC',
-    { name: 'bare @grpc/grpc-js', process: bare.process, run: (s) => runAt(bare.port, s) },
-    { name: 'Latchkey', process: gateway.process, run: (s) => runAt(gateway.authzPort, s) },
-    0.8,
-  );
+  const checkRequest = (/** @type {string} */ text) => ({
+    attributes: {
+      source: { address: { socketAddress: { address: '127.0.0.1' } } },
+      request: {
+        http: {
+          method: 'GET',
+          path: '/on/items/123',
+          headers: { authorization: text, 'user-agent': 'bench/1', accept: 'application/json' },
+        },
+      },
+    },
+  });
+  await compareCalls({
+    title: 'ext_authz over gRPC, the gateway',
+    file: EXT_AUTHZ_PROTO_FILE,
+    service: `${EXT_AUTHZ_PACKAGE}.Authorization`,
+    method: 'Check',
+    port: gateway.authzPort,
+    server: gateway.process,
+    accepted: checkRequest(authorization),
+    refused: checkRequest(`${authorization}x`),
+    allows: ({ status }) => status.code === 0,
+  });
+
+  const cluster = await startCluster({ gateways: 0, throughLink: false });
+  stops.push(() => cluster[Symbol.asyncDispose]());
+  const token = await issue(cluster, 'bench');
+  const { pid } = /** @type {import('@latchkey/testing').Member} */ (cluster.tokenServices[0]).process;
+  pin(pid, on.proxy);
+  await compareCalls({
+    title: 'Verify over gRPC, the token-service',
+    file: PROTO_FILE,
+    service: `${PROTO_PACKAGE}.Tokens`,
+    method: 'Verify',
+    port: Number(cluster.rpcAddresses[0]?.split(':')[1]),
+    server: { processorSeconds: () => processorSecondsOf(pid) },
+    headers: { authorization: firstParty(cluster.gatewayRpcSecret) },
+    accepted: { token: token.secret, scopes: [], ip: '127.0.0.1', route: 'bench', userAgent: 'bench/1' },
+    refused: { token: `${token.secret}x`, scopes: [], ip: '127.0.0.1', route: 'bench', userAgent: 'bench/1' },
+    allows: ({ allowed }) => allowed,
+  });
 } finally {
   for (const stop of stops.reverse()) await stop();
   rmSync(dir, { recursive: true, force: true });
@@ -142,7 +178,7 @@ try {
  */
 async function compare(title, bare, own, goal) {
   const variants = [bare, own];
-  for (const { run } of variants) await run(3);
+  for (const { run } of variants) await warmUp(run, { requests: 40_000, seconds: 10 });
   /** @type {Map<string, { perSecond: number, microseconds: number, busy: number, p99: number }[]>} */
   const results = new Map(variants.map(({ name }) => [name, []]));
   for (let round = 0; round < rounds; round++) {

@@ -6,12 +6,12 @@
  * the proxy. Before anything is measured, each variant with a check must show that it checks.
  */
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { loadavg, tmpdir } from 'node:os';
 import path from 'node:path';
 import { freePorts } from '@latchkey/local-stack';
 import * as configurations from './lib/configurations.mjs';
 import { startGateway } from './lib/gateway.mjs';
-import { closedLoop, fixedRate } from './lib/generators.mjs';
+import { closedLoop, fixedRate, warmUp } from './lib/generators.mjs';
 import { options } from './lib/options.mjs';
 import { barsSvg, machine, markdownTable, textTable } from './lib/output.mjs';
 import { processors } from './lib/processes.mjs';
@@ -36,8 +36,10 @@ const seconds = given.seconds || (given.quick ? 1 : 2);
 const { connections } = given;
 /** Below this the proxy's processor did not limit its requests/s. */
 const BUSY = 0.9;
+/** Load average from which other programs are part of the figures. */
+const BUSY_BEFORE = 1;
+const busyBefore = /** @type {number} */ (loadavg()[0]);
 const SCOPE = 'demo:read';
-/** What runs often is compiled by then; on a busy machine it ends after so many seconds. */
 const WARM_UP = given.quick ? { requests: 20_000, seconds: 4 } : { requests: 60_000, seconds: 10 };
 /** A generator that is later than this measures itself. */
 const LATE_MS = 1;
@@ -127,7 +129,7 @@ try {
 
   const load = await closedLoop(wrk, on.rest);
   stops.push(() => load.stop());
-  for (const { target } of variants) await warmUp(target, load);
+  for (const { target } of variants) await warmUp((s) => load.run(target, connections, s), WARM_UP);
   say(`measuring ${variants.length} variants, ${rounds} rounds of ${seconds} s each`);
   /** @type {Map<string, Awaited<ReturnType<typeof measure>>[]>} */
   const results = new Map(variants.map(({ name }) => [name, []]));
@@ -158,8 +160,14 @@ try {
     `${rounds} rounds of ${seconds} s in turn, ${connections} connections; proxy on processor ${on.proxy}, upstream (${upstream.name}) and load (${load.name}) on ${on.rest}; median (lowest–highest)`,
   ];
   if (isLimited)
-    notes.push('† not busy: upstream or load generator limited its requests/s; compare the processor time');
+    notes.push(
+      '† not busy: upstream, load generator or other programs limited its requests/s; compare the processor time',
+    );
   if ('notHad' in wrk) notes.push(`wrk was not had: ${wrk.notHad}`);
+  if (busyBefore > BUSY_BEFORE)
+    notes.push(
+      `the machine was busy before the start (load average ${busyBefore.toFixed(1)}): do not rely on these figures`,
+    );
   if (on.note) notes.push(on.note);
 
   const ratios = [
@@ -272,13 +280,6 @@ try {
 } finally {
   for (const stop of stops.reverse()) await stop();
   rmSync(dir, { recursive: true, force: true });
-}
-
-/** @param {Target} target @param {Awaited<ReturnType<typeof closedLoop>>} load */
-async function warmUp(target, load) {
-  let requests = 0;
-  for (let second = 0; second < WARM_UP.seconds && requests < WARM_UP.requests; second++)
-    requests += (await load.run(target, connections, 1)).count;
 }
 
 /** @param {Variant} variant @param {Awaited<ReturnType<typeof closedLoop>>} load */

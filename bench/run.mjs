@@ -23,7 +23,7 @@ const benches = {
   miss: { shows: 'checks of tokens never seen before; --before <folder>: beside another version' },
   forged: { shows: 'checks while forged messages flood Redis, beside the same undisturbed' },
   proxy: { shows: 'the gateway as a proxy beside nginx, HAProxy, nginx + Lua, bare proxies; --quick: two minutes' },
-  'forward-auth': { shows: 'checks for nginx auth_request and Envoy, beside servers that check nothing' },
+  'forward-auth': { shows: 'checks for nginx auth_request, Envoy and Verify, beside servers that check nothing' },
   issue: { shows: 'tokens issued over HTTP beside raw inserts of the same rows' },
   exposure: { shows: 'a token exposed that was shown 100 000 others, and who waits for that', long: true },
   restart: { shows: 'PostgreSQL restarted at half load, with 100 000 tokens remembered', long: true },

@@ -82,3 +82,13 @@ function faultless(result) {
     throw new Error(`${result.errors} of ${result.count} responses were not 200`);
   return result;
 }
+
+/**
+ * Runs until a program has compiled what runs often: so many requests, at most so many seconds.
+ * @param {(seconds: number) => Promise<{ count: number }>} run
+ * @param {{ requests: number, seconds: number }} enough
+ */
+export async function warmUp(run, { requests, seconds }) {
+  let count = 0;
+  for (let second = 0; second < seconds && count < requests; second++) count += (await run(1)).count;
+}

@@ -1,5 +1,5 @@
 /** Processes of a benchmark: started on one processor, measured in processor time. */
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { createInterface } from 'node:readline';
@@ -79,7 +79,7 @@ export async function start({ command = process.execPath, args, processor, env =
       }
     },
     /** Processor seconds used so far by it and its child processes, as the scheduler counts them (Linux). */
-    processorSeconds: () => nanoseconds(/** @type {number} */ (child.pid)) / 1e9,
+    processorSeconds: () => processorSecondsOf(/** @type {number} */ (child.pid)),
     /** Resolves when it has ended. */
     async stop() {
       if (ended) return;
@@ -100,6 +100,14 @@ function accepts(port) {
     socket.once('connect', () => resolve(true)).once('error', () => resolve(false));
     socket.once('connect', () => socket.destroy());
   });
+}
+
+/** Used so far by a process and its child processes. @param {number} pid */
+export const processorSecondsOf = (pid) => nanoseconds(pid) / 1e9;
+
+/** Moves a running process with all its threads to one processor. @param {number} pid @param {number} processor */
+export function pin(pid, processor) {
+  execFileSync('taskset', ['-acp', String(processor), String(pid)], { stdio: 'ignore' });
 }
 
 /** Of all threads of a process and of its children. @param {number | string} pid @returns {number} */

@@ -1,6 +1,6 @@
 /**
  * A load generator for unary gRPC calls: node:http2 with one message, encoded before. Reads jobs as JSON lines on stdin
- * (`{port, path, message, connections, streams, ms}`; `message` in base64, `streams` calls at once on each connection),
+ * (`{port, path, message, headers?, connections, streams, ms}`; `message` in base64, `streams` calls at once on each connection),
  * writes for each a line `{count, errors, ms, p50, p99, answer}`; `answer` is the first response's message in base64.
  * Responses of another size than the first, or with another status than 0, are errors.
  */
@@ -16,9 +16,9 @@ function frameOf(message) {
   return Buffer.concat([head, message]);
 }
 
-async function run({ port, path, message, connections, streams, ms }) {
+async function run({ port, path, message, headers: more = {}, connections, streams, ms }) {
   const frame = frameOf(Buffer.from(message, 'base64'));
-  const headers = { ':method': 'POST', ':path': path, 'content-type': 'application/grpc', te: 'trailers' };
+  const headers = { ':method': 'POST', ':path': path, 'content-type': 'application/grpc', te: 'trailers', ...more };
   const sessions = Array.from({ length: connections }, () => connect(`http://127.0.0.1:${port}`));
   let [count, errors] = [0, 0];
   let answer;
