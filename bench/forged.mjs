@@ -11,7 +11,7 @@ import { startCluster } from '@latchkey/testing';
 import { Redis } from 'ioredis';
 import { atRate, issue } from './lib/cluster.mjs';
 import { options } from './lib/options.mjs';
-import { summary } from './lib/processes.mjs';
+import { summary } from './lib/statistics.mjs';
 import { percentile, report } from './lib.mjs';
 
 if (isMainThread) await measure();

@@ -7,7 +7,8 @@
 import path from 'node:path';
 import { startStack } from './jobs/stack.mjs';
 import { options } from './lib/options.mjs';
-import { start, summary } from './lib/processes.mjs';
+import { start } from './lib/processes.mjs';
+import { summary } from './lib/statistics.mjs';
 import { report } from './lib.mjs';
 
 const { rounds, ms, callers } = options(

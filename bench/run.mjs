@@ -1,10 +1,14 @@
 /**
  * `npm run bench`: the benchmarks beside named peers, one after the other, each in a process of its own. `npm run bench
  * -- proxy` runs one, `npm run bench -- expiry --due 1000` with its options; `--help` lists them all, those that take
- * longer included. Ends with the targets that were missed; each benchmark prints its figures beside them.
+ * longer included; `--quick` alone is `proxy --quick`. Installs and builds what is missing first. Ends with the targets
+ * that were missed; each benchmark prints its figures beside them.
  */
 import { spawnSync } from 'node:child_process';
 import path from 'node:path';
+import { installWhatIsMissing } from '../tools/lib/install.mjs';
+import { run, underRuntimeNode } from '../tools/lib/processes.mjs';
+import { turboArguments } from '../tools/lib/turbo.mjs';
 
 /**
  * By name: what each shows, what it needs of node, and where it lies (`<name>.mjs` by default). `long`: minutes, and
@@ -18,7 +22,8 @@ const benches = {
   watch: { shows: 'revoke until effective at third parties on streams, with Redis and without' },
   miss: { shows: 'checks of tokens never seen before; --before <folder>: beside another version' },
   forged: { shows: 'checks while forged messages flood Redis, beside the same undisturbed' },
-  proxy: { shows: 'what the gateway costs as a proxy' },
+  proxy: { shows: 'the gateway as a proxy beside nginx, HAProxy, nginx + Lua, bare proxies; --quick: two minutes' },
+  'forward-auth': { shows: 'checks for nginx auth_request, Envoy and Verify, beside servers that check nothing' },
   issue: { shows: 'tokens issued over HTTP beside raw inserts of the same rows' },
   exposure: { shows: 'a token exposed that was shown 100 000 others, and who waits for that', long: true },
   restart: { shows: 'PostgreSQL restarted at half load, with 100 000 tokens remembered', long: true },
@@ -49,7 +54,11 @@ const benches = {
   },
 };
 
-const args = process.argv.slice(2);
+await installWhatIsMissing();
+await underRuntimeNode(import.meta.filename);
+
+const given = process.argv.slice(2);
+const args = given[0] === '--quick' ? ['proxy', ...given] : given;
 const firstOption = args.findIndex((arg) => arg.startsWith('-'));
 const [chosen, options] = firstOption < 0 ? [args, []] : [args.slice(0, firstOption), args.slice(firstOption)];
 if (options.includes('--help') && chosen.length === 0) {
@@ -66,6 +75,13 @@ if (unknown.length) {
 if (options.length > 0 && chosen.length !== 1) {
   console.error('options go with the name of one benchmark: npm run bench -- expiry --due 1000');
   process.exit(2);
+}
+if (!options.includes('--help')) {
+  const { code, output } = await run('turbo', ['run', 'build', ...turboArguments, '--output-logs=errors-only']);
+  if (code !== 0) {
+    console.error(`${output.trim()}\nthe build failed`);
+    process.exit(1);
+  }
 }
 const missed = [];
 for (const [name, { flags = [], file = `${name}.mjs`, long }] of Object.entries(benches)) {

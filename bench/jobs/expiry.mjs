@@ -5,7 +5,7 @@ import path from 'node:path';
 import { startPostgres } from '@latchkey/local-stack';
 import pg from 'pg';
 import { options } from '../lib/options.mjs';
-import { summary } from '../lib/processes.mjs';
+import { summary } from '../lib/statistics.mjs';
 import { report } from '../lib.mjs';
 import { offeredLoad } from './load.mjs';
 import { memoryMb, migrate, sleep, startStack, until } from './stack.mjs';

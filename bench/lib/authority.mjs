@@ -9,7 +9,7 @@ const signer = feedSigner(Buffer.from('the signing key of the benchmarks'));
 const key = Buffer.alloc(32, 1);
 
 /**
- * @returns {Promise<{address: string, issue(scopes: string[]): string, close(): void}>}
+ * @returns {Promise<{address: string, issue(scopes: string[]): {secret: string, id: string, owner: string}, close(): void}>}
  */
 export async function startAuthority() {
   const tokens = new Map();
@@ -46,8 +46,9 @@ export async function startAuthority() {
       const token = mint('pat');
       const owner = { kind: 'pat', ownerType: 'user', ownerId: newId(), project: '', denial: '', expiresAtMs: 0 };
       const rights = { scopes, allProjects: false, grants: [], ancestors: [], allowedIps: [], rateLimit: null };
-      tokens.set(hashSecret(token), { id: newId(), ...owner, ...rights });
-      return token;
+      const id = newId();
+      tokens.set(hashSecret(token), { id, ...owner, ...rights });
+      return { secret: token, id, owner: `user:${owner.ownerId}` };
     },
     close: () => server.forceShutdown(),
   };

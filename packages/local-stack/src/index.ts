@@ -1,3 +1,11 @@
+export {
+  type DebianPrograms,
+  debianPrograms,
+  firstLine,
+  hasApt,
+  onPath,
+  type UnpackedPrograms,
+} from './debian-packages.js';
 export { claimFolder, type FolderClaim, FolderInUse } from './folder-claim.js';
 export { canListen, freePort, freePorts } from './free-port.js';
 export { type Postgres, type PostgresOptions, startPostgres } from './postgres.js';
