@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto';
-import type { Server } from 'node:http';
 import { type AddressInfo, createServer } from 'node:net';
 import { hostname } from 'node:os';
 import {
@@ -9,7 +8,6 @@ import {
   type Logger,
   listen,
   RateLimits,
-  startOps,
   systemClock,
   tokensCaller,
   usageStream,
@@ -21,9 +19,18 @@ import { Checks } from './check/index.js';
 import { type GatewayConfig } from './config.js';
 import { redisFeed, tokenSource } from './connections.js';
 import { UpstreamPools } from './engine/index.js';
-import { Console, Delegated, Management, ProxyHandler, PublicServer } from './handlers/index.js';
+import {
+  Console,
+  Delegated,
+  ForwardAuth,
+  Management,
+  OpsServer,
+  Peers,
+  ProxyHandler,
+  PublicServer,
+} from './handlers/index.js';
 import { Metrics } from './metrics.js';
-import { Peers, startNestPart } from './nest/index.js';
+import { startNestPart } from './nest/index.js';
 import { loadRoutes, type RouteTable } from './routes/index.js';
 import { OpenExchanges } from './streams/index.js';
 
@@ -135,14 +142,16 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   const nest = await startNestPart({ checks, delegated, peers, logger, authzAddress });
   opened.push(() => nest.close());
 
-  const ops = await startOps({
-    host: opsHost,
-    port: config.OPS_PORT,
+  const ops = new OpsServer({
+    forwardAuth: new ForwardAuth(checks, delegated, peers),
     registry,
     checks: readinessChecks,
-    routes: { '/forward-auth': nest.handle },
+    isTrustedProxy: peers.isTrustedProxy,
+    logger,
+    connectionsMax: config.CONNECTIONS_MAX,
   });
-  opened.push(() => closed(ops));
+  opened.push(() => ops.http.close());
+  await listen(ops.http.server, config.OPS_PORT, opsHost);
 
   const shared = { checks, verifier, open: exchanges, logger, bodyIdleMs: config.BODY_IDLE_MS };
   const publicServer = new PublicServer({
@@ -173,7 +182,7 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   });
 
   const { port } = http.server.address() as AddressInfo;
-  const { port: opsPort } = ops.address() as AddressInfo;
+  const { port: opsPort } = ops.http.server.address() as AddressInfo;
   const url = `http://${bracketed(config.HOST)}:${port}`;
   logger.info({ url, opsPort, authzPort, routes: routes.routes.length }, 'gateway listening');
   const reload = () => {
@@ -197,13 +206,6 @@ function readyWithin(redis: Redis, ms: number): Promise<void> {
       clearTimeout(timer);
       resolve();
     });
-  });
-}
-
-function closed(server: Server): Promise<void> {
-  return new Promise((resolve) => {
-    server.close(() => resolve());
-    server.closeAllConnections();
   });
 }
 

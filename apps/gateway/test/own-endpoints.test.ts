@@ -6,7 +6,7 @@ import { CALLER_ADDRESS_HEADER, GATEWAY_PROOF_HEADER, gatewayProofMatcher } from
 import { waitFor } from '@latchkey/testing';
 import { request } from 'undici';
 import { gatewayConfig } from '../src/config.js';
-import { Peers } from '../src/nest/peers.js';
+import { Peers } from '../src/handlers/peers.js';
 import { CREDENTIALS, raw, type Stack, stack } from './stack.js';
 
 const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-console-'));

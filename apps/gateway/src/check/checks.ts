@@ -81,6 +81,14 @@ export class Checks {
       : this.#conclude(request, secret, verdict, options);
   }
 
+  /** Several requirements of one request, at least one: see {@link verifyAll}. Synchronous where {@link decide} is. */
+  decideAll(requests: readonly AuthorizationRequest[]): Decision | Promise<Decision> {
+    const [first] = requests;
+    if (requests.length === 1) return this.decide(first!);
+    const secret = readAuthorization('bearer', first!.authorization);
+    return typeof secret === 'string' ? this.verifyAll(requests, secret) : this.withoutSecret(first!, secret);
+  }
+
   /** Several requirements of one HTTP request: all must be allowed, and the verdict is counted once, under the last. */
   async verifyAll(requests: readonly AuthorizationRequest[], secret: string): Promise<Decision> {
     for (const request of requests.slice(0, -1)) {

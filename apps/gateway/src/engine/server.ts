@@ -1,4 +1,5 @@
 import { createServer, type Server, type Socket } from 'node:net';
+import type { Logger } from '@latchkey/runtime';
 import { peerOf } from '../http/index.js';
 import { CallerConnection, type ConnectionDeps } from './caller-connection.js';
 import type { CallerRequest } from './caller-request.js';
@@ -8,6 +9,7 @@ export interface ServerDeps {
   onResponse(request: CallerRequest): void;
   /** Whether an address's X-Forwarded-* and X-Request-Id are trusted. */
   readonly isTrustedProxy: (ip: string) => boolean;
+  readonly logger: Logger;
   readonly connectionsMax: number;
 }
 
@@ -32,7 +34,13 @@ export class HttpServer implements ConnectionDeps {
   }
 
   onRequest(request: CallerRequest): void {
-    this.deps.onRequest(request);
+    try {
+      this.deps.onRequest(request);
+    } catch (error) {
+      this.deps.logger.error({ err: error, requestId: request.head.requestId }, 'a request failed');
+      if (request.hasResponse) request.destroy();
+      else request.refuse({ code: 'internal', detail: 'The gateway failed; see its log for this requestId.' });
+    }
   }
 
   onResponse(request: CallerRequest): void {

@@ -1,5 +1,4 @@
 import { IDENTITY_HEADERS, REQUEST_ID_HEADER, SCOPE_PATTERN } from '@latchkey/contracts';
-import { readAuthorization } from '@latchkey/runtime';
 import type { AuthorizationRequest, Checks, Decision } from '../check/index.js';
 import { type ErrorResponse, readTarget } from '../http/index.js';
 import type { Route, RouteRequirement, RouteTable } from '../routes/index.js';
@@ -44,11 +43,7 @@ export class Delegated {
     if ('error' in plan) return plan;
     const { requests, keepAuthorization } = plan;
     if (requests.length === 0) return { identity: identityHeaders(undefined, delegated.requestId), keepAuthorization };
-    const secret = readAuthorization('bearer', delegated.authorization);
-    const decision =
-      typeof secret === 'string'
-        ? await this.checks.verifyAll(requests, secret)
-        : this.checks.withoutSecret(requests[0]!, secret);
+    const decision = await this.checks.decideAll(requests);
     return decision.allowed
       ? { identity: identityHeaders(decision, delegated.requestId), keepAuthorization }
       : { error: decision.error };

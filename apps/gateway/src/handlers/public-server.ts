@@ -1,9 +1,10 @@
-import { type Logger, type ReadinessCheck, readiness } from '@latchkey/runtime';
+import type { Logger, ReadinessCheck } from '@latchkey/runtime';
 import { type CallerRequest, HttpServer } from '../engine/index.js';
-import { type ErrorResponse, RETRY_AFTER_S, readTarget, type Target } from '../http/index.js';
+import { type ErrorResponse, readTarget, type Target } from '../http/index.js';
 import type { RouteTable } from '../routes/index.js';
 import type { Console } from './console.js';
 import type { Management } from './management.js';
+import { respondJson, respondReadiness } from './ops-server.js';
 import type { ProxyHandler } from './proxy-handler.js';
 
 export interface PublicServerDeps {
@@ -27,25 +28,12 @@ export class PublicServer {
 
   constructor(private readonly deps: PublicServerDeps) {
     this.http = new HttpServer({
-      onRequest: (request) => this.#onRequest(request),
+      onRequest: (request) => this.#serve(request),
+      logger: deps.logger,
       onResponse: ({ route, status, startedAtMs }) => deps.observe(route, status, startedAtMs),
       isTrustedProxy: deps.isTrustedProxy,
       connectionsMax: deps.connectionsMax,
     });
-  }
-
-  #onRequest(request: CallerRequest): void {
-    try {
-      this.#serve(request);
-    } catch (error) {
-      this.deps.logger.error({ err: error, requestId: request.head.requestId }, 'a request failed');
-      const response: ErrorResponse = {
-        code: 'internal',
-        detail: 'The gateway failed; see its log for this requestId.',
-      };
-      if (request.hasResponse) request.destroy();
-      else request.refuse(response);
-    }
   }
 
   #serve(request: CallerRequest): void {
@@ -89,11 +77,8 @@ export class PublicServer {
     }
     request.route = 'health';
     if (path === '/healthz') respondJson(request, 200, { status: 'ok' });
-    else if (path === '/readyz') {
-      void readiness(this.deps.checks).then(({ ready, checks }) =>
-        respondJson(request, ready ? 200 : 503, { status: ready ? 'ready' : 'not ready', checks }),
-      );
-    } else request.refuse({ code: 'not_found', detail: 'There is no endpoint at this path.' });
+    else if (path === '/readyz') respondReadiness(request, this.deps.checks);
+    else request.refuse({ code: 'not_found', detail: 'There is no endpoint at this path.' });
   }
 }
 
@@ -110,12 +95,6 @@ const UNSUPPORTED: Readonly<Record<'TRACE' | 'CONNECT', ErrorResponse>> = {
   },
   CONNECT: { code: 'method_not_allowed', detail: 'CONNECT is not supported: this is not a forward proxy.' },
 };
-
-function respondJson(request: CallerRequest, status: 200 | 503, body: unknown): void {
-  const retry = status === 503 ? `retry-after: ${RETRY_AFTER_S}\r\n` : '';
-  const lines = `content-type: application/json\r\ncache-control: no-store\r\n${retry}`;
-  request.respond(status, status === 200 ? 'OK' : 'Service Unavailable', lines, `${JSON.stringify(body)}\n`);
-}
 
 /** What serves a path; undefined: the routes file. */
 function ownerOf(path: string): 'management' | 'gateway' | undefined {

@@ -39,6 +39,8 @@ enum Action {
   RequestId,
   MaxForwards,
   PassedBy,
+  ForwardedMethod,
+  ForwardedUri,
 }
 
 /** Names the gateway process that forwarded a request, so that it notices when its own request comes back to it. */
@@ -65,6 +67,8 @@ const ACTIONS: Readonly<Record<string, Action>> = {
   [REQUEST_ID_HEADER]: Action.RequestId,
   'max-forwards': Action.MaxForwards,
   [PASSED_BY_HEADER]: Action.PassedBy,
+  'x-forwarded-method': Action.ForwardedMethod,
+  'x-forwarded-uri': Action.ForwardedUri,
   // Hop-by-hop (RFC 9110 section 7.6.1).
   'keep-alive': Action.Drop,
   'proxy-connection': Action.Drop,
@@ -154,6 +158,9 @@ export class RequestHead implements FieldSink {
   forwardedFor = '';
   forwardedProto = 'http';
   forwardedHost = '';
+  /** Of the request that a reverse proxy asks about, from any peer: see `Peers`. */
+  forwardedMethod: string | undefined;
+  forwardedUri: string | undefined;
   /** RFC 9110 section 7.6.2; undefined without the field, negative when it is no number. */
   maxForwards: number | undefined;
   /** This process has forwarded the request before. */
@@ -311,6 +318,12 @@ export class RequestHead implements FieldSink {
         if (this.method !== 'OPTIONS') return true;
         this.maxForwards = lengthOf(value);
         return false;
+      case Action.ForwardedMethod:
+        this.forwardedMethod = joined(this.forwardedMethod, value);
+        return false;
+      case Action.ForwardedUri:
+        this.forwardedUri = joined(this.forwardedUri, value);
+        return false;
       case Action.PassedBy:
         if (value.includes(OWN_NAME)) this.isLoop = true;
         return false;
@@ -371,6 +384,10 @@ export class RequestHead implements FieldSink {
 }
 
 const AMBIGUOUS = -3;
+
+/** Values of fields with one name (RFC 9110 section 5.3). */
+const joined = (before: string | undefined, value: string): string =>
+  before === undefined ? value : `${before}, ${value}`;
 
 /** The last address in X-Forwarded-For that is not a trusted proxy; an invalid entry ends the search. */
 export function callerAddress(forwardedFor: string, peerIp: string, isTrusted: (ip: string) => boolean): string {

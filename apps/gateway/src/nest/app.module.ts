@@ -1,10 +1,8 @@
 import { type DynamicModule, Module } from '@nestjs/common';
 import { Checks } from '../check/index.js';
-import { Delegated } from '../handlers/index.js';
+import { Delegated, Peers } from '../handlers/index.js';
 import { BearerStrategy } from './bearer.strategy.js';
 import { ExtAuthzController } from './ext-authz.controller.js';
-import { ForwardAuthController, ForwardAuthGuard } from './forward-auth.controller.js';
-import { Peers } from './peers.js';
 import { WhoamiController, WhoamiGuard } from './whoami.controller.js';
 
 /** The gateway's own controllers. The proxy does not use Nest. */
@@ -13,13 +11,12 @@ export class AppModule {
   static with(checks: Checks, delegated: Delegated, peers: Peers): DynamicModule {
     return {
       module: AppModule,
-      controllers: [WhoamiController, ForwardAuthController, ExtAuthzController],
+      controllers: [WhoamiController, ExtAuthzController],
       providers: [
         { provide: Checks, useValue: checks },
         { provide: Delegated, useValue: delegated },
         { provide: Peers, useValue: peers },
         BearerStrategy,
-        ForwardAuthGuard,
         WhoamiGuard,
       ],
     };

@@ -3,9 +3,8 @@ import { isRequestId } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import { Controller } from '@nestjs/common';
 import { GrpcMethod } from '@nestjs/microservices';
-import { Delegated, type DelegatedResult, readRequirement } from '../handlers/index.js';
+import { Delegated, type DelegatedResult, Peers, readRequirement } from '../handlers/index.js';
 import { callerAddress, type ErrorResponse, normalHeaderName, plainAddress, renderError } from '../http/index.js';
-import { Peers } from './peers.js';
 
 interface HeaderValue {
   key: string;

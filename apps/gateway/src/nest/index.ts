@@ -1,5 +1,4 @@
 import 'reflect-metadata';
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import { EXT_AUTHZ_PACKAGE, EXT_AUTHZ_PROTO_FILE } from '@latchkey/contracts';
 import { type Logger, NestLogger, PROTO_OPTIONS } from '@latchkey/runtime';
 import { NestFactory } from '@nestjs/core';
@@ -7,17 +6,13 @@ import { type MicroserviceOptions, Transport } from '@nestjs/microservices';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { Checks } from '../check/index.js';
 import type { CallerRequest } from '../engine/index.js';
-import type { Delegated } from '../handlers/index.js';
+import type { Delegated, Peers } from '../handlers/index.js';
 import { fieldValue } from '../http/index.js';
 import { AppModule } from './app.module.js';
-import type { Peers } from './peers.js';
 import { createAdapter, ErrorFilter } from './request.js';
-
-export { Peers } from './peers.js';
 
 /** Nest's part of the gateway: its controllers, called by other listeners, and the gRPC listener. */
 export interface NestPart {
-  handle(req: IncomingMessage, res: ServerResponse): void;
   /** Responds to a request of the public port, whose body is not read. */
   serve(request: CallerRequest): void;
   close(): Promise<void>;
@@ -55,7 +50,6 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
   const fastify = app.getHttpAdapter().getInstance();
   await fastify.ready();
   return {
-    handle: (req, res) => fastify.routing(req, res),
     serve: (request) => {
       const { method, target, text } = request.head;
       const options = { method: method as 'GET', url: target, headers: headersIn(text), remoteAddress: request.peerIp };

@@ -1,6 +1,5 @@
-import type { IncomingMessage } from 'node:http';
 import { Addresses } from '@latchkey/verifier';
-import { plainAddress } from '../http/index.js';
+import type { RequestHead } from '../http/index.js';
 
 /** Which peers are trusted for which headers. */
 export class Peers {
@@ -15,15 +14,14 @@ export class Peers {
     this.isForwardAuthPeer = (ip) => peers.include(ip);
   }
 
-  /** The method and path of the request that a proxy forwards; `untrusted` from other peers. */
-  forwardedRequest(req: IncomingMessage): { method: string; uri: string } | 'untrusted' | undefined {
-    const { 'x-forwarded-method': method, 'x-forwarded-uri': uri } = req.headers;
+  /**
+   * The method and path of the request that a proxy forwards; `untrusted` from other peers.
+   * @param ip of the peer
+   */
+  forwardedRequest(ip: string, head: RequestHead): { method: string; uri: string } | 'untrusted' | undefined {
+    const { forwardedMethod: method, forwardedUri: uri } = head;
     if (method === undefined && uri === undefined) return undefined;
-    if (!this.isForwardAuthPeer(this.ipOf(req))) return 'untrusted';
-    return { method: String(method ?? 'GET'), uri: String(uri ?? '/') };
-  }
-
-  ipOf(req: IncomingMessage): string {
-    return plainAddress(req.socket.remoteAddress);
+    if (!this.isForwardAuthPeer(ip)) return 'untrusted';
+    return { method: method ?? 'GET', uri: uri ?? '/' };
   }
 }

@@ -1,0 +1,70 @@
+import { type Logger, type ReadinessCheck, readiness } from '@latchkey/runtime';
+import type { Registry } from 'prom-client';
+import { type CallerRequest, HttpServer } from '../engine/index.js';
+import { RETRY_AFTER_S, readTarget } from '../http/index.js';
+import type { ForwardAuth } from './forward-auth.js';
+
+export interface OpsServerDeps {
+  readonly forwardAuth: ForwardAuth;
+  readonly registry: Registry;
+  /** Keys are shown at `/readyz`. */
+  readonly checks: Readonly<Record<string, ReadinessCheck>>;
+  readonly isTrustedProxy: (ip: string) => boolean;
+  readonly logger: Logger;
+  readonly connectionsMax: number;
+}
+
+/** The ops port: `/forward-auth`, `/metrics`, `/healthz` and `/readyz`. Never published by default. */
+export class OpsServer {
+  readonly http: HttpServer;
+
+  constructor(private readonly deps: OpsServerDeps) {
+    this.http = new HttpServer({
+      onRequest: (request) => this.#onRequest(request),
+      onResponse: () => undefined,
+      logger: deps.logger,
+      isTrustedProxy: deps.isTrustedProxy,
+      connectionsMax: deps.connectionsMax,
+    });
+  }
+
+  #onRequest(request: CallerRequest): void {
+    const target = readTarget(request.head.target);
+    if ('detail' in target) return void request.refuse(target);
+    switch (target.path) {
+      case '/forward-auth':
+        return void this.deps.forwardAuth.handle(request, target.query);
+      case '/healthz':
+        return void respondJson(request, 200, { status: 'ok' });
+      case '/readyz':
+        return void respondReadiness(request, this.deps.checks);
+      case '/metrics':
+        return void this.#respondMetrics(request);
+      default:
+        return void request.refuse({
+          code: 'not_found',
+          detail: 'This port serves /forward-auth, /healthz, /readyz and /metrics.',
+        });
+    }
+  }
+
+  #respondMetrics(request: CallerRequest): void {
+    const { registry } = this.deps;
+    registry.metrics().then(
+      (text) => request.respond(200, 'OK', `content-type: ${registry.contentType}\r\n`, text),
+      (error: Error) => request.refuse({ code: 'internal', detail: `The metrics failed: ${error.message}` }),
+    );
+  }
+}
+
+export function respondReadiness(request: CallerRequest, of: Readonly<Record<string, ReadinessCheck>>): void {
+  void readiness(of).then(({ ready, checks }) =>
+    respondJson(request, ready ? 200 : 503, { status: ready ? 'ready' : 'not ready', checks }),
+  );
+}
+
+export function respondJson(request: CallerRequest, status: 200 | 503, body: unknown): void {
+  const retry = status === 503 ? `retry-after: ${RETRY_AFTER_S}\r\n` : '';
+  const lines = `content-type: application/json\r\ncache-control: no-store\r\n${retry}`;
+  request.respond(status, status === 200 ? 'OK' : 'Service Unavailable', lines, `${JSON.stringify(body)}\n`);
+}
