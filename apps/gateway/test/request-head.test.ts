@@ -175,9 +175,12 @@ describe('the host is unambiguous', () => {
   it.each(['g', 'g:80', '[::1]:80', 'a-b.example', ''])('Host %j is accepted', (host) => {
     expect(read(LINE, `Host: ${host}`)).toMatchObject({ host });
   });
-  it.each(['a b', 'a/b', 'a@b', 'a?b', 'a#b', 'a\\b', 'a"b', '\xe4', 'g'.repeat(256)])('Host %j is refused', (host) => {
-    expect(read(LINE, `Host: ${host}`)).toEqual(expect.any(String));
-  });
+  it.each([':80', ':g', 'a b', 'a/b', 'a@b', 'a?b', 'a#b', 'a\\b', 'a"b', '\xe4', 'g'.repeat(256)])(
+    'Host %j is refused',
+    (host) => {
+      expect(read(LINE, `Host: ${host}`)).toEqual(expect.any(String));
+    },
+  );
   it('none, or two, are refused', () => {
     expect(read(LINE)).toEqual(expect.any(String));
     expect(read(LINE, 'Host: g', 'Host: g')).toEqual(expect.any(String));

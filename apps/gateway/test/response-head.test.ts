@@ -29,10 +29,16 @@ describe('the end of a response is unambiguous', () => {
     ],
     ['204', ['HTTP/1.1 204 No Content'], 'GET', { framing: 'none', keepsOpen: true }],
     [
-      '204 with a length',
+      '204 with length 0',
+      ['HTTP/1.1 204 No Content', 'Content-Length: 0'],
+      'GET',
+      { framing: 'none', contentLength: -1, keepsOpen: true },
+    ],
+    [
+      '204 with a length, behind which a body could come',
       ['HTTP/1.1 204 No Content', 'Content-Length: 5'],
       'GET',
-      { framing: 'none', contentLength: -1 },
+      { framing: 'none', contentLength: -1, keepsOpen: false },
     ],
     [
       'an interim response',

@@ -115,7 +115,7 @@ export function peerOf(socket: Pick<Socket, 'remoteAddress'>, isTrusted: (ip: st
   return { ip, trusted: isTrusted(ip), isTrusted };
 }
 
-const HOST = /^[A-Za-z0-9._~!$&'()*+,;=:[\]%-]{0,255}$/;
+const HOST = /^(?!:)[A-Za-z0-9._~!$&'()*+,;=:[\]%-]{0,255}$/;
 const METHOD_LENGTH_MAX = 32;
 const CHUNKED = -2;
 const NO_LENGTH = -1;

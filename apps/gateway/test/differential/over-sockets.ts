@@ -1,0 +1,77 @@
+import { readTarget } from '../../src/http/index.js';
+import { caseOf, type Kind } from './in-process.js';
+import { isKnownMethod, llhttpRequests, llhttpResponse } from './llhttp.js';
+import { readRequests, readResponse } from './ours.js';
+import { type Origin, type ProxyProgram, proxyRequests, proxyResponse } from './proxies.js';
+import { cutsOf } from './random.js';
+import { type Comparison, compare, type Reading } from './reading.js';
+
+export interface SocketOutcome {
+  readonly kind: Kind;
+  readonly index: number;
+  readonly bytes: Buffer;
+  readonly ours: Reading;
+  readonly comparisons: ReadonlyMap<string, Comparison>;
+}
+
+/** Runs one case through each proxy. */
+export async function runOverSockets(
+  seed: number,
+  kind: Kind,
+  index: number,
+  proxies: readonly ProxyProgram[],
+  origin: Origin,
+): Promise<SocketOutcome> {
+  const { made, random } = caseOf(seed, kind, index);
+  const { bytes, method } = made;
+  const cuts = cutsOf(random, bytes.length);
+  const ours = kind === 'request' ? readRequests(bytes, cuts) : readResponse(bytes, cuts, method);
+  const read = async (proxy: ProxyProgram): Promise<Comparison> => {
+    if (kind === 'request') {
+      let comparison = compare(seen(ours, proxy), await proxyRequests(proxy, origin, made, ours), false);
+      // HAProxy can drop a request behind which the caller has ended its side, and one for which it has taken an idle
+      // connection that the origin was closing.
+      for (let tries = 0; tries < 3 && comparison.verdict === 'differs' && proxy.name !== 'ours'; tries++)
+        comparison = compare(seen(ours, proxy), await proxyRequests(proxy, origin, made, ours, true), false);
+      return comparison;
+    }
+    const mine = finalOf(ours);
+    // nginx takes an interim response for the final one.
+    if (proxy.name === 'nginx' && mine.messages.length < ours.messages.length) return { verdict: 'same', why: '' };
+    return compare(mine, finalOf(await proxyResponse(proxy, origin, `${proxy.name}-${index}`, made)), false);
+  };
+  const comparisons = new Map(
+    await Promise.all(proxies.map(async (proxy) => [proxy.name, await read(proxy)] as const)),
+  );
+  const llhttp = kind === 'request' ? llhttpRequests(bytes, cuts) : llhttpResponse(bytes, cuts, method);
+  comparisons.set('llhttp', compare(ours, llhttp));
+  return { kind, index, bytes, ours, comparisons };
+}
+
+/**
+ * What the origin can see of requests: those before the first whose method it does not know, with the target that the
+ * gateway forwards.
+ */
+function seen(reading: Reading, proxy: ProxyProgram): Reading {
+  const unknown = reading.messages.findIndex(({ start }) => !isKnownMethod(start.slice(0, start.indexOf(' '))));
+  const messages = unknown < 0 ? reading.messages : reading.messages.slice(0, unknown);
+  const end = unknown < 0 ? reading.end : 'closed';
+  if (proxy.name !== 'ours') return { ...reading, messages, end };
+  return {
+    ...reading,
+    end,
+    messages: messages.map((message) => ({ ...message, start: forwardedStart(message.start) })),
+  };
+}
+
+function forwardedStart(start: string): string {
+  const space = start.indexOf(' ');
+  const target = readTarget(start.slice(space + 1));
+  if ('detail' in target) throw new Error(`${start} was accepted`);
+  return `${start.slice(0, space + 1)}${target.path}${target.query}`;
+}
+
+/** Interim responses left out: a proxy need not forward them, and not all do. */
+function finalOf(reading: Reading): Reading {
+  return { ...reading, messages: reading.messages.filter(({ start }) => Number(start) >= 200 || start === '101') };
+}

@@ -1,0 +1,135 @@
+import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import type { ResponseSink } from '../src/engine/index.js';
+import { UpstreamPool } from '../src/engine/upstream-pool.js';
+import { POLICY } from './differential/ours.js';
+
+let server: Server;
+let pool: UpstreamPool;
+let connections: Socket[];
+/** Called with each request that reaches the upstream. */
+let respond: (socket: Socket, connection: number) => void;
+
+beforeEach(async () => {
+  connections = [];
+  server = createServer((socket) => {
+    const connection = connections.push(socket) - 1;
+    socket.on('data', () => respond(socket, connection));
+    socket.on('error', () => socket.destroy());
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  pool = new UpstreamPool(new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}`));
+});
+afterEach(async () => {
+  pool.close();
+  for (const socket of connections) socket.destroy();
+  await new Promise((resolve) => server.close(resolve));
+});
+
+const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
+
+/** Sends a request and resolves to its response's body, or how it failed. */
+function send(method = 'GET', complete = true): Promise<string> {
+  return new Promise((resolve) => {
+    let body = '';
+    const sink: ResponseSink = {
+      method,
+      policy: POLICY,
+      wantsContent: () => true,
+      onInterim: () => undefined,
+      onResponse: () => undefined,
+      onData: (buffer, start, end) => {
+        body += buffer.toString('latin1', start, end);
+      },
+      onEnd: () => resolve(body),
+      onUpgrade: () => resolve('upgrade'),
+      onFailure: ({ kind }) => resolve(kind),
+      onDrain: () => undefined,
+    };
+    pool.send(sink, `${method} / HTTP/1.1\r\nhost: g\r\n\r\n`, complete, false);
+  });
+}
+
+/** Two requests, one after the other. */
+async function sendTwo(method = 'GET', complete = true): Promise<string[]> {
+  return [await send(method, complete), await send()];
+}
+
+it('a connection carries another request after a complete response', async () => {
+  respond = (socket) => socket.write(OK);
+  expect([await sendTwo(), connections.length]).toEqual([['ok', 'ok'], 1]);
+});
+
+describe('a connection carries no other request', () => {
+  it.each([
+    ['bytes behind a response of known length', `${OK}HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison`],
+    ['bytes behind the last chunk', `HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n${OK}`],
+    ['an empty line behind a response', `${OK}\r\n`],
+    ['a close', 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok'],
+    ['HTTP/1.0', 'HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok'],
+  ])('after %s', async (_, first) => {
+    respond = (socket, connection) => socket.write(connection === 0 ? first : OK);
+    expect([await sendTwo(), connections.length]).toEqual([['ok', 'ok'], 2]);
+  });
+
+  it('after a response that came before the request was complete', async () => {
+    respond = (socket) => socket.write(OK);
+    expect([await sendTwo('POST', false), connections.length]).toEqual([['ok', 'ok'], 2]);
+  });
+
+  it('after 204 with a length, whose body comes later', async () => {
+    respond = (socket, connection) =>
+      socket.write(connection === 0 ? 'HTTP/1.1 204 No Content\r\nContent-Length: 6\r\n\r\n' : OK);
+    expect([await send('PUT'), await send(), connections.length]).toEqual(['', 'ok', 2]);
+  });
+
+  it('after bytes that no request asked for', async () => {
+    respond = (socket) => socket.write(OK);
+    expect(await send()).toBe('ok');
+    const closed = new Promise((resolve) => connections[0]!.once('close', resolve));
+    connections[0]!.write('HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison');
+    await closed;
+    expect([await send(), connections.length]).toEqual(['ok', 2]);
+  });
+});
+
+describe('a response that is not well-formed fails', () => {
+  it.each([
+    ['both lengths', 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n'],
+    ['an empty line before it', `\r\n${OK}`],
+    ['a chunk size that is none', 'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n+2\r\nok\r\n0\r\n\r\n'],
+    ['a head that is too long', `HTTP/1.1 200 OK\r\nA: ${'b'.repeat(70_000)}`],
+    ['more interim responses than anyone sends', 'HTTP/1.1 103 Hints\r\n\r\n'.repeat(101)],
+    ['another protocol', 'SSH-2.0-OpenSSH_9.2\r\n\r\n'],
+  ])('%s', async (_, first) => {
+    respond = (socket) => socket.write(first);
+    expect(await send()).toBe('malformed');
+  });
+});
+
+it('a response that ends early is lost, unless its end is that of the connection', async () => {
+  respond = (socket, connection) =>
+    socket.end(
+      [
+        'HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok',
+        'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n',
+        'HTTP/1.1 200 OK\r\n\r\nok',
+      ][connection]!,
+    );
+  expect([await send(), await send(), await send()]).toEqual(['lost', 'lost', 'ok']);
+});
+
+it('responses that come interleaved over many connections, byte by byte, keep their own content', async () => {
+  const bodyOf = (connection: number) => String.fromCharCode(97 + connection).repeat(300);
+  respond = (socket, connection) => {
+    const response = `HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n12c\r\n${bodyOf(connection)}\r\n0\r\n\r\n`;
+    socket.setNoDelay(true);
+    let at = 0;
+    const next = () => {
+      socket.write(response[at++]!);
+      if (at < response.length) setImmediate(next);
+    };
+    next();
+  };
+  const bodies = await Promise.all(Array.from({ length: 8 }, () => send()));
+  expect([...bodies].sort()).toEqual(Array.from({ length: 8 }, (_, i) => bodyOf(i)));
+});
