@@ -23,8 +23,11 @@ function overlapMs(some: readonly Life[], others: readonly Life[]): number {
 
 export type LedgerWork = { [What in keyof Requests]: (given: Requests[What][0]) => Requests[What][1] };
 
-/** What the thread of a ledger does with its files. Every function blocks. `close` closes what is open. */
-export function ledgerWork(): { work: LedgerWork; close(): void } {
+/**
+ * What the thread of a ledger does with its files. Every function blocks. `close` closes what is open.
+ * @param onProgress is called while a function takes long
+ */
+export function ledgerWork(onProgress: () => void = () => undefined): { work: LedgerWork; close(): void } {
   let folder: LedgerFolder | undefined;
   let stream: LedgerStream | undefined;
   /** Those that were compared last. */
@@ -37,6 +40,7 @@ export function ledgerWork(): { work: LedgerWork; close(): void } {
     open({ folder: where, key, ledger, stream: id, at }): Opened {
       stream?.close();
       folder = LedgerFolder.open(where, Buffer.from(key), () => ledger, at);
+      folder.onRead = onProgress;
       stream = folder.begin(id);
       return { ledger: folder.identity.ledger, stream: id };
     },
@@ -51,6 +55,7 @@ export function ledgerWork(): { work: LedgerWork; close(): void } {
       const base = path.dirname(own.folder);
       const beside = readdirSync(base).filter((name) => name !== path.basename(own.folder) && !name.startsWith('.'));
       const others = beside.flatMap((name) => other(path.join(base, name), Buffer.from(key)) ?? []);
+      for (const one of others) one.onRead = onProgress;
       const marksOf = ({ identity }: LedgerFolder) => marks.filter((mark) => mark.ledger === identity.ledger);
       const isKnown = (one: LedgerFolder) => one === own || isAll || marksOf(one).length > 0;
       const compareOne = (one: LedgerFolder): LedgerComparison & { lives: readonly Life[] } => {
@@ -84,11 +89,13 @@ export function ledgerWork(): { work: LedgerWork; close(): void } {
       for (const one of compared) {
         if (!faulty.has(one)) one.adopt();
         else if (one !== own && !known.has(one)) renameSync(one.folder, aside(one.folder, until));
+        onProgress();
       }
       if (faulty.has(own)) {
         stream!.close();
         renameSync(own.folder, `${own.folder}.${until}`);
         folder = LedgerFolder.open(own.folder, own.key, () => ledger, at);
+        folder.onRead = onProgress;
         stream = folder.begin(id);
       }
       return { ledger: folder!.identity.ledger, stream: stream!.stream };

@@ -81,6 +81,9 @@ export class LedgerFolder {
     readonly key: Buffer,
   ) {}
 
+  /** Is called after each file that was read: reading all of them can take long. */
+  onRead: () => void = () => undefined;
+
   /**
    * Opens a ledger, or begins one where there is none.
    * @param newId its id, if it is begun
@@ -176,6 +179,7 @@ export class LedgerFolder {
   segment<Entry>(stream: string, number: number): Segment<Entry> | null {
     const file = path.join(this.folder, segmentFile(stream, number));
     const text = reading(file, () => readFileSync(file, 'utf8'));
+    this.onRead();
     if (!text.includes('\n')) return null;
     const segment = readSegment<Entry>(this.key, text, file);
     const { head } = segment;
@@ -195,6 +199,7 @@ export class LedgerFolder {
         throw error;
       }
     });
+    this.onRead();
     if (text === null) return null;
     const state = readLine<State>(this.key, STATE, text, file);
     if (state.stream !== stream) throw new LedgerFault('changed', `${file} is that of stream ${state.stream}`);
