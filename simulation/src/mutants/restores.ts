@@ -41,6 +41,11 @@ export const restores: readonly RestoreMutant[] = [
   { name: 'what is missing is not applied again', Service: NothingReapplied, faults: moves },
   { name: 'a hold in a backup counts for its restore', Service: HoldKept, seed: 21 },
   {
+    name: 'ledgers that are not kept any more are missed at each start',
+    patches: [['ledger/follower.ts', 'if (!own) return this.#deps.store.forget();', 'if (!own) return true;']],
+    faults: ['unconfigured', 'kill'],
+  },
+  {
     name: 'an answer does not wait for the ledger',
     patches: [['ledger/follower.ts', 'await Promise.race([this.#next, late.promise])', 'await Promise.resolve()']],
     faults: ['putBack', 'kill'],

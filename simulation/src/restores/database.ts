@@ -233,7 +233,19 @@ export class RestorableDatabase {
           if (row) streams.set(stream, { ...row, endedMs: this.nowMs });
         }),
       prune: () => run(() => undefined),
+      forget: () =>
+        run(({ streams, settledHistory }) => {
+          const isSettled = this.isCurrent && settledHistory === this.history;
+          if (isSettled && this.#aliveStreams().length === 0) streams.clear();
+          return [...streams.values()].every((row) => !row.is_settled);
+        }),
     };
+  }
+
+  /** Of ledgers that are kept now. */
+  #aliveStreams(): StreamRow[] {
+    const afterMs = this.nowMs - ALIVE_MS;
+    return [...this.tables.streams.values()].filter((row) => row.endedMs === null && row.seen_at.getTime() > afterMs);
   }
 
   #follow(tables: Tables, cursor: string, from: Date, limit: number, ledger: string | null): FollowRow {
@@ -244,9 +256,7 @@ export class RestorableDatabase {
       .filter(({ xid, at }) => BigInt(xid) >= BigInt(cursor) && at >= from.getTime())
       .sort((a, b) => (BigInt(a.xid) < BigInt(b.xid) ? -1 : 1))
       .slice(0, limit);
-    const alive = [...tables.streams.values()].filter(
-      (row) => row.ledger !== ledger && row.endedMs === null && row.seen_at.getTime() > this.nowMs - ALIVE_MS,
-    );
+    const alive = this.#aliveStreams().filter((row) => row.ledger !== ledger);
     const restore = tables.restores.find((one) => one.history === history);
     return {
       history,

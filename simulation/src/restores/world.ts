@@ -29,6 +29,8 @@ export const FAULTS = {
   older: 1,
   cut: 1,
   streamGone: 1,
+  /** Of the settings. */
+  unconfigured: 1,
 } as const;
 export type RestoreFault = keyof typeof FAULTS;
 /** A ledger that is all there vouches: after these nobody has to decide. */
@@ -447,6 +449,9 @@ class RestoreWorld {
       case 'promote':
         this.#move(name);
         return;
+      case 'unconfigured':
+        this.#unconfigure();
+        return;
       case 'full':
         this.#note('a disk is full');
         this.#isIntact = false;
@@ -519,6 +524,23 @@ class RestoreWorld {
     for (const service of this.#services)
       if (service.disk === disk)
         this.#schedule.after(random.spread(10, DOWN_MS), () => !service.isAlive && service.start());
+  }
+
+  /** From now on no ledger is kept. */
+  #unconfigure(): void {
+    if (this.#services.every(({ hasLedger }) => !hasLedger)) return;
+    this.#note('ledgers are removed from the settings');
+    this.#isIntact = false;
+    this.#disturbedMs = this.#schedule.nowMs;
+    // Nothing tells a backup from before the first ledger from one of an installation without any.
+    const known = this.#backups.filter(({ tables }) => [...tables.streams.values()].some((row) => row.is_settled));
+    this.#backups.splice(0, this.#backups.length, ...known, this.#db.backUp());
+    for (const service of this.#services) {
+      service.hasLedger = false;
+      if (!service.isAlive) continue;
+      service.kill();
+      service.start();
+    }
   }
 
   #broken(text: string): void {

@@ -34,7 +34,7 @@ export interface LedgerFindings {
   readonly doubt: DoubtReason | null;
   /** For people: what is wrong, and where. */
   readonly problems: readonly string[];
-  /** Nothing is wrong with the ledger of this process, nor with one that the database does not know. */
+  /** Nothing is wrong with the ledger of this process, nor with one that the database does not know; none is missing. */
   readonly isWhole: boolean;
   /** Until when the best of them reaches. */
   readonly reachesTo: string | null;
@@ -202,7 +202,10 @@ export class LedgerFollower {
     const rows = await this.#deps.store.streams();
     const none = { history, missing: [], isWhole: false, reachesTo: null };
     const own = this.#own;
-    if (!own) return { ...none, doubt: rows.length > 0 ? 'ledger_missing' : 'no_ledger', problems: [] };
+    if (!own) {
+      const doubt = rows.some((row) => row.is_settled) ? 'ledger_missing' : 'no_ledger';
+      return { ...none, doubt, problems: [], isWhole: doubt === 'no_ledger' };
+    }
     if (!(await own.open())) return { ...none, doubt: 'ledger_unreadable', problems: [own.failure ?? ''] };
     const marks = rows.map(({ stream, ledger, sequence, mac, seen_at: seenAt }) => {
       return { stream, ledger, sequence: Number(sequence), mac, seenAt: seenAt.toISOString() };
@@ -230,14 +233,16 @@ export class LedgerFollower {
   }
 
   /**
-   * What was lacking has been decided on: the ledger vouches from now on, or a new one in its place.
-   * @returns false: it could not be opened, and this is to be repeated
+   * What was lacking has been decided on: the ledger vouches from now on, or a new one in its place. Where none is configured
+   * any more, those from before are not missed at the next start.
+   * @returns false: this is to be repeated
    */
   async adopt(): Promise<boolean> {
     const own = this.#own;
+    if (!own) return this.#deps.store.forget();
     try {
-      if (own && !(await own.open())) return false;
-      await own?.adopt();
+      if (!(await own.open())) return false;
+      await own.adopt();
       this.#hasGap = false;
       return true;
     } catch (error) {

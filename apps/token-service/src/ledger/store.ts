@@ -62,4 +62,9 @@ export interface LedgerStore {
   endStream(stream: string): Promise<void>;
   /** Removes marks of streams that no ledger keeps any more. */
   prune(days: number): Promise<void>;
+  /**
+   * Forgets the ledgers of a settled history, once none of them is kept any more.
+   * @returns whether none is known
+   */
+  forget(): Promise<boolean>;
 }

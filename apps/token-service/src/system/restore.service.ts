@@ -74,7 +74,6 @@ export class RestoreService implements BeforeApplicationShutdown {
       withdraw: () => db.withdraw(),
       refresh: () => ledger.refresh(),
       followDatabase: () => invalidations.followDatabase(),
-      hasLedger: ledger.isOn,
       isEmpty: async () => (await db.query('SELECT FROM tokens LIMIT 1')).length === 0,
       compare: (...standing) => ledger.compare(...standing),
       reapply: (findings) => this.#reapply(findings),
