@@ -568,13 +568,68 @@ describe('the ledgers beside the own one', () => {
     const { ledger } = work.adopt({ ledger: newId(), stream: newId(), at: at(600) });
     expect(ledger).not.toBe(earlier.identity.ledger);
     expect(readdirSync(base).sort()).toEqual([
-      expect.stringMatching(/^\.there\.until-\d+$/),
+      expect.stringMatching(/^\.there\.from-\d+$/),
       'here',
-      expect.stringMatching(/^here\.until-\d+$/),
+      expect.stringMatching(/^here\.from-\d+$/),
     ]);
     work.append({ entries: [] });
     const again = compareAll().find(({ isOwn }) => isOwn);
     expect(again).toMatchObject({ ledger, faults: [], isOriginal: true });
+  });
+
+  /** A copied ledger beside an own one that is not whole. */
+  function broken() {
+    const made = beside(110, 400);
+    const [own] = readdirSync(made.earlier.folder).filter((name) => name.endsWith('.000000'));
+    rewrite(path.join(made.earlier.folder, own!), (lines) => lines.slice(0, 1).concat(''));
+    LedgerFolder.existing(made.there.folder, KEY)!.declareImported(false);
+    const identity = path.join(made.there.folder, 'ledger');
+    /** While a folder is in its place, no other identity can be written. */
+    const lock = () => {
+      renameSync(identity, `${identity}.saved`);
+      mkdirSync(identity);
+    };
+    const unlock = () => {
+      rmSync(identity, { recursive: true });
+      renameSync(`${identity}.saved`, identity);
+    };
+    return { ...made, lock, unlock };
+  }
+
+  it('one that cannot be adopted keeps no other from it, and no stream is begun for that', () => {
+    const { earlier, there, work, compareAll, lock, unlock } = broken();
+    const ids = () => ({ ledger: newId(), stream: newId(), at: at(600) });
+    compareAll();
+    lock();
+    expect(() => work.adopt(ids())).toThrow(there.folder);
+    const given = { folder: earlier.folder, key: KEY.toString(), ...ids() };
+    const { ledger, stream } = work.open(given);
+    expect(ledger).not.toBe(earlier.identity.ledger);
+    work.append({ entries: [] });
+    unlock();
+    compareAll();
+    lock();
+    expect(() => work.adopt(ids())).toThrow(there.folder);
+    expect(work.open({ ...given, ...ids() })).toEqual({ ledger, stream });
+    expect(readdirSync(earlier.folder).filter((name) => name.endsWith('.000000'))).toEqual([`${stream}.000000`]);
+  });
+
+  it('of two processes of one ledger that is not whole, one begins the new one', () => {
+    const { base, earlier, work, compareAll } = broken();
+    const other = ledgerWork();
+    closing.push(other.close);
+    const given = { folder: earlier.folder, key: KEY.toString(), ledger: newId(), stream: newId(), at: at(500) };
+    other.work.open(given);
+    other.work.append({ entries: [] });
+    other.work.compare({ marks: [], retainedSince: 0, key: KEY.toString(), isAll: false });
+    compareAll();
+    const first = work.adopt({ ledger: newId(), stream: newId(), at: at(600) });
+    const second = other.work.adopt({ ledger: newId(), stream: newId(), at: at(601) });
+    expect(second.ledger).toBe(first.ledger);
+    expect(second.stream).not.toBe(first.stream);
+    for (const one of [work, other.work]) one.append({ entries: [] });
+    expect(readdirSync(base).filter((name) => name.startsWith('here'))).toHaveLength(2);
+    expect(compareAll().find(({ isOwn }) => isOwn)).toMatchObject({ ledger: first.ledger, faults: [] });
   });
 
   it('a process whose folder has become another ledger writes nothing more into it', () => {

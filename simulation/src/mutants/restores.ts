@@ -42,7 +42,7 @@ export const restores: readonly RestoreMutant[] = [
   { name: 'a hold in a backup counts for its restore', Service: HoldKept, seed: 21 },
   {
     name: 'ledgers that are not kept any more are missed at each start',
-    patches: [['ledger/follower.ts', 'if (!own) return this.#deps.store.forget();', 'if (!own) return true;']],
+    patches: [['ledger/follower.ts', 'this.#isMissed = !(await this.#deps.store.forget());', '']],
     faults: ['unconfigured', 'kill'],
   },
   {
@@ -134,7 +134,7 @@ export const restores: readonly RestoreMutant[] = [
   },
   {
     name: 'a ledger that is not whole is not replaced',
-    patches: [['ledger/files.ts', '      if (faulty.has(own)) {', '      if (false) {']],
+    patches: [['ledger/files.ts', '      if (faulty.has(own))\n', '      if (false)\n']],
   },
   {
     name: 'a copied ledger does not become the original',

@@ -112,7 +112,7 @@ export class SimulatedThread implements Asked {
     const isLate = ms > HANGS_MS;
     return new Promise((resolve, reject) => {
       this.machine.deliverAfter(Math.min(ms, HANGS_MS), () => {
-        const isWrite = what === 'append' || what === 'state' || what === 'open';
+        const isWrite = what === 'append' || what === 'state' || what === 'open' || what === 'adopt';
         if (isLate && this.random.chance(0.5)) {
           this.#replace();
           reject(new this.modules.ThreadEnded('the thread of the ledger has ended'));
@@ -124,7 +124,10 @@ export class SimulatedThread implements Asked {
         }
         try {
           const result = this.#work.work[what](structuredClone(given) as never);
-          if (what === 'open') ({ stream: this.#stream, folder: this.#folder } = given as Requests['open'][0]);
+          if (what === 'open') {
+            this.#stream = (result as Requests['open'][1]).stream;
+            this.#folder = (given as Requests['open'][0]).folder;
+          }
           if (isLate) {
             this.#replace();
             reject(new this.modules.ThreadEnded('the thread of the ledger has ended'));

@@ -220,6 +220,7 @@ export class TokenService {
         });
       },
       adopt: () => follower.adopt(),
+      isWhole: () => follower.isWhole,
       hold: (findings) => this.#hold(findings),
       // Fail-overs are settled by ledgers here.
       witnesses: () => ({ found: 0, lost: 0 }),

@@ -1,4 +1,4 @@
-import { readdirSync, renameSync } from 'node:fs';
+import { existsSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import type { LedgerEntry } from './entry.js';
 import { LedgerFolder, type Life } from './folder.js';
@@ -30,21 +30,36 @@ export type LedgerWork = { [What in keyof Requests]: (given: Requests[What][0]) 
 export function ledgerWork(onProgress: () => void = () => undefined): { work: LedgerWork; close(): void } {
   let folder: LedgerFolder | undefined;
   let stream: LedgerStream | undefined;
+  /** Whether the disk has failed in the stream: nobody knows what of that can be read later. */
+  let isDoubtful = false;
   /** Those that were compared last. */
   let compared: LedgerFolder[] = [];
-  /** Of them, those that are not whole. */
+  /** Those that are not whole, of all that were read then. */
   let faulty = new Set<LedgerFolder>();
   /** Those that the database knows. */
   let known = new Set<LedgerFolder>();
+  const begin = ({ folder: where, key, ledger, stream: id, at }: Requests['open'][0]): Opened => {
+    stream?.close();
+    stream = undefined;
+    folder = LedgerFolder.open(where, Buffer.from(key), () => ledger, at);
+    folder.onRead = onProgress;
+    stream = folder.begin(id);
+    isDoubtful = false;
+    return { ledger: folder.identity.ledger, stream: id };
+  };
   const work: LedgerWork = {
-    open({ folder: where, key, ledger, stream: id, at }): Opened {
-      stream?.close();
-      folder = LedgerFolder.open(where, Buffer.from(key), () => ledger, at);
-      folder.onRead = onProgress;
-      stream = folder.begin(id);
-      return { ledger: folder.identity.ledger, stream: id };
+    open(given): Opened {
+      const isOpen = stream && !isDoubtful && folder!.folder === given.folder && folder!.isThere();
+      return isOpen ? { ledger: folder!.identity.ledger, stream: stream!.stream } : begin(given);
     },
-    append: ({ entries }) => stream!.append(entries),
+    append({ entries }) {
+      try {
+        return stream!.append(entries);
+      } catch (error) {
+        isDoubtful = true;
+        throw error;
+      }
+    },
     state(state) {
       folder!.writeState({ stream: stream!.stream, ...stream!.place, ...state });
       return null;
@@ -53,8 +68,8 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
       const own = folder!;
       own.mustBeThere();
       const base = path.dirname(own.folder);
-      const beside = readdirSync(base).filter((name) => name !== path.basename(own.folder) && !name.startsWith('.'));
-      const others = beside.flatMap((name) => other(path.join(base, name), Buffer.from(key)) ?? []);
+      const names = readdirSync(base).filter((name) => name !== path.basename(own.folder) && !name.startsWith('.'));
+      const others = names.flatMap((name) => other(path.join(base, name), Buffer.from(key)) ?? []);
       for (const one of others) one.onRead = onProgress;
       const marksOf = ({ identity }: LedgerFolder) => marks.filter((mark) => mark.ledger === identity.ledger);
       const isKnown = (one: LedgerFolder) => one === own || isAll || marksOf(one).length > 0;
@@ -84,20 +99,25 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
     },
     adopt({ ledger, stream: id, at }) {
       const own = folder!;
-      own.mustBeThere();
-      const until = `until-${at.replaceAll(/\D/g, '')}`;
-      for (const one of compared) {
-        if (!faulty.has(one)) one.adopt();
-        else if (one !== own && !known.has(one)) renameSync(one.folder, aside(one.folder, until));
+      const failures: string[] = [];
+      const attempt = (one: () => void) => {
+        try {
+          one();
+        } catch (error) {
+          failures.push((error as Error).message);
+        }
         onProgress();
+      };
+      for (const one of compared) {
+        if (!faulty.has(one)) attempt(() => one.adopt());
+        else if (one !== own && !known.has(one)) attempt(() => renameSync(one.folder, beside(one, endedName(one))));
       }
-      if (faulty.has(own)) {
-        stream!.close();
-        renameSync(own.folder, `${own.folder}.${until}`);
-        folder = LedgerFolder.open(own.folder, own.key, () => ledger, at);
-        folder.onRead = onProgress;
-        stream = folder.begin(id);
-      }
+      if (faulty.has(own))
+        attempt(() => {
+          replace(own, ledger, at);
+          begin({ folder: own.folder, key: own.key.toString(), ledger, stream: id, at });
+        });
+      if (failures.length > 0) throw new Error(failures.join('; '));
       return { ledger: folder!.identity.ledger, stream: stream!.stream };
     },
     prune: ({ before }) => folder!.prune(before, stream!.stream),
@@ -105,9 +125,30 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
   return { work, close: () => stream?.close() };
 }
 
-/** Where it is not read any more. */
-const aside = (folder: string, until: string): string =>
-  path.join(path.dirname(folder), `.${path.basename(folder)}.${until}`);
+/** A folder beside that of a ledger; it is not read. */
+const beside = (one: LedgerFolder, name: string): string => path.join(path.dirname(one.folder), `.${name}`);
+
+/** Where a ledger is set aside: one place for each, so that of several processes one moves it there. */
+const endedName = ({ folder, identity }: LedgerFolder): string =>
+  `${path.basename(folder)}.from-${identity.begunAt.replaceAll(/\D/g, '')}`;
+
+/** Puts a new ledger in the place of one that is not whole, unless another process has. Both are there, or as before. */
+function replace(own: LedgerFolder, ledger: string, at: string): void {
+  const next = LedgerFolder.open(beside(own, ledger), own.key, () => ledger, at);
+  const ended = path.join(path.dirname(own.folder), endedName(own));
+  try {
+    renameSync(own.folder, ended);
+    try {
+      renameSync(next.folder, own.folder);
+    } catch (error) {
+      if (!existsSync(own.folder)) renameSync(ended, own.folder);
+      throw error;
+    }
+  } catch (error) {
+    rmSync(next.folder, { recursive: true, force: true });
+    if (own.isThere()) throw error;
+  }
+}
 
 /** A ledger beside the own one: of the server that the database came from. */
 function other(where: string, key: Buffer): LedgerFolder | null {

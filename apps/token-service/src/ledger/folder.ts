@@ -206,11 +206,14 @@ export class LedgerFolder {
     return state;
   }
 
+  /** Whether the folder is still that of this ledger. @throws LedgerFault `foreign`, `unreadable` */
+  isThere(): boolean {
+    return LedgerFolder.existing(this.folder, this.key)?.identity.ledger === this.identity.ledger;
+  }
+
   /** @throws Error when the folder has become that of another ledger */
   mustBeThere(): void {
-    const there = LedgerFolder.existing(this.folder, this.key)?.identity.ledger;
-    if (there !== this.identity.ledger)
-      throw new Error(`${this.folder} has become that of another ledger, ${there ?? 'which is not begun yet'}`);
+    if (!this.isThere()) throw new Error(`${this.folder} has become that of another ledger`);
   }
 
   /** Whole or not at all, after a power loss too. @throws Error when the folder has become that of another ledger */

@@ -34,8 +34,6 @@ export interface LedgerFindings {
   readonly doubt: DoubtReason | null;
   /** For people: what is wrong, and where. */
   readonly problems: readonly string[];
-  /** Nothing is wrong with the ledger of this process, nor with one that the database does not know; none is missing. */
-  readonly isWhole: boolean;
   /** Until when the best of them reaches. */
   readonly reachesTo: string | null;
 }
@@ -110,8 +108,8 @@ export class LedgerFollower {
   /** The ledger into which this process has followed the last settled history to its end. */
   #followedInto: string | undefined;
   #readAtMs = Number.NEGATIVE_INFINITY;
-  /** Whether nothing was wrong with the ledger then. */
-  #isWhole = false;
+  /** Without a ledger: whether the database remembers one. */
+  #isMissed = false;
   /** The last mark and state of the stream. */
   #marked = { stream: '', sequence: -1, atMs: Number.NEGATIVE_INFINITY };
   #stated = { text: '', atMs: Number.NEGATIVE_INFINITY };
@@ -143,6 +141,14 @@ export class LedgerFollower {
   /** Entries written, and attempts that failed. */
   get counters(): OwnLedger['counters'] {
     return this.#own?.counters ?? { entries: 0, failures: 0 };
+  }
+
+  /**
+   * Whether this process vouches for what comes: nothing is wrong with its ledger, nor with one that the database does not
+   * know; where none is configured, none is remembered.
+   */
+  get isWhole(): boolean {
+    return this.#own ? this.#own.isWhole && !this.#hasGap : !this.#isMissed;
   }
 
   /** For people and programs: whether what is revoked now is written outside the database. */
@@ -200,13 +206,12 @@ export class LedgerFollower {
    */
   async compare({ history, settledHistory }: Standing, isPatient: boolean): Promise<LedgerFindings> {
     const rows = await this.#deps.store.streams();
-    const none = { history, missing: [], isWhole: false, reachesTo: null };
+    const none = { history, missing: [], reachesTo: null };
     const own = this.#own;
     if (!own) {
-      const doubt = rows.some((row) => row.is_settled) ? 'ledger_missing' : 'no_ledger';
-      return { ...none, doubt, problems: [], isWhole: doubt === 'no_ledger' };
+      this.#isMissed = rows.some((row) => row.is_settled);
+      return { ...none, doubt: this.#isMissed ? 'ledger_missing' : 'no_ledger', problems: [] };
     }
-    if (!(await own.open())) return { ...none, doubt: 'ledger_unreadable', problems: [own.failure ?? ''] };
     const marks = rows.map(({ stream, ledger, sequence, mac, seen_at: seenAt }) => {
       return { stream, ledger, sequence: Number(sequence), mac, seenAt: seenAt.toISOString() };
     });
@@ -216,14 +221,13 @@ export class LedgerFollower {
       retainedSince,
       isAll: settledHistory === null,
     });
+    if (!ledgers) return { ...none, doubt: 'ledger_unreadable', problems: [own.failure ?? ''] };
     const missing = await this.#missing(ledgers);
     const isContinuous = own.ledger === this.#followedInto;
-    const matters = ledgers.filter((one) => one.isOwn || !one.isKnown);
-    this.#isWhole = !this.#hasGap && matters.every(({ faults, isOriginal }) => faults.length === 0 && isOriginal);
     const doubt = doubtOf(ledgers, rows, { history, isContinuous, hasGap: this.#hasGap, isPatient });
     const problems = ledgers.flatMap(({ folder, faults }) => faults.map(({ message }) => `${folder}: ${message}`));
     const reached = ledgers.flatMap(({ reachesTo }) => reachesTo ?? []).sort();
-    return { history, missing, doubt, problems, isWhole: this.#isWhole, reachesTo: reached.at(-1) ?? null };
+    return { history, missing, doubt, problems, reachesTo: reached.at(-1) ?? null };
   }
 
   /** Records that what this history lacked has been applied again: from here on the mark may move. */
@@ -234,21 +238,19 @@ export class LedgerFollower {
 
   /**
    * What was lacking has been decided on: the ledger vouches from now on, or a new one in its place. Where none is configured
-   * any more, those from before are not missed at the next start.
-   * @returns false: this is to be repeated
+   * any more, those from before are not missed at the next start. If this fails, which is recorded, `isWhole` stays false.
    */
-  async adopt(): Promise<boolean> {
+  async adopt(): Promise<void> {
     const own = this.#own;
-    if (!own) return this.#deps.store.forget();
+    if (!own) {
+      this.#isMissed = !(await this.#deps.store.forget());
+      return;
+    }
     try {
-      if (!(await own.open())) return false;
       await own.adopt();
-      this.#hasGap = false;
-      return true;
+      if (own.isWhole) this.#hasGap = false;
     } catch (error) {
-      // It has been recorded.
-      if (error instanceof LedgerFailure) return false;
-      throw error;
+      if (!(error instanceof LedgerFailure)) throw error;
     }
   }
 
@@ -380,7 +382,7 @@ export class LedgerFollower {
     const behind = {
       history: this.#history,
       cursor: this.#cursor,
-      comparedHistory: this.#isWhole ? this.#compared : null,
+      comparedHistory: this.isWhole ? this.#compared : null,
     };
     await this.#deps.store.moveMark({ stream, ledger: ledger!, ...place, ...behind });
     const earlier = this.#marked.stream;

@@ -1,7 +1,7 @@
 import type { Clock, Logger } from '@latchkey/runtime';
 import type { LedgerEntry } from './entry.js';
 import { ledgerKey, NO_PLACE, type Place, type State } from './format.js';
-import type { Asked, LedgerComparison, Requests } from './thread.js';
+import type { Asked, LedgerComparison, Opened, Requests } from './thread.js';
 
 const LOGGED_EVERY_MS = 60_000;
 const NEVER = { settledAt: null, peers: [] };
@@ -35,6 +35,7 @@ export class OwnLedger {
   #begunAt = '';
   #settled: Pick<State, 'settledAt' | 'peers'> = NEVER;
   #place: Place = NO_PLACE;
+  #isWhole = false;
   #failure: string | null = null;
   /** What failed: only its success shows that it works again. */
   #failed: keyof Requests | undefined;
@@ -56,7 +57,12 @@ export class OwnLedger {
     return this.#ledger;
   }
 
-  /** The stream of this process. Another one after each failure. */
+  /** Whether nothing was wrong, when they were compared last, with it or with one that the database does not know. */
+  get isWhole(): boolean {
+    return this.#isWhole;
+  }
+
+  /** The stream of this process. Another one after a write that failed. */
   get stream(): string {
     return this.#stream;
   }
@@ -79,10 +85,7 @@ export class OwnLedger {
       this.#ledger = undefined;
       this.#folder = folder;
       const given = { folder, key: this.#key, ...this.#ids(at) };
-      const { ledger, stream } = await this.#ask('open', given);
-      await this.#begin(ledger, stream, at);
-      this.#deps.logger.info({ folder, ledger }, 'revocations are also written to this ledger');
-      if (this.#failed !== 'adopt') this.#succeed();
+      await this.#go(await this.#ask('open', given), at);
       return true;
     } catch (error) {
       if (error instanceof LedgerFailure) return false;
@@ -94,13 +97,16 @@ export class OwnLedger {
     return { ledger: this.#deps.newId(), stream: this.#deps.newId(), at: at.toISOString() };
   }
 
-  /** So that later streams name it. */
-  async #begin(ledger: string, stream: string, at: Date): Promise<void> {
-    this.#begunAt = at.toISOString();
-    this.#settled = NEVER;
-    this.#stream = stream;
-    this.#place = await this.#ask('append', { entries: [] });
-    await this.writeState(at, null);
+  /** Goes on with what is open now. A new stream is begun at once, so that later ones name it. */
+  async #go({ ledger, stream }: Opened, at: Date): Promise<void> {
+    if (stream !== this.#stream) {
+      this.#begunAt = at.toISOString();
+      this.#settled = NEVER;
+      this.#place = await this.#ask('append', { entries: [] });
+      await this.writeState(at, null);
+      this.#stream = stream;
+      this.#deps.logger.info({ folder: this.#folder, ledger }, 'revocations are also written to this ledger');
+    }
     this.#ledger = ledger;
   }
 
@@ -117,17 +123,25 @@ export class OwnLedger {
     await this.#ask('state', { begunAt: this.#begunAt, at: at.toISOString(), ...this.#settled });
   }
 
-  /** What this ledger, and those beside it, contain behind the marks. */
-  compare(given: Omit<Requests['compare'][0], 'key'>): Promise<LedgerComparison[]> {
-    return this.#ask('compare', { ...given, key: this.#key });
+  /** What this ledger, and those beside it, contain behind the marks. @returns null when it cannot be opened */
+  async compare(given: Omit<Requests['compare'][0], 'key'>): Promise<LedgerComparison[] | null> {
+    this.#isWhole = false;
+    if (!(await this.open())) return null;
+    const ledgers = await this.#ask('compare', { ...given, key: this.#key });
+    const matters = ledgers.filter((one) => one.isOwn || !one.isKnown);
+    this.#isWhole = matters.every(({ faults, isOriginal }) => faults.length === 0 && isOriginal);
+    // Another process may have done it.
+    if (this.#isWhole && this.#failed === 'adopt') this.#succeed();
+    return ledgers;
   }
 
   /** What it lacked has been decided on: it vouches again, or a new one is begun in its place. */
   async adopt(): Promise<void> {
+    this.#isWhole = false;
+    if (!(await this.open())) return;
     const { at } = await this.#deps.folder();
-    const { ledger, stream } = await this.#ask('adopt', this.#ids(at));
-    if (stream !== this.#stream) await this.#begin(ledger, stream, at);
-    else this.#ledger = ledger;
+    await this.#go(await this.#ask('adopt', this.#ids(at)), at);
+    this.#isWhole = true;
   }
 
   async prune(before: number): Promise<void> {

@@ -28,7 +28,9 @@ export interface ExaminationSteps {
   /** @see LedgerFollower.compared */
   compared(history: string): Promise<void>;
   /** @see LedgerFollower.adopt */
-  adopt(): Promise<boolean>;
+  adopt(): Promise<void>;
+  /** @see LedgerFollower.isWhole */
+  isWhole(): boolean;
   /** From now on all tokens are answered in this history, unless it has been settled or left meanwhile. */
   settle(history: string, choice: 'ledger' | 'verifiers'): Promise<void>;
   /** Tokens and sessions from before now are not accepted until an administrator has decided. */
@@ -50,8 +52,6 @@ export class Examination {
   #standing: Standing | undefined;
   #examining: Promise<void> | undefined;
   readonly #accepted = Promise.withResolvers<void>();
-  /** Whether nothing was wrong with the ledger when it was compared last. */
-  #isWhole = true;
   /** Where the database stood when it was accepted last, and when that is to be examined again. */
   #repair = { of: '', waitMs: 0, dueMs: 0 };
   /** What was logged of the ledger since then. */
@@ -89,7 +89,7 @@ export class Examination {
 
   /** Whether a disk may have been repaired, or another process or an administrator may have settled the history. */
   #isRepairable(standing: Standing): boolean {
-    const isWanting = standing.isHeld || (standing.settledHistory === standing.history && !this.#isWhole);
+    const isWanting = standing.isHeld || (standing.settledHistory === standing.history && !this.steps.isWhole());
     return isWanting && (this.#repair.of !== placeOf(standing) || this.clock.monotonicMs() >= this.#repair.dueMs);
   }
 
@@ -117,7 +117,6 @@ export class Examination {
     }
     const { history } = standing;
     const findings = await this.steps.compare(standing, this.#isEarly(history));
-    this.#isWhole = findings.isWhole;
     this.#log(findings.problems);
     if (findings.missing.length > 0) await this.steps.reapply(findings);
     await this.steps.compared(history);
@@ -147,10 +146,6 @@ export class Examination {
     for (const problem of problems) this.logger.error({ problem }, 'the ledger is not what was written');
   }
 
-  async #adopt(): Promise<void> {
-    this.#isWhole = await this.steps.adopt();
-  }
-
   /** Whether other replicas are still waited for. */
   #isEarly(history: string): boolean {
     if (this.#doubtOf !== history) return true;
@@ -172,7 +167,7 @@ export class Examination {
     const { history, settledHistory } = standing;
     if (settledHistory === history) {
       // This database is whole: a ledger that is not is replaced by a new one, which vouches for it from now on.
-      if (!findings.isWhole) await this.#adopt();
+      if (!this.steps.isWhole()) await this.steps.adopt();
       return true;
     }
     // Where a ledger knows more than a database that was never settled, or is not whole, that is an old backup.
@@ -184,7 +179,7 @@ export class Examination {
     const choice = isVouched ? 'ledger' : 'verifiers';
     if (!isVouched && !this.#isWitnessed(standing)) return false;
     await this.steps.settle(history, choice);
-    await this.#adopt();
+    await this.steps.adopt();
     return true;
   }
 

@@ -80,6 +80,7 @@ export class RestoreService implements BeforeApplicationShutdown {
       compared: (history) => ledger.compared(history),
       settle: (history, choice) => this.#settleByItself(history, choice),
       adopt: () => ledger.adopt(),
+      isWhole: () => ledger.isWhole,
       hold: (findings) => this.#hold(findings),
       witnesses: (history) => invalidations.leases.witnessesOf(history),
       lapsedMs: lapsedAfterMs(invalidations.leaseMs),
