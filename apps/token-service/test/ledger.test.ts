@@ -256,6 +256,30 @@ describe('a ledger', () => {
   });
 });
 
+describe('a retention that is raised', () => {
+  it('does not make a ledger look cut whose streams were removed before, and hides no other', () => {
+    const made = make();
+    const { work, close } = ledgerWork();
+    closing.push(close);
+    const opened = { folder: made.where, key: KEY.toString(), ledger: newId(), stream: newId(), at: at(100) };
+    const later = { ...opened, stream: newId() };
+    const state = { begunAt: at(100), settledAt: at(100), peers: [] };
+    work.open(opened);
+    work.append({ entries: [entry(1)] });
+    work.state({ ...state, at: at(110) });
+    expect(work.prune({ before: Date.parse(at(75)) })).toBe(2);
+    // Another process, later.
+    const other = ledgerWork();
+    closing.push(other.close);
+    other.work.open(later);
+    other.work.append({ entries: [] });
+    other.work.state({ ...state, at: at(120) });
+    expect(compare(made)).toMatchObject({ faults: [], entries: [...made.entries.slice(6), { t: 1 }] });
+    for (const suffix of ['000000', 'state']) rmSync(path.join(made.where, `${opened.stream}.${suffix}`));
+    expect(compare(made).faults).toEqual([expect.objectContaining({ code: 'stream_missing' })]);
+  });
+});
+
 describe('tampering with a ledger or with its marks is noticed and named:', () => {
   const cutLines = (lines: string[], count: number) => [...lines.slice(0, -1 - count), ''];
 
@@ -549,6 +573,14 @@ describe('the ledgers beside the own one', () => {
     const { compareAll, there } = beside(110, 400);
     const found = compareAll().find(({ isKnown }) => !isKnown);
     expect(found).toMatchObject({ ledger: there.identity.ledger, faults: [], entries: [{ t: 2 }] });
+  });
+
+  it('are those that were hardly in use together, however many processes were', () => {
+    const { earlier, compareAll } = beside(60, 400);
+    const replica = earlier.begin(newId());
+    const place = replica.append([]);
+    earlier.writeState({ stream: replica.stream, ...place, begunAt: at(0), at: at(90), settledAt: null, peers: [] });
+    expect(compareAll().map(({ isKnown }) => isKnown)).toEqual([true, false]);
   });
 
   it('of a copy of the database that was in use at the same time are not', () => {

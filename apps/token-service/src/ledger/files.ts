@@ -12,13 +12,20 @@ import type { LedgerComparison, Opened, Requests } from './thread.js';
  */
 const OVERLAP_MS = 60_000;
 
-/** For how long some of one list were alive at the same time as some of another. */
+/** The mark of a stream is moved as much later than its state is written, at most. */
+const MARK_LATE_MS = 60_000;
+
+/** For how long any of one list was alive at the same time as any of another. */
 function overlapMs(some: readonly Life[], others: readonly Life[]): number {
-  const both =
-    ({ from, to }: Life) =>
-    (other: Life) =>
-      Math.max(0, Math.min(to, other.to) - Math.max(from, other.from));
-  return some.flatMap((life) => others.map(both(life))).reduce((sum, ms) => sum + ms, 0);
+  const shared = some
+    .flatMap((one) => others.map((other) => ({ from: Math.max(one.from, other.from), to: Math.min(one.to, other.to) })))
+    .sort((a, b) => a.from - b.from);
+  let [sum, counted] = [0, Number.NEGATIVE_INFINITY];
+  for (const { from, to } of shared) {
+    sum += Math.max(0, to - Math.max(from, counted));
+    counted = Math.max(counted, to);
+  }
+  return sum;
 }
 
 export type LedgerWork = { [What in keyof Requests]: (given: Requests[What][0]) => Requests[What][1] };
@@ -32,6 +39,8 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
   let stream: LedgerStream | undefined;
   /** Whether the disk has failed in the stream: nobody knows what of that can be read later. */
   let isDoubtful = false;
+  let stated: Requests['state'][0] | undefined;
+  let prunedBefore = 0;
   /** Those that were compared last. */
   let compared: LedgerFolder[] = [];
   /** Those that are not whole, of all that were read then. */
@@ -45,6 +54,7 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
     folder.onRead = onProgress;
     stream = folder.begin(id);
     isDoubtful = false;
+    prunedBefore = folder.prunedBefore();
     return { ledger: folder.identity.ledger, stream: id };
   };
   const work: LedgerWork = {
@@ -61,7 +71,13 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
       }
     },
     state(state) {
-      folder!.writeState({ stream: stream!.stream, ...stream!.place, ...state });
+      stated = state;
+      folder!.writeState({
+        stream: stream!.stream,
+        ...stream!.place,
+        ...(prunedBefore > 0 && { prunedBefore }),
+        ...state,
+      });
       return null;
     },
     compare({ marks, retainedSince, key, isAll }) {
@@ -120,7 +136,12 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
       if (failures.length > 0) throw new Error(failures.join('; '));
       return { ledger: folder!.identity.ledger, stream: stream!.stream };
     },
-    prune: ({ before }) => folder!.prune(before, stream!.stream),
+    prune({ before }) {
+      prunedBefore = Math.max(prunedBefore, before);
+      // First: what is missing without it was cut.
+      work.state(stated!);
+      return folder!.prune(before - MARK_LATE_MS, stream!.stream);
+    },
   };
   return { work, close: () => stream?.close() };
 }

@@ -71,6 +71,16 @@ function reading<T>(where: string, work: () => T): T {
   }
 }
 
+/** @returns null for what a fault keeps from being read */
+function ifReadable<T>(work: () => T): T | null {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof LedgerFault) return null;
+    throw error;
+  }
+}
+
 /** A ledger's folder. Every method blocks: it belongs in a thread of its own, or in a command. */
 export class LedgerFolder {
   private constructor(
@@ -240,6 +250,7 @@ export class LedgerFolder {
     const entries: Entry[] = [];
     const ends = new Map<string, StreamEnd & Pick<State, 'peers' | 'settledAt'>>();
     const lives: Life[] = [];
+    let keptSince = retainedSince;
     const expected: (StreamEnd & { stream: string; by: string })[] = marks.map((mark) => {
       return { ...mark, at: mark.seenAt, by: 'the database' };
     });
@@ -255,6 +266,7 @@ export class LedgerFolder {
       entries.push(...read.entries);
       const { begunAt, at, peers, settledAt } = read.state;
       lives.push({ from: Date.parse(begunAt), to: Date.parse(at) });
+      keptSince = Math.max(keptSince, read.state.prunedBefore ?? 0);
       ends.set(stream, { ...read.end, at, peers, settledAt });
       expected.push({ ...read.state, by: `${stream}.state` });
       for (const [other, end] of Object.entries(read.others)) expected.push({ ...end, stream: other, by: stream });
@@ -263,7 +275,7 @@ export class LedgerFolder {
     for (const { stream, sequence, at, by } of expected) {
       const end = ends.get(stream);
       if (unread.has(stream)) continue;
-      if (!end && Date.parse(at) >= retainedSince)
+      if (!end && Date.parse(at) >= keptSince)
         faults.push(
           new LedgerFault('stream_missing', `stream ${stream}, which ${by} knows, is missing from ${this.folder}`),
         );
@@ -348,6 +360,12 @@ export class LedgerFolder {
     return { entries: behind.map(({ entry }: Placed<Entry>) => entry), end, state, others };
   }
 
+  /** Streams last alive before it may have been removed, whatever the retention is now. */
+  prunedBefore(): number {
+    const states = [...this.streams().keys()].map((stream) => ifReadable(() => this.state(stream)));
+    return Math.max(0, ...states.map((state) => state?.prunedBefore ?? 0));
+  }
+
   /** Removes streams that were last alive before a moment, other than one's own. @returns how many files */
   prune(before: number, own: string): number {
     let removed = 0;
@@ -366,27 +384,23 @@ export class LedgerFolder {
 
   /** When a stream was last alive; of one without a state, when its file was written. Null: it cannot be read. */
   #aliveAt(stream: string, numbers: readonly number[]): number | null {
-    try {
+    return ifReadable(() => {
       const state = this.state(stream);
       return state ? Date.parse(state.at) : statSync(path.join(this.folder, segmentFile(stream, numbers[0]!))).mtimeMs;
-    } catch (error) {
-      if (error instanceof LedgerFault) return null;
-      throw error;
-    }
+    });
   }
 
   /** How far every stream reaches, for the head of a new one. Streams that cannot be read are left out. */
   ends(): Record<string, StreamEnd> {
     const ends: Record<string, StreamEnd> = {};
     for (const [stream, numbers] of this.streams()) {
-      try {
+      const end = ifReadable(() => {
         const [last, before] = [numbers.at(-1)!, numbers.at(-2)];
         const segment = this.segment(stream, last) ?? (before === undefined ? null : this.segment(stream, before));
         const state = this.state(stream);
-        if (segment && state) ends[stream] = { ...segment.end, at: state.at };
-      } catch (error) {
-        if (!(error instanceof LedgerFault)) throw error;
-      }
+        return segment && state ? { ...segment.end, at: state.at } : null;
+      });
+      if (end) ends[stream] = end;
     }
     return ends;
   }

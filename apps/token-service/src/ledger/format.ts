@@ -60,6 +60,11 @@ export interface State extends StreamEnd {
   readonly settledAt: string | null;
   /** Other ledgers of the same database that were alive then. */
   readonly peers: readonly string[];
+  /**
+   * Streams last alive before this, in milliseconds since 1970, may have been removed: what LEDGER_RETENTION_DAYS was then.
+   * Absent: none were.
+   */
+  readonly prunedBefore?: number;
 }
 
 /** An entry with its place. */
