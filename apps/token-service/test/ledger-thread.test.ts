@@ -7,7 +7,7 @@ import { waitFor } from '@latchkey/testing';
 import { LedgerThread, ThreadEnded } from '../src/ledger/thread.js';
 
 const AT = new Date(1_800_000_000_000).toISOString();
-const COMPARE = { marks: [], retainedSince: 0, key: 'a key', isAll: false };
+const COMPARE = { marks: [], retainedSince: 0, key: 'a key', database: newId(), isAll: false };
 
 const closing: (() => unknown)[] = [];
 afterEach(async () => {

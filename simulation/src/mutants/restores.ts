@@ -129,8 +129,14 @@ export const restores: readonly RestoreMutant[] = [
   },
   {
     name: 'ledgers of servers that the database was moved to are not read',
-    patches: [['ledger/files.ts', 'one.isKnown || overlapMs(one.lives, lives) <= OVERLAP_MS', 'one.isKnown']],
+    patches: [['ledger/files.ts', 'one.isKnown || isMoved(one)', 'one.isKnown']],
     faults: [...moves, 'otherServer'],
+  },
+  {
+    name: 'ledgers of other databases are read',
+    patches: [['ledger/files.ts', 'databases.length > 0 && !databases.includes(database)', 'false']],
+    faults: moves,
+    isShared: true,
   },
   {
     name: 'a ledger that is not whole is not replaced',

@@ -8,6 +8,8 @@ import type { Schedule } from '../schedule.js';
 export const EPOCH_MS = Date.UTC(2030, 0, 1);
 /** Ledgers whose process has written within this time are alive: as in the shipped SQL. */
 const ALIVE_MS = 60_000;
+/** Dumps keep it. */
+const DATABASE = '00000000-0000-7000-8000-000000000001';
 const QUICKEST_MS = 0.1;
 const SLOWEST_MS = 8;
 const COMMIT_SLOWEST_MS = 60;
@@ -208,7 +210,8 @@ export class RestorableDatabase {
   storeOf(by: Machine): LedgerStore {
     const run = <T>(work: (tables: Tables) => T): Promise<T> => this.statement(by, () => work(this.tables));
     return {
-      place: () => run(() => ({ name: `${this.server.system}-latchkey`, at: new Date(this.nowMs) })),
+      place: () =>
+        run(() => ({ name: `${this.server.system}-latchkey`, database: DATABASE, at: new Date(this.nowMs) })),
       follow: ({ cursor, from, limit, ledger }) => run((tables) => this.#follow(tables, cursor, from, limit, ledger)),
       streams: () => run(({ streams }) => [...streams.values()].map((row) => ({ ...row }))),
       newestEventAt: () =>

@@ -10,7 +10,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import type { Asked, Requests } from '@latchkey/token-service/ledger';
+import { type Asked, ledgerKey, type Requests } from '@latchkey/token-service/ledger';
 import type { Machine } from '../machine.js';
 import type { ShippedModules } from '../modules.js';
 import type { Random } from '../random.js';
@@ -78,6 +78,20 @@ export class Disk {
   cut(file: string, lines: readonly string[]): void {
     writeFileSync(file, `${lines.join('\n')}\n`);
   }
+}
+
+/** In it, the ledger of another database under the same key, which was cut. */
+export function addStranger(disk: Disk, ledgerWork: ShippedModules['ledgerWork'], secret: string): void {
+  const id = (last: number) => `00000000-0000-7000-8000-00000000010${last}`;
+  const at = new Date(0).toISOString();
+  const folder = path.join(disk.dir, 'stranger');
+  const { work, close } = ledgerWork();
+  work.open({ folder, key: ledgerKey(secret), ledger: id(0), stream: id(1), at });
+  work.append({ entries: [{ e: id(2), t: 0, a: 'token.revoked', s: id(3) }] });
+  work.state({ begunAt: at, at, settledAt: null, peers: [], database: id(4) });
+  close();
+  const { file, lines } = disk.segments().find(({ stream }) => stream === id(1))!;
+  disk.cut(file, lines.slice(0, 1));
 }
 
 /** What the shipped `LedgerThread` does, in simulated time: one request after the other, until the process ends. */

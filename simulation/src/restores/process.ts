@@ -8,7 +8,7 @@ import type { Schedule } from '../schedule.js';
 import type { RestorableDatabase } from './database.js';
 import { type Disk, SimulatedThread } from './disk.js';
 
-const KEY = 'a key of simulated ledgers of 32 characters or more';
+export const KEY = 'a key of simulated ledgers of 32 characters or more';
 const LAPSED_MS = 12_000;
 const DAYS = 400;
 /** Longest that verifiers are waited for. */

@@ -80,7 +80,7 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
       });
       return null;
     },
-    compare({ marks, retainedSince, key, isAll }) {
+    compare({ marks, retainedSince, key, database, isAll }) {
       const own = folder!;
       own.mustBeThere();
       const base = path.dirname(own.folder);
@@ -88,17 +88,18 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
       const others = names.flatMap((name) => other(path.join(base, name), Buffer.from(key)) ?? []);
       for (const one of others) one.onRead = onProgress;
       const marksOf = ({ identity }: LedgerFolder) => marks.filter((mark) => mark.ledger === identity.ledger);
-      const isKnown = (one: LedgerFolder) => one === own || isAll || marksOf(one).length > 0;
-      const compareOne = (one: LedgerFolder): LedgerComparison & { lives: readonly Life[] } => {
-        const { faults, ...rest } = one.compare<LedgerEntry>(marksOf(one), retainedSince);
+      const compareOne = (one: LedgerFolder): LedgerComparison & { lives: readonly Life[]; isOther: boolean } => {
+        const { faults, databases, ...rest } = one.compare<LedgerEntry>(marksOf(one), retainedSince);
         const { isOriginal, identity } = one;
+        const isOther = databases.length > 0 && !databases.includes(database);
         const { ledger, isComplete } = identity;
         return {
           ...rest,
           ledger,
           folder: one.folder,
           isOwn: one === own,
-          isKnown: isKnown(one),
+          isKnown: one === own || marksOf(one).length > 0 || (isAll && !isOther),
+          isOther,
           isOriginal,
           isComplete,
           faults: faults.map(({ code, message }) => ({ code, message })),
@@ -107,11 +108,12 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
       const all = [own, ...others];
       const ledgers = all.map(compareOne);
       const lives = ledgers.filter((one) => one.isKnown).flatMap((one) => one.lives);
-      const isCounted = (one: (typeof ledgers)[number]) => one.isKnown || overlapMs(one.lives, lives) <= OVERLAP_MS;
+      const isMoved = (one: (typeof ledgers)[number]) => !one.isOther && overlapMs(one.lives, lives) <= OVERLAP_MS;
+      const isCounted = (one: (typeof ledgers)[number]) => one.isKnown || isMoved(one);
       compared = all.filter((_, i) => isCounted(ledgers[i]!));
       faulty = new Set(all.filter((_, i) => ledgers[i]!.faults.length > 0));
-      known = new Set(all.filter(isKnown));
-      return ledgers.filter(isCounted).map(({ lives: _, ...one }) => one);
+      known = new Set(all.filter((_, i) => ledgers[i]!.isKnown));
+      return ledgers.filter(isCounted).map(({ lives: _, isOther: __, ...one }) => one);
     },
     adopt({ ledger, stream: id, at }) {
       const own = folder!;

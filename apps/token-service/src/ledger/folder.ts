@@ -59,6 +59,8 @@ export interface Comparison<Entry> {
   readonly lives: readonly Life[];
   /** Other ledgers that were alive with the last stream. */
   readonly peers: readonly string[];
+  /** Those that its streams name. */
+  readonly databases: readonly string[];
 }
 
 /** Turns errors of the file system into faults. */
@@ -250,6 +252,7 @@ export class LedgerFolder {
     const entries: Entry[] = [];
     const ends = new Map<string, StreamEnd & Pick<State, 'peers' | 'settledAt'>>();
     const lives: Life[] = [];
+    const databases = new Set<string>();
     let keptSince = retainedSince;
     const expected: (StreamEnd & { stream: string; by: string })[] = marks.map((mark) => {
       return { ...mark, at: mark.seenAt, by: 'the database' };
@@ -267,6 +270,7 @@ export class LedgerFolder {
       const { begunAt, at, peers, settledAt } = read.state;
       lives.push({ from: Date.parse(begunAt), to: Date.parse(at) });
       keptSince = Math.max(keptSince, read.state.prunedBefore ?? 0);
+      if (read.state.database !== undefined) databases.add(read.state.database);
       ends.set(stream, { ...read.end, at, peers, settledAt });
       expected.push({ ...read.state, by: `${stream}.state` });
       for (const [other, end] of Object.entries(read.others)) expected.push({ ...end, stream: other, by: stream });
@@ -290,7 +294,14 @@ export class LedgerFolder {
     const [last] = [...ends.values()]
       .flatMap(({ settledAt, peers: others }) => (settledAt === null ? [] : [{ settledAt, others }]))
       .sort((x, y) => (x.settledAt < y.settledAt ? 1 : -1));
-    return { entries, faults, reachesTo: last?.settledAt ?? null, lives, peers: last?.others ?? [] };
+    return {
+      entries,
+      faults,
+      reachesTo: last?.settledAt ?? null,
+      lives,
+      peers: last?.others ?? [],
+      databases: [...databases],
+    };
   }
 
   #attempt<T>(faults: LedgerFault[], work: () => T): T | undefined {

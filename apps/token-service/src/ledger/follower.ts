@@ -127,8 +127,8 @@ export class LedgerFollower {
     const { place, store, thread, logger, clock, newId: makeId = newId } = deps;
     if (!place) return;
     const folder = async () => {
-      const { name, at } = await store.place();
-      return { folder: path.join(place.dir, name.replaceAll(/[^\w.-]/g, '_')), at };
+      const { name, ...where } = await store.place();
+      return { folder: path.join(place.dir, name.replaceAll(/[^\w.-]/g, '_')), ...where };
     };
     this.#own = new OwnLedger({ secret: place.secret, folder, thread, newId: makeId, logger, clock });
   }

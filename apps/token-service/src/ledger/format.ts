@@ -65,6 +65,8 @@ export interface State extends StreamEnd {
    * Absent: none were.
    */
   readonly prunedBefore?: number;
+  /** The database, whose dumps and copies are the same; absent: of before version 0.2. */
+  readonly database?: string;
 }
 
 /** An entry with its place. */

@@ -14,8 +14,11 @@ export class LedgerFailure extends Error {
 export interface OwnLedgerDeps {
   /** LEDGER_KEY. */
   readonly secret: string;
-  /** Its folder, and the database's time: every time in a ledger is the database's, so that they can be compared. */
-  readonly folder: () => Promise<{ folder: string; at: Date }>;
+  /**
+   * Its folder, the identity of the database, and its time: every time in a ledger is the database's, so that they can be
+   * compared.
+   */
+  readonly folder: () => Promise<{ folder: string; database: string; at: Date }>;
   readonly thread: Asked;
   readonly newId: () => string;
   readonly logger: Logger;
@@ -32,6 +35,7 @@ export class OwnLedger {
   #stream = '';
   #ledger: string | undefined;
   #folder: string | undefined;
+  #database = '';
   #begunAt = '';
   #settled: Pick<State, 'settledAt' | 'peers'> = NEVER;
   #place: Place = NO_PLACE;
@@ -79,7 +83,8 @@ export class OwnLedger {
    */
   async open(isMoved = false): Promise<boolean> {
     if (this.#ledger !== undefined && !isMoved) return true;
-    const { folder, at } = await this.#deps.folder();
+    const { folder, database, at } = await this.#deps.folder();
+    this.#database = database;
     if (this.#ledger !== undefined && folder === this.#folder) return true;
     try {
       this.#ledger = undefined;
@@ -120,14 +125,19 @@ export class OwnLedger {
   /** Writes that the stream is alive. @param peers other ledgers that are, in a settled history; null: it is not settled */
   async writeState(at: Date, peers: readonly string[] | null): Promise<void> {
     if (peers) this.#settled = { settledAt: at.toISOString(), peers: [...peers] };
-    await this.#ask('state', { begunAt: this.#begunAt, at: at.toISOString(), ...this.#settled });
+    await this.#ask('state', {
+      ...this.#settled,
+      begunAt: this.#begunAt,
+      at: at.toISOString(),
+      database: this.#database,
+    });
   }
 
   /** What this ledger, and those beside it, contain behind the marks. @returns null when it cannot be opened */
-  async compare(given: Omit<Requests['compare'][0], 'key'>): Promise<LedgerComparison[] | null> {
+  async compare(given: Omit<Requests['compare'][0], 'key' | 'database'>): Promise<LedgerComparison[] | null> {
     this.#isWhole = false;
     if (!(await this.open())) return null;
-    const ledgers = await this.#ask('compare', { ...given, key: this.#key });
+    const ledgers = await this.#ask('compare', { ...given, key: this.#key, database: this.#database });
     const matters = ledgers.filter((one) => one.isOwn || !one.isKnown);
     this.#isWhole = matters.every(({ faults, isOriginal }) => faults.length === 0 && isOriginal);
     // Another process may have done it.

@@ -60,9 +60,10 @@ const SELECT_MISSING = `SELECT e.id FROM unnest($1::uuid[], $2::timestamptz[]) A
 export class PostgresLedgerStore implements LedgerStore {
   constructor(private readonly db: Database) {}
 
-  async place(): Promise<{ name: string; at: Date }> {
-    const [row] = await this.db.query<{ name: string; at: Date }>(
-      `SELECT system_identifier || '-' || current_database() AS name, now() AS at FROM pg_control_system()`,
+  async place(): Promise<{ name: string; database: string; at: Date }> {
+    const [row] = await this.db.query<{ name: string; database: string; at: Date }>(
+      `SELECT system_identifier || '-' || current_database() AS name, l.database, now() AS at
+       FROM pg_control_system(), invalidation_log l`,
     );
     return row!;
   }

@@ -3,6 +3,7 @@ export * from './entry.js';
 export * from './files.js';
 export * from './folder.js';
 export * from './follower.js';
+export { ledgerKey } from './format.js';
 export * from './store.js';
 export { type Asked, type LedgerComparison, type Requests, ThreadEnded } from './thread.js';
 export * from './vouching.js';

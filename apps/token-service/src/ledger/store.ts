@@ -47,8 +47,11 @@ export interface StreamMark extends Place {
 
 /** What the follower keeps in the database and reads there. Each method rejects when PostgreSQL is unavailable. */
 export interface LedgerStore {
-  /** Names the server and the database, so that a copy of the database does not write to the same folder; and its time. */
-  place(): Promise<{ name: string; at: Date }>;
+  /**
+   * Names the server and the database, so that a copy of the database does not write to the same folder; the identity, which
+   * a copy keeps; and the database's time.
+   */
+  place(): Promise<{ name: string; database: string; at: Date }>;
   /** Where the database stands, and the first `limit` events from a cursor on. */
   follow(given: { cursor: string; from: Date; limit: number; ledger: string | null }): Promise<FollowRow>;
   /** How far the database has seen each stream. */

@@ -20,7 +20,7 @@ export interface LedgerMark extends Mark {
 }
 
 /** What one ledger contains behind the marks. */
-export interface LedgerComparison extends Omit<Comparison<LedgerEntry>, 'faults' | 'lives'> {
+export interface LedgerComparison extends Omit<Comparison<LedgerEntry>, 'faults' | 'lives' | 'databases'> {
   readonly ledger: string;
   readonly folder: string;
   /** The one that this process writes. */
@@ -49,6 +49,8 @@ export interface Requests {
       marks: readonly LedgerMark[];
       retainedSince: number;
       key: string;
+      /** Ledgers that name only others are not read. */
+      database: string;
       /** Those that have no mark count as those that have one. */
       isAll: boolean;
     },
