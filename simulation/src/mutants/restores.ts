@@ -73,13 +73,13 @@ export const restores: readonly RestoreMutant[] = [
     patches: [['ledger/follower.ts', ' && this.#standing?.history === history', '']],
     faults: ['slow', 'putBack'],
     isShared: true,
-    seed: 590,
+    seed: 800,
   },
   {
     name: 'a mark moves in a history that was not compared',
     patches: [['ledger/follower.ts', '    if (this.#compared !== this.#history) return;\n', '']],
     faults: moves,
-    seed: 22,
+    seed: 150,
   },
   {
     name: 'the cursor moves past open transactions',
@@ -95,7 +95,7 @@ export const restores: readonly RestoreMutant[] = [
   {
     name: 'a mark of a history that is not settled counts as known',
     patches: [['ledger/vouching.ts', 'row.is_settled && row.ledger', 'row.ledger']],
-    seed: 77,
+    seed: 205,
   },
   {
     name: 'a copied ledger vouches',
@@ -113,7 +113,7 @@ export const restores: readonly RestoreMutant[] = [
     name: 'a ledger that is not whole vouches',
     patches: [['ledger/vouching.ts', '  if (fault) return OF_FAULT[fault.code];\n', '']],
     faults: ['cut', 'streamGone', 'putBack'],
-    seed: 40,
+    seed: 100,
   },
   {
     name: 'the end of a stream is not compared with its state',
@@ -123,7 +123,7 @@ export const restores: readonly RestoreMutant[] = [
   },
   {
     name: 'streams that are missing are not noticed',
-    patches: [['ledger/folder.ts', 'if (!end && Date.parse(at) >= retainedSince)', 'if (false)']],
+    patches: [['ledger/folder.ts', 'if (!end && Date.parse(at) >= keptSince)', 'if (false)']],
     faults: ['streamGone', 'putBack', 'kill'],
     seed: 28,
   },
@@ -144,7 +144,9 @@ export const restores: readonly RestoreMutant[] = [
   },
   {
     name: 'a copied ledger does not become the original',
-    patches: [['ledger/files.ts', 'if (!faulty.has(one)) one.adopt();', 'if (!faulty.has(one)) continue;']],
+    patches: [
+      ['ledger/files.ts', 'if (!faulty.has(one)) attempt(() => one.adopt());', 'if (!faulty.has(one)) continue;'],
+    ],
     seed: 60,
   },
   {
