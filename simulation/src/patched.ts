@@ -24,6 +24,7 @@ const files = {
   invalidation: ['confirm.ts', 'feed-keys.ts', 'leases.ts', 'log.ts', 'protocol.ts', 'types.ts'],
   database: ['authority.ts', 'history.ts'],
   ledger: [
+    'comparison.ts',
     'entry.ts',
     'files.ts',
     'folder.ts',
@@ -31,6 +32,7 @@ const files = {
     'format.ts',
     'own-ledger.ts',
     'protocol.ts',
+    'standing.ts',
     'store.ts',
     'stream.ts',
     'thread.ts',

@@ -23,6 +23,7 @@ import { doubtOf } from '../src/ledger/vouching.js';
 
 const KEY = Buffer.from('a key of the tests');
 const OTHER_KEY = Buffer.from('another key');
+const DATABASE = newId();
 const HISTORY = 'the history after the restore';
 
 const folders: string[] = [];
@@ -41,6 +42,11 @@ function newFolder(): string {
 const entry = (t: number): LedgerEntry => ({ e: newId(), t, a: 'token.revoked', s: newId(), r: 'exposed' });
 const at = (second: number) => new Date(1_800_000_000_000 + second * 1_000).toISOString();
 
+/** That a stream was alive until then, in a settled history. */
+function state(folder: LedgerFolder, { stream, place }: LedgerStream, second: number, peers: string[] = []): void {
+  folder.writeState({ stream, ...place, begunAt: at(0), at: at(second), settledAt: at(second), peers });
+}
+
 /** A stream of one process: entries, then its state. */
 function write(
   folder: LedgerFolder,
@@ -51,14 +57,7 @@ function write(
   const stream = folder.begin(newId());
   stream.append([]);
   for (const one of entries) stream.append([one]);
-  folder.writeState({
-    stream: stream.stream,
-    ...stream.place,
-    begunAt: at(0),
-    at: at(second),
-    settledAt: at(second),
-    peers,
-  });
+  state(folder, stream, second, peers);
   return stream;
 }
 
@@ -87,14 +86,7 @@ function make(): Made {
     const place = earlier.append([one]);
     if (i === 2) mark = place;
   }
-  folder.writeState({
-    stream: earlier.stream,
-    ...earlier.place,
-    begunAt: at(0),
-    at: at(10),
-    settledAt: at(10),
-    peers: [],
-  });
+  state(folder, earlier, 10);
   const last = write(folder, entries.slice(6), 20);
   return { folder, where, earlier, last, marks: [markOf(earlier, mark!)], entries };
 }
@@ -170,14 +162,7 @@ describe('a ledger', () => {
     for (let i = 0; i < 12_000; i += many.length) mark = stream.append(many);
     const late = entry(1);
     stream.append([late]);
-    folder.writeState({
-      stream: stream.stream,
-      ...stream.place,
-      begunAt: at(0),
-      at: at(1),
-      settledAt: at(1),
-      peers: [],
-    });
+    state(folder, stream, 1);
     expect(readdirSync(where).filter((name) => /\.\d{6}$/.test(name)).length).toBeGreaterThan(1);
     expect(readFileSync(path.join(where, `${stream.stream}.000000`)).length).toBeGreaterThan(SEGMENT_BYTES_MAX);
     writeFileSync(path.join(where, `${stream.stream}.000000`), 'unreadable, and not needed\n');
@@ -192,14 +177,7 @@ describe('a ledger', () => {
     const first = stream.append(many);
     stream.append(many);
     const last = stream.append([entry(1)]);
-    folder.writeState({
-      stream: stream.stream,
-      ...stream.place,
-      begunAt: at(0),
-      at: at(1),
-      settledAt: at(1),
-      peers: [],
-    });
+    state(folder, stream, 1);
     rmSync(path.join(folder.folder, `${stream.stream}.000000`));
     expect(folder.compare([], 0).faults).toEqual([expect.objectContaining({ code: 'segment_missing' })]);
     expect(folder.compare([markOf(stream, first)], 0).faults).toEqual([]);
@@ -230,14 +208,7 @@ describe('a ledger', () => {
     const file = path.join(where, `${stream.stream}.000000`);
     writeFileSync(file, `${readFileSync(file, 'utf8')}2 half a li${'n'.repeat(1_000)}`);
     stream.append([second]);
-    folder.writeState({
-      stream: stream.stream,
-      ...stream.place,
-      begunAt: at(0),
-      at: at(1),
-      settledAt: at(1),
-      peers: [],
-    });
+    state(folder, stream, 1);
     expect(folder.compare([markOf(stream, place)], 0)).toMatchObject({ entries: [second], faults: [] });
   });
 
@@ -253,6 +224,30 @@ describe('a ledger', () => {
     expect(made.folder.prune(since, made.last.stream)).toBe(2);
     expect(existsSync(fileOf(made, made.earlier))).toBe(false);
     expect(made.folder.compare([], since)).toMatchObject({ faults: [], entries: made.entries.slice(6) });
+  });
+});
+
+describe('a retention that is raised', () => {
+  it('does not make a ledger look cut whose streams were removed before, and hides no other', () => {
+    const made = make();
+    const { work, close } = ledgerWork();
+    closing.push(close);
+    const opened = { folder: made.where, key: KEY.toString(), ledger: newId(), stream: newId(), at: at(100) };
+    const later = { ...opened, stream: newId() };
+    const state = { begunAt: at(100), settledAt: at(100), peers: [] };
+    work.open(opened);
+    work.append({ entries: [entry(1)] });
+    work.state({ ...state, at: at(110) });
+    expect(work.prune({ before: Date.parse(at(75)) })).toBe(2);
+    // Another process, later.
+    const other = ledgerWork();
+    closing.push(other.close);
+    other.work.open(later);
+    other.work.append({ entries: [] });
+    other.work.state({ ...state, at: at(120) });
+    expect(compare(made)).toMatchObject({ faults: [], entries: [...made.entries.slice(6), { t: 1 }] });
+    for (const suffix of ['000000', 'state']) rmSync(path.join(made.where, `${opened.stream}.${suffix}`));
+    expect(compare(made).faults).toEqual([expect.objectContaining({ code: 'stream_missing' })]);
   });
 });
 
@@ -541,7 +536,8 @@ describe('the ledgers beside the own one', () => {
     work.open({ folder: earlier.folder, key: KEY.toString(), ledger: newId(), stream: newId(), at: at(500) });
     work.append({ entries: [] });
     const mark = { ...markOf(first, place), ledger: earlier.identity.ledger };
-    const compareAll = () => work.compare({ marks: [mark], retainedSince: 0, key: KEY.toString(), isAll: false });
+    const given = { marks: [mark], retainedSince: 0, key: KEY.toString(), database: DATABASE };
+    const compareAll = (isAll = false) => work.compare({ ...given, isAll });
     return { base, earlier, there, second, work, compareAll };
   }
 
@@ -549,6 +545,14 @@ describe('the ledgers beside the own one', () => {
     const { compareAll, there } = beside(110, 400);
     const found = compareAll().find(({ isKnown }) => !isKnown);
     expect(found).toMatchObject({ ledger: there.identity.ledger, faults: [], entries: [{ t: 2 }] });
+  });
+
+  it('are those that were hardly in use together, however many processes were', () => {
+    const { earlier, compareAll } = beside(60, 400);
+    const replica = earlier.begin(newId());
+    const place = replica.append([]);
+    earlier.writeState({ stream: replica.stream, ...place, begunAt: at(0), at: at(90), settledAt: null, peers: [] });
+    expect(compareAll().map(({ isKnown }) => isKnown)).toEqual([true, false]);
   });
 
   it('of a copy of the database that was in use at the same time are not', () => {
@@ -568,13 +572,79 @@ describe('the ledgers beside the own one', () => {
     const { ledger } = work.adopt({ ledger: newId(), stream: newId(), at: at(600) });
     expect(ledger).not.toBe(earlier.identity.ledger);
     expect(readdirSync(base).sort()).toEqual([
-      expect.stringMatching(/^\.there\.until-\d+$/),
+      expect.stringMatching(/^\.there\.from-\d+$/),
       'here',
-      expect.stringMatching(/^here\.until-\d+$/),
+      expect.stringMatching(/^here\.from-\d+$/),
     ]);
     work.append({ entries: [] });
     const again = compareAll().find(({ isOwn }) => isOwn);
     expect(again).toMatchObject({ ledger, faults: [], isOriginal: true });
+  });
+
+  it('of another database are not, though nothing of this one was ever settled', () => {
+    const { there, second, compareAll } = beside(110, 400);
+    const alive = { begunAt: at(110), at: at(400), settledAt: at(400), peers: [] };
+    const unknown = (database: string) => {
+      there.writeState({ stream: second.stream, ...second.place, ...alive, database });
+      return [false, true].map((isAll) => compareAll(isAll).filter(({ isOwn }) => !isOwn).length);
+    };
+    expect(unknown(newId())).toEqual([0, 0]);
+    expect(unknown(DATABASE)).toEqual([1, 1]);
+  });
+
+  /** A copied ledger beside an own one that is not whole. */
+  function broken() {
+    const made = beside(110, 400);
+    const [own] = readdirSync(made.earlier.folder).filter((name) => name.endsWith('.000000'));
+    rewrite(path.join(made.earlier.folder, own!), (lines) => lines.slice(0, 1).concat(''));
+    LedgerFolder.existing(made.there.folder, KEY)!.declareImported(false);
+    const identity = path.join(made.there.folder, 'ledger');
+    /** While a folder is in its place, no other identity can be written. */
+    const lock = () => {
+      renameSync(identity, `${identity}.saved`);
+      mkdirSync(identity);
+    };
+    const unlock = () => {
+      rmSync(identity, { recursive: true });
+      renameSync(`${identity}.saved`, identity);
+    };
+    return { ...made, lock, unlock };
+  }
+
+  it('one that cannot be adopted keeps no other from it, and no stream is begun for that', () => {
+    const { earlier, there, work, compareAll, lock, unlock } = broken();
+    const ids = () => ({ ledger: newId(), stream: newId(), at: at(600) });
+    compareAll();
+    lock();
+    expect(() => work.adopt(ids())).toThrow(there.folder);
+    const given = { folder: earlier.folder, key: KEY.toString(), ...ids() };
+    const { ledger, stream } = work.open(given);
+    expect(ledger).not.toBe(earlier.identity.ledger);
+    work.append({ entries: [] });
+    unlock();
+    compareAll();
+    lock();
+    expect(() => work.adopt(ids())).toThrow(there.folder);
+    expect(work.open({ ...given, ...ids() })).toEqual({ ledger, stream });
+    expect(readdirSync(earlier.folder).filter((name) => name.endsWith('.000000'))).toEqual([`${stream}.000000`]);
+  });
+
+  it('of two processes of one ledger that is not whole, one begins the new one', () => {
+    const { base, earlier, work, compareAll } = broken();
+    const other = ledgerWork();
+    closing.push(other.close);
+    const given = { folder: earlier.folder, key: KEY.toString(), ledger: newId(), stream: newId(), at: at(500) };
+    other.work.open(given);
+    other.work.append({ entries: [] });
+    other.work.compare({ marks: [], retainedSince: 0, key: KEY.toString(), database: DATABASE, isAll: false });
+    compareAll();
+    const first = work.adopt({ ledger: newId(), stream: newId(), at: at(600) });
+    const second = other.work.adopt({ ledger: newId(), stream: newId(), at: at(601) });
+    expect(second.ledger).toBe(first.ledger);
+    expect(second.stream).not.toBe(first.stream);
+    for (const one of [work, other.work]) one.append({ entries: [] });
+    expect(readdirSync(base).filter((name) => name.startsWith('here'))).toHaveLength(2);
+    expect(compareAll().find(({ isOwn }) => isOwn)).toMatchObject({ ledger: first.ledger, faults: [] });
   });
 
   it('a process whose folder has become another ledger writes nothing more into it', () => {

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { cpSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { AuditEvent, Restore, SystemState } from '@latchkey/contracts';
@@ -149,6 +149,10 @@ const isMarked = ({ server }: Pick<Stage, 'server'>) =>
 
 const eventsOf = async (admin: Person, action: string) =>
   (await admin.call<{ items: AuditEvent[] }>('GET /v1/audit', { query: { action } })).body.items;
+
+/** Whether tokens from before are held. */
+const isRestored = async (w: World, secret: string, at: World['service']) =>
+  (await w.bearer(secret, at).call<{ code: string }>('GET /v1/tokens/self')).body.code === 'restored';
 
 /** Waits until tokens are answered again. */
 const isBack = (w: World, secret: string, at = w.service) =>
@@ -582,5 +586,69 @@ describe('without a ledger that shows that nothing is missing', () => {
     await third.stop();
     const fourth = await w.another({ LEDGER_DIR });
     expect(await checkOf(w, was.kept.secret, fourth)).toBe(200);
+  });
+
+  it('one that was removed from the settings is missed once: what was decided without it holds for later starts', async () => {
+    const stage = await setUp();
+    const { server, w, admin } = stage;
+    const kept = await issue(admin);
+    await isMarked(stage);
+    await w.service.stop();
+    await server.stop();
+    await server.start();
+    const second = await w.another({ LEDGER_DIR: '' });
+    await waitFor(() => isRestored(w, kept.secret, second), { timeoutMs: 20_000 });
+    const again = await signInAt(w, second);
+    const body = { choice: 'accept' };
+    expect((await again.call('POST /v1/system/restore/settle', { body })).status).toBe(200);
+    await server.stop();
+    await server.start();
+    await isBack(w, kept.secret, second);
+    expect(await checkOf(w, kept.secret, second)).toBe(200);
+    expect(await server.query('SELECT 1 FROM restores')).toHaveLength(1);
+  });
+
+  it('a replica without one waits for a replica whose ledger vouches', async () => {
+    const stage = await setUp();
+    const { server, w, admin } = stage;
+    const kept = await issue(admin);
+    const second = await w.another({ LEDGER_DIR: '' });
+    await isMarked(stage);
+    await server.stop();
+    await server.start();
+    await isBack(w, kept.secret, second);
+    expect(await checkOf(w, kept.secret, second)).toBe(200);
+    expect(await server.query('SELECT 1 FROM restores')).toEqual([]);
+    expect(await server.query('SELECT 1 FROM ledger_streams')).not.toEqual([]);
+  });
+
+  it('what is held is settled by a ledger that can be read later', async () => {
+    const stage = await setUp();
+    const { server, w, admin, ledger } = stage;
+    const [kept, revoked] = [await issue(admin), await issue(admin)];
+    await isMarked(stage);
+    await w.service.stop();
+    await server.stop();
+    const copy = server.copy();
+    await server.start();
+    const second = await w.another();
+    const later = w.as({ cookie: admin.cookie! }, second);
+    const { body } = await later.call<{ receipt: { ledger: string } }>(`POST /v1/tokens/${revoked.id}/revoke`, {
+      body: {},
+    });
+    expect(body.receipt.ledger).toBe('written');
+    await second.stop();
+    await putBack(server, copy);
+    const elsewhere = `${ledger}-elsewhere`;
+    closing.push(() => rmSync(elsewhere, { recursive: true, force: true }));
+    renameSync(ledger, elsewhere);
+    writeFileSync(ledger, 'a disk that is not mounted');
+    const third = await w.another();
+    await waitFor(() => isRestored(w, revoked.secret, third), { timeoutMs: 20_000 });
+    rmSync(ledger);
+    renameSync(elsewhere, ledger);
+    await waitFor(async () => (await checkOf(w, kept.secret, third)) === 200, { timeoutMs: 40_000 });
+    expect(await checkOf(w, revoked.secret, third)).toBe(401);
+    expect(await server.query('SELECT choice FROM restores')).toEqual([{ choice: 'ledger' }]);
   });
 });

@@ -41,6 +41,11 @@ export const restores: readonly RestoreMutant[] = [
   { name: 'what is missing is not applied again', Service: NothingReapplied, faults: moves },
   { name: 'a hold in a backup counts for its restore', Service: HoldKept, seed: 21 },
   {
+    name: 'ledgers that are not kept any more are missed at each start',
+    patches: [['ledger/follower.ts', 'this.#isMissed = !(await this.#deps.store.forget());', '']],
+    faults: ['unconfigured', 'kill'],
+  },
+  {
     name: 'an answer does not wait for the ledger',
     patches: [['ledger/follower.ts', 'await Promise.race([this.#next, late.promise])', 'await Promise.resolve()']],
     faults: ['putBack', 'kill'],
@@ -68,13 +73,13 @@ export const restores: readonly RestoreMutant[] = [
     patches: [['ledger/follower.ts', ' && this.#standing?.history === history', '']],
     faults: ['slow', 'putBack'],
     isShared: true,
-    seed: 590,
+    seed: 800,
   },
   {
     name: 'a mark moves in a history that was not compared',
     patches: [['ledger/follower.ts', '    if (this.#compared !== this.#history) return;\n', '']],
     faults: moves,
-    seed: 22,
+    seed: 150,
   },
   {
     name: 'the cursor moves past open transactions',
@@ -90,7 +95,7 @@ export const restores: readonly RestoreMutant[] = [
   {
     name: 'a mark of a history that is not settled counts as known',
     patches: [['ledger/vouching.ts', 'row.is_settled && row.ledger', 'row.ledger']],
-    seed: 77,
+    seed: 205,
   },
   {
     name: 'a copied ledger vouches',
@@ -108,7 +113,7 @@ export const restores: readonly RestoreMutant[] = [
     name: 'a ledger that is not whole vouches',
     patches: [['ledger/vouching.ts', '  if (fault) return OF_FAULT[fault.code];\n', '']],
     faults: ['cut', 'streamGone', 'putBack'],
-    seed: 40,
+    seed: 100,
   },
   {
     name: 'the end of a stream is not compared with its state',
@@ -118,22 +123,30 @@ export const restores: readonly RestoreMutant[] = [
   },
   {
     name: 'streams that are missing are not noticed',
-    patches: [['ledger/folder.ts', 'if (!end && Date.parse(at) >= retainedSince)', 'if (false)']],
+    patches: [['ledger/folder.ts', 'if (!end && Date.parse(at) >= keptSince)', 'if (false)']],
     faults: ['streamGone', 'putBack', 'kill'],
     seed: 28,
   },
   {
     name: 'ledgers of servers that the database was moved to are not read',
-    patches: [['ledger/files.ts', 'one.isKnown || overlapMs(one.lives, lives) <= OVERLAP_MS', 'one.isKnown']],
+    patches: [['ledger/files.ts', 'one.isKnown || isMoved(one)', 'one.isKnown']],
     faults: [...moves, 'otherServer'],
   },
   {
+    name: 'ledgers of other databases are read',
+    patches: [['ledger/files.ts', 'databases.length > 0 && !databases.includes(database)', 'false']],
+    faults: moves,
+    isShared: true,
+  },
+  {
     name: 'a ledger that is not whole is not replaced',
-    patches: [['ledger/files.ts', '      if (faulty.has(own)) {', '      if (false) {']],
+    patches: [['ledger/files.ts', '      if (faulty.has(own))\n', '      if (false)\n']],
   },
   {
     name: 'a copied ledger does not become the original',
-    patches: [['ledger/files.ts', 'if (!faulty.has(one)) one.adopt();', 'if (!faulty.has(one)) continue;']],
+    patches: [
+      ['ledger/files.ts', 'if (!faulty.has(one)) attempt(() => one.adopt());', 'if (!faulty.has(one)) continue;'],
+    ],
     seed: 60,
   },
   {

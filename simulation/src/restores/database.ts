@@ -8,6 +8,8 @@ import type { Schedule } from '../schedule.js';
 export const EPOCH_MS = Date.UTC(2030, 0, 1);
 /** Ledgers whose process has written within this time are alive: as in the shipped SQL. */
 const ALIVE_MS = 60_000;
+/** Dumps keep it. */
+const DATABASE = '00000000-0000-7000-8000-000000000001';
 const QUICKEST_MS = 0.1;
 const SLOWEST_MS = 8;
 const COMMIT_SLOWEST_MS = 60;
@@ -208,7 +210,8 @@ export class RestorableDatabase {
   storeOf(by: Machine): LedgerStore {
     const run = <T>(work: (tables: Tables) => T): Promise<T> => this.statement(by, () => work(this.tables));
     return {
-      place: () => run(() => ({ name: `${this.server.system}-latchkey`, at: new Date(this.nowMs) })),
+      place: () =>
+        run(() => ({ name: `${this.server.system}-latchkey`, database: DATABASE, at: new Date(this.nowMs) })),
       follow: ({ cursor, from, limit, ledger }) => run((tables) => this.#follow(tables, cursor, from, limit, ledger)),
       streams: () => run(({ streams }) => [...streams.values()].map((row) => ({ ...row }))),
       newestEventAt: () =>
@@ -233,7 +236,19 @@ export class RestorableDatabase {
           if (row) streams.set(stream, { ...row, endedMs: this.nowMs });
         }),
       prune: () => run(() => undefined),
+      forget: () =>
+        run(({ streams, settledHistory }) => {
+          const isSettled = this.isCurrent && settledHistory === this.history;
+          if (isSettled && this.#aliveStreams().length === 0) streams.clear();
+          return [...streams.values()].every((row) => !row.is_settled);
+        }),
     };
+  }
+
+  /** Of ledgers that are kept now. */
+  #aliveStreams(): StreamRow[] {
+    const afterMs = this.nowMs - ALIVE_MS;
+    return [...this.tables.streams.values()].filter((row) => row.endedMs === null && row.seen_at.getTime() > afterMs);
   }
 
   #follow(tables: Tables, cursor: string, from: Date, limit: number, ledger: string | null): FollowRow {
@@ -244,9 +259,7 @@ export class RestorableDatabase {
       .filter(({ xid, at }) => BigInt(xid) >= BigInt(cursor) && at >= from.getTime())
       .sort((a, b) => (BigInt(a.xid) < BigInt(b.xid) ? -1 : 1))
       .slice(0, limit);
-    const alive = [...tables.streams.values()].filter(
-      (row) => row.ledger !== ledger && row.endedMs === null && row.seen_at.getTime() > this.nowMs - ALIVE_MS,
-    );
+    const alive = this.#aliveStreams().filter((row) => row.ledger !== ledger);
     const restore = tables.restores.find((one) => one.history === history);
     return {
       history,

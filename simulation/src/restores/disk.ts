@@ -10,7 +10,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import type { Asked, Requests } from '@latchkey/token-service/ledger';
+import { type Asked, ledgerKey, type Requests } from '@latchkey/token-service/ledger';
 import type { Machine } from '../machine.js';
 import type { ShippedModules } from '../modules.js';
 import type { Random } from '../random.js';
@@ -80,6 +80,20 @@ export class Disk {
   }
 }
 
+/** In it, the ledger of another database under the same key, which was cut. */
+export function addStranger(disk: Disk, ledgerWork: ShippedModules['ledgerWork'], secret: string): void {
+  const id = (last: number) => `00000000-0000-7000-8000-00000000010${last}`;
+  const at = new Date(0).toISOString();
+  const folder = path.join(disk.dir, 'stranger');
+  const { work, close } = ledgerWork();
+  work.open({ folder, key: ledgerKey(secret), ledger: id(0), stream: id(1), at });
+  work.append({ entries: [{ e: id(2), t: 0, a: 'token.revoked', s: id(3) }] });
+  work.state({ begunAt: at, at, settledAt: null, peers: [], database: id(4) });
+  close();
+  const { file, lines } = disk.segments().find(({ stream }) => stream === id(1))!;
+  disk.cut(file, lines.slice(0, 1));
+}
+
 /** What the shipped `LedgerThread` does, in simulated time: one request after the other, until the process ends. */
 export class SimulatedThread implements Asked {
   #work: ReturnType<ShippedModules['ledgerWork']>;
@@ -112,7 +126,7 @@ export class SimulatedThread implements Asked {
     const isLate = ms > HANGS_MS;
     return new Promise((resolve, reject) => {
       this.machine.deliverAfter(Math.min(ms, HANGS_MS), () => {
-        const isWrite = what === 'append' || what === 'state' || what === 'open';
+        const isWrite = what === 'append' || what === 'state' || what === 'open' || what === 'adopt';
         if (isLate && this.random.chance(0.5)) {
           this.#replace();
           reject(new this.modules.ThreadEnded('the thread of the ledger has ended'));
@@ -124,7 +138,10 @@ export class SimulatedThread implements Asked {
         }
         try {
           const result = this.#work.work[what](structuredClone(given) as never);
-          if (what === 'open') ({ stream: this.#stream, folder: this.#folder } = given as Requests['open'][0]);
+          if (what === 'open') {
+            this.#stream = (result as Requests['open'][1]).stream;
+            this.#folder = (given as Requests['open'][0]).folder;
+          }
           if (isLate) {
             this.#replace();
             reject(new this.modules.ThreadEnded('the thread of the ledger has ended'));

@@ -8,7 +8,7 @@ import type { Schedule } from '../schedule.js';
 import type { RestorableDatabase } from './database.js';
 import { type Disk, SimulatedThread } from './disk.js';
 
-const KEY = 'a key of simulated ledgers of 32 characters or more';
+export const KEY = 'a key of simulated ledgers of 32 characters or more';
 const LAPSED_MS = 12_000;
 const DAYS = 400;
 /** Longest that verifiers are waited for. */
@@ -36,6 +36,8 @@ const logger = { debug: silent, info: silent, warn: silent, error: silent } as n
 export class TokenService {
   readonly machine: Machine;
   isAlive = false;
+  /** Whether a ledger is configured. */
+  hasLedger = true;
   /** Restores that were held, at this process. */
   holds = 0;
   #follower: LedgerFollower | undefined;
@@ -67,7 +69,7 @@ export class TokenService {
     };
     const follower = new modules.LedgerFollower({
       store: db.storeOf(machine),
-      place: { dir: this.disk.dir, secret: KEY },
+      place: this.hasLedger ? { dir: this.disk.dir, secret: KEY } : undefined,
       thread: new SimulatedThread(modules, machine, this.disk, random),
       retention: { ledgerDays: DAYS, auditMonths: 0 },
       logger,
@@ -202,7 +204,6 @@ export class TokenService {
           if (tables.incarnation !== db.incarnation) tables.log = this.place.random.uuid(db.nowMs);
           Object.assign(tables, { incarnation: db.incarnation, started: db.started });
         }),
-      hasLedger: true,
       isEmpty: () => db.statement(this.machine, () => db.tables.tokens.size === 0),
       compare: async (...given) => {
         const findings = await follower.compare(...given);
@@ -219,6 +220,7 @@ export class TokenService {
         });
       },
       adopt: () => follower.adopt(),
+      isWhole: () => follower.isWhole,
       hold: (findings) => this.#hold(findings),
       // Fail-overs are settled by ledgers here.
       witnesses: () => ({ found: 0, lost: 0 }),

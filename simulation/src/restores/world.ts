@@ -5,8 +5,8 @@ import { Random } from '../random.js';
 import { Schedule } from '../schedule.js';
 import { shipped } from '../shipped.js';
 import { type Backup, EPOCH_MS, RestorableDatabase } from './database.js';
-import { Disk } from './disk.js';
-import { type Place, TokenService, type Verdict } from './process.js';
+import { addStranger, Disk } from './disk.js';
+import { KEY, type Place, TokenService, type Verdict } from './process.js';
 
 export const FAULTS = {
   /** Of processes. */
@@ -29,6 +29,8 @@ export const FAULTS = {
   older: 1,
   cut: 1,
   streamGone: 1,
+  /** Of the settings. */
+  unconfigured: 1,
 } as const;
 export type RestoreFault = keyof typeof FAULTS;
 /** A ledger that is all there vouches: after these nobody has to decide. */
@@ -152,6 +154,7 @@ class RestoreWorld {
     };
     for (let i = 0; i < services; i++) {
       if (i === 0 || !isShared) this.#disks.push(new Disk());
+      if (i === 0) addStranger(this.#disks[0]!, modules.ledgerWork, KEY);
       this.#services.push(new Service(`token-service ${i}`, place, this.#disks.at(-1)!));
     }
   }
@@ -321,24 +324,27 @@ class RestoreWorld {
         this.#strike(0.2);
         if (ledger !== 'written') return;
         this.#counts.revoked++;
-        if (action === 'token.revoked') this.#claim(token);
-        // Of both, either can have been the last.
-        else if (action === 'token.disabled' && !token.isEnabling) token.isDisabled = true;
+        if (action === 'token.revoked') this.#claim(() => Object.assign(token, { isRevoked: true, isExcused: false }));
+        else if (action === 'token.disabled')
+          this.#claim(() => {
+            // Of both, either can have been the last.
+            if (!token.isEnabling) token.isDisabled = true;
+          });
       },
       (error: unknown) => this.#unlessUnavailable(error),
     );
   }
 
   /** Of several ledgers, the others have it a second later: until then it depends on the one of the process that answered. */
-  #claim(token: Token): void {
+  #claim(claim: () => void): void {
     const answeredMs = this.#schedule.nowMs;
-    const isSole = this.#disks.length === 1;
-    const claim = () => {
-      if (isSole || (this.#disturbedMs < answeredMs - FOLLOWED_MS && this.#services.every(({ isAlive }) => isAlive)))
-        Object.assign(token, { isRevoked: true, isExcused: false });
-    };
-    if (isSole) claim();
-    else this.#schedule.after(FOLLOWED_MS, claim);
+    if (this.#disks.length === 1) {
+      claim();
+      return;
+    }
+    this.#schedule.after(FOLLOWED_MS, () => {
+      if (this.#disturbedMs < answeredMs - FOLLOWED_MS && this.#services.every(({ isAlive }) => isAlive)) claim();
+    });
   }
 
   #settle(choice: 'accept' | 'revoke'): void {
@@ -447,6 +453,9 @@ class RestoreWorld {
       case 'promote':
         this.#move(name);
         return;
+      case 'unconfigured':
+        this.#unconfigure();
+        return;
       case 'full':
         this.#note('a disk is full');
         this.#isIntact = false;
@@ -519,6 +528,23 @@ class RestoreWorld {
     for (const service of this.#services)
       if (service.disk === disk)
         this.#schedule.after(random.spread(10, DOWN_MS), () => !service.isAlive && service.start());
+  }
+
+  /** From now on no ledger is kept. */
+  #unconfigure(): void {
+    if (this.#services.every(({ hasLedger }) => !hasLedger)) return;
+    this.#note('ledgers are removed from the settings');
+    this.#isIntact = false;
+    this.#disturbedMs = this.#schedule.nowMs;
+    // Nothing tells a backup from before the first ledger from one of an installation without any.
+    const known = this.#backups.filter(({ tables }) => [...tables.streams.values()].some((row) => row.is_settled));
+    this.#backups.splice(0, this.#backups.length, ...known, this.#db.backUp());
+    for (const service of this.#services) {
+      service.hasLedger = false;
+      if (!service.isAlive) continue;
+      service.kill();
+      service.start();
+    }
   }
 
   #broken(text: string): void {

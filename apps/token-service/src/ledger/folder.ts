@@ -59,6 +59,8 @@ export interface Comparison<Entry> {
   readonly lives: readonly Life[];
   /** Other ledgers that were alive with the last stream. */
   readonly peers: readonly string[];
+  /** Those that its streams name. */
+  readonly databases: readonly string[];
 }
 
 /** Turns errors of the file system into faults. */
@@ -71,6 +73,16 @@ function reading<T>(where: string, work: () => T): T {
   }
 }
 
+/** @returns null for what a fault keeps from being read */
+function ifReadable<T>(work: () => T): T | null {
+  try {
+    return work();
+  } catch (error) {
+    if (error instanceof LedgerFault) return null;
+    throw error;
+  }
+}
+
 /** A ledger's folder. Every method blocks: it belongs in a thread of its own, or in a command. */
 export class LedgerFolder {
   private constructor(
@@ -80,6 +92,9 @@ export class LedgerFolder {
     public isOriginal: boolean,
     readonly key: Buffer,
   ) {}
+
+  /** Is called after each file that was read: reading all of them can take long. */
+  onRead: () => void = () => undefined;
 
   /**
    * Opens a ledger, or begins one where there is none.
@@ -176,6 +191,7 @@ export class LedgerFolder {
   segment<Entry>(stream: string, number: number): Segment<Entry> | null {
     const file = path.join(this.folder, segmentFile(stream, number));
     const text = reading(file, () => readFileSync(file, 'utf8'));
+    this.onRead();
     if (!text.includes('\n')) return null;
     const segment = readSegment<Entry>(this.key, text, file);
     const { head } = segment;
@@ -195,17 +211,21 @@ export class LedgerFolder {
         throw error;
       }
     });
+    this.onRead();
     if (text === null) return null;
     const state = readLine<State>(this.key, STATE, text, file);
     if (state.stream !== stream) throw new LedgerFault('changed', `${file} is that of stream ${state.stream}`);
     return state;
   }
 
+  /** Whether the folder is still that of this ledger. @throws LedgerFault `foreign`, `unreadable` */
+  isThere(): boolean {
+    return LedgerFolder.existing(this.folder, this.key)?.identity.ledger === this.identity.ledger;
+  }
+
   /** @throws Error when the folder has become that of another ledger */
   mustBeThere(): void {
-    const there = LedgerFolder.existing(this.folder, this.key)?.identity.ledger;
-    if (there !== this.identity.ledger)
-      throw new Error(`${this.folder} has become that of another ledger, ${there ?? 'which is not begun yet'}`);
+    if (!this.isThere()) throw new Error(`${this.folder} has become that of another ledger`);
   }
 
   /** Whole or not at all, after a power loss too. @throws Error when the folder has become that of another ledger */
@@ -232,6 +252,8 @@ export class LedgerFolder {
     const entries: Entry[] = [];
     const ends = new Map<string, StreamEnd & Pick<State, 'peers' | 'settledAt'>>();
     const lives: Life[] = [];
+    const databases = new Set<string>();
+    let keptSince = retainedSince;
     const expected: (StreamEnd & { stream: string; by: string })[] = marks.map((mark) => {
       return { ...mark, at: mark.seenAt, by: 'the database' };
     });
@@ -247,6 +269,8 @@ export class LedgerFolder {
       entries.push(...read.entries);
       const { begunAt, at, peers, settledAt } = read.state;
       lives.push({ from: Date.parse(begunAt), to: Date.parse(at) });
+      keptSince = Math.max(keptSince, read.state.prunedBefore ?? 0);
+      if (read.state.database !== undefined) databases.add(read.state.database);
       ends.set(stream, { ...read.end, at, peers, settledAt });
       expected.push({ ...read.state, by: `${stream}.state` });
       for (const [other, end] of Object.entries(read.others)) expected.push({ ...end, stream: other, by: stream });
@@ -255,7 +279,7 @@ export class LedgerFolder {
     for (const { stream, sequence, at, by } of expected) {
       const end = ends.get(stream);
       if (unread.has(stream)) continue;
-      if (!end && Date.parse(at) >= retainedSince)
+      if (!end && Date.parse(at) >= keptSince)
         faults.push(
           new LedgerFault('stream_missing', `stream ${stream}, which ${by} knows, is missing from ${this.folder}`),
         );
@@ -270,7 +294,14 @@ export class LedgerFolder {
     const [last] = [...ends.values()]
       .flatMap(({ settledAt, peers: others }) => (settledAt === null ? [] : [{ settledAt, others }]))
       .sort((x, y) => (x.settledAt < y.settledAt ? 1 : -1));
-    return { entries, faults, reachesTo: last?.settledAt ?? null, lives, peers: last?.others ?? [] };
+    return {
+      entries,
+      faults,
+      reachesTo: last?.settledAt ?? null,
+      lives,
+      peers: last?.others ?? [],
+      databases: [...databases],
+    };
   }
 
   #attempt<T>(faults: LedgerFault[], work: () => T): T | undefined {
@@ -340,6 +371,12 @@ export class LedgerFolder {
     return { entries: behind.map(({ entry }: Placed<Entry>) => entry), end, state, others };
   }
 
+  /** Streams last alive before it may have been removed, whatever the retention is now. */
+  prunedBefore(): number {
+    const states = [...this.streams().keys()].map((stream) => ifReadable(() => this.state(stream)));
+    return Math.max(0, ...states.map((state) => state?.prunedBefore ?? 0));
+  }
+
   /** Removes streams that were last alive before a moment, other than one's own. @returns how many files */
   prune(before: number, own: string): number {
     let removed = 0;
@@ -358,27 +395,23 @@ export class LedgerFolder {
 
   /** When a stream was last alive; of one without a state, when its file was written. Null: it cannot be read. */
   #aliveAt(stream: string, numbers: readonly number[]): number | null {
-    try {
+    return ifReadable(() => {
       const state = this.state(stream);
       return state ? Date.parse(state.at) : statSync(path.join(this.folder, segmentFile(stream, numbers[0]!))).mtimeMs;
-    } catch (error) {
-      if (error instanceof LedgerFault) return null;
-      throw error;
-    }
+    });
   }
 
   /** How far every stream reaches, for the head of a new one. Streams that cannot be read are left out. */
   ends(): Record<string, StreamEnd> {
     const ends: Record<string, StreamEnd> = {};
     for (const [stream, numbers] of this.streams()) {
-      try {
+      const end = ifReadable(() => {
         const [last, before] = [numbers.at(-1)!, numbers.at(-2)];
         const segment = this.segment(stream, last) ?? (before === undefined ? null : this.segment(stream, before));
         const state = this.state(stream);
-        if (segment && state) ends[stream] = { ...segment.end, at: state.at };
-      } catch (error) {
-        if (!(error instanceof LedgerFault)) throw error;
-      }
+        return segment && state ? { ...segment.end, at: state.at } : null;
+      });
+      if (end) ends[stream] = end;
     }
     return ends;
   }

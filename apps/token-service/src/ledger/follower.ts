@@ -1,10 +1,11 @@
 import path from 'node:path';
 import { type Clock, type Logger, newId } from '@latchkey/runtime';
-import { entryOf, type LedgerEntry } from './entry.js';
+import { type ComparisonDeps, compareLedgers, type LedgerFindings } from './comparison.js';
+import { entryOf } from './entry.js';
 import { LedgerFailure, OwnLedger } from './own-ledger.js';
-import type { FollowRow, LedgerStore } from './store.js';
-import type { Asked, LedgerComparison } from './thread.js';
-import { type DoubtReason, doubtOf } from './vouching.js';
+import { type Standing, standingOf } from './standing.js';
+import type { FollowRow } from './store.js';
+import type { Asked } from './thread.js';
 
 /** How often the database is read, and so how far a ledger is behind at most. */
 const FOLLOW_MS = 1_000;
@@ -18,40 +19,11 @@ const LATE_MS = 24 * 3_600_000;
 const DAY_MS = 24 * 3_600_000;
 /** In another history, events are read again from so long before the last reading. */
 const OVERLAP_MS = 10 * 60_000;
-const COMPARED_AT_ONCE = 5_000;
 const PRUNE_MS = 3_600_000;
 /** A process that has not read the database for longer has not followed a history to its end. */
 const BLIND_MAX_MS = 60_000;
 
 export type LedgerOutcome = 'written' | 'failed' | 'off';
-
-/** What the ledgers say of the history that the database is in. */
-export interface LedgerFindings {
-  readonly history: string;
-  /** Changes that this history lacks. */
-  readonly missing: readonly LedgerEntry[];
-  /** Why no ledger shows that nothing else is missing; null: one does. */
-  readonly doubt: DoubtReason | null;
-  /** For people: what is wrong, and where. */
-  readonly problems: readonly string[];
-  /** Nothing is wrong with the ledger of this process, nor with one that the database does not know. */
-  readonly isWhole: boolean;
-  /** Until when the best of them reaches. */
-  readonly reachesTo: string | null;
-}
-
-/** Where the database stands, as last read. */
-export interface Standing {
-  readonly history: string;
-  readonly isCurrent: boolean;
-  readonly settledHistory: string | null;
-  /** Whether it is known already that an administrator must decide. */
-  readonly isHeld: boolean;
-  /** Changes were found that this history lacked. */
-  readonly isRestored: boolean;
-  /** The same database on a later timeline than the settled history: a standby was promoted, or it was recovered to a time. */
-  readonly isPromoted: boolean;
-}
 
 /** That this process was alive, by the time of the database; as in a `State`. */
 interface Alive {
@@ -60,22 +32,12 @@ interface Alive {
   readonly peers: readonly string[] | null;
 }
 
-/** Incarnations: system identifier, timeline, database, file. */
-function isLaterTimeline(now: string, then: string | null): boolean {
-  const [nowParts, thenParts] = [now, then ?? ''].map((text) => text.split('/')) as [string[], string[]];
-  const isSame = (at: number) => nowParts[at] === thenParts[at];
-  return isSame(0) && isSame(2) && isSame(3) && nowParts[1]! > thenParts[1]!;
-}
-
 /** What a follower needs. */
-export interface FollowerDeps {
-  readonly store: LedgerStore;
+export interface FollowerDeps extends ComparisonDeps {
   /** Where the ledger is, and LEDGER_KEY; undefined: there is none. */
   readonly place: { readonly dir: string; readonly secret: string } | undefined;
   /** What reads and writes the files. */
   readonly thread: Asked;
-  /** LEDGER_RETENTION_DAYS and AUDIT_RETENTION_MONTHS (0: for ever). */
-  readonly retention: { readonly ledgerDays: number; readonly auditMonths: number };
   readonly logger: Logger;
   readonly clock: Clock;
   /** Makes ids of streams and ledgers. Default: UUIDv7. */
@@ -83,8 +45,8 @@ export interface FollowerDeps {
 }
 
 /**
- * Follows the audit events of every replica into the ledger of this process, at most a second behind, and compares a history
- * of the database with all ledgers that there are.
+ * Follows the audit events of every replica into the ledger of this process, at most a second behind, and knows what a
+ * comparison of a history with the ledgers depends on: how far this process has followed.
  */
 export class LedgerFollower {
   readonly #deps: FollowerDeps;
@@ -110,8 +72,8 @@ export class LedgerFollower {
   /** The ledger into which this process has followed the last settled history to its end. */
   #followedInto: string | undefined;
   #readAtMs = Number.NEGATIVE_INFINITY;
-  /** Whether nothing was wrong with the ledger then. */
-  #isWhole = false;
+  /** Without a ledger: whether the database remembers one. */
+  #isMissed = false;
   /** The last mark and state of the stream. */
   #marked = { stream: '', sequence: -1, atMs: Number.NEGATIVE_INFINITY };
   #stated = { text: '', atMs: Number.NEGATIVE_INFINITY };
@@ -129,8 +91,8 @@ export class LedgerFollower {
     const { place, store, thread, logger, clock, newId: makeId = newId } = deps;
     if (!place) return;
     const folder = async () => {
-      const { name, at } = await store.place();
-      return { folder: path.join(place.dir, name.replaceAll(/[^\w.-]/g, '_')), at };
+      const { name, ...where } = await store.place();
+      return { folder: path.join(place.dir, name.replaceAll(/[^\w.-]/g, '_')), ...where };
     };
     this.#own = new OwnLedger({ secret: place.secret, folder, thread, newId: makeId, logger, clock });
   }
@@ -143,6 +105,14 @@ export class LedgerFollower {
   /** Entries written, and attempts that failed. */
   get counters(): OwnLedger['counters'] {
     return this.#own?.counters ?? { entries: 0, failures: 0 };
+  }
+
+  /**
+   * Whether this process vouches for what comes: nothing is wrong with its ledger, nor with one that the database does not
+   * know; where none is configured, none is remembered.
+   */
+  get isWhole(): boolean {
+    return this.#own ? this.#own.isWhole && !this.#hasGap : !this.#isMissed;
   }
 
   /** For people and programs: whether what is revoked now is written outside the database. */
@@ -198,29 +168,15 @@ export class LedgerFollower {
    * @param isPatient other ledgers that were alive are still waited for
    * @throws when PostgreSQL is unavailable
    */
-  async compare({ history, settledHistory }: Standing, isPatient: boolean): Promise<LedgerFindings> {
+  async compare(standing: Standing, isPatient: boolean): Promise<LedgerFindings> {
     const rows = await this.#deps.store.streams();
-    const none = { history, missing: [], isWhole: false, reachesTo: null };
-    const own = this.#own;
-    if (!own) return { ...none, doubt: rows.length > 0 ? 'ledger_missing' : 'no_ledger', problems: [] };
-    if (!(await own.open())) return { ...none, doubt: 'ledger_unreadable', problems: [own.failure ?? ''] };
-    const marks = rows.map(({ stream, ledger, sequence, mac, seen_at: seenAt }) => {
-      return { stream, ledger, sequence: Number(sequence), mac, seenAt: seenAt.toISOString() };
-    });
-    const retainedSince = this.#deps.clock.wallMs() - this.#deps.retention.ledgerDays * DAY_MS;
-    const ledgers = await own.compare({
-      marks,
-      retainedSince,
-      isAll: settledHistory === null,
-    });
-    const missing = await this.#missing(ledgers);
-    const isContinuous = own.ledger === this.#followedInto;
-    const matters = ledgers.filter((one) => one.isOwn || !one.isKnown);
-    this.#isWhole = !this.#hasGap && matters.every(({ faults, isOriginal }) => faults.length === 0 && isOriginal);
-    const doubt = doubtOf(ledgers, rows, { history, isContinuous, hasGap: this.#hasGap, isPatient });
-    const problems = ledgers.flatMap(({ folder, faults }) => faults.map(({ message }) => `${folder}: ${message}`));
-    const reached = ledgers.flatMap(({ reachesTo }) => reachesTo ?? []).sort();
-    return { history, missing, doubt, problems, isWhole: this.#isWhole, reachesTo: reached.at(-1) ?? null };
+    if (this.#own) {
+      const followed = { followedInto: this.#followedInto, hasGap: this.#hasGap, isPatient };
+      return compareLedgers(this.#deps, this.#own, rows, standing, followed);
+    }
+    this.#isMissed = rows.some((row) => row.is_settled);
+    const doubt = this.#isMissed ? 'ledger_missing' : 'no_ledger';
+    return { history: standing.history, missing: [], doubt, problems: [], reachesTo: null };
   }
 
   /** Records that what this history lacked has been applied again: from here on the mark may move. */
@@ -230,40 +186,21 @@ export class LedgerFollower {
   }
 
   /**
-   * What was lacking has been decided on: the ledger vouches from now on, or a new one in its place.
-   * @returns false: it could not be opened, and this is to be repeated
+   * What was lacking has been decided on: the ledger vouches from now on, or a new one in its place. Where none is configured
+   * any more, those from before are not missed at the next start. If this fails, which is recorded, `isWhole` stays false.
    */
-  async adopt(): Promise<boolean> {
+  async adopt(): Promise<void> {
     const own = this.#own;
+    if (!own) {
+      this.#isMissed = !(await this.#deps.store.forget());
+      return;
+    }
     try {
-      if (own && !(await own.open())) return false;
-      await own?.adopt();
-      this.#hasGap = false;
-      return true;
+      await own.adopt();
+      if (own.isWhole) this.#hasGap = false;
     } catch (error) {
-      // It has been recorded.
-      if (error instanceof LedgerFailure) return false;
-      throw error;
+      if (!(error instanceof LedgerFailure)) throw error;
     }
-  }
-
-  async #missing(ledgers: readonly LedgerComparison[]): Promise<LedgerEntry[]> {
-    const { store, clock, retention } = this.#deps;
-    const months = retention.auditMonths;
-    // Events of months that may have been deleted prove nothing by their absence; later than all that is there, they do.
-    const now = new Date(clock.wallMs());
-    const sinceMs = months === 0 ? 0 : Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - months, 1);
-    const entries = new Map(ledgers.flatMap((ledger) => ledger.entries.map((entry) => [entry.e, entry] as const)));
-    const newest = await store.newestEventAt();
-    const keptMs = Math.min(sinceMs, newest?.getTime() ?? 0);
-    const recent = [...entries.values()].filter(({ t }) => t >= keptMs);
-    const missing: LedgerEntry[] = [];
-    for (let at = 0; at < recent.length; at += COMPARED_AT_ONCE) {
-      const some = recent.slice(at, at + COMPARED_AT_ONCE);
-      const ids = await store.lacking(some);
-      missing.push(...some.filter(({ e }) => ids.has(e)));
-    }
-    return missing.sort((a, b) => a.t - b.t || (a.e < b.e ? -1 : 1));
   }
 
   async #run(): Promise<void> {
@@ -285,10 +222,9 @@ export class LedgerFollower {
   /** @returns whether everything committed before has been written */
   async #follow(): Promise<boolean> {
     const row = await this.#read(EVENTS_MAX);
-    const { history, is_current: isCurrent, settled_history: settledHistory } = row;
-    const { is_held: isHeld, is_restored: isRestored, at, xmin, peers } = row;
-    const isPromoted = isLaterTimeline(row.incarnation, row.settled_incarnation);
-    this.#standing = { history, isCurrent, settledHistory, isHeld, isRestored, isPromoted };
+    const { at, xmin, peers } = row;
+    this.#standing = standingOf(row);
+    const { history, isCurrent, settledHistory } = this.#standing;
     const own = this.#own;
     if (!isCurrent || own?.ledger === undefined) {
       if (isCurrent && history === this.#history) this.#isBehind = true;
@@ -375,7 +311,7 @@ export class LedgerFollower {
     const behind = {
       history: this.#history,
       cursor: this.#cursor,
-      comparedHistory: this.#isWhole ? this.#compared : null,
+      comparedHistory: this.isWhole ? this.#compared : null,
     };
     await this.#deps.store.moveMark({ stream, ledger: ledger!, ...place, ...behind });
     const earlier = this.#marked.stream;

@@ -60,6 +60,13 @@ export interface State extends StreamEnd {
   readonly settledAt: string | null;
   /** Other ledgers of the same database that were alive then. */
   readonly peers: readonly string[];
+  /**
+   * Streams last alive before this, in milliseconds since 1970, may have been removed: what LEDGER_RETENTION_DAYS was then.
+   * Absent: none were.
+   */
+  readonly prunedBefore?: number;
+  /** The database, whose dumps and copies are the same; absent: of before version 0.2. */
+  readonly database?: string;
 }
 
 /** An entry with its place. */

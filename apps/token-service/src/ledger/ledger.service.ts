@@ -22,7 +22,7 @@ export class LedgerService extends LedgerFollower implements BeforeApplicationSh
     super({
       store,
       place: dir !== undefined && secret !== undefined ? { dir, secret } : undefined,
-      thread: new LedgerThread(),
+      thread: new LedgerThread(clock),
       retention: { ledgerDays: config.LEDGER_RETENTION_DAYS, auditMonths: config.AUDIT_RETENTION_MONTHS },
       logger,
       clock,

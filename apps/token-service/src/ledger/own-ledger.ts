@@ -1,7 +1,7 @@
 import type { Clock, Logger } from '@latchkey/runtime';
 import type { LedgerEntry } from './entry.js';
 import { ledgerKey, NO_PLACE, type Place, type State } from './format.js';
-import type { Asked, LedgerComparison, Requests } from './thread.js';
+import type { Asked, LedgerComparison, Opened, Requests } from './thread.js';
 
 const LOGGED_EVERY_MS = 60_000;
 const NEVER = { settledAt: null, peers: [] };
@@ -14,8 +14,11 @@ export class LedgerFailure extends Error {
 export interface OwnLedgerDeps {
   /** LEDGER_KEY. */
   readonly secret: string;
-  /** Its folder, and the database's time: every time in a ledger is the database's, so that they can be compared. */
-  readonly folder: () => Promise<{ folder: string; at: Date }>;
+  /**
+   * Its folder, the identity of the database, and its time: every time in a ledger is the database's, so that they can be
+   * compared.
+   */
+  readonly folder: () => Promise<{ folder: string; database: string; at: Date }>;
   readonly thread: Asked;
   readonly newId: () => string;
   readonly logger: Logger;
@@ -32,9 +35,11 @@ export class OwnLedger {
   #stream = '';
   #ledger: string | undefined;
   #folder: string | undefined;
+  #database = '';
   #begunAt = '';
   #settled: Pick<State, 'settledAt' | 'peers'> = NEVER;
   #place: Place = NO_PLACE;
+  #isWhole = false;
   #failure: string | null = null;
   /** What failed: only its success shows that it works again. */
   #failed: keyof Requests | undefined;
@@ -56,7 +61,12 @@ export class OwnLedger {
     return this.#ledger;
   }
 
-  /** The stream of this process. Another one after each failure. */
+  /** Whether nothing was wrong, when they were compared last, with it or with one that the database does not know. */
+  get isWhole(): boolean {
+    return this.#isWhole;
+  }
+
+  /** The stream of this process. Another one after a write that failed. */
   get stream(): string {
     return this.#stream;
   }
@@ -73,16 +83,14 @@ export class OwnLedger {
    */
   async open(isMoved = false): Promise<boolean> {
     if (this.#ledger !== undefined && !isMoved) return true;
-    const { folder, at } = await this.#deps.folder();
+    const { folder, database, at } = await this.#deps.folder();
+    this.#database = database;
     if (this.#ledger !== undefined && folder === this.#folder) return true;
     try {
       this.#ledger = undefined;
       this.#folder = folder;
       const given = { folder, key: this.#key, ...this.#ids(at) };
-      const { ledger, stream } = await this.#ask('open', given);
-      await this.#begin(ledger, stream, at);
-      this.#deps.logger.info({ folder, ledger }, 'revocations are also written to this ledger');
-      if (this.#failed !== 'adopt') this.#succeed();
+      await this.#go(await this.#ask('open', given), at);
       return true;
     } catch (error) {
       if (error instanceof LedgerFailure) return false;
@@ -94,13 +102,16 @@ export class OwnLedger {
     return { ledger: this.#deps.newId(), stream: this.#deps.newId(), at: at.toISOString() };
   }
 
-  /** So that later streams name it. */
-  async #begin(ledger: string, stream: string, at: Date): Promise<void> {
-    this.#begunAt = at.toISOString();
-    this.#settled = NEVER;
-    this.#stream = stream;
-    this.#place = await this.#ask('append', { entries: [] });
-    await this.writeState(at, null);
+  /** Goes on with what is open now. A new stream is begun at once, so that later ones name it. */
+  async #go({ ledger, stream }: Opened, at: Date): Promise<void> {
+    if (stream !== this.#stream) {
+      this.#begunAt = at.toISOString();
+      this.#settled = NEVER;
+      this.#place = await this.#ask('append', { entries: [] });
+      await this.writeState(at, null);
+      this.#stream = stream;
+      this.#deps.logger.info({ folder: this.#folder, ledger }, 'revocations are also written to this ledger');
+    }
     this.#ledger = ledger;
   }
 
@@ -114,20 +125,33 @@ export class OwnLedger {
   /** Writes that the stream is alive. @param peers other ledgers that are, in a settled history; null: it is not settled */
   async writeState(at: Date, peers: readonly string[] | null): Promise<void> {
     if (peers) this.#settled = { settledAt: at.toISOString(), peers: [...peers] };
-    await this.#ask('state', { begunAt: this.#begunAt, at: at.toISOString(), ...this.#settled });
+    await this.#ask('state', {
+      ...this.#settled,
+      begunAt: this.#begunAt,
+      at: at.toISOString(),
+      database: this.#database,
+    });
   }
 
-  /** What this ledger, and those beside it, contain behind the marks. */
-  compare(given: Omit<Requests['compare'][0], 'key'>): Promise<LedgerComparison[]> {
-    return this.#ask('compare', { ...given, key: this.#key });
+  /** What this ledger, and those beside it, contain behind the marks. @returns null when it cannot be opened */
+  async compare(given: Omit<Requests['compare'][0], 'key' | 'database'>): Promise<LedgerComparison[] | null> {
+    this.#isWhole = false;
+    if (!(await this.open())) return null;
+    const ledgers = await this.#ask('compare', { ...given, key: this.#key, database: this.#database });
+    const matters = ledgers.filter((one) => one.isOwn || !one.isKnown);
+    this.#isWhole = matters.every(({ faults, isOriginal }) => faults.length === 0 && isOriginal);
+    // Another process may have done it.
+    if (this.#isWhole && this.#failed === 'adopt') this.#succeed();
+    return ledgers;
   }
 
   /** What it lacked has been decided on: it vouches again, or a new one is begun in its place. */
   async adopt(): Promise<void> {
+    this.#isWhole = false;
+    if (!(await this.open())) return;
     const { at } = await this.#deps.folder();
-    const { ledger, stream } = await this.#ask('adopt', this.#ids(at));
-    if (stream !== this.#stream) await this.#begin(ledger, stream, at);
-    else this.#ledger = ledger;
+    await this.#go(await this.#ask('adopt', this.#ids(at)), at);
+    this.#isWhole = true;
   }
 
   async prune(before: number): Promise<void> {

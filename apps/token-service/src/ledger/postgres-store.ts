@@ -5,6 +5,8 @@ import type { FollowRow, LedgerStore, StreamMark, StreamRow } from './store.js';
 
 /** Ledgers whose process has written to the database within this time are alive. */
 const ALIVE_SECONDS = 60;
+/** Of the row `s` of ledger_streams. */
+const IS_ALIVE = `(s.ended_at IS NULL AND s.seen_at > now() - interval '${ALIVE_SECONDS} seconds')`;
 
 /**
  * In: cursor, time before which no event is looked for, actions, most events, own ledger. Out: where the database stands,
@@ -17,8 +19,7 @@ const FOLLOW = `SELECT ${HISTORY}, ${IS_CURRENT} AS is_current, l.settled_histor
     l.incarnation,
     l.settled_incarnation, now() AS at,
     pg_snapshot_xmin(pg_current_snapshot())::text AS xmin,
-    ARRAY(SELECT DISTINCT s.ledger FROM ledger_streams s WHERE s.ledger <> $5::uuid AND s.ended_at IS NULL
-      AND s.seen_at > now() - interval '${ALIVE_SECONDS} seconds') AS peers,
+    ARRAY(SELECT DISTINCT s.ledger FROM ledger_streams s WHERE s.ledger <> $5::uuid AND ${IS_ALIVE}) AS peers,
     (SELECT jsonb_agg(jsonb_build_object('id', e.id, 'at', (extract(epoch FROM e.at) * 1000)::bigint, 'action', e.action,
         'subject_id', e.subject_id, 'token_id', e.token_id, 'project_id', e.project_id, 'details', e.details,
         'xid', e.xid::text) ORDER BY e.xid, e.id)
@@ -42,6 +43,10 @@ const END_STREAM = 'UPDATE ledger_streams SET ended_at = now() WHERE stream = $1
 /** In: days. Removes marks of streams that no ledger keeps any more. */
 const PRUNE_STREAMS = `DELETE FROM ledger_streams WHERE seen_at < now() - $1 * interval '1 day'`;
 
+/** In a settled history, unless a process keeps a ledger now. */
+const FORGET_STREAMS = `DELETE FROM ledger_streams USING invalidation_log l
+  WHERE l.settled_history = ${HISTORY_ID} AND ${IS_CURRENT} AND NOT EXISTS (SELECT FROM ledger_streams s WHERE ${IS_ALIVE})`;
+
 /** Out: the time of the newest event that this database has. */
 const SELECT_NEWEST = 'SELECT max(at) AS at FROM audit_events';
 
@@ -55,9 +60,10 @@ const SELECT_MISSING = `SELECT e.id FROM unnest($1::uuid[], $2::timestamptz[]) A
 export class PostgresLedgerStore implements LedgerStore {
   constructor(private readonly db: Database) {}
 
-  async place(): Promise<{ name: string; at: Date }> {
-    const [row] = await this.db.query<{ name: string; at: Date }>(
-      `SELECT system_identifier || '-' || current_database() AS name, now() AS at FROM pg_control_system()`,
+  async place(): Promise<{ name: string; database: string; at: Date }> {
+    const [row] = await this.db.query<{ name: string; database: string; at: Date }>(
+      `SELECT system_identifier || '-' || current_database() AS name, l.database, now() AS at
+       FROM pg_control_system(), invalidation_log l`,
     );
     return row!;
   }
@@ -95,5 +101,10 @@ export class PostgresLedgerStore implements LedgerStore {
 
   async prune(days: number): Promise<void> {
     await this.db.query(PRUNE_STREAMS, [days]);
+  }
+
+  async forget(): Promise<boolean> {
+    await this.db.query(FORGET_STREAMS, []);
+    return (await this.streams()).every((row) => !row.is_settled);
   }
 }

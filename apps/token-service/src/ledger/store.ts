@@ -47,8 +47,11 @@ export interface StreamMark extends Place {
 
 /** What the follower keeps in the database and reads there. Each method rejects when PostgreSQL is unavailable. */
 export interface LedgerStore {
-  /** Names the server and the database, so that a copy of the database does not write to the same folder; and its time. */
-  place(): Promise<{ name: string; at: Date }>;
+  /**
+   * Names the server and the database, so that a copy of the database does not write to the same folder; the identity, which
+   * a copy keeps; and the database's time.
+   */
+  place(): Promise<{ name: string; database: string; at: Date }>;
   /** Where the database stands, and the first `limit` events from a cursor on. */
   follow(given: { cursor: string; from: Date; limit: number; ledger: string | null }): Promise<FollowRow>;
   /** How far the database has seen each stream. */
@@ -62,4 +65,9 @@ export interface LedgerStore {
   endStream(stream: string): Promise<void>;
   /** Removes marks of streams that no ledger keeps any more. */
   prune(days: number): Promise<void>;
+  /**
+   * Forgets the ledgers of a settled history, once none of them is kept any more.
+   * @returns whether none is known
+   */
+  forget(): Promise<boolean>;
 }

@@ -1,5 +1,6 @@
 import path from 'node:path';
 import { Worker } from 'node:worker_threads';
+import type { Clock } from '@latchkey/runtime';
 import type { LedgerEntry } from './entry.js';
 import type { Comparison, Mark } from './folder.js';
 import { LedgerFault, type LedgerFaultCode, type Place, type State } from './format.js';
@@ -19,7 +20,7 @@ export interface LedgerMark extends Mark {
 }
 
 /** What one ledger contains behind the marks. */
-export interface LedgerComparison extends Omit<Comparison<LedgerEntry>, 'faults' | 'lives'> {
+export interface LedgerComparison extends Omit<Comparison<LedgerEntry>, 'faults' | 'lives' | 'databases'> {
   readonly ledger: string;
   readonly folder: string;
   /** The one that this process writes. */
@@ -48,6 +49,8 @@ export interface Requests {
       marks: readonly LedgerMark[];
       retainedSince: number;
       key: string;
+      /** Ledgers that name only others are not read. */
+      database: string;
       /** Those that have no mark count as those that have one. */
       isAll: boolean;
     },
@@ -80,8 +83,11 @@ export interface Response {
   readonly error?: { readonly message: string; readonly fault?: LedgerFaultCode };
 }
 
-const TIMEOUT_MS = 10_000;
-const COMPARE_TIMEOUT_MS = 120_000;
+/** What the thread posts while a request takes long: its disk responds. */
+export const PROGRESS = 'progress';
+
+/** A disk that has responded to nothing for so long hangs. */
+const SILENCE_MAX_MS = 10_000;
 
 /** The thread has ended, and with it its stream. */
 export class ThreadEnded extends Error {
@@ -99,21 +105,24 @@ interface Waiting {
  */
 export class LedgerThread implements Asked {
   #worker: Worker | undefined;
+  /** One that was given up and has not ended yet: it is blocked in a call of the file system. */
+  #hanging: Worker | undefined;
   #next = 0;
   readonly #waiting = new Map<number, Waiting>();
+  #cancel: () => void = () => undefined;
 
-  /** ThreadEnded also after 10 seconds, or 2 minutes for a comparison. */
-  ask<What extends keyof Requests>(what: What, given: Requests[What][0]): Promise<Requests[What][1]> {
+  constructor(private readonly clock: Pick<Clock, 'after'>) {}
+
+  /** ThreadEnded also after ten seconds without a response or progress, and then until the disk responds again. */
+  async ask<What extends keyof Requests>(what: What, given: Requests[What][0]): Promise<Requests[What][1]> {
+    if (this.#hanging) throw new ThreadEnded('the disk of the ledger does not respond');
     this.#worker ??= this.#start();
-    const worker = this.#worker;
     const id = this.#next++;
     const response = Promise.withResolvers<Requests[What][1]>();
     this.#waiting.set(id, response as unknown as Waiting);
-    worker.postMessage({ id, what, given } satisfies Request);
-    // A disk that hangs: the thread is of no use any more.
-    const late = setTimeout(() => void worker.terminate(), what === 'compare' ? COMPARE_TIMEOUT_MS : TIMEOUT_MS);
-    late.unref();
-    return response.promise.finally(() => clearTimeout(late));
+    this.#worker.postMessage({ id, what, given } satisfies Request);
+    if (this.#waiting.size === 1) this.#listen(this.#worker);
+    return response.promise;
   }
 
   async stop(): Promise<void> {
@@ -123,20 +132,43 @@ export class LedgerThread implements Asked {
   #start(): Worker {
     const worker = new Worker(WORKER, { name: 'ledger' });
     worker.unref();
-    worker.on('message', ({ id, result, error }: Response) => {
-      const waiting = this.#waiting.get(id);
-      this.#waiting.delete(id);
-      if (!error) waiting?.resolve(result as never);
-      else waiting?.reject(error.fault ? new LedgerFault(error.fault, error.message) : new Error(error.message));
+    worker.on('message', (message: Response | typeof PROGRESS) => {
+      if (this.#worker !== worker) return;
+      if (message !== PROGRESS) this.#respond(message);
+      this.#listen(worker);
     });
-    const ended = (reason: string) => {
-      const error = new ThreadEnded(reason);
-      if (this.#worker === worker) this.#worker = undefined;
-      for (const waiting of this.#waiting.values()) waiting.reject(error);
-      this.#waiting.clear();
-    };
-    worker.on('error', (error) => ended(error.message));
-    worker.on('exit', () => ended('the thread of the ledger has ended'));
+    worker.on('error', (error) => this.#end(worker, error.message));
+    worker.on('exit', () => {
+      if (this.#hanging === worker) this.#hanging = undefined;
+      this.#end(worker, 'the thread of the ledger has ended');
+    });
     return worker;
+  }
+
+  #respond({ id, result, error }: Response): void {
+    const waiting = this.#waiting.get(id);
+    this.#waiting.delete(id);
+    if (!error) waiting?.resolve(result as never);
+    else waiting?.reject(error.fault ? new LedgerFault(error.fault, error.message) : new Error(error.message));
+  }
+
+  /** From now on, while somebody waits. */
+  #listen(worker: Worker): void {
+    this.#cancel();
+    if (this.#waiting.size === 0) return;
+    this.#cancel = this.clock.after(SILENCE_MAX_MS, () => {
+      // It ends once that call returns. Until then another one would hang too.
+      this.#hanging = worker;
+      void worker.terminate();
+      this.#end(worker, `the disk of the ledger has not responded for ${SILENCE_MAX_MS} ms`);
+    });
+  }
+
+  #end(worker: Worker, reason: string): void {
+    if (this.#worker !== worker) return;
+    this.#worker = undefined;
+    this.#cancel();
+    for (const { reject } of this.#waiting.values()) reject(new ThreadEnded(reason));
+    this.#waiting.clear();
   }
 }

@@ -1,11 +1,11 @@
 import { parentPort } from 'node:worker_threads';
 import { ledgerWork } from './files.js';
 import { LedgerFault } from './format.js';
-import type { Request, Response } from './thread.js';
+import { PROGRESS, type Request, type Response } from './thread.js';
 
 /** The thread of `LedgerThread`. */
 const port = parentPort!;
-const { work } = ledgerWork();
+const { work } = ledgerWork(() => port.postMessage(PROGRESS));
 
 port.on('message', ({ id, what, given }: Request) => {
   port.postMessage(respond(id, () => work[what](given as never)));

@@ -5,6 +5,9 @@ import type { LedgerFindings, Standing } from '../ledger/index.js';
 const GRACE_MS = 5_000;
 const AGAIN_MS = 250;
 const FAILED_AGAIN_MS = 1_000;
+/** After it was accepted, a history that is held, or whose ledger is not whole, is examined again: first, and at the latest. */
+const REPAIR_FIRST_MS = 1_000;
+const REPAIR_LAST_MS = 600_000;
 
 /** What an examination asks of PostgreSQL, the ledger and the verifiers. */
 export interface ExaminationSteps {
@@ -16,7 +19,6 @@ export interface ExaminationSteps {
   refresh(): Promise<void>;
   /** Records the history that the database is in now. */
   followDatabase(): Promise<unknown>;
-  readonly hasLedger: boolean;
   /** Whether no token was ever issued in this database. */
   isEmpty(): Promise<boolean>;
   /** @see LedgerFollower.compare */
@@ -26,7 +28,9 @@ export interface ExaminationSteps {
   /** @see LedgerFollower.compared */
   compared(history: string): Promise<void>;
   /** @see LedgerFollower.adopt */
-  adopt(): Promise<boolean>;
+  adopt(): Promise<void>;
+  /** @see LedgerFollower.isWhole */
+  isWhole(): boolean;
   /** From now on all tokens are answered in this history, unless it has been settled or left meanwhile. */
   settle(history: string, choice: 'ledger' | 'verifiers'): Promise<void>;
   /** Tokens and sessions from before now are not accepted until an administrator has decided. */
@@ -48,8 +52,10 @@ export class Examination {
   #standing: Standing | undefined;
   #examining: Promise<void> | undefined;
   readonly #accepted = Promise.withResolvers<void>();
-  /** Whether nothing was wrong with the ledger when it was compared last. */
-  #isWhole = true;
+  /** Where the database stood when it was accepted last, and when that is to be examined again. */
+  #repair = { of: '', waitMs: 0, dueMs: 0 };
+  /** What was logged of the ledger since then. */
+  #problems = '';
   #doubtSinceMs: number | undefined;
   #doubtOf: string | undefined;
   #cancel: () => void = () => undefined;
@@ -75,13 +81,16 @@ export class Examination {
   stand(standing: Standing): void {
     this.#standing = standing;
     // While tokens are held, the verifiers of a promoted standby can still show that it has lost nothing.
-    const isWitnessable = standing.isHeld && standing.isPromoted;
-    // Another process may have settled it, or an administrator there.
-    const isRepairable = standing.settledHistory === standing.history && !this.#isWhole;
-    const isOpen = isWitnessable || isRepairable;
+    const isOpen = (standing.isHeld && this.#isWitnessed(standing)) || this.#isRepairable(standing);
     const isAccepted = standing.isCurrent && this.steps.acceptedHistory() === standing.history && !isOpen;
     if (!standing.isCurrent || this.steps.acceptedHistory() !== standing.history) this.steps.withdraw();
     if (!isAccepted) this.#examine();
+  }
+
+  /** Whether a disk may have been repaired, or another process or an administrator may have settled the history. */
+  #isRepairable(standing: Standing): boolean {
+    const isWanting = standing.isHeld || (standing.settledHistory === standing.history && !this.steps.isWhole());
+    return isWanting && (this.#repair.of !== placeOf(standing) || this.clock.monotonicMs() >= this.#repair.dueMs);
   }
 
   #examine(): void {
@@ -108,8 +117,7 @@ export class Examination {
     }
     const { history } = standing;
     const findings = await this.steps.compare(standing, this.#isEarly(history));
-    this.#isWhole = findings.isWhole || !this.steps.hasLedger;
-    for (const problem of findings.problems) this.logger.error({ problem }, 'the ledger is not what was written');
+    this.#log(findings.problems);
     if (findings.missing.length > 0) await this.steps.reapply(findings);
     await this.steps.compared(history);
     // What another process has found here meanwhile; the first of them can have begun before.
@@ -124,14 +132,18 @@ export class Examination {
     }
     this.#doubtSinceMs = this.#doubtOf === history ? this.#doubtSinceMs : this.clock.monotonicMs();
     this.#doubtOf = history;
-    if (this.#isEarly(history) && !standing.isHeld && this.steps.hasLedger) return AGAIN_MS;
+    if (this.#isEarly(history) && !standing.isHeld && findings.doubt !== 'no_ledger') return AGAIN_MS;
     await this.steps.hold(findings);
     this.#accept(history);
     return null;
   }
 
-  async #adopt(): Promise<void> {
-    this.#isWhole = await this.steps.adopt();
+  /** Once, and again with each repeated examination. */
+  #log(problems: readonly string[]): void {
+    const text = problems.join('\n');
+    if (text === this.#problems) return;
+    this.#problems = text;
+    for (const problem of problems) this.logger.error({ problem }, 'the ledger is not what was written');
   }
 
   /** Whether other replicas are still waited for. */
@@ -141,6 +153,11 @@ export class Examination {
   }
 
   #accept(history: string): void {
+    const { of, waitMs: last } = this.#repair;
+    const place = placeOf({ history, settledHistory: this.#standing!.settledHistory });
+    const waitMs = of === place ? Math.min(2 * last, REPAIR_LAST_MS) : REPAIR_FIRST_MS;
+    this.#repair = { of: place, waitMs, dueMs: this.clock.monotonicMs() + waitMs };
+    this.#problems = '';
     this.steps.accept(history);
     this.#accepted.resolve();
   }
@@ -150,7 +167,7 @@ export class Examination {
     const { history, settledHistory } = standing;
     if (settledHistory === history) {
       // This database is whole: a ledger that is not is replaced by a new one, which vouches for it from now on.
-      if (!findings.isWhole) await this.#adopt();
+      if (!this.steps.isWhole()) await this.steps.adopt();
       return true;
     }
     // Where a ledger knows more than a database that was never settled, or is not whole, that is an old backup.
@@ -162,7 +179,7 @@ export class Examination {
     const choice = isVouched ? 'ledger' : 'verifiers';
     if (!isVouched && !this.#isWitnessed(standing)) return false;
     await this.steps.settle(history, choice);
-    await this.#adopt();
+    await this.steps.adopt();
     return true;
   }
 
@@ -177,3 +194,6 @@ export class Examination {
     return found > 0 && lost === 0 && waitedMs >= this.steps.lapsedMs;
   }
 }
+
+const placeOf = ({ history, settledHistory }: Pick<Standing, 'history' | 'settledHistory'>): string =>
+  `${history} ${settledHistory}`;

@@ -1,0 +1,84 @@
+import type { Clock } from '@latchkey/runtime';
+import type { LedgerEntry } from './entry.js';
+import type { OwnLedger } from './own-ledger.js';
+import type { Standing } from './standing.js';
+import type { LedgerStore, StreamRow } from './store.js';
+import type { LedgerComparison } from './thread.js';
+import { type DoubtReason, doubtOf, type Here } from './vouching.js';
+
+const DAY_MS = 24 * 3_600_000;
+const COMPARED_AT_ONCE = 5_000;
+
+/** What the ledgers say of the history that the database is in. */
+export interface LedgerFindings {
+  readonly history: string;
+  /** Changes that this history lacks. */
+  readonly missing: readonly LedgerEntry[];
+  /** Why no ledger shows that nothing else is missing; null: one does. */
+  readonly doubt: DoubtReason | null;
+  /** For people: what is wrong, and where. */
+  readonly problems: readonly string[];
+  /** Until when the best of them reaches. */
+  readonly reachesTo: string | null;
+}
+
+export interface ComparisonDeps {
+  readonly store: LedgerStore;
+  /** LEDGER_RETENTION_DAYS and AUDIT_RETENTION_MONTHS (0: for ever). */
+  readonly retention: { readonly ledgerDays: number; readonly auditMonths: number };
+  readonly clock: Pick<Clock, 'wallMs'>;
+}
+
+/** What this process has done until now. */
+export interface Followed extends Pick<Here, 'hasGap' | 'isPatient'> {
+  /** The ledger into which it has followed the last settled history to its end. */
+  readonly followedInto: string | undefined;
+}
+
+/**
+ * Compares a history of the database with all ledgers that there are.
+ * @param rows what the database knows of them
+ * @throws when PostgreSQL is unavailable
+ */
+export async function compareLedgers(
+  deps: ComparisonDeps,
+  own: OwnLedger,
+  rows: readonly StreamRow[],
+  { history, settledHistory }: Pick<Standing, 'history' | 'settledHistory'>,
+  { followedInto, ...here }: Followed,
+): Promise<LedgerFindings> {
+  const marks = rows.map(({ stream, ledger, sequence, mac, seen_at: seenAt }) => {
+    return { stream, ledger, sequence: Number(sequence), mac, seenAt: seenAt.toISOString() };
+  });
+  const retainedSince = deps.clock.wallMs() - deps.retention.ledgerDays * DAY_MS;
+  const ledgers = await own.compare({ marks, retainedSince, isAll: settledHistory === null });
+  if (!ledgers)
+    return { history, missing: [], doubt: 'ledger_unreadable', problems: [own.failure ?? ''], reachesTo: null };
+  const missing = await lacking(deps, ledgers);
+  const doubt = doubtOf(ledgers, rows, { ...here, history, isContinuous: own.ledger === followedInto });
+  const problems = ledgers.flatMap(({ folder, faults }) => faults.map(({ message }) => `${folder}: ${message}`));
+  const reached = ledgers.flatMap(({ reachesTo }) => reachesTo ?? []).sort();
+  return { history, missing, doubt, problems, reachesTo: reached.at(-1) ?? null };
+}
+
+/** What the database lacks of the entries of ledgers, in the order of time. */
+async function lacking(
+  { store, clock, retention }: ComparisonDeps,
+  ledgers: readonly LedgerComparison[],
+): Promise<LedgerEntry[]> {
+  const months = retention.auditMonths;
+  // Events of months that may have been deleted prove nothing by their absence; later than all that is there, they do.
+  const now = new Date(clock.wallMs());
+  const sinceMs = months === 0 ? 0 : Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - months, 1);
+  const entries = new Map(ledgers.flatMap((ledger) => ledger.entries.map((entry) => [entry.e, entry] as const)));
+  const newest = await store.newestEventAt();
+  const keptMs = Math.min(sinceMs, newest?.getTime() ?? 0);
+  const recent = [...entries.values()].filter(({ t }) => t >= keptMs);
+  const missing: LedgerEntry[] = [];
+  for (let at = 0; at < recent.length; at += COMPARED_AT_ONCE) {
+    const some = recent.slice(at, at + COMPARED_AT_ONCE);
+    const ids = await store.lacking(some);
+    missing.push(...some.filter(({ e }) => ids.has(e)));
+  }
+  return missing.sort((a, b) => a.t - b.t || (a.e < b.e ? -1 : 1));
+}
