@@ -4,6 +4,7 @@ import {
   type BodyReader,
   ChunkedBody,
   forwardedLines,
+  HeadScan,
   LengthBody,
   ResponseHead,
   type ResponsePolicy,
@@ -16,8 +17,14 @@ import type { Reading } from './reading.js';
 
 export const POLICY: ResponsePolicy = { trustedOrigin: true, maySetSession: true, ownCors: false };
 const NOTHING = Buffer.alloc(0);
-const OK = ResponseHead.read('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n', 'GET', POLICY) as ResponseHead;
-const CONTINUE = ResponseHead.read('HTTP/1.1 100 Continue\r\n', 'GET', POLICY) as ResponseHead;
+const scan = new HeadScan();
+const OK = responseHead('HTTP/1.1 200 OK\r\ncontent-length: 0\r\n');
+const CONTINUE = responseHead('HTTP/1.1 100 Continue\r\n');
+
+function responseHead(text: string): ResponseHead {
+  scan.scan(Buffer.from(`${text}\r\n`), 0);
+  return ResponseHead.read(text, scan, 'GET', POLICY) as ResponseHead;
+}
 
 export const exchangeDeps: ExchangeDeps = {
   open: new OpenExchanges(),
@@ -283,17 +290,22 @@ class ResponseReader {
     this.#pending = NOTHING;
     let at = 0;
     while (!this.#body) {
-      const end = buffer.indexOf('\r\n\r\n', at);
+      const end = scan.scan(buffer, at);
       if (end < 0) {
+        this.#fail('the head is malformed');
+        return;
+      }
+      if (end === 0) {
         this.#pending = Buffer.from(buffer.subarray(at));
         return;
       }
-      const head = ResponseHead.read(buffer.toString('latin1', at, end + 2), this.sink.method, this.sink.policy);
+      const text = buffer.toString('latin1', at, end - 2);
+      const head = ResponseHead.read(text, scan, this.sink.method, this.sink.policy);
       if ('malformed' in head) {
         this.#fail(head.malformed);
         return;
       }
-      at = end + 4;
+      at = end;
       if (head.status === 101) {
         this.#over = true;
         this.sink.onUpgrade(head, buffer, at, buffer.length);
