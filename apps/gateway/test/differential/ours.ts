@@ -76,7 +76,12 @@ export function readRequests(bytes: Buffer, cuts: readonly number[]): Reading {
     (request) => {
       const { head } = request;
       if (admit(request) === undefined) return;
-      const message = { start: `${head.method} ${head.target}`, body: '', complete: false };
+      // As received: a target in absolute form is read as its path.
+      const message = {
+        start: head.text.slice(0, head.text.lastIndexOf(' ', head.text.indexOf('\r\n'))),
+        body: '',
+        complete: false,
+      };
       reading.messages.push(message);
       if (head.upgrade !== '') reading.end = 'upgraded';
       if (head.hasBody)

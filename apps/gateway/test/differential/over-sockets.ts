@@ -66,7 +66,9 @@ function seen(reading: Reading, proxy: ProxyProgram): Reading {
 
 function forwardedStart(start: string): string {
   const space = start.indexOf(' ');
-  const target = readTarget(start.slice(space + 1));
+  // In absolute form only the path goes on, and the authority in place of Host.
+  const [, path] = /^https?:\/\/[^/?#]*(.*)$/i.exec(start.slice(space + 1)) ?? [];
+  const target = readTarget(path === undefined ? start.slice(space + 1) : path || '/');
   if ('detail' in target) throw new Error(`${start} was accepted`);
   return `${start.slice(0, space + 1)}${target.path}${target.query}`;
 }
