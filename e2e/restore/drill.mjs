@@ -1,17 +1,19 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { waitFor } from '@latchkey/testing';
-import { openPlace } from './place.mjs';
 import { isSessionKept, issue, narrow, oldCredentials, populate, refusedTokens, undone } from './population.mjs';
 import { Presenter } from './presenter.mjs';
 import { must } from './requests.mjs';
 
 /**
- * @typedef {import('@latchkey/testing').Cluster} Cluster
- * @typedef {import('./place.mjs').Place} Place
+ * @typedef {import('./requests.mjs').Cluster} Cluster
+ * @typedef {import('./place.mjs').Installation} Installation
  *
  * @typedef {(restored: () => void) => Promise<void>} Restoring puts the database back, and calls `restored` once it accepts
  * connections
- *
+ */
+
+/**
+ * @template {Installation} Place
  * @typedef {object} Drill
  * @property {string} id
  * @property {string} name
@@ -23,49 +25,58 @@ import { must } from './requests.mjs';
  * @property {(place: Place) => Promise<void>} [prepare] before anything is issued
  * @property {(place: Place) => Promise<Restoring>} backUp
  * @property {(place: Place) => Promise<void>} [lose] makes the database lose what is done after it: the last revocation
- *
+ */
+
+/**
  * @typedef {object} Outcome
- * @property {Drill} drill
  * @property {number} tokens revoked ones
  * @property {string[]} revived where and when a revoked token was accepted: the first of each
  * @property {string[]} refused where and when a good token was refused: the first of each
  * @property {string[]} oldCredentials passwords and sessions of before that were accepted
  * @property {number | null} wholeS until good tokens were accepted at both gateways; null: never
+ * @property {number | null} outageS the longest time for which a good token was not accepted somewhere; null: they were all revoked
  * @property {string} seen what the operator saw
  * @property {string[]} broken what else is not as it is promised
  * @property {number} checks
  */
 
-const WHOLE_TIMEOUT_MS = 90_000;
+const WHOLE_TIMEOUT_MS = 240_000;
 const AFTERWARDS_MS = 10_000;
-const UNSETTLED_TIMEOUT_MS = 45_000;
+const UNSETTLED_TIMEOUT_MS = 90_000;
 /** How long a restore is left unsettled by the administrator. */
 const UNSETTLED_MS = 2_000;
 /** Old passwords are refused so often at most while all recovers: ten failures would lock the account. */
 const TRIES = 6;
 const TRY_EVERY_MS = 300;
 
-/** @param {Drill} drill @param {number} tokens @returns {Promise<Outcome>} */
-export async function run(drill, tokens) {
-  const place = await openPlace(drill);
+/**
+ * @template {Installation} Place
+ * @param {Drill<Place>} drill @param {number} tokens @param {(drill: Drill<Place>) => Promise<Place>} open
+ * @returns {Promise<Outcome>}
+ */
+export async function run(drill, tokens, open) {
+  const place = await open(drill);
   try {
     return await within(drill, place, tokens);
   } catch (cause) {
-    const logs = place.cluster.tokenServices.map(({ process }) => process.logs().slice(-4_000)).join('\n');
+    const logs = await place.logs().then(
+      (all) => all.slice(-4_000),
+      (error) => `nothing that can be read (${error.message})`,
+    );
     throw new Error(`${/** @type {Error} */ (cause).message}; the token-service printed:\n${logs}`, { cause });
   } finally {
     await place.close();
   }
 }
 
-/** @param {Drill} drill @param {Place} place @param {number} tokens @returns {Promise<Outcome>} */
+/** @template {Installation} Place @param {Drill<Place>} drill @param {Place} place @param {number} tokens @returns {Promise<Outcome>} */
 async function within(drill, place, tokens) {
   const { cluster, server } = place;
   await drill.prepare?.(place);
   await isAnswering(cluster);
   const was = await populate(cluster, tokens);
   const bad = refusedTokens(was);
-  const usedBefore = new Presenter(cluster, [...bad, ...was.kept]);
+  const usedBefore = new Presenter(cluster, [...bad, ...was.kept], place.presentEveryMs);
   await waitFor(() => usedBefore.areAccepted([...bad, ...was.kept], 0), { timeoutMs: 120_000, what: 'every token' });
   await usedBefore.stop();
   if (drill.ledger !== false)
@@ -74,7 +85,7 @@ async function within(drill, place, tokens) {
   await isAnswering(cluster);
   const receipts = await narrow(cluster, was, async () => drill.lose?.(place));
 
-  const presenter = new Presenter(cluster, [...bad, ...was.kept]);
+  const presenter = new Presenter(cluster, [...bad, ...was.kept], place.presentEveryMs);
   const isRestored = drill.settledBy === 'ledger' || drill.settledBy === 'revoke';
   /** What was accepted, and when first. @type {Map<string, { startMs: number, endMs: number }>} */
   const accepted = new Map();
@@ -155,7 +166,7 @@ async function within(drill, place, tokens) {
   const isKept = await isSessionKept(cluster, was);
   await signInAgain(cluster);
   const restored = await restoreOf(cluster);
-  seen = [seen, seenIn(restored), loggedBy(cluster)].filter(Boolean).join('; ');
+  seen = [seen, seenIn(restored), loggedBy(await place.logs())].filter(Boolean).join('; ');
   if (drill.settledBy === 'nobody' && restored) broken.push('a restore was recorded');
   if (drill.settledBy !== 'nobody' && restored?.choice !== drill.settledBy)
     broken.push(`settled by ${restored?.choice ?? 'nobody'}, and not by ${drill.settledBy}`);
@@ -183,7 +194,6 @@ async function within(drill, place, tokens) {
   const others = accepts.filter(({ token }) => !revokedIds.has(token));
   broken.push(...firsts(others).map((what) => `disabled, or of a closed project or disabled person: ${what}`));
   return {
-    drill,
     tokens: was.victims.length,
     revived: firsts(accepts.filter(({ token }) => revokedIds.has(token))),
     refused: firsts(
@@ -196,6 +206,8 @@ async function within(drill, place, tokens) {
       ([what, { startMs, endMs }]) => `${what}: accepted, asked at ${timeOf(startMs)}, responded at ${timeOf(endMs)}`,
     ),
     wholeS: wholeMs === null ? null : (wholeMs - restoredMs) / 1_000,
+    outageS:
+      drill.settledBy === 'revoke' ? null : longestOutage(checks.filter(({ token }) => keptIds.has(token))) / 1_000,
     seen,
     broken,
     checks: checks.length,
@@ -234,10 +246,20 @@ const seenIn = (restore) =>
     ? `${restore.state}/${restore.reason}/${restore.choice}, ${restore.reapplied} applied again, ${restore.sessionsEnded} sessions ended, ${restore.mustSetPassword} must set a password${restore.notReapplied.length ? `, ${restore.notReapplied.length} not applied again` : ''}`
     : 'nothing recorded';
 
-/** Messages about the restore in the logs of the token-services that run now, without what follows the first sentence. @param {Cluster} cluster */
-function loggedBy(cluster) {
-  const lines = cluster.tokenServices.flatMap(({ process }) => process.logs().split('\n'));
-  const messages = lines.flatMap((line) => {
+/** The longest time between two times at which a token was accepted at a place. @param {readonly import('./presenter.mjs').Check[]} checks */
+function longestOutage(checks) {
+  const byPlace = Map.groupBy(checks, ({ token, place }) => `${place} ${token}`);
+  return Math.max(
+    ...[...byPlace.values()].map((list) => {
+      const times = list.filter(({ status }) => status === 200).map(({ endMs }) => endMs);
+      return Math.max(0, ...times.slice(1).map((ms, i) => ms - (times[i] ?? ms)));
+    }),
+  );
+}
+
+/** Messages about the restore in logs, without what follows the first sentence. @param {string} logs */
+function loggedBy(logs) {
+  const messages = logs.split('\n').flatMap((line) => {
     try {
       const { time, msg } = JSON.parse(line);
       return [`${String(time).slice(11, 23)} ${msg}`];

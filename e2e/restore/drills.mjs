@@ -22,8 +22,8 @@ import {
 } from './servers.mjs';
 
 /**
- * @typedef {import('./drill.mjs').Drill} Drill
  * @typedef {import('./place.mjs').Place} Place
+ * @typedef {import('./drill.mjs').Drill<Place>} Drill
  */
 
 const PASSPHRASE = 'six random words of a drill';

@@ -4,13 +4,22 @@ import path from 'node:path';
 import { ownServer, startCluster } from '@latchkey/testing';
 
 /**
- * @typedef {object} Place
- * @property {import('@latchkey/testing').Cluster} cluster one token-service and two gateways
- * @property {import('@latchkey/testing').OwnServer} server its PostgreSQL
- * @property {import('@latchkey/testing').StandBy} [standBy]
+ * An installation of its own for one drill.
+ * @typedef {object} Installation
+ * @property {import('./requests.mjs').Cluster} cluster one token-service and two gateways
+ * @property {{ query(text: string): Promise<Record<string, unknown>[]> }} server its PostgreSQL
  * @property {string} dir a folder for copies, which PostgreSQL's user can enter
- * @property {(() => Promise<void>)[]} closing what the drill has opened
+ * @property {number} [presentEveryMs] how often each token is presented
+ * @property {() => Promise<string>} logs what the token-services that run now have printed
  * @property {() => Promise<void>} close
+ *
+ * @typedef {object} Processes
+ * @property {import('@latchkey/testing').Cluster} cluster
+ * @property {import('@latchkey/testing').OwnServer} server
+ * @property {import('@latchkey/testing').StandBy} [standBy]
+ * @property {(() => Promise<void>)[]} closing what the drill has opened
+ *
+ * @typedef {Omit<Installation, 'cluster' | 'server'> & Processes} Place of processes on this machine, without containers
  */
 
 export const LEASE_MS = 3_000;
@@ -48,7 +57,8 @@ async function open({ ledger = true, standBy = false }) {
       database: server,
     });
     closing.push(() => cluster.close());
-    return { cluster, server, ...(second && { standBy: second }), dir, closing, close };
+    const logs = async () => cluster.tokenServices.map(({ process }) => process.logs()).join('\n');
+    return { cluster, server, ...(second && { standBy: second }), dir, closing, logs, close };
   } catch (error) {
     await close();
     throw error;

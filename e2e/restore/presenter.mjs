@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Caller } from '../faults/observer.mjs';
 
-/** Each token is presented at each place so often; while that takes longer, for half of the time, so that services recover. */
+/** Each token is presented at each place so often by default; while that takes longer, for half of the time, so that services recover. */
 const EVERY_MS = 100;
 const MAX_PAUSE_MS = 500;
 const CONNECTIONS_PER_PLACE = 4;
@@ -24,12 +24,18 @@ export class Presenter {
   /** @type {{ id: string, secret: string }[]} */
   #tokens;
   #places;
+  #everyMs;
   #running = true;
   /** @type {Promise<unknown>} */
   #loops;
 
-  /** @param {import('@latchkey/testing').Cluster} cluster @param {readonly { id: string, secret: string }[]} tokens */
-  constructor(cluster, tokens) {
+  /**
+   * @param {import('./requests.mjs').Cluster} cluster
+   * @param {readonly { id: string, secret: string }[]} tokens
+   * @param {number} [everyMs]
+   */
+  constructor(cluster, tokens, everyMs = EVERY_MS) {
+    this.#everyMs = everyMs;
     this.#tokens = [...tokens];
     this.#places = [
       ...cluster.gateways.map(({ name, url }) => ({ name, url, path: cluster.guardedPath })),
@@ -65,7 +71,7 @@ export class Presenter {
     try {
       while (this.#running) {
         const begunMs = performance.now();
-        const next = sleep(EVERY_MS);
+        const next = sleep(this.#everyMs);
         const waiting = [...this.#tokens];
         await Promise.all(
           callers.map(async (caller) => {

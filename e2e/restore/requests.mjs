@@ -1,4 +1,9 @@
-/** @typedef {import('@latchkey/testing').Cluster} Cluster */
+/**
+ * What a drill calls, wherever it runs.
+ * @typedef {Pick<import('@latchkey/testing').Cluster, 'call' | 'admin' | 'cookie' | 'guardedPath'> & {
+ *   readonly gateways: readonly Endpoint[], readonly tokenServices: readonly Endpoint[] }} Cluster
+ * @typedef {Readonly<Pick<import('@latchkey/testing').Member, 'name' | 'url'>>} Endpoint
+ */
 
 /**
  * Calls the management API as the administrator.
