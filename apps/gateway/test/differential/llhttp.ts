@@ -108,7 +108,10 @@ export class Llhttp {
 
   /** The stream has ended. */
   finish(): void {
-    if (this.reading.end === 'waiting') this.#parser.finish();
+    if (this.reading.end !== 'waiting') return;
+    this.#parser.finish();
+    // A response that ends with the connection is complete now.
+    if (this.reading.messages.at(-1)?.complete !== true) this.reading.end = 'cut';
   }
 
   /** Nothing more is read. */

@@ -120,7 +120,7 @@ export function readRequests(bytes: Buffer, cuts: readonly number[]): Reading {
 /** The error that was written; the response to HEAD has no body. */
 function detailOf({ written }: CallerSocket): string {
   const body = written.slice(written.lastIndexOf('\r\n\r\n') + 4);
-  return body === '' ? 'HEAD' : (JSON.parse(body) as { detail: string }).detail;
+  return body === '' ? 'a request with HEAD, whose error has no body' : (JSON.parse(body) as { detail: string }).detail;
 }
 
 /** The kernel holds back what comes while a socket is paused. */

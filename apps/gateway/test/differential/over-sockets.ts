@@ -10,6 +10,8 @@ export interface SocketOutcome {
   readonly kind: Kind;
   readonly index: number;
   readonly bytes: Buffer;
+  /** Minor version of a response's request. */
+  readonly minor: number;
   readonly ours: Reading;
   readonly comparisons: ReadonlyMap<string, Comparison>;
 }
@@ -45,7 +47,7 @@ export async function runOverSockets(
   );
   const llhttp = kind === 'request' ? llhttpRequests(bytes, cuts) : llhttpResponse(bytes, cuts, method);
   comparisons.set('llhttp', compare(ours, llhttp));
-  return { kind, index, bytes, ours, comparisons };
+  return { kind, index, bytes, minor: made.minor, ours, comparisons };
 }
 
 /**

@@ -68,6 +68,7 @@ export class Origin {
       if (value('expect') === '100-continue') socket.write('HTTP/1.1 100 Continue\r\n\r\n');
     };
     parser.onMessage = () => {
+      of = undefined;
       const [, id] = /^\S+ \/respond\/(\S+)$/.exec(parser.reading.messages.at(-1)!.start) ?? [];
       if (id === undefined) {
         if (parser.keepsAlive) socket.write('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n');
@@ -207,8 +208,11 @@ async function startProgram(
     child.once('exit', () => resolve());
     child.once('error', () => resolve());
   });
+  const end = () => void child.kill('SIGKILL');
+  process.once('exit', end);
   const stop = async () => {
-    child.kill('SIGKILL');
+    process.off('exit', end);
+    end();
     await exited;
     rmSync(dir, { recursive: true, force: true });
   };

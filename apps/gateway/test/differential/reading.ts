@@ -13,9 +13,9 @@ export interface Reading {
   readonly messages: Message[];
   /**
    * How it went on behind the last message: `refused` as malformed, `waiting` for more bytes, `closed` because a message
-   * said so, `upgraded` to another protocol.
+   * said so, `upgraded` to another protocol; `cut`: the stream ended within a message.
    */
-  end: 'refused' | 'waiting' | 'closed' | 'upgraded';
+  end: 'refused' | 'waiting' | 'closed' | 'upgraded' | 'cut';
   /** Why it was refused. */
   why: string;
 }
@@ -52,7 +52,7 @@ export function compare(ours: Reading, other: Reading, partial = true): Comparis
     const isRefused =
       ours.end === 'refused' && i >= ours.messages.length - (ours.messages.at(-1)?.complete === false ? 1 : 0);
     if (isRefused) {
-      const accepts = theirs && (theirs.complete || other.end !== 'refused');
+      const accepts = theirs && (theirs.complete || (other.end !== 'refused' && other.end !== 'cut'));
       return accepts ? { verdict: 'strict', why: ours.why } : SAME;
     }
     if (!mine) {
@@ -61,7 +61,7 @@ export function compare(ours: Reading, other: Reading, partial = true): Comparis
     }
     if (!theirs) {
       if (other.end === 'refused') return mine.complete ? { verdict: 'lax', why: other.why } : SAME;
-      if (other.end === 'waiting' && mine.complete)
+      if ((other.end === 'waiting' || other.end === 'cut') && mine.complete)
         return { verdict: 'differs', why: 'ours reads a message where the other waits' };
       return SAME;
     }

@@ -33,17 +33,14 @@ export class Tally {
     if (forwarding !== '') this.#fail(kind, index, bytes, `as forwarded: ${forwarding}`);
   }
 
-  addOverSockets({ kind, index, bytes, comparisons }: SocketOutcome): void {
+  addOverSockets({ kind, index, bytes, minor, comparisons }: SocketOutcome): void {
     this.#overSockets++;
     for (const [name, { verdict, why }] of comparisons) {
       const reason = verdict === 'lax' || verdict === 'differs' ? `: ${why}` : '';
       const program = name === 'ours' ? 'the engine over sockets' : name;
       this.#count(`${kind}s, ${program}: ${LABEL[verdict]}${reason}`);
-      // The engine over sockets and without them are the same program.
-      if (
-        verdict === 'differs' ||
-        (name === 'ours' && (verdict === 'lax' || (verdict === 'strict' && kind === 'request')))
-      )
+      // The engine over sockets and without them are the same program; to HTTP/1.0 it cannot say that a response was cut.
+      if (verdict === 'differs' || (name === 'ours' && (verdict === 'lax' || (verdict === 'strict' && minor > 0))))
         this.#fail(kind, index, bytes, `${program}: ${verdict} ${why}`);
     }
     const others = [...comparisons].filter(([name]) => name !== 'ours');
