@@ -144,8 +144,11 @@ export class CallerRequest {
     if (this.isOver || this.hasResponse) return;
     const bytes = typeof body === 'string' ? Buffer.from(body) : body;
     const isBare = status === 304 || status === 204;
-    this.begin(status, reason, lines, 'length', isBare ? -1 : bytes.length, false, '');
-    if (bytes.length > 0 && this.head.method !== 'HEAD' && !isBare) this.write(bytes);
+    const hasBody = this.head.method !== 'HEAD' && !isBare;
+    const together = hasBody && bytes.length <= COPIED_BYTES_MAX;
+    const text = together ? bytes.toString('latin1') : '';
+    this.begin(status, reason, lines, 'length', isBare ? -1 : bytes.length, false, text);
+    if (hasBody && !together) this.write(bytes);
     this.end();
   }
 
@@ -205,3 +208,5 @@ export interface TunnelSink {
 }
 
 const CLOSE = 'connection: close\r\n';
+/** Longest body that is written together with its head. */
+export const COPIED_BYTES_MAX = 16_384;

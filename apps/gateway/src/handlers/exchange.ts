@@ -9,6 +9,7 @@ import type {
   UpstreamFailure,
   UpstreamPool,
 } from '../engine/index.js';
+import { COPIED_BYTES_MAX } from '../engine/index.js';
 import type { ErrorResponse, ResponseHead, ResponsePolicy } from '../http/index.js';
 import type { OpenExchanges, Timed } from '../streams/index.js';
 import { Tunnel, type Watch } from './tunnel.js';
@@ -49,9 +50,6 @@ export const WATCHED_AFTER_MS = 1_000;
 export const CALLER_STALL_MS = 120_000;
 /** How long an upstream can take to say whether it wants a body; then it is sent, as without Expect (RFC 9110 section 10.1.1). */
 export const CONTINUE_MS = 1_000;
-
-/** Longest body that is sent together with its head. */
-const COPIED_BYTES_MAX = 16_384;
 
 const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE']);
 
