@@ -84,6 +84,12 @@ const CUT = `
   head -n -3 "$newest" >/tmp/cut
   cat /tmp/cut >"$newest"`;
 
+/** Leaves of a database what a new one has. pg_dump's own --clean cannot drop partitions. */
+const EMPTY = `
+  DROP SCHEMA public CASCADE;
+  CREATE SCHEMA public AUTHORIZATION pg_database_owner;
+  GRANT USAGE ON SCHEMA public TO PUBLIC`;
+
 /** @type {Drill[]} */
 export const composeDrills = [
   {
@@ -196,14 +202,23 @@ export const composeDrills = [
   },
   {
     id: '6b',
-    name: 'pg_dump --clean loaded into the same database, token-service and jobs stopped',
+    name: 'pg_dump loaded into the emptied database, gateways running',
     settledBy: 'ledger',
     backUp: async ({ compose, up }) => {
       const postgres = (/** @type {string[]} */ ...args) => compose('exec', '-T', 'postgres', ...args);
-      await postgres('pg_dump', '-Upostgres', '-dlatchkey', '--clean', '--if-exists', '-f/tmp/dump.sql');
+      await postgres('pg_dump', '-Upostgres', '-dlatchkey', '-f/tmp/dump.sql');
       return async (restored) => {
         await compose('stop', 'token-service', 'jobs');
-        await postgres('psql', '-Upostgres', '-dlatchkey', '-vON_ERROR_STOP=1', '-q', '-1', '-f/tmp/dump.sql');
+        await postgres(
+          'psql',
+          '-Upostgres',
+          '-dlatchkey',
+          '-vON_ERROR_STOP=1',
+          '-q',
+          '-1',
+          `-c${EMPTY}`,
+          '-f/tmp/dump.sql',
+        );
         restored();
         await up();
       };
