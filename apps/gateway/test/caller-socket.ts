@@ -50,6 +50,10 @@ export class CallerSocket extends EventEmitter {
     this.emit('close');
   }
 
+  resetAndDestroy(): void {
+    this.destroy();
+  }
+
   pause(): void {
     this.#paused = true;
   }

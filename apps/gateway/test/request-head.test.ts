@@ -127,7 +127,7 @@ describe('the first line is read strictly', () => {
   it.each([
     ['GET /a HTTP/1.1', 'GET', '/a', 1],
     ['M-SEARCH * HTTP/1.0', 'M-SEARCH', '*', 0],
-    ['get /a?b=%20 HTTP/1.1', 'get', '/a?b=%20', 1],
+    ['PROPFIND /a?b=%20 HTTP/1.1', 'PROPFIND', '/a?b=%20', 1],
   ])('%s', (line, method, target, minorVersion) => {
     expect(read(line, 'Host: g')).toMatchObject({ method, target, minorVersion });
   });

@@ -35,6 +35,8 @@ export const HEAD_TIMEOUT_MS = 10_000;
 export const REQUEST_TIMEOUT_MS = 3_600_000;
 /** Longer than the idle timeout of most load balancers. */
 export const KEEP_ALIVE_MS = 65_000;
+/** How long a caller can take to read the end of its last response. */
+export const UNREAD_MS = 120_000;
 /** How long a body is read and discarded after the response. */
 export const UNWANTED_BODY_MS = 2_000;
 /** Bytes of requests that came before their turn; more are left to the kernel. */
@@ -67,6 +69,8 @@ export class CallerConnection implements Connection {
   /** Bytes not read yet. */
   #ahead: Buffer | undefined;
   #closes = false;
+  /** An empty line was ignored since the last request. */
+  #hadEmptyLine = false;
   #isTaking = false;
   /** Since when what is awaited is awaited. */
   #sinceMs: number;
@@ -133,19 +137,28 @@ export class CallerConnection implements Connection {
   #take(): void {
     if (this.#isTaking) return;
     this.#isTaking = true;
-    while (this.#ahead) {
-      const before: Buffer = this.#ahead;
-      if (this.#takesHead) this.#takeHead(before);
-      else if (this.#awaited === Awaited.Body && !this.#bodyPaused) this.#takeBody(before);
-      if (this.#ahead === before) break;
+    try {
+      while (this.#ahead) {
+        const before: Buffer = this.#ahead;
+        if (this.#takesHead) this.#takeHead(before);
+        else if (this.#awaited === Awaited.Body && !this.#bodyPaused) this.#takeBody(before);
+        if (this.#ahead === before) break;
+      }
+    } finally {
+      this.#isTaking = false;
     }
-    this.#isTaking = false;
   }
 
   #takeHead(bytes: Buffer): void {
     let at = 0;
     // RFC 9112 section 2.2: an empty line before a request is ignored.
-    if (bytes[0] === CR && bytes[1] === LF) at = 2;
+    if (bytes[0] === CR && bytes[1] === LF && !this.#hadEmptyLine) at = 2;
+    if (at === bytes.length) {
+      // It came with the request before: the connection is as idle as without it.
+      this.#hadEmptyLine = true;
+      this.#ahead = undefined;
+      return;
+    }
     const end = scan.scan(bytes, at);
     const length = (end > 0 ? end : bytes.length) - at;
     if (length > LIMITS.headerBytesMax)
@@ -155,6 +168,7 @@ export class CallerConnection implements Connection {
     // A caller of another protocol is refused at once: it waits for no time limit.
     if (end < 0) return void this.#refuseHead(end === TOO_MANY ? TOO_MANY_FIELDS : NOT_HTTP);
     if (end === 0) return;
+    this.#hadEmptyLine = false;
     this.#ahead = end < bytes.length ? bytes.subarray(end) : undefined;
     const head = new RequestHead(this.peer);
     const error = head.read(bytes.toString('latin1', at, end - 2), scan);
@@ -207,12 +221,13 @@ export class CallerConnection implements Connection {
       for (let i = 0; i < payload.length; i += 2) sink?.onBody(bytes.subarray(payload[i], payload[i + 1]));
       payload.length = 0;
     } else if (end > 0) sink?.onBody(bytes.subarray(0, end));
-    if (!body.complete) return;
+    // Its sink can have ended the response and with it the connection.
+    if (!body.complete || this.#awaited !== Awaited.Body) return;
     this.#body = undefined;
     this.#sink = undefined;
     this.#awaited = Awaited.Response;
     sink?.onBodyEnd(payload ? '' : body.tail);
-    if (this.#request?.isOver) this.#next();
+    if (this.#request?.isOver && this.#awaited === Awaited.Response) this.#next();
   }
 
   readBody(request: CallerRequest, sink: BodySink, content: boolean): void {
@@ -266,6 +281,7 @@ export class CallerConnection implements Connection {
 
   /** Goes on with the next request. */
   #next(): void {
+    if (this.#closes) return void this.#linger();
     this.#request = undefined;
     this.#awaited = Awaited.Head;
     this.#sinceMs = this.deps.nowMs;
@@ -279,7 +295,9 @@ export class CallerConnection implements Connection {
     this.#awaited = Awaited.Nothing;
     this.#ahead = undefined;
     this.#sinceMs = this.deps.nowMs;
-    this.socket.end();
+    this.socket.end(() => {
+      this.#sinceMs = this.deps.nowMs;
+    });
     this.socket.resume();
   }
 
@@ -304,10 +322,16 @@ export class CallerConnection implements Connection {
     this.socket.destroy();
   }
 
+  reset(): void {
+    this.socket.resetAndDestroy();
+  }
+
   /** Closes the connection now if no request is open, else after its response. */
   closeWhenIdle(): void {
     this.#closes = true;
-    if (this.isIdle && this.#awaited !== Awaited.Nothing) this.socket.destroy();
+    if (!this.isIdle || this.#awaited === Awaited.Nothing) return;
+    if (this.socket.writableLength > 0) this.#linger();
+    else this.socket.destroy();
   }
 
   /** Enforces the limits of time. */
@@ -328,7 +352,7 @@ export class CallerConnection implements Connection {
         if (waitedMs > (this.#request!.isOver ? UNWANTED_BODY_MS : REQUEST_TIMEOUT_MS)) this.socket.destroy();
         break;
       case Awaited.Nothing:
-        if (waitedMs > UNWANTED_BODY_MS) this.socket.destroy();
+        if (waitedMs > (this.socket.writableFinished ? UNWANTED_BODY_MS : UNREAD_MS)) this.socket.destroy();
         break;
       default:
     }

@@ -45,6 +45,8 @@ export interface Connection {
   /** Ends its side after what was written. */
   end(): void;
   destroy(): void;
+  /** Ends so that the caller sees a fault. */
+  reset(): void;
 }
 
 /** One request of a caller, and the way to respond to it. */
@@ -58,6 +60,8 @@ export class CallerRequest {
   isOver = false;
   /** Told of the connection while the response is not complete. */
   responder: Responder | undefined;
+  /** Only a reset shows that the response is not whole. */
+  #endsWithConnection = false;
 
   constructor(
     readonly head: RequestHead,
@@ -120,12 +124,13 @@ export class CallerRequest {
     body: string,
   ): boolean {
     this.status = status;
+    this.#endsWithConnection = framing === 'close';
     if (framing === 'close') this.connection.closeAfterResponse();
     const { connection } = this;
     const date = hasDate ? '' : connection.date;
     const framed =
       framing === 'chunked' ? 'transfer-encoding: chunked\r\n' : length >= 0 ? `content-length: ${length}\r\n` : '';
-    const ending = connection.closesAfter(this) ? CLOSE : '';
+    const ending = status !== 101 && connection.closesAfter(this) ? CLOSE : '';
     return connection.write(`HTTP/1.1 ${status} ${reason}\r\n${lines}${framed}${date}${ending}\r\n${body}`);
   }
 
@@ -165,9 +170,11 @@ export class CallerRequest {
     if (!this.isOver) this.connection.closeAfterResponse();
   }
 
-  /** Cuts the connection: what was sent of the response is all there is. */
+  /** Cuts the connection: what was sent of the response is all there is, and the caller can see that. */
   destroy(): void {
-    if (!this.isOver) this.connection.destroy();
+    if (this.isOver) return;
+    if (this.#endsWithConnection) this.connection.reset();
+    else this.connection.destroy();
   }
 
   /** Takes the connection over, for another protocol. */

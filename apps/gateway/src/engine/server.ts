@@ -14,6 +14,8 @@ export interface ServerDeps {
 }
 
 const TICK_MS = 500;
+/** How long callers have for what was written before a stop. */
+const LAST_BYTES_MS = 1_000;
 
 /** A listener that speaks HTTP/1.1 with callers. */
 export class HttpServer implements ConnectionDeps {
@@ -69,9 +71,16 @@ export class HttpServer implements ConnectionDeps {
     for (const connection of [...this.#connections]) connection.closeWhenIdle();
   }
 
-  /** Closes all connections at once. */
+  /** Closes all connections, those that are still written to a second later. */
   async close(): Promise<void> {
     this.stop();
+    for (const connection of [...this.#connections]) connection.closeWhenIdle();
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, LAST_BYTES_MS);
+    });
+    if (this.isStopping) await Promise.race([this.#closed, late]);
+    clearTimeout(timer);
     clearInterval(this.#timer);
     for (const connection of [...this.#connections]) connection.destroy();
     if (this.isStopping) await this.#closed;

@@ -62,6 +62,8 @@ export interface ResponseSink extends RawSink {
   onUpgrade(head: ResponseHead, buffer: Buffer, start: number, end: number): void;
 }
 
+/** Whatever the upstream says. */
+const KEEP_ALIVE_MAX_MS = 600_000;
 export const RESPONSE_HEAD_BYTES_MAX = 65_536;
 /** More interim responses than this to one request are an attack. */
 const INTERIM_MAX = 100;
@@ -235,7 +237,8 @@ export class UpstreamConnection {
     const sink = this.#sink!;
     this.#responded = true;
     this.#keepsOpen = head.keepsOpen;
-    if (head.keepAliveS >= 0) this.keepAliveMs = Math.max(0, head.keepAliveS * 1000 - 1_000);
+    if (head.keepAliveS >= 0)
+      this.keepAliveMs = Math.min(Math.max(0, head.keepAliveS * 1000 - 1_000), KEEP_ALIVE_MAX_MS);
     if (head.framing === 'none') {
       sink.onResponse(head, NOTHING, 0, 0, '');
       return void this.#complete('', at < buffer.length);
@@ -280,7 +283,8 @@ export class UpstreamConnection {
     this.#sink = undefined;
     this.#body = undefined;
     this.reused = true;
-    const reusable = this.#keepsOpen && this.#requestComplete && !hasExcess && this.#queue.length === 0;
+    const isSent = this.#requestComplete && this.#queue.length === 0 && this.#socket.writableLength === 0;
+    const reusable = this.#keepsOpen && isSent && !hasExcess;
     if (reusable && !this.#socket.destroyed) {
       // The sink can have paused it.
       this.resume();

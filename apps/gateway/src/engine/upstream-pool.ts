@@ -52,6 +52,7 @@ export class UpstreamPool {
   }
 
   readonly #onIdle = (connection: UpstreamConnection): void => {
+    if (this.#idle.length >= IDLE_MAX) return void connection.destroy();
     connection.sinceMs = this.#nowMs;
     this.#idle.push(connection);
   };
@@ -110,3 +111,5 @@ export class UpstreamPools {
 }
 
 const TICK_MS = 250;
+/** Most idle connections to one upstream. */
+const IDLE_MAX = 1_000;

@@ -1,6 +1,6 @@
 import { IDENTITY_HEADERS, REQUEST_ID_HEADER, SCOPE_PATTERN } from '@latchkey/contracts';
 import type { AuthorizationRequest, Checks, Decision } from '../check/index.js';
-import { type ErrorResponse, readTarget } from '../http/index.js';
+import { type ErrorResponse, isMethod, readTarget } from '../http/index.js';
 import type { Route, RouteRequirement, RouteTable } from '../routes/index.js';
 
 /** A request that a reverse proxy wants checked. */
@@ -58,6 +58,8 @@ export class Delegated {
     let route: Route | undefined;
     if (delegated.forwarded) {
       const { method, uri } = delegated.forwarded;
+      if (!isMethod(method))
+        return { error: { code: 'invalid_request', detail: 'The forwarded method is not valid.' } };
       const target = readTarget(uri);
       if ('detail' in target) return { error: target };
       route = this.routes().match(target.match);

@@ -55,7 +55,7 @@ const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE']);
 
 /** One request and its response, between a caller and an upstream. */
 export class Exchange implements ResponseSink, BodySink, Responder, Timed {
-  /** An event stream: its silence has no limit. */
+  /** An event stream, or a handshake: its silence has no limit. */
   endless = false;
   readonly method: string;
   readonly policy: ResponsePolicy;
@@ -70,6 +70,8 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   #awaitsContinue = false;
   #encodes = false;
   #retried = false;
+  /** The response is written, and the caller has still to read of it. */
+  #ended = false;
   #over = false;
   #unwatch: (() => void) | undefined;
 
@@ -80,6 +82,7 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   ) {
     this.method = request.head.method;
     this.policy = plan.policy;
+    this.endless = plan.isUpgrade === true;
     this.#openedAtMs = deps.open.nowMs;
     this.#lastMs = deps.open.nowMs;
   }
@@ -211,6 +214,12 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
     this.#connection = undefined;
     const last = this.#encodes ? LAST_CHUNK : tail;
     if (last !== '') this.request.write(last);
+    // Until the caller has read it, the token is watched and the limit of time holds.
+    if (this.request.isStalled) this.#ended = true;
+    else this.#end();
+  }
+
+  #end(): void {
     this.#close();
     this.request.end();
   }
@@ -227,8 +236,9 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
 
   onFailure(failure: UpstreamFailure): void {
     if (this.#over) return;
+    const wasIdle = this.#connection?.reused === true;
     this.#connection = undefined;
-    if (failure.kind === 'lost' && this.#canRetry()) {
+    if (failure.kind === 'lost' && wasIdle && this.#canRetry()) {
       this.#retried = true;
       this.#early = '';
       return void this.#send(true);
@@ -260,7 +270,8 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
 
   onCallerDrain(): void {
     this.#lastMs = this.deps.open.nowMs;
-    this.#connection?.resume();
+    if (this.#ended && !this.#over) this.#end();
+    else this.#connection?.resume();
   }
 
   onCallerClose(): void {
@@ -302,7 +313,8 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
           kind: 'lost',
           reason: request.isStalled ? 'timeout: the caller reads nothing' : 'timeout: the upstream sends nothing',
         });
-    } else if (this.#awaitsContinue && nowMs - this.#lastMs > CONTINUE_MS) {
+    } else if (this.#awaitsContinue) {
+      if (nowMs - this.#lastMs <= CONTINUE_MS) return;
       request.interim(100, 'Continue', '');
       this.#readBody();
     } else if (this.#bodySinceMs === 0) {

@@ -32,7 +32,9 @@ export class ForwardAuth {
     if ('error' in plan) return void request.refuse(plan.error);
     const decided = this.#decide(plan.requests);
     if (!(decided instanceof Promise)) return void this.#respond(request, decided, forwarded === 'untrusted');
-    decided.then((decision) => this.#respond(request, decision, forwarded === 'untrusted'));
+    decided
+      .then((decision) => this.#respond(request, decision, forwarded === 'untrusted'))
+      .catch(() => request.refuse({ code: 'internal', detail: 'The check failed; nothing is known of the token.' }));
   }
 
   /** Undefined where the path is public. */

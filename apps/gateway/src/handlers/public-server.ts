@@ -87,13 +87,19 @@ const LOOP: ErrorResponse = {
   detail: 'The request came back to the gateway that forwarded it: an upstream of the routes file leads here.',
 };
 const BAD_MAX_FORWARDS: ErrorResponse = { code: 'invalid_request', detail: 'Max-Forwards is not a number.' };
-const ALLOW = 'allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n';
+const METHODS = 'GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS';
+const ALLOW = `allow: ${METHODS}\r\n`;
 const UNSUPPORTED: Readonly<Record<'TRACE' | 'CONNECT', ErrorResponse>> = {
   TRACE: {
     code: 'method_not_allowed',
     detail: 'TRACE is not supported: it would return the headers added by proxies.',
+    headers: { allow: METHODS },
   },
-  CONNECT: { code: 'method_not_allowed', detail: 'CONNECT is not supported: this is not a forward proxy.' },
+  CONNECT: {
+    code: 'method_not_allowed',
+    detail: 'CONNECT is not supported: this is not a forward proxy.',
+    headers: { allow: METHODS },
+  },
 };
 
 /** What serves a path; undefined: the routes file. */

@@ -16,12 +16,15 @@ export type Watch = (cut: (reason: DenialReason) => void) => () => void;
 
 /** How long a caller has to read its close frame. */
 const CLOSE_FRAME_MS = 1_000;
+/** How long one side can go on when the other has ended. */
+const HALF_CLOSED_MS = 30_000;
 
 /** A WebSocket between a caller and an upstream: bytes both ways, closed once its token becomes invalid. */
 export class Tunnel implements RawSink, Timed {
   readonly endless = true;
   readonly #boundary = new FrameBoundary();
   #unwatch: (() => void) | undefined;
+  #halfClosedAtMs: number | undefined;
   #over = false;
 
   constructor(
@@ -47,6 +50,7 @@ export class Tunnel implements RawSink, Timed {
         if (!this.#over && !upstream.write(bytes)) caller.pause();
       },
       onEnd: () => {
+        this.#halfClosed();
         if (!this.#over) upstream.finish('');
       },
       onDrain: () => upstream.resume(),
@@ -68,7 +72,12 @@ export class Tunnel implements RawSink, Timed {
   }
 
   onEnd(): void {
+    this.#halfClosed();
     if (!this.#over) this.caller.endTunnel();
+  }
+
+  #halfClosed(): void {
+    this.#halfClosedAtMs ??= this.open.nowMs;
   }
 
   onFailure(): void {
@@ -104,12 +113,14 @@ export class Tunnel implements RawSink, Timed {
   #end(): void {
     if (this.#over) return;
     this.#release();
-    this.caller.destroyTunnel();
+    // What was written last can be a close frame.
+    this.caller.endTunnel();
+    setTimeout(() => this.caller.destroyTunnel(), CLOSE_FRAME_MS).unref();
   }
 
-  /** A WebSocket can be silent as long as its token is valid. */
-  tick(): void {
-    return;
+  /** A WebSocket can be silent as long as its token is valid; once one side has ended, the other has a limit. */
+  tick(nowMs: number): void {
+    if (this.#halfClosedAtMs !== undefined && nowMs - this.#halfClosedAtMs > HALF_CLOSED_MS) this.#end();
   }
 
   abandon(): void {

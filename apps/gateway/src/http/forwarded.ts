@@ -26,7 +26,7 @@ export function forwardedLines(head: RequestHead, credentials: Credentials, pref
     if (cookie !== undefined) lines += `cookie: ${cookie}\r\n`;
   }
   lines += `${REQUEST_ID_HEADER}: ${head.requestId}\r\nx-forwarded-for: ${head.forwardedFor}\r\nx-forwarded-proto: ${head.forwardedProto}\r\n`;
-  lines += PASSED_BY;
+  lines += head.passedBy === '' ? PASSED_BY : `${PASSED_BY_HEADER}: ${head.passedBy}, ${OWN_NAME}\r\n`;
   if (head.maxForwards !== undefined) lines += `max-forwards: ${head.maxForwards - 1}\r\n`;
   if (head.forwardedHost !== '') lines += `x-forwarded-host: ${head.forwardedHost}\r\n`;
   if (prefix !== '') lines += `x-forwarded-prefix: ${prefix}\r\n`;

@@ -3,7 +3,7 @@ export { corsLines, isPreflight, preflightLines } from './cors.js';
 export { fieldValue } from './fields.js';
 export { type Credentials, forwardedLines, identityLines } from './forwarded.js';
 export { plainAddress } from './plain-address.js';
-export { callerAddress, normalHeaderName, type Peer, peerOf, RequestHead } from './request-head.js';
+export { callerAddress, isMethod, normalHeaderName, type Peer, peerOf, RequestHead } from './request-head.js';
 export { ResponseHead, type ResponsePolicy } from './response-head.js';
 export { type ErrorResponse, RETRY_AFTER_S, renderError } from './responses.js';
 export { FIELDS_MAX, HeadScan, TOO_MANY } from './scan.js';

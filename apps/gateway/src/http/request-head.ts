@@ -7,7 +7,6 @@ import {
   FieldTable,
   fieldValue,
   hasTabbedFraming,
-  isToken,
   lengthOf,
   lists,
   PASS,
@@ -45,6 +44,7 @@ enum Action {
 
 /** Names the gateway process that forwarded a request, so that it notices when its own request comes back to it. */
 export const PASSED_BY_HEADER = 'x-latchkey-passed-by';
+const PASSED_BY = /^[0-9a-f-]{36}(?:, [0-9a-f-]{36}){0,19}$/;
 /** This process, in {@link PASSED_BY_HEADER}. */
 export const OWN_NAME = newId();
 
@@ -116,7 +116,8 @@ export function peerOf(socket: Pick<Socket, 'remoteAddress'>, isTrusted: (ip: st
 }
 
 const HOST = /^(?!:)[A-Za-z0-9._~!$&'()*+,;=:[\]%-]{0,255}$/;
-const METHOD_LENGTH_MAX = 32;
+/** Not in lower case: some servers read "post" as POST, after a rule for other methods was applied. */
+export const isMethod = (text: string): boolean => /^[A-Z][A-Z0-9_-]{0,31}$/.test(text);
 const CHUNKED = -2;
 const NO_LENGTH = -1;
 /** These are the message's own, whatever `Connection` says. */
@@ -163,6 +164,8 @@ export class RequestHead implements FieldSink {
   forwardedUri: string | undefined;
   /** RFC 9110 section 7.6.2; undefined without the field, negative when it is no number. */
   maxForwards: number | undefined;
+  /** The gateway processes that have forwarded the request, as received; at most 20. */
+  passedBy = '';
   /** This process has forwarded the request before. */
   isLoop = false;
   #hasHost = false;
@@ -214,8 +217,7 @@ export class RequestHead implements FieldSink {
     this.method = text.slice(0, space);
     this.target = text.slice(space + 1, last);
     // PRI begins a connection of HTTP/2 (RFC 9113 section 3.4).
-    if (this.method.length > METHOD_LENGTH_MAX || !isToken(this.method) || this.method === 'PRI')
-      return bad('The method is not valid.');
+    if (!isMethod(this.method) || this.method === 'PRI') return bad('The method is not valid.');
     if (this.target === '' || this.target.includes(' '))
       return bad('The request target contains a space, or is empty.');
     const passed = readFields(text, scan, TABLE, this);
@@ -326,6 +328,7 @@ export class RequestHead implements FieldSink {
         return false;
       case Action.PassedBy:
         if (value.includes(OWN_NAME)) this.isLoop = true;
+        else if (PASSED_BY.test(value)) this.passedBy = value;
         return false;
       default:
         return false;
