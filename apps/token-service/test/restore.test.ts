@@ -144,6 +144,13 @@ async function signInAt(w: World, at = w.service): Promise<Person> {
 const systemOf = async (person: Person) => (await person.call<SystemState>('GET /v1/system')).body;
 
 /** The ledger follows within a second; a mark has then moved in the database that is copied. */
+/** All that the files of the ledgers in a folder contain. */
+const entriesIn = (folder: string) =>
+  readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => readFileSync(path.join(entry.parentPath, entry.name), 'utf8'))
+    .join('\n');
+
 const isMarked = ({ server }: Pick<Stage, 'server'>) =>
   waitFor(async () => (await server.query('SELECT 1 FROM ledger_streams')).length > 0);
 
@@ -606,6 +613,12 @@ describe('without a ledger that shows that nothing is missing', () => {
     await isBack(w, kept.secret, second);
     expect(await checkOf(w, kept.secret, second)).toBe(200);
     expect(await server.query('SELECT 1 FROM restores')).toHaveLength(1);
+    // One that is kept again goes on where it ended.
+    const missed = await issue(again);
+    expect((await again.call(`POST /v1/tokens/${missed.id}/revoke`, { body: {} })).status).toBe(200);
+    await second.stop();
+    await w.another();
+    await waitFor(() => entriesIn(stage.ledger).includes(missed.id));
   });
 
   it('a replica without one waits for a replica whose ledger vouches', async () => {
@@ -650,5 +663,29 @@ describe('without a ledger that shows that nothing is missing', () => {
     await waitFor(async () => (await checkOf(w, kept.secret, third)) === 200, { timeoutMs: 40_000 });
     expect(await checkOf(w, revoked.secret, third)).toBe(401);
     expect(await server.query('SELECT choice FROM restores')).toEqual([{ choice: 'ledger' }]);
+  });
+
+  it('what was revoked before the disk of the ledger was mounted is written to that ledger too', async () => {
+    const stage = await setUp();
+    const { server, w, admin, ledger } = stage;
+    const [kept, revoked] = [await issue(admin), await issue(admin)];
+    await isMarked(stage);
+    await w.service.stop();
+    await server.stop();
+    await server.start();
+    const elsewhere = `${ledger}-elsewhere`;
+    closing.push(() => rmSync(elsewhere, { recursive: true, force: true }));
+    renameSync(ledger, elsewhere);
+    const late = await w.another();
+    await waitFor(() => isRestored(w, kept.secret, late), { timeoutMs: 20_000 });
+    const person = await signInAt(w, late);
+    const { body } = await person.call<{ receipt: { ledger: string } }>(`POST /v1/tokens/${revoked.id}/revoke`, {
+      body: {},
+    });
+    expect(body.receipt.ledger).toBe('written');
+    renameSync(ledger, `${elsewhere}-until-then`);
+    closing.push(() => rmSync(`${elsewhere}-until-then`, { recursive: true, force: true }));
+    renameSync(elsewhere, ledger);
+    await waitFor(() => entriesIn(ledger).includes(revoked.id), { timeoutMs: 40_000 });
   });
 });

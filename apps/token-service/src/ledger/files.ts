@@ -54,6 +54,7 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
     folder.onRead = onProgress;
     stream = folder.begin(id);
     isDoubtful = false;
+    [compared, faulty, known] = [[], new Set(), new Set()];
     prunedBefore = folder.prunedBefore();
     return { ledger: folder.identity.ledger, stream: id };
   };
@@ -117,6 +118,7 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
     },
     adopt({ ledger, stream: id, at }) {
       const own = folder!;
+      if (compared.length === 0) throw new Error(`${own.folder} has not been compared since it was opened`);
       const failures: string[] = [];
       const attempt = (one: () => void) => {
         try {
@@ -138,12 +140,12 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
       if (failures.length > 0) throw new Error(failures.join('; '));
       return { ledger: folder!.identity.ledger, stream: stream!.stream };
     },
-    prune({ before }) {
-      prunedBefore = Math.max(prunedBefore, before);
-      // First: what is missing without it was cut.
-      work.state(stated!);
-      return folder!.prune(before - MARK_LATE_MS, stream!.stream);
-    },
+    prune: ({ before }) =>
+      folder!.prune(before - MARK_LATE_MS, stream!.stream, (lastAt) => {
+        // The marks of what is removed are as much later. First: what is missing without this was cut.
+        prunedBefore = Math.max(prunedBefore, lastAt + MARK_LATE_MS);
+        work.state(stated!);
+      }),
   };
   return { work, close: () => stream?.close() };
 }

@@ -1,5 +1,6 @@
 import {
   closeSync,
+  existsSync,
   fdatasyncSync,
   fstatSync,
   fsyncSync,
@@ -83,6 +84,9 @@ function ifReadable<T>(work: () => T): T | null {
   }
 }
 
+/** @returns none where there is no folder @throws LedgerFault `unreadable` */
+const namesIn = (folder: string): string[] => (existsSync(folder) ? reading(folder, () => readdirSync(folder)) : []);
+
 /** A ledger's folder. Every method blocks: it belongs in a thread of its own, or in a command. */
 export class LedgerFolder {
   private constructor(
@@ -119,7 +123,7 @@ export class LedgerFolder {
       }
     });
     if (!found) {
-      if (reading(folder, () => readdirSync(folder)).some((name) => SEGMENT_NAME.test(name)))
+      if (namesIn(folder).some((name) => SEGMENT_NAME.test(name)))
         throw new LedgerFault('foreign', `${file} is missing, though the folder contains segments of a ledger`);
       return null;
     }
@@ -275,6 +279,15 @@ export class LedgerFolder {
       expected.push({ ...read.state, by: `${stream}.state` });
       for (const [other, end] of Object.entries(read.others)) expected.push({ ...end, stream: other, by: stream });
     }
+    // All that this database has seen of it is gone: what it is missing may be among that.
+    const newest = Math.max(...marks.map(({ seenAt }) => Date.parse(seenAt)));
+    if (marks.length > 0 && keptSince > retainedSince && newest < keptSince)
+      faults.push(
+        new LedgerFault(
+          'stream_missing',
+          `the retention of ${this.folder} has removed all streams that the database knows`,
+        ),
+      );
     const unread = new Set(faults.length > 0 ? [...ends].flatMap(([id, end]) => (end.at === '' ? [id] : [])) : []);
     for (const { stream, sequence, at, by } of expected) {
       const end = ends.get(stream);
@@ -377,13 +390,19 @@ export class LedgerFolder {
     return Math.max(0, ...states.map((state) => state?.prunedBefore ?? 0));
   }
 
-  /** Removes streams that were last alive before a moment, other than one's own. @returns how many files */
-  prune(before: number, own: string): number {
+  /**
+   * Removes streams that were last alive before a moment, other than one's own.
+   * @param removing is called before, with when the last of them was alive; not when there are none
+   * @returns how many files
+   */
+  prune(before: number, own: string, removing: (lastAt: number) => void): number {
+    const old = [...this.streams()].flatMap(([stream, numbers]) => {
+      const at = stream === own ? null : this.#aliveAt(stream, numbers);
+      return at === null || at >= before ? [] : [{ stream, numbers, at }];
+    });
+    if (old.length > 0) removing(Math.max(...old.map(({ at }) => at)));
     let removed = 0;
-    for (const [stream, numbers] of this.streams()) {
-      if (stream === own) continue;
-      const at = this.#aliveAt(stream, numbers);
-      if (at === null || at >= before) continue;
+    for (const { stream, numbers } of old) {
       // The newest first: what a kill leaves begins at its beginning.
       for (const name of [...numbers.map((number) => segmentFile(stream, number)).reverse(), `${stream}.state`]) {
         rmSync(path.join(this.folder, name), { force: true });

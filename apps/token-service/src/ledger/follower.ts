@@ -62,6 +62,8 @@ export class LedgerFollower {
   #readAt: Date | undefined;
   /** Earlier events are not read. */
   #from = new Date(0);
+  /** The ledger in which it holds. */
+  #entered: string | undefined;
   /** A history ended while writing failed: what was committed in it last may be in no ledger. */
   #hasGap = false;
   /** Something of this history may not be in the ledger. */
@@ -236,6 +238,11 @@ export class LedgerFollower {
       this.#tell();
       return this.#follow();
     }
+    if (own.ledger !== this.#entered) {
+      // Its disk was mounted late, or another one: it lacks what was written to the one before.
+      await this.#enter(own, history, at);
+      return this.#follow();
+    }
     const events = row.events ?? [];
     const fresh = events.filter(({ id }) => !this.#seen.has(id));
     const entries = fresh.flatMap((event) => entryOf({ ...event, at: new Date(event.at) }) ?? []);
@@ -272,7 +279,9 @@ export class LedgerFollower {
     const own = rows.filter((row) => row.ledger === ledger);
     const cursors = own.flatMap((row) => (row.history === history && row.cursor_xid ? BigInt(row.cursor_xid) : []));
     const latest = own.map((row) => row.seen_at.getTime()).sort((a, b) => a - b);
-    if (this.#history !== '' && this.#isBehind) this.#hasGap = true;
+    const isSame = ledger === this.#entered;
+    this.#entered = ledger;
+    if (this.#history !== '' && this.#history !== history && this.#isBehind) this.#hasGap = true;
     // What another process has done since then is not known here.
     const sinceMs = this.#deps.clock.uptimeMs() - this.#readAtMs;
     if (this.#isBehind || sinceMs > BLIND_MAX_MS || ledger !== this.#followedInto) this.#followedInto = undefined;
@@ -281,7 +290,7 @@ export class LedgerFollower {
     this.#seen.clear();
     this.#cursor = String(cursors.sort((a, b) => (a < b ? -1 : 1)).at(-1) ?? 0n);
     // A ledger that is new contains what comes from now on.
-    const lastMs = this.#readAt?.getTime() ?? latest.at(-1) ?? at.getTime();
+    const lastMs = (isSame ? this.#readAt?.getTime() : undefined) ?? latest.at(-1) ?? at.getTime();
     this.#from = new Date(lastMs - (cursors.length > 0 ? LATE_MS : OVERLAP_MS));
   }
 

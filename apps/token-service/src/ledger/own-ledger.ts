@@ -40,6 +40,7 @@ export class OwnLedger {
   #settled: Pick<State, 'settledAt' | 'peers'> = NEVER;
   #place: Place = NO_PLACE;
   #isWhole = false;
+  #lastLedger: string | undefined;
   #failure: string | null = null;
   /** What failed: only its success shows that it works again. */
   #failed: keyof Requests | undefined;
@@ -110,6 +111,9 @@ export class OwnLedger {
       this.#place = await this.#ask('append', { entries: [] });
       await this.writeState(at, null);
       this.#stream = stream;
+      // Another one has to be compared before it vouches.
+      if (ledger !== this.#lastLedger) this.#isWhole = false;
+      this.#lastLedger = ledger;
       this.#deps.logger.info({ folder: this.#folder, ledger }, 'revocations are also written to this ledger');
     }
     this.#ledger = ledger;

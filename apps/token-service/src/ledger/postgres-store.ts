@@ -43,9 +43,12 @@ const END_STREAM = 'UPDATE ledger_streams SET ended_at = now() WHERE stream = $1
 /** In: days. Removes marks of streams that no ledger keeps any more. */
 const PRUNE_STREAMS = `DELETE FROM ledger_streams WHERE seen_at < now() - $1 * interval '1 day'`;
 
-/** In a settled history, unless a process keeps a ledger now. */
-const FORGET_STREAMS = `DELETE FROM ledger_streams USING invalidation_log l
-  WHERE l.settled_history = ${HISTORY_ID} AND ${IS_CURRENT} AND NOT EXISTS (SELECT FROM ledger_streams s WHERE ${IS_ALIVE})`;
+/**
+ * In a settled history, unless a process keeps a ledger now. How far each was followed stays, for one that is kept again: it
+ * lacks what came meanwhile.
+ */
+const FORGET_STREAMS = `UPDATE ledger_streams f SET is_settled = false FROM invalidation_log l
+  WHERE f.is_settled AND l.settled_history = ${HISTORY_ID} AND ${IS_CURRENT} AND NOT EXISTS (SELECT FROM ledger_streams s WHERE ${IS_ALIVE})`;
 
 /** Out: the time of the newest event that this database has. */
 const SELECT_NEWEST = 'SELECT max(at) AS at FROM audit_events';
