@@ -24,6 +24,7 @@ const files = {
   invalidation: ['confirm.ts', 'feed-keys.ts', 'leases.ts', 'log.ts', 'protocol.ts', 'types.ts'],
   database: ['authority.ts', 'history.ts'],
   ledger: [
+    'beside.ts',
     'comparison.ts',
     'entry.ts',
     'files.ts',

@@ -7,7 +7,7 @@ import { waitFor } from '@latchkey/testing';
 import { LedgerThread, ThreadEnded } from '../src/ledger/thread.js';
 
 const AT = new Date(1_800_000_000_000).toISOString();
-const COMPARE = { marks: [], retainedSince: 0, key: 'a key', database: newId(), isAll: false };
+const COMPARE = { marks: [], retainedSince: 0, key: 'a key', database: newId(), ignored: [], isAll: false };
 
 const closing: (() => unknown)[] = [];
 afterEach(async () => {
@@ -26,7 +26,8 @@ async function open() {
   const thread = new LedgerThread({ after });
   closing.push(() => thread.stop());
   const folder = path.join(base, 'ledger');
-  const ask = () => thread.ask('open', { folder, key: 'a key', ledger: newId(), stream: newId(), at: AT });
+  const ask = () =>
+    thread.ask('open', { folder, key: 'a key', database: COMPARE.database, ledger: newId(), stream: newId(), at: AT });
   await ask();
   await thread.ask('append', { entries: [] });
   /**

@@ -12,11 +12,13 @@ import {
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { newId } from '@latchkey/runtime';
+import { compareLedgers } from '../src/ledger/comparison.js';
 import type { LedgerEntry } from '../src/ledger/entry.js';
 import { ledgerWork } from '../src/ledger/files.js';
 import { LedgerFolder, type Mark } from '../src/ledger/folder.js';
 import type { Place } from '../src/ledger/format.js';
-import type { StreamRow } from '../src/ledger/store.js';
+import type { OwnLedger } from '../src/ledger/own-ledger.js';
+import type { LedgerStore, StreamRow } from '../src/ledger/store.js';
 import { type LedgerStream, SEGMENT_BYTES_MAX } from '../src/ledger/stream.js';
 import type { LedgerComparison } from '../src/ledger/thread.js';
 import { doubtOf } from '../src/ledger/vouching.js';
@@ -113,11 +115,13 @@ function doubt(made: Made, marks = made.marks, others: StreamRow[] = []) {
 const here = { history: HISTORY, isContinuous: false, hasGap: false, isPatient: false };
 
 function comparisonOf(made: Made, marks = made.marks): LedgerComparison {
-  const { folder, faults, lives: _, ...rest } = compare(made, marks);
+  const { folder, faults, lives: _, databases: __, ...rest } = compare(made, marks);
   const { ledger, isComplete } = folder.identity;
   return {
     ...rest,
     ledger,
+    name: ledger,
+    isUncertain: false,
     folder: made.where,
     isOwn: true,
     isKnown: true,
@@ -232,7 +236,14 @@ describe('a retention that is raised', () => {
     const made = make();
     const { work, close } = ledgerWork();
     closing.push(close);
-    const opened = { folder: made.where, key: KEY.toString(), ledger: newId(), stream: newId(), at: at(100) };
+    const opened = {
+      folder: made.where,
+      key: KEY.toString(),
+      database: DATABASE,
+      ledger: newId(),
+      stream: newId(),
+      at: at(100),
+    };
     const later = { ...opened, stream: newId() };
     const state = { begunAt: at(100), settledAt: at(100), peers: [] };
     work.open(opened);
@@ -257,7 +268,14 @@ it('a retention that removed nothing hides nothing that is removed otherwise', (
   const made = make();
   const { work, close } = ledgerWork();
   closing.push(close);
-  work.open({ folder: made.where, key: KEY.toString(), ledger: newId(), stream: newId(), at: at(100) });
+  work.open({
+    folder: made.where,
+    key: KEY.toString(),
+    database: DATABASE,
+    ledger: newId(),
+    stream: newId(),
+    at: at(100),
+  });
   work.append({ entries: [] });
   work.state({ begunAt: at(100), settledAt: at(100), peers: [], at: at(110) });
   expect(work.prune({ before: Date.parse(at(-1_000)) })).toBe(0);
@@ -270,7 +288,14 @@ it('a ledger whose retention has removed all that the database knows of it does 
   const made = make();
   const { work, close } = ledgerWork();
   closing.push(close);
-  work.open({ folder: made.where, key: KEY.toString(), ledger: newId(), stream: newId(), at: at(200) });
+  work.open({
+    folder: made.where,
+    key: KEY.toString(),
+    database: DATABASE,
+    ledger: newId(),
+    stream: newId(),
+    at: at(200),
+  });
   work.append({ entries: [] });
   work.state({ begunAt: at(200), settledAt: at(200), peers: [], at: at(210) });
   expect(work.prune({ before: Date.parse(at(190)) })).toBeGreaterThan(0);
@@ -549,6 +574,53 @@ describe('a ledger shows that nothing else is missing only if it was the last to
     expect(doubtOf([own, { ...unknown(at(30)), isOriginal: false }], rows, here)).toBe('ledger_copied');
     expect(doubtOf([own, { ...unknown(at(19)), faults }], rows, here)).toBeNull();
   });
+
+  it('one that may be of a copy of the database leaves a doubt, but for a process that has followed this one to its end', () => {
+    const made = make();
+    const own = comparisonOf(made);
+    const rows = made.marks.map((mark) => rowOf(mark, own.ledger));
+    const faults = [{ code: 'uncertain' as const, message: 'in use at the same time' }];
+    const uncertain = { ...comparisonOf(make()), isOwn: false, isKnown: false, isUncertain: true, faults };
+    expect(doubtOf([own, { ...uncertain, reachesTo: at(30) }], rows, here)).toBe('ledger_incomplete');
+    expect(doubtOf([own, { ...uncertain, reachesTo: at(30) }], rows, { ...here, isContinuous: true })).toBeNull();
+    expect(doubtOf([own, { ...uncertain, reachesTo: at(19) }], rows, here)).toBeNull();
+  });
+});
+
+describe('with AUDIT_RETENTION_MONTHS, what the audit log lacks', () => {
+  const DAY_MS = 86_400_000;
+  const NOW_MS = Date.UTC(2030, 5, 20);
+  const ago = (days: number) => NOW_MS - days * DAY_MS;
+
+  /** What is missing from a database that has none of these events, by how many days ago they were. */
+  async function missing(days: readonly number[], rows: readonly StreamRow[], settledHistory: string) {
+    const entries = days.map((one) => entry(ago(one)));
+    const ledgers = [{ ...comparisonOf(make()), entries }];
+    const own = { compare: async () => ledgers, failure: null, ledger: 'own' } as unknown as OwnLedger;
+    const store = {
+      ignored: async () => [],
+      lacking: async (some: readonly LedgerEntry[]) => new Set(some.map(({ e }) => e)),
+    } as unknown as LedgerStore;
+    const deps = { store, retention: { ledgerDays: 400, auditMonths: 1 }, clock: { wallMs: () => NOW_MS } };
+    const standing = { history: HISTORY, settledHistory };
+    const followed = { hasGap: false, isPatient: false, followedInto: undefined };
+    const found = await compareLedgers(deps, own, rows, standing, followed);
+    return found.missing.map(({ t }) => Math.round((NOW_MS - t) / DAY_MS));
+  }
+  const seen = (days: number, history: string): StreamRow => ({
+    ...rowOf({ stream: newId(), sequence: 1, mac: '', seenAt: new Date(ago(days)).toISOString() }, newId()),
+    history,
+  });
+
+  it('was deleted, if this database was alive later', async () => {
+    expect(await missing([90, 60, 52, 2], [seen(100, 'earlier'), seen(1, 'earlier')], 'earlier')).toEqual([2]);
+    expect(await missing([90, 60, 52, 2], [seen(1, HISTORY)], HISTORY)).toEqual([2]);
+  });
+
+  it('is missing, if it is later than the backup: what was done in a history that is not settled changes nothing', async () => {
+    for (const since of [[], [seen(0, HISTORY)]])
+      expect(await missing([90, 60, 52, 2], [seen(70, 'earlier'), ...since], 'earlier')).toEqual([60, 52, 2]);
+  });
 });
 
 describe('the ledgers beside the own one', () => {
@@ -563,14 +635,22 @@ describe('the ledgers beside the own one', () => {
     const there = LedgerFolder.open(path.join(base, 'there'), KEY, newId, at(from));
     const second = there.begin(newId());
     const end = second.append([entry(2)]);
-    there.writeState({ stream: second.stream, ...end, begunAt: at(from), at: at(to), settledAt: at(to), peers: [] });
+    const alive = { begunAt: at(from), at: at(to), settledAt: at(to), peers: [], database: DATABASE };
+    there.writeState({ stream: second.stream, ...end, ...alive });
     const { work, close } = ledgerWork();
     closing.push(close);
-    work.open({ folder: earlier.folder, key: KEY.toString(), ledger: newId(), stream: newId(), at: at(500) });
+    work.open({
+      folder: earlier.folder,
+      key: KEY.toString(),
+      database: DATABASE,
+      ledger: newId(),
+      stream: newId(),
+      at: at(500),
+    });
     work.append({ entries: [] });
     const mark = { ...markOf(first, place), ledger: earlier.identity.ledger };
     const given = { marks: [mark], retainedSince: 0, key: KEY.toString(), database: DATABASE };
-    const compareAll = (isAll = false) => work.compare({ ...given, isAll });
+    const compareAll = (isAll = false, ignored: string[] = []) => work.compare({ ...given, isAll, ignored });
     return { base, earlier, there, second, work, compareAll };
   }
 
@@ -588,12 +668,50 @@ describe('the ledgers beside the own one', () => {
     expect(compareAll().map(({ isKnown }) => isKnown)).toEqual([true, false]);
   });
 
-  it('of a copy of the database that was in use at the same time are not', () => {
-    expect(
-      beside(10, 95)
-        .compareAll()
-        .filter(({ isKnown }) => !isKnown),
-    ).toEqual([]);
+  it('of a copy of the database that was in use at the same time are named, neither read nor adopted, until that is decided', () => {
+    const { base, there, work, compareAll } = beside(10, 95);
+    const uncertain = { ledger: there.identity.ledger, isKnown: false, isUncertain: true, entries: [] };
+    expect(compareAll().find(({ isOwn }) => !isOwn)).toMatchObject({ ...uncertain, faults: [{ code: 'uncertain' }] });
+    there.declareImported(false);
+    compareAll();
+    work.adopt({ ledger: newId(), stream: newId(), at: at(600) });
+    expect(readdirSync(base).sort()).toEqual(['here', 'there']);
+    expect(LedgerFolder.existing(there.folder, KEY)!.isOriginal).toBe(false);
+    expect(compareAll(false, [there.identity.ledger])).toHaveLength(1);
+  });
+
+  it('one that is damaged counts only if it names this database, and is left where it is if it names none', () => {
+    const { base, there, second, work, compareAll } = beside(110, 400);
+    const alive = { begunAt: at(110), at: at(400), settledAt: at(400), peers: [] };
+    const states = path.join(there.folder, `${second.stream}.state`);
+    const ofOther = () => compareAll().filter(({ isOwn }) => !isOwn);
+    there.writeState({ stream: second.stream, ...second.place, ...alive, database: newId() });
+    rewrite(path.join(there.folder, `${second.stream}.000000`), (lines) => lines.slice(0, 1).concat(''));
+    expect(ofOther()).toEqual([]);
+    there.writeState({ stream: second.stream, ...second.place, ...alive, database: DATABASE });
+    expect(ofOther()).toMatchObject([{ isUncertain: false, faults: [{ code: 'cut' }] }]);
+    writeFileSync(states, 'nothing that was written here');
+    expect(ofOther()).toMatchObject([{ isUncertain: true, faults: [{ code: 'foreign' }] }]);
+    work.adopt({ ledger: newId(), stream: newId(), at: at(600) });
+    expect(readdirSync(base).sort()).toEqual(['here', 'there']);
+  });
+
+  it('one whose folder cannot be read is named; other things in the folder are not', () => {
+    const { base, compareAll } = beside(110, 400);
+    const name = '7518000000000000001-latchkey';
+    for (const one of [name, 'lost+found']) mkdirSync(path.join(base, one, 'ledger'), { recursive: true });
+    const found = compareAll().filter(({ faults }) => faults.length > 0);
+    expect(found).toMatchObject([{ name, isUncertain: true, faults: [{ code: 'unreadable' }] }]);
+    expect(compareAll(false, [name]).filter(({ faults }) => faults.length > 0)).toEqual([]);
+  });
+
+  it('a stream is not continued for another database that takes the place of the first', () => {
+    const { earlier, work } = beside(110, 400);
+    const given = { folder: earlier.folder, key: KEY.toString(), ledger: newId(), at: at(700) };
+    const open = (database: string) => work.open({ ...given, database, stream: newId() }).stream;
+    const first = open(DATABASE);
+    expect(open(DATABASE)).toBe(first);
+    expect(open(newId())).not.toBe(first);
   });
 
   it('one that is not whole is set aside once it was decided, and a new one vouches from then on', () => {
@@ -650,7 +768,7 @@ describe('the ledgers beside the own one', () => {
     compareAll();
     lock();
     expect(() => work.adopt(ids())).toThrow(there.folder);
-    const given = { folder: earlier.folder, key: KEY.toString(), ...ids() };
+    const given = { folder: earlier.folder, key: KEY.toString(), database: DATABASE, ...ids() };
     const { ledger, stream } = work.open(given);
     expect(ledger).not.toBe(earlier.identity.ledger);
     work.append({ entries: [] });
@@ -666,10 +784,24 @@ describe('the ledgers beside the own one', () => {
     const { base, earlier, work, compareAll } = broken();
     const other = ledgerWork();
     closing.push(other.close);
-    const given = { folder: earlier.folder, key: KEY.toString(), ledger: newId(), stream: newId(), at: at(500) };
+    const given = {
+      folder: earlier.folder,
+      key: KEY.toString(),
+      database: DATABASE,
+      ledger: newId(),
+      stream: newId(),
+      at: at(500),
+    };
     other.work.open(given);
     other.work.append({ entries: [] });
-    other.work.compare({ marks: [], retainedSince: 0, key: KEY.toString(), database: DATABASE, isAll: false });
+    other.work.compare({
+      marks: [],
+      retainedSince: 0,
+      key: KEY.toString(),
+      database: DATABASE,
+      ignored: [],
+      isAll: false,
+    });
     compareAll();
     const first = work.adopt({ ledger: newId(), stream: newId(), at: at(600) });
     const second = other.work.adopt({ ledger: newId(), stream: newId(), at: at(601) });

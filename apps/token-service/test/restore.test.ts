@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { cpSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import type { AuditEvent, Restore, SystemState } from '@latchkey/contracts';
@@ -663,6 +663,75 @@ describe('without a ledger that shows that nothing is missing', () => {
     await waitFor(async () => (await checkOf(w, kept.secret, third)) === 200, { timeoutMs: 40_000 });
     expect(await checkOf(w, revoked.secret, third)).toBe(401);
     expect(await server.query('SELECT choice FROM restores')).toEqual([{ choice: 'ledger' }]);
+  });
+
+  it('what a disk failed to keep when its history ended is still missed when all has started again', async () => {
+    const stage = await setUp();
+    const { server, w, admin, ledger } = stage;
+    const [kept, revoked] = [await issue(admin), await issue(admin)];
+    await isMarked(stage);
+    await w.service.stop();
+    await server.stop();
+    const copy = server.copy();
+    await server.start();
+    const earlier = await w.another();
+    await isBack(w, kept.secret, earlier);
+    await earlier.stop();
+    const elsewhere = `${ledger}-elsewhere`;
+    closing.push(() => rmSync(elsewhere, { recursive: true, force: true }));
+    renameSync(ledger, elsewhere);
+    writeFileSync(ledger, 'a disk that has failed');
+    const second = await w.another();
+    const { body } = await w
+      .as({ cookie: admin.cookie! }, second)
+      .call<{ receipt: { ledger: string } }>(`POST /v1/tokens/${revoked.id}/revoke`, { body: {} });
+    expect(body.receipt.ledger).toBe('failed');
+    await putBack(server, copy);
+    await waitFor(() => isRestored(w, revoked.secret, second), { timeoutMs: 20_000 });
+    await second.stop();
+    rmSync(ledger);
+    renameSync(elsewhere, ledger);
+    const third = await w.another();
+    await waitFor(async () => (await systemOf(await signInAt(w, third))).ledger.state === 'written');
+    for (const { secret } of [kept, revoked]) expect(await isRestored(w, secret, third)).toBe(true);
+  });
+
+  it('a backup from before its ledger was begun is for an administrator to decide, though the ledger is whole', async () => {
+    const stage = await setUp();
+    const { server, w, admin } = stage;
+    const kept = await issue(admin);
+    await isMarked(stage);
+    await w.service.stop();
+    // As a dump of before version 0.2 is, once it was migrated.
+    await server.query('UPDATE invalidation_log SET settled_history = NULL, settled_incarnation = NULL');
+    await server.query('DELETE FROM ledger_streams');
+    await server.stop();
+    await server.start();
+    const second = await w.another();
+    await waitFor(() => isRestored(w, kept.secret, second), { timeoutMs: 20_000 });
+  });
+
+  it('a ledger beside its own that cannot be read is for an administrator to decide, once', async () => {
+    const stage = await setUp();
+    const { server, w, admin, ledger } = stage;
+    const kept = await issue(admin);
+    await isMarked(stage);
+    await w.service.stop();
+    await server.stop();
+    mkdirSync(path.join(ledger, '7518000000000000001-latchkey', 'ledger'), { recursive: true });
+    await server.start();
+    const second = await w.another();
+    await waitFor(() => isRestored(w, kept.secret, second), { timeoutMs: 20_000 });
+    const again = await signInAt(w, second);
+    expect((await systemOf(again)).restore).toMatchObject({ state: 'unsettled', reason: 'ledger_unreadable' });
+    const body = { choice: 'accept' };
+    expect((await again.call('POST /v1/system/restore/settle', { body })).status).toBe(200);
+    await second.stop();
+    await server.stop();
+    await server.start();
+    const third = await w.another();
+    await isBack(w, kept.secret, third);
+    expect(await checkOf(w, kept.secret, third)).toBe(200);
   });
 
   it('what was revoked before the disk of the ledger was mounted is written to that ledger too', async () => {

@@ -39,7 +39,7 @@ const moves: readonly RestoreFault[] = ['kill', 'stop', 'restart', 'putBack', 'd
 export const restores: readonly RestoreMutant[] = [
   { name: 'histories that were not compared are read', Service: AnyHistory, faults: moves },
   { name: 'what is missing is not applied again', Service: NothingReapplied, faults: moves },
-  { name: 'a hold in a backup counts for its restore', Service: HoldKept, seed: 21 },
+  { name: 'a hold in a backup counts for its restore', Service: HoldKept, seed: 56 },
   {
     name: 'ledgers that are not kept any more are missed at each start',
     patches: [['ledger/follower.ts', 'this.#isMissed = !(await this.#deps.store.forget());', '']],
@@ -66,20 +66,22 @@ export const restores: readonly RestoreMutant[] = [
     ],
     faults: ['putBack', 'kill'],
     isShared: true,
-    seed: 417,
+    seed: 700,
   },
   {
     name: 'a history that has ended meanwhile counts as written',
     patches: [['ledger/follower.ts', ' && this.#standing?.history === history', '']],
     faults: ['slow', 'putBack'],
     isShared: true,
-    seed: 800,
+    seed: 940,
   },
   {
     name: 'a mark moves in a history that was not compared',
-    patches: [['ledger/follower.ts', '    if (this.#compared !== this.#history) return;\n', '']],
+    patches: [
+      ['ledger/follower.ts', 'this.#compared !== this.#history || ledger === undefined', 'ledger === undefined'],
+    ],
     faults: moves,
-    seed: 150,
+    seed: 160,
   },
   {
     name: 'the cursor moves past open transactions',
@@ -91,11 +93,12 @@ export const restores: readonly RestoreMutant[] = [
       ],
     ],
     faults: ['putBack', 'kill'],
+    seed: 220,
   },
   {
     name: 'a mark of a history that is not settled counts as known',
     patches: [['ledger/vouching.ts', 'row.is_settled && row.ledger', 'row.ledger']],
-    seed: 205,
+    seed: 280,
   },
   {
     name: 'a copied ledger vouches',
@@ -107,7 +110,7 @@ export const restores: readonly RestoreMutant[] = [
       ],
     ],
     faults: ['older', 'putBack', 'kill'],
-    seed: 23,
+    seed: 56,
   },
   {
     name: 'a ledger that is not whole vouches',
@@ -129,12 +132,12 @@ export const restores: readonly RestoreMutant[] = [
   },
   {
     name: 'ledgers of servers that the database was moved to are not read',
-    patches: [['ledger/files.ts', 'one.isKnown || isMoved(one)', 'one.isKnown']],
+    patches: [['ledger/beside.ts', '(isOther || ignored.includes(ledger))', 'true']],
     faults: [...moves, 'otherServer'],
   },
   {
     name: 'ledgers of other databases are read',
-    patches: [['ledger/files.ts', 'databases.length > 0 && !databases.includes(database)', 'false']],
+    patches: [['ledger/beside.ts', 'databases.length > 0 && !databases.includes(database)', 'false']],
     faults: moves,
     isShared: true,
   },
@@ -147,7 +150,7 @@ export const restores: readonly RestoreMutant[] = [
     patches: [
       ['ledger/files.ts', 'if (!faulty.has(one)) attempt(() => one.adopt());', 'if (!faulty.has(one)) continue;'],
     ],
-    seed: 60,
+    seed: 129,
   },
   {
     name: 'a history is settled without a ledger that vouches',

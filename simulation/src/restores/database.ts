@@ -49,6 +49,7 @@ export interface Tables {
   readonly events: EventRow[];
   readonly streams: Map<string, StreamRow & { endedMs: number | null }>;
   readonly replays: Set<string>;
+  readonly ignored: Set<string>;
   readonly restores: RestoreRow[];
 }
 
@@ -88,6 +89,7 @@ export class RestorableDatabase {
       events: [],
       streams: new Map(),
       replays: new Set(),
+      ignored: new Set(),
       restores: [],
     };
   }
@@ -214,8 +216,6 @@ export class RestorableDatabase {
         run(() => ({ name: `${this.server.system}-latchkey`, database: DATABASE, at: new Date(this.nowMs) })),
       follow: ({ cursor, from, limit, ledger }) => run((tables) => this.#follow(tables, cursor, from, limit, ledger)),
       streams: () => run(({ streams }) => [...streams.values()].map((row) => ({ ...row }))),
-      newestEventAt: () =>
-        run(({ events }) => (events.length === 0 ? null : new Date(Math.max(...events.map(({ at }) => at))))),
       lacking: (entries) =>
         run(({ events, replays }) => {
           const there = new Set(events.map(({ id }) => id));
@@ -235,11 +235,17 @@ export class RestorableDatabase {
           const row = streams.get(stream);
           if (row) streams.set(stream, { ...row, endedMs: this.nowMs });
         }),
+      ignored: () => run(({ ignored }) => [...ignored]),
+      ignore: (names) =>
+        run(({ ignored }) => {
+          for (const name of names) ignored.add(name);
+        }),
       prune: () => run(() => undefined),
       forget: () =>
         run(({ streams, settledHistory }) => {
           const isSettled = this.isCurrent && settledHistory === this.history;
-          if (isSettled && this.#aliveStreams().length === 0) streams.clear();
+          if (isSettled && this.#aliveStreams().length === 0)
+            for (const [id, row] of streams) streams.set(id, { ...row, is_settled: false });
           return [...streams.values()].every((row) => !row.is_settled);
         }),
     };

@@ -86,7 +86,7 @@ export function addStranger(disk: Disk, ledgerWork: ShippedModules['ledgerWork']
   const at = new Date(0).toISOString();
   const folder = path.join(disk.dir, 'stranger');
   const { work, close } = ledgerWork();
-  work.open({ folder, key: ledgerKey(secret), ledger: id(0), stream: id(1), at });
+  work.open({ folder, key: ledgerKey(secret), database: id(4), ledger: id(0), stream: id(1), at });
   work.append({ entries: [{ e: id(2), t: 0, a: 'token.revoked', s: id(3) }] });
   work.state({ begunAt: at, at, settledAt: null, peers: [], database: id(4) });
   close();

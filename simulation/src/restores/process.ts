@@ -164,7 +164,7 @@ export class TokenService {
       restore.isSettled = true;
       return true;
     });
-    if (isDone) await this.#follower!.adopt();
+    if (isDone) await this.#follower!.decided();
     return isDone;
   }
 
@@ -267,11 +267,12 @@ export class TokenService {
     return this.place.db.history === history && this.place.db.isCurrent;
   }
 
-  async #hold({ history, doubt }: LedgerFindings): Promise<void> {
+  async #hold({ history, doubt, hasGap }: LedgerFindings): Promise<void> {
     const { db, note } = this.place;
     const isHeld = await db.transaction(this.machine, () => {
       const { tables } = db;
       if (db.history !== history || tables.settledHistory === history) return false;
+      if (hasGap) for (const row of tables.streams.values()) row.is_settled = false;
       const before = tables.restores.find((one) => one.history === history);
       if (this.isHeld(tables.restoredBeforeMs, before)) return false;
       tables.restoredBeforeMs = db.nowMs;

@@ -8,6 +8,8 @@ import { type DoubtReason, doubtOf, type Here } from './vouching.js';
 
 const DAY_MS = 24 * 3_600_000;
 const COMPARED_AT_ONCE = 5_000;
+/** Between the time of an event and that at which its ledger is known to have been seen, at most. */
+const LATE_MS = DAY_MS;
 
 /** What the ledgers say of the history that the database is in. */
 export interface LedgerFindings {
@@ -20,6 +22,10 @@ export interface LedgerFindings {
   readonly problems: readonly string[];
   /** Until when the best of them reaches. */
   readonly reachesTo: string | null;
+  /** Names of ledgers that nobody can tell to be of this database. */
+  readonly uncertain: readonly string[];
+  /** The ledger could not be written when an earlier history ended: no ledger shows what was lost then. */
+  readonly hasGap: boolean;
 }
 
 export interface ComparisonDeps {
@@ -44,35 +50,58 @@ export async function compareLedgers(
   deps: ComparisonDeps,
   own: OwnLedger,
   rows: readonly StreamRow[],
-  { history, settledHistory }: Pick<Standing, 'history' | 'settledHistory'>,
+  standing: Pick<Standing, 'history' | 'settledHistory'>,
   { followedInto, ...here }: Followed,
 ): Promise<LedgerFindings> {
+  const { history, settledHistory } = standing;
   const marks = rows.map(({ stream, ledger, sequence, mac, seen_at: seenAt }) => {
     return { stream, ledger, sequence: Number(sequence), mac, seenAt: seenAt.toISOString() };
   });
   const retainedSince = deps.clock.wallMs() - deps.retention.ledgerDays * DAY_MS;
-  const ledgers = await own.compare({ marks, retainedSince, isAll: settledHistory === null });
+  const ignored = await deps.store.ignored();
+  const ledgers = await own.compare({ marks, retainedSince, ignored, isAll: settledHistory === null });
   if (!ledgers)
-    return { history, missing: [], doubt: 'ledger_unreadable', problems: [own.failure ?? ''], reachesTo: null };
-  const missing = await lacking(deps, ledgers);
+    return {
+      history,
+      missing: [],
+      doubt: 'ledger_unreadable',
+      problems: [own.failure ?? ''],
+      reachesTo: null,
+      uncertain: [],
+      hasGap: here.hasGap,
+    };
+  const missing = await lacking(deps, ledgers, lastSeenMs(rows, standing));
   const doubt = doubtOf(ledgers, rows, { ...here, history, isContinuous: own.ledger === followedInto });
   const problems = ledgers.flatMap(({ folder, faults }) => faults.map(({ message }) => `${folder}: ${message}`));
   const reached = ledgers.flatMap(({ reachesTo }) => reachesTo ?? []).sort();
-  return { history, missing, doubt, problems, reachesTo: reached.at(-1) ?? null };
+  const uncertain = ledgers.flatMap(({ isUncertain, name }) => (isUncertain ? [name] : []));
+  return { history, missing, doubt, problems, reachesTo: reached.at(-1) ?? null, uncertain, hasGap: here.hasGap };
+}
+
+/**
+ * When this database was last known to have everything. What was done in a history that nobody has settled shows nothing of
+ * what that lacks.
+ */
+function lastSeenMs(
+  rows: readonly StreamRow[],
+  { history, settledHistory }: Pick<Standing, 'history' | 'settledHistory'>,
+): number {
+  const earlier = rows.filter((row) => settledHistory === history || row.history !== history);
+  return Math.max(...earlier.map((row) => row.seen_at.getTime()));
 }
 
 /** What the database lacks of the entries of ledgers, in the order of time. */
 async function lacking(
   { store, clock, retention }: ComparisonDeps,
   ledgers: readonly LedgerComparison[],
+  seenMs: number,
 ): Promise<LedgerEntry[]> {
   const months = retention.auditMonths;
-  // Events of months that may have been deleted prove nothing by their absence; later than all that is there, they do.
+  // Events of months that may have been deleted prove nothing by their absence; later than what was seen here, they do.
   const now = new Date(clock.wallMs());
   const sinceMs = months === 0 ? 0 : Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - months, 1);
   const entries = new Map(ledgers.flatMap((ledger) => ledger.entries.map((entry) => [entry.e, entry] as const)));
-  const newest = await store.newestEventAt();
-  const keptMs = Math.min(sinceMs, newest?.getTime() ?? 0);
+  const keptMs = Math.min(sinceMs, seenMs - LATE_MS);
   const recent = [...entries.values()].filter(({ t }) => t >= keptMs);
   const missing: LedgerEntry[] = [];
   for (let at = 0; at < recent.length; at += COMPARED_AT_ONCE) {

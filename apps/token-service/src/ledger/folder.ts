@@ -264,17 +264,22 @@ export class LedgerFolder {
     const streams = this.#attempt(faults, () => this.streams()) ?? new Map<string, number[]>();
     for (const [stream, numbers] of streams) {
       const mark = marks.find((one) => one.stream === stream);
-      const read = this.#attempt(faults, () => this.#readStream<Entry>(stream, numbers, mark));
+      // Before what it tells of: the process may be writing.
+      const state = this.#attempt(faults, () => this.state(stream));
+      if (state) lives.push({ from: Date.parse(state.begunAt), to: Date.parse(state.at) });
+      if (state?.database !== undefined) databases.add(state.database);
+      const read =
+        state === undefined
+          ? undefined
+          : this.#attempt(faults, () => this.#readStream<Entry>(stream, numbers, mark, state));
       if (read === null) continue;
       if (read === undefined) {
         ends.set(stream, { ...NO_PLACE, at: '', peers: [], settledAt: null });
         continue;
       }
       entries.push(...read.entries);
-      const { begunAt, at, peers, settledAt } = read.state;
-      lives.push({ from: Date.parse(begunAt), to: Date.parse(at) });
+      const { at, peers, settledAt } = read.state;
       keptSince = Math.max(keptSince, read.state.prunedBefore ?? 0);
-      if (read.state.database !== undefined) databases.add(read.state.database);
       ends.set(stream, { ...read.end, at, peers, settledAt });
       expected.push({ ...read.state, by: `${stream}.state` });
       for (const [other, end] of Object.entries(read.others)) expected.push({ ...end, stream: other, by: stream });
@@ -328,14 +333,12 @@ export class LedgerFolder {
   }
 
   /** From the segment that contains the mark on. @returns null for a stream that was never begun */
-  #readStream<Entry>(stream: string, numbers: readonly number[], mark: Mark | undefined) {
+  #readStream<Entry>(stream: string, numbers: readonly number[], mark: Mark | undefined, state: State | null) {
     const first = numbers[0]!;
     for (const [i, number] of numbers.entries())
       if (number !== first + i)
         throw new LedgerFault('segment_missing', `${segmentFile(stream, first + i)} is missing from ${this.folder}`);
     const segments: Segment<Entry>[] = [];
-    // Before what it tells of: the process may be writing.
-    const state = this.state(stream);
     for (const number of [...numbers].reverse()) {
       const segment = this.segment<Entry>(stream, number);
       if (!segment && number !== numbers.at(-1))

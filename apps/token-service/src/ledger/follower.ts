@@ -66,14 +66,16 @@ export class LedgerFollower {
   #entered: string | undefined;
   /** A history ended while writing failed: what was committed in it last may be in no ledger. */
   #hasGap = false;
-  /** Something of this history may not be in the ledger. */
-  #isBehind = false;
+  /** The history of which something may not be in the ledger. */
+  #behind: string | undefined;
   readonly #seen = new Set<string>();
   /** The history that the ledger has been compared with: only then may the mark move. */
   #compared: string | null = null;
   /** The ledger into which this process has followed the last settled history to its end. */
   #followedInto: string | undefined;
   #readAtMs = Number.NEGATIVE_INFINITY;
+  /** Ledgers that nobody could tell to be of this database, when they were compared last. */
+  #uncertain: readonly string[] = [];
   /** Without a ledger: whether the database remembers one. */
   #isMissed = false;
   /** The last mark and state of the stream. */
@@ -82,6 +84,7 @@ export class LedgerFollower {
   #alive: Alive | undefined;
   #prunedAtMs = Number.NEGATIVE_INFINITY;
   #round: Promise<void> | undefined;
+  #keeping: Promise<void> | undefined;
   #next: Promise<void> | undefined;
   #cancel: () => void = () => undefined;
   #stopped = false;
@@ -148,6 +151,7 @@ export class LedgerFollower {
    */
   async written(): Promise<LedgerOutcome> {
     if (!this.isOn) return 'off';
+    if (this.#stopped) return 'failed';
     const history = this.#standing?.history;
     // A round that has begun may have read before that commit: the next one has not. Callers share it.
     this.#next ??= (this.#round ?? Promise.resolve()).then(() => {
@@ -174,16 +178,20 @@ export class LedgerFollower {
     const rows = await this.#deps.store.streams();
     if (this.#own) {
       const followed = { followedInto: this.#followedInto, hasGap: this.#hasGap, isPatient };
-      return compareLedgers(this.#deps, this.#own, rows, standing, followed);
+      const findings = await compareLedgers(this.#deps, this.#own, rows, standing, followed);
+      this.#uncertain = findings.uncertain;
+      return findings;
     }
     this.#isMissed = rows.some((row) => row.is_settled);
     const doubt = this.#isMissed ? 'ledger_missing' : 'no_ledger';
-    return { history: standing.history, missing: [], doubt, problems: [], reachesTo: null };
+    const nothing = { missing: [], problems: [], reachesTo: null, uncertain: [], hasGap: false };
+    return { history: standing.history, doubt, ...nothing };
   }
 
   /** Records that what this history lacked has been applied again: from here on the mark may move. */
   async compared(history: string): Promise<void> {
     this.#compared = history;
+    await this.#keeping;
     if (this.#own?.ledger !== undefined) await this.#mark(this.#own);
   }
 
@@ -205,20 +213,31 @@ export class LedgerFollower {
     }
   }
 
+  /**
+   * An administrator has decided about what was lacking: uncertain ledgers are not looked at any more.
+   * @throws when PostgreSQL is unavailable
+   */
+  async decided(): Promise<void> {
+    if (this.#uncertain.length > 0) await this.#deps.store.ignore(this.#uncertain);
+    this.#uncertain = [];
+    await this.adopt();
+  }
+
   async #run(): Promise<void> {
     try {
       await this.#own?.open();
       this.#isUpToDate = await this.#follow();
     } catch (error) {
       this.#isUpToDate = false;
-      // Those of the disk have been recorded.
-      if (error instanceof LedgerFailure) this.#isBehind = true;
-      else
-        this.#deps.logger.debug(
-          { reason: (error as Error).message },
-          'reading where the database stands failed, retrying',
-        );
+      this.#onFailure(error as Error);
     }
+  }
+
+  /** Those of the disk have been recorded. */
+  #onFailure(error: Error): void {
+    if (error instanceof LedgerFailure && this.#standing) this.#miss(this.#standing.history);
+    else if (!(error instanceof LedgerFailure))
+      this.#deps.logger.debug({ reason: error.message }, 'reading where the database stands failed, retrying');
   }
 
   /** @returns whether everything committed before has been written */
@@ -229,7 +248,7 @@ export class LedgerFollower {
     const { history, isCurrent, settledHistory } = this.#standing;
     const own = this.#own;
     if (!isCurrent || own?.ledger === undefined) {
-      if (isCurrent && history === this.#history) this.#isBehind = true;
+      if (isCurrent) this.#miss(history);
       this.#tell();
       return false;
     }
@@ -250,16 +269,26 @@ export class LedgerFollower {
     for (const { id } of fresh) this.#seen.add(id);
     const next = BigInt(xmin);
     for (const { id, xid } of events) if (BigInt(xid) < next) this.#seen.delete(id);
-    this.#isBehind = false;
+    this.#behind = undefined;
     this.#cursor = xmin;
     this.#readAt = at;
     this.#readAtMs = this.#deps.clock.uptimeMs();
     this.#from = new Date(at.getTime() - LATE_MS);
     const isSettled = settledHistory === history && this.#compared === history;
     if (isSettled) this.#followedInto = own.ledger;
-    await this.#stayAlive(own, { at, peers: isSettled ? peers : null });
+    this.#alive = { at, peers: isSettled ? peers : null };
+    // Nobody who waits for an entry waits for that too.
+    this.#keeping ??= this.#stayAlive(own, this.#alive).finally(() => {
+      this.#keeping = undefined;
+    });
     this.#tell();
     return true;
+  }
+
+  /** Something of a history may not be in the ledger; of one that has ended, it never will be. */
+  #miss(history: string): void {
+    if (this.#behind !== undefined && this.#behind !== history) this.#hasGap = true;
+    this.#behind = history;
   }
 
   #tell(): void {
@@ -281,11 +310,12 @@ export class LedgerFollower {
     const latest = own.map((row) => row.seen_at.getTime()).sort((a, b) => a - b);
     const isSame = ledger === this.#entered;
     this.#entered = ledger;
-    if (this.#history !== '' && this.#history !== history && this.#isBehind) this.#hasGap = true;
     // What another process has done since then is not known here.
     const sinceMs = this.#deps.clock.uptimeMs() - this.#readAtMs;
-    if (this.#isBehind || sinceMs > BLIND_MAX_MS || ledger !== this.#followedInto) this.#followedInto = undefined;
-    this.#isBehind = false;
+    const isBehind = this.#behind !== undefined;
+    if (isBehind || sinceMs > BLIND_MAX_MS || ledger !== this.#followedInto) this.#followedInto = undefined;
+    if (this.#behind !== undefined && this.#behind !== history) this.#hasGap = true;
+    this.#behind = undefined;
     this.#history = history;
     this.#seen.clear();
     this.#cursor = String(cursors.sort((a, b) => (a < b ? -1 : 1)).at(-1) ?? 0n);
@@ -294,10 +324,18 @@ export class LedgerFollower {
     this.#from = new Date(lastMs - (cursors.length > 0 ? LATE_MS : OVERLAP_MS));
   }
 
+  /** Writes, now and then, that the stream is alive, and how far it reaches. A failure is recorded and tried again later. */
   async #stayAlive(own: OwnLedger, alive: Alive): Promise<void> {
+    try {
+      await this.#recordAlive(own, alive);
+    } catch (error) {
+      this.#onFailure(error as Error);
+    }
+  }
+
+  async #recordAlive(own: OwnLedger, alive: Alive): Promise<void> {
     const nowMs = this.#deps.clock.monotonicMs();
     const { stream } = own;
-    this.#alive = alive;
     const text = [stream, ...(alive.peers ? [...alive.peers].sort() : ['not settled'])].join();
     if (this.#stated.text !== text || nowMs - this.#stated.atMs >= ALIVE_MS) {
       await own.writeState(alive.at, alive.peers);
@@ -316,13 +354,13 @@ export class LedgerFollower {
 
   /** Only in a history that was compared: what lies before a mark is not compared again. */
   async #mark({ stream, ledger, place }: OwnLedger): Promise<void> {
-    if (this.#compared !== this.#history) return;
+    if (this.#compared !== this.#history || ledger === undefined) return;
     const behind = {
       history: this.#history,
       cursor: this.#cursor,
       comparedHistory: this.isWhole ? this.#compared : null,
     };
-    await this.#deps.store.moveMark({ stream, ledger: ledger!, ...place, ...behind });
+    await this.#deps.store.moveMark({ stream, ledger, ...place, ...behind });
     const earlier = this.#marked.stream;
     if (earlier !== '' && earlier !== stream) await this.#deps.store.endStream(earlier);
     this.#marked = { stream, sequence: place.sequence, atMs: this.#deps.clock.monotonicMs() };
@@ -343,11 +381,13 @@ export class LedgerFollower {
     this.#stopped = true;
     this.#cancel();
     await this.#round;
+    await this.#keeping;
     const own = this.#own;
     if (!own) return;
     if (own.ledger !== undefined && this.#compared === this.#history && this.#history !== '') {
       try {
         await this.#follow();
+        await this.#keeping;
         await this.#mark(own);
         await this.#deps.store.endStream(own.stream);
         await own.writeState(this.#alive!.at, this.#alive!.peers);

@@ -84,6 +84,7 @@ export const LEDGER_FAULTS = [
   'segment_missing',
   'state_missing',
   'mark',
+  'uncertain',
 ] as const;
 export type LedgerFaultCode = (typeof LEDGER_FAULTS)[number];
 

@@ -79,18 +79,19 @@ export class OwnLedger {
 
   /**
    * Opens it, or begins it where there is none. Without it the service goes on.
-   * @param isMoved the database may be on another server now: then another ledger is opened, with another stream
+   * @param isMoved another database may be there now, or the same one on another server: then another stream is begun, in the
+   *   ledger of that server
    * @returns whether it is open
    */
   async open(isMoved = false): Promise<boolean> {
     if (this.#ledger !== undefined && !isMoved) return true;
     const { folder, database, at } = await this.#deps.folder();
-    this.#database = database;
-    if (this.#ledger !== undefined && folder === this.#folder) return true;
+    if (this.#ledger !== undefined && folder === this.#folder && database === this.#database) return true;
     try {
       this.#ledger = undefined;
       this.#folder = folder;
-      const given = { folder, key: this.#key, ...this.#ids(at) };
+      this.#database = database;
+      const given = { folder, key: this.#key, database, ...this.#ids(at) };
       await this.#go(await this.#ask('open', given), at);
       return true;
     } catch (error) {
@@ -142,7 +143,7 @@ export class OwnLedger {
     this.#isWhole = false;
     if (!(await this.open())) return null;
     const ledgers = await this.#ask('compare', { ...given, key: this.#key, database: this.#database });
-    const matters = ledgers.filter((one) => one.isOwn || !one.isKnown);
+    const matters = ledgers.filter((one) => one.isOwn || !(one.isKnown || one.isUncertain));
     this.#isWhole = matters.every(({ faults, isOriginal }) => faults.length === 0 && isOriginal);
     // Another process may have done it.
     if (this.#isWhole && this.#failed === 'adopt') this.#succeed();

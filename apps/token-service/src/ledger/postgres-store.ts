@@ -50,9 +50,6 @@ const PRUNE_STREAMS = `DELETE FROM ledger_streams WHERE seen_at < now() - $1 * i
 const FORGET_STREAMS = `UPDATE ledger_streams f SET is_settled = false FROM invalidation_log l
   WHERE f.is_settled AND l.settled_history = ${HISTORY_ID} AND ${IS_CURRENT} AND NOT EXISTS (SELECT FROM ledger_streams s WHERE ${IS_ALIVE})`;
 
-/** Out: the time of the newest event that this database has. */
-const SELECT_NEWEST = 'SELECT max(at) AS at FROM audit_events';
-
 /** In: events with their times. Out: those that this history lacks and that no restore has dealt with. */
 const SELECT_MISSING = `SELECT e.id FROM unnest($1::uuid[], $2::timestamptz[]) AS e(id, at)
   WHERE NOT EXISTS (SELECT FROM audit_events a WHERE a.id = e.id AND a.at = e.at)
@@ -81,11 +78,6 @@ export class PostgresLedgerStore implements LedgerStore {
     return this.db.prepared<StreamRow>('ledger-streams', SELECT_STREAMS, []);
   }
 
-  async newestEventAt(): Promise<Date | null> {
-    const [row] = await this.db.prepared<{ at: Date | null }>('ledger-newest', SELECT_NEWEST, []);
-    return row?.at ?? null;
-  }
-
   async lacking(entries: readonly LedgerEntry[]): Promise<Set<string>> {
     const values = [entries.map(({ e }) => e), entries.map(({ t }) => new Date(t))];
     const found = await this.db.prepared<{ id: string }>('ledger-missing', SELECT_MISSING, values);
@@ -100,6 +92,14 @@ export class PostgresLedgerStore implements LedgerStore {
 
   async endStream(stream: string): Promise<void> {
     await this.db.prepared('ledger-end', END_STREAM, [stream]);
+  }
+
+  async ignored(): Promise<string[]> {
+    return (await this.db.query<{ name: string }>('SELECT name FROM ledgers_ignored', [])).map(({ name }) => name);
+  }
+
+  async ignore(names: readonly string[]): Promise<void> {
+    await this.db.query('INSERT INTO ledgers_ignored (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING', [names]);
   }
 
   async prune(days: number): Promise<void> {

@@ -56,13 +56,14 @@ export interface LedgerStore {
   follow(given: { cursor: string; from: Date; limit: number; ledger: string | null }): Promise<FollowRow>;
   /** How far the database has seen each stream. */
   streams(): Promise<StreamRow[]>;
-  /** The time of the newest event that this database has. */
-  newestEventAt(): Promise<Date | null>;
   /** Ids of those that this history lacks and that no restore has dealt with. */
   lacking(entries: readonly LedgerEntry[]): Promise<Set<string>>;
   /** Only in the mark's history. */
   moveMark(mark: StreamMark): Promise<void>;
   endStream(stream: string): Promise<void>;
+  /** Names of uncertain ledgers about which it was decided. */
+  ignored(): Promise<string[]>;
+  ignore(names: readonly string[]): Promise<void>;
   /** Removes marks of streams that no ledger keeps any more. */
   prune(days: number): Promise<void>;
   /**

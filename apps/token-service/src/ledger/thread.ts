@@ -21,6 +21,7 @@ export interface LedgerMark extends Mark {
 
 /** What one ledger contains behind the marks. */
 export interface LedgerComparison extends Omit<Comparison<LedgerEntry>, 'faults' | 'lives' | 'databases'> {
+  /** Empty for one that cannot be read. */
   readonly ledger: string;
   readonly folder: string;
   /** The one that this process writes. */
@@ -30,6 +31,13 @@ export interface LedgerComparison extends Omit<Comparison<LedgerEntry>, 'faults'
    * it was moved since.
    */
   readonly isKnown: boolean;
+  /**
+   * It may be of this database or of a copy that was in use at the same time: nobody can tell. Its entries are not read, and it
+   * is neither adopted nor set aside.
+   */
+  readonly isUncertain: boolean;
+  /** Its id; of one that cannot be read, the name of its folder. */
+  readonly name: string;
   /** See `LedgerFolder.isOriginal`. */
   readonly isOriginal: boolean;
   /** See `Identity.isComplete`. */
@@ -39,8 +47,11 @@ export interface LedgerComparison extends Omit<Comparison<LedgerEntry>, 'faults'
 
 /** What the thread is asked for, with its response. */
 export interface Requests {
-  /** The ids are for a new ledger and for the stream; the time is ISO 8601. */
-  open: [{ folder: string; key: string; ledger: string; stream: string; at: string }, Opened];
+  /**
+   * The ids are for a new ledger and for the stream; the time is ISO 8601. A stream of another database, or of another folder,
+   * is not continued.
+   */
+  open: [{ folder: string; key: string; database: string; ledger: string; stream: string; at: string }, Opened];
   append: [{ entries: readonly LedgerEntry[] }, Place];
   state: [Omit<State, 'stream' | 'sequence' | 'mac'>, null];
   /** The own ledger, and those beside it of servers that the database was on. */
@@ -51,6 +62,8 @@ export interface Requests {
       key: string;
       /** Ledgers that name only others are not read. */
       database: string;
+      /** Names of uncertain ones that are not looked at. */
+      ignored: readonly string[];
       /** Those that have no mark count as those that have one. */
       isAll: boolean;
     },

@@ -22,6 +22,7 @@ const OF_FAULT: Record<LedgerFaultCode, DoubtReason> = {
   segment_missing: 'ledger_cut',
   state_missing: 'ledger_cut',
   mark: 'ledger_cut',
+  uncertain: 'ledger_incomplete',
 };
 
 /** Where this process stands. */
@@ -49,6 +50,8 @@ export function doubtOf(
       .at(-1) ?? '';
   for (const ledger of ledgers) {
     if (ledger.isKnown || (ledger.reachesTo ?? reachesTo) < reachesTo) continue;
+    // What has been done here without interruption is known here, whatever a copy of this database has done elsewhere.
+    if (ledger.isUncertain && here.isContinuous && !here.hasGap) continue;
     if (ledger.faults[0]) return OF_FAULT[ledger.faults[0].code];
     if (!ledger.isOriginal) return 'ledger_copied';
   }

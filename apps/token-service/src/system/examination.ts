@@ -170,9 +170,10 @@ export class Examination {
       if (!this.steps.isWhole()) await this.steps.adopt();
       return true;
     }
-    // Where a ledger knows more than a database that was never settled, or is not whole, that is an old backup.
+    // Where a ledger was kept before, though this database was never settled, or is not whole, that is an old backup.
     const isNew = settledHistory === null && !standing.isRestored && findings.missing.length === 0;
-    const isFirst = isNew && (findings.problems.length === 0 || (await this.steps.isEmpty()));
+    const isUnknown = findings.problems.length === 0 && findings.reachesTo === null;
+    const isFirst = isNew && (isUnknown || (await this.steps.isEmpty()));
     const isMereStart = settledHistory?.split('/')[0] === history.split('/')[0];
     const isUnguarded = isMereStart && findings.doubt === 'no_ledger';
     const isVouched = findings.doubt === null || isUnguarded || isFirst;

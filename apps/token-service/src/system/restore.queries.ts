@@ -1,6 +1,9 @@
 import type { Restore } from '@latchkey/contracts';
 import { HISTORY_ID, IS_CURRENT, type Statement } from '../database/index.js';
 
+/** No ledger from before vouches, until a history is settled: what one of them could not write may be in none. */
+export const DISTRUST_LEDGERS: Statement = ['UPDATE ledger_streams SET is_settled = false WHERE is_settled'];
+
 export interface RestoreRow {
   id: string;
   history: string;

@@ -16,6 +16,7 @@ import { Examination, type ExaminationSteps } from './examination.js';
 import { ReplayService } from './replay.service.js';
 import {
   addToRestore,
+  DISTRUST_LEDGERS,
   DROP_RESET_CODES,
   dropAllPasswords,
   endSessionsBefore,
@@ -143,10 +144,12 @@ export class RestoreService implements BeforeApplicationShutdown {
   }
 
   /** Tokens and sessions from before now are not accepted until an administrator has decided. */
-  async #hold({ history, doubt: reason, reachesTo }: LedgerFindings): Promise<void> {
+  async #hold({ history, doubt: reason, reachesTo, hasGap }: LedgerFindings): Promise<void> {
     const invalidations = await this.db.change(async (change) => {
       const [log] = await change.read<LockedLog>(LOCK_LOG);
       if (log?.history !== history || log.settled_history === history) return [];
+      // For the processes after this one.
+      if (hasGap) change.write(DISTRUST_LEDGERS);
       const [before] = await change.read<RestoreRow>(selectRestoreOf(history));
       // A backup that was made while its tokens were held contains an earlier time, which is not that of this restore.
       const isHeld = log.restored_before !== null && before !== undefined && before.reason !== null;
@@ -214,7 +217,7 @@ export class RestoreService implements BeforeApplicationShutdown {
       return invalidations;
     });
     this.logger.warn({ choice }, 'an administrator has settled the restore');
-    await this.ledger.adopt();
+    await this.ledger.decided();
     const effect = await this.invalidations.confirm(written, { waitMs });
     if (choice === 'revoke') void this.revokeAll.mark();
     return { ...effect, restore: (await this.latest())! };
