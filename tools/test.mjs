@@ -54,7 +54,17 @@ async function main() {
         console.log(`running what failed in ${suite.dir} once more, alone: ${files.join(', ')}`);
         const again = await run(
           'turbo',
-          ['run', 'test', `--filter=${suite.name}`, ...turboArguments, '--force', '--', '--runTestsByPath', ...files],
+          [
+            'run',
+            'test',
+            `--filter=${suite.name}`,
+            ...turboArguments,
+            '--only',
+            '--force',
+            '--',
+            '--runTestsByPath',
+            ...files,
+          ],
           { show: true, env: { ...env, JEST_WORKERS: '1', LATCHKEY_TEST_REPORT: againReport } },
         );
         code ||= again.code;
