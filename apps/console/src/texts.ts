@@ -133,13 +133,23 @@ export const t = {
     noScopes: 'No scopes',
     personal: 'Personal',
     project: 'Project',
-    status: { active: 'Active', expired: 'Expired', revoked: 'Revoked', disabled: 'Disabled' },
+    status: {
+      active: 'Active',
+      expired: 'Expired',
+      revoked: 'Revoked',
+      disabled: 'Disabled',
+      owner_disabled: 'Owner disabled',
+    },
     why: {
       active: 'Accepted in every check.',
       expired: (when: string) => `Refused since it expired ${when}. Rotate or create another.`,
       revoked: (when: string, by: string, reason: string) =>
         `Refused everywhere since ${when}; revoked by ${by}, ${reason}.`,
       disabled: 'Refused until somebody enables it again.',
+      ownerDisabled: {
+        user: 'Refused: the person it belongs to is disabled.',
+        project: 'Refused for good: its project is closed.',
+      },
       restored:
         'Not accepted for now: the database was restored from a backup after it was created, and it may have been revoked since that backup. Programs get 503 until an administrator has settled the restore.',
     },

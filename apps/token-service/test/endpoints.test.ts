@@ -1,5 +1,12 @@
 import { connect } from 'node:net';
-import { CALLER_ADDRESS_HEADER, GATEWAY_PROOF_HEADER, gatewayProof, type Problem } from '@latchkey/contracts';
+import { gzipSync } from 'node:zlib';
+import {
+  CALLER_ADDRESS_HEADER,
+  GATEWAY_PROOF_HEADER,
+  gatewayProof,
+  type IssuedToken,
+  type Problem,
+} from '@latchkey/contracts';
 import { GATEWAY_PROOF_SECRET, issue, type Person, type World, world } from './harness.js';
 
 let w: World;
@@ -36,6 +43,8 @@ describe('malformed input', () => {
     ['an empty name', { body: { name: '   ' } }, 'name'],
     ['a long name', { body: { name: long } }, 'name'],
     ['a control character', { body: { name: 'a\u0000b' } }, 'name'],
+    ['a name that nobody can see', { body: { name: '\u200b\u3164' } }, 'name'],
+    ['an hour that does not exist', body({ expiresAt: '2097-01-01T24:00:60Z' }), 'expiresAt'],
     ['a direction-changing character', { body: { name: 'a\u202eb' } }, 'name'],
     ['an unknown field', body({ color: 'red' }), 'color'],
     ['a misspelt field', body({ expiresIn: 3 }), 'expiresIn'],
@@ -151,6 +160,39 @@ describe('unsupported requests', () => {
     const text = await rawExchange([...lines, 'content-type: application/json', '', chunk].join('\r\n'));
     expect(text).toMatch(/^(HTTP\/1\.1 100 Continue\r\n\r\n)?HTTP\/1\.1 413 /);
     expect(text.toLowerCase()).toContain('connection: close');
+  });
+
+  test('a body that is not UTF-8 is refused: it would be stored as another text', async () => {
+    const raw = Buffer.from([...Buffer.from('{"name":"caf'), 0xe9, ...Buffer.from('"}')]);
+    const response = await bearer.call<Problem>('POST /v1/tokens', { raw });
+    expect([response.status, response.body.errors]).toEqual([400, [{ field: 'body', message: 'is not valid UTF-8' }]]);
+  });
+
+  test('a body with a content coding gets 415, and Accept-Encoding says which is accepted', async () => {
+    const response = await bearer.call<Problem>('POST /v1/tokens', {
+      raw: gzipSync('{"name":"x"}'),
+      headers: { 'content-encoding': 'gzip' },
+    });
+    expect([response.status, response.headers.get('accept-encoding')]).toEqual([415, 'identity']);
+  });
+
+  test.each(['POST /v1/tokens', 'POST /mcp'])('%s takes a media type in any case', async (target) => {
+    const given = target === 'POST /mcp' ? { jsonrpc: '2.0', id: 1, method: 'ping' } : { name: 'any case' };
+    const headers = {
+      'content-type': 'Application/JSON; charset=utf-8',
+      accept: 'application/json, text/event-stream',
+    };
+    const response = await bearer.call(target, { raw: JSON.stringify(given), headers });
+    expect(response.status).toBeLessThan(300);
+  });
+
+  test.each([
+    ['2097-01-01t00:00:00z', '2097-01-01T00:00:00.000Z'],
+    ['2096-12-31T23:59:60Z', '2096-12-31T23:59:59.000Z'],
+    ['2096-12-31T23:59:60.5+00:00', '2096-12-31T23:59:59.500Z'],
+  ])('a time may be %s (RFC 3339 section 5.6)', async (expiresAt, read) => {
+    const response = await person.call<IssuedToken>('POST /v1/tokens', { body: { name: 'x', expiresAt } });
+    expect([response.status, response.body.expiresAt]).toEqual([201, read]);
   });
 
   test('an empty request body counts as absent where a body is optional', async () => {

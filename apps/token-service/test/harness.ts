@@ -32,7 +32,7 @@ export interface Send {
   method?: string;
   body?: unknown;
   /** Sent unchanged. */
-  raw?: string;
+  raw?: string | Uint8Array<ArrayBuffer>;
   headers?: Record<string, string>;
   query?: Record<string, string>;
 }

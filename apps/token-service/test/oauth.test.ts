@@ -59,6 +59,27 @@ describe('introspection (RFC 7662)', () => {
     const twice = { ...form({}), raw: 'token=a&token=b' };
     expect((await resourceServer.call('POST /oauth2/introspect', twice)).status).toBe(400);
   });
+
+  test.each(['introspect', 'revoke'])(
+    '/oauth2/%s ignores parameters that it does not know, but no repeated ones',
+    async (what) => {
+      const target = `POST /oauth2/${what}`;
+      expect((await resourceServer.call(target, form({ token: 'x', client_id: 'x', resource: 'y' }))).status).toBe(200);
+      const twice = { ...form({}), raw: 'token=a&client_id=b&client_id=c' };
+      expect((await resourceServer.call(target, twice)).status).toBe(400);
+    },
+  );
+
+  test('errors have the member that RFC 6749 section 5.2 and RFC 6750 section 3.1 give them', async () => {
+    const plain = w.bearer((await issue(person, { scopes: ['tokens:read'] })).secret);
+    const errorTo = async (caller: Person, given: object) =>
+      (await caller.call<{ error?: string }>('POST /oauth2/introspect', given)).body.error;
+    expect(await errorTo(resourceServer, form({}))).toBe('invalid_request');
+    expect(await errorTo(w.as(), form({ token: 'x' }))).toBe('invalid_client');
+    expect(await errorTo(w.bearer('rubbish'), form({ token: 'x' }))).toBe('invalid_token');
+    expect(await errorTo(plain, form({ token: 'x' }))).toBe('insufficient_scope');
+    expect((await resourceServer.call('GET /v1/nothing')).body).not.toHaveProperty('error');
+  });
 });
 
 describe('revocation (RFC 7009)', () => {

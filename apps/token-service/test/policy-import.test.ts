@@ -152,6 +152,8 @@ describe('import', () => {
       403,
     );
     expect(fields((await importTokens(member, [minted('pat').entry], projectId)) as never)).toEqual(['tokens.0.start']);
+    const past = [minted('pat').entry, minted('pat', { expiresAt: '2020-01-01T00:00:00Z' }).entry];
+    expect(fields((await importTokens(member, past)) as never)).toEqual(['tokens.1.expiresAt']);
     const narrow = await issue(member, { scopes: ['tokens:write'], expiresInSeconds: DAY });
     const bearer = w.bearer(narrow.secret);
     expect((await importTokens(bearer, [minted('pat', { scopes: ['tokens:read'] }).entry])).status).toBe(403);

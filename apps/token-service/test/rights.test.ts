@@ -121,8 +121,11 @@ describe('personal tokens', () => {
     expect((await make()).status).toBe(403);
     await owner.call(`DELETE /v1/projects/${at}/members/${person.user.id}`);
     expect((await make()).status).toBe(404);
+    const isOfDisabled = async () => (await admin.call<Token>(`/v1/tokens/${token.id}`)).body.owner.disabled;
+    expect(await isOfDisabled()).toBe(false);
     await admin.call(`PATCH /v1/users/${person.user.id}`, { body: { disabled: true } });
     expect((await make()).status).toBe(401);
+    expect(await isOfDisabled()).toBe(true);
     await admin.call(`PATCH /v1/users/${person.user.id}`, { body: { disabled: false } });
     expect((await bearer.call('/v1/tokens/self')).status).toBe(200);
   });

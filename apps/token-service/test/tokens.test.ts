@@ -26,7 +26,7 @@ describe('issuing', () => {
       scopes: ['tokens:read'],
       status: 'active',
       start: secret.slice(0, 11),
-      owner: { type: 'user', id: person.user.id, name: 'Ada' },
+      owner: { type: 'user', id: person.user.id, name: 'Ada', disabled: false },
       createdBy: { type: 'user', id: person.user.id, name: 'Ada' },
       lastUsedAt: null,
       usageCount: 0,

@@ -151,10 +151,31 @@ export const problemSchema = z
     detail: z.string(),
     code: z.enum(ERROR_CODES),
     requestId: z.string(),
+    error: z
+      .enum(['invalid_request', 'invalid_client', 'invalid_token', 'insufficient_scope'])
+      .optional()
+      .meta({ description: 'of the OAuth 2.0 endpoints (RFC 6749 section 5.2, RFC 6750 section 3.1)' }),
     errors: z.array(z.object({ field: z.string(), message: z.string() })).optional(),
   })
   .meta({ id: 'Problem' });
 export type Problem = z.infer<typeof problemSchema>;
+
+/** The `error` of an OAuth 2.0 endpoint (RFC 6749 section 5.2, RFC 6750 section 3.1); undefined where none of theirs fits. */
+export function oauthError(code: ErrorCode): Problem['error'] {
+  switch (code) {
+    case 'unauthenticated':
+      return 'invalid_client';
+    case 'invalid_token':
+    case 'insufficient_scope':
+      return code;
+    case 'invalid_request':
+    case 'unsupported_media_type':
+    case 'too_large':
+      return 'invalid_request';
+    default:
+      return undefined;
+  }
+}
 
 /** The error code for a denial (RFC 6750 section 3.1): the same for all states of a token. */
 export function codeForDenial(reason: DenialReason): ErrorCode {

@@ -24,6 +24,7 @@ export const LIMITS = {
   pageItemsDefault: 25,
   searchLengthMax: 100,
   cursorLengthMax: 800,
+  timeLengthMax: 50,
   exposedTokensMax: 1_000,
   importTokensMax: 10_000,
   /** Tokens that one filter matches. */

@@ -14,7 +14,7 @@ const token = {
   name: 'nightly build',
   description: '',
   kind: 'pat',
-  owner: ada,
+  owner: { ...ada, disabled: false },
   createdBy: ada,
   scopes: ['demo:read'],
   start: 'lk_pat_3xQ7',

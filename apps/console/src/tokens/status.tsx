@@ -4,13 +4,18 @@ import { t } from '../texts.js';
 import { hint } from '../ui/Hints.js';
 import { fromNow, Time } from '../ui/Time.js';
 
-const ICONS: Record<TokenStatus, typeof IconBan> = {
+const ICONS: Record<TokenStatus | 'owner_disabled', typeof IconBan> = {
   active: IconCircleCheck,
   expired: IconClockOff,
   revoked: IconBan,
   disabled: IconPlayerPause,
+  owner_disabled: IconPlayerPause,
 };
 const SOON_MS = 7 * 86_400_000;
+
+/** A token that its owner's state alone keeps from being accepted is told apart. */
+const shownStatus = ({ status, owner }: Token): TokenStatus | 'owner_disabled' =>
+  status === 'active' && owner.disabled ? 'owner_disabled' : status;
 
 /**
  * Why the token is accepted or not, as a sentence.
@@ -19,7 +24,10 @@ const SOON_MS = 7 * 86_400_000;
 export function whyStatus(token: Token, unsettledRestoreAt: string | null = null): string {
   if (token.status === 'active' && unsettledRestoreAt !== null && token.createdAt < unsettledRestoreAt)
     return t.tokens.why.restored;
-  switch (token.status) {
+  const status = shownStatus(token);
+  switch (status) {
+    case 'owner_disabled':
+      return t.tokens.why.ownerDisabled[token.owner.type];
     case 'revoked':
       return t.tokens.why.revoked(
         token.revokedAt ? fromNow(token.revokedAt) : '',
@@ -29,18 +37,19 @@ export function whyStatus(token: Token, unsettledRestoreAt: string | null = null
     case 'expired':
       return t.tokens.why.expired(token.expiresAt ? fromNow(token.expiresAt) : '');
     default:
-      return t.tokens.why[token.status];
+      return t.tokens.why[status];
   }
 }
 
 export function StatusBadge({ token }: { token: Token }) {
-  const Icon = ICONS[token.status];
+  const status = shownStatus(token);
+  const Icon = ICONS[status];
   const why = whyStatus(token);
   return (
     // biome-ignore lint/a11y/noNoninteractiveTabindex: its reason shows on focus too
-    <span className={`status status-${token.status}`} tabIndex={0} {...hint(why)}>
+    <span className={`status status-${status}`} tabIndex={0} {...hint(why)}>
       <Icon size={14} stroke={2} aria-hidden />
-      {t.tokens.status[token.status]}
+      {t.tokens.status[status]}
       <span className="visually-hidden">. {why}</span>
     </span>
   );

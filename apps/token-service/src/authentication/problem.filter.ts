@@ -1,4 +1,4 @@
-import { challenge, ENDPOINTS, type Endpoint, ERRORS, LIMITS, problem } from '@latchkey/contracts';
+import { challenge, ENDPOINTS, type Endpoint, ERRORS, LIMITS, oauthError, problem } from '@latchkey/contracts';
 import type { Logger } from '@latchkey/runtime';
 import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException, Inject } from '@nestjs/common';
 import type { FastifyReply } from 'fastify';
@@ -32,6 +32,8 @@ export class ProblemFilter implements ExceptionFilter {
     const needsChallenge =
       apiError.extra.bearer || apiError.code === 'unauthenticated' || apiError.code === 'invalid_token';
     const authenticate = needsChallenge && challenge(apiError.code, 'latchkey', apiError.extra.scopes);
+    const body = problem(apiError.code, apiError.detail, requestId, apiError.extra.errors);
+    const ofOauth = request.url.startsWith('/oauth2/') && oauthError(apiError.code);
     reply
       .status(status)
       .headers({
@@ -39,7 +41,7 @@ export class ProblemFilter implements ExceptionFilter {
         ...(authenticate && { 'www-authenticate': authenticate }),
         ...apiError.extra.headers,
       })
-      .send(JSON.stringify(problem(apiError.code, apiError.detail, requestId, apiError.extra.errors)));
+      .send(JSON.stringify({ ...body, ...(ofOauth && { error: ofOauth }) }));
   }
 
   #reportDenial({ code, extra }: ApiError, request: LatchkeyRequest): void {

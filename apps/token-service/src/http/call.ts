@@ -60,8 +60,11 @@ function parseQuery(endpoint: Endpoint, query: unknown): unknown {
   throw new ApiError('invalid_request', 'This call takes no query parameters.', { errors });
 }
 
+/** Without its parameters, in lower case (RFC 9110 section 8.3.1). */
+export const mediaTypeOf = (contentType = ''): string => contentType.split(';', 1)[0]!.trim().toLowerCase();
+
 function parseBody(endpoint: Endpoint, request: LatchkeyRequest): unknown {
-  const type = (request.headers['content-type'] ?? '').split(';', 1)[0]!.trim().toLowerCase();
+  const type = mediaTypeOf(request.headers['content-type']);
   const isEmpty = request.body === undefined || request.body === null;
   if (!endpoint.body) {
     if (isEmpty || (typeof request.body === 'object' && Object.keys(request.body as object).length === 0))

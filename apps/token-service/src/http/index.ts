@@ -1,4 +1,4 @@
-export { Call, Caller, HttpResponse, Input, type InputOf, Person, Prefer } from './call.js';
+export { Call, Caller, HttpResponse, Input, type InputOf, mediaTypeOf, Person, Prefer } from './call.js';
 export { type RequestContext, requestContext } from './context.js';
 export { cookieName, readCookie, writeCookie } from './cookies.js';
 export { DocsController } from './docs.controller.js';

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { isIP, type Socket } from 'node:net';
 import {
   CALLER_ADDRESS_HEADER,
@@ -16,6 +17,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { TokenServiceConfig } from '../config.js';
 import { type RequestContext, requestContext } from './context.js';
 import { cookieName, readCookie } from './cookies.js';
+import { ApiError, badField } from './http.errors.js';
 
 /** Metadata key of a controller's method: the call of ENDPOINTS that it handles. */
 export const ENDPOINT_METADATA = 'latchkey:endpoint';
@@ -67,15 +69,33 @@ export function createAdapter(config: TokenServiceConfig, logger: Logger): Fasti
     done();
   });
   const json = fastify.getDefaultJsonParser('error', 'error');
-  fastify.addContentTypeParser('application/json', { parseAs: 'string' }, (request, body, done) => {
+  const parseText = (type: string, parse: (request: FastifyRequest, text: string, done: Done) => void) =>
+    fastify.addContentTypeParser(type, { parseAs: 'buffer' }, (request, body, done) => {
+      const text = textOf(request, body as Buffer);
+      if (text instanceof ApiError) done(text);
+      else parse(request, text, done);
+    });
+  parseText('application/json', (request, text, done) => {
     // An empty "application/json" body counts as no body: each call defines whether it needs one.
-    if (body === '') done(null, undefined);
-    else json(request, body as string, done);
+    if (text === '') done(null, undefined);
+    else json(request, text, done);
   });
-  fastify.addContentTypeParser('application/x-www-form-urlencoded', { parseAs: 'string' }, (_request, body, done) => {
-    done(null, Object.fromEntries(entriesOnce(new URLSearchParams(body as string))));
+  parseText('application/x-www-form-urlencoded', (_request, text, done) => {
+    done(null, Object.fromEntries(entriesOnce(new URLSearchParams(text))));
   });
   return adapter;
+}
+
+type Done = (error: Error | null, body?: unknown) => void;
+
+/** Invalid UTF-8 is refused, not replaced: it would be stored as another text than was sent (RFC 8259 section 8.1). */
+function textOf(request: FastifyRequest, body: Buffer): string | ApiError {
+  const coding = request.headers['content-encoding'];
+  if (coding !== undefined && coding.trim().toLowerCase() !== 'identity')
+    return new ApiError('unsupported_media_type', 'Send the body without a content coding.', {
+      headers: { 'accept-encoding': 'identity' },
+    });
+  return isUtf8(body) ? body.toString('utf8') : badField('body', 'is not valid UTF-8');
 }
 
 const isDiscardable = ({ 'content-length': length, expect }: FastifyRequest['headers']): boolean =>

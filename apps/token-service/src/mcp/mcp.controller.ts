@@ -1,7 +1,7 @@
 import { Body, Controller, Headers, Inject, Post, SetMetadata } from '@nestjs/common';
 import type { Actor } from '../authorization/index.js';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
-import { ApiError, badField, Caller, ENDPOINT_METADATA, type HttpResponse } from '../http/index.js';
+import { ApiError, badField, Caller, ENDPOINT_METADATA, type HttpResponse, mediaTypeOf } from '../http/index.js';
 import { McpService, PROTOCOL_VERSIONS } from './mcp.service.js';
 
 /** MCP endpoint: open to any token; the token's scopes determine which tools it may use. */
@@ -25,7 +25,7 @@ export class McpController {
     const version = headers['mcp-protocol-version'];
     if (version !== undefined && !PROTOCOL_VERSIONS.some((known) => known === version))
       throw badField('MCP-Protocol-Version', `must be one of ${PROTOCOL_VERSIONS.join(', ')}`);
-    if (!(headers['content-type'] ?? '').startsWith('application/json'))
+    if (mediaTypeOf(headers['content-type']) !== 'application/json')
       throw new ApiError('unsupported_media_type', 'Send `Content-Type: application/json`.');
     return this.mcp.handle(actor, body);
   }

@@ -85,7 +85,7 @@ export class ImportService {
       start: token.start,
       ...requestedColumns(token, `${path}.`),
       createdAt,
-      expiresAt: requestedExpiry(token, createdAt) ?? null,
+      expiresAt: requestedExpiry(token, createdAt, `${path}.`) ?? null,
     };
   }
 

@@ -22,6 +22,7 @@ export interface TokenViewRow extends Omit<TokenEntity, 'hash' | 'pepperId'> {
   endsAt: Date | null;
   status: Token['status'];
   ownerName: string;
+  ownerDisabled: boolean;
   createdByName: string | null;
   revokedByName: string | null;
   lastUsedAt: Date | null;
@@ -42,7 +43,8 @@ const COLUMNS = columnsAs(TokenEntity, 't', {
 
 /** Names and usage are joined by primary keys only. */
 const tokenViews = (where: string) => `
-SELECT t.*, COALESCE(ou.name, op.name) AS "ownerName", COALESCE(cu.name, ct.name) AS "createdByName",
+SELECT t.*, COALESCE(ou.name, op.name) AS "ownerName",
+  (ou.disabled_at IS NOT NULL OR op.closed_at IS NOT NULL) AS "ownerDisabled", COALESCE(cu.name, ct.name) AS "createdByName",
   COALESCE(ru.name, rt.name) AS "revokedByName", tu.last_used_at AS "lastUsedAt", tu.last_used_ip AS "lastUsedIp",
   tu.usage_count AS "usageCount"
 FROM (

@@ -77,6 +77,7 @@ function toToken(row: TokenViewRow): Token {
       type: row.kind === 'pat' ? 'user' : 'project',
       id: (row.ownerUserId ?? row.projectId)!,
       name: row.ownerName,
+      disabled: row.ownerDisabled,
     },
     createdBy,
     scopes: row.scopes,
@@ -105,6 +106,6 @@ export const tokenOfNew = (token: NewToken, ownerName: string, createdByName: st
   toToken({
     ...AS_ISSUED,
     ...token,
-    ...{ ownerName, createdByName, revokedByName: null },
+    ...{ ownerName, ownerDisabled: false, createdByName, revokedByName: null },
     ...{ endsAt: token.expiresAt, status: 'active', lastUsedAt: null, lastUsedIp: null, usageCount: null },
   });

@@ -121,16 +121,18 @@ const rateWithin = (inner: RateLimit | null, outer: RateLimit): boolean =>
 
 const LIFETIME_MAX_MS = 100 * 366 * 86_400_000;
 
-/** The requested expiry. @returns undefined when none was given, null for never */
+/** The requested expiry. @param path of the fields, for errors @returns undefined when none was given, null for never */
 export function requestedExpiry(
   body: { expiresAt?: string | null | undefined; expiresInSeconds?: number | undefined },
   now: Date,
+  path = '',
 ): Date | null | undefined {
   if (body.expiresInSeconds !== undefined) return new Date(now.getTime() + body.expiresInSeconds * 1000);
   if (body.expiresAt === undefined || body.expiresAt === null) return body.expiresAt;
   const expiresAt = new Date(body.expiresAt);
-  if (expiresAt <= now) throw badField('expiresAt', 'must be in the future');
-  if (expiresAt.getTime() - now.getTime() > LIFETIME_MAX_MS) throw badField('expiresAt', 'must be within 100 years');
+  const field = `${path}expiresAt`;
+  if (expiresAt <= now) throw badField(field, 'must be in the future');
+  if (expiresAt.getTime() - now.getTime() > LIFETIME_MAX_MS) throw badField(field, 'must be within 100 years');
   return expiresAt;
 }
 

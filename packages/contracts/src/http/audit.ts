@@ -99,10 +99,13 @@ export const denialSchema = z
   .meta({ id: 'Denial' });
 export type Denial = z.infer<typeof denialSchema>;
 
-export const introspectBody = z.strictObject({
-  token: z.string().min(1).max(200),
-  token_type_hint: z.string().max(100).optional(),
-});
+/** Further parameters are ignored, but not repeated ones (RFC 6749 sections 3.1 and 3.2). */
+export const introspectBody = z
+  .object({
+    token: z.string().min(1).max(200),
+    token_type_hint: z.string().max(100).optional(),
+  })
+  .catchall(z.string());
 /** RFC 7662 section 2.2; for an inactive token only `active: false`. */
 export const introspectionSchema = z
   .object({

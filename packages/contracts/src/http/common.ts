@@ -10,22 +10,34 @@ export const idSchema = z.string().regex(ID, 'must be a lower-case UUID');
 export const isId = (text: string): boolean => ID.test(text);
 /** RFC 3339 in UTC, in responses. */
 export const timeSchema = z.iso.datetime();
-/** RFC 3339 with any offset, in requests. */
-export const timeInputSchema = z.iso.datetime({ offset: true });
+/**
+ * RFC 3339 with any offset, in requests: section 5.6 allows small letters, and second 60, which JavaScript does not know, counts as
+ * the one before it.
+ */
+export const timeInputSchema = z
+  .string()
+  .max(LIMITS.timeLengthMax)
+  .meta({ format: 'date-time' })
+  .transform((text) => text.toUpperCase().replace(/^(.{16}):60/, '$1:59'))
+  .pipe(z.iso.datetime({ offset: true }));
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are to be rejected
 const CONTROL = /[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: line breaks and tabs stay allowed in longer texts
 const CONTROL_BUT_BREAKS = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u202a-\u202e\u2066-\u2069]/;
 
-/** One line of text for people: trimmed, no control or direction-changing characters. */
+/** Something of it can be seen. */
+const VISIBLE = /[^\s\p{C}\p{Default_Ignorable_Code_Point}]/u;
+
+/** One line of text for people: trimmed, no control or direction-changing characters, and not invisible. */
 export const lineSchema = (max: number) =>
   z
     .string()
     .trim()
     .min(1, 'must not be empty')
     .max(max)
-    .refine((s) => !CONTROL.test(s) && s.isWellFormed(), 'must not hold control characters');
+    .refine((s) => !CONTROL.test(s) && s.isWellFormed(), 'must not hold control characters')
+    .refine((s) => s === '' || VISIBLE.test(s), 'must have a character that can be seen');
 /** Longer text for people; line breaks and empty text allowed. */
 export const textSchema = (max: number) =>
   z

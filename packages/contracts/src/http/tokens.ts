@@ -57,7 +57,14 @@ export const tokenSchema = z
     name: z.string(),
     description: z.string(),
     kind: tokenKindSchema,
-    owner: z.object({ type: z.enum(['user', 'project']), id: idSchema, name: z.string() }),
+    owner: z.object({
+      type: z.enum(['user', 'project']),
+      id: idSchema,
+      name: z.string(),
+      disabled: z.boolean().meta({
+        description: 'a person who is disabled, or a project that is closed: no token of theirs is accepted',
+      }),
+    }),
     createdBy: z.object({ type: z.enum(['user', 'token', 'system']), id: idSchema.nullable(), name: z.string() }),
     scopes: z.array(z.string()),
     start: z.string().meta({ examples: ['lk_pat_3xQ7'] }),
