@@ -608,6 +608,8 @@ export const t = {
       ledger_copied: 'The ledger was put back together with the database, so it has forgotten the same changes.',
       ledger_cut: 'The end of the ledger is missing: it has fewer entries than the database remembers.',
       ledger_unreadable: 'The ledger cannot be read, or was changed by somebody without its key.',
+      ledger_uncertain:
+        'Beside the ledger there is one of another server, on which this database or a copy of it was used at the same time, or one that cannot be read. The log of the token-service names it.',
       ledger_incomplete: 'The ledger may lack entries: it was not written all the time before the restore.',
     },
     ledgerReachesTo: 'The ledger reaches to',

@@ -31,9 +31,12 @@ interface Checked {
   problems: string[];
 }
 
+/** It was not whole, and a new one was begun in its place: nothing reads it any more. */
+const isSetAside = (name: string): boolean => name.startsWith('.') || /\.from-\d+$/.test(name);
+
 const foldersIn = (dir: string): string[] =>
   readdirSync(dir, { withFileTypes: true })
-    .filter((one) => one.isDirectory() && existsSync(path.join(dir, one.name, 'ledger')))
+    .filter((one) => one.isDirectory() && !isSetAside(one.name) && existsSync(path.join(dir, one.name, 'ledger')))
     .map(({ name }) => path.join(dir, name));
 
 function check(folder: string, key: Buffer): Checked {
@@ -104,8 +107,8 @@ function exportTo(folder: string, dir: string, key: Buffer): void {
 
 function importFrom(folder: string, dir: string, key: Buffer, isComplete: boolean): void {
   const given = mustHaveLedgers(folder).map((one) => check(one, key));
-  mustBeWhole(given);
-  for (const { folder: from, ledger } of given) {
+  const whole = given.filter(({ problems }) => problems.length === 0);
+  for (const { folder: from, ledger } of whole) {
     const to = path.join(dir, `imported-${ledger}`);
     copyFolder(from, to);
     LedgerFolder.existing(to, key)!.declareImported(isComplete);
@@ -113,7 +116,10 @@ function importFrom(folder: string, dir: string, key: Buffer, isComplete: boolea
     mustBeWhole([imported]);
     print(describe(imported));
   }
-  print('Start the token-service (again) now: it applies what the database lacks before it answers.');
+  if (whole.length > 0)
+    print('Start the token-service (again) now: it applies what the database lacks before it answers.');
+  // One that is damaged, or another installation's, keeps no other from being imported.
+  mustBeWhole(given);
 }
 
 function run(args: readonly string[]): void {

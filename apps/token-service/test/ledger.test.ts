@@ -18,7 +18,7 @@ import { ledgerWork } from '../src/ledger/files.js';
 import { LedgerFolder, type Mark } from '../src/ledger/folder.js';
 import type { Place } from '../src/ledger/format.js';
 import type { OwnLedger } from '../src/ledger/own-ledger.js';
-import type { LedgerStore, StreamRow } from '../src/ledger/store.js';
+import type { IgnoredLedger, LedgerStore, StreamRow } from '../src/ledger/store.js';
 import { type LedgerStream, SEGMENT_BYTES_MAX } from '../src/ledger/stream.js';
 import type { LedgerComparison } from '../src/ledger/thread.js';
 import { doubtOf } from '../src/ledger/vouching.js';
@@ -121,6 +121,7 @@ function comparisonOf(made: Made, marks = made.marks): LedgerComparison {
     ...rest,
     ledger,
     name: ledger,
+    aliveTo: 0,
     isUncertain: false,
     folder: made.where,
     isOwn: true,
@@ -141,6 +142,7 @@ const rowOf = (mark: Mark, ledger: string, compared: string | null = null): Stre
   seen_at: new Date(mark.seenAt),
   compared_history: compared,
   is_settled: true,
+  is_held: false,
 });
 
 describe('a ledger', () => {
@@ -305,8 +307,10 @@ it('a ledger whose retention has removed all that the database knows of it does 
     ...made.earlier.place,
     seenAt: at(10),
   };
-  const { faults } = made.folder.compare([mark], Date.parse(at(-1_000)));
-  expect(faults).toContainEqual(expect.objectContaining({ code: 'stream_missing' }));
+  for (const retainedSince of [at(-1_000), at(190)]) {
+    const { faults } = made.folder.compare([mark], Date.parse(retainedSince));
+    expect(faults).toContainEqual(expect.objectContaining({ code: 'stream_missing' }));
+  }
 });
 
 describe('tampering with a ledger or with its marks is noticed and named:', () => {
@@ -581,10 +585,45 @@ describe('a ledger shows that nothing else is missing only if it was the last to
     const rows = made.marks.map((mark) => rowOf(mark, own.ledger));
     const faults = [{ code: 'uncertain' as const, message: 'in use at the same time' }];
     const uncertain = { ...comparisonOf(make()), isOwn: false, isKnown: false, isUncertain: true, faults };
-    expect(doubtOf([own, { ...uncertain, reachesTo: at(30) }], rows, here)).toBe('ledger_incomplete');
+    for (const reachesTo of [at(30), at(19)])
+      expect(doubtOf([own, { ...uncertain, reachesTo }], rows, here)).toBe('ledger_uncertain');
     expect(doubtOf([own, { ...uncertain, reachesTo: at(30) }], rows, { ...here, isContinuous: true })).toBeNull();
-    expect(doubtOf([own, { ...uncertain, reachesTo: at(19) }], rows, here)).toBeNull();
   });
+
+  it('one of a server that was left vouches neither for a damaged own one that the backup does not know, nor for its peers', () => {
+    const left = { ...comparisonOf(make()), isOwn: false };
+    const rows = [rowOf({ stream: newId(), sequence: 1, mac: '', seenAt: at(10) }, left.ledger)];
+    const own = { ...comparisonOf(make()), reachesTo: at(50) };
+    const faults = [{ code: 'cut' as const, message: 'cut' }];
+    expect(doubtOf([own, left], rows, here)).toBeNull();
+    expect(doubtOf([{ ...own, faults }, left], rows, here)).toBe('ledger_cut');
+    expect(doubtOf([{ ...own, peers: [other] }, left], rows, here)).toBe('ledger_incomplete');
+    expect(doubtOf([{ ...own, peers: [other] }, left], [...rows, row(5, HISTORY)], here)).toBeNull();
+  });
+
+  it('one that was imported as complete does not speak for what the database has seen later', () => {
+    const made = make();
+    const complete = { ...comparisonOf(made), isOriginal: false, isComplete: true, peers: [other] };
+    const rows = made.marks.map((mark) => rowOf(mark, complete.ledger));
+    expect(doubtOf([complete], rows, here)).toBeNull();
+    expect(doubtOf([complete], [...rows, row(21)], here)).toBe('ledger_incomplete');
+  });
+});
+
+it('streams of another database in the same folder are not read, unless this one knows them', () => {
+  const made = make();
+  const before = compare(made).entries.length;
+  const stream = made.folder.begin(newId());
+  const place = stream.append([entry(1), entry(2)]);
+  const alive = { begunAt: at(30), at: at(40), settledAt: at(40), peers: [], database: newId() };
+  made.folder.writeState({ stream: stream.stream, ...place, ...alive });
+  write(made.folder, [entry(3)], 50);
+  const of = (marks: Mark[]) => made.folder.compare<LedgerEntry>(marks, 0, DATABASE);
+  expect(of(made.marks)).toMatchObject({ faults: [], entries: { length: before + 1 } });
+  const known = { ...markOf(stream, place), sequence: 0, mac: '' };
+  expect(compare(made, [...made.marks, known]).entries).toHaveLength(before + 3);
+  rewrite(fileOf(made, stream), (lines) => lines.slice(0, 1).concat(''));
+  expect(of(made.marks).faults).toEqual([]);
 });
 
 describe('with AUDIT_RETENTION_MONTHS, what the audit log lacks', () => {
@@ -618,7 +657,7 @@ describe('with AUDIT_RETENTION_MONTHS, what the audit log lacks', () => {
   });
 
   it('is missing, if it is later than the backup: what was done in a history that is not settled changes nothing', async () => {
-    for (const since of [[], [seen(0, HISTORY)]])
+    for (const since of [[], [seen(0, HISTORY)], [{ ...seen(0, 'held before'), is_held: true }]])
       expect(await missing([90, 60, 52, 2], [seen(70, 'earlier'), ...since], 'earlier')).toEqual([60, 52, 2]);
   });
 });
@@ -650,7 +689,7 @@ describe('the ledgers beside the own one', () => {
     work.append({ entries: [] });
     const mark = { ...markOf(first, place), ledger: earlier.identity.ledger };
     const given = { marks: [mark], retainedSince: 0, key: KEY.toString(), database: DATABASE };
-    const compareAll = (isAll = false, ignored: string[] = []) => work.compare({ ...given, isAll, ignored });
+    const compareAll = (isAll = false, ignored: IgnoredLedger[] = []) => work.compare({ ...given, isAll, ignored });
     return { base, earlier, there, second, work, compareAll };
   }
 
@@ -674,10 +713,13 @@ describe('the ledgers beside the own one', () => {
     expect(compareAll().find(({ isOwn }) => !isOwn)).toMatchObject({ ...uncertain, faults: [{ code: 'uncertain' }] });
     there.declareImported(false);
     compareAll();
-    work.adopt({ ledger: newId(), stream: newId(), at: at(600) });
+    work.adopt({ ledger: newId(), stream: newId(), at: at(600), isAll: true });
     expect(readdirSync(base).sort()).toEqual(['here', 'there']);
     expect(LedgerFolder.existing(there.folder, KEY)!.isOriginal).toBe(false);
-    expect(compareAll(false, [there.identity.ledger])).toHaveLength(1);
+    const until = { name: there.identity.ledger, until: Date.parse(at(95)) };
+    expect(compareAll(false, [until])).toHaveLength(1);
+    // It was in use again since then.
+    expect(compareAll(false, [{ ...until, until: until.until - 1 }])).toHaveLength(2);
   });
 
   it('one that is damaged counts only if it names this database, and is left where it is if it names none', () => {
@@ -692,17 +734,20 @@ describe('the ledgers beside the own one', () => {
     expect(ofOther()).toMatchObject([{ isUncertain: false, faults: [{ code: 'cut' }] }]);
     writeFileSync(states, 'nothing that was written here');
     expect(ofOther()).toMatchObject([{ isUncertain: true, faults: [{ code: 'foreign' }] }]);
-    work.adopt({ ledger: newId(), stream: newId(), at: at(600) });
+    work.adopt({ ledger: newId(), stream: newId(), at: at(600), isAll: true });
     expect(readdirSync(base).sort()).toEqual(['here', 'there']);
   });
 
   it('one whose folder cannot be read is named; other things in the folder are not', () => {
     const { base, compareAll } = beside(110, 400);
-    const name = '7518000000000000001-latchkey';
-    for (const one of [name, 'lost+found']) mkdirSync(path.join(base, one, 'ledger'), { recursive: true });
-    const found = compareAll().filter(({ faults }) => faults.length > 0);
-    expect(found).toMatchObject([{ name, isUncertain: true, faults: [{ code: 'unreadable' }] }]);
-    expect(compareAll(false, [name]).filter(({ faults }) => faults.length > 0)).toEqual([]);
+    const names = ['7518000000000000001-latchkey', `imported-${newId()}`];
+    for (const one of [...names, 'lost+found']) mkdirSync(path.join(base, one, 'ledger'), { recursive: true });
+    writeFileSync(path.join(base, '7518000000000000002-latchkey.tgz'), 'a file');
+    const found = (ignored: IgnoredLedger[] = []) =>
+      compareAll(false, ignored).filter(({ faults }) => faults.length > 0);
+    const unreadable = { isUncertain: true, faults: [{ code: 'unreadable' }] };
+    expect(found()).toMatchObject(names.map((name) => ({ name, ...unreadable })));
+    expect(found(names.map((name) => ({ name, until: 0 })))).toEqual([]);
   });
 
   it('a stream is not continued for another database that takes the place of the first', () => {
@@ -720,7 +765,7 @@ describe('the ledgers beside the own one', () => {
     const [own] = readdirSync(earlier.folder).filter((name) => name.endsWith('.000000'));
     rewrite(path.join(earlier.folder, own!), (lines) => lines.slice(0, 1).concat(''));
     expect(compareAll().flatMap(({ faults }) => faults.map(({ code }) => code))).toContain('cut');
-    const { ledger } = work.adopt({ ledger: newId(), stream: newId(), at: at(600) });
+    const { ledger } = work.adopt({ ledger: newId(), stream: newId(), at: at(600), isAll: true });
     expect(ledger).not.toBe(earlier.identity.ledger);
     expect(readdirSync(base).sort()).toEqual([
       expect.stringMatching(/^\.there\.from-\d+$/),
@@ -767,7 +812,7 @@ describe('the ledgers beside the own one', () => {
     const ids = () => ({ ledger: newId(), stream: newId(), at: at(600) });
     compareAll();
     lock();
-    expect(() => work.adopt(ids())).toThrow(there.folder);
+    expect(() => work.adopt({ ...ids(), isAll: true })).toThrow(there.folder);
     const given = { folder: earlier.folder, key: KEY.toString(), database: DATABASE, ...ids() };
     const { ledger, stream } = work.open(given);
     expect(ledger).not.toBe(earlier.identity.ledger);
@@ -775,7 +820,7 @@ describe('the ledgers beside the own one', () => {
     unlock();
     compareAll();
     lock();
-    expect(() => work.adopt(ids())).toThrow(there.folder);
+    expect(() => work.adopt({ ...ids(), isAll: true })).toThrow(there.folder);
     expect(work.open({ ...given, ...ids() })).toEqual({ ledger, stream });
     expect(readdirSync(earlier.folder).filter((name) => name.endsWith('.000000'))).toEqual([`${stream}.000000`]);
   });
@@ -803,8 +848,8 @@ describe('the ledgers beside the own one', () => {
       isAll: false,
     });
     compareAll();
-    const first = work.adopt({ ledger: newId(), stream: newId(), at: at(600) });
-    const second = other.work.adopt({ ledger: newId(), stream: newId(), at: at(601) });
+    const first = work.adopt({ ledger: newId(), stream: newId(), at: at(600), isAll: true });
+    const second = other.work.adopt({ ledger: newId(), stream: newId(), at: at(601), isAll: true });
     expect(second.ledger).toBe(first.ledger);
     expect(second.stream).not.toBe(first.stream);
     for (const one of [work, other.work]) one.append({ entries: [] });

@@ -665,6 +665,33 @@ describe('without a ledger that shows that nothing is missing', () => {
     expect(await server.query('SELECT choice FROM restores')).toEqual([{ choice: 'ledger' }]);
   });
 
+  it('a mark does not move past what could not be read, while the service goes on', async () => {
+    const stage = await setUp();
+    const { server, w, admin, ledger } = stage;
+    const [kept, revoked] = [await issue(admin), await issue(admin)];
+    await isMarked(stage);
+    await server.stop();
+    const copy = server.copy();
+    await server.start();
+    await isBack(w, kept.secret);
+    const { body } = await admin.call<{ receipt: { ledger: string } }>(`POST /v1/tokens/${revoked.id}/revoke`, {
+      body: {},
+    });
+    expect(body.receipt.ledger).toBe('written');
+    await server.stop();
+    server.putBack(copy);
+    const elsewhere = `${ledger}-elsewhere`;
+    closing.push(() => rmSync(elsewhere, { recursive: true, force: true }));
+    renameSync(ledger, elsewhere);
+    writeFileSync(ledger, 'a folder that cannot be read');
+    await server.start();
+    await waitFor(() => isRestored(w, revoked.secret, w.service), { timeoutMs: 20_000 });
+    rmSync(ledger);
+    renameSync(elsewhere, ledger);
+    await waitFor(async () => (await checkOf(w, kept.secret)) === 200, { timeoutMs: 40_000 });
+    expect(await checkOf(w, revoked.secret)).toBe(401);
+  });
+
   it('what a disk failed to keep when its history ended is still missed when all has started again', async () => {
     const stage = await setUp();
     const { server, w, admin, ledger } = stage;
@@ -723,7 +750,7 @@ describe('without a ledger that shows that nothing is missing', () => {
     const second = await w.another();
     await waitFor(() => isRestored(w, kept.secret, second), { timeoutMs: 20_000 });
     const again = await signInAt(w, second);
-    expect((await systemOf(again)).restore).toMatchObject({ state: 'unsettled', reason: 'ledger_unreadable' });
+    expect((await systemOf(again)).restore).toMatchObject({ state: 'unsettled', reason: 'ledger_uncertain' });
     const body = { choice: 'accept' };
     expect((await again.call('POST /v1/system/restore/settle', { body })).status).toBe(200);
     await second.stop();

@@ -102,13 +102,7 @@ export const restores: readonly RestoreMutant[] = [
   },
   {
     name: 'a copied ledger vouches',
-    patches: [
-      [
-        'ledger/vouching.ts',
-        "ledger.isComplete) return null;\n  if (!ledger.isOriginal) return 'ledger_copied';",
-        'ledger.isComplete) return null;',
-      ],
-    ],
+    patches: [['ledger/vouching.ts', "  if (!(ledger.isOriginal || ledger.isComplete)) return 'ledger_copied';\n", '']],
     faults: ['older', 'putBack', 'kill'],
     seed: 56,
   },
@@ -132,12 +126,15 @@ export const restores: readonly RestoreMutant[] = [
   },
   {
     name: 'ledgers of servers that the database was moved to are not read',
-    patches: [['ledger/beside.ts', '(isOther || ignored.includes(ledger))', 'true']],
+    patches: [['ledger/beside.ts', '(isOther || isIgnored)', 'true']],
     faults: [...moves, 'otherServer'],
   },
   {
     name: 'ledgers of other databases are read',
-    patches: [['ledger/beside.ts', 'databases.length > 0 && !databases.includes(database)', 'false']],
+    patches: [
+      ['ledger/beside.ts', 'databases.length > 0 && !databases.includes(database)', 'false'],
+      ['ledger/folder.ts', ' && state.database !== database', ' && false'],
+    ],
     faults: moves,
     isShared: true,
   },

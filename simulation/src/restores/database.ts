@@ -27,6 +27,8 @@ interface RestoreRow {
   readonly history: string;
   reason: string | null;
   isSettled: boolean;
+  /** By an administrator. */
+  isDecided: boolean;
 }
 
 /** What makes an incarnation of a database. */
@@ -47,9 +49,9 @@ export interface Tables {
   restoredBeforeMs: number | null;
   readonly tokens: Map<string, TokenRow>;
   readonly events: EventRow[];
-  readonly streams: Map<string, StreamRow & { endedMs: number | null }>;
+  readonly streams: Map<string, Omit<StreamRow, 'is_held'> & { endedMs: number | null }>;
   readonly replays: Set<string>;
-  readonly ignored: Set<string>;
+  readonly ignored: Map<string, number>;
   readonly restores: RestoreRow[];
 }
 
@@ -89,7 +91,7 @@ export class RestorableDatabase {
       events: [],
       streams: new Map(),
       replays: new Set(),
-      ignored: new Set(),
+      ignored: new Map(),
       restores: [],
     };
   }
@@ -215,7 +217,8 @@ export class RestorableDatabase {
       place: () =>
         run(() => ({ name: `${this.server.system}-latchkey`, database: DATABASE, at: new Date(this.nowMs) })),
       follow: ({ cursor, from, limit, ledger }) => run((tables) => this.#follow(tables, cursor, from, limit, ledger)),
-      streams: () => run(({ streams }) => [...streams.values()].map((row) => ({ ...row }))),
+      streams: () =>
+        run(({ streams }) => [...streams.values()].map((row) => ({ ...row, is_held: this.#isHeld(row.history) }))),
       lacking: (entries) =>
         run(({ events, replays }) => {
           const there = new Set(events.map(({ id }) => id));
@@ -235,10 +238,16 @@ export class RestorableDatabase {
           const row = streams.get(stream);
           if (row) streams.set(stream, { ...row, endedMs: this.nowMs });
         }),
-      ignored: () => run(({ ignored }) => [...ignored]),
-      ignore: (names) =>
+      compared: (ledgers, history) =>
+        run(({ streams }) => {
+          if (history !== this.history || !this.isCurrent) return;
+          for (const [id, row] of streams)
+            if (ledgers.includes(row.ledger)) streams.set(id, { ...row, compared_history: history });
+        }),
+      ignored: () => run(({ ignored }) => [...ignored].map(([name, until]) => ({ name, until }))),
+      ignore: (some) =>
         run(({ ignored }) => {
-          for (const name of names) ignored.add(name);
+          for (const { name, until } of some) ignored.set(name, until);
         }),
       prune: () => run(() => undefined),
       forget: () =>
@@ -251,8 +260,12 @@ export class RestorableDatabase {
     };
   }
 
+  #isHeld(history: string): boolean {
+    return this.tables.restores.some((one) => one.history === history && !one.isSettled);
+  }
+
   /** Of ledgers that are kept now. */
-  #aliveStreams(): StreamRow[] {
+  #aliveStreams(): Omit<StreamRow, 'is_held'>[] {
     const afterMs = this.nowMs - ALIVE_MS;
     return [...this.tables.streams.values()].filter((row) => row.endedMs === null && row.seen_at.getTime() > afterMs);
   }
@@ -273,6 +286,7 @@ export class RestorableDatabase {
       settled_history: tables.settledHistory,
       is_held: restore?.isSettled === false && restore.reason !== null && tables.restoredBeforeMs !== null,
       is_restored: restore !== undefined,
+      is_decided: restore?.isDecided === true,
       incarnation: tables.incarnation,
       settled_incarnation: tables.settledIncarnation,
       at: new Date(this.nowMs),

@@ -150,9 +150,11 @@ export class TokenService {
   /** An administrator decides. @returns false: nothing is unsettled */
   async settle(choice: 'revoke' | 'accept'): Promise<boolean> {
     const { db } = this.place;
+    let decided = '';
     const isDone = await db.transaction(this.machine, ({ xid, atMs }) => {
       this.mustBeAccepted();
       const { tables, history } = db;
+      decided = history;
       const restore = tables.restores.find((one) => one.history === history);
       const before = tables.restoredBeforeMs;
       if (!restore || restore.isSettled || before === null) return false;
@@ -162,9 +164,10 @@ export class TokenService {
       }
       this.#settleLog();
       restore.isSettled = true;
+      restore.isDecided = true;
       return true;
     });
-    if (isDone) await this.#follower!.decided();
+    if (isDone) await this.#follower!.decided(decided);
     return isDone;
   }
 
@@ -211,7 +214,7 @@ export class TokenService {
         return findings;
       },
       reapply: (findings) => this.reapply(findings),
-      compared: (history) => follower.compared(history),
+      compared: (findings) => follower.compared(findings),
       settle: async (history) => {
         await db.transaction(this.machine, () => {
           if (db.history !== history || !db.isCurrent || db.tables.settledHistory === history) return;
@@ -219,7 +222,7 @@ export class TokenService {
           for (const restore of db.tables.restores) if (restore.history === history) restore.isSettled = true;
         });
       },
-      adopt: () => follower.adopt(),
+      adopt: (...given) => follower.adopt(...given),
       isWhole: () => follower.isWhole,
       hold: (findings) => this.#hold(findings),
       // Fail-overs are settled by ledgers here.
@@ -250,7 +253,7 @@ export class TokenService {
       if (replay.everything) db.record(xid, atMs, 'tokens.revoked_all', '');
       for (const { e } of missing) tables.replays.add(e);
       if (!tables.restores.some((one) => one.history === history))
-        tables.restores.push({ history, reason: null, isSettled: false });
+        tables.restores.push({ history, reason: null, isSettled: false, isDecided: false });
       if (tables.settledHistory === history)
         for (const restore of tables.restores) if (restore.history === history) restore.isSettled = true;
     });
@@ -267,17 +270,19 @@ export class TokenService {
     return this.place.db.history === history && this.place.db.isCurrent;
   }
 
-  async #hold({ history, doubt, hasGap }: LedgerFindings): Promise<void> {
+  async #hold({ history, doubt, gap }: LedgerFindings): Promise<void> {
     const { db, note } = this.place;
     const isHeld = await db.transaction(this.machine, () => {
       const { tables } = db;
       if (db.history !== history || tables.settledHistory === history) return false;
-      if (hasGap) for (const row of tables.streams.values()) row.is_settled = false;
+      if (gap)
+        for (const row of tables.streams.values())
+          if ((gap.ledger ?? row.ledger) === row.ledger) row.is_settled = false;
       const before = tables.restores.find((one) => one.history === history);
       if (this.isHeld(tables.restoredBeforeMs, before)) return false;
       tables.restoredBeforeMs = db.nowMs;
-      if (!before) tables.restores.push({ history, reason: doubt, isSettled: false });
-      else Object.assign(before, { reason: doubt, isSettled: false });
+      if (!before) tables.restores.push({ history, reason: doubt, isSettled: false, isDecided: false });
+      else Object.assign(before, { reason: doubt, isSettled: false, isDecided: false });
       return true;
     });
     if (isHeld) this.holds++;

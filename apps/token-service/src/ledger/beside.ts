@@ -11,8 +11,8 @@ import type { LedgerComparison, Requests } from './thread.js';
  */
 const OVERLAP_MS = 60_000;
 
-/** How the folders of ledgers are named: a server, then a database. */
-const FOLDER_NAME = /^\d{10,}-/;
+/** How the folders of ledgers are named: a server, then a database; or by an import. */
+const FOLDER_NAME = /^(\d{10,}|imported)-/;
 
 export interface ComparedFolders {
   readonly ledgers: LedgerComparison[];
@@ -34,18 +34,21 @@ export function compareFolders(
   onRead: () => void,
 ): ComparedFolders {
   const base = path.dirname(own.folder);
-  const names = readdirSync(base).filter((name) => name !== path.basename(own.folder) && !name.startsWith('.'));
+  const names = readdirSync(base, { withFileTypes: true }).flatMap((entry) => {
+    const isFolder = entry.isDirectory() || entry.isSymbolicLink();
+    return isFolder && entry.name !== path.basename(own.folder) && !entry.name.startsWith('.') ? [entry.name] : [];
+  });
   const folders = [own];
   const ledgers: LedgerComparison[] = [];
   for (const name of names) {
     const found = other(path.join(base, name), Buffer.from(key));
     if (found instanceof LedgerFolder) folders.push(found);
-    else if (found && !ignored.includes(name)) ledgers.push(found);
+    else if (found && !ignored.some((one) => one.name === name)) ledgers.push(found);
   }
   const all = folders.map((folder) => {
     folder.onRead = onRead;
     const its = marks.filter((mark) => mark.ledger === folder.identity.ledger);
-    const { faults, lives, databases, ...rest } = folder.compare<LedgerEntry>(its, retainedSince);
+    const { faults, lives, databases, ...rest } = folder.compare<LedgerEntry>(its, retainedSince, database);
     const isOther = databases.length > 0 && !databases.includes(database);
     const isKnown = folder === own || its.length > 0 || (isAll && !isOther);
     return { folder, rest, faults: faults.map(plain), lives, databases, isOther, isKnown };
@@ -55,7 +58,9 @@ export function compareFolders(
   for (const { folder, rest, faults, lives: its, databases, isOther, isKnown } of all) {
     const { identity, isOriginal } = folder;
     const { ledger, isComplete } = identity;
-    if (!isKnown && (isOther || ignored.includes(ledger))) continue;
+    const aliveTo = Math.max(0, ...its.map(({ to }) => to));
+    const isIgnored = ignored.some(({ name, until }) => name === ledger && aliveTo <= until);
+    if (!isKnown && (isOther || isIgnored)) continue;
     const sharedMs = isKnown ? 0 : overlapMs(its, lives);
     const isDamaged = faults.length > 0 && databases.length === 0 && !isKnown;
     const isUncertain = sharedMs > OVERLAP_MS || isDamaged;
@@ -66,6 +71,7 @@ export function compareFolders(
       ...is,
       ledger,
       name: ledger,
+      aliveTo,
       folder: folder.folder,
       entries: isUncertain ? [] : rest.entries,
       faults: sharedMs > OVERLAP_MS ? [...faults, usedMeanwhile(sharedMs)] : faults,
@@ -97,7 +103,17 @@ function other(where: string, key: Buffer): LedgerFolder | LedgerComparison | nu
     // Another installation's, under another key; if it is the one that is missed, the marks say so.
     if (error.code !== 'unreadable' || !FOLDER_NAME.test(name)) return null;
     const is = { isOwn: false, isKnown: false, isUncertain: true, isOriginal: true, isComplete: false };
-    return { ledger: '', name, folder: where, ...is, entries: [], faults: [plain(error)], reachesTo: null, peers: [] };
+    return {
+      ledger: '',
+      name,
+      aliveTo: 0,
+      folder: where,
+      ...is,
+      entries: [],
+      faults: [plain(error)],
+      reachesTo: null,
+      peers: [],
+    };
   }
 }
 

@@ -2,7 +2,7 @@ import type { Clock } from '@latchkey/runtime';
 import type { LedgerEntry } from './entry.js';
 import type { OwnLedger } from './own-ledger.js';
 import type { Standing } from './standing.js';
-import type { LedgerStore, StreamRow } from './store.js';
+import type { IgnoredLedger, LedgerStore, StreamRow } from './store.js';
 import type { LedgerComparison } from './thread.js';
 import { type DoubtReason, doubtOf, type Here } from './vouching.js';
 
@@ -22,10 +22,17 @@ export interface LedgerFindings {
   readonly problems: readonly string[];
   /** Until when the best of them reaches. */
   readonly reachesTo: string | null;
-  /** Names of ledgers that nobody can tell to be of this database. */
-  readonly uncertain: readonly string[];
-  /** The ledger could not be written when an earlier history ended: no ledger shows what was lost then. */
-  readonly hasGap: boolean;
+  /** Ledgers that nobody can tell to be of this database. */
+  readonly uncertain: readonly IgnoredLedger[];
+  /** The own ledger, all of whose entries have been compared; null: it could not be read, or is not whole. */
+  readonly read: string | null;
+  /** The others that are whole. */
+  readonly whole: readonly string[];
+  /**
+   * The own ledger could not be written when an earlier history ended, so that it does not show what was lost then; its id, null
+   * where it was never open. Null: it could.
+   */
+  readonly gap: { readonly ledger: string | null } | null;
 }
 
 export interface ComparisonDeps {
@@ -58,6 +65,7 @@ export async function compareLedgers(
     return { stream, ledger, sequence: Number(sequence), mac, seenAt: seenAt.toISOString() };
   });
   const retainedSince = deps.clock.wallMs() - deps.retention.ledgerDays * DAY_MS;
+  const gap = here.hasGap ? { ledger: own.lastLedger ?? null } : null;
   const ignored = await deps.store.ignored();
   const ledgers = await own.compare({ marks, retainedSince, ignored, isAll: settledHistory === null });
   if (!ledgers)
@@ -68,14 +76,22 @@ export async function compareLedgers(
       problems: [own.failure ?? ''],
       reachesTo: null,
       uncertain: [],
-      hasGap: here.hasGap,
+      read: null,
+      whole: [],
+      gap,
     };
   const missing = await lacking(deps, ledgers, lastSeenMs(rows, standing));
   const doubt = doubtOf(ledgers, rows, { ...here, history, isContinuous: own.ledger === followedInto });
   const problems = ledgers.flatMap(({ folder, faults }) => faults.map(({ message }) => `${folder}: ${message}`));
   const reached = ledgers.flatMap(({ reachesTo }) => reachesTo ?? []).sort();
-  const uncertain = ledgers.flatMap(({ isUncertain, name }) => (isUncertain ? [name] : []));
-  return { history, missing, doubt, problems, reachesTo: reached.at(-1) ?? null, uncertain, hasGap: here.hasGap };
+  const uncertain = ledgers.flatMap(({ isUncertain, name, aliveTo: until }) => (isUncertain ? [{ name, until }] : []));
+  const sound = ledgers.filter(
+    ({ faults, isOriginal, isComplete }) => faults.length === 0 && (isOriginal || isComplete),
+  );
+  const read = sound.find(({ isOwn }) => isOwn)?.ledger ?? null;
+  const whole = sound.flatMap(({ isOwn, ledger }) => (isOwn ? [] : [ledger]));
+  const reachesTo = reached.at(-1) ?? null;
+  return { history, missing, doubt, problems, reachesTo, uncertain, read, whole, gap };
 }
 
 /**
@@ -86,7 +102,7 @@ function lastSeenMs(
   rows: readonly StreamRow[],
   { history, settledHistory }: Pick<Standing, 'history' | 'settledHistory'>,
 ): number {
-  const earlier = rows.filter((row) => settledHistory === history || row.history !== history);
+  const earlier = rows.filter((row) => settledHistory === history || !(row.history === history || row.is_held));
   return Math.max(...earlier.map((row) => row.seen_at.getTime()));
 }
 

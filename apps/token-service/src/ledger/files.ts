@@ -72,7 +72,7 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
       ({ compared, faulty, known } = found);
       return found.ledgers;
     },
-    adopt({ ledger, stream: id, at }) {
+    adopt({ ledger, stream: id, at, isAll }) {
       const own = folder!;
       if (compared.length === 0) throw new Error(`${own.folder} has not been compared since it was opened`);
       const failures: string[] = [];
@@ -85,6 +85,7 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
         onProgress();
       };
       for (const one of compared) {
+        if (!isAll && one !== own && !known.has(one)) continue;
         if (!faulty.has(one)) attempt(() => one.adopt());
         else if (one !== own && !known.has(one)) attempt(() => renameSync(one.folder, beside(one, endedName(one))));
       }

@@ -250,13 +250,16 @@ export class LedgerFolder {
    * Reads what lies behind the marks and authenticates what it reads.
    * @param marks of the streams of this ledger
    * @param retainedSince streams last alive before it may have been removed, in milliseconds since 1970
+   * @param database streams that name another one, and have no mark, are not read; default: all are
    */
-  compare<Entry>(marks: readonly Mark[], retainedSince: number): Comparison<Entry> {
+  compare<Entry>(marks: readonly Mark[], retainedSince: number, database?: string): Comparison<Entry> {
     const faults: LedgerFault[] = [];
     const entries: Entry[] = [];
     const ends = new Map<string, StreamEnd & Pick<State, 'peers' | 'settledAt'>>();
     const lives: Life[] = [];
     const databases = new Set<string>();
+    /** Streams of other databases. */
+    const others = new Set<string>();
     let keptSince = retainedSince;
     const expected: (StreamEnd & { stream: string; by: string })[] = marks.map((mark) => {
       return { ...mark, at: mark.seenAt, by: 'the database' };
@@ -266,8 +269,13 @@ export class LedgerFolder {
       const mark = marks.find((one) => one.stream === stream);
       // Before what it tells of: the process may be writing.
       const state = this.#attempt(faults, () => this.state(stream));
-      if (state) lives.push({ from: Date.parse(state.begunAt), to: Date.parse(state.at) });
       if (state?.database !== undefined) databases.add(state.database);
+      const isOther = database !== undefined && state?.database !== undefined && state.database !== database;
+      if (isOther && !mark) {
+        others.add(stream);
+        continue;
+      }
+      if (state) lives.push({ from: Date.parse(state.begunAt), to: Date.parse(state.at) });
       const read =
         state === undefined
           ? undefined
@@ -286,7 +294,7 @@ export class LedgerFolder {
     }
     // All that this database has seen of it is gone: what it is missing may be among that.
     const newest = Math.max(...marks.map(({ seenAt }) => Date.parse(seenAt)));
-    if (marks.length > 0 && keptSince > retainedSince && newest < keptSince)
+    if (marks.length > 0 && newest < keptSince && !marks.some(({ stream }) => ends.has(stream)))
       faults.push(
         new LedgerFault(
           'stream_missing',
@@ -296,7 +304,7 @@ export class LedgerFolder {
     const unread = new Set(faults.length > 0 ? [...ends].flatMap(([id, end]) => (end.at === '' ? [id] : [])) : []);
     for (const { stream, sequence, at, by } of expected) {
       const end = ends.get(stream);
-      if (unread.has(stream)) continue;
+      if (unread.has(stream) || others.has(stream)) continue;
       if (!end && Date.parse(at) >= keptSince)
         faults.push(
           new LedgerFault('stream_missing', `stream ${stream}, which ${by} knows, is missing from ${this.folder}`),

@@ -4,7 +4,7 @@ import { type ComparisonDeps, compareLedgers, type LedgerFindings } from './comp
 import { entryOf } from './entry.js';
 import { LedgerFailure, OwnLedger } from './own-ledger.js';
 import { type Standing, standingOf } from './standing.js';
-import type { FollowRow } from './store.js';
+import type { FollowRow, IgnoredLedger } from './store.js';
 import type { Asked } from './thread.js';
 
 /** How often the database is read, and so how far a ledger is behind at most. */
@@ -75,7 +75,7 @@ export class LedgerFollower {
   #followedInto: string | undefined;
   #readAtMs = Number.NEGATIVE_INFINITY;
   /** Ledgers that nobody could tell to be of this database, when they were compared last. */
-  #uncertain: readonly string[] = [];
+  #uncertain: readonly IgnoredLedger[] = [];
   /** Without a ledger: whether the database remembers one. */
   #isMissed = false;
   /** The last mark and state of the stream. */
@@ -184,30 +184,41 @@ export class LedgerFollower {
     }
     this.#isMissed = rows.some((row) => row.is_settled);
     const doubt = this.#isMissed ? 'ledger_missing' : 'no_ledger';
-    const nothing = { missing: [], problems: [], reachesTo: null, uncertain: [], hasGap: false };
+    const nothing = { missing: [], problems: [], reachesTo: null, uncertain: [], read: null, whole: [], gap: null };
     return { history: standing.history, doubt, ...nothing };
   }
 
-  /** Records that what this history lacked has been applied again: from here on the mark may move. */
-  async compared(history: string): Promise<void> {
-    this.#compared = history;
+  /**
+   * Records that what this history lacked has been applied again: from here on the mark of the own ledger may move, if all of it
+   * was read.
+   */
+  async compared({ history, read, whole }: LedgerFindings): Promise<void> {
+    if (whole.length > 0) await this.#deps.store.compared(whole, history);
     await this.#keeping;
-    if (this.#own?.ledger !== undefined) await this.#mark(this.#own);
+    const own = this.#own;
+    if (own?.ledger === undefined || own.ledger !== read) return;
+    this.#compared = history;
+    await this.#mark(own);
   }
 
   /**
    * What was lacking has been decided on: the ledger vouches from now on, or a new one in its place. Where none is configured
    * any more, those from before are not missed at the next start. If this fails, which is recorded, `isWhole` stays false.
+   * @param history the one that has been compared and decided on
+   * @param isAll also ledgers beside the own one that the database does not know
    */
-  async adopt(): Promise<void> {
+  async adopt(history: string, isAll: boolean): Promise<void> {
     const own = this.#own;
     if (!own) {
       this.#isMissed = !(await this.#deps.store.forget());
       return;
     }
     try {
-      await own.adopt();
-      if (own.isWhole) this.#hasGap = false;
+      await own.adopt(isAll);
+      if (!own.isWhole) return;
+      this.#hasGap = false;
+      // Nothing lies in it that was not compared.
+      this.#compared = history;
     } catch (error) {
       if (!(error instanceof LedgerFailure)) throw error;
     }
@@ -217,10 +228,10 @@ export class LedgerFollower {
    * An administrator has decided about what was lacking: uncertain ledgers are not looked at any more.
    * @throws when PostgreSQL is unavailable
    */
-  async decided(): Promise<void> {
+  async decided(history: string): Promise<void> {
     if (this.#uncertain.length > 0) await this.#deps.store.ignore(this.#uncertain);
     this.#uncertain = [];
-    await this.adopt();
+    await this.adopt(history, true);
   }
 
   async #run(): Promise<void> {
@@ -303,12 +314,14 @@ export class LedgerFollower {
   }
 
   /** Continues from where this ledger has followed this history; in another one from when it was last alive. */
-  async #enter({ ledger }: OwnLedger, history: string, at: Date): Promise<void> {
+  async #enter({ ledger, isWhole }: OwnLedger, history: string, at: Date): Promise<void> {
     const rows = await this.#deps.store.streams();
     const own = rows.filter((row) => row.ledger === ledger);
     const cursors = own.flatMap((row) => (row.history === history && row.cursor_xid ? BigInt(row.cursor_xid) : []));
     const latest = own.map((row) => row.seen_at.getTime()).sort((a, b) => a - b);
     const isSame = ledger === this.#entered;
+    // One that was exchanged is compared first.
+    if (!isSame && !isWhole) this.#compared = null;
     this.#entered = ledger;
     // What another process has done since then is not known here.
     const sinceMs = this.#deps.clock.uptimeMs() - this.#readAtMs;
@@ -344,7 +357,8 @@ export class LedgerFollower {
     const sinceMs = this.#marked.stream === stream ? nowMs - this.#marked.atMs : Number.POSITIVE_INFINITY;
     const isBehind = own.place.sequence > this.#marked.sequence && sinceMs >= FOLLOW_MS;
     if (isBehind || sinceMs >= ALIVE_MS) await this.#mark(own);
-    if (nowMs - this.#prunedAtMs >= PRUNE_MS) {
+    // Not before a comparison has read it.
+    if (alive.peers && nowMs - this.#prunedAtMs >= PRUNE_MS) {
       this.#prunedAtMs = nowMs;
       const { ledgerDays } = this.#deps.retention;
       await this.#deps.store.prune(ledgerDays);
@@ -358,7 +372,7 @@ export class LedgerFollower {
     const behind = {
       history: this.#history,
       cursor: this.#cursor,
-      comparedHistory: this.isWhole ? this.#compared : null,
+      comparedHistory: this.isWhole && this.#uncertain.length === 0 ? this.#compared : null,
     };
     await this.#deps.store.moveMark({ stream, ledger, ...place, ...behind });
     const earlier = this.#marked.stream;

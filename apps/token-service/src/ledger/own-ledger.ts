@@ -62,6 +62,11 @@ export class OwnLedger {
     return this.#ledger;
   }
 
+  /** The last that was open. */
+  get lastLedger(): string | undefined {
+    return this.#lastLedger;
+  }
+
   /** Whether nothing was wrong, when they were compared last, with it or with one that the database does not know. */
   get isWhole(): boolean {
     return this.#isWhole;
@@ -143,19 +148,25 @@ export class OwnLedger {
     this.#isWhole = false;
     if (!(await this.open())) return null;
     const ledgers = await this.#ask('compare', { ...given, key: this.#key, database: this.#database });
-    const matters = ledgers.filter((one) => one.isOwn || !(one.isKnown || one.isUncertain));
-    this.#isWhole = matters.every(({ faults, isOriginal }) => faults.length === 0 && isOriginal);
+    // Of those that the database knows, copies are to be adopted; what is wrong with one is no concern of the own one.
+    const matters = ledgers.filter(({ isUncertain }) => !isUncertain);
+    this.#isWhole = matters.every(({ faults, isOriginal, isComplete, isOwn, isKnown }) => {
+      return faults.length === 0 ? isOriginal && !isComplete : isKnown && !isOwn;
+    });
     // Another process may have done it.
     if (this.#isWhole && this.#failed === 'adopt') this.#succeed();
     return ledgers;
   }
 
-  /** What it lacked has been decided on: it vouches again, or a new one is begun in its place. */
-  async adopt(): Promise<void> {
+  /**
+   * What it lacked has been decided on: it vouches again, or a new one is begun in its place.
+   * @param isAll also ledgers beside it that the database does not know
+   */
+  async adopt(isAll: boolean): Promise<void> {
     this.#isWhole = false;
     if (!(await this.open())) return;
     const { at } = await this.#deps.folder();
-    await this.#go(await this.#ask('adopt', this.#ids(at)), at);
+    await this.#go(await this.#ask('adopt', { ...this.#ids(at), isAll }), at);
     this.#isWhole = true;
   }
 

@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { Database, HISTORY, HISTORY_ID, IS_CURRENT } from '../database/index.js';
 import { LEDGER_ACTIONS, type LedgerEntry } from './entry.js';
-import type { FollowRow, LedgerStore, StreamMark, StreamRow } from './store.js';
+import type { FollowRow, IgnoredLedger, LedgerStore, StreamMark, StreamRow } from './store.js';
 
 /** Ledgers whose process has written to the database within this time are alive. */
 const ALIVE_SECONDS = 60;
@@ -16,6 +16,7 @@ const FOLLOW = `SELECT ${HISTORY}, ${IS_CURRENT} AS is_current, l.settled_histor
     EXISTS (SELECT FROM restores r WHERE r.history = ${HISTORY_ID} AND r.settled_at IS NULL AND r.reason IS NOT NULL
       AND l.restored_before IS NOT NULL) AS is_held,
     EXISTS (SELECT FROM restores r WHERE r.history = ${HISTORY_ID}) AS is_restored,
+    EXISTS (SELECT FROM restores r WHERE r.history = ${HISTORY_ID} AND r.choice IN ('revoke', 'accept')) AS is_decided,
     l.incarnation,
     l.settled_incarnation, now() AS at,
     pg_snapshot_xmin(pg_current_snapshot())::text AS xmin,
@@ -29,7 +30,8 @@ const FOLLOW = `SELECT ${HISTORY}, ${IS_CURRENT} AS is_current, l.settled_histor
 
 /** Out: how far the database has seen each stream. */
 const SELECT_STREAMS = `SELECT stream, ledger, sequence::text AS sequence, mac, history, cursor_xid::text AS cursor_xid,
-  seen_at, compared_history, is_settled FROM ledger_streams`;
+  seen_at, compared_history, is_settled,
+  EXISTS (SELECT FROM restores r WHERE r.history = s.history AND r.settled_at IS NULL) AS is_held FROM ledger_streams s`;
 
 /** In: stream, ledger, place, history, cursor; history that it was compared with. Only in that history. */
 const MOVE_MARK = `INSERT INTO ledger_streams AS s (stream, ledger, sequence, mac, history, cursor_xid, seen_at, compared_history, is_settled)
@@ -37,6 +39,14 @@ const MOVE_MARK = `INSERT INTO ledger_streams AS s (stream, ledger, sequence, ma
   ON CONFLICT (stream) DO UPDATE SET sequence = excluded.sequence, mac = excluded.mac, history = excluded.history,
     cursor_xid = excluded.cursor_xid, seen_at = now(), compared_history = excluded.compared_history,
     is_settled = s.is_settled OR excluded.is_settled, ended_at = NULL`;
+
+/** In: ledgers, history. Only in that history. */
+const MARK_COMPARED = `UPDATE ledger_streams s SET compared_history = $2 FROM invalidation_log l
+  WHERE s.ledger = ANY ($1::uuid[]) AND ${HISTORY_ID} = $2 AND ${IS_CURRENT}`;
+
+/** In: names; when they were last alive. */
+const IGNORE = `INSERT INTO ledgers_ignored (name, alive_until) SELECT * FROM unnest($1::text[], $2::timestamptz[])
+  ON CONFLICT (name) DO UPDATE SET alive_until = excluded.alive_until`;
 
 const END_STREAM = 'UPDATE ledger_streams SET ended_at = now() WHERE stream = $1';
 
@@ -94,12 +104,19 @@ export class PostgresLedgerStore implements LedgerStore {
     await this.db.prepared('ledger-end', END_STREAM, [stream]);
   }
 
-  async ignored(): Promise<string[]> {
-    return (await this.db.query<{ name: string }>('SELECT name FROM ledgers_ignored', [])).map(({ name }) => name);
+  async compared(ledgers: readonly string[], history: string): Promise<void> {
+    await this.db.query(MARK_COMPARED, [ledgers, history]);
   }
 
-  async ignore(names: readonly string[]): Promise<void> {
-    await this.db.query('INSERT INTO ledgers_ignored (name) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING', [names]);
+  async ignored(): Promise<IgnoredLedger[]> {
+    const rows = await this.db.query<{ name: string; until: Date }>(
+      'SELECT name, alive_until AS until FROM ledgers_ignored',
+    );
+    return rows.map(({ name, until }) => ({ name, until: until.getTime() }));
+  }
+
+  async ignore(ledgers: readonly IgnoredLedger[]): Promise<void> {
+    await this.db.query(IGNORE, [ledgers.map(({ name }) => name), ledgers.map(({ until }) => new Date(until))]);
   }
 
   async prune(days: number): Promise<void> {

@@ -9,6 +9,8 @@ export interface Standing {
   readonly isHeld: boolean;
   /** Changes were found that this history lacked. */
   readonly isRestored: boolean;
+  /** An administrator has decided about this history. */
+  readonly isDecided: boolean;
   /** The same database on a later timeline than the settled history: a standby was promoted, or it was recovered to a time. */
   readonly isPromoted: boolean;
 }
@@ -19,6 +21,7 @@ export const standingOf = (row: FollowRow): Standing => ({
   settledHistory: row.settled_history,
   isHeld: row.is_held,
   isRestored: row.is_restored,
+  isDecided: row.is_decided,
   isPromoted: isLaterTimeline(row.incarnation, row.settled_incarnation),
 });
 

@@ -11,6 +11,8 @@ export interface FollowRow {
   is_held: boolean;
   /** A restore was recorded in this history. */
   is_restored: boolean;
+  /** An administrator has decided about it. */
+  is_decided: boolean;
   /** Server, timeline and database of this history, and of the settled one. */
   incarnation: string;
   settled_incarnation: string | null;
@@ -33,6 +35,16 @@ export interface StreamRow {
   compared_history: string | null;
   /** It was written in a settled history: this database knows the stream. */
   is_settled: boolean;
+  /** It was written last while tokens were held: that shows nothing of what this database has. */
+  is_held: boolean;
+}
+
+/** An uncertain ledger about which it was decided. */
+export interface IgnoredLedger {
+  /** Its id; of one that cannot be read, the name of its folder. */
+  readonly name: string;
+  /** When it was last alive then, in milliseconds since 1970; later, it is looked at again. */
+  readonly until: number;
 }
 
 export interface StreamMark extends Place {
@@ -61,9 +73,10 @@ export interface LedgerStore {
   /** Only in the mark's history. */
   moveMark(mark: StreamMark): Promise<void>;
   endStream(stream: string): Promise<void>;
-  /** Names of uncertain ledgers about which it was decided. */
-  ignored(): Promise<string[]>;
-  ignore(names: readonly string[]): Promise<void>;
+  /** These ledgers have been compared with a history. Only in that history. */
+  compared(ledgers: readonly string[], history: string): Promise<void>;
+  ignored(): Promise<IgnoredLedger[]>;
+  ignore(ledgers: readonly IgnoredLedger[]): Promise<void>;
   /** Removes marks of streams that no ledger keeps any more. */
   prune(days: number): Promise<void>;
   /**

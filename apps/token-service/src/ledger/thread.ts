@@ -4,6 +4,7 @@ import type { Clock } from '@latchkey/runtime';
 import type { LedgerEntry } from './entry.js';
 import type { Comparison, Mark } from './folder.js';
 import { LedgerFault, type LedgerFaultCode, type Place, type State } from './format.js';
+import type { IgnoredLedger } from './store.js';
 
 /** From `src/` and `dist/` alike: a thread runs built files. */
 const WORKER = path.join(import.meta.dirname, '../../dist/ledger/worker.js');
@@ -38,6 +39,8 @@ export interface LedgerComparison extends Omit<Comparison<LedgerEntry>, 'faults'
   readonly isUncertain: boolean;
   /** Its id; of one that cannot be read, the name of its folder. */
   readonly name: string;
+  /** When a stream of it was last alive, in milliseconds since 1970; 0: never. */
+  readonly aliveTo: number;
   /** See `LedgerFolder.isOriginal`. */
   readonly isOriginal: boolean;
   /** See `Identity.isComplete`. */
@@ -62,8 +65,8 @@ export interface Requests {
       key: string;
       /** Ledgers that name only others are not read. */
       database: string;
-      /** Names of uncertain ones that are not looked at. */
-      ignored: readonly string[];
+      /** Uncertain ones that are not looked at. */
+      ignored: readonly IgnoredLedger[];
       /** Those that have no mark count as those that have one. */
       isAll: boolean;
     },
@@ -71,9 +74,10 @@ export interface Requests {
   ];
   /**
    * What the ledgers that were compared lacked has been decided on: copies are originals from now on. In the place of the own
-   * one, if it is not whole, a new one is begun, with these ids, and the old one is set aside.
+   * one, if it is not whole, a new one is begun, with these ids, and the old one is set aside. Without `isAll`, those that the
+   * database does not know stay as they are.
    */
-  adopt: [{ ledger: string; stream: string; at: string }, Opened];
+  adopt: [{ ledger: string; stream: string; at: string; isAll: boolean }, Opened];
   prune: [{ before: number }, number];
 }
 

@@ -9,6 +9,7 @@ export const DOUBT_REASONS = [
   'ledger_copied',
   'ledger_cut',
   'ledger_unreadable',
+  'ledger_uncertain',
   'ledger_incomplete',
 ] as const;
 export type DoubtReason = (typeof DOUBT_REASONS)[number];
@@ -22,7 +23,7 @@ const OF_FAULT: Record<LedgerFaultCode, DoubtReason> = {
   segment_missing: 'ledger_cut',
   state_missing: 'ledger_cut',
   mark: 'ledger_cut',
-  uncertain: 'ledger_incomplete',
+  uncertain: 'ledger_uncertain',
 };
 
 /** Where this process stands. */
@@ -49,16 +50,20 @@ export function doubtOf(
       .sort()
       .at(-1) ?? '';
   for (const ledger of ledgers) {
-    if (ledger.isKnown || (ledger.reachesTo ?? reachesTo) < reachesTo) continue;
-    // What has been done here without interruption is known here, whatever a copy of this database has done elsewhere.
-    if (ledger.isUncertain && here.isContinuous && !here.hasGap) continue;
+    if (ledger.isUncertain) {
+      // What has been done here without interruption is known here, whatever a copy of this database has done elsewhere.
+      if (here.isContinuous && !here.hasGap) continue;
+      return 'ledger_uncertain';
+    }
+    const isRemembered = ledger.isKnown && (!ledger.isOwn || rows.some((row) => row.ledger === ledger.ledger));
+    if (isRemembered || (ledger.reachesTo ?? reachesTo) < reachesTo) continue;
     if (ledger.faults[0]) return OF_FAULT[ledger.faults[0].code];
     if (!ledger.isOriginal) return 'ledger_copied';
   }
   const whole = ledgers.filter(({ faults, isOriginal }) => faults.length === 0 && isOriginal);
   const compared = new Set(whole.map(({ ledger }) => ledger));
   for (const row of rows) if (row.compared_history === here.history) compared.add(row.ledger);
-  const doubts = known.map((ledger) => doubtOfOne(ledger, rows, here, compared));
+  const doubts = known.map((ledger) => doubtOfOne(ledger, ledgers, rows, here, compared));
   if (doubts.includes(null)) return null;
   const worst = doubts.find((doubt) => doubt !== 'ledger_missing');
   if (worst) return worst;
@@ -70,11 +75,13 @@ export function doubtOf(
  * and not a copy of it, is known to this history from a settled one, and was the last to be alive: what other ledgers of that
  * time contain has been compared with this history too.
  *
+ * @param ledgers all that there are
  * @param rows what the database knows of all ledgers
  * @param compared ledgers that have been compared with this history
  */
 function doubtOfOne(
   ledger: LedgerComparison,
+  ledgers: readonly LedgerComparison[],
   rows: readonly StreamRow[],
   here: Here,
   compared: ReadonlySet<string>,
@@ -84,11 +91,12 @@ function doubtOfOne(
   if (ledger.isOwn && here.hasGap) return 'ledger_incomplete';
   if (!rows.some((row) => row.is_settled && row.ledger === ledger.ledger))
     return ledger.reachesTo === null ? 'ledger_missing' : 'ledger_incomplete';
-  if (ledger.isComplete) return null;
-  if (!ledger.isOriginal) return 'ledger_copied';
+  if (!(ledger.isOriginal || ledger.isComplete)) return 'ledger_copied';
   if (ledger.isOwn && here.isContinuous && !here.isPatient) return null;
-  const isLater = (row: StreamRow) => ledger.reachesTo === null || row.seen_at.toISOString() > ledger.reachesTo;
-  const later = rows.filter((row) => row.ledger !== ledger.ledger && isLater(row));
-  const others = [...later.map((row) => row.ledger), ...ledger.peers];
-  return others.every((id) => compared.has(id)) ? null : 'ledger_incomplete';
+  const isLater = (at: string) => ledger.reachesTo === null || at > ledger.reachesTo;
+  const later = rows.filter((row) => row.ledger !== ledger.ledger && isLater(row.seen_at.toISOString()));
+  // Those of the last ledgers too: this one can be of a server that was left long ago.
+  const last = ledgers.filter((one) => one.reachesTo !== null && isLater(one.reachesTo));
+  const peers = [...last.flatMap((one) => [one.ledger, ...one.peers]), ...(ledger.isComplete ? [] : ledger.peers)];
+  return [...later.map((row) => row.ledger), ...peers].every((id) => compared.has(id)) ? null : 'ledger_incomplete';
 }

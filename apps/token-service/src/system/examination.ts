@@ -26,9 +26,9 @@ export interface ExaminationSteps {
   /** Applies again what is missing. */
   reapply(findings: LedgerFindings): Promise<void>;
   /** @see LedgerFollower.compared */
-  compared(history: string): Promise<void>;
+  compared(findings: LedgerFindings): Promise<void>;
   /** @see LedgerFollower.adopt */
-  adopt(): Promise<void>;
+  adopt(history: string, isAll: boolean): Promise<void>;
   /** @see LedgerFollower.isWhole */
   isWhole(): boolean;
   /** From now on all tokens are answered in this history, unless it has been settled or left meanwhile. */
@@ -119,7 +119,7 @@ export class Examination {
     const findings = await this.steps.compare(standing, this.#isEarly(history));
     this.#log(findings.problems);
     if (findings.missing.length > 0) await this.steps.reapply(findings);
-    await this.steps.compared(history);
+    await this.steps.compared(findings);
     // What another process has found here meanwhile; the first of them can have begun before.
     await this.steps.refresh();
     await this.steps.refresh();
@@ -166,8 +166,9 @@ export class Examination {
   async #isSettled(standing: Standing, findings: LedgerFindings): Promise<boolean> {
     const { history, settledHistory } = standing;
     if (settledHistory === history) {
-      // This database is whole: a ledger that is not is replaced by a new one, which vouches for it from now on.
-      if (!this.steps.isWhole()) await this.steps.adopt();
+      // This database is whole: a ledger that is not is replaced by a new one, which vouches for it from now on. What it does not
+      // know was decided on only if somebody did.
+      if (!this.steps.isWhole()) await this.steps.adopt(history, standing.isDecided);
       return true;
     }
     // Where a ledger was kept before, though this database was never settled, or is not whole, that is an old backup.
@@ -180,7 +181,7 @@ export class Examination {
     const choice = isVouched ? 'ledger' : 'verifiers';
     if (!isVouched && !this.#isWitnessed(standing)) return false;
     await this.steps.settle(history, choice);
-    await this.steps.adopt();
+    await this.steps.adopt(history, true);
     return true;
   }
 

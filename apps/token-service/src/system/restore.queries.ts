@@ -1,8 +1,11 @@
 import type { Restore } from '@latchkey/contracts';
 import { HISTORY_ID, IS_CURRENT, type Statement } from '../database/index.js';
 
-/** No ledger from before vouches, until a history is settled: what one of them could not write may be in none. */
-export const DISTRUST_LEDGERS: Statement = ['UPDATE ledger_streams SET is_settled = false WHERE is_settled'];
+/** In: a ledger; null: all. It does not vouch until a history is settled: what it could not write may be in none. */
+export const distrustLedgers = (ledger: string | null): Statement => [
+  'UPDATE ledger_streams SET is_settled = false WHERE is_settled AND ($1::uuid IS NULL OR ledger = $1)',
+  [ledger],
+];
 
 export interface RestoreRow {
   id: string;

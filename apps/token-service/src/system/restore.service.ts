@@ -16,8 +16,8 @@ import { Examination, type ExaminationSteps } from './examination.js';
 import { ReplayService } from './replay.service.js';
 import {
   addToRestore,
-  DISTRUST_LEDGERS,
   DROP_RESET_CODES,
+  distrustLedgers,
   dropAllPasswords,
   endSessionsBefore,
   holdBefore,
@@ -42,6 +42,8 @@ const MEANINGS: Record<NonNullable<Restore['reason']>, string> = {
   ledger_copied: 'the ledger is a copy, which can be older than the last revocations',
   ledger_cut: 'the ledger lacks entries that it had',
   ledger_unreadable: 'the ledger cannot be read',
+  ledger_uncertain:
+    'beside it is the ledger of another server, on which this database or a copy of it was used at the same time, or one that cannot be read',
   ledger_incomplete: 'the ledgers at hand do not reach to the last revocations',
 };
 
@@ -78,9 +80,9 @@ export class RestoreService implements BeforeApplicationShutdown {
       isEmpty: async () => (await db.query('SELECT FROM tokens LIMIT 1')).length === 0,
       compare: (...standing) => ledger.compare(...standing),
       reapply: (findings) => this.#reapply(findings),
-      compared: (history) => ledger.compared(history),
+      compared: (findings) => ledger.compared(findings),
       settle: (history, choice) => this.#settleByItself(history, choice),
-      adopt: () => ledger.adopt(),
+      adopt: (history, isAll) => ledger.adopt(history, isAll),
       isWhole: () => ledger.isWhole,
       hold: (findings) => this.#hold(findings),
       witnesses: (history) => invalidations.leases.witnessesOf(history),
@@ -144,12 +146,12 @@ export class RestoreService implements BeforeApplicationShutdown {
   }
 
   /** Tokens and sessions from before now are not accepted until an administrator has decided. */
-  async #hold({ history, doubt: reason, reachesTo, hasGap }: LedgerFindings): Promise<void> {
+  async #hold({ history, doubt: reason, reachesTo, gap }: LedgerFindings): Promise<void> {
     const invalidations = await this.db.change(async (change) => {
       const [log] = await change.read<LockedLog>(LOCK_LOG);
       if (log?.history !== history || log.settled_history === history) return [];
       // For the processes after this one.
-      if (hasGap) change.write(DISTRUST_LEDGERS);
+      if (gap) change.write(distrustLedgers(gap.ledger));
       const [before] = await change.read<RestoreRow>(selectRestoreOf(history));
       // A backup that was made while its tokens were held contains an earlier time, which is not that of this restore.
       const isHeld = log.restored_before !== null && before !== undefined && before.reason !== null;
@@ -187,8 +189,10 @@ export class RestoreService implements BeforeApplicationShutdown {
    */
   async settle(actor: Actor, { choice }: SettleRestoreBody, waitMs: number | undefined): Promise<SettledRestore> {
     if (actor.type !== 'user') throw forbidden('Only administrators who are signed in may settle a restore.');
+    let history = '';
     const written = await this.db.change(async (change) => {
       const [log] = await change.read<LockedLog>(LOCK_LOG);
+      history = log!.history;
       const { now, read } = await this.locks.lock(change, actor, {}, selectRecentSignIn(actor));
       if (!now.rights.everywhere) throw forbidden('Only administrators who are signed in may settle a restore.');
       mustBeRecent(read[0]?.[0]);
@@ -217,7 +221,7 @@ export class RestoreService implements BeforeApplicationShutdown {
       return invalidations;
     });
     this.logger.warn({ choice }, 'an administrator has settled the restore');
-    await this.ledger.decided();
+    await this.ledger.decided(history);
     const effect = await this.invalidations.confirm(written, { waitMs });
     if (choice === 'revoke') void this.revokeAll.mark();
     return { ...effect, restore: (await this.latest())! };

@@ -52,7 +52,15 @@ export const restoreSchema = z
       .enum(['unsettled', 'settled'])
       .meta({ description: 'while it is unsettled, tokens issued before the restore are denied as `restored`' }),
     reason: z
-      .enum(['no_ledger', 'ledger_missing', 'ledger_copied', 'ledger_cut', 'ledger_unreadable', 'ledger_incomplete'])
+      .enum([
+        'no_ledger',
+        'ledger_missing',
+        'ledger_copied',
+        'ledger_cut',
+        'ledger_unreadable',
+        'ledger_uncertain',
+        'ledger_incomplete',
+      ])
       .nullable()
       .meta({ description: 'why it could not be settled without an administrator; null: it could' }),
     ledgerReachesTo: timeSchema
