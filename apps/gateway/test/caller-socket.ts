@@ -9,11 +9,18 @@ export class CallerSocket extends EventEmitter {
   writableNeedDrain = false;
   /** All that was written, in Latin-1. */
   written = '';
+  /** Of these bytes, those that have not left: set by a test, and gone with `drain`. */
+  writableLength = 0;
+  writableFinished = false;
   /** This side has ended the connection, or destroyed it. */
   ended = false;
+  destroyed = false;
+  /** Destroyed so that the caller sees a fault. */
+  wasReset = false;
   readonly connection: CallerConnection;
   readonly #deps: { -readonly [K in keyof ConnectionDeps]: ConnectionDeps[K] };
   #paused = false;
+  #onFinish: (() => void) | undefined;
 
   constructor(
     onRequest: (request: CallerRequest) => void,
@@ -40,17 +47,35 @@ export class CallerSocket extends EventEmitter {
     return !this.writableNeedDrain;
   }
 
-  end(): void {
+  end(onFinish?: () => void): void {
     this.ended = true;
+    this.#onFinish = onFinish;
+    if (this.writableLength === 0) this.#finish();
+  }
+
+  /** The caller has read what was written. */
+  drain(): void {
+    this.writableLength = 0;
+    this.writableNeedDrain = false;
+    this.emit('drain');
+    if (this.ended) this.#finish();
+  }
+
+  #finish(): void {
+    this.writableFinished = true;
+    this.#onFinish?.();
+    this.#onFinish = undefined;
   }
 
   destroy(): void {
-    if (this.ended) return;
+    if (this.destroyed) return;
+    this.destroyed = true;
     this.ended = true;
     this.emit('close');
   }
 
   resetAndDestroy(): void {
+    this.wasReset = !this.destroyed;
     this.destroy();
   }
 

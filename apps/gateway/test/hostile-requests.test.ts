@@ -185,6 +185,18 @@ describe('methods', () => {
     await expectRefused(head('TRACE /any/x HTTP/1.1'), 405, 'method_not_allowed');
     await expectRefused(head('TRACE /docs/x HTTP/1.1'), 405, 'method_not_allowed');
   });
+
+  it.each(['CONNECT gateway:80', 'TRACE /any/x', 'POST /'])(
+    '405 names the methods that are allowed: %s',
+    async (line) => {
+      const { status, headers } = await send(head(`${line} HTTP/1.1`));
+      expect([status, headers['allow']]).toEqual([405, expect.stringMatching(/^GET, HEAD/)]);
+    },
+  );
+
+  it('in other spellings are not those that the routes file has rules for', async () => {
+    for (const method of ['get', 'Get', 'post', 'dELETE']) await expectRefused(head(`${method} /any/x HTTP/1.1`));
+  });
 });
 
 describe('headers from outside', () => {

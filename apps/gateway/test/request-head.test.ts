@@ -1,4 +1,6 @@
+import { randomUUID } from 'node:crypto';
 import { HeadScan, type Peer, RequestHead } from '../src/http/index.js';
+import { OWN_NAME } from '../src/http/request-head.js';
 
 const PEER: Peer = { ip: '192.0.2.1', trusted: false, isTrusted: () => false };
 const LINE = 'POST /a HTTP/1.1';
@@ -157,6 +159,11 @@ describe('the first line is read strictly', () => {
     'GET /a RTSP/1.0',
     'G@T /a HTTP/1.1',
     'GET: /a HTTP/1.1',
+    'get /a HTTP/1.1',
+    'Get /a HTTP/1.1',
+    'gET /a HTTP/1.1',
+    '1GET /a HTTP/1.1',
+    '-GET /a HTTP/1.1',
     '"GET" /a HTTP/1.1',
     'G\xe4T /a HTTP/1.1',
     `${'A'.repeat(33)} /a HTTP/1.1`,
@@ -229,5 +236,26 @@ describe('fields that are read once must be sent once', () => {
     });
     expect(read(LINE, 'Host: g', 'Upgrade: websocket')).toMatchObject({ upgrade: '' });
     expect(read('GET /a HTTP/1.0', 'Upgrade: websocket', 'Connection: upgrade')).toMatchObject({ upgrade: '' });
+  });
+});
+
+describe('the gateways that a request has passed', () => {
+  const names = (count: number) => Array.from({ length: count }, () => randomUUID()).join(', ');
+  it.each([1, 2, 20])('%d are remembered', (count) => {
+    const passed = names(count);
+    expect(read(LINE, 'Host: g', `X-Latchkey-Passed-By: ${passed}`)).toMatchObject({ passedBy: passed, isLoop: false });
+  });
+
+  it.each([
+    ['more than 20', names(21)],
+    ['no names', 'a, b'],
+    ['nothing', ''],
+  ])('%s are not', (_, value) => {
+    expect(read(LINE, 'Host: g', `X-Latchkey-Passed-By: ${value}`)).toMatchObject({ passedBy: '', isLoop: false });
+  });
+
+  it('end at this one, wherever it is among them', () => {
+    for (const value of [OWN_NAME, `${names(1)}, ${OWN_NAME}`, `${OWN_NAME}, ${names(30)}`])
+      expect(read(LINE, 'Host: g', `X-Latchkey-Passed-By: ${value}`)).toMatchObject({ isLoop: true });
   });
 });

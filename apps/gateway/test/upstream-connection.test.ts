@@ -28,7 +28,7 @@ afterEach(async () => {
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
 
 /** Sends a request and resolves to its response's body, or how it failed. */
-function send(method = 'GET', complete = true): Promise<string> {
+function send(method = 'GET', complete = true, content = ''): Promise<string> {
   return new Promise((resolve) => {
     let body = '';
     const sink: ResponseSink = {
@@ -45,7 +45,7 @@ function send(method = 'GET', complete = true): Promise<string> {
       onFailure: ({ kind }) => resolve(kind),
       onDrain: () => undefined,
     };
-    pool.send(sink, `${method} / HTTP/1.1\r\nhost: g\r\n\r\n`, complete, false);
+    pool.send(sink, `${method} / HTTP/1.1\r\nhost: g\r\n\r\n${content}`, complete, false);
   });
 }
 
@@ -74,6 +74,16 @@ describe('a connection carries no other request', () => {
   it('after a response that came before the request was complete', async () => {
     respond = (socket) => socket.write(OK);
     expect([await sendTwo('POST', false), connections.length]).toEqual([['ok', 'ok'], 2]);
+  });
+
+  it('after a response that came before the request had left', async () => {
+    respond = (socket, connection) => {
+      if (connection > 0) return void socket.write(OK);
+      socket.pause();
+      socket.write(OK);
+    };
+    expect([await send('POST', true, 'x'.repeat(20_000_000)), await send()]).toEqual(['ok', 'ok']);
+    expect(connections).toHaveLength(2);
   });
 
   it('after 204 with a length, whose body comes later', async () => {

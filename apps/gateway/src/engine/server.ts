@@ -11,11 +11,11 @@ export interface ServerDeps {
   readonly isTrustedProxy: (ip: string) => boolean;
   readonly logger: Logger;
   readonly connectionsMax: number;
+  /** How long callers have to read what was written before a stop. Default 1 000. */
+  readonly lastBytesMs?: number;
 }
 
 const TICK_MS = 500;
-/** How long callers have for what was written before a stop. */
-const LAST_BYTES_MS = 1_000;
 
 /** A listener that speaks HTTP/1.1 with callers. */
 export class HttpServer implements ConnectionDeps {
@@ -71,13 +71,12 @@ export class HttpServer implements ConnectionDeps {
     for (const connection of [...this.#connections]) connection.closeWhenIdle();
   }
 
-  /** Closes all connections, those that are still written to a second later. */
+  /** Closes all connections, those whose callers have still to read after `lastBytesMs`. */
   async close(): Promise<void> {
     this.stop();
-    for (const connection of [...this.#connections]) connection.closeWhenIdle();
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, LAST_BYTES_MS);
+      timer = setTimeout(resolve, this.deps.lastBytesMs ?? 1_000);
     });
     if (this.isStopping) await Promise.race([this.#closed, late]);
     clearTimeout(timer);

@@ -91,6 +91,8 @@ export class UpstreamConnection {
   readonly #queue: Buffer[] = [];
   /** Has carried a request before the present one. */
   reused = false;
+  /** Has brought bytes since the present request was sent. */
+  hasHeard = false;
   connected = false;
   /** By the clock of the pool: when it was opened, or became idle. */
   sinceMs: number;
@@ -141,6 +143,7 @@ export class UpstreamConnection {
     this.#sink = sink;
     this.#requestComplete = complete;
     this.#responded = false;
+    this.hasHeard = false;
     this.#interim = 0;
     if (typeof bytes === 'string') this.#socket.write(bytes, 'latin1');
     else this.#socket.write(bytes);
@@ -201,6 +204,7 @@ export class UpstreamConnection {
   }
 
   #onRead(size: number, buffer: Buffer): boolean {
+    this.hasHeard = true;
     if (this.#pending) {
       const joined = Buffer.concat([this.#pending, buffer.subarray(0, size)]);
       this.#pending = undefined;

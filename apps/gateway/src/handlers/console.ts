@@ -67,9 +67,8 @@ export class Console {
     }
     const accepted = acceptedCodings(head.header('accept-encoding'));
     const chosen = file.coded.find(({ coding }) => accepted.has(coding)) ?? file;
-    const lines = `${chosen.lines}x-request-id: ${head.requestId}\r\n`;
-    if (head.header('if-none-match') === chosen.etag) return void request.respond(304, 'Not Modified', lines);
-    request.respond(200, 'OK', lines, chosen.body);
+    if (head.header('if-none-match') === chosen.etag) return void request.respond(304, 'Not Modified', chosen.lines);
+    request.respond(200, 'OK', chosen.lines, chosen.body);
   }
 
   #read(folder: string): void {

@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import { EXT_AUTHZ_PACKAGE, EXT_AUTHZ_PROTO_FILE } from '@latchkey/contracts';
+import { EXT_AUTHZ_PACKAGE, EXT_AUTHZ_PROTO_FILE, REQUEST_ID_HEADER } from '@latchkey/contracts';
 import { type Logger, NestLogger, PROTO_OPTIONS } from '@latchkey/runtime';
 import { NestFactory } from '@nestjs/core';
 import { type MicroserviceOptions, Transport } from '@nestjs/microservices';
@@ -52,7 +52,8 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
   return {
     serve: (request) => {
       const { method, target, text } = request.head;
-      const options = { method: method as 'GET', url: target, headers: headersIn(text), remoteAddress: request.peerIp };
+      const headers = { ...headersIn(text), [REQUEST_ID_HEADER]: request.head.requestId };
+      const options = { method: method as 'GET', url: target, headers, remoteAddress: request.peerIp };
       fastify.inject(options).then(
         ({ statusCode, statusMessage, headers, rawPayload }) => {
           const lines = Object.entries(headers).filter(([name]) => !FRAMING.has(name));
@@ -70,7 +71,7 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
 }
 
 /** What the public port writes itself. */
-const FRAMING = new Set(['content-length', 'transfer-encoding', 'connection', 'date']);
+const FRAMING = new Set(['content-length', 'transfer-encoding', 'connection', 'date', REQUEST_ID_HEADER]);
 
 /** The fields of a head, without those of a body. */
 function headersIn(text: string): Record<string, string> {
