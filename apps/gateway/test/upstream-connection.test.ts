@@ -1,6 +1,7 @@
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import type { ResponseSink } from '../src/engine/index.js';
 import { UpstreamPool } from '../src/engine/upstream-pool.js';
+import { HeadScan } from '../src/http/index.js';
 import { POLICY } from './differential/ours.js';
 
 let server: Server;
@@ -126,6 +127,33 @@ it('a response that ends early is lost, unless its end is that of the connection
       ][connection]!,
     );
   expect([await send(), await send(), await send()]).toEqual(['lost', 'lost', 'ok']);
+});
+
+it('heads that come byte by byte, interim ones too, are read as whole ones, and each is scanned once', async () => {
+  const head = `HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nA: ${'a'.repeat(3_000)}\r\n`;
+  const response = `${head}Content-Length: 2\r\n\r\nok`;
+  respond = (socket) => {
+    socket.setNoDelay(true);
+    let at = 0;
+    const next = () => {
+      socket.write(response[at++]!);
+      if (at < response.length) setImmediate(next);
+    };
+    next();
+  };
+  const { scan } = HeadScan.prototype;
+  let scans = 0;
+  try {
+    HeadScan.prototype.scan = function (this: HeadScan, ...rest: Parameters<typeof scan>) {
+      scans++;
+      return scan.apply(this, rest);
+    };
+    expect([await send(), await send(), connections.length]).toEqual(['ok', 'ok', 1]);
+  } finally {
+    HeadScan.prototype.scan = scan;
+  }
+  // Three heads each, the beginning of each a second time, and nothing behind the interim ones.
+  expect(scans).toBeLessThanOrEqual(16);
 });
 
 it('responses that come interleaved over many connections, byte by byte, keep their own content', async () => {

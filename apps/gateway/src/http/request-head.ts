@@ -120,8 +120,11 @@ const HOST = /^(?!:)[A-Za-z0-9._~!$&'()*+,;=:[\]%-]{0,255}$/;
 export const isMethod = (text: string): boolean => /^[A-Z][A-Z0-9_-]{0,31}$/.test(text);
 const CHUNKED = -2;
 const NO_LENGTH = -1;
-/** These are the message's own, whatever `Connection` says. */
-const KEPT = new Set(['close', 'keep-alive', 'upgrade', 'content-length', 'content-type']);
+/**
+ * Fields that pass whatever `Connection` says: the gateway has read them, and the upstream sees what it went by. The first
+ * three are no fields.
+ */
+const KEPT = new Set(['close', 'keep-alive', 'upgrade', 'content-type', 'content-encoding', 'origin', 'user-agent']);
 
 const bad = (detail: string): ErrorResponse => ({ code: 'invalid_request', detail });
 
