@@ -155,6 +155,17 @@ describe('a response whose end the caller has still to read', () => {
   });
 });
 
+it('a body that turns out malformed does not cut a response that is complete', () => {
+  const { socket, connections, open } = exchange('POST / HTTP/1.1\r\nHost: g\r\nTransfer-Encoding: chunked\r\n\r\n');
+  socket.writableNeedDrain = true;
+  connections[0]!.respond(OK, 'body', '');
+  connections[0]!.sink.onEnd('');
+  socket.receive('nonsense\r\n');
+  expect(socket.destroyed).toBe(false);
+  socket.drain();
+  expect([open.size, socket.ended, socket.destroyed]).toEqual([0, true, false]);
+});
+
 describe('a request whose connection is lost before a response', () => {
   const lost = { kind: 'lost', reason: 'lost' } as const;
 

@@ -1,7 +1,10 @@
-import { type AddressInfo, connect } from 'node:net';
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { createLogger, listen } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
-import { type CallerRequest, HttpServer } from '../src/engine/index.js';
+import { type CallerRequest, HttpServer, type ResponseSink } from '../src/engine/index.js';
+import { UpstreamPool } from '../src/engine/upstream-pool.js';
 
 /** A listener on a free port that responds as the test says. */
 async function server(onRequest: (request: CallerRequest) => void, lastBytesMs?: number) {
@@ -17,6 +20,36 @@ async function server(onRequest: (request: CallerRequest) => void, lastBytesMs?:
   const { port } = http.server.address() as AddressInfo;
   return { http, port };
 }
+
+/** The kernel's timer of a connection (proc(5)); 2: it asks whether the other side is still there. */
+function timerOf(localPort: number, remotePort: number): number | undefined {
+  const hex = (port: number) => port.toString(16).toUpperCase().padStart(4, '0');
+  const line = new RegExp(
+    `^ *\\d+: [0-9A-F]{8}:${hex(localPort)} [0-9A-F]{8}:${hex(remotePort)} \\S+ \\S+ (\\d\\d):`,
+    'm',
+  ).exec(readFileSync('/proc/net/tcp', 'latin1'));
+  return line ? Number(line[1]) : undefined;
+}
+
+(existsSync('/proc/net/tcp') ? it : it.skip)('a side that is silent is asked whether it is still there', async () => {
+  const { http, port } = await server(() => undefined);
+  const upstream = createServer();
+  await listen(upstream, 0, '127.0.0.1');
+  const upstreamPort = (upstream.address() as AddressInfo).port;
+  const accepted = new Promise<Socket>((resolve) => upstream.once('connection', resolve));
+  const caller = connect(port, '127.0.0.1');
+  const sent = once(caller, 'connect');
+  const pool = new UpstreamPool(new URL(`http://127.0.0.1:${upstreamPort}`));
+  pool.send({} as ResponseSink, '', true, true);
+  const socket = await accepted;
+  await sent;
+  await waitFor(() => timerOf(port, caller.localPort!) === 2);
+  await waitFor(() => timerOf(socket.remotePort!, upstreamPort) === 2);
+  caller.destroy();
+  pool.close();
+  upstream.close();
+  await http.close();
+});
 
 const GET = 'GET / HTTP/1.1\r\nHost: g\r\n\r\n';
 

@@ -3,6 +3,7 @@ import type { Logger } from '@latchkey/runtime';
 import { peerOf } from '../http/index.js';
 import { CallerConnection, type ConnectionDeps } from './caller-connection.js';
 import type { CallerRequest } from './caller-request.js';
+import { PROBED } from './probed.js';
 
 export interface ServerDeps {
   onRequest(request: CallerRequest): void;
@@ -28,7 +29,9 @@ export class HttpServer implements ConnectionDeps {
   isStopping = false;
 
   constructor(private readonly deps: ServerDeps) {
-    this.server = createServer({ noDelay: true, allowHalfOpen: true }, (socket) => this.#onConnection(socket));
+    this.server = createServer({ ...PROBED, noDelay: true, allowHalfOpen: true }, (socket) =>
+      this.#onConnection(socket),
+    );
     this.server.maxConnections = deps.connectionsMax;
     this.#closed = new Promise((resolve) => this.server.once('close', resolve));
     this.#timer = setInterval(() => this.#tick(), TICK_MS);

@@ -10,6 +10,7 @@ import {
   UntilCloseBody,
 } from '../http/index.js';
 import { Backlog } from './backlog.js';
+import { PROBED } from './probed.js';
 
 /** Where an upstream is. */
 export interface Origin {
@@ -120,7 +121,7 @@ export class UpstreamConnection {
       callback: (size: number, buffer: Uint8Array) => this.#onRead(size, buffer as Buffer),
     };
     const { host, port } = origin;
-    const common = { host, port, onread, noDelay: true, allowHalfOpen: true };
+    const common = { ...PROBED, host, port, onread, noDelay: true, allowHalfOpen: true };
     this.#socket = origin.secure
       ? connectTls({ ...common, ALPNProtocols: ['http/1.1'], ...(isAddress(host) ? {} : { servername: host }) })
       : connectTcp(common);

@@ -156,7 +156,7 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   }
 
   onBodyMalformed(): void {
-    if (this.#over) return;
+    if (this.#over || this.#ended) return;
     this.#fail({ code: 'invalid_request', detail: 'The chunks of the body are not well-formed.' });
   }
 
