@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { forwardedLines, HeadScan, type Peer, RequestHead } from '../src/http/index.js';
-import { OWN_NAME } from '../src/http/request-head.js';
+import { OWN_NAME } from '../src/http/request-fields.js';
 
 const PEER: Peer = { ip: '192.0.2.1', trusted: false, isTrusted: () => false };
 const LINE = 'POST /a HTTP/1.1';

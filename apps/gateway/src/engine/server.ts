@@ -3,7 +3,7 @@ import type { Logger } from '@latchkey/runtime';
 import { peerOf } from '../http/index.js';
 import { CallerConnection, type ConnectionDeps } from './caller-connection.js';
 import type { CallerRequest } from './caller-request.js';
-import { PROBED } from './probed.js';
+import { PROBED } from './socket-options.js';
 
 export interface ServerDeps {
   onRequest(request: CallerRequest): void;

@@ -10,7 +10,7 @@ import {
   UntilCloseBody,
 } from '../http/index.js';
 import { Backlog } from './backlog.js';
-import { PROBED } from './probed.js';
+import { PROBED } from './socket-options.js';
 
 /** Where an upstream is. */
 export interface Origin {
