@@ -222,6 +222,21 @@ describe('a response that ends the connection', () => {
   });
 });
 
+it.each([
+  ['its request', GET],
+  ['a part of its body, which no one wants', 'POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 9\r\n\r\nabc'],
+])('a caller that has sent %s and ends its side can read the response that was written', (_, bytes) => {
+  const { socket, respond } = connection();
+  socket.receive(bytes);
+  socket.writableLength = 100;
+  respond();
+  socket.emit('end');
+  expect([socket.ended, socket.destroyed]).toEqual([true, false]);
+  socket.drain();
+  socket.tick(UNWANTED_BODY_MS + 1);
+  expect(socket.destroyed).toBe(true);
+});
+
 describe('a response of an unknown length, for HTTP/1.0,', () => {
   it.each<['close' | 'length', boolean]>([
     ['close', true],

@@ -56,7 +56,7 @@ class FakeConnection {
 }
 
 /** An exchange between a caller and an upstream, both without a network, by a clock of its own. */
-function exchange(head: string, plan: Partial<Plan> = {}) {
+function exchange(head: string, more: Partial<Plan> = {}) {
   const open = new Set<Timed>();
   const clock = {
     nowMs: 0,
@@ -75,6 +75,7 @@ function exchange(head: string, plan: Partial<Plan> = {}) {
     },
   } as unknown as UpstreamPool;
   let request: CallerRequest | undefined;
+  let plan: Plan | undefined;
   const socket = new CallerSocket((it) => {
     request = it;
     const deps = {
@@ -82,7 +83,8 @@ function exchange(head: string, plan: Partial<Plan> = {}) {
       bodyIdleMs: BODY_IDLE_MS,
       upstreamFailed: () => undefined,
     };
-    new Exchange(it, { ...planFor(it, '/', pool), timeoutMs: TIMEOUT_MS, ...plan }, deps).start();
+    plan = { ...planFor(it, '/', pool), timeoutMs: TIMEOUT_MS, ...more };
+    new Exchange(it, plan, deps).start();
   });
   socket.receive(head);
   return {
@@ -90,6 +92,7 @@ function exchange(head: string, plan: Partial<Plan> = {}) {
     connections,
     open,
     request: request!,
+    plan: plan!,
     tick: (nowMs: number) => {
       clock.nowMs = nowMs;
       for (const timed of [...open]) timed.tick(nowMs);
@@ -260,4 +263,10 @@ describe('a request that does not come in time', () => {
     expect(socket.written).toMatch(expected);
     expect([open.size, connections[0]!.destroyed, socket.ended]).toEqual([0, true, true]);
   });
+});
+
+it('a body that was read before is not kept while its response, which can be a stream, is open', () => {
+  const { connections, plan } = exchange(POST, { body: Buffer.from('read') });
+  expect(connections[0]!.written).toMatch(/content-length: 4\r\n\r\nread$/);
+  expect(plan.body).toBeUndefined();
 });

@@ -366,7 +366,8 @@ export class CallerConnection implements Connection {
     if (this.#tunnel) return void this.#tunnel.onEnd();
     // It can still read the end of its last response.
     if (this.#awaited === Awaited.Nothing && !this.socket.writableFinished) return;
-    this.socket.destroy();
+    if ((!this.#request || this.#request.isOver) && this.socket.writableLength > 0) this.#linger();
+    else this.socket.destroy();
   }
 
   #onClose(): void {

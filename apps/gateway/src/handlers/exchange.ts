@@ -20,8 +20,8 @@ export interface Plan {
   readonly path: string;
   /** Header lines for the upstream, each with its CRLF; without Host and framing. */
   readonly lines: string;
-  /** A body already read; otherwise it is streamed from the request. */
-  readonly body: Buffer | undefined;
+  /** A body already read, released once it was sent; otherwise it is streamed from the request. */
+  body: Buffer | undefined;
   readonly timeoutMs: number;
   readonly policy: ResponsePolicy;
   /** Further header lines of every response. */
@@ -124,6 +124,8 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
       this.#bodyComplete,
       fresh || plan.isUpgrade === true,
     );
+    // A request with a body is not repeated, and its response can be a stream.
+    plan.body = undefined;
   }
 
   // The request's body.
