@@ -43,6 +43,9 @@ export class CallerSocket extends EventEmitter {
   }
 
   write(bytes: string | Buffer): boolean {
+    // A socket would fail, and lose what has not left yet.
+    if (this.ended && !this.destroyed) throw new Error('written after the end');
+    if (this.destroyed) return false;
     this.written += typeof bytes === 'string' ? bytes : bytes.toString('latin1');
     return !this.writableNeedDrain;
   }

@@ -179,6 +179,11 @@ describe('credentials', () => {
   });
 });
 
+it('an error of whoami has the request id of its response', async () => {
+  const { status, headers, body } = await send('GET /gateway/whoami HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n');
+  expect([status, JSON.parse(body).requestId]).toEqual([401, headers['x-request-id']]);
+});
+
 describe('methods', () => {
   it('CONNECT and TRACE are refused', async () => {
     await expectRefused('CONNECT gateway:80 HTTP/1.1\r\nHost: gateway\r\n\r\n', 405, 'method_not_allowed');
@@ -186,7 +191,7 @@ describe('methods', () => {
     await expectRefused(head('TRACE /docs/x HTTP/1.1'), 405, 'method_not_allowed');
   });
 
-  it.each(['CONNECT gateway:80', 'TRACE /any/x', 'POST /'])(
+  it.each(['CONNECT gateway:80', 'TRACE /any/x', 'POST /', 'POST /gateway/whoami', 'FOO /gateway/whoami'])(
     '405 names the methods that are allowed: %s',
     async (line) => {
       const { status, headers } = await send(head(`${line} HTTP/1.1`));
