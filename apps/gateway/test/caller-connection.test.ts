@@ -258,15 +258,23 @@ it('a switch of protocols does not say that the connection closes', () => {
   expect(socket.written.match(/connection: .*/g)).toEqual(['connection: Upgrade']);
 });
 
-it('a handler that fails does not leave the connection deaf', () => {
-  const seen: CallerRequest[] = [];
-  const socket = new CallerSocket((request) => {
-    if (seen.push(request) === 1) throw new Error('failed');
+describe('what takes a request and fails', () => {
+  it.each(['a piece of the body', 'a drain'])('ends its connection, and no other: %s', (what) => {
+    const { socket, open } = connection();
+    socket.faults = [];
+    socket.receive('POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 3\r\n\r\n');
+    const request = open.shift()!;
+    const fail = () => {
+      throw new Error('failed');
+    };
+    let closes = 0;
+    request.responder = { onCallerClose: () => closes++, onCallerDrain: fail, onTimeout: () => undefined };
+    request.readBody({ onBody: fail, onBodyEnd: () => undefined, onBodyMalformed: () => undefined });
+    if (what === 'a drain') socket.drain();
+    else socket.receive('abc');
+    expect([socket.destroyed, socket.wasReset, closes]).toEqual([true, true, 1]);
+    expect(socket.faults).toEqual([expect.objectContaining({ message: 'failed' })]);
   });
-  expect(() => socket.receive(GET)).toThrow('failed');
-  seen[0]!.respond(500, 'Failed', '');
-  socket.receive(GET);
-  expect(seen).toHaveLength(2);
 });
 
 describe('a stop', () => {

@@ -17,6 +17,8 @@ export class CallerSocket extends EventEmitter {
   destroyed = false;
   /** Destroyed so that the caller sees a fault. */
   wasReset = false;
+  /** What was thrown while the connection was read; thrown on while undefined. */
+  faults: unknown[] | undefined;
   readonly connection: CallerConnection;
   readonly #deps: { -readonly [K in keyof ConnectionDeps]: ConnectionDeps[K] };
   #paused = false;
@@ -27,7 +29,12 @@ export class CallerSocket extends EventEmitter {
     onResponse: (request: CallerRequest) => void = () => undefined,
   ) {
     super();
-    this.#deps = { onRequest, onResponse, onClosed: () => undefined, date: '', isStopping: false, nowMs: 0 };
+    const onFault = (error: unknown) => {
+      if (!this.faults) throw error;
+      this.faults.push(error);
+    };
+    const onClosed = () => undefined;
+    this.#deps = { onRequest, onResponse, onClosed, onFault, date: '', isStopping: false, nowMs: 0 };
     const peer = { ip: '127.0.0.1', trusted: false, isTrusted: () => false };
     this.connection = new CallerConnection(this as unknown as Socket, peer, this.#deps);
   }

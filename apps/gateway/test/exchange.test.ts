@@ -173,3 +173,9 @@ it('a body that was read before is not kept while its response, which can be a s
   expect(connections[0]!.written).toMatch(/content-length: 4\r\n\r\nread$/);
   expect(plan.body).toBeUndefined();
 });
+
+it('a fault of the gateway is 500, not one of the upstream', () => {
+  const { socket, connections } = exchange(GET);
+  connections[0]!.sink.onFailure({ kind: 'internal', reason: 'failed' });
+  expect(socket.written).toMatch(/^HTTP\/1\.1 500 /);
+});

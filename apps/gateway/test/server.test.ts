@@ -21,6 +21,8 @@ async function server(onRequest: (request: CallerRequest) => void, lastBytesMs?:
   return { http, port };
 }
 
+const GET = 'GET / HTTP/1.1\r\nHost: g\r\n\r\n';
+
 /** The kernel's timer of a connection (proc(5)); 2: it asks whether the other side is still there. */
 function timerOf(localPort: number, remotePort: number): number | undefined {
   const hex = (port: number) => port.toString(16).toUpperCase().padStart(4, '0');
@@ -51,7 +53,33 @@ function timerOf(localPort: number, remotePort: number): number | undefined {
   await http.close();
 });
 
-const GET = 'GET / HTTP/1.1\r\nHost: g\r\n\r\n';
+it('a fault while a body is read ends the connection that it came over, and no other', async () => {
+  const { http, port } = await server((request) => {
+    if (!request.head.hasBody) return void request.respond(200, 'OK', '', 'ok');
+    request.readBody({
+      onBody: () => {
+        throw new Error('failed');
+      },
+      onBodyEnd: () => undefined,
+      onBodyMalformed: () => undefined,
+    });
+  });
+  const send = async (bytes: string) => {
+    let text = '';
+    const socket = connect(port, '127.0.0.1', () => socket.write(bytes));
+    socket.on('data', (chunk) => {
+      text += chunk.toString('latin1');
+      if (text.endsWith('ok')) socket.destroy();
+    });
+    return new Promise<string>((resolve) => {
+      socket.on('error', ({ message }) => resolve(message));
+      socket.on('close', () => resolve(text.slice(-2)));
+    });
+  };
+  expect(await send('POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 3\r\n\r\nabc')).toMatch(/ECONNRESET/);
+  expect(await send(GET)).toBe('ok');
+  await http.close();
+});
 
 describe('a stop', () => {
   // More than the kernel keeps of both sides.

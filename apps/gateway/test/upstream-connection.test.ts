@@ -50,6 +50,29 @@ function send(method = 'GET', complete = true, content = ''): Promise<string> {
   });
 }
 
+/** Takes a response and fails at one place. */
+function sendToFailing(at: 'onInterim' | 'onResponse' | 'onData'): Promise<string> {
+  return new Promise((resolve) => {
+    const fail = () => {
+      throw new Error(`failed ${at}`);
+    };
+    const sink: ResponseSink = {
+      method: 'GET',
+      policy: POLICY,
+      wantsContent: () => true,
+      onInterim: () => undefined,
+      onResponse: () => undefined,
+      onData: () => undefined,
+      onEnd: () => resolve('end'),
+      onUpgrade: () => resolve('upgrade'),
+      onFailure: ({ kind, reason }) => resolve(`${kind} ${/failed \w+/.exec(reason)?.[0]}`),
+      onDrain: () => undefined,
+      [at]: fail,
+    };
+    pool.send(sink, 'GET / HTTP/1.1\r\nhost: g\r\n\r\n', true, false);
+  });
+}
+
 /** Two requests, one after the other. */
 async function sendTwo(method = 'GET', complete = true): Promise<string[]> {
   return [await send(method, complete), await send()];
@@ -116,6 +139,14 @@ describe('a response that is not well-formed fails', () => {
     expect(await send()).toBe('malformed');
   });
 });
+
+it.each(['onInterim', 'onResponse', 'onData'] as const)(
+  'what takes a response and fails ends its exchange, and no other: %s',
+  async (at) => {
+    respond = (socket) => socket.write(`HTTP/1.1 103 Hints\r\n\r\n${OK}`);
+    expect([await sendToFailing(at), await send(), connections.length]).toEqual([`internal failed ${at}`, 'ok', 2]);
+  },
+);
 
 it('a response that ends early is lost, unless its end is that of the connection', async () => {
   respond = (socket, connection) =>

@@ -17,6 +17,8 @@ export interface ConnectionDeps {
   /** A response was completed or broken off. */
   onResponse(request: CallerRequest): void;
   onClosed(connection: CallerConnection): void;
+  /** What takes a body or a drain has thrown: only its connection ends. */
+  onFault(error: unknown, requestId: string | undefined): void;
   /** A Date line (RFC 9110 section 6.6.1), renewed every second. */
   readonly date: string;
   /** The listener stops: connections close after their present response. */
@@ -79,8 +81,20 @@ export class CallerConnection implements Connection {
   ) {
     this.#sinceMs = deps.nowMs;
     this.#heads = new HeadReader(peer);
-    socket.on('data', (chunk: Buffer) => this.#onData(chunk));
-    socket.on('drain', () => this.#onDrain());
+    socket.on('data', (chunk: Buffer) => {
+      try {
+        this.#onData(chunk);
+      } catch (error) {
+        this.#onFault(error);
+      }
+    });
+    socket.on('drain', () => {
+      try {
+        this.#onDrain();
+      } catch (error) {
+        this.#onFault(error);
+      }
+    });
     socket.on('end', () => this.#onEnd());
     // A reset by the caller must not end the process; 'close' follows.
     socket.on('error', () => socket.destroy());
@@ -140,15 +154,12 @@ export class CallerConnection implements Connection {
   #take(): void {
     if (this.#isTaking) return;
     this.#isTaking = true;
-    try {
-      for (let { bytes } = this.#ahead; bytes; bytes = this.#ahead.bytes) {
-        if (this.#takesHead) this.#takeHead(bytes);
-        else if (this.#awaited === Awaited.Body && !this.#bodyPaused) this.#takeBody(bytes);
-        if (this.#ahead.bytes === bytes) break;
-      }
-    } finally {
-      this.#isTaking = false;
+    for (let { bytes } = this.#ahead; bytes; bytes = this.#ahead.bytes) {
+      if (this.#takesHead) this.#takeHead(bytes);
+      else if (this.#awaited === Awaited.Body && !this.#bodyPaused) this.#takeBody(bytes);
+      if (this.#ahead.bytes === bytes) break;
     }
+    this.#isTaking = false;
   }
 
   #takeHead(bytes: Buffer): void {
@@ -368,6 +379,12 @@ export class CallerConnection implements Connection {
     if (this.#awaited === Awaited.Nothing && !this.socket.writableFinished) return;
     if ((!this.#request || this.#request.isOver) && this.socket.writableLength > 0) this.#linger();
     else this.socket.destroy();
+  }
+
+  #onFault(error: unknown): void {
+    const requestId = this.#request?.head.requestId;
+    this.socket.resetAndDestroy();
+    this.deps.onFault(error, requestId);
   }
 
   #onClose(): void {

@@ -52,6 +52,10 @@ export class HttpServer implements ConnectionDeps {
     this.deps.onResponse(request);
   }
 
+  onFault(error: unknown, requestId: string | undefined): void {
+    this.deps.logger.error({ err: error, requestId }, 'a request failed; its connection was closed');
+  }
+
   onClosed(connection: CallerConnection): void {
     this.#connections.delete(connection);
   }

@@ -29,7 +29,9 @@ export type FailureKind =
   /** The connection ended before the response did. */
   | 'lost'
   /** The response is not HTTP/1.1. */
-  | 'malformed';
+  | 'malformed'
+  /** The gateway itself is at fault. */
+  | 'internal';
 
 export interface UpstreamFailure {
   readonly kind: FailureKind;
@@ -211,10 +213,15 @@ export class UpstreamConnection {
   #onRead(size: number, buffer: Buffer): boolean {
     this.hasHeard = true;
     const bytes = buffer.subarray(0, size);
-    if (this.#pending.bytes) {
-      this.#pending.add(bytes);
-      this.#take(this.#pending.bytes);
-    } else this.#take(bytes);
+    try {
+      if (this.#pending.bytes) {
+        this.#pending.add(bytes);
+        this.#take(this.#pending.bytes);
+      } else this.#take(bytes);
+    } catch (error) {
+      // Only this exchange ends with it.
+      this.#fail({ kind: 'internal', reason: (error as Error).stack ?? String(error) });
+    }
     return this.#reading;
   }
 
@@ -320,7 +327,11 @@ export class UpstreamConnection {
   }
 
   #malformed(reason: string): void {
-    this.fail({ kind: 'malformed', reason });
+    this.#fail({ kind: 'malformed', reason });
+  }
+
+  #fail(failure: UpstreamFailure): void {
+    this.fail(failure);
     this.#report();
   }
 

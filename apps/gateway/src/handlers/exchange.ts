@@ -360,6 +360,7 @@ const LAST_CHUNK = '0\r\n\r\n';
 
 /** The error response for an upstream that failed before it responded. */
 function upstreamError({ kind }: UpstreamFailure, timeoutMs: number): ErrorResponse {
+  if (kind === 'internal') return { code: 'internal', detail: 'The gateway failed; see its log for this requestId.' };
   if (kind === 'connect timeout')
     return { code: 'upstream_timeout', detail: `The upstream did not respond within ${timeoutMs} ms.` };
   return {
