@@ -5,7 +5,7 @@ import {
   REQUEST_TIMEOUT_MS,
   UNREAD_MS,
   UNWANTED_BODY_MS,
-} from '../src/engine/caller-connection.js';
+} from '../src/engine/caller-limits.js';
 import type { CallerRequest } from '../src/engine/index.js';
 import { HeadScan } from '../src/http/index.js';
 import { CallerSocket } from './caller-socket.js';

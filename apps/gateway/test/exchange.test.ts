@@ -1,5 +1,5 @@
 import type { DenialReason } from '@latchkey/contracts';
-import { REQUEST_TIMEOUT_MS } from '../src/engine/caller-connection.js';
+import { REQUEST_TIMEOUT_MS } from '../src/engine/caller-limits.js';
 import { CALLER_STALL_MS, CONTINUE_MS, UNTAKEN_BODY_MS, WATCHED_AFTER_MS } from '../src/handlers/exchange.js';
 import { exchange, TIMEOUT_MS } from './fake-exchange.js';
 
