@@ -199,6 +199,24 @@ describe('methods', () => {
     },
   );
 
+  it.each(['POST /healthz', 'CONNECT /forward-auth', 'TRACE /metrics'])(
+    'of the ops port are GET and HEAD: %s',
+    async (line) => {
+      const { status, headers } = await raw(s.gateway.opsPort, head(`${line} HTTP/1.1`));
+      expect([status, headers['allow']]).toEqual([405, 'GET, HEAD']);
+    },
+  );
+
+  it('behind CONNECT nothing is read, at either port', async () => {
+    for (const port of [s.gateway.port, s.gateway.opsPort]) {
+      const { status, text } = await raw(
+        port,
+        'CONNECT /healthz HTTP/1.1\r\nHost: g\r\n\r\nGET /healthz HTTP/1.1\r\nHost: g\r\n\r\n',
+      );
+      expect([status, text.match(/HTTP\/1\.1 /g)]).toEqual([405, ['HTTP/1.1 ']]);
+    }
+  });
+
   it('in other spellings are not those that the routes file has rules for', async () => {
     for (const method of ['get', 'Get', 'post', 'dELETE']) await expectRefused(head(`${method} /any/x HTTP/1.1`));
   });
