@@ -123,6 +123,24 @@ describe('a body of known length', () => {
   });
 });
 
+it('a trailer that comes byte by byte costs what it costs as a whole', () => {
+  const body = new ChunkedBody();
+  const stream = Buffer.from(`0\r\n${'A: b\r\n'.repeat(2_500)}\r\n`);
+  let searched = 0;
+  const { test } = RegExp.prototype;
+  try {
+    RegExp.prototype.test = function (this: RegExp, text: string) {
+      searched += text.length;
+      return test.call(this, text);
+    };
+    for (let at = 0; at < stream.length; at++) body.read(stream.subarray(at, at + 1), 0);
+  } finally {
+    RegExp.prototype.test = test;
+  }
+  expect(body.complete).toBe(true);
+  expect(searched).toBeLessThan(6 * stream.length);
+});
+
 describe('a body until the connection closes', () => {
   it('never ends by itself', () => {
     expect(read(() => new UntilCloseBody(), '0\r\n\r\n', [1, 3])).toEqual({ body: '0\r\n\r\n', passed: '0\r\n\r\n' });

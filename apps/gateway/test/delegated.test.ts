@@ -90,6 +90,9 @@ describe('forward-auth', () => {
     expect((await forwardAuth('', forwarded('GET', '/read/../docs/x'))).status).toBe(400);
     expect((await forwardAuth('', forwarded('GET', '/docs/x?access_token=1'))).status).toBe(400);
     expect((await forwardAuth('', forwarded('GET', '/no/route'))).status).toBe(204);
+    // Not another method, which the rule for "*" would be for, but none.
+    for (const method of ['get', 'Post', 'GET, POST', ''])
+      expect((await forwardAuth('', forwarded(method, at))).status).toBe(400);
   });
 
   it('allows a public route without a token, unless the query requires a scope', async () => {

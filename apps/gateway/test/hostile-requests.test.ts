@@ -179,11 +179,46 @@ describe('credentials', () => {
   });
 });
 
+it('an error of whoami has the request id of its response', async () => {
+  const { status, headers, body } = await send('GET /gateway/whoami HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n');
+  expect([status, JSON.parse(body).requestId]).toEqual([401, headers['x-request-id']]);
+});
+
 describe('methods', () => {
   it('CONNECT and TRACE are refused', async () => {
     await expectRefused('CONNECT gateway:80 HTTP/1.1\r\nHost: gateway\r\n\r\n', 405, 'method_not_allowed');
     await expectRefused(head('TRACE /any/x HTTP/1.1'), 405, 'method_not_allowed');
     await expectRefused(head('TRACE /docs/x HTTP/1.1'), 405, 'method_not_allowed');
+  });
+
+  it.each(['CONNECT gateway:80', 'TRACE /any/x', 'POST /', 'POST /gateway/whoami', 'FOO /gateway/whoami'])(
+    '405 names the methods that are allowed: %s',
+    async (line) => {
+      const { status, headers } = await send(head(`${line} HTTP/1.1`));
+      expect([status, headers['allow']]).toEqual([405, expect.stringMatching(/^GET, HEAD/)]);
+    },
+  );
+
+  it.each(['POST /healthz', 'CONNECT /forward-auth', 'TRACE /metrics'])(
+    'of the ops port are GET and HEAD: %s',
+    async (line) => {
+      const { status, headers } = await raw(s.gateway.opsPort, head(`${line} HTTP/1.1`));
+      expect([status, headers['allow']]).toEqual([405, 'GET, HEAD']);
+    },
+  );
+
+  it('behind CONNECT nothing is read, at either port', async () => {
+    for (const port of [s.gateway.port, s.gateway.opsPort]) {
+      const { status, text } = await raw(
+        port,
+        'CONNECT /healthz HTTP/1.1\r\nHost: g\r\n\r\nGET /healthz HTTP/1.1\r\nHost: g\r\n\r\n',
+      );
+      expect([status, text.match(/HTTP\/1\.1 /g)]).toEqual([405, ['HTTP/1.1 ']]);
+    }
+  });
+
+  it('in other spellings are not those that the routes file has rules for', async () => {
+    for (const method of ['get', 'Get', 'post', 'dELETE']) await expectRefused(head(`${method} /any/x HTTP/1.1`));
   });
 });
 

@@ -1,12 +1,16 @@
-import { HeadScan, type Peer, RequestHead } from '../src/http/index.js';
+import { randomUUID } from 'node:crypto';
+import { forwardedLines, HeadScan, type Peer, RequestHead } from '../src/http/index.js';
+import { OWN_NAME } from '../src/http/request-fields.js';
 
 const PEER: Peer = { ip: '192.0.2.1', trusted: false, isTrusted: () => false };
 const LINE = 'POST /a HTTP/1.1';
 
 const scan = new HeadScan();
 
-function read(...lines: string[]): RequestHead | string {
-  const head = new RequestHead(PEER);
+const read = (...lines: string[]) => readFrom(PEER, ...lines);
+
+function readFrom(peer: Peer, ...lines: string[]): RequestHead | string {
+  const head = new RequestHead(peer);
   const text = lines.map((line) => `${line}\r\n`).join('');
   if (scan.scan(Buffer.from(`${text}\r\n`, 'latin1'), 0) < 0) return 'malformed';
   const error = head.read(text, scan);
@@ -157,6 +161,11 @@ describe('the first line is read strictly', () => {
     'GET /a RTSP/1.0',
     'G@T /a HTTP/1.1',
     'GET: /a HTTP/1.1',
+    'get /a HTTP/1.1',
+    'Get /a HTTP/1.1',
+    'gET /a HTTP/1.1',
+    '1GET /a HTTP/1.1',
+    '-GET /a HTTP/1.1',
     '"GET" /a HTTP/1.1',
     'G\xe4T /a HTTP/1.1',
     `${'A'.repeat(33)} /a HTTP/1.1`,
@@ -229,5 +238,78 @@ describe('fields that are read once must be sent once', () => {
     });
     expect(read(LINE, 'Host: g', 'Upgrade: websocket')).toMatchObject({ upgrade: '' });
     expect(read('GET /a HTTP/1.0', 'Upgrade: websocket', 'Connection: upgrade')).toMatchObject({ upgrade: '' });
+  });
+});
+
+describe('the gateways that a request has passed', () => {
+  const names = (count: number) => Array.from({ length: count }, () => randomUUID()).join(', ');
+  it.each([1, 2, 20])('%d are remembered', (count) => {
+    const passed = names(count);
+    expect(read(LINE, 'Host: g', `X-Latchkey-Passed-By: ${passed}`)).toMatchObject({ passedBy: passed, isLoop: false });
+  });
+
+  it.each([
+    ['more than 20', names(21)],
+    ['no names', 'a, b'],
+    ['nothing', ''],
+  ])('%s are not', (_, value) => {
+    expect(read(LINE, 'Host: g', `X-Latchkey-Passed-By: ${value}`)).toMatchObject({ passedBy: '', isLoop: false });
+  });
+
+  it('end at this one, wherever it is among them', () => {
+    for (const value of [OWN_NAME, `${names(1)}, ${OWN_NAME}`, `${OWN_NAME}, ${names(30)}`])
+      expect(read(LINE, 'Host: g', `X-Latchkey-Passed-By: ${value}`)).toMatchObject({ isLoop: true });
+  });
+});
+
+describe('Connection drops no field that the gateway goes by', () => {
+  const proxy: Peer = { ip: '192.0.2.1', trusted: true, isTrusted: (ip) => ip === '192.0.2.1' };
+  const id = randomUUID();
+  it.each<[line: string, head: object, forwarded: string | undefined]>([
+    ['Authorization: Bearer x', { authorization: 'Bearer x' }, 'authorization: Bearer x'],
+    ['Cookie: a=b', { cookie: 'a=b' }, 'cookie: a=b'],
+    ['Host: g', { host: 'g' }, 'x-forwarded-host: g'],
+    ['X-Forwarded-For: 203.0.113.7', { ip: '203.0.113.7' }, 'x-forwarded-for: 203.0.113.7, 192.0.2.1'],
+    ['X-Forwarded-Proto: https', { forwardedProto: 'https' }, 'x-forwarded-proto: https'],
+    ['X-Forwarded-Host: app.example', { forwardedHost: 'app.example' }, 'x-forwarded-host: app.example'],
+    ['X-Forwarded-Method: PUT', { forwardedMethod: 'PUT' }, undefined],
+    ['X-Forwarded-Uri: /a', { forwardedUri: '/a' }, undefined],
+    ['X-Request-Id: edge-1', { requestId: 'edge-1' }, 'x-request-id: edge-1'],
+    [`X-Latchkey-Passed-By: ${id}`, { passedBy: id }, `x-latchkey-passed-by: ${id}, ${OWN_NAME}`],
+    [`X-Latchkey-Passed-By: ${OWN_NAME}`, { isLoop: true }, undefined],
+    ['Max-Forwards: 3', { maxForwards: 3 }, 'max-forwards: 2'],
+    ['Content-Length: 5', { contentLength: 5 }, undefined],
+    ['Transfer-Encoding: chunked', { chunked: true }, undefined],
+    ['Content-Type: a/b', { contentType: 'a/b' }, 'Content-Type: a/b'],
+    ['Content-Encoding: gzip', { contentEncoding: 'gzip' }, 'Content-Encoding: gzip'],
+    ['Origin: https://a.example', { origin: 'https://a.example' }, 'Origin: https://a.example'],
+    ['User-Agent: a', { userAgent: 'a' }, 'User-Agent: a'],
+  ])('%s', (line, expected, forwarded) => {
+    const name = line.slice(0, line.indexOf(':'));
+    const host = name === 'Host' ? [] : ['Host: g'];
+    for (const connection of [name, name.toLowerCase(), `close, ${name.toUpperCase()}`]) {
+      for (const fields of [
+        [`Connection: ${connection}`, line],
+        [line, `Connection: ${connection}`],
+      ]) {
+        const head = readFrom(proxy, 'OPTIONS /a HTTP/1.1', ...host, ...fields);
+        expect(head).toMatchObject(expected);
+        const lines = forwardedLines(head as RequestHead, { authorization: true, session: true }, '');
+        if (forwarded !== undefined) expect(lines.split('\r\n')).toContain(forwarded);
+      }
+    }
+  });
+
+  it('nor the body that an expectation, or the protocol that an upgrade is about', () => {
+    expect(read(LINE, 'Host: g', 'Connection: expect', 'Expect: 100-continue', 'Content-Length: 1')).toMatchObject({
+      expectsContinue: true,
+    });
+    expect(read(LINE, 'Host: g', 'Connection: upgrade', 'Upgrade: websocket')).toMatchObject({ upgrade: 'websocket' });
+  });
+
+  it('and lets none through that is dropped without it', () => {
+    const names = ['x-latchkey-owner', 'X_Latchkey_Owner', 'x-real-ip', 'te', 'proxy-authorization', 'connection'];
+    const head = read(LINE, 'Host: g', ...names.map((name) => `${name}: evil`), `Connection: ${names.join(', ')}`);
+    expect(forwardedLines(head as RequestHead, { authorization: true, session: true }, '')).not.toContain('evil');
   });
 });

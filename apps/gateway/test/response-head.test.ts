@@ -114,6 +114,14 @@ describe('the end of a response is unambiguous', () => {
     expect(head).toMatchObject({ lines: 'A: b\r\nC: d\r\n', keepAliveS: 7 });
   });
 
+  it.each(['Content-Type: a/b', 'Content-Encoding: gzip', 'Date: Tue, 01 Jan 2030', 'Set-Cookie: a=b'])(
+    'Connection cannot drop what the message is: %s',
+    (line) => {
+      const name = line.slice(0, line.indexOf(':'));
+      expect(read([OK, line, `Connection: x, ${name}`])).toMatchObject({ lines: `${line}\r\n` });
+    },
+  );
+
   it('Connection cannot drop the length', () => {
     expect(read([OK, 'Content-Length: 5', 'Connection: content-length'])).toMatchObject({
       framing: 'length',

@@ -1,6 +1,7 @@
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import type { ResponseSink } from '../src/engine/index.js';
 import { UpstreamPool } from '../src/engine/upstream-pool.js';
+import { HeadScan } from '../src/http/index.js';
 import { POLICY } from './differential/ours.js';
 
 let server: Server;
@@ -28,7 +29,7 @@ afterEach(async () => {
 const OK = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok';
 
 /** Sends a request and resolves to its response's body, or how it failed. */
-function send(method = 'GET', complete = true): Promise<string> {
+function send(method = 'GET', complete = true, content = ''): Promise<string> {
   return new Promise((resolve) => {
     let body = '';
     const sink: ResponseSink = {
@@ -45,7 +46,30 @@ function send(method = 'GET', complete = true): Promise<string> {
       onFailure: ({ kind }) => resolve(kind),
       onDrain: () => undefined,
     };
-    pool.send(sink, `${method} / HTTP/1.1\r\nhost: g\r\n\r\n`, complete, false);
+    pool.send(sink, `${method} / HTTP/1.1\r\nhost: g\r\n\r\n${content}`, complete, false);
+  });
+}
+
+/** Takes a response and fails at one place. */
+function sendToFailing(at: 'onInterim' | 'onResponse' | 'onData'): Promise<string> {
+  return new Promise((resolve) => {
+    const fail = () => {
+      throw new Error(`failed ${at}`);
+    };
+    const sink: ResponseSink = {
+      method: 'GET',
+      policy: POLICY,
+      wantsContent: () => true,
+      onInterim: () => undefined,
+      onResponse: () => undefined,
+      onData: () => undefined,
+      onEnd: () => resolve('end'),
+      onUpgrade: () => resolve('upgrade'),
+      onFailure: ({ kind, reason }) => resolve(`${kind} ${/failed \w+/.exec(reason)?.[0]}`),
+      onDrain: () => undefined,
+      [at]: fail,
+    };
+    pool.send(sink, 'GET / HTTP/1.1\r\nhost: g\r\n\r\n', true, false);
   });
 }
 
@@ -74,6 +98,16 @@ describe('a connection carries no other request', () => {
   it('after a response that came before the request was complete', async () => {
     respond = (socket) => socket.write(OK);
     expect([await sendTwo('POST', false), connections.length]).toEqual([['ok', 'ok'], 2]);
+  });
+
+  it('after a response that came before the request had left', async () => {
+    respond = (socket, connection) => {
+      if (connection > 0) return void socket.write(OK);
+      socket.pause();
+      socket.write(OK);
+    };
+    expect([await send('POST', true, 'x'.repeat(20_000_000)), await send()]).toEqual(['ok', 'ok']);
+    expect(connections).toHaveLength(2);
   });
 
   it('after 204 with a length, whose body comes later', async () => {
@@ -106,6 +140,14 @@ describe('a response that is not well-formed fails', () => {
   });
 });
 
+it.each(['onInterim', 'onResponse', 'onData'] as const)(
+  'what takes a response and fails ends its exchange, and no other: %s',
+  async (at) => {
+    respond = (socket) => socket.write(`HTTP/1.1 103 Hints\r\n\r\n${OK}`);
+    expect([await sendToFailing(at), await send(), connections.length]).toEqual([`internal failed ${at}`, 'ok', 2]);
+  },
+);
+
 it('a response that ends early is lost, unless its end is that of the connection', async () => {
   respond = (socket, connection) =>
     socket.end(
@@ -116,6 +158,33 @@ it('a response that ends early is lost, unless its end is that of the connection
       ][connection]!,
     );
   expect([await send(), await send(), await send()]).toEqual(['lost', 'lost', 'ok']);
+});
+
+it('heads that come byte by byte, interim ones too, are read as whole ones, and each is scanned once', async () => {
+  const head = `HTTP/1.1 103 Hints\r\n\r\nHTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nA: ${'a'.repeat(3_000)}\r\n`;
+  const response = `${head}Content-Length: 2\r\n\r\nok`;
+  respond = (socket) => {
+    socket.setNoDelay(true);
+    let at = 0;
+    const next = () => {
+      socket.write(response[at++]!);
+      if (at < response.length) setImmediate(next);
+    };
+    next();
+  };
+  const { scan } = HeadScan.prototype;
+  let scans = 0;
+  try {
+    HeadScan.prototype.scan = function (this: HeadScan, ...rest: Parameters<typeof scan>) {
+      scans++;
+      return scan.apply(this, rest);
+    };
+    expect([await send(), await send(), connections.length]).toEqual(['ok', 'ok', 1]);
+  } finally {
+    HeadScan.prototype.scan = scan;
+  }
+  // Three heads each, the beginning of each a second time, and nothing behind the interim ones.
+  expect(scans).toBeLessThanOrEqual(16);
 });
 
 it('responses that come interleaved over many connections, byte by byte, keep their own content', async () => {

@@ -58,7 +58,8 @@ class Response implements ResponseSink {
   }
 }
 
-const pool = () => new UpstreamPool(new URL(`https://127.0.0.1:${(server.address() as AddressInfo).port}`));
+const origin = () => new URL(`https://127.0.0.1:${(server.address() as AddressInfo).port}`);
+const pool = () => new UpstreamPool(origin());
 
 function get(from: UpstreamPool): { response: Response; connection: UpstreamConnection } {
   const response = new Response();
@@ -126,5 +127,15 @@ it('an idle connection is closed after the time that its upstream names, or four
   };
   expect(await timed('', 4_000)).toEqual([true, false]);
   expect(await timed('Keep-Alive: timeout=30\r\n', 29_000)).toEqual([true, false]);
+  // Whatever the upstream says.
+  expect(await timed('Keep-Alive: timeout=999999\r\n', 600_000)).toEqual([true, false]);
+  pooled.close();
+});
+
+it('no more connections are kept idle than is said', async () => {
+  const pooled = new UpstreamPool(origin(), { idleMax: 2 });
+  const gets = Array.from({ length: 4 }, () => get(pooled));
+  await waitFor(() => gets.every(({ response }) => response.ended));
+  expect(gets.filter(({ connection }) => connection.isOpen)).toHaveLength(2);
   pooled.close();
 });

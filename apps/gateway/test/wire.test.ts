@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { waitFor } from '@latchkey/testing';
@@ -196,6 +197,56 @@ describe('what one side has said is passed on when it is there', () => {
   });
 });
 
+describe('the request id', () => {
+  const origin = [`Origin: ${ORIGIN}`, 'Access-Control-Request-Method: GET'];
+  it.each<[string, () => string]>([
+    ['forwarded', () => head('GET /w/x', 'Connection: close')],
+    ['of the gateway itself', () => head('OPTIONS *', 'Connection: close')],
+    ['to a preflight', () => head('OPTIONS /w/x', ...origin, 'Connection: close')],
+    ['without a token', () => 'GET /w/x HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n'],
+    ['without a route', () => head('GET /nowhere', 'Connection: close')],
+    ['to TRACE', () => head('TRACE /w/x', 'Connection: close')],
+    ['to a bad target', () => head('GET /w/../x', 'Connection: close')],
+    ['to a head that cannot be read', () => 'nonsense\n'],
+    ['of health', () => head('GET /healthz', 'Connection: close')],
+    ['of readiness', () => head('GET /readyz', 'Connection: close')],
+    ['of whoami', () => head('GET /gateway/whoami', 'Connection: close')],
+    ['of whoami without a token', () => 'GET /gateway/whoami HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n'],
+    ['of the console', () => head('GET /', 'Connection: close')],
+    ['of an upstream that is gone', () => head('GET /gone/x', 'Connection: close')],
+  ])('is on the response, once: %s', async (_, bytes) => {
+    const { text, body } = await send(bytes());
+    const ids = text.match(/^x-request-id: .*$/gim);
+    expect(ids).toEqual([expect.stringMatching(/^x-request-id: [0-9a-f-]{36}$/)]);
+    const named = /"requestId":"([^"]*)"/.exec(body)?.[1];
+    if (named !== undefined) expect(ids![0]).toContain(named);
+  });
+
+  it('is on the responses of the ops port', async () => {
+    for (const path of ['/healthz', '/readyz', '/metrics', '/forward-auth', '/nowhere']) {
+      const { text } = await raw(s.gateway.opsPort, head(`GET ${path}`, 'Connection: close'));
+      expect(text.match(/^x-request-id: .*$/gim)).toHaveLength(1);
+    }
+  });
+
+  it('of a trusted proxy is on the response of whoami too', async () => {
+    const { headers, status } = await send(head('GET /gateway/whoami', 'X-Request-Id: edge-1', 'Connection: close'));
+    expect([status, headers['x-request-id']]).toEqual([200, 'edge-1']);
+  });
+
+  it('is not on an interim response, whose final one has it', async () => {
+    respond = ({ socket }) =>
+      socket.write(
+        'HTTP/1.1 103 Hints\r\nX-Request-Id: own\r\n\r\nHTTP/1.1 200 OK\r\nX-Request-Id: own\r\nContent-Length: 0\r\n\r\n',
+      );
+    const { text } = await send(head('GET /w/x', 'Connection: close'));
+    expect(text).not.toContain('own');
+    expect(text).toMatch(
+      /^HTTP\/1\.1 103 Hints\r\n\r\nHTTP\/1\.1 200 OK\r\n(?:.*\r\n)?x-request-id: [0-9a-f-]{36}\r\n/s,
+    );
+  });
+});
+
 describe('the end of a response', () => {
   it('with the connection becomes chunked for HTTP/1.1', async () => {
     respond = ({ socket }) => socket.end('HTTP/1.1 200 OK\r\n\r\nbody');
@@ -217,6 +268,11 @@ describe('the end of a response', () => {
     expect([status, body]).toEqual([200, 'half']);
     respond = ({ socket }) => socket.end('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n');
     expect((await send(head('GET /w/x'))).body).toBe('4\r\nhalf\r\n');
+  });
+
+  it('that comes too early is a fault for HTTP/1.0 too, whose end is that of the connection', async () => {
+    respond = ({ socket }) => socket.end('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n');
+    await expect(send(head('GET /w/x HTTP/1.0'))).rejects.toMatchObject({ code: 'ECONNRESET' });
   });
 
   it.each([
@@ -294,6 +350,14 @@ describe('a request', () => {
     const { status, body } = await send(head('GET /w/x', 'Connection: close'));
     expect([status, JSON.parse(body).detail]).toEqual([502, expect.stringMatching(/came back to the gateway/)]);
     expect(connections).toHaveLength(1);
+  });
+
+  it('that other gateways have forwarded names them all to the next', async () => {
+    const other = randomUUID();
+    await send(head('GET /w/x', `X-Latchkey-Passed-By: ${other}`, 'Connection: close'));
+    expect(received().match(/x-latchkey-passed-by: .*/gi)).toEqual([
+      expect.stringMatching(new RegExp(`^x-latchkey-passed-by: ${other}, [0-9a-f-]{36}$`)),
+    ]);
   });
 
   it.each(['1.0', '1.1'])('of HTTP/%s is forwarded as HTTP/1.1, and so is the response to it', async (version) => {
@@ -439,6 +503,29 @@ describe('a stale connection', () => {
       socket.destroy();
     };
     expect((await send(head('POST /w/x', 'Connection: close'))).status).toBe(502);
+    expect(asked).toBe(1);
+  });
+
+  it('one that is new is none: GET is not sent twice', async () => {
+    let asked = 0;
+    respond = ({ socket }) => {
+      asked++;
+      socket.destroy();
+    };
+    expect((await send(head('GET /w/x', 'Connection: close'))).status).toBe(502);
+    expect(asked).toBe(1);
+  });
+
+  it('one over which something came is none: GET is not sent twice', async () => {
+    await send(head('GET /w/x'), 'ok');
+    let asked = 0;
+    respond = ({ socket }) => {
+      asked++;
+      socket.end('HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 2');
+    };
+    expect((await send(head('GET /w/x', 'Connection: close'))).text).toMatch(
+      /^HTTP\/1\.1 103 .*\r\n\r\nHTTP\/1\.1 502 /s,
+    );
     expect(asked).toBe(1);
   });
 

@@ -1,4 +1,5 @@
 import type { DenialLine, DenialReason } from '@latchkey/contracts';
+import { copyOf } from './copy.js';
 
 export interface UsageDenialLimits {
   /** Denials kept of existing tokens. */
@@ -42,7 +43,14 @@ export class UsageDenials {
       return;
     }
     this.#counts.set(name, count + 1);
-    list.push(line);
+    const { requestId, route, method, ip } = line;
+    list.push({
+      ...line,
+      requestId: copyOf(requestId),
+      route: copyOf(route),
+      method: copyOf(method),
+      ip: copyOf(ip),
+    });
   }
 
   /** Returns and removes all. */

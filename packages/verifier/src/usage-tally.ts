@@ -1,4 +1,5 @@
 import type { DenialReason, UsageLine } from '@latchkey/contracts';
+import { copyOf } from './copy.js';
 
 type Status = UsageLine['status'];
 
@@ -65,8 +66,8 @@ export class UsageTally {
         hourMs,
         route,
         status,
-        ip,
-        userAgent,
+        ip: copyOf(ip),
+        userAgent: copyOf(userAgent),
         count: 1,
         firstSeenMs: nowMs,
         lastSeenMs: nowMs,

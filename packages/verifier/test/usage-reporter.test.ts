@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { FIRST_PARTY_CALLER, signUsageBatch, type UsageBatch } from '@latchkey/contracts';
 import { type Clock, UsageReporter } from '../src/index.js';
 import { UsageDenials } from '../src/usage-denials.js';
@@ -93,5 +95,60 @@ describe('denials', () => {
     expect(dropped).toBe(994 + 96);
     line('malformed', null, '10.0.0.1');
     expect(denials.take()).toMatchObject({ dropped: 0, denials: [{ reason: 'malformed' }] });
+  });
+});
+
+describe('what is kept of a request', () => {
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  const heapMb = () => {
+    collect();
+    return process.memoryUsage().heapUsed / 1_000_000;
+  };
+  /** Parts of one flat text, as read from a socket. */
+  const partsOf = (i: number) => {
+    const head = Buffer.from(
+      `${`id-of-a-request-${i}-`.padEnd(36, '0')}203.0.113.${100 + (i % 100)}${'x'.repeat(50_000)}`,
+    ).toString('latin1');
+    return { requestId: head.slice(0, 36), ip: head.slice(36, 49), userAgent: head.slice(49, 149) };
+  };
+
+  it('for its count does not keep the head that it was cut from', () => {
+    const tally = new UsageTally({ linesMax: 2_000, linesPerTokenMax: 1 });
+    const before = heapMb();
+    for (let i = 0; i < 1_000; i++) {
+      const { ip, userAgent } = partsOf(i);
+      tally.add(`token-${i}`, 'route', 'allowed', ip, userAgent, 0);
+    }
+    expect(heapMb() - before).toBeLessThan(10);
+    expect(tally.take(1)[0]).toMatchObject({ ip: '203.0.113.100', userAgent: 'x'.repeat(100) });
+  });
+
+  it('for its denial does not keep the head that it was cut from', () => {
+    const limits = { realMax: 1_000, perTokenMax: 1, junkMax: 0, perReasonAndAddressMax: 0 };
+    const denials = new UsageDenials(limits);
+    const before = heapMb();
+    for (let i = 0; i < 1_000; i++) {
+      const { ip, requestId, userAgent } = partsOf(i);
+      denials.add({
+        requestId,
+        reason: 'revoked',
+        tokenId: `token-${i}`,
+        route: userAgent,
+        method: userAgent,
+        ip,
+        atMs: 0,
+      });
+    }
+    expect(heapMb() - before).toBeLessThan(10);
+    expect(denials.take().denials[7]!.requestId).toMatch(/^id-of-a-request-7-0+$/);
+  });
+
+  it('is the same text, whatever its characters', () => {
+    const tally = new UsageTally({ linesMax: 10, linesPerTokenMax: 10 });
+    const userAgent = 'a\xe9\u6f0f\ud800\ud83d\ude00\0';
+    tally.add('t', 'r', 'allowed', '::1', userAgent, 0);
+    tally.add('t', 'r', 'allowed', '::1', userAgent, 0);
+    expect(tally.take(9)).toMatchObject([{ userAgent, count: 2 }]);
   });
 });

@@ -1,19 +1,24 @@
 import type { Socket } from 'node:net';
-import { LIMITS } from '@latchkey/contracts';
-import { newId } from '@latchkey/runtime';
 import {
   type BodyReader,
   ChunkedBody,
   type ErrorResponse,
-  FIELDS_MAX,
-  HeadScan,
   LengthBody,
   type Peer,
-  RequestHead,
-  TARGET_LENGTH_MAX,
-  TOO_MANY,
+  type RequestHead,
 } from '../http/index.js';
+import { Backlog } from './backlog.js';
+import {
+  AHEAD_BYTES_MAX,
+  AHEAD_MS,
+  HEAD_TIMEOUT_MS,
+  KEEP_ALIVE_MS,
+  REQUEST_TIMEOUT_MS,
+  UNREAD_MS,
+  UNWANTED_BODY_MS,
+} from './caller-limits.js';
 import { type BodySink, CallerRequest, type Connection, type TunnelSink } from './caller-request.js';
+import { HeadReader } from './head-reader.js';
 
 /** What the connections of a listener share. */
 export interface ConnectionDeps {
@@ -21,6 +26,8 @@ export interface ConnectionDeps {
   /** A response was completed or broken off. */
   onResponse(request: CallerRequest): void;
   onClosed(connection: CallerConnection): void;
+  /** What takes a body or a drain has thrown: only its connection ends. */
+  onFault(error: unknown, requestId: string | undefined): void;
   /** A Date line (RFC 9110 section 6.6.1), renewed every second. */
   readonly date: string;
   /** The listener stops: connections close after their present response. */
@@ -28,23 +35,6 @@ export interface ConnectionDeps {
   /** By the clock of the listener's tick. */
   readonly nowMs: number;
 }
-
-/** Longest time until a head is complete. */
-export const HEAD_TIMEOUT_MS = 10_000;
-/** Longest time until a whole request, body included, has arrived. */
-export const REQUEST_TIMEOUT_MS = 3_600_000;
-/** Longer than the idle timeout of most load balancers. */
-export const KEEP_ALIVE_MS = 65_000;
-/** How long a caller can take to read the end of its last response. */
-export const UNREAD_MS = 120_000;
-/** How long a body is read and discarded after the response. */
-export const UNWANTED_BODY_MS = 2_000;
-/** Bytes of requests that came before their turn; more are left to the kernel. */
-const AHEAD_BYTES_MAX = 65_536;
-
-const scan = new HeadScan();
-const CR = 0x0d;
-const LF = 0x0a;
 
 /** What is awaited of the caller. */
 enum Awaited {
@@ -67,10 +57,12 @@ export class CallerConnection implements Connection {
   #payload: number[] | undefined;
   #bodyPaused = true;
   /** Bytes not read yet. */
-  #ahead: Buffer | undefined;
+  readonly #ahead = new Backlog();
+  readonly #heads: HeadReader;
   #closes = false;
-  /** An empty line was ignored since the last request. */
-  #hadEmptyLine = false;
+  /** What comes is discarded: the connection closes after the present response. */
+  #discards = false;
+  #pausedAtMs = 0;
   #isTaking = false;
   /** Since when what is awaited is awaited. */
   #sinceMs: number;
@@ -82,8 +74,21 @@ export class CallerConnection implements Connection {
     private readonly deps: ConnectionDeps,
   ) {
     this.#sinceMs = deps.nowMs;
-    socket.on('data', (chunk: Buffer) => this.#onData(chunk));
-    socket.on('drain', () => this.#onDrain());
+    this.#heads = new HeadReader(peer);
+    socket.on('data', (chunk: Buffer) => {
+      try {
+        this.#onData(chunk);
+      } catch (error) {
+        this.#onFault(error);
+      }
+    });
+    socket.on('drain', () => {
+      try {
+        this.#onDrain();
+      } catch (error) {
+        this.#onFault(error);
+      }
+    });
     socket.on('end', () => this.#onEnd());
     // A reset by the caller must not end the process; 'close' follows.
     socket.on('error', () => socket.destroy());
@@ -113,12 +118,18 @@ export class CallerConnection implements Connection {
         return;
       case Awaited.Tunnel:
         return void this.#tunnel!.onData(chunk);
-      default:
+      default: {
+        if (this.#discards) return;
+        const ahead = this.#ahead;
         // The time for a head after an idle connection begins with its first byte.
-        if (!this.#ahead && this.#awaited === Awaited.Head && !this.#isFirst) this.#sinceMs = this.deps.nowMs;
-        this.#ahead = this.#ahead ? Buffer.concat([this.#ahead, chunk]) : chunk;
+        if (!ahead.bytes && this.#awaited === Awaited.Head && !this.#isFirst) this.#sinceMs = this.deps.nowMs;
+        ahead.add(chunk);
         this.#take();
-        if (this.#ahead && !this.#takesHead && this.#ahead.length > AHEAD_BYTES_MAX) this.socket.pause();
+        if (ahead.bytes && !this.#takesHead && ahead.bytes.length > AHEAD_BYTES_MAX) {
+          this.#pausedAtMs = this.deps.nowMs;
+          this.socket.pause();
+        }
+      }
     }
   }
 
@@ -137,53 +148,25 @@ export class CallerConnection implements Connection {
   #take(): void {
     if (this.#isTaking) return;
     this.#isTaking = true;
-    try {
-      while (this.#ahead) {
-        const before: Buffer = this.#ahead;
-        if (this.#takesHead) this.#takeHead(before);
-        else if (this.#awaited === Awaited.Body && !this.#bodyPaused) this.#takeBody(before);
-        if (this.#ahead === before) break;
-      }
-    } finally {
-      this.#isTaking = false;
+    for (let { bytes } = this.#ahead; bytes; bytes = this.#ahead.bytes) {
+      if (this.#takesHead) this.#takeHead(bytes);
+      else if (this.#awaited === Awaited.Body && !this.#bodyPaused) this.#takeBody(bytes);
+      if (this.#ahead.bytes === bytes) break;
     }
+    this.#isTaking = false;
   }
 
   #takeHead(bytes: Buffer): void {
-    let at = 0;
-    // RFC 9112 section 2.2: an empty line before a request is ignored.
-    if (bytes[0] === CR && bytes[1] === LF && !this.#hadEmptyLine) at = 2;
-    if (at === bytes.length) {
-      // It came with the request before: the connection is as idle as without it.
-      this.#hadEmptyLine = true;
-      this.#ahead = undefined;
-      return;
-    }
-    const end = scan.scan(bytes, at);
-    const length = (end > 0 ? end : bytes.length) - at;
-    if (length > LIMITS.headerBytesMax)
-      return void this.#refuseHead(
-        bytes.indexOf('\r\n', at) - at > TARGET_LENGTH_MAX ? TARGET_TOO_LONG : HEAD_TOO_LARGE,
-      );
-    // A caller of another protocol is refused at once: it waits for no time limit.
-    if (end < 0) return void this.#refuseHead(end === TOO_MANY ? TOO_MANY_FIELDS : NOT_HTTP);
-    if (end === 0) return;
-    this.#hadEmptyLine = false;
-    this.#ahead = end < bytes.length ? bytes.subarray(end) : undefined;
-    const head = new RequestHead(this.peer);
-    const error = head.read(bytes.toString('latin1', at, end - 2), scan);
+    const head = this.#heads.read(bytes);
+    const { error, taken } = this.#heads;
+    if (error) return void this.#refuse(head!, error);
+    this.#ahead.dropTo(taken);
+    if (!head) return;
     const request = new CallerRequest(head, this);
     this.#request = request;
     this.#isFirst = false;
     this.#closes = head.closes || this.deps.isStopping;
     this.#sinceMs = this.deps.nowMs;
-    if (error) {
-      // Where such a request ends is ambiguous, so nothing after it is read.
-      this.#closes = true;
-      this.#ahead = undefined;
-      this.#awaited = Awaited.Nothing;
-      return void request.refuse(error);
-    }
     this.#body = head.chunked
       ? new ChunkedBody()
       : head.contentLength > 0
@@ -194,13 +177,13 @@ export class CallerConnection implements Connection {
     this.deps.onRequest(request);
   }
 
-  #refuseHead(error: ErrorResponse): void {
-    const head = new RequestHead(this.peer);
-    head.requestId = newId();
+  /** Where such a request ends is ambiguous, so nothing after it is read. */
+  #refuse(head: RequestHead, error: ErrorResponse): void {
     const request = new CallerRequest(head, this);
     this.#request = request;
+    this.#isFirst = false;
     this.#closes = true;
-    this.#ahead = undefined;
+    this.#ahead.clear();
     this.#awaited = Awaited.Nothing;
     request.refuse(error);
   }
@@ -211,11 +194,11 @@ export class CallerConnection implements Connection {
     const end = body.read(bytes, 0, payload);
     if (end < 0) {
       this.#closes = true;
-      this.#ahead = undefined;
+      this.#ahead.clear();
       this.#awaited = Awaited.Nothing;
       return void this.#sink?.onBodyMalformed();
     }
-    this.#ahead = body.end < bytes.length ? bytes.subarray(body.end) : undefined;
+    this.#ahead.dropTo(body.end);
     const sink = this.#sink;
     if (payload) {
       for (let i = 0; i < payload.length; i += 2) sink?.onBody(bytes.subarray(payload[i], payload[i + 1]));
@@ -285,15 +268,15 @@ export class CallerConnection implements Connection {
     this.#request = undefined;
     this.#awaited = Awaited.Head;
     this.#sinceMs = this.deps.nowMs;
-    if (this.#ahead) this.#take();
+    if (this.#ahead.bytes) this.#take();
     // The rest can be a part of a head.
-    if ((!this.#ahead || this.#takesHead) && this.socket.isPaused()) this.socket.resume();
+    if ((!this.#ahead.bytes || this.#takesHead) && this.socket.isPaused()) this.socket.resume();
   }
 
   /** Ends this side and gives the caller time to read: closing with unread input would destroy what was sent. */
   #linger(): void {
     this.#awaited = Awaited.Nothing;
-    this.#ahead = undefined;
+    this.#ahead.clear();
     this.#sinceMs = this.deps.nowMs;
     this.socket.end(() => {
       this.#sinceMs = this.deps.nowMs;
@@ -308,10 +291,11 @@ export class CallerConnection implements Connection {
     this.#request = undefined;
     this.#tunnel = sink;
     this.#awaited = Awaited.Tunnel;
-    const early = this.#ahead;
-    this.#ahead = undefined;
-    if (early) sink.onData(early);
     this.socket.resume();
+    const early = this.#ahead.bytes;
+    this.#ahead.clear();
+    // Its sink can pause it.
+    if (early) sink.onData(early);
   }
 
   end(): void {
@@ -337,38 +321,71 @@ export class CallerConnection implements Connection {
   /** Enforces the limits of time. */
   tick(nowMs: number): void {
     const waitedMs = nowMs - this.#sinceMs;
+    const { socket } = this;
     switch (this.#awaited) {
       case Awaited.Head: {
-        const isIdle = (!this.#isFirst && this.#ahead === undefined) || this.socket.writableNeedDrain;
+        const hasBegun = this.#ahead.bytes !== undefined;
+        const isIdle = (!this.#isFirst && !hasBegun) || socket.writableNeedDrain;
         if (isIdle) {
-          if (waitedMs > KEEP_ALIVE_MS) this.socket.destroy();
+          if (waitedMs > (socket.writableNeedDrain ? UNREAD_MS : KEEP_ALIVE_MS)) socket.destroy();
         } else if (waitedMs > HEAD_TIMEOUT_MS) {
-          if (this.#ahead === undefined) this.socket.destroy();
-          else this.#refuseHead(TOO_SLOW);
+          if (hasBegun) this.#refuse(this.#heads.refuse(TOO_SLOW), TOO_SLOW);
+          else socket.destroy();
         }
         break;
       }
       case Awaited.Body:
-        if (waitedMs > (this.#request!.isOver ? UNWANTED_BODY_MS : REQUEST_TIMEOUT_MS)) this.socket.destroy();
+        if (this.#request!.isOver) {
+          if (waitedMs > UNWANTED_BODY_MS) this.#linger();
+        } else if (waitedMs > REQUEST_TIMEOUT_MS) this.#giveUp(this.#request!);
+        break;
+      case Awaited.Response:
+        if (socket.isPaused() && nowMs - this.#pausedAtMs > AHEAD_MS) this.#discard();
         break;
       case Awaited.Nothing:
-        if (waitedMs > (this.socket.writableFinished ? UNWANTED_BODY_MS : UNREAD_MS)) this.socket.destroy();
+        if (socket.writableFinished) {
+          if (waitedMs > UNWANTED_BODY_MS) socket.destroy();
+        } else if (waitedMs > UNREAD_MS) socket.resetAndDestroy();
         break;
       default:
     }
   }
 
+  /** The rest of a request has not come in time. */
+  #giveUp(request: CallerRequest): void {
+    this.#closes = true;
+    if (request.responder) request.responder.onTimeout(TOO_SLOW);
+    else request.refuse(TOO_SLOW);
+  }
+
+  /** The requests that came ahead are not answered, so that the connection is read and its end noticed. */
+  #discard(): void {
+    this.#closes = true;
+    this.#discards = true;
+    this.#ahead.clear();
+    this.socket.resume();
+  }
+
   /** The caller has ended its side: for a proxy it is gone. */
   #onEnd(): void {
     if (this.#tunnel) return void this.#tunnel.onEnd();
-    this.socket.destroy();
+    // It can still read the end of its last response.
+    if (this.#awaited === Awaited.Nothing && !this.socket.writableFinished) return;
+    if ((!this.#request || this.#request.isOver) && this.socket.writableLength > 0) this.#linger();
+    else this.socket.destroy();
+  }
+
+  #onFault(error: unknown): void {
+    const requestId = this.#request?.head.requestId;
+    this.socket.resetAndDestroy();
+    this.deps.onFault(error, requestId);
   }
 
   #onClose(): void {
     const request = this.#request;
     this.#request = undefined;
     this.#awaited = Awaited.Nothing;
-    this.#ahead = undefined;
+    this.#ahead.clear();
     this.deps.onClosed(this);
     if (request && !request.isOver) {
       request.isOver = true;
@@ -379,21 +396,4 @@ export class CallerConnection implements Connection {
   }
 }
 
-const TARGET_TOO_LONG: ErrorResponse = {
-  code: 'uri_too_long',
-  detail: `The request target can have at most ${TARGET_LENGTH_MAX} characters.`,
-};
-const HEAD_TOO_LARGE: ErrorResponse = {
-  code: 'header_too_large',
-  detail: `Request line and headers can have at most ${LIMITS.headerBytesMax} bytes together.`,
-};
-const TOO_MANY_FIELDS: ErrorResponse = {
-  code: 'header_too_large',
-  detail: `A request can have at most ${FIELDS_MAX} headers.`,
-};
-const NOT_HTTP: ErrorResponse = {
-  code: 'invalid_request',
-  detail:
-    'The request is not well-formed HTTP/1.1: it contains a character that is not allowed in a head, or a bare CR or LF.',
-};
 const TOO_SLOW: ErrorResponse = { code: 'request_timeout', detail: 'The request did not arrive in time.' };

@@ -1,4 +1,4 @@
-import { ERRORS } from '@latchkey/contracts';
+import { ERRORS, REQUEST_ID_HEADER } from '@latchkey/contracts';
 import { type ErrorResponse, type Peer, type RequestHead, renderError } from '../http/index.js';
 
 /** Takes a request's body. */
@@ -17,6 +17,8 @@ export interface Responder {
   onCallerClose(): void;
   /** More of the response can be written. */
   onCallerDrain(): void;
+  /** The rest of the request has not come in time: this error is the response, and one that has begun is broken off. */
+  onTimeout(error: ErrorResponse): void;
 }
 
 /** How the end of a response's body is marked. */
@@ -109,8 +111,8 @@ export class CallerRequest {
   }
 
   /**
-   * Begins a response.
-   * @param lines of the fields, without framing, connection and date
+   * Begins a response: every final one, and 101. Its `x-request-id` is written here.
+   * @param lines of the other fields, without framing, connection and date
    * @param length bytes of the body, written as Content-Length; negative: none is written
    * @param body bytes of the body in Latin-1, written with the head
    */
@@ -131,7 +133,8 @@ export class CallerRequest {
     const framed =
       framing === 'chunked' ? 'transfer-encoding: chunked\r\n' : length >= 0 ? `content-length: ${length}\r\n` : '';
     const ending = status !== 101 && connection.closesAfter(this) ? CLOSE : '';
-    return connection.write(`HTTP/1.1 ${status} ${reason}\r\n${lines}${framed}${date}${ending}\r\n${body}`);
+    const id = `${REQUEST_ID_HEADER}: ${this.head.requestId}\r\n`;
+    return connection.write(`HTTP/1.1 ${status} ${reason}\r\n${lines}${id}${framed}${date}${ending}\r\n${body}`);
   }
 
   /** Writes bytes of the body; false: wait for `onCallerDrain`. */
@@ -161,7 +164,7 @@ export class CallerRequest {
   refuse(error: ErrorResponse, extra = ''): void {
     const { status, headers, body } = renderError(error, this.head.requestId);
     let lines = extra;
-    for (const name in headers) if (name !== 'content-length') lines += `${name}: ${headers[name]}\r\n`;
+    for (const name in headers) if (!WRITTEN.has(name)) lines += `${name}: ${headers[name]}\r\n`;
     this.respond(status, ERRORS[error.code].title, lines, body);
   }
 
@@ -214,6 +217,8 @@ export interface TunnelSink {
   onClose(): void;
 }
 
+/** Fields that `begin` writes. */
+const WRITTEN = new Set(['content-length', REQUEST_ID_HEADER]);
 const CLOSE = 'connection: close\r\n';
 /** Longest body that is written together with its head. */
 export const COPIED_BYTES_MAX = 16_384;

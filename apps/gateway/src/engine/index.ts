@@ -1,3 +1,4 @@
+export { Backlog } from './backlog.js';
 export type { BodySink, CallerRequest, Responder, ResponseFraming, TunnelSink } from './caller-request.js';
 export { COPIED_BYTES_MAX } from './caller-request.js';
 export { HttpServer } from './server.js';

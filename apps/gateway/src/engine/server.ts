@@ -3,6 +3,7 @@ import type { Logger } from '@latchkey/runtime';
 import { peerOf } from '../http/index.js';
 import { CallerConnection, type ConnectionDeps } from './caller-connection.js';
 import type { CallerRequest } from './caller-request.js';
+import { PROBED } from './socket-options.js';
 
 export interface ServerDeps {
   onRequest(request: CallerRequest): void;
@@ -11,11 +12,11 @@ export interface ServerDeps {
   readonly isTrustedProxy: (ip: string) => boolean;
   readonly logger: Logger;
   readonly connectionsMax: number;
+  /** How long callers have to read what was written before a stop. Default 1 000. */
+  readonly lastBytesMs?: number;
 }
 
 const TICK_MS = 500;
-/** How long callers have for what was written before a stop. */
-const LAST_BYTES_MS = 1_000;
 
 /** A listener that speaks HTTP/1.1 with callers. */
 export class HttpServer implements ConnectionDeps {
@@ -28,7 +29,9 @@ export class HttpServer implements ConnectionDeps {
   isStopping = false;
 
   constructor(private readonly deps: ServerDeps) {
-    this.server = createServer({ noDelay: true, allowHalfOpen: true }, (socket) => this.#onConnection(socket));
+    this.server = createServer({ ...PROBED, noDelay: true, allowHalfOpen: true }, (socket) =>
+      this.#onConnection(socket),
+    );
     this.server.maxConnections = deps.connectionsMax;
     this.#closed = new Promise((resolve) => this.server.once('close', resolve));
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
@@ -47,6 +50,10 @@ export class HttpServer implements ConnectionDeps {
 
   onResponse(request: CallerRequest): void {
     this.deps.onResponse(request);
+  }
+
+  onFault(error: unknown, requestId: string | undefined): void {
+    this.deps.logger.error({ err: error, requestId }, 'a request failed; its connection was closed');
   }
 
   onClosed(connection: CallerConnection): void {
@@ -71,13 +78,12 @@ export class HttpServer implements ConnectionDeps {
     for (const connection of [...this.#connections]) connection.closeWhenIdle();
   }
 
-  /** Closes all connections, those that are still written to a second later. */
+  /** Closes all connections, those whose callers have still to read after `lastBytesMs`. */
   async close(): Promise<void> {
     this.stop();
-    for (const connection of [...this.#connections]) connection.closeWhenIdle();
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, LAST_BYTES_MS);
+      timer = setTimeout(resolve, this.deps.lastBytesMs ?? 1_000);
     });
     if (this.isStopping) await Promise.race([this.#closed, late]);
     clearTimeout(timer);

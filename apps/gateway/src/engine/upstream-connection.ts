@@ -9,6 +9,8 @@ import {
   type ResponsePolicy,
   UntilCloseBody,
 } from '../http/index.js';
+import { Backlog } from './backlog.js';
+import { PROBED } from './socket-options.js';
 
 /** Where an upstream is. */
 export interface Origin {
@@ -27,7 +29,9 @@ export type FailureKind =
   /** The connection ended before the response did. */
   | 'lost'
   /** The response is not HTTP/1.1. */
-  | 'malformed';
+  | 'malformed'
+  /** The gateway itself is at fault. */
+  | 'internal';
 
 export interface UpstreamFailure {
   readonly kind: FailureKind;
@@ -68,16 +72,19 @@ export const RESPONSE_HEAD_BYTES_MAX = 65_536;
 /** More interim responses than this to one request are an attack. */
 const INTERIM_MAX = 100;
 const NOTHING = Buffer.alloc(0);
-const scan = new HeadScan();
+/** For all heads that come as a whole: nearly all. */
+const shared = new HeadScan();
 
 /** All connections read into this buffer, one after the other: each call takes what it needs before it returns. */
-const shared = Buffer.allocUnsafeSlow(65_536);
+const input = Buffer.allocUnsafeSlow(65_536);
 
 /** One connection to an upstream: one request at a time (RFC 9112 section 9.3). */
 export class UpstreamConnection {
   readonly #socket: Socket;
   #sink: ResponseSink | undefined;
-  #pending: Buffer | undefined;
+  /** A head that has come in part, and how far it was scanned. */
+  readonly #pending = new Backlog();
+  #partial: HeadScan | undefined;
   #body: BodyReader | undefined;
   #payload: number[] | undefined;
   /** Set while it carries another protocol. */
@@ -91,6 +98,8 @@ export class UpstreamConnection {
   readonly #queue: Buffer[] = [];
   /** Has carried a request before the present one. */
   reused = false;
+  /** Has brought bytes since the present request was sent. */
+  hasHeard = false;
   connected = false;
   /** By the clock of the pool: when it was opened, or became idle. */
   sinceMs: number;
@@ -110,11 +119,11 @@ export class UpstreamConnection {
   ) {
     this.sinceMs = nowMs;
     const onread = {
-      buffer: shared,
+      buffer: input,
       callback: (size: number, buffer: Uint8Array) => this.#onRead(size, buffer as Buffer),
     };
     const { host, port } = origin;
-    const common = { host, port, onread, noDelay: true, allowHalfOpen: true };
+    const common = { ...PROBED, host, port, onread, noDelay: true, allowHalfOpen: true };
     this.#socket = origin.secure
       ? connectTls({ ...common, ALPNProtocols: ['http/1.1'], ...(isAddress(host) ? {} : { servername: host }) })
       : connectTcp(common);
@@ -141,6 +150,7 @@ export class UpstreamConnection {
     this.#sink = sink;
     this.#requestComplete = complete;
     this.#responded = false;
+    this.hasHeard = false;
     this.#interim = 0;
     if (typeof bytes === 'string') this.#socket.write(bytes, 'latin1');
     else this.#socket.write(bytes);
@@ -201,35 +211,53 @@ export class UpstreamConnection {
   }
 
   #onRead(size: number, buffer: Buffer): boolean {
-    if (this.#pending) {
-      const joined = Buffer.concat([this.#pending, buffer.subarray(0, size)]);
-      this.#pending = undefined;
-      this.#take(joined);
-    } else this.#take(buffer.subarray(0, size));
+    this.hasHeard = true;
+    const bytes = buffer.subarray(0, size);
+    try {
+      if (this.#pending.bytes) {
+        this.#pending.add(bytes);
+        this.#take(this.#pending.bytes);
+      } else this.#take(bytes);
+    } catch (error) {
+      // Only this exchange ends with it.
+      this.#fail({ kind: 'internal', reason: (error as Error).stack ?? String(error) });
+    }
     return this.#reading;
   }
 
   #take(buffer: Buffer): void {
     let at = 0;
     while (this.#sink && !this.#responded) {
-      const end = scan.scan(buffer, at);
+      const partial = this.#partial;
+      const end = partial ? partial.resume(buffer) : shared.scan(buffer, at);
       if (end < 0)
         return void this.#malformed('the head contains a character that is not allowed there, or too many fields');
       if ((end || buffer.length) - at > RESPONSE_HEAD_BYTES_MAX) return void this.#malformed('the head is too long');
-      if (end === 0) {
-        this.#pending = Buffer.from(buffer.subarray(at));
-        return;
-      }
+      if (end === 0) return void (partial ?? this.#keep(buffer, at));
       const text = buffer.toString('latin1', at, end - 2);
-      const head = ResponseHead.read(text, scan, this.#sink.method, this.#sink.policy);
+      const head = ResponseHead.read(text, partial ?? shared, this.#sink.method, this.#sink.policy);
       if ('malformed' in head) return void this.#malformed(head.malformed);
       at = end;
-      if (head.status === 101) return void this.#upgrade(head, buffer, at);
-      if (head.status >= 200) return void this.#begin(head, buffer, at);
+      this.#partial = undefined;
+      if (head.status === 101 || head.status >= 200) {
+        this.#pending.clear();
+        if (head.status === 101) return void this.#upgrade(head, buffer, at);
+        return void this.#begin(head, buffer, at);
+      }
       if (++this.#interim > INTERIM_MAX) return void this.#malformed(`more than ${INTERIM_MAX} interim responses`);
       this.#sink.onInterim(head);
     }
     if (at < buffer.length) this.#read(buffer, at);
+  }
+
+  /** Keeps the beginning of a head, and scans it once more to go on from there. */
+  #keep(buffer: Buffer, at: number): void {
+    const pending = this.#pending;
+    if (buffer === pending.bytes) pending.dropTo(at);
+    else pending.add(Buffer.from(buffer.subarray(at)));
+    if (!pending.bytes) return;
+    this.#partial = new HeadScan();
+    this.#partial.scan(pending.bytes, 0);
   }
 
   /** The head of the final response. */
@@ -299,7 +327,11 @@ export class UpstreamConnection {
   }
 
   #malformed(reason: string): void {
-    this.fail({ kind: 'malformed', reason });
+    this.#fail({ kind: 'malformed', reason });
+  }
+
+  #fail(failure: UpstreamFailure): void {
+    this.fail(failure);
     this.#report();
   }
 

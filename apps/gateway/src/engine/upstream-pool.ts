@@ -5,6 +5,8 @@ export interface PoolOptions {
   readonly connectTimeoutMs?: number;
   /** How long an idle connection stays open. Default 4 000: less than the keep-alive of most servers. */
   readonly keepAliveMs?: number;
+  /** Most idle connections. Default 1 000. */
+  readonly idleMax?: number;
 }
 
 /** Connections to one upstream; the one used last is used first. */
@@ -14,6 +16,7 @@ export class UpstreamPool {
   readonly #open = new Set<UpstreamConnection>();
   readonly #connectTimeoutMs: number;
   readonly #keepAliveMs: number;
+  readonly #idleMax: number;
   #nowMs = performance.now();
 
   constructor(url: URL, options: PoolOptions = {}) {
@@ -26,6 +29,7 @@ export class UpstreamPool {
     };
     this.#connectTimeoutMs = options.connectTimeoutMs ?? 5_000;
     this.#keepAliveMs = options.keepAliveMs ?? 4_000;
+    this.#idleMax = options.idleMax ?? 1_000;
   }
 
   /**
@@ -52,7 +56,7 @@ export class UpstreamPool {
   }
 
   readonly #onIdle = (connection: UpstreamConnection): void => {
-    if (this.#idle.length >= IDLE_MAX) return void connection.destroy();
+    if (this.#idle.length >= this.#idleMax) return void connection.destroy();
     connection.sinceMs = this.#nowMs;
     this.#idle.push(connection);
   };
@@ -111,5 +115,3 @@ export class UpstreamPools {
 }
 
 const TICK_MS = 250;
-/** Most idle connections to one upstream. */
-const IDLE_MAX = 1_000;

@@ -67,9 +67,8 @@ export class Console {
     }
     const accepted = acceptedCodings(head.header('accept-encoding'));
     const chosen = file.coded.find(({ coding }) => accepted.has(coding)) ?? file;
-    const lines = `${chosen.lines}x-request-id: ${head.requestId}\r\n`;
-    if (head.header('if-none-match') === chosen.etag) return void request.respond(304, 'Not Modified', lines);
-    request.respond(200, 'OK', lines, chosen.body);
+    if (head.header('if-none-match') === chosen.etag) return void request.respond(304, 'Not Modified', chosen.lines);
+    request.respond(200, 'OK', chosen.lines, chosen.body);
   }
 
   #read(folder: string): void {
@@ -102,12 +101,14 @@ export class Console {
 }
 
 /** Content codings in `Accept-Encoding` (RFC 9110 section 12.5.3) without `q=0`; `*` and preferences are ignored. */
-function acceptedCodings(header = ''): Set<string> {
-  const words = header
-    .toLowerCase()
-    .split(',')
-    .map((word) => word.trim().split(/\s*;\s*q=/));
-  return new Set(words.filter(([, weight]) => weight === undefined || Number(weight) > 0).map(([name]) => name!));
+export function acceptedCodings(header = ''): Set<string> {
+  const accepted = new Set<string>();
+  for (const word of header.toLowerCase().split(',')) {
+    const [name = '', ...parameters] = word.split(';');
+    const weight = parameters.map((parameter) => parameter.trim()).find((parameter) => parameter.startsWith('q='));
+    if (weight === undefined || Number(weight.slice(2)) > 0) accepted.add(name.trim());
+  }
+  return accepted;
 }
 
 function represent(

@@ -20,8 +20,8 @@ export interface Plan {
   readonly path: string;
   /** Header lines for the upstream, each with its CRLF; without Host and framing. */
   readonly lines: string;
-  /** A body already read; otherwise it is streamed from the request. */
-  readonly body: Buffer | undefined;
+  /** A body already read, released once it was sent; otherwise it is streamed from the request. */
+  body: Buffer | undefined;
   readonly timeoutMs: number;
   readonly policy: ResponsePolicy;
   /** Further header lines of every response. */
@@ -48,6 +48,11 @@ export interface ExchangeDeps {
 export const WATCHED_AFTER_MS = 1_000;
 /** How long a caller can read nothing of a response before it is aborted. */
 export const CALLER_STALL_MS = 120_000;
+/**
+ * How long an upstream can take nothing of a body once it has begun to respond. The caller is not read meanwhile, so that its
+ * end would not be noticed.
+ */
+export const UNTAKEN_BODY_MS = 120_000;
 /** How long an upstream can take to say whether it wants a body; then it is sent, as without Expect (RFC 9110 section 10.1.1). */
 export const CONTINUE_MS = 1_000;
 
@@ -55,7 +60,7 @@ const IDEMPOTENT = new Set(['GET', 'HEAD', 'OPTIONS', 'PUT', 'DELETE']);
 
 /** One request and its response, between a caller and an upstream. */
 export class Exchange implements ResponseSink, BodySink, Responder, Timed {
-  /** An event stream, or a handshake: its silence has no limit. */
+  /** An event stream, whose silence has no limit, or a handshake: a stop ends it at once. */
   endless = false;
   readonly method: string;
   readonly policy: ResponsePolicy;
@@ -67,6 +72,8 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   #bodyComplete = false;
   /** Since when the next bytes of the body are awaited; 0 while none are. */
   #bodySinceMs = 0;
+  /** Since when the upstream has not taken those that came; undefined when it has. */
+  #untakenSinceMs: number | undefined;
   #awaitsContinue = false;
   #encodes = false;
   #retried = false;
@@ -117,6 +124,8 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
       this.#bodyComplete,
       fresh || plan.isUpgrade === true,
     );
+    // A request with a body is not repeated, and its response can be a stream.
+    plan.body = undefined;
   }
 
   // The request's body.
@@ -128,17 +137,19 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   }
 
   onBody(bytes: Buffer): void {
-    if (this.#over) return;
+    // The upstream has responded to all of it: no one wants the rest.
+    if (this.#over || this.#ended) return;
     this.#lastMs = this.#bodySinceMs = this.deps.open.nowMs;
     if (this.#early !== undefined) this.#early += bytes.toString('latin1');
     else if (!this.#connection!.write(bytes)) {
       this.#bodySinceMs = 0;
+      this.#untakenSinceMs = this.#lastMs;
       this.request.pauseBody();
     }
   }
 
   onBodyEnd(tail: string): void {
-    if (this.#over) return;
+    if (this.#over || this.#ended) return;
     this.#bodyComplete = true;
     this.#bodySinceMs = 0;
     this.#lastMs = this.deps.open.nowMs;
@@ -147,11 +158,12 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   }
 
   onBodyMalformed(): void {
-    if (this.#over) return;
+    if (this.#over || this.#ended) return;
     this.#fail({ code: 'invalid_request', detail: 'The chunks of the body are not well-formed.' });
   }
 
   onDrain(): void {
+    this.#untakenSinceMs = undefined;
     if (this.#over || this.#bodyComplete || this.#awaitsContinue) return;
     this.#bodySinceMs = this.deps.open.nowMs;
     this.request.resumeBody();
@@ -180,7 +192,7 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
     const together = framing !== 'none' && !this.#encodes && end - start <= COPIED_BYTES_MAX;
     const body = together ? buffer.toString('latin1', start, end) + (tail ?? '') : '';
     const sandbox = this.policy.trustedOrigin ? '' : SANDBOX;
-    const lines = `${head.lines}x-request-id: ${request.head.requestId}\r\n${sandbox}${plan.extra}`;
+    const lines = `${head.lines}${sandbox}${plan.extra}`;
     request.begin(head.status, head.reason, lines, framing, head.contentLength, head.hasDate, body);
     if (together) {
       if (request.isStalled) this.#connection?.pause();
@@ -236,9 +248,10 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
 
   onFailure(failure: UpstreamFailure): void {
     if (this.#over) return;
-    const wasIdle = this.#connection?.reused === true;
+    // What has brought anything was not closed while it was idle: the upstream can have begun with the request.
+    const wasStale = this.#connection?.reused === true && !this.#connection.hasHeard;
     this.#connection = undefined;
-    if (failure.kind === 'lost' && wasIdle && this.#canRetry()) {
+    if (failure.kind === 'lost' && wasStale && this.#canRetry()) {
       this.#retried = true;
       this.#early = '';
       return void this.#send(true);
@@ -278,6 +291,10 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
     if (!this.#over) this.#close();
   }
 
+  onTimeout(error: ErrorResponse): void {
+    if (!this.#over) this.#fail(error);
+  }
+
   /** Ends the upstream's side and releases the state of this exchange. */
   #close(): void {
     this.#over = true;
@@ -313,6 +330,8 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
           kind: 'lost',
           reason: request.isStalled ? 'timeout: the caller reads nothing' : 'timeout: the upstream sends nothing',
         });
+      else if (this.#untakenSinceMs !== undefined && nowMs - this.#untakenSinceMs > UNTAKEN_BODY_MS)
+        this.#upstreamFailed({ kind: 'lost', reason: 'timeout: the upstream takes no more of the body' });
     } else if (this.#awaitsContinue) {
       if (nowMs - this.#lastMs <= CONTINUE_MS) return;
       request.interim(100, 'Continue', '');
@@ -341,6 +360,7 @@ const LAST_CHUNK = '0\r\n\r\n';
 
 /** The error response for an upstream that failed before it responded. */
 function upstreamError({ kind }: UpstreamFailure, timeoutMs: number): ErrorResponse {
+  if (kind === 'internal') return { code: 'internal', detail: 'The gateway failed; see its log for this requestId.' };
   if (kind === 'connect timeout')
     return { code: 'upstream_timeout', detail: `The upstream did not respond within ${timeoutMs} ms.` };
   return {

@@ -1,3 +1,4 @@
+import { REQUEST_ID_HEADER } from '@latchkey/contracts';
 import type { Checks, Decision } from '../check/index.js';
 import type { CallerRequest } from '../engine/index.js';
 import type { ErrorResponse } from '../http/index.js';
@@ -51,7 +52,7 @@ export class ForwardAuth {
     }
     const identity = identityHeaders(decision, request.head.requestId);
     let lines = 'cache-control: no-store\r\n';
-    for (const name in identity) lines += `${name}: ${identity[name]}\r\n`;
+    for (const name in identity) if (name !== REQUEST_ID_HEADER) lines += `${name}: ${identity[name]}\r\n`;
     request.respond(204, 'No Content', lines);
   }
 }

@@ -1,5 +1,5 @@
 import { LIMITS } from '@latchkey/contracts';
-import type { CallerRequest } from '../engine/index.js';
+import { Backlog, type CallerRequest } from '../engine/index.js';
 import type { ErrorResponse, RequestHead } from '../http/index.js';
 
 export type McpBody = { readonly text: string } | { readonly error: ErrorResponse };
@@ -22,37 +22,42 @@ export async function readMcpBody(request: CallerRequest, idleMs: number): Promi
   const tooLarge = refuse(`A message can have at most ${LIMITS.jsonBodyBytesMax} bytes.`, 'too_large');
   if (head.contentLength > LIMITS.jsonBodyBytesMax) return tooLarge;
 
-  const chunks: Buffer[] = [];
-  let size = 0;
-  const ending = await new Promise<'complete' | 'broken' | 'malformed' | 'stalled' | 'too large'>((resolve) => {
-    if (!head.hasBody) return resolve('complete');
-    const timer = setTimeout(() => resolve('stalled'), idleMs);
-    const end = (how: 'complete' | 'broken' | 'malformed' | 'too large') => {
-      clearTimeout(timer);
-      resolve(how);
-    };
-    request.responder = { onCallerClose: () => end('broken'), onCallerDrain: () => undefined };
-    if (head.expectsContinue) request.interim(100, 'Continue', '');
-    request.readBody(
-      {
-        onBody: (bytes) => {
-          size += bytes.length;
-          timer.refresh();
-          if (size > LIMITS.jsonBodyBytesMax) end('too large');
-          else chunks.push(bytes);
+  const content = new Backlog();
+  const ending = await new Promise<'complete' | 'broken' | 'malformed' | 'stalled' | 'late' | 'too large'>(
+    (resolve) => {
+      if (!head.hasBody) return resolve('complete');
+      const timer = setTimeout(() => resolve('stalled'), idleMs);
+      const end = (how: 'complete' | 'broken' | 'malformed' | 'late' | 'too large') => {
+        clearTimeout(timer);
+        resolve(how);
+      };
+      request.responder = {
+        onCallerClose: () => end('broken'),
+        onCallerDrain: () => undefined,
+        onTimeout: () => end('late'),
+      };
+      if (head.expectsContinue) request.interim(100, 'Continue', '');
+      request.readBody(
+        {
+          onBody: (bytes) => {
+            timer.refresh();
+            if ((content.bytes?.length ?? 0) + bytes.length > LIMITS.jsonBodyBytesMax) end('too large');
+            else content.add(bytes);
+          },
+          onBodyEnd: () => end('complete'),
+          onBodyMalformed: () => end('malformed'),
         },
-        onBodyEnd: () => end('complete'),
-        onBodyMalformed: () => end('malformed'),
-      },
-      true,
-    );
-  });
+        true,
+      );
+    },
+  );
   if (ending === 'malformed') return refuse('The chunks of the body are not well-formed.');
   if (ending === 'broken') return refuse('The body ended before it was complete.');
   if (ending === 'too large') return tooLarge;
   if (ending === 'stalled') return refuse(`No more of the body arrived for ${idleMs} ms.`, 'request_timeout');
+  if (ending === 'late') return refuse('The request did not arrive in time.', 'request_timeout');
   try {
-    return { text: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(Buffer.concat(chunks)) };
+    return { text: new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(content.bytes) };
   } catch {
     return refuse('The body is not valid UTF-8.');
   }

@@ -1,7 +1,7 @@
 import { type Logger, type ReadinessCheck, readiness } from '@latchkey/runtime';
 import type { Registry } from 'prom-client';
 import { type CallerRequest, HttpServer } from '../engine/index.js';
-import { RETRY_AFTER_S, readTarget } from '../http/index.js';
+import { type ErrorResponse, RETRY_AFTER_S, readTarget } from '../http/index.js';
 import type { ForwardAuth } from './forward-auth.js';
 
 export interface OpsServerDeps {
@@ -29,8 +29,12 @@ export class OpsServer {
   }
 
   #onRequest(request: CallerRequest): void {
+    const { method } = request.head;
+    // After CONNECT a caller does not speak HTTP.
+    if (method === 'CONNECT') request.closeAfter();
     const target = readTarget(request.head.target);
     if ('detail' in target) return void request.refuse(target);
+    if (method !== 'GET' && method !== 'HEAD' && target.path !== '/forward-auth') return void request.refuse(ONLY_GET);
     switch (target.path) {
       case '/forward-auth':
         return void this.deps.forwardAuth.handle(request, target.query);
@@ -56,6 +60,12 @@ export class OpsServer {
     );
   }
 }
+
+const ONLY_GET: ErrorResponse = {
+  code: 'method_not_allowed',
+  detail: 'This port supports GET and HEAD only.',
+  headers: { allow: 'GET, HEAD' },
+};
 
 export function respondReadiness(request: CallerRequest, of: Readonly<Record<string, ReadinessCheck>>): void {
   void readiness(of).then(({ ready, checks }) =>

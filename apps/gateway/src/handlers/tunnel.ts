@@ -17,7 +17,9 @@ export type Watch = (cut: (reason: DenialReason) => void) => () => void;
 /** How long a caller has to read its close frame. */
 const CLOSE_FRAME_MS = 1_000;
 /** How long one side can go on when the other has ended. */
-const HALF_CLOSED_MS = 30_000;
+export const HALF_CLOSED_MS = 30_000;
+/** How long a side can read nothing of what it was sent: the other is not read meanwhile, so its end would not be noticed. */
+export const TUNNEL_STALL_MS = 120_000;
 
 /** A WebSocket between a caller and an upstream: bytes both ways, closed once its token becomes invalid. */
 export class Tunnel implements RawSink, Timed {
@@ -25,6 +27,9 @@ export class Tunnel implements RawSink, Timed {
   readonly #boundary = new FrameBoundary();
   #unwatch: (() => void) | undefined;
   #halfClosedAtMs: number | undefined;
+  /** Since when a side has not read what it was sent. */
+  #callerStalledAtMs: number | undefined;
+  #upstreamStalledAtMs: number | undefined;
   #over = false;
 
   constructor(
@@ -41,19 +46,24 @@ export class Tunnel implements RawSink, Timed {
   start(head: ResponseHead, first: Buffer): void {
     const { caller, upstream } = this;
     this.open.add(this);
-    const lines = `${head.lines}x-request-id: ${caller.head.requestId}\r\n${SWITCHED}`;
+    const lines = `${head.lines}${SWITCHED}`;
     caller.begin(101, head.reason, lines, 'none', -1, true, '');
     upstream.handOver(this);
     if (first.length > 0) this.onData(first, 0, first.length);
     caller.tunnel({
       onData: (bytes) => {
-        if (!this.#over && !upstream.write(bytes)) caller.pause();
+        if (this.#over || upstream.write(bytes)) return;
+        this.#upstreamStalledAtMs ??= this.open.nowMs;
+        caller.pause();
       },
       onEnd: () => {
         this.#halfClosed();
         if (!this.#over) upstream.finish('');
       },
-      onDrain: () => upstream.resume(),
+      onDrain: () => {
+        this.#callerStalledAtMs = undefined;
+        upstream.resume();
+      },
       onClose: () => this.#end(),
     });
     if (this.#over || !this.watch) return;
@@ -68,7 +78,9 @@ export class Tunnel implements RawSink, Timed {
     if (this.#over) return;
     const bytes = Buffer.from(buffer.subarray(start, end));
     this.#boundary.pass(bytes);
-    if (!this.caller.writeTunnel(bytes)) this.upstream.pause();
+    if (this.caller.writeTunnel(bytes)) return;
+    this.#callerStalledAtMs ??= this.open.nowMs;
+    this.upstream.pause();
   }
 
   onEnd(): void {
@@ -85,6 +97,7 @@ export class Tunnel implements RawSink, Timed {
   }
 
   onDrain(): void {
+    this.#upstreamStalledAtMs = undefined;
     if (!this.#over) this.caller.resume();
   }
 
@@ -118,9 +131,15 @@ export class Tunnel implements RawSink, Timed {
     setTimeout(() => this.caller.destroyTunnel(), CLOSE_FRAME_MS).unref();
   }
 
-  /** A WebSocket can be silent as long as its token is valid; once one side has ended, the other has a limit. */
+  /** A WebSocket can be silent as long as its token is valid, but each side has to read, and to end once the other has. */
   tick(nowMs: number): void {
-    if (this.#halfClosedAtMs !== undefined && nowMs - this.#halfClosedAtMs > HALF_CLOSED_MS) this.#end();
+    const passed = (since: number | undefined, ms: number) => since !== undefined && nowMs - since > ms;
+    if (
+      passed(this.#halfClosedAtMs, HALF_CLOSED_MS) ||
+      passed(this.#callerStalledAtMs, TUNNEL_STALL_MS) ||
+      passed(this.#upstreamStalledAtMs, TUNNEL_STALL_MS)
+    )
+      this.#end();
   }
 
   abandon(): void {

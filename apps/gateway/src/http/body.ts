@@ -85,6 +85,8 @@ export class ChunkedBody implements BodyReader {
   #size = 0;
   #digits = 0;
   #trailer = '';
+  /** The last of it, where its end can begin. */
+  #trailerLast = '';
 
   get complete(): boolean {
     return this.#state === State.Complete;
@@ -141,15 +143,21 @@ export class ChunkedBody implements BodyReader {
   /** Reads trailer fields to the empty line; false when they are malformed or too long. */
   #readTrailer(buffer: Buffer, at: number): boolean {
     const before = this.#trailer.length;
-    this.#trailer += buffer.toString('latin1', at, Math.min(buffer.length, at + TRAILER_BYTES_MAX + 4));
-    const text = this.#trailer;
-    const end = text.startsWith('\r\n') ? 0 : text.indexOf('\r\n\r\n', Math.max(0, before - 3));
-    if (end < 0) {
+    const overlap = this.#trailerLast;
+    const piece = buffer.toString('latin1', at, Math.min(buffer.length, at + TRAILER_BYTES_MAX + 4));
+    const recent = overlap + piece;
+    this.#trailer += piece;
+    // Only what is new is searched: it can come in many pieces.
+    const found = before === overlap.length && recent.startsWith('\r\n') ? 0 : recent.indexOf('\r\n\r\n');
+    if (found < 0) {
       this.end = buffer.length;
+      this.#trailerLast = recent.slice(-3);
       // A CR at the end can become a CRLF; everything else is known now.
-      return text.length <= TRAILER_BYTES_MAX && isClean(text.endsWith('\r') ? text.slice(0, -1) : text);
+      const known = piece.endsWith('\r') ? piece.slice(0, -1) : piece;
+      return this.#trailer.length <= TRAILER_BYTES_MAX && isClean(overlap.endsWith('\r') ? `\r${known}` : known);
     }
-    const fields = text.slice(0, end === 0 ? 0 : end + 2);
+    const end = found + before - overlap.length;
+    const fields = this.#trailer.slice(0, end === 0 ? 0 : end + 2);
     if (fields.length > TRAILER_BYTES_MAX || !isClean(fields)) return false;
     const lines = fields.split('\r\n').slice(0, -1);
     const names = lines.map((line) => line.slice(0, Math.max(0, line.indexOf(':'))));

@@ -1,7 +1,8 @@
 import { IDENTITY_HEADERS, REQUEST_ID_HEADER } from '@latchkey/contracts';
 import type { Principal } from '@latchkey/verifier';
 import { withoutSessionCookie } from './cookies.js';
-import { OWN_NAME, PASSED_BY_HEADER, type RequestHead } from './request-head.js';
+import { OWN_NAME, PASSED_BY_HEADER } from './request-fields.js';
+import type { RequestHead } from './request-head.js';
 
 /** The identity headers as lines. */
 export function identityLines({ tokenId, ownerType, ownerId, project, scopes }: Principal): string {

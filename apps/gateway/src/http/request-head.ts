@@ -1,10 +1,8 @@
 import type { IncomingMessage } from 'node:http';
-import type { Socket } from 'node:net';
-import { isRequestId, REQUEST_ID_HEADER } from '@latchkey/contracts';
+import { isRequestId } from '@latchkey/contracts';
 import { newId } from '@latchkey/runtime';
 import {
   type FieldSink,
-  FieldTable,
   fieldValue,
   hasTabbedFraming,
   lengthOf,
@@ -13,115 +11,22 @@ import {
   readFields,
   withoutListed,
 } from './fields.js';
-import { plainAddress } from './plain-address.js';
+import { callerAddress, type Peer, peerOf } from './peer.js';
+import { Action, OWN_NAME, REQUEST_FIELDS } from './request-fields.js';
 import type { ErrorResponse } from './responses.js';
 import { FIELDS_MAX, type HeadScan } from './scan.js';
 
-enum Action {
-  Pass = 0,
-  Drop,
-  Authorization,
-  Cookie,
-  Host,
-  ContentLength,
-  ContentType,
-  ContentEncoding,
-  TransferEncoding,
-  Connection,
-  Upgrade,
-  UserAgent,
-  Origin,
-  Expect,
-  ForwardedFor,
-  ForwardedProto,
-  ForwardedHost,
-  RequestId,
-  MaxForwards,
-  PassedBy,
-  ForwardedMethod,
-  ForwardedUri,
-}
-
-/** Names the gateway process that forwarded a request, so that it notices when its own request comes back to it. */
-export const PASSED_BY_HEADER = 'x-latchkey-passed-by';
 const PASSED_BY = /^[0-9a-f-]{36}(?:, [0-9a-f-]{36}){0,19}$/;
-/** This process, in {@link PASSED_BY_HEADER}. */
-export const OWN_NAME = newId();
-
-const ACTIONS: Readonly<Record<string, Action>> = {
-  authorization: Action.Authorization,
-  cookie: Action.Cookie,
-  host: Action.Host,
-  'content-length': Action.ContentLength,
-  'content-type': Action.ContentType,
-  'content-encoding': Action.ContentEncoding,
-  'transfer-encoding': Action.TransferEncoding,
-  connection: Action.Connection,
-  upgrade: Action.Upgrade,
-  'user-agent': Action.UserAgent,
-  origin: Action.Origin,
-  expect: Action.Expect,
-  'x-forwarded-for': Action.ForwardedFor,
-  'x-forwarded-proto': Action.ForwardedProto,
-  'x-forwarded-host': Action.ForwardedHost,
-  [REQUEST_ID_HEADER]: Action.RequestId,
-  'max-forwards': Action.MaxForwards,
-  [PASSED_BY_HEADER]: Action.PassedBy,
-  'x-forwarded-method': Action.ForwardedMethod,
-  'x-forwarded-uri': Action.ForwardedUri,
-  // Hop-by-hop (RFC 9110 section 7.6.1).
-  'keep-alive': Action.Drop,
-  'proxy-connection': Action.Drop,
-  'proxy-authorization': Action.Drop,
-  'proxy-authenticate': Action.Drop,
-  te: Action.Drop,
-  trailer: Action.Drop,
-  'http2-settings': Action.Drop,
-  // Some servers read the address, the path, the method or a proxy from these instead of what was checked.
-  forwarded: Action.Drop,
-  'x-real-ip': Action.Drop,
-  'x-original-url': Action.Drop,
-  'x-original-uri': Action.Drop,
-  'x-original-method': Action.Drop,
-  'x-rewrite-url': Action.Drop,
-  'x-http-method': Action.Drop,
-  'x-http-method-override': Action.Drop,
-  'x-method-override': Action.Drop,
-  proxy: Action.Drop,
-};
-const OWN = /^x-(latchkey|forwarded)(-|$)/;
-
-const TABLE = new FieldTable((name) => {
-  if (Object.hasOwn(ACTIONS, name)) return ACTIONS[name]!;
-  const plain = normalHeaderName(name);
-  return Object.hasOwn(ACTIONS, plain) || OWN.test(plain) ? Action.Drop : Action.Pass;
-});
-
-/** Lower case, other characters as "-". CGI and WSGI turn them into "_", so all such spellings are one name there. */
-export function normalHeaderName(name: string): string {
-  return name.toLowerCase().replace(/[^a-z0-9]/g, '-');
-}
-
-/** A peer of the public port, determined once per connection. */
-export interface Peer {
-  readonly ip: string;
-  /** Its X-Forwarded-* and X-Request-Id are trusted. */
-  readonly trusted: boolean;
-  readonly isTrusted: (ip: string) => boolean;
-}
-
-export function peerOf(socket: Pick<Socket, 'remoteAddress'>, isTrusted: (ip: string) => boolean): Peer {
-  const ip = plainAddress(socket.remoteAddress);
-  return { ip, trusted: isTrusted(ip), isTrusted };
-}
-
 const HOST = /^(?!:)[A-Za-z0-9._~!$&'()*+,;=:[\]%-]{0,255}$/;
 /** Not in lower case: some servers read "post" as POST, after a rule for other methods was applied. */
 export const isMethod = (text: string): boolean => /^[A-Z][A-Z0-9_-]{0,31}$/.test(text);
 const CHUNKED = -2;
 const NO_LENGTH = -1;
-/** These are the message's own, whatever `Connection` says. */
-const KEPT = new Set(['close', 'keep-alive', 'upgrade', 'content-length', 'content-type']);
+/**
+ * Fields that pass whatever `Connection` says: the gateway has read them, and the upstream sees what it went by. The first
+ * three are no fields.
+ */
+const KEPT = new Set(['close', 'keep-alive', 'upgrade', 'content-type', 'content-encoding', 'origin', 'user-agent']);
 
 const bad = (detail: string): ErrorResponse => ({ code: 'invalid_request', detail });
 
@@ -220,7 +125,7 @@ export class RequestHead implements FieldSink {
     if (!isMethod(this.method) || this.method === 'PRI') return bad('The method is not valid.');
     if (this.target === '' || this.target.includes(' '))
       return bad('The request target contains a space, or is empty.');
-    const passed = readFields(text, scan, TABLE, this);
+    const passed = readFields(text, scan, REQUEST_FIELDS, this);
     if (typeof passed !== 'string') return bad(passed.malformed);
     this.passed = passed;
     return this.target.startsWith('/') ? undefined : this.#readAbsolute();
@@ -247,7 +152,7 @@ export class RequestHead implements FieldSink {
     head.target = req.url ?? '';
     head.minorVersion = req.httpVersionMinor;
     for (let i = 0; i < raw.length; i += 2) {
-      const action = TABLE.actionAt(raw[i]!, 0, raw[i]!.length);
+      const action = REQUEST_FIELDS.actionAt(raw[i]!, 0, raw[i]!.length);
       if (action !== PASS) head.field(action, raw[i + 1]!);
     }
     if (head.requestId === '') head.requestId = newId();
@@ -391,22 +296,3 @@ const AMBIGUOUS = -3;
 /** Values of fields with one name (RFC 9110 section 5.3). */
 const joined = (before: string | undefined, value: string): string =>
   before === undefined ? value : `${before}, ${value}`;
-
-/** The last address in X-Forwarded-For that is not a trusted proxy; an invalid entry ends the search. */
-export function callerAddress(forwardedFor: string, peerIp: string, isTrusted: (ip: string) => boolean): string {
-  let nearest = peerIp;
-  const parts = forwardedFor.split(',');
-  for (let i = parts.length - 1; i >= 0; i--) {
-    const address = readAddress(parts[i]!.trim());
-    if (address === undefined) return nearest;
-    nearest = address;
-    if (!isTrusted(address)) return nearest;
-  }
-  return nearest;
-}
-
-function readAddress(text: string): string | undefined {
-  const [, bracketed, plainV4] = /^\[([0-9a-fA-F:.]+)\](?::\d+)?$|^(\d+\.\d+\.\d+\.\d+):\d+$/.exec(text) ?? [];
-  const address = plainAddress(bracketed ?? plainV4 ?? text);
-  return /^[0-9a-fA-F:.]{2,45}$/.test(address) ? address : undefined;
-}

@@ -69,8 +69,8 @@ const TABLE = new FieldTable((name) =>
   Object.hasOwn(ACTIONS, name) ? ACTIONS[name]! : name.startsWith('access-control-') ? Action.Cors : Action.Pass,
 );
 
-/** These are the message's own, whatever `Connection` says. */
-const KEPT = new Set(['content-length', 'content-type', 'set-cookie', 'close', 'keep-alive']);
+/** Fields that pass whatever `Connection` says: without them the message means something else. The first two are no fields. */
+const KEPT = new Set(['close', 'keep-alive', 'content-type', 'content-encoding', 'set-cookie', 'date']);
 const EVENT_STREAM = /^text\/event-stream\s*(?:;|$)/i;
 
 /** The head of an upstream's response. */

@@ -24,8 +24,8 @@ const KINDS = new Uint8Array(256).map((_, byte) => {
 });
 
 /**
- * Finds the lines of a head in one pass over its bytes. One object serves all connections, since a head is read at once
- * when it is complete.
+ * Finds the lines of a head in one pass over its bytes. One object serves all heads that are there as a whole; one that
+ * comes in pieces needs its own, which goes on where it ended.
  */
 export class HeadScan {
   /** Lines of the last head, the first line included. */
@@ -35,21 +35,39 @@ export class HeadScan {
   /** By line: where its CRLF begins, and its first colon or -1; from the beginning of the head. */
   readonly ends = new Int32Array(FIELDS_MAX + 2);
   readonly colons = new Int32Array(FIELDS_MAX + 2);
+  // Where an incomplete scan goes on.
+  #at = 0;
+  #next = 0;
+  #lineStart = 0;
+  #colon = -1;
 
   /**
    * @param at where the head begins
    * @returns where the bytes behind its empty line begin; 0 while it is incomplete; {@link MALFORMED} or {@link TOO_MANY}
    */
   scan(buffer: Buffer, at: number): number {
-    const { length } = buffer;
-    let lines = 0;
-    let start = at;
-    let colon = -1;
-    let i = at;
+    this.lines = 0;
     this.hasTab = false;
+    return this.#scan(buffer, at, at, at, -1);
+  }
+
+  /**
+   * Goes on with a head that was incomplete.
+   * @param buffer begins with the bytes of the scan before, at the same place
+   */
+  resume(buffer: Buffer): number {
+    return this.#scan(buffer, this.#at, this.#next, this.#lineStart, this.#colon);
+  }
+
+  #scan(buffer: Buffer, at: number, from: number, lineStart: number, lineColon: number): number {
+    const { length } = buffer;
+    let { lines } = this;
+    let start = lineStart;
+    let colon = lineColon;
+    let i = from;
     for (;;) {
       while (i < length && KINDS[buffer[i]!] === 0) i++;
-      if (i >= length) return 0;
+      if (i >= length) break;
       const kind = KINDS[buffer[i]!];
       if (kind === COLON) {
         if (colon < 0) colon = i - at;
@@ -62,7 +80,7 @@ export class HeadScan {
         continue;
       }
       if (kind === BAD) return MALFORMED;
-      if (i + 1 >= length) return 0;
+      if (i + 1 >= length) break;
       if (buffer[i + 1] !== LF_BYTE) return MALFORMED;
       if (i === start) {
         this.lines = lines;
@@ -76,5 +94,11 @@ export class HeadScan {
       i += 2;
       start = i;
     }
+    this.lines = lines;
+    this.#at = at;
+    this.#next = i;
+    this.#lineStart = start;
+    this.#colon = colon;
+    return 0;
   }
 }

@@ -1,5 +1,5 @@
 import 'reflect-metadata';
-import { EXT_AUTHZ_PACKAGE, EXT_AUTHZ_PROTO_FILE } from '@latchkey/contracts';
+import { EXT_AUTHZ_PACKAGE, EXT_AUTHZ_PROTO_FILE, REQUEST_ID_HEADER } from '@latchkey/contracts';
 import { type Logger, NestLogger, PROTO_OPTIONS } from '@latchkey/runtime';
 import { NestFactory } from '@nestjs/core';
 import { type MicroserviceOptions, Transport } from '@nestjs/microservices';
@@ -7,7 +7,7 @@ import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { Checks } from '../check/index.js';
 import type { CallerRequest } from '../engine/index.js';
 import type { Delegated, Peers } from '../handlers/index.js';
-import { fieldValue } from '../http/index.js';
+import { type ErrorResponse, fieldValue } from '../http/index.js';
 import { AppModule } from './app.module.js';
 import { createAdapter, ErrorFilter } from './request.js';
 
@@ -52,7 +52,9 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
   return {
     serve: (request) => {
       const { method, target, text } = request.head;
-      const options = { method: method as 'GET', url: target, headers: headersIn(text), remoteAddress: request.peerIp };
+      if (method !== 'GET' && method !== 'HEAD') return void request.refuse(ONLY_GET);
+      const headers = { ...headersIn(text), [REQUEST_ID_HEADER]: request.head.requestId };
+      const options = { method, url: target, headers, remoteAddress: request.peerIp } as const;
       fastify.inject(options).then(
         ({ statusCode, statusMessage, headers, rawPayload }) => {
           const lines = Object.entries(headers).filter(([name]) => !FRAMING.has(name));
@@ -69,8 +71,14 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
   };
 }
 
+const ONLY_GET: ErrorResponse = {
+  code: 'method_not_allowed',
+  detail: 'This resource supports GET and HEAD only.',
+  headers: { allow: 'GET, HEAD' },
+};
+
 /** What the public port writes itself. */
-const FRAMING = new Set(['content-length', 'transfer-encoding', 'connection', 'date']);
+const FRAMING = new Set(['content-length', 'transfer-encoding', 'connection', 'date', REQUEST_ID_HEADER]);
 
 /** The fields of a head, without those of a body. */
 function headersIn(text: string): Record<string, string> {

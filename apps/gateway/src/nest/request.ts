@@ -1,3 +1,4 @@
+import { REQUEST_ID_HEADER } from '@latchkey/contracts';
 import { type Logger, newId } from '@latchkey/runtime';
 import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException } from '@nestjs/common';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
@@ -28,6 +29,8 @@ export function createAdapter(isTrustedProxy: (ip: string) => boolean): FastifyA
   const fastify = adapter.getInstance() as unknown as FastifyInstance;
   fastify.addHook('onRequest', (request, reply, done) => {
     const { head, error } = RequestHead.ofNode(request.raw, isTrustedProxy);
+    // The id that the public port has given the request.
+    head.requestId = String(request.headers[REQUEST_ID_HEADER]);
     if (error) return refuse(reply, error, head.requestId);
     (request as GatewayRequest).head = head;
     done();

@@ -30,11 +30,12 @@ export async function runOverSockets(
   const ours = kind === 'request' ? readRequests(bytes, cuts) : readResponse(bytes, cuts, method);
   const read = async (proxy: ProxyProgram): Promise<Comparison> => {
     if (kind === 'request') {
-      let comparison = compare(seen(ours, proxy), await proxyRequests(proxy, origin, made, ours), false);
+      const sent = inOriginForm(seen(ours, proxy));
+      let comparison = compare(sent, inOriginForm(await proxyRequests(proxy, origin, made, ours)), false);
       // HAProxy can drop a request behind which the caller has ended its side, and one for which it has taken an idle
       // connection that the origin was closing.
       for (let tries = 0; tries < 3 && comparison.verdict === 'differs' && proxy.name !== 'ours'; tries++)
-        comparison = compare(seen(ours, proxy), await proxyRequests(proxy, origin, made, ours, true), false);
+        comparison = compare(sent, inOriginForm(await proxyRequests(proxy, origin, made, ours, true)), false);
       return comparison;
     }
     const mine = finalOf(ours);
@@ -64,6 +65,15 @@ function seen(reading: Reading, proxy: ProxyProgram): Reading {
     end,
     messages: messages.map((message) => ({ ...message, start: forwardedStart(message.start) })),
   };
+}
+
+/** Without the authority of targets in absolute form, which HAProxy passes on and nginx does not. */
+function inOriginForm(reading: Reading): Reading {
+  const messages = reading.messages.map((message) => ({
+    ...message,
+    start: message.start.replace(/ https?:\/\/[^/?#]*/i, ' '),
+  }));
+  return { ...reading, messages };
 }
 
 function forwardedStart(start: string): string {

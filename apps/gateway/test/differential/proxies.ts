@@ -125,6 +125,9 @@ export async function startOurs(origin: Origin): Promise<ProxyProgram> {
       },
       onResponse: () => undefined,
       onClosed: () => sockets.delete(socket),
+      onFault: (error) => {
+        throw error;
+      },
       date: '',
       isStopping: false,
       nowMs: 0,
