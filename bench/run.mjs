@@ -25,6 +25,7 @@ const benches = {
   proxy: { shows: 'the gateway as a proxy beside nginx, HAProxy, nginx + Lua, bare proxies; --quick: two minutes' },
   'forward-auth': { shows: 'checks for nginx auth_request, Envoy and Verify, beside servers that check nothing' },
   issue: { shows: 'tokens issued over HTTP beside raw inserts of the same rows' },
+  soak: { shows: 'a gateway under half load for an hour: memory, descriptors, cost of a request', long: true },
   exposure: { shows: 'a token exposed that was shown 100 000 others, and who waits for that', long: true },
   restart: { shows: 'PostgreSQL restarted at half load, with 100 000 tokens remembered', long: true },
   everything: { shows: 'everything revoked among a million tokens, and who waits for the marking', long: true },

@@ -72,6 +72,8 @@ export async function fixedRate(processor) {
       const job = { port: target.port, request: requestOf(target), connections, ms: seconds * 1_000, rate };
       return faultless(JSON.parse(await load.ask(JSON.stringify(job))));
     },
+    /** A job as in peers/load.mjs. @param {object} job @returns {Promise<Result>} */
+    ask: async (job) => JSON.parse(await load.ask(JSON.stringify(job))),
     stop: load.stop,
   };
 }
