@@ -31,12 +31,12 @@ interface Checked {
   problems: string[];
 }
 
-/** It was not whole, and a new one was begun in its place: nothing reads it any more. */
-const isSetAside = (name: string): boolean => name.startsWith('.') || /\.from-\d+$/.test(name);
+/** It was not whole, and a new one was begun in its place: what can be read of it still counts. */
+const isSetAside = ({ folder }: Checked): boolean => /\.from-\d+(-\d+)?$/.test(folder);
 
 const foldersIn = (dir: string): string[] =>
   readdirSync(dir, { withFileTypes: true })
-    .filter((one) => one.isDirectory() && !isSetAside(one.name) && existsSync(path.join(dir, one.name, 'ledger')))
+    .filter((one) => one.isDirectory() && !one.name.startsWith('.') && existsSync(path.join(dir, one.name, 'ledger')))
     .map(({ name }) => path.join(dir, name));
 
 function check(folder: string, key: Buffer): Checked {
@@ -79,17 +79,19 @@ function mustHaveLedgers(dir: string): string[] {
 
 class CommandError extends Error {}
 
+/** Those that were set aside are only described. */
 function mustBeWhole(checked: readonly Checked[]): void {
-  const problems = checked.flatMap((one) => one.problems);
+  const problems = checked.filter((one) => !isSetAside(one)).flatMap((one) => one.problems);
   if (problems.length > 0)
     throw new CommandError(`not what was written:\n${problems.map((one) => `  ${one}`).join('\n')}`);
 }
 
 const print = (line: string): void => void process.stdout.write(`${line}\n`);
 
-function describe({ folder, ledger, streams, entries, reachesTo }: Checked): string {
+function describe({ folder, ledger, streams, entries, reachesTo, problems }: Checked): string {
   const last = reachesTo ?? 'nothing was written yet';
-  return `${folder}: ledger ${ledger}, ${entries} entries in ${streams} streams, alive until ${last}`;
+  const state = problems.length > 0 ? '; not whole' : '';
+  return `${folder}: ledger ${ledger}, ${entries} entries in ${streams} streams, alive until ${last}${state}`;
 }
 
 /** @throws CommandError when a ledger is not what was written */
@@ -107,19 +109,17 @@ function exportTo(folder: string, dir: string, key: Buffer): void {
 
 function importFrom(folder: string, dir: string, key: Buffer, isComplete: boolean): void {
   const given = mustHaveLedgers(folder).map((one) => check(one, key));
-  const whole = given.filter(({ problems }) => problems.length === 0);
-  for (const { folder: from, ledger } of whole) {
+  // One that is damaged keeps no other from being imported, and what can be read of it counts; but then nothing is complete.
+  const isWhole = given.every((one) => one.problems.length === 0 || isSetAside(one));
+  for (const { folder: from, ledger } of given) {
+    if (ledger === '') continue;
     const to = path.join(dir, `imported-${ledger}`);
     copyFolder(from, to);
-    LedgerFolder.existing(to, key)!.declareImported(isComplete);
-    const imported = check(to, key);
-    mustBeWhole([imported]);
-    print(describe(imported));
+    LedgerFolder.existing(to, key)!.declareImported(isComplete && isWhole);
+    print(describe(check(to, key)));
   }
-  if (whole.length > 0)
-    print('Start the token-service (again) now: it applies what the database lacks before it answers.');
-  // One that is damaged, or another installation's, keeps no other from being imported.
   mustBeWhole(given);
+  print('Start the token-service (again) now: it applies what the database lacks before it answers.');
 }
 
 function run(args: readonly string[]): void {

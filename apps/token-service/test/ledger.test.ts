@@ -545,7 +545,10 @@ describe('a ledger shows that nothing else is missing only if it was the last to
     const own = comparisonOf(made);
     const rows = made.marks.map((mark) => rowOf(mark, own.ledger));
     expect(doubtOf([own], rows, { ...here, isContinuous: true })).toBeNull();
+    const left = { ...comparisonOf(make()), isOwn: false };
+    const known = [...rows, rowOf({ stream: newId(), sequence: 1, mac: '', seenAt: at(10) }, left.ledger)];
     expect(doubtOf([own], rows, { ...here, isContinuous: true, hasGap: true })).toBe('ledger_incomplete');
+    expect(doubtOf([own, left], known, { ...here, hasGap: true })).toBe('ledger_incomplete');
   });
 
   it('a process that has followed a history to its end waits for the others, and then vouches alone', () => {
@@ -599,6 +602,20 @@ describe('a ledger shows that nothing else is missing only if it was the last to
     expect(doubtOf([{ ...own, faults }, left], rows, here)).toBe('ledger_cut');
     expect(doubtOf([{ ...own, peers: [other] }, left], rows, here)).toBe('ledger_incomplete');
     expect(doubtOf([{ ...own, peers: [other] }, left], [...rows, row(5, HISTORY)], here)).toBeNull();
+  });
+
+  it('one whose last stream is damaged was alive as late as that: an older one does not speak for it', () => {
+    const made = make();
+    rewrite(fileOf(made, made.last), (lines) => lines.with(1, 'changed'));
+    const damaged = { ...comparisonOf(made), isOwn: false };
+    expect(damaged.reachesTo).toBe(at(20));
+    const own = { ...comparisonOf(make()), reachesTo: at(15) };
+    const rows = [own, damaged].map(({ ledger }) => rowOf({ ...made.marks[0]!, seenAt: at(1) }, ledger));
+    expect(doubtOf([own, damaged], rows, here)).toBe('ledger_incomplete');
+    writeFileSync(path.join(made.where, `${made.last.stream}.state`), 'nothing that was written');
+    const unknown = { ...comparisonOf(made), isOwn: false };
+    expect(unknown.reachesTo).toBeNull();
+    expect(doubtOf([own, unknown], rows, here)).toBe('ledger_incomplete');
   });
 
   it('one that was imported as complete does not speak for what the database has seen later', () => {
@@ -711,7 +728,9 @@ describe('the ledgers beside the own one', () => {
     const { base, there, work, compareAll } = beside(10, 95);
     const uncertain = { ledger: there.identity.ledger, isKnown: false, isUncertain: true, entries: [] };
     expect(compareAll().find(({ isOwn }) => !isOwn)).toMatchObject({ ...uncertain, faults: [{ code: 'uncertain' }] });
-    there.declareImported(false);
+    renameSync(there.folder, `${there.folder}.moved`);
+    cpSync(`${there.folder}.moved`, there.folder, { recursive: true });
+    rmSync(`${there.folder}.moved`, { recursive: true });
     compareAll();
     work.adopt({ ledger: newId(), stream: newId(), at: at(600), isAll: true });
     expect(readdirSync(base).sort()).toEqual(['here', 'there']);
@@ -720,6 +739,13 @@ describe('the ledgers beside the own one', () => {
     expect(compareAll(false, [until])).toHaveLength(1);
     // It was in use again since then.
     expect(compareAll(false, [{ ...until, until: until.until - 1 }])).toHaveLength(2);
+  });
+
+  it('one that was imported is read, whenever it was in use', () => {
+    const { there, compareAll } = beside(10, 95);
+    there.declareImported(true);
+    const found = compareAll().find(({ isOwn }) => !isOwn);
+    expect(found).toMatchObject({ isUncertain: false, isComplete: true, faults: [], entries: [{ t: 2 }] });
   });
 
   it('one that is damaged counts only if it names this database, and is left where it is if it names none', () => {
@@ -747,7 +773,10 @@ describe('the ledgers beside the own one', () => {
       compareAll(false, ignored).filter(({ faults }) => faults.length > 0);
     const unreadable = { isUncertain: true, faults: [{ code: 'unreadable' }] };
     expect(found()).toMatchObject(names.map((name) => ({ name, ...unreadable })));
-    expect(found(names.map((name) => ({ name, until: 0 })))).toEqual([]);
+    const ignored = (until: number) => names.map((name) => ({ name, until }));
+    expect(found(ignored(Date.now() + 60_000))).toEqual([]);
+    // It was written to since then.
+    expect(found(ignored(0))).toHaveLength(2);
   });
 
   it('a stream is not continued for another database that takes the place of the first', () => {
@@ -862,6 +891,7 @@ describe('the ledgers beside the own one', () => {
     const state = { begunAt: at(500), at: at(510), settledAt: null, peers: [] };
     expect(work.state(state)).toBeNull();
     renameSync(earlier.folder, `${earlier.folder}.elsewhere`);
+    expect(() => work.append({ entries: [entry(1)] })).toThrow(/has become that of another ledger/);
     expect(() => work.state(state)).toThrow(/has become that of another ledger/);
     LedgerFolder.open(earlier.folder, KEY, newId);
     expect(() => work.state(state)).toThrow(/has become that of another ledger/);

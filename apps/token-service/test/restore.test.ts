@@ -721,6 +721,13 @@ describe('without a ledger that shows that nothing is missing', () => {
     const third = await w.another();
     await waitFor(async () => (await systemOf(await signInAt(w, third))).ledger.state === 'written');
     for (const { secret } of [kept, revoked]) expect(await isRestored(w, secret, third)).toBe(true);
+    // Nor does an empty disk in its place, after another start of PostgreSQL, make it a plain one.
+    await third.stop();
+    await server.stop();
+    await server.start();
+    const fourth = await w.another({ LEDGER_DIR: newFolder() });
+    await waitFor(() => isRestored(w, kept.secret, fourth), { timeoutMs: 20_000 });
+    expect(await isRestored(w, revoked.secret, fourth)).toBe(true);
   });
 
   it('a backup from before its ledger was begun is for an administrator to decide, though the ledger is whole', async () => {

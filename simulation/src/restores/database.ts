@@ -27,8 +27,8 @@ interface RestoreRow {
   readonly history: string;
   reason: string | null;
   isSettled: boolean;
-  /** By an administrator. */
-  isDecided: boolean;
+  /** When by an administrator. */
+  decidedMs: number | null;
 }
 
 /** What makes an incarnation of a database. */
@@ -286,7 +286,8 @@ export class RestorableDatabase {
       settled_history: tables.settledHistory,
       is_held: restore?.isSettled === false && restore.reason !== null && tables.restoredBeforeMs !== null,
       is_restored: restore !== undefined,
-      is_decided: restore?.isDecided === true,
+      decided_at: restore?.decidedMs == null ? null : new Date(restore.decidedMs),
+      is_unsettled: tables.restores.some((one) => !one.isSettled),
       incarnation: tables.incarnation,
       settled_incarnation: tables.settledIncarnation,
       at: new Date(this.nowMs),

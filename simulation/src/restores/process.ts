@@ -164,7 +164,7 @@ export class TokenService {
       }
       this.#settleLog();
       restore.isSettled = true;
-      restore.isDecided = true;
+      restore.decidedMs = db.nowMs;
       return true;
     });
     if (isDone) await this.#follower!.decided(decided);
@@ -224,6 +224,7 @@ export class TokenService {
       },
       adopt: (...given) => follower.adopt(...given),
       isWhole: () => follower.isWhole,
+      ledger: () => follower.openLedger,
       hold: (findings) => this.#hold(findings),
       // Fail-overs are settled by ledgers here.
       witnesses: () => ({ found: 0, lost: 0 }),
@@ -253,7 +254,7 @@ export class TokenService {
       if (replay.everything) db.record(xid, atMs, 'tokens.revoked_all', '');
       for (const { e } of missing) tables.replays.add(e);
       if (!tables.restores.some((one) => one.history === history))
-        tables.restores.push({ history, reason: null, isSettled: false, isDecided: false });
+        tables.restores.push({ history, reason: null, isSettled: false, decidedMs: null });
       if (tables.settledHistory === history)
         for (const restore of tables.restores) if (restore.history === history) restore.isSettled = true;
     });
@@ -281,8 +282,8 @@ export class TokenService {
       const before = tables.restores.find((one) => one.history === history);
       if (this.isHeld(tables.restoredBeforeMs, before)) return false;
       tables.restoredBeforeMs = db.nowMs;
-      if (!before) tables.restores.push({ history, reason: doubt, isSettled: false, isDecided: false });
-      else Object.assign(before, { reason: doubt, isSettled: false, isDecided: false });
+      if (!before) tables.restores.push({ history, reason: doubt, isSettled: false, decidedMs: null });
+      else Object.assign(before, { reason: doubt, isSettled: false, decidedMs: null });
       return true;
     });
     if (isHeld) this.holds++;

@@ -1,4 +1,4 @@
-import { readdirSync } from 'node:fs';
+import { readdirSync, statSync } from 'node:fs';
 import path from 'node:path';
 import type { LedgerEntry } from './entry.js';
 import { LedgerFolder, type Life } from './folder.js';
@@ -43,7 +43,7 @@ export function compareFolders(
   for (const name of names) {
     const found = other(path.join(base, name), Buffer.from(key));
     if (found instanceof LedgerFolder) folders.push(found);
-    else if (found && !ignored.some((one) => one.name === name)) ledgers.push(found);
+    else if (found && !ignored.some((one) => one.name === name && found.aliveTo <= one.until)) ledgers.push(found);
   }
   const all = folders.map((folder) => {
     folder.onRead = onRead;
@@ -61,7 +61,8 @@ export function compareFolders(
     const aliveTo = Math.max(0, ...its.map(({ to }) => to));
     const isIgnored = ignored.some(({ name, until }) => name === ledger && aliveTo <= until);
     if (!isKnown && (isOther || isIgnored)) continue;
-    const sharedMs = isKnown ? 0 : overlapMs(its, lives);
+    // What was imported was meant to be read.
+    const sharedMs = isKnown || identity.inode === '' ? 0 : overlapMs(its, lives);
     const isDamaged = faults.length > 0 && databases.length === 0 && !isKnown;
     const isUncertain = sharedMs > OVERLAP_MS || isDamaged;
     if (!isUncertain) compared.push(folder);
@@ -106,7 +107,7 @@ function other(where: string, key: Buffer): LedgerFolder | LedgerComparison | nu
     return {
       ledger: '',
       name,
-      aliveTo: 0,
+      aliveTo: Math.floor(statSync(where).mtimeMs),
       folder: where,
       ...is,
       entries: [],

@@ -258,6 +258,8 @@ export class LedgerFolder {
     const ends = new Map<string, StreamEnd & Pick<State, 'peers' | 'settledAt'>>();
     const lives: Life[] = [];
     const databases = new Set<string>();
+    /** Whether it is known of all streams how far they reach. */
+    let isStated = true;
     /** Streams of other databases. */
     const others = new Set<string>();
     let keptSince = retainedSince;
@@ -269,6 +271,7 @@ export class LedgerFolder {
       const mark = marks.find((one) => one.stream === stream);
       // Before what it tells of: the process may be writing.
       const state = this.#attempt(faults, () => this.state(stream));
+      isStated &&= state !== undefined;
       if (state?.database !== undefined) databases.add(state.database);
       const isOther = database !== undefined && state?.database !== undefined && state.database !== database;
       if (isOther && !mark) {
@@ -281,8 +284,9 @@ export class LedgerFolder {
           ? undefined
           : this.#attempt(faults, () => this.#readStream<Entry>(stream, numbers, mark, state));
       if (read === null) continue;
-      if (read === undefined) {
-        ends.set(stream, { ...NO_PLACE, at: '', peers: [], settledAt: null });
+      if (!read) {
+        const { peers, settledAt } = state ?? { peers: [], settledAt: null };
+        ends.set(stream, { ...NO_PLACE, at: '', peers, settledAt });
         continue;
       }
       entries.push(...read.entries);
@@ -323,7 +327,7 @@ export class LedgerFolder {
     return {
       entries,
       faults,
-      reachesTo: last?.settledAt ?? null,
+      reachesTo: isStated ? (last?.settledAt ?? null) : null,
       lives,
       peers: last?.others ?? [],
       databases: [...databases],

@@ -117,7 +117,13 @@ export class LedgerFollower {
    * know; where none is configured, none is remembered.
    */
   get isWhole(): boolean {
-    return this.#own ? this.#own.isWhole && !this.#hasGap : !this.#isMissed;
+    if (!this.#own) return !this.#isMissed;
+    return this.#own.isWhole && !this.#hasGap && this.#compared === this.#history;
+  }
+
+  /** The ledger that is open now; empty: none is. */
+  get openLedger(): string {
+    return this.#own?.ledger ?? '';
   }
 
   /** For people and programs: whether what is revoked now is written outside the database. */
@@ -179,7 +185,10 @@ export class LedgerFollower {
     if (this.#own) {
       const followed = { followedInto: this.#followedInto, hasGap: this.#hasGap, isPatient };
       const findings = await compareLedgers(this.#deps, this.#own, rows, standing, followed);
-      this.#uncertain = findings.uncertain;
+      const isDecided = ({ until }: IgnoredLedger) => standing.decidedAtMs !== null && until <= standing.decidedAtMs;
+      const decided = findings.uncertain.filter(isDecided);
+      if (decided.length > 0) await this.#deps.store.ignore(decided);
+      this.#uncertain = findings.uncertain.filter((one) => !isDecided(one));
       return findings;
     }
     this.#isMissed = rows.some((row) => row.is_settled);
@@ -367,12 +376,12 @@ export class LedgerFollower {
   }
 
   /** Only in a history that was compared: what lies before a mark is not compared again. */
-  async #mark({ stream, ledger, place }: OwnLedger): Promise<void> {
+  async #mark({ stream, ledger, place, isSound }: OwnLedger): Promise<void> {
     if (this.#compared !== this.#history || ledger === undefined) return;
     const behind = {
       history: this.#history,
       cursor: this.#cursor,
-      comparedHistory: this.isWhole && this.#uncertain.length === 0 ? this.#compared : null,
+      comparedHistory: isSound && !this.#hasGap && this.#uncertain.length === 0 ? this.#compared : null,
     };
     await this.#deps.store.moveMark({ stream, ledger, ...place, ...behind });
     const earlier = this.#marked.stream;

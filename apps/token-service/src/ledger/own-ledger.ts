@@ -40,6 +40,7 @@ export class OwnLedger {
   #settled: Pick<State, 'settledAt' | 'peers'> = NEVER;
   #place: Place = NO_PLACE;
   #isWhole = false;
+  #isSound = false;
   #lastLedger: string | undefined;
   #failure: string | null = null;
   /** What failed: only its success shows that it works again. */
@@ -60,6 +61,11 @@ export class OwnLedger {
   /** Its id; undefined: it is not open. */
   get ledger(): string | undefined {
     return this.#ledger;
+  }
+
+  /** Whether nothing was wrong with it then, nor with one that the database does not know: copies may be left to be adopted. */
+  get isSound(): boolean {
+    return this.#isSound;
   }
 
   /** The last that was open. */
@@ -118,7 +124,7 @@ export class OwnLedger {
       await this.writeState(at, null);
       this.#stream = stream;
       // Another one has to be compared before it vouches.
-      if (ledger !== this.#lastLedger) this.#isWhole = false;
+      if (ledger !== this.#lastLedger) this.#isWhole = this.#isSound = false;
       this.#lastLedger = ledger;
       this.#deps.logger.info({ folder: this.#folder, ledger }, 'revocations are also written to this ledger');
     }
@@ -145,9 +151,12 @@ export class OwnLedger {
 
   /** What this ledger, and those beside it, contain behind the marks. @returns null when it cannot be opened */
   async compare(given: Omit<Requests['compare'][0], 'key' | 'database'>): Promise<LedgerComparison[] | null> {
-    this.#isWhole = false;
+    this.#isWhole = this.#isSound = false;
     if (!(await this.open())) return null;
     const ledgers = await this.#ask('compare', { ...given, key: this.#key, database: this.#database });
+    this.#isSound = ledgers.every(({ faults, isOriginal, isComplete, isOwn, isKnown }) => {
+      return (faults.length === 0 && (isOriginal || isComplete)) || (isKnown && !isOwn);
+    });
     // Of those that the database knows, copies are to be adopted; what is wrong with one is no concern of the own one.
     const matters = ledgers.filter(({ isUncertain }) => !isUncertain);
     this.#isWhole = matters.every(({ faults, isOriginal, isComplete, isOwn, isKnown }) => {
@@ -167,7 +176,7 @@ export class OwnLedger {
     if (!(await this.open())) return;
     const { at } = await this.#deps.folder();
     await this.#go(await this.#ask('adopt', { ...this.#ids(at), isAll }), at);
-    this.#isWhole = true;
+    this.#isWhole = this.#isSound = true;
   }
 
   async prune(before: number): Promise<void> {

@@ -9,8 +9,10 @@ export interface Standing {
   readonly isHeld: boolean;
   /** Changes were found that this history lacked. */
   readonly isRestored: boolean;
-  /** An administrator has decided about this history. */
-  readonly isDecided: boolean;
+  /** When an administrator decided about this history, in milliseconds since 1970; null: nobody has. */
+  readonly decidedAtMs: number | null;
+  /** Somebody has still to decide about this history or an earlier one. */
+  readonly isUnsettled: boolean;
   /** The same database on a later timeline than the settled history: a standby was promoted, or it was recovered to a time. */
   readonly isPromoted: boolean;
 }
@@ -21,7 +23,8 @@ export const standingOf = (row: FollowRow): Standing => ({
   settledHistory: row.settled_history,
   isHeld: row.is_held,
   isRestored: row.is_restored,
-  isDecided: row.is_decided,
+  decidedAtMs: row.decided_at?.getTime() ?? null,
+  isUnsettled: row.is_unsettled,
   isPromoted: isLaterTimeline(row.incarnation, row.settled_incarnation),
 });
 

@@ -11,8 +11,10 @@ export interface FollowRow {
   is_held: boolean;
   /** A restore was recorded in this history. */
   is_restored: boolean;
-  /** An administrator has decided about it. */
-  is_decided: boolean;
+  /** When an administrator decided about it. */
+  decided_at: Date | null;
+  /** A restore was recorded that is not settled, in this history or an earlier one. */
+  is_unsettled: boolean;
   /** Server, timeline and database of this history, and of the settled one. */
   incarnation: string;
   settled_incarnation: string | null;

@@ -58,9 +58,12 @@ export function doubtOf(
     const isRemembered = ledger.isKnown && (!ledger.isOwn || rows.some((row) => row.ledger === ledger.ledger));
     if (isRemembered || (ledger.reachesTo ?? reachesTo) < reachesTo) continue;
     if (ledger.faults[0]) return OF_FAULT[ledger.faults[0].code];
-    if (!ledger.isOriginal) return 'ledger_copied';
+    if (!(ledger.isOriginal || ledger.isComplete)) return 'ledger_copied';
   }
-  const whole = ledgers.filter(({ faults, isOriginal }) => faults.length === 0 && isOriginal);
+  if (here.hasGap) return 'ledger_incomplete';
+  const whole = ledgers.filter(
+    ({ faults, isOriginal, isComplete }) => faults.length === 0 && (isOriginal || isComplete),
+  );
   const compared = new Set(whole.map(({ ledger }) => ledger));
   for (const row of rows) if (row.compared_history === here.history) compared.add(row.ledger);
   const doubts = known.map((ledger) => doubtOfOne(ledger, ledgers, rows, here, compared));
@@ -88,7 +91,6 @@ function doubtOfOne(
 ): DoubtReason | null {
   const [fault] = ledger.faults;
   if (fault) return OF_FAULT[fault.code];
-  if (ledger.isOwn && here.hasGap) return 'ledger_incomplete';
   if (!rows.some((row) => row.is_settled && row.ledger === ledger.ledger))
     return ledger.reachesTo === null ? 'ledger_missing' : 'ledger_incomplete';
   if (!(ledger.isOriginal || ledger.isComplete)) return 'ledger_copied';
@@ -96,7 +98,9 @@ function doubtOfOne(
   const isLater = (at: string) => ledger.reachesTo === null || at > ledger.reachesTo;
   const later = rows.filter((row) => row.ledger !== ledger.ledger && isLater(row.seen_at.toISOString()));
   // Those of the last ledgers too: this one can be of a server that was left long ago.
-  const last = ledgers.filter((one) => one.reachesTo !== null && isLater(one.reachesTo));
+  const last = ledgers.filter((one) => {
+    return one.reachesTo === null ? one !== ledger && one.faults.length > 0 : isLater(one.reachesTo);
+  });
   const peers = [...last.flatMap((one) => [one.ledger, ...one.peers]), ...(ledger.isComplete ? [] : ledger.peers)];
   return [...later.map((row) => row.ledger), ...peers].every((id) => compared.has(id)) ? null : 'ledger_incomplete';
 }

@@ -31,6 +31,8 @@ export interface ExaminationSteps {
   adopt(history: string, isAll: boolean): Promise<void>;
   /** @see LedgerFollower.isWhole */
   isWhole(): boolean;
+  /** The ledger that is open now, or nothing. */
+  ledger(): string;
   /** From now on all tokens are answered in this history, unless it has been settled or left meanwhile. */
   settle(history: string, choice: 'ledger' | 'verifiers'): Promise<void>;
   /** Tokens and sessions from before now are not accepted until an administrator has decided. */
@@ -90,7 +92,7 @@ export class Examination {
   /** Whether a disk may have been repaired, or another process or an administrator may have settled the history. */
   #isRepairable(standing: Standing): boolean {
     const isWanting = standing.isHeld || (standing.settledHistory === standing.history && !this.steps.isWhole());
-    return isWanting && (this.#repair.of !== placeOf(standing) || this.clock.monotonicMs() >= this.#repair.dueMs);
+    return isWanting && (this.#repair.of !== this.#placeOf(standing) || this.clock.monotonicMs() >= this.#repair.dueMs);
   }
 
   #examine(): void {
@@ -152,9 +154,14 @@ export class Examination {
     return this.clock.monotonicMs() - this.#doubtSinceMs! < GRACE_MS;
   }
 
+  /** A ledger that can be opened again is compared at once. */
+  #placeOf({ history, settledHistory }: Pick<Standing, 'history' | 'settledHistory'>): string {
+    return `${history} ${settledHistory} ${this.steps.ledger()}`;
+  }
+
   #accept(history: string): void {
     const { of, waitMs: last } = this.#repair;
-    const place = placeOf({ history, settledHistory: this.#standing!.settledHistory });
+    const place = this.#placeOf({ history, settledHistory: this.#standing!.settledHistory });
     const waitMs = of === place ? Math.min(2 * last, REPAIR_LAST_MS) : REPAIR_FIRST_MS;
     this.#repair = { of: place, waitMs, dueMs: this.clock.monotonicMs() + waitMs };
     this.#problems = '';
@@ -168,7 +175,7 @@ export class Examination {
     if (settledHistory === history) {
       // This database is whole: a ledger that is not is replaced by a new one, which vouches for it from now on. What it does not
       // know was decided on only if somebody did.
-      if (!this.steps.isWhole()) await this.steps.adopt(history, standing.isDecided);
+      if (!this.steps.isWhole()) await this.steps.adopt(history, standing.decidedAtMs !== null);
       return true;
     }
     // Where a ledger was kept before, though this database was never settled, or is not whole, that is an old backup.
@@ -176,7 +183,7 @@ export class Examination {
     const isUnknown = findings.problems.length === 0 && findings.reachesTo === null;
     const isFirst = isNew && (isUnknown || (await this.steps.isEmpty()));
     const isMereStart = settledHistory?.split('/')[0] === history.split('/')[0];
-    const isUnguarded = isMereStart && findings.doubt === 'no_ledger';
+    const isUnguarded = isMereStart && findings.doubt === 'no_ledger' && !standing.isUnsettled;
     const isVouched = findings.doubt === null || isUnguarded || isFirst;
     const choice = isVouched ? 'ledger' : 'verifiers';
     if (!isVouched && !this.#isWitnessed(standing)) return false;
@@ -196,6 +203,3 @@ export class Examination {
     return found > 0 && lost === 0 && waitedMs >= this.steps.lapsedMs;
   }
 }
-
-const placeOf = ({ history, settledHistory }: Pick<Standing, 'history' | 'settledHistory'>): string =>
-  `${history} ${settledHistory}`;

@@ -84,6 +84,7 @@ export class RestoreService implements BeforeApplicationShutdown {
       settle: (history, choice) => this.#settleByItself(history, choice),
       adopt: (history, isAll) => ledger.adopt(history, isAll),
       isWhole: () => ledger.isWhole,
+      ledger: () => ledger.openLedger,
       hold: (findings) => this.#hold(findings),
       witnesses: (history) => invalidations.leases.witnessesOf(history),
       lapsedMs: lapsedAfterMs(invalidations.leaseMs),
