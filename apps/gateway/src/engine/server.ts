@@ -71,6 +71,21 @@ export class HttpServer implements ConnectionDeps {
     for (const connection of [...this.#connections]) connection.closeWhenIdle();
   }
 
+  /**
+   * Accepts nothing more. Each connection can send one more request, and is closed after its response: a request that is
+   * on its way is not lost. Resolves once none is open, or after `ms`.
+   */
+  async stopAccepting(ms: number): Promise<void> {
+    this.isStopping = true;
+    this.server.close();
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, ms);
+    });
+    await Promise.race([this.#closed, late]);
+    clearTimeout(timer);
+  }
+
   /** Closes all connections, those that are still written to a second later. */
   async close(): Promise<void> {
     this.stop();

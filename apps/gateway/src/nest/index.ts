@@ -43,6 +43,7 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
       url: authzAddress,
       loader: PROTO_OPTIONS,
       maxReceiveMessageLength: 4 * 1024 * 1024,
+      gracefulShutdown: true,
     },
   });
   await app.init();

@@ -1,0 +1,3 @@
+export { Channel } from './channel.js';
+export type { ProcessStart } from './process.js';
+export { Processes } from './processes.js';
