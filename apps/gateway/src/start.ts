@@ -49,6 +49,10 @@ export interface Gateway {
   reload(): boolean;
   /** @param text of a routes file @throws RoutesFileError, and changes nothing */
   useRoutes(text: string): void;
+  /** At the public port. */
+  openConnections(): number;
+  /** So many connections close after their next response; replaces an earlier number. */
+  closeSurplus(connections: number): void;
   /** Of this process. */
   metrics(): ReturnType<Registry['getMetricsAsJSON']>;
   /**
@@ -252,6 +256,10 @@ async function open(
   return {
     ...{ port, opsPort, authzPort, url, routes: count },
     ...{ reload, useRoutes, metrics: () => registry.getMetricsAsJSON() },
+    openConnections: () => http.connections,
+    closeSurplus: (connections) => {
+      http.surplus = connections;
+    },
   };
 }
 

@@ -1,7 +1,7 @@
 import cluster from 'node:cluster';
 import type { Logger } from '@latchkey/runtime';
 import { gatewayConfig } from './config.js';
-import { Channel, type ProcessStart } from './processes/index.js';
+import { Channel, type Load, type ProcessStart } from './processes/index.js';
 import { type Gateway, startGateway } from './start.js';
 
 /** Longest wait for the metrics of all processes. */
@@ -19,6 +19,7 @@ export async function startWorker(logger: Logger): Promise<() => Promise<void>> 
   });
   const told = Promise.withResolvers<ProcessStart>();
   const started = Promise.withResolvers<Gateway>();
+  let lastUtilization = performance.eventLoopUtilization();
   const channel = new Channel(process, {
     start: async (start: ProcessStart) => {
       told.resolve(start);
@@ -26,6 +27,14 @@ export async function startWorker(logger: Logger): Promise<() => Promise<void>> 
       return { url, opsPort, authzPort, routes };
     },
     routes: async (text: string) => (await started.promise).useRoutes(text),
+    load: async () => {
+      const connections = (await started.promise).openConnections();
+      const now = performance.eventLoopUtilization();
+      const { utilization } = performance.eventLoopUtilization(now, lastUtilization);
+      lastUtilization = now;
+      return { connections, utilization } satisfies Load;
+    },
+    surplus: async (connections: number) => (await started.promise).closeSurplus(connections),
     collect: async () => (await started.promise).metrics(),
     retire: async () => {
       const gateway = await started.promise;

@@ -12,7 +12,7 @@ export class CallerSocket extends EventEmitter {
   /** This side has ended the connection, or destroyed it. */
   ended = false;
   readonly connection: CallerConnection;
-  readonly #deps: { -readonly [K in keyof ConnectionDeps]: ConnectionDeps[K] };
+  readonly deps: { -readonly [K in keyof ConnectionDeps]: ConnectionDeps[K] };
   #paused = false;
 
   constructor(
@@ -20,14 +20,22 @@ export class CallerSocket extends EventEmitter {
     onResponse: (request: CallerRequest) => void = () => undefined,
   ) {
     super();
-    this.#deps = { onRequest, onResponse, onClosed: () => undefined, date: '', isStopping: false, nowMs: 0 };
+    this.deps = {
+      onRequest,
+      onResponse,
+      onClosed: () => undefined,
+      date: '',
+      isStopping: false,
+      surplus: 0,
+      nowMs: 0,
+    };
     const peer = { ip: '127.0.0.1', trusted: false, isTrusted: () => false };
-    this.connection = new CallerConnection(this as unknown as Socket, peer, this.#deps);
+    this.connection = new CallerConnection(this as unknown as Socket, peer, this.deps);
   }
 
   /** As the listener does. */
   tick(nowMs: number): void {
-    this.#deps.nowMs = nowMs;
+    this.deps.nowMs = nowMs;
     this.connection.tick(nowMs);
   }
 

@@ -12,6 +12,7 @@ import {
   testRedis,
   waitFor,
 } from '@latchkey/testing';
+import { surplusOf } from '../src/processes/balance.js';
 import { pauseMs } from '../src/processes/processes.js';
 import { Authority, type Issued } from './authority.js';
 import { TestUpstream } from './stack.js';
@@ -267,9 +268,13 @@ describe('a gateway of two processes', () => {
   it('frees its port soon when its primary is killed', async () => {
     await using where = await place();
     await using gateway = await start(where.env);
-    const workers = workersOf(gateway);
     await gateway.kill();
-    await waitFor(() => !workers.some(isAlive), BUSY);
+    const isFree = (port: number) =>
+      read(port, '/').then(
+        () => false,
+        ({ code }) => code === 'ECONNREFUSED',
+      );
+    await waitFor(async () => (await isFree(where.port)) && (await isFree(where.opsPort)), BUSY);
     expect(where.authority.released).toBe(2);
     await using again = await start(where.env);
     expect(await request(where.port, '/read/x', where.token)).toBe(200);
@@ -292,6 +297,25 @@ describe('a gateway of two processes', () => {
     );
     writeFileSync(where.env['GATEWAY_CONFIG']!, 'routes: nonsense');
     expect(await fails({})).toContain('the routes file is invalid');
+  });
+});
+
+describe('the surplus of a process', () => {
+  const surplus = (...loads: [connections: number, utilization: number][]) =>
+    surplusOf(loads.map(([connections, utilization]) => ({ connections, utilization })));
+
+  it('is half of what it has above the mean, where it is busy and another is not', () => {
+    expect(surplus([16, 0.9], [0, 0.1])).toEqual([4, 0]);
+    expect(surplus([2, 0.9], [1, 0.1])).toEqual([0, 0]);
+    expect(surplus([2, 0.9], [0, 0.1])).toEqual([1, 0]);
+    expect(surplus([16, 0.9], [2, 0.8], [0, 0.1])).toEqual([5, 0, 0]);
+  });
+
+  it('is none while all are idle or all are busy', () => {
+    expect(surplus([16, 0.3], [0, 0])).toEqual([0, 0]);
+    expect(surplus([16, 0.9], [4, 0.8])).toEqual([0, 0]);
+    expect(surplus([16, 0.9])).toEqual([0]);
+    expect(surplus()).toEqual([]);
   });
 });
 

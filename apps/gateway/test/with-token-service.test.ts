@@ -96,6 +96,8 @@ beforeAll(async () => {
     [3, 6].map((i) =>
       spawnService(gatewayEntry, gatewayEnv(ports[i]!, ports[i + 1]!, ports[i + 2]!), {
         readyUrl: `http://127.0.0.1:${ports[i]}/readyz`,
+        // Once all of its processes listen.
+        readyText: 'gateway listening',
         readyTimeoutMs: 60_000,
       }),
     ),

@@ -26,6 +26,7 @@ export class HttpServer implements ConnectionDeps {
   nowMs = performance.now();
   date = dateLine();
   isStopping = false;
+  surplus = 0;
 
   constructor(private readonly deps: ServerDeps) {
     this.server = createServer({ noDelay: true, allowHalfOpen: true }, (socket) => this.#onConnection(socket));
@@ -33,6 +34,11 @@ export class HttpServer implements ConnectionDeps {
     this.#closed = new Promise((resolve) => this.server.once('close', resolve));
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
     this.#timer.unref();
+  }
+
+  /** How many are open. */
+  get connections(): number {
+    return this.#connections.size;
   }
 
   onRequest(request: CallerRequest): void {

@@ -1,4 +1,5 @@
 import 'reflect-metadata';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { EXT_AUTHZ_PACKAGE, EXT_AUTHZ_PROTO_FILE } from '@latchkey/contracts';
 import { type Logger, NestLogger, PROTO_OPTIONS } from '@latchkey/runtime';
 import { NestFactory } from '@nestjs/core';
@@ -66,10 +67,13 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
         },
       );
     },
-    close: () => app.close(),
+    // A caller that reads nothing must not hold the stop up.
+    close: () => Promise.race([app.close(), sleep(CALLS_END_MS, undefined, { ref: false })]),
   };
 }
 
+/** Longest wait at a stop for the gRPC calls that are open. */
+const CALLS_END_MS = 2_000;
 /** What the public port writes itself. */
 const FRAMING = new Set(['content-length', 'transfer-encoding', 'connection', 'date']);
 

@@ -1,5 +1,6 @@
 import cluster, { type Worker } from 'node:cluster';
 import type { Logger } from '@latchkey/runtime';
+import type { Load } from './balance.js';
 import { Channel, type Handlers } from './channel.js';
 import { countsOf, type ProcessMetrics } from './sums.js';
 
@@ -23,6 +24,7 @@ export interface Exit {
 const STOP_MS = 14_000;
 const METRICS_MS = 2_000;
 const ROUTES_MS = 5_000;
+const LOAD_MS = 1_000;
 
 /** A gateway in a process of its own, as the primary sees it. It starts at once. */
 export class GatewayProcess {
@@ -79,6 +81,15 @@ export class GatewayProcess {
     const metrics = await this.#channel.ask<ProcessMetrics>('collect', undefined, METRICS_MS).catch(() => undefined);
     if (metrics) this.metrics = metrics;
     return metrics;
+  }
+
+  /** @returns undefined when it does not respond in time */
+  load(): Promise<Load | undefined> {
+    return this.#channel.ask<Load>('load', undefined, LOAD_MS).catch(() => undefined);
+  }
+
+  async closeSurplus(connections: number): Promise<void> {
+    await this.#channel.ask('surplus', connections, LOAD_MS).catch(() => undefined);
   }
 
   get counts(): ProcessMetrics {

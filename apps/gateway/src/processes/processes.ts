@@ -2,6 +2,7 @@ import cluster from 'node:cluster';
 import { createRegistry, freePort, type Logger } from '@latchkey/runtime';
 import { Counter, Gauge } from 'prom-client';
 import { parseRoutes, readRoutes } from '../routes/index.js';
+import { surplusOf } from './balance.js';
 import { type Exit, GatewayProcess } from './process.js';
 import { addUp, type ProcessMetrics } from './sums.js';
 
@@ -32,6 +33,7 @@ const DEATHS_AT_ONCE = 2;
 const PAUSE_MAX_MS = 30_000;
 /** Longest wait for a replacement to hold a lease and listen. */
 const REPLACEMENT_MS = 20_000;
+const BALANCE_MS = 1_000;
 
 /** How long after the death of a process the next one starts. @param deaths in a row, this one included */
 export const pauseMs = (deaths: number): number =>
@@ -95,6 +97,16 @@ export class Processes {
     if (exit) throw new Error(`the first process was ended by ${exit.signal} before it listened`);
     this.#awaited = new Set(others);
     for (const slot of others) this.#spawn(slot);
+    setTimeout(() => void this.#balance(), BALANCE_MS).unref();
+  }
+
+  /** Again and again: callers of a busy process come to the others. */
+  async #balance(): Promise<void> {
+    const asked = this.#listening.map(async (running) => ({ running, load: await running.load() }));
+    const known = (await Promise.all(asked)).flatMap(({ running, load }) => (load ? [{ running, load }] : []));
+    const surplus = surplusOf(known.map(({ load }) => load));
+    await Promise.all(known.map(({ running }, i) => running.closeSurplus(surplus[i]!)));
+    if (!this.#isStopping) setTimeout(() => void this.#balance(), BALANCE_MS).unref();
   }
 
   /** Reads the routes file again, for all processes or, when it is invalid, for none. */

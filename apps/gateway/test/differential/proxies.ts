@@ -127,6 +127,7 @@ export async function startOurs(origin: Origin): Promise<ProxyProgram> {
       onClosed: () => sockets.delete(socket),
       date: '',
       isStopping: false,
+      surplus: 0,
       nowMs: 0,
     });
   });
