@@ -3,6 +3,7 @@ import { Agent, get } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { jest } from '@jest/globals';
 import {
   freePorts,
   type RunningService,
@@ -18,7 +19,9 @@ import { Authority, type Issued } from './authority.js';
 import { TestUpstream } from './stack.js';
 
 const entry = path.join(import.meta.dirname, '../dist/main.js');
-const BUSY = { timeoutMs: 40_000 };
+/** Processes start slowly on a busy machine. */
+const BUSY = { timeoutMs: 120_000 };
+jest.setTimeout(240_000);
 
 interface Place extends AsyncDisposable {
   readonly authority: Authority;
@@ -72,7 +75,7 @@ async function place(): Promise<Place> {
 }
 
 const start = (env: Record<string, string>) =>
-  spawnService(entry, env, { readyText: 'gateway listening', readyTimeoutMs: 60_000 });
+  spawnService(entry, env, { readyText: 'gateway listening', readyTimeoutMs: 120_000 });
 
 const workersOf = ({ pid }: RunningService): number[] =>
   readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
@@ -169,19 +172,25 @@ describe('a gateway of two processes', () => {
     await using gateway = await start(where.env);
     for (let i = 0; i < 30; i++) expect(await request(where.port, '/read/x', where.token)).toBe(200);
     const requests = 'latchkey_gateway_requests_total{route="read",status="200"';
-    const metrics = await metricsOf(where);
+    // A process that is slow to respond can be left out, too.
+    const whenSilent = (count: number) =>
+      waitFor(async () => {
+        const text = await metricsOf(where);
+        return value(text, 'latchkey_gateway_processes_silent') === count ? text : undefined;
+      }, BUSY);
+    const metrics = await whenSilent(0);
     expect(value(metrics, requests)).toBe(30);
     expect(value(metrics, 'latchkey_gateway_request_seconds_count')).toBe(30);
     expect(value(metrics, 'latchkey_verifier{what="leaseHeld"')).toBe(1);
     expect(value(metrics, 'latchkey_verifier{what="leaseLeftMs"')).toBeLessThanOrEqual(10_000);
-    expect(value(metrics, 'process_start_time_seconds')).toBeGreaterThan(Date.now() / 1000 - 120);
+    expect(value(metrics, 'process_start_time_seconds')).toBeGreaterThan(Date.now() / 1000 - 600);
     expect(value(metrics, 'latchkey_gateway_processes{')).toBe(2);
     expect(metrics).not.toContain(' null');
     const [first] = workersOf(gateway);
     process.kill(first!, 'SIGSTOP');
-    const without = await metricsOf(where);
+    const without = await whenSilent(1);
     process.kill(first!, 'SIGCONT');
-    expect([value(without, requests), value(without, 'latchkey_gateway_processes_silent')]).toEqual([30, 1]);
+    expect(value(without, requests)).toBe(30);
     // What a process has counted remains when it has ended.
     process.kill(first!, 'SIGKILL');
     await waitFor(async () => value(await metricsOf(where), 'latchkey_gateway_process_deaths_total') === 1, BUSY);

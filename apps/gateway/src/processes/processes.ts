@@ -32,7 +32,7 @@ const LIVED_MS = 60_000;
 const DEATHS_AT_ONCE = 2;
 const PAUSE_MAX_MS = 30_000;
 /** Longest wait for a replacement to hold a lease and listen. */
-const REPLACEMENT_MS = 20_000;
+const REPLACEMENT_MS = 30_000;
 const BALANCE_MS = 1_000;
 
 /** How long after the death of a process the next one starts. @param deaths in a row, this one included */
