@@ -61,7 +61,7 @@ const layers = /** @type {Record<string, string[]>} */ ({
     'database',
     'redis',
   ],
-  'apps/gateway': ['nest', 'handlers', 'check', 'engine', 'http', 'streams', 'routes'],
+  'apps/gateway': ['processes', 'nest', 'handlers', 'check', 'engine', 'http', 'streams', 'routes'],
   'apps/jobs': ['ops', 'usage', 'notices', 'expiry', 'canary', 'audit', 'webhooks'],
 });
 

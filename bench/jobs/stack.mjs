@@ -121,6 +121,7 @@ export async function startStack(options = {}) {
         API_URL: `http://127.0.0.1:${api}`,
         REDIS_URL: redis.url,
         GATEWAY_CONFIG: await routes,
+        GATEWAY_PROCESSES: '1',
         PUBLIC_URL: `http://127.0.0.1:${port}`,
         LOG_LEVEL: 'error',
       },

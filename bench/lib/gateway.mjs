@@ -35,6 +35,7 @@ export async function startGateway({ dir, routes, processor, env = {}, stops }) 
       REDIS_URL: redis.url,
       GATEWAY_CONFIG: file,
       CONSOLE_DIR: path.join(dir, 'console'),
+      GATEWAY_PROCESSES: '1',
       ...env,
     },
     ready: /"url":"http:\/\/127\.0\.0\.1:(\d+)","opsPort":(\d+),"authzPort":(\d+)/,

@@ -18,7 +18,8 @@ let stack: Stack;
 let admin: Person;
 let project: Project;
 beforeAll(async () => {
-  stack = await startStack({ LEASE_MS: `${LEASE_MS}` });
+  // One process, so that freezing it freezes the gateway.
+  stack = await startStack({ LEASE_MS: `${LEASE_MS}`, GATEWAY_PROCESSES: '1' });
   admin = await Person.admin(stack.place);
   project = await admin.project('Faults');
 });

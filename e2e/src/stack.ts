@@ -82,6 +82,7 @@ export async function startStack(env: Record<string, string> = {}): Promise<Stac
       ADMIN_EMAIL: 'admin@example.org',
       ADMIN_PASSWORD: randomBytes(15).toString('base64url'),
       LOG_LEVEL: 'trace',
+      GATEWAY_PROCESSES: '2',
       ...env,
     },
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -83,6 +83,7 @@ async function drill() {
         API_URL: urlOf(first, 'API_PORT'),
         GATEWAY_CONFIG: routes,
         CONSOLE_DIR: dir,
+        GATEWAY_PROCESSES: '1',
       }),
     ),
   );

@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import {
   adoptRpcSecret,
   type Config,
@@ -90,8 +91,17 @@ export const settings = {
     default: '127.0.0.0/8,::1/128',
     schema: networks,
   },
+  GATEWAY_PROCESSES: {
+    description:
+      'Processes of this gateway, 1 to 128, which share its ports; each is a verifier of its own. Without it, one for each processor that this gateway can use',
+    schema: settingSchema
+      .integer(1, 128)
+      .optional()
+      .transform((count) => count ?? availableParallelism()),
+  },
   CONNECTIONS_MAX: {
-    description: 'Most connections open at the public port; further ones are closed at once',
+    description:
+      'Most connections open at the public port, an equal share in each process; further ones are closed at once',
     default: '10000',
     schema: settingSchema.integer(1, 1_000_000),
   },

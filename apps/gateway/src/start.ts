@@ -1,10 +1,12 @@
 import { randomBytes } from 'node:crypto';
-import { type AddressInfo, createServer } from 'node:net';
+import type { AddressInfo } from 'node:net';
 import { hostname } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
 import {
   createRedis,
   createRegistry,
   firstParty,
+  freePort,
   type Logger,
   listen,
   RateLimits,
@@ -15,8 +17,9 @@ import {
 } from '@latchkey/runtime';
 import { UsageReporter, Verifier } from '@latchkey/verifier';
 import type { Redis } from 'ioredis';
+import type { Registry } from 'prom-client';
 import { Checks } from './check/index.js';
-import { type GatewayConfig } from './config.js';
+import type { GatewayConfig } from './config.js';
 import { redisFeed, tokenSource } from './connections.js';
 import { UpstreamPools } from './engine/index.js';
 import {
@@ -31,7 +34,7 @@ import {
 } from './handlers/index.js';
 import { Metrics } from './metrics.js';
 import { startNestPart } from './nest/index.js';
-import { loadRoutes, type RouteTable } from './routes/index.js';
+import { parseRoutes, type RouteTable, readRoutes } from './routes/index.js';
 import { OpenExchanges } from './streams/index.js';
 
 /** A running gateway. */
@@ -40,13 +43,46 @@ export interface Gateway {
   readonly opsPort: number;
   readonly authzPort: number;
   readonly url: string;
+  /** How many, at the start. */
+  readonly routes: number;
   /** Reads the routes file again; an invalid one changes nothing. True when the new routes are in use. */
   reload(): boolean;
-  /** Accepts no new requests, drains open ones (8 s), ends streams, sends the last usage, releases the lease. */
-  stop(): Promise<void>;
+  /** @param text of a routes file @throws RoutesFileError, and changes nothing */
+  useRoutes(text: string): void;
+  /** At the public port. */
+  openConnections(): number;
+  /** So many connections close after their next response; replaces an earlier number. */
+  closeSurplus(connections: number): void;
+  /** Of this process. */
+  metrics(): ReturnType<Registry['getMetricsAsJSON']>;
+  /**
+   * Accepts no new requests, drains open ones (8 s), ends streams, sends the last usage, releases the lease. Idempotent.
+   * @param options `awaitRequests`: others accept in its place, so no open connection is closed before one more request
+   *   was awaited on it (2 s)
+   */
+  stop(options?: StopOptions): Promise<void>;
+}
+
+export interface StopOptions {
+  readonly awaitRequests: boolean;
+}
+
+/** Of a gateway that is one of several processes. */
+export interface AsProcess {
+  /** Its number, from 1. */
+  readonly n: number;
+  /** The text of the routes file. */
+  readonly routes: string;
+  /** Whether it listens only once it holds a lease: others serve meanwhile. */
+  readonly awaitLease: boolean;
+  /** The metrics of all processes, as text. */
+  readonly metrics: () => Promise<string>;
 }
 
 const DRAIN_MS = 8_000;
+/** How long a connection is kept for one more request where others accept instead. */
+const LAST_REQUEST_MS = 2_000;
+const LEASE_POLL_MS = 50;
 /** Longest name of a verifier; a longer one is cut at the front. */
 const NAME_LENGTH_MAX = 100;
 /** Longest wait for Redis at the start. */
@@ -59,23 +95,36 @@ const REDIS_COMMAND_TIMEOUT_MS = 200;
  * whether it is ready.
  * @throws ConfigError, RoutesFileError, or an Error that names a port in use
  */
-export async function startGateway(config: GatewayConfig, logger: Logger): Promise<Gateway> {
+export async function startGateway(config: GatewayConfig, logger: Logger, as?: AsProcess): Promise<Gateway> {
   // Closed in reverse order by an orderly stop and by a failed start.
-  const opened: (() => unknown)[] = [];
-  const closeAll = async () => {
-    for (const close of opened.splice(0).reverse()) await close();
+  const opened: Close[] = [];
+  const closeAll = async (options: StopOptions = { awaitRequests: false }) => {
+    for (const close of opened.splice(0).reverse()) await close(options);
   };
   try {
-    const { address, reload } = await open(config, logger, opened);
-    return { ...address, reload, stop: closeAll };
+    const gateway = await open(config, logger, opened, as);
+    let stopped: Promise<void> | undefined;
+    const stop = (options?: StopOptions) => {
+      stopped ??= closeAll(options);
+      return stopped;
+    };
+    return { ...gateway, stop };
   } catch (error) {
     await closeAll();
     throw error;
   }
 }
 
-async function open(config: GatewayConfig, logger: Logger, opened: (() => unknown)[]) {
-  let routes: RouteTable = loadRoutes(config.GATEWAY_CONFIG);
+type Close = (options: StopOptions) => unknown;
+
+async function open(
+  config: GatewayConfig,
+  logger: Logger,
+  opened: Close[],
+  as?: AsProcess,
+): Promise<Omit<Gateway, 'stop'>> {
+  const routesIn = (text: string) => parseRoutes(text, config.GATEWAY_CONFIG, process.env);
+  let routes: RouteTable = routesIn(as?.routes ?? readRoutes(config.GATEWAY_CONFIG));
   const consoleFiles = new Console(config.CONSOLE_DIR);
 
   const connect = (name: string, commandTimeout?: number) => {
@@ -96,7 +145,7 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   opened.push(() => caller.close());
 
   const verifier = new Verifier({
-    name: `${hostname()}:${config.PORT}`.slice(-NAME_LENGTH_MAX),
+    name: `${hostname()}:${config.PORT}${as ? `/${as.n}` : ''}`.slice(-NAME_LENGTH_MAX),
     version: versionIn(new URL('../package.json', import.meta.url)),
     newClaim: () => randomBytes(32).toString('base64url'),
     onIdentityRefused: (why) => logger.warn({ why }, 'lease refused; the verifier continues under a new id'),
@@ -128,6 +177,7 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   };
   opened.push(() => verifier.stop());
   await verifier.start();
+  while (as?.awaitLease && !verifier.state().leaseHeld) await sleep(LEASE_POLL_MS);
   opened.push(async () => {
     if (!(await usage.stop()))
       logger.error('usage since the last batch lost: sending it to Redis failed before the stop');
@@ -136,6 +186,7 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
 
   const peers = new Peers(config.TRUSTED_PROXIES, config.FORWARD_AUTH_PEERS);
   const opsHost = config.OPS_HOST || config.HOST;
+  // Nest does not report the port of its gRPC server, so 0 is replaced beforehand.
   const authzPort = config.AUTHZ_PORT || (await freePort(opsHost));
   const authzAddress = `${bracketed(opsHost)}:${authzPort}`;
   const delegated = new Delegated(checks, () => routes);
@@ -144,7 +195,7 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
 
   const ops = new OpsServer({
     forwardAuth: new ForwardAuth(checks, delegated, peers),
-    registry,
+    metrics: { contentType: registry.contentType, text: as?.metrics ?? (() => registry.metrics()) },
     checks: readinessChecks,
     isTrustedProxy: peers.isTrustedProxy,
     logger,
@@ -173,8 +224,10 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   const { http } = publicServer;
   opened.push(() => http.close());
   await listen(http.server, config.PORT, config.HOST);
-  opened.push(async () => {
-    stopping = true;
+  opened.push(async ({ awaitRequests }) => {
+    // Others are ready in its place.
+    if (awaitRequests) await Promise.all([http, ops.http].map((server) => server.stopAccepting(LAST_REQUEST_MS)));
+    else stopping = true;
     http.stop();
     // Streams have no end of their own: the stop would wait for their callers.
     exchanges.endStreams();
@@ -184,10 +237,15 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
   const { port } = http.server.address() as AddressInfo;
   const { port: opsPort } = ops.http.server.address() as AddressInfo;
   const url = `http://${bracketed(config.HOST)}:${port}`;
-  logger.info({ url, opsPort, authzPort, routes: routes.routes.length }, 'gateway listening');
+  const count = routes.routes.length;
+  const level = as ? 'debug' : 'info';
+  logger[level]({ url, opsPort, authzPort, routes: count }, as ? 'gateway process listening' : 'gateway listening');
+  const useRoutes = (text: string) => {
+    routes = routesIn(text);
+  };
   const reload = () => {
     try {
-      routes = loadRoutes(config.GATEWAY_CONFIG);
+      useRoutes(readRoutes(config.GATEWAY_CONFIG));
       logger.info({ routes: routes.routes.length }, 'routes reloaded');
       return true;
     } catch (error) {
@@ -195,7 +253,14 @@ async function open(config: GatewayConfig, logger: Logger, opened: (() => unknow
       return false;
     }
   };
-  return { address: { port, opsPort, authzPort, url }, reload };
+  return {
+    ...{ port, opsPort, authzPort, url, routes: count },
+    ...{ reload, useRoutes, metrics: () => registry.getMetricsAsJSON() },
+    openConnections: () => http.connections,
+    closeSurplus: (connections) => {
+      http.surplus = connections;
+    },
+  };
 }
 
 function readyWithin(redis: Redis, ms: number): Promise<void> {
@@ -210,15 +275,3 @@ function readyWithin(redis: Redis, ms: number): Promise<void> {
 }
 
 const bracketed = (host: string) => (host.includes(':') ? `[${host}]` : host);
-
-/** Nest does not report the port of its gRPC server, so 0 is replaced beforehand. */
-function freePort(host: string): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = createServer();
-    probe.once('error', reject);
-    probe.listen(0, host, () => {
-      const { port } = probe.address() as AddressInfo;
-      probe.close(() => resolve(port));
-    });
-  });
-}

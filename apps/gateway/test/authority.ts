@@ -31,6 +31,12 @@ export interface Issued {
 export class Authority {
   readonly tokens = new Map<string, TokenSnapshot>();
   readonly lookups: string[] = [];
+  /** Names of verifiers, one for each claim, in the order in which they came. */
+  readonly names: string[] = [];
+  /** Claims whose lease was released. */
+  released = 0;
+  /** False: renewals fail. */
+  grantsLeases = true;
   leaseMs = 10_000;
   /** Lookups wait until this is fulfilled. */
   lookupDelay: Promise<void> | undefined;
@@ -48,6 +54,7 @@ export class Authority {
     const authority = new Authority();
     const service = loadSync(PROTO_FILE, PROTO_OPTIONS)['latchkey.v1.Tokens'] as ServiceDefinition;
     const unimplemented = (_call: unknown, done: (error: object) => void) => done({ code: status.UNIMPLEMENTED });
+    const unavailable = (_call: unknown, done: (error: object) => void) => done({ code: status.UNAVAILABLE });
     type Call<T> = { request: T };
     type Done = (error: null, response: object) => void;
     authority.#server.addService(service, {
@@ -59,8 +66,12 @@ export class Authority {
         const token = authority.tokens.get(call.request.hash) ?? null;
         done(null, { known: token !== null, token });
       },
-      Renew: (call: Call<RenewRequest>, done: Done) => done(null, authority.#renew(call.request)),
-      Release: (_call: unknown, done: Done) => done(null, { released: true }),
+      Renew: (call: Call<RenewRequest>, done: Done) =>
+        authority.grantsLeases ? done(null, authority.#renew(call.request)) : unavailable(call, done as never),
+      Release: (_call: unknown, done: Done) => {
+        authority.released++;
+        done(null, { released: true });
+      },
     });
     await authority.listen();
     return authority;
@@ -121,7 +132,8 @@ export class Authority {
     await redis.publish(REDIS.invalidations, JSON.stringify(event));
   }
 
-  #renew({ claim, cursor }: RenewRequest) {
+  #renew({ claim, cursor, name }: RenewRequest) {
+    if (!this.#verifiers.has(claim)) this.names.push(name);
     const verifierId = this.#verifiers.get(claim) ?? newId();
     this.#verifiers.set(claim, verifierId);
     const caller = FIRST_PARTY_CALLER;

@@ -83,6 +83,20 @@ describe('pipelined requests', () => {
   });
 });
 
+describe('a surplus of connections', () => {
+  it('closes so many after their next response, and no more', () => {
+    const { socket, respond } = connection();
+    socket.receive(GET);
+    respond();
+    expect([socket.ended, socket.written.includes('connection: close')]).toEqual([false, false]);
+    socket.deps.surplus = 1;
+    socket.receive(GET);
+    respond();
+    expect([socket.ended, socket.written.includes('connection: close')]).toEqual([true, true]);
+    expect(socket.deps.surplus).toBe(0);
+  });
+});
+
 describe('the time for a head', () => {
   it('begins with its first byte, not when the connection became idle', () => {
     const { socket, respond, open } = connection();

@@ -20,7 +20,7 @@ export class CallerSocket extends EventEmitter {
   /** What was thrown while the connection was read; thrown on while undefined. */
   faults: unknown[] | undefined;
   readonly connection: CallerConnection;
-  readonly #deps: { -readonly [K in keyof ConnectionDeps]: ConnectionDeps[K] };
+  readonly deps: { -readonly [K in keyof ConnectionDeps]: ConnectionDeps[K] };
   #paused = false;
   #onFinish: (() => void) | undefined;
 
@@ -34,14 +34,14 @@ export class CallerSocket extends EventEmitter {
       this.faults.push(error);
     };
     const onClosed = () => undefined;
-    this.#deps = { onRequest, onResponse, onClosed, onFault, date: '', isStopping: false, nowMs: 0 };
+    this.deps = { onRequest, onResponse, onClosed, onFault, date: '', isStopping: false, surplus: 0, nowMs: 0 };
     const peer = { ip: '127.0.0.1', trusted: false, isTrusted: () => false };
-    this.connection = new CallerConnection(this as unknown as Socket, peer, this.#deps);
+    this.connection = new CallerConnection(this as unknown as Socket, peer, this.deps);
   }
 
   /** As the listener does. */
   tick(nowMs: number): void {
-    this.#deps.nowMs = nowMs;
+    this.deps.nowMs = nowMs;
     this.connection.tick(nowMs);
   }
 

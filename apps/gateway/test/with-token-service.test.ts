@@ -47,6 +47,7 @@ const gatewayEnv = (port: number, ops: number, authz: number) => ({
   GATEWAY_CONFIG: routesFile,
   CONSOLE_DIR: path.join(dir, 'console'),
   LOG_LEVEL: 'info',
+  GATEWAY_PROCESSES: '2',
 });
 const routes = (more = '') => `
 routes:
@@ -95,6 +96,8 @@ beforeAll(async () => {
     [3, 6].map((i) =>
       spawnService(gatewayEntry, gatewayEnv(ports[i]!, ports[i + 1]!, ports[i + 2]!), {
         readyUrl: `http://127.0.0.1:${ports[i]}/readyz`,
+        // Once all of its processes listen.
+        readyText: 'gateway listening',
         readyTimeoutMs: 60_000,
       }),
     ),
@@ -162,6 +165,18 @@ describe('with the real token-service, PostgreSQL and Redis', () => {
       await Promise.all(callers);
       expect(late).toEqual([]);
     }
+  });
+
+  it('waits with a revocation for every process of every gateway', async () => {
+    const { id } = await issue();
+    const response = await manage('POST', `/v1/tokens/${id}/revoke`, {});
+    const { effective, receipt } = (await response.json()) as {
+      effective: boolean;
+      receipt: { verifiers: { name: string }[] };
+    };
+    const names = [3, 6].flatMap((i) => [1, 2].map((n) => `${ports[i]}/${n}`));
+    expect(effective).toBe(true);
+    expect(receipt.verifiers.map(({ name }) => name.replace(/^.*:/, '')).sort()).toEqual(names.sort());
   });
 
   it('a project token is accepted only in its project', async () => {

@@ -1,5 +1,5 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
-import type { Server as NetServer } from 'node:net';
+import { type AddressInfo, createServer as createNetServer, type Server as NetServer } from 'node:net';
 import { collectDefaultMetrics, Registry } from 'prom-client';
 
 /** A dependency that must work for the service to be ready: resolves, or rejects with the reason. */
@@ -95,6 +95,18 @@ export function listen(server: NetServer, port: number, host: string): Promise<v
       reject(error.code === 'EADDRINUSE' ? new Error(inUse, { cause: error }) : error);
     });
     server.listen(port, host, resolve);
+  });
+}
+
+/** A port that is free now, for a server that does not report which one it has taken. */
+export function freePort(host: string): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const probe = createNetServer();
+    probe.once('error', reject);
+    probe.listen(0, host, () => {
+      const { port } = probe.address() as AddressInfo;
+      probe.close(() => resolve(port));
+    });
   });
 }
 

@@ -165,6 +165,8 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
       API_URL: services[0]!.url,
       GATEWAY_CONFIG: routes,
       CONSOLE_DIR: dir,
+      // So that a member that is killed or paused is the whole gateway.
+      GATEWAY_PROCESSES: '1',
       PORT: String(port),
       OPS_PORT: String(ops),
       AUTHZ_PORT: String(authz),

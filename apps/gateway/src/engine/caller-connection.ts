@@ -32,6 +32,8 @@ export interface ConnectionDeps {
   readonly date: string;
   /** The listener stops: connections close after their present response. */
   readonly isStopping: boolean;
+  /** So many connections close after their next response, because other processes are less busy. */
+  surplus: number;
   /** By the clock of the listener's tick. */
   readonly nowMs: number;
 }
@@ -233,6 +235,10 @@ export class CallerConnection implements Connection {
 
   closesAfter(request: CallerRequest): boolean {
     if (this.deps.isStopping) this.#closes = true;
+    if (!this.#closes && this.deps.surplus > 0) {
+      this.deps.surplus--;
+      this.#closes = true;
+    }
     // A long rest of a body is not worth reading.
     if (!this.#closes && !this.isBodyComplete(request)) {
       const { contentLength } = request.head;

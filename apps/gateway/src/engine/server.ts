@@ -27,6 +27,7 @@ export class HttpServer implements ConnectionDeps {
   nowMs = performance.now();
   date = dateLine();
   isStopping = false;
+  surplus = 0;
 
   constructor(private readonly deps: ServerDeps) {
     this.server = createServer({ ...PROBED, noDelay: true, allowHalfOpen: true }, (socket) =>
@@ -36,6 +37,11 @@ export class HttpServer implements ConnectionDeps {
     this.#closed = new Promise((resolve) => this.server.once('close', resolve));
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
     this.#timer.unref();
+  }
+
+  /** How many are open. */
+  get connections(): number {
+    return this.#connections.size;
   }
 
   onRequest(request: CallerRequest): void {
@@ -78,9 +84,25 @@ export class HttpServer implements ConnectionDeps {
     for (const connection of [...this.#connections]) connection.closeWhenIdle();
   }
 
+  /**
+   * Accepts nothing more. Each connection can send one more request, and is closed after its response: a request that is
+   * on its way is not lost. Resolves once none is open, or after `ms`.
+   */
+  async stopAccepting(ms: number): Promise<void> {
+    this.isStopping = true;
+    this.server.close();
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, ms);
+    });
+    await Promise.race([this.#closed, late]);
+    clearTimeout(timer);
+  }
+
   /** Closes all connections, those whose callers have still to read after `lastBytesMs`. */
   async close(): Promise<void> {
-    this.stop();
+    if (this.server.listening) this.stop();
+    else for (const connection of [...this.#connections]) connection.closeWhenIdle();
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, this.deps.lastBytesMs ?? 1_000);

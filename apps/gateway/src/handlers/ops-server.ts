@@ -1,12 +1,11 @@
 import { type Logger, type ReadinessCheck, readiness } from '@latchkey/runtime';
-import type { Registry } from 'prom-client';
 import { type CallerRequest, HttpServer } from '../engine/index.js';
 import { type ErrorResponse, RETRY_AFTER_S, readTarget } from '../http/index.js';
 import type { ForwardAuth } from './forward-auth.js';
 
 export interface OpsServerDeps {
   readonly forwardAuth: ForwardAuth;
-  readonly registry: Registry;
+  readonly metrics: { readonly contentType: string; readonly text: () => Promise<string> };
   /** Keys are shown at `/readyz`. */
   readonly checks: Readonly<Record<string, ReadinessCheck>>;
   readonly isTrustedProxy: (ip: string) => boolean;
@@ -53,9 +52,9 @@ export class OpsServer {
   }
 
   #respondMetrics(request: CallerRequest): void {
-    const { registry } = this.deps;
-    registry.metrics().then(
-      (text) => request.respond(200, 'OK', `content-type: ${registry.contentType}\r\n`, text),
+    const { contentType, text } = this.deps.metrics;
+    text().then(
+      (body) => request.respond(200, 'OK', `content-type: ${contentType}\r\n`, body),
       (error: Error) => request.refuse({ code: 'internal', detail: `The metrics failed: ${error.message}` }),
     );
   }

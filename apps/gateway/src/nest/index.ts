@@ -1,4 +1,5 @@
 import 'reflect-metadata';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { EXT_AUTHZ_PACKAGE, EXT_AUTHZ_PROTO_FILE, REQUEST_ID_HEADER } from '@latchkey/contracts';
 import { type Logger, NestLogger, PROTO_OPTIONS } from '@latchkey/runtime';
 import { NestFactory } from '@nestjs/core';
@@ -43,6 +44,7 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
       url: authzAddress,
       loader: PROTO_OPTIONS,
       maxReceiveMessageLength: 4 * 1024 * 1024,
+      gracefulShutdown: true,
     },
   });
   await app.init();
@@ -67,7 +69,8 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
         },
       );
     },
-    close: () => app.close(),
+    // A caller that reads nothing must not hold the stop up.
+    close: () => Promise.race([app.close(), sleep(CALLS_END_MS, undefined, { ref: false })]),
   };
 }
 
@@ -77,6 +80,8 @@ const ONLY_GET: ErrorResponse = {
   headers: { allow: 'GET, HEAD' },
 };
 
+/** Longest wait at a stop for the gRPC calls that are open. */
+const CALLS_END_MS = 2_000;
 /** What the public port writes itself. */
 const FRAMING = new Set(['content-length', 'transfer-encoding', 'connection', 'date', REQUEST_ID_HEADER]);
 

@@ -14,22 +14,17 @@ export class RoutesFileError extends Error {
   }
 }
 
-/**
- * Reads and validates the routes file.
- * @throws RoutesFileError naming every problem with its line
- */
-export function loadRoutes(file: string, env: NodeJS.ProcessEnv = process.env): RouteTable {
-  let text: string;
+/** The text of the routes file. @throws RoutesFileError when it cannot be read */
+export function readRoutes(file: string): string {
   try {
     if (statSync(file).size > ROUTES_FILE_BYTES_MAX)
       throw new RoutesFileError([`${file}: is larger than ${ROUTES_FILE_BYTES_MAX} bytes`]);
-    text = readFileSync(file, 'utf8');
+    return readFileSync(file, 'utf8');
   } catch (error) {
     if (error instanceof RoutesFileError) throw error;
     const reason = (error as NodeJS.ErrnoException).code ?? (error as Error).message;
     throw new RoutesFileError([`${file}: cannot be read (${reason}); GATEWAY_CONFIG names the routes file`]);
   }
-  return parseRoutes(text, file, env);
 }
 
 /**

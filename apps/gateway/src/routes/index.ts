@@ -1,3 +1,3 @@
-export { loadRoutes, parseRoutes, RoutesFileError } from './file.js';
+export { parseRoutes, RoutesFileError, readRoutes } from './file.js';
 export { OWN_PATHS } from './schema.js';
 export { type Cors, Route, type RouteRequirement, RouteTable } from './table.js';

@@ -130,6 +130,7 @@ export async function startOurs(origin: Origin): Promise<ProxyProgram> {
       },
       date: '',
       isStopping: false,
+      surplus: 0,
       nowMs: 0,
     });
   });

@@ -1,0 +1,132 @@
+import cluster, { type Worker } from 'node:cluster';
+import type { Logger } from '@latchkey/runtime';
+import type { Load } from './balance.js';
+import { Channel, type Handlers } from './channel.js';
+import { countsOf, type ProcessMetrics } from './sums.js';
+
+/** What a process is told at its start. */
+export interface ProcessStart {
+  /** Its number, from 1. */
+  readonly n: number;
+  /** The text of the routes file. */
+  readonly routes: string;
+  readonly authzPort: number;
+  /** Whether it listens only once it holds a lease: others serve meanwhile. */
+  readonly awaitLease: boolean;
+}
+
+export interface Exit {
+  readonly exitCode: number | null;
+  readonly signal: string | null;
+}
+
+/** Longest orderly stop; below STOP_TIMEOUT_MS, within which the primary has ended. */
+const STOP_MS = 14_000;
+const METRICS_MS = 2_000;
+const ROUTES_MS = 5_000;
+const LOAD_MS = 1_000;
+
+/** A gateway in a process of its own, as the primary sees it. It starts at once. */
+export class GatewayProcess {
+  /** Its addresses, once it listens. @throws when it ended before */
+  readonly listening: Promise<object>;
+  readonly exited: Promise<Exit>;
+  state: 'starting' | 'listening' | 'ending' = 'starting';
+  /** As last collected. */
+  metrics: ProcessMetrics = [];
+  readonly #startedAtMs = performance.now();
+  readonly #worker: Worker;
+  readonly #channel: Channel;
+
+  constructor(
+    start: ProcessStart,
+    handlers: Handlers,
+    private readonly logger: Logger,
+  ) {
+    const worker = cluster.fork();
+    const channel = new Channel(worker, handlers);
+    this.#worker = worker;
+    this.#channel = channel;
+    this.listening = channel.ask<object>('start', start).then((addresses) => {
+      this.state = 'listening';
+      return addresses;
+    });
+    this.exited = new Promise((resolve) => {
+      const onExit = (exitCode: number | null, signal: string | null) => {
+        this.state = 'ending';
+        channel.close(signal ? `it was ended by ${signal}` : `it exited with code ${exitCode}; its log says why`);
+        resolve({ exitCode, signal });
+      };
+      worker.on('exit', onExit);
+      // Also of a message that could not be sent; a process that could not be started has no pid.
+      worker.on('error', ({ message: reason }: Error) => {
+        logger.warn({ pid: this.pid, reason }, 'a gateway process cannot be reached');
+        if (this.pid === undefined) onExit(1, null);
+      });
+    });
+    // Its exit tells the same.
+    this.listening.catch(() => undefined);
+  }
+
+  get pid(): number | undefined {
+    return this.#worker.process.pid;
+  }
+
+  get livedMs(): number {
+    return performance.now() - this.#startedAtMs;
+  }
+
+  /** @returns undefined when it does not respond in time */
+  async collect(): Promise<ProcessMetrics | undefined> {
+    const metrics = await this.#channel.ask<ProcessMetrics>('collect', undefined, METRICS_MS).catch(() => undefined);
+    if (metrics) this.metrics = metrics;
+    return metrics;
+  }
+
+  /** @returns undefined when it does not respond in time */
+  load(): Promise<Load | undefined> {
+    return this.#channel.ask<Load>('load', undefined, LOAD_MS).catch(() => undefined);
+  }
+
+  async closeSurplus(connections: number): Promise<void> {
+    await this.#channel.ask('surplus', connections, LOAD_MS).catch(() => undefined);
+  }
+
+  get counts(): ProcessMetrics {
+    return countsOf(this.metrics);
+  }
+
+  /** Hands over the text of a valid routes file; a process that starts takes it before it serves. */
+  async takeRoutes(text: string): Promise<void> {
+    await this.#channel.ask('routes', text, ROUTES_MS).catch(({ message: reason }: Error) => {
+      if (this.state === 'listening')
+        this.logger.warn({ pid: this.pid, reason }, 'a gateway process has not taken the routes yet');
+    });
+  }
+
+  /** Lets it end what callers have begun, while others accept in its place, and stops it. */
+  async retire(): Promise<void> {
+    const { state } = this;
+    this.state = 'ending';
+    const metrics = state === 'listening' && this.#channel.ask<ProcessMetrics>('retire', undefined, STOP_MS);
+    const last = metrics && (await metrics.catch(() => undefined));
+    if (last) this.metrics = last;
+    else this.kill();
+    await this.stop();
+  }
+
+  /** Stops it in order, as SIGTERM does, or after STOP_MS not in order. */
+  async stop(): Promise<void> {
+    this.#worker.process.kill('SIGTERM');
+    const timer = setTimeout(() => {
+      this.logger.error({ pid: this.pid }, `a gateway process did not stop within ${STOP_MS} ms: killing it`);
+      this.kill();
+    }, STOP_MS);
+    await this.exited;
+    clearTimeout(timer);
+  }
+
+  kill(): void {
+    this.#worker.process.kill('SIGKILL');
+  }
+}

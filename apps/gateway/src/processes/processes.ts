@@ -1,0 +1,237 @@
+import cluster from 'node:cluster';
+import { createRegistry, freePort, type Logger } from '@latchkey/runtime';
+import { Counter, Gauge } from 'prom-client';
+import { parseRoutes, readRoutes } from '../routes/index.js';
+import { surplusOf } from './balance.js';
+import { type Exit, GatewayProcess } from './process.js';
+import { addUp, type ProcessMetrics } from './sums.js';
+
+export interface ProcessesOptions {
+  readonly count: number;
+  readonly routesFile: string;
+  /** 0: a free one. */
+  readonly authzPort: number;
+  /** Of the gRPC port. */
+  readonly opsHost: string;
+}
+
+/** A number and the process that has it. */
+interface Slot {
+  readonly n: number;
+  current?: GatewayProcess | undefined;
+  /** Replaces `current` once it listens. */
+  next?: GatewayProcess | undefined;
+  /** In a row, each within LIVED_MS of its start. */
+  deaths: number;
+  timer?: NodeJS.Timeout;
+}
+
+/** A process that lived for so long did not end because of its start. */
+const LIVED_MS = 60_000;
+/** So many deaths in a row are followed by a start at once. */
+const DEATHS_AT_ONCE = 2;
+const PAUSE_MAX_MS = 30_000;
+/** Longest wait for a replacement to hold a lease and listen. */
+const REPLACEMENT_MS = 30_000;
+const BALANCE_MS = 1_000;
+
+/** How long after the death of a process the next one starts. @param deaths in a row, this one included */
+export const pauseMs = (deaths: number): number =>
+  deaths <= DEATHS_AT_ONCE ? 0 : Math.min(1_000 * 2 ** (deaths - DEATHS_AT_ONCE - 1), PAUSE_MAX_MS);
+
+/** The primary of a gateway of several processes: it starts, replaces and stops them, and serves nothing itself. */
+export class Processes {
+  readonly #slots: readonly Slot[];
+  readonly #alive = new Set<GatewayProcess>();
+  readonly #registry = createRegistry('gateway');
+  readonly #deaths: Counter;
+  /** Counters of the processes that have ended. */
+  #ended: ProcessMetrics = [];
+  #silent = 0;
+  #routes = '';
+  #authzPort = 0;
+  /** Slots that have not listened yet; undefined until the first one has. */
+  #awaited: Set<Slot> | undefined;
+  #isReplacing = false;
+  #isStopping = false;
+
+  constructor(
+    private readonly options: ProcessesOptions,
+    private readonly logger: Logger,
+  ) {
+    this.#slots = Array.from({ length: options.count }, (_, i) => ({ n: i + 1, deaths: 0 }));
+    const registers = [this.#registry];
+    const gauge = (name: string, help: string, value: () => number) =>
+      new Gauge({ name, help, registers, collect: collectOf(value) });
+    gauge('latchkey_gateway_processes', 'Processes that listen', () => this.#listening.length);
+    gauge('latchkey_gateway_processes_silent', 'Processes whose gauges this scrape lacks', () => this.#silent);
+    const [name, help] = ['latchkey_gateway_process_deaths_total', 'Processes that ended without having been told to'];
+    this.#deaths = new Counter({ name, help, registers });
+  }
+
+  get #listening(): GatewayProcess[] {
+    return [...this.#alive].filter(({ state }) => state === 'listening');
+  }
+
+  /**
+   * Resolves once a process listens. The first one starts alone, so that what is wrong is logged once: if it ends before
+   * it listens, the primary exits too.
+   * @throws RoutesFileError
+   */
+  async start(): Promise<void> {
+    const { options } = this;
+    this.#routes = readRoutes(options.routesFile);
+    parseRoutes(this.#routes, options.routesFile, process.env);
+    this.#authzPort = options.authzPort || (await freePort(options.opsHost));
+    cluster.schedulingPolicy = cluster.SCHED_NONE;
+    // JSON has no NaN, which some gauges are at times.
+    cluster.setupPrimary({ serialization: 'advanced' });
+    const [first, ...others] = this.#slots as [Slot, ...Slot[]];
+    const { listening, exited } = this.#spawn(first);
+    const exit = await listening.then(
+      () => undefined,
+      () => exited,
+    );
+    // A process that exits by itself has logged why.
+    if (exit?.signal === null) process.exit(1);
+    if (exit) throw new Error(`the first process was ended by ${exit.signal} before it listened`);
+    this.#awaited = new Set(others);
+    for (const slot of others) this.#spawn(slot);
+    setTimeout(() => void this.#balance(), BALANCE_MS).unref();
+  }
+
+  /** Again and again: callers of a busy process come to the others. */
+  async #balance(): Promise<void> {
+    const asked = this.#listening.map(async (running) => ({ running, load: await running.load() }));
+    const known = (await Promise.all(asked)).flatMap(({ running, load }) => (load ? [{ running, load }] : []));
+    const surplus = surplusOf(known.map(({ load }) => load));
+    await Promise.all(known.map(({ running }, i) => running.closeSurplus(surplus[i]!)));
+    if (!this.#isStopping) setTimeout(() => void this.#balance(), BALANCE_MS).unref();
+  }
+
+  /** Reads the routes file again, for all processes or, when it is invalid, for none. */
+  async reload(): Promise<void> {
+    const { routesFile } = this.options;
+    let routes: number;
+    try {
+      const text = readRoutes(routesFile);
+      routes = parseRoutes(text, routesFile, process.env).routes.length;
+      this.#routes = text;
+    } catch (error) {
+      const reason = (error as Error).message;
+      this.logger.error({ reason }, 'reloading the routes failed; the previous ones stay in use');
+      return;
+    }
+    await Promise.all([...this.#alive].map((running) => running.takeRoutes(this.#routes)));
+    this.logger.info({ routes }, 'routes reloaded');
+  }
+
+  /** Replaces the processes one after the other, each once its replacement holds a lease and listens. */
+  async replace(): Promise<void> {
+    if (this.#isReplacing || this.#isStopping) return;
+    this.#isReplacing = true;
+    for (const slot of this.#slots) {
+      const reason = await this.#replaceOne(slot);
+      if (this.#isStopping) return;
+      if (reason === undefined) continue;
+      const fields = { process: slot.n, reason };
+      this.logger.error(fields, 'replacing the processes failed; those that were not replaced go on');
+      this.#isReplacing = false;
+      return;
+    }
+    this.#isReplacing = false;
+    this.logger.info({ processes: this.#slots.length }, 'processes replaced');
+  }
+
+  /** @returns why the new process cannot take over; then it is ended, and the old one goes on */
+  async #replaceOne(slot: Slot): Promise<string | undefined> {
+    clearTimeout(slot.timer);
+    const next = this.#spawn(slot, 'next');
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<string>((resolve) => {
+      const reason = `the new process held no lease and did not listen within ${REPLACEMENT_MS} ms`;
+      timer = setTimeout(resolve, REPLACEMENT_MS, reason);
+    });
+    const failed = next.listening.then(
+      () => undefined,
+      ({ message }: Error) => `the new process did not listen: ${message}`,
+    );
+    const reason = await Promise.race([failed, late]);
+    clearTimeout(timer);
+    slot.next = undefined;
+    if (this.#isStopping) return reason;
+    if (reason === undefined) {
+      const old = slot.current;
+      [slot.current, slot.deaths] = [next, 0];
+      await old?.retire();
+    } else {
+      next.kill();
+      if (!slot.current) this.#spawn(slot);
+    }
+    return reason;
+  }
+
+  /** Stops all processes in parallel, each in order. */
+  async stop(): Promise<void> {
+    this.#isStopping = true;
+    for (const { timer } of this.#slots) clearTimeout(timer);
+    await Promise.all([...this.#alive].map((running) => running.stop()));
+  }
+
+  #spawn(slot: Slot, as: 'current' | 'next' = 'current'): GatewayProcess {
+    const awaitLease = as === 'next' || this.#listening.length > 0;
+    const start = { n: slot.n, routes: this.#routes, authzPort: this.#authzPort, awaitLease };
+    const running = new GatewayProcess(start, { metrics: () => this.#metrics() }, this.logger);
+    this.#alive.add(running);
+    slot[as] = running;
+    running.listening.then(
+      (addresses) => {
+        if (this.#awaited?.delete(slot) && this.#awaited.size === 0)
+          this.logger.info({ ...addresses, processes: this.#slots.length }, 'gateway listening');
+      },
+      () => undefined,
+    );
+    void running.exited.then((exit) => {
+      this.#alive.delete(running);
+      this.#ended = addUp([this.#ended, running.counts]).sums;
+      if (running === slot.current && !this.#isStopping && this.#awaited) this.#onDeath(slot, running, exit);
+    });
+    return running;
+  }
+
+  #onDeath(slot: Slot, { pid, livedMs }: GatewayProcess, exit: Exit): void {
+    slot.current = undefined;
+    slot.deaths = livedMs < LIVED_MS ? slot.deaths + 1 : 1;
+    this.#deaths.inc();
+    const waitMs = pauseMs(slot.deaths);
+    const fields = { process: slot.n, pid, ...exit, waitMs };
+    this.logger.error(fields, 'a gateway process ended unexpectedly; starting another one');
+    // Its replacement may be on its way.
+    if (!slot.next) slot.timer = setTimeout(() => this.#spawn(slot), waitMs);
+  }
+
+  /** The metrics of all processes, added up; of one that does not respond its counters, as last collected. */
+  async #metrics(): Promise<string> {
+    // Read before the wait: what ends meanwhile is counted once.
+    const ended = this.#ended;
+    let silent = 0;
+    const serving = [...this.#alive].filter(({ state }) => state !== 'starting');
+    const collected = serving.map(async (running) => {
+      const metrics = await running.collect();
+      if (!metrics) silent++;
+      return metrics ?? running.counts;
+    });
+    const all = await Promise.all(collected);
+    this.#silent = silent;
+    const own = (await this.#registry.getMetricsAsJSON())
+      .filter(({ name }) => /^(process|latchkey)_/.test(name))
+      // The start of the gateway is the primary's.
+      .map((metric) => (metric.aggregator === 'omit' ? { ...metric, aggregator: 'first' as const } : metric));
+    return addUp([own, ended, ...all]).text();
+  }
+}
+
+const collectOf = (value: () => number) =>
+  function collect(this: Gauge) {
+    this.set(value());
+  };

@@ -1,0 +1,54 @@
+import cluster from 'node:cluster';
+import type { Logger } from '@latchkey/runtime';
+import { gatewayConfig } from './config.js';
+import { Channel, type Load, type ProcessStart } from './processes/index.js';
+import { type Gateway, startGateway } from './start.js';
+
+/** Longest wait for the metrics of all processes. */
+const METRICS_MS = 5_000;
+
+/** A whole gateway as one of several processes, which the primary starts, reloads and stops. */
+export async function startWorker(logger: Logger): Promise<() => Promise<void>> {
+  // They are for the primary, which has the same terminal.
+  for (const signal of ['SIGHUP', 'SIGUSR2']) process.on(signal, () => undefined);
+  const worker = cluster.worker!;
+  worker.on('disconnect', () => {
+    // Else node exits at once, and what is open breaks off.
+    worker.exitedAfterDisconnect = true;
+    process.kill(process.pid, 'SIGTERM');
+  });
+  const told = Promise.withResolvers<ProcessStart>();
+  const started = Promise.withResolvers<Gateway>();
+  let lastUtilization = performance.eventLoopUtilization();
+  const channel = new Channel(process, {
+    start: async (start: ProcessStart) => {
+      told.resolve(start);
+      const { url, opsPort, authzPort, routes } = await started.promise;
+      return { url, opsPort, authzPort, routes };
+    },
+    routes: async (text: string) => (await started.promise).useRoutes(text),
+    load: async () => {
+      const connections = (await started.promise).openConnections();
+      const now = performance.eventLoopUtilization();
+      const { utilization } = performance.eventLoopUtilization(now, lastUtilization);
+      lastUtilization = now;
+      return { connections, utilization } satisfies Load;
+    },
+    surplus: async (connections: number) => (await started.promise).closeSurplus(connections),
+    collect: async () => (await started.promise).metrics(),
+    retire: async () => {
+      const gateway = await started.promise;
+      await gateway.stop({ awaitRequests: true });
+      return gateway.metrics();
+    },
+  });
+  const start = await told.promise;
+  const config = gatewayConfig();
+  const share = Math.max(1, Math.floor(config.CONNECTIONS_MAX / config.GATEWAY_PROCESSES));
+  const gateway = await startGateway({ ...config, AUTHZ_PORT: start.authzPort, CONNECTIONS_MAX: share }, logger, {
+    ...start,
+    metrics: () => channel.ask<string>('metrics', undefined, METRICS_MS),
+  });
+  started.resolve(gateway);
+  return () => gateway.stop();
+}

@@ -1,0 +1,337 @@
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { Agent, get } from 'node:http';
+import { connect } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { jest } from '@jest/globals';
+import {
+  freePorts,
+  type RunningService,
+  spawnService,
+  type TestRedis,
+  testCredentials,
+  testRedis,
+  waitFor,
+} from '@latchkey/testing';
+import { surplusOf } from '../src/processes/balance.js';
+import { pauseMs } from '../src/processes/processes.js';
+import { Authority, type Issued } from './authority.js';
+import { TestUpstream } from './stack.js';
+
+const entry = path.join(import.meta.dirname, '../dist/main.js');
+/** Processes start slowly on a busy machine. */
+const BUSY = { timeoutMs: 120_000 };
+jest.setTimeout(240_000);
+
+interface Place extends AsyncDisposable {
+  readonly authority: Authority;
+  readonly upstream: TestUpstream;
+  readonly env: Record<string, string>;
+  readonly port: number;
+  readonly opsPort: number;
+  readonly token: Issued;
+  writeRoutes(...paths: string[]): void;
+}
+
+let redis: TestRedis;
+beforeAll(async () => {
+  redis = await testRedis();
+});
+afterAll(() => redis.close());
+
+/** What a gateway needs around it. */
+async function place(): Promise<Place> {
+  const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-processes-'));
+  const [authority, upstream] = [await Authority.start(), new TestUpstream()];
+  await upstream.listen();
+  const [port, opsPort, authzPort] = (await freePorts(3)) as [number, number, number];
+  const file = path.join(dir, 'gateway.yaml');
+  const writeRoutes = (...paths: string[]) => {
+    const lines = paths.map((at) => `  - { name: ${at}, path: /${at}/*, upstream: "${upstream.url}", require: {} }\n`);
+    writeFileSync(file, `routes:\n${lines.join('')}`);
+  };
+  writeRoutes('read');
+  const env = {
+    GATEWAY_PROCESSES: '2',
+    PORT: `${port}`,
+    OPS_PORT: `${opsPort}`,
+    AUTHZ_PORT: `${authzPort}`,
+    RPC_ADDRESS: authority.address,
+    ...testCredentials().gateway,
+    REDIS_URL: redis.url,
+    GATEWAY_CONFIG: file,
+    CONSOLE_DIR: dir,
+  };
+  const close = async () => {
+    authority.close();
+    await upstream.close();
+    rmSync(dir, { recursive: true, force: true });
+  };
+  return {
+    ...{ authority, upstream, env, port, opsPort, writeRoutes },
+    token: authority.issue(),
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+const start = (env: Record<string, string>) =>
+  spawnService(entry, env, { readyText: 'gateway listening', readyTimeoutMs: 120_000 });
+
+const workersOf = ({ pid }: RunningService): number[] =>
+  readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
+const isAlive = (pid: number) => {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+};
+
+/** A request on a connection of its own, or of an agent's: which process has it is by chance. */
+const read = (port: number, at: string, agent?: Agent, secret = '') =>
+  new Promise<{ status: number; text: string }>((resolve, reject) => {
+    const headers = secret ? { authorization: `Bearer ${secret}` } : {};
+    get({ port, host: '127.0.0.1', path: at, headers, agent: agent ?? false }, (response) => {
+      let text = '';
+      response.setEncoding('utf8').on('data', (chunk) => {
+        text += chunk;
+      });
+      response.once('end', () => resolve({ status: response.statusCode!, text })).once('error', reject);
+    }).once('error', reject);
+  });
+const request = async (port: number, at: string, { secret }: Issued, agent?: Agent) =>
+  (await read(port, at, agent, secret)).status;
+
+const logLines = (gateway: RunningService, text: string) =>
+  gateway
+    .logs()
+    .split('\n')
+    .filter((line) => line.includes(text));
+
+const metricsOf = async ({ opsPort }: Place) => (await read(opsPort, '/metrics')).text;
+const value = (metrics: string, start: string) =>
+  Number(
+    metrics
+      .split('\n')
+      .find((line) => line.startsWith(start))
+      ?.split(' ')
+      .at(-1) ?? Number.NaN,
+  );
+
+/** Requests without a pause on `count` kept and on `count` new connections, until told to stop. */
+function load(where: Place, count: number) {
+  const agent = new Agent({ keepAlive: true, maxSockets: count });
+  const outcomes: unknown[] = [];
+  let isOn = true;
+  const callers = Array.from({ length: 2 * count }, async (_, i) => {
+    while (isOn) {
+      const outcome = await request(where.port, '/read/x', where.token, i % 2 ? agent : undefined).catch(String);
+      outcomes.push(outcome);
+    }
+  });
+  return {
+    outcomes,
+    async stop() {
+      isOn = false;
+      await Promise.all(callers);
+      agent.destroy();
+    },
+  };
+}
+
+describe('a gateway of two processes', () => {
+  it('listens with both at the same ports, free ones where they are 0, and each is a verifier', async () => {
+    await using where = await place();
+    await using gateway = await start({ ...where.env, PORT: '0', OPS_PORT: '0', AUTHZ_PORT: '0' });
+    const lines = logLines(gateway, 'gateway listening');
+    expect(lines).toHaveLength(1);
+    const { url, opsPort, authzPort, processes } = JSON.parse(lines[0]!);
+    expect(processes).toBe(2);
+    expect(where.authority.names.map((name) => name.replace(/^.*:/, ''))).toEqual(['0/1', '0/2']);
+    const workers = workersOf(gateway);
+    expect(workers).toHaveLength(2);
+    for (const paused of workers) {
+      process.kill(paused, 'SIGSTOP');
+      expect(await request(Number(new URL(url).port), '/read/x', where.token)).toBe(200);
+      expect((await read(opsPort, '/readyz')).status).toBe(200);
+      await new Promise<void>((resolve, reject) => {
+        const socket = connect(authzPort, '127.0.0.1').once('error', reject);
+        // The settings frame of HTTP/2 comes from the process that accepted the connection.
+        socket.once('data', () => resolve(void socket.destroy()));
+        socket.write('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0');
+      });
+      process.kill(paused, 'SIGCONT');
+    }
+    await gateway.stop(20_000);
+    expect(await gateway.exited).toEqual({ code: 0, signal: null });
+    expect(where.authority.released).toBe(2);
+  });
+
+  it('adds up the metrics of both, and leaves out one that does not respond but for its counters', async () => {
+    await using where = await place();
+    await using gateway = await start(where.env);
+    for (let i = 0; i < 30; i++) expect(await request(where.port, '/read/x', where.token)).toBe(200);
+    const requests = 'latchkey_gateway_requests_total{route="read",status="200"';
+    // A process that is slow to respond can be left out, too.
+    const whenSilent = (count: number) =>
+      waitFor(async () => {
+        const text = await metricsOf(where);
+        return value(text, 'latchkey_gateway_processes_silent') === count ? text : undefined;
+      }, BUSY);
+    const metrics = await whenSilent(0);
+    expect(value(metrics, requests)).toBe(30);
+    expect(value(metrics, 'latchkey_gateway_request_seconds_count')).toBe(30);
+    expect(value(metrics, 'latchkey_verifier{what="leaseHeld"')).toBe(1);
+    expect(value(metrics, 'latchkey_verifier{what="leaseLeftMs"')).toBeLessThanOrEqual(10_000);
+    expect(value(metrics, 'process_start_time_seconds')).toBeGreaterThan(Date.now() / 1000 - 600);
+    expect(value(metrics, 'latchkey_gateway_processes{')).toBe(2);
+    expect(metrics).not.toContain(' null');
+    const [first] = workersOf(gateway);
+    process.kill(first!, 'SIGSTOP');
+    const without = await whenSilent(1);
+    process.kill(first!, 'SIGCONT');
+    expect(value(without, requests)).toBe(30);
+    // What a process has counted remains when it has ended.
+    process.kill(first!, 'SIGKILL');
+    await waitFor(async () => value(await metricsOf(where), 'latchkey_gateway_process_deaths_total') === 1, BUSY);
+    expect(value(await metricsOf(where), requests)).toBe(30);
+  });
+
+  it('uses new routes in both or, when they are invalid, in none, and says so once', async () => {
+    await using where = await place();
+    await using gateway = await start(where.env);
+    const statuses = async (at: string) => {
+      const of: number[] = [];
+      for (const paused of workersOf(gateway)) {
+        process.kill(paused, 'SIGSTOP');
+        of.push(await request(where.port, at, where.token));
+        process.kill(paused, 'SIGCONT');
+      }
+      return of;
+    };
+    writeFileSync(where.env['GATEWAY_CONFIG']!, 'routes: nonsense');
+    process.kill(gateway.pid, 'SIGHUP');
+    await waitFor(() => logLines(gateway, 'reloading the routes failed').length > 0);
+    expect(await statuses('/read/x')).toEqual([200, 200]);
+    // One that starts meanwhile has the routes of the other, too.
+    process.kill(workersOf(gateway)[0]!, 'SIGKILL');
+    await waitFor(() => where.authority.names.length === 3 && workersOf(gateway).length === 2, BUSY);
+    await waitFor(async () => value(await metricsOf(where), 'latchkey_gateway_processes{') === 2, BUSY);
+    expect(await statuses('/read/x')).toEqual([200, 200]);
+    where.writeRoutes('read', 'new');
+    process.kill(gateway.pid, 'SIGHUP');
+    await waitFor(() => logLines(gateway, 'routes reloaded').length > 0);
+    expect(await statuses('/new/x')).toEqual([200, 200]);
+    expect(logLines(gateway, 'reloading the routes failed')).toHaveLength(1);
+    expect(logLines(gateway, 'routes reloaded')).toHaveLength(1);
+  });
+
+  it('replaces its processes on SIGUSR2 and loses no request of kept or new connections', async () => {
+    await using where = await place();
+    await using gateway = await start(where.env);
+    const before = workersOf(gateway);
+    const callers = load(where, 4);
+    await waitFor(() => callers.outcomes.length > 100);
+    process.kill(gateway.pid, 'SIGUSR2');
+    await waitFor(() => logLines(gateway, 'processes replaced').length === 1, BUSY);
+    const afterwards = callers.outcomes.length;
+    await waitFor(() => callers.outcomes.length > afterwards + 100);
+    await callers.stop();
+    expect(callers.outcomes.filter((outcome) => outcome !== 200)).toEqual([]);
+    const after = workersOf(gateway);
+    expect(after).toHaveLength(2);
+    expect(after.filter((pid) => before.includes(pid))).toEqual([]);
+    expect(where.authority.released).toBe(2);
+    const requests = value(await metricsOf(where), 'latchkey_gateway_requests_total{route="read",status="200"');
+    expect(requests).toBe(callers.outcomes.length);
+  });
+
+  it('goes on with its processes when a replacement gets no lease', async () => {
+    await using where = await place();
+    await using gateway = await start(where.env);
+    const before = workersOf(gateway);
+    where.authority.grantsLeases = false;
+    process.kill(gateway.pid, 'SIGUSR2');
+    await waitFor(() => logLines(gateway, 'replacing the processes failed').length === 1, BUSY);
+    expect(logLines(gateway, 'replacing the processes failed')[0]).toContain('held no lease');
+    where.authority.grantsLeases = true;
+    await waitFor(() => workersOf(gateway).length === 2);
+    expect(workersOf(gateway)).toEqual(before);
+    await waitFor(async () => (await request(where.port, '/read/x', where.token)) === 200);
+  });
+
+  it('starts a killed process again, and serves meanwhile', async () => {
+    await using where = await place();
+    await using gateway = await start(where.env);
+    const [killed, other] = workersOf(gateway) as [number, number];
+    process.kill(killed, 'SIGKILL');
+    await waitFor(() => !isAlive(killed));
+    for (let i = 0; i < 20; i++) expect(await request(where.port, '/read/x', where.token)).toBe(200);
+    expect((await read(where.opsPort, '/readyz')).status).toBe(200);
+    await waitFor(async () => value(await metricsOf(where), 'latchkey_gateway_processes{') === 2, BUSY);
+    expect(workersOf(gateway)).toContain(other);
+    const [line] = logLines(gateway, 'ended unexpectedly');
+    expect(JSON.parse(line!)).toMatchObject({ level: 'error', process: 1, pid: killed, signal: 'SIGKILL', waitMs: 0 });
+  });
+
+  it('frees its port soon when its primary is killed', async () => {
+    await using where = await place();
+    await using gateway = await start(where.env);
+    await gateway.kill();
+    const isFree = (port: number) =>
+      read(port, '/').then(
+        () => false,
+        ({ code }) => code === 'ECONNREFUSED',
+      );
+    await waitFor(async () => (await isFree(where.port)) && (await isFree(where.opsPort)), BUSY);
+    expect(where.authority.released).toBe(2);
+    await using again = await start(where.env);
+    expect(await request(where.port, '/read/x', where.token)).toBe(200);
+    await again.stop(20_000);
+  });
+
+  it('names an invalid setting, an invalid routes file and a port in use once, and exits with 1', async () => {
+    await using where = await place();
+    const fails = async (env: Record<string, string>) => {
+      const gateway = await spawnService(entry, { ...where.env, ...env });
+      expect(await gateway.exited).toEqual({ code: 1, signal: null });
+      const lines = gateway.logs().trim().split('\n');
+      expect(lines).toHaveLength(1);
+      return JSON.parse(lines[0]!).msg as string;
+    };
+    expect(await fails({ BODY_IDLE_MS: '1' })).toContain('BODY_IDLE_MS: must be at least 100');
+    expect(await fails({ GATEWAY_PROCESSES: '0' })).toContain('GATEWAY_PROCESSES: must be at least 1');
+    expect(await fails({ PORT: `${where.upstream.port}` })).toContain(
+      `port ${where.upstream.port} on 127.0.0.1 is in use`,
+    );
+    writeFileSync(where.env['GATEWAY_CONFIG']!, 'routes: nonsense');
+    expect(await fails({})).toContain('the routes file is invalid');
+  });
+});
+
+describe('the surplus of a process', () => {
+  const surplus = (...loads: [connections: number, utilization: number][]) =>
+    surplusOf(loads.map(([connections, utilization]) => ({ connections, utilization })));
+
+  it('is half of what it has above the mean, where it is busy and another is not', () => {
+    expect(surplus([16, 0.9], [0, 0.1])).toEqual([4, 0]);
+    expect(surplus([2, 0.9], [1, 0.1])).toEqual([0, 0]);
+    expect(surplus([2, 0.9], [0, 0.1])).toEqual([1, 0]);
+    expect(surplus([16, 0.9], [2, 0.8], [0, 0.1])).toEqual([5, 0, 0]);
+  });
+
+  it('is none while all are idle or all are busy', () => {
+    expect(surplus([16, 0.3], [0, 0])).toEqual([0, 0]);
+    expect(surplus([16, 0.9], [4, 0.8])).toEqual([0, 0]);
+    expect(surplus([16, 0.9])).toEqual([0]);
+    expect(surplus()).toEqual([]);
+  });
+});
+
+describe('the pause before a process is started again', () => {
+  it('is none at first, then doubles up to half a minute', () => {
+    expect([1, 2, 3, 4, 5, 6, 7, 8, 9, 100].map(pauseMs)).toEqual([
+      0, 0, 1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000,
+    ]);
+  });
+});
