@@ -100,8 +100,7 @@ export const settings = {
       .transform((count) => count ?? availableParallelism()),
   },
   CONNECTIONS_MAX: {
-    description:
-      'Most connections open at the public port, an equal share in each process; further ones are closed at once',
+    description: 'Most connections open at the public port of each process; further ones are closed at once',
     default: '10000',
     schema: settingSchema.integer(1, 1_000_000),
   },

@@ -44,8 +44,7 @@ export async function startWorker(logger: Logger): Promise<() => Promise<void>> 
   });
   const start = await told.promise;
   const config = gatewayConfig();
-  const share = Math.max(1, Math.floor(config.CONNECTIONS_MAX / config.GATEWAY_PROCESSES));
-  const gateway = await startGateway({ ...config, AUTHZ_PORT: start.authzPort, CONNECTIONS_MAX: share }, logger, {
+  const gateway = await startGateway({ ...config, AUTHZ_PORT: start.authzPort }, logger, {
     ...start,
     metrics: () => channel.ask<string>('metrics', undefined, METRICS_MS),
   });

@@ -137,7 +137,7 @@ const watched = () =>
 
 describe('a long response', () => {
   it.each([
-    ['a route', '/any/changes', () => s.upstream],
+    ['a route', '/patient/changes', () => s.upstream],
     ['the management API', '/v1/audit/export', () => s.api],
   ])('of %s ends when its token is revoked, like a stream', async (_, path, upstream) => {
     streamLines(upstream());
@@ -155,7 +155,7 @@ describe('a long response', () => {
   it('ends when its token is revoked although the wall clock was set back', async () => {
     streamLines(s.upstream);
     const token = s.authority.issue();
-    const response = await open('/any/changes', token.secret);
+    const response = await open('/patient/changes', token.secret);
     response.resume();
     const { now } = Date;
     Date.now = () => now() - 3_600_000;

@@ -287,7 +287,7 @@ export class RestorableDatabase {
       is_held: restore?.isSettled === false && restore.reason !== null && tables.restoredBeforeMs !== null,
       is_restored: restore !== undefined,
       decided_at: restore?.decidedMs == null ? null : new Date(restore.decidedMs),
-      is_unsettled: tables.restores.some((one) => !one.isSettled),
+      is_unsettled: tables.restoredBeforeMs !== null,
       incarnation: tables.incarnation,
       settled_incarnation: tables.settledIncarnation,
       at: new Date(this.nowMs),

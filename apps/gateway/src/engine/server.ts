@@ -34,6 +34,10 @@ export class HttpServer implements ConnectionDeps {
       this.#onConnection(socket),
     );
     this.server.maxConnections = deps.connectionsMax;
+    // Node reports what failed to be accepted here: it concerns no connection that is open.
+    this.server.once('listening', () => {
+      this.server.on('error', (error) => deps.logger.error({ reason: error.message }, 'accepting a connection failed'));
+    });
     this.#closed = new Promise((resolve) => this.server.once('close', resolve));
     this.#timer = setInterval(() => this.#tick(), TICK_MS);
     this.#timer.unref();
@@ -78,9 +82,11 @@ export class HttpServer implements ConnectionDeps {
 
   /** Accepts nothing more and closes each connection after its present response. */
   stop(): void {
-    if (!this.server.listening) return;
-    this.isStopping = true;
-    this.server.close();
+    if (this.server.listening) {
+      this.isStopping = true;
+      this.server.close();
+    }
+    if (!this.isStopping) return;
     for (const connection of [...this.#connections]) connection.closeWhenIdle();
   }
 
@@ -101,8 +107,7 @@ export class HttpServer implements ConnectionDeps {
 
   /** Closes all connections, those whose callers have still to read after `lastBytesMs`. */
   async close(): Promise<void> {
-    if (this.server.listening) this.stop();
-    else for (const connection of [...this.#connections]) connection.closeWhenIdle();
+    this.stop();
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, this.deps.lastBytesMs ?? 1_000);

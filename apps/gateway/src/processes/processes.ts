@@ -165,7 +165,7 @@ export class Processes {
       [slot.current, slot.deaths] = [next, 0];
       await old?.retire();
     } else {
-      next.kill();
+      void next.stop();
       if (!slot.current) this.#spawn(slot);
     }
     return reason;
@@ -217,6 +217,8 @@ export class Processes {
     let silent = 0;
     const serving = [...this.#alive].filter(({ state }) => state !== 'starting');
     const collected = serving.map(async (running) => {
+      // One that ends holds no lease any more, and serves nobody who asks now.
+      if (running.state === 'ending') return running.counts;
       const metrics = await running.collect();
       if (!metrics) silent++;
       return metrics ?? running.counts;

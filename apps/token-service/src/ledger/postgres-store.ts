@@ -17,7 +17,7 @@ const FOLLOW = `SELECT ${HISTORY}, ${IS_CURRENT} AS is_current, l.settled_histor
       AND l.restored_before IS NOT NULL) AS is_held,
     EXISTS (SELECT FROM restores r WHERE r.history = ${HISTORY_ID}) AS is_restored,
     (SELECT settled_at FROM restores r WHERE r.history = ${HISTORY_ID} AND r.choice IN ('revoke', 'accept')) AS decided_at,
-    EXISTS (SELECT FROM restores r WHERE r.settled_at IS NULL) AS is_unsettled,
+    l.restored_before IS NOT NULL AS is_unsettled,
     l.incarnation,
     l.settled_incarnation, now() AS at,
     pg_snapshot_xmin(pg_current_snapshot())::text AS xmin,

@@ -11,7 +11,7 @@ export interface Standing {
   readonly isRestored: boolean;
   /** When an administrator decided about this history, in milliseconds since 1970; null: nobody has. */
   readonly decidedAtMs: number | null;
-  /** Somebody has still to decide about this history or an earlier one. */
+  /** Somebody has still to decide what is held, since this history or an earlier one. */
   readonly isUnsettled: boolean;
   /** The same database on a later timeline than the settled history: a standby was promoted, or it was recovered to a time. */
   readonly isPromoted: boolean;

@@ -13,7 +13,7 @@ export interface FollowRow {
   is_restored: boolean;
   /** When an administrator decided about it. */
   decided_at: Date | null;
-  /** A restore was recorded that is not settled, in this history or an earlier one. */
+  /** Tokens from before a time are held, since this history or an earlier one. */
   is_unsettled: boolean;
   /** Server, timeline and database of this history, and of the settled one. */
   incarnation: string;

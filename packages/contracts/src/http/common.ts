@@ -36,7 +36,7 @@ export const lineSchema = (max: number) =>
     .trim()
     .min(1, 'must not be empty')
     .max(max)
-    .refine((s) => !CONTROL.test(s) && s.isWellFormed(), 'must not hold control characters')
+    .refine((s) => !CONTROL.test(s) && s.isWellFormed(), { error: 'must not hold control characters', abort: true })
     .refine((s) => s === '' || VISIBLE.test(s), 'must have a character that can be seen');
 /** Longer text for people; line breaks and empty text allowed. */
 export const textSchema = (max: number) =>
