@@ -233,53 +233,35 @@ describe('a ledger', () => {
   });
 });
 
+/** A process that has opened a ledger, written entries to its own stream and said ten seconds later that it is alive. */
+function processIn(where: string, second: number, entries: LedgerEntry[] = []) {
+  const { work, close } = ledgerWork();
+  closing.push(close);
+  const stream = newId();
+  work.open({ folder: where, key: KEY.toString(), database: DATABASE, ledger: newId(), stream, at: at(second) });
+  const place = work.append({ entries });
+  work.state({ begunAt: at(second), settledAt: at(second), peers: [], at: at(second + 10) });
+  return { work, stream, place };
+}
+
 describe('a retention that is raised', () => {
   it('does not make a ledger look cut whose streams were removed before, and hides no other', () => {
     const made = make();
-    const { work, close } = ledgerWork();
-    closing.push(close);
-    const opened = {
-      folder: made.where,
-      key: KEY.toString(),
-      database: DATABASE,
-      ledger: newId(),
-      stream: newId(),
-      at: at(100),
-    };
-    const later = { ...opened, stream: newId() };
-    const state = { begunAt: at(100), settledAt: at(100), peers: [] };
-    work.open(opened);
-    const place = work.append({ entries: [entry(1)] });
-    work.state({ ...state, at: at(110) });
+    const { work, stream, place } = processIn(made.where, 100, [entry(1)]);
     expect(work.prune({ before: Date.parse(at(75)) })).toBe(2);
     const { ledger } = made.folder.identity;
-    const marks = [...made.marks, { stream: opened.stream, ledger, ...place, seenAt: at(10_000) }];
+    const marks = [...made.marks, { stream, ledger, ...place, seenAt: at(10_000) }];
     // Another process, later.
-    const other = ledgerWork();
-    closing.push(other.close);
-    other.work.open(later);
-    other.work.append({ entries: [] });
-    other.work.state({ ...state, at: at(120) });
+    processIn(made.where, 110);
     expect(compare(made, marks)).toMatchObject({ faults: [], entries: made.entries.slice(6) });
-    for (const suffix of ['000000', 'state']) rmSync(path.join(made.where, `${opened.stream}.${suffix}`));
+    for (const suffix of ['000000', 'state']) rmSync(path.join(made.where, `${stream}.${suffix}`));
     expect(compare(made, marks).faults).toContainEqual(expect.objectContaining({ code: 'stream_missing' }));
   });
 });
 
 it('a retention that removed nothing hides nothing that is removed otherwise', () => {
   const made = make();
-  const { work, close } = ledgerWork();
-  closing.push(close);
-  work.open({
-    folder: made.where,
-    key: KEY.toString(),
-    database: DATABASE,
-    ledger: newId(),
-    stream: newId(),
-    at: at(100),
-  });
-  work.append({ entries: [] });
-  work.state({ begunAt: at(100), settledAt: at(100), peers: [], at: at(110) });
+  const { work } = processIn(made.where, 100);
   expect(work.prune({ before: Date.parse(at(-1_000)) })).toBe(0);
   rmSync(fileOf(made, made.earlier));
   rmSync(path.join(made.where, `${made.earlier.stream}.state`), { force: true });
@@ -288,18 +270,7 @@ it('a retention that removed nothing hides nothing that is removed otherwise', (
 
 it('a ledger whose retention has removed all that the database knows of it does not vouch', () => {
   const made = make();
-  const { work, close } = ledgerWork();
-  closing.push(close);
-  work.open({
-    folder: made.where,
-    key: KEY.toString(),
-    database: DATABASE,
-    ledger: newId(),
-    stream: newId(),
-    at: at(200),
-  });
-  work.append({ entries: [] });
-  work.state({ begunAt: at(200), settledAt: at(200), peers: [], at: at(210) });
+  const { work } = processIn(made.where, 200);
   expect(work.prune({ before: Date.parse(at(190)) })).toBeGreaterThan(0);
   const mark = {
     stream: made.earlier.stream,

@@ -635,89 +635,78 @@ describe('without a ledger that shows that nothing is missing', () => {
     expect(await server.query('SELECT 1 FROM ledger_streams')).not.toEqual([]);
   });
 
-  it('what is held is settled by a ledger that can be read later', async () => {
+  /** A token to keep and one to revoke, and a copy of the data folder from before that. The service has stopped. */
+  async function twoTokens() {
     const stage = await setUp();
-    const { server, w, admin, ledger } = stage;
+    const { server, w, admin } = stage;
     const [kept, revoked] = [await issue(admin), await issue(admin)];
     await isMarked(stage);
     await w.service.stop();
     await server.stop();
     const copy = server.copy();
     await server.start();
-    const second = await w.another();
-    const later = w.as({ cookie: admin.cookie! }, second);
-    const { body } = await later.call<{ receipt: { ledger: string } }>(`POST /v1/tokens/${revoked.id}/revoke`, {
-      body: {},
-    });
-    expect(body.receipt.ledger).toBe('written');
-    await second.stop();
-    await putBack(server, copy);
+    /** @returns what the receipt says of the ledger */
+    const revoke = async (at: World['service'], person = w.as({ cookie: admin.cookie! }, at)) => {
+      const target = `POST /v1/tokens/${revoked.id}/revoke`;
+      const { body } = await person.call<{ receipt: { ledger: string } }>(target, { body: {} });
+      return body.receipt.ledger;
+    };
+    return { ...stage, kept, revoked, copy, revoke };
+  }
+
+  /** Moves the ledgers away, as when their disk is not there. @returns puts them back */
+  function away(ledger: string, instead?: 'a file'): () => void {
     const elsewhere = `${ledger}-elsewhere`;
     closing.push(() => rmSync(elsewhere, { recursive: true, force: true }));
     renameSync(ledger, elsewhere);
-    writeFileSync(ledger, 'a disk that is not mounted');
+    if (instead) writeFileSync(ledger, 'a folder that cannot be read');
+    return () => {
+      rmSync(ledger, { recursive: true });
+      renameSync(elsewhere, ledger);
+    };
+  }
+
+  it('what is held is settled by a ledger that can be read later', async () => {
+    const { server, w, ledger, kept, revoked, copy, revoke } = await twoTokens();
+    const second = await w.another();
+    expect(await revoke(second)).toBe('written');
+    await second.stop();
+    await putBack(server, copy);
+    const back = away(ledger, 'a file');
     const third = await w.another();
     await waitFor(() => isRestored(w, revoked.secret, third), { timeoutMs: 20_000 });
-    rmSync(ledger);
-    renameSync(elsewhere, ledger);
+    back();
     await waitFor(async () => (await checkOf(w, kept.secret, third)) === 200, { timeoutMs: 40_000 });
     expect(await checkOf(w, revoked.secret, third)).toBe(401);
     expect(await server.query('SELECT choice FROM restores')).toEqual([{ choice: 'ledger' }]);
   });
 
   it('a mark does not move past what could not be read, while the service goes on', async () => {
-    const stage = await setUp();
-    const { server, w, admin, ledger } = stage;
-    const [kept, revoked] = [await issue(admin), await issue(admin)];
-    await isMarked(stage);
-    await server.stop();
-    const copy = server.copy();
-    await server.start();
-    await isBack(w, kept.secret);
-    const { body } = await admin.call<{ receipt: { ledger: string } }>(`POST /v1/tokens/${revoked.id}/revoke`, {
-      body: {},
-    });
-    expect(body.receipt.ledger).toBe('written');
+    const { server, w, ledger, kept, revoked, copy, revoke } = await twoTokens();
+    const second = await w.another();
+    expect(await revoke(second)).toBe('written');
     await server.stop();
     server.putBack(copy);
-    const elsewhere = `${ledger}-elsewhere`;
-    closing.push(() => rmSync(elsewhere, { recursive: true, force: true }));
-    renameSync(ledger, elsewhere);
-    writeFileSync(ledger, 'a folder that cannot be read');
+    const back = away(ledger, 'a file');
     await server.start();
-    await waitFor(() => isRestored(w, revoked.secret, w.service), { timeoutMs: 20_000 });
-    rmSync(ledger);
-    renameSync(elsewhere, ledger);
-    await waitFor(async () => (await checkOf(w, kept.secret)) === 200, { timeoutMs: 40_000 });
-    expect(await checkOf(w, revoked.secret)).toBe(401);
+    await waitFor(() => isRestored(w, revoked.secret, second), { timeoutMs: 20_000 });
+    back();
+    await waitFor(async () => (await checkOf(w, kept.secret, second)) === 200, { timeoutMs: 40_000 });
+    expect(await checkOf(w, revoked.secret, second)).toBe(401);
   });
 
   it('what a disk failed to keep when its history ended is still missed when all has started again', async () => {
-    const stage = await setUp();
-    const { server, w, admin, ledger } = stage;
-    const [kept, revoked] = [await issue(admin), await issue(admin)];
-    await isMarked(stage);
-    await w.service.stop();
-    await server.stop();
-    const copy = server.copy();
-    await server.start();
+    const { server, w, ledger, kept, revoked, copy, revoke } = await twoTokens();
     const earlier = await w.another();
     await isBack(w, kept.secret, earlier);
     await earlier.stop();
-    const elsewhere = `${ledger}-elsewhere`;
-    closing.push(() => rmSync(elsewhere, { recursive: true, force: true }));
-    renameSync(ledger, elsewhere);
-    writeFileSync(ledger, 'a disk that has failed');
+    const back = away(ledger, 'a file');
     const second = await w.another();
-    const { body } = await w
-      .as({ cookie: admin.cookie! }, second)
-      .call<{ receipt: { ledger: string } }>(`POST /v1/tokens/${revoked.id}/revoke`, { body: {} });
-    expect(body.receipt.ledger).toBe('failed');
+    expect(await revoke(second)).toBe('failed');
     await putBack(server, copy);
     await waitFor(() => isRestored(w, revoked.secret, second), { timeoutMs: 20_000 });
     await second.stop();
-    rmSync(ledger);
-    renameSync(elsewhere, ledger);
+    back();
     const third = await w.another();
     await waitFor(async () => (await systemOf(await signInAt(w, third))).ledger.state === 'written');
     for (const { secret } of [kept, revoked]) expect(await isRestored(w, secret, third)).toBe(true);
@@ -769,26 +758,12 @@ describe('without a ledger that shows that nothing is missing', () => {
   });
 
   it('what was revoked before the disk of the ledger was mounted is written to that ledger too', async () => {
-    const stage = await setUp();
-    const { server, w, admin, ledger } = stage;
-    const [kept, revoked] = [await issue(admin), await issue(admin)];
-    await isMarked(stage);
-    await w.service.stop();
-    await server.stop();
-    await server.start();
-    const elsewhere = `${ledger}-elsewhere`;
-    closing.push(() => rmSync(elsewhere, { recursive: true, force: true }));
-    renameSync(ledger, elsewhere);
+    const { w, ledger, kept, revoked, revoke } = await twoTokens();
+    const back = away(ledger);
     const late = await w.another();
     await waitFor(() => isRestored(w, kept.secret, late), { timeoutMs: 20_000 });
-    const person = await signInAt(w, late);
-    const { body } = await person.call<{ receipt: { ledger: string } }>(`POST /v1/tokens/${revoked.id}/revoke`, {
-      body: {},
-    });
-    expect(body.receipt.ledger).toBe('written');
-    renameSync(ledger, `${elsewhere}-until-then`);
-    closing.push(() => rmSync(`${elsewhere}-until-then`, { recursive: true, force: true }));
-    renameSync(elsewhere, ledger);
+    expect(await revoke(late, await signInAt(w, late))).toBe('written');
+    back();
     await waitFor(() => entriesIn(ledger).includes(revoked.id), { timeoutMs: 40_000 });
   });
 });

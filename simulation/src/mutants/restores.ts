@@ -125,7 +125,7 @@ export const restores: readonly RestoreMutant[] = [
   },
   {
     name: 'ledgers of servers that the database was moved to are not read',
-    patches: [['ledger/beside.ts', '(isOther || isIgnored)', 'true']],
+    patches: [['ledger/beside.ts', '(isOther || isIgnored({ name: ledger, aliveTo }))', 'true']],
     faults: [...moves, 'otherServer'],
   },
   {

@@ -33,18 +33,12 @@ export function compareFolders(
   { marks, retainedSince, key, database, ignored, isAll }: Requests['compare'][0],
   onRead: () => void,
 ): ComparedFolders {
-  const base = path.dirname(own.folder);
-  const names = readdirSync(base, { withFileTypes: true }).flatMap((entry) => {
-    const isFolder = entry.isDirectory() || entry.isSymbolicLink();
-    return isFolder && entry.name !== path.basename(own.folder) && !entry.name.startsWith('.') ? [entry.name] : [];
-  });
-  const folders = [own];
-  const ledgers: LedgerComparison[] = [];
-  for (const name of names) {
-    const found = other(path.join(base, name), Buffer.from(key));
-    if (found instanceof LedgerFolder) folders.push(found);
-    else if (found && !ignored.some((one) => one.name === name && found.aliveTo <= one.until)) ledgers.push(found);
-  }
+  const found = foldersBeside(own).flatMap((where) => other(where, Buffer.from(key)) ?? []);
+  const isIgnored = ({ name, aliveTo }: Pick<LedgerComparison, 'name' | 'aliveTo'>) =>
+    ignored.some((one) => one.name === name && aliveTo <= one.until);
+  const folders = [own, ...found.filter((one) => one instanceof LedgerFolder)];
+  const unreadable = found.filter((one): one is LedgerComparison => !(one instanceof LedgerFolder));
+  const ledgers = unreadable.filter((one) => !isIgnored(one));
   const all = folders.map((folder) => {
     folder.onRead = onRead;
     const its = marks.filter((mark) => mark.ledger === folder.identity.ledger);
@@ -59,8 +53,7 @@ export function compareFolders(
     const { identity, isOriginal } = folder;
     const { ledger, isComplete } = identity;
     const aliveTo = Math.max(0, ...its.map(({ to }) => to));
-    const isIgnored = ignored.some(({ name, until }) => name === ledger && aliveTo <= until);
-    if (!isKnown && (isOther || isIgnored)) continue;
+    if (!isKnown && (isOther || isIgnored({ name: ledger, aliveTo }))) continue;
     // What was imported was meant to be read.
     const sharedMs = isKnown || identity.inode === '' ? 0 : overlapMs(its, lives);
     const isDamaged = faults.length > 0 && databases.length === 0 && !isKnown;
@@ -85,6 +78,16 @@ export function compareFolders(
     faulty: foldersOf(all.filter(({ faults }) => faults.length > 0)),
     known: foldersOf(all.filter(({ isKnown }) => isKnown)),
   };
+}
+
+/** Names that begin with a dot are those of ledgers that were set aside. */
+function foldersBeside(own: LedgerFolder): string[] {
+  const base = path.dirname(own.folder);
+  return readdirSync(base, { withFileTypes: true }).flatMap((entry) => {
+    const isFolder = entry.isDirectory() || entry.isSymbolicLink();
+    const isOwn = entry.name === path.basename(own.folder);
+    return isFolder && !isOwn && !entry.name.startsWith('.') ? [path.join(base, entry.name)] : [];
+  });
 }
 
 const plain = ({ code, message }: LedgerFault) => ({ code, message });

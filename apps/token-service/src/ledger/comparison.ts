@@ -4,7 +4,7 @@ import type { OwnLedger } from './own-ledger.js';
 import type { Standing } from './standing.js';
 import type { IgnoredLedger, LedgerStore, StreamRow } from './store.js';
 import type { LedgerComparison } from './thread.js';
-import { type DoubtReason, doubtOf, type Here } from './vouching.js';
+import { type DoubtReason, doubtOf, type Here, isSound } from './vouching.js';
 
 const DAY_MS = 24 * 3_600_000;
 const COMPARED_AT_ONCE = 5_000;
@@ -48,6 +48,12 @@ export interface Followed extends Pick<Here, 'hasGap' | 'isPatient'> {
   readonly followedInto: string | undefined;
 }
 
+/** What is known of a history where no ledger was read. */
+export const nothingRead = (history: string, doubt: DoubtReason): LedgerFindings => ({
+  ...{ history, doubt, missing: [], problems: [], reachesTo: null },
+  ...{ uncertain: [], read: null, whole: [], gap: null },
+});
+
 /**
  * Compares a history of the database with all ledgers that there are.
  * @param rows what the database knows of them
@@ -68,26 +74,13 @@ export async function compareLedgers(
   const gap = here.hasGap ? { ledger: own.lastLedger ?? null } : null;
   const ignored = await deps.store.ignored();
   const ledgers = await own.compare({ marks, retainedSince, ignored, isAll: settledHistory === null });
-  if (!ledgers)
-    return {
-      history,
-      missing: [],
-      doubt: 'ledger_unreadable',
-      problems: [own.failure ?? ''],
-      reachesTo: null,
-      uncertain: [],
-      read: null,
-      whole: [],
-      gap,
-    };
+  if (!ledgers) return { ...nothingRead(history, 'ledger_unreadable'), problems: [own.failure ?? ''], gap };
   const missing = await lacking(deps, ledgers, lastSeenMs(rows, standing));
   const doubt = doubtOf(ledgers, rows, { ...here, history, isContinuous: own.ledger === followedInto });
   const problems = ledgers.flatMap(({ folder, faults }) => faults.map(({ message }) => `${folder}: ${message}`));
   const reached = ledgers.flatMap(({ reachesTo }) => reachesTo ?? []).sort();
   const uncertain = ledgers.flatMap(({ isUncertain, name, aliveTo: until }) => (isUncertain ? [{ name, until }] : []));
-  const sound = ledgers.filter(
-    ({ faults, isOriginal, isComplete }) => faults.length === 0 && (isOriginal || isComplete),
-  );
+  const sound = ledgers.filter(isSound);
   const read = sound.find(({ isOwn }) => isOwn)?.ledger ?? null;
   const whole = sound.flatMap(({ isOwn, ledger }) => (isOwn ? [] : [ledger]));
   const reachesTo = reached.at(-1) ?? null;

@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { type Clock, type Logger, newId } from '@latchkey/runtime';
-import { type ComparisonDeps, compareLedgers, type LedgerFindings } from './comparison.js';
+import { type ComparisonDeps, compareLedgers, type LedgerFindings, nothingRead } from './comparison.js';
 import { entryOf } from './entry.js';
 import { LedgerFailure, OwnLedger } from './own-ledger.js';
 import { type Standing, standingOf } from './standing.js';
@@ -192,9 +192,7 @@ export class LedgerFollower {
       return findings;
     }
     this.#isMissed = rows.some((row) => row.is_settled);
-    const doubt = this.#isMissed ? 'ledger_missing' : 'no_ledger';
-    const nothing = { missing: [], problems: [], reachesTo: null, uncertain: [], read: null, whole: [], gap: null };
-    return { history: standing.history, doubt, ...nothing };
+    return nothingRead(standing.history, this.#isMissed ? 'ledger_missing' : 'no_ledger');
   }
 
   /**

@@ -2,6 +2,7 @@ import type { Clock, Logger } from '@latchkey/runtime';
 import type { LedgerEntry } from './entry.js';
 import { ledgerKey, NO_PLACE, type Place, type State } from './format.js';
 import type { Asked, LedgerComparison, Opened, Requests } from './thread.js';
+import { isSound } from './vouching.js';
 
 const LOGGED_EVERY_MS = 60_000;
 const NEVER = { settledAt: null, peers: [] };
@@ -154,14 +155,15 @@ export class OwnLedger {
     this.#isWhole = this.#isSound = false;
     if (!(await this.open())) return null;
     const ledgers = await this.#ask('compare', { ...given, key: this.#key, database: this.#database });
-    this.#isSound = ledgers.every(({ faults, isOriginal, isComplete, isOwn, isKnown }) => {
-      return (faults.length === 0 && (isOriginal || isComplete)) || (isKnown && !isOwn);
+    // What is wrong with another one that the database knows is no concern of the own one.
+    const matters = ledgers.filter(({ isUncertain, isKnown, isOwn, faults }) => {
+      return !(isUncertain || (isKnown && !isOwn && faults.length > 0));
     });
-    // Of those that the database knows, copies are to be adopted; what is wrong with one is no concern of the own one.
-    const matters = ledgers.filter(({ isUncertain }) => !isUncertain);
-    this.#isWhole = matters.every(({ faults, isOriginal, isComplete, isOwn, isKnown }) => {
-      return faults.length === 0 ? isOriginal && !isComplete : isKnown && !isOwn;
-    });
+    this.#isSound = matters.every((one) => isSound(one) || (one.isKnown && !one.isOwn));
+    // Copies are to be adopted.
+    this.#isWhole = matters.every(
+      ({ faults, isOriginal, isComplete }) => faults.length === 0 && isOriginal && !isComplete,
+    );
     // Another process may have done it.
     if (this.#isWhole && this.#failed === 'adopt') this.#succeed();
     return ledgers;

@@ -1,18 +1,10 @@
+import type { Restore } from '@latchkey/contracts';
 import type { LedgerFaultCode } from './format.js';
 import type { StreamRow } from './store.js';
 import type { LedgerComparison } from './thread.js';
 
 /** Why it is not certain that nothing is missing. */
-export const DOUBT_REASONS = [
-  'no_ledger',
-  'ledger_missing',
-  'ledger_copied',
-  'ledger_cut',
-  'ledger_unreadable',
-  'ledger_uncertain',
-  'ledger_incomplete',
-] as const;
-export type DoubtReason = (typeof DOUBT_REASONS)[number];
+export type DoubtReason = NonNullable<Restore['reason']>;
 
 const OF_FAULT: Record<LedgerFaultCode, DoubtReason> = {
   unreadable: 'ledger_unreadable',
@@ -25,6 +17,10 @@ const OF_FAULT: Record<LedgerFaultCode, DoubtReason> = {
   mark: 'ledger_cut',
   uncertain: 'ledger_uncertain',
 };
+
+/** Whether nothing is wrong with a ledger, and nothing can have been written to it after it was copied. */
+export const isSound = ({ faults, isOriginal, isComplete }: LedgerComparison): boolean =>
+  faults.length === 0 && (isOriginal || isComplete);
 
 /** Where this process stands. */
 export interface Here {
@@ -61,10 +57,7 @@ export function doubtOf(
     if (!(ledger.isOriginal || ledger.isComplete)) return 'ledger_copied';
   }
   if (here.hasGap) return 'ledger_incomplete';
-  const whole = ledgers.filter(
-    ({ faults, isOriginal, isComplete }) => faults.length === 0 && (isOriginal || isComplete),
-  );
-  const compared = new Set(whole.map(({ ledger }) => ledger));
+  const compared = new Set(ledgers.filter(isSound).map(({ ledger }) => ledger));
   for (const row of rows) if (row.compared_history === here.history) compared.add(row.ledger);
   const doubts = known.map((ledger) => doubtOfOne(ledger, ledgers, rows, here, compared));
   if (doubts.includes(null)) return null;
