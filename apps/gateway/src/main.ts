@@ -7,7 +7,11 @@ const logger = createLogger('gateway', process.env['LOG_LEVEL'] || 'info');
 
 await runService(logger, async () => {
   // Loaded only where they serve: the primary stays small.
-  if (cluster.isWorker) return (await import('./worker.js')).startWorker(logger);
+  if (cluster.isWorker) {
+    // They are for the primary, which has the same terminal.
+    for (const signal of ['SIGHUP', 'SIGUSR2']) process.on(signal, () => undefined);
+    return (await import('./worker.js')).startWorker(logger);
+  }
   const config = gatewayConfig(process.env, (text) => logger.warn(text));
   if (config.GATEWAY_PROCESSES > 1) {
     const processes = new Processes(
@@ -19,15 +23,22 @@ await runService(logger, async () => {
       },
       logger,
     );
-    await processes.start();
-    process.on('SIGHUP', () => void processes.reload());
-    process.on('SIGUSR2', () => void processes.replace());
+    const starting = processes.start();
+    onceStarted('SIGHUP', starting, () => processes.reload());
+    onceStarted('SIGUSR2', starting, () => processes.replace());
+    await starting;
     return () => processes.stop();
   }
-  const gateway = await (await import('./start.js')).startGateway(config, logger);
-  process.on('SIGHUP', () => gateway.reload());
-  process.on('SIGUSR2', () =>
+  const starting = import('./start.js').then(({ startGateway }) => startGateway(config, logger));
+  onceStarted('SIGHUP', starting, (gateway) => gateway.reload());
+  onceStarted('SIGUSR2', starting, () =>
     logger.warn('SIGUSR2 is ignored: GATEWAY_PROCESSES is 1, so there is nothing to take over'),
   );
+  const gateway = await starting;
   return () => gateway.stop();
 });
+
+/** A signal that comes during the start ends nothing: it is obeyed once that is over. A start that fails is told elsewhere. */
+function onceStarted<T>(signal: NodeJS.Signals, starting: Promise<T>, obey: (started: T) => unknown): void {
+  process.on(signal, () => void starting.then(obey, () => undefined));
+}

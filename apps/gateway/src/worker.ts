@@ -9,8 +9,6 @@ const METRICS_MS = 5_000;
 
 /** A whole gateway as one of several processes, which the primary starts, reloads and stops. */
 export async function startWorker(logger: Logger): Promise<() => Promise<void>> {
-  // They are for the primary, which has the same terminal.
-  for (const signal of ['SIGHUP', 'SIGUSR2']) process.on(signal, () => undefined);
   const worker = cluster.worker!;
   worker.on('disconnect', () => {
     // Else node exits at once, and what is open breaks off.

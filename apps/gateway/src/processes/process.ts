@@ -111,7 +111,6 @@ export class GatewayProcess {
     const metrics = state === 'listening' && this.#channel.ask<ProcessMetrics>('retire', undefined, STOP_MS);
     const last = metrics && (await metrics.catch(() => undefined));
     if (last) this.metrics = last;
-    else this.kill();
     await this.stop();
   }
 
