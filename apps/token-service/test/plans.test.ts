@@ -4,7 +4,7 @@ import type { TestDatabase } from '@latchkey/testing';
 import { Client } from 'pg';
 import { LIST_SETTINGS } from '../src/database/database.service.js';
 import { firstIdAt, PRUNE_RECEIPTS } from '../src/invalidation/receipts.queries.js';
-import { SELECT_CHANGES } from '../src/invalidation/receipts.service.js';
+import { SELECT_CHANGES, SELECT_REVOCATIONS } from '../src/invalidation/receipts.service.js';
 import { SELECT_EXPIRY_DUE } from '../src/tokens/expiry.service.js';
 import { selectDescendants, selectShown } from '../src/tokens/exposure.queries.js';
 import { selectFamily } from '../src/tokens/issue.rules.js';
@@ -50,6 +50,12 @@ beforeAll(async () => {
      SELECT ('01890000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, now() - n * interval '1 s', 'system', 'Latchkey',
        'token.expired', 'token', n::text, (1000000 + n / 2)::text::xid8
      FROM generate_series(1, 50000) n`,
+  );
+  await database.query(
+    `INSERT INTO audit_events (id, at, actor_type, actor_name, action, token_id, subject_type, subject_id)
+     SELECT ('01890001-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, now() - n * interval '1 s', 'system', 'Latchkey',
+       'token.revoked', ('02000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'token', n::text
+     FROM generate_series(1, 20000) n`,
   );
   await database.query(
     `INSERT INTO receipts (id, body) SELECT ('01890000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, '{}'
@@ -135,6 +141,12 @@ test.each([
 test('the audit events of one change are found by index, however many others there are', async () => {
   const plan = await run(SELECT_CHANGES.replace('$1', "'{1001000}'").replaceAll('$2', 'now()'));
   expect(plan.indexes.filter((name) => name.includes('xid'))).not.toEqual([]);
+  expect(plan.rowsRead).toBeLessThanOrEqual(10);
+});
+
+test('the revocations of tokens are found by index, however many events there are', async () => {
+  const plan = await run(SELECT_REVOCATIONS.replace('$1', `'{${tokenId(3)}}'`));
+  expect(plan.indexes.filter((name) => name.includes('token_id'))).not.toEqual([]);
   expect(plan.rowsRead).toBeLessThanOrEqual(10);
 });
 

@@ -94,6 +94,23 @@ test('of tokens revoked together, each has a receipt signed for its own revocati
   }
 });
 
+test('a token that was revoked earlier and is confirmed only now has a receipt signed for its revocation', async () => {
+  const person = await w.member();
+  const [alone, together] = [await issue(person), await issue(person)];
+  for (const { id } of [alone, together]) {
+    await revoke(person, id, { reason: 'policy' });
+    // As if the service had ended before it stored the receipt, long ago.
+    await waitFor(async () => (await read(person, id)).receipt !== null, { what: 'the stored receipt' });
+    await w.database.query(`DELETE FROM invalidations WHERE subject = '${id}'`);
+    await w.database.query(`UPDATE tokens SET receipt = NULL WHERE id = '${id}'`);
+  }
+  const expected = (id: string) => ({ action: 'token.revoked', reason: 'policy', subject: { type: 'token', id } });
+  expect(proven((await revoke(person, alone.id)).body.receipt)).toMatchObject(expected(alone.id));
+  await admin.call(`POST /v1/users/${person.user!.id}/revoke-tokens`, { body: { reason: 'owner_left' } });
+  await waitFor(async () => (await read(person, together.id)).receipt !== null, { what: 'the stored receipt' });
+  expect(proven((await read(person, together.id)).receipt)).toMatchObject(expected(together.id));
+});
+
 test('receipts of other changes are signed for what they changed', async () => {
   const person = await w.member();
   const { id } = await issue(person);

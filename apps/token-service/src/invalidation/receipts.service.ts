@@ -30,6 +30,12 @@ export const SELECT_CHANGES = `SELECT id, action, at, details->>'reason' AS reas
     AND subject_id IS NOT NULL
   ORDER BY id LIMIT ${EVENTS_MAX}`;
 
+/** In: token ids. Out: the audit event of the latest revocation of each. */
+export const SELECT_REVOCATIONS = `SELECT DISTINCT ON (token_id) id, action, at, details->>'reason' AS reason, token_id, subject_type,
+    subject_id, project_id
+  FROM audit_events WHERE token_id = ANY ($1::uuid[]) AND action = 'token.revoked' AND subject_id IS NOT NULL
+  ORDER BY token_id, at DESC, id DESC`;
+
 /** Stores receipts, each under its id, and signs those that are about one audit event. */
 @Injectable()
 export class ReceiptsService {
@@ -65,16 +71,29 @@ export class ReceiptsService {
 
   async #read(invalidations: readonly Invalidation[]): Promise<Changes> {
     if (!this.config.RECEIPT_SIGNING_KEY || invalidations.length === 0) return [];
-    const xids = [...new Set(invalidations.map(({ xid }) => xid))];
-    const written = xids.length === 1 ? this.audit.take(xids[0]!) : undefined;
-    const atMs = madeAtMs(invalidations[0]!.id);
-    if (written?.every(({ at }) => Math.abs(at.getTime() - atMs) <= TOGETHER_MS)) return written;
     try {
-      return await this.db.prepared<ChangeRow>('receipt_changes', SELECT_CHANGES, [xids, new Date(atMs)]);
+      const changes = await this.#together(invalidations);
+      // Tokens that were revoked earlier and are confirmed only now have no event in this transaction.
+      const repeated = invalidations.filter(({ kind, subject }) => kind === 'token' && !changeOf(changes, subject));
+      if (repeated.length === 0) return changes;
+      const tokenIds = repeated.slice(0, EVENTS_MAX).map(({ subject }) => subject);
+      return [
+        ...changes,
+        ...(await this.db.prepared<ChangeRow>('receipt_revocations', SELECT_REVOCATIONS, [tokenIds])),
+      ];
     } catch (error) {
       this.logger.warn({ reason: (error as Error).message }, 'a receipt is not signed: reading its change failed');
       return [];
     }
+  }
+
+  /** The audit events of the transactions that wrote them. */
+  async #together(invalidations: readonly Invalidation[]): Promise<Changes> {
+    const xids = [...new Set(invalidations.map(({ xid }) => xid))];
+    const written = xids.length === 1 ? this.audit.take(xids[0]!) : undefined;
+    const atMs = madeAtMs(invalidations[0]!.id);
+    if (written?.every(({ at }) => Math.abs(at.getTime() - atMs) <= TOGETHER_MS)) return written;
+    return this.db.prepared<ChangeRow>('receipt_changes', SELECT_CHANGES, [xids, new Date(atMs)]);
   }
 
   /** The receipt for the caller who made the change: signed if the invalidations have one subject. */
