@@ -2,7 +2,7 @@
  * `npm test`: installs what is missing, builds, starts one PostgreSQL for all suites, finds Redis, runs every suite,
  * and prints counts; the last line is `N passed, N failed`. For suites that depend only on their files (`cache` in
  * their turbo.json), turbo restores the report of the last passed run with the same files. In a run of several suites,
- * up to three failed test files are run once more with nothing beside them; what passes only then is named as unsteady.
+ * up to five failed test files are run once more with nothing beside them; what passes only then is named as unsteady.
  *
  * `npm test -- packages/testing` runs one suite (folder, package name, or the last part of either); arguments from
  * the first that begins with `-` are passed to jest: `npm test -- testing -t "shares nothing"`.

@@ -4,7 +4,7 @@ import { simulate } from '../src/world.js';
 
 /** Few enough that a failing test's seed is easy to find. */
 const SEEDS_PER_TEST = 250;
-const SEEDS = 1_000;
+const SEEDS = 500;
 const STEPS = 80;
 const timeoutMs = 600_000;
 

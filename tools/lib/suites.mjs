@@ -12,7 +12,7 @@ import { filesBelow, readJson, root, workspaces } from './repository.mjs';
 export const againReport = 'again.json';
 
 /** More failed files than this are no accident of a busy machine, and are not run again. */
-const mostRunAgain = 3;
+const mostRunAgain = 5;
 
 /**
  * The workspaces that `npm test` runs: those with a `test` script.
@@ -52,7 +52,7 @@ export function removeReports(ran, from = root) {
  * The test files that failed, if they are few enough to be run once more with nothing beside them.
  * @param {Workspace[]} ran
  * @param {string} [from]
- * @returns {{suite: Workspace, files: string[]}[]} empty when none failed, when more than three did, or when a suite failed
+ * @returns {{suite: Workspace, files: string[]}[]} empty when none failed, when more than five did, or when a suite failed
  *   otherwise than by its tests
  */
 export function failedFiles(ran, from = root) {

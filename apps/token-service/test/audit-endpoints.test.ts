@@ -4,6 +4,7 @@ import type { MaintenanceMethods } from '@latchkey/contracts';
 import { type ChainVerdict as ChainState, proveExport, publicKeyOf } from '@latchkey/contracts';
 import { type Caller, firstParty, maintenanceCaller } from '@latchkey/runtime';
 import { waitFor } from '@latchkey/testing';
+import { changeSchema } from './database.js';
 import { issue, JOBS_RPC_SECRET, type Person, type World, world } from './harness.js';
 
 const { privateKey, publicKey } = generateKeyPairSync('ed25519');
@@ -99,13 +100,16 @@ test('the start-up log names the key that signs checkpoints, and never the priva
 });
 
 test('a change whose audit event cannot be written is not made', async () => {
-  await w.database.query(`CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS
+  await changeSchema(
+    w.database,
+    `CREATE FUNCTION disk_full() RETURNS trigger LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
-    CREATE TRIGGER full_disk BEFORE INSERT ON audit_events FOR EACH ROW EXECUTE FUNCTION disk_full()`);
+    CREATE TRIGGER full_disk BEFORE INSERT ON audit_events FOR EACH ROW EXECUTE FUNCTION disk_full()`,
+  );
   const tokens = async () => (await w.database.query('SELECT count(*)::int AS n FROM tokens'))[0]!['n'];
   const before = await tokens();
   expect((await admin.call('POST /v1/tokens', { body: { name: 'lost' } })).status).toBe(503);
   expect(await tokens()).toBe(before);
-  await w.database.query('DROP TRIGGER full_disk ON audit_events');
+  await changeSchema(w.database, 'DROP TRIGGER full_disk ON audit_events');
   expect((await admin.call('POST /v1/tokens', { body: { name: 'stored' } })).status).toBe(201);
 });

@@ -1,3 +1,4 @@
+import { changeSchema } from './database.js';
 import { ADMIN_PASSWORD, everythingStored, issue, type Person, project, type World, world } from './harness.js';
 import type { AuditEvent, Page } from './types.js';
 
@@ -14,15 +15,18 @@ const events = async (query: Record<string, string>) =>
 
 /** While `run` runs, no event of that action can be written. */
 async function withAuditFailing<T>(action: string, run: () => Promise<T>): Promise<T> {
-  await w.database.query(`
+  await changeSchema(
+    w.database,
+    `
     CREATE FUNCTION fail_${action.replace('.', '_')}() RETURNS trigger LANGUAGE plpgsql AS
       $$ BEGIN RAISE EXCEPTION 'audit insert failed'; END $$;
     CREATE TRIGGER fail_${action.replace('.', '_')} BEFORE INSERT ON audit_events FOR EACH ROW
-      WHEN (NEW.action = '${action}') EXECUTE FUNCTION fail_${action.replace('.', '_')}();`);
+      WHEN (NEW.action = '${action}') EXECUTE FUNCTION fail_${action.replace('.', '_')}();`,
+  );
   try {
     return await run();
   } finally {
-    await w.database.query(`DROP FUNCTION fail_${action.replace('.', '_')} CASCADE`);
+    await changeSchema(w.database, `DROP FUNCTION fail_${action.replace('.', '_')} CASCADE`);
   }
 }
 

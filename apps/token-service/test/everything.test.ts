@@ -5,6 +5,7 @@ import { waitFor } from '@latchkey/testing';
 import { hashSecret, mint, startOf } from '@latchkey/token-format';
 import type { Verifier } from '@latchkey/verifier';
 import type { TokenService } from '../src/app.js';
+import { changeSchema } from './database.js';
 import { gatewayOf } from './gateway.js';
 import { type ApiResponse, issue, JOBS_RPC_SECRET, type Person, project, type World, world } from './harness.js';
 import { newClaim } from './invalidation/watching.js';
@@ -247,9 +248,12 @@ describe('tokens issued while everything is revoked', () => {
   test('a token is never accepted when everything is revoked between the check of its creator and its insert', async () => {
     const creator = await issue(admin, { scopes: ['tokens:write'] });
     // Issuing claims its key after it has checked its creator and before it inserts: there it is delayed.
-    await w.database.query(`CREATE FUNCTION wait_a_moment() RETURNS trigger LANGUAGE plpgsql AS $$
+    await changeSchema(
+      w.database,
+      `CREATE FUNCTION wait_a_moment() RETURNS trigger LANGUAGE plpgsql AS $$
       BEGIN PERFORM pg_sleep(1.5); RETURN NEW; END $$;
-      CREATE TRIGGER wait_a_moment BEFORE INSERT ON idempotency_keys FOR EACH ROW EXECUTE FUNCTION wait_a_moment()`);
+      CREATE TRIGGER wait_a_moment BEFORE INSERT ON idempotency_keys FOR EACH ROW EXECUTE FUNCTION wait_a_moment()`,
+    );
     const headers = { 'idempotency-key': 'delayed' };
     const making = w.bearer(creator.secret).call<IssuedToken>('POST /v1/tokens', { body: { name: 'made' }, headers });
     await waitFor(async () => {
