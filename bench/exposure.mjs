@@ -6,7 +6,10 @@
 import { startCluster } from '@latchkey/testing';
 import pg from 'pg';
 import { issue, many, revokeWhile } from './lib/cluster.mjs';
+import { options } from './lib/options.mjs';
 import { percentile, report } from './lib.mjs';
+
+options('exposure', 'A token exposed that was shown 100,000 others (EXPOSURE_TOKENS), and who waits for that.', {});
 
 const COUNT = Number(process.env.EXPOSURE_TOKENS ?? 100_000);
 const PER_SECOND = 10;

@@ -9,7 +9,10 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { ownServer, startCluster } from '@latchkey/testing';
 import { atRate, issue, many, plainCalls } from './lib/cluster.mjs';
+import { options } from './lib/options.mjs';
 import { percentile, report } from './lib.mjs';
+
+options('ledger', 'What the ledger costs a revocation, beside the same without; a storm, a full disk.', {});
 
 /** @typedef {import('@latchkey/testing').Cluster} Cluster */
 

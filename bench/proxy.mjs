@@ -27,6 +27,7 @@ const given = options(
     rounds: [0, '0: 20, with --quick 8'],
     seconds: [0, 'of each round; 0: 2, with --quick 1'],
     connections: [32, 'open at once'],
+    processes: [0, 'also a gateway of so many processes on the same processor; 0: none'],
     markdown: [false, 'print Markdown'],
     out: ['', 'a folder for proxy.md and proxy.svg'],
   },
@@ -67,7 +68,7 @@ try {
   );
 
   const upstream = await startUpstream();
-  const gateway = await startGateway({
+  const gatewayOf = {
     dir,
     processor: on.proxy,
     stops,
@@ -75,7 +76,8 @@ try {
   - { name: off, path: /off/*, upstream: "http://127.0.0.1:${upstream.port}", public: true }
   - { name: on, path: /on/*, upstream: "http://127.0.0.1:${upstream.port}", require: { scopes: { GET: [${SCOPE}] } } }
 `,
-  });
+  };
+  const gateway = await startGateway(gatewayOf);
   const token = { ...gateway.authority.issue([SCOPE]), scopes: [SCOPE] };
   const other = { ...gateway.authority.issue(['demo:write']), scopes: ['demo:write'] };
   const tokens = [token, other];
@@ -124,6 +126,14 @@ try {
   const own = { process: gateway.process, own: true };
   add({ ...own, name: 'Latchkey, check off', checks: false }, gateway.port, '/off/items/123');
   add({ ...own, name: 'Latchkey, check on', checks: true }, gateway.port, '/on/items/1234');
+
+  const severalName = `Latchkey, check on, ${given.processes} processes`;
+  if (given.processes > 0) {
+    const several = await startGateway({ ...gatewayOf, env: { GATEWAY_PROCESSES: String(given.processes) } });
+    const { secret } = several.authority.issue([SCOPE]);
+    const target = { port: several.port, path: '/on/items/1234', headers: headersWith(secret) };
+    variants.push({ name: severalName, process: several.process, own: true, checks: false, target });
+  }
 
   for (const { name, target, checks } of variants) await prove(name, target, checks, headersWith(other.secret));
 
@@ -175,6 +185,8 @@ try {
     compare('Latchkey, check on', 'Latchkey, check off', 'perSecond', 0.95),
     compare('bare node:net, check', 'Latchkey, check on', 'microseconds'),
     compare('bare node:http + undici', 'Latchkey, check off', 'microseconds', 0.8),
+    // As fast on each of their processors: so many times as much in all.
+    ...(given.processes > 0 ? [compare('Latchkey, check on', severalName, 'microseconds', 0.9)] : []),
   ];
   const half = await atHalfLoad();
   print();

@@ -9,7 +9,10 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { ownServer, startCluster } from '@latchkey/testing';
 import { mint } from '@latchkey/token-format';
 import { issue } from './lib/cluster.mjs';
+import { options } from './lib/options.mjs';
 import { percentile, report } from './lib.mjs';
+
+options('restart', 'PostgreSQL restarted at half load, with 100,000 tokens remembered (RESTART_TOKENS).', {});
 
 const COUNT = Number(process.env.RESTART_TOKENS ?? 100_000);
 const CALLERS = 16;

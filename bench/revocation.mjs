@@ -6,7 +6,10 @@
 import { Agent } from 'node:http';
 import { startCluster } from '@latchkey/testing';
 import { atRate, issue, many, plainCalls } from './lib/cluster.mjs';
+import { options } from './lib/options.mjs';
 import { percentile, report } from './lib.mjs';
+
+options('revocation', 'Revoke until effective at four gateways.', {});
 
 const GATEWAYS = 4;
 const PER_SECOND = 50;

@@ -7,7 +7,10 @@ import { hash, randomUUID } from 'node:crypto';
 import { systemClock } from '@latchkey/runtime';
 import { mint } from '@latchkey/token-format';
 import { Verifier } from '@latchkey/verifier';
+import { options } from './lib/options.mjs';
 import { percentile, report } from './lib.mjs';
+
+options('verify', 'verify() from memory beside the bare hash, and what a remembered token costs.', {});
 
 const ROUNDS = 31;
 const CHECKS_PER_ROUND = 100_000;
