@@ -205,12 +205,14 @@ async function open(
   await listen(ops.http.server, config.OPS_PORT, opsHost);
 
   const shared = { checks, verifier, open: exchanges, logger, bodyIdleMs: config.BODY_IDLE_MS };
+  const proxyHandler = new ProxyHandler({ ...shared, upstreams });
+  proxyHandler.use(routes);
   const publicServer = new PublicServer({
     routes: () => routes,
-    proxyHandler: new ProxyHandler({ ...shared, upstreams }),
+    proxyHandler,
     management: new Management({
       ...shared,
-      upstream: upstreams.get(new URL(config.API_URL).origin),
+      upstream: upstreams.open(new URL(config.API_URL).origin),
       proofSecret: config.GATEWAY_PROOF_SECRET[0],
     }),
     console: consoleFiles,
@@ -241,7 +243,9 @@ async function open(
   const level = as ? 'debug' : 'info';
   logger[level]({ url, opsPort, authzPort, routes: count }, as ? 'gateway process listening' : 'gateway listening');
   const useRoutes = (text: string) => {
-    routes = routesIn(text);
+    const next = routesIn(text);
+    proxyHandler.use(next);
+    routes = next;
   };
   const reload = () => {
     try {

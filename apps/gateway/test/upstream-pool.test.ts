@@ -132,6 +132,22 @@ it('an idle connection is closed after the time that its upstream names, or four
   pooled.close();
 });
 
+it.each([
+  ['for the time of the setting', 30_000, '', 30_000],
+  ['for what the upstream says, when that is less', 30_000, 'Keep-Alive: timeout=5\r\n', 4_000],
+  ['for no longer than the setting, whatever the upstream says', 2_000, 'Keep-Alive: timeout=30\r\n', 2_000],
+])('an idle connection is kept %s', async (_, keepAliveMs, field, ms) => {
+  const pooled = new UpstreamPool(origin(), { keepAliveMs });
+  respond = (socket) => socket.write(`HTTP/1.1 200 OK\r\n${field}Content-Length: 2\r\n\r\nok`);
+  const { response, connection } = get(pooled);
+  await waitFor(() => response.ended);
+  pooled.tick(connection.sinceMs + ms - 1);
+  expect(connection.isOpen).toBe(true);
+  pooled.tick(connection.sinceMs + ms + 1);
+  expect(connection.isOpen).toBe(false);
+  pooled.close();
+});
+
 it('no more connections are kept idle than is said', async () => {
   const pooled = new UpstreamPool(origin(), { idleMax: 2 });
   const gets = Array.from({ length: 4 }, () => get(pooled));

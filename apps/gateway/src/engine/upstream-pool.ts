@@ -3,8 +3,11 @@ import { type Origin, type ResponseSink, UpstreamConnection } from './upstream-c
 export interface PoolOptions {
   /** Longest time to connect. Default 5 000. */
   readonly connectTimeoutMs?: number;
-  /** How long an idle connection stays open. Default 4 000: less than the keep-alive of most servers. */
-  readonly keepAliveMs?: number;
+  /**
+   * Longest time that an idle connection stays open. Without it 4 000, less than the keep-alive of most servers, or what the
+   * upstream says.
+   */
+  readonly keepAliveMs?: number | undefined;
   /** Most idle connections. Default 1 000. */
   readonly idleMax?: number;
 }
@@ -15,8 +18,8 @@ export class UpstreamPool {
   readonly #idle: UpstreamConnection[] = [];
   readonly #open = new Set<UpstreamConnection>();
   readonly #connectTimeoutMs: number;
-  readonly #keepAliveMs: number;
-  readonly #idleMax: number;
+  readonly #keepAliveMs: number | undefined;
+  #idleMax: number;
   #nowMs = performance.now();
 
   constructor(url: URL, options: PoolOptions = {}) {
@@ -28,8 +31,8 @@ export class UpstreamPool {
       authority: url.host,
     };
     this.#connectTimeoutMs = options.connectTimeoutMs ?? 5_000;
-    this.#keepAliveMs = options.keepAliveMs ?? 4_000;
-    this.#idleMax = options.idleMax ?? 1_000;
+    this.#keepAliveMs = options.keepAliveMs;
+    this.#idleMax = options.keepAliveMs === 0 ? 0 : (options.idleMax ?? 1_000);
   }
 
   /**
@@ -75,9 +78,24 @@ export class UpstreamPool {
         connection.fail({ kind: 'connect timeout', reason: `no connection within ${this.#connectTimeoutMs} ms` });
     }
     for (const connection of this.#idle) {
-      const limitMs = connection.keepAliveMs < 0 ? this.#keepAliveMs : connection.keepAliveMs;
-      if (nowMs - connection.sinceMs > limitMs) connection.destroy();
+      if (nowMs - connection.sinceMs > this.#keepMs(connection)) connection.destroy();
     }
+  }
+
+  /** How long a connection is kept idle. */
+  #keepMs({ keepAliveMs: saidMs }: UpstreamConnection): number {
+    if (saidMs < 0) return this.#keepAliveMs ?? KEEP_ALIVE_MS;
+    return this.#keepAliveMs === undefined ? saidMs : Math.min(saidMs, this.#keepAliveMs);
+  }
+
+  get isUnused(): boolean {
+    return this.#open.size === 0;
+  }
+
+  /** Keeps no connection from now on: what is open ends with its request. */
+  retire(): void {
+    this.#idleMax = 0;
+    for (const connection of [...this.#idle]) connection.destroy();
   }
 
   close(): void {
@@ -85,33 +103,4 @@ export class UpstreamPool {
   }
 }
 
-/** A pool for each origin, created at the first use. */
-export class UpstreamPools {
-  readonly #byOrigin = new Map<string, UpstreamPool>();
-  readonly #timer: NodeJS.Timeout;
-
-  constructor(private readonly options: PoolOptions = {}) {
-    this.#timer = setInterval(() => {
-      const nowMs = performance.now();
-      for (const pool of this.#byOrigin.values()) pool.tick(nowMs);
-    }, TICK_MS);
-    this.#timer.unref();
-  }
-
-  get(origin: string): UpstreamPool {
-    let pool = this.#byOrigin.get(origin);
-    if (!pool) {
-      pool = new UpstreamPool(new URL(origin), this.options);
-      this.#byOrigin.set(origin, pool);
-    }
-    return pool;
-  }
-
-  close(): void {
-    clearInterval(this.#timer);
-    for (const pool of this.#byOrigin.values()) pool.close();
-    this.#byOrigin.clear();
-  }
-}
-
-const TICK_MS = 250;
+const KEEP_ALIVE_MS = 4_000;

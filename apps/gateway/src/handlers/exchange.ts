@@ -17,6 +17,8 @@ import { Tunnel, type Watch } from './tunnel.js';
 /** How to forward a request; everything is decided. */
 export interface Plan {
   readonly upstream: UpstreamPool;
+  /** The Host field; undefined: the upstream's own. */
+  readonly host?: string | undefined;
   readonly path: string;
   /** Header lines for the upstream, each with its CRLF; without Host and framing. */
   readonly lines: string;
@@ -120,7 +122,7 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
     this.#early = undefined;
     this.#connection = plan.upstream.send(
       this,
-      `${this.method} ${plan.path} HTTP/1.1\r\nhost: ${plan.upstream.origin.authority}\r\n${plan.lines}${framing}${expect}${upgrade}\r\n${body}`,
+      `${this.method} ${plan.path} HTTP/1.1\r\nhost: ${plan.host ?? plan.upstream.origin.authority}\r\n${plan.lines}${framing}${expect}${upgrade}\r\n${body}`,
       this.#bodyComplete,
       fresh || plan.isUpgrade === true,
     );

@@ -15,7 +15,7 @@ import {
   type ResponsePolicy,
   type Target,
 } from '../http/index.js';
-import type { Route } from '../routes/index.js';
+import type { Route, RouteTable } from '../routes/index.js';
 import { Exchange, type ExchangeDeps } from './exchange.js';
 import { authorizationRequestOf, requirementOf, whenDecided } from './gate.js';
 import { inspectMcp, type McpBody, readMcpBody } from './mcp-body.js';
@@ -55,6 +55,18 @@ export class ProxyHandler {
       ...deps,
       upstreamFailed: (requestId, { kind, reason }) => deps.logger.warn({ requestId, kind, reason }, 'upstream failed'),
     };
+  }
+
+  /** Prepares for the routes of a table, before requests are matched to them. */
+  use({ routes }: RouteTable): void {
+    this.deps.upstreams.use(routes.map(({ upstream }) => upstream));
+    for (const route of routes) {
+      this.#prepared.set(route, {
+        upstream: this.deps.upstreams.get(route.upstream),
+        policy: { trustedOrigin: route.trustedOrigin, maySetSession: false, ownCors: route.cors !== undefined },
+        credentials: { authorization: route.forwardAuthorization, session: false },
+      });
+    }
   }
 
   handle(matched: Matched): void {
@@ -135,7 +147,7 @@ export class ProxyHandler {
       const detail = "Path parameters (;…) are not allowed inside the route's stripped prefix.";
       return void this.#refuse(matched, { code: 'invalid_request', detail });
     }
-    const { upstream, policy, credentials } = this.#preparedFor(route);
+    const { upstream, policy, credentials } = this.#prepared.get(route)!;
     let lines = forwardedLines(head, credentials, route.stripPrefix);
     let extra = '';
     if (allowed) {
@@ -145,6 +157,8 @@ export class ProxyHandler {
     if (route.cors) extra += corsLines(route.cors, head.origin);
     const plan = {
       upstream,
+      // HTTP/1.0 has requests without Host.
+      host: route.preserveHost && head.host !== '' ? head.host : undefined,
       path: target.query === '' ? path : path + target.query,
       lines,
       body,
@@ -156,19 +170,6 @@ export class ProxyHandler {
       unavailableDetail: undefined,
     };
     new Exchange(request, plan, this.#exchanges).start();
-  }
-
-  #preparedFor(route: Route): Prepared {
-    let prepared = this.#prepared.get(route);
-    if (!prepared) {
-      prepared = {
-        upstream: this.deps.upstreams.get(route.origin),
-        policy: { trustedOrigin: route.trustedOrigin, maySetSession: false, ownCors: route.cors !== undefined },
-        credentials: { authorization: route.forwardAuthorization, session: false },
-      };
-      this.#prepared.set(route, prepared);
-    }
-    return prepared;
   }
 
   #refuse({ route, request }: Matched, error: ErrorResponse): void {

@@ -1,3 +1,4 @@
 export { parseRoutes, RoutesFileError, readRoutes } from './file.js';
 export { OWN_PATHS } from './schema.js';
 export { type Cors, Route, type RouteRequirement, RouteTable } from './table.js';
+export { type UpstreamSettings, upstreamSettings } from './upstream.js';

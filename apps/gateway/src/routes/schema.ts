@@ -6,6 +6,7 @@ export const OWN_PATHS = ['/v1', '/oauth2', '/mcp', '/gateway', '/healthz', '/re
 /** Names under which checks outside the routes file are counted. */
 export const OWN_ROUTE_NAMES = ['forward-auth', 'ext-authz', 'whoami', 'rpc', 'introspection', 'management'] as const;
 export const ROUTES_MAX = 1_000;
+const KEEP_ALIVE_MS_MAX = 600_000;
 
 const scopes = z
   .array(z.string().regex(SCOPE_PATTERN, 'a scope looks like "documents:read"'))
@@ -99,13 +100,16 @@ export const routeSchema = z
       .regex(/^(\/[A-Za-z0-9._~-]+)+$/, 'begins with "/" and does not end in it')
       .optional(),
     timeoutMs: z.int().min(1).max(3_600_000).default(30_000),
+    keepAliveMs: z.int().min(0).max(KEEP_ALIVE_MS_MAX).optional(),
+    preserveHost: z.boolean().default(false),
+    allowEncodedSlashes: z.boolean().default(false),
     forwardAuthorization: z.boolean().default(false),
     trustedOrigin: z.boolean().default(false),
     cors: cors.optional(),
   })
   .superRefine((route, context) => {
     const addIssue = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message });
-    const own = OWN_PATHS.find((prefix) => route.path === prefix || route.path.startsWith(`${prefix}/`));
+    const own = ownPathOf(route.path);
     if (own) addIssue(['path'], `${own} is served by the gateway itself`);
     if (route.path === '/') addIssue(['path'], '"/" is the path of the console');
     if (route.public && route.require)
@@ -125,6 +129,10 @@ export const routeSchema = z
     if (route.stripPrefix && literal !== route.stripPrefix && !literal.startsWith(`${route.stripPrefix}/`))
       addIssue(['stripPrefix'], `is not a prefix of the path's fixed part ${literal}`);
   });
+
+/** The gateway's own path that a path is, or is below. */
+export const ownPathOf = (path: string): string | undefined =>
+  OWN_PATHS.find((prefix) => path === prefix || path.startsWith(`${prefix}/`));
 
 /** The path up to its first capture or `*`. */
 export function literalPrefix(path: string): string {
