@@ -1,5 +1,14 @@
-import { waitFor } from '@latchkey/testing';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import type { AddressInfo, Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { createServer, getCACertificates, setDefaultCACertificates, type TLSSocket, type TlsOptions } from 'node:tls';
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { selfSigned, waitFor } from '@latchkey/testing';
+import { parseRoutes, RoutesFileError } from '../src/routes/index.js';
 import { raw, type Stack, stack, TestUpstream } from './stack.js';
+
+const get = (s: Stack, at: string) => raw(s.gateway.port, `GET ${at} HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n`);
 
 describe('the Host field of a request', () => {
   let s: Stack;
@@ -12,7 +21,7 @@ routes:
 `,
     );
   });
-  afterAll(() => s[Symbol.asyncDispose]());
+  afterAll(async () => s[Symbol.asyncDispose]());
 
   const hostsOf = async (request: string) => {
     await raw(s.gateway.port, request);
@@ -49,9 +58,6 @@ routes:
 });
 
 describe('connections to an upstream', () => {
-  const get = (s: Stack, path: string) =>
-    raw(s.gateway.port, `GET ${path} HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n`);
-
   it('are shared by routes with equal settings, and not kept by a route with keepAliveMs: 0', async () => {
     await using s = await stack(
       (upstream) => `
@@ -135,3 +141,149 @@ routes:
     expect(s.upstream.seen.map(({ url }) => url)).toEqual(['/files/group%2Fproject%5cx?a=%2F']);
   });
 });
+
+describe('an upstream of https', () => {
+  const [own, other, client, named] = [selfSigned(), selfSigned(), selfSigned(), selfSigned('up.example.org')];
+  const trusted = getCACertificates('default');
+  let dir: string;
+  beforeAll(() => {
+    dir = mkdtempSync(path.join(tmpdir(), 'latchkey-tls-'));
+    const files = { own, other, client, named };
+    for (const [name, { cert, key }] of Object.entries(files)) {
+      writeFileSync(path.join(dir, `${name}.pem`), cert);
+      writeFileSync(path.join(dir, `${name}.key`), key);
+    }
+  });
+  afterAll(() => {
+    setDefaultCACertificates(trusted);
+    rmSync(dir, { recursive: true, force: true });
+  });
+
+  /** Responds to each request with the name that it was asked for. */
+  async function tlsUpstream(options: TlsOptions): Promise<AsyncDisposable & { url: string }> {
+    const sockets = new Set<Socket>();
+    const server = createServer(options, (socket: TLSSocket) => {
+      sockets.add(socket);
+      socket.on('error', () => socket.destroy());
+      const name = `${socket.servername || '-'}`;
+      socket.on('data', () => socket.write(`HTTP/1.1 200 OK\r\nContent-Length: ${name.length}\r\n\r\n${name}`));
+    });
+    server.on('tlsClientError', () => undefined);
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    return {
+      url: `https://127.0.0.1:${(server.address() as AddressInfo).port}`,
+      [Symbol.asyncDispose]: async () => {
+        for (const socket of sockets) socket.destroy();
+        await new Promise((resolve) => server.close(resolve));
+      },
+    };
+  }
+  const route = (name: string, url: string, tls = '') =>
+    `  - { name: ${name}, path: /${name}/*, upstream: "${url}", public: true${tls && `, tls: { ${tls} }`} }\n`;
+  const file = (name: string) => JSON.stringify(path.join(dir, name));
+
+  it("is trusted by the route's authorities in place of the system's", async () => {
+    await using upstream = await tlsUpstream(own);
+    const routes = [
+      route('own', upstream.url, `ca: ${file('own.pem')}`),
+      route('other', upstream.url, `ca: ${file('other.pem')}`),
+      route('system', upstream.url),
+    ];
+    await using s = await stack(() => `routes:\n${routes.join('')}`);
+    const statuses = async () =>
+      [await get(s, '/own/x'), await get(s, '/other/x'), await get(s, '/system/x')].map(({ status }) => status);
+    setDefaultCACertificates([]);
+    expect(await statuses()).toEqual([200, 502, 502]);
+    setDefaultCACertificates([own.cert]);
+    expect(await statuses()).toEqual([200, 502, 200]);
+  });
+
+  it('is shown the certificate of the route', async () => {
+    await using upstream = await tlsUpstream({ ...own, ca: client.cert, requestCert: true, rejectUnauthorized: true });
+    const ca = `ca: ${file('own.pem')}`;
+    const routes = [
+      route('with', upstream.url, `${ca}, certificate: ${file('client.pem')}, key: ${file('client.key')}`),
+      route('wrong', upstream.url, `${ca}, certificate: ${file('other.pem')}, key: ${file('other.key')}`),
+      route('without', upstream.url, ca),
+    ];
+    await using s = await stack(() => `routes:\n${routes.join('')}`);
+    expect((await get(s, '/with/x')).status).toBe(200);
+    expect((await get(s, '/wrong/x')).status).toBe(502);
+    expect((await get(s, '/without/x')).status).toBe(502);
+  });
+
+  it('is asked for serverName, and must prove to be it', async () => {
+    await using upstream = await tlsUpstream(named);
+    const ca = `ca: ${file('named.pem')}`;
+    const routes = [
+      route('named', upstream.url, `${ca}, serverName: up.example.org`),
+      route('another', upstream.url, `${ca}, serverName: another.example.org`),
+      route('address', upstream.url, ca),
+    ];
+    await using s = await stack(() => `routes:\n${routes.join('')}`);
+    expect(await get(s, '/named/x')).toMatchObject({ status: 200, body: 'up.example.org' });
+    expect((await get(s, '/another/x')).status).toBe(502);
+    expect((await get(s, '/address/x')).status).toBe(502);
+  });
+
+  it('gets the files of a reload; one that is wrong changes nothing', async () => {
+    await using upstream = await tlsUpstream(own);
+    writeFileSync(path.join(dir, 'changing.pem'), own.cert);
+    await using s = await stack(() => `routes:\n${route('a', upstream.url, `ca: ${file('changing.pem')}`)}`);
+    expect((await get(s, '/a/x')).status).toBe(200);
+    writeFileSync(path.join(dir, 'changing.pem'), 'no certificate');
+    expect(s.gateway.reload()).toBe(false);
+    expect((await get(s, '/a/x')).status).toBe(200);
+    // A kept connection was made with the authority before.
+    writeFileSync(path.join(dir, 'changing.pem'), other.cert);
+    expect(s.gateway.reload()).toBe(true);
+    expect((await get(s, '/a/x')).status).toBe(502);
+    writeFileSync(path.join(dir, 'changing.pem'), own.cert);
+    expect(s.gateway.reload()).toBe(true);
+    expect((await get(s, '/a/x')).status).toBe(200);
+  });
+
+  it('has files beside the routes file', () => {
+    const text = `routes:\n${route('a', 'https://h', 'ca: own.pem')}`;
+    expect(parseRoutes(text, path.join(dir, 'routes.yaml')).routes).toHaveLength(1);
+  });
+
+  it.each([
+    [
+      'is missing',
+      'ca: none.pem',
+      /^\S+:2: routes\[0\]\.tls\.ca: of the route "a": \/\S+\/none\.pem cannot be read \(ENOENT\)$/,
+    ],
+    ['is no certificate', 'ca: own.key', /tls\.ca: of the route "a": \/\S+\/own\.key has no certificate in PEM$/],
+    ['has a broken certificate', 'ca: broken.pem', /tls\.ca: .*broken\.pem has a certificate that cannot be read \(/],
+    ['is no key', 'certificate: own.pem, key: own.pem', /tls\.key: .*own\.pem has no private key in PEM/],
+    [
+      'is the key of another certificate',
+      'certificate: own.pem, key: other.key',
+      /tls\.key: of the route "a": \/\S+\/other\.key does not belong to the certificate own\.pem$/,
+    ],
+    ['is a key alone', 'key: own.key', /tls\.key: needs certificate/],
+    ['is a certificate alone', 'certificate: own.pem', /tls\.certificate: needs key/],
+    ['is none', '', /tls: set ca, certificate and key, or serverName/],
+    ['is asked for by address', 'serverName: 127.0.0.1', /tls\.serverName: is not a host name/],
+  ])('with a file that %s is refused by name of the route, the field and the file', (_, tls, problem) => {
+    writeFileSync(path.join(dir, 'broken.pem'), own.cert.replace(/\n.{10}/, '\nAAAAAAAAAA'));
+    const text = `routes:\n  - { name: a, path: /a/*, upstream: "https://h", public: true, tls: { ${tls} } }\n`;
+    expect(problemsOf(text, path.join(dir, 'routes.yaml'))).toEqual([expect.stringMatching(problem)]);
+  });
+
+  it('is the only one that tls is for', () => {
+    const [problem] = problemsOf(`routes:\n${route('a', 'http://h', 'serverName: x.example')}`, 'routes.yaml');
+    expect(problem).toBe('routes.yaml:2: routes[0].tls: is for an upstream of https://');
+  });
+});
+
+function problemsOf(text: string, file: string): readonly string[] {
+  try {
+    parseRoutes(text, file);
+  } catch (error) {
+    if (error instanceof RoutesFileError) return error.problems;
+    throw error;
+  }
+  return [];
+}

@@ -1,5 +1,5 @@
 import { connect as connectTcp, type Socket } from 'node:net';
-import { connect as connectTls } from 'node:tls';
+import { connect as connectTls, type SecureContext } from 'node:tls';
 import {
   type BodyReader,
   ChunkedBody,
@@ -19,6 +19,10 @@ export interface Origin {
   readonly port: number;
   /** The Host field of requests. */
   readonly authority: string;
+  /** Of https. Without it the system's authorities, and no certificate of the own. */
+  readonly secureContext: SecureContext | undefined;
+  /** Of https: asked for, and checked against the certificate. Undefined for an address, which is checked itself. */
+  readonly serverName: string | undefined;
 }
 
 export type FailureKind =
@@ -125,7 +129,7 @@ export class UpstreamConnection {
     const { host, port } = origin;
     const common = { ...PROBED, host, port, onread, noDelay: true, allowHalfOpen: true };
     this.#socket = origin.secure
-      ? connectTls({ ...common, ALPNProtocols: ['http/1.1'], ...(isAddress(host) ? {} : { servername: host }) })
+      ? connectTls({ ...common, ALPNProtocols: ['http/1.1'], ...secureOptions(origin) })
       : connectTcp(common);
     this.#socket.on(origin.secure ? 'secureConnect' : 'connect', () => {
       this.connected = true;
@@ -364,4 +368,7 @@ export class UpstreamConnection {
 /** An immediate runs after the input that was there before it; a second one after input that has come since. */
 const afterInput = (flush: () => void): void => void setImmediate(flush);
 
-const isAddress = (host: string): boolean => /^[\d.]+$|:/.test(host);
+const secureOptions = ({ secureContext, serverName }: Origin) => ({
+  ...(secureContext && { secureContext }),
+  ...(serverName !== undefined && { servername: serverName }),
+});

@@ -1,3 +1,4 @@
+import type { UpstreamTls } from '../routes/index.js';
 import { type Origin, type ResponseSink, UpstreamConnection } from './upstream-connection.js';
 
 export interface PoolOptions {
@@ -8,6 +9,7 @@ export interface PoolOptions {
    * upstream says.
    */
   readonly keepAliveMs?: number | undefined;
+  readonly tls?: UpstreamTls | undefined;
   /** Most idle connections. Default 1 000. */
   readonly idleMax?: number;
 }
@@ -24,11 +26,14 @@ export class UpstreamPool {
 
   constructor(url: URL, options: PoolOptions = {}) {
     const secure = url.protocol === 'https:';
+    const host = url.hostname.replace(/^\[|\]$/g, '');
     this.origin = {
       secure,
-      host: url.hostname.replace(/^\[|\]$/g, ''),
+      host,
       port: Number(url.port || (secure ? 443 : 80)),
       authority: url.host,
+      secureContext: options.tls?.context,
+      serverName: options.tls?.serverName ?? (isAddress(host) ? undefined : host),
     };
     this.#connectTimeoutMs = options.connectTimeoutMs ?? 5_000;
     this.#keepAliveMs = options.keepAliveMs;
@@ -104,3 +109,5 @@ export class UpstreamPool {
 }
 
 const KEEP_ALIVE_MS = 4_000;
+
+const isAddress = (host: string): boolean => /^[\d.]+$|:/.test(host);

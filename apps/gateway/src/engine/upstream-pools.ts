@@ -59,8 +59,7 @@ export class UpstreamPools {
   }
 }
 
-const poolFor = ({ origin, keepAliveMs }: UpstreamSettings): UpstreamPool =>
-  new UpstreamPool(new URL(origin), { keepAliveMs });
+const poolFor = (settings: UpstreamSettings): UpstreamPool => new UpstreamPool(new URL(settings.origin), settings);
 
 const TICK_MS = 250;
 /** A request that was matched to a former route opens its connection within this time: the longest that a request can take. */

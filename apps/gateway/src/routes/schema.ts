@@ -72,6 +72,27 @@ const cors = z.strictObject({
     .default([]),
 });
 
+/** RFC 1123 section 2.1; the name of an address cannot be asked for (RFC 6066 section 3). */
+const HOST_NAME =
+  /^(?=.{1,253}$)(?!.*\.\d+$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?)*$/i;
+const fileName = z.string().min(1, 'names a file').max(4_096);
+
+const tls = z
+  .strictObject({
+    ca: fileName.optional(),
+    certificate: fileName.optional(),
+    key: fileName.optional(),
+    serverName: z.string().regex(HOST_NAME, 'is not a host name').optional(),
+  })
+  .superRefine(({ certificate, key, ...others }, context) => {
+    const addIssue = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message });
+    if (certificate !== undefined && key === undefined) addIssue(['certificate'], 'needs key, the file of its key');
+    if (key !== undefined && certificate === undefined)
+      addIssue(['key'], 'needs certificate, the file that it belongs to');
+    if (!certificate && !key && !others.ca && !others.serverName)
+      addIssue([], 'set ca, certificate and key, or serverName');
+  });
+
 export const routeSchema = z
   .strictObject({
     name: z
@@ -100,6 +121,7 @@ export const routeSchema = z
       .regex(/^(\/[A-Za-z0-9._~-]+)+$/, 'begins with "/" and does not end in it')
       .optional(),
     timeoutMs: z.int().min(1).max(3_600_000).default(30_000),
+    tls: tls.optional(),
     keepAliveMs: z.int().min(0).max(KEEP_ALIVE_MS_MAX).optional(),
     preserveHost: z.boolean().default(false),
     allowEncodedSlashes: z.boolean().default(false),
@@ -125,6 +147,7 @@ export const routeSchema = z
     const project = route.require?.project;
     if (project?.startsWith('{') && !route.path.includes(`/${project}`))
       addIssue(['require', 'project'], `${project} is not captured by the path`);
+    if (route.tls && !/^https:/i.test(route.upstream)) addIssue(['tls'], 'is for an upstream of https://');
     const literal = literalPrefix(route.path);
     if (route.stripPrefix && literal !== route.stripPrefix && !literal.startsWith(`${route.stripPrefix}/`))
       addIssue(['stripPrefix'], `is not a prefix of the path's fixed part ${literal}`);

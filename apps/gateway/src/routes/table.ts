@@ -1,4 +1,5 @@
 import { literalPrefix, ownPathOf, type RouteSpec } from './schema.js';
+import type { UpstreamTls } from './tls.js';
 import { type UpstreamSettings, upstreamSettings } from './upstream.js';
 
 /** What a request to a route requires of its token. */
@@ -48,7 +49,7 @@ export class Route {
   readonly #project: string | undefined;
   readonly #projectSegment: number;
 
-  constructor(spec: RouteSpec) {
+  constructor(spec: RouteSpec, tls?: UpstreamTls) {
     this.name = spec.name;
     this.public = spec.public;
     this.mcp = spec.kind === 'mcp';
@@ -61,7 +62,7 @@ export class Route {
     this.stripPrefix = spec.stripPrefix ?? '';
 
     const upstream = new URL(spec.upstream);
-    this.upstream = upstreamSettings(upstream.origin, spec.keepAliveMs);
+    this.upstream = upstreamSettings(upstream.origin, { keepAliveMs: spec.keepAliveMs, tls });
     this.#base = upstream.pathname === '/' ? '' : upstream.pathname.replace(/\/$/, '');
 
     const segments = spec.path.slice(1).split('/');
@@ -140,10 +141,8 @@ export class RouteTable {
   readonly #byFirst = new Map<string, Route[]>();
   readonly #others: Route[];
 
-  constructor(specs: readonly RouteSpec[]) {
-    this.routes = specs
-      .map((spec) => new Route(spec))
-      .sort((a, b) => b.rank[0] - a.rank[0] || b.rank[1] - a.rank[1] || b.rank[2] - a.rank[2]);
+  constructor(routes: readonly Route[]) {
+    this.routes = [...routes].sort((a, b) => b.rank[0] - a.rank[0] || b.rank[1] - a.rank[1] || b.rank[2] - a.rank[2]);
     this.allowEncodedSlashes = this.routes.some(({ allowEncodedSlashes }) => allowEncodedSlashes);
     this.#others = this.routes.filter((route) => route.firstSegment === undefined);
     for (const { firstSegment } of this.routes) {

@@ -1,12 +1,20 @@
-/** One upstream of a route, with the settings that its connections depend on. */
-export interface UpstreamSettings {
+import type { UpstreamTls } from './tls.js';
+
+/** What the connections to an upstream depend on, apart from its address. */
+export interface ConnectionSettings {
+  /** Longest time that an idle connection is kept; undefined: the default of the pool. */
+  readonly keepAliveMs?: number | undefined;
+  /** Undefined: as for any https address. */
+  readonly tls?: UpstreamTls | undefined;
+}
+
+/** One upstream of a route. */
+export interface UpstreamSettings extends ConnectionSettings {
   /** Equal for equal settings: routes that have them share connections. */
   readonly key: string;
   readonly origin: string;
-  /** How long an idle connection is kept; undefined: the default of the pool. */
-  readonly keepAliveMs: number | undefined;
 }
 
-export function upstreamSettings(origin: string, keepAliveMs?: number): UpstreamSettings {
-  return { key: JSON.stringify([origin, keepAliveMs]), origin, keepAliveMs };
+export function upstreamSettings(origin: string, { keepAliveMs, tls }: ConnectionSettings = {}): UpstreamSettings {
+  return { key: JSON.stringify([origin, keepAliveMs ?? null, tls?.digest]), origin, keepAliveMs, tls };
 }
