@@ -162,10 +162,10 @@ async function open(
   const limits = new RateLimits(redis, systemClock);
   const checks = new Checks(verifier, limits, usage);
   const exchanges = new OpenExchanges();
-  const upstreams = new UpstreamPools();
+  const upstreams = new UpstreamPools(logger);
   opened.push(() => upstreams.close());
   const registry = createRegistry('gateway');
-  const metrics = new Metrics(registry, { verifier, open: exchanges, usage, limits });
+  const metrics = new Metrics(registry, { verifier, open: exchanges, usage, limits, upstreams });
 
   let stopping = false;
   const readinessChecks = {

@@ -30,7 +30,7 @@ describe('a routes file', () => {
   it('that is the example is valid, and its upstream comes from the environment', () => {
     const text = readFileSync(example, 'utf8');
     const origins = (env: NodeJS.ProcessEnv) =>
-      new Set(parseRoutes(text, example, env).routes.map(({ upstream }) => upstream.origin));
+      new Set(parseRoutes(text, example, env).routes.flatMap(({ upstreams }) => upstreams.map(({ origin }) => origin)));
     expect(origins({})).toEqual(new Set(['http://127.0.0.1:4010']));
     expect(origins({ DEMO_UPSTREAM: 'http://demo:4010' })).toEqual(new Set(['http://demo:4010']));
   });

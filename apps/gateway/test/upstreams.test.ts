@@ -3,7 +3,7 @@ import type { AddressInfo, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { createServer, getCACertificates, setDefaultCACertificates, type TLSSocket, type TlsOptions } from 'node:tls';
-import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals';
 import { selfSigned, waitFor } from '@latchkey/testing';
 import { parseRoutes, RoutesFileError } from '../src/routes/index.js';
 import { raw, type Stack, stack, TestUpstream } from './stack.js';
@@ -274,7 +274,7 @@ describe('an upstream of https', () => {
 
   it('is the only one that tls is for', () => {
     const [problem] = problemsOf(`routes:\n${route('a', 'http://h', 'serverName: x.example')}`, 'routes.yaml');
-    expect(problem).toBe('routes.yaml:2: routes[0].tls: is for an upstream of https://');
+    expect(problem).toBe('routes.yaml:2: routes[0].tls: is for upstreams of https://');
   });
 });
 
@@ -287,3 +287,132 @@ function problemsOf(text: string, file: string): readonly string[] {
   }
   return [];
 }
+
+describe('a route with several upstreams', () => {
+  let s: Stack;
+  let others: TestUpstream[];
+  const all = () => [s.upstream, ...others];
+  const namesOf = (bodies: string[]) => bodies.sort().join(' ');
+  const post = (at: string, body: string) =>
+    raw(
+      s.gateway.port,
+      `POST ${at} HTTP/1.1\r\nHost: g\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n${body}`,
+    );
+  const metric = async (name: string, { url }: TestUpstream) => {
+    const { text } = await raw(s.gateway.opsPort, 'GET /metrics HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n');
+    const start = `latchkey_gateway_upstream_${name}{`;
+    const line = text.split('\n').find((one) => one.startsWith(start) && one.includes(`upstream="${url}"`));
+    return Number(line?.split(' ').at(-1) ?? Number.NaN);
+  };
+  /** How many requests were sent to each. */
+  const counts = () => all().map(({ seen }) => seen.length);
+
+  beforeEach(async () => {
+    others = [new TestUpstream(), new TestUpstream()];
+    await Promise.all(others.map((upstream) => upstream.listen()));
+    s = await stack((upstream) => {
+      const urls = [upstream, ...others.map(({ url }) => url)].map((url) => `"${url}/base"`);
+      return `routes:\n  - { name: a, path: /a/*, upstreams: [${urls.join(', ')}], public: true, timeoutMs: 5000 }\n`;
+    });
+    all().forEach((upstream, i) => {
+      upstream.handler = (req, res) => {
+        let body = '';
+        req.on('data', (chunk) => {
+          body += chunk;
+        });
+        req.on('end', () => res.end(`${i} ${body.length}`));
+      };
+    });
+  });
+  afterEach(async () => {
+    await Promise.all(others.map((upstream) => upstream.close()));
+    await s[Symbol.asyncDispose]();
+  });
+
+  it('sends as many requests to each, with its own Host and the same path', async () => {
+    const bodies: string[] = [];
+    for (let i = 0; i < 6; i++) bodies.push((await get(s, '/a/x')).body);
+    expect(namesOf(bodies)).toBe('0 0 0 0 1 0 1 0 2 0 2 0');
+    for (const upstream of all()) {
+      expect(upstream.seen[0]!.url).toBe('/base/a/x');
+      expect(upstream.lastHeader('host')).toBe(`127.0.0.1:${upstream.port}`);
+    }
+    expect(await metric('available', s.upstream)).toBe(1);
+  });
+
+  it('loses no request of any method when one upstream refuses connections, which is ejected and returns', async () => {
+    const gone = s.upstream;
+    const { port } = gone;
+    await gone.close();
+    for (let i = 0; i < 12; i++) {
+      const response = i % 2 ? await get(s, '/a/x') : await post('/a/x', 'body');
+      expect([response.status, response.body]).toEqual([200, expect.stringMatching(i % 2 ? /^[12] 0$/ : /^[12] 4$/)]);
+    }
+    expect([await metric('available', gone), await metric('ejections_total', gone)]).toEqual([0, 1]);
+    expect(await metric('failures_total', gone)).toBe(3);
+    expect(await metric('available', others[0]!)).toBe(1);
+    await new Promise<void>((resolve) => gone.server.listen(port, '127.0.0.1', resolve));
+    await waitFor(async () => (await metric('available', gone)) === 1, { timeoutMs: 60_000 });
+    for (let i = 0; i < 3; i++) expect((await get(s, '/a/x')).status).toBe(200);
+    expect(gone.seen).toHaveLength(1);
+  });
+
+  it('loses no upload either, however much has come of it', async () => {
+    await Promise.all([s.upstream.close(), others[0]!.close()]);
+    const body = 'x'.repeat(3_000_000);
+    for (let i = 0; i < 3; i++) expect(await post('/a/x', body)).toMatchObject({ status: 200, body: '2 3000000' });
+  });
+
+  it('uses all of them rather than none', async () => {
+    const ports = all().map(({ port }) => port);
+    await Promise.all(all().map((upstream) => upstream.close()));
+    for (let i = 0; i < 3; i++) expect((await get(s, '/a/x')).status).toBe(502);
+    for (const upstream of all()) expect(await metric('available', upstream)).toBe(0);
+    await new Promise<void>((resolve) => s.upstream.server.listen(ports[0], '127.0.0.1', resolve));
+    for (let i = 0; i < 3; i++) expect(await get(s, '/a/x')).toMatchObject({ status: 200, body: '0 0' });
+  });
+
+  it('repeats nothing that an upstream has received', async () => {
+    for (const upstream of all()) upstream.handler = (req) => req.socket.destroy();
+    expect((await post('/a/x', 'body')).status).toBe(502);
+    expect(counts().reduce((sum, count) => sum + count)).toBe(1);
+  });
+
+  it('opens a WebSocket to another one when the first refuses connections', async () => {
+    await Promise.all([s.upstream.close(), others[1]!.close()]);
+    others[0]!.server.on('upgrade', (_request, socket) => {
+      socket.write('HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello');
+    });
+    const fields = 'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\nSec-WebSocket-Version: 13';
+    for (let i = 0; i < 3; i++) {
+      const { status } = await raw(s.gateway.port, `GET /a/ws HTTP/1.1\r\nHost: g\r\n${fields}\r\n\r\n`, 'hello');
+      expect(status).toBe(101);
+    }
+  });
+
+  it.each([
+    [
+      'upstream too',
+      'upstream: "http://a", upstreams: ["http://b"]',
+      /upstreams: is in place of upstream: drop one of them$/,
+    ],
+    ['no upstream at all', '', /^r:2: routes\[0\]\.upstream: is missing: set upstream, or upstreams$/],
+    ['none', 'upstreams: []', /upstreams: name at least one$/],
+    ['one that is no address', 'upstreams: ["http://a", b]', /upstreams\[1\]: must be an http:\/\/ or https:/],
+    ['one twice', 'upstreams: ["http://a", "http://A:80"]', /upstreams\[1\]: http:\/\/a is there twice$/],
+    [
+      'two schemes',
+      'upstreams: ["http://a", "https://b"]',
+      /upstreams\[1\]: must have the scheme and the path of the first/,
+    ],
+    [
+      'two paths',
+      'upstreams: ["http://a/x", "http://b"]',
+      /upstreams\[1\]: must have the scheme and the path of the first/,
+    ],
+    ['too many', `upstreams: [${Array.from({ length: 33 }, (_, i) => `"http://h${i}"`)}]`, /upstreams: at most 32$/],
+  ])('is refused with %s', (_, upstreams, problem) => {
+    const text = `routes:\n  - { name: a, path: /a/*, public: true${upstreams && `, ${upstreams}`} }\n`;
+    expect(problemsOf(text, 'r')).toEqual([expect.stringMatching(problem)]);
+  });
+});

@@ -104,9 +104,12 @@ export class UpstreamConnection {
   reused = false;
   /** Has brought bytes since the present request was sent. */
   hasHeard = false;
+  /** Before, nothing that was written has left. */
   connected = false;
   /** By the clock of the pool: when it was opened, or became idle. */
   sinceMs: number;
+  /** By the same clock: until when it can take another request. */
+  keptUntilMs = Number.POSITIVE_INFINITY;
   /** How long it can be idle, by the upstream's own words; -1 when it does not say. */
   keepAliveMs = -1;
 
@@ -133,6 +136,7 @@ export class UpstreamConnection {
       : connectTcp(common);
     this.#socket.on(origin.secure ? 'secureConnect' : 'connect', () => {
       this.connected = true;
+      if (this.#queue.length > 0) setImmediate(afterInput, this.#flush);
     });
     this.#socket.on('drain', () => (this.#tunnel ?? this.#sink)?.onDrain());
     this.#socket.on('end', () => this.#onEnd());
@@ -185,11 +189,16 @@ export class UpstreamConnection {
   }
 
   readonly #flush = (): void => {
-    if (this.#queue.length === 0 || this.#socket.destroyed) return;
+    if (this.#queue.length === 0 || this.#socket.destroyed || !this.connected) return;
     const bytes = this.#queue.length === 1 ? this.#queue[0]! : Buffer.concat(this.#queue);
     this.#queue.length = 0;
     if (this.#socket.write(bytes)) this.#sink?.onDrain();
   };
+
+  /** What was written behind the bytes of `send`, when it was never connected. */
+  get unsent(): Buffer {
+    return Buffer.concat(this.#queue);
+  }
 
   pause(): void {
     this.#reading = false;

@@ -1,5 +1,6 @@
 import type { UpstreamTls } from '../routes/index.js';
 import { type Origin, type ResponseSink, UpstreamConnection } from './upstream-connection.js';
+import type { UpstreamHealth } from './upstream-health.js';
 
 export interface PoolOptions {
   /** Longest time to connect. Default 5 000. */
@@ -10,6 +11,7 @@ export interface PoolOptions {
    */
   readonly keepAliveMs?: number | undefined;
   readonly tls?: UpstreamTls | undefined;
+  readonly health?: UpstreamHealth | undefined;
   /** Most idle connections. Default 1 000. */
   readonly idleMax?: number;
 }
@@ -17,11 +19,14 @@ export interface PoolOptions {
 /** Connections to one upstream; the one used last is used first. */
 export class UpstreamPool {
   readonly origin: Origin;
+  /** Of an upstream that is one of several. */
+  readonly health: UpstreamHealth | undefined;
   readonly #idle: UpstreamConnection[] = [];
   readonly #open = new Set<UpstreamConnection>();
   readonly #connectTimeoutMs: number;
   readonly #keepAliveMs: number | undefined;
   #idleMax: number;
+  readonly #isNamed: boolean;
   #nowMs = performance.now();
 
   constructor(url: URL, options: PoolOptions = {}) {
@@ -35,6 +40,8 @@ export class UpstreamPool {
       secureContext: options.tls?.context,
       serverName: options.tls?.serverName ?? (isAddress(host) ? undefined : host),
     };
+    this.health = options.health;
+    this.#isNamed = !isAddress(host);
     this.#connectTimeoutMs = options.connectTimeoutMs ?? 5_000;
     this.#keepAliveMs = options.keepAliveMs;
     this.#idleMax = options.keepAliveMs === 0 ? 0 : (options.idleMax ?? 1_000);
@@ -59,12 +66,13 @@ export class UpstreamPool {
 
   #connect(): UpstreamConnection {
     const connection = new UpstreamConnection(this.origin, this.#nowMs, this.#onIdle, this.#onClosed);
+    if (this.#isNamed) connection.keptUntilMs = this.#nowMs + LIFE_MS * (0.9 + 0.2 * Math.random());
     this.#open.add(connection);
     return connection;
   }
 
   readonly #onIdle = (connection: UpstreamConnection): void => {
-    if (this.#idle.length >= this.#idleMax) return void connection.destroy();
+    if (this.#idle.length >= this.#idleMax || this.#nowMs > connection.keptUntilMs) return void connection.destroy();
     connection.sinceMs = this.#nowMs;
     this.#idle.push(connection);
   };
@@ -78,12 +86,13 @@ export class UpstreamPool {
   /** Closes what was idle for too long, and gives up what does not connect. */
   tick(nowMs: number): void {
     this.#nowMs = nowMs;
+    this.health?.tick(nowMs);
     for (const connection of this.#open) {
       if (!connection.connected && nowMs - connection.sinceMs > this.#connectTimeoutMs)
         connection.fail({ kind: 'connect timeout', reason: `no connection within ${this.#connectTimeoutMs} ms` });
     }
     for (const connection of this.#idle) {
-      if (nowMs - connection.sinceMs > this.#keepMs(connection)) connection.destroy();
+      if (nowMs - connection.sinceMs > this.#keepMs(connection) || nowMs > connection.keptUntilMs) connection.destroy();
     }
   }
 
@@ -109,5 +118,10 @@ export class UpstreamPool {
 }
 
 const KEEP_ALIVE_MS = 4_000;
+/**
+ * How long a connection to a name takes requests, give or take a tenth: the next one is opened to what the name stands for then.
+ * A busy connection would keep an address that is gone for ever.
+ */
+export const LIFE_MS = 60_000;
 
 const isAddress = (host: string): boolean => /^[\d.]+$|:/.test(host);

@@ -1,4 +1,6 @@
+import type { Logger } from '@latchkey/runtime';
 import { type UpstreamSettings, upstreamSettings } from '../routes/index.js';
+import { UpstreamHealth } from './upstream-health.js';
 import { UpstreamPool } from './upstream-pool.js';
 
 /** The pools of all upstreams: one for equal settings. One timer serves all of them. */
@@ -10,14 +12,14 @@ export class UpstreamPools {
   readonly #retired = new Map<UpstreamPool, number>();
   readonly #timer: NodeJS.Timeout;
 
-  constructor() {
+  constructor(private readonly logger: Logger) {
     this.#timer = setInterval(() => this.#tick(performance.now()), TICK_MS);
     this.#timer.unref();
   }
 
   /** A pool for an upstream that no route names. */
   open(origin: string): UpstreamPool {
-    const pool = poolFor(upstreamSettings(origin));
+    const pool = this.#poolFor(upstreamSettings(origin));
     this.#others.push(pool);
     return pool;
   }
@@ -33,7 +35,7 @@ export class UpstreamPools {
   use(upstreams: readonly UpstreamSettings[]): void {
     const byKey = new Map<string, UpstreamPool>();
     for (const settings of upstreams)
-      if (!byKey.has(settings.key)) byKey.set(settings.key, this.#byKey.get(settings.key) ?? poolFor(settings));
+      if (!byKey.has(settings.key)) byKey.set(settings.key, this.#byKey.get(settings.key) ?? this.#poolFor(settings));
     const nowMs = performance.now();
     for (const [key, pool] of this.#byKey) {
       if (byKey.has(key)) continue;
@@ -41,6 +43,17 @@ export class UpstreamPools {
       this.#retired.set(pool, nowMs);
     }
     this.#byKey = byKey;
+  }
+
+  /** Of the routes in use. */
+  get health(): UpstreamHealth[] {
+    return [...this.#byKey.values()].flatMap(({ health }) => (health ? [health] : []));
+  }
+
+  #poolFor(settings: UpstreamSettings): UpstreamPool {
+    const { origin, isWatched } = settings;
+    const health = isWatched ? new UpstreamHealth(origin, this.logger) : undefined;
+    return new UpstreamPool(new URL(origin), { ...settings, health });
   }
 
   #tick(nowMs: number): void {
@@ -58,8 +71,6 @@ export class UpstreamPools {
     for (const pool of this.#all()) pool.close();
   }
 }
-
-const poolFor = (settings: UpstreamSettings): UpstreamPool => new UpstreamPool(new URL(settings.origin), settings);
 
 const TICK_MS = 250;
 /** A request that was matched to a former route opens its connection within this time: the longest that a request can take. */

@@ -21,6 +21,9 @@ const scopesByMethod = z
     'CONNECT and TRACE are never forwarded: leave them out',
   );
 
+/** As many as the bits of a number that tells which were tried. */
+const UPSTREAMS_MAX = 32;
+
 const upstream = z.string().refine((text) => {
   if (!URL.canParse(text)) return false;
   const url = new URL(text);
@@ -103,7 +106,8 @@ export const routeSchema = z
         'is a name that the gateway itself uses',
       ),
     path,
-    upstream,
+    upstream: upstream.optional(),
+    upstreams: z.array(upstream).min(1, 'name at least one').max(UPSTREAMS_MAX, `at most ${UPSTREAMS_MAX}`).optional(),
     kind: z.enum(['http', 'mcp']).default('http'),
     public: z.boolean().default(false),
     require: z
@@ -130,7 +134,8 @@ export const routeSchema = z
     cors: cors.optional(),
   })
   .superRefine((route, context) => {
-    const addIssue = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message });
+    const addIssue = (path: (string | number)[], message: string) =>
+      context.addIssue({ code: 'custom', path, message });
     const own = ownPathOf(route.path);
     if (own) addIssue(['path'], `${own} is served by the gateway itself`);
     if (route.path === '/') addIssue(['path'], '"/" is the path of the console');
@@ -147,7 +152,19 @@ export const routeSchema = z
     const project = route.require?.project;
     if (project?.startsWith('{') && !route.path.includes(`/${project}`))
       addIssue(['require', 'project'], `${project} is not captured by the path`);
-    if (route.tls && !/^https:/i.test(route.upstream)) addIssue(['tls'], 'is for an upstream of https://');
+    if (route.upstream !== undefined && route.upstreams)
+      addIssue(['upstreams'], 'is in place of upstream: drop one of them');
+    const addresses = route.upstreams ?? (route.upstream === undefined ? [] : [route.upstream]);
+    if (addresses.length === 0 && !route.upstreams) addIssue(['upstream'], 'is missing: set upstream, or upstreams');
+    const urls = addresses.filter((address) => URL.canParse(address)).map((address) => new URL(address));
+    urls.forEach((url, i) => {
+      const [first] = urls as [URL];
+      if (urls.findIndex(({ origin }) => origin === url.origin) < i)
+        addIssue(['upstreams', i], `${url.origin} is there twice`);
+      if (url.protocol !== first.protocol || url.pathname !== first.pathname)
+        addIssue(['upstreams', i], 'must have the scheme and the path of the first one');
+    });
+    if (route.tls && urls[0]?.protocol === 'http:') addIssue(['tls'], 'is for upstreams of https://');
     const literal = literalPrefix(route.path);
     if (route.stripPrefix && literal !== route.stripPrefix && !literal.startsWith(`${route.stripPrefix}/`))
       addIssue(['stripPrefix'], `is not a prefix of the path's fixed part ${literal}`);

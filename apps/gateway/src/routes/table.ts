@@ -25,7 +25,8 @@ export class Route {
   readonly mcp: boolean;
   /** MCP: scopes by tool; `*` for all others. */
   readonly tools: ReadonlyMap<string, readonly string[]>;
-  readonly upstream: UpstreamSettings;
+  /** One or more that serve the same. */
+  readonly upstreams: readonly UpstreamSettings[];
   readonly timeoutMs: number;
   /** The upstream gets the caller's Host, not its own. */
   readonly preserveHost: boolean;
@@ -61,9 +62,11 @@ export class Route {
     this.trustedOrigin = spec.trustedOrigin;
     this.stripPrefix = spec.stripPrefix ?? '';
 
-    const upstream = new URL(spec.upstream);
-    this.upstream = upstreamSettings(upstream.origin, { keepAliveMs: spec.keepAliveMs, tls });
-    this.#base = upstream.pathname === '/' ? '' : upstream.pathname.replace(/\/$/, '');
+    const urls = (spec.upstreams ?? [spec.upstream!]).map((address) => new URL(address));
+    const settings = { keepAliveMs: spec.keepAliveMs, tls, isWatched: spec.upstreams !== undefined };
+    this.upstreams = urls.map(({ origin }) => upstreamSettings(origin, settings));
+    const { pathname } = urls[0]!;
+    this.#base = pathname === '/' ? '' : pathname.replace(/\/$/, '');
 
     const segments = spec.path.slice(1).split('/');
     this.#open = segments.at(-1) === '*';

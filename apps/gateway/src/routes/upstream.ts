@@ -6,6 +6,8 @@ export interface ConnectionSettings {
   readonly keepAliveMs?: number | undefined;
   /** Undefined: as for any https address. */
   readonly tls?: UpstreamTls | undefined;
+  /** It is one of several, or can become one: whether it responds is watched. */
+  readonly isWatched?: boolean;
 }
 
 /** One upstream of a route. */
@@ -15,6 +17,7 @@ export interface UpstreamSettings extends ConnectionSettings {
   readonly origin: string;
 }
 
-export function upstreamSettings(origin: string, { keepAliveMs, tls }: ConnectionSettings = {}): UpstreamSettings {
-  return { key: JSON.stringify([origin, keepAliveMs ?? null, tls?.digest]), origin, keepAliveMs, tls };
+export function upstreamSettings(origin: string, settings: ConnectionSettings = {}): UpstreamSettings {
+  const { keepAliveMs, tls, isWatched = false } = settings;
+  return { key: JSON.stringify([origin, keepAliveMs, tls?.digest, isWatched]), origin, keepAliveMs, tls, isWatched };
 }
