@@ -76,6 +76,14 @@ export class Metrics {
       this.reset();
       for (const { upstream, counts } of deps.upstreams.health) this.inc({ upstream }, counts.ejections);
     });
+    counter('latchkey_gateway_upstream_checks_total', ['upstream', 'outcome'], function collect() {
+      this.reset();
+      for (const { upstream, counts } of deps.upstreams.health) {
+        if (counts.checksPassed + counts.checksFailed === 0) continue;
+        this.inc({ upstream, outcome: 'passed' }, counts.checksPassed);
+        this.inc({ upstream, outcome: 'failed' }, counts.checksFailed);
+      }
+    });
 
     function counter(name: string, labelNames: string[], collect: (this: Counter) => void): void {
       new Counter({ name, help: HELP[name]!, labelNames, registers, collect });
@@ -147,5 +155,6 @@ const HELP: Readonly<Record<string, string>> = {
   latchkey_gateway_upstream_available: 'Processes that send requests to this one of several upstreams',
   latchkey_gateway_upstream_failures_total: 'Requests that failed before a response, by one of several upstreams',
   latchkey_gateway_upstream_ejections_total: 'Times that one of several upstreams was left out after failures in a row',
+  latchkey_gateway_upstream_checks_total: 'Health checks of one of several upstreams, by outcome',
   latchkey_gateway_open_exchanges: 'Requests, streams and WebSockets open now',
 };

@@ -1,6 +1,13 @@
 import type { Logger } from '@latchkey/runtime';
 import { UpstreamGroup, type UpstreamPool } from '../src/engine/index.js';
-import { EJECTED_AFTER, EJECTED_MS, EJECTED_MS_MAX, UpstreamHealth } from '../src/engine/upstream-health.js';
+import {
+  EJECTED_AFTER,
+  EJECTED_MS,
+  EJECTED_MS_MAX,
+  HEALTHY_AFTER,
+  UNHEALTHY_AFTER,
+  UpstreamHealth,
+} from '../src/engine/upstream-health.js';
 
 function upstream(name = 'http://u') {
   const lines: string[] = [];
@@ -26,7 +33,7 @@ describe('one of several upstreams', () => {
     health.tick(EJECTED_MS + 1);
     expect(health.isAvailable).toBe(true);
     expect(lines).toEqual(['warn upstream ejected', 'info upstream returned']);
-    expect(health.counts).toEqual({ failures: EJECTED_AFTER + 10, ejections: 1 });
+    expect(health.counts).toMatchObject({ failures: EJECTED_AFTER + 10, ejections: 1 });
   });
 
   it('is not ejected by failures with successes between them', () => {
@@ -58,6 +65,39 @@ describe('one of several upstreams', () => {
     health.succeeded();
     expect(ejectedMs(1)).toBe(0);
     expect(ejectedMs(EJECTED_AFTER - 1)).toBe(EJECTED_MS);
+  });
+});
+
+describe('the health checks of an upstream', () => {
+  const results = (text: string) => {
+    const { health, lines } = upstream();
+    const seen = [...text].map((result) => {
+      health.checked(result === '+' ? undefined : 'status 503');
+      return health.isAvailable ? '+' : '-';
+    });
+    return { seen: seen.join(''), lines, health };
+  };
+
+  it('decide alone at first, then when they agree: three that fail, two that are passed', () => {
+    expect(results('-+-++').seen).toBe('----+');
+    expect(results('+--+--+---').seen).toBe('+++++++++-');
+    expect(results('+---+-+-++').seen).toBe('+++------+');
+  });
+
+  it('log each change once', () => {
+    expect(results('+----++++').lines).toEqual(['warn upstream unhealthy', 'info upstream healthy']);
+  });
+
+  it('end no ejection, nor the other way round', () => {
+    const { health, fail } = upstream();
+    fail(0);
+    for (let i = 0; i < 5; i++) health.checked(undefined);
+    expect(health.isAvailable).toBe(false);
+    for (let i = 0; i < UNHEALTHY_AFTER; i++) health.checked('status 503');
+    health.tick(EJECTED_MS);
+    expect(health.isAvailable).toBe(false);
+    for (let i = 0; i < HEALTHY_AFTER; i++) health.checked(undefined);
+    expect(health.isAvailable).toBe(true);
   });
 });
 

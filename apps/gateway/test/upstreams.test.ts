@@ -1,4 +1,5 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import type { ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -275,6 +276,100 @@ describe('an upstream of https', () => {
   it('is the only one that tls is for', () => {
     const [problem] = problemsOf(`routes:\n${route('a', 'http://h', 'serverName: x.example')}`, 'routes.yaml');
     expect(problem).toBe('routes.yaml:2: routes[0].tls: is for upstreams of https://');
+  });
+});
+
+describe('an upstream with health checks', () => {
+  type Answer = (res: ServerResponse) => void;
+  const status =
+    (code: number): Answer =>
+    (res) =>
+      res.writeHead(code, code === 302 ? { location: '/x' } : {}).end();
+
+  async function checked(first: Answer): Promise<Stack & { other: TestUpstream; answer: { check: Answer } }> {
+    const other = new TestUpstream();
+    await other.listen();
+    const answer = { check: first };
+    other.handler = (req, res) => (req.url === '/health?x' ? answer.check(res) : res.end('other'));
+    const check = 'healthCheck: { path: "/health?x", intervalMs: 500, timeoutMs: 300 }';
+    const s = await stack(
+      (upstream) =>
+        `routes:\n  - { name: a, path: /a/*, upstreams: ["${upstream}/b", "${other.url}/b"], public: true, ${check} }\n`,
+    );
+    const close = async () => {
+      await s[Symbol.asyncDispose]();
+      await other.close();
+    };
+    return { ...s, other, answer, [Symbol.asyncDispose]: close };
+  }
+  const patient = { timeoutMs: 60_000 };
+  const available = async (s: Stack, { url }: TestUpstream) => {
+    const { text } = await raw(s.gateway.opsPort, 'GET /metrics HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n');
+    const line = text.split('\n').find((one) => one.includes('upstream_available{') && one.includes(url));
+    return line?.split(' ').at(-1);
+  };
+  const bodies = async (s: Stack) => [(await get(s, '/a/x')).body, (await get(s, '/a/x')).body].sort();
+
+  it.each<[string, Answer]>([
+    ['a status of 400 or more', status(404)],
+    ['no HTTP', (res) => res.socket!.end('nonsense\r\n\r\n')],
+    ['the end of the connection', (res) => res.socket!.destroy()],
+    ['nothing', () => undefined],
+  ])('gets no requests while it answers with %s, and gets them again once it is healthy', async (_, unhealthy) => {
+    await using s = await checked(unhealthy);
+    await waitFor(async () => (await available(s, s.other)) === '0', patient);
+    expect(await bodies(s)).toEqual(['ok', 'ok']);
+    s.answer.check = status(204);
+    await waitFor(async () => (await available(s, s.other)) === '1', patient);
+    expect(await bodies(s)).toEqual(['ok', 'other']);
+  });
+
+  it('is asked over connections of their own, with its own Host, and a redirection is healthy', async () => {
+    await using s = await checked(status(302));
+    await waitFor(() => s.other.seen.length >= 3, patient);
+    expect(await available(s, s.other)).toBe('1');
+    expect(s.other.seen[0]).toMatchObject({ method: 'GET', url: '/health?x' });
+    expect(s.other.lastHeader('host')).toBe(`127.0.0.1:${s.other.port}`);
+    await waitFor(() => s.other.sockets.size === 0, patient);
+  });
+
+  it('is asked no more when a reload drops it', async () => {
+    await using s = await checked(status(200));
+    await waitFor(() => s.other.seen.length >= 1, patient);
+    s.writeRoutes(`routes:\n  - { name: a, path: /a/*, upstream: "${s.upstream.url}", public: true }\n`);
+    expect(s.gateway.reload()).toBe(true);
+    await waitFor(() => s.other.sockets.size === 0, patient);
+    const { length } = s.other.seen;
+    await new Promise((resolve) => setTimeout(resolve, 1_500));
+    expect(s.other.seen).toHaveLength(length);
+    expect(await available(s, s.other)).toBeUndefined();
+  });
+
+  it.each([
+    [
+      'one upstream',
+      'upstream: "http://h", healthCheck: { path: /x }',
+      /healthCheck: is for upstreams: a single one gets/,
+    ],
+    ['no path', 'upstreams: ["http://h"], healthCheck: {}', /healthCheck\.path: /],
+    [
+      'a path with a space',
+      'upstreams: ["http://h"], healthCheck: { path: "/x y" }',
+      /healthCheck\.path: begins with "\/"/,
+    ],
+    [
+      'a short interval',
+      'upstreams: ["http://h"], healthCheck: { path: /x, intervalMs: 499 }',
+      /healthCheck\.intervalMs: /,
+    ],
+    [
+      'a timeout above the interval',
+      'upstreams: ["http://h"], healthCheck: { path: /x, intervalMs: 1000, timeoutMs: 1001 }',
+      /healthCheck\.timeoutMs: must not be longer than intervalMs$/,
+    ],
+  ])('is refused with %s', (_, fields, problem) => {
+    const text = `routes:\n  - { name: a, path: /a/*, public: true, ${fields} }\n`;
+    expect(problemsOf(text, 'r')).toEqual([expect.stringMatching(problem)]);
   });
 });
 

@@ -5,18 +5,24 @@ export const EJECTED_AFTER = 3;
 /** For how long at first; doubled each time that the first request afterwards fails too. */
 export const EJECTED_MS = 5_000;
 export const EJECTED_MS_MAX = 60_000;
+/** So many checks in a row make it unhealthy, or healthy again; the first one decides alone. */
+export const UNHEALTHY_AFTER = 3;
+export const HEALTHY_AFTER = 2;
 
 /** Whether one of several upstreams is fit for requests, as this process has found. */
 export class UpstreamHealth {
   /** Requests are sent to it while others like it are there. */
   isAvailable = true;
   /** Since the start. */
-  readonly counts = { failures: 0, ejections: 0 };
+  readonly counts = { failures: 0, ejections: 0, checksPassed: 0, checksFailed: 0 };
   #failures = 0;
   /** Ejections without a success between them. */
   #ejections = 0;
   /** By `performance.now()`; undefined while it is not ejected. */
   #ejectedUntilMs: number | undefined;
+  #isHealthy = true;
+  /** Checks in a row that say the opposite of `#isHealthy`. */
+  #contrary = 0;
 
   constructor(
     readonly upstream: string,
@@ -43,6 +49,25 @@ export class UpstreamHealth {
     this.#update();
   }
 
+  /** The result of a health check. @param failure undefined: it was passed */
+  checked(failure: string | undefined): void {
+    const { counts, upstream, logger } = this;
+    const isFirst = counts.checksPassed + counts.checksFailed === 0;
+    if (failure === undefined) counts.checksPassed++;
+    else counts.checksFailed++;
+    const isHealthy = failure === undefined;
+    if (isHealthy === this.#isHealthy) {
+      this.#contrary = 0;
+      return;
+    }
+    if (++this.#contrary < (isHealthy ? HEALTHY_AFTER : UNHEALTHY_AFTER) && !isFirst) return;
+    this.#isHealthy = isHealthy;
+    this.#contrary = 0;
+    if (isHealthy) logger.info({ upstream }, 'upstream healthy: its health checks are passed again');
+    else logger.warn({ upstream, reason: failure }, 'upstream unhealthy: its health checks failed');
+    this.#update();
+  }
+
   tick(nowMs: number): void {
     if (this.#ejectedUntilMs === undefined || nowMs < this.#ejectedUntilMs) return;
     this.#ejectedUntilMs = undefined;
@@ -51,6 +76,6 @@ export class UpstreamHealth {
   }
 
   #update(): void {
-    this.isAvailable = this.#ejectedUntilMs === undefined;
+    this.isAvailable = this.#isHealthy && this.#ejectedUntilMs === undefined;
   }
 }

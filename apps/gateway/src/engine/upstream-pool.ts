@@ -1,4 +1,5 @@
-import type { UpstreamTls } from '../routes/index.js';
+import type { HealthCheckSettings, UpstreamTls } from '../routes/index.js';
+import { HealthCheck } from './health-check.js';
 import { type Origin, type ResponseSink, UpstreamConnection } from './upstream-connection.js';
 import type { UpstreamHealth } from './upstream-health.js';
 
@@ -12,6 +13,8 @@ export interface PoolOptions {
   readonly keepAliveMs?: number | undefined;
   readonly tls?: UpstreamTls | undefined;
   readonly health?: UpstreamHealth | undefined;
+  /** Needs `health`. */
+  readonly healthCheck?: HealthCheckSettings | undefined;
   /** Most idle connections. Default 1 000. */
   readonly idleMax?: number;
 }
@@ -21,6 +24,7 @@ export class UpstreamPool {
   readonly origin: Origin;
   /** Of an upstream that is one of several. */
   readonly health: UpstreamHealth | undefined;
+  readonly #check: HealthCheck | undefined;
   readonly #idle: UpstreamConnection[] = [];
   readonly #open = new Set<UpstreamConnection>();
   readonly #connectTimeoutMs: number;
@@ -41,6 +45,7 @@ export class UpstreamPool {
       serverName: options.tls?.serverName ?? (isAddress(host) ? undefined : host),
     };
     this.health = options.health;
+    if (options.health && options.healthCheck) this.#check = new HealthCheck(this, options.health, options.healthCheck);
     this.#isNamed = !isAddress(host);
     this.#connectTimeoutMs = options.connectTimeoutMs ?? 5_000;
     this.#keepAliveMs = options.keepAliveMs;
@@ -87,6 +92,7 @@ export class UpstreamPool {
   tick(nowMs: number): void {
     this.#nowMs = nowMs;
     this.health?.tick(nowMs);
+    this.#check?.tick(nowMs);
     for (const connection of this.#open) {
       if (!connection.connected && nowMs - connection.sinceMs > this.#connectTimeoutMs)
         connection.fail({ kind: 'connect timeout', reason: `no connection within ${this.#connectTimeoutMs} ms` });
@@ -109,6 +115,7 @@ export class UpstreamPool {
   /** Keeps no connection from now on: what is open ends with its request. */
   retire(): void {
     this.#idleMax = 0;
+    this.#check?.stop();
     for (const connection of [...this.#idle]) connection.destroy();
   }
 

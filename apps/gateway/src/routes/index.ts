@@ -2,4 +2,4 @@ export { parseRoutes, RoutesFileError, type RoutesSource, readRoutes } from './f
 export { OWN_PATHS } from './schema.js';
 export { type Cors, Route, type RouteRequirement, RouteTable } from './table.js';
 export type { UpstreamTls } from './tls.js';
-export { type UpstreamSettings, upstreamSettings } from './upstream.js';
+export { type HealthCheckSettings, type UpstreamSettings, upstreamSettings } from './upstream.js';

@@ -96,6 +96,27 @@ const tls = z
       addIssue([], 'set ca, certificate and key, or serverName');
   });
 
+const CHECK_TIMEOUT_MS = 2_000;
+
+const healthCheck = z
+  .strictObject({
+    path: z
+      .string()
+      .max(1_000)
+      .regex(/^\/[\x21\x22\x24-\x7e]*$/, 'begins with "/" and has no spaces'),
+    intervalMs: z.int().min(500).max(3_600_000).default(5_000),
+    timeoutMs: z.int().min(100).max(60_000).optional(),
+  })
+  .refine(({ intervalMs, timeoutMs = 0 }) => timeoutMs <= intervalMs, {
+    path: ['timeoutMs'],
+    message: 'must not be longer than intervalMs',
+  })
+  .transform(({ path, intervalMs, timeoutMs = Math.min(CHECK_TIMEOUT_MS, intervalMs) }) => ({
+    path,
+    intervalMs,
+    timeoutMs,
+  }));
+
 export const routeSchema = z
   .strictObject({
     name: z
@@ -125,6 +146,7 @@ export const routeSchema = z
       .regex(/^(\/[A-Za-z0-9._~-]+)+$/, 'begins with "/" and does not end in it')
       .optional(),
     timeoutMs: z.int().min(1).max(3_600_000).default(30_000),
+    healthCheck: healthCheck.optional(),
     tls: tls.optional(),
     keepAliveMs: z.int().min(0).max(KEEP_ALIVE_MS_MAX).optional(),
     preserveHost: z.boolean().default(false),
@@ -164,6 +186,8 @@ export const routeSchema = z
       if (url.protocol !== first.protocol || url.pathname !== first.pathname)
         addIssue(['upstreams', i], 'must have the scheme and the path of the first one');
     });
+    if (route.healthCheck && !route.upstreams)
+      addIssue(['healthCheck'], 'is for upstreams: a single one gets all requests in any case');
     if (route.tls && urls[0]?.protocol === 'http:') addIssue(['tls'], 'is for upstreams of https://');
     const literal = literalPrefix(route.path);
     if (route.stripPrefix && literal !== route.stripPrefix && !literal.startsWith(`${route.stripPrefix}/`))

@@ -63,7 +63,12 @@ export class Route {
     this.stripPrefix = spec.stripPrefix ?? '';
 
     const urls = (spec.upstreams ?? [spec.upstream!]).map((address) => new URL(address));
-    const settings = { keepAliveMs: spec.keepAliveMs, tls, isWatched: spec.upstreams !== undefined };
+    const settings = {
+      keepAliveMs: spec.keepAliveMs,
+      tls,
+      isWatched: spec.upstreams !== undefined,
+      healthCheck: spec.healthCheck,
+    };
     this.upstreams = urls.map(({ origin }) => upstreamSettings(origin, settings));
     const { pathname } = urls[0]!;
     this.#base = pathname === '/' ? '' : pathname.replace(/\/$/, '');
