@@ -3,7 +3,13 @@ import type { Logger } from '@latchkey/runtime';
 import { REQUEST_TIMEOUT_MS } from '../src/engine/caller-limits.js';
 import { UpstreamGroup } from '../src/engine/index.js';
 import { EJECTED_AFTER, UpstreamHealth } from '../src/engine/upstream-health.js';
-import { CALLER_STALL_MS, CONTINUE_MS, UNTAKEN_BODY_MS, WATCHED_AFTER_MS } from '../src/handlers/exchange.js';
+import {
+  CALLER_STALL_MS,
+  CONTINUE_MS,
+  type Plan,
+  UNTAKEN_BODY_MS,
+  WATCHED_AFTER_MS,
+} from '../src/handlers/exchange.js';
 import { exchange, type FakeConnection, fakePool, TIMEOUT_MS } from './fake-exchange.js';
 
 const GET = 'GET / HTTP/1.1\r\nHost: g\r\n\r\n';
@@ -188,11 +194,11 @@ describe('a request to a route of several upstreams', () => {
   const REFUSED = { kind: 'unreachable', reason: 'ECONNREFUSED' } as const;
   const LOST = { kind: 'lost', reason: 'ended' } as const;
 
-  function toSeveral(head: string, count = 3) {
+  function toSeveral(head: string, count = 3, more: Partial<Plan> = {}) {
     const connections: FakeConnection[] = [];
     const healths = Array.from({ length: count }, (_, i) => new UpstreamHealth(`u${i}`, logger));
     const group = new UpstreamGroup(healths.map((health, i) => fakePool(`u${i}`, connections, health)));
-    const it = exchange(head, { group, upstream: group.pick(0)! });
+    const it = exchange(head, { group, upstream: group.pick(0)!, ...more });
     const failures = () => healths.map(({ counts }) => counts.failures).sort();
     return { ...it, connections, healths, failures };
   }
@@ -223,6 +229,14 @@ describe('a request to a route of several upstreams', () => {
     connections[2]!.respond(OK, 'body', '');
     connections[2]!.sink.onEnd('');
     expect(socket.written).toMatch(/^HTTP\/1\.1 200 (?:.|\r\n)*body$/);
+  });
+
+  it('goes to another one with a body that was read before, in its own length', () => {
+    const { connections } = toSeveral(`${POST}0123456789`, 2, { body: Buffer.from('shorter') });
+    refuse(connections[0]!);
+    expect(connections[1]!.written.replace(/host: \S+/, '')).toBe(connections[0]!.written.replace(/host: \S+/, ''));
+    expect(connections[1]!.written).toMatch(/content-length: 7\r\n\r\nshorter$/);
+    expect(connections[1]!.complete).toBe(true);
   });
 
   it('goes to no other one once a connection was open, though nothing came back', () => {
