@@ -291,7 +291,7 @@ describe('an upstream with health checks', () => {
     await other.listen();
     const answer = { check: first };
     other.handler = (req, res) => (req.url === '/health?x' ? answer.check(res) : res.end('other'));
-    const check = 'healthCheck: { path: "/health?x", intervalMs: 500, timeoutMs: 300 }';
+    const check = 'healthCheck: { path: "/health?x", intervalMs: 1000, timeoutMs: 1000 }';
     const s = await stack(
       (upstream) =>
         `routes:\n  - { name: a, path: /a/*, upstreams: ["${upstream}/b", "${other.url}/b"], public: true, ${check} }\n`,
@@ -327,7 +327,7 @@ describe('an upstream with health checks', () => {
   it('is asked over connections of their own, with its own Host, and a redirection is healthy', async () => {
     await using s = await checked(status(302));
     await waitFor(() => s.other.seen.length >= 3, patient);
-    expect(await available(s, s.other)).toBe('1');
+    await waitFor(async () => (await available(s, s.other)) === '1', patient);
     expect(s.other.seen[0]).toMatchObject({ method: 'GET', url: '/health?x' });
     expect(s.other.lastHeader('host')).toBe(`127.0.0.1:${s.other.port}`);
     await waitFor(() => s.other.sockets.size === 0, patient);
@@ -443,9 +443,12 @@ describe('a route with several upstreams', () => {
       const response = i % 2 ? await get(s, '/a/x') : await post('/a/x', 'body');
       expect([response.status, response.body]).toEqual([200, expect.stringMatching(i % 2 ? /^[12] 0$/ : /^[12] 4$/)]);
     }
-    expect([await metric('available', gone), await metric('ejections_total', gone)]).toEqual([0, 1]);
-    expect(await metric('failures_total', gone)).toBe(3);
+    expect(await metric('ejections_total', gone)).toBeGreaterThanOrEqual(1);
+    expect(await metric('failures_total', gone)).toBeGreaterThanOrEqual(3);
     expect(await metric('available', others[0]!)).toBe(1);
+    // On a slow machine it can have returned meanwhile; the next failure ejects it for longer.
+    const isEjected = async () => (await get(s, '/a/x')).status === 200 && (await metric('available', gone)) === 0;
+    await waitFor(isEjected, { timeoutMs: 60_000 });
     await new Promise<void>((resolve) => gone.server.listen(port, '127.0.0.1', resolve));
     await waitFor(async () => (await metric('available', gone)) === 1, { timeoutMs: 60_000 });
     for (let i = 0; i < 3; i++) expect((await get(s, '/a/x')).status).toBe(200);
@@ -462,9 +465,24 @@ describe('a route with several upstreams', () => {
     const ports = all().map(({ port }) => port);
     await Promise.all(all().map((upstream) => upstream.close()));
     for (let i = 0; i < 3; i++) expect((await get(s, '/a/x')).status).toBe(502);
-    for (const upstream of all()) expect(await metric('available', upstream)).toBe(0);
+    for (const upstream of all()) expect(await metric('ejections_total', upstream)).toBeGreaterThanOrEqual(1);
     await new Promise<void>((resolve) => s.upstream.server.listen(ports[0], '127.0.0.1', resolve));
     for (let i = 0; i < 3; i++) expect(await get(s, '/a/x')).toMatchObject({ status: 200, body: '0 0' });
+  });
+
+  it('remembers over a reload what has failed, also for other routes to the same', async () => {
+    const urls = all().map(({ url }) => `"${url}/base"`);
+    await s.upstream.close();
+    for (let i = 0; i < 9; i++) await get(s, '/a/x');
+    const known = async () => [await metric('ejections_total', s.upstream), await metric('failures_total', s.upstream)];
+    const before = await known();
+    expect(before[0]).toBeGreaterThanOrEqual(1);
+    const route = (name: string) =>
+      `  - { name: ${name}, path: /${name}/*, upstreams: [${urls.join(', ')}], public: true, timeoutMs: 4000 }\n`;
+    s.writeRoutes(`routes:\n${route('a')}${route('b')}`);
+    expect(s.gateway.reload()).toBe(true);
+    expect(await known()).toEqual(before);
+    for (let i = 0; i < 6; i++) expect((await get(s, i % 2 ? '/a/x' : '/b/x')).status).toBe(200);
   });
 
   it('repeats nothing that an upstream has received', async () => {

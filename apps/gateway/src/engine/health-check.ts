@@ -43,8 +43,8 @@ export class HealthCheck implements ResponseSink {
     }
   }
 
+  /** Ends the check that is under way. */
   stop(): void {
-    this.#nextMs = Number.POSITIVE_INFINITY;
     this.#connection?.destroy();
     this.#connection = undefined;
   }

@@ -31,6 +31,7 @@ export class UpstreamPool {
   readonly #keepAliveMs: number | undefined;
   #idleMax: number;
   readonly #isNamed: boolean;
+  #isRetired = false;
   #nowMs = performance.now();
 
   constructor(url: URL, options: PoolOptions = {}) {
@@ -91,8 +92,10 @@ export class UpstreamPool {
   /** Closes what was idle for too long, and gives up what does not connect. */
   tick(nowMs: number): void {
     this.#nowMs = nowMs;
-    this.health?.tick(nowMs);
-    this.#check?.tick(nowMs);
+    if (!this.#isRetired) {
+      this.health?.tick(nowMs);
+      this.#check?.tick(nowMs);
+    }
     for (const connection of this.#open) {
       if (!connection.connected && nowMs - connection.sinceMs > this.#connectTimeoutMs)
         connection.fail({ kind: 'connect timeout', reason: `no connection within ${this.#connectTimeoutMs} ms` });
@@ -114,6 +117,7 @@ export class UpstreamPool {
 
   /** Keeps no connection from now on: what is open ends with its request. */
   retire(): void {
+    this.#isRetired = true;
     this.#idleMax = 0;
     this.#check?.stop();
     for (const connection of [...this.#idle]) connection.destroy();
