@@ -1,6 +1,7 @@
 import type { RateLimits } from '@latchkey/runtime';
 import type { UsageReporter, Verifier } from '@latchkey/verifier';
 import { Counter, Gauge, type Metric, type Registry } from 'prom-client';
+import type { UpstreamHealth } from './engine/index.js';
 import type { OpenExchanges } from './streams/index.js';
 
 const BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
@@ -10,6 +11,7 @@ export interface MetricsDeps {
   readonly open: OpenExchanges;
   readonly usage: UsageReporter;
   readonly limits: Pick<RateLimits, 'countedAlone'>;
+  readonly upstreams: { readonly health: readonly UpstreamHealth[] };
 }
 
 /** Requests by route and status are counted in plain maps and read at each scrape: labels cost more than a check. */
@@ -58,6 +60,29 @@ export class Metrics {
     });
     gauge('latchkey_gateway_open_exchanges', [], function collect() {
       this.set(deps.open.size);
+    });
+    gauge('latchkey_gateway_upstream_available', ['upstream'], function collect() {
+      this.reset();
+      const available = new Map<string, boolean>();
+      for (const { upstream, isAvailable } of deps.upstreams.health)
+        available.set(upstream, isAvailable && available.get(upstream) !== false);
+      for (const [upstream, isAvailable] of available) this.set({ upstream }, Number(isAvailable));
+    });
+    counter('latchkey_gateway_upstream_failures_total', ['upstream'], function collect() {
+      this.reset();
+      for (const { upstream, counts } of deps.upstreams.health) this.inc({ upstream }, counts.failures);
+    });
+    counter('latchkey_gateway_upstream_ejections_total', ['upstream'], function collect() {
+      this.reset();
+      for (const { upstream, counts } of deps.upstreams.health) this.inc({ upstream }, counts.ejections);
+    });
+    counter('latchkey_gateway_upstream_checks_total', ['upstream', 'outcome'], function collect() {
+      this.reset();
+      for (const { upstream, counts } of deps.upstreams.health) {
+        if (counts.checksPassed + counts.checksFailed === 0) continue;
+        this.inc({ upstream, outcome: 'passed' }, counts.checksPassed);
+        this.inc({ upstream, outcome: 'failed' }, counts.checksFailed);
+      }
     });
 
     function counter(name: string, labelNames: string[], collect: (this: Counter) => void): void {
@@ -127,5 +152,9 @@ const HELP: Readonly<Record<string, string>> = {
   latchkey_usage_events_total: 'Usage batches sent and failed, verdicts lost, denials dropped',
   latchkey_rate_limit_counted_alone_total: 'Rate-limited uses counted without Redis',
   latchkey_verifier: "The verifier's state now: leaseHeld, leaseLeftMs, entries, misses, fillsInFlight, streams",
+  latchkey_gateway_upstream_available: 'Processes that send requests to this one of several upstreams',
+  latchkey_gateway_upstream_failures_total: 'Requests that failed before a response, by one of several upstreams',
+  latchkey_gateway_upstream_ejections_total: 'Times that one of several upstreams was left out after failures in a row',
+  latchkey_gateway_upstream_checks_total: 'Health checks of one of several upstreams, by outcome',
   latchkey_gateway_open_exchanges: 'Requests, streams and WebSockets open now',
 };

@@ -34,7 +34,7 @@ import {
 } from './handlers/index.js';
 import { Metrics } from './metrics.js';
 import { startNestPart } from './nest/index.js';
-import { parseRoutes, type RouteTable, readRoutes } from './routes/index.js';
+import { parseRoutes, type RoutesSource, type RouteTable, readRoutes } from './routes/index.js';
 import { OpenExchanges } from './streams/index.js';
 
 /** A running gateway. */
@@ -47,8 +47,8 @@ export interface Gateway {
   readonly routes: number;
   /** Reads the routes file again; an invalid one changes nothing. True when the new routes are in use. */
   reload(): boolean;
-  /** @param text of a routes file @throws RoutesFileError, and changes nothing */
-  useRoutes(text: string): void;
+  /** @throws RoutesFileError, and changes nothing */
+  useRoutes(source: RoutesSource): void;
   /** At the public port. */
   openConnections(): number;
   /** So many connections close after their next response; replaces an earlier number. */
@@ -71,8 +71,7 @@ export interface StopOptions {
 export interface AsProcess {
   /** Its number, from 1. */
   readonly n: number;
-  /** The text of the routes file. */
-  readonly routes: string;
+  readonly routes: RoutesSource;
   /** Whether it listens only once it holds a lease: others serve meanwhile. */
   readonly awaitLease: boolean;
   /** The metrics of all processes, as text. */
@@ -123,7 +122,7 @@ async function open(
   opened: Close[],
   as?: AsProcess,
 ): Promise<Omit<Gateway, 'stop'>> {
-  const routesIn = (text: string) => parseRoutes(text, config.GATEWAY_CONFIG, process.env);
+  const routesIn = ({ text, files }: RoutesSource) => parseRoutes(text, config.GATEWAY_CONFIG, process.env, files);
   let routes: RouteTable = routesIn(as?.routes ?? readRoutes(config.GATEWAY_CONFIG));
   const consoleFiles = new Console(config.CONSOLE_DIR);
 
@@ -163,10 +162,10 @@ async function open(
   const limits = new RateLimits(redis, systemClock);
   const checks = new Checks(verifier, limits, usage);
   const exchanges = new OpenExchanges();
-  const upstreams = new UpstreamPools();
+  const upstreams = new UpstreamPools(logger);
   opened.push(() => upstreams.close());
   const registry = createRegistry('gateway');
-  const metrics = new Metrics(registry, { verifier, open: exchanges, usage, limits });
+  const metrics = new Metrics(registry, { verifier, open: exchanges, usage, limits, upstreams });
 
   let stopping = false;
   const readinessChecks = {
@@ -205,12 +204,14 @@ async function open(
   await listen(ops.http.server, config.OPS_PORT, opsHost);
 
   const shared = { checks, verifier, open: exchanges, logger, bodyIdleMs: config.BODY_IDLE_MS };
+  const proxyHandler = new ProxyHandler({ ...shared, upstreams });
+  proxyHandler.use(routes);
   const publicServer = new PublicServer({
     routes: () => routes,
-    proxyHandler: new ProxyHandler({ ...shared, upstreams }),
+    proxyHandler,
     management: new Management({
       ...shared,
-      upstream: upstreams.get(new URL(config.API_URL).origin),
+      upstream: upstreams.open(new URL(config.API_URL).origin),
       proofSecret: config.GATEWAY_PROOF_SECRET[0],
     }),
     console: consoleFiles,
@@ -240,8 +241,10 @@ async function open(
   const count = routes.routes.length;
   const level = as ? 'debug' : 'info';
   logger[level]({ url, opsPort, authzPort, routes: count }, as ? 'gateway process listening' : 'gateway listening');
-  const useRoutes = (text: string) => {
-    routes = routesIn(text);
+  const useRoutes = (source: RoutesSource) => {
+    const next = routesIn(source);
+    proxyHandler.use(next);
+    routes = next;
   };
   const reload = () => {
     try {

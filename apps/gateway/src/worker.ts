@@ -2,6 +2,7 @@ import cluster from 'node:cluster';
 import type { Logger } from '@latchkey/runtime';
 import { gatewayConfig } from './config.js';
 import { Channel, type Load, type ProcessStart } from './processes/index.js';
+import type { RoutesSource } from './routes/index.js';
 import { type Gateway, startGateway } from './start.js';
 
 /** Longest wait for the metrics of all processes. */
@@ -24,7 +25,7 @@ export async function startWorker(logger: Logger): Promise<() => Promise<void>> 
       const { url, opsPort, authzPort, routes } = await started.promise;
       return { url, opsPort, authzPort, routes };
     },
-    routes: async (text: string) => (await started.promise).useRoutes(text),
+    routes: async (source: RoutesSource) => (await started.promise).useRoutes(source),
     load: async () => {
       const connections = (await started.promise).openConnections();
       const now = performance.eventLoopUtilization();

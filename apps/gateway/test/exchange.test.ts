@@ -1,7 +1,16 @@
 import type { DenialReason } from '@latchkey/contracts';
+import type { Logger } from '@latchkey/runtime';
 import { REQUEST_TIMEOUT_MS } from '../src/engine/caller-limits.js';
-import { CALLER_STALL_MS, CONTINUE_MS, UNTAKEN_BODY_MS, WATCHED_AFTER_MS } from '../src/handlers/exchange.js';
-import { exchange, TIMEOUT_MS } from './fake-exchange.js';
+import { UpstreamGroup } from '../src/engine/index.js';
+import { EJECTED_AFTER, UpstreamHealth } from '../src/engine/upstream-health.js';
+import {
+  CALLER_STALL_MS,
+  CONTINUE_MS,
+  type Plan,
+  UNTAKEN_BODY_MS,
+  WATCHED_AFTER_MS,
+} from '../src/handlers/exchange.js';
+import { exchange, type FakeConnection, fakePool, TIMEOUT_MS } from './fake-exchange.js';
 
 const GET = 'GET / HTTP/1.1\r\nHost: g\r\n\r\n';
 const POST = 'POST / HTTP/1.1\r\nHost: g\r\nContent-Length: 10\r\n\r\n';
@@ -178,4 +187,94 @@ it('a fault of the gateway is 500, not one of the upstream', () => {
   const { socket, connections } = exchange(GET);
   connections[0]!.sink.onFailure({ kind: 'internal', reason: 'failed' });
   expect(socket.written).toMatch(/^HTTP\/1\.1 500 /);
+});
+
+describe('a request to a route of several upstreams', () => {
+  const logger = { info: () => undefined, warn: () => undefined } as unknown as Logger;
+  const REFUSED = { kind: 'unreachable', reason: 'ECONNREFUSED' } as const;
+  const LOST = { kind: 'lost', reason: 'ended' } as const;
+
+  function toSeveral(head: string, count = 3, more: Partial<Plan> = {}) {
+    const connections: FakeConnection[] = [];
+    const healths = Array.from({ length: count }, (_, i) => new UpstreamHealth(`u${i}`, logger));
+    const group = new UpstreamGroup(healths.map((health, i) => fakePool(`u${i}`, connections, health)));
+    const it = exchange(head, { group, upstream: group.pick(0)!, ...more });
+    const failures = () => healths.map(({ counts }) => counts.failures).sort();
+    return { ...it, connections, healths, failures };
+  }
+  const hostOf = ({ written }: FakeConnection) => /host: (\S+)/.exec(written)![1];
+  const refuse = (connection: FakeConnection, failure: typeof REFUSED | typeof LOST = REFUSED) => {
+    connection.connected = false;
+    connection.sink.onFailure(failure);
+  };
+
+  it.each(['GET', 'POST', 'PATCH'])('goes to each other one, once, while none can be reached: %s', (method) => {
+    const { connections, socket, failures } = toSeveral(`${method} / HTTP/1.1\r\nHost: g\r\n\r\n`);
+    for (let i = 0; i < 3; i++) refuse(connections[i]!);
+    expect(connections.map(hostOf).sort()).toEqual(['u0', 'u1', 'u2']);
+    expect(socket.written).toMatch(/^HTTP\/1\.1 502 /);
+    expect(failures()).toEqual([1, 1, 1]);
+  });
+
+  it('goes to another one with what has come of its body, and the rest follows', () => {
+    const { connections, socket } = toSeveral(POST);
+    const sent = (i: number) => connections[i]!.written.split('\r\n\r\n')[1];
+    socket.receive('0123');
+    refuse(connections[0]!);
+    expect([sent(1), connections[1]!.complete]).toEqual(['0123', false]);
+    socket.receive('456789');
+    refuse(connections[1]!);
+    expect([sent(2), connections[2]!.complete]).toEqual(['0123456789', true]);
+    expect(connections.every(({ written }) => written.includes('content-length: 10\r\n'))).toBe(true);
+    connections[2]!.respond(OK, 'body', '');
+    connections[2]!.sink.onEnd('');
+    expect(socket.written).toMatch(/^HTTP\/1\.1 200 (?:.|\r\n)*body$/);
+  });
+
+  it('goes to another one with a body that was read before, in its own length', () => {
+    const { connections } = toSeveral(`${POST}0123456789`, 2, { body: Buffer.from('shorter') });
+    refuse(connections[0]!);
+    expect(connections[1]!.written.replace(/host: \S+/, '')).toBe(connections[0]!.written.replace(/host: \S+/, ''));
+    expect(connections[1]!.written).toMatch(/content-length: 7\r\n\r\nshorter$/);
+    expect(connections[1]!.complete).toBe(true);
+  });
+
+  it('goes to no other one once a connection was open, though nothing came back', () => {
+    const { connections, socket, failures } = toSeveral(GET);
+    connections[0]!.sink.onFailure(LOST);
+    expect([connections.length, failures()]).toEqual([1, [0, 0, 1]]);
+    expect(socket.written).toMatch(/^HTTP\/1\.1 502 /);
+  });
+
+  it('is repeated over a new connection to the same one when a kept connection was stale, which is no failure', () => {
+    const { connections, failures } = toSeveral(GET);
+    connections[0]!.reused = true;
+    connections[0]!.sink.onFailure(LOST);
+    expect([connections.length, hostOf(connections[1]!)]).toEqual([2, hostOf(connections[0]!)]);
+    expect(failures()).toEqual([0, 0, 0]);
+    refuse(connections[1]!);
+    expect(hostOf(connections[2]!)).not.toBe(hostOf(connections[0]!));
+  });
+
+  it('counts as a failure when no response comes in time, and not when it breaks off later', () => {
+    const late = toSeveral(GET);
+    late.tick(TIMEOUT_MS + 1);
+    expect(late.failures()).toEqual([0, 0, 1]);
+    const broken = toSeveral(GET);
+    broken.connections[0]!.respond(OK, 'bo');
+    broken.connections[0]!.sink.onFailure(LOST);
+    expect(broken.failures()).toEqual([0, 0, 0]);
+    const gone = toSeveral(GET);
+    gone.socket.destroy();
+    gone.tick(TIMEOUT_MS + 1);
+    expect(gone.failures()).toEqual([0, 0, 0]);
+  });
+
+  it('ends the count of failures in a row with any response', () => {
+    const { connections, healths } = toSeveral(GET, 1);
+    for (let i = 1; i < EJECTED_AFTER; i++) healths[0]!.failed('x', 0);
+    connections[0]!.respond('HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n', 'body', '');
+    healths[0]!.failed('x', 0);
+    expect(healths[0]!.isAvailable).toBe(true);
+  });
 });

@@ -1,4 +1,10 @@
-import type { CallerRequest, ResponseSink, UpstreamConnection, UpstreamPool } from '../src/engine/index.js';
+import type {
+  CallerRequest,
+  ResponseSink,
+  UpstreamConnection,
+  UpstreamHealth,
+  UpstreamPool,
+} from '../src/engine/index.js';
 import { Exchange, type Plan } from '../src/handlers/exchange.js';
 import { HeadScan, ResponseHead } from '../src/http/index.js';
 import type { OpenExchanges, Timed } from '../src/streams/index.js';
@@ -13,17 +19,22 @@ const BODY_IDLE_MS = 60_000;
 export class FakeConnection {
   reused = false;
   hasHeard = false;
+  connected = true;
   written = '';
   complete = false;
   destroyed = false;
+  /** Written behind what was sent first. */
+  unsent = Buffer.alloc(0);
   isPaused = false;
   constructor(readonly sink: ResponseSink) {}
   write(bytes: Buffer): boolean {
     this.written += bytes.toString('latin1');
+    this.unsent = Buffer.concat([this.unsent, bytes]);
     return false;
   }
   finish(tail: string): void {
     this.written += tail;
+    this.unsent = Buffer.concat([this.unsent, Buffer.from(tail)]);
     this.complete = true;
   }
   destroy(): void {
@@ -46,6 +57,18 @@ export class FakeConnection {
   }
 }
 
+/** @param connections where each request's connection is added */
+export function fakePool(authority: string, connections: FakeConnection[], health?: UpstreamHealth): UpstreamPool {
+  const send = (sink: ResponseSink, bytes: string, complete: boolean) => {
+    const connection = new FakeConnection(sink);
+    connection.written = bytes;
+    connection.complete = complete;
+    connections.push(connection);
+    return connection as unknown as UpstreamConnection;
+  };
+  return { origin: { authority }, health, send } as unknown as UpstreamPool;
+}
+
 /** An exchange between a caller and an upstream, both without a network, by a clock of its own. */
 export function exchange(head: string, more: Partial<Plan> = {}) {
   const open = new Set<Timed>();
@@ -55,16 +78,7 @@ export function exchange(head: string, more: Partial<Plan> = {}) {
     remove: (timed: Timed) => open.delete(timed),
   };
   const connections: FakeConnection[] = [];
-  const pool = {
-    origin: { authority: 'upstream' },
-    send: (sink: ResponseSink, bytes: string, complete: boolean) => {
-      const connection = new FakeConnection(sink);
-      connection.written = bytes;
-      connection.complete = complete;
-      connections.push(connection);
-      return connection as unknown as UpstreamConnection;
-    },
-  } as unknown as UpstreamPool;
+  const pool = fakePool('upstream', connections);
   let request: CallerRequest | undefined;
   let plan: Plan | undefined;
   const socket = new CallerSocket((it) => {

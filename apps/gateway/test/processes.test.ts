@@ -7,6 +7,7 @@ import { jest } from '@jest/globals';
 import {
   freePorts,
   type RunningService,
+  selfSigned,
   spawnService,
   type TestRedis,
   testCredentials,
@@ -272,6 +273,31 @@ describe('a gateway of two processes', () => {
     expect(workersOf(gateway)).toContain(other);
     const [line] = logLines(gateway, 'ended unexpectedly');
     expect(JSON.parse(line!)).toMatchObject({ level: 'error', process: 1, pid: killed, signal: 'SIGKILL', waitMs: 0 });
+  });
+
+  it('hands the files of its routes to the process that replaces a killed one, whatever is on disk meanwhile', async () => {
+    await using where = await place();
+    const ca = path.join(path.dirname(where.env['GATEWAY_CONFIG']!), 'ca.pem');
+    const [valid, wrong] = [selfSigned().cert, 'no certificate'];
+    const secure = 'path: /s/*, upstream: "https://127.0.0.1:1", require: {}, tls: { ca: ca.pem }';
+    writeFileSync(ca, valid);
+    writeFileSync(
+      where.env['GATEWAY_CONFIG']!,
+      `routes:\n  - { name: read, path: /read/*, upstream: "${where.upstream.url}", require: {} }\n  - { name: s, ${secure} }\n`,
+    );
+    await using gateway = await start(where.env);
+    writeFileSync(ca, wrong);
+    process.kill(gateway.pid, 'SIGHUP');
+    await waitFor(() => logLines(gateway, 'reloading the routes failed').length === 1, BUSY);
+    expect(logLines(gateway, 'reloading the routes failed')[0]).toContain('ca.pem has no certificate in PEM');
+    const [killed, other] = workersOf(gateway) as [number, number];
+    process.kill(killed, 'SIGKILL');
+    await waitFor(() => workersOf(gateway).some((pid) => pid !== killed && pid !== other), BUSY);
+    await waitFor(async () => value(await metricsOf(where), 'latchkey_gateway_processes{') === 2, BUSY);
+    expect(await request(where.port, '/read/x', where.token)).toBe(200);
+    writeFileSync(ca, valid);
+    process.kill(gateway.pid, 'SIGHUP');
+    await waitFor(() => logLines(gateway, 'routes reloaded').length === 1, BUSY);
   });
 
   it('frees its port soon when its primary is killed', async () => {

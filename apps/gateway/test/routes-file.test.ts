@@ -30,7 +30,7 @@ describe('a routes file', () => {
   it('that is the example is valid, and its upstream comes from the environment', () => {
     const text = readFileSync(example, 'utf8');
     const origins = (env: NodeJS.ProcessEnv) =>
-      new Set(parseRoutes(text, example, env).routes.map(({ origin }) => origin));
+      new Set(parseRoutes(text, example, env).routes.flatMap(({ upstreams }) => upstreams.map(({ origin }) => origin)));
     expect(origins({})).toEqual(new Set(['http://127.0.0.1:4010']));
     expect(origins({ DEMO_UPSTREAM: 'http://demo:4010' })).toEqual(new Set(['http://demo:4010']));
   });
@@ -98,6 +98,7 @@ describe('a routes file', () => {
       one('require: {}', 'stripPrefix: /a').replace('/a/*', '/abc/*'),
       /is not a prefix/,
     ],
+    ['a keep-alive that is too long', one('require: {}', 'keepAliveMs: 600001'), /:6: routes\[0\]\.keepAliveMs: /],
     ['no timeout', one('require: {}', 'timeoutMs: 0'), /^routes\.yaml:6: routes\[0\]\.timeoutMs: /],
     ['tools on another kind', one('require: {}', 'tools: { a: [a:b] }'), /only a route of kind mcp has tools/],
     ['MCP without tools', one('kind: mcp'), /names the scopes of its tools/],
@@ -216,7 +217,83 @@ describe('a path', () => {
   });
 });
 
-describe('of any request target', () => {
+describe('an encoded slash', () => {
+  const table = parseRoutes(
+    JSON.stringify({
+      routes: [
+        { name: 'files', path: '/files/*', upstream: 'http://h', require: {}, allowEncodedSlashes: true },
+        { name: 'admin', path: '/files/admin/*', upstream: 'http://h', require: { scopes: { GET: ['a:admin'] } } },
+        { name: 'also', path: '/files/also/*', upstream: 'http://h', require: {}, allowEncodedSlashes: true },
+        { name: 'strict', path: '/strict/*', upstream: 'http://h', require: {} },
+        {
+          name: 'project',
+          path: '/p/{project}/*',
+          upstream: 'http://h',
+          require: { project: '{project}' },
+          allowEncodedSlashes: true,
+        },
+        { name: 'all', path: '/*', upstream: 'http://h', require: {}, allowEncodedSlashes: true },
+      ],
+    }),
+    'routes.yaml',
+  );
+  const forwarded = (raw: string) => {
+    const target = readTarget(raw, table.allowEncodedSlashes);
+    if ('detail' in target) return target.detail;
+    if (target.readings && !table.acceptsEncodedSlashes(target.match, target.readings)) return 'not accepted';
+    return table.match(target.match)!.upstreamPath(target.path);
+  };
+
+  it.each([
+    '/files/a%2Fb',
+    '/files/a%2fb%5Cc',
+    '/files/https%3A%2F%2Fexample.org%2Fx%25',
+    '/files/%2F',
+    '/files/x%2F..y%2F...',
+    '/files/also/a%2Fb',
+    '/p/one/a%2Fb',
+  ])('passes byte for byte on a route that allows it: %s', (path) => expect(forwarded(path)).toBe(path));
+
+  it.each([
+    ['a route that does not allow it', '/strict/a%2Fb'],
+    ['a path that leads to another route once decoded', '/files/admin%2Fx'],
+    ['one with backslashes', '/files/admin%5Cx'],
+    ['one with both', '/files/admin%5Cx%2Fy'],
+    ['one that does when slashes are merged', '/files/%2Fadmin%2Fx'],
+    ['one that does when it is decoded twice', '/files/a%2Fb'.replace('a%2F', '%2561dmin%2F')],
+    ['one whose slash is encoded twice', '/files/admin%252Fx%2Fy'],
+    ['one that leads to another route that allows it too', '/files/also%2Fx'],
+    ['one that leads to a stricter route from above', '/strict%2Fx'],
+    ["one that leads to the gateway's own endpoints", '/v1%2Ftokens'],
+    ['one of them itself', '/v1/tokens%2Fx'],
+    ['another project once decoded', '/p/one%2Ftwo/x'],
+  ])('is refused in %s', (_, path) => expect(forwarded(path)).toBe('not accepted'));
+
+  it.each([
+    ['dots behind it', '/files/a%2F../admin/x', /dot segment/],
+    ['encoded dots', '/files/%2e%2e%2fadmin', /dot segment/],
+    ['dots between two', '/files/a%2F..%2Fadmin', /dot segment/],
+    ['dots between a slash and a backslash', '/files/a%2F..%5Cadmin', /dot segment/],
+    ['one dot', '/files/.%2Fx', /dot segment/],
+    ['dots at the end', '/files/a%2F%2e.', /dot segment/],
+    ['dots that are encoded twice', '/files/a%2f%252e%252e%2fadmin', /dot segment/],
+    ['slashes that are encoded twice', '/files/a%2f..%252fadmin', /dot segment/],
+    ['parameters', '/files;a%2Fadmin/x', /parameters/],
+    ['encoded parameters', '/files/a%3Bb%2Fx', /parameters/],
+    ['a NUL that is encoded twice', '/files/a%2Fb%2500', /NUL/],
+    ['more encoding than anybody needs', '/files/a%2F%25252525252e', /too often/],
+    ['an empty segment', '/files//a%2Fb', /empty segment/],
+    ['a bare backslash', '/files/\\a%2Fb', /backslash/],
+  ])('is refused beside %s', (_, path, reason) => expect(forwarded(path)).toMatch(reason));
+
+  it('is refused everywhere when no route allows it', () => {
+    expect(parseRoutes(one('require: {}'), 'r').allowEncodedSlashes).toBe(false);
+    expect(readTarget('/a/b%2Fc')).toMatchObject({ detail: expect.stringContaining('encoded slash') });
+    expect(readTarget('/a/b%5Cc')).toMatchObject({ detail: expect.stringContaining('backslash') });
+  });
+});
+
+describe.each([false, true])('of any request target, with allowEncodedSlashes: %s', (allowEncodedSlashes) => {
   const routes = parseRoutes(
     JSON.stringify({
       routes: [
@@ -226,6 +303,7 @@ describe('of any request target', () => {
           upstream: 'http://h',
           stripPrefix: '/api',
           require: { scopes: { GET: ['a:admin'] } },
+          allowEncodedSlashes,
         },
         {
           name: 'project',
@@ -233,8 +311,9 @@ describe('of any request target', () => {
           upstream: 'http://h',
           stripPrefix: '/api',
           require: { project: '{project}' },
+          allowEncodedSlashes,
         },
-        { name: 'api', path: '/api/*', upstream: 'http://h', stripPrefix: '/api', require: {} },
+        { name: 'api', path: '/api/*', upstream: 'http://h', stripPrefix: '/api', require: {}, allowEncodedSlashes },
       ],
     }),
     'routes.yaml',
@@ -300,12 +379,15 @@ describe('of any request target', () => {
       '..;',
     ];
     let forwardedCount = 0;
+    let slashesCount = 0;
     for (let seed = 1; seed <= 60_000; seed++) {
       const next = random(seed);
       const length = 1 + Math.floor(next() * 9);
       const raw = `/api${Array.from({ length }, () => pieces[Math.floor(next() * pieces.length)]).join('')}`;
-      const target = readTarget(raw);
+      const target = readTarget(raw, routes.allowEncodedSlashes);
       if ('detail' in target) continue;
+      if (target.readings && !routes.acceptsEncodedSlashes(target.match, target.readings)) continue;
+      if (target.readings) slashesCount++;
       const route = routes.match(target.match);
       const forwarded = route?.upstreamPath(target.path);
       if (!route || forwarded === undefined) continue;
@@ -322,5 +404,6 @@ describe('of any request target', () => {
       }
     }
     expect(forwardedCount).toBeGreaterThan(2_000);
+    expect(slashesCount > 100).toBe(allowEncodedSlashes);
   });
 });

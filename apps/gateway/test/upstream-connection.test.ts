@@ -1,4 +1,5 @@
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
+import { waitFor } from '@latchkey/testing';
 import type { ResponseSink } from '../src/engine/index.js';
 import { UpstreamPool } from '../src/engine/upstream-pool.js';
 import { HeadScan } from '../src/http/index.js';
@@ -201,4 +202,24 @@ it('responses that come interleaved over many connections, byte by byte, keep th
   };
   const bodies = await Promise.all(Array.from({ length: 8 }, () => send()));
   expect([...bodies].sort()).toEqual(Array.from({ length: 8 }, (_, i) => bodyOf(i)));
+});
+
+it('what was written before a handshake of TLS failed is there to be sent elsewhere', async () => {
+  const secure = new UpstreamPool(new URL(`https://127.0.0.1:${(server.address() as AddressInfo).port}`));
+  let hello: Socket | undefined;
+  respond = (socket) => {
+    hello = socket;
+  };
+  const failed = Promise.withResolvers<void>();
+  const sink = { method: 'POST', policy: POLICY, onDrain: () => undefined, onFailure: () => failed.resolve() };
+  const connection = secure.send(sink as unknown as ResponseSink, 'POST / HTTP/1.1\r\n\r\n', false, false);
+  connection.write(Buffer.from('one '));
+  // The client's hello has arrived, so the connection is open below TLS.
+  await waitFor(() => hello);
+  connection.write(Buffer.from('two'));
+  for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve));
+  hello!.destroy();
+  await failed.promise;
+  expect([connection.connected, connection.unsent.toString()]).toEqual([false, 'one two']);
+  secure.close();
 });

@@ -1,19 +1,29 @@
 import type { AddressInfo, Socket } from 'node:net';
-import { createServer, getCACertificates, type Server, setDefaultCACertificates } from 'node:tls';
+import {
+  createSecureContext,
+  createServer,
+  getCACertificates,
+  type SecureContext,
+  type Server,
+  setDefaultCACertificates,
+} from 'node:tls';
 import { afterAll, beforeAll, beforeEach, expect, it } from '@jest/globals';
 import { selfSigned, waitFor } from '@latchkey/testing';
 import type { ResponseSink, UpstreamConnection, UpstreamFailure } from '../src/engine/index.js';
-import { UpstreamPool } from '../src/engine/upstream-pool.js';
+import { LIFE_MS, UpstreamPool } from '../src/engine/upstream-pool.js';
 import type { ResponseHead } from '../src/http/index.js';
 
 const { cert, key } = selfSigned();
+const named = selfSigned('localhost');
 const trusted = getCACertificates('default');
 let server: Server;
 let connections: Socket[] = [];
 let respond: (socket: Socket) => void;
 
 beforeAll(async () => {
-  server = createServer({ cert, key }, (socket) => {
+  const SNICallback = (name: string, done: (error: null, context: SecureContext | undefined) => void) =>
+    done(null, name === 'localhost' ? createSecureContext(named) : undefined);
+  server = createServer({ cert, key, SNICallback }, (socket) => {
     connections.push(socket);
     socket.on('error', () => socket.destroy());
     socket.on('data', () => respond(socket));
@@ -130,6 +140,41 @@ it('an idle connection is closed after the time that its upstream names, or four
   // Whatever the upstream says.
   expect(await timed('Keep-Alive: timeout=999999\r\n', 600_000)).toEqual([true, false]);
   pooled.close();
+});
+
+it.each([
+  ['for the time of the setting', 30_000, '', 30_000],
+  ['for what the upstream says, when that is less', 30_000, 'Keep-Alive: timeout=5\r\n', 4_000],
+  ['for no longer than the setting, whatever the upstream says', 2_000, 'Keep-Alive: timeout=30\r\n', 2_000],
+])('an idle connection is kept %s', async (_, keepAliveMs, field, ms) => {
+  const pooled = new UpstreamPool(origin(), { keepAliveMs });
+  respond = (socket) => socket.write(`HTTP/1.1 200 OK\r\n${field}Content-Length: 2\r\n\r\nok`);
+  const { response, connection } = get(pooled);
+  await waitFor(() => response.ended);
+  pooled.tick(connection.sinceMs + ms - 1);
+  expect(connection.isOpen).toBe(true);
+  pooled.tick(connection.sinceMs + ms + 1);
+  expect(connection.isOpen).toBe(false);
+  pooled.close();
+});
+
+it('a connection to a name is left after a minute, so that the name is looked up again; one to an address is not', async () => {
+  setDefaultCACertificates([named.cert]);
+  const isKept = async (pooled: UpstreamPool, ageMs: number) => {
+    const { response, connection } = get(pooled);
+    await waitFor(() => response.ended);
+    const openedMs = connection.sinceMs;
+    pooled.tick(openedMs + ageMs);
+    const isOpen = connection.isOpen;
+    pooled.close();
+    return isOpen;
+  };
+  const options = { keepAliveMs: 600_000 };
+  const toName = () => new UpstreamPool(new URL(origin().href.replace('127.0.0.1', 'localhost')), options);
+  expect(await isKept(toName(), 0.9 * LIFE_MS - 1)).toBe(true);
+  expect(await isKept(toName(), 1.1 * LIFE_MS + 1)).toBe(false);
+  setDefaultCACertificates([cert]);
+  expect(await isKept(new UpstreamPool(origin(), options), 1.1 * LIFE_MS + 1)).toBe(true);
 });
 
 it('no more connections are kept idle than is said', async () => {

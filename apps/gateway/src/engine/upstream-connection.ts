@@ -1,5 +1,5 @@
 import { connect as connectTcp, type Socket } from 'node:net';
-import { connect as connectTls } from 'node:tls';
+import { connect as connectTls, type SecureContext } from 'node:tls';
 import {
   type BodyReader,
   ChunkedBody,
@@ -19,6 +19,10 @@ export interface Origin {
   readonly port: number;
   /** The Host field of requests. */
   readonly authority: string;
+  /** Of https. Without it the system's authorities, and no certificate of the own. */
+  readonly secureContext: SecureContext | undefined;
+  /** Of https: asked for, and checked against the certificate. Undefined for an address, which is checked itself. */
+  readonly serverName: string | undefined;
 }
 
 export type FailureKind =
@@ -100,9 +104,12 @@ export class UpstreamConnection {
   reused = false;
   /** Has brought bytes since the present request was sent. */
   hasHeard = false;
+  /** Before, nothing that was written has left. */
   connected = false;
   /** By the clock of the pool: when it was opened, or became idle. */
   sinceMs: number;
+  /** By the same clock: until when it can take another request. */
+  keptUntilMs = Number.POSITIVE_INFINITY;
   /** How long it can be idle, by the upstream's own words; -1 when it does not say. */
   keepAliveMs = -1;
 
@@ -125,10 +132,11 @@ export class UpstreamConnection {
     const { host, port } = origin;
     const common = { ...PROBED, host, port, onread, noDelay: true, allowHalfOpen: true };
     this.#socket = origin.secure
-      ? connectTls({ ...common, ALPNProtocols: ['http/1.1'], ...(isAddress(host) ? {} : { servername: host }) })
+      ? connectTls({ ...common, ALPNProtocols: ['http/1.1'], ...secureOptions(origin) })
       : connectTcp(common);
     this.#socket.on(origin.secure ? 'secureConnect' : 'connect', () => {
       this.connected = true;
+      if (this.#queue.length > 0) setImmediate(afterInput, this.#flush);
     });
     this.#socket.on('drain', () => (this.#tunnel ?? this.#sink)?.onDrain());
     this.#socket.on('end', () => this.#onEnd());
@@ -181,11 +189,16 @@ export class UpstreamConnection {
   }
 
   readonly #flush = (): void => {
-    if (this.#queue.length === 0 || this.#socket.destroyed) return;
+    if (this.#queue.length === 0 || this.#socket.destroyed || !this.connected) return;
     const bytes = this.#queue.length === 1 ? this.#queue[0]! : Buffer.concat(this.#queue);
     this.#queue.length = 0;
     if (this.#socket.write(bytes)) this.#sink?.onDrain();
   };
+
+  /** What was written behind the bytes of `send`, when it was never connected. */
+  get unsent(): Buffer {
+    return Buffer.concat(this.#queue);
+  }
 
   pause(): void {
     this.#reading = false;
@@ -364,4 +377,7 @@ export class UpstreamConnection {
 /** An immediate runs after the input that was there before it; a second one after input that has come since. */
 const afterInput = (flush: () => void): void => void setImmediate(flush);
 
-const isAddress = (host: string): boolean => /^[\d.]+$|:/.test(host);
+const secureOptions = ({ secureContext, serverName }: Origin) => ({
+  ...(secureContext && { secureContext }),
+  ...(serverName !== undefined && { servername: serverName }),
+});

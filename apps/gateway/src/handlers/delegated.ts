@@ -1,6 +1,6 @@
 import { IDENTITY_HEADERS, REQUEST_ID_HEADER, SCOPE_PATTERN } from '@latchkey/contracts';
 import type { AuthorizationRequest, Checks, Decision } from '../check/index.js';
-import { type ErrorResponse, isMethod, readTarget } from '../http/index.js';
+import { ENCODED_SLASH_REFUSED, type ErrorResponse, isMethod, readTarget } from '../http/index.js';
 import type { Route, RouteRequirement, RouteTable } from '../routes/index.js';
 
 /** A request that a reverse proxy wants checked. */
@@ -60,9 +60,12 @@ export class Delegated {
       const { method, uri } = delegated.forwarded;
       if (!isMethod(method))
         return { error: { code: 'invalid_request', detail: 'The forwarded method is not valid.' } };
-      const target = readTarget(uri);
+      const routes = this.routes();
+      const target = readTarget(uri, routes.allowEncodedSlashes);
       if ('detail' in target) return { error: target };
-      route = this.routes().match(target.match);
+      if (target.readings && !routes.acceptsEncodedSlashes(target.match, target.readings))
+        return { error: ENCODED_SLASH_REFUSED };
+      route = routes.match(target.match);
       if (route && !route.public) {
         const requirement = route.requirement(method, target.path);
         if (!requirement)

@@ -7,6 +7,7 @@ import type {
   ResponseSink,
   UpstreamConnection,
   UpstreamFailure,
+  UpstreamGroup,
   UpstreamPool,
 } from '../engine/index.js';
 import { COPIED_BYTES_MAX } from '../engine/index.js';
@@ -17,6 +18,10 @@ import { Tunnel, type Watch } from './tunnel.js';
 /** How to forward a request; everything is decided. */
 export interface Plan {
   readonly upstream: UpstreamPool;
+  /** Where the request is sent when no connection to `upstream` can be opened. */
+  readonly group?: UpstreamGroup | undefined;
+  /** The Host field; undefined: the upstream's own. */
+  readonly host?: string | undefined;
   readonly path: string;
   /** Header lines for the upstream, each with its CRLF; without Host and framing. */
   readonly lines: string;
@@ -66,7 +71,13 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   readonly policy: ResponsePolicy;
   readonly #openedAtMs: number;
   #lastMs: number;
+  #upstream: UpstreamPool;
   #connection: UpstreamConnection | undefined;
+  /** Members of the group that could not be reached. */
+  #tried = 0;
+  /** What was sent behind the head; kept while another upstream can get it. */
+  #sent: string | undefined;
+  #framing = '';
   /** Bytes of the body that came before the request was sent. */
   #early: string | undefined = '';
   #bodyComplete = false;
@@ -87,6 +98,7 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
     private readonly plan: Plan,
     private readonly deps: ExchangeDeps,
   ) {
+    this.#upstream = plan.upstream;
     this.method = request.head.method;
     this.policy = plan.policy;
     this.endless = plan.isUpgrade === true;
@@ -112,15 +124,19 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   #send(fresh: boolean): void {
     const { plan, request } = this;
     const { head } = request;
-    const length = plan.body ? plan.body.length : head.contentLength;
-    const framing = head.chunked && !plan.body ? CHUNKED : length >= 0 ? `content-length: ${length}\r\n` : '';
+    // What is sent again is framed as before.
+    if (this.#framing === '') {
+      const length = plan.body ? plan.body.length : head.contentLength;
+      this.#framing = head.chunked && !plan.body ? CHUNKED : length >= 0 ? `content-length: ${length}\r\n` : '';
+    }
     const expect = this.#awaitsContinue ? EXPECT : '';
     const upgrade = plan.isUpgrade ? UPGRADE : '';
     const body = plan.body ? plan.body.toString('latin1') : this.#early!;
     this.#early = undefined;
-    this.#connection = plan.upstream.send(
+    if (plan.group) this.#sent = body;
+    this.#connection = this.#upstream.send(
       this,
-      `${this.method} ${plan.path} HTTP/1.1\r\nhost: ${plan.upstream.origin.authority}\r\n${plan.lines}${framing}${expect}${upgrade}\r\n${body}`,
+      `${this.method} ${plan.path} HTTP/1.1\r\nhost: ${plan.host ?? this.#upstream.origin.authority}\r\n${plan.lines}${this.#framing}${expect}${upgrade}\r\n${body}`,
       this.#bodyComplete,
       fresh || plan.isUpgrade === true,
     );
@@ -185,6 +201,8 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   onResponse(head: ResponseHead, buffer: Buffer, start: number, end: number, tail: string | undefined): void {
     if (this.#over) return;
     const { request, plan } = this;
+    this.#upstream.health?.succeeded();
+    this.#sent = undefined;
     this.#lastMs = this.deps.open.nowMs;
     this.endless = head.eventStream;
     if (head.eventStream && !this.#watch()) return;
@@ -241,6 +259,7 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
     if (!this.plan.isUpgrade || head.upgrade !== 'websocket')
       return void this.#upstreamFailed({ kind: 'malformed', reason: 'the upstream switched to a protocol unasked' });
     const connection = this.#connection!;
+    this.#upstream.health?.succeeded();
     this.#connection = undefined;
     this.#close();
     new Tunnel(this.request, connection, this.plan.watch, this.deps.open).start(head, buffer.subarray(start, end));
@@ -249,14 +268,36 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   onFailure(failure: UpstreamFailure): void {
     if (this.#over) return;
     // What has brought anything was not closed while it was idle: the upstream can have begun with the request.
-    const wasStale = this.#connection?.reused === true && !this.#connection.hasHeard;
+    const connection = this.#connection;
+    const wasStale = connection?.reused === true && !connection.hasHeard;
     this.#connection = undefined;
     if (failure.kind === 'lost' && wasStale && this.#canRetry()) {
       this.#retried = true;
       this.#early = '';
       return void this.#send(true);
     }
+    if (!wasStale && failure.kind !== 'internal') this.#countFailure(failure);
+    if (connection && !connection.connected && this.#sendToAnother(connection)) return;
     this.#upstreamFailed(failure);
+  }
+
+  /** Only what comes before a response tells of the upstream: later, a caller can be at fault. */
+  #countFailure({ reason }: UpstreamFailure): void {
+    if (!this.request.hasResponse) this.#upstream.health?.failed(reason, performance.now());
+  }
+
+  /** Nothing of the request has left, so any method is sent again, with what has come of its body. */
+  #sendToAnother(connection: UpstreamConnection): boolean {
+    const { group } = this.plan;
+    if (!group || this.#sent === undefined) return false;
+    this.#tried |= group.bitOf(this.#upstream);
+    const next = group.pick(this.#tried);
+    if (!next) return false;
+    this.#upstream = next;
+    this.#early = this.#sent + connection.unsent.toString('latin1');
+    this.#send(false);
+    this.onDrain();
+    return true;
   }
 
   #canRetry(): boolean {
@@ -337,8 +378,9 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
       request.interim(100, 'Continue', '');
       this.#readBody();
     } else if (this.#bodySinceMs === 0) {
-      if (nowMs - this.#lastMs > plan.timeoutMs)
-        this.#upstreamFailed({ kind: 'connect timeout', reason: 'timeout: no response from the upstream' });
+      if (nowMs - this.#lastMs <= plan.timeoutMs) return;
+      this.#countFailure(NO_RESPONSE);
+      this.#upstreamFailed(NO_RESPONSE);
     } else if (nowMs - this.#bodySinceMs > deps.bodyIdleMs) {
       this.#fail({ code: 'request_timeout', detail: `No more of the body arrived for ${deps.bodyIdleMs} ms.` });
     }
@@ -351,6 +393,7 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   }
 }
 
+const NO_RESPONSE: UpstreamFailure = { kind: 'connect timeout', reason: 'timeout: no response from the upstream' };
 const CHUNKED = 'transfer-encoding: chunked\r\n';
 const EXPECT = 'expect: 100-continue\r\n';
 const UPGRADE = 'connection: Upgrade\r\nupgrade: websocket\r\n';

@@ -3,7 +3,7 @@ import type { Logger } from '@latchkey/runtime';
 import { rateHeaders } from '@latchkey/runtime';
 import type { Verifier } from '@latchkey/verifier';
 import type { AuthorizationRequest, Checks, Decision } from '../check/index.js';
-import type { CallerRequest, UpstreamPool, UpstreamPools } from '../engine/index.js';
+import { type CallerRequest, UpstreamGroup, type UpstreamPool, type UpstreamPools } from '../engine/index.js';
 import {
   type Credentials,
   corsLines,
@@ -15,7 +15,7 @@ import {
   type ResponsePolicy,
   type Target,
 } from '../http/index.js';
-import type { Route } from '../routes/index.js';
+import type { Route, RouteTable } from '../routes/index.js';
 import { Exchange, type ExchangeDeps } from './exchange.js';
 import { authorizationRequestOf, requirementOf, whenDecided } from './gate.js';
 import { inspectMcp, type McpBody, readMcpBody } from './mcp-body.js';
@@ -30,6 +30,8 @@ export interface ProxyHandlerDeps extends Omit<ExchangeDeps, 'upstreamFailed'> {
 /** Shared by all requests to a route. */
 interface Prepared {
   readonly upstream: UpstreamPool;
+  /** Of a route with several upstreams. */
+  readonly group: UpstreamGroup | undefined;
   readonly policy: ResponsePolicy;
   readonly credentials: Credentials;
 }
@@ -55,6 +57,21 @@ export class ProxyHandler {
       ...deps,
       upstreamFailed: (requestId, { kind, reason }) => deps.logger.warn({ requestId, kind, reason }, 'upstream failed'),
     };
+  }
+
+  /** Prepares for the routes of a table, before requests are matched to them. */
+  use({ routes }: RouteTable): void {
+    const { upstreams } = this.deps;
+    upstreams.use(routes.flatMap((route) => route.upstreams));
+    for (const route of routes) {
+      const pools = route.upstreams.map((upstream) => upstreams.get(upstream));
+      this.#prepared.set(route, {
+        upstream: pools[0]!,
+        group: pools.length > 1 ? new UpstreamGroup(pools) : undefined,
+        policy: { trustedOrigin: route.trustedOrigin, maySetSession: false, ownCors: route.cors !== undefined },
+        credentials: { authorization: route.forwardAuthorization, session: false },
+      });
+    }
   }
 
   handle(matched: Matched): void {
@@ -135,7 +152,7 @@ export class ProxyHandler {
       const detail = "Path parameters (;…) are not allowed inside the route's stripped prefix.";
       return void this.#refuse(matched, { code: 'invalid_request', detail });
     }
-    const { upstream, policy, credentials } = this.#preparedFor(route);
+    const { upstream, group, policy, credentials } = this.#prepared.get(route)!;
     let lines = forwardedLines(head, credentials, route.stripPrefix);
     let extra = '';
     if (allowed) {
@@ -144,7 +161,10 @@ export class ProxyHandler {
     }
     if (route.cors) extra += corsLines(route.cors, head.origin);
     const plan = {
-      upstream,
+      upstream: group ? group.pick(0)! : upstream,
+      group,
+      // HTTP/1.0 has requests without Host.
+      host: route.preserveHost && head.host !== '' ? head.host : undefined,
       path: target.query === '' ? path : path + target.query,
       lines,
       body,
@@ -156,19 +176,6 @@ export class ProxyHandler {
       unavailableDetail: undefined,
     };
     new Exchange(request, plan, this.#exchanges).start();
-  }
-
-  #preparedFor(route: Route): Prepared {
-    let prepared = this.#prepared.get(route);
-    if (!prepared) {
-      prepared = {
-        upstream: this.deps.upstreams.get(route.origin),
-        policy: { trustedOrigin: route.trustedOrigin, maySetSession: false, ownCors: route.cors !== undefined },
-        credentials: { authorization: route.forwardAuthorization, session: false },
-      };
-      this.#prepared.set(route, prepared);
-    }
-    return prepared;
   }
 
   #refuse({ route, request }: Matched, error: ErrorResponse): void {

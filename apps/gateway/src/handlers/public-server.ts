@@ -1,6 +1,6 @@
 import type { Logger, ReadinessCheck } from '@latchkey/runtime';
 import { type CallerRequest, HttpServer } from '../engine/index.js';
-import { type ErrorResponse, readTarget, type Target } from '../http/index.js';
+import { ENCODED_SLASH_REFUSED, type ErrorResponse, readTarget, type Target } from '../http/index.js';
 import type { RouteTable } from '../routes/index.js';
 import type { Console } from './console.js';
 import type { Management } from './management.js';
@@ -48,9 +48,12 @@ export class PublicServer {
     // RFC 9110 sections 9.3.7 and 7.6.2: about the server as a whole, or as the last one that may answer.
     if (head.method === 'OPTIONS' && (head.target === '*' || head.maxForwards === 0))
       return void request.respond(204, 'No Content', ALLOW);
-    const target = readTarget(head.target);
-    if ('detail' in target) return void request.refuse(target);
     const { deps } = this;
+    const routes = deps.routes();
+    const target = readTarget(head.target, routes.allowEncodedSlashes);
+    if ('detail' in target) return void request.refuse(target);
+    if (target.readings && !routes.acceptsEncodedSlashes(target.match, target.readings))
+      return void request.refuse(ENCODED_SLASH_REFUSED);
     const owner = ownerOf(target.match);
     if (owner === 'management') {
       request.route = 'management';
@@ -61,7 +64,7 @@ export class PublicServer {
       request.route = 'console';
       return void deps.console.handle(request, target.path);
     }
-    const route = deps.routes().match(target.match);
+    const route = routes.match(target.match);
     if (!route) return void request.refuse({ code: 'not_found', detail: 'No route of this gateway matches the path.' });
     request.route = route.name;
     const isUpgrade = head.upgrade === 'websocket' && head.method === 'GET';

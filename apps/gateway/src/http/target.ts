@@ -6,6 +6,11 @@ export interface Target {
   readonly match: string;
   /** With its `?`; empty without one. */
   readonly query: string;
+  /**
+   * With encoded slashes or backslashes in the path: every path that a program can make of it. The target is safe only
+   * where all of them belong to the same route. Undefined without.
+   */
+  readonly readings: readonly string[] | undefined;
 }
 
 export interface BadTarget {
@@ -23,14 +28,23 @@ const BAD_ESCAPE = /%(?![0-9A-Fa-f]{2})/;
 const UNRESERVED_ESCAPE = /%(?:2[de]|3[0-9]|[46][1-9a-f]|[57][0-9a]|5f|7e)/gi;
 const QUERY_TOKEN = 'access_token';
 
+const ENCODED_SLASH = /%(?:2f|5c)/i;
+/** Paths that are encoded more often are refused. */
+const DECODINGS_MAX = 4;
+
 const bad = (detail: string): BadTarget => ({ code: 'invalid_request', detail });
+
+/** For encoded slashes in a path whose route does not accept them. */
+export const ENCODED_SLASH_REFUSED = bad('The path contains an encoded slash or backslash.');
 
 /**
  * Parses a request target in origin form. Refused is what programs read differently: dot segments, in any encoding,
  * backslashes, NUL, empty segments, encoded slashes and backslashes, broken escapes; and a token in the query
  * (RFC 6750 section 5.3), which would be logged.
+ * @param encodedSlashes true: accepts encoded slashes and backslashes, but no parameters beside them, and no dot segments
+ *   between them; the caller has to ask the routes about `readings`
  */
-export function readTarget(raw: string): Target | BadTarget {
+export function readTarget(raw: string, encodedSlashes = false): Target | BadTarget {
   if (raw.length > TARGET_LENGTH_MAX)
     return {
       code: 'uri_too_long',
@@ -44,16 +58,19 @@ export function readTarget(raw: string): Target | BadTarget {
     if (namesToken(query))
       return bad('A token must not be sent in the query, which is logged. Send it as "Authorization: Bearer".');
   }
-  return PLAIN.test(rawPath) ? { path: rawPath, match: rawPath, query } : readUnusualPath(rawPath, query);
+  return PLAIN.test(rawPath)
+    ? { path: rawPath, match: rawPath, query, readings: undefined }
+    : readUnusualPath(rawPath, query, encodedSlashes);
 }
 
-function readUnusualPath(raw: string, query: string): Target | BadTarget {
+function readUnusualPath(raw: string, query: string, encodedSlashes: boolean): Target | BadTarget {
   if (raw[0] !== '/') return bad('The request target must begin with "/"; other forms are not supported.');
   if (OTHER_CHARACTER.test(raw)) return bad('The path contains a character that must be percent-encoded.');
-  if (raw.includes('\\') || /%5c/i.test(raw)) return bad('The path contains a backslash.');
+  const hasEncodedSlashes = ENCODED_SLASH.test(raw);
+  if (raw.includes('\\') || (!encodedSlashes && /%5c/i.test(raw))) return bad('The path contains a backslash.');
   if (BAD_ESCAPE.test(raw)) return bad('The path contains a "%" that is not followed by two hexadecimal digits.');
   if (/%00/.test(raw)) return bad('The path contains an encoded NUL.');
-  if (/%2f/i.test(raw)) return bad('The path contains an encoded slash.');
+  if (hasEncodedSlashes && !encodedSlashes) return ENCODED_SLASH_REFUSED;
   const path = raw.replace(UNRESERVED_ESCAPE, (encoded) => String.fromCharCode(Number.parseInt(encoded.slice(1), 16)));
   const match = path.replace(/;[^/]*/g, '');
   const segments = match.split('/');
@@ -64,8 +81,38 @@ function readUnusualPath(raw: string, query: string): Target | BadTarget {
     if (segment === '' && (i < segments.length - 1 || !path.endsWith('/')))
       return bad('The path contains an empty segment.');
   }
-  return { path, match, query };
+  if (!hasEncodedSlashes) return { path, match, query, readings: undefined };
+  const readings = readingsOf(path);
+  return typeof readings === 'string' ? bad(readings) : { path, match, query, readings };
 }
+
+/**
+ * Every path that a program can make of one with encoded slashes: decoded once or again, `\` read as `/` or not, slashes
+ * merged or not. Or why it is refused.
+ */
+function readingsOf(path: string): readonly string[] | string {
+  const readings = new Set<string>();
+  let decoded = path;
+  for (let i = 0; i <= DECODINGS_MAX; i++) {
+    // Programs differ in whether parameters end before or after the slashes are decoded.
+    if (decoded.includes(';')) return 'The path contains parameters (;…) beside an encoded slash or backslash.';
+    if (decoded.includes('\0')) return 'The path contains an encoded NUL.';
+    for (const slash of [/\//g, /\/|%2f/gi, /\/|%5c/gi, /[/\\]/g, /[/\\]|%2f|%5c/gi]) {
+      const split = decoded.replace(slash, '/');
+      if (DOT_SEGMENT.test(split)) return 'The path contains a dot segment.';
+      readings.add(split).add(split.replace(/\/{2,}/g, '/'));
+    }
+    const next = decodeOnce(decoded);
+    if (next === decoded) return [...readings];
+    decoded = next;
+  }
+  return 'The path contains an encoded slash or backslash, and is encoded too often.';
+}
+
+const DOT_SEGMENT = /(?:^|\/)\.\.?(?:\/|$)/;
+
+const decodeOnce = (text: string): string =>
+  text.replace(/%[0-9A-Fa-f]{2}/g, (encoded) => String.fromCharCode(Number.parseInt(encoded.slice(1), 16)));
 
 /** True when a parameter of the query is named `access_token`, in any encoding. */
 function namesToken(query: string): boolean {
@@ -76,7 +123,6 @@ function namesToken(query: string): boolean {
     .some((part) => {
       const end = part.indexOf('=');
       const name = end < 0 ? part : part.slice(0, end);
-      const decoded = name.replace(/%[0-9A-Fa-f]{2}/g, (e) => String.fromCharCode(Number.parseInt(e.slice(1), 16)));
-      return decoded.trim() === QUERY_TOKEN;
+      return decodeOnce(name).trim() === QUERY_TOKEN;
     });
 }

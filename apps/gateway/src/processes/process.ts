@@ -1,5 +1,6 @@
 import cluster, { type Worker } from 'node:cluster';
 import type { Logger } from '@latchkey/runtime';
+import type { RoutesSource } from '../routes/index.js';
 import type { Load } from './balance.js';
 import { Channel, type Handlers } from './channel.js';
 import { countsOf, type ProcessMetrics } from './sums.js';
@@ -8,8 +9,7 @@ import { countsOf, type ProcessMetrics } from './sums.js';
 export interface ProcessStart {
   /** Its number, from 1. */
   readonly n: number;
-  /** The text of the routes file. */
-  readonly routes: string;
+  readonly routes: RoutesSource;
   readonly authzPort: number;
   /** Whether it listens only once it holds a lease: others serve meanwhile. */
   readonly awaitLease: boolean;
@@ -96,9 +96,9 @@ export class GatewayProcess {
     return countsOf(this.metrics);
   }
 
-  /** Hands over the text of a valid routes file; a process that starts takes it before it serves. */
-  async takeRoutes(text: string): Promise<void> {
-    await this.#channel.ask('routes', text, ROUTES_MS).catch(({ message: reason }: Error) => {
+  /** Hands over a valid routes file; a process that starts takes it before it serves. */
+  async takeRoutes(routes: RoutesSource): Promise<void> {
+    await this.#channel.ask('routes', routes, ROUTES_MS).catch(({ message: reason }: Error) => {
       if (this.state === 'listening')
         this.logger.warn({ pid: this.pid, reason }, 'a gateway process has not taken the routes yet');
     });

@@ -1,7 +1,7 @@
 import cluster from 'node:cluster';
 import { createRegistry, freePort, type Logger } from '@latchkey/runtime';
 import { Counter, Gauge } from 'prom-client';
-import { parseRoutes, readRoutes } from '../routes/index.js';
+import { parseRoutes, type RoutesSource, readRoutes } from '../routes/index.js';
 import { surplusOf } from './balance.js';
 import { type Exit, GatewayProcess } from './process.js';
 import { addUp, type ProcessMetrics } from './sums.js';
@@ -48,7 +48,7 @@ export class Processes {
   /** Counters of the processes that have ended. */
   #ended: ProcessMetrics = [];
   #silent = 0;
-  #routes = '';
+  #routes: RoutesSource = { text: '', files: new Map() };
   #authzPort = 0;
   /** Slots that have not listened yet; undefined until the first one has. */
   #awaited: Set<Slot> | undefined;
@@ -80,8 +80,9 @@ export class Processes {
    */
   async start(): Promise<void> {
     const { options } = this;
-    this.#routes = readRoutes(options.routesFile);
-    parseRoutes(this.#routes, options.routesFile, process.env);
+    const source = readRoutes(options.routesFile);
+    parseRoutes(source.text, options.routesFile, process.env, source.files);
+    this.#routes = source;
     this.#authzPort = options.authzPort || (await freePort(options.opsHost));
     cluster.schedulingPolicy = cluster.SCHED_NONE;
     // JSON has no NaN, which some gauges are at times.
@@ -114,9 +115,9 @@ export class Processes {
     const { routesFile } = this.options;
     let routes: number;
     try {
-      const text = readRoutes(routesFile);
-      routes = parseRoutes(text, routesFile, process.env).routes.length;
-      this.#routes = text;
+      const source = readRoutes(routesFile);
+      routes = parseRoutes(source.text, routesFile, process.env, source.files).routes.length;
+      this.#routes = source;
     } catch (error) {
       const reason = (error as Error).message;
       this.logger.error({ reason }, 'reloading the routes failed; the previous ones stay in use');

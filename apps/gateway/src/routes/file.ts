@@ -1,8 +1,10 @@
 import { readFileSync, statSync } from 'node:fs';
+import path from 'node:path';
 import { YamlFile } from '@latchkey/runtime';
 import type { z } from 'zod';
 import { routesFileSchema } from './schema.js';
-import { RouteTable } from './table.js';
+import { Route, RouteTable } from './table.js';
+import { readTls, type TlsFiles } from './tls.js';
 
 export const ROUTES_FILE_BYTES_MAX = 1_048_576;
 
@@ -14,12 +16,19 @@ export class RoutesFileError extends Error {
   }
 }
 
-/** The text of the routes file. @throws RoutesFileError when it cannot be read */
-export function readRoutes(file: string): string {
+/** A routes file, and the contents of the files that it names, so that all processes use the same. */
+export interface RoutesSource {
+  readonly text: string;
+  /** What is missing is read, and added, by `parseRoutes`. */
+  readonly files: TlsFiles;
+}
+
+/** Reads the routes file. @throws RoutesFileError when it cannot be read */
+export function readRoutes(file: string): RoutesSource {
   try {
     if (statSync(file).size > ROUTES_FILE_BYTES_MAX)
       throw new RoutesFileError([`${file}: is larger than ${ROUTES_FILE_BYTES_MAX} bytes`]);
-    return readFileSync(file, 'utf8');
+    return { text: readFileSync(file, 'utf8'), files: new Map() };
   } catch (error) {
     if (error instanceof RoutesFileError) throw error;
     const reason = (error as NodeJS.ErrnoException).code ?? (error as Error).message;
@@ -29,10 +38,16 @@ export function readRoutes(file: string): string {
 
 /**
  * Validates the text of a routes file. `${NAME}` and `${NAME:-default}` in a text are replaced from the environment.
- * @param file its name, for messages
+ * @param file its name, for messages; files that it names are relative to its folder
+ * @param files their contents; those that are missing are read and added
  * @throws RoutesFileError naming every problem with its line
  */
-export function parseRoutes(text: string, file: string, env: NodeJS.ProcessEnv = {}): RouteTable {
+export function parseRoutes(
+  text: string,
+  file: string,
+  env: NodeJS.ProcessEnv = {},
+  files: TlsFiles = new Map(),
+): RouteTable {
   const yaml = new YamlFile(file, text);
   const problems = [...yaml.errors, ...yaml.warnings];
   yaml.replaceTexts((value, place) =>
@@ -68,20 +83,28 @@ export function parseRoutes(text: string, file: string, env: NodeJS.ProcessEnv =
     seenNames.set(route.name, i);
     seenShapes.set(shape, i);
   });
+  const tls = routes.map(
+    (route, i) =>
+      route.tls &&
+      readTls(route.tls, path.dirname(file), files, (field, message) => {
+        const where = `${yaml.placeOf(['routes', i, 'tls', field])}: routes[${i}].tls.${field}`;
+        problems.push(`${where}: of the route "${route.name}": ${message}`);
+      }),
+  );
   if (problems.length) throw new RoutesFileError(problems);
-  return new RouteTable(routes);
+  return new RouteTable(routes.map((spec, i) => new Route(spec, tls[i])));
 }
 
 type Path = readonly PropertyKey[];
 
 function issueLines(issue: z.core.$ZodIssue, yaml: YamlFile): string[] {
-  const where = (path: Path) =>
-    path.map((part, i) => (typeof part === 'number' ? `[${part}]` : `${i ? '.' : ''}${String(part)}`)).join('') ||
+  const where = (at: Path) =>
+    at.map((part, i) => (typeof part === 'number' ? `[${part}]` : `${i ? '.' : ''}${String(part)}`)).join('') ||
     'the file';
   if (issue.code === 'unrecognized_keys') {
     return issue.keys.map((name) => {
-      const path = [...issue.path, name];
-      return `${yaml.placeOf(path)}: ${where(path)}: is not a known setting`;
+      const at = [...issue.path, name];
+      return `${yaml.placeOf(at)}: ${where(at)}: is not a known setting`;
     });
   }
   return [`${yaml.placeOf(issue.path)}: ${where(issue.path)}: ${issue.message}`];

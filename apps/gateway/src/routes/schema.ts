@@ -6,6 +6,7 @@ export const OWN_PATHS = ['/v1', '/oauth2', '/mcp', '/gateway', '/healthz', '/re
 /** Names under which checks outside the routes file are counted. */
 export const OWN_ROUTE_NAMES = ['forward-auth', 'ext-authz', 'whoami', 'rpc', 'introspection', 'management'] as const;
 export const ROUTES_MAX = 1_000;
+const KEEP_ALIVE_MS_MAX = 600_000;
 
 const scopes = z
   .array(z.string().regex(SCOPE_PATTERN, 'a scope looks like "documents:read"'))
@@ -19,6 +20,9 @@ const scopesByMethod = z
     (byMethod) => !('CONNECT' in byMethod) && !('TRACE' in byMethod),
     'CONNECT and TRACE are never forwarded: leave them out',
   );
+
+/** As many as the bits of a number that tells which were tried. */
+const UPSTREAMS_MAX = 32;
 
 const upstream = z.string().refine((text) => {
   if (!URL.canParse(text)) return false;
@@ -71,6 +75,48 @@ const cors = z.strictObject({
     .default([]),
 });
 
+/** RFC 1123 section 2.1; the name of an address cannot be asked for (RFC 6066 section 3). */
+const HOST_NAME =
+  /^(?=.{1,253}$)(?!.*\.\d+$)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?)*$/i;
+const fileName = z.string().min(1, 'names a file').max(4_096);
+
+const tls = z
+  .strictObject({
+    ca: fileName.optional(),
+    certificate: fileName.optional(),
+    key: fileName.optional(),
+    serverName: z.string().regex(HOST_NAME, 'is not a host name').optional(),
+  })
+  .superRefine(({ certificate, key, ...others }, context) => {
+    const addIssue = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message });
+    if (certificate !== undefined && key === undefined) addIssue(['certificate'], 'needs key, the file of its key');
+    if (key !== undefined && certificate === undefined)
+      addIssue(['key'], 'needs certificate, the file that it belongs to');
+    if (!certificate && !key && !others.ca && !others.serverName)
+      addIssue([], 'set ca, certificate and key, or serverName');
+  });
+
+const CHECK_TIMEOUT_MS = 2_000;
+
+const healthCheck = z
+  .strictObject({
+    path: z
+      .string()
+      .max(1_000)
+      .regex(/^\/[\x21\x22\x24-\x7e]*$/, 'begins with "/" and has no spaces'),
+    intervalMs: z.int().min(500).max(3_600_000).default(5_000),
+    timeoutMs: z.int().min(100).max(60_000).optional(),
+  })
+  .refine(({ intervalMs, timeoutMs = 0 }) => timeoutMs <= intervalMs, {
+    path: ['timeoutMs'],
+    message: 'must not be longer than intervalMs',
+  })
+  .transform(({ path, intervalMs, timeoutMs = Math.min(CHECK_TIMEOUT_MS, intervalMs) }) => ({
+    path,
+    intervalMs,
+    timeoutMs,
+  }));
+
 export const routeSchema = z
   .strictObject({
     name: z
@@ -81,7 +127,8 @@ export const routeSchema = z
         'is a name that the gateway itself uses',
       ),
     path,
-    upstream,
+    upstream: upstream.optional(),
+    upstreams: z.array(upstream).min(1, 'name at least one').max(UPSTREAMS_MAX, `at most ${UPSTREAMS_MAX}`).optional(),
     kind: z.enum(['http', 'mcp']).default('http'),
     public: z.boolean().default(false),
     require: z
@@ -99,13 +146,19 @@ export const routeSchema = z
       .regex(/^(\/[A-Za-z0-9._~-]+)+$/, 'begins with "/" and does not end in it')
       .optional(),
     timeoutMs: z.int().min(1).max(3_600_000).default(30_000),
+    healthCheck: healthCheck.optional(),
+    tls: tls.optional(),
+    keepAliveMs: z.int().min(0).max(KEEP_ALIVE_MS_MAX).optional(),
+    preserveHost: z.boolean().default(false),
+    allowEncodedSlashes: z.boolean().default(false),
     forwardAuthorization: z.boolean().default(false),
     trustedOrigin: z.boolean().default(false),
     cors: cors.optional(),
   })
   .superRefine((route, context) => {
-    const addIssue = (path: string[], message: string) => context.addIssue({ code: 'custom', path, message });
-    const own = OWN_PATHS.find((prefix) => route.path === prefix || route.path.startsWith(`${prefix}/`));
+    const addIssue = (path: (string | number)[], message: string) =>
+      context.addIssue({ code: 'custom', path, message });
+    const own = ownPathOf(route.path);
     if (own) addIssue(['path'], `${own} is served by the gateway itself`);
     if (route.path === '/') addIssue(['path'], '"/" is the path of the console');
     if (route.public && route.require)
@@ -121,10 +174,29 @@ export const routeSchema = z
     const project = route.require?.project;
     if (project?.startsWith('{') && !route.path.includes(`/${project}`))
       addIssue(['require', 'project'], `${project} is not captured by the path`);
+    if (route.upstream !== undefined && route.upstreams)
+      addIssue(['upstreams'], 'is in place of upstream: drop one of them');
+    const addresses = route.upstreams ?? (route.upstream === undefined ? [] : [route.upstream]);
+    if (addresses.length === 0 && !route.upstreams) addIssue(['upstream'], 'is missing: set upstream, or upstreams');
+    const urls = addresses.filter((address) => URL.canParse(address)).map((address) => new URL(address));
+    urls.forEach((url, i) => {
+      const [first] = urls as [URL];
+      if (urls.findIndex(({ origin }) => origin === url.origin) < i)
+        addIssue(['upstreams', i], `${url.origin} is there twice`);
+      if (url.protocol !== first.protocol || url.pathname !== first.pathname)
+        addIssue(['upstreams', i], 'must have the scheme and the path of the first one');
+    });
+    if (route.healthCheck && !route.upstreams)
+      addIssue(['healthCheck'], 'is for upstreams: a single one gets all requests in any case');
+    if (route.tls && urls[0]?.protocol === 'http:') addIssue(['tls'], 'is for upstreams of https://');
     const literal = literalPrefix(route.path);
     if (route.stripPrefix && literal !== route.stripPrefix && !literal.startsWith(`${route.stripPrefix}/`))
       addIssue(['stripPrefix'], `is not a prefix of the path's fixed part ${literal}`);
   });
+
+/** The gateway's own path that a path is, or is below. */
+export const ownPathOf = (path: string): string | undefined =>
+  OWN_PATHS.find((prefix) => path === prefix || path.startsWith(`${prefix}/`));
 
 /** The path up to its first capture or `*`. */
 export function literalPrefix(path: string): string {

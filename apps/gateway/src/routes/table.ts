@@ -1,4 +1,6 @@
-import { literalPrefix, type RouteSpec } from './schema.js';
+import { literalPrefix, ownPathOf, type RouteSpec } from './schema.js';
+import type { UpstreamTls } from './tls.js';
+import { type UpstreamSettings, upstreamSettings } from './upstream.js';
 
 /** What a request to a route requires of its token. */
 export interface RouteRequirement {
@@ -23,8 +25,12 @@ export class Route {
   readonly mcp: boolean;
   /** MCP: scopes by tool; `*` for all others. */
   readonly tools: ReadonlyMap<string, readonly string[]>;
-  readonly origin: string;
+  /** One or more that serve the same. */
+  readonly upstreams: readonly UpstreamSettings[];
   readonly timeoutMs: number;
+  /** The upstream gets the caller's Host, not its own. */
+  readonly preserveHost: boolean;
+  readonly allowEncodedSlashes: boolean;
   readonly forwardAuthorization: boolean;
   readonly trustedOrigin: boolean;
   readonly cors: Cors | undefined;
@@ -44,19 +50,28 @@ export class Route {
   readonly #project: string | undefined;
   readonly #projectSegment: number;
 
-  constructor(spec: RouteSpec) {
+  constructor(spec: RouteSpec, tls?: UpstreamTls) {
     this.name = spec.name;
     this.public = spec.public;
     this.mcp = spec.kind === 'mcp';
     this.tools = new Map(Object.entries(spec.tools ?? {}));
     this.timeoutMs = spec.timeoutMs;
+    this.preserveHost = spec.preserveHost;
+    this.allowEncodedSlashes = spec.allowEncodedSlashes;
     this.forwardAuthorization = spec.forwardAuthorization;
     this.trustedOrigin = spec.trustedOrigin;
     this.stripPrefix = spec.stripPrefix ?? '';
 
-    const upstream = new URL(spec.upstream);
-    this.origin = upstream.origin;
-    this.#base = upstream.pathname === '/' ? '' : upstream.pathname.replace(/\/$/, '');
+    const urls = (spec.upstreams ?? [spec.upstream!]).map((address) => new URL(address));
+    const settings = {
+      keepAliveMs: spec.keepAliveMs,
+      tls,
+      isWatched: spec.upstreams !== undefined,
+      healthCheck: spec.healthCheck,
+    };
+    this.upstreams = urls.map(({ origin }) => upstreamSettings(origin, settings));
+    const { pathname } = urls[0]!;
+    this.#base = pathname === '/' ? '' : pathname.replace(/\/$/, '');
 
     const segments = spec.path.slice(1).split('/');
     this.#open = segments.at(-1) === '*';
@@ -106,8 +121,12 @@ export class Route {
       ? (this.#scopes.get(method === 'HEAD' ? 'GET' : method) ?? this.#scopes.get('*'))
       : NO_SCOPES;
     if (!scopes) return null;
-    const project = this.#projectSegment < 0 ? this.#project : path.split('/')[this.#projectSegment + 1];
-    return { scopes, project };
+    return { scopes, project: this.projectOf(path) };
+  }
+
+  /** The project that a request for a path requires of its token. */
+  projectOf(path: string): string | undefined {
+    return this.#projectSegment < 0 ? this.#project : path.split('/')[this.#projectSegment + 1];
   }
 
   /**
@@ -125,13 +144,14 @@ export class Route {
 /** The routes in matching order. Immutable: a reload creates a new table. */
 export class RouteTable {
   readonly routes: readonly Route[];
+  /** Some route accepts encoded slashes. */
+  readonly allowEncodedSlashes: boolean;
   readonly #byFirst = new Map<string, Route[]>();
   readonly #others: Route[];
 
-  constructor(specs: readonly RouteSpec[]) {
-    this.routes = specs
-      .map((spec) => new Route(spec))
-      .sort((a, b) => b.rank[0] - a.rank[0] || b.rank[1] - a.rank[1] || b.rank[2] - a.rank[2]);
+  constructor(routes: readonly Route[]) {
+    this.routes = [...routes].sort((a, b) => b.rank[0] - a.rank[0] || b.rank[1] - a.rank[1] || b.rank[2] - a.rank[2]);
+    this.allowEncodedSlashes = this.routes.some(({ allowEncodedSlashes }) => allowEncodedSlashes);
     this.#others = this.routes.filter((route) => route.firstSegment === undefined);
     for (const { firstSegment } of this.routes) {
       if (firstSegment !== undefined && !this.#byFirst.has(firstSegment))
@@ -148,5 +168,19 @@ export class RouteTable {
     const candidates = this.#byFirst.get(end < 0 ? path.slice(1) : path.slice(1, end)) ?? this.#others;
     for (const route of candidates) if (route.matches(path)) return route;
     return undefined;
+  }
+
+  /**
+   * Whether a path with encoded slashes can be forwarded: its route accepts them, and whatever an upstream makes of the path
+   * has the same rules.
+   * @param readings of `readTarget`
+   */
+  acceptsEncodedSlashes(path: string, readings: readonly string[]): boolean {
+    const route = this.match(path);
+    if (!route?.allowEncodedSlashes || ownPathOf(path)) return false;
+    const project = route.projectOf(path);
+    return readings.every(
+      (reading) => !ownPathOf(reading) && this.match(reading) === route && route.projectOf(reading) === project,
+    );
   }
 }
