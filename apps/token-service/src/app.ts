@@ -13,6 +13,7 @@ import {
   type Logger,
   NestLogger,
   PROTO_OPTIONS,
+  respondFirst,
   startOps,
   systemClock,
 } from '@latchkey/runtime';
@@ -29,7 +30,6 @@ import { createAdapter } from './http/index.js';
 import { InvalidationService } from './invalidation/index.js';
 import { LedgerService } from './ledger/index.js';
 import { DeclarationsService } from './maintenance/index.js';
-import { respondFirst } from './rpc/index.js';
 import { RestoreService } from './system/index.js';
 import { UsageService } from './usage/index.js';
 import { OwnVerifierService, PeppersService } from './verification/index.js';

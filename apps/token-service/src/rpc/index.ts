@@ -12,6 +12,5 @@ export {
 } from './caller.js';
 export { RpcContextInterceptor } from './context.interceptor.js';
 export { batchLimit, InternalRpc } from './internal-rpc.js';
-export { respondFirst } from './respond-first.js';
 export { RpcErrorFilter } from './rpc.filter.js';
 export { RpcModule } from './rpc.module.js';
