@@ -5,8 +5,8 @@ import type { LeaseCaller, WaitClock } from './types.js';
 import type { WatchHub } from './watch.hub.js';
 import { WatchStream } from './watch.stream.js';
 
-/** Reserved for nothing else: the stream of a caller that has no token. */
-const ALWAYS = { allowed: true, expiresAtMs: 0 } as const;
+/** The caller is this process, which has no token that could be revoked. */
+const ACCEPTED = { allowed: true, expiresAtMs: 0 } as const;
 
 /** The stream of a verifier in this process: a call of `Watch` without a connection. */
 export class OwnWatch extends EventEmitter implements WatchCall {
@@ -43,7 +43,7 @@ export class OwnWatch extends EventEmitter implements WatchCall {
     const stream = new WatchStream({
       verifierId,
       caller: this.caller,
-      recheck: async () => ALWAYS,
+      recheck: async () => ACCEPTED,
       clock: this.clock,
       write: (response) => {
         this.#receive(response);

@@ -23,7 +23,7 @@ const TICK_MS = 1_000;
 const NAME_LENGTH_MAX = 100;
 /** Longest wait at a stop for the release of the lease. */
 const STOP_TIMEOUT_MS = 2_000;
-/** As many lookups from one address as in all: callers name addresses, and PostgreSQL's connections are the bound. */
+/** Lookups are bounded in all, not by address: callers name addresses, and PostgreSQL is read for what is beyond. */
 const LIMITS = { fillsPerAddressMax: 1_000_000 };
 
 /**
