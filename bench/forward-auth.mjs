@@ -22,13 +22,14 @@ import { findProgram } from './lib/programs.mjs';
 import { servers } from './lib/servers.mjs';
 import { pairedRatios, spread, summary } from './lib/statistics.mjs';
 
-const { rounds, seconds, connections } = options(
+const { rounds, seconds, connections, only } = options(
   'forward-auth',
   '/forward-auth for nginx auth_request, ext_authz for Envoy, and Verify, beside servers that check nothing.',
   {
     rounds: [12, 'rounds'],
     seconds: [2, 'of each round'],
     connections: [32, 'open at once; calls at once over gRPC'],
+    only: ['', 'auth_request, ext_authz or Verify; default: all'],
   },
 );
 const GRPC_CONNECTIONS = 4;
@@ -56,7 +57,8 @@ try {
   const authorization = `Bearer ${secret}`;
   console.log(machine({ ...('notHad' in nginx ? {} : { nginx: nginx.version }) }));
 
-  if ('notHad' in nginx) console.log(`auth_request: not had: ${nginx.notHad}`);
+  if (only && only !== 'auth_request') console.log('auth_request: left out');
+  else if ('notHad' in nginx) console.log(`auth_request: not had: ${nginx.notHad}`);
   else {
     const bare = await startPeer(on.proxy, 'bare-auth.mjs');
     const [bareFront, ownFront] = /** @type {[number, number]} */ (await freePorts(2));
@@ -135,35 +137,38 @@ try {
       },
     },
   });
-  await compareCalls({
-    title: 'ext_authz over gRPC, the gateway',
-    file: EXT_AUTHZ_PROTO_FILE,
-    service: `${EXT_AUTHZ_PACKAGE}.Authorization`,
-    method: 'Check',
-    port: gateway.authzPort,
-    server: gateway.process,
-    accepted: checkRequest(authorization),
-    refused: checkRequest(`${authorization}x`),
-    allows: ({ status }) => status.code === 0,
-  });
+  if (!only || only === 'ext_authz')
+    await compareCalls({
+      title: 'ext_authz over gRPC, the gateway',
+      file: EXT_AUTHZ_PROTO_FILE,
+      service: `${EXT_AUTHZ_PACKAGE}.Authorization`,
+      method: 'Check',
+      port: gateway.authzPort,
+      server: gateway.process,
+      accepted: checkRequest(authorization),
+      refused: checkRequest(`${authorization}x`),
+      allows: ({ status }) => status.code === 0,
+    });
 
-  const cluster = await startCluster({ gateways: 0, throughLink: false });
-  stops.push(() => cluster[Symbol.asyncDispose]());
-  const token = await issue(cluster, 'bench');
-  const { pid } = /** @type {import('@latchkey/testing').Member} */ (cluster.tokenServices[0]).process;
-  pin(pid, on.proxy);
-  await compareCalls({
-    title: 'Verify over gRPC, the token-service',
-    file: PROTO_FILE,
-    service: `${PROTO_PACKAGE}.Tokens`,
-    method: 'Verify',
-    port: Number(cluster.rpcAddresses[0]?.split(':')[1]),
-    server: { processorSeconds: () => processorSecondsOf(pid) },
-    headers: { authorization: firstParty(cluster.gatewayRpcSecret) },
-    accepted: { token: token.secret, scopes: [], ip: '127.0.0.1', route: 'bench', userAgent: 'bench/1' },
-    refused: { token: `${token.secret}x`, scopes: [], ip: '127.0.0.1', route: 'bench', userAgent: 'bench/1' },
-    allows: ({ allowed }) => allowed,
-  });
+  if (!only || only === 'Verify') {
+    const cluster = await startCluster({ gateways: 0, throughLink: false });
+    stops.push(() => cluster[Symbol.asyncDispose]());
+    const token = await issue(cluster, 'bench');
+    const { pid } = /** @type {import('@latchkey/testing').Member} */ (cluster.tokenServices[0]).process;
+    pin(pid, on.proxy);
+    await compareCalls({
+      title: 'Verify over gRPC, the token-service',
+      file: PROTO_FILE,
+      service: `${PROTO_PACKAGE}.Tokens`,
+      method: 'Verify',
+      port: Number(cluster.rpcAddresses[0]?.split(':')[1]),
+      server: { processorSeconds: () => processorSecondsOf(pid) },
+      headers: { authorization: firstParty(cluster.gatewayRpcSecret) },
+      accepted: { token: token.secret, scopes: [], ip: '127.0.0.1', route: 'bench', userAgent: 'bench/1' },
+      refused: { token: `${token.secret}x`, scopes: [], ip: '127.0.0.1', route: 'bench', userAgent: 'bench/1' },
+      allows: ({ allowed }) => allowed,
+    });
+  }
 } finally {
   for (const stop of stops.reverse()) await stop();
   rmSync(dir, { recursive: true, force: true });

@@ -13,6 +13,7 @@ import {
   type Logger,
   NestLogger,
   PROTO_OPTIONS,
+  respondFirst,
   startOps,
   systemClock,
 } from '@latchkey/runtime';
@@ -22,6 +23,7 @@ import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { HealthImplementation, protoPath as healthProto } from 'grpc-health-check';
 import { PeopleService } from './accounts/index.js';
 import { appModule } from './app.module.js';
+import { VerifyFront } from './authentication/index.js';
 import type { TokenServiceConfig } from './config.js';
 import { Database, isDatabaseUnavailable } from './database/index.js';
 import { createAdapter } from './http/index.js';
@@ -30,7 +32,7 @@ import { LedgerService } from './ledger/index.js';
 import { DeclarationsService } from './maintenance/index.js';
 import { RestoreService } from './system/index.js';
 import { UsageService } from './usage/index.js';
-import { PeppersService } from './verification/index.js';
+import { OwnVerifierService, PeppersService } from './verification/index.js';
 
 /** A running token-service. */
 export interface TokenService {
@@ -43,6 +45,7 @@ export interface TokenService {
   stop(): Promise<void>;
 }
 
+const VERIFY = `/${PROTO_PACKAGE}.Tokens/Verify`;
 const RPC_MESSAGE_BYTES_MAX = 1_048_576;
 /** Services of gRPC health; the empty name is the whole server. */
 const SERVICES = ['', `${PROTO_PACKAGE}.Tokens`, `${INTERNAL_PROTO_PACKAGE}.Maintenance`];
@@ -86,7 +89,7 @@ export async function startTokenService(
       abortOnError: false,
     },
   );
-  const rpc = rpcServer(config);
+  const rpc = rpcServer(config, app.get(VerifyFront));
   try {
     app.connectMicroservice<MicroserviceOptions>(rpc.options, { inheritAppConfig: true });
     await app.init();
@@ -103,6 +106,7 @@ export async function startTokenService(
     app.get(InvalidationService).registerMetrics(registry);
     database.registerMetrics(registry);
     app.get(UsageService).registerMetrics(registry);
+    app.get(OwnVerifierService).registerMetrics(registry);
     app.get(PeppersService).registerMetrics(registry);
     app.get(LedgerService).registerMetrics(registry);
     app.get(RestoreService).registerMetrics(registry);
@@ -121,6 +125,7 @@ export async function startTokenService(
       for (const service of SERVICES) rpc.health.setStatus(service, 'NOT_SERVING');
       // Refuses new calls: clients open their next stream at another server before the present one ends.
       rpc.stopAccepting();
+      await app.get(OwnVerifierService).stop();
       await app.get(InvalidationService).watch.stop(STREAMS_STOP_MS);
       // A connection whose last response is sent while closing would stay open for the next request.
       const sweep = setInterval(() => http.closeIdleConnections(), 50);
@@ -173,7 +178,7 @@ function reportHealth(database: Database, health: HealthImplementation): () => v
 }
 
 /** The gRPC server with health and reflection; plain text unless certificates are configured. */
-function rpcServer(config: TokenServiceConfig) {
+function rpcServer(config: TokenServiceConfig, verify: VerifyFront) {
   const health = new HealthImplementation(Object.fromEntries(SERVICES.map((service) => [service, 'SERVING'])));
   let port = config.RPC_PORT;
   let running: RpcServer | undefined;
@@ -189,6 +194,9 @@ function rpcServer(config: TokenServiceConfig) {
       // Detects a dead peer and closes its streams.
       keepalive: { keepaliveTimeMs: 10_000, keepaliveTimeoutMs: 3_000 },
       onLoadPackageDefinition: (definition: PackageDefinition, server: Pick<RpcServer, 'addService'>) => {
+        respondFirst(server as RpcServer, VERIFY, (call: Parameters<VerifyFront['respond']>[0]) =>
+          verify.respond(call),
+        );
         health.addToServer(server as RpcServer);
         new ReflectionService({ ...definition, ...loadSync(healthProto, PROTO_OPTIONS) }).addToServer(server);
         port = boundPort(server as RpcServer) ?? port;

@@ -11,6 +11,7 @@ export * from './nest-logger.js';
 export * from './ops.js';
 export * from './rate-limits.js';
 export * from './redis.js';
+export * from './respond-first.js';
 export * from './rpc.js';
 export * from './service.js';
 export * from './usage-stream.js';

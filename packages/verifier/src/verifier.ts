@@ -172,24 +172,28 @@ export class Verifier {
    * denial `rate_limited`.
    */
   verify(secret: string, requirement: Requirement): Verdict | Promise<Verdict> {
+    const remembered = this.recall(secret, requirement);
+    if (remembered !== undefined) return remembered;
     // Remembered secrets are well-formed: the shape is inspected only before a lookup.
-    if (secret.length !== this.#secretLength) return this.#count(denied('malformed'));
-    const hash = digestSecret(secret);
-    if (this.#lease.held()) {
-      // As `held` has just read the clocks: the entry, the lease and the expiry are compared with one moment.
-      const { monotonicMs, wallMs } = this.#time;
-      const remembered = this.#memory.find(hash, monotonicMs);
-      if (remembered !== undefined) {
-        this.counters.memoryHits++;
-        return this.#count(evaluate(remembered, requirement, wallMs));
-      }
-    }
     const shape = inspect(secret, this.#prefix);
     if (shape !== 'ok') return this.#count(denied(shape));
     this.#lease.renewIfLapsed();
     return this.#fills
-      .resolve(hash, requirement.ip)
+      .resolve(digestSecret(secret), requirement.ip)
       .then((result) => this.#count(evaluate(result, requirement, this.#clock.wallMs())));
+  }
+
+  /** The verdict of `verify` if that needs no lookup; undefined: the token is not in memory, or no lease is held. */
+  recall(secret: string, requirement: Requirement): Verdict | undefined {
+    if (secret.length !== this.#secretLength) return this.#count(denied('malformed'));
+    const hash = digestSecret(secret);
+    if (!this.#lease.held()) return undefined;
+    // As `held` has just read the clocks: the entry, the lease and the expiry are compared with one moment.
+    const { monotonicMs, wallMs } = this.#time;
+    const remembered = this.#memory.find(hash, monotonicMs);
+    if (remembered === undefined) return undefined;
+    this.counters.memoryHits++;
+    return this.#count(evaluate(remembered, requirement, wallMs));
   }
 
   /**

@@ -38,15 +38,17 @@ export class Delegated {
     private readonly routes: () => RouteTable,
   ) {}
 
-  async check(delegated: DelegatedRequest): Promise<DelegatedResult> {
+  /** Synchronous where `Checks.decide` is. Never throws. */
+  check(delegated: DelegatedRequest): DelegatedResult | Promise<DelegatedResult> {
     const plan = this.plan(delegated);
     if ('error' in plan) return plan;
     const { requests, keepAuthorization } = plan;
     if (requests.length === 0) return { identity: identityHeaders(undefined, delegated.requestId), keepAuthorization };
-    const decision = await this.checks.decideAll(requests);
-    return decision.allowed
-      ? { identity: identityHeaders(decision, delegated.requestId), keepAuthorization }
-      : { error: decision.error };
+    const { requestId } = delegated;
+    const decision = this.checks.decideAll(requests);
+    return decision instanceof Promise
+      ? decision.then((late) => resultOf(late, requestId, keepAuthorization))
+      : resultOf(decision, requestId, keepAuthorization);
   }
 
   /** What has to be checked, or the error response for a request refused with any token. */
@@ -88,8 +90,15 @@ export class Delegated {
   }
 }
 
+function resultOf(decision: Decision, requestId: string, keepAuthorization: boolean): DelegatedResult {
+  return decision.allowed
+    ? { identity: identityHeaders(decision, requestId), keepAuthorization }
+    : { error: decision.error };
+}
+
 /** Joins the requirements of each project. */
-function merged(requirements: readonly RouteRequirement[]): RouteRequirement[] {
+function merged(requirements: readonly RouteRequirement[]): readonly RouteRequirement[] {
+  if (requirements.length === 1 && requirements[0]!.scopes.length < 2) return requirements;
   const byProject = new Map<string | undefined, Set<string>>();
   for (const { project, scopes } of requirements) {
     const all = byProject.get(project) ?? new Set();

@@ -12,7 +12,7 @@ interface HeaderValue {
   rawValue: Uint8Array;
 }
 
-interface CheckRequest {
+export interface CheckRequest {
   attributes: {
     source: { address: { socketAddress: { address: string } | null } | null } | null;
     request: {
@@ -54,7 +54,8 @@ export class ExtAuthzController {
   ) {}
 
   @GrpcMethod('Authorization', 'Check')
-  async check({ attributes }: CheckRequest): Promise<object> {
+  /** Synchronous where `Checks.decide` is. */
+  check({ attributes }: CheckRequest): object | Promise<object> {
     const http = attributes?.request?.http;
     if (!http) return denied({ code: 'invalid_request', detail: 'Envoy sent no HTTP request.' }, newId());
     const headers = headersOf(http);
@@ -71,7 +72,7 @@ export class ExtAuthzController {
     if ('error' in requirement) return denied(requirement.error, requestId);
     const forwardedFor = all('x-forwarded-for').join(', ');
     const isTrusted = this.peers.isTrustedProxy;
-    const result = await this.delegated.check({
+    const result = this.delegated.check({
       endpoint: 'ext-authz',
       forwarded: { method: http.method, uri: http.path },
       ...requirement,
@@ -80,9 +81,18 @@ export class ExtAuthzController {
       ip: forwardedFor !== '' && isTrusted(peer) ? callerAddress(forwardedFor, peer, isTrusted) : peer,
       userAgent: all('user-agent')[0] ?? '',
     });
-    return 'error' in result ? denied(result.error, requestId) : allowed(result, headers);
+    return result instanceof Promise
+      ? result.then((late) => responseOf(late, requestId, headers))
+      : responseOf(result, requestId, headers);
   }
 }
+
+function responseOf(result: DelegatedResult, requestId: string, headers: readonly Header[]): object {
+  return 'error' in result ? denied(result.error, requestId) : allowed(result, headers);
+}
+
+/** Its name is in lower case. */
+type Header = readonly [name: string, value: string];
 
 function headersOf(http: { headers: Record<string, string>; headerMap: { headers: HeaderValue[] } | null }) {
   const raw = (http.headerMap?.headers ?? []).map(
@@ -94,7 +104,7 @@ function headersOf(http: { headers: Record<string, string>; headerMap: { headers
 
 function allowed(
   { identity, keepAuthorization }: Extract<DelegatedResult, { identity: object }>,
-  headers: readonly (readonly [string, string])[],
+  headers: readonly Header[],
 ): object {
   // Other spellings of the identity headers are one name to many servers.
   const spoofed = headers

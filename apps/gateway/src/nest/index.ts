@@ -1,7 +1,8 @@
 import 'reflect-metadata';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Server } from '@grpc/grpc-js';
 import { EXT_AUTHZ_PACKAGE, EXT_AUTHZ_PROTO_FILE, REQUEST_ID_HEADER } from '@latchkey/contracts';
-import { type Logger, NestLogger, PROTO_OPTIONS } from '@latchkey/runtime';
+import { type Logger, NestLogger, PROTO_OPTIONS, respondFirst } from '@latchkey/runtime';
 import { NestFactory } from '@nestjs/core';
 import { type MicroserviceOptions, Transport } from '@nestjs/microservices';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
@@ -10,7 +11,11 @@ import type { CallerRequest } from '../engine/index.js';
 import type { Delegated, Peers } from '../handlers/index.js';
 import { type ErrorResponse, fieldValue } from '../http/index.js';
 import { AppModule } from './app.module.js';
+import { type CheckRequest, ExtAuthzController } from './ext-authz.controller.js';
 import { createAdapter, ErrorFilter } from './request.js';
+
+/** Nest's pipeline costs more than the check: its handler is called only when the controller has failed. */
+const CHECK = `/${EXT_AUTHZ_PACKAGE}.Authorization/Check`;
 
 /** Nest's part of the gateway: its controllers, called by other listeners, and the gRPC listener. */
 export interface NestPart {
@@ -45,6 +50,10 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
       loader: PROTO_OPTIONS,
       maxReceiveMessageLength: 4 * 1024 * 1024,
       gracefulShutdown: true,
+      onLoadPackageDefinition: (_definition: object, server: Pick<Server, 'register'>) => {
+        const controller = app.get(ExtAuthzController);
+        respondFirst(server, CHECK, ({ request }: { request: CheckRequest }) => controller.check(request));
+      },
     },
   });
   await app.init();

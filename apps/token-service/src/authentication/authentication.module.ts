@@ -9,6 +9,7 @@ import { BearerStrategy } from './bearer.strategy.js';
 import { ErrorFilter } from './error.filter.js';
 import { ProblemFilter } from './problem.filter.js';
 import { RpcCallerGuard } from './rpc-caller.guard.js';
+import { VerifyFront } from './verify.front.js';
 
 @Module({
   imports: [AccountsModule, RpcModule, UsageModule, VerificationModule],
@@ -16,7 +17,9 @@ import { RpcCallerGuard } from './rpc-caller.guard.js';
     ProblemFilter,
     BearerStrategy,
     { provide: APP_GUARD, useClass: AuthenticationGuard },
-    { provide: APP_GUARD, useClass: RpcCallerGuard },
+    RpcCallerGuard,
+    VerifyFront,
+    { provide: APP_GUARD, useExisting: RpcCallerGuard },
     { provide: APP_FILTER, useClass: ErrorFilter },
   ],
 })

@@ -1,1 +1,2 @@
 export { AuthenticationModule } from './authentication.module.js';
+export { VerifyFront } from './verify.front.js';

@@ -8,6 +8,7 @@ import { CALLABLE_BY, type CallerNow, type RpcCaller, type RpcCallerType, refuse
 import { VerificationService } from '../verification/index.js';
 
 const SCOPE = 'tokens:verify';
+const OWN_SCHEME = FIRST_PARTY_SCHEME.toLowerCase();
 /** The route under which the calls of a token are counted as its uses. */
 const ROUTE = 'rpc';
 const REFUSED: Record<RpcCallerType, string> = {
@@ -52,6 +53,27 @@ export class RpcCallerGuard implements CanActivate {
     return true;
   }
 
+  /**
+   * Whether this is a caller of one of these types, as far as that can be decided without waiting: by its secret, or from
+   * memory. Undefined, and nothing counted: only `canActivate` knows.
+   * @returns counts the caller's use
+   */
+  recall(metadata: Metadata, peer: string, allowed: readonly RpcCallerType[]): (() => void) | undefined {
+    const given = metadata.get('authorization');
+    if (given.length !== 1) return undefined;
+    const authorization = String(given[0]);
+    const own = readAuthorization(OWN_SCHEME, authorization);
+    if (typeof own === 'string') {
+      const isAllowed = this.#services.some(({ caller, isSecret }) => allowed.includes(caller.type) && isSecret(own));
+      return isAllowed ? () => undefined : undefined;
+    }
+    const secret = readAuthorization('bearer', authorization);
+    if (typeof secret !== 'string' || !allowed.includes('token')) return undefined;
+    const ip = addressOf(peer);
+    const verdict = this.verification.recall(secret, { scopes: [SCOPE], ip });
+    return verdict?.allowed ? () => this.verification.count(verdict, { route: ROUTE, ip }) : undefined;
+  }
+
   async #callerNow(caller: RpcCaller, metadata: Metadata, ip: string): Promise<CallerNow> {
     if (caller.type !== 'token') return { allowed: true, expiresAtMs: 0 };
     const secret = readAuthorization('bearer', authorizationIn(metadata));
@@ -67,15 +89,19 @@ export class RpcCallerGuard implements CanActivate {
   /** @returns the possible callers, at least one @throws RpcException */
   async #identify(metadata: Metadata, ip: string): Promise<RpcCaller[]> {
     const authorization = authorizationIn(metadata);
-    const own = readAuthorization(FIRST_PARTY_SCHEME.toLowerCase(), authorization);
+    const own = readAuthorization(OWN_SCHEME, authorization);
     const secret = readAuthorization('bearer', authorization);
     if (own === MALFORMED) throw refuse(status.UNAUTHENTICATED, 'authorization must be a scheme and one value');
     if (own !== undefined) {
       const callers = this.#services.filter(({ isSecret }) => isSecret(own)).map(({ caller }) => caller);
       if (callers.length > 0) return callers;
     } else if (typeof secret === 'string') {
-      const verification = await this.verification.use(secret, { scopes: [SCOPE], ip }, { route: ROUTE, ip });
-      if (verification.allowed) return [{ type: 'token', tokenId: verification.known.snapshot.id }];
+      const requirement = { scopes: [SCOPE], ip };
+      const verification = await this.verification.use(secret, requirement, { route: ROUTE, ip });
+      if (verification.allowed) {
+        this.verification.remember(secret, requirement);
+        return [{ type: 'token', tokenId: verification.known.snapshot.id }];
+      }
       if (verification.reason === 'address_not_allowed')
         throw refuse(status.PERMISSION_DENIED, 'the token may not be used from this address');
       if (verification.reason === 'rate_limited')

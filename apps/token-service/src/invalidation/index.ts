@@ -8,6 +8,7 @@ export {
   NO_INVALIDATION,
   receiptAsSeen,
 } from './invalidation.service.js';
+export { LeaseRefused } from './leases.js';
 export { callerOf } from './postgres-store.js';
 export { ReceiptsService } from './receipts.service.js';
 export { lapsedAfterMs } from './types.js';

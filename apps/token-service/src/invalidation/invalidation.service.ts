@@ -1,4 +1,13 @@
-import type { Effect, Invalidation, Pending, Receipt } from '@latchkey/contracts';
+import {
+  type Effect,
+  FIRST_PARTY_CALLER,
+  type Invalidation,
+  type Pending,
+  type Receipt,
+  type ReleaseRequest,
+  type RenewRequest,
+  type RenewResponse,
+} from '@latchkey/contracts';
 import { type Clock, type Logger, newId } from '@latchkey/runtime';
 import { type BeforeApplicationShutdown, Inject, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
 import type { Redis } from 'ioredis';
@@ -11,9 +20,10 @@ import { InjectRedis } from '../redis/index.js';
 import { effectAsSeen } from './callers.js';
 import { Confirmations, EXTRA_WAIT_MS } from './confirm.js';
 import { FeedKeys } from './feed-keys.js';
-import { Leases } from './leases.js';
+import { type LeaseCaller, Leases } from './leases.js';
 import { InvalidationLog } from './log.js';
 import { registerMetrics, registerWatchMetrics } from './metrics.js';
+import { OwnWatch } from './own-watch.js';
 import {
   INSERT_INVALIDATIONS,
   type LeasesFound,
@@ -33,6 +43,9 @@ import { WatchHub } from './watch.hub.js';
 export type { Invalidation } from '@latchkey/contracts';
 export { receiptAsSeen } from './callers.js';
 export { IS_RECONFIRMED, type NewInvalidation } from './postgres-store.js';
+
+/** This process, as the holder of a lease. */
+const HERE: LeaseCaller = { id: FIRST_PARTY_CALLER, firstParty: true, holder: FIRST_PARTY_CALLER };
 
 /** The error when a restored database no longer contains a change that is being confirmed. */
 export const changeLost = () =>
@@ -205,6 +218,21 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
         throw error instanceof ChangeForgotten ? changeLost() : error;
       });
     return effectAsSeen(effect.effective ? { ...effect, receipt: await signed.promise } : effect);
+  }
+
+  /** What `Renew` does, for a verifier in this process. @throws LeaseRefused */
+  renewHere(request: RenewRequest): Promise<RenewResponse> {
+    return this.leases.renew(request, HERE);
+  }
+
+  /** What `Release` does, for a verifier in this process. @throws LeaseRefused */
+  async releaseHere(request: ReleaseRequest): Promise<void> {
+    await this.leases.release(request, HERE.id);
+  }
+
+  /** What `Watch` does, for a verifier in this process. */
+  watchHere(): OwnWatch {
+    return new OwnWatch(this.watch, HERE, this.clock);
   }
 
   /** Length of the leases granted to verifiers, in milliseconds. */

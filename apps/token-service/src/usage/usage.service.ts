@@ -9,7 +9,7 @@ import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { InjectRedis } from '../redis/index.js';
 
 type Outcome =
-  | { allowed: true; known: { snapshot: { id: string } } }
+  | { allowed: true; principal: { tokenId: string } }
   | { allowed: false; reason: DenialReason; tokenId?: string };
 
 export interface Where {
@@ -74,7 +74,7 @@ export class UsageService implements OnModuleInit, OnApplicationShutdown {
 
   /** Counts one verification of a known token; others are not counted. */
   count(outcome: Outcome, { route, ip, userAgent }: Where): void {
-    const tokenId = outcome.allowed ? outcome.known.snapshot.id : outcome.tokenId;
+    const tokenId = outcome.allowed ? outcome.principal.tokenId : outcome.tokenId;
     if (tokenId === undefined) return;
     const status = outcome.allowed ? 'allowed' : outcome.reason;
     this.#reporter.count(tokenId, hideSecrets(route).slice(0, 100), status, (ip ?? '').slice(0, 45), userAgent ?? '');

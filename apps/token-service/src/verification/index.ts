@@ -1,4 +1,5 @@
 export { LocksService, lockRows } from './locks.service.js';
+export { OwnVerifierService } from './own-verifier.service.js';
 export { lackingOf } from './peppers.queries.js';
 export { PeppersService } from './peppers.service.js';
 export { mustBeRecent, selectRecentSignIn } from './recent-sign-in.js';

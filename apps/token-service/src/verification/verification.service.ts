@@ -1,11 +1,12 @@
 import type { DenialReason, VerifyRequest, VerifyResponse } from '@latchkey/contracts';
 import { type Clock, newId, type RateState } from '@latchkey/runtime';
 import { hashSecret, parse } from '@latchkey/token-format';
-import { evaluateToken, type Principal, type Requirement } from '@latchkey/verifier';
+import { evaluateToken, type Principal, type Requirement, type Verdict } from '@latchkey/verifier';
 import { Inject, Injectable } from '@nestjs/common';
 import { CLOCK, CONFIG, type TokenServiceConfig } from '../config.js';
 import { RatesService } from '../http/index.js';
 import { UsageService, type Where } from '../usage/index.js';
+import { OwnVerifierService } from './own-verifier.service.js';
 import { type NamedSnapshot, SnapshotService } from './snapshot.service.js';
 
 export type Verification =
@@ -13,7 +14,8 @@ export type Verification =
   | { allowed: false; reason: DenialReason; tokenId?: string; rate?: RateState };
 
 /**
- * Decides about a token as every verifier does, but from the current state of PostgreSQL, never from memory.
+ * Decides about a token as every verifier does: from the current state of PostgreSQL, and where a name says `recall` or
+ * `ForRpc` from memory too, under a lease of this process.
  */
 @Injectable()
 export class VerificationService {
@@ -21,6 +23,7 @@ export class VerificationService {
     private readonly snapshots: SnapshotService,
     private readonly usage: UsageService,
     private readonly rates: RatesService,
+    private readonly own: OwnVerifierService,
     @Inject(CONFIG) private readonly config: TokenServiceConfig,
     @Inject(CLOCK) private readonly clock: Clock,
   ) {}
@@ -42,28 +45,73 @@ export class VerificationService {
     return verification;
   }
 
-  /** The same as a gRPC response, counted under the route that the caller names. */
+  /**
+   * The decision of `use`, from memory and not counted yet; undefined: `use` is needed, because nothing is in memory or
+   * because a rate limit applies. It accepts nothing that was revoked effectively before the call.
+   */
+  recall(secret: string, requirement: Requirement): Verdict | undefined {
+    const verdict = this.own.recall(secret, requirement);
+    return verdict?.allowed && verdict.principal.rates.length > 0 ? undefined : verdict;
+  }
+
+  /** So that `recall` can decide about a token that was accepted, while there is a lease. */
+  remember(secret: string, requirement: Requirement): void {
+    this.own.remember(secret, requirement);
+  }
+
+  /** Counts a use that `recall` has decided. */
+  count(verdict: Verdict, where: Where): void {
+    this.usage.count(verdict, where);
+  }
+
+  /** The response of `verifyForRpc` from memory, without waiting; undefined, and nothing counted: that one is needed. */
+  recallForRpc(request: VerifyRequest): VerifyResponse | undefined {
+    const verdict = this.recall(request.token, requirementOf(request));
+    if (verdict === undefined) return undefined;
+    this.own.noteCheck('memory');
+    return this.#respond(request, verdict);
+  }
+
+  /** A use of a token as a gRPC response, counted under the route that the caller names. */
   async verifyForRpc(request: VerifyRequest): Promise<VerifyResponse> {
-    const { scopes, project, ip, userAgent } = request;
-    const requirement = { scopes, ...(project && { project }), ...(ip && { ip }) };
+    const requirement = requirementOf(request);
+    let verdict = this.own.recall(request.token, requirement);
+    this.own.noteCheck(verdict ? 'memory' : 'database');
+    if (verdict === undefined) {
+      verdict =
+        (await this.own.verdictOf(request.token, requirement)) ?? (await this.verify(request.token, requirement));
+    }
+    if (!verdict.allowed || verdict.principal.rates.length === 0) return this.#respond(request, verdict);
+    const { tokenId, rates } = verdict.principal;
+    const rate = await this.rates.use(tokenId, rates);
+    return rate.allowed
+      ? this.#respond(request, verdict)
+      : this.#respond(request, { allowed: false, reason: 'rate_limited', tokenId }, rate);
+  }
+
+  /** Counts the verdict. */
+  #respond(request: VerifyRequest, verdict: Verdict, rate?: RateState): VerifyResponse {
+    const { ip, userAgent } = request;
     const route = request.route || RPC_ROUTE;
-    const verification = await this.use(request.token, requirement, { route, ip, userAgent });
-    if (!verification.allowed) {
-      const { reason, tokenId, rate } = verification;
+    this.usage.count(verdict, { route, ip, userAgent });
+    if (!verdict.allowed) {
+      const { reason, tokenId } = verdict;
       const requestId = newId();
       this.usage.deny({ requestId, reason, tokenId: tokenId ?? null, route, method: 'Verify', ip });
       const retryAfterSeconds = rate ? Math.max(1, rate.resetSeconds) : 0;
       return { ...EMPTY_RESPONSE, denial: reason, tokenId: tokenId ?? '', requestId, retryAfterSeconds };
     }
-    const { snapshot } = verification.known;
+    const { tokenId, kind, ownerType, ownerId, scopes, expiresAtMs } = verdict.principal;
     return {
-      ...EMPTY_RESPONSE,
       allowed: true,
-      tokenId: snapshot.id,
-      owner: `${snapshot.ownerType}:${snapshot.ownerId}`,
-      project: snapshot.project,
-      scopes: [...verification.principal.scopes],
-      expiresAt: snapshot.expiresAtMs ? new Date(snapshot.expiresAtMs).toISOString() : '',
+      denial: '',
+      tokenId,
+      owner: `${ownerType}:${ownerId}`,
+      project: kind === 'prj' ? ownerId : '',
+      scopes: [...scopes],
+      expiresAt: expiresAtMs ? new Date(expiresAtMs).toISOString() : '',
+      requestId: '',
+      retryAfterSeconds: 0,
     };
   }
 
@@ -73,6 +121,10 @@ export class VerificationService {
     const rate = await this.rates.use(tokenId, rates);
     return rate.allowed ? allowed : { allowed: false, reason: 'rate_limited', tokenId, rate };
   }
+}
+
+function requirementOf({ scopes, project, ip }: VerifyRequest): Requirement {
+  return { scopes, ...(project && { project }), ...(ip && { ip }) };
 }
 
 /** The route of verifications over gRPC when the caller names none. */
