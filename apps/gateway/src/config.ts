@@ -104,6 +104,12 @@ export const settings = {
     default: '10000',
     schema: settingSchema.integer(1, 1_000_000),
   },
+  SHUTDOWN_DELAY_MS: {
+    description:
+      'How long, in milliseconds, a gateway that is told to stop goes on accepting while it says that it is not ready, so that load balancers can leave it; at most 60 000. With it grows the longest stop, see operating.md',
+    default: '2000',
+    schema: settingSchema.integer(0, 60_000),
+  },
   BODY_IDLE_MS: {
     description: 'Longest wait, in milliseconds, for the next bytes of a request body',
     default: '30000',

@@ -35,6 +35,7 @@ import {
 import { Metrics } from './metrics.js';
 import { startNestPart } from './nest/index.js';
 import { parseRoutes, type RouteTable, readRoutes } from './routes/index.js';
+import { Stop, type StopOptions, stopLimits, within } from './stop.js';
 import { OpenExchanges } from './streams/index.js';
 
 /** A running gateway. */
@@ -56,15 +57,10 @@ export interface Gateway {
   /** Of this process. */
   metrics(): ReturnType<Registry['getMetricsAsJSON']>;
   /**
-   * Accepts no new requests, drains open ones (8 s), ends streams, sends the last usage, releases the lease. Idempotent.
-   * @param options `awaitRequests`: others accept in its place, so no open connection is closed before one more request
-   *   was awaited on it (2 s)
+   * Says that it is not ready and goes on accepting for SHUTDOWN_DELAY_MS, then drains open requests (8 s), ends streams,
+   * sends the last usage and releases the lease. Idempotent; `atOnce` hurries a stop that is under way.
    */
   stop(options?: StopOptions): Promise<void>;
-}
-
-export interface StopOptions {
-  readonly awaitRequests: boolean;
 }
 
 /** Of a gateway that is one of several processes. */
@@ -79,9 +75,6 @@ export interface AsProcess {
   readonly metrics: () => Promise<string>;
 }
 
-const DRAIN_MS = 8_000;
-/** How long a connection is kept for one more request where others accept instead. */
-const LAST_REQUEST_MS = 2_000;
 const LEASE_POLL_MS = 50;
 /** Longest name of a verifier; a longer one is cut at the front. */
 const NAME_LENGTH_MAX = 100;
@@ -98,24 +91,28 @@ const REDIS_COMMAND_TIMEOUT_MS = 200;
 export async function startGateway(config: GatewayConfig, logger: Logger, as?: AsProcess): Promise<Gateway> {
   // Closed in reverse order by an orderly stop and by a failed start.
   const opened: Close[] = [];
-  const closeAll = async (options: StopOptions = { awaitRequests: false }) => {
-    for (const close of opened.splice(0).reverse()) await close(options);
+  const limits = stopLimits(config.SHUTDOWN_DELAY_MS);
+  const closeAll = async (stop: Stop) => {
+    for (const close of opened.splice(0).reverse()) await close(stop);
   };
   try {
     const gateway = await open(config, logger, opened, as);
+    let stopping: Stop | undefined;
     let stopped: Promise<void> | undefined;
     const stop = (options?: StopOptions) => {
-      stopped ??= closeAll(options);
+      if (options?.atOnce) stopping?.hurry();
+      stopping ??= new Stop(limits, options);
+      stopped ??= closeAll(stopping);
       return stopped;
     };
     return { ...gateway, stop };
   } catch (error) {
-    await closeAll();
+    await closeAll(new Stop(limits, { atOnce: true }));
     throw error;
   }
 }
 
-type Close = (options: StopOptions) => unknown;
+type Close = (stop: Stop) => unknown;
 
 async function open(
   config: GatewayConfig,
@@ -175,11 +172,12 @@ async function open(
       if (!verifier.state().leaseHeld) throw new Error('no lease: the token-service has not responded yet');
     },
   };
-  opened.push(() => verifier.stop());
+  // A lease that is not released expires by itself.
+  opened.push((stop) => within(stop.leftMs(stop.limits.stoppedMs), verifier.stop()));
   await verifier.start();
   while (as?.awaitLease && !verifier.state().leaseHeld) await sleep(LEASE_POLL_MS);
-  opened.push(async () => {
-    if (!(await usage.stop()))
+  opened.push(async (stop) => {
+    if (!(await within(stop.usageMs, usage.stop(stop.usageMs))))
       logger.error('usage since the last batch lost: sending it to Redis failed before the stop');
   });
   usage.start();
@@ -224,14 +222,22 @@ async function open(
   const { http } = publicServer;
   opened.push(() => http.close());
   await listen(http.server, config.PORT, config.HOST);
-  opened.push(async ({ awaitRequests }) => {
-    // Others are ready in its place.
-    if (awaitRequests) await Promise.all([http, ops.http].map((server) => server.stopAccepting(LAST_REQUEST_MS)));
-    else stopping = true;
-    http.stop();
+  opened.push(async (stop) => {
+    const servers = [http, ops.http];
+    // Where others accept, they are ready in its place.
+    stopping = !stop.othersAccept;
+    for (const server of servers) server.leave();
+    const accepted = stop.accepted();
+    if (stop.othersAccept) {
+      nest.leave();
+      await Promise.race([accepted, Promise.all(servers.map((server) => server.stopAccepting()))]);
+    } else await accepted;
     // Streams have no end of their own: the stop would wait for their callers.
     exchanges.endStreams();
-    await exchanges.drain(DRAIN_MS);
+    const leftMs = stop.leftMs(stop.limits.drainedMs);
+    await Promise.all([...servers, nest].map((server) => server.drain(leftMs)));
+    exchanges.close();
+    await Promise.all(servers.map((server) => server.close()));
   });
 
   const { port } = http.server.address() as AddressInfo;

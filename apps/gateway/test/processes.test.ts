@@ -1,9 +1,11 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import cluster from 'node:cluster';
 import { Agent, get } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { jest } from '@jest/globals';
+import type { Logger } from '@latchkey/runtime';
 import {
   freePorts,
   type RunningService,
@@ -14,7 +16,7 @@ import {
   waitFor,
 } from '@latchkey/testing';
 import { surplusOf } from '../src/processes/balance.js';
-import { pauseMs } from '../src/processes/processes.js';
+import { Processes, type ProcessesOptions, pauseMs } from '../src/processes/processes.js';
 import { Authority, type Issued } from './authority.js';
 import { TestUpstream } from './stack.js';
 
@@ -61,6 +63,7 @@ async function place(): Promise<Place> {
     REDIS_URL: redis.url,
     GATEWAY_CONFIG: file,
     CONSOLE_DIR: dir,
+    SHUTDOWN_DELAY_MS: '0',
   };
   const close = async () => {
     authority.close();
@@ -76,6 +79,35 @@ async function place(): Promise<Place> {
 
 const start = (env: Record<string, string>) =>
   spawnService(entry, env, { readyText: 'gateway listening', readyTimeoutMs: 120_000 });
+
+/** A primary in this process. */
+async function startHere(where: Place, options: Partial<ProcessesOptions>) {
+  cluster.setupPrimary({ exec: entry, args: [], execArgv: [], silent: true });
+  const lines: { fields: Record<string, unknown>; message: string }[] = [];
+  const log = (fields: Record<string, unknown>, message: string) => void lines.push({ fields, message });
+  const pids: number[] = [];
+  const primary = {
+    pids,
+    /** What starting a process throws. */
+    cannotStart: undefined as Error | undefined,
+    logged: (text: string) => lines.filter(({ message }) => message.includes(text)).map(({ fields }) => fields),
+    processes: undefined as unknown as Processes,
+    [Symbol.asyncDispose]: () => primary.processes.stop(),
+  };
+  const fork = () => {
+    if (primary.cannotStart) throw primary.cannotStart;
+    const worker = cluster.fork({ NODE_OPTIONS: '', ...where.env });
+    pids.push(worker.process.pid!);
+    return worker;
+  };
+  const { GATEWAY_CONFIG: routesFile, AUTHZ_PORT: authzPort } = where.env as Record<string, string>;
+  const given = { count: 2, routesFile: routesFile!, authzPort: Number(authzPort), opsHost: '127.0.0.1', stopMs: 14_000 };
+  const logger = { info: log, warn: log, error: log } as unknown as Logger;
+  primary.processes = new Processes({ ...given, fork, ...options }, logger);
+  await primary.processes.start();
+  await waitFor(() => primary.logged('gateway listening').length === 1, BUSY);
+  return primary;
+}
 
 const workersOf = ({ pid }: RunningService): number[] =>
   readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
@@ -246,18 +278,27 @@ describe('a gateway of two processes', () => {
     expect(requests).toBe(callers.outcomes.length);
   });
 
-  it('goes on with its processes when a replacement gets no lease', async () => {
+  it('goes on with its processes when a replacement gets no lease, or cannot be started', async () => {
     await using where = await place();
-    await using gateway = await start(where.env);
-    const before = workersOf(gateway);
+    await using primary = await startHere(where, { replacementMs: 1_000 });
+    const before = [...primary.pids];
     where.authority.grantsLeases = false;
-    process.kill(gateway.pid, 'SIGUSR2');
-    await waitFor(() => logLines(gateway, 'replacing the processes failed').length === 1, BUSY);
-    expect(logLines(gateway, 'replacing the processes failed')[0]).toContain('held no lease');
+    await primary.processes.replace();
+    const failed = () => primary.logged('replacing the processes failed');
+    expect(failed().map(({ reason }) => reason)).toEqual([expect.stringContaining('held no lease')]);
     where.authority.grantsLeases = true;
-    await waitFor(() => workersOf(gateway).length === 2);
-    expect(workersOf(gateway)).toEqual(before);
+    primary.cannotStart = new Error('spawn ENOMEM');
+    await primary.processes.replace();
+    expect(failed()[1]).toMatchObject({ process: 1, reason: 'the new process cannot be started: spawn ENOMEM' });
+    expect(before.filter(isAlive)).toEqual(before);
     await waitFor(async () => (await request(where.port, '/read/x', where.token)) === 200);
+    // One that has to be started again is tried again, later and later.
+    process.kill(before[0]!, 'SIGKILL');
+    await waitFor(() => primary.logged('cannot be started').length === 2, BUSY);
+    expect(primary.logged('cannot be started').map(({ waitMs }) => waitMs)).toEqual([0, 1_000]);
+    primary.cannotStart = undefined;
+    await waitFor(async () => value(await metricsOf(where), 'latchkey_gateway_processes{') === 2, BUSY);
+    expect(value(await metricsOf(where), 'latchkey_gateway_process_deaths_total')).toBe(3);
   });
 
   it('starts a killed process again, and serves meanwhile', async () => {
@@ -274,17 +315,26 @@ describe('a gateway of two processes', () => {
     expect(JSON.parse(line!)).toMatchObject({ level: 'error', process: 1, pid: killed, signal: 'SIGKILL', waitMs: 0 });
   });
 
-  it('frees its port soon when its primary is killed', async () => {
+  it('frees its ports when its primary is killed, before it has ended what callers have begun', async () => {
     await using where = await place();
     await using gateway = await start(where.env);
+    const [reached, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    where.upstream.handler = (_req, res) => {
+      reached.resolve();
+      void released.promise.then(() => res.end('late'));
+    };
+    const open = request(where.port, '/read/x', where.token);
+    await reached.promise;
     await gateway.kill();
     const isFree = (port: number) =>
       read(port, '/').then(
         () => false,
         ({ code }) => code === 'ECONNREFUSED',
       );
-    await waitFor(async () => (await isFree(where.port)) && (await isFree(where.opsPort)), BUSY);
-    expect(where.authority.released).toBe(2);
+    for (const port of [where.port, where.opsPort, Number(where.env['AUTHZ_PORT'])]) await waitFor(() => isFree(port));
+    released.resolve();
+    expect(await open).toBe(200);
+    await waitFor(() => where.authority.released === 2, BUSY);
     await using again = await start(where.env);
     expect(await request(where.port, '/read/x', where.token)).toBe(200);
     await again.stop(20_000);

@@ -28,6 +28,7 @@ export class HttpServer implements ConnectionDeps {
   date = dateLine();
   isStopping = false;
   surplus = 0;
+  #isDraining = false;
 
   constructor(private readonly deps: ServerDeps) {
     this.server = createServer({ ...PROBED, noDelay: true, allowHalfOpen: true }, (socket) =>
@@ -71,7 +72,9 @@ export class HttpServer implements ConnectionDeps {
   }
 
   #onConnection(socket: Socket): void {
-    this.#connections.add(new CallerConnection(socket, peerOf(socket, this.deps.isTrustedProxy), this));
+    const connection = new CallerConnection(socket, peerOf(socket, this.deps.isTrustedProxy), this);
+    this.#connections.add(connection);
+    if (this.#isDraining) connection.closeWhenIdle();
   }
 
   #tick(): void {
@@ -80,43 +83,40 @@ export class HttpServer implements ConnectionDeps {
     for (const connection of this.#connections) connection.tick(this.nowMs);
   }
 
-  /** Accepts nothing more and closes each connection after its present response. */
-  stop(): void {
-    if (this.server.listening) {
-      this.isStopping = true;
-      this.server.close();
-    }
-    if (!this.isStopping) return;
-    for (const connection of [...this.#connections]) connection.closeWhenIdle();
+  /** From now on each connection closes after its present or next response; it goes on accepting. */
+  leave(): void {
+    this.isStopping = true;
+  }
+
+  /** The same, and accepts nothing more. Resolves once no connection is open. */
+  stopAccepting(): Promise<void> {
+    this.isStopping = true;
+    if (this.server.listening) this.server.close();
+    return this.#closed;
   }
 
   /**
-   * Accepts nothing more. Each connection can send one more request, and is closed after its response: a request that is
-   * on its way is not lost. Resolves once none is open, or after `ms`.
+   * Accepts nothing more, closes idle connections, and the others after their present response. Resolves once none is open,
+   * or after `ms`.
    */
-  async stopAccepting(ms: number): Promise<void> {
-    this.isStopping = true;
-    this.server.close();
+  async drain(ms: number): Promise<void> {
+    this.#isDraining = true;
+    const closed = this.stopAccepting();
+    for (const connection of [...this.#connections]) connection.closeWhenIdle();
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, ms);
     });
-    await Promise.race([this.#closed, late]);
+    await Promise.race([closed, late]);
     clearTimeout(timer);
   }
 
   /** Closes all connections, those whose callers have still to read after `lastBytesMs`. */
   async close(): Promise<void> {
-    this.stop();
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, this.deps.lastBytesMs ?? 1_000);
-    });
-    if (this.isStopping) await Promise.race([this.#closed, late]);
-    clearTimeout(timer);
+    if (this.server.listening || this.#isDraining) await this.drain(this.deps.lastBytesMs ?? 1_000);
     clearInterval(this.#timer);
     for (const connection of [...this.#connections]) connection.destroy();
-    if (this.isStopping) await this.#closed;
+    if (this.#isDraining) await this.#closed;
   }
 }
 

@@ -1,5 +1,6 @@
 import 'reflect-metadata';
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { Server as GrpcServer } from '@grpc/grpc-js';
 import { EXT_AUTHZ_PACKAGE, EXT_AUTHZ_PROTO_FILE, REQUEST_ID_HEADER } from '@latchkey/contracts';
 import { type Logger, NestLogger, PROTO_OPTIONS } from '@latchkey/runtime';
 import { NestFactory } from '@nestjs/core';
@@ -10,12 +11,17 @@ import type { CallerRequest } from '../engine/index.js';
 import type { Delegated, Peers } from '../handlers/index.js';
 import { type ErrorResponse, fieldValue } from '../http/index.js';
 import { AppModule } from './app.module.js';
+import { GrpcShutdown } from './grpc-shutdown.js';
 import { createAdapter, ErrorFilter } from './request.js';
 
 /** Nest's part of the gateway: its controllers, called by other listeners, and the gRPC listener. */
 export interface NestPart {
   /** Responds to a request of the public port, whose body is not read. */
   serve(request: CallerRequest): void;
+  /** Closes the gRPC listener and tells its callers so; calls that were on their way are taken. */
+  leave(): Promise<void>;
+  /** The same, then takes no more calls. Resolves once none is open, or after `ms`. */
+  drain(ms: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -36,6 +42,7 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
     { logger: new NestLogger(logger), abortOnError: false },
   );
   app.useGlobalFilters(new ErrorFilter(logger));
+  let grpc: GrpcShutdown | undefined;
   app.connectMicroservice<MicroserviceOptions>({
     transport: Transport.GRPC,
     options: {
@@ -45,6 +52,9 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
       loader: PROTO_OPTIONS,
       maxReceiveMessageLength: 4 * 1024 * 1024,
       gracefulShutdown: true,
+      onLoadPackageDefinition: (_definition: unknown, loaded: GrpcServer) => {
+        grpc = new GrpcShutdown(loaded);
+      },
     },
   });
   await app.init();
@@ -69,6 +79,8 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
         },
       );
     },
+    leave: () => grpc!.leave(),
+    drain: (ms) => grpc!.drain(ms),
     // A caller that reads nothing must not hold the stop up.
     close: () => Promise.race([app.close(), sleep(CALLS_END_MS, undefined, { ref: false })]),
   };
@@ -80,8 +92,8 @@ const ONLY_GET: ErrorResponse = {
   headers: { allow: 'GET, HEAD' },
 };
 
-/** Longest wait at a stop for the gRPC calls that are open. */
-const CALLS_END_MS = 2_000;
+/** Longest wait at a stop for what Nest still closes. */
+const CALLS_END_MS = 500;
 /** What the public port writes itself. */
 const FRAMING = new Set(['content-length', 'transfer-encoding', 'connection', 'date', REQUEST_ID_HEADER]);
 
