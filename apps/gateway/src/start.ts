@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
+  ConfigError,
   createRedis,
   createRegistry,
   firstParty,
@@ -10,6 +11,7 @@ import {
   type Logger,
   listen,
   RateLimits,
+  type ReadinessCheck,
   systemClock,
   tokensCaller,
   usageStream,
@@ -18,6 +20,7 @@ import {
 import { UsageReporter, Verifier } from '@latchkey/verifier';
 import type { Redis } from 'ioredis';
 import type { Registry } from 'prom-client';
+import { CertificateError, CertificateWatch, readCertificate } from './certificate.js';
 import { Checks } from './check/index.js';
 import type { GatewayConfig } from './config.js';
 import { redisFeed, tokenSource } from './connections.js';
@@ -123,6 +126,7 @@ async function open(
   const routesIn = (text: string) => parseRoutes(text, config.GATEWAY_CONFIG, process.env);
   let routes: RouteTable = routesIn(as?.routes ?? readRoutes(config.GATEWAY_CONFIG));
   const consoleFiles = new Console(config.CONSOLE_DIR);
+  const certificate = certificateOf(config, as?.awaitLease === true);
 
   const connect = (name: string, commandTimeout?: number) => {
     const redis = createRedis(config.REDIS_URL, name, logger, commandTimeout === undefined ? {} : { commandTimeout });
@@ -163,7 +167,15 @@ async function open(
   const upstreams = new UpstreamPools();
   opened.push(() => upstreams.close());
   const registry = createRegistry('gateway');
-  const metrics = new Metrics(registry, { verifier, open: exchanges, usage, limits });
+  const watch =
+    certificate &&
+    new CertificateWatch(certificate, {
+      files: certificate.files,
+      use: (credentials) => publicServer.http.useCredentials(credentials),
+      logger,
+      logs: as === undefined || as.n === 1,
+    });
+  const metrics = new Metrics(registry, { verifier, open: exchanges, usage, limits, certificate: watch });
 
   let stopping = false;
   const readinessChecks = {
@@ -173,6 +185,13 @@ async function open(
     },
   };
   // A lease that is not released expires by itself.
+  const warnings: Record<string, ReadinessCheck> = watch
+    ? {
+        'tls-certificate': async () => {
+          if (watch.fault !== undefined) throw new Error(watch.fault);
+        },
+      }
+    : {};
   opened.push((stop) => within(stop.leftMs(stop.limits.stoppedMs), verifier.stop()));
   await verifier.start();
   while (as?.awaitLease && !verifier.state().leaseHeld) await sleep(LEASE_POLL_MS);
@@ -195,6 +214,7 @@ async function open(
     forwardAuth: new ForwardAuth(checks, delegated, peers),
     metrics: { contentType: registry.contentType, text: as?.metrics ?? (() => registry.metrics()) },
     checks: readinessChecks,
+    warnings,
     isTrustedProxy: peers.isTrustedProxy,
     logger,
     connectionsMax: config.CONNECTIONS_MAX,
@@ -215,11 +235,15 @@ async function open(
     own: new Map([['/gateway/whoami', nest.serve]]),
     isTrustedProxy: peers.isTrustedProxy,
     checks: readinessChecks,
+    warnings,
     logger,
     connectionsMax: config.CONNECTIONS_MAX,
+    tls: certificate,
     observe: metrics.observe,
   });
   const { http } = publicServer;
+  watch?.start();
+  opened.push(() => watch?.stop());
   opened.push(() => http.close());
   await listen(http.server, config.PORT, config.HOST);
   opened.push(async (stop) => {
@@ -242,7 +266,7 @@ async function open(
 
   const { port } = http.server.address() as AddressInfo;
   const { port: opsPort } = ops.http.server.address() as AddressInfo;
-  const url = `http://${bracketed(config.HOST)}:${port}`;
+  const url = `${certificate ? 'https' : 'http'}://${bracketed(config.HOST)}:${port}`;
   const count = routes.routes.length;
   const level = as ? 'debug' : 'info';
   logger[level]({ url, opsPort, authzPort, routes: count }, as ? 'gateway process listening' : 'gateway listening');
@@ -278,6 +302,19 @@ function readyWithin(redis: Redis, ms: number): Promise<void> {
       resolve();
     });
   });
+}
+
+/** @throws ConfigError that says what is wrong with the files */
+function certificateOf(config: GatewayConfig, acceptsExpired: boolean) {
+  const { TLS_CERTIFICATE_FILE, TLS_KEY_FILE } = config;
+  if (!TLS_CERTIFICATE_FILE || !TLS_KEY_FILE) return undefined;
+  const files = { certificate: TLS_CERTIFICATE_FILE, key: TLS_KEY_FILE };
+  try {
+    return { ...readCertificate(files, Date.now(), acceptsExpired), files };
+  } catch (error) {
+    if (error instanceof CertificateError) throw new ConfigError([error.message]);
+    throw error;
+  }
 }
 
 const bracketed = (host: string) => (host.includes(':') ? `[${host}]` : host);

@@ -1,14 +1,17 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import cluster from 'node:cluster';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent, get } from 'node:http';
+import { get as getTls } from 'node:https';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import type { TLSSocket } from 'node:tls';
 import { jest } from '@jest/globals';
 import type { Logger } from '@latchkey/runtime';
 import {
   freePorts,
   type RunningService,
+  selfSigned,
   spawnService,
   type TestRedis,
   testCredentials,
@@ -101,7 +104,13 @@ async function startHere(where: Place, options: Partial<ProcessesOptions>) {
     return worker;
   };
   const { GATEWAY_CONFIG: routesFile, AUTHZ_PORT: authzPort } = where.env as Record<string, string>;
-  const given = { count: 2, routesFile: routesFile!, authzPort: Number(authzPort), opsHost: '127.0.0.1', stopMs: 14_000 };
+  const given = {
+    count: 2,
+    routesFile: routesFile!,
+    authzPort: Number(authzPort),
+    opsHost: '127.0.0.1',
+    stopMs: 14_000,
+  };
   const logger = { info: log, warn: log, error: log } as unknown as Logger;
   primary.processes = new Processes({ ...given, fork, ...options }, logger);
   await primary.processes.start();
@@ -172,6 +181,19 @@ function load(where: Place, count: number) {
 }
 
 describe('a gateway of two processes', () => {
+  let shared: { where: Place; gateway: RunningService };
+  beforeAll(async () => {
+    const where = await place();
+    shared = { where, gateway: await start(where.env) };
+  });
+  afterAll(async () => {
+    await shared.gateway.stop(20_000);
+    await shared.where[Symbol.asyncDispose]();
+  });
+  /** Until both listen. */
+  const whole = (where: Place) =>
+    waitFor(async () => value(await metricsOf(where), 'latchkey_gateway_processes{') === 2, BUSY);
+
   it('listens with both at the same ports, free ones where they are 0, and each is a verifier', async () => {
     await using where = await place();
     await using gateway = await start({ ...where.env, PORT: '0', OPS_PORT: '0', AUTHZ_PORT: '0' });
@@ -199,20 +221,64 @@ describe('a gateway of two processes', () => {
     expect(where.authority.released).toBe(2);
   });
 
-  it('adds up the metrics of both, and leaves out one that does not respond but for its counters', async () => {
+  it('speaks TLS in both, and in those that replace them, and uses a replaced certificate in all', async () => {
     await using where = await place();
-    await using gateway = await start(where.env);
-    for (let i = 0; i < 30; i++) expect(await request(where.port, '/read/x', where.token)).toBe(200);
+    const [first, second] = [selfSigned(), selfSigned()];
+    const [cert, key] = ['cert', 'key'].map((name) => path.join(where.env['CONSOLE_DIR']!, `${name}.pem`));
+    const write = (pair: typeof first) => {
+      writeFileSync(cert!, pair.cert);
+      writeFileSync(key!, pair.key);
+    };
+    write(first);
+    await using gateway = await start({ ...where.env, TLS_CERTIFICATE_FILE: cert!, TLS_KEY_FILE: key! });
+    /** The certificates of both, each while the other one is stopped. */
+    const certificates = async () => {
+      const of: string[] = [];
+      for (const paused of workersOf(gateway)) {
+        process.kill(paused, 'SIGSTOP');
+        const options = {
+          port: where.port,
+          host: '127.0.0.1',
+          path: '/healthz',
+          rejectUnauthorized: false,
+          agent: false,
+        };
+        await new Promise<void>((resolve, reject) => {
+          getTls(options, (response) => {
+            of.push((response.socket as TLSSocket).getPeerX509Certificate()!.toString());
+            response.resume().once('end', resolve);
+          }).once('error', reject);
+        });
+        process.kill(paused, 'SIGCONT');
+      }
+      return of;
+    };
+    expect(await certificates()).toEqual([first.cert, first.cert]);
+    write(second);
+    await waitFor(async () => (await certificates()).every((one) => one === second.cert), BUSY);
+    expect(logLines(gateway, 'TLS certificate reloaded')).toHaveLength(1);
+    process.kill(gateway.pid, 'SIGUSR2');
+    await waitFor(() => logLines(gateway, 'processes replaced').length === 1, BUSY);
+    expect(await certificates()).toEqual([second.cert, second.cert]);
+  });
+
+  it('adds up the metrics of both, and leaves out one that does not respond but for its counters', async () => {
+    const { where, gateway } = shared;
+    await whole(where);
     const requests = 'latchkey_gateway_requests_total{route="read",status="200"';
+    const [seconds, deaths] = ['latchkey_gateway_request_seconds_count', 'latchkey_gateway_process_deaths_total'];
     // A process that is slow to respond can be left out, too.
     const whenSilent = (count: number) =>
       waitFor(async () => {
         const text = await metricsOf(where);
         return value(text, 'latchkey_gateway_processes_silent') === count ? text : undefined;
       }, BUSY);
+    const before = await whenSilent(0);
+    for (let i = 0; i < 30; i++) expect(await request(where.port, '/read/x', where.token)).toBe(200);
     const metrics = await whenSilent(0);
-    expect(value(metrics, requests)).toBe(30);
-    expect(value(metrics, 'latchkey_gateway_request_seconds_count')).toBe(30);
+    const served = value(metrics, requests);
+    expect(served - (value(before, requests) || 0)).toBe(30);
+    expect(value(metrics, seconds) - value(before, seconds)).toBe(30);
     expect(value(metrics, 'latchkey_verifier{what="leaseHeld"')).toBe(1);
     expect(value(metrics, 'latchkey_verifier{what="leaseLeftMs"')).toBeLessThanOrEqual(10_000);
     expect(value(metrics, 'process_start_time_seconds')).toBeGreaterThan(Date.now() / 1000 - 600);
@@ -222,16 +288,16 @@ describe('a gateway of two processes', () => {
     process.kill(first!, 'SIGSTOP');
     const without = await whenSilent(1);
     process.kill(first!, 'SIGCONT');
-    expect(value(without, requests)).toBe(30);
+    expect(value(without, requests)).toBe(served);
     // What a process has counted remains when it has ended.
     process.kill(first!, 'SIGKILL');
-    await waitFor(async () => value(await metricsOf(where), 'latchkey_gateway_process_deaths_total') === 1, BUSY);
-    expect(value(await metricsOf(where), requests)).toBe(30);
+    await waitFor(async () => value(await metricsOf(where), deaths) === value(before, deaths) + 1, BUSY);
+    expect(value(await metricsOf(where), requests)).toBe(served);
   });
 
   it('uses new routes in both or, when they are invalid, in none, and says so once', async () => {
-    await using where = await place();
-    await using gateway = await start(where.env);
+    const { where, gateway } = shared;
+    await whole(where);
     const statuses = async (at: string) => {
       const of: number[] = [];
       for (const paused of workersOf(gateway)) {
@@ -246,9 +312,10 @@ describe('a gateway of two processes', () => {
     await waitFor(() => logLines(gateway, 'reloading the routes failed').length > 0);
     expect(await statuses('/read/x')).toEqual([200, 200]);
     // One that starts meanwhile has the routes of the other, too.
+    const names = where.authority.names.length;
     process.kill(workersOf(gateway)[0]!, 'SIGKILL');
-    await waitFor(() => where.authority.names.length === 3 && workersOf(gateway).length === 2, BUSY);
-    await waitFor(async () => value(await metricsOf(where), 'latchkey_gateway_processes{') === 2, BUSY);
+    await waitFor(() => where.authority.names.length === names + 1 && workersOf(gateway).length === 2, BUSY);
+    await whole(where);
     expect(await statuses('/read/x')).toEqual([200, 200]);
     where.writeRoutes('read', 'new');
     process.kill(gateway.pid, 'SIGHUP');
@@ -259,9 +326,12 @@ describe('a gateway of two processes', () => {
   });
 
   it('replaces its processes on SIGUSR2 and loses no request of kept or new connections', async () => {
-    await using where = await place();
-    await using gateway = await start(where.env);
+    const { where, gateway } = shared;
+    await whole(where);
     const before = workersOf(gateway);
+    const { released } = where.authority;
+    const read200 = 'latchkey_gateway_requests_total{route="read",status="200"';
+    const servedBefore = value(await metricsOf(where), read200) || 0;
     const callers = load(where, 4);
     await waitFor(() => callers.outcomes.length > 100);
     process.kill(gateway.pid, 'SIGUSR2');
@@ -273,9 +343,8 @@ describe('a gateway of two processes', () => {
     const after = workersOf(gateway);
     expect(after).toHaveLength(2);
     expect(after.filter((pid) => before.includes(pid))).toEqual([]);
-    expect(where.authority.released).toBe(2);
-    const requests = value(await metricsOf(where), 'latchkey_gateway_requests_total{route="read",status="200"');
-    expect(requests).toBe(callers.outcomes.length);
+    expect(where.authority.released - released).toBe(2);
+    expect(value(await metricsOf(where), read200) - servedBefore).toBe(callers.outcomes.length);
   });
 
   it('goes on with its processes when a replacement gets no lease, or cannot be started', async () => {
@@ -302,17 +371,17 @@ describe('a gateway of two processes', () => {
   });
 
   it('starts a killed process again, and serves meanwhile', async () => {
-    await using where = await place();
-    await using gateway = await start(where.env);
+    const { where, gateway } = shared;
+    await whole(where);
     const [killed, other] = workersOf(gateway) as [number, number];
     process.kill(killed, 'SIGKILL');
     await waitFor(() => !isAlive(killed));
     for (let i = 0; i < 20; i++) expect(await request(where.port, '/read/x', where.token)).toBe(200);
     expect((await read(where.opsPort, '/readyz')).status).toBe(200);
-    await waitFor(async () => value(await metricsOf(where), 'latchkey_gateway_processes{') === 2, BUSY);
+    await whole(where);
     expect(workersOf(gateway)).toContain(other);
-    const [line] = logLines(gateway, 'ended unexpectedly');
-    expect(JSON.parse(line!)).toMatchObject({ level: 'error', process: 1, pid: killed, signal: 'SIGKILL', waitMs: 0 });
+    const line = logLines(gateway, 'ended unexpectedly').at(-1)!;
+    expect(JSON.parse(line)).toMatchObject({ level: 'error', pid: killed, signal: 'SIGKILL' });
   });
 
   it('frees its ports when its primary is killed, before it has ended what callers have begun', async () => {
@@ -351,6 +420,10 @@ describe('a gateway of two processes', () => {
     };
     expect(await fails({ BODY_IDLE_MS: '1' })).toContain('BODY_IDLE_MS: must be at least 100');
     expect(await fails({ GATEWAY_PROCESSES: '0' })).toContain('GATEWAY_PROCESSES: must be at least 1');
+    const nowhere = path.join(where.env['CONSOLE_DIR']!, 'nowhere.pem');
+    expect(await fails({ TLS_CERTIFICATE_FILE: nowhere, TLS_KEY_FILE: nowhere })).toContain(
+      `TLS_CERTIFICATE_FILE: ${nowhere} cannot be read (ENOENT)`,
+    );
     expect(await fails({ PORT: `${where.upstream.port}` })).toContain(
       `port ${where.upstream.port} on 127.0.0.1 is in use`,
     );

@@ -24,7 +24,10 @@ routes:
 const GET = 'GET /open/x HTTP/1.1\r\nHost: g\r\n\r\n';
 const isRefused = (port: number) =>
   new Promise<boolean>((resolve) => {
-    const socket = connect(port, '127.0.0.1', () => resolve(void socket.destroy() ?? false));
+    const socket = connect(port, '127.0.0.1', () => {
+      socket.destroy();
+      resolve(false);
+    });
     socket.once('error', ({ message }) => resolve(message.includes('ECONNREFUSED')));
   });
 /** A connection that the gateway has accepted. */

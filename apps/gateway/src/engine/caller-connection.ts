@@ -330,7 +330,8 @@ export class CallerConnection implements Connection {
   }
 
   #closeIdle(): void {
-    if (this.socket.writableLength > 0) this.#linger();
+    // An end of TLS without close_notify is a fault.
+    if (this.socket.writableLength > 0 || this.peer.encrypted) this.#linger();
     else this.socket.destroy();
   }
 

@@ -2,7 +2,9 @@ import { createServer, type Server, type Socket } from 'node:net';
 import type { Logger } from '@latchkey/runtime';
 import { peerOf } from '../http/index.js';
 import { CallerConnection, type ConnectionDeps } from './caller-connection.js';
+import { FIRST_REQUEST_MS, HEAD_TIMEOUT_MS } from './caller-limits.js';
 import type { CallerRequest } from './caller-request.js';
+import { Handshakes, type TlsCredentials } from './handshakes.js';
 import { PROBED } from './socket-options.js';
 
 export interface ServerDeps {
@@ -12,6 +14,8 @@ export interface ServerDeps {
   readonly isTrustedProxy: (ip: string) => boolean;
   readonly logger: Logger;
   readonly connectionsMax: number;
+  /** With it the port speaks TLS, and nothing else. */
+  readonly tls?: TlsCredentials | undefined;
   /** How long callers have to read what was written before a stop. Default 1 000. */
   readonly lastBytesMs?: number;
 }
@@ -22,6 +26,7 @@ const TICK_MS = 500;
 export class HttpServer implements ConnectionDeps {
   readonly server: Server;
   readonly #connections = new Set<CallerConnection>();
+  readonly #handshakes: Handshakes | undefined;
   readonly #timer: NodeJS.Timeout;
   readonly #closed: Promise<void>;
   nowMs = performance.now();
@@ -31,9 +36,12 @@ export class HttpServer implements ConnectionDeps {
   #isDraining = false;
 
   constructor(private readonly deps: ServerDeps) {
-    this.server = createServer({ ...PROBED, noDelay: true, allowHalfOpen: true }, (socket) =>
-      this.#onConnection(socket),
-    );
+    const handshakes = deps.tls && new Handshakes(deps.tls, (socket) => this.#onConnection(socket, true));
+    this.#handshakes = handshakes;
+    const onSocket = handshakes
+      ? (socket: Socket) => handshakes.add(socket, this.nowMs)
+      : (socket: Socket) => this.#onConnection(socket, false);
+    this.server = createServer({ ...PROBED, noDelay: true, allowHalfOpen: true }, onSocket);
     this.server.maxConnections = deps.connectionsMax;
     // Node reports what failed to be accepted here: it concerns no connection that is open.
     this.server.once('listening', () => {
@@ -44,9 +52,14 @@ export class HttpServer implements ConnectionDeps {
     this.#timer.unref();
   }
 
-  /** How many are open. */
+  /** How many are open, those whose handshake is not complete included. */
   get connections(): number {
-    return this.#connections.size;
+    return this.#connections.size + (this.#handshakes?.size ?? 0);
+  }
+
+  /** For connections that are accepted from now on; only with `tls`. */
+  useCredentials(credentials: TlsCredentials): void {
+    this.#handshakes?.use(credentials);
   }
 
   onRequest(request: CallerRequest): void {
@@ -71,8 +84,8 @@ export class HttpServer implements ConnectionDeps {
     this.#connections.delete(connection);
   }
 
-  #onConnection(socket: Socket): void {
-    const connection = new CallerConnection(socket, peerOf(socket, this.deps.isTrustedProxy), this);
+  #onConnection(socket: Socket, encrypted: boolean): void {
+    const connection = new CallerConnection(socket, peerOf(socket, this.deps.isTrustedProxy, encrypted), this);
     this.#connections.add(connection);
     if (this.#isDraining) connection.closeWhenIdle();
   }
@@ -81,6 +94,7 @@ export class HttpServer implements ConnectionDeps {
     this.nowMs = performance.now();
     this.date = dateLine();
     for (const connection of this.#connections) connection.tick(this.nowMs);
+    this.#handshakes?.tick(this.nowMs, this.#isDraining ? FIRST_REQUEST_MS : HEAD_TIMEOUT_MS);
   }
 
   /** From now on each connection closes after its present or next response; it goes on accepting. */
@@ -115,6 +129,7 @@ export class HttpServer implements ConnectionDeps {
   async close(): Promise<void> {
     if (this.server.listening || this.#isDraining) await this.drain(this.deps.lastBytesMs ?? 1_000);
     clearInterval(this.#timer);
+    this.#handshakes?.close();
     for (const connection of [...this.#connections]) connection.destroy();
     if (this.#isDraining) await this.#closed;
   }

@@ -1,5 +1,5 @@
 import type { Http2Server, ServerHttp2Session } from 'node:http2';
-import { type Socket, Server as NetServer } from 'node:net';
+import { Server as NetServer, type Socket } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Server } from '@grpc/grpc-js';
 
