@@ -47,6 +47,15 @@ export const settings = {
     description: 'The address that people use; required when HOST is not loopback',
     schema: settingSchema.url('http:', 'https:').optional(),
   },
+  TLS_CERTIFICATE_FILE: {
+    description:
+      'PEM certificate of the public port, with the chain that leads to its authority: with it the port speaks TLS 1.2 or 1.3 and HTTP/1.1. Replaced files are noticed. Plain HTTP without one',
+    schema: z.string().optional(),
+  },
+  TLS_KEY_FILE: {
+    description: 'PEM private key of that certificate, without a passphrase',
+    schema: z.string().optional(),
+  },
   RPC_ADDRESS: {
     description: "host:port of the token-service's gRPC API",
     default: '127.0.0.1:50051',
@@ -104,6 +113,12 @@ export const settings = {
     default: '10000',
     schema: settingSchema.integer(1, 1_000_000),
   },
+  SHUTDOWN_DELAY_MS: {
+    description:
+      'How long, in milliseconds, a gateway that is told to stop goes on accepting while it says that it is not ready, so that load balancers can leave it; at most 60 000. With it grows the longest stop, see operating.md',
+    default: '2000',
+    schema: settingSchema.integer(0, 60_000),
+  },
   BODY_IDLE_MS: {
     description: 'Longest wait, in milliseconds, for the next bytes of a request body',
     default: '30000',
@@ -128,5 +143,11 @@ export function gatewayConfig(env: NodeJS.ProcessEnv = process.env, warn?: (text
       `PUBLIC_URL is required because HOST is ${config.HOST}: set it to the address that people use, such as https://tokens.example.org`,
     ]);
   }
+  const { TLS_CERTIFICATE_FILE: certificate, TLS_KEY_FILE: key, PUBLIC_URL } = config;
+  if (!certificate !== !key) throw new ConfigError(['TLS_CERTIFICATE_FILE and TLS_KEY_FILE: set both, or neither']);
+  if (certificate && PUBLIC_URL?.startsWith('http:'))
+    throw new ConfigError([
+      `PUBLIC_URL must begin with https:// because TLS_CERTIFICATE_FILE is set (it is ${JSON.stringify(PUBLIC_URL)}); set it to the same address here, at the token-service and at jobs`,
+    ]);
   return config;
 }

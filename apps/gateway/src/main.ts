@@ -2,6 +2,7 @@ import cluster from 'node:cluster';
 import { createLogger, runService } from '@latchkey/runtime';
 import { gatewayConfig } from './config.js';
 import { Processes } from './processes/index.js';
+import { stopLimits } from './stop.js';
 
 const logger = createLogger('gateway', process.env['LOG_LEVEL'] || 'info');
 
@@ -13,6 +14,7 @@ await runService(logger, async () => {
     return (await import('./worker.js')).startWorker(logger);
   }
   const config = gatewayConfig(process.env, (text) => logger.warn(text));
+  const { killedMs: stopMs, exitMs: stopTimeoutMs } = stopLimits(config.SHUTDOWN_DELAY_MS);
   if (config.GATEWAY_PROCESSES > 1) {
     const processes = new Processes(
       {
@@ -20,6 +22,7 @@ await runService(logger, async () => {
         routesFile: config.GATEWAY_CONFIG,
         authzPort: config.AUTHZ_PORT,
         opsHost: config.OPS_HOST || config.HOST,
+        stopMs,
       },
       logger,
     );
@@ -27,7 +30,7 @@ await runService(logger, async () => {
     onceStarted('SIGHUP', starting, () => processes.reload());
     onceStarted('SIGUSR2', starting, () => processes.replace());
     await starting;
-    return () => processes.stop();
+    return { stop: () => processes.stop(), stopTimeoutMs };
   }
   const starting = import('./start.js').then(({ startGateway }) => startGateway(config, logger));
   onceStarted('SIGHUP', starting, (gateway) => gateway.reload());
@@ -35,7 +38,7 @@ await runService(logger, async () => {
     logger.warn('SIGUSR2 is ignored: GATEWAY_PROCESSES is 1, so there is nothing to take over'),
   );
   const gateway = await starting;
-  return () => gateway.stop();
+  return { stop: () => gateway.stop(), stopTimeoutMs };
 });
 
 /** A signal that comes during the start ends nothing: it is obeyed once that is over. A start that fails is told elsewhere. */

@@ -2,6 +2,7 @@ import type { RateLimits } from '@latchkey/runtime';
 import type { UsageReporter, Verifier } from '@latchkey/verifier';
 import { Counter, Gauge, type Metric, type Registry } from 'prom-client';
 import type { UpstreamHealth } from './engine/index.js';
+import type { CertificateWatch } from './certificate.js';
 import type { OpenExchanges } from './streams/index.js';
 
 const BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
@@ -12,6 +13,8 @@ export interface MetricsDeps {
   readonly usage: UsageReporter;
   readonly limits: Pick<RateLimits, 'countedAlone'>;
   readonly upstreams: { readonly health: readonly UpstreamHealth[] };
+  /** Of the public port, where it speaks TLS. */
+  readonly certificate: Pick<CertificateWatch, 'secondsLeft' | 'fault'> | undefined;
 }
 
 /** Requests by route and status are counted in plain maps and read at each scrape: labels cost more than a check. */
@@ -84,12 +87,28 @@ export class Metrics {
         this.inc({ upstream, outcome: 'failed' }, counts.checksFailed);
       }
     });
+    const { certificate } = deps;
+    if (certificate) {
+      gauge(
+        'latchkey_gateway_tls_certificate_expiry_seconds',
+        [],
+        collectOf(() => certificate.secondsLeft),
+        'min',
+      );
+      const hasFailed = () => (certificate.fault === undefined ? 0 : 1);
+      gauge('latchkey_gateway_tls_certificate_reload_failed', [], collectOf(hasFailed), 'max');
+    }
 
     function counter(name: string, labelNames: string[], collect: (this: Counter) => void): void {
       new Counter({ name, help: HELP[name]!, labelNames, registers, collect });
     }
-    function gauge(name: string, labelNames: string[], collect: (this: Gauge) => void): void {
-      new Gauge({ name, help: HELP[name]!, labelNames, registers, collect });
+    function gauge(
+      name: string,
+      labelNames: string[],
+      collect: (this: Gauge) => void,
+      aggregator: 'sum' | 'min' | 'max' = 'sum',
+    ): void {
+      new Gauge({ name, help: HELP[name]!, labelNames, registers, collect, aggregator });
     }
   }
 
@@ -144,6 +163,11 @@ class Durations {
   }
 }
 
+const collectOf = (value: () => number) =>
+  function collect(this: Gauge) {
+    this.set(value());
+  };
+
 const HELP: Readonly<Record<string, string>> = {
   latchkey_gateway_requests_total: 'Requests at the public port; status 0: the caller disconnected before a response',
   latchkey_verifier_verdicts_total: 'Checks by their outcome',
@@ -157,4 +181,8 @@ const HELP: Readonly<Record<string, string>> = {
   latchkey_gateway_upstream_ejections_total: 'Times that one of several upstreams was left out after failures in a row',
   latchkey_gateway_upstream_checks_total: 'Health checks of one of several upstreams, by outcome',
   latchkey_gateway_open_exchanges: 'Requests, streams and WebSockets open now',
+  latchkey_gateway_tls_certificate_expiry_seconds:
+    'Until the certificate of the public port expires; negative when it has; of several processes the least',
+  latchkey_gateway_tls_certificate_reload_failed:
+    '1 while the files hold no certificate and key that can be used, or one that has expired; the log says why',
 };

@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net';
 import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
+  ConfigError,
   createRedis,
   createRegistry,
   firstParty,
@@ -10,6 +11,7 @@ import {
   type Logger,
   listen,
   RateLimits,
+  type ReadinessCheck,
   systemClock,
   tokensCaller,
   usageStream,
@@ -18,6 +20,7 @@ import {
 import { UsageReporter, Verifier } from '@latchkey/verifier';
 import type { Redis } from 'ioredis';
 import type { Registry } from 'prom-client';
+import { CertificateError, CertificateWatch, readCertificate } from './certificate.js';
 import { Checks } from './check/index.js';
 import type { GatewayConfig } from './config.js';
 import { redisFeed, tokenSource } from './connections.js';
@@ -35,6 +38,7 @@ import {
 import { Metrics } from './metrics.js';
 import { startNestPart } from './nest/index.js';
 import { parseRoutes, type RoutesSource, type RouteTable, readRoutes } from './routes/index.js';
+import { Stop, type StopOptions, stopLimits, within } from './stop.js';
 import { OpenExchanges } from './streams/index.js';
 
 /** A running gateway. */
@@ -56,15 +60,10 @@ export interface Gateway {
   /** Of this process. */
   metrics(): ReturnType<Registry['getMetricsAsJSON']>;
   /**
-   * Accepts no new requests, drains open ones (8 s), ends streams, sends the last usage, releases the lease. Idempotent.
-   * @param options `awaitRequests`: others accept in its place, so no open connection is closed before one more request
-   *   was awaited on it (2 s)
+   * Says that it is not ready and goes on accepting for SHUTDOWN_DELAY_MS, then drains open requests (8 s), ends streams,
+   * sends the last usage and releases the lease. Idempotent; `atOnce` hurries a stop that is under way.
    */
   stop(options?: StopOptions): Promise<void>;
-}
-
-export interface StopOptions {
-  readonly awaitRequests: boolean;
 }
 
 /** Of a gateway that is one of several processes. */
@@ -78,9 +77,6 @@ export interface AsProcess {
   readonly metrics: () => Promise<string>;
 }
 
-const DRAIN_MS = 8_000;
-/** How long a connection is kept for one more request where others accept instead. */
-const LAST_REQUEST_MS = 2_000;
 const LEASE_POLL_MS = 50;
 /** Longest name of a verifier; a longer one is cut at the front. */
 const NAME_LENGTH_MAX = 100;
@@ -97,24 +93,28 @@ const REDIS_COMMAND_TIMEOUT_MS = 200;
 export async function startGateway(config: GatewayConfig, logger: Logger, as?: AsProcess): Promise<Gateway> {
   // Closed in reverse order by an orderly stop and by a failed start.
   const opened: Close[] = [];
-  const closeAll = async (options: StopOptions = { awaitRequests: false }) => {
-    for (const close of opened.splice(0).reverse()) await close(options);
+  const limits = stopLimits(config.SHUTDOWN_DELAY_MS);
+  const closeAll = async (stop: Stop) => {
+    for (const close of opened.splice(0).reverse()) await close(stop);
   };
   try {
     const gateway = await open(config, logger, opened, as);
+    let stopping: Stop | undefined;
     let stopped: Promise<void> | undefined;
     const stop = (options?: StopOptions) => {
-      stopped ??= closeAll(options);
+      if (options?.atOnce) stopping?.hurry();
+      stopping ??= new Stop(limits, options);
+      stopped ??= closeAll(stopping);
       return stopped;
     };
     return { ...gateway, stop };
   } catch (error) {
-    await closeAll();
+    await closeAll(new Stop(limits, { atOnce: true }));
     throw error;
   }
 }
 
-type Close = (options: StopOptions) => unknown;
+type Close = (stop: Stop) => unknown;
 
 async function open(
   config: GatewayConfig,
@@ -125,6 +125,7 @@ async function open(
   const routesIn = ({ text, files }: RoutesSource) => parseRoutes(text, config.GATEWAY_CONFIG, process.env, files);
   let routes: RouteTable = routesIn(as?.routes ?? readRoutes(config.GATEWAY_CONFIG));
   const consoleFiles = new Console(config.CONSOLE_DIR);
+  const certificate = certificateOf(config, as?.awaitLease === true);
 
   const connect = (name: string, commandTimeout?: number) => {
     const redis = createRedis(config.REDIS_URL, name, logger, commandTimeout === undefined ? {} : { commandTimeout });
@@ -165,7 +166,15 @@ async function open(
   const upstreams = new UpstreamPools(logger);
   opened.push(() => upstreams.close());
   const registry = createRegistry('gateway');
-  const metrics = new Metrics(registry, { verifier, open: exchanges, usage, limits, upstreams });
+  const watch =
+    certificate &&
+    new CertificateWatch(certificate, {
+      files: certificate.files,
+      use: (credentials) => publicServer.http.useCredentials(credentials),
+      logger,
+      logs: as === undefined || as.n === 1,
+    });
+  const metrics = new Metrics(registry, { verifier, open: exchanges, usage, limits, upstreams, certificate: watch });
 
   let stopping = false;
   const readinessChecks = {
@@ -174,11 +183,19 @@ async function open(
       if (!verifier.state().leaseHeld) throw new Error('no lease: the token-service has not responded yet');
     },
   };
-  opened.push(() => verifier.stop());
+  // A lease that is not released expires by itself.
+  const warnings: Record<string, ReadinessCheck> = watch
+    ? {
+        'tls-certificate': async () => {
+          if (watch.fault !== undefined) throw new Error(watch.fault);
+        },
+      }
+    : {};
+  opened.push((stop) => within(stop.leftMs(stop.limits.stoppedMs), verifier.stop()));
   await verifier.start();
   while (as?.awaitLease && !verifier.state().leaseHeld) await sleep(LEASE_POLL_MS);
-  opened.push(async () => {
-    if (!(await usage.stop()))
+  opened.push(async (stop) => {
+    if (!(await within(stop.usageMs, usage.stop(stop.usageMs))))
       logger.error('usage since the last batch lost: sending it to Redis failed before the stop');
   });
   usage.start();
@@ -196,6 +213,7 @@ async function open(
     forwardAuth: new ForwardAuth(checks, delegated, peers),
     metrics: { contentType: registry.contentType, text: as?.metrics ?? (() => registry.metrics()) },
     checks: readinessChecks,
+    warnings,
     isTrustedProxy: peers.isTrustedProxy,
     logger,
     connectionsMax: config.CONNECTIONS_MAX,
@@ -218,26 +236,38 @@ async function open(
     own: new Map([['/gateway/whoami', nest.serve]]),
     isTrustedProxy: peers.isTrustedProxy,
     checks: readinessChecks,
+    warnings,
     logger,
     connectionsMax: config.CONNECTIONS_MAX,
+    tls: certificate,
     observe: metrics.observe,
   });
   const { http } = publicServer;
+  watch?.start();
+  opened.push(() => watch?.stop());
   opened.push(() => http.close());
   await listen(http.server, config.PORT, config.HOST);
-  opened.push(async ({ awaitRequests }) => {
-    // Others are ready in its place.
-    if (awaitRequests) await Promise.all([http, ops.http].map((server) => server.stopAccepting(LAST_REQUEST_MS)));
-    else stopping = true;
-    http.stop();
+  opened.push(async (stop) => {
+    const servers = [http, ops.http];
+    // Where others accept, they are ready in its place.
+    stopping = !stop.othersAccept;
+    for (const server of servers) server.leave();
+    const accepted = stop.accepted();
+    if (stop.othersAccept) {
+      nest.leave();
+      await Promise.race([accepted, Promise.all(servers.map((server) => server.stopAccepting()))]);
+    } else await accepted;
     // Streams have no end of their own: the stop would wait for their callers.
     exchanges.endStreams();
-    await exchanges.drain(DRAIN_MS);
+    const leftMs = stop.leftMs(stop.limits.drainedMs);
+    await Promise.all([...servers, nest].map((server) => server.drain(leftMs)));
+    exchanges.close();
+    await Promise.all(servers.map((server) => server.close()));
   });
 
   const { port } = http.server.address() as AddressInfo;
   const { port: opsPort } = ops.http.server.address() as AddressInfo;
-  const url = `http://${bracketed(config.HOST)}:${port}`;
+  const url = `${certificate ? 'https' : 'http'}://${bracketed(config.HOST)}:${port}`;
   const count = routes.routes.length;
   const level = as ? 'debug' : 'info';
   logger[level]({ url, opsPort, authzPort, routes: count }, as ? 'gateway process listening' : 'gateway listening');
@@ -275,6 +305,19 @@ function readyWithin(redis: Redis, ms: number): Promise<void> {
       resolve();
     });
   });
+}
+
+/** @throws ConfigError that says what is wrong with the files */
+function certificateOf(config: GatewayConfig, acceptsExpired: boolean) {
+  const { TLS_CERTIFICATE_FILE, TLS_KEY_FILE } = config;
+  if (!TLS_CERTIFICATE_FILE || !TLS_KEY_FILE) return undefined;
+  const files = { certificate: TLS_CERTIFICATE_FILE, key: TLS_KEY_FILE };
+  try {
+    return { ...readCertificate(files, Date.now(), acceptsExpired), files };
+  } catch (error) {
+    if (error instanceof CertificateError) throw new ConfigError([error.message]);
+    throw error;
+  }
 }
 
 const bracketed = (host: string) => (host.includes(':') ? `[${host}]` : host);

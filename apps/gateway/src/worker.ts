@@ -1,19 +1,22 @@
 import cluster from 'node:cluster';
-import type { Logger } from '@latchkey/runtime';
+import type { Logger, StartedService } from '@latchkey/runtime';
 import { gatewayConfig } from './config.js';
 import { Channel, type Load, type ProcessStart } from './processes/index.js';
 import type { RoutesSource } from './routes/index.js';
 import { type Gateway, startGateway } from './start.js';
+import { stopLimits } from './stop.js';
 
 /** Longest wait for the metrics of all processes. */
 const METRICS_MS = 5_000;
 
 /** A whole gateway as one of several processes, which the primary starts, reloads and stops. */
-export async function startWorker(logger: Logger): Promise<() => Promise<void>> {
+export async function startWorker(logger: Logger): Promise<StartedService> {
   const worker = cluster.worker!;
   worker.on('disconnect', () => {
     // Else node exits at once, and what is open breaks off.
     worker.exitedAfterDisconnect = true;
+    // The primary is gone: the next one needs the ports.
+    void started.promise.then((gateway) => gateway.stop({ atOnce: true }));
     process.kill(process.pid, 'SIGTERM');
   });
   const told = Promise.withResolvers<ProcessStart>();
@@ -37,7 +40,7 @@ export async function startWorker(logger: Logger): Promise<() => Promise<void>> 
     collect: async () => (await started.promise).metrics(),
     retire: async () => {
       const gateway = await started.promise;
-      await gateway.stop({ awaitRequests: true });
+      await gateway.stop({ othersAccept: true });
       return gateway.metrics();
     },
   });
@@ -48,5 +51,5 @@ export async function startWorker(logger: Logger): Promise<() => Promise<void>> 
     metrics: () => channel.ask<string>('metrics', undefined, METRICS_MS),
   });
   started.resolve(gateway);
-  return () => gateway.stop();
+  return { stop: () => gateway.stop(), stopTimeoutMs: stopLimits(config.SHUTDOWN_DELAY_MS).exitMs };
 }

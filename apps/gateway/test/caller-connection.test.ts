@@ -1,5 +1,6 @@
 import {
   AHEAD_MS,
+  FIRST_REQUEST_MS,
   HEAD_TIMEOUT_MS,
   KEEP_ALIVE_MS,
   REQUEST_TIMEOUT_MS,
@@ -298,6 +299,35 @@ describe('a stop', () => {
     respond();
     socket.connection.closeWhenIdle();
     expect(socket.destroyed).toBe(true);
+  });
+
+  it('waits for a head that has begun, and closes after the response', () => {
+    const { socket, respond } = connection();
+    for (const part of [GET, GET.slice(0, 9)]) socket.receive(part);
+    respond();
+    socket.connection.closeWhenIdle();
+    expect(socket.ended).toBe(false);
+    socket.receive(GET.slice(9));
+    respond();
+    expect([socket.ended, socket.written.match(/connection: close/g)!.length]).toEqual([true, 1]);
+  });
+
+  it('waits for the first request of a new connection, but not for long', () => {
+    const { socket, respond } = connection();
+    socket.connection.closeWhenIdle();
+    socket.receive(GET);
+    respond();
+    expect(socket.written).toContain('connection: close');
+    const { socket: silent } = connection();
+    silent.connection.closeWhenIdle();
+    silent.tick(FIRST_REQUEST_MS - 1);
+    expect(silent.destroyed).toBe(false);
+    silent.tick(FIRST_REQUEST_MS);
+    expect(silent.destroyed).toBe(true);
+    const { socket: old } = connection();
+    old.tick(FIRST_REQUEST_MS);
+    old.connection.closeWhenIdle();
+    expect(old.destroyed).toBe(true);
   });
 
   it('leaves the caller what it has still to read', () => {

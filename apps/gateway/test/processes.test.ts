@@ -1,9 +1,13 @@
+import cluster from 'node:cluster';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { Agent, get } from 'node:http';
+import { get as getTls } from 'node:https';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import type { TLSSocket } from 'node:tls';
 import { jest } from '@jest/globals';
+import type { Logger } from '@latchkey/runtime';
 import {
   freePorts,
   type RunningService,
@@ -15,7 +19,7 @@ import {
   waitFor,
 } from '@latchkey/testing';
 import { surplusOf } from '../src/processes/balance.js';
-import { pauseMs } from '../src/processes/processes.js';
+import { Processes, type ProcessesOptions, pauseMs } from '../src/processes/processes.js';
 import { Authority, type Issued } from './authority.js';
 import { TestUpstream } from './stack.js';
 
@@ -62,6 +66,7 @@ async function place(): Promise<Place> {
     REDIS_URL: redis.url,
     GATEWAY_CONFIG: file,
     CONSOLE_DIR: dir,
+    SHUTDOWN_DELAY_MS: '0',
   };
   const close = async () => {
     authority.close();
@@ -77,6 +82,41 @@ async function place(): Promise<Place> {
 
 const start = (env: Record<string, string>) =>
   spawnService(entry, env, { readyText: 'gateway listening', readyTimeoutMs: 120_000 });
+
+/** A primary in this process. */
+async function startHere(where: Place, options: Partial<ProcessesOptions>) {
+  cluster.setupPrimary({ exec: entry, args: [], execArgv: [], silent: true });
+  const lines: { fields: Record<string, unknown>; message: string }[] = [];
+  const log = (fields: Record<string, unknown>, message: string) => void lines.push({ fields, message });
+  const pids: number[] = [];
+  const primary = {
+    pids,
+    /** What starting a process throws. */
+    cannotStart: undefined as Error | undefined,
+    logged: (text: string) => lines.filter(({ message }) => message.includes(text)).map(({ fields }) => fields),
+    processes: undefined as unknown as Processes,
+    [Symbol.asyncDispose]: () => primary.processes.stop(),
+  };
+  const fork = () => {
+    if (primary.cannotStart) throw primary.cannotStart;
+    const worker = cluster.fork({ NODE_OPTIONS: '', ...where.env });
+    pids.push(worker.process.pid!);
+    return worker;
+  };
+  const { GATEWAY_CONFIG: routesFile, AUTHZ_PORT: authzPort } = where.env as Record<string, string>;
+  const given = {
+    count: 2,
+    routesFile: routesFile!,
+    authzPort: Number(authzPort),
+    opsHost: '127.0.0.1',
+    stopMs: 14_000,
+  };
+  const logger = { info: log, warn: log, error: log } as unknown as Logger;
+  primary.processes = new Processes({ ...given, fork, ...options }, logger);
+  await primary.processes.start();
+  await waitFor(() => primary.logged('gateway listening').length === 1, BUSY);
+  return primary;
+}
 
 const workersOf = ({ pid }: RunningService): number[] =>
   readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean).map(Number);
@@ -141,6 +181,19 @@ function load(where: Place, count: number) {
 }
 
 describe('a gateway of two processes', () => {
+  let shared: { where: Place; gateway: RunningService };
+  beforeAll(async () => {
+    const where = await place();
+    shared = { where, gateway: await start(where.env) };
+  });
+  afterAll(async () => {
+    await shared.gateway.stop(20_000);
+    await shared.where[Symbol.asyncDispose]();
+  });
+  /** Until both listen. */
+  const whole = (where: Place) =>
+    waitFor(async () => value(await metricsOf(where), 'latchkey_gateway_processes{') === 2, BUSY);
+
   it('listens with both at the same ports, free ones where they are 0, and each is a verifier', async () => {
     await using where = await place();
     await using gateway = await start({ ...where.env, PORT: '0', OPS_PORT: '0', AUTHZ_PORT: '0' });
@@ -168,20 +221,64 @@ describe('a gateway of two processes', () => {
     expect(where.authority.released).toBe(2);
   });
 
-  it('adds up the metrics of both, and leaves out one that does not respond but for its counters', async () => {
+  it('speaks TLS in both, and in those that replace them, and uses a replaced certificate in all', async () => {
     await using where = await place();
-    await using gateway = await start(where.env);
-    for (let i = 0; i < 30; i++) expect(await request(where.port, '/read/x', where.token)).toBe(200);
+    const [first, second] = [selfSigned(), selfSigned()];
+    const [cert, key] = ['cert', 'key'].map((name) => path.join(where.env['CONSOLE_DIR']!, `${name}.pem`));
+    const write = (pair: typeof first) => {
+      writeFileSync(cert!, pair.cert);
+      writeFileSync(key!, pair.key);
+    };
+    write(first);
+    await using gateway = await start({ ...where.env, TLS_CERTIFICATE_FILE: cert!, TLS_KEY_FILE: key! });
+    /** The certificates of both, each while the other one is stopped. */
+    const certificates = async () => {
+      const of: string[] = [];
+      for (const paused of workersOf(gateway)) {
+        process.kill(paused, 'SIGSTOP');
+        const options = {
+          port: where.port,
+          host: '127.0.0.1',
+          path: '/healthz',
+          rejectUnauthorized: false,
+          agent: false,
+        };
+        await new Promise<void>((resolve, reject) => {
+          getTls(options, (response) => {
+            of.push((response.socket as TLSSocket).getPeerX509Certificate()!.toString());
+            response.resume().once('end', resolve);
+          }).once('error', reject);
+        });
+        process.kill(paused, 'SIGCONT');
+      }
+      return of;
+    };
+    expect(await certificates()).toEqual([first.cert, first.cert]);
+    write(second);
+    await waitFor(async () => (await certificates()).every((one) => one === second.cert), BUSY);
+    expect(logLines(gateway, 'TLS certificate reloaded')).toHaveLength(1);
+    process.kill(gateway.pid, 'SIGUSR2');
+    await waitFor(() => logLines(gateway, 'processes replaced').length === 1, BUSY);
+    expect(await certificates()).toEqual([second.cert, second.cert]);
+  });
+
+  it('adds up the metrics of both, and leaves out one that does not respond but for its counters', async () => {
+    const { where, gateway } = shared;
+    await whole(where);
     const requests = 'latchkey_gateway_requests_total{route="read",status="200"';
+    const [seconds, deaths] = ['latchkey_gateway_request_seconds_count', 'latchkey_gateway_process_deaths_total'];
     // A process that is slow to respond can be left out, too.
     const whenSilent = (count: number) =>
       waitFor(async () => {
         const text = await metricsOf(where);
         return value(text, 'latchkey_gateway_processes_silent') === count ? text : undefined;
       }, BUSY);
+    const before = await whenSilent(0);
+    for (let i = 0; i < 30; i++) expect(await request(where.port, '/read/x', where.token)).toBe(200);
     const metrics = await whenSilent(0);
-    expect(value(metrics, requests)).toBe(30);
-    expect(value(metrics, 'latchkey_gateway_request_seconds_count')).toBe(30);
+    const served = value(metrics, requests);
+    expect(served - (value(before, requests) || 0)).toBe(30);
+    expect(value(metrics, seconds) - value(before, seconds)).toBe(30);
     expect(value(metrics, 'latchkey_verifier{what="leaseHeld"')).toBe(1);
     expect(value(metrics, 'latchkey_verifier{what="leaseLeftMs"')).toBeLessThanOrEqual(10_000);
     expect(value(metrics, 'process_start_time_seconds')).toBeGreaterThan(Date.now() / 1000 - 600);
@@ -191,16 +288,16 @@ describe('a gateway of two processes', () => {
     process.kill(first!, 'SIGSTOP');
     const without = await whenSilent(1);
     process.kill(first!, 'SIGCONT');
-    expect(value(without, requests)).toBe(30);
+    expect(value(without, requests)).toBe(served);
     // What a process has counted remains when it has ended.
     process.kill(first!, 'SIGKILL');
-    await waitFor(async () => value(await metricsOf(where), 'latchkey_gateway_process_deaths_total') === 1, BUSY);
-    expect(value(await metricsOf(where), requests)).toBe(30);
+    await waitFor(async () => value(await metricsOf(where), deaths) === value(before, deaths) + 1, BUSY);
+    expect(value(await metricsOf(where), requests)).toBe(served);
   });
 
   it('uses new routes in both or, when they are invalid, in none, and says so once', async () => {
-    await using where = await place();
-    await using gateway = await start(where.env);
+    const { where, gateway } = shared;
+    await whole(where);
     const statuses = async (at: string) => {
       const of: number[] = [];
       for (const paused of workersOf(gateway)) {
@@ -215,9 +312,10 @@ describe('a gateway of two processes', () => {
     await waitFor(() => logLines(gateway, 'reloading the routes failed').length > 0);
     expect(await statuses('/read/x')).toEqual([200, 200]);
     // One that starts meanwhile has the routes of the other, too.
+    const names = where.authority.names.length;
     process.kill(workersOf(gateway)[0]!, 'SIGKILL');
-    await waitFor(() => where.authority.names.length === 3 && workersOf(gateway).length === 2, BUSY);
-    await waitFor(async () => value(await metricsOf(where), 'latchkey_gateway_processes{') === 2, BUSY);
+    await waitFor(() => where.authority.names.length === names + 1 && workersOf(gateway).length === 2, BUSY);
+    await whole(where);
     expect(await statuses('/read/x')).toEqual([200, 200]);
     where.writeRoutes('read', 'new');
     process.kill(gateway.pid, 'SIGHUP');
@@ -228,9 +326,12 @@ describe('a gateway of two processes', () => {
   });
 
   it('replaces its processes on SIGUSR2 and loses no request of kept or new connections', async () => {
-    await using where = await place();
-    await using gateway = await start(where.env);
+    const { where, gateway } = shared;
+    await whole(where);
     const before = workersOf(gateway);
+    const { released } = where.authority;
+    const read200 = 'latchkey_gateway_requests_total{route="read",status="200"';
+    const servedBefore = value(await metricsOf(where), read200) || 0;
     const callers = load(where, 4);
     await waitFor(() => callers.outcomes.length > 100);
     process.kill(gateway.pid, 'SIGUSR2');
@@ -242,37 +343,45 @@ describe('a gateway of two processes', () => {
     const after = workersOf(gateway);
     expect(after).toHaveLength(2);
     expect(after.filter((pid) => before.includes(pid))).toEqual([]);
-    expect(where.authority.released).toBe(2);
-    const requests = value(await metricsOf(where), 'latchkey_gateway_requests_total{route="read",status="200"');
-    expect(requests).toBe(callers.outcomes.length);
+    expect(where.authority.released - released).toBe(2);
+    expect(value(await metricsOf(where), read200) - servedBefore).toBe(callers.outcomes.length);
   });
 
-  it('goes on with its processes when a replacement gets no lease', async () => {
+  it('goes on with its processes when a replacement gets no lease, or cannot be started', async () => {
     await using where = await place();
-    await using gateway = await start(where.env);
-    const before = workersOf(gateway);
+    await using primary = await startHere(where, { replacementMs: 1_000 });
+    const before = [...primary.pids];
     where.authority.grantsLeases = false;
-    process.kill(gateway.pid, 'SIGUSR2');
-    await waitFor(() => logLines(gateway, 'replacing the processes failed').length === 1, BUSY);
-    expect(logLines(gateway, 'replacing the processes failed')[0]).toContain('held no lease');
+    await primary.processes.replace();
+    const failed = () => primary.logged('replacing the processes failed');
+    expect(failed().map(({ reason }) => reason)).toEqual([expect.stringContaining('held no lease')]);
     where.authority.grantsLeases = true;
-    await waitFor(() => workersOf(gateway).length === 2);
-    expect(workersOf(gateway)).toEqual(before);
+    primary.cannotStart = new Error('spawn ENOMEM');
+    await primary.processes.replace();
+    expect(failed()[1]).toMatchObject({ process: 1, reason: 'the new process cannot be started: spawn ENOMEM' });
+    expect(before.filter(isAlive)).toEqual(before);
     await waitFor(async () => (await request(where.port, '/read/x', where.token)) === 200);
+    // One that has to be started again is tried again, later and later.
+    process.kill(before[0]!, 'SIGKILL');
+    await waitFor(() => primary.logged('cannot be started').length === 2, BUSY);
+    expect(primary.logged('cannot be started').map(({ waitMs }) => waitMs)).toEqual([0, 1_000]);
+    primary.cannotStart = undefined;
+    await waitFor(async () => value(await metricsOf(where), 'latchkey_gateway_processes{') === 2, BUSY);
+    expect(value(await metricsOf(where), 'latchkey_gateway_process_deaths_total')).toBe(3);
   });
 
   it('starts a killed process again, and serves meanwhile', async () => {
-    await using where = await place();
-    await using gateway = await start(where.env);
+    const { where, gateway } = shared;
+    await whole(where);
     const [killed, other] = workersOf(gateway) as [number, number];
     process.kill(killed, 'SIGKILL');
     await waitFor(() => !isAlive(killed));
     for (let i = 0; i < 20; i++) expect(await request(where.port, '/read/x', where.token)).toBe(200);
     expect((await read(where.opsPort, '/readyz')).status).toBe(200);
-    await waitFor(async () => value(await metricsOf(where), 'latchkey_gateway_processes{') === 2, BUSY);
+    await whole(where);
     expect(workersOf(gateway)).toContain(other);
-    const [line] = logLines(gateway, 'ended unexpectedly');
-    expect(JSON.parse(line!)).toMatchObject({ level: 'error', process: 1, pid: killed, signal: 'SIGKILL', waitMs: 0 });
+    const line = logLines(gateway, 'ended unexpectedly').at(-1)!;
+    expect(JSON.parse(line)).toMatchObject({ level: 'error', pid: killed, signal: 'SIGKILL' });
   });
 
   it('hands the files of its routes to the process that replaces a killed one, whatever is on disk meanwhile', async () => {
@@ -300,17 +409,26 @@ describe('a gateway of two processes', () => {
     await waitFor(() => logLines(gateway, 'routes reloaded').length === 1, BUSY);
   });
 
-  it('frees its port soon when its primary is killed', async () => {
+  it('frees its ports when its primary is killed, before it has ended what callers have begun', async () => {
     await using where = await place();
     await using gateway = await start(where.env);
+    const [reached, released] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+    where.upstream.handler = (_req, res) => {
+      reached.resolve();
+      void released.promise.then(() => res.end('late'));
+    };
+    const open = request(where.port, '/read/x', where.token);
+    await reached.promise;
     await gateway.kill();
     const isFree = (port: number) =>
       read(port, '/').then(
         () => false,
         ({ code }) => code === 'ECONNREFUSED',
       );
-    await waitFor(async () => (await isFree(where.port)) && (await isFree(where.opsPort)), BUSY);
-    expect(where.authority.released).toBe(2);
+    for (const port of [where.port, where.opsPort, Number(where.env['AUTHZ_PORT'])]) await waitFor(() => isFree(port));
+    released.resolve();
+    expect(await open).toBe(200);
+    await waitFor(() => where.authority.released === 2, BUSY);
     await using again = await start(where.env);
     expect(await request(where.port, '/read/x', where.token)).toBe(200);
     await again.stop(20_000);
@@ -327,6 +445,10 @@ describe('a gateway of two processes', () => {
     };
     expect(await fails({ BODY_IDLE_MS: '1' })).toContain('BODY_IDLE_MS: must be at least 100');
     expect(await fails({ GATEWAY_PROCESSES: '0' })).toContain('GATEWAY_PROCESSES: must be at least 1');
+    const nowhere = path.join(where.env['CONSOLE_DIR']!, 'nowhere.pem');
+    expect(await fails({ TLS_CERTIFICATE_FILE: nowhere, TLS_KEY_FILE: nowhere })).toContain(
+      `TLS_CERTIFICATE_FILE: ${nowhere} cannot be read (ENOENT)`,
+    );
     expect(await fails({ PORT: `${where.upstream.port}` })).toContain(
       `port ${where.upstream.port} on 127.0.0.1 is in use`,
     );

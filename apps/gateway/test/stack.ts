@@ -94,6 +94,7 @@ export async function stack(
     API_URL: api.url,
     GATEWAY_CONFIG: file,
     CONSOLE_DIR: path.join(dir, 'console'),
+    SHUTDOWN_DELAY_MS: '0',
     ...env,
   });
   const gateway = await startGateway(config, createLogger('gateway', process.env['TEST_LOG_LEVEL'] ?? 'fatal'));

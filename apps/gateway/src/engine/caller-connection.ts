@@ -11,6 +11,7 @@ import { Backlog } from './backlog.js';
 import {
   AHEAD_BYTES_MAX,
   AHEAD_MS,
+  FIRST_REQUEST_MS,
   HEAD_TIMEOUT_MS,
   KEEP_ALIVE_MS,
   REQUEST_TIMEOUT_MS,
@@ -167,7 +168,7 @@ export class CallerConnection implements Connection {
     const request = new CallerRequest(head, this);
     this.#request = request;
     this.#isFirst = false;
-    this.#closes = head.closes || this.deps.isStopping;
+    this.#closes ||= head.closes || this.deps.isStopping;
     this.#sinceMs = this.deps.nowMs;
     this.#body = head.chunked
       ? new ChunkedBody()
@@ -316,11 +317,21 @@ export class CallerConnection implements Connection {
     this.socket.resetAndDestroy();
   }
 
-  /** Closes the connection now if no request is open, else after its response. */
+  /**
+   * Closes the connection now if no request is open, else after its response. One whose head has begun is awaited, and that
+   * of a new connection for {@link FIRST_REQUEST_MS}.
+   */
   closeWhenIdle(): void {
     this.#closes = true;
     if (!this.isIdle || this.#awaited === Awaited.Nothing) return;
-    if (this.socket.writableLength > 0) this.#linger();
+    const isNew = this.#isFirst && this.deps.nowMs - this.#sinceMs < FIRST_REQUEST_MS;
+    if (isNew || (this.#ahead.bytes && this.#takesHead)) return;
+    this.#closeIdle();
+  }
+
+  #closeIdle(): void {
+    // An end of TLS without close_notify is a fault.
+    if (this.socket.writableLength > 0 || this.peer.encrypted) this.#linger();
     else this.socket.destroy();
   }
 
@@ -334,7 +345,8 @@ export class CallerConnection implements Connection {
         const isIdle = (!this.#isFirst && !hasBegun) || socket.writableNeedDrain;
         if (isIdle) {
           if (waitedMs > (socket.writableNeedDrain ? UNREAD_MS : KEEP_ALIVE_MS)) socket.destroy();
-        } else if (waitedMs > HEAD_TIMEOUT_MS) {
+        } else if (this.#closes && !hasBegun && waitedMs >= FIRST_REQUEST_MS) this.#closeIdle();
+        else if (waitedMs > HEAD_TIMEOUT_MS) {
           if (hasBegun) this.#refuse(this.#heads.refuse(TOO_SLOW), TOO_SLOW);
           else socket.destroy();
         }

@@ -1,5 +1,7 @@
 /** Longest time until a head is complete. */
 export const HEAD_TIMEOUT_MS = 10_000;
+/** In a stop: how long after it was opened a connection is kept for its first request, which is on its way as a rule. */
+export const FIRST_REQUEST_MS = 1_000;
 /** Longest time until a whole request, body included, has arrived. */
 export const REQUEST_TIMEOUT_MS = 3_600_000;
 /** Longer than the idle timeout of most load balancers. */

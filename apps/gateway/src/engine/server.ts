@@ -2,7 +2,9 @@ import { createServer, type Server, type Socket } from 'node:net';
 import type { Logger } from '@latchkey/runtime';
 import { peerOf } from '../http/index.js';
 import { CallerConnection, type ConnectionDeps } from './caller-connection.js';
+import { FIRST_REQUEST_MS, HEAD_TIMEOUT_MS } from './caller-limits.js';
 import type { CallerRequest } from './caller-request.js';
+import { Handshakes, type TlsCredentials } from './handshakes.js';
 import { PROBED } from './socket-options.js';
 
 export interface ServerDeps {
@@ -12,6 +14,8 @@ export interface ServerDeps {
   readonly isTrustedProxy: (ip: string) => boolean;
   readonly logger: Logger;
   readonly connectionsMax: number;
+  /** With it the port speaks TLS, and nothing else. */
+  readonly tls?: TlsCredentials | undefined;
   /** How long callers have to read what was written before a stop. Default 1 000. */
   readonly lastBytesMs?: number;
 }
@@ -22,17 +26,22 @@ const TICK_MS = 500;
 export class HttpServer implements ConnectionDeps {
   readonly server: Server;
   readonly #connections = new Set<CallerConnection>();
+  readonly #handshakes: Handshakes | undefined;
   readonly #timer: NodeJS.Timeout;
   readonly #closed: Promise<void>;
   nowMs = performance.now();
   date = dateLine();
   isStopping = false;
   surplus = 0;
+  #isDraining = false;
 
   constructor(private readonly deps: ServerDeps) {
-    this.server = createServer({ ...PROBED, noDelay: true, allowHalfOpen: true }, (socket) =>
-      this.#onConnection(socket),
-    );
+    const handshakes = deps.tls && new Handshakes(deps.tls, (socket) => this.#onConnection(socket, true));
+    this.#handshakes = handshakes;
+    const onSocket = handshakes
+      ? (socket: Socket) => handshakes.add(socket, this.nowMs)
+      : (socket: Socket) => this.#onConnection(socket, false);
+    this.server = createServer({ ...PROBED, noDelay: true, allowHalfOpen: true }, onSocket);
     this.server.maxConnections = deps.connectionsMax;
     // Node reports what failed to be accepted here: it concerns no connection that is open.
     this.server.once('listening', () => {
@@ -43,9 +52,14 @@ export class HttpServer implements ConnectionDeps {
     this.#timer.unref();
   }
 
-  /** How many are open. */
+  /** How many are open, those whose handshake is not complete included. */
   get connections(): number {
-    return this.#connections.size;
+    return this.#connections.size + (this.#handshakes?.size ?? 0);
+  }
+
+  /** For connections that are accepted from now on; only with `tls`. */
+  useCredentials(credentials: TlsCredentials): void {
+    this.#handshakes?.use(credentials);
   }
 
   onRequest(request: CallerRequest): void {
@@ -70,53 +84,54 @@ export class HttpServer implements ConnectionDeps {
     this.#connections.delete(connection);
   }
 
-  #onConnection(socket: Socket): void {
-    this.#connections.add(new CallerConnection(socket, peerOf(socket, this.deps.isTrustedProxy), this));
+  #onConnection(socket: Socket, encrypted: boolean): void {
+    const connection = new CallerConnection(socket, peerOf(socket, this.deps.isTrustedProxy, encrypted), this);
+    this.#connections.add(connection);
+    if (this.#isDraining) connection.closeWhenIdle();
   }
 
   #tick(): void {
     this.nowMs = performance.now();
     this.date = dateLine();
     for (const connection of this.#connections) connection.tick(this.nowMs);
+    this.#handshakes?.tick(this.nowMs, this.#isDraining ? FIRST_REQUEST_MS : HEAD_TIMEOUT_MS);
   }
 
-  /** Accepts nothing more and closes each connection after its present response. */
-  stop(): void {
-    if (this.server.listening) {
-      this.isStopping = true;
-      this.server.close();
-    }
-    if (!this.isStopping) return;
-    for (const connection of [...this.#connections]) connection.closeWhenIdle();
+  /** From now on each connection closes after its present or next response; it goes on accepting. */
+  leave(): void {
+    this.isStopping = true;
+  }
+
+  /** The same, and accepts nothing more. Resolves once no connection is open. */
+  stopAccepting(): Promise<void> {
+    this.isStopping = true;
+    if (this.server.listening) this.server.close();
+    return this.#closed;
   }
 
   /**
-   * Accepts nothing more. Each connection can send one more request, and is closed after its response: a request that is
-   * on its way is not lost. Resolves once none is open, or after `ms`.
+   * Accepts nothing more, closes idle connections, and the others after their present response. Resolves once none is open,
+   * or after `ms`.
    */
-  async stopAccepting(ms: number): Promise<void> {
-    this.isStopping = true;
-    this.server.close();
+  async drain(ms: number): Promise<void> {
+    this.#isDraining = true;
+    const closed = this.stopAccepting();
+    for (const connection of [...this.#connections]) connection.closeWhenIdle();
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, ms);
     });
-    await Promise.race([this.#closed, late]);
+    await Promise.race([closed, late]);
     clearTimeout(timer);
   }
 
   /** Closes all connections, those whose callers have still to read after `lastBytesMs`. */
   async close(): Promise<void> {
-    this.stop();
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, this.deps.lastBytesMs ?? 1_000);
-    });
-    if (this.isStopping) await Promise.race([this.#closed, late]);
-    clearTimeout(timer);
+    if (this.server.listening || this.#isDraining) await this.drain(this.deps.lastBytesMs ?? 1_000);
     clearInterval(this.#timer);
+    this.#handshakes?.close();
     for (const connection of [...this.#connections]) connection.destroy();
-    if (this.isStopping) await this.#closed;
+    if (this.#isDraining) await this.#closed;
   }
 }
 

@@ -110,6 +110,7 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   start(): void {
     const { request, plan, deps } = this;
     if (request.isOver) return;
+    if (plan.isUpgrade && deps.open.hasEndedStreams) return void request.refuse(STOPPING, plan.extra);
     deps.open.add(this);
     request.responder = this;
     // Before a handshake, which the upstream can delay.
@@ -205,6 +206,7 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
     this.#sent = undefined;
     this.#lastMs = this.deps.open.nowMs;
     this.endless = head.eventStream;
+    if (head.eventStream && this.deps.open.hasEndedStreams) return void this.#fail(STOPPING);
     if (head.eventStream && !this.#watch()) return;
     const framing = this.#framingFor(head);
     const together = framing !== 'none' && !this.#encodes && end - start <= COPIED_BYTES_MAX;
@@ -394,6 +396,10 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
 }
 
 const NO_RESPONSE: UpstreamFailure = { kind: 'connect timeout', reason: 'timeout: no response from the upstream' };
+const STOPPING: ErrorResponse = {
+  code: 'unavailable',
+  detail: 'This gateway stops and begins no stream any more. Try again: another one serves, or will shortly.',
+};
 const CHUNKED = 'transfer-encoding: chunked\r\n';
 const EXPECT = 'expect: 100-continue\r\n';
 const UPGRADE = 'connection: Upgrade\r\nupgrade: websocket\r\n';

@@ -8,6 +8,8 @@ export interface OpsServerDeps {
   readonly metrics: { readonly contentType: string; readonly text: () => Promise<string> };
   /** Keys are shown at `/readyz`. */
   readonly checks: Readonly<Record<string, ReadinessCheck>>;
+  /** Shown there when they fail, without making the gateway unready. */
+  readonly warnings: Readonly<Record<string, ReadinessCheck>>;
   readonly isTrustedProxy: (ip: string) => boolean;
   readonly logger: Logger;
   readonly connectionsMax: number;
@@ -40,7 +42,7 @@ export class OpsServer {
       case '/healthz':
         return void respondJson(request, 200, { status: 'ok' });
       case '/readyz':
-        return void respondReadiness(request, this.deps.checks);
+        return void respondReadiness(request, this.deps.checks, this.deps.warnings);
       case '/metrics':
         return void this.#respondMetrics(request);
       default:
@@ -66,10 +68,13 @@ const ONLY_GET: ErrorResponse = {
   headers: { allow: 'GET, HEAD' },
 };
 
-export function respondReadiness(request: CallerRequest, of: Readonly<Record<string, ReadinessCheck>>): void {
-  void readiness(of).then(({ ready, checks }) =>
-    respondJson(request, ready ? 200 : 503, { status: ready ? 'ready' : 'not ready', checks }),
-  );
+type Checks = Readonly<Record<string, ReadinessCheck>>;
+
+export function respondReadiness(request: CallerRequest, of: Checks, warnings: Checks): void {
+  void Promise.all([readiness(of), readiness(warnings)]).then(([{ ready, checks }, warned]) => {
+    const named = warned.ready ? {} : { warnings: warned.checks };
+    respondJson(request, ready ? 200 : 503, { status: ready ? 'ready' : 'not ready', checks, ...named });
+  });
 }
 
 export function respondJson(request: CallerRequest, status: 200 | 503, body: unknown): void {

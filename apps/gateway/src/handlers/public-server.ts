@@ -1,5 +1,5 @@
 import type { Logger, ReadinessCheck } from '@latchkey/runtime';
-import { type CallerRequest, HttpServer } from '../engine/index.js';
+import { type CallerRequest, HttpServer, type TlsCredentials } from '../engine/index.js';
 import { ENCODED_SLASH_REFUSED, type ErrorResponse, readTarget, type Target } from '../http/index.js';
 import type { RouteTable } from '../routes/index.js';
 import type { Console } from './console.js';
@@ -17,7 +17,11 @@ export interface PublicServerDeps {
   readonly isTrustedProxy: (ip: string) => boolean;
   readonly checks: Readonly<Record<string, ReadinessCheck>>;
   readonly logger: Logger;
+  /** Shown at `/readyz` when they fail, without making the gateway unready. */
+  readonly warnings: Readonly<Record<string, ReadinessCheck>>;
   readonly connectionsMax: number;
+  /** With it the port speaks TLS. */
+  readonly tls: TlsCredentials | undefined;
   /** Called when a response was sent or aborted. */
   readonly observe: (route: string, status: number, startedAtMs: number) => void;
 }
@@ -33,6 +37,7 @@ export class PublicServer {
       onResponse: ({ route, status, startedAtMs }) => deps.observe(route, status, startedAtMs),
       isTrustedProxy: deps.isTrustedProxy,
       connectionsMax: deps.connectionsMax,
+      tls: deps.tls,
     });
   }
 
@@ -80,7 +85,7 @@ export class PublicServer {
     }
     request.route = 'health';
     if (path === '/healthz') respondJson(request, 200, { status: 'ok' });
-    else if (path === '/readyz') respondReadiness(request, this.deps.checks);
+    else if (path === '/readyz') respondReadiness(request, this.deps.checks, this.deps.warnings);
     else request.refuse({ code: 'not_found', detail: 'There is no endpoint at this path.' });
   }
 }

@@ -7,11 +7,17 @@ export interface Peer {
   /** Its X-Forwarded-* and X-Request-Id are trusted. */
   readonly trusted: boolean;
   readonly isTrusted: (ip: string) => boolean;
+  /** The connection speaks TLS. Default false. */
+  readonly encrypted?: boolean;
 }
 
-export function peerOf(socket: Pick<Socket, 'remoteAddress'>, isTrusted: (ip: string) => boolean): Peer {
+export function peerOf(
+  socket: Pick<Socket, 'remoteAddress'>,
+  isTrusted: (ip: string) => boolean,
+  encrypted = false,
+): Peer {
   const ip = plainAddress(socket.remoteAddress);
-  return { ip, trusted: isTrusted(ip), isTrusted };
+  return { ip, trusted: isTrusted(ip), isTrusted, encrypted };
 }
 
 /** The last address in X-Forwarded-For that is not a trusted proxy; an invalid entry ends the search. */

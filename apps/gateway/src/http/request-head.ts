@@ -62,7 +62,7 @@ export class RequestHead implements FieldSink {
   upgrade = '';
   /** `X-Forwarded-For` for the upstream. */
   forwardedFor = '';
-  forwardedProto = 'http';
+  forwardedProto: 'http' | 'https';
   forwardedHost = '';
   /** Of the request that a reverse proxy asks about, from any peer: see `Peers`. */
   forwardedMethod: string | undefined;
@@ -81,7 +81,9 @@ export class RequestHead implements FieldSink {
   #upgrade: string | undefined;
   #duplicate = '';
 
-  constructor(private readonly peer: Peer) {}
+  constructor(private readonly peer: Peer) {
+    this.forwardedProto = peer.encrypted ? 'https' : 'http';
+  }
 
   /** A body follows the head. */
   get hasBody(): boolean {
@@ -212,7 +214,9 @@ export class RequestHead implements FieldSink {
         if (this.peer.trusted) this.forwardedFor = this.forwardedFor === '' ? value : `${this.forwardedFor}, ${value}`;
         return false;
       case Action.ForwardedProto:
-        if (this.peer.trusted && value.toLowerCase() === 'https') this.forwardedProto = 'https';
+        if (!this.peer.trusted) return false;
+        if (value.toLowerCase() === 'https') this.forwardedProto = 'https';
+        else if (this.peer.encrypted) this.forwardedProto = 'http';
         return false;
       case Action.ForwardedHost:
         if (this.peer.trusted) this.forwardedHost = value;

@@ -12,6 +12,7 @@ import type { Delegated, Peers } from '../handlers/index.js';
 import { type ErrorResponse, fieldValue } from '../http/index.js';
 import { AppModule } from './app.module.js';
 import { type CheckRequest, ExtAuthzController } from './ext-authz.controller.js';
+import { GrpcShutdown } from './grpc-shutdown.js';
 import { createAdapter, ErrorFilter } from './request.js';
 
 /** Nest's pipeline costs more than the check: its handler is called only when the controller has failed. */
@@ -21,6 +22,10 @@ const CHECK = `/${EXT_AUTHZ_PACKAGE}.Authorization/Check`;
 export interface NestPart {
   /** Responds to a request of the public port, whose body is not read. */
   serve(request: CallerRequest): void;
+  /** Closes the gRPC listener and tells its callers so; calls that were on their way are taken. */
+  leave(): Promise<void>;
+  /** The same, then takes no more calls. Resolves once none is open, or after `ms`. */
+  drain(ms: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -41,6 +46,7 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
     { logger: new NestLogger(logger), abortOnError: false },
   );
   app.useGlobalFilters(new ErrorFilter(logger));
+  let grpc: GrpcShutdown | undefined;
   app.connectMicroservice<MicroserviceOptions>({
     transport: Transport.GRPC,
     options: {
@@ -50,9 +56,10 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
       loader: PROTO_OPTIONS,
       maxReceiveMessageLength: 4 * 1024 * 1024,
       gracefulShutdown: true,
-      onLoadPackageDefinition: (_definition: object, server: Pick<Server, 'register'>) => {
+      onLoadPackageDefinition: (_definition: object, server: Server) => {
         const controller = app.get(ExtAuthzController);
         respondFirst(server, CHECK, ({ request }: { request: CheckRequest }) => controller.check(request));
+        grpc = new GrpcShutdown(server);
       },
     },
   });
@@ -78,6 +85,8 @@ export async function startNestPart({ checks, delegated, peers, logger, authzAdd
         },
       );
     },
+    leave: () => grpc!.leave(),
+    drain: (ms) => grpc!.drain(ms),
     // A caller that reads nothing must not hold the stop up.
     close: () => Promise.race([app.close(), sleep(CALLS_END_MS, undefined, { ref: false })]),
   };
@@ -89,8 +98,8 @@ const ONLY_GET: ErrorResponse = {
   headers: { allow: 'GET, HEAD' },
 };
 
-/** Longest wait at a stop for the gRPC calls that are open. */
-const CALLS_END_MS = 2_000;
+/** Longest wait at a stop for what Nest still closes. */
+const CALLS_END_MS = 500;
 /** What the public port writes itself. */
 const FRAMING = new Set(['content-length', 'transfer-encoding', 'connection', 'date', REQUEST_ID_HEADER]);
 

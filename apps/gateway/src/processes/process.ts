@@ -1,4 +1,4 @@
-import cluster, { type Worker } from 'node:cluster';
+import type { Worker } from 'node:cluster';
 import type { Logger } from '@latchkey/runtime';
 import type { RoutesSource } from '../routes/index.js';
 import type { Load } from './balance.js';
@@ -20,13 +20,13 @@ export interface Exit {
   readonly signal: string | null;
 }
 
-/** Longest orderly stop; below STOP_TIMEOUT_MS, within which the primary has ended. */
-const STOP_MS = 14_000;
+/** Least time for the exit of a process that has stopped. */
+const EXIT_MS = 1_000;
 const METRICS_MS = 2_000;
 const ROUTES_MS = 5_000;
 const LOAD_MS = 1_000;
 
-/** A gateway in a process of its own, as the primary sees it. It starts at once. */
+/** A gateway in a process of its own, as the primary sees it. */
 export class GatewayProcess {
   /** Its addresses, once it listens. @throws when it ended before */
   readonly listening: Promise<object>;
@@ -35,17 +35,17 @@ export class GatewayProcess {
   /** As last collected. */
   metrics: ProcessMetrics = [];
   readonly #startedAtMs = performance.now();
-  readonly #worker: Worker;
   readonly #channel: Channel;
 
+  /** @param stopMs longest orderly stop */
   constructor(
+    private readonly worker: Worker,
     start: ProcessStart,
     handlers: Handlers,
+    private readonly stopMs: number,
     private readonly logger: Logger,
   ) {
-    const worker = cluster.fork();
     const channel = new Channel(worker, handlers);
-    this.#worker = worker;
     this.#channel = channel;
     this.listening = channel.ask<object>('start', start).then((addresses) => {
       this.state = 'listening';
@@ -69,7 +69,7 @@ export class GatewayProcess {
   }
 
   get pid(): number | undefined {
-    return this.#worker.process.pid;
+    return this.worker.process.pid;
   }
 
   get livedMs(): number {
@@ -106,26 +106,28 @@ export class GatewayProcess {
 
   /** Lets it end what callers have begun, while others accept in its place, and stops it. */
   async retire(): Promise<void> {
-    const { state } = this;
+    const { state, stopMs } = this;
     this.state = 'ending';
-    const metrics = state === 'listening' && this.#channel.ask<ProcessMetrics>('retire', undefined, STOP_MS);
+    const beganAtMs = performance.now();
+    const metrics = state === 'listening' && this.#channel.ask<ProcessMetrics>('retire', undefined, stopMs);
     const last = metrics && (await metrics.catch(() => undefined));
     if (last) this.metrics = last;
-    await this.stop();
+    // What is left to do is to exit.
+    await this.stop(Math.max(EXIT_MS, stopMs - (performance.now() - beganAtMs)));
   }
 
-  /** Stops it in order, as SIGTERM does, or after STOP_MS not in order. */
-  async stop(): Promise<void> {
-    this.#worker.process.kill('SIGTERM');
+  /** Stops it in order, as SIGTERM does, or after `ms` not in order. */
+  async stop(ms = this.stopMs): Promise<void> {
+    this.worker.process.kill('SIGTERM');
     const timer = setTimeout(() => {
-      this.logger.error({ pid: this.pid }, `a gateway process did not stop within ${STOP_MS} ms: killing it`);
+      this.logger.error({ pid: this.pid }, `a gateway process did not stop within ${this.stopMs} ms: killing it`);
       this.kill();
-    }, STOP_MS);
+    }, ms);
     await this.exited;
     clearTimeout(timer);
   }
 
   kill(): void {
-    this.#worker.process.kill('SIGKILL');
+    this.worker.process.kill('SIGKILL');
   }
 }

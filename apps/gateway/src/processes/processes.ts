@@ -1,9 +1,9 @@
-import cluster from 'node:cluster';
+import cluster, { type Worker } from 'node:cluster';
 import { createRegistry, freePort, type Logger } from '@latchkey/runtime';
 import { Counter, Gauge } from 'prom-client';
 import { parseRoutes, type RoutesSource, readRoutes } from '../routes/index.js';
 import { surplusOf } from './balance.js';
-import { type Exit, GatewayProcess } from './process.js';
+import { GatewayProcess } from './process.js';
 import { addUp, type ProcessMetrics } from './sums.js';
 
 export interface ProcessesOptions {
@@ -13,6 +13,12 @@ export interface ProcessesOptions {
   readonly authzPort: number;
   /** Of the gRPC port. */
   readonly opsHost: string;
+  /** Longest orderly stop of a process; then it is killed. */
+  readonly stopMs: number;
+  /** Longest wait for a replacement to hold a lease and listen. Default 30 000. */
+  readonly replacementMs?: number;
+  /** Starts a process. Default: node:cluster's. */
+  readonly fork?: () => Worker;
 }
 
 /** A number and the process that has it. */
@@ -31,7 +37,6 @@ const LIVED_MS = 60_000;
 /** So many deaths in a row are followed by a start at once. */
 const DEATHS_AT_ONCE = 2;
 const PAUSE_MAX_MS = 30_000;
-/** Longest wait for a replacement to hold a lease and listen. */
 const REPLACEMENT_MS = 30_000;
 const BALANCE_MS = 1_000;
 
@@ -97,7 +102,7 @@ export class Processes {
     if (exit?.signal === null) process.exit(1);
     if (exit) throw new Error(`the first process was ended by ${exit.signal} before it listened`);
     this.#awaited = new Set(others);
-    for (const slot of others) this.#spawn(slot);
+    for (const slot of others) this.#spawnLater(slot);
     setTimeout(() => void this.#balance(), BALANCE_MS).unref();
   }
 
@@ -147,11 +152,18 @@ export class Processes {
   /** @returns why the new process cannot take over; then it is ended, and the old one goes on */
   async #replaceOne(slot: Slot): Promise<string | undefined> {
     clearTimeout(slot.timer);
-    const next = this.#spawn(slot, 'next');
+    let next: GatewayProcess;
+    try {
+      next = this.#spawn(slot, 'next');
+    } catch (error) {
+      if (!slot.current) this.#spawnLater(slot);
+      return `the new process cannot be started: ${(error as Error).message}`;
+    }
+    const ms = this.options.replacementMs ?? REPLACEMENT_MS;
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<string>((resolve) => {
-      const reason = `the new process held no lease and did not listen within ${REPLACEMENT_MS} ms`;
-      timer = setTimeout(resolve, REPLACEMENT_MS, reason);
+      const reason = `the new process held no lease and did not listen within ${ms} ms`;
+      timer = setTimeout(resolve, ms, reason);
     });
     const failed = next.listening.then(
       () => undefined,
@@ -167,7 +179,7 @@ export class Processes {
       await old?.retire();
     } else {
       void next.stop();
-      if (!slot.current) this.#spawn(slot);
+      if (!slot.current) this.#spawnLater(slot);
     }
     return reason;
   }
@@ -179,10 +191,13 @@ export class Processes {
     await Promise.all([...this.#alive].map((running) => running.stop()));
   }
 
+  /** @throws when the system starts no process, for lack of memory, say */
   #spawn(slot: Slot, as: 'current' | 'next' = 'current'): GatewayProcess {
     const awaitLease = as === 'next' || this.#listening.length > 0;
     const start = { n: slot.n, routes: this.#routes, authzPort: this.#authzPort, awaitLease };
-    const running = new GatewayProcess(start, { metrics: () => this.#metrics() }, this.logger);
+    const worker = (this.options.fork ?? cluster.fork)();
+    const handlers = { metrics: () => this.#metrics() };
+    const running = new GatewayProcess(worker, start, handlers, this.options.stopMs, this.logger);
     this.#alive.add(running);
     slot[as] = running;
     running.listening.then(
@@ -192,23 +207,36 @@ export class Processes {
       },
       () => undefined,
     );
-    void running.exited.then((exit) => {
+    void running.exited.then(({ exitCode, signal }) => {
       this.#alive.delete(running);
       this.#ended = addUp([this.#ended, running.counts]).sums;
-      if (running === slot.current && !this.#isStopping && this.#awaited) this.#onDeath(slot, running, exit);
+      if (running !== slot.current || this.#isStopping || !this.#awaited) return;
+      const { pid, livedMs } = running;
+      this.#onDeath(slot, livedMs, { pid, exitCode, signal }, 'a gateway process ended unexpectedly');
     });
     return running;
   }
 
-  #onDeath(slot: Slot, { pid, livedMs }: GatewayProcess, exit: Exit): void {
+  /** Starts a process in a while. One that cannot be started is as dead as one that has ended at once. */
+  #spawnLater(slot: Slot, waitMs = 0): void {
+    if (this.#isStopping) return;
+    slot.timer = setTimeout(() => {
+      try {
+        this.#spawn(slot);
+      } catch (error) {
+        this.#onDeath(slot, 0, { reason: (error as Error).message }, 'a gateway process cannot be started');
+      }
+    }, waitMs);
+  }
+
+  #onDeath(slot: Slot, livedMs: number, why: object, message: string): void {
     slot.current = undefined;
     slot.deaths = livedMs < LIVED_MS ? slot.deaths + 1 : 1;
     this.#deaths.inc();
     const waitMs = pauseMs(slot.deaths);
-    const fields = { process: slot.n, pid, ...exit, waitMs };
-    this.logger.error(fields, 'a gateway process ended unexpectedly; starting another one');
+    this.logger.error({ process: slot.n, ...why, waitMs }, `${message}; starting another one`);
     // Its replacement may be on its way.
-    if (!slot.next) slot.timer = setTimeout(() => this.#spawn(slot), waitMs);
+    if (!slot.next) this.#spawnLater(slot, waitMs);
   }
 
   /** The metrics of all processes, added up; of one that does not respond its counters, as last collected. */

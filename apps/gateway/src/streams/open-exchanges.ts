@@ -17,9 +17,10 @@ export const TICK_MS = 250;
 export class OpenExchanges {
   readonly #open = new Set<Timed>();
   readonly #timer: NodeJS.Timeout;
-  #whenEmpty: (() => void) | undefined;
   /** `performance.now()` of the last tick: precise enough for limits, and monotonic. */
   nowMs = performance.now();
+  /** Streams have been ended: none begins any more. */
+  hasEndedStreams = false;
 
   constructor() {
     this.#timer = setInterval(() => {
@@ -39,29 +40,17 @@ export class OpenExchanges {
 
   remove(exchange: Timed): void {
     this.#open.delete(exchange);
-    if (this.#open.size === 0) this.#whenEmpty?.();
   }
 
-  /** Ends event streams and WebSockets. */
+  /** Ends event streams and WebSockets; those that would begin later are refused. */
   endStreams(): void {
+    this.hasEndedStreams = true;
     for (const exchange of [...this.#open]) if (exchange.endless) exchange.abandon();
   }
 
-  /** Resolves once nothing is open; abandons what is still open after `graceMs`. */
-  async drain(graceMs: number): Promise<void> {
-    if (this.#open.size > 0) {
-      let timer: NodeJS.Timeout | undefined;
-      await Promise.race([
-        new Promise<void>((resolve) => {
-          this.#whenEmpty = resolve;
-        }),
-        new Promise<void>((resolve) => {
-          timer = setTimeout(resolve, graceMs);
-        }),
-      ]);
-      clearTimeout(timer);
-      for (const exchange of [...this.#open]) exchange.abandon();
-    }
+  /** Abandons what is still open. */
+  close(): void {
+    for (const exchange of [...this.#open]) exchange.abandon();
     clearInterval(this.#timer);
   }
 }
