@@ -112,7 +112,7 @@ function doubt(made: Made, marks = made.marks, others: StreamRow[] = []) {
   return doubtOf([own], [...marks.map((mark) => rowOf(mark, own.ledger)), ...others], here);
 }
 
-const here = { history: HISTORY, isContinuous: false, hasGap: false, isPatient: false };
+const here = { history: HISTORY, isContinuous: false, isPatient: false };
 
 function comparisonOf(made: Made, marks = made.marks): LedgerComparison {
   const { folder, faults, lives: _, databases: __, ...rest } = compare(made, marks);
@@ -541,7 +541,7 @@ describe('a ledger shows that nothing else is missing only if it was the last to
     const own = comparisonOf(made);
     const rows = made.marks.map((mark) => rowOf(mark, own.ledger));
     expect(doubtOf([own], rows, { ...here, isContinuous: true })).toBeNull();
-    expect(doubtOf([own], rows, { ...here, isContinuous: true, hasGap: true })).toBe('ledger_incomplete');
+    expect(doubtOf([own], rows, { ...here, isContinuous: true, gapIn: own.folder })).toBe('ledger_incomplete');
   });
 
   it('a process that has followed a history to its end waits for the others, and then vouches alone', () => {
@@ -603,7 +603,7 @@ describe('with AUDIT_RETENTION_MONTHS, what the audit log lacks', () => {
     } as unknown as LedgerStore;
     const deps = { store, retention: { ledgerDays: 400, auditMonths: 1 }, clock: { wallMs: () => NOW_MS } };
     const standing = { history: HISTORY, settledHistory };
-    const followed = { hasGap: false, isPatient: false, followedInto: undefined };
+    const followed = { gapIn: undefined, isPatient: false, followedInto: undefined };
     const found = await compareLedgers(deps, own, rows, standing, followed);
     return found.missing.map(({ t }) => Math.round((NOW_MS - t) / DAY_MS));
   }

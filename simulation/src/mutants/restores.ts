@@ -1,7 +1,7 @@
 import type { LedgerFindings } from '@latchkey/token-service/ledger';
 import type { Patch } from '../patched.js';
 import { TokenService } from '../restores/process.js';
-import type { RestoreFault } from '../restores/world.js';
+import type { RestoreFault } from '../restores/faults.js';
 
 /** A rule of ledgers and restores left out, in a copy of the shipped files or where SQL has it. */
 export interface RestoreMutant {

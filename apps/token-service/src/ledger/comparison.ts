@@ -36,7 +36,7 @@ export interface ComparisonDeps {
 }
 
 /** What this process has done until now. */
-export interface Followed extends Pick<Here, 'hasGap' | 'isPatient'> {
+export interface Followed extends Pick<Here, 'gapIn' | 'isPatient'> {
   /** The ledger into which it has followed the last settled history to its end. */
   readonly followedInto: string | undefined;
 }
@@ -54,6 +54,7 @@ export async function compareLedgers(
   { followedInto, ...here }: Followed,
 ): Promise<LedgerFindings> {
   const { history, settledHistory } = standing;
+  const hasGap = here.gapIn !== undefined;
   const marks = rows.map(({ stream, ledger, sequence, mac, seen_at: seenAt }) => {
     return { stream, ledger, sequence: Number(sequence), mac, seenAt: seenAt.toISOString() };
   });
@@ -68,14 +69,14 @@ export async function compareLedgers(
       problems: [own.failure ?? ''],
       reachesTo: null,
       uncertain: [],
-      hasGap: here.hasGap,
+      hasGap,
     };
   const missing = await lacking(deps, ledgers, lastSeenMs(rows, standing));
   const doubt = doubtOf(ledgers, rows, { ...here, history, isContinuous: own.ledger === followedInto });
   const problems = ledgers.flatMap(({ folder, faults }) => faults.map(({ message }) => `${folder}: ${message}`));
   const reached = ledgers.flatMap(({ reachesTo }) => reachesTo ?? []).sort();
   const uncertain = ledgers.flatMap(({ isUncertain, name }) => (isUncertain ? [name] : []));
-  return { history, missing, doubt, problems, reachesTo: reached.at(-1) ?? null, uncertain, hasGap: here.hasGap };
+  return { history, missing, doubt, problems, reachesTo: reached.at(-1) ?? null, uncertain, hasGap };
 }
 
 /**

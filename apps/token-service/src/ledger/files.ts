@@ -49,6 +49,8 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
     },
     append({ entries }) {
       try {
+        // An open file can be that of a folder that was moved away since.
+        folder!.mustBeThere();
         return stream!.append(entries);
       } catch (error) {
         isDoubtful = true;
@@ -71,6 +73,10 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
       const found = compareFolders(own, given, onProgress);
       ({ compared, faulty, known } = found);
       return found.ledgers;
+    },
+    distrust({ folder: where }) {
+      for (const one of compared) if (one.folder === where) one.distrust();
+      return null;
     },
     adopt({ ledger, stream: id, at }) {
       const own = folder!;

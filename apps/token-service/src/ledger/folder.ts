@@ -171,6 +171,14 @@ export class LedgerFolder {
     LedgerFolder.writeIdentity(this.folder, this.key, this.identity, isComplete ? 'complete' : 'copy');
   }
 
+  /** It may lack what was revoked last: as a copy it does not vouch, after any start, until that is decided. */
+  distrust(): void {
+    this.mustBeThere();
+    if (!this.isOriginal && !this.identity.isComplete) return;
+    this.declareImported(false);
+    this.mustBeThere();
+  }
+
   /** Makes a copied or imported ledger the original: what it lacked has been decided on. */
   adopt(): void {
     if (this.isOriginal && !this.identity.isComplete) return;
@@ -229,7 +237,12 @@ export class LedgerFolder {
 
   /** @throws Error when the folder has become that of another ledger */
   mustBeThere(): void {
-    if (!this.isThere()) throw new Error(`${this.folder} has become that of another ledger`);
+    const there = LedgerFolder.existing(this.folder, this.key);
+    if (there?.identity.ledger !== this.identity.ledger)
+      throw new Error(`${this.folder} has become that of another ledger`);
+    // Another process may have adopted it, or have found that it lacks something.
+    this.identity = there.identity;
+    this.isOriginal = there.isOriginal;
   }
 
   /** Whole or not at all, after a power loss too. @throws Error when the folder has become that of another ledger */

@@ -64,10 +64,10 @@ export class LedgerFollower {
   #from = new Date(0);
   /** The ledger in which it holds. */
   #entered: string | undefined;
-  /** A history ended while writing failed: what was committed in it last may be in no ledger. */
-  #hasGap = false;
-  /** The history of which something may not be in the ledger. */
-  #behind: string | undefined;
+  /** A history ended while writing failed: what was committed in it last may not be in the ledger of this folder. */
+  #gapIn: string | undefined;
+  /** The history of which something may not be in the ledger, and the folder of that. */
+  #behind: { readonly history: string; readonly folder: string } | undefined;
   readonly #seen = new Set<string>();
   /** The history that the ledger has been compared with: only then may the mark move. */
   #compared: string | null = null;
@@ -117,7 +117,7 @@ export class LedgerFollower {
    * know; where none is configured, none is remembered.
    */
   get isWhole(): boolean {
-    return this.#own ? this.#own.isWhole && !this.#hasGap : !this.#isMissed;
+    return this.#own ? this.#own.isWhole && this.#gapIn === undefined : !this.#isMissed;
   }
 
   /** For people and programs: whether what is revoked now is written outside the database. */
@@ -177,8 +177,9 @@ export class LedgerFollower {
   async compare(standing: Standing, isPatient: boolean): Promise<LedgerFindings> {
     const rows = await this.#deps.store.streams();
     if (this.#own) {
-      const followed = { followedInto: this.#followedInto, hasGap: this.#hasGap, isPatient };
+      const followed = { followedInto: this.#followedInto, gapIn: this.#gapIn, isPatient };
       const findings = await compareLedgers(this.#deps, this.#own, rows, standing, followed);
+      if (this.#gapIn !== undefined) await this.#distrust(this.#own, this.#gapIn);
       this.#uncertain = findings.uncertain;
       return findings;
     }
@@ -207,7 +208,7 @@ export class LedgerFollower {
     }
     try {
       await own.adopt();
-      if (own.isWhole) this.#hasGap = false;
+      if (own.isWhole) this.#gapIn = undefined;
     } catch (error) {
       if (!(error instanceof LedgerFailure)) throw error;
     }
@@ -285,10 +286,26 @@ export class LedgerFollower {
     return true;
   }
 
+  /** A failure is recorded, and tried again with the next comparison. */
+  async #distrust(own: OwnLedger, folder: string): Promise<void> {
+    try {
+      await own.distrust(folder);
+    } catch (error) {
+      if (!(error instanceof LedgerFailure)) throw error;
+    }
+  }
+
   /** Something of a history may not be in the ledger; of one that has ended, it never will be. */
   #miss(history: string): void {
-    if (this.#behind !== undefined && this.#behind !== history) this.#hasGap = true;
-    this.#behind = history;
+    this.#leave(history);
+    this.#behind ??= { history, folder: this.#own?.folder ?? '' };
+  }
+
+  /** What is not in the ledger of another history never will be. */
+  #leave(history: string): void {
+    if (this.#behind === undefined || this.#behind.history === history) return;
+    this.#gapIn = this.#behind.folder;
+    this.#behind = undefined;
   }
 
   #tell(): void {
@@ -314,7 +331,7 @@ export class LedgerFollower {
     const sinceMs = this.#deps.clock.uptimeMs() - this.#readAtMs;
     const isBehind = this.#behind !== undefined;
     if (isBehind || sinceMs > BLIND_MAX_MS || ledger !== this.#followedInto) this.#followedInto = undefined;
-    if (this.#behind !== undefined && this.#behind !== history) this.#hasGap = true;
+    this.#leave(history);
     this.#behind = undefined;
     this.#history = history;
     this.#seen.clear();

@@ -57,6 +57,11 @@ export class OwnLedger {
     return this.#failure;
   }
 
+  /** Where it is, or was to be opened last; undefined: nowhere yet. */
+  get folder(): string | undefined {
+    return this.#folder;
+  }
+
   /** Its id; undefined: it is not open. */
   get ledger(): string | undefined {
     return this.#ledger;
@@ -150,6 +155,11 @@ export class OwnLedger {
     return ledgers;
   }
 
+  /** One of those that were compared may lack what was revoked last: from now on that is known to other processes too. */
+  async distrust(folder: string): Promise<void> {
+    await this.#ask('distrust', { folder });
+  }
+
   /** What it lacked has been decided on: it vouches again, or a new one is begun in its place. */
   async adopt(): Promise<void> {
     this.#isWhole = false;
@@ -157,6 +167,7 @@ export class OwnLedger {
     const { at } = await this.#deps.folder();
     await this.#go(await this.#ask('adopt', this.#ids(at)), at);
     this.#isWhole = true;
+    if (this.#failed === 'distrust') this.#succeed();
   }
 
   async prune(before: number): Promise<void> {

@@ -15,6 +15,7 @@ const IS_ALIVE = `(s.ended_at IS NULL AND s.seen_at > now() - interval '${ALIVE_
 const FOLLOW = `SELECT ${HISTORY}, ${IS_CURRENT} AS is_current, l.settled_history,
     EXISTS (SELECT FROM restores r WHERE r.history = ${HISTORY_ID} AND r.settled_at IS NULL AND r.reason IS NOT NULL
       AND l.restored_before IS NOT NULL) AS is_held,
+    l.restored_before IS NOT NULL AS is_undecided,
     EXISTS (SELECT FROM restores r WHERE r.history = ${HISTORY_ID}) AS is_restored,
     l.incarnation,
     l.settled_incarnation, now() AS at,

@@ -7,6 +7,8 @@ export interface Standing {
   readonly settledHistory: string | null;
   /** Whether it is known already that an administrator must decide. */
   readonly isHeld: boolean;
+  /** Nobody has decided about tokens from before a restore, of this history or an earlier one. */
+  readonly isUndecided: boolean;
   /** Changes were found that this history lacked. */
   readonly isRestored: boolean;
   /** The same database on a later timeline than the settled history: a standby was promoted, or it was recovered to a time. */
@@ -18,6 +20,7 @@ export const standingOf = (row: FollowRow): Standing => ({
   isCurrent: row.is_current,
   settledHistory: row.settled_history,
   isHeld: row.is_held,
+  isUndecided: row.is_undecided,
   isRestored: row.is_restored,
   isPromoted: isLaterTimeline(row.incarnation, row.settled_incarnation),
 });

@@ -9,6 +9,8 @@ export interface FollowRow {
   settled_history: string | null;
   /** Tokens from before are not accepted in this history until an administrator has decided. */
   is_held: boolean;
+  /** Nobody has decided about tokens from before a restore, of this history or an earlier one. */
+  is_undecided: boolean;
   /** A restore was recorded in this history. */
   is_restored: boolean;
   /** Server, timeline and database of this history, and of the settled one. */

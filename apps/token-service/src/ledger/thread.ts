@@ -69,6 +69,8 @@ export interface Requests {
     },
     LedgerComparison[],
   ];
+  /** Something may not be in the ledger of a folder, one of those that were compared: until that is decided it counts as a copy. */
+  distrust: [{ folder: string }, null];
   /**
    * What the ledgers that were compared lacked has been decided on: copies are originals from now on. In the place of the own
    * one, if it is not whole, a new one is begun, with these ids, and the old one is set aside.

@@ -30,8 +30,8 @@ export interface Here {
   readonly history: string;
   /** It has followed the last settled history without interruption, to its end. */
   readonly isContinuous: boolean;
-  /** It may have missed something then. */
-  readonly hasGap: boolean;
+  /** The folder of the ledger that may lack something of then; undefined: none does. */
+  readonly gapIn?: string | undefined;
   /** Other ledgers are still being waited for. */
   readonly isPatient: boolean;
 }
@@ -51,7 +51,7 @@ export function doubtOf(
   for (const ledger of ledgers) {
     if (ledger.isKnown || (ledger.reachesTo ?? reachesTo) < reachesTo) continue;
     // What has been done here without interruption is known here, whatever a copy of this database has done elsewhere.
-    if (ledger.isUncertain && here.isContinuous && !here.hasGap) continue;
+    if (ledger.isUncertain && here.isContinuous && here.gapIn === undefined) continue;
     if (ledger.faults[0]) return OF_FAULT[ledger.faults[0].code];
     if (!ledger.isOriginal) return 'ledger_copied';
   }
@@ -81,7 +81,7 @@ function doubtOfOne(
 ): DoubtReason | null {
   const [fault] = ledger.faults;
   if (fault) return OF_FAULT[fault.code];
-  if (ledger.isOwn && here.hasGap) return 'ledger_incomplete';
+  if (here.gapIn !== undefined && (ledger.isOwn || ledger.folder === here.gapIn)) return 'ledger_incomplete';
   if (!rows.some((row) => row.is_settled && row.ledger === ledger.ledger))
     return ledger.reachesTo === null ? 'ledger_missing' : 'ledger_incomplete';
   if (ledger.isComplete) return null;

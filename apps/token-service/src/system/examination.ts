@@ -175,7 +175,8 @@ export class Examination {
     const isUnknown = findings.problems.length === 0 && findings.reachesTo === null;
     const isFirst = isNew && (isUnknown || (await this.steps.isEmpty()));
     const isMereStart = settledHistory?.split('/')[0] === history.split('/')[0];
-    const isUnguarded = isMereStart && findings.doubt === 'no_ledger';
+    // What an earlier start left unsettled, this one does not settle: its ledgers may be distrusted since, and so unknown.
+    const isUnguarded = isMereStart && findings.doubt === 'no_ledger' && !standing.isUndecided;
     const isVouched = findings.doubt === null || isUnguarded || isFirst;
     const choice = isVouched ? 'ledger' : 'verifiers';
     if (!isVouched && !this.#isWitnessed(standing)) return false;
