@@ -34,6 +34,12 @@ class NothingReapplied extends TokenService {
   }
 }
 
+class Trusting extends TokenService {
+  protected override distrust(): void {
+    // Ledgers from before vouch as they did.
+  }
+}
+
 const moves: readonly RestoreFault[] = ['kill', 'stop', 'restart', 'putBack', 'dump', 'promote'];
 
 export const restores: readonly RestoreMutant[] = [
@@ -155,5 +161,118 @@ export const restores: readonly RestoreMutant[] = [
   {
     name: 'a history is settled without a ledger that vouches',
     patches: [['system/examination.ts', 'findings.doubt === null || isUnguarded || isFirst', 'true']],
+  },
+  {
+    name: 'a ledger that was used at the same time is read',
+    patches: [['ledger/beside.ts', 'const isUncertain = sharedMs > OVERLAP_MS || isDamaged;', 'const isUncertain = isDamaged;']],
+    faults: ['copied', 'kill', 'restart', 'together'],
+    isShared: true,
+  },
+  {
+    name: 'a ledger that was used at the same time leaves no doubt',
+    patches: [['ledger/vouching.ts', 'if (!ledger.isUncertain && (', 'if ((']],
+    faults: ['copied', 'kill', 'restart', 'together'],
+    isShared: true,
+  },
+  {
+    name: 'a ledger of which nobody can tell whose it is counts as another',
+    patches: [['ledger/beside.ts', 'faults.length > 0 && databases.length === 0 && !isKnown', 'false']],
+    faults: ['unreadable', 'otherServer', 'dump', 'putBack', 'kill', 'together'],
+    isShared: true,
+  },
+  {
+    name: 'a ledger that cannot be read is passed over',
+    patches: [['ledger/beside.ts', "if (error.code !== 'unreadable' || !FOLDER_NAME.test(name)) return null;", 'return null;']],
+    faults: ['unreadable', 'otherServer', 'putBack', 'kill', 'together'],
+    isShared: true,
+  },
+  {
+    name: 'what was decided is asked at each start',
+    patches: [['ledger/beside.ts', '(isOther || ignored.includes(ledger))', 'isOther']],
+    faults: ['copied', 'kill', 'restart', 'together'],
+    isShared: true,
+  },
+  {
+    name: 'a database that was never settled knows no ledger',
+    patches: [['ledger/beside.ts', '(isAll && !isOther)', 'false']],
+    faults: ['lose', 'otherServer', 'putBack', 'kill'],
+  },
+  {
+    name: 'what was done in a history that is not settled shows what was seen',
+    patches: [['ledger/comparison.ts', 'settledHistory === history || row.history !== history', 'true']],
+    faults: ['months', 'putBack', 'dump', 'kill', 'together'],
+    isShared: true,
+  },
+  {
+    name: 'nothing is missing of months whose events may be deleted',
+    patches: [['ledger/comparison.ts', 'Math.min(sinceMs, seenMs - LATE_MS)', 'sinceMs']],
+    faults: ['months', 'putBack', 'dump', 'kill', 'together'],
+    isShared: true,
+  },
+  {
+    name: 'a ledger that takes the place of another lacks what that has',
+    patches: [['ledger/follower.ts', 'if (own.ledger !== this.#entered) {', 'if (false) {']],
+    faults: ['exchange', 'putBack', 'kill'],
+    isShared: true,
+  },
+  {
+    name: 'a ledger that takes the place of another is not compared',
+    patches: [['ledger/own-ledger.ts', 'if (ledger !== this.#lastLedger) this.#isWhole = false;', '']],
+    faults: ['exchange', 'putBack', 'restart', 'kill', 'unreadable'],
+    isShared: true,
+  },
+  {
+    name: 'an open file of a folder that was moved away is written',
+    patches: [['ledger/files.ts', 'folder!.mustBeThere();\n        return', 'return']],
+    faults: ['exchange', 'putBack'],
+    isShared: true,
+  },
+  {
+    name: 'a ledger cannot be set aside twice',
+    patches: [['ledger/files.ts', '!existsSync(place) || !one.isThere()', 'true']],
+    faults: ['exchange', 'older', 'cut', 'kill'],
+    isShared: true,
+  },
+  {
+    name: 'what the disk did not get is forgotten',
+    patches: [['ledger/follower.ts', "this.#behind ??= { history, folder: this.#own?.folder ?? '' };", '']],
+    faults: ['fullAtEnd', 'putBack'],
+    isShared: true,
+  },
+  {
+    name: 'what the disk did not get is known to no later process',
+    Service: Trusting,
+    patches: [['ledger/follower.ts', 'if (this.#gapIn !== undefined) await this.#distrust(this.#own, this.#gapIn);', '']],
+    faults: ['fullAtEnd', 'putBack', 'kill'],
+    isShared: true,
+  },
+  {
+    name: 'what the disk did not get is known to the database alone',
+    patches: [['ledger/follower.ts', 'if (this.#gapIn !== undefined) await this.#distrust(this.#own, this.#gapIn);', '']],
+    faults: ['fullAtEnd', 'putBack', 'kill'],
+    isShared: true,
+  },
+  {
+    name: 'what the disk did not get is known to the ledger alone',
+    Service: Trusting,
+    faults: ['fullAtEnd', 'restart', 'lose', 'kill'],
+    isShared: true,
+  },
+  {
+    name: 'what the ledger of another server did not get is forgotten',
+    patches: [['ledger/vouching.ts', '(ledger.isOwn || ledger.folder === here.gapIn)', 'ledger.isOwn']],
+    faults: ['full', 'fullAtEnd', 'otherServer'],
+    isShared: true,
+  },
+  {
+    name: 'what one start left unsettled, the next settles without a ledger',
+    patches: [['system/examination.ts', ' && !standing.isUndecided', '']],
+    faults: ['fullAtEnd', 'unconfigured', 'putBack', 'kill'],
+    isShared: true,
+  },
+  {
+    name: 'a process that has followed another ledger to the end has followed this one',
+    patches: [['ledger/follower.ts', ' || ledger !== this.#followedInto) this.#followedInto = undefined;', ') this.#followedInto = ledger;']],
+    faults: ['exchange', 'otherServer', 'putBack', 'kill'],
   },
 ];

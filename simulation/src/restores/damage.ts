@@ -6,7 +6,7 @@ import type { Tokens } from './tokens.js';
 
 const DISK_MS = 30_000;
 const SLOW_MS = 14_000;
-export const AWAY_MS = 200_000;
+export const AWAY_MS = 60_000;
 /** A process notices within this that its ledger is not in its place any more, and has written what the one there lacks. */
 const NOTICED_MS = 25_000;
 

@@ -112,10 +112,10 @@ export class Disk {
    * @returns makes it readable again
    */
   obstruct(folder: string, what: 'folder' | 'states'): () => void {
-    const paths =
-      what === 'folder'
-        ? [folder]
-        : readdirSync(folder).flatMap((name) => (STATE.test(name) ? path.join(folder, name) : []));
+    const files = what === 'folder' ? [] : readdirSync(folder).filter((name) => STATE.test(name));
+    const paths = (what === 'folder' ? [folder] : files.map((name) => path.join(folder, name))).filter(
+      (one) => what === 'folder' || statSync(one).isFile(),
+    );
     const undo = paths.map((one) => {
       const to = this.#place();
       renameSync(one, to);

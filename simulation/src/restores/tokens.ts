@@ -123,7 +123,8 @@ export class Tokens {
 
   /** PostgreSQL and all processes start again: then the ledger of that server is found. */
   bothStart(): void {
-    for (const [token, ledger] of this.#elsewhere) this.#revoked(token, ledger);
+    const there = this.#there();
+    for (const [token, ledger] of this.#elsewhere) if (there.has(ledger)) this.#revoked(token, ledger);
     this.#elsewhere.clear();
   }
 
@@ -137,7 +138,7 @@ export class Tokens {
   /** The database is put back. */
   putBack({ tables }: Backup): void {
     const known = new Set([...tables.streams.values()].map(({ ledger }) => ledger));
-    const there = new Set(this.#scene.disks.flatMap((disk) => [...disk.ledgers()]));
+    const there = this.#there();
     const keptMs = this.#scene.nowMs - this.#scene.retention.ledgerDays * DAY_MS + HOUR_MS;
     for (const token of this.all) {
       const { ledger, claimedMs, isInDatabaseOnly } = token;
@@ -158,6 +159,11 @@ export class Tokens {
   everythingRevoked(): void {
     this.everything++;
     for (const token of this.all) token.isUncertain = true;
+  }
+
+  /** Ids of the ledgers that there are. */
+  #there(): Set<string | undefined> {
+    return new Set(this.#scene.disks.flatMap((disk) => [...disk.ledgers()]));
   }
 
   #revoked(token: Token, ledger: string | undefined, isInDatabaseOnly = false): void {

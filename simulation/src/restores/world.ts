@@ -47,7 +47,7 @@ class Violation extends Error {}
 const STEPS = 120;
 const PAUSE_MS = 200_000;
 /** Longer than the longest wait for another ledger, twice. */
-const SETTLES_MS = 40_000;
+const SETTLES_MS = 15_000;
 /** What was begun before that ends within this. */
 const FAULTS_END_MS = AWAY_MS + DOWN_MS;
 
@@ -210,6 +210,14 @@ class RestoreWorld {
     this.#moves.move('restart');
     await this.#pass(DOWN_MS + SETTLES_MS);
     await this.#mustBeAnswered('after a mere restart of the database');
+    // What is asked when everything starts again is asked once.
+    for (const when of ['first', 'second']) {
+      this.#moves.together(() => `restart, with all, ${when}`);
+      await this.#pass(2 * DOWN_MS + SETTLES_MS);
+      if (when === 'first') this.#settle('accept');
+      await this.#pass(SETTLES_MS);
+    }
+    await this.#mustBeAnswered('after a mere restart of everything');
   }
 
   async #mustBeAnswered(when: string): Promise<void> {

@@ -92,7 +92,7 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
       };
       for (const one of compared) {
         if (!faulty.has(one)) attempt(() => one.adopt());
-        else if (one !== own && !known.has(one)) attempt(() => renameSync(one.folder, beside(one, endedName(one))));
+        else if (one !== own && !known.has(one)) attempt(() => setAside(one, beside(one, endedName(one))));
       }
       if (faulty.has(own))
         attempt(() => {
@@ -119,12 +119,25 @@ const beside = (one: LedgerFolder, name: string): string => path.join(path.dirna
 const endedName = ({ folder, identity }: LedgerFolder): string =>
   `${path.basename(folder)}.from-${identity.begunAt.replaceAll(/\D/g, '')}`;
 
+/** Where the same one was set aside before, a later number is used. @returns where it is */
+function setAside(one: LedgerFolder, to: string): string {
+  for (let number = 1; ; number++) {
+    const place = number === 1 ? to : `${to}-${number}`;
+    try {
+      renameSync(one.folder, place);
+      return place;
+    } catch (error) {
+      // Another process has just moved it there, or it came back.
+      if (!existsSync(place) || !one.isThere()) throw error;
+    }
+  }
+}
+
 /** Puts a new ledger in the place of one that is not whole, unless another process has. Both are there, or as before. */
 function replace(own: LedgerFolder, ledger: string, at: string): void {
   const next = LedgerFolder.open(beside(own, ledger), own.key, () => ledger, at);
-  const ended = path.join(path.dirname(own.folder), endedName(own));
   try {
-    renameSync(own.folder, ended);
+    const ended = setAside(own, path.join(path.dirname(own.folder), endedName(own)));
     try {
       renameSync(next.folder, own.folder);
     } catch (error) {

@@ -49,7 +49,9 @@ export function doubtOf(
       .sort()
       .at(-1) ?? '';
   for (const ledger of ledgers) {
-    if (ledger.isKnown || (ledger.reachesTo ?? reachesTo) < reachesTo) continue;
+    if (ledger.isKnown) continue;
+    // Of one that was used at the same time, nobody knows what this database lacks, however long it was used here since.
+    if (!ledger.isUncertain && (ledger.reachesTo ?? reachesTo) < reachesTo) continue;
     // What has been done here without interruption is known here, whatever a copy of this database has done elsewhere.
     if (ledger.isUncertain && here.isContinuous && here.gapIn === undefined) continue;
     if (ledger.faults[0]) return OF_FAULT[ledger.faults[0].code];
