@@ -177,13 +177,13 @@ export const restores: readonly RestoreMutant[] = [
   {
     name: 'a ledger of which nobody can tell whose it is counts as another',
     patches: [['ledger/beside.ts', 'faults.length > 0 && databases.length === 0 && !isKnown', 'false']],
-    faults: ['unreadable', 'otherServer', 'dump', 'putBack', 'kill', 'together'],
+    faults: ['unreadable', 'otherServer', 'putBack'],
     isShared: true,
   },
   {
     name: 'a ledger that cannot be read is passed over',
     patches: [['ledger/beside.ts', "if (error.code !== 'unreadable' || !FOLDER_NAME.test(name)) return null;", 'return null;']],
-    faults: ['unreadable', 'otherServer', 'putBack', 'kill', 'together'],
+    faults: ['unreadable', 'otherServer', 'putBack'],
     isShared: true,
   },
   {
@@ -200,19 +200,19 @@ export const restores: readonly RestoreMutant[] = [
   {
     name: 'what was done in a history that is not settled shows what was seen',
     patches: [['ledger/comparison.ts', 'settledHistory === history || row.history !== history', 'true']],
-    faults: ['months', 'putBack', 'dump', 'kill', 'together'],
+    faults: ['months', 'putBack', 'kill'],
     isShared: true,
   },
   {
     name: 'nothing is missing of months whose events may be deleted',
     patches: [['ledger/comparison.ts', 'Math.min(sinceMs, seenMs - LATE_MS)', 'sinceMs']],
-    faults: ['months', 'putBack', 'dump', 'kill', 'together'],
+    faults: ['months', 'putBack', 'kill'],
     isShared: true,
   },
   {
     name: 'a ledger that takes the place of another lacks what that has',
     patches: [['ledger/follower.ts', 'if (own.ledger !== this.#entered) {', 'if (false) {']],
-    faults: ['exchange', 'putBack', 'kill'],
+    faults: ['exchange'],
     isShared: true,
   },
   {

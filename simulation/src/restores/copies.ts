@@ -48,6 +48,7 @@ export class Copies {
     const silent = () => undefined;
     const place = { ...this.#place, db, onCommit: silent, onAccept: silent };
     const service = new this.#Service(`elsewhere ${numbers.systems}`, place, disks[0]!);
+    service.machine.stepWall(db.nowMs - service.machine.wallMs());
     const copy = { db, service, sinceMs: scene.nowMs, revoked: new Set<Token>() };
     this.#copy = copy;
     scene.isCopied = true;

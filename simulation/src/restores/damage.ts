@@ -6,7 +6,7 @@ import type { Tokens } from './tokens.js';
 
 const DISK_MS = 30_000;
 const SLOW_MS = 14_000;
-export const AWAY_MS = 60_000;
+const AWAY_MS = 60_000;
 /** A process notices within this that its ledger is not in its place any more, and has written what the one there lacks. */
 const NOTICED_MS = 25_000;
 
@@ -115,6 +115,9 @@ export class Damage {
       this.#newEra();
       if (!aside) this.#takeOver(lost, disk.ledgerIn(folder));
       if (isStoppedAgain) this.#startAll(disk);
+      // A backup that is older than all of that.
+      else if (random.chance(0.5))
+        scene.schedule.after(2 * NOTICED_MS, () => this.#moves.move('putBack', scene.backups[0]));
     });
   }
 
@@ -132,17 +135,20 @@ export class Damage {
     schedule.after(NOTICED_MS, look);
   }
 
-  /** A ledger beside the own one cannot be read, for a time. */
+  /** A ledger cannot be read, for a time: one beside the own, or one that soon is, because the database is moved. */
   obstruct(disk: Disk): void {
     const scene = this.#scene;
     const { random, db } = scene;
-    const beside = disk.folders().filter((folder) => !folder.endsWith(db.folderName));
-    if (beside.length === 0) return;
-    const folder = random.pick(beside);
+    const folders = disk.folders();
+    if (folders.length === 0) return;
+    const folder = random.pick(folders);
+    const isOwn = folder.endsWith(db.folderName);
     const what = random.pick(['folder', 'states'] as const);
     scene.isIntact = false;
     const undo = disk.obstruct(folder, what);
     scene.note(`${folder.slice(disk.dir.length + 1)} cannot be read: ${what}`);
+    if (isOwn) this.#moves.together();
+    else if (random.chance(0.5)) scene.later(DOWN_MS, () => this.#moves.together());
     scene.later(AWAY_MS, () => {
       scene.note('what could not be read can be read again');
       undo();

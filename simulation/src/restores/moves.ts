@@ -5,7 +5,9 @@ import type { Tokens } from './tokens.js';
 
 export const DOWN_MS = 20_000;
 const DAY_MS = 24 * 3_600_000;
-const LONGEST_DAYS = 70;
+/** Fewer, and more, than after which events of before are deleted. */
+const SOME_DAYS = 60;
+const MANY_DAYS = 95;
 
 /** What happens to the database: to its server, to what is in it, and to the time in which it is kept. */
 export class Moves {
@@ -17,14 +19,16 @@ export class Moves {
     this.#tokens = tokens;
   }
 
-  /** The server stops, and starts with something else or the same. */
-  move(name: Move): void {
+  /**
+   * The server stops, and starts with something else or the same.
+   * @param backup default: any
+   */
+  move(name: Move, backup?: KeptBackup): void {
     const { random, counts } = this.#scene;
     this.restartWith(() => {
       if (name === 'restart') return name;
-      const backup = random.pick(this.#scene.backups);
       counts.restores++;
-      return this.#putBack(name, backup);
+      return this.#putBack(name, backup ?? random.pick(this.#scene.backups));
     });
   }
 
@@ -63,7 +67,7 @@ export class Moves {
     const scene = this.#scene;
     const { random, db, services } = scene;
     if (scene.isMoving || scene.isCopied) return;
-    const days = random.spread(1, LONGEST_DAYS);
+    const days = random.chance(0.5) ? random.spread(1, SOME_DAYS) : random.spread(SOME_DAYS, MANY_DAYS);
     // Those that go on see them pass in one moment, as after a suspension.
     const stopped = services.filter(({ isAlive }) => isAlive && random.chance(0.5));
     for (const service of stopped) service.kill();
@@ -74,6 +78,7 @@ export class Moves {
     scene.disturb();
     this.retire();
     for (const service of stopped) scene.later(DOWN_MS, () => scene.start(service));
+    if (random.chance(0.3)) scene.later(DOWN_MS, () => this.move('putBack', scene.backups[0]));
   }
 
   /** What AUDIT_RETENTION_MONTHS says. */

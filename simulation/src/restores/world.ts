@@ -4,7 +4,7 @@ import { Random } from '../random.js';
 import { Schedule } from '../schedule.js';
 import { shipped } from '../shipped.js';
 import { Copies } from './copies.js';
-import { AWAY_MS, Damage } from './damage.js';
+import { Damage } from './damage.js';
 import { Numbers, RestorableDatabase } from './database.js';
 import { addStranger, Disk } from './disk.js';
 import { FAULTS, type RestoreFault } from './faults.js';
@@ -49,7 +49,7 @@ const PAUSE_MS = 200_000;
 /** Longer than the longest wait for another ledger, twice. */
 const SETTLES_MS = 15_000;
 /** What was begun before that ends within this. */
-const FAULTS_END_MS = AWAY_MS + DOWN_MS;
+const FAULTS_END_MS = 150_000;
 
 /** Runs one world of a database that is put back, and its ledgers. The same options give the same outcome. */
 export function simulateRestores(options: RestoreWorldOptions): Promise<RestoreOutcome> {

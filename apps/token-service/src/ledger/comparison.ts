@@ -26,6 +26,8 @@ export interface LedgerFindings {
   readonly uncertain: readonly string[];
   /** The ledger could not be written when an earlier history ended: no ledger shows what was lost then. */
   readonly hasGap: boolean;
+  /** False: the ledger could not be opened, and nothing was compared. */
+  readonly isRead: boolean;
 }
 
 export interface ComparisonDeps {
@@ -70,13 +72,14 @@ export async function compareLedgers(
       reachesTo: null,
       uncertain: [],
       hasGap,
+      isRead: false,
     };
   const missing = await lacking(deps, ledgers, lastSeenMs(rows, standing));
   const doubt = doubtOf(ledgers, rows, { ...here, history, isContinuous: own.ledger === followedInto });
   const problems = ledgers.flatMap(({ folder, faults }) => faults.map(({ message }) => `${folder}: ${message}`));
   const reached = ledgers.flatMap(({ reachesTo }) => reachesTo ?? []).sort();
   const uncertain = ledgers.flatMap(({ isUncertain, name }) => (isUncertain ? [name] : []));
-  return { history, missing, doubt, problems, reachesTo: reached.at(-1) ?? null, uncertain, hasGap };
+  return { history, missing, doubt, problems, reachesTo: reached.at(-1) ?? null, uncertain, hasGap, isRead: true };
 }
 
 /**

@@ -76,6 +76,8 @@ export class LedgerFollower {
   #readAtMs = Number.NEGATIVE_INFINITY;
   /** Ledgers that nobody could tell to be of this database, when they were compared last. */
   #uncertain: readonly string[] = [];
+  /** Whether the last comparison has read a ledger. */
+  #isRead = true;
   /** Without a ledger: whether the database remembers one. */
   #isMissed = false;
   /** The last mark and state of the stream. */
@@ -181,16 +183,18 @@ export class LedgerFollower {
       const findings = await compareLedgers(this.#deps, this.#own, rows, standing, followed);
       if (this.#gapIn !== undefined) await this.#distrust(this.#own, this.#gapIn);
       this.#uncertain = findings.uncertain;
+      this.#isRead = findings.isRead;
       return findings;
     }
     this.#isMissed = rows.some((row) => row.is_settled);
     const doubt = this.#isMissed ? 'ledger_missing' : 'no_ledger';
-    const nothing = { missing: [], problems: [], reachesTo: null, uncertain: [], hasGap: false };
+    const nothing = { missing: [], problems: [], reachesTo: null, uncertain: [], hasGap: false, isRead: true };
     return { history: standing.history, doubt, ...nothing };
   }
 
-  /** Records that what this history lacked has been applied again: from here on the mark may move. */
+  /** Records that what this history lacked has been applied again: from here on the mark may move, if a ledger was read. */
   async compared(history: string): Promise<void> {
+    if (!this.#isRead) return;
     this.#compared = history;
     await this.#keeping;
     if (this.#own?.ledger !== undefined) await this.#mark(this.#own);
@@ -361,7 +365,8 @@ export class LedgerFollower {
     const sinceMs = this.#marked.stream === stream ? nowMs - this.#marked.atMs : Number.POSITIVE_INFINITY;
     const isBehind = own.place.sequence > this.#marked.sequence && sinceMs >= FOLLOW_MS;
     if (isBehind || sinceMs >= ALIVE_MS) await this.#mark(own);
-    if (nowMs - this.#prunedAtMs >= PRUNE_MS) {
+    // What a history that is not settled knows of ledgers is still needed.
+    if (alive.peers && nowMs - this.#prunedAtMs >= PRUNE_MS) {
       this.#prunedAtMs = nowMs;
       const { ledgerDays } = this.#deps.retention;
       await this.#deps.store.prune(ledgerDays);
