@@ -5,7 +5,7 @@ import { BENIGN } from '../src/restores/faults.js';
 import { type RestoreWorldOptions, simulateRestores } from '../src/restores/world.js';
 import { shipped } from '../src/shipped.js';
 
-const WORLDS = 60;
+const WORLDS = 40;
 const SEEDS_MAX = 300;
 const timeoutMs = 600_000;
 

@@ -250,8 +250,7 @@ export class RestorableDatabase {
   storeOf(by: Machine): LedgerStore {
     const run = <T>(work: (tables: Tables) => T): Promise<T> => this.statement(by, () => work(this.tables));
     return {
-      place: () =>
-        run(() => ({ name: this.folderName, database: DATABASE, at: new Date(this.nowMs) })),
+      place: () => run(() => ({ name: this.folderName, database: DATABASE, at: new Date(this.nowMs) })),
       follow: ({ cursor, from, limit, ledger }) => run((tables) => this.#follow(tables, cursor, from, limit, ledger)),
       streams: () => run(({ streams }) => [...streams.values()].map((row) => ({ ...row }))),
       lacking: (entries) =>

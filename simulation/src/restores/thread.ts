@@ -42,7 +42,8 @@ export class SimulatedThread implements Asked {
     const isLate = ms > HANGS_MS;
     return new Promise((resolve, reject) => {
       this.machine.deliverAfter(Math.min(ms, HANGS_MS), () => {
-        const isWrite = what === 'append' || what === 'state' || what === 'open' || what === 'adopt' || what === 'distrust';
+        const isWrite =
+          what === 'append' || what === 'state' || what === 'open' || what === 'adopt' || what === 'distrust';
         if (isLate && this.random.chance(0.5)) {
           this.#replace();
           reject(new this.modules.ThreadEnded('the thread of the ledger has ended'));
@@ -73,7 +74,8 @@ export class SimulatedThread implements Asked {
   /** Of a stream without a state, the file says when it was written: in simulated time too. */
   #date(): void {
     const first = path.join(this.#folder!, `${this.#stream}.000000`);
-    if (statSync(first, { throwIfNoEntry: false })) utimesSync(first, this.machine.wallMs() / 1_000, this.machine.wallMs() / 1_000);
+    if (statSync(first, { throwIfNoEntry: false }))
+      utimesSync(first, this.machine.wallMs() / 1_000, this.machine.wallMs() / 1_000);
   }
 
   #replace(): void {

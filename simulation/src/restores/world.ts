@@ -124,7 +124,9 @@ class RestoreWorld {
   async #live(): Promise<void> {
     const scene = this.#scene;
     const { random, faults } = scene;
-    scene.note(`LEDGER_RETENTION_DAYS ${scene.retention.ledgerDays}, AUDIT_RETENTION_MONTHS ${scene.retention.auditMonths}`);
+    scene.note(
+      `LEDGER_RETENTION_DAYS ${scene.retention.ledgerDays}, AUDIT_RETENTION_MONTHS ${scene.retention.auditMonths}`,
+    );
     // Of before the first start, as an old version's: no ledger vouches for that.
     if (faults.lose) scene.backUp();
     scene.era++;
