@@ -1,10 +1,11 @@
 import { describe, expect, test } from '@jest/globals';
 import { restores } from '../src/mutants/restores.js';
 import { patchedModules } from '../src/patched.js';
-import { BENIGN, type RestoreWorldOptions, simulateRestores } from '../src/restores/world.js';
+import { BENIGN } from '../src/restores/faults.js';
+import { type RestoreWorldOptions, simulateRestores } from '../src/restores/world.js';
 import { shipped } from '../src/shipped.js';
 
-const WORLDS = 60;
+const WORLDS = 40;
 const SEEDS_MAX = 300;
 const timeoutMs = 600_000;
 

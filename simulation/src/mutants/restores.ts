@@ -1,7 +1,7 @@
 import type { LedgerFindings } from '@latchkey/token-service/ledger';
 import type { Patch } from '../patched.js';
+import type { RestoreFault } from '../restores/faults.js';
 import { TokenService } from '../restores/process.js';
-import type { RestoreFault } from '../restores/world.js';
 
 /** A rule of ledgers and restores left out, in a copy of the shipped files or where SQL has it. */
 export interface RestoreMutant {
@@ -34,12 +34,18 @@ class NothingReapplied extends TokenService {
   }
 }
 
+class Trusting extends TokenService {
+  protected override distrust(): void {
+    // Ledgers from before vouch as they did.
+  }
+}
+
 const moves: readonly RestoreFault[] = ['kill', 'stop', 'restart', 'putBack', 'dump', 'promote'];
 
 export const restores: readonly RestoreMutant[] = [
   { name: 'histories that were not compared are read', Service: AnyHistory, faults: moves },
   { name: 'what is missing is not applied again', Service: NothingReapplied, faults: moves },
-  { name: 'a hold in a backup counts for its restore', Service: HoldKept, seed: 56 },
+  { name: 'a hold in a backup counts for its restore', Service: HoldKept },
   {
     name: 'ledgers that are not kept any more are missed at each start',
     patches: [['ledger/follower.ts', 'this.#isMissed = !(await this.#deps.store.forget());', '']],
@@ -74,7 +80,7 @@ export const restores: readonly RestoreMutant[] = [
       ['ledger/follower.ts', 'this.#compared !== this.#history || ledger === undefined', 'ledger === undefined'],
     ],
     faults: moves,
-    seed: 160,
+    seed: 60,
   },
   {
     name: 'the cursor moves past open transactions',
@@ -86,7 +92,7 @@ export const restores: readonly RestoreMutant[] = [
       ],
     ],
     faults: ['putBack', 'kill'],
-    seed: 220,
+    seed: 295,
   },
   {
     name: 'a mark of a history that is not settled counts as known',
@@ -115,7 +121,7 @@ export const restores: readonly RestoreMutant[] = [
     name: 'the end of a stream is not compared with its state',
     patches: [['ledger/folder.ts', 'if (end && end.sequence < sequence)', 'if (false)']],
     faults: ['cut', 'putBack'],
-    seed: 23,
+    seed: 12,
   },
   {
     name: 'streams that are missing are not noticed',
@@ -127,6 +133,7 @@ export const restores: readonly RestoreMutant[] = [
     name: 'ledgers of servers that the database was moved to are not read',
     patches: [['ledger/beside.ts', '(isOther || isIgnored({ name: ledger, aliveTo }))', 'true']],
     faults: [...moves, 'otherServer'],
+    seed: 19,
   },
   {
     name: 'ledgers of other databases are read',
@@ -140,16 +147,121 @@ export const restores: readonly RestoreMutant[] = [
   {
     name: 'a ledger that is not whole is not replaced',
     patches: [['ledger/files.ts', '      if (faulty.has(own))\n', '      if (false)\n']],
+    seed: 19,
   },
   {
     name: 'a copied ledger does not become the original',
     patches: [
       ['ledger/files.ts', 'if (!faulty.has(one)) attempt(() => one.adopt());', 'if (!faulty.has(one)) continue;'],
     ],
-    seed: 129,
+    seed: 18,
   },
   {
     name: 'a history is settled without a ledger that vouches',
     patches: [['system/examination.ts', 'findings.doubt === null || isUnguarded || isFirst', 'true']],
+  },
+  {
+    name: 'a ledger that was used at the same time is read',
+    patches: [
+      ['ledger/beside.ts', 'const isUncertain = sharedMs > OVERLAP_MS || isDamaged;', 'const isUncertain = isDamaged;'],
+    ],
+    faults: ['copied', 'restart'],
+    isShared: true,
+    seed: 21,
+  },
+  {
+    name: 'a ledger that was used at the same time leaves no doubt',
+    patches: [['ledger/vouching.ts', 'if (!ledger.isUncertain && (', 'if ((']],
+    faults: ['copied', 'kill', 'restart', 'together'],
+    isShared: true,
+    seed: 33,
+  },
+  {
+    name: 'a ledger that cannot be read is passed over',
+    patches: [
+      ['ledger/beside.ts', "if (error.code !== 'unreadable' || !FOLDER_NAME.test(name)) return null;", 'return null;'],
+    ],
+    faults: ['unreadable', 'otherServer', 'putBack'],
+    isShared: true,
+    seed: 25,
+  },
+  {
+    name: 'what was decided is asked at each start',
+    patches: [['ledger/beside.ts', '(isOther || ignored.includes(ledger))', 'isOther']],
+    faults: ['copied', 'kill', 'restart', 'together'],
+    isShared: true,
+  },
+  {
+    name: 'nothing is missing of months whose events may be deleted',
+    patches: [['ledger/comparison.ts', 'Math.min(sinceMs, seenMs - LATE_MS)', 'sinceMs']],
+    faults: ['months', 'putBack', 'kill'],
+    isShared: true,
+  },
+  {
+    name: 'a ledger that takes the place of another lacks what that has',
+    patches: [['ledger/follower.ts', 'if (own.ledger !== this.#entered) {', 'if (false) {']],
+    faults: ['exchange'],
+    isShared: true,
+    seed: 55,
+  },
+  {
+    name: 'a ledger that takes the place of another is not compared',
+    patches: [['ledger/own-ledger.ts', 'if (ledger !== this.#lastLedger) this.#isWhole = false;', '']],
+    faults: ['exchange', 'putBack', 'restart', 'kill', 'unreadable'],
+    isShared: true,
+    seed: 105,
+  },
+  {
+    name: 'a ledger cannot be set aside twice',
+    patches: [['ledger/files.ts', '!existsSync(place) || !one.isThere()', 'true']],
+    faults: ['exchange', 'older', 'cut', 'kill'],
+    isShared: true,
+    seed: 18,
+  },
+  {
+    name: 'what the disk did not get is forgotten',
+    patches: [['ledger/follower.ts', "this.#behind ??= { history, folder: this.#own?.folder ?? '' };", '']],
+    faults: ['fullAtEnd', 'putBack'],
+    isShared: true,
+    seed: 9,
+  },
+  {
+    name: 'what the disk did not get is known to no later process',
+    Service: Trusting,
+    patches: [
+      ['ledger/follower.ts', 'if (this.#gapIn !== undefined) await this.#distrust(this.#own, this.#gapIn);', ''],
+    ],
+    faults: ['fullAtEnd', 'putBack', 'kill'],
+    isShared: true,
+    seed: 47,
+  },
+  {
+    name: 'what the disk did not get is known to the database alone',
+    patches: [
+      ['ledger/follower.ts', 'if (this.#gapIn !== undefined) await this.#distrust(this.#own, this.#gapIn);', ''],
+    ],
+    faults: ['fullAtEnd', 'putBack', 'kill'],
+    isShared: true,
+    seed: 56,
+  },
+  {
+    name: 'what the disk did not get is known to the ledger alone',
+    Service: Trusting,
+    faults: ['fullAtEnd', 'restart', 'lose', 'kill'],
+    isShared: true,
+    seed: 75,
+  },
+  {
+    name: 'what the ledger of another server did not get is forgotten',
+    patches: [['ledger/vouching.ts', '(ledger.isOwn || ledger.folder === here.gapIn)', 'ledger.isOwn']],
+    faults: ['full', 'fullAtEnd', 'otherServer'],
+    isShared: true,
+  },
+  {
+    name: 'what one start left unsettled, the next settles without a ledger',
+    patches: [['system/examination.ts', ' && !standing.isUndecided', '']],
+    faults: ['fullAtEnd', 'full', 'unconfigured', 'putBack', 'restart', 'kill', 'slow'],
+    isShared: true,
+    seed: 59,
   },
 ];
