@@ -9,6 +9,8 @@ const SLOW_MS = 14_000;
 const AWAY_MS = 60_000;
 /** A process notices within this that its ledger is not in its place any more, and has written what the one there lacks. */
 const NOTICED_MS = 25_000;
+/** For so long a ledger that is not written any more counts as alive. */
+const ALIVE_MS = 60_000;
 
 type Tampering = 'lose' | 'older' | 'cut' | 'streamGone';
 
@@ -193,7 +195,7 @@ export class Damage {
     const { db } = scene;
     scene.era++;
     if (!db.isRunning || !db.isCurrent || db.history !== db.tables.settledHistory) scene.isIntact = false;
-    scene.unsteadyUntilMs = scene.nowMs + NOTICED_MS + DOWN_MS;
+    scene.unsteadyUntilMs = scene.nowMs + NOTICED_MS + ALIVE_MS;
     scene.disturb();
   }
 

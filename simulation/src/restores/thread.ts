@@ -42,7 +42,7 @@ export class SimulatedThread implements Asked {
     const isLate = ms > HANGS_MS;
     return new Promise((resolve, reject) => {
       this.machine.deliverAfter(Math.min(ms, HANGS_MS), () => {
-        const isWrite = what === 'append' || what === 'state' || what === 'open' || what === 'adopt';
+        const isWrite = what !== 'compare' && what !== 'prune';
         if (isLate && this.random.chance(0.5)) {
           this.#replace();
           reject(new this.modules.ThreadEnded('the thread of the ledger has ended'));
