@@ -73,7 +73,9 @@ export class Machine implements Clock {
     const check = () => {
       if (cancelled || process !== this.#process) return;
       const leftMs = dueMs - this.monotonicMs();
-      if (leftMs > 1e-6) this.#schedule.after(this.#state === 'asleep' ? 20 : leftMs / this.#rate, check);
+      // After months a number of milliseconds has no more digits than that.
+      if (leftMs > Math.max(1e-6, this.#schedule.nowMs * 1e-15))
+        this.#schedule.after(this.#state === 'asleep' ? 20 : leftMs / this.#rate, check);
       else this.#dispatch(() => !cancelled && callback(), process);
     };
     check();

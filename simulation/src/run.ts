@@ -1,11 +1,12 @@
 import { parseArgs } from 'node:util';
+import { BENIGN } from './restores/faults.js';
 import { simulateRestores } from './restores/world.js';
 import { STEPS, simulate } from './world.js';
 
 /**
- * `npm run simulate -- --seed N --steps M [--seeds K] [--history] [--restores]`: runs K worlds (default 1) from seed N on,
- * and prints the history of the first that breaks an invariant. Exits with code 1 when one does. `--restores`: worlds of a
- * database that is put back, and its ledgers.
+ * `npm run simulate -- --seed N --steps M [--seeds K] [--history] [--restores [--benign]]`: runs K worlds (default 1) from seed N
+ * on, and prints the history of the first that breaks an invariant. Exits with code 1 when one does. `--restores`: worlds of a
+ * database that is put back, and its ledgers; `--benign`: with one ledger and only faults after which nobody has to decide.
  */
 const { values } = parseArgs({
   options: {
@@ -14,6 +15,7 @@ const { values } = parseArgs({
     steps: { type: 'string', default: String(STEPS) },
     history: { type: 'boolean', default: false },
     restores: { type: 'boolean', default: false },
+    benign: { type: 'boolean', default: false },
   },
 });
 const wholeNumber = (name: 'seed' | 'seeds' | 'steps'): number => {
@@ -30,11 +32,12 @@ const sums = { checks: 0, allowed: 0, effective: 0, faults: 0, events: 0, simula
 const by: Record<string, number> = {};
 if (values.restores) {
   const totals: Record<string, number> = {};
+  const world = values.benign ? { faults: BENIGN, isShared: true } : {};
   for (let seed = first; seed < first + count && process.exitCode !== 1; seed++) {
-    const outcome = await simulateRestores({ seed, history: values.history });
+    const outcome = await simulateRestores({ seed, history: values.history, ...world });
     for (const [name, times] of Object.entries(outcome.counts)) totals[name] = (totals[name] ?? 0) + times;
     if (outcome.violation === undefined && !values.history) continue;
-    const { history } = await simulateRestores({ seed, history: true });
+    const { history } = await simulateRestores({ seed, history: true, ...world });
     console.log(history.join('\n'));
     if (outcome.violation === undefined) continue;
     console.log(`\nseed ${seed} broke an invariant: ${outcome.violation}`);

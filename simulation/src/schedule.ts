@@ -33,17 +33,22 @@ export class Schedule {
     return new Promise((resolve) => this.after(ms, resolve));
   }
 
+  /** Time passes in which nothing runs: what was due meanwhile is late. */
+  jump(ms: number): void {
+    this.nowMs += ms;
+  }
+
   /** Runs the next event; false when there is none up to `untilMs`, which is then the time. */
   async step(untilMs: number): Promise<boolean> {
     for (;;) {
       const next = this.#heap[0];
       if (next === undefined || next.atMs > untilMs) {
-        this.nowMs = untilMs;
+        this.nowMs = Math.max(this.nowMs, untilMs);
         return false;
       }
       this.#pop();
       if (!next.run) continue;
-      this.nowMs = next.atMs;
+      this.nowMs = Math.max(this.nowMs, next.atMs);
       next.run();
       await flushPromises();
       return true;

@@ -115,8 +115,12 @@ function importFrom(folder: string, dir: string, key: Buffer, isComplete: boolea
     if (ledger === '') continue;
     const to = path.join(dir, `imported-${ledger}`);
     copyFolder(from, to);
-    LedgerFolder.existing(to, key)!.declareImported(isComplete && isWhole);
+    const imported = LedgerFolder.existing(to, key)!;
+    const { isDistrusted } = imported;
+    imported.declareImported(isComplete && isWhole && !isDistrusted);
     print(describe(check(to, key)));
+    if (isDistrusted)
+      print(`${to}: its disk failed when PostgreSQL started again. An administrator decides about what it may lack.`);
   }
   mustBeWhole(given);
   print('Start the token-service (again) now: it applies what the database lacks before it answers.');

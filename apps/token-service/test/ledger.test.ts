@@ -589,6 +589,25 @@ describe('a ledger shows that nothing else is missing only if it was the last to
     expect(doubtOf([own, unknown], rows, here)).toBe('ledger_incomplete');
   });
 
+  it('one that never was alive in a settled history, and lacks a stream, was alive as late as the others of its streams', () => {
+    const made = make();
+    rmSync(fileOf(made, made.earlier));
+    rmSync(fileOf(made, made.earlier, 'state'));
+    const { stream, place } = made.last;
+    made.folder.writeState({ stream, ...place, begunAt: at(0), at: at(14), settledAt: null, peers: [] });
+    const known = { ...comparisonOf(made), isOwn: false, aliveTo: Date.parse(at(14)) };
+    expect(known).toMatchObject({ reachesTo: null, isStated: true, faults: [{}, {}] });
+    const own = (second: number) => ({ ...comparisonOf(make()), reachesTo: at(second) });
+    const asked = (one: LedgerComparison, ledger: LedgerComparison) => {
+      const rows = [one, ledger].map((of) => rowOf({ ...made.marks[0]!, seenAt: at(1) }, of.ledger));
+      return doubtOf([one, ledger], rows, here);
+    };
+    expect(asked(own(15), known)).toBeNull();
+    expect(asked(own(13), known)).toBe('ledger_incomplete');
+    rmSync(fileOf(made, made.last, 'state'));
+    expect(asked(own(15), { ...comparisonOf(made), isOwn: false })).toBe('ledger_incomplete');
+  });
+
   it('one that was imported as complete does not speak for what the database has seen later', () => {
     const made = make();
     const complete = { ...comparisonOf(made), isOriginal: false, isComplete: true, peers: [other] };
@@ -630,7 +649,7 @@ describe('with AUDIT_RETENTION_MONTHS, what the audit log lacks', () => {
     } as unknown as LedgerStore;
     const deps = { store, retention: { ledgerDays: 400, auditMonths: 1 }, clock: { wallMs: () => NOW_MS } };
     const standing = { history: HISTORY, settledHistory };
-    const followed = { hasGap: false, isPatient: false, followedInto: undefined };
+    const followed = { gap: null, isPatient: false, followedInto: undefined };
     const found = await compareLedgers(deps, own, rows, standing, followed);
     return found.missing.map(({ t }) => Math.round((NOW_MS - t) / DAY_MS));
   }
@@ -775,6 +794,45 @@ describe('the ledgers beside the own one', () => {
     work.append({ entries: [] });
     const again = compareAll().find(({ isOwn }) => isOwn);
     expect(again).toMatchObject({ ledger, faults: [], isOriginal: true });
+  });
+
+  it('one that was set aside is not read again, unless it was used since or is the own one once more', () => {
+    const { earlier, work, compareAll } = beside(110, 400);
+    const file = readdirSync(earlier.folder).find((name) => name.endsWith('.000000'))!;
+    rewrite(path.join(earlier.folder, file), (lines) => lines.slice(0, 1).concat(''));
+    const until = (second: number) => [{ name: earlier.identity.ledger, until: Date.parse(at(second)) }];
+    const ledgers = (second: number) => compareAll(true, until(second)).map(({ ledger }) => ledger);
+    expect(ledgers(600)).toContain(earlier.identity.ledger);
+    work.adopt({ ledger: newId(), stream: newId(), at: at(600), isAll: true });
+    work.append({ entries: [] });
+    expect(ledgers(99)).toContain(earlier.identity.ledger);
+    expect(ledgers(600)).not.toContain(earlier.identity.ledger);
+  });
+
+  it('of one that lacks what was revoked last, every process knows, until that is decided', () => {
+    const { earlier, there, work, compareAll } = beside(110, 400);
+    const other = ledgerWork();
+    closing.push(other.close);
+    const where = { folder: earlier.folder, key: KEY.toString(), database: DATABASE };
+    other.work.open({ ...where, ledger: newId(), stream: newId(), at: at(500) });
+    const ofOther = () =>
+      other.work
+        .compare({ ...where, marks: [], retainedSince: 0, ignored: [], isAll: true })
+        .map(({ ledger, isOriginal }) => [ledger, isOriginal]);
+    const ids = [earlier, there].map(({ identity }) => identity.ledger);
+    compareAll();
+    work.distrust({ ledger: ids[0]! });
+    expect(ofOther()).toEqual([
+      [ids[0], false],
+      [ids[1], true],
+    ]);
+    work.distrust({ ledger: null });
+    expect(ofOther().map(([, isOriginal]) => isOriginal)).toEqual([false, false]);
+    // It was not imported: beside another one it is still one of another server.
+    expect(LedgerFolder.existing(there.folder, KEY)!.identity.inode).not.toBe('');
+    other.work.append({ entries: [] });
+    other.work.adopt({ ledger: newId(), stream: newId(), at: at(600), isAll: true });
+    expect(compareAll().map(({ isOriginal }) => isOriginal)).toEqual([true, true]);
   });
 
   it('of another database are not, though nothing of this one was ever settled', () => {

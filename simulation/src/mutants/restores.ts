@@ -1,19 +1,9 @@
 import type { LedgerFindings } from '@latchkey/token-service/ledger';
-import type { Patch } from '../patched.js';
+import type { RestoreFault } from '../restores/faults.js';
 import { TokenService } from '../restores/process.js';
-import type { RestoreFault } from '../restores/world.js';
-
-/** A rule of ledgers and restores left out, in a copy of the shipped files or where SQL has it. */
-export interface RestoreMutant {
-  readonly name: string;
-  readonly patches?: readonly Patch[];
-  readonly Service?: typeof TokenService;
-  /** The faults of the worlds that search for it; by default each draws its own. */
-  readonly faults?: readonly RestoreFault[];
-  readonly isShared?: boolean;
-  /** Where the search begins. */
-  readonly seed?: number;
-}
+import { following } from './following.js';
+import type { RestoreMutant } from './mutant.js';
+import { vouching } from './vouching.js';
 
 /** What lets somebody in is read in any history. */
 class AnyHistory extends TokenService {
@@ -34,122 +24,54 @@ class NothingReapplied extends TokenService {
   }
 }
 
+class Trusting extends TokenService {
+  protected override distrust(): void {
+    // Ledgers from before vouch as they did.
+  }
+}
+
 const moves: readonly RestoreFault[] = ['kill', 'stop', 'restart', 'putBack', 'dump', 'promote'];
 
 export const restores: readonly RestoreMutant[] = [
-  { name: 'histories that were not compared are read', Service: AnyHistory, faults: moves },
+  { name: 'histories that were not compared are read', Service: AnyHistory, faults: moves, seed: 12 },
   { name: 'what is missing is not applied again', Service: NothingReapplied, faults: moves },
-  { name: 'a hold in a backup counts for its restore', Service: HoldKept, seed: 56 },
-  {
-    name: 'ledgers that are not kept any more are missed at each start',
-    patches: [['ledger/follower.ts', 'this.#isMissed = !(await this.#deps.store.forget());', '']],
-    faults: ['unconfigured', 'kill'],
-  },
-  {
-    name: 'an answer does not wait for the ledger',
-    patches: [['ledger/follower.ts', 'await Promise.race([this.#next, late.promise])', 'await Promise.resolve()']],
-    faults: ['putBack', 'kill'],
-    isShared: true,
-    seed: 434,
-  },
-  {
-    name: 'an answer waits for a round that had begun before',
-    patches: [
-      [
-        'ledger/follower.ts',
-        `(this.#round ?? Promise.resolve()).then(() => {
-      this.#next = undefined;
-      return this.refresh();
-    })`,
-        '(this.#round ?? this.refresh()).then(() => { this.#next = undefined; })',
-      ],
-    ],
-    faults: ['putBack', 'kill'],
-    isShared: true,
-    seed: 787,
-  },
-  {
-    name: 'a mark moves in a history that was not compared',
-    patches: [
-      ['ledger/follower.ts', 'this.#compared !== this.#history || ledger === undefined', 'ledger === undefined'],
-    ],
-    faults: moves,
-    seed: 160,
-  },
-  {
-    name: 'the cursor moves past open transactions',
-    patches: [
-      [
-        'ledger/follower.ts',
-        'this.#cursor = xmin;',
-        'this.#cursor = String(events.reduce((last, { xid }) => BigInt(xid) >= last ? BigInt(xid) + 1n : last, BigInt(this.#cursor)));',
-      ],
-    ],
-    faults: ['putBack', 'kill'],
-    seed: 220,
-  },
-  {
-    name: 'a mark of a history that is not settled counts as known',
-    patches: [['ledger/vouching.ts', 'row.is_settled && row.ledger', 'row.ledger']],
-    seed: 300,
-  },
-  {
-    name: 'a copied ledger vouches',
-    patches: [
-      [
-        'ledger/vouching.ts',
-        "  if (!(ledger.isOriginal || ledger.isComplete)) return 'ledger_copied';\n  if (ledger.isOwn",
-        '  if (ledger.isOwn',
-      ],
-    ],
-    faults: ['older', 'putBack', 'kill'],
-    seed: 74,
-  },
-  {
-    name: 'a ledger that is not whole vouches',
-    patches: [['ledger/vouching.ts', '  if (fault) return OF_FAULT[fault.code];\n', '']],
-    faults: ['cut', 'streamGone', 'putBack'],
-    seed: 124,
-  },
+  { name: 'a hold in a backup counts for its restore', Service: HoldKept, seed: 10 },
   {
     name: 'the end of a stream is not compared with its state',
     patches: [['ledger/folder.ts', 'if (end && end.sequence < sequence)', 'if (false)']],
     faults: ['cut', 'putBack'],
-    seed: 23,
+    seed: 14,
   },
   {
     name: 'streams that are missing are not noticed',
     patches: [['ledger/folder.ts', 'if (!end && Date.parse(at) >= keptSince)', 'if (false)']],
     faults: ['streamGone', 'putBack', 'kill'],
-    seed: 60,
-  },
-  {
-    name: 'ledgers of servers that the database was moved to are not read',
-    patches: [['ledger/beside.ts', '(isOther || isIgnored({ name: ledger, aliveTo }))', 'true']],
-    faults: [...moves, 'otherServer'],
-  },
-  {
-    name: 'ledgers of other databases are read',
-    patches: [
-      ['ledger/beside.ts', 'databases.length > 0 && !databases.includes(database)', 'false'],
-      ['ledger/folder.ts', ' && state.database !== database', ' && false'],
-    ],
-    faults: moves,
-    isShared: true,
+    seed: 118,
   },
   {
     name: 'a ledger that is not whole is not replaced',
     patches: [['ledger/files.ts', '      if (faulty.has(own))\n', '      if (false)\n']],
+    seed: 25,
   },
   {
     name: 'a copied ledger does not become the original',
     patches: [
       ['ledger/files.ts', 'if (!faulty.has(one)) attempt(() => one.adopt());', 'if (!faulty.has(one)) continue;'],
     ],
-    seed: 129,
+    seed: 35,
   },
   {
     name: 'a history is settled without a ledger that vouches',
     patches: [['system/examination.ts', 'findings.doubt === null || isUnguarded || isFirst', 'true']],
+    seed: 4,
   },
+  {
+    name: 'what the disk did not get is known to the ledger alone',
+    Service: Trusting,
+    faults: ['fullAtEnd', 'restart', 'lose', 'kill'],
+    isShared: true,
+    seed: 106,
+  },
+  ...following,
+  ...vouching,
 ];

@@ -10,6 +10,9 @@ export const EPOCH_MS = Date.UTC(2030, 0, 1);
 const ALIVE_MS = 60_000;
 /** Dumps keep it. */
 const DATABASE = '00000000-0000-7000-8000-000000000001';
+/** How PostgreSQL names a server: ledgers' folders are recognized by it. */
+const FIRST_SYSTEM = 7_400_000_000_000_000n;
+const DAY_MS = 24 * 3_600_000;
 const QUICKEST_MS = 0.1;
 const SLOWEST_MS = 8;
 const COMMIT_SLOWEST_MS = 60;
@@ -62,24 +65,38 @@ export interface Backup {
   readonly takenMs: number;
 }
 
+/** Of each as many as there are, so that none comes twice: one for all databases of a world. */
+export class Numbers {
+  systems = 0;
+  timelines = 1;
+  files = 1;
+  starts = 0;
+}
+
+/** The start of a month, some months before a moment: audit events from before it are deleted. */
+export function monthsBefore(nowMs: number, months: number): number {
+  const now = new Date(nowMs);
+  return Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - months, 1);
+}
+
 /** One PostgreSQL at a time: what its tables say, how it is restored, and the statements of the shipped stores. */
 export class RestorableDatabase {
   isRunning = true;
   tables: Tables;
-  server: Server = { system: 'system-1', timeline: 1, file: 1 };
-  /** Of each, so that none comes twice. */
-  #systems = 1;
-  #timelines = 1;
-  #files = 1;
-  #starts = 1;
+  server: Server;
+  #start: number;
   #nextXid = 1_000n;
   readonly #active = new Set<bigint>();
   readonly #random: Random;
   readonly #schedule: Schedule;
+  readonly #numbers: Numbers;
 
-  constructor(random: Random, schedule: Schedule) {
+  constructor(random: Random, schedule: Schedule, numbers: Numbers) {
     this.#random = random;
     this.#schedule = schedule;
+    this.#numbers = numbers;
+    this.#start = ++numbers.starts;
+    this.server = this.#newServer();
     this.tables = {
       log: random.uuid(0),
       incarnation: this.incarnation,
@@ -103,7 +120,12 @@ export class RestorableDatabase {
   }
 
   get started(): string {
-    return `start ${this.#starts}`;
+    return `start ${this.#start}`;
+  }
+
+  /** Of the folder in which the ledger of this server is. */
+  get folderName(): string {
+    return `${this.server.system}-latchkey`;
   }
 
   get nowMs(): number {
@@ -125,7 +147,12 @@ export class RestorableDatabase {
   /** Transactions under way are lost. */
   stop(): void {
     this.isRunning = false;
-    this.#starts++;
+    this.#start = ++this.#numbers.starts;
+    this.abort();
+  }
+
+  /** No transaction under way is committed. */
+  abort(): void {
     this.#active.clear();
   }
 
@@ -143,16 +170,27 @@ export class RestorableDatabase {
   /** A dump is restored, into the same server or another one, whose transaction ids have nothing to do with it. */
   restoreDump({ tables }: Backup, isOther: boolean): void {
     this.tables = structuredClone(tables);
-    this.server = { ...this.server, file: ++this.#files };
+    this.server = { ...this.server, file: ++this.#numbers.files };
     if (!isOther) return;
-    this.server = { system: `system-${++this.#systems}`, timeline: 1, file: 1 };
+    this.server = this.#newServer();
     this.#nextXid = BigInt(this.#random.int(500, 5_000));
   }
 
   /** A standby that has received no more than the backup is promoted, or the server is recovered to that time. */
   promote(backup: Backup): void {
     this.putBack(backup);
-    this.server = { ...this.server, timeline: ++this.#timelines };
+    this.server = { ...this.server, timeline: ++this.#numbers.timelines };
+  }
+
+  /** Deletes audit events of earlier months, as the job does. */
+  retire(months: number): void {
+    const keptMs = monthsBefore(this.nowMs, months);
+    const kept = this.tables.events.filter(({ at }) => at >= keptMs);
+    this.tables.events.splice(0, this.tables.events.length, ...kept);
+  }
+
+  #newServer(): Server {
+    return { system: String(FIRST_SYSTEM + BigInt(++this.#numbers.systems)), timeline: 1, file: 1 };
   }
 
   /** One statement of a process: it sees one moment, and may never return. */
@@ -214,8 +252,7 @@ export class RestorableDatabase {
   storeOf(by: Machine): LedgerStore {
     const run = <T>(work: (tables: Tables) => T): Promise<T> => this.statement(by, () => work(this.tables));
     return {
-      place: () =>
-        run(() => ({ name: `${this.server.system}-latchkey`, database: DATABASE, at: new Date(this.nowMs) })),
+      place: () => run(() => ({ name: this.folderName, database: DATABASE, at: new Date(this.nowMs) })),
       follow: ({ cursor, from, limit, ledger }) => run((tables) => this.#follow(tables, cursor, from, limit, ledger)),
       streams: () =>
         run(({ streams }) => [...streams.values()].map((row) => ({ ...row, is_held: this.#isHeld(row.history) }))),
@@ -249,7 +286,10 @@ export class RestorableDatabase {
         run(({ ignored }) => {
           for (const { name, until } of some) ignored.set(name, until);
         }),
-      prune: () => run(() => undefined),
+      prune: (days) =>
+        run(({ streams }) => {
+          for (const [id, row] of streams) if (row.seen_at.getTime() < this.nowMs - days * DAY_MS) streams.delete(id);
+        }),
       forget: () =>
         run(({ streams, settledHistory }) => {
           const isSettled = this.isCurrent && settledHistory === this.history;

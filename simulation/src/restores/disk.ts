@@ -1,53 +1,142 @@
 import {
-  appendFileSync,
   cpSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { type Asked, ledgerKey, type Requests } from '@latchkey/token-service/ledger';
-import type { Machine } from '../machine.js';
+import { ledgerKey } from '@latchkey/token-service/ledger';
 import type { ShippedModules } from '../modules.js';
-import type { Random } from '../random.js';
 
-const SEGMENT = /\.\d{6}$/;
-const QUICKEST_MS = 0.2;
+export const SEGMENT = /\.\d{6}$/;
+const STATE = /\.state$/;
 const USUAL_MS = 10;
-/** After this, the shipped thread is replaced. */
-const HANGS_MS = 10_000;
+
+const newFolder = () => mkdtempSync(path.join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'latchkey-simulation-'));
 
 /** A folder for ledgers, in memory where that exists: what is simulated is the order of things, not a disk. */
 export class Disk {
-  readonly dir = mkdtempSync(path.join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'latchkey-simulation-'));
+  dir = newFolder();
   isFailing = false;
+  /** When it last began to work again. */
+  repairedMs = 0;
   slowestMs = USUAL_MS;
+  /** What is not mounted now, copies, and folders that were configured before. */
+  readonly #away = newFolder();
+  #moved = 0;
+  /** Where the folders are in whose places there are files. */
+  readonly #obstructed = new Set<string>();
 
   remove(): void {
-    rmSync(this.dir, { recursive: true, force: true });
+    for (const one of [this.dir, this.#away]) rmSync(one, { recursive: true, force: true });
   }
 
-  /** Ledgers' folders that exist in it. */
+  repair(nowMs: number): void {
+    if (this.isFailing) this.repairedMs = nowMs;
+    Object.assign(this, { isFailing: false, slowestMs: USUAL_MS });
+  }
+
+  /** Ledgers' folders that can be read. */
   folders(): string[] {
-    return readdirSync(this.dir).map((name) => path.join(this.dir, name));
+    return readdirSync(this.dir, { withFileTypes: true }).flatMap((one) =>
+      one.isDirectory() && !one.name.startsWith('.') ? path.join(this.dir, one.name) : [],
+    );
   }
 
-  /** A copy of all ledgers, elsewhere. */
-  copy(to: string): void {
+  /** The id of the ledger in a folder; undefined: there is none. */
+  ledgerIn(folder: string): string | undefined {
+    const file = path.join(folder, 'ledger');
+    if (!existsSync(file)) return undefined;
+    const text = readFileSync(file, 'utf8');
+    return (JSON.parse(text.slice(text.indexOf(' ') + 1)) as { ledger: string }).ledger;
+  }
+
+  /** Ids of the ledgers that are there, whether they can be read or not. */
+  ledgers(): Set<string | undefined> {
+    return new Set([...this.folders(), ...this.#obstructed].map((folder) => this.ledgerIn(folder)));
+  }
+
+  /** A copy of all ledgers, elsewhere. @returns where */
+  copy(): string {
+    const to = this.#place();
     cpSync(this.dir, to, { recursive: true });
+    return to;
   }
 
   lose(): void {
-    for (const folder of this.folders()) rmSync(folder, { recursive: true });
+    rmSync(this.dir, { recursive: true });
+    this.#obstructed.clear();
+    mkdirSync(this.dir);
   }
 
   putBack(from: string): void {
     this.lose();
     cpSync(from, this.dir, { recursive: true });
+  }
+
+  /** From now on LEDGER_DIR is another folder, without any ledger. */
+  configureAnew(): void {
+    renameSync(this.dir, this.#place());
+    this.#obstructed.clear();
+    mkdirSync(this.dir);
+  }
+
+  /** Some folders are not there any more: their disk is not mounted. @returns where they are */
+  moveAway(names: readonly string[]): string {
+    const to = this.#place();
+    mkdirSync(to);
+    for (const name of names) renameSync(path.join(this.dir, name), path.join(to, name));
+    return to;
+  }
+
+  /** They are there again. @param aside how what is in their place is named then, beside them; undefined: that is lost */
+  moveBack(from: string, aside: string | undefined): void {
+    for (const name of readdirSync(from)) {
+      const folder = path.join(this.dir, name);
+      if (existsSync(folder) && aside !== undefined) renameSync(folder, `${folder}.${aside}-${this.#moved++}`);
+      rmSync(folder, { recursive: true, force: true });
+      renameSync(path.join(from, name), folder);
+    }
+  }
+
+  /**
+   * From now on a ledger cannot be read.
+   * @param what all of it, or how far its streams reach
+   * @returns makes it readable again
+   */
+  obstruct(folder: string, what: 'folder' | 'states'): () => void {
+    const files = what === 'folder' ? [] : readdirSync(folder).filter((name) => STATE.test(name));
+    const paths = (what === 'folder' ? [folder] : files.map((name) => path.join(folder, name))).filter(
+      (one) => what === 'folder' || statSync(one).isFile(),
+    );
+    const undo = paths.map((one) => {
+      const to = this.#place();
+      renameSync(one, to);
+      if (what === 'folder') this.#obstructed.add(to);
+      // Neither a folder can be read as a file, nor a file as a folder.
+      if (what === 'folder') writeFileSync(one, '');
+      else mkdirSync(one);
+      return () => {
+        this.#obstructed.delete(to);
+        if (!existsSync(one)) return;
+        rmSync(one, { recursive: true });
+        renameSync(to, one);
+      };
+    });
+    return () => {
+      for (const one of undo) one();
+    };
+  }
+
+  #place(): string {
+    return path.join(this.#away, String(this.#moved++));
   }
 
   /** Segments that contain entries, with how many. */
@@ -65,14 +154,15 @@ export class Disk {
   /** How many entries the state of a stream knows. */
   stated(file: string): number {
     const state = file.replace(SEGMENT, '.state');
-    if (!existsSync(state)) return 0;
+    if (!statSync(state, { throwIfNoEntry: false })?.isFile()) return 0;
     const text = readFileSync(state, 'utf8');
     return (JSON.parse(text.slice(text.indexOf(' ') + 1)) as { sequence: number }).sequence;
   }
 
   removeStream(stream: string): void {
     for (const folder of this.folders())
-      for (const name of readdirSync(folder)) if (name.startsWith(stream)) rmSync(path.join(folder, name));
+      for (const name of readdirSync(folder))
+        if (name.startsWith(stream)) rmSync(path.join(folder, name), { recursive: true });
   }
 
   cut(file: string, lines: readonly string[]): void {
@@ -92,84 +182,4 @@ export function addStranger(disk: Disk, ledgerWork: ShippedModules['ledgerWork']
   close();
   const { file, lines } = disk.segments().find(({ stream }) => stream === id(1))!;
   disk.cut(file, lines.slice(0, 1));
-}
-
-/** What the shipped `LedgerThread` does, in simulated time: one request after the other, until the process ends. */
-export class SimulatedThread implements Asked {
-  #work: ReturnType<ShippedModules['ledgerWork']>;
-  #stream: string | undefined;
-  #folder: string | undefined;
-  #last: Promise<unknown> = Promise.resolve();
-
-  constructor(
-    private readonly modules: Pick<ShippedModules, 'ledgerWork' | 'ThreadEnded'>,
-    private readonly machine: Machine,
-    private readonly disk: Disk,
-    private readonly random: Random,
-  ) {
-    this.#work = modules.ledgerWork();
-    machine.onDeath(() => this.#end());
-  }
-
-  ask<What extends keyof Requests>(what: What, given: Requests[What][0]): Promise<Requests[What][1]> {
-    const answered = this.#last.then(() => this.#ask(what, given));
-    this.#last = answered.catch(() => undefined);
-    return answered;
-  }
-
-  async stop(): Promise<void> {
-    this.#end();
-  }
-
-  #ask<What extends keyof Requests>(what: What, given: Requests[What][0]): Promise<Requests[What][1]> {
-    const ms = this.random.spread(QUICKEST_MS, this.disk.slowestMs);
-    const isLate = ms > HANGS_MS;
-    return new Promise((resolve, reject) => {
-      this.machine.deliverAfter(Math.min(ms, HANGS_MS), () => {
-        const isWrite = what === 'append' || what === 'state' || what === 'open' || what === 'adopt';
-        if (isLate && this.random.chance(0.5)) {
-          this.#replace();
-          reject(new this.modules.ThreadEnded('the thread of the ledger has ended'));
-          return;
-        }
-        if (isWrite && this.disk.isFailing) {
-          reject(new Error('ENOSPC: no space left on device'));
-          return;
-        }
-        try {
-          const result = this.#work.work[what](structuredClone(given) as never);
-          if (what === 'open') {
-            this.#stream = (result as Requests['open'][1]).stream;
-            this.#folder = (given as Requests['open'][0]).folder;
-          }
-          if (isLate) {
-            this.#replace();
-            reject(new this.modules.ThreadEnded('the thread of the ledger has ended'));
-          } else resolve(structuredClone(result) as Requests[What][1]);
-        } catch (error) {
-          reject(error);
-        }
-      });
-    });
-  }
-
-  #replace(): void {
-    this.#work.close();
-    this.#work = this.modules.ledgerWork();
-    this.#stream = undefined;
-  }
-
-  /** A kill can come in the midst of a write. */
-  #end(): void {
-    this.#work.close();
-    if (this.#stream === undefined || !this.random.chance(0.3)) return;
-    const stream = this.#stream;
-    this.#stream = undefined;
-    const names = existsSync(this.#folder!) ? readdirSync(this.#folder!) : [];
-    const last = names
-      .filter((name) => name.startsWith(stream) && SEGMENT.test(name))
-      .sort()
-      .at(-1);
-    if (last !== undefined) appendFileSync(path.join(this.#folder!, last), '7 aBc {"e":"0198');
-  }
 }

@@ -5,12 +5,12 @@ import type { ShippedModules } from '../modules.js';
 import { Unavailable } from '../network.js';
 import type { Random } from '../random.js';
 import type { Schedule } from '../schedule.js';
-import type { RestorableDatabase } from './database.js';
-import { type Disk, SimulatedThread } from './disk.js';
+import type { RestorableDatabase, Tables } from './database.js';
+import type { Disk } from './disk.js';
+import { SimulatedThread } from './thread.js';
 
 export const KEY = 'a key of simulated ledgers of 32 characters or more';
 const LAPSED_MS = 12_000;
-const DAYS = 400;
 /** Longest that verifiers are waited for. */
 const CONFIRM_SLOWEST_MS = 4_000;
 
@@ -22,11 +22,15 @@ export interface Place {
   readonly schedule: Schedule;
   readonly db: RestorableDatabase;
   readonly modules: ShippedModules;
+  /** LEDGER_RETENTION_DAYS and AUDIT_RETENTION_MONTHS. */
+  readonly retention: { readonly ledgerDays: number; readonly auditMonths: number };
   note(text: string): void;
   /** All tokens were revoked again. */
   onEverything(): void;
   /** A change was committed, and is not answered yet. */
   onCommit(): void;
+  /** From now on a process answers in the history that the database is in. */
+  onAccept(by: TokenService): void;
 }
 
 const silent = () => undefined;
@@ -53,6 +57,11 @@ export class TokenService {
     this.machine = new Machine(place.schedule, place.random);
   }
 
+  /** How often it was started: what a process knows ends with it. */
+  get life(): number {
+    return this.#starts;
+  }
+
   start(): void {
     const { modules, random, db } = this.place;
     const { machine } = this;
@@ -71,7 +80,7 @@ export class TokenService {
       store: db.storeOf(machine),
       place: this.hasLedger ? { dir: this.disk.dir, secret: KEY } : undefined,
       thread: new SimulatedThread(modules, machine, this.disk, random),
-      retention: { ledgerDays: DAYS, auditMonths: 0 },
+      retention: this.place.retention,
       logger,
       clock,
       newId: () => random.uuid(machine.wallMs()),
@@ -196,6 +205,7 @@ export class TokenService {
       accept: (history) => {
         note(`${this.name} answers in ${history.slice(-8)}`);
         this.#accepted = history;
+        this.place.onAccept(this);
       },
       withdraw: () => {
         this.#accepted = '';
@@ -210,7 +220,10 @@ export class TokenService {
       isEmpty: () => db.statement(this.machine, () => db.tables.tokens.size === 0),
       compare: async (...given) => {
         const findings = await follower.compare(...given);
-        note(`${this.name} compared: ${findings.missing.length} missing, ${findings.doubt ?? 'vouched for'}`);
+        const [problem] = findings.problems;
+        note(
+          `${this.name} compared: ${findings.missing.length} missing, ${findings.doubt ?? 'vouched for'}${problem ? `, ${problem}` : ''}`,
+        );
         return findings;
       },
       reapply: (findings) => this.reapply(findings),
@@ -258,7 +271,7 @@ export class TokenService {
       if (tables.settledHistory === history)
         for (const restore of tables.restores) if (restore.history === history) restore.isSettled = true;
     });
-    note(`${this.name} applied ${missing.length} changes again`);
+    note(`${this.name} applied again: ${missing.map(({ a, s = '' }) => `${a} ${s.slice(-4)}`).join(', ')}`);
   }
 
   /** A backup that was made during a hold contains an earlier time. */
@@ -271,14 +284,17 @@ export class TokenService {
     return this.place.db.history === history && this.place.db.isCurrent;
   }
 
+  /** The ledger that could not write, or all: what it did not get may be in none. */
+  protected distrust({ streams }: Tables, ledger: string | null): void {
+    for (const row of streams.values()) if ((ledger ?? row.ledger) === row.ledger) row.is_settled = false;
+  }
+
   async #hold({ history, doubt, gap }: LedgerFindings): Promise<void> {
     const { db, note } = this.place;
     const isHeld = await db.transaction(this.machine, () => {
       const { tables } = db;
       if (db.history !== history || tables.settledHistory === history) return false;
-      if (gap)
-        for (const row of tables.streams.values())
-          if ((gap.ledger ?? row.ledger) === row.ledger) row.is_settled = false;
+      if (gap) this.distrust(tables, gap.ledger);
       const before = tables.restores.find((one) => one.history === history);
       if (this.isHeld(tables.restoredBeforeMs, before)) return false;
       tables.restoredBeforeMs = db.nowMs;

@@ -53,7 +53,9 @@ export function compareFolders(
     const { identity, isOriginal } = folder;
     const { ledger, isComplete } = identity;
     const aliveTo = Math.max(0, ...its.map(({ to }) => to));
-    if (!isKnown && (isOther || isIgnored({ name: ledger, aliveTo }))) continue;
+    const isDecided = isIgnored({ name: ledger, aliveTo });
+    const isEnded = folder !== own && isKnown && isDecided && faults.length > 0;
+    if (isEnded || (!isKnown && (isOther || isDecided))) continue;
     // What was imported was meant to be read.
     const sharedMs = isKnown || identity.inode === '' ? 0 : overlapMs(its, lives);
     const isDamaged = faults.length > 0 && databases.length === 0 && !isKnown;
@@ -116,6 +118,7 @@ function other(where: string, key: Buffer): LedgerFolder | LedgerComparison | nu
       entries: [],
       faults: [plain(error)],
       reachesTo: null,
+      isStated: false,
       peers: [],
     };
   }

@@ -26,11 +26,13 @@ export interface LedgerFindings {
   readonly uncertain: readonly IgnoredLedger[];
   /** The own ledger, all of whose entries have been compared; null: it could not be read, or is not whole. */
   readonly read: string | null;
+  /** The own ledger, if it is not whole: another one takes its place once that is decided. */
+  readonly damaged: string | null;
   /** The others that are whole. */
   readonly whole: readonly string[];
   /**
-   * The own ledger could not be written when an earlier history ended, so that it does not show what was lost then; its id, null
-   * where it was never open. Null: it could.
+   * A ledger could not be written when an earlier history ended, so that it does not show what was lost then; its id, null where
+   * none had been open or several could not. Null: all could.
    */
   readonly gap: { readonly ledger: string | null } | null;
 }
@@ -43,7 +45,7 @@ export interface ComparisonDeps {
 }
 
 /** What this process has done until now. */
-export interface Followed extends Pick<Here, 'hasGap' | 'isPatient'> {
+export interface Followed extends Pick<Here, 'isPatient'>, Pick<LedgerFindings, 'gap'> {
   /** The ledger into which it has followed the last settled history to its end. */
   readonly followedInto: string | undefined;
 }
@@ -51,7 +53,7 @@ export interface Followed extends Pick<Here, 'hasGap' | 'isPatient'> {
 /** What is known of a history where no ledger was read. */
 export const nothingRead = (history: string, doubt: DoubtReason): LedgerFindings => ({
   ...{ history, doubt, missing: [], problems: [], reachesTo: null },
-  ...{ uncertain: [], read: null, whole: [], gap: null },
+  ...{ uncertain: [], read: null, damaged: null, whole: [], gap: null },
 });
 
 /**
@@ -64,27 +66,32 @@ export async function compareLedgers(
   own: OwnLedger,
   rows: readonly StreamRow[],
   standing: Pick<Standing, 'history' | 'settledHistory'>,
-  { followedInto, ...here }: Followed,
+  { followedInto, gap, isPatient }: Followed,
 ): Promise<LedgerFindings> {
   const { history, settledHistory } = standing;
   const marks = rows.map(({ stream, ledger, sequence, mac, seen_at: seenAt }) => {
     return { stream, ledger, sequence: Number(sequence), mac, seenAt: seenAt.toISOString() };
   });
   const retainedSince = deps.clock.wallMs() - deps.retention.ledgerDays * DAY_MS;
-  const gap = here.hasGap ? { ledger: own.lastLedger ?? null } : null;
   const ignored = await deps.store.ignored();
   const ledgers = await own.compare({ marks, retainedSince, ignored, isAll: settledHistory === null });
   if (!ledgers) return { ...nothingRead(history, 'ledger_unreadable'), problems: [own.failure ?? ''], gap };
   const missing = await lacking(deps, ledgers, lastSeenMs(rows, standing));
-  const doubt = doubtOf(ledgers, rows, { ...here, history, isContinuous: own.ledger === followedInto });
+  const doubt = doubtOf(ledgers, rows, {
+    history,
+    isContinuous: own.ledger === followedInto,
+    hasGap: gap !== null,
+    isPatient,
+  });
   const problems = ledgers.flatMap(({ folder, faults }) => faults.map(({ message }) => `${folder}: ${message}`));
   const reached = ledgers.flatMap(({ reachesTo }) => reachesTo ?? []).sort();
   const uncertain = ledgers.flatMap(({ isUncertain, name, aliveTo: until }) => (isUncertain ? [{ name, until }] : []));
   const sound = ledgers.filter(isSound);
   const read = sound.find(({ isOwn }) => isOwn)?.ledger ?? null;
   const whole = sound.flatMap(({ isOwn, ledger }) => (isOwn ? [] : [ledger]));
+  const damaged = ledgers.find(({ isOwn, faults }) => isOwn && faults.length > 0)?.ledger ?? null;
   const reachesTo = reached.at(-1) ?? null;
-  return { history, missing, doubt, problems, reachesTo, uncertain, read, whole, gap };
+  return { history, missing, doubt, problems, reachesTo, uncertain, read, damaged, whole, gap };
 }
 
 /**

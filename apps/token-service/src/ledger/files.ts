@@ -74,6 +74,10 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
       ({ compared, faulty, known } = found);
       return found.ledgers;
     },
+    distrust({ ledger }) {
+      for (const one of compared) if ((ledger ?? one.identity.ledger) === one.identity.ledger) one.distrust();
+      return null;
+    },
     adopt({ ledger, stream: id, at, isAll }) {
       const own = folder!;
       if (compared.length === 0) throw new Error(`${own.folder} has not been compared since it was opened`);

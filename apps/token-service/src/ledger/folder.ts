@@ -34,6 +34,8 @@ import { LedgerStream, segmentFile, syncFolder, writeWhole } from './stream.js';
 const IDENTITY_FILE = 'ledger';
 const IDENTITY = 'latchkey ledger';
 const STATE = 'latchkey ledger state';
+/** In place of its inode. */
+const DISTRUSTED = 'distrusted';
 const SEGMENT_NAME = /^([0-9a-f-]{36})\.(\d{6})$/;
 /** What the database knows of a stream: everything up to this place has been seen there. */
 export interface Mark extends Place {
@@ -56,6 +58,8 @@ export interface Comparison<Entry> {
   readonly faults: readonly LedgerFault[];
   /** When a stream of it was last alive in a settled history, ISO 8601; null: never. */
   readonly reachesTo: string | null;
+  /** Whether it is known of all its streams how far they reach. */
+  readonly isStated: boolean;
   /** When its streams were alive, in milliseconds since 1970. */
   readonly lives: readonly Life[];
   /** Other ledgers that were alive with the last stream. */
@@ -139,12 +143,15 @@ export class LedgerFolder {
     return LedgerFolder.existing(folder, key)!;
   }
 
-  /** @param how `new`: unless there is one; `copy` and `complete`: in place of the one there, as an import does */
+  /**
+   * @param how `new`: unless there is one; `copy` and `complete`: in place of the one there, as an import does; `distrusted`: as
+   *   a copy that was not imported
+   */
   static writeIdentity(
     folder: string,
     key: Buffer,
     identity: Pick<Identity, 'version' | 'ledger' | 'begunAt'>,
-    how: 'new' | 'copy' | 'complete' | 'original' = 'new',
+    how: 'new' | 'copy' | 'complete' | 'original' | 'distrusted' = 'new',
   ): void {
     const { version, ledger, begunAt } = identity;
     const file = path.join(folder, IDENTITY_FILE);
@@ -152,7 +159,7 @@ export class LedgerFolder {
     const fd = openSync(draft, 'wx', 0o600);
     try {
       const isOriginal = how === 'new' || how === 'original';
-      const inode = isOriginal ? String(fstatSync(fd, { bigint: true }).ino) : '';
+      const inode = isOriginal ? String(fstatSync(fd, { bigint: true }).ino) : how === 'distrusted' ? DISTRUSTED : '';
       writeWhole(fd, formatLine(key, IDENTITY, { version, ledger, begunAt, inode, isComplete: how === 'complete' }));
       fsyncSync(fd);
       if (how === 'new') linkSync(draft, file);
@@ -169,6 +176,19 @@ export class LedgerFolder {
   /** @param isComplete nothing was written after the copy was made */
   declareImported(isComplete: boolean): void {
     LedgerFolder.writeIdentity(this.folder, this.key, this.identity, isComplete ? 'complete' : 'copy');
+  }
+
+  /** Whether it was found that it may lack what was revoked last, and nobody has decided yet. */
+  get isDistrusted(): boolean {
+    return this.identity.inode === DISTRUSTED;
+  }
+
+  /** It may lack what was revoked last: as a copy it does not vouch, to whichever process, until that is decided. */
+  distrust(): void {
+    this.mustBeThere();
+    if (!this.isOriginal && !this.identity.isComplete) return;
+    LedgerFolder.writeIdentity(this.folder, this.key, this.identity, 'distrusted');
+    this.mustBeThere();
   }
 
   /** Makes a copied or imported ledger the original: what it lacked has been decided on. */
@@ -229,7 +249,12 @@ export class LedgerFolder {
 
   /** @throws Error when the folder has become that of another ledger */
   mustBeThere(): void {
-    if (!this.isThere()) throw new Error(`${this.folder} has become that of another ledger`);
+    const there = LedgerFolder.existing(this.folder, this.key);
+    if (there?.identity.ledger !== this.identity.ledger)
+      throw new Error(`${this.folder} has become that of another ledger`);
+    // Another process may have adopted it, or have found that it lacks something.
+    this.identity = there.identity;
+    this.isOriginal = there.isOriginal;
   }
 
   /** Whole or not at all, after a power loss too. @throws Error when the folder has become that of another ledger */
@@ -328,6 +353,7 @@ export class LedgerFolder {
       entries,
       faults,
       reachesTo: isStated ? (last?.settledAt ?? null) : null,
+      isStated: isStated && !faults.some(({ code }) => code === 'state_missing'),
       lives,
       peers: last?.others ?? [],
       databases: [...databases],

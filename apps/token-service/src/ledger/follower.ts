@@ -65,9 +65,9 @@ export class LedgerFollower {
   /** The ledger in which it holds. */
   #entered: string | undefined;
   /** A history ended while writing failed: what was committed in it last may be in no ledger. */
-  #hasGap = false;
-  /** The history of which something may not be in the ledger. */
-  #behind: string | undefined;
+  #gap: LedgerFindings['gap'] = null;
+  /** The history of which something may not be in the ledger that was open then; null: none was. */
+  #behind: { readonly history: string; readonly ledger: string | null } | undefined;
   readonly #seen = new Set<string>();
   /** The history that the ledger has been compared with: only then may the mark move. */
   #compared: string | null = null;
@@ -76,6 +76,8 @@ export class LedgerFollower {
   #readAtMs = Number.NEGATIVE_INFINITY;
   /** Ledgers that nobody could tell to be of this database, when they were compared last. */
   #uncertain: readonly IgnoredLedger[] = [];
+  /** The own ledger, if it was not whole then. */
+  #damaged: string | null = null;
   /** Without a ledger: whether the database remembers one. */
   #isMissed = false;
   /** The last mark and state of the stream. */
@@ -118,7 +120,7 @@ export class LedgerFollower {
    */
   get isWhole(): boolean {
     if (!this.#own) return !this.#isMissed;
-    return this.#own.isWhole && !this.#hasGap && this.#compared === this.#history;
+    return this.#own.isWhole && !this.#gap && this.#compared === this.#history;
   }
 
   /** The ledger that is open now; empty: none is. */
@@ -183,12 +185,14 @@ export class LedgerFollower {
   async compare(standing: Standing, isPatient: boolean): Promise<LedgerFindings> {
     const rows = await this.#deps.store.streams();
     if (this.#own) {
-      const followed = { followedInto: this.#followedInto, hasGap: this.#hasGap, isPatient };
+      const followed = { followedInto: this.#followedInto, gap: this.#gap, isPatient };
       const findings = await compareLedgers(this.#deps, this.#own, rows, standing, followed);
+      if (this.#gap) await this.#distrust(this.#own, this.#gap);
       const isDecided = ({ until }: IgnoredLedger) => standing.decidedAtMs !== null && until <= standing.decidedAtMs;
       const decided = findings.uncertain.filter(isDecided);
       if (decided.length > 0) await this.#deps.store.ignore(decided);
       this.#uncertain = findings.uncertain.filter((one) => !isDecided(one));
+      this.#damaged = findings.damaged;
       return findings;
     }
     this.#isMissed = rows.some((row) => row.is_settled);
@@ -210,9 +214,10 @@ export class LedgerFollower {
 
   /**
    * What was lacking has been decided on: the ledger vouches from now on, or a new one in its place. Where none is configured
-   * any more, those from before are not missed at the next start. If this fails, which is recorded, `isWhole` stays false.
+   * any more, those from before are not missed at the next start. If the disk fails, which is recorded, `isWhole` stays false.
    * @param history the one that has been compared and decided on
    * @param isAll also ledgers beside the own one that the database does not know
+   * @throws when PostgreSQL is unavailable
    */
   async adopt(history: string, isAll: boolean): Promise<void> {
     const own = this.#own;
@@ -220,15 +225,22 @@ export class LedgerFollower {
       this.#isMissed = !(await this.#deps.store.forget());
       return;
     }
+    const damaged = this.#damaged;
     try {
       await own.adopt(isAll);
       if (!own.isWhole) return;
-      this.#hasGap = false;
+      this.#gap = null;
       // Nothing lies in it that was not compared.
       this.#compared = history;
+      this.#damaged = null;
     } catch (error) {
       if (!(error instanceof LedgerFailure)) throw error;
+      return;
     }
+    // It is set aside, and not asked about at each start.
+    if (damaged === null) return;
+    const { at } = await this.#deps.store.place();
+    await this.#deps.store.ignore([{ name: damaged, until: at.getTime() }]);
   }
 
   /**
@@ -303,10 +315,27 @@ export class LedgerFollower {
     return true;
   }
 
+  /** For the processes after this one, whatever the database is put back to. A failure is recorded; the next comparison tries again. */
+  async #distrust(own: OwnLedger, { ledger }: NonNullable<LedgerFindings['gap']>): Promise<void> {
+    try {
+      await own.distrust(ledger);
+    } catch (error) {
+      if (!(error instanceof LedgerFailure)) throw error;
+    }
+  }
+
   /** Something of a history may not be in the ledger; of one that has ended, it never will be. */
   #miss(history: string): void {
-    if (this.#behind !== undefined && this.#behind !== history) this.#hasGap = true;
-    this.#behind = history;
+    this.#leave(history);
+    this.#behind ??= { history, ledger: this.#own?.lastLedger ?? null };
+  }
+
+  /** In a history, what is behind of another one never will be written. */
+  #leave(history: string): void {
+    if (this.#behind === undefined || this.#behind.history === history) return;
+    const { ledger } = this.#behind;
+    this.#gap = { ledger: this.#gap && this.#gap.ledger !== ledger ? null : ledger };
+    this.#behind = undefined;
   }
 
   #tell(): void {
@@ -334,7 +363,7 @@ export class LedgerFollower {
     const sinceMs = this.#deps.clock.uptimeMs() - this.#readAtMs;
     const isBehind = this.#behind !== undefined;
     if (isBehind || sinceMs > BLIND_MAX_MS || ledger !== this.#followedInto) this.#followedInto = undefined;
-    if (this.#behind !== undefined && this.#behind !== history) this.#hasGap = true;
+    this.#leave(history);
     this.#behind = undefined;
     this.#history = history;
     this.#seen.clear();
@@ -379,7 +408,7 @@ export class LedgerFollower {
     const behind = {
       history: this.#history,
       cursor: this.#cursor,
-      comparedHistory: isSound && !this.#hasGap && this.#uncertain.length === 0 ? this.#compared : null,
+      comparedHistory: isSound && !this.#gap && this.#uncertain.length === 0 ? this.#compared : null,
     };
     await this.#deps.store.moveMark({ stream, ledger, ...place, ...behind });
     const earlier = this.#marked.stream;

@@ -24,7 +24,7 @@ export interface Identity {
   readonly ledger: string;
   /** ISO 8601. */
   readonly begunAt: string;
-  /** Of the file itself: a copied ledger may be an older one. */
+  /** Of the file itself: a copied ledger may be an older one. Empty: of an imported one; `distrusted`: of one that may lack the last. */
   readonly inode: string;
   /** Set by an import: the operator has stated that nothing was written after the copy was made. */
   readonly isComplete: boolean;

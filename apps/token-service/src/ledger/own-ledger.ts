@@ -169,6 +169,11 @@ export class OwnLedger {
     return ledgers;
   }
 
+  /** Of those that were compared, this one, or each, may lack what was revoked last. @param ledger its id; null: each */
+  async distrust(ledger: string | null): Promise<void> {
+    await this.#ask('distrust', { ledger });
+  }
+
   /**
    * What it lacked has been decided on: it vouches again, or a new one is begun in its place.
    * @param isAll also ledgers beside it that the database does not know
@@ -179,6 +184,7 @@ export class OwnLedger {
     const { at } = await this.#deps.folder();
     await this.#go(await this.#ask('adopt', { ...this.#ids(at), isAll }), at);
     this.#isWhole = this.#isSound = true;
+    if (this.#failed === 'distrust') this.#succeed();
   }
 
   async prune(before: number): Promise<void> {

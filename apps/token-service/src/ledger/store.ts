@@ -41,7 +41,7 @@ export interface StreamRow {
   is_held: boolean;
 }
 
-/** An uncertain ledger about which it was decided. */
+/** A ledger that is uncertain, or not whole, about which it was decided. */
 export interface IgnoredLedger {
   /** Its id; of one that cannot be read, the name of its folder. */
   readonly name: string;

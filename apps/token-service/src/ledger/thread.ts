@@ -65,13 +65,15 @@ export interface Requests {
       key: string;
       /** Ledgers that name only others are not read. */
       database: string;
-      /** Uncertain ones that are not looked at. */
+      /** Those that are not looked at: uncertain ones, and those that are not whole. */
       ignored: readonly IgnoredLedger[];
       /** Those that have no mark count as those that have one. */
       isAll: boolean;
     },
     LedgerComparison[],
   ];
+  /** Of those that were compared, this one, or each, counts as a copy until that is decided. */
+  distrust: [{ ledger: string | null }, null];
   /**
    * What the ledgers that were compared lacked has been decided on: copies are originals from now on. In the place of the own
    * one, if it is not whole, a new one is begun, with these ids, and the old one is set aside. Without `isAll`, those that the

@@ -92,7 +92,9 @@ function doubtOfOne(
   const later = rows.filter((row) => row.ledger !== ledger.ledger && isLater(row.seen_at.toISOString()));
   // Those of the last ledgers too: this one can be of a server that was left long ago.
   const last = ledgers.filter((one) => {
-    return one.reachesTo === null ? one !== ledger && one.faults.length > 0 : isLater(one.reachesTo);
+    if (one.reachesTo !== null) return isLater(one.reachesTo);
+    const isEarlier = one.isStated && !isLater(new Date(one.aliveTo).toISOString());
+    return one !== ledger && one.faults.length > 0 && !isEarlier;
   });
   const peers = [...last.flatMap((one) => [one.ledger, ...one.peers]), ...(ledger.isComplete ? [] : ledger.peers)];
   return [...later.map((row) => row.ledger), ...peers].every((id) => compared.has(id)) ? null : 'ledger_incomplete';
