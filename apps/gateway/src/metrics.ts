@@ -1,8 +1,8 @@
 import type { RateLimits } from '@latchkey/runtime';
 import type { UsageReporter, Verifier } from '@latchkey/verifier';
 import { Counter, Gauge, type Metric, type Registry } from 'prom-client';
-import type { UpstreamHealth } from './engine/index.js';
 import type { CertificateWatch } from './certificate.js';
+import type { UpstreamHealth } from './engine/index.js';
 import type { OpenExchanges } from './streams/index.js';
 
 const BUCKETS_S = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];

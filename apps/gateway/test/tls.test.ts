@@ -262,7 +262,11 @@ describe('a pair of files', () => {
     ],
     ['whose key is no key', { cert: good.cert, key: 'nonsense' }, /TLS_KEY_FILE: .* is not a private key in PEM/],
     ['whose key is another one', { cert: good.cert, key: other.key }, /TLS_KEY_FILE: .* is not the key of the first/],
-    ['that has expired', selfSigned('127.0.0.1', [-2 * day, -day]), /TLS_CERTIFICATE_FILE: .* has expired at .*; renew it/],
+    [
+      'that has expired',
+      selfSigned('127.0.0.1', [-2 * day, -day]),
+      /TLS_CERTIFICATE_FILE: .* has expired at .*; renew it/,
+    ],
     ['that is not valid yet', selfSigned('127.0.0.1', [day, 2 * day]), /TLS_CERTIFICATE_FILE: .* is valid only from/],
   ])(
     '%s is an error at the start, with what to do, and no reason to leave the previous pair',
