@@ -16,7 +16,7 @@ import { compareLedgers } from '../src/ledger/comparison.js';
 import type { LedgerEntry } from '../src/ledger/entry.js';
 import { ledgerWork } from '../src/ledger/files.js';
 import { LedgerFolder, type Mark } from '../src/ledger/folder.js';
-import type { Place } from '../src/ledger/format.js';
+import { LedgerFault, type Place } from '../src/ledger/format.js';
 import type { OwnLedger } from '../src/ledger/own-ledger.js';
 import type { IgnoredLedger, LedgerStore, StreamRow } from '../src/ledger/store.js';
 import { type LedgerStream, SEGMENT_BYTES_MAX } from '../src/ledger/stream.js';
@@ -502,6 +502,19 @@ describe('a ledger shows that nothing else is missing only if it was the last to
     expect(doubt(made, made.marks, [row(21, HISTORY)])).toBeNull();
   });
 
+  it('one that lived on elsewhere does not speak for a backup of a time when another one was in use', () => {
+    const made = make();
+    // In use at 10 and until 20, and again for an hour after the other one had been.
+    const own = { ...comparisonOf(made), reachesTo: at(3_600) };
+    const rows = (second: number, compared: string | null = null) => [
+      ...made.marks.map((mark) => rowOf(mark, own.ledger)),
+      row(second, compared),
+    ];
+    expect(doubtOf([own], rows(1_000), here)).toBe('ledger_incomplete');
+    expect(doubtOf([own], rows(1_000, HISTORY), here)).toBeNull();
+    expect(doubtOf([own], rows(60), here)).toBeNull();
+  });
+
   it('another ledger that was alive at its own end may contain more, though the restored database does not know it', () => {
     const where = newFolder();
     const folder = LedgerFolder.open(where, KEY, newId);
@@ -606,6 +619,37 @@ describe('a ledger shows that nothing else is missing only if it was the last to
     expect(asked(own(13), known)).toBe('ledger_incomplete');
     rmSync(fileOf(made, made.last, 'state'));
     expect(asked(own(15), { ...comparisonOf(made), isOwn: false })).toBe('ledger_incomplete');
+  });
+
+  it.each([
+    ['whose state is missing', (made: Made) => rmSync(fileOf(made, made.last, 'state'))],
+    [
+      'whose state is missing, and a segment with it',
+      (made: Made) => {
+        rmSync(fileOf(made, made.last, 'state'));
+        rewrite(fileOf(made, made.last), (lines) => lines.with(1, 'changed'));
+      },
+    ],
+    [
+      'that cannot be listed',
+      ({ where }: Made) => {
+        const { streams } = LedgerFolder.prototype;
+        closing.push(() => Object.assign(LedgerFolder.prototype, { streams }));
+        LedgerFolder.prototype.streams = function () {
+          if (this.folder === where) throw new LedgerFault('unreadable', 'it cannot be listed');
+          return streams.call(this);
+        };
+      },
+    ],
+  ])('one %s can have been alive later than any other', (_, damage) => {
+    const made = make();
+    const marks = made.marks;
+    damage(made);
+    const known = { ...comparisonOf(made, marks), isOwn: false };
+    expect(known).toMatchObject({ reachesTo: null, isStated: false });
+    const own = { ...comparisonOf(make()), reachesTo: at(30) };
+    const rows = [own, known].map(({ ledger }) => rowOf({ ...marks[0]!, seenAt: at(1) }, ledger));
+    expect(doubtOf([own, known], rows, here)).toBe('ledger_incomplete');
   });
 
   it('one that was imported as complete does not speak for what the database has seen later', () => {
@@ -759,6 +803,9 @@ describe('the ledgers beside the own one', () => {
     const names = ['7518000000000000001-latchkey', `imported-${newId()}`];
     for (const one of [...names, 'lost+found']) mkdirSync(path.join(base, one, 'ledger'), { recursive: true });
     writeFileSync(path.join(base, '7518000000000000002-latchkey.tgz'), 'a file');
+    const file = '7518000000000000003-latchkey';
+    writeFileSync(path.join(base, file), 'what is there while its folder is not');
+    names.splice(1, 0, file);
     const found = (ignored: IgnoredLedger[] = []) =>
       compareAll(false, ignored).filter(({ faults }) => faults.length > 0);
     const unreadable = { isUncertain: true, faults: [{ code: 'unreadable' }] };
@@ -766,7 +813,7 @@ describe('the ledgers beside the own one', () => {
     const ignored = (until: number) => names.map((name) => ({ name, until }));
     expect(found(ignored(Date.now() + 60_000))).toEqual([]);
     // It was written to since then.
-    expect(found(ignored(0))).toHaveLength(2);
+    expect(found(ignored(0))).toHaveLength(3);
   });
 
   it('a stream is not continued for another database that takes the place of the first', () => {
@@ -786,14 +833,15 @@ describe('the ledgers beside the own one', () => {
     expect(compareAll().flatMap(({ faults }) => faults.map(({ code }) => code))).toContain('cut');
     const { ledger } = work.adopt({ ledger: newId(), stream: newId(), at: at(600), isAll: true });
     expect(ledger).not.toBe(earlier.identity.ledger);
-    expect(readdirSync(base).sort()).toEqual([
-      expect.stringMatching(/^\.there\.from-\d+$/),
-      'here',
-      expect.stringMatching(/^here\.from-\d+$/),
-    ]);
+    // What can be read in the other one is needed by backups of its time.
+    expect(readdirSync(base).sort()).toEqual(['here', expect.stringMatching(/^here\.from-\d+$/), 'there']);
     work.append({ entries: [] });
     const again = compareAll().find(({ isOwn }) => isOwn);
     expect(again).toMatchObject({ ledger, faults: [], isOriginal: true });
+    const idsOf = (second: number) =>
+      compareAll(false, [{ name: there.identity.ledger, until: Date.parse(at(second)) }]).map((one) => one.ledger);
+    expect(idsOf(400)).not.toContain(there.identity.ledger);
+    expect(idsOf(399)).toContain(there.identity.ledger);
   });
 
   it('one that was set aside is not read again, unless it was used since or is the own one once more', () => {

@@ -13,6 +13,7 @@ const OVERLAP_MS = 60_000;
 
 /** How the folders of ledgers are named: a server, then a database; or by an import. */
 const FOLDER_NAME = /^(\d{10,}|imported)-/;
+const PLAIN_NAME = /^\d{10,}-[^.]+$/;
 
 export interface ComparedFolders {
   readonly ledgers: LedgerComparison[];
@@ -82,11 +83,12 @@ export function compareFolders(
   };
 }
 
-/** Names that begin with a dot are those of ledgers that were set aside. */
+/** A name that begins with a dot is that of a ledger that is being begun, or of one that an earlier version set aside. */
 function foldersBeside(own: LedgerFolder): string[] {
   const base = path.dirname(own.folder);
   return readdirSync(base, { withFileTypes: true }).flatMap((entry) => {
-    const isFolder = entry.isDirectory() || entry.isSymbolicLink();
+    // What has such a name and is no folder has taken the place of one.
+    const isFolder = entry.isDirectory() || entry.isSymbolicLink() || PLAIN_NAME.test(entry.name);
     const isOwn = entry.name === path.basename(own.folder);
     return isFolder && !isOwn && !entry.name.startsWith('.') ? [path.join(base, entry.name)] : [];
   });

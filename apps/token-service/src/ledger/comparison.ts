@@ -28,6 +28,8 @@ export interface LedgerFindings {
   readonly read: string | null;
   /** The own ledger, if it is not whole: another one takes its place once that is decided. */
   readonly damaged: string | null;
+  /** Others that are not whole: once that is decided, they are not looked at any more. */
+  readonly ended: readonly IgnoredLedger[];
   /** The others that are whole. */
   readonly whole: readonly string[];
   /**
@@ -53,7 +55,7 @@ export interface Followed extends Pick<Here, 'isPatient'>, Pick<LedgerFindings, 
 /** What is known of a history where no ledger was read. */
 export const nothingRead = (history: string, doubt: DoubtReason): LedgerFindings => ({
   ...{ history, doubt, missing: [], problems: [], reachesTo: null },
-  ...{ uncertain: [], read: null, damaged: null, whole: [], gap: null },
+  ...{ uncertain: [], read: null, damaged: null, ended: [], whole: [], gap: null },
 });
 
 /**
@@ -90,8 +92,10 @@ export async function compareLedgers(
   const read = sound.find(({ isOwn }) => isOwn)?.ledger ?? null;
   const whole = sound.flatMap(({ isOwn, ledger }) => (isOwn ? [] : [ledger]));
   const damaged = ledgers.find(({ isOwn, faults }) => isOwn && faults.length > 0)?.ledger ?? null;
+  const others = ledgers.filter(({ isOwn, isUncertain, faults }) => !isOwn && !isUncertain && faults.length > 0);
+  const ended = others.map(({ name, aliveTo: until }) => ({ name, until }));
   const reachesTo = reached.at(-1) ?? null;
-  return { history, missing, doubt, problems, reachesTo, uncertain, read, damaged, whole, gap };
+  return { history, missing, doubt, problems, reachesTo, uncertain, read, damaged, ended, whole, gap };
 }
 
 /**

@@ -93,7 +93,6 @@ export function ledgerWork(onProgress: () => void = () => undefined): { work: Le
       for (const one of compared) {
         if (!isAll && one !== own && !known.has(one)) continue;
         if (!faulty.has(one)) attempt(() => one.adopt());
-        else if (one !== own && !known.has(one)) attempt(() => setAside(one, beside(one, endedName(one))));
       }
       if (faulty.has(own))
         attempt(() => {

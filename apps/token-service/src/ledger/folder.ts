@@ -283,20 +283,19 @@ export class LedgerFolder {
     const ends = new Map<string, StreamEnd & Pick<State, 'peers' | 'settledAt'>>();
     const lives: Life[] = [];
     const databases = new Set<string>();
-    /** Whether it is known of all streams how far they reach. */
-    let isStated = true;
     /** Streams of other databases. */
     const others = new Set<string>();
     let keptSince = retainedSince;
     const expected: (StreamEnd & { stream: string; by: string })[] = marks.map((mark) => {
       return { ...mark, at: mark.seenAt, by: 'the database' };
     });
-    const streams = this.#attempt(faults, () => this.streams()) ?? new Map<string, number[]>();
-    for (const [stream, numbers] of streams) {
+    const streams = this.#attempt(faults, () => this.streams());
+    /** Whether it is known of all streams how far they reach. */
+    let isStated = streams !== undefined;
+    for (const [stream, numbers] of streams ?? []) {
       const mark = marks.find((one) => one.stream === stream);
       // Before what it tells of: the process may be writing.
       const state = this.#attempt(faults, () => this.state(stream));
-      isStated &&= state !== undefined;
       if (state?.database !== undefined) databases.add(state.database);
       const isOther = database !== undefined && state?.database !== undefined && state.database !== database;
       if (isOther && !mark) {
@@ -310,6 +309,7 @@ export class LedgerFolder {
           : this.#attempt(faults, () => this.#readStream<Entry>(stream, numbers, mark, state));
       if (read === null) continue;
       if (!read) {
+        isStated &&= !!state;
         const { peers, settledAt } = state ?? { peers: [], settledAt: null };
         ends.set(stream, { ...NO_PLACE, at: '', peers, settledAt });
         continue;
@@ -353,7 +353,7 @@ export class LedgerFolder {
       entries,
       faults,
       reachesTo: isStated ? (last?.settledAt ?? null) : null,
-      isStated: isStated && !faults.some(({ code }) => code === 'state_missing'),
+      isStated,
       lives,
       peers: last?.others ?? [],
       databases: [...databases],

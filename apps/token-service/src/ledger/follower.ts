@@ -78,6 +78,8 @@ export class LedgerFollower {
   #uncertain: readonly IgnoredLedger[] = [];
   /** The own ledger, if it was not whole then. */
   #damaged: string | null = null;
+  /** Others that were not. */
+  #ended: readonly IgnoredLedger[] = [];
   /** Without a ledger: whether the database remembers one. */
   #isMissed = false;
   /** The last mark and state of the stream. */
@@ -193,6 +195,7 @@ export class LedgerFollower {
       if (decided.length > 0) await this.#deps.store.ignore(decided);
       this.#uncertain = findings.uncertain.filter((one) => !isDecided(one));
       this.#damaged = findings.damaged;
+      this.#ended = findings.ended;
       return findings;
     }
     this.#isMissed = rows.some((row) => row.is_settled);
@@ -225,7 +228,7 @@ export class LedgerFollower {
       this.#isMissed = !(await this.#deps.store.forget());
       return;
     }
-    const damaged = this.#damaged;
+    const [damaged, ended] = [this.#damaged, isAll ? this.#ended : []];
     try {
       await own.adopt(isAll);
       if (!own.isWhole) return;
@@ -237,10 +240,11 @@ export class LedgerFollower {
       if (!(error instanceof LedgerFailure)) throw error;
       return;
     }
-    // It is set aside, and not asked about at each start.
-    if (damaged === null) return;
-    const { at } = await this.#deps.store.place();
-    await this.#deps.store.ignore([{ name: damaged, until: at.getTime() }]);
+    // They are not asked about at each start.
+    if (damaged !== null) {
+      const { at } = await this.#deps.store.place();
+      await this.#deps.store.ignore([...ended, { name: damaged, until: at.getTime() }]);
+    } else if (ended.length > 0) await this.#deps.store.ignore(ended);
   }
 
   /**

@@ -34,7 +34,7 @@ export interface LedgerComparison extends Omit<Comparison<LedgerEntry>, 'faults'
   readonly isKnown: boolean;
   /**
    * It may be of this database or of a copy that was in use at the same time: nobody can tell. Its entries are not read, and it
-   * is neither adopted nor set aside.
+   * is not adopted.
    */
   readonly isUncertain: boolean;
   /** Its id; of one that cannot be read, the name of its folder. */
@@ -76,8 +76,8 @@ export interface Requests {
   distrust: [{ ledger: string | null }, null];
   /**
    * What the ledgers that were compared lacked has been decided on: copies are originals from now on. In the place of the own
-   * one, if it is not whole, a new one is begun, with these ids, and the old one is set aside. Without `isAll`, those that the
-   * database does not know stay as they are.
+   * one, if it is not whole, a new one is begun, with these ids, and the old one is set aside; others that are not whole stay as
+   * they are: an older backup may need what can be read in them. Without `isAll`, so do those that the database does not know.
    */
   adopt: [{ ledger: string; stream: string; at: string; isAll: boolean }, Opened];
   prune: [{ before: number }, number];

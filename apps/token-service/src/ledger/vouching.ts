@@ -22,6 +22,9 @@ const OF_FAULT: Record<LedgerFaultCode, DoubtReason> = {
 export const isSound = ({ faults, isOriginal, isComplete }: LedgerComparison): boolean =>
   faults.length === 0 && (isOriginal || isComplete);
 
+/** Between the marks of two ledgers that are in use together, at most. */
+const TOGETHER_MS = 60_000;
+
 /** Where this process stands. */
 export interface Here {
   readonly history: string;
@@ -68,7 +71,7 @@ export function doubtOf(
 
 /**
  * Why a ledger does not show that nothing is missing from a history; null: it does. It does when it is whole, is the original
- * and not a copy of it, is known to this history from a settled one, and was the last to be alive: what other ledgers of that
+ * and not a copy of it, is known to this history from a settled one, was in use when the backup was made, and was the last to be alive: what other ledgers of that
  * time contain has been compared with this history too.
  *
  * @param ledgers all that there are
@@ -90,6 +93,12 @@ function doubtOfOne(
   if (ledger.isOwn && here.isContinuous && !here.isPatient) return null;
   const isLater = (at: string) => ledger.reachesTo === null || at > ledger.reachesTo;
   const later = rows.filter((row) => row.ledger !== ledger.ledger && isLater(row.seen_at.toISOString()));
+  // This one can have gone on where the backup was not made: those in use when it was made contain what came after it.
+  const settled = rows.filter((row) => row.is_settled && !row.is_held && row.history !== here.history);
+  const seenMs = (some: readonly StreamRow[]) => Math.max(...some.map((row) => row.seen_at.getTime()));
+  const sinceMs = seenMs(settled) - TOGETHER_MS;
+  if (seenMs(settled.filter((row) => row.ledger === ledger.ledger)) < sinceMs)
+    later.push(...settled.filter((row) => row.seen_at.getTime() >= sinceMs));
   // Those of the last ledgers too: this one can be of a server that was left long ago.
   const last = ledgers.filter((one) => {
     if (one.reachesTo !== null) return isLater(one.reachesTo);
