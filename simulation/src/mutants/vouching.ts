@@ -97,18 +97,6 @@ export const vouching: readonly RestoreMutant[] = [
     isShared: true,
   },
   {
-    name: 'a damaged ledger counts as compared',
-    patches: [['ledger/vouching.ts', 'new Set(ledgers.filter(isSound).map', 'new Set(ledgers.map']],
-    faults: ['cut', 'streamGone', 'putBack', 'kill', 'otherServer', 'older'],
-  },
-  {
-    name: 'a ledger that was never settled counts as later',
-    patches: [
-      ['ledger/vouching.ts', 'const isEarlier = one.isStated &&', 'const isEarlier = false && one.isStated &&'],
-    ],
-    seed: 383,
-  },
-  {
     name: 'a ledger that was replaced is asked about again',
     patches: [['ledger/comparison.ts', 'const damaged = ledgers.find', 'const damaged = ledgers.slice(0, 0).find']],
     seed: 213,
