@@ -63,6 +63,21 @@ test('counts verdicts by hour, route and status, callers by address and agent, a
   expect(used).toEqual({ usage_count: '12', last_used_ip: '192.0.2.9', last_used_at: new Date(at) });
 });
 
+test('an address that PostgreSQL cannot store loses nothing', async () => {
+  const token = await world.token(await world.person());
+  const denials = [
+    { requestId: newId(), atMs: Date.now(), reason: 'revoked', tokenId: token, route: 'r', method: 'GET' },
+  ];
+  const odd = {
+    ...batch([line(token, { ip: '\0' }), line(token, { ip: '\uD800' })]),
+    denials: [{ ...denials[0]!, ip: '\0' }],
+  };
+  await world.send(world.signed(odd as UsageBatch));
+  await world.run(drainUsage);
+  expect(await countedOf(token)).toBe(2);
+  expect(await world.database.query('SELECT 1 FROM denials WHERE token_id = $1', [token])).toHaveLength(1);
+});
+
 test('counts a batch once however often it is sent', async () => {
   const token = await world.token(await world.person());
   const event = world.signed(batch([line(token, { count: 7 })]));

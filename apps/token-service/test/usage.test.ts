@@ -76,6 +76,25 @@ test('verifications over every API are counted under its route, in batches that 
   expect(stream).not.toContain(token.secret);
 });
 
+test('whatever a caller of Verify says of a use is counted, in batches that jobs accepts', async () => {
+  const person = await w.member();
+  const token = await issue(person);
+  const caller = tokensCaller({ address: w.service.rpcAddress, authorization: firstParty(GATEWAY_RPC_SECRET) });
+  const hostile = ['\0', '\u0001'.repeat(500), `https://example.org/${token.secret}/${'x'.repeat(10_000)}`];
+  for (const text of hostile) {
+    const where = { scopes: [], project: '', ip: text, route: text, userAgent: text };
+    expect(await caller.verify({ ...where, token: token.secret })).toMatchObject({ allowed: true });
+    expect(await caller.verify({ ...where, token: 'rubbish' })).toMatchObject({ allowed: false });
+  }
+  caller.close();
+  const counted = async () =>
+    (await sent()).flatMap(({ lines }) => lines).filter(({ tokenId }) => tokenId === token.id).length;
+  await waitFor(async () => (await counted()) === hostile.length, { timeoutMs: 10_000, what: 'the usage batches' });
+  const stored = JSON.stringify(await sent());
+  expect(stored).not.toContain(token.secret);
+  expect(stored).not.toMatch(/\\u000/);
+});
+
 test('usage batches contain each denial with its requestId', async () => {
   const person = await w.member();
   const token = await issue(person, { scopes: ['tokens:read'] });
@@ -91,7 +110,12 @@ test('usage batches contain each denial with its requestId', async () => {
   const verified = await caller.verify({ ...request, token: token.secret });
   caller.close();
   const denials = async () => (await sent()).flatMap((batch) => batch.denials);
-  await waitFor(async () => (await denials()).length >= 4, { timeoutMs: 10_000, what: 'the denials' });
+  const responses = [revoked, unknown, missing].map(({ headers }) => headers.get('x-request-id'));
+  const areSent = async () => {
+    const sentIds = new Set<string | null>((await denials()).map(({ requestId }) => requestId));
+    return [...responses, verified.requestId].every((id) => sentIds.has(id));
+  };
+  await waitFor(areSent, { timeoutMs: 10_000, what: 'the denials' });
   const reasonOf = async (response: { headers: Headers }) =>
     (await denials()).find((denial) => denial.requestId === response.headers.get('x-request-id'));
   expect(await reasonOf(revoked)).toMatchObject({ reason: 'revoked', tokenId: token.id, method: 'GET' });

@@ -17,16 +17,19 @@ export const callerSchema = z.string().regex(new RegExp(`^(${FIRST_PARTY_CALLER}
 
 const timeMsSchema = z.int().min(0).max(TIME_MS_MAX);
 
+/** Longest texts of a batch, in UTF-16 code units. A batch with a longer one is refused as a whole: senders cut them. */
+export const USAGE_TEXT_MAX = { requestId: 100, route: 100, method: 20, ip: 45, userAgent: 200 } as const;
+
 /** One counted line of a usage batch. */
 export const usageLineSchema = z.strictObject({
   tokenId: idSchema,
   /** Start of the hour, Unix milliseconds. */
   hourMs: timeMsSchema,
-  route: z.string().max(100),
+  route: z.string().max(USAGE_TEXT_MAX.route),
   /** `allowed` or the denial reason. */
   status: z.union([z.literal('allowed'), denialReasonSchema]),
-  ip: z.string().max(45),
-  userAgent: z.string().max(200),
+  ip: z.string().max(USAGE_TEXT_MAX.ip),
+  userAgent: z.string().max(USAGE_TEXT_MAX.userAgent),
   count: z.int().min(1).max(USAGE_COUNT_MAX),
   firstSeenMs: timeMsSchema,
   lastSeenMs: timeMsSchema,
@@ -34,13 +37,13 @@ export const usageLineSchema = z.strictObject({
 export type UsageLine = z.infer<typeof usageLineSchema>;
 
 export const denialLineSchema = z.strictObject({
-  requestId: z.string().max(100),
+  requestId: z.string().max(USAGE_TEXT_MAX.requestId),
   atMs: timeMsSchema,
   reason: denialReasonSchema,
   tokenId: idSchema.nullable(),
-  route: z.string().max(100),
-  method: z.string().max(20),
-  ip: z.string().max(45),
+  route: z.string().max(USAGE_TEXT_MAX.route),
+  method: z.string().max(USAGE_TEXT_MAX.method),
+  ip: z.string().max(USAGE_TEXT_MAX.ip),
 });
 export type DenialLine = z.infer<typeof denialLineSchema>;
 

@@ -7,5 +7,6 @@ export { strictestRate } from './snapshot.js';
 export { type Moment, Timekeeper } from './time.js';
 export * from './types.js';
 export { UsageReporter, type UsageReporterDeps, type UsageReporterOptions, type UsageSink } from './usage-reporter.js';
+export { usageText } from './usage-text.js';
 export { Verifier, type VerifierOptions, type VerifierState } from './verifier.js';
 export { type WatchCall, WatchFeed, type WatchFeedOptions } from './watch-feed.js';

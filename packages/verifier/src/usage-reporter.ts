@@ -1,8 +1,8 @@
 import type { DenialLine, DenialReason, UsageBatch, UsageBatchEvent } from '@latchkey/contracts';
-import { hideSecrets } from '@latchkey/token-format';
 import type { Clock } from './types.js';
 import { UsageDenials } from './usage-denials.js';
 import { UsageTally } from './usage-tally.js';
+import { usageText } from './usage-text.js';
 
 /** Counts of one batch; signing adds the verifier. */
 export type UsageCounts = Omit<UsageBatch, 'verifier' | 'tickets'>;
@@ -89,14 +89,21 @@ export class UsageReporter {
     return this.#tally.lost;
   }
 
-  /** One verdict on a token. Secrets in `userAgent` are hidden, and it is cut at 200 characters. */
+  /** One verdict on a token. `userAgent` is made fit for a batch; `route` and `ip` must be, see `usageText`. */
   count(tokenId: string, route: string, status: 'allowed' | DenialReason, ip: string, userAgent: string): void {
-    this.#tally.add(tokenId, route, status, ip, hideSecrets(userAgent).slice(0, 200), this.#deps.clock.wallMs());
+    this.#tally.add(tokenId, route, status, ip, usageText('userAgent', userAgent), this.#deps.clock.wallMs());
   }
 
-  /** Records a denial, so that it can be looked up by its requestId. */
-  deny(denial: Omit<DenialLine, 'atMs'>): void {
-    this.#denials.add({ ...denial, atMs: this.#deps.clock.wallMs() });
+  /** Records a denial, so that it can be looked up by its requestId. Its texts can be any: they are made fit for a batch. */
+  deny({ requestId, route, method, ip, ...denial }: Omit<DenialLine, 'atMs'>): void {
+    this.#denials.add({
+      ...denial,
+      atMs: this.#deps.clock.wallMs(),
+      requestId: usageText('requestId', requestId),
+      route: usageText('route', route),
+      method: usageText('method', method),
+      ip: usageText('ip', ip),
+    });
   }
 
   /** Sends all counts. True when the sink has taken them; one flush at a time. */

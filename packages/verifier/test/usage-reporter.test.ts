@@ -1,6 +1,6 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
-import { FIRST_PARTY_CALLER, signUsageBatch, type UsageBatch } from '@latchkey/contracts';
+import { FIRST_PARTY_CALLER, signUsageBatch, type UsageBatch, usageBatchSchema } from '@latchkey/contracts';
 import { type Clock, UsageReporter } from '../src/index.js';
 import { UsageDenials } from '../src/usage-denials.js';
 import { UsageTally } from '../src/usage-tally.js';
@@ -79,7 +79,34 @@ describe('usage', () => {
   });
 });
 
+/** What the worst caller sends in place of each text. */
+const secret = `lk_pat_${'a'.repeat(36)}`;
+const hostile = [
+  '\0',
+  '\u0001'.repeat(1_000),
+  `${'x'.repeat(44)}\u{1F600}`,
+  `${secret} ${'y'.repeat(2_000_000)}`,
+  '\uD800',
+];
+
 describe('denials', () => {
+  it.each(hostile)('with any text in them are taken by a reader of batches, and show no secret', async (text) => {
+    const bodies: string[] = [];
+    const usage = new UsageReporter({
+      sign: (batch) => signUsageBatch(Buffer.from('key'), FIRST_PARTY_CALLER, { verifier: newId(), ...batch }),
+      sink: { send: async ({ body }) => void bodies.push(body), onReturn: () => undefined },
+      clock,
+    });
+    const texts = { requestId: text, route: text, method: text, ip: text };
+    for (let i = 0; i < 100; i++) usage.deny({ ...texts, reason: 'malformed', tokenId: null });
+    usage.count(newId(), 'r', 'allowed', '::1', text);
+    expect(await usage.flush()).toBe(true);
+    expect(usageBatchSchema.safeParse(JSON.parse(bodies[0]!))).toMatchObject({ success: true });
+    expect(bodies[0]).not.toContain(secret);
+    expect(bodies[0]).not.toMatch(/\\u(?!fffd)/i);
+    expect(bodies[0]!.length).toBeLessThan(20_000);
+  });
+
   it('of existing tokens are not displaced by junk, and dropped ones are counted', () => {
     const denials = new UsageDenials({ realMax: 10, perTokenMax: 4, junkMax: 6, perReasonAndAddressMax: 2 });
     const line = (reason: 'malformed' | 'revoked', tokenId: string | null, ip: string) =>

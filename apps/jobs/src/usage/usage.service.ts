@@ -85,6 +85,7 @@ async function ofKnownTokens(db: EntityManager, lines: readonly UsageLine[], now
       firstSeenMs: Math.min(now, l.firstSeenMs),
       lastSeenMs: Math.min(now, l.lastSeenMs),
       route: storable(l.route),
+      ip: storable(l.ip),
       userAgent: storable(l.userAgent),
     }));
 }
@@ -183,6 +184,7 @@ async function storeDenials(db: EntityManager, batch: UsageBatch): Promise<void>
           requestId: storable(d.requestId),
           route: storable(d.route),
           method: storable(d.method),
+          ip: storable(d.ip),
         })),
       ),
     ],

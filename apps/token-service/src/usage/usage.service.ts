@@ -1,7 +1,6 @@
 import { type DenialLine, type DenialReason, FIRST_PARTY_CALLER, signUsageBatch, usageKey } from '@latchkey/contracts';
 import { type Clock, type Logger, newId, usageStream } from '@latchkey/runtime';
-import { hideSecrets } from '@latchkey/token-format';
-import { UsageReporter } from '@latchkey/verifier';
+import { UsageReporter, usageText } from '@latchkey/verifier';
 import { Inject, Injectable, type OnApplicationShutdown, type OnModuleInit } from '@nestjs/common';
 import type { Redis } from 'ioredis';
 import { Counter, type Registry } from 'prom-client';
@@ -77,12 +76,11 @@ export class UsageService implements OnModuleInit, OnApplicationShutdown {
     const tokenId = outcome.allowed ? outcome.principal.tokenId : outcome.tokenId;
     if (tokenId === undefined) return;
     const status = outcome.allowed ? 'allowed' : outcome.reason;
-    this.#reporter.count(tokenId, hideSecrets(route).slice(0, 100), status, (ip ?? '').slice(0, 45), userAgent ?? '');
+    this.#reporter.count(tokenId, usageText('route', route), status, usageText('ip', ip ?? ''), userAgent ?? '');
   }
 
   /** Reports a denial, so that it can be looked up by its requestId. */
   deny(denial: Omit<DenialLine, 'atMs'>): void {
-    const { method, ip } = denial;
-    this.#reporter.deny({ ...denial, method: method.slice(0, 20), ip: ip.slice(0, 45) });
+    this.#reporter.deny(denial);
   }
 }
