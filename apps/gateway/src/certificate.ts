@@ -13,6 +13,8 @@ export interface CertificateFiles {
 
 export interface Certificate extends TlsCredentials {
   readonly expiresAtMs: number;
+  /** Of the hosts that it is for, as it writes them. */
+  readonly names: readonly string[];
 }
 
 /** Why a pair of files cannot be used: what is wrong, and what to do. */
@@ -82,7 +84,7 @@ function inspect(pair: TlsCredentials, files: CertificateFiles, nowMs: number, a
   } catch (error) {
     throw invalid(`cannot be used: ${(error as Error).message}`);
   }
-  return { ...pair, expiresAtMs };
+  return { ...pair, expiresAtMs, names: (own!.subjectAltName ?? own!.subject).split(/, |\n/) };
 }
 
 export interface CertificateWatchDeps {
@@ -157,6 +159,11 @@ export class CertificateWatch {
     try {
       if (!pair) throw error;
       const certificate = inspect(pair, files, this.#nowMs);
+      const { names } = this.current;
+      if (!certificate.names.some((name) => names.includes(name)))
+        throw new CertificateError(
+          `TLS_CERTIFICATE_FILE: ${files.certificate} is for ${certificate.names.join(', ')}, and the one in use for ${names.join(', ')}; write that of this host, or start the gateway again if it has another name now`,
+        );
       if (pair.cert !== this.current.cert || pair.key !== this.current.key) this.#take(certificate);
       else if (this.fault !== undefined) this.#log('info', {}, 'the TLS certificate in use is valid again');
       this.fault = undefined;

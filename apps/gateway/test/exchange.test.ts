@@ -252,8 +252,15 @@ describe('a request to a route of several upstreams', () => {
     connections[0]!.sink.onFailure(LOST);
     expect([connections.length, hostOf(connections[1]!)]).toEqual([2, hostOf(connections[0]!)]);
     expect(failures()).toEqual([0, 0, 0]);
+  });
+
+  it('goes to no other one when its repeat is refused: the first connection can have carried it', () => {
+    const { connections, socket } = toSeveral(GET);
+    connections[0]!.reused = true;
+    connections[0]!.sink.onFailure(LOST);
     refuse(connections[1]!);
-    expect(hostOf(connections[2]!)).not.toBe(hostOf(connections[0]!));
+    expect(connections).toHaveLength(2);
+    expect(socket.written).toMatch(/^HTTP\/1\.1 502 /);
   });
 
   it('counts as a failure when no response comes in time, and not when it breaks off later', () => {
@@ -268,6 +275,14 @@ describe('a request to a route of several upstreams', () => {
     gone.socket.destroy();
     gone.tick(TIMEOUT_MS + 1);
     expect(gone.failures()).toEqual([0, 0, 0]);
+  });
+
+  it('blames no upstream for the time that another one used', () => {
+    const { connections, tick, failures } = toSeveral(GET);
+    tick(TIMEOUT_MS - 100);
+    refuse(connections[0]!);
+    tick(TIMEOUT_MS + 1);
+    expect(failures()).toEqual([0, 0, 1]);
   });
 
   it('ends the count of failures in a row with any response', () => {

@@ -240,7 +240,7 @@ describe('an encoded slash', () => {
   const forwarded = (raw: string) => {
     const target = readTarget(raw, table.allowEncodedSlashes);
     if ('detail' in target) return target.detail;
-    if (target.readings && !table.acceptsEncodedSlashes(target.match, target.readings)) return 'not accepted';
+    if (target.readings && !table.acceptsEncodedSlashes(target)) return 'not accepted';
     return table.match(target.match)!.upstreamPath(target.path);
   };
 
@@ -251,6 +251,8 @@ describe('an encoded slash', () => {
     '/files/%2F',
     '/files/x%2F..y%2F...',
     '/files/also/a%2Fb',
+    '/strict/a%252Fb',
+    '/strict/100%25',
     '/p/one/a%2Fb',
   ])('passes byte for byte on a route that allows it: %s', (path) => expect(forwarded(path)).toBe(path));
 
@@ -261,6 +263,9 @@ describe('an encoded slash', () => {
     ['one with both', '/files/admin%5Cx%2Fy'],
     ['one that does when slashes are merged', '/files/%2Fadmin%2Fx'],
     ['one that does when it is decoded twice', '/files/a%2Fb'.replace('a%2F', '%2561dmin%2F')],
+    ['one whose only slash is encoded twice', '/files/admin%252Fx'],
+    ['one whose only slash is encoded three times', '/files/admin%25252fx'],
+    ['one whose slash is encoded twice, on a route that does not allow it', '/strict%252Fx'],
     ['one whose slash is encoded twice', '/files/admin%252Fx%2Fy'],
     ['one that leads to another route that allows it too', '/files/also%2Fx'],
     ['one that leads to a stricter route from above', '/strict%2Fx'],
@@ -277,6 +282,8 @@ describe('an encoded slash', () => {
     ['one dot', '/files/.%2Fx', /dot segment/],
     ['dots at the end', '/files/a%2F%2e.', /dot segment/],
     ['dots that are encoded twice', '/files/a%2f%252e%252e%2fadmin', /dot segment/],
+    ['nothing, when all is encoded twice', '/files/%252e%252e%252fadmin', /dot segment/],
+    ['nothing, when dots are encoded twice', '/strict/%252e%252e/admin', /dot segment/],
     ['slashes that are encoded twice', '/files/a%2f..%252fadmin', /dot segment/],
     ['parameters', '/files;a%2Fadmin/x', /parameters/],
     ['encoded parameters', '/files/a%3Bb%2Fx', /parameters/],
@@ -386,7 +393,7 @@ describe.each([false, true])('of any request target, with allowEncodedSlashes: %
       const raw = `/api${Array.from({ length }, () => pieces[Math.floor(next() * pieces.length)]).join('')}`;
       const target = readTarget(raw, routes.allowEncodedSlashes);
       if ('detail' in target) continue;
-      if (target.readings && !routes.acceptsEncodedSlashes(target.match, target.readings)) continue;
+      if (target.readings && !routes.acceptsEncodedSlashes(target)) continue;
       if (target.readings) slashesCount++;
       const route = routes.match(target.match);
       const forwarded = route?.upstreamPath(target.path);

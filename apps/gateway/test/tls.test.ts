@@ -294,7 +294,7 @@ describe('a pair of files', () => {
       f.write(other);
       for (let i = 0; i < 2; i++) await watch.check();
       expect(watch.fault).toBeUndefined();
-      expect(used).toEqual([{ ...other, expiresAtMs: expect.any(Number) }]);
+      expect(used).toMatchObject([other]);
     },
   );
 
@@ -320,6 +320,23 @@ describe('a pair of files', () => {
     write('2', other);
     for (let i = 0; i < 3; i++) await watch.check();
     expect(used.map(({ cert }) => cert)).toEqual([other.cert]);
+  });
+
+  it('that is for another host does not take the place of one that works', async () => {
+    using f = files(good);
+    const used: unknown[] = [];
+    const watch = new CertificateWatch(readCertificate(f.pairs, Date.now()), {
+      files: f.pairs,
+      use: (credentials) => void used.push(credentials),
+      logger: createLogger('test', 'fatal'),
+      logs: true,
+    });
+    const foreign = selfSigned('other.example.org');
+    writeFileSync(f.pairs.certificate, foreign.cert);
+    writeFileSync(f.pairs.key, foreign.key);
+    for (let i = 0; i < 3; i++) await watch.check();
+    expect(used).toEqual([]);
+    expect(watch.fault).toMatch(/is for DNS:other\.example\.org, and the one in use for IP Address:127\.0\.0\.1/);
   });
 
   it('that expires while it is used stays in use and is told', async () => {

@@ -65,8 +65,7 @@ export class Delegated {
       const routes = this.routes();
       const target = readTarget(uri, routes.allowEncodedSlashes);
       if ('detail' in target) return { error: target };
-      if (target.readings && !routes.acceptsEncodedSlashes(target.match, target.readings))
-        return { error: ENCODED_SLASH_REFUSED };
+      if (target.readings && !routes.acceptsEncodedSlashes(target)) return { error: ENCODED_SLASH_REFUSED };
       route = routes.match(target.match);
       if (route && !route.public) {
         const requirement = route.requirement(method, target.path);

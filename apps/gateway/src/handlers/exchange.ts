@@ -76,6 +76,8 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   /** Members of the group that could not be reached. */
   #tried = 0;
   /** What was sent behind the head; kept while another upstream can get it. */
+  /** When it was sent last. */
+  #sentMs = 0;
   #sent: string | undefined;
   #framing = '';
   /** Bytes of the body that came before the request was sent. */
@@ -135,6 +137,7 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
     const body = plan.body ? plan.body.toString('latin1') : this.#early!;
     this.#early = undefined;
     if (plan.group) this.#sent = body;
+    this.#sentMs = this.deps.open.nowMs;
     this.#connection = this.#upstream.send(
       this,
       `${this.method} ${plan.path} HTTP/1.1\r\nhost: ${plan.host ?? this.#upstream.origin.authority}\r\n${plan.lines}${this.#framing}${expect}${upgrade}\r\n${body}`,
@@ -291,7 +294,8 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   /** Nothing of the request has left, so any method is sent again, with what has come of its body. */
   #sendToAnother(connection: UpstreamConnection): boolean {
     const { group } = this.plan;
-    if (!group || this.#sent === undefined) return false;
+    // After a repeat, the first connection can have carried it.
+    if (!group || this.#retried || this.#sent === undefined) return false;
     this.#tried |= group.bitOf(this.#upstream);
     const next = group.pick(this.#tried);
     if (!next) return false;
@@ -381,7 +385,8 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
       this.#readBody();
     } else if (this.#bodySinceMs === 0) {
       if (nowMs - this.#lastMs <= plan.timeoutMs) return;
-      this.#countFailure(NO_RESPONSE);
+      // Not when another upstream has used up the time.
+      if (nowMs - this.#sentMs >= Math.min(plan.timeoutMs, ENOUGH_MS)) this.#countFailure(NO_RESPONSE);
       this.#upstreamFailed(NO_RESPONSE);
     } else if (nowMs - this.#bodySinceMs > deps.bodyIdleMs) {
       this.#fail({ code: 'request_timeout', detail: `No more of the body arrived for ${deps.bodyIdleMs} ms.` });
@@ -395,6 +400,8 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   }
 }
 
+/** An upstream that has had less time before a timeout is not to blame. */
+const ENOUGH_MS = 5_000;
 const NO_RESPONSE: UpstreamFailure = { kind: 'connect timeout', reason: 'timeout: no response from the upstream' };
 const STOPPING: ErrorResponse = {
   code: 'unavailable',

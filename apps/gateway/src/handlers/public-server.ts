@@ -57,8 +57,7 @@ export class PublicServer {
     const routes = deps.routes();
     const target = readTarget(head.target, routes.allowEncodedSlashes);
     if ('detail' in target) return void request.refuse(target);
-    if (target.readings && !routes.acceptsEncodedSlashes(target.match, target.readings))
-      return void request.refuse(ENCODED_SLASH_REFUSED);
+    if (target.readings && !routes.acceptsEncodedSlashes(target)) return void request.refuse(ENCODED_SLASH_REFUSED);
     const owner = ownerOf(target.match);
     if (owner === 'management') {
       request.route = 'management';

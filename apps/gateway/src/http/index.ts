@@ -9,4 +9,10 @@ export { isMethod, RequestHead } from './request-head.js';
 export { ResponseHead, type ResponsePolicy } from './response-head.js';
 export { type ErrorResponse, RETRY_AFTER_S, renderError } from './responses.js';
 export { FIELDS_MAX, HeadScan, TOO_MANY } from './scan.js';
-export { type BadTarget, ENCODED_SLASH_REFUSED, readTarget, TARGET_LENGTH_MAX, type Target } from './target.js';
+export {
+  type BadTarget,
+  ENCODED_SLASH_REFUSED,
+  readTarget,
+  TARGET_LENGTH_MAX,
+  type Target,
+} from './target.js';

@@ -7,10 +7,12 @@ export interface Target {
   /** With its `?`; empty without one. */
   readonly query: string;
   /**
-   * With encoded slashes or backslashes in the path: every path that a program can make of it. The target is safe only
+   * With encoded slashes or backslashes in the path, however often encoded: every path that a program can make of it. It is safe only
    * where all of them belong to the same route. Undefined without.
    */
   readonly readings: readonly string[] | undefined;
+  /** Some are encoded once, so that the route has to accept them. */
+  readonly hasEncodedSlashes: boolean;
 }
 
 export interface BadTarget {
@@ -29,6 +31,8 @@ const UNRESERVED_ESCAPE = /%(?:2[de]|3[0-9]|[46][1-9a-f]|[57][0-9a]|5f|7e)/gi;
 const QUERY_TOKEN = 'access_token';
 
 const ENCODED_SLASH = /%(?:2f|5c)/i;
+/** Slashes, backslashes and dots that are encoded more than once. */
+const HIDDEN = /%(?:25)+(?:2f|5c|2e)/i;
 /** Paths that are encoded more often are refused. */
 const DECODINGS_MAX = 4;
 
@@ -41,8 +45,8 @@ export const ENCODED_SLASH_REFUSED = bad('The path contains an encoded slash or 
  * Parses a request target in origin form. Refused is what programs read differently: dot segments, in any encoding,
  * backslashes, NUL, empty segments, encoded slashes and backslashes, broken escapes; and a token in the query
  * (RFC 6750 section 5.3), which would be logged.
- * @param encodedSlashes true: accepts encoded slashes and backslashes, but no parameters beside them, and no dot segments
- *   between them; the caller has to ask the routes about `readings`
+ * @param encodedSlashes true: accepts encoded slashes and backslashes. Those that are encoded more than once are accepted
+ *   anyway. Beside either, no parameters are, nor dot segments between them, and the caller has to ask the routes about `readings`
  */
 export function readTarget(raw: string, encodedSlashes = false): Target | BadTarget {
   if (raw.length > TARGET_LENGTH_MAX)
@@ -59,7 +63,7 @@ export function readTarget(raw: string, encodedSlashes = false): Target | BadTar
       return bad('A token must not be sent in the query, which is logged. Send it as "Authorization: Bearer".');
   }
   return PLAIN.test(rawPath)
-    ? { path: rawPath, match: rawPath, query, readings: undefined }
+    ? { path: rawPath, match: rawPath, query, readings: undefined, hasEncodedSlashes: false }
     : readUnusualPath(rawPath, query, encodedSlashes);
 }
 
@@ -81,9 +85,9 @@ function readUnusualPath(raw: string, query: string, encodedSlashes: boolean): T
     if (segment === '' && (i < segments.length - 1 || !path.endsWith('/')))
       return bad('The path contains an empty segment.');
   }
-  if (!hasEncodedSlashes) return { path, match, query, readings: undefined };
+  if (!hasEncodedSlashes && !HIDDEN.test(path)) return { path, match, query, readings: undefined, hasEncodedSlashes };
   const readings = readingsOf(path);
-  return typeof readings === 'string' ? bad(readings) : { path, match, query, readings };
+  return typeof readings === 'string' ? bad(readings) : { path, match, query, readings, hasEncodedSlashes };
 }
 
 /**

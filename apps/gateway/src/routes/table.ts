@@ -15,6 +15,13 @@ export interface Cors {
   readonly allowMethods: string;
 }
 
+/** A request target, as far as it is about encoded slashes. */
+interface TargetReadings {
+  readonly match: string;
+  readonly readings: readonly string[] | undefined;
+  readonly hasEncodedSlashes: boolean;
+}
+
 const NO_SCOPES: readonly string[] = [];
 const CORS_METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'];
 
@@ -171,16 +178,16 @@ export class RouteTable {
   }
 
   /**
-   * Whether a path with encoded slashes can be forwarded: its route accepts them, and whatever an upstream makes of the path
-   * has the same rules.
-   * @param readings of `readTarget`
+   * Whether a path with encoded slashes can be forwarded: its route accepts them, unless all are encoded more than once, and
+   * whatever an upstream makes of the path has the same rules.
+   * @param target of `readTarget`
    */
-  acceptsEncodedSlashes(path: string, readings: readonly string[]): boolean {
+  acceptsEncodedSlashes({ match: path, readings = [], hasEncodedSlashes }: TargetReadings): boolean {
     const route = this.match(path);
-    if (!route?.allowEncodedSlashes || ownPathOf(path)) return false;
-    const project = route.projectOf(path);
+    if (ownPathOf(path) || (hasEncodedSlashes && !route?.allowEncodedSlashes)) return false;
+    const project = route?.projectOf(path);
     return readings.every(
-      (reading) => !ownPathOf(reading) && this.match(reading) === route && route.projectOf(reading) === project,
+      (reading) => !ownPathOf(reading) && this.match(reading) === route && route?.projectOf(reading) === project,
     );
   }
 }
