@@ -53,7 +53,7 @@ function started() {
   };
   const seen = { renewals: 0, released: 0, lookups: 0 };
   const secret = mint('pat');
-  const authority = { isAvailable: true };
+  const authority = { isAvailable: true, answersAfterMs: 0 };
   const watch = Object.assign(new EventEmitter(), {
     writableLength: 0,
     write: () => true,
@@ -85,6 +85,11 @@ function started() {
   const snapshots = {
     lookup: async (hash: string) => {
       seen.lookups++;
+      const { answersAfterMs } = authority;
+      if (answersAfterMs > 0) {
+        await new Promise<void>((resolve) => clock.after(answersAfterMs, resolve));
+        throw new Error('PostgreSQL has not answered');
+      }
       const known = hash === hashSecret(secret);
       return { known, token: known ? TOKEN : null, log: CURSOR.log };
     },
@@ -148,6 +153,18 @@ test('nothing is recalled once the lease has expired without a renewal', async (
   expect(service.recall(secret, { scopes: [] })).toMatchObject({ allowed: true });
   await pass(10_000);
   expect(service.recall(secret, { scopes: [] })).toBeUndefined();
+  await service.stop();
+});
+
+test('PostgreSQL that does not answer is read once for a check, and the check is unavailable', async () => {
+  const { service, secret, seen, authority, pass, busySecond } = started();
+  await busySecond();
+  await pass(0);
+  authority.answersAfterMs = 12_000;
+  const outcome = service.verdictOf(secret, { scopes: [] }).catch((error: unknown) => error);
+  for (let i = 0; i < 12; i++) await pass(1_000);
+  expect(await outcome).toMatchObject({ code: 'unavailable' });
+  expect(seen.lookups).toBe(1);
   await service.stop();
 });
 

@@ -12,6 +12,7 @@ import {
 import { type BeforeApplicationShutdown, Inject, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
 import { Counter, type Registry } from 'prom-client';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
+import { unavailable } from '../http/index.js';
 import { InvalidationService, LeaseRefused } from '../invalidation/index.js';
 import { SnapshotService } from './snapshot.service.js';
 
@@ -21,6 +22,8 @@ export const BUSY_CHECKS = 100;
 export const KEPT_MS = 60_000;
 const TICK_MS = 1_000;
 const NAME_LENGTH_MAX = 100;
+/** A look-up that failed after so long has waited for PostgreSQL: another one would wait as long again. */
+const WAITED_MS = 1_000;
 /** Longest wait at a stop for the release of the lease. */
 const STOP_TIMEOUT_MS = 2_000;
 /** Lookups are bounded in all, not by address: callers name addresses, and PostgreSQL is read for what is beyond. */
@@ -101,11 +104,17 @@ export class OwnVerifierService implements OnApplicationBootstrap, BeforeApplica
     return this.#verifier?.recall(secret, requirement);
   }
 
-  /** The verdict, read from PostgreSQL unless another check is reading it under this lease; undefined: no verdict. */
+  /**
+   * The verdict, read from PostgreSQL unless another check is reading it under this lease; undefined: no verdict.
+   * @throws ApiError `unavailable` when PostgreSQL did not answer in time
+   */
   async verdictOf(secret: string, requirement: Requirement): Promise<Verdict | undefined> {
     if (!this.#verifier) return undefined;
+    const beganMs = this.clock.monotonicMs();
     const verdict = await this.#verifier.verify(secret, requirement);
-    return verdict.allowed || verdict.reason !== 'unavailable' ? verdict : undefined;
+    if (verdict.allowed || verdict.reason !== 'unavailable') return verdict;
+    if (this.clock.monotonicMs() - beganMs >= WAITED_MS) throw unavailable('the database is unavailable; try again');
+    return undefined;
   }
 
   #tickLater(): void {
