@@ -167,6 +167,8 @@ async function open(options: ClusterOptions, closing: (() => unknown)[], close: 
       CONSOLE_DIR: dir,
       // So that a member that is killed or paused is the whole gateway.
       GATEWAY_PROCESSES: '1',
+      // Nobody balances between them who would have to notice.
+      SHUTDOWN_DELAY_MS: '0',
       PORT: String(port),
       OPS_PORT: String(ops),
       AUTHZ_PORT: String(authz),
