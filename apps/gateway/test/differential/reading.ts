@@ -37,6 +37,8 @@ export interface Comparison {
 
 const SAME: Comparison = { verdict: 'same', why: '' };
 
+export const READS_ON = 'ours reads a message where the other waits';
+
 const OTHER_LINE: Comparison = { verdict: 'differs', why: 'another first line' };
 
 const isUpgrade = ({ messages, end }: Reading, i: number): boolean => end === 'upgraded' && i === messages.length - 1;
@@ -62,7 +64,7 @@ export function compare(ours: Reading, other: Reading, partial = true): Comparis
     if (!theirs) {
       if (other.end === 'refused') return mine.complete ? { verdict: 'lax', why: other.why } : SAME;
       if ((other.end === 'waiting' || other.end === 'cut') && mine.complete)
-        return { verdict: 'differs', why: 'ours reads a message where the other waits' };
+        return { verdict: 'differs', why: READS_ON };
       return SAME;
     }
     // What follows an upgrade is another protocol.
