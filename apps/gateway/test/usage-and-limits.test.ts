@@ -25,7 +25,7 @@ async function batches(s: Stack): Promise<UsageBatch[]> {
     const event = Object.fromEntries(
       Array.from({ length: fields.length / 2 }, (_, i) => [fields[2 * i], fields[2 * i + 1]]),
     );
-    const read = readUsageBatch(USAGE_SECRET, event);
+    const read = readUsageBatch([USAGE_SECRET], event);
     if (typeof read === 'string') throw new Error(`invalid batch: ${read}`);
     return read.batch;
   });

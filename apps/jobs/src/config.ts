@@ -43,9 +43,9 @@ export const settings = {
   JOBS_SEALING_KEY: encryptionSettings.JOBS_SEALING_KEY,
   USAGE_SECRET: {
     description:
-      "Verifiers' usage keys are derived from it, at least 32 characters; shared with the token-service only",
+      'Comma-separated, each at least 32 characters: usage that was signed by keys derived from any of them is counted; shared with the token-service only',
     secret: true,
-    schema: settingSchema.secret,
+    schema: settingSchema.secretList,
   },
   OPS_PORT: {
     description: 'Port of /healthz, /readyz, /metrics and the board at /queues/',

@@ -88,6 +88,21 @@ test('counts a batch once however often it is sent', async () => {
   expect(await countedOf(token)).toBe(7);
 });
 
+test('usage that was signed before USAGE_SECRET was replaced still counts, and none once the secret has left the list', async () => {
+  const token = await world.token(await world.person());
+  const caller = `token:${newId()}`;
+  const now = 'the usage secret after the rotation 0123456789';
+  const ofThirdParty = () => world.signed({ ...batch([line(token)]), tickets: [world.ticket(caller, token)] }, caller);
+  await world.send(world.signed(batch([line(token, { count: 7 })])));
+  await world.send(ofThirdParty());
+  await world.run(drainUsage, { USAGE_SECRET: `${now},${world.usageSecret}` });
+  expect(await countedOf(token)).toBe(8);
+  await world.send(world.signed(batch([line(token, { count: 7 })])));
+  await world.send(ofThirdParty());
+  await world.run(drainUsage, { USAGE_SECRET: now });
+  expect(await countedOf(token)).toBe(8);
+});
+
 test('counts a batch once when workers process it concurrently', async () => {
   const token = await world.token(await world.person());
   const context = await world.contextWith();

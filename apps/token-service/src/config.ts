@@ -125,9 +125,10 @@ export const settings = {
     schema: signingKeys,
   },
   USAGE_SECRET: {
-    description: "Verifiers' usage keys are derived from it, at least 32 characters; shared with jobs only",
+    description:
+      "Comma-separated, each at least 32 characters: verifiers' usage keys are derived from the first; shared with jobs only",
     secret: true,
-    schema: settingSchema.secret,
+    schema: settingSchema.secretList,
   },
   AUDIT_SIGNING_KEY: {
     description: 'Ed25519 private key (PEM) that signs checkpoints of the audit chain; without one none are signed',
@@ -305,7 +306,7 @@ function rejectSharedSecrets(config: TokenServiceConfig): void {
     ...CREDENTIAL_NAMES.map((name) => [name, config[name]] satisfies [string, string[]]),
     ['EVENTS_SECRET', [EVENTS_SECRET]],
     ['EVENTS_SIGNING_KEY', EVENTS_SIGNING_KEY],
-    ['USAGE_SECRET', [USAGE_SECRET]],
+    ['USAGE_SECRET', USAGE_SECRET],
     ['LEDGER_KEY', LEDGER_KEY ? [LEDGER_KEY] : []],
     ['AUDIT_SIGNING_KEY', AUDIT_SIGNING_KEY ? [signerOf(AUDIT_SIGNING_KEY)] : []],
     ['RECEIPT_SIGNING_KEY', RECEIPT_SIGNING_KEY ? [signerOf(RECEIPT_SIGNING_KEY)] : []],

@@ -21,7 +21,7 @@ async function sent(): Promise<UsageBatch[]> {
   const entries = await redis.xrange(REDIS.usage, '-', '+');
   return entries.map(([, fields]) => {
     const event = Object.fromEntries(fields.flatMap((name, i) => (i % 2 ? [] : [[name, fields[i + 1]]])));
-    const read = readUsageBatch(Buffer.from(USAGE_SECRET), event);
+    const read = readUsageBatch([Buffer.from(USAGE_SECRET)], event);
     if (typeof read === 'string') throw new Error(`a usage batch is ${read}`);
     return read.batch;
   });

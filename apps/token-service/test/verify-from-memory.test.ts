@@ -109,7 +109,7 @@ test('Verify responds from memory as from the database: principals, denials, and
       const entries = await redis.xrange(REDIS.usage, '-', '+');
       const lines = entries.flatMap(([, fields]) => {
         const event = Object.fromEntries(fields.flatMap((name, i) => (i % 2 ? [] : [[name, fields[i + 1]]])));
-        const read = readUsageBatch(Buffer.from(USAGE_SECRET), event);
+        const read = readUsageBatch([Buffer.from(USAGE_SECRET)], event);
         return typeof read === 'string' ? [] : read.batch.lines;
       });
       const ofUserAgent = lines.filter((line) => line.tokenId === personal.id && line.userAgent === 'one/1');

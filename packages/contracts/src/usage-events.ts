@@ -93,24 +93,35 @@ export function signUsageBatch(key: Uint8Array, caller: string, batch: UsageBatc
 /** Why a message of the usage stream was dropped. */
 export type UsageDrop = 'malformed' | 'not_authentic';
 
-/** Reads an event of the stream: the batch and its authenticated caller, or why it is dropped. */
+/**
+ * Reads an event of the stream: the batch and its authenticated caller, or why it is dropped.
+ * @param usageSecrets `USAGE_SECRET`: all of its list, so that usage signed before a rotation still counts
+ */
 export function readUsageBatch(
-  usageSecret: Uint8Array,
+  usageSecrets: readonly Uint8Array[],
   event: unknown,
 ): { batch: UsageBatch; caller: string } | UsageDrop {
   const outer = usageBatchEventSchema.safeParse(event);
   if (!outer.success) return 'malformed';
   const { verifier, caller, body, mac: sent } = outer.data;
-  if (!secretEquals(mac(usageKey(usageSecret, { verifierId: verifier, caller }), 'usage', body), sent))
-    return 'not_authentic';
+  const isAuthentic = usageSecrets.some((usageSecret) =>
+    secretEquals(mac(usageKey(usageSecret, { verifierId: verifier, caller }), 'usage', body), sent),
+  );
+  if (!isAuthentic) return 'not_authentic';
   const batch = parseJson(usageBatchSchema, body);
   return batch?.verifier === verifier ? { batch, caller } : 'malformed';
 }
 
 /** The tokens of a third party's batch that its caller has looked up. */
-export function ticketedTokens(usageSecret: Uint8Array, caller: string, { tickets = [] }: UsageBatch): Set<string> {
+export function ticketedTokens(
+  usageSecrets: readonly Uint8Array[],
+  caller: string,
+  { tickets = [] }: UsageBatch,
+): Set<string> {
   const shown = tickets.filter(({ tokenId, ticket }) =>
-    secretEquals(usageTicket(usageSecret, { caller, tokenId }).toString('base64url'), ticket),
+    usageSecrets.some((usageSecret) =>
+      secretEquals(usageTicket(usageSecret, { caller, tokenId }).toString('base64url'), ticket),
+    ),
   );
   return new Set(shown.map(({ tokenId }) => tokenId));
 }

@@ -112,12 +112,13 @@ describe('usage batches', () => {
   const event = signUsageBatch(usageKey(secret, { verifierId: id(5), caller }), caller, batch);
 
   it('are accepted only unchanged, from their verifier and its caller', () => {
-    expect(readUsageBatch(secret, event)).toEqual({ batch, caller });
+    expect(readUsageBatch([secret], event)).toEqual({ batch, caller });
+    expect(readUsageBatch([randomBytes(32), secret], event)).toEqual({ batch, caller });
     const forged = { ...event, body: event.body.replace('"sequence":1', '"sequence":2') };
-    expect(readUsageBatch(secret, forged)).toBe('not_authentic');
-    expect(readUsageBatch(secret, { ...event, verifier: id(6) })).toBe('not_authentic');
-    expect(readUsageBatch(secret, { ...event, caller: 'first-party' })).toBe('not_authentic');
-    expect(readUsageBatch(randomBytes(32), event)).toBe('not_authentic');
+    expect(readUsageBatch([secret], forged)).toBe('not_authentic');
+    expect(readUsageBatch([secret], { ...event, verifier: id(6) })).toBe('not_authentic');
+    expect(readUsageBatch([secret], { ...event, caller: 'first-party' })).toBe('not_authentic');
+    expect(readUsageBatch([randomBytes(32)], event)).toBe('not_authentic');
   });
 
   it('that are invalid are dropped as malformed', () => {
@@ -136,8 +137,8 @@ describe('usage batches', () => {
       { ...event, caller: 'nobody' },
       { ...event, mac: 1 },
     ])
-      expect(readUsageBatch(secret, junk)).toBe('malformed');
-    expect(readUsageBatch(secret, own('x'.repeat(6_000_001)))).toBe('malformed');
+      expect(readUsageBatch([secret], junk)).toBe('malformed');
+    expect(readUsageBatch([secret], own('x'.repeat(6_000_001)))).toBe('malformed');
     const line = {
       tokenId: id(1),
       hourMs: 0,
@@ -156,8 +157,8 @@ describe('usage batches', () => {
       { hourMs: -1 },
       { route: 'x'.repeat(101) },
     ])
-      expect(readUsageBatch(secret, signed({ ...batch, lines: [{ ...line, ...over }] }))).toBe('malformed');
-    expect(readUsageBatch(secret, signed({ ...batch, verifier: id(5), sequence: 0 }))).toBe('malformed');
+      expect(readUsageBatch([secret], signed({ ...batch, lines: [{ ...line, ...over }] }))).toBe('malformed');
+    expect(readUsageBatch([secret], signed({ ...batch, verifier: id(5), sequence: 0 }))).toBe('malformed');
   });
 
   it('count a third party`s tokens only with tickets derived for this caller and this token', () => {
@@ -166,8 +167,8 @@ describe('usage batches', () => {
       ticket: usageTicket(secret, { caller: by, tokenId }).toString('base64url'),
     });
     const tickets = [ticket(id(1)), ticket(id(2), `token:${id(8)}`), { ...ticket(id(3)), tokenId: id(4) }];
-    expect(ticketedTokens(secret, caller, { ...batch, tickets })).toEqual(new Set([id(1)]));
-    expect(ticketedTokens(secret, caller, batch)).toEqual(new Set());
+    expect(ticketedTokens([secret], caller, { ...batch, tickets })).toEqual(new Set([id(1)]));
+    expect(ticketedTokens([secret], caller, batch)).toEqual(new Set());
   });
 });
 

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { REDIS, readUsageBatch } from '@latchkey/contracts';
 import type { JobContext } from '../job.js';
+import { usageSecretsOf } from './usage.service.js';
 
 /** A message of the usage stream: the batch and its authenticated caller, or why it is dropped. */
 export interface StreamMessage {
@@ -69,5 +70,5 @@ export async function acknowledge({ redis }: JobContext, message: StreamMessage)
 function readFields({ config }: JobContext, fields: string[]): StreamMessage['read'] {
   const event: Record<string, string> = {};
   for (let i = 0; i + 1 < fields.length; i += 2) event[fields[i]!] = fields[i + 1]!;
-  return readUsageBatch(Buffer.from(config.USAGE_SECRET), event);
+  return readUsageBatch(usageSecretsOf(config), event);
 }

@@ -11,6 +11,10 @@ const THIRD_PARTY_ROUTE = 'external: ';
 /** Lines of hours older than this, and of future hours, are counted in the nearest hour within. */
 const OLDEST_HOURS = 31 * 24;
 
+/** All that usage can be signed under: the current secret first, then those of before. */
+export const usageSecretsOf = ({ USAGE_SECRET }: JobContext['config']): Buffer[] =>
+  USAGE_SECRET.map((secret) => Buffer.from(secret));
+
 export type BatchOutcome = 'applied' | 'repeated' | 'refused';
 
 /**
@@ -52,7 +56,7 @@ export async function applyBatch(
 
 /** Of a third party, only lines of tokens that its caller has looked up count, with limited counts and prefixed routes. */
 function ofThirdParty(context: JobContext, batch: UsageBatch, caller: string): UsageBatch {
-  const lookedUp = ticketedTokens(Buffer.from(context.config.USAGE_SECRET), caller, batch);
+  const lookedUp = ticketedTokens(usageSecretsOf(context.config), caller, batch);
   const route = (name: string) => `${THIRD_PARTY_ROUTE}${name}`.slice(0, 100);
   const lines = batch.lines.filter(({ tokenId }) => lookedUp.has(tokenId));
   const denials = batch.denials.filter(({ tokenId }) => tokenId !== null && lookedUp.has(tokenId));

@@ -116,7 +116,7 @@ export class InvalidationService implements OnApplicationBootstrap, BeforeApplic
     const secrets = config.EVENTS_SIGNING_KEY.map((secret) => Buffer.from(secret));
     this.#feedKeys = new FeedKeys({ secrets, store, clock, leaseMs });
     const eventsSecret = Buffer.from(config.EVENTS_SECRET);
-    const usageSecret = Buffer.from(config.USAGE_SECRET);
+    const usageSecret = Buffer.from(config.USAGE_SECRET[0]);
     const deps = { store, log, clock, leaseMs, eventsSecret, feedKeys: this.#feedKeys };
     this.leases = new Leases({ ...deps, newId, usageSecret, protocolMin: config.PROTOCOL_MIN });
     const onSuspended = (holder: string, until: Date) =>

@@ -28,7 +28,7 @@ export class TokensRpc {
     private readonly snapshots: SnapshotService,
     @Inject(CONFIG) config: Pick<TokenServiceConfig, 'USAGE_SECRET'>,
   ) {
-    this.#usageSecret = Buffer.from(config.USAGE_SECRET);
+    this.#usageSecret = Buffer.from(config.USAGE_SECRET[0]);
   }
 
   @GrpcMethod('Tokens', 'Verify')

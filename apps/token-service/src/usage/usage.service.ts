@@ -35,7 +35,7 @@ export class UsageService implements OnModuleInit, OnApplicationShutdown {
     @InjectRedis('usage') redis: Redis,
   ) {
     const verifier = newId();
-    const key = usageKey(Buffer.from(config.USAGE_SECRET), { verifierId: verifier, caller: FIRST_PARTY_CALLER });
+    const key = usageKey(Buffer.from(config.USAGE_SECRET[0]), { verifierId: verifier, caller: FIRST_PARTY_CALLER });
     this.#reporter = new UsageReporter({
       sign: (batch) => signUsageBatch(key, FIRST_PARTY_CALLER, { verifier, ...batch }),
       sink: usageStream(redis),
