@@ -166,6 +166,15 @@ describe('an MCP route', () => {
     ['invalid UTF-8', Buffer.from([0x7b, 0xff, 0x7d]), {}, 400],
     ['UTF-16', Buffer.from(JSON.stringify(call('search')), 'utf16le'), {}, 400],
     ['another media type', call('search'), { 'content-type': 'text/plain' }, 415],
+    ['another charset', call('search'), { 'content-type': 'application/json; charset=utf-7' }, 415],
+    ['another charset in quotes', call('search'), { 'content-type': 'application/json;charset="utf-16le"' }, 415],
+    ['two charsets', call('search'), { 'content-type': 'application/json; charset=utf-8; charset=utf-7' }, 415],
+    [
+      'another parameter before it',
+      call('search'),
+      { 'content-type': 'application/json; x="; charset=utf-8"; charset=utf-7' },
+      415,
+    ],
     ['a content coding', call('search'), { 'content-encoding': 'gzip' }, 415],
     ['more than 1 MiB', `"${'x'.repeat(1_048_576)}"`, {}, 413],
   ])('refuses %s', async (_, body, headers, status) => {

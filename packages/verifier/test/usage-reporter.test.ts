@@ -1,7 +1,8 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { FIRST_PARTY_CALLER, signUsageBatch, type UsageBatch, usageBatchSchema } from '@latchkey/contracts';
-import { type Clock, UsageReporter } from '../src/index.js';
+import { mint } from '@latchkey/token-format';
+import { type Clock, UsageReporter, usageText } from '../src/index.js';
 import { UsageDenials } from '../src/usage-denials.js';
 import { UsageTally } from '../src/usage-tally.js';
 
@@ -178,4 +179,15 @@ describe('what is kept of a request', () => {
     tally.add('t', 'r', 'allowed', '::1', userAgent, 0);
     expect(tally.take(9)).toMatchObject([{ userAgent, count: 2 }]);
   });
+});
+
+test('no text of callers shows more than the start of a secret, wherever it is cut', () => {
+  const secrets = Array.from({ length: 4 }, () => mint('pat'));
+  for (const kind of ['userAgent', 'route'] as const)
+    for (let hidden = 0; hidden <= 3; hidden++)
+      for (let at = 0; at < 400; at++) {
+        const before = `${secrets.slice(0, hidden).join(' ')}${' '.repeat(at)}`;
+        const text = usageText(kind, `${before}${secrets[3]}${'x'.repeat(300)}`);
+        expect(text).not.toContain(secrets[3]!.slice(0, 'lk_pat_'.length + 5));
+      }
 });

@@ -10,6 +10,7 @@ import {
   UntilCloseBody,
 } from '../http/index.js';
 import { Backlog } from './backlog.js';
+import { sharedLookup } from './lookup.js';
 import { PROBED } from './socket-options.js';
 
 /** Where an upstream is. */
@@ -130,9 +131,9 @@ export class UpstreamConnection {
       callback: (size: number, buffer: Uint8Array) => this.#onRead(size, buffer as Buffer),
     };
     const { host, port } = origin;
-    const common = { ...PROBED, host, port, onread, noDelay: true, allowHalfOpen: true };
+    const common = { ...PROBED, host, port, lookup: lookupOnce, onread, noDelay: true, allowHalfOpen: true };
     this.#socket = origin.secure
-      ? connectTls({ ...common, ALPNProtocols: ['http/1.1'], ...secureOptions(origin) })
+      ? connectTls({ ...common, ALPNProtocols: ['http/1.1'], rejectUnauthorized: true, ...secureOptions(origin) })
       : connectTcp(common);
     this.#socket.on(origin.secure ? 'secureConnect' : 'connect', () => {
       this.connected = true;
@@ -376,6 +377,8 @@ export class UpstreamConnection {
 
 /** An immediate runs after the input that was there before it; a second one after input that has come since. */
 const afterInput = (flush: () => void): void => void setImmediate(flush);
+
+const lookupOnce = sharedLookup();
 
 const secureOptions = ({ secureContext, serverName }: Origin) => ({
   ...(secureContext && { secureContext }),

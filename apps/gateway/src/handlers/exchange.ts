@@ -75,9 +75,9 @@ export class Exchange implements ResponseSink, BodySink, Responder, Timed {
   #connection: UpstreamConnection | undefined;
   /** Members of the group that could not be reached. */
   #tried = 0;
-  /** What was sent behind the head; kept while another upstream can get it. */
-  /** When it was sent last. */
+  /** When the request was sent last. */
   #sentMs = 0;
+  /** What was sent behind the head; kept while another upstream can get it. */
   #sent: string | undefined;
   #framing = '';
   /** Bytes of the body that came before the request was sent. */

@@ -12,11 +12,14 @@ export type McpRequirement =
 
 const refuse = (detail: string, code: ErrorResponse['code'] = 'invalid_request') => ({ error: { code, detail } });
 
+const JSON_IN_UTF8 = /^application\/json[\t ]*(?:;[\t ]*charset=(?:utf-8|"utf-8")[\t ]*)?$/i;
+
 /** Reads the body of an MCP message: JSON in UTF-8, at most `LIMITS.jsonBodyBytesMax`. */
 export async function readMcpBody(request: CallerRequest, idleMs: number): Promise<McpBody> {
   const { head } = request;
-  const type = (head.contentType ?? '').split(';', 1)[0]!.trim().toLowerCase();
-  if (type !== 'application/json') return refuse('Send the message as application/json.', 'unsupported_media_type');
+  // The field goes on as it is: in another charset the upstream would read another message than was checked.
+  if (!JSON_IN_UTF8.test(head.contentType ?? ''))
+    return refuse('Send the message as application/json, in UTF-8.', 'unsupported_media_type');
   if (head.contentEncoding !== undefined && head.contentEncoding.toLowerCase() !== 'identity')
     return refuse('Send the message without a content coding, so that it can be checked.', 'unsupported_media_type');
   const tooLarge = refuse(`A message can have at most ${LIMITS.jsonBodyBytesMax} bytes.`, 'too_large');

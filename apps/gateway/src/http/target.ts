@@ -7,8 +7,8 @@ export interface Target {
   /** With its `?`; empty without one. */
   readonly query: string;
   /**
-   * With encoded slashes or backslashes in the path, however often encoded: every path that a program can make of it. It is safe only
-   * where all of them belong to the same route. Undefined without.
+   * With encoded slashes or backslashes in the path, or anything that is encoded twice: every path that a program can make of it. It is
+   * safe only where all of them belong to the same route. Undefined without.
    */
   readonly readings: readonly string[] | undefined;
   /** Some are encoded once, so that the route has to accept them. */
@@ -31,10 +31,12 @@ const UNRESERVED_ESCAPE = /%(?:2[de]|3[0-9]|[46][1-9a-f]|[57][0-9a]|5f|7e)/gi;
 const QUERY_TOKEN = 'access_token';
 
 const ENCODED_SLASH = /%(?:2f|5c)/i;
-/** Slashes, backslashes and dots that are encoded more than once. */
-const HIDDEN = /%(?:25)+(?:2f|5c|2e)/i;
+/** What can be decoded again after it was decoded. */
+const ENCODED_TWICE = '%25';
 /** Paths that are encoded more often are refused. */
 const DECODINGS_MAX = 4;
+/** Paths that are read in several ways have at most so many segments: each reading is matched. */
+const SEGMENTS_READ_MAX = 100;
 
 const bad = (detail: string): BadTarget => ({ code: 'invalid_request', detail });
 
@@ -45,7 +47,7 @@ export const ENCODED_SLASH_REFUSED = bad('The path contains an encoded slash or 
  * Parses a request target in origin form. Refused is what programs read differently: dot segments, in any encoding,
  * backslashes, NUL, empty segments, encoded slashes and backslashes, broken escapes; and a token in the query
  * (RFC 6750 section 5.3), which would be logged.
- * @param encodedSlashes true: accepts encoded slashes and backslashes. Those that are encoded more than once are accepted
+ * @param encodedSlashes true: accepts encoded slashes and backslashes. What is encoded more than once is accepted
  *   anyway. Beside either, no parameters are, nor dot segments between them, and the caller has to ask the routes about `readings`
  */
 export function readTarget(raw: string, encodedSlashes = false): Target | BadTarget {
@@ -85,13 +87,16 @@ function readUnusualPath(raw: string, query: string, encodedSlashes: boolean): T
     if (segment === '' && (i < segments.length - 1 || !path.endsWith('/')))
       return bad('The path contains an empty segment.');
   }
-  if (!hasEncodedSlashes && !HIDDEN.test(path)) return { path, match, query, readings: undefined, hasEncodedSlashes };
+  if (!hasEncodedSlashes && !path.includes(ENCODED_TWICE))
+    return { path, match, query, readings: undefined, hasEncodedSlashes };
+  if (segments.length > SEGMENTS_READ_MAX)
+    return bad(`The path has more than ${SEGMENTS_READ_MAX} segments beside what is encoded more than once.`);
   const readings = readingsOf(path);
   return typeof readings === 'string' ? bad(readings) : { path, match, query, readings, hasEncodedSlashes };
 }
 
 /**
- * Every path that a program can make of one with encoded slashes: decoded once or again, `\` read as `/` or not, slashes
+ * Every path that a program can make of one that can be decoded: once or again, `\` read as `/` or not, slashes
  * merged or not. Or why it is refused.
  */
 function readingsOf(path: string): readonly string[] | string {
@@ -99,7 +104,8 @@ function readingsOf(path: string): readonly string[] | string {
   let decoded = path;
   for (let i = 0; i <= DECODINGS_MAX; i++) {
     // Programs differ in whether parameters end before or after the slashes are decoded.
-    if (decoded.includes(';')) return 'The path contains parameters (;…) beside an encoded slash or backslash.';
+    if (decoded.includes(';'))
+      return 'The path contains parameters (;…) beside an encoded slash, or what is encoded twice.';
     if (decoded.includes('\0')) return 'The path contains an encoded NUL.';
     for (const slash of [/\//g, /\/|%2f/gi, /\/|%5c/gi, /[/\\]/g, /[/\\]|%2f|%5c/gi]) {
       const split = decoded.replace(slash, '/');
@@ -110,7 +116,7 @@ function readingsOf(path: string): readonly string[] | string {
     if (next === decoded) return [...readings];
     decoded = next;
   }
-  return 'The path contains an encoded slash or backslash, and is encoded too often.';
+  return 'The path is encoded too often.';
 }
 
 const DOT_SEGMENT = /(?:^|\/)\.\.?(?:\/|$)/;
