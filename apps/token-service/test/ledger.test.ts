@@ -7,6 +7,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  symlinkSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -140,6 +141,7 @@ const rowOf = (mark: Mark, ledger: string, compared: string | null = null): Stre
   history: 'another history',
   cursor_xid: '1',
   seen_at: new Date(mark.seenAt),
+  settled_seen_at: new Date(mark.seenAt),
   compared_history: compared,
   is_settled: true,
   is_held: false,
@@ -513,6 +515,21 @@ describe('a ledger shows that nothing else is missing only if it was the last to
     expect(doubtOf([own], rows(1_000), here)).toBe('ledger_incomplete');
     expect(doubtOf([own], rows(1_000, HISTORY), here)).toBeNull();
     expect(doubtOf([own], rows(60), here)).toBeNull();
+    // Nor does a process that has followed that database all the time.
+    expect(doubtOf([own], rows(1_000), { ...here, isContinuous: true })).toBe('ledger_incomplete');
+  });
+
+  it('one that was in use until an outage speaks for what came before it at each examination, whatever its mark says by then', () => {
+    const own = { ...comparisonOf(make()), reachesTo: at(3_600) };
+    const mark = { stream: newId(), sequence: 1, mac: '', seenAt: at(3_700) };
+    const inUse = { ...rowOf(mark, own.ledger, HISTORY), history: HISTORY, settled_seen_at: new Date(at(3_600)) };
+    const retired = row(1_000);
+    const before = rowOf({ ...mark, stream: newId(), seenAt: at(10) }, own.ledger);
+    expect(doubtOf([own], [inUse, retired, before], here)).toBeNull();
+    expect(doubtOf([own], [{ ...inUse, is_held: true }, retired, before], here)).toBeNull();
+    expect(doubtOf([own], [{ ...inUse, settled_seen_at: new Date(at(10)) }, retired, before], here)).toBe(
+      'ledger_incomplete',
+    );
   });
 
   it('another ledger that was alive at its own end may contain more, though the restored database does not know it', () => {
@@ -654,9 +671,11 @@ describe('a ledger shows that nothing else is missing only if it was the last to
 
   it('one that was imported as complete does not speak for what the database has seen later', () => {
     const made = make();
-    const complete = { ...comparisonOf(made), isOriginal: false, isComplete: true, peers: [other] };
+    const complete = { ...comparisonOf(made), isOriginal: false, isComplete: true, peers: [] };
     const rows = made.marks.map((mark) => rowOf(mark, complete.ledger));
     expect(doubtOf([complete], rows, here)).toBeNull();
+    // Nor for another server's, which went on when this one was stopped and copied.
+    expect(doubtOf([{ ...complete, peers: [other] }], rows, here)).toBe('ledger_incomplete');
     expect(doubtOf([complete], [...rows, row(21)], here)).toBe('ledger_incomplete');
   });
 });
@@ -773,6 +792,14 @@ describe('the ledgers beside the own one', () => {
     expect(compareAll(false, [until])).toHaveLength(1);
     // It was in use again since then.
     expect(compareAll(false, [{ ...until, until: until.until - 1 }])).toHaveLength(2);
+  });
+
+  it('one behind a link that leads nowhere is a ledger that cannot be read, not the end of the comparison', () => {
+    const { base, compareAll } = beside(110, 400);
+    const name = `imported-${newId()}`;
+    symlinkSync(name, path.join(base, name));
+    const found = compareAll().find((ledger) => ledger.name === name);
+    expect(found).toMatchObject({ isKnown: false, isUncertain: true, faults: [{ code: 'unreadable' }] });
   });
 
   it('one that was imported is read, whenever it was in use', () => {

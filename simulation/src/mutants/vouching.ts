@@ -15,8 +15,8 @@ export const vouching: readonly RestoreMutant[] = [
     patches: [
       [
         'ledger/vouching.ts',
-        "  if (!(ledger.isOriginal || ledger.isComplete)) return 'ledger_copied';\n  if (ledger.isOwn",
-        '  if (ledger.isOwn',
+        "  if (!(ledger.isOriginal || ledger.isComplete)) return 'ledger_copied';\n  const isLater",
+        '  const isLater',
       ],
     ],
     faults: ['older', 'putBack', 'kill'],

@@ -267,8 +267,14 @@ export class RestorableDatabase {
           const { stream, ledger, sequence, mac, history, cursor, comparedHistory } = mark;
           const seen_at = new Date(this.nowMs);
           const place = { sequence: String(sequence), mac, cursor_xid: cursor, compared_history: comparedHistory };
-          const is_settled = streams.get(stream)?.is_settled || this.tables.settledHistory === history;
-          streams.set(stream, { stream, ledger, history, ...place, seen_at, is_settled, endedMs: null });
+          const earlier = streams.get(stream);
+          const isIn = this.tables.settledHistory === history;
+          const settled_seen_at = isIn ? seen_at : (earlier?.settled_seen_at ?? null);
+          const is_settled = earlier?.is_settled || isIn;
+          streams.set(stream, {
+            ...{ stream, ledger, history, ...place },
+            ...{ seen_at, settled_seen_at, is_settled, endedMs: null },
+          });
         }),
       endStream: (stream) =>
         run(({ streams }) => {

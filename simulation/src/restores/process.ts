@@ -194,7 +194,8 @@ export class TokenService {
       settledIncarnation: db.tables.incarnation,
       restoredBeforeMs: null,
     });
-    for (const row of db.tables.streams.values()) if (row.compared_history === db.history) row.is_settled = true;
+    for (const row of db.tables.streams.values())
+      if (row.compared_history === db.history) Object.assign(row, { is_settled: true, settled_seen_at: row.seen_at });
   }
 
   /** What `RestoreService` and `ReplayService` do in PostgreSQL. */

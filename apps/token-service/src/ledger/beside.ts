@@ -1,4 +1,4 @@
-import { readdirSync, statSync } from 'node:fs';
+import { lstatSync, readdirSync, statSync } from 'node:fs';
 import path from 'node:path';
 import type { LedgerEntry } from './entry.js';
 import { LedgerFolder, type Life } from './folder.js';
@@ -114,7 +114,7 @@ function other(where: string, key: Buffer): LedgerFolder | LedgerComparison | nu
     return {
       ledger: '',
       name,
-      aliveTo: Math.floor(statSync(where).mtimeMs),
+      aliveTo: changedMs(where),
       folder: where,
       ...is,
       entries: [],
@@ -124,6 +124,18 @@ function other(where: string, key: Buffer): LedgerFolder | LedgerComparison | nu
       peers: [],
     };
   }
+}
+
+/** When a folder that cannot be read was changed; 0 where not even that can be known. */
+function changedMs(where: string): number {
+  const stat = [statSync, lstatSync].flatMap((of) => {
+    try {
+      return [of(where)];
+    } catch {
+      return [];
+    }
+  });
+  return Math.floor(stat[0]?.mtimeMs ?? 0);
 }
 
 /** For how long any of one list was alive at the same time as any of another. */

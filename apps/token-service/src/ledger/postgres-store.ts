@@ -31,15 +31,18 @@ const FOLLOW = `SELECT ${HISTORY}, ${IS_CURRENT} AS is_current, l.settled_histor
 
 /** Out: how far the database has seen each stream. */
 const SELECT_STREAMS = `SELECT stream, ledger, sequence::text AS sequence, mac, history, cursor_xid::text AS cursor_xid,
-  seen_at, compared_history, is_settled,
+  seen_at, settled_seen_at, compared_history, is_settled,
   EXISTS (SELECT FROM restores r WHERE r.history = s.history AND r.settled_at IS NULL) AS is_held FROM ledger_streams s`;
 
 /** In: stream, ledger, place, history, cursor; history that it was compared with. Only in that history. */
-const MOVE_MARK = `INSERT INTO ledger_streams AS s (stream, ledger, sequence, mac, history, cursor_xid, seen_at, compared_history, is_settled)
-  SELECT $1, $2, $3, $4, $5, $6::text::xid8, now(), $7, l.settled_history IS NOT DISTINCT FROM $5 FROM invalidation_log l WHERE ${HISTORY_ID} = $5 AND ${IS_CURRENT}
+const MOVE_MARK = `INSERT INTO ledger_streams AS s (stream, ledger, sequence, mac, history, cursor_xid, seen_at, compared_history,
+    is_settled, settled_seen_at)
+  SELECT $1, $2, $3, $4, $5, $6::text::xid8, now(), $7, l.settled_history IS NOT DISTINCT FROM $5,
+    CASE WHEN l.settled_history IS NOT DISTINCT FROM $5 THEN now() END FROM invalidation_log l WHERE ${HISTORY_ID} = $5 AND ${IS_CURRENT}
   ON CONFLICT (stream) DO UPDATE SET sequence = excluded.sequence, mac = excluded.mac, history = excluded.history,
     cursor_xid = excluded.cursor_xid, seen_at = now(), compared_history = excluded.compared_history,
-    is_settled = s.is_settled OR excluded.is_settled, ended_at = NULL`;
+    is_settled = s.is_settled OR excluded.is_settled, settled_seen_at = coalesce(excluded.settled_seen_at, s.settled_seen_at),
+    ended_at = NULL`;
 
 /** In: ledgers, history. Only in that history. */
 const MARK_COMPARED = `UPDATE ledger_streams s SET compared_history = $2 FROM invalidation_log l

@@ -34,6 +34,8 @@ export interface StreamRow {
   history: string;
   cursor_xid: string | null;
   seen_at: Date;
+  /** When it was last seen in a settled history; null: never. */
+  settled_seen_at: Date | null;
   compared_history: string | null;
   /** It was written in a settled history: this database knows the stream. */
   is_settled: boolean;

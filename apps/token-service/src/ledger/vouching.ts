@@ -90,21 +90,22 @@ function doubtOfOne(
   if (!rows.some((row) => row.is_settled && row.ledger === ledger.ledger))
     return ledger.reachesTo === null ? 'ledger_missing' : 'ledger_incomplete';
   if (!(ledger.isOriginal || ledger.isComplete)) return 'ledger_copied';
-  if (ledger.isOwn && here.isContinuous && !here.isPatient) return null;
   const isLater = (at: string) => ledger.reachesTo === null || at > ledger.reachesTo;
   const later = rows.filter((row) => row.ledger !== ledger.ledger && isLater(row.seen_at.toISOString()));
   // This one can have gone on where the backup was not made: those in use when it was made contain what came after it.
-  const settled = rows.filter((row) => row.is_settled && !row.is_held && row.history !== here.history);
-  const seenMs = (some: readonly StreamRow[]) => Math.max(...some.map((row) => row.seen_at.getTime()));
+  const settled = rows.filter((row) => row.is_settled);
+  const seenMs = (some: readonly StreamRow[]) => Math.max(...some.map((row) => row.settled_seen_at?.getTime() ?? 0));
   const sinceMs = seenMs(settled) - TOGETHER_MS;
-  if (seenMs(settled.filter((row) => row.ledger === ledger.ledger)) < sinceMs)
-    later.push(...settled.filter((row) => row.seen_at.getTime() >= sinceMs));
+  const wasLeft = seenMs(settled.filter((row) => row.ledger === ledger.ledger)) < sinceMs;
+  const inUse = wasLeft ? settled.filter((row) => seenMs([row]) >= sinceMs) : [];
+  if (!inUse.every((row) => compared.has(row.ledger))) return 'ledger_incomplete';
+  if (ledger.isOwn && here.isContinuous && !here.isPatient) return null;
   // Those of the last ledgers too: this one can be of a server that was left long ago.
   const last = ledgers.filter((one) => {
     if (one.reachesTo !== null) return isLater(one.reachesTo);
     const isEarlier = one.isStated && !isLater(new Date(one.aliveTo).toISOString());
     return one !== ledger && one.faults.length > 0 && !isEarlier;
   });
-  const peers = [...last.flatMap((one) => [one.ledger, ...one.peers]), ...(ledger.isComplete ? [] : ledger.peers)];
+  const peers = [...last.flatMap((one) => [one.ledger, ...one.peers]), ...ledger.peers];
   return [...later.map((row) => row.ledger), ...peers].every((id) => compared.has(id)) ? null : 'ledger_incomplete';
 }

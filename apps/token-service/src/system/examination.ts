@@ -118,7 +118,8 @@ export class Examination {
       return 0;
     }
     const { history } = standing;
-    const findings = await this.steps.compare(standing, this.#isEarly(history));
+    const isEarly = this.#isEarly(history);
+    const findings = await this.steps.compare(standing, isEarly);
     this.#log(findings.problems);
     if (findings.missing.length > 0) await this.steps.reapply(findings);
     await this.steps.compared(findings);
@@ -134,7 +135,8 @@ export class Examination {
     }
     this.#doubtSinceMs = this.#doubtOf === history ? this.#doubtSinceMs : this.clock.monotonicMs();
     this.#doubtOf = history;
-    if (this.#isEarly(history) && !standing.isHeld && findings.doubt !== 'no_ledger') return AGAIN_MS;
+    // What was found while others were waited for decides nothing, however long it took.
+    if (isEarly && !standing.isHeld && findings.doubt !== 'no_ledger') return AGAIN_MS;
     await this.steps.hold(findings);
     this.#accept(history);
     return null;

@@ -62,7 +62,7 @@ export const settleLog = (history: string): Statement[] => [
     `UPDATE invalidation_log SET settled_history = $1, settled_incarnation = incarnation, restored_before = NULL`,
     [history],
   ],
-  ['UPDATE ledger_streams SET is_settled = true WHERE compared_history = $1', [history]],
+  ['UPDATE ledger_streams SET is_settled = true, settled_seen_at = seen_at WHERE compared_history = $1', [history]],
 ];
 
 /** In: when. Tokens and sessions from before, and all that there are now, are not accepted: clocks differ. */
