@@ -37,7 +37,7 @@ import {
 } from './handlers/index.js';
 import { Metrics } from './metrics.js';
 import { startNestPart } from './nest/index.js';
-import { parseRoutes, type RoutesSource, type RouteTable, readRoutes } from './routes/index.js';
+import { parseRoutes, type Reloaded, type RoutesSource, RoutesWatch, readRoutes } from './routes/index.js';
 import { Stop, type StopOptions, stopLimits, within } from './stop.js';
 import { OpenExchanges } from './streams/index.js';
 
@@ -49,8 +49,10 @@ export interface Gateway {
   readonly url: string;
   /** How many, at the start. */
   readonly routes: number;
-  /** Reads the routes file again; an invalid one changes nothing. True when the new routes are in use. */
-  reload(): boolean;
+  /** Of the routes, at the start: the first 16 hexadecimal digits of the SHA-256 of the file and of those that it names. */
+  readonly routesHash: string;
+  /** Reads the routes file, and the files that it names, at once; an invalid one changes nothing. */
+  reload(): Promise<Reloaded>;
   /** @throws RoutesFileError, and changes nothing */
   useRoutes(source: RoutesSource): void;
   /** At the public port. */
@@ -75,6 +77,10 @@ export interface AsProcess {
   readonly awaitLease: boolean;
   /** The metrics of all processes, as text. */
   readonly metrics: () => Promise<string>;
+  /** Reads the routes again for all processes. */
+  readonly reload: () => Promise<Reloaded>;
+  /** Why what the routes file holds is not in use; undefined: it is. */
+  readonly routesFault: () => Promise<string | undefined>;
 }
 
 const LEASE_POLL_MS = 50;
@@ -123,7 +129,8 @@ async function open(
   as?: AsProcess,
 ): Promise<Omit<Gateway, 'stop'>> {
   const routesIn = ({ text, files }: RoutesSource) => parseRoutes(text, config.GATEWAY_CONFIG, process.env, files);
-  let routes: RouteTable = routesIn(as?.routes ?? readRoutes(config.GATEWAY_CONFIG));
+  const source = as?.routes ?? readRoutes(config.GATEWAY_CONFIG);
+  let routes = routesIn(source);
   const consoleFiles = new Console(config.CONSOLE_DIR);
   const certificate = certificateOf(config, as?.awaitLease === true);
 
@@ -174,7 +181,25 @@ async function open(
       logger,
       logs: as === undefined || as.n === 1,
     });
-  const metrics = new Metrics(registry, { verifier, open: exchanges, usage, limits, upstreams, certificate: watch });
+  const useRoutes = (next: RoutesSource, table = routesIn(next)) => {
+    proxyHandler.use(table);
+    routes = table;
+  };
+  /** The primary's, where there is one. */
+  const routesWatch = as
+    ? undefined
+    : new RoutesWatch(source, routes, { file: config.GATEWAY_CONFIG, env: process.env, use: useRoutes, logger });
+  const reload = as?.reload ?? (async () => routesWatch!.reload());
+  const routesFault = as?.routesFault ?? (async () => routesWatch!.fault);
+  const metrics = new Metrics(registry, {
+    verifier,
+    open: exchanges,
+    usage,
+    limits,
+    upstreams,
+    certificate: watch,
+    routes: { hash: () => routes.hash, watch: routesWatch },
+  });
 
   let stopping = false;
   const readinessChecks = {
@@ -183,14 +208,26 @@ async function open(
       if (!verifier.state().leaseHeld) throw new Error('no lease: the token-service has not responded yet');
     },
   };
+  const warnings: Record<string, ReadinessCheck> = {
+    routes: async () => {
+      const fault = await routesFault();
+      if (fault !== undefined) throw new Error(fault);
+    },
+    ...(watch && {
+      'tls-certificate': async () => {
+        if (watch.fault !== undefined) throw new Error(watch.fault);
+      },
+    }),
+  };
+  /** Without names of files and routes, which are nobody's business. */
+  const publicWarnings: typeof warnings = {
+    ...warnings,
+    routes: () =>
+      warnings['routes']!().catch(() => {
+        throw new Error('the routes file on disk is not in use; the ops port and the log say why');
+      }),
+  };
   // A lease that is not released expires by itself.
-  const warnings: Record<string, ReadinessCheck> = watch
-    ? {
-        'tls-certificate': async () => {
-          if (watch.fault !== undefined) throw new Error(watch.fault);
-        },
-      }
-    : {};
   opened.push((stop) => within(stop.leftMs(stop.limits.stoppedMs), verifier.stop()));
   await verifier.start();
   while (as?.awaitLease && !verifier.state().leaseHeld) await sleep(LEASE_POLL_MS);
@@ -214,6 +251,7 @@ async function open(
     metrics: { contentType: registry.contentType, text: as?.metrics ?? (() => registry.metrics()) },
     checks: readinessChecks,
     warnings,
+    reload,
     isTrustedProxy: peers.isTrustedProxy,
     logger,
     connectionsMax: config.CONNECTIONS_MAX,
@@ -236,15 +274,17 @@ async function open(
     own: new Map([['/gateway/whoami', nest.serve]]),
     isTrustedProxy: peers.isTrustedProxy,
     checks: readinessChecks,
-    warnings,
+    warnings: publicWarnings,
     logger,
     connectionsMax: config.CONNECTIONS_MAX,
     tls: certificate,
     observe: metrics.observe,
   });
   const { http } = publicServer;
-  watch?.start();
-  opened.push(() => watch?.stop());
+  for (const watching of [watch, routesWatch]) {
+    watching?.start();
+    opened.push(() => watching?.stop());
+  }
   opened.push(() => http.close());
   await listen(http.server, config.PORT, config.HOST);
   opened.push(async (stop) => {
@@ -268,26 +308,15 @@ async function open(
   const { port } = http.server.address() as AddressInfo;
   const { port: opsPort } = ops.http.server.address() as AddressInfo;
   const url = `${certificate ? 'https' : 'http'}://${bracketed(config.HOST)}:${port}`;
+  const routesHash = routes.hash;
   const count = routes.routes.length;
   const level = as ? 'debug' : 'info';
-  logger[level]({ url, opsPort, authzPort, routes: count }, as ? 'gateway process listening' : 'gateway listening');
-  const useRoutes = (source: RoutesSource) => {
-    const next = routesIn(source);
-    proxyHandler.use(next);
-    routes = next;
-  };
-  const reload = () => {
-    try {
-      useRoutes(readRoutes(config.GATEWAY_CONFIG));
-      logger.info({ routes: routes.routes.length }, 'routes reloaded');
-      return true;
-    } catch (error) {
-      logger.error({ reason: (error as Error).message }, 'reloading the routes failed; the previous ones stay in use');
-      return false;
-    }
-  };
+  logger[level](
+    { url, opsPort, authzPort, routes: count, routesHash },
+    as ? 'gateway process listening' : 'gateway listening',
+  );
   return {
-    ...{ port, opsPort, authzPort, url, routes: count },
+    ...{ port, opsPort, authzPort, url, routes: count, routesHash },
     ...{ reload, useRoutes, metrics: () => registry.getMetricsAsJSON() },
     openConnections: () => http.connections,
     closeSurplus: (connections) => {

@@ -4,6 +4,7 @@ export * from './clock.js';
 export * from './config.js';
 export * from './credentials.js';
 export * from './encryption.js';
+export * from './file-watch.js';
 export * from './idle-tokens.js';
 export * from './ids.js';
 export * from './logger.js';
