@@ -4,10 +4,12 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   ConfigError,
+  CredentialState,
   createRedis,
   createRegistry,
   firstParty,
   freePort,
+  type LiveSettings,
   type Logger,
   listen,
   RateLimits,
@@ -22,7 +24,7 @@ import type { Redis } from 'ioredis';
 import type { Registry } from 'prom-client';
 import { CertificateError, CertificateWatch, readCertificate } from './certificate.js';
 import { Checks } from './check/index.js';
-import type { GatewayConfig } from './config.js';
+import { type GatewayConfig, SILENT } from './config.js';
 import { redisFeed, tokenSource } from './connections.js';
 import { UpstreamPools } from './engine/index.js';
 import {
@@ -37,7 +39,14 @@ import {
 } from './handlers/index.js';
 import { Metrics } from './metrics.js';
 import { startNestPart } from './nest/index.js';
-import { parseRoutes, type Reloaded, type RoutesSource, RoutesWatch, readRoutes } from './routes/index.js';
+import {
+  parseRoutes,
+  type Reloaded,
+  type RoutesSource,
+  RoutesWatch,
+  readRoutes,
+  withSettings,
+} from './routes/index.js';
 import { Stop, type StopOptions, stopLimits, within } from './stop.js';
 import { OpenExchanges } from './streams/index.js';
 
@@ -51,8 +60,10 @@ export interface Gateway {
   readonly routes: number;
   /** Of the routes, at the start: the first 16 hexadecimal digits of the SHA-256 of the file and of those that it names. */
   readonly routesHash: string;
-  /** Reads the routes file, and the files that it names, at once; an invalid one changes nothing. */
+  /** Reads the files of the routes and of settings at once; an invalid one changes nothing. */
   reload(): Promise<Reloaded>;
+  /** Reads the files of settings at once. @returns why one cannot be used */
+  reloadSettings(): Promise<string | undefined>;
   /** @throws RoutesFileError, and changes nothing */
   useRoutes(source: RoutesSource): void;
   /** At the public port. */
@@ -73,6 +84,7 @@ export interface AsProcess {
   /** Its number, from 1. */
   readonly n: number;
   readonly routes: RoutesSource;
+  readonly authzPort: number;
   /** Whether it listens only once it holds a lease: others serve meanwhile. */
   readonly awaitLease: boolean;
   /** The metrics of all processes, as text. */
@@ -94,9 +106,15 @@ const REDIS_COMMAND_TIMEOUT_MS = 200;
 /**
  * Starts the gateway: routes file, connections, verifier, listeners. Resolves once it listens; see `/readyz` for
  * whether it is ready.
+ * @param given where `config` comes from, to be watched
  * @throws ConfigError, RoutesFileError, or an Error that names a port in use
  */
-export async function startGateway(config: GatewayConfig, logger: Logger, as?: AsProcess): Promise<Gateway> {
+export async function startGateway(
+  config: GatewayConfig,
+  logger: Logger,
+  as?: AsProcess,
+  given?: LiveSettings<GatewayConfig>,
+): Promise<Gateway> {
   // Closed in reverse order by an orderly stop and by a failed start.
   const opened: Close[] = [];
   const limits = stopLimits(config.SHUTDOWN_DELAY_MS);
@@ -104,7 +122,7 @@ export async function startGateway(config: GatewayConfig, logger: Logger, as?: A
     for (const close of opened.splice(0).reverse()) await close(stop);
   };
   try {
-    const gateway = await open(config, logger, opened, as);
+    const gateway = await open(config, logger, opened, as, given);
     let stopping: Stop | undefined;
     let stopped: Promise<void> | undefined;
     const stop = (options?: StopOptions) => {
@@ -127,6 +145,7 @@ async function open(
   logger: Logger,
   opened: Close[],
   as?: AsProcess,
+  given?: LiveSettings<GatewayConfig>,
 ): Promise<Omit<Gateway, 'stop'>> {
   const routesIn = ({ text, files }: RoutesSource) => parseRoutes(text, config.GATEWAY_CONFIG, process.env, files);
   const source = as?.routes ?? readRoutes(config.GATEWAY_CONFIG);
@@ -135,7 +154,12 @@ async function open(
   const certificate = certificateOf(config, as?.awaitLease === true);
 
   const connect = (name: string, commandTimeout?: number) => {
-    const redis = createRedis(config.REDIS_URL, name, logger, commandTimeout === undefined ? {} : { commandTimeout });
+    const redis = createRedis(
+      () => config.REDIS_URL,
+      name,
+      logger,
+      commandTimeout === undefined ? {} : { commandTimeout },
+    );
     opened.push(() => redis.disconnect());
     return redis;
   };
@@ -144,9 +168,12 @@ async function open(
   const usageRedis = connect('gateway-usage', 2_000);
   // So that the first requests already share rate limits; without Redis the start continues.
   await Promise.all([subscriber, redis, usageRedis].map((connection) => readyWithin(connection, REDIS_START_MS)));
+  const speaks = as === undefined || as.n === 1;
+  const credential = new CredentialState('GATEWAY_RPC_SECRET', speaks ? logger : SILENT);
   const caller = tokensCaller({
     address: config.RPC_ADDRESS,
-    authorization: firstParty(config.GATEWAY_RPC_SECRET[0]),
+    authorization: () => firstParty(config.GATEWAY_RPC_SECRET[0]),
+    onAuthorization: (isAccepted) => credential.note(isAccepted),
     ...(config.RPC_CA_FILE && { caFile: config.RPC_CA_FILE }),
   });
   opened.push(() => caller.close());
@@ -179,7 +206,7 @@ async function open(
       files: certificate.files,
       use: (credentials) => publicServer.http.useCredentials(credentials),
       logger,
-      logs: as === undefined || as.n === 1,
+      logs: speaks,
     });
   const useRoutes = (next: RoutesSource, table = routesIn(next)) => {
     proxyHandler.use(table);
@@ -189,8 +216,19 @@ async function open(
   const routesWatch = as
     ? undefined
     : new RoutesWatch(source, routes, { file: config.GATEWAY_CONFIG, env: process.env, use: useRoutes, logger });
-  const reload = as?.reload ?? (async () => routesWatch!.reload());
+  const reloadSettings = async () =>
+    given?.reload().then(
+      () => undefined,
+      ({ message }: Error) => message,
+    );
+  const reload =
+    as?.reload ??
+    (async (): Promise<Reloaded> => {
+      const [reloaded, reason] = await Promise.all([routesWatch!.reload(), reloadSettings()]);
+      return withSettings(reloaded, reason);
+    });
   const routesFault = as?.routesFault ?? (async () => routesWatch!.fault);
+  given?.registerMetrics(registry);
   const metrics = new Metrics(registry, {
     verifier,
     open: exchanges,
@@ -205,10 +243,13 @@ async function open(
   const readinessChecks = {
     'token-service': async () => {
       if (stopping) throw new Error('the gateway is stopping');
-      if (!verifier.state().leaseHeld) throw new Error('no lease: the token-service has not responded yet');
+      if (verifier.state().leaseHeld) return;
+      throw new Error(credential.fault ?? 'no lease: the token-service has not responded yet');
     },
   };
   const warnings: Record<string, ReadinessCheck> = {
+    credential: () => credential.mustBeAccepted(),
+    ...(given && { settings: () => given.mustBeInUse() }),
     routes: async () => {
       const fault = await routesFault();
       if (fault !== undefined) throw new Error(fault);
@@ -240,7 +281,7 @@ async function open(
   const peers = new Peers(config.TRUSTED_PROXIES, config.FORWARD_AUTH_PEERS);
   const opsHost = config.OPS_HOST || config.HOST;
   // Nest does not report the port of its gRPC server, so 0 is replaced beforehand.
-  const authzPort = config.AUTHZ_PORT || (await freePort(opsHost));
+  const authzPort = as?.authzPort || config.AUTHZ_PORT || (await freePort(opsHost));
   const authzAddress = `${bracketed(opsHost)}:${authzPort}`;
   const delegated = new Delegated(checks, () => routes);
   const nest = await startNestPart({ checks, delegated, peers, logger, authzAddress });
@@ -268,7 +309,7 @@ async function open(
     management: new Management({
       ...shared,
       upstream: upstreams.open(new URL(config.API_URL).origin),
-      proofSecret: config.GATEWAY_PROOF_SECRET[0],
+      proofSecret: () => config.GATEWAY_PROOF_SECRET[0],
     }),
     console: consoleFiles,
     own: new Map([['/gateway/whoami', nest.serve]]),
@@ -281,7 +322,7 @@ async function open(
     observe: metrics.observe,
   });
   const { http } = publicServer;
-  for (const watching of [watch, routesWatch]) {
+  for (const watching of [watch, routesWatch, given]) {
     watching?.start();
     opened.push(() => watching?.stop());
   }
@@ -317,7 +358,7 @@ async function open(
   );
   return {
     ...{ port, opsPort, authzPort, url, routes: count, routesHash },
-    ...{ reload, useRoutes, metrics: () => registry.getMetricsAsJSON() },
+    ...{ reload, reloadSettings, useRoutes, metrics: () => registry.getMetricsAsJSON() },
     openConnections: () => http.connections,
     closeSurplus: (connections) => {
       http.surplus = connections;

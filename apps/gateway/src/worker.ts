@@ -1,6 +1,6 @@
 import cluster from 'node:cluster';
 import type { Logger, StartedService } from '@latchkey/runtime';
-import { gatewayConfig } from './config.js';
+import { SILENT, watchedConfig } from './config.js';
 import { Channel, type Load, type ProcessStart } from './processes/index.js';
 import type { Reloaded, RoutesSource } from './routes/index.js';
 import { type Gateway, startGateway } from './start.js';
@@ -39,6 +39,7 @@ export async function startWorker(logger: Logger): Promise<StartedService> {
       lastUtilization = now;
       return { connections, utilization } satisfies Load;
     },
+    settings: async () => (await started.promise).reloadSettings(),
     surplus: async (connections: number) => (await started.promise).closeSurplus(connections),
     collect: async () => (await started.promise).metrics(),
     retire: async () => {
@@ -48,13 +49,15 @@ export async function startWorker(logger: Logger): Promise<StartedService> {
     },
   });
   const start = await told.promise;
-  const config = gatewayConfig();
-  const gateway = await startGateway({ ...config, AUTHZ_PORT: start.authzPort }, logger, {
+  const given = watchedConfig(start.n === 1 ? logger : SILENT, false);
+  const { config } = given;
+  const as = {
     ...start,
     metrics: () => channel.ask<string>('metrics', undefined, METRICS_MS),
     reload: () => channel.ask<Reloaded>('reload', undefined, RELOAD_MS),
     routesFault: () => channel.ask<string | undefined>('fault', undefined, FAULT_MS),
-  });
+  };
+  const gateway = await startGateway(config, logger, as, given);
   started.resolve(gateway);
   return { stop: () => gateway.stop(), stopTimeoutMs: stopLimits(config.SHUTDOWN_DELAY_MS).exitMs };
 }

@@ -3,9 +3,9 @@ export const WATCH_MS = 2_000;
 
 /** What files hold together, and what is done with it. */
 export interface WatchedFiles<T> {
-  /** @param key equal for equal contents @throws Error that says what is wrong */
+  /** @returns with a key that is equal for equal contents @throws Error that says what is wrong: what is in use stays */
   readonly read: () => Promise<{ readonly key: string; readonly content: T }>;
-  /** @throws Error that says why it cannot be used; it is called again with the same content at the next reading */
+  /** @throws Error when the content may not be in use everywhere; at the next reading it is called again, with what is found then */
   readonly use: (content: T) => unknown;
   /** Called once for each reason, and at each reading that was asked for. */
   readonly onFault: (error: Error) => void;
@@ -18,7 +18,8 @@ export interface WatchedFiles<T> {
  * links and network file systems. What is new is used once it was the same twice, as files are written bit by bit.
  */
 export class FileWatch<T> {
-  #inUse: string;
+  /** Undefined: not known, `use` has failed. */
+  #inUse: string | undefined;
   #seen = '';
   #fault: string | undefined;
   #turn: Promise<unknown> = Promise.resolve();
@@ -77,9 +78,11 @@ export class FileWatch<T> {
     if (!isStable) return;
     try {
       if ('error' in found) throw found.error;
-      if (found.key !== this.#inUse) await use(found.content);
-      else if (isAsked || this.#fault !== undefined) onUnchanged?.();
-      this.#inUse = found.key;
+      if (found.key !== this.#inUse) {
+        this.#inUse = undefined;
+        await use(found.content);
+        this.#inUse = found.key;
+      } else if (isAsked || this.#fault !== undefined) onUnchanged?.();
       this.#fault = undefined;
     } catch (cause) {
       const error = cause as Error;

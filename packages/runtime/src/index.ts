@@ -7,6 +7,7 @@ export * from './encryption.js';
 export * from './file-watch.js';
 export * from './idle-tokens.js';
 export * from './ids.js';
+export * from './live-settings.js';
 export * from './logger.js';
 export * from './nest-logger.js';
 export * from './ops.js';

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { FileWatch } from '@latchkey/runtime';
 
-/** A watched file in a folder of its own; `use` refuses what begins with `bad`. */
+/** A watched file in a folder of its own. What begins with `bad` is invalid, `stuck` is not used everywhere. */
 function watched(first = 'one') {
   const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-watch-'));
   const file = path.join(dir, 'file');
@@ -15,11 +15,12 @@ function watched(first = 'one') {
   const watch = new FileWatch<string>(first, {
     read: async () => {
       const content = await readFile(file, 'utf8');
+      if (content.startsWith('bad')) throw new Error(`cannot use ${content}`);
       return { key: content, content };
     },
     use: async (content) => {
-      if (content.startsWith('bad')) throw new Error(`cannot use ${content}`);
       used.push(content);
+      if (content === 'stuck') throw new Error('not used everywhere');
     },
     onFault: ({ message }) => void faults.push(message),
     onUnchanged: () => void unchanged.push(1),
@@ -114,4 +115,14 @@ it('uses at once what it is asked to read, and says each time why it cannot', as
   for (let i = 0; i < 2; i++) await expect(w.watch.now()).rejects.toThrow('cannot use bad');
   await w.watch.check();
   expect(w.faults).toEqual(['cannot use bad', 'cannot use bad']);
+});
+
+it('uses what was in use before again when something else was not used everywhere', async () => {
+  using w = watched();
+  writeFileSync(w.file, 'stuck');
+  for (let i = 0; i < 3; i++) await w.watch.check();
+  expect([w.used, w.faults]).toEqual([['stuck', 'stuck'], ['not used everywhere']]);
+  writeFileSync(w.file, 'one');
+  for (let i = 0; i < 3; i++) await w.watch.check();
+  expect([w.used, w.watch.fault]).toEqual([['stuck', 'stuck', 'one'], undefined]);
 });

@@ -107,6 +107,13 @@ export class GatewayProcess {
     );
   }
 
+  /** @returns why it cannot use the file of a setting; undefined: it can, or serves nobody any more */
+  reloadSettings(): Promise<string | undefined> {
+    return this.#channel
+      .ask<string | undefined>('settings', undefined, ROUTES_MS)
+      .catch(({ message }: Error) => (this.state === 'listening' ? message : undefined));
+  }
+
   /** Lets it end what callers have begun, while others accept in its place, and stops it. */
   async retire(): Promise<void> {
     const { state, stopMs } = this;

@@ -2,7 +2,14 @@ import cluster, { type Worker } from 'node:cluster';
 import { createRegistry, freePort, type Logger } from '@latchkey/runtime';
 import { Counter, Gauge } from 'prom-client';
 import { RELOAD_FAILED } from '../metrics.js';
-import { parseRoutes, type Reloaded, type RoutesSource, RoutesWatch, readRoutes } from '../routes/index.js';
+import {
+  parseRoutes,
+  type Reloaded,
+  type RoutesSource,
+  RoutesWatch,
+  readRoutes,
+  withSettings,
+} from '../routes/index.js';
 import { surplusOf } from './balance.js';
 import { GatewayProcess } from './process.js';
 import { addUp, type ProcessMetrics } from './sums.js';
@@ -125,9 +132,17 @@ export class Processes {
     if (!this.#isStopping) setTimeout(() => void this.#balance(), BALANCE_MS).unref();
   }
 
-  /** Reads the routes file, and the files that it names, at once: for all processes or, when one is invalid, for none. */
+  /**
+   * Reads the routes file, and the files that it names, at once: for all processes or, when one is invalid, for none. Each
+   * process reads those of its settings.
+   */
   async reload(): Promise<Reloaded> {
-    return this.#watch!.reload();
+    const reloaded = await this.#watch!.reload();
+    const reasons = await Promise.all(this.#listening.map((running) => running.reloadSettings()));
+    return withSettings(
+      reloaded,
+      reasons.find((reason) => reason !== undefined),
+    );
   }
 
   /** @throws when a process that listens has not taken them in time: it takes them once it goes on */

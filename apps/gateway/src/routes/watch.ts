@@ -9,6 +9,10 @@ export type Reloaded =
   /** @property isInvalid the files are at fault, and nothing has changed; else not all processes use them yet */
   | { readonly reason: string; readonly isInvalid: boolean };
 
+/** @param reason why the file of a setting cannot be used, as read together with the routes */
+export const withSettings = (reloaded: Reloaded, reason: string | undefined): Reloaded =>
+  'hash' in reloaded && reason !== undefined ? { reason, isInvalid: true } : reloaded;
+
 export interface RoutesWatchDeps {
   readonly file: string;
   readonly env: NodeJS.ProcessEnv;
