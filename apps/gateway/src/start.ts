@@ -261,13 +261,15 @@ async function open(
     }),
   };
   /** Without names of files and routes, which are nobody's business. */
-  const publicWarnings: typeof warnings = {
-    ...warnings,
-    routes: () =>
-      warnings['routes']!().catch(() => {
-        throw new Error('the routes file on disk is not in use; the ops port and the log say why');
-      }),
-  };
+  const publicWarnings = { ...warnings };
+  for (const name of ['routes', 'settings']) {
+    const check = warnings[name];
+    if (check)
+      publicWarnings[name] = () =>
+        check().catch(() => {
+          throw new Error('a changed file is not in use; the ops port and the log say which');
+        });
+  }
   // A lease that is not released expires by itself.
   opened.push((stop) => within(stop.leftMs(stop.limits.stoppedMs), verifier.stop()));
   await verifier.start();

@@ -49,6 +49,10 @@ export async function readiness(
   return { ready: entries.every(([, state]) => state === 'ok'), checks: Object.fromEntries(entries) };
 }
 
+/** Those of `readiness` that are not ok, with their reasons. */
+export const failed = (checks: Record<string, string>): Record<string, string> =>
+  Object.fromEntries(Object.entries(checks).filter(([, state]) => state !== 'ok'));
+
 /** A registry with the process's own metrics and a `service` label on every one. */
 export function createRegistry(service: string): Registry {
   const registry = new Registry();
@@ -71,7 +75,7 @@ export async function startOps(options: OpsOptions): Promise<Server> {
         sendJson(
           res,
           ready ? 200 : 503,
-          { status: ready ? 'ready' : 'not ready', checks, ...(!warned.ready && { warnings: warned.checks }) },
+          { status: ready ? 'ready' : 'not ready', checks, ...(!warned.ready && { warnings: failed(warned.checks) }) },
           ready ? {} : { 'retry-after': '1' },
         ),
       );

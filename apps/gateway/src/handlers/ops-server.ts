@@ -1,4 +1,4 @@
-import { type Logger, type ReadinessCheck, readiness } from '@latchkey/runtime';
+import { failed, type Logger, type ReadinessCheck, readiness } from '@latchkey/runtime';
 import { type CallerRequest, HttpServer } from '../engine/index.js';
 import { type ErrorResponse, RETRY_AFTER_S, readTarget } from '../http/index.js';
 import type { Reloaded } from '../routes/index.js';
@@ -99,7 +99,7 @@ type Checks = Readonly<Record<string, ReadinessCheck>>;
 
 export function respondReadiness(request: CallerRequest, of: Checks, warnings: Checks): void {
   void Promise.all([readiness(of), readiness(warnings)]).then(([{ ready, checks }, warned]) => {
-    const named = warned.ready ? {} : { warnings: warned.checks };
+    const named = warned.ready ? {} : { warnings: failed(warned.checks) };
     respondJson(request, ready ? 200 : 503, { status: ready ? 'ready' : 'not ready', checks, ...named });
   });
 }
