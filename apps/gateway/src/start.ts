@@ -181,6 +181,7 @@ async function open(
   const verifier = new Verifier({
     name: `${hostname()}:${config.PORT}${as ? `/${as.n}` : ''}`.slice(-NAME_LENGTH_MAX),
     version: versionIn(new URL('../package.json', import.meta.url)),
+    routesHash: () => routes.hash,
     newClaim: () => randomBytes(32).toString('base64url'),
     onIdentityRefused: (why) => logger.warn({ why }, 'lease refused; the verifier continues under a new id'),
     clock: systemClock,
