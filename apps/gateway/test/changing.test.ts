@@ -10,6 +10,13 @@ import { type Gateway, startGateway } from '../src/start.js';
 import { Authority } from './authority.js';
 import { TestUpstream } from './stack.js';
 
+/** What the ops port says. */
+interface Readiness {
+  readonly status: string;
+  readonly checks: Record<string, string>;
+  readonly warnings: Record<string, string>;
+}
+
 const BUSY = { timeoutMs: 30_000 };
 const secret = () => randomBytes(24).toString('base64url');
 const first = { GATEWAY_RPC_SECRET: secret(), GATEWAY_PROOF_SECRET: secret() };
@@ -53,8 +60,8 @@ afterAll(async () => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-const ready = async () => (await fetch(`http://127.0.0.1:${gateway.opsPort}/readyz`)).json();
-const refusals = () => logs.split('the token-service does not accept GATEWAY_RPC_SECRET').length - 1;
+const ready = async () => (await (await fetch(`http://127.0.0.1:${gateway.opsPort}/readyz`)).json()) as Readiness;
+const errorsLogged = () => logs.split('the token-service does not accept GATEWAY_RPC_SECRET').length - 1;
 
 it('says once that the token-service does not accept its credential, and when it is not ready for it', async () => {
   for (let time = 1; time <= 2; time++) {
@@ -65,11 +72,11 @@ it('says once that the token-service does not accept its credential, and when it
     expect((await ready()).checks['token-service']).toMatch(
       /^the token-service does not accept GATEWAY_RPC_SECRET: set/,
     );
-    expect(refusals()).toBe(time);
+    expect(errorsLogged()).toBe(time);
     write('GATEWAY_RPC_SECRET', `${next},${secret()}`);
     expect(await gateway.reload()).toHaveProperty('hash');
     await waitFor(async () => (await ready()).status === 'ready', BUSY);
-    expect(refusals()).toBe(time);
+    expect(errorsLogged()).toBe(time);
     expect(logs).not.toContain(next);
   }
   expect(await ready()).not.toHaveProperty('warnings');
@@ -97,5 +104,5 @@ it('refuses to reload with a secret that is too short, and goes on with the prev
       detail: expect.stringMatching(/^GATEWAY_PROOF_SECRET_FILE: each secret must have at least 32 characters/),
     }),
   ]);
-  expect((await ready()).warnings.settings).toContain('GATEWAY_PROOF_SECRET_FILE');
+  expect((await ready()).warnings['settings']).toContain('GATEWAY_PROOF_SECRET_FILE');
 });

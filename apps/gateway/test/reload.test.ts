@@ -3,6 +3,7 @@ import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, symlinkSync, 
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { jest } from '@jest/globals';
+import { firstParty } from '@latchkey/runtime';
 import {
   freePorts,
   type RunningService,
@@ -50,6 +51,9 @@ async function gatewayOf(processes: number) {
     renameSync(path.join(dir, 'next'), path.join(dir, 'now'));
   };
   publish({ 'gateway.yaml': text('a') });
+  const { GATEWAY_RPC_SECRET, ...credentials } = testCredentials().gateway;
+  const secretFile = path.join(dir, 'rpc_secret');
+  writeFileSync(secretFile, GATEWAY_RPC_SECRET);
   const gateway: RunningService = await spawnService(
     entry,
     {
@@ -58,7 +62,8 @@ async function gatewayOf(processes: number) {
       OPS_PORT: `${opsPort}`,
       AUTHZ_PORT: `${authzPort}`,
       RPC_ADDRESS: authority.address,
-      ...testCredentials().gateway,
+      ...credentials,
+      GATEWAY_RPC_SECRET_FILE: secretFile,
       REDIS_URL: redis.url,
       GATEWAY_CONFIG: path.join(dir, 'now', 'gateway.yaml'),
       CONSOLE_DIR: dir,
@@ -69,17 +74,16 @@ async function gatewayOf(processes: number) {
   const ops = `http://127.0.0.1:${opsPort}`;
   return {
     file: path.join(dir, 'now', 'gateway.yaml'),
+    secretFile,
     text,
     publish,
     status: async (at: string) => (await fetch(`http://127.0.0.1:${port}${at}`)).status,
     reload: async (init: RequestInit = {}) => {
       const response = await fetch(`${ops}/reload`, { method: 'POST', ...init });
-      return { status: response.status, body: await response.json() };
+      return { status: response.status, body: (await response.json()) as Record<string, string> };
     },
-    metrics: async () =>
-      (await (await fetch(`${ops}/metrics`)).text())
-        .split('\n')
-        .filter((line) => line.startsWith('latchkey_gateway_routes')),
+    metrics: async (start = 'latchkey_gateway_routes') =>
+      (await (await fetch(`${ops}/metrics`)).text()).split('\n').filter((line) => line.startsWith(start)),
     ready: async () => (await fetch(`${ops}/readyz`)).json(),
     publicReady: async () => (await fetch(`http://127.0.0.1:${port}/readyz`)).text(),
     lines: (message: string) =>
@@ -135,7 +139,7 @@ it('keeps its routes when the files are wrong, and says why: once in the log, in
     await waitFor(() => g.lines('reloading the routes failed').length > 0, BUSY);
     const reason = expect.stringContaining('gateway.yaml:2: ');
     expect(g.lines('reloading the routes failed')).toEqual([expect.objectContaining({ level: 'error', reason })]);
-    expect(await g.metrics()).toEqual(expect.arrayContaining([info(body.hash), failed(1)]));
+    expect(await g.metrics()).toEqual(expect.arrayContaining([info(body['hash']!), failed(1)]));
     expect(await g.ready()).toMatchObject({ status: 'ready', warnings: { routes: reason } });
     expect(await g.publicReady()).toMatch(/"warnings":\{"routes":"a changed file is not in use/);
     expect(await g.status('/a')).toBe(200);
@@ -144,7 +148,7 @@ it('keeps its routes when the files are wrong, and says why: once in the log, in
       body: expect.objectContaining({ code: 'reload_failed', detail: reason }),
     });
     g.publish({ 'gateway.yaml': g.text('a') });
-    expect((await g.reload()).body.hash).toBe(body.hash);
+    expect((await g.reload()).body['hash']).toBe(body['hash']);
     expect(await g.ready()).not.toHaveProperty('warnings');
   }));
 
@@ -157,3 +161,25 @@ it('reads the files at once when asked with POST /reload, not by a page in a bro
     expect((await g.reload({ method: 'GET' })).status).toBe(405);
     expect((await g.reload({ headers: { origin: 'https://evil.example' } })).status).toBe(403);
   }));
+
+it('uses a changed credential in all processes, after it has said once for all that the old one is not accepted', async () => {
+  const next = testCredentials().gateway.GATEWAY_RPC_SECRET;
+  authority.leaseMs = 1_500;
+  authority.accepted = firstParty(next);
+  const held = async (g: (typeof gateways)[number]) =>
+    (await g.metrics('latchkey_verifier{what="leaseHeld"'))[0]!.at(-1);
+  await each(async (g) => {
+    await waitFor(async () => (await held(g)) === '0', BUSY);
+    writeFileSync(g.secretFile, 'short');
+    const { status, body } = await g.reload();
+    expect([status, body['detail']]).toEqual([
+      422,
+      expect.stringMatching(/^GATEWAY_RPC_SECRET_FILE: each secret must/),
+    ]);
+    writeFileSync(g.secretFile, next);
+    expect((await g.reload()).status).toBe(200);
+    await waitFor(async () => (await held(g)) === '1', BUSY);
+    expect(g.lines('the token-service does not accept GATEWAY_RPC_SECRET')).toHaveLength(1);
+    expect(g.lines('GATEWAY_RPC_SECRET_FILE has changed')).toHaveLength(1);
+  });
+});

@@ -13,6 +13,13 @@ import { type RunningJobs, startJobs } from '../src/start.js';
 import { World } from './world.js';
 
 const role = `changing_${randomBytes(6).toString('hex')}`;
+/** What the ops port says. */
+interface Readiness {
+  readonly status: string;
+  readonly checks: Record<string, string>;
+  readonly warnings: Record<string, string>;
+}
+
 const BUSY = { timeoutMs: 60_000 };
 const secret = () => randomBytes(24).toString('base64url');
 
@@ -84,7 +91,7 @@ afterAll(async () => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-const ready = async () => (await fetch(`http://127.0.0.1:${jobs.opsPort}/readyz`)).json();
+const ready = async () => (await (await fetch(`http://127.0.0.1:${jobs.opsPort}/readyz`)).json()) as Readiness;
 const reload = async () => (await fetch(`http://127.0.0.1:${jobs.opsPort}/reload`, { method: 'POST' })).status;
 const runs = async () => {
   const before = calls;
@@ -110,7 +117,7 @@ it('connects with new passwords of PostgreSQL and Redis, the queues and their wo
   await world.database.query(`ALTER ROLE ${role} PASSWORD 'second'`);
   await admin.call('CLIENT', 'KILL', 'USER', 'jobs');
   await world.database.query('SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1', [role]);
-  await waitFor(async () => /password authentication failed/.test((await ready()).checks.postgres), BUSY);
+  await waitFor(async () => /password authentication failed/.test((await ready()).checks['postgres'] ?? ''), BUSY);
   write('DATABASE_URL', database('second'));
   write('REDIS_URL', as(world.redis.url, 'jobs', 'second'));
   expect(await reload()).toBe(200);

@@ -11,6 +11,13 @@ import { live, settings, type TokenServiceConfig, tokenServiceConfig } from '../
 import { GATEWAY_RPC_SECRET, issue, type Person, type World, world } from './harness.js';
 
 const role = `changing_${randomBytes(6).toString('hex')}`;
+/** What the ops port says. */
+interface Readiness {
+  readonly status: string;
+  readonly checks: Record<string, string>;
+  readonly warnings: Record<string, string>;
+}
+
 const BUSY = { timeoutMs: 30_000 };
 
 let w: World;
@@ -74,9 +81,9 @@ afterAll(async () => {
 
 const reload = async () => {
   const response = await fetch(`${service.opsUrl}/reload`, { method: 'POST' });
-  return { status: response.status, body: await response.json() };
+  return { status: response.status, body: (await response.json()) as Record<string, unknown> };
 };
-const ready = async () => (await fetch(`${service.opsUrl}/readyz`)).json();
+const ready = async () => (await (await fetch(`${service.opsUrl}/readyz`)).json()) as Readiness;
 
 it('accepts a credential from the moment its file lists it, and no longer than that', async () => {
   const next = randomBytes(24).toString('base64url');
@@ -124,7 +131,7 @@ it.each([
       Array(4).fill([503, 'unavailable']),
     );
   expect(logs).toContain(reason);
-  expect((await ready()).checks.database).toContain(reason);
+  expect((await ready()).checks['database']).toContain(reason);
   await w.database.query(`ALTER ROLE ${role} LOGIN PASSWORD 'third'`);
   write('DATABASE_URL', database('third'));
   expect((await reload()).status).toBe(200);
@@ -159,8 +166,12 @@ it('takes over changed scopes at once, and keeps the previous ones when the file
   expect(await known()).toEqual(['demo:read', 'demo:new']);
   write('scopes.yaml', 'scopes:\n  - { name: demo:read }\n');
   const { status, body } = await reload();
-  expect([status, body.code, body.detail]).toEqual([422, 'reload_failed', expect.stringContaining('scopes.yaml:2')]);
-  expect((await ready()).warnings.scopes).toBe(body.detail);
+  expect([status, body['code'], body['detail']]).toEqual([
+    422,
+    'reload_failed',
+    expect.stringContaining('scopes.yaml:2'),
+  ]);
+  expect((await ready()).warnings['scopes']).toBe(body['detail']);
   expect(await known()).toEqual(['demo:read', 'demo:new']);
   write('scopes.yaml', scopes('demo:read'));
   expect((await reload()).status).toBe(200);
@@ -171,7 +182,7 @@ it('takes over changed scopes at once, and keeps the previous ones when the file
 it('says of a pepper that changed that it needs a restart', async () => {
   write('TOKEN_PEPPERS', `${randomBytes(24).toString('hex')},${w.env['TOKEN_PEPPERS']}`);
   expect((await reload()).body).toEqual({ reloaded: true, pending: ['TOKEN_PEPPERS'] });
-  expect((await ready()).warnings.settings).toBe('TOKEN_PEPPERS_FILE has changed: restart this service to use it');
+  expect((await ready()).warnings['settings']).toBe('TOKEN_PEPPERS_FILE has changed: restart this service to use it');
   const metrics = await (await fetch(`${service.opsUrl}/metrics`)).text();
   expect(metrics).toMatch(/latchkey_settings_pending\{name="TOKEN_PEPPERS",.*\} 1/);
 });
