@@ -564,6 +564,9 @@ export const t = {
     unnamed: 'No name',
     unnamedToken: 'A token without a name',
     oldVersion: '0.1',
+    routes: 'Routes',
+    routesDiffer:
+      'Gateways use different routes. This is so for a few seconds while a change of the routes file spreads.',
     endsIn: (seconds: string) => `in ${seconds}`,
     lapsed: 'it has lapsed',
     ending: 'Ended',

@@ -1,11 +1,16 @@
 import { availableParallelism } from 'node:os';
 import {
   adoptRpcSecret,
+  always,
   type Config,
   ConfigError,
   commonSettings,
   credentialSettings,
+  type Live,
+  LiveSettings,
+  type Logger,
   loadConfig,
+  onlyPassword,
   rpcSecretSetting,
   type Settings,
   settingSchema,
@@ -127,6 +132,27 @@ export const settings = {
 } satisfies Settings;
 
 export type GatewayConfig = Config<typeof settings>;
+
+/** What can be taken over while running. */
+export const live: Live<GatewayConfig> = {
+  GATEWAY_RPC_SECRET: always,
+  GATEWAY_PROOF_SECRET: always,
+  REDIS_URL: onlyPassword,
+};
+
+type SettingsLogger = Pick<Logger, 'info' | 'warn' | 'error'>;
+
+/** Of several processes one speaks for all. */
+export const SILENT: SettingsLogger = { info: () => undefined, warn: () => undefined, error: () => undefined };
+
+/** The configuration of this process. @throws ConfigError */
+export function watchedConfig(logger: SettingsLogger, warns: boolean): LiveSettings<GatewayConfig> {
+  let isStarting = warns;
+  const load = (env: NodeJS.ProcessEnv) => gatewayConfig(env, (text) => isStarting && logger.warn(text));
+  const given = new LiveSettings({ env: process.env, settings, load, live, logger });
+  isStarting = false;
+  return given;
+}
 
 const isLoopback = (host: string) => host === 'localhost' || host === '::1' || host.startsWith('127.');
 

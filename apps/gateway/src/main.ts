@@ -1,6 +1,6 @@
 import cluster from 'node:cluster';
 import { createLogger, runService } from '@latchkey/runtime';
-import { gatewayConfig } from './config.js';
+import { watchedConfig } from './config.js';
 import { Processes } from './processes/index.js';
 import { stopLimits } from './stop.js';
 
@@ -13,7 +13,8 @@ await runService(logger, async () => {
     for (const signal of ['SIGHUP', 'SIGUSR2']) process.on(signal, () => undefined);
     return (await import('./worker.js')).startWorker(logger);
   }
-  const config = gatewayConfig(process.env, (text) => logger.warn(text));
+  const given = watchedConfig(logger, true);
+  const { config } = given;
   const { killedMs: stopMs, exitMs: stopTimeoutMs } = stopLimits(config.SHUTDOWN_DELAY_MS);
   if (config.GATEWAY_PROCESSES > 1) {
     const processes = new Processes(
@@ -32,7 +33,7 @@ await runService(logger, async () => {
     await starting;
     return { stop: () => processes.stop(), stopTimeoutMs };
   }
-  const starting = import('./start.js').then(({ startGateway }) => startGateway(config, logger));
+  const starting = import('./start.js').then(({ startGateway }) => startGateway(config, logger, undefined, given));
   onceStarted('SIGHUP', starting, (gateway) => gateway.reload());
   onceStarted('SIGUSR2', starting, () =>
     logger.warn('SIGUSR2 is ignored: GATEWAY_PROCESSES is 1, so there is nothing to take over'),

@@ -15,7 +15,18 @@ export interface MetricsDeps {
   readonly upstreams: { readonly health: readonly UpstreamHealth[] };
   /** Of the public port, where it speaks TLS. */
   readonly certificate: Pick<CertificateWatch, 'secondsLeft' | 'fault'> | undefined;
+  readonly routes: {
+    readonly hash: () => string;
+    /** Undefined where the primary watches. */
+    readonly watch: { readonly fault: string | undefined } | undefined;
+  };
 }
+
+/** Also of a primary. */
+export const RELOAD_FAILED = {
+  name: 'latchkey_gateway_routes_reload_failed',
+  help: '1 while what the routes file and the files that it names hold is not in use; the log says why',
+};
 
 /** Requests by route and status are counted in plain maps and read at each scrape: labels cost more than a check. */
 export class Metrics {
@@ -87,6 +98,17 @@ export class Metrics {
         this.inc({ upstream, outcome: 'failed' }, counts.checksFailed);
       }
     });
+    const { hash, watch } = deps.routes;
+    gauge(
+      'latchkey_gateway_routes_info',
+      ['hash'],
+      function collect() {
+        this.reset();
+        this.set({ hash: hash() }, 1);
+      },
+      'max',
+    );
+    if (watch) new Gauge({ ...RELOAD_FAILED, registers, collect: collectOf(() => Number(watch.fault !== undefined)) });
     const { certificate } = deps;
     if (certificate) {
       gauge(
@@ -181,6 +203,7 @@ const HELP: Readonly<Record<string, string>> = {
   latchkey_gateway_upstream_ejections_total: 'Times that one of several upstreams was left out after failures in a row',
   latchkey_gateway_upstream_checks_total: 'Health checks of one of several upstreams, by outcome',
   latchkey_gateway_open_exchanges: 'Requests, streams and WebSockets open now',
+  latchkey_gateway_routes_info: 'The routes in use, by the hash of their files: 1; two while processes differ',
   latchkey_gateway_tls_certificate_expiry_seconds:
     'Until the certificate of the public port expires; negative when it has; of several processes the least',
   latchkey_gateway_tls_certificate_reload_failed:

@@ -4,10 +4,12 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   ConfigError,
+  CredentialState,
   createRedis,
   createRegistry,
   firstParty,
   freePort,
+  type LiveSettings,
   type Logger,
   listen,
   RateLimits,
@@ -22,7 +24,7 @@ import type { Redis } from 'ioredis';
 import type { Registry } from 'prom-client';
 import { CertificateError, CertificateWatch, readCertificate } from './certificate.js';
 import { Checks } from './check/index.js';
-import type { GatewayConfig } from './config.js';
+import { type GatewayConfig, SILENT } from './config.js';
 import { redisFeed, tokenSource } from './connections.js';
 import { UpstreamPools } from './engine/index.js';
 import {
@@ -37,7 +39,14 @@ import {
 } from './handlers/index.js';
 import { Metrics } from './metrics.js';
 import { startNestPart } from './nest/index.js';
-import { parseRoutes, type RoutesSource, type RouteTable, readRoutes } from './routes/index.js';
+import {
+  parseRoutes,
+  type Reloaded,
+  type RoutesSource,
+  RoutesWatch,
+  readRoutes,
+  withSettings,
+} from './routes/index.js';
 import { Stop, type StopOptions, stopLimits, within } from './stop.js';
 import { OpenExchanges } from './streams/index.js';
 
@@ -49,8 +58,12 @@ export interface Gateway {
   readonly url: string;
   /** How many, at the start. */
   readonly routes: number;
-  /** Reads the routes file again; an invalid one changes nothing. True when the new routes are in use. */
-  reload(): boolean;
+  /** Of the routes, at the start: the first 16 hexadecimal digits of the SHA-256 of the file and of those that it names. */
+  readonly routesHash: string;
+  /** Reads the files of the routes and of settings at once; an invalid one changes nothing. */
+  reload(): Promise<Reloaded>;
+  /** Reads the files of settings at once. @returns why one cannot be used */
+  reloadSettings(): Promise<string | undefined>;
   /** @throws RoutesFileError, and changes nothing */
   useRoutes(source: RoutesSource): void;
   /** At the public port. */
@@ -71,10 +84,15 @@ export interface AsProcess {
   /** Its number, from 1. */
   readonly n: number;
   readonly routes: RoutesSource;
+  readonly authzPort: number;
   /** Whether it listens only once it holds a lease: others serve meanwhile. */
   readonly awaitLease: boolean;
   /** The metrics of all processes, as text. */
   readonly metrics: () => Promise<string>;
+  /** Reads the routes again for all processes. */
+  readonly reload: () => Promise<Reloaded>;
+  /** Why what the routes file holds is not in use; undefined: it is. */
+  readonly routesFault: () => Promise<string | undefined>;
 }
 
 const LEASE_POLL_MS = 50;
@@ -88,9 +106,15 @@ const REDIS_COMMAND_TIMEOUT_MS = 200;
 /**
  * Starts the gateway: routes file, connections, verifier, listeners. Resolves once it listens; see `/readyz` for
  * whether it is ready.
+ * @param given where `config` comes from, to be watched
  * @throws ConfigError, RoutesFileError, or an Error that names a port in use
  */
-export async function startGateway(config: GatewayConfig, logger: Logger, as?: AsProcess): Promise<Gateway> {
+export async function startGateway(
+  config: GatewayConfig,
+  logger: Logger,
+  as?: AsProcess,
+  given?: LiveSettings<GatewayConfig>,
+): Promise<Gateway> {
   // Closed in reverse order by an orderly stop and by a failed start.
   const opened: Close[] = [];
   const limits = stopLimits(config.SHUTDOWN_DELAY_MS);
@@ -98,7 +122,7 @@ export async function startGateway(config: GatewayConfig, logger: Logger, as?: A
     for (const close of opened.splice(0).reverse()) await close(stop);
   };
   try {
-    const gateway = await open(config, logger, opened, as);
+    const gateway = await open(config, logger, opened, as, given);
     let stopping: Stop | undefined;
     let stopped: Promise<void> | undefined;
     const stop = (options?: StopOptions) => {
@@ -121,14 +145,21 @@ async function open(
   logger: Logger,
   opened: Close[],
   as?: AsProcess,
+  given?: LiveSettings<GatewayConfig>,
 ): Promise<Omit<Gateway, 'stop'>> {
   const routesIn = ({ text, files }: RoutesSource) => parseRoutes(text, config.GATEWAY_CONFIG, process.env, files);
-  let routes: RouteTable = routesIn(as?.routes ?? readRoutes(config.GATEWAY_CONFIG));
+  const source = as?.routes ?? readRoutes(config.GATEWAY_CONFIG);
+  let routes = routesIn(source);
   const consoleFiles = new Console(config.CONSOLE_DIR);
   const certificate = certificateOf(config, as?.awaitLease === true);
 
   const connect = (name: string, commandTimeout?: number) => {
-    const redis = createRedis(config.REDIS_URL, name, logger, commandTimeout === undefined ? {} : { commandTimeout });
+    const redis = createRedis(
+      () => config.REDIS_URL,
+      name,
+      logger,
+      commandTimeout === undefined ? {} : { commandTimeout },
+    );
     opened.push(() => redis.disconnect());
     return redis;
   };
@@ -137,9 +168,12 @@ async function open(
   const usageRedis = connect('gateway-usage', 2_000);
   // So that the first requests already share rate limits; without Redis the start continues.
   await Promise.all([subscriber, redis, usageRedis].map((connection) => readyWithin(connection, REDIS_START_MS)));
+  const speaks = as === undefined || as.n === 1;
+  const credential = new CredentialState('GATEWAY_RPC_SECRET', speaks ? logger : SILENT);
   const caller = tokensCaller({
     address: config.RPC_ADDRESS,
-    authorization: firstParty(config.GATEWAY_RPC_SECRET[0]),
+    authorization: () => firstParty(config.GATEWAY_RPC_SECRET[0]),
+    onAuthorization: (isAccepted) => credential.note(isAccepted),
     ...(config.RPC_CA_FILE && { caFile: config.RPC_CA_FILE }),
   });
   opened.push(() => caller.close());
@@ -147,6 +181,7 @@ async function open(
   const verifier = new Verifier({
     name: `${hostname()}:${config.PORT}${as ? `/${as.n}` : ''}`.slice(-NAME_LENGTH_MAX),
     version: versionIn(new URL('../package.json', import.meta.url)),
+    routesHash: () => routes.hash,
     newClaim: () => randomBytes(32).toString('base64url'),
     onIdentityRefused: (why) => logger.warn({ why }, 'lease refused; the verifier continues under a new id'),
     clock: systemClock,
@@ -172,25 +207,71 @@ async function open(
       files: certificate.files,
       use: (credentials) => publicServer.http.useCredentials(credentials),
       logger,
-      logs: as === undefined || as.n === 1,
+      logs: speaks,
     });
-  const metrics = new Metrics(registry, { verifier, open: exchanges, usage, limits, upstreams, certificate: watch });
+  const useRoutes = (next: RoutesSource, table = routesIn(next)) => {
+    proxyHandler.use(table);
+    routes = table;
+  };
+  /** The primary's, where there is one. */
+  const routesWatch = as
+    ? undefined
+    : new RoutesWatch(source, routes, { file: config.GATEWAY_CONFIG, env: process.env, use: useRoutes, logger });
+  const reloadSettings = async () =>
+    given?.reload().then(
+      () => undefined,
+      ({ message }: Error) => message,
+    );
+  const reload =
+    as?.reload ??
+    (async (): Promise<Reloaded> => {
+      const [reloaded, reason] = await Promise.all([routesWatch!.reload(), reloadSettings()]);
+      return withSettings(reloaded, reason);
+    });
+  const routesFault = as?.routesFault ?? (async () => routesWatch!.fault);
+  given?.registerMetrics(registry);
+  const metrics = new Metrics(registry, {
+    verifier,
+    open: exchanges,
+    usage,
+    limits,
+    upstreams,
+    certificate: watch,
+    routes: { hash: () => routes.hash, watch: routesWatch },
+  });
 
   let stopping = false;
   const readinessChecks = {
     'token-service': async () => {
       if (stopping) throw new Error('the gateway is stopping');
-      if (!verifier.state().leaseHeld) throw new Error('no lease: the token-service has not responded yet');
+      if (verifier.state().leaseHeld) return;
+      throw new Error(credential.fault ?? 'no lease: the token-service has not responded yet');
     },
   };
+  const warnings: Record<string, ReadinessCheck> = {
+    credential: () => credential.mustBeAccepted(),
+    ...(given && { settings: () => given.mustBeInUse() }),
+    routes: async () => {
+      const fault = await routesFault();
+      if (fault !== undefined) throw new Error(fault);
+    },
+    ...(watch && {
+      'tls-certificate': async () => {
+        if (watch.fault !== undefined) throw new Error(watch.fault);
+      },
+    }),
+  };
+  /** Without names of files and routes, which are nobody's business. */
+  const publicWarnings = { ...warnings };
+  for (const name of ['routes', 'settings']) {
+    const check = warnings[name];
+    if (check)
+      publicWarnings[name] = () =>
+        check().catch(() => {
+          throw new Error('a changed file is not in use; the ops port and the log say which');
+        });
+  }
   // A lease that is not released expires by itself.
-  const warnings: Record<string, ReadinessCheck> = watch
-    ? {
-        'tls-certificate': async () => {
-          if (watch.fault !== undefined) throw new Error(watch.fault);
-        },
-      }
-    : {};
   opened.push((stop) => within(stop.leftMs(stop.limits.stoppedMs), verifier.stop()));
   await verifier.start();
   while (as?.awaitLease && !verifier.state().leaseHeld) await sleep(LEASE_POLL_MS);
@@ -203,7 +284,7 @@ async function open(
   const peers = new Peers(config.TRUSTED_PROXIES, config.FORWARD_AUTH_PEERS);
   const opsHost = config.OPS_HOST || config.HOST;
   // Nest does not report the port of its gRPC server, so 0 is replaced beforehand.
-  const authzPort = config.AUTHZ_PORT || (await freePort(opsHost));
+  const authzPort = as?.authzPort || config.AUTHZ_PORT || (await freePort(opsHost));
   const authzAddress = `${bracketed(opsHost)}:${authzPort}`;
   const delegated = new Delegated(checks, () => routes);
   const nest = await startNestPart({ checks, delegated, peers, logger, authzAddress });
@@ -214,6 +295,7 @@ async function open(
     metrics: { contentType: registry.contentType, text: as?.metrics ?? (() => registry.metrics()) },
     checks: readinessChecks,
     warnings,
+    reload,
     isTrustedProxy: peers.isTrustedProxy,
     logger,
     connectionsMax: config.CONNECTIONS_MAX,
@@ -230,21 +312,23 @@ async function open(
     management: new Management({
       ...shared,
       upstream: upstreams.open(new URL(config.API_URL).origin),
-      proofSecret: config.GATEWAY_PROOF_SECRET[0],
+      proofSecret: () => config.GATEWAY_PROOF_SECRET[0],
     }),
     console: consoleFiles,
     own: new Map([['/gateway/whoami', nest.serve]]),
     isTrustedProxy: peers.isTrustedProxy,
     checks: readinessChecks,
-    warnings,
+    warnings: publicWarnings,
     logger,
     connectionsMax: config.CONNECTIONS_MAX,
     tls: certificate,
     observe: metrics.observe,
   });
   const { http } = publicServer;
-  watch?.start();
-  opened.push(() => watch?.stop());
+  for (const watching of [watch, routesWatch, given]) {
+    watching?.start();
+    opened.push(() => watching?.stop());
+  }
   opened.push(() => http.close());
   await listen(http.server, config.PORT, config.HOST);
   opened.push(async (stop) => {
@@ -268,27 +352,16 @@ async function open(
   const { port } = http.server.address() as AddressInfo;
   const { port: opsPort } = ops.http.server.address() as AddressInfo;
   const url = `${certificate ? 'https' : 'http'}://${bracketed(config.HOST)}:${port}`;
+  const routesHash = routes.hash;
   const count = routes.routes.length;
   const level = as ? 'debug' : 'info';
-  logger[level]({ url, opsPort, authzPort, routes: count }, as ? 'gateway process listening' : 'gateway listening');
-  const useRoutes = (source: RoutesSource) => {
-    const next = routesIn(source);
-    proxyHandler.use(next);
-    routes = next;
-  };
-  const reload = () => {
-    try {
-      useRoutes(readRoutes(config.GATEWAY_CONFIG));
-      logger.info({ routes: routes.routes.length }, 'routes reloaded');
-      return true;
-    } catch (error) {
-      logger.error({ reason: (error as Error).message }, 'reloading the routes failed; the previous ones stay in use');
-      return false;
-    }
-  };
+  logger[level](
+    { url, opsPort, authzPort, routes: count, routesHash },
+    as ? 'gateway process listening' : 'gateway listening',
+  );
   return {
-    ...{ port, opsPort, authzPort, url, routes: count },
-    ...{ reload, useRoutes, metrics: () => registry.getMetricsAsJSON() },
+    ...{ port, opsPort, authzPort, url, routes: count, routesHash },
+    ...{ reload, reloadSettings, useRoutes, metrics: () => registry.getMetricsAsJSON() },
     openConnections: () => http.connections,
     closeSurplus: (connections) => {
       http.surplus = connections;

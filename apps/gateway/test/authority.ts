@@ -1,4 +1,4 @@
-import { Server, ServerCredentials, type ServiceDefinition, status } from '@grpc/grpc-js';
+import { type Metadata, Server, ServerCredentials, type ServiceDefinition, status } from '@grpc/grpc-js';
 import { loadSync } from '@grpc/proto-loader';
 import {
   acknowledgementKey,
@@ -37,6 +37,8 @@ export class Authority {
   released = 0;
   /** False: renewals fail. */
   grantsLeases = true;
+  /** The `authorization` that is accepted; undefined: any. */
+  accepted: string | undefined;
   leaseMs = 10_000;
   /** Lookups wait until this is fulfilled. */
   lookupDelay: Promise<void> | undefined;
@@ -55,19 +57,26 @@ export class Authority {
     const service = loadSync(PROTO_FILE, PROTO_OPTIONS)['latchkey.v1.Tokens'] as ServiceDefinition;
     const unimplemented = (_call: unknown, done: (error: object) => void) => done({ code: status.UNIMPLEMENTED });
     const unavailable = (_call: unknown, done: (error: object) => void) => done({ code: status.UNAVAILABLE });
-    type Call<T> = { request: T };
+    type Call<T> = { request: T; metadata: Metadata };
+    const isRefused = ({ metadata }: Call<unknown>) =>
+      authority.accepted !== undefined && metadata.get('authorization')[0] !== authority.accepted;
+    const unauthenticated = (done: unknown) => (done as (error: object) => void)({ code: status.UNAUTHENTICATED });
     type Done = (error: null, response: object) => void;
     authority.#server.addService(service, {
       Verify: unimplemented,
       VerifyBatch: unimplemented,
       Lookup: async (call: Call<{ hash: string }>, done: Done) => {
+        if (isRefused(call)) return unauthenticated(done);
         authority.lookups.push(call.request.hash);
         await authority.lookupDelay;
         const token = authority.tokens.get(call.request.hash) ?? null;
         done(null, { known: token !== null, token });
       },
-      Renew: (call: Call<RenewRequest>, done: Done) =>
-        authority.grantsLeases ? done(null, authority.#renew(call.request)) : unavailable(call, done as never),
+      Renew: (call: Call<RenewRequest>, done: Done) => {
+        if (isRefused(call)) return unauthenticated(done);
+        if (authority.grantsLeases) done(null, authority.#renew(call.request));
+        else unavailable(call, done as never);
+      },
       Release: (_call: unknown, done: Done) => {
         authority.released++;
         done(null, { released: true });

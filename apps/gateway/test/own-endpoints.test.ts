@@ -280,10 +280,10 @@ describe('the gateway', () => {
     const status = async (at: string) => (await fetch(`${other.gateway.url}${at}`)).status;
     expect([await status('/a'), await status('/b')]).toEqual([200, 404]);
     other.writeRoutes('routes: [{ name: a }]');
-    expect(other.gateway.reload()).toBe(false);
+    expect(await other.gateway.reload()).toHaveProperty('isInvalid', true);
     expect([await status('/a'), await status('/b')]).toEqual([200, 404]);
     other.writeRoutes(`routes: [{ name: b, path: /b, upstream: "${other.upstream.url}", public: true }]`);
-    expect(other.gateway.reload()).toBe(true);
+    expect(await other.gateway.reload()).toHaveProperty('hash');
     expect([await status('/a'), await status('/b')]).toEqual([404, 200]);
   });
 

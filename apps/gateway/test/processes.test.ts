@@ -406,7 +406,7 @@ describe('a gateway of two processes', () => {
     expect(await request(where.port, '/read/x', where.token)).toBe(200);
     writeFileSync(ca, valid);
     process.kill(gateway.pid, 'SIGHUP');
-    await waitFor(() => logLines(gateway, 'routes reloaded').length === 1, BUSY);
+    await waitFor(() => logLines(gateway, 'routes unchanged').length > 0, BUSY);
   });
 
   it('frees its ports when its primary is killed, before it has ended what callers have begun', async () => {

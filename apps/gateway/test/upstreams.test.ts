@@ -94,14 +94,14 @@ routes:
     };
     await get(s, '/a/x');
     s.writeRoutes(routes(s.upstream.url, 'a', 'b'));
-    expect(s.gateway.reload()).toBe(true);
+    expect(await s.gateway.reload()).toHaveProperty('hash');
     await get(s, '/b/x');
     expect(ports[1]).toBe(ports[0]);
 
     const waiting = get(s, '/a/wait');
     await waitFor(() => ports.length === 3);
     s.writeRoutes(routes(other.url, 'a'));
-    expect(s.gateway.reload()).toBe(true);
+    expect(await s.gateway.reload()).toHaveProperty('hash');
     await get(s, '/a/x');
     expect(other.seen).toHaveLength(1);
     respond();
@@ -233,14 +233,14 @@ describe('an upstream of https', () => {
     await using s = await stack(() => `routes:\n${route('a', upstream.url, `ca: ${file('changing.pem')}`)}`);
     expect((await get(s, '/a/x')).status).toBe(200);
     writeFileSync(path.join(dir, 'changing.pem'), 'no certificate');
-    expect(s.gateway.reload()).toBe(false);
+    expect(await s.gateway.reload()).toHaveProperty('isInvalid', true);
     expect((await get(s, '/a/x')).status).toBe(200);
     // A kept connection was made with the authority before.
     writeFileSync(path.join(dir, 'changing.pem'), other.cert);
-    expect(s.gateway.reload()).toBe(true);
+    expect(await s.gateway.reload()).toHaveProperty('hash');
     expect((await get(s, '/a/x')).status).toBe(502);
     writeFileSync(path.join(dir, 'changing.pem'), own.cert);
-    expect(s.gateway.reload()).toBe(true);
+    expect(await s.gateway.reload()).toHaveProperty('hash');
     expect((await get(s, '/a/x')).status).toBe(200);
   });
 
@@ -337,7 +337,7 @@ describe('an upstream with health checks', () => {
     await using s = await checked(status(200));
     await waitFor(() => s.other.seen.length >= 1, patient);
     s.writeRoutes(`routes:\n  - { name: a, path: /a/*, upstream: "${s.upstream.url}", public: true }\n`);
-    expect(s.gateway.reload()).toBe(true);
+    expect(await s.gateway.reload()).toHaveProperty('hash');
     await waitFor(() => s.other.sockets.size === 0, patient);
     const { length } = s.other.seen;
     await new Promise((resolve) => setTimeout(resolve, 1_500));
@@ -480,7 +480,7 @@ describe('a route with several upstreams', () => {
     const route = (name: string) =>
       `  - { name: ${name}, path: /${name}/*, upstreams: [${urls.join(', ')}], public: true, timeoutMs: 4000 }\n`;
     s.writeRoutes(`routes:\n${route('a')}${route('b')}`);
-    expect(s.gateway.reload()).toBe(true);
+    expect(await s.gateway.reload()).toHaveProperty('hash');
     expect(await known()).toEqual(before);
     for (let i = 0; i < 6; i++) expect((await get(s, i % 2 ? '/a/x' : '/b/x')).status).toBe(200);
   });

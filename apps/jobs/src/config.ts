@@ -1,10 +1,13 @@
 import {
   adoptRpcSecret,
+  always,
   type Config,
   commonSettings,
   credentialSettings,
   encryptionSettings,
+  type Live,
   loadConfig,
+  onlyPassword,
   rpcSecretSetting,
   type Settings,
   settingSchema,
@@ -108,6 +111,13 @@ export const settings = {
 } satisfies Settings;
 
 export type JobsConfig = Config<typeof settings>;
+
+/** What can be taken over while running. */
+export const live: Live<JobsConfig> = {
+  JOBS_RPC_SECRET: always,
+  DATABASE_URL: onlyPassword,
+  REDIS_URL: onlyPassword,
+};
 
 /**
  * @param warn called with what works but should be changed

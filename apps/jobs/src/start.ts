@@ -1,17 +1,22 @@
 import 'reflect-metadata';
 import type { AddressInfo } from 'node:net';
 import {
+  CredentialState,
+  connectingTo,
   createRedis,
   createRegistry,
   firstParty,
+  type LiveSettings,
   type Logger,
   maintenanceCaller,
   NestLogger,
+  reconnectingTo,
   startOps,
 } from '@latchkey/runtime';
 import { getQueueToken } from '@nestjs/bullmq';
 import { NestFactory } from '@nestjs/core';
 import type { Queue } from 'bullmq';
+import { Client } from 'pg';
 import { DataSource } from 'typeorm';
 import { AppModule } from './app.module.js';
 import { checkTogether, type JobsConfig } from './config.js';
@@ -29,7 +34,11 @@ export interface RunningJobs {
 }
 
 /** Starts a worker: the queues' workers, the schedule, and the ops port. */
-export async function startJobs(config: JobsConfig, logger: Logger): Promise<RunningJobs> {
+export async function startJobs(
+  config: JobsConfig,
+  logger: Logger,
+  given?: LiveSettings<JobsConfig>,
+): Promise<RunningJobs> {
   checkTogether(config);
   const database = new DataSource({
     type: 'postgres',
@@ -39,17 +48,32 @@ export async function startJobs(config: JobsConfig, logger: Logger): Promise<Run
     applicationName: 'latchkey-jobs',
     installExtensions: false,
     poolErrorHandler: (error: Error) => logger.warn({ reason: error.message }, 'PostgreSQL dropped a connection'),
-    extra: { statement_timeout: 30_000, idle_in_transaction_session_timeout: 30_000, keepAlive: true },
+    extra: {
+      statement_timeout: 30_000,
+      idle_in_transaction_session_timeout: 30_000,
+      keepAlive: true,
+      Client: connectingTo(Client, () => config.DATABASE_URL),
+    },
   });
   await database.initialize();
-  const redis = createRedis(config.REDIS_URL, 'latchkey-jobs', logger, { enableOfflineQueue: true });
+  const redis = createRedis(() => config.REDIS_URL, 'latchkey-jobs', logger, { enableOfflineQueue: true });
+  const credential = new CredentialState('JOBS_RPC_SECRET', logger);
   const maintenance = maintenanceCaller({
     address: config.RPC_ADDRESS,
-    authorization: firstParty(config.JOBS_RPC_SECRET[0]),
+    authorization: () => firstParty(config.JOBS_RPC_SECRET[0]),
+    onAuthorization: (isAccepted) => credential.note(isAccepted),
     ...(config.RPC_CA_FILE && { caFile: config.RPC_CA_FILE }),
   });
   const metrics = new JobMetrics(createRegistry('jobs'));
-  const connection = { url: config.REDIS_URL, maxRetriesPerRequest: null, connectionName: 'latchkey-jobs-queues' };
+  const connection = {
+    url: config.REDIS_URL,
+    maxRetriesPerRequest: null,
+    connectionName: 'latchkey-jobs-queues',
+    retryStrategy: reconnectingTo(
+      () => config.REDIS_URL,
+      (attempt) => Math.min(1_000 * attempt, 20_000),
+    ),
+  };
   const app = await NestFactory.createApplicationContext(
     AppModule.with({ config, database, redis, maintenance, metrics, logger }, connection),
     { logger: new NestLogger(logger), abortOnError: false },
@@ -61,6 +85,7 @@ export async function startJobs(config: JobsConfig, logger: Logger): Promise<Run
   const board = await boardHandler([...queues.values()], config.BOARD_PASSWORD);
   const scheduler = new Scheduler(queues, SCHEDULE, logger);
   scheduler.start();
+  given?.registerMetrics(metrics.registry);
   const ops = await startOps({
     host: config.HOST,
     port: config.OPS_PORT,
@@ -68,14 +93,24 @@ export async function startJobs(config: JobsConfig, logger: Logger): Promise<Run
     checks: {
       postgres: async () => void (await database.query('SELECT 1')),
       redis: async () => void (await redis.ping()),
+      'token-service': () => credential.mustBeAccepted(),
     },
+    ...(given && {
+      warnings: { settings: () => given.mustBeInUse() },
+      reload: async () => {
+        await given.reload();
+        return { pending: given.pending };
+      },
+    }),
     routes: { [BOARD_PATH]: board, [`${BOARD_PATH}/`]: board },
   });
   const { port: opsPort } = ops.address() as AddressInfo;
+  given?.start();
   logger.info({ opsPort, jobs: SCHEDULE.length }, 'jobs is ready');
   return {
     opsPort,
     stop: async () => {
+      given?.stop();
       await scheduler.stop();
       app.get(JobRunner).stop();
       // Workers stop taking jobs, wait for the current steps, and close; queues close after them.

@@ -10,6 +10,7 @@ import { INTERNAL_PROTO_FILE, INTERNAL_PROTO_PACKAGE, PROTO_FILE, PROTO_PACKAGE 
 import {
   type Clock,
   createRegistry,
+  type LiveSettings,
   type Logger,
   NestLogger,
   PROTO_OPTIONS,
@@ -72,6 +73,7 @@ async function withRetries(work: () => Promise<unknown>): Promise<void> {
 
 /**
  * Starts the token-service. Port 0: any free port.
+ * @param given where `config` comes from, to be watched
  * @throws ConfigError when tokens depend on a pepper that is not configured; when PostgreSQL is unavailable or a port is in
  *   use
  */
@@ -79,6 +81,7 @@ export async function startTokenService(
   config: TokenServiceConfig,
   logger: Logger,
   clock: Clock = systemClock,
+  given?: LiveSettings<TokenServiceConfig>,
 ): Promise<TokenService> {
   const app = await NestFactory.create<NestFastifyApplication>(
     appModule(config, logger, clock),
@@ -110,6 +113,8 @@ export async function startTokenService(
     app.get(PeppersService).registerMetrics(registry);
     app.get(LedgerService).registerMetrics(registry);
     app.get(RestoreService).registerMetrics(registry);
+    given?.registerMetrics(registry);
+    const scopes = app.get(DeclarationsService).watch;
     const ops = await startOps({
       host: config.HOST,
       port: config.OPS_PORT,
@@ -118,9 +123,22 @@ export async function startTokenService(
       warnings: {
         ledger: async () => app.get(LedgerService).mustBeWritten(),
         restore: () => app.get(RestoreService).mustBeSettled(),
+        scopes: async () => {
+          if (scopes?.fault !== undefined) throw new Error(scopes.fault);
+        },
+        ...(given && { settings: () => given.mustBeInUse() }),
+      },
+      reload: async () => {
+        const results = await Promise.allSettled([given?.reload(), scopes?.now()]);
+        const reasons = results.flatMap((one) => (one.status === 'rejected' ? [(one.reason as Error).message] : []));
+        if (reasons.length > 0) throw new Error(reasons.join('; '));
+        return { pending: given?.pending ?? [] };
       },
     });
+    given?.start();
+    scopes?.start();
     const stopNow = async () => {
+      given?.stop();
       stopReporting();
       for (const service of SERVICES) rpc.health.setStatus(service, 'NOT_SERVING');
       // Refuses new calls: clients open their next stream at another server before the present one ends.

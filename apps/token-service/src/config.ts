@@ -4,13 +4,16 @@ import path from 'node:path';
 import { signerOf } from '@latchkey/contracts';
 import {
   adoptRpcSecret,
+  always,
   type Config,
   ConfigError,
   type CredentialName,
   commonSettings,
   credentialSettings,
   encryptionSettings,
+  type Live,
   loadConfig,
+  onlyPassword,
   rpcSecretSetting,
   type Settings,
   settingSchema,
@@ -255,6 +258,16 @@ export const settings = {
 } satisfies Settings;
 
 export type TokenServiceConfig = Config<typeof settings>;
+
+/** What can be taken over while running. Of the rest, keys are derived at the start, or it is read there. */
+export const live: Live<TokenServiceConfig> = {
+  GATEWAY_RPC_SECRET: always,
+  JOBS_RPC_SECRET: always,
+  GATEWAY_PROOF_SECRET: always,
+  DATABASE_URL: onlyPassword,
+  REDIS_URL: onlyPassword,
+  RETENTION_DATABASE_URL: (next, inUse) => next !== undefined && inUse !== undefined && onlyPassword(next, inUse),
+};
 
 /**
  * @param warn receives what works but should be changed

@@ -1,12 +1,15 @@
-import { createLogger, runService } from '@latchkey/runtime';
+import { createLogger, LiveSettings, runService, systemClock } from '@latchkey/runtime';
 import { startTokenService } from './app.js';
-import { tokenServiceConfig } from './config.js';
+import { live, settings, tokenServiceConfig } from './config.js';
 
 const logger = createLogger('token-service', process.env['LOG_LEVEL'] || 'info');
 
 await runService(logger, async () => {
-  const config = tokenServiceConfig(process.env, (text) => logger.warn(text));
-  const service = await startTokenService(config, logger);
+  let isStarting = true;
+  const load = (env: NodeJS.ProcessEnv) => tokenServiceConfig(env, (text) => isStarting && logger.warn(text));
+  const given = new LiveSettings({ env: process.env, settings, load, live, logger });
+  isStarting = false;
+  const service = await startTokenService(given.config, logger, systemClock, given);
   const { apiUrl, rpcAddress, opsUrl } = service;
   logger.info({ apiUrl, rpcAddress, opsUrl }, 'the token-service is ready');
   return service.stop;

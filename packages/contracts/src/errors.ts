@@ -105,6 +105,11 @@ export const ERRORS = {
     title: 'Too many tokens match',
     meaning: 'The filter matches more tokens than one request can revoke. Narrow it; nothing was changed.',
   },
+  reload_failed: {
+    status: 422,
+    title: 'The files cannot be used',
+    meaning: 'POST /reload on an ops port: `detail` names file and reason; what was in use before stays in use.',
+  },
   rate_limited: { status: 429, title: 'Too many requests', meaning: 'Wait as long as `Retry-After` says.' },
   header_too_large: {
     status: 431,

@@ -90,6 +90,8 @@ export interface RenewRequest {
   version: string;
   /** Absent or empty: none. */
   nonce?: string;
+  /** Likewise; 16 hexadecimal digits. */
+  routesHash?: string;
 }
 
 export interface ReleaseRequest {

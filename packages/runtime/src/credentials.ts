@@ -3,6 +3,7 @@ import { isOneOfSecrets } from '@latchkey/contracts';
 import { z } from 'zod';
 import { ConfigError, readSetting, type Settings, settingSchema } from './config.js';
 import { decryptionKey, encryptionKey } from './encryption.js';
+import type { Logger } from './logger.js';
 
 /** Credentials between services, each for one use. Lists: callers send the first, the token-service accepts all. */
 export const credentialSettings = {
@@ -93,4 +94,49 @@ export function secretMatcher(secrets: readonly string[]): (presented: string) =
   const digest = (text: string) => hash('sha256', text, 'base64url');
   const known = secrets.map(digest);
   return (presented) => isOneOfSecrets(known, digest(presented));
+}
+
+/** A matcher for a list that can change: made anew when there is another one. */
+export function liveMatcher(
+  list: () => readonly string[],
+  matcherOf: (list: readonly string[]) => (presented: string) => boolean = secretMatcher,
+): (presented: string) => boolean {
+  let known = list();
+  let matches = matcherOf(known);
+  return (presented) => {
+    const now = list();
+    if (now !== known) [known, matches] = [now, matcherOf(now)];
+    return matches(presented);
+  };
+}
+
+/** Whether the token-service accepts a credential of this service. Logged once, and again only after it was accepted. */
+export class CredentialState {
+  #isRefused = false;
+  readonly #reason: string;
+
+  constructor(
+    name: CredentialName,
+    private readonly logger: Pick<Logger, 'info' | 'error'>,
+  ) {
+    this.#reason = `the token-service does not accept ${name}: set the same value there, or list this one there as well`;
+  }
+
+  /** Why it is refused; undefined: it is accepted, or has not been presented yet. */
+  get fault(): string | undefined {
+    return this.#isRefused ? this.#reason : undefined;
+  }
+
+  /** Of a response to a call. */
+  note(isAccepted: boolean): void {
+    if (isAccepted !== this.#isRefused) return;
+    this.#isRefused = !isAccepted;
+    if (this.#isRefused) this.logger.error(this.#reason);
+    else this.logger.info('the token-service accepts the credential again');
+  }
+
+  /** For `/readyz`. @throws Error with the reason */
+  async mustBeAccepted(): Promise<void> {
+    if (this.#isRefused) throw new Error(this.#reason);
+  }
 }

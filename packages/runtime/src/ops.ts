@@ -1,6 +1,8 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, createServer as createNetServer, type Server as NetServer } from 'node:net';
+import { problem } from '@latchkey/contracts';
 import { collectDefaultMetrics, Registry } from 'prom-client';
+import { newId } from './ids.js';
 
 /** A dependency that must work for the service to be ready: resolves, or rejects with the reason. */
 export type ReadinessCheck = () => Promise<void>;
@@ -15,6 +17,8 @@ export interface OpsOptions {
   warnings?: Record<string, ReadinessCheck>;
   /** Further paths on the ops port, exact or (ending in `/`) by prefix. */
   routes?: Record<string, (req: IncomingMessage, res: ServerResponse) => void>;
+  /** Reads changed files at once, for `POST /reload`: what to say of it. @throws Error that says what cannot be used */
+  reload?: () => Promise<object>;
   /** Timeout of one readiness check. Default 2 000. */
   checkTimeoutMs?: number;
 }
@@ -45,6 +49,10 @@ export async function readiness(
   return { ready: entries.every(([, state]) => state === 'ok'), checks: Object.fromEntries(entries) };
 }
 
+/** Those of `readiness` that are not ok, with their reasons. */
+export const failed = (checks: Record<string, string>): Record<string, string> =>
+  Object.fromEntries(Object.entries(checks).filter(([, state]) => state !== 'ok'));
+
 /** A registry with the process's own metrics and a `service` label on every one. */
 export function createRegistry(service: string): Registry {
   const registry = new Registry();
@@ -67,7 +75,7 @@ export async function startOps(options: OpsOptions): Promise<Server> {
         sendJson(
           res,
           ready ? 200 : 503,
-          { status: ready ? 'ready' : 'not ready', checks, ...(!warned.ready && { warnings: warned.checks }) },
+          { status: ready ? 'ready' : 'not ready', checks, ...(!warned.ready && { warnings: failed(warned.checks) }) },
           ready ? {} : { 'retry-after': '1' },
         ),
       );
@@ -80,11 +88,35 @@ export async function startOps(options: OpsOptions): Promise<Server> {
       );
       return;
     }
-    sendJson(res, 404, { status: 'not found', detail: 'this port serves /healthz, /readyz and /metrics' });
+    if (path === '/reload' && options.reload) return void respondReload(req, res, options.reload);
+    sendJson(res, 404, {
+      status: 'not found',
+      detail: `this port serves /healthz, /readyz, /metrics${options.reload ? ' and, for POST, /reload' : ''}`,
+    });
   });
   server.requestTimeout = 10_000;
   await listen(server, options.port, options.host);
   return server;
+}
+
+/** No credential: it only has files read that are read anyway. Browsers send `Origin` with every POST. */
+async function respondReload(req: IncomingMessage, res: ServerResponse, reload: () => Promise<object>): Promise<void> {
+  const refuse = (code: 'method_not_allowed' | 'cross_site' | 'reload_failed', detail: string) => {
+    const body = problem(code, detail, newId());
+    res.writeHead(body.status, { 'content-type': 'application/problem+json', 'cache-control': 'no-store' });
+    res.end(`${JSON.stringify(body)}\n`);
+  };
+  if (req.method !== 'POST') {
+    res.setHeader('allow', 'POST');
+    return refuse('method_not_allowed', 'Reload with POST.');
+  }
+  if (req.headers.origin !== undefined)
+    return refuse('cross_site', 'No page has a reason to reload: ask without Origin.');
+  try {
+    sendJson(res, 200, { reloaded: true, ...(await reload()) });
+  } catch (error) {
+    refuse('reload_failed', (error as Error).message);
+  }
 }
 
 /** Listens. @throws Error naming the address when the port is in use */

@@ -41,8 +41,10 @@ export type Caller<M> = {
 export interface RpcCallerOptions {
   /** `host:port` of the token-service. */
   address: string;
-  /** Sent as `authorization`: see `firstParty` and `bearer`. */
-  authorization: string;
+  /** Sent as `authorization`: see `firstParty` and `bearer`. A function is asked for each call. */
+  authorization: string | (() => string);
+  /** Called when the server has accepted or refused the authorization of a unary call. */
+  onAuthorization?: (isAccepted: boolean) => void;
   /** PEM file of the CA that signed the server's certificate; plain text without one. */
   caFile?: string;
   /** Timeout of a call. Default 2 000. */
@@ -101,21 +103,27 @@ function caller<M>(protoFile: string, service: string, options: RpcCallerOptions
     'grpc.max_reconnect_backoff_ms': 1_000,
     'grpc.max_receive_message_length': 16 * 1024 * 1024,
   }) as Client & Record<string, UnaryMethod | StreamMethod>;
-  const metadata = new Metadata();
-  metadata.set('authorization', options.authorization);
+  const { authorization, onAuthorization } = options;
+  const metadata = () => {
+    const made = new Metadata();
+    made.set('authorization', typeof authorization === 'string' ? authorization : authorization());
+    return made;
+  };
   const methods: Record<string, unknown> = { close: () => client.close() };
   for (const [name, { requestStream }] of Object.entries(definition)) {
     const method = name.charAt(0).toLowerCase() + name.slice(1);
     if (requestStream) {
-      methods[method] = () => (client[name] as StreamMethod).call(client, metadata);
+      methods[method] = () => (client[name] as StreamMethod).call(client, metadata());
       continue;
     }
     methods[method] = (request: unknown, call: { timeoutMs?: number } = {}) =>
       new Promise((resolve, reject) => {
         const deadline = Date.now() + (call.timeoutMs ?? options.timeoutMs ?? 2_000);
-        (client[name] as UnaryMethod).call(client, request, metadata, { deadline }, (error, response) =>
-          error ? reject(error) : resolve(response),
-        );
+        (client[name] as UnaryMethod).call(client, request, metadata(), { deadline }, (error, response) => {
+          if (!error || error.code === status.UNAUTHENTICATED) onAuthorization?.(!error);
+          if (error) reject(error);
+          else resolve(response);
+        });
       });
   }
   return methods as Caller<M>;

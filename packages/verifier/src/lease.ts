@@ -22,6 +22,8 @@ const PAST_EVERY_MS = 25;
 export interface LeaseDeps {
   readonly name: string;
   readonly version: string;
+  /** For people; read at each renewal. */
+  readonly routesHash: (() => string) | undefined;
   /** Random, 32 to 64 characters; called at the start and whenever the authority rejects the previous one. */
   readonly newClaim: () => string;
   readonly clock: Clock;
@@ -211,7 +213,7 @@ export class Lease {
   }
 
   async #sendRenewal(): Promise<void> {
-    const { name, version, clock, time, source, applied, counters, onCursor } = this.#deps;
+    const { name, version, routesHash, clock, time, source, applied, counters, onCursor } = this.#deps;
     const sentAt = time.note();
     const watermark = this.#deps.watermark();
     const { cursor } = applied;
@@ -229,6 +231,7 @@ export class Lease {
         claim: this.#claim,
         version,
         nonce: this.#nonce,
+        ...(routesHash && { routesHash: routesHash() }),
       });
       // Read while stopping too: the lease granted is released by its id.
       if (this.#stopped) this.#identify(response);

@@ -18,6 +18,8 @@ export interface VerifierOptions {
   readonly name: string;
   /** For people. Default empty. */
   readonly version?: string;
+  /** Of the routes in use, for people: 16 hexadecimal digits. Read at each renewal. Default: none. */
+  readonly routesHash?: () => string;
   /**
    * A new secret of this process, 32 to 64 random characters of base64url: it identifies the verifier to the authority,
    * which assigns an id. Called at the start, and again when the authority rejects the previous one.
@@ -83,6 +85,7 @@ export class Verifier {
     const lease = new Lease({
       name,
       version,
+      routesHash: options.routesHash,
       newClaim,
       clock,
       time,

@@ -44,8 +44,25 @@ function Lag({ cursorLag }: VerifierItem) {
   return <span className="soon figures">{t.gateways.behind(cursorLag)}</span>;
 }
 
-function Row({ verifier, onEnd }: { verifier: VerifierItem; onEnd(verifier: VerifierItem): void }) {
-  const { id, name, caller, version, since, lastConfirmationMs, ended } = verifier;
+function Routes({ routesHash, differ }: Pick<VerifierItem, 'routesHash'> & { differ: boolean }) {
+  if (!routesHash) return null;
+  return (
+    <div className={differ ? 'soon' : 'muted'} {...(differ && { tabIndex: 0, ...hint(t.gateways.routesDiffer) })}>
+      {t.gateways.routes} <span className="mono">{routesHash.slice(0, 8)}</span>
+      {differ && <span className="visually-hidden">. {t.gateways.routesDiffer}</span>}
+    </div>
+  );
+}
+
+interface RowProps {
+  verifier: VerifierItem;
+  /** Not all gateways use the same routes. */
+  differ: boolean;
+  onEnd(verifier: VerifierItem): void;
+}
+
+function Row({ verifier, differ, onEnd }: RowProps) {
+  const { id, name, caller, version, routesHash, since, lastConfirmationMs, ended } = verifier;
   const columns = t.gateways.columns;
   return (
     <div className="gateways-row" role="row" data-verifier={id}>
@@ -59,6 +76,7 @@ function Row({ verifier, onEnd }: { verifier: VerifierItem; onEnd(verifier: Veri
       <div role="cell">
         <span className="cell-label">{columns.version}</span>
         {version || t.gateways.oldVersion}
+        <Routes routesHash={routesHash} differ={differ} />
       </div>
       <div role="cell">
         <span className="cell-label">{columns.since}</span>
@@ -104,6 +122,7 @@ interface Props {
 
 /** The verifiers as rows on a wide screen and cards on a narrow one. */
 export function VerifierTable({ items, onEnd }: Props) {
+  const differ = new Set(items.flatMap(({ routesHash }) => routesHash ?? [])).size > 1;
   const columns = t.gateways.columns;
   return (
     <div className="gateways" role="table" aria-label={t.gateways.title}>
@@ -116,7 +135,7 @@ export function VerifierTable({ items, onEnd }: Props) {
       </div>
       <div role="rowgroup">
         {items.map((verifier) => (
-          <Row key={verifier.id} verifier={verifier} onEnd={onEnd} />
+          <Row key={verifier.id} verifier={verifier} differ={differ} onEnd={onEnd} />
         ))}
       </div>
     </div>

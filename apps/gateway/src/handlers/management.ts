@@ -9,7 +9,7 @@ export interface ManagementDeps extends Omit<ExchangeDeps, 'upstreamFailed'> {
   /** The token-service's HTTP API. */
   readonly upstream: UpstreamPool;
   /** Proves to the token-service that a request came through a gateway. */
-  readonly proofSecret: string;
+  readonly proofSecret: () => string;
   readonly verifier: Pick<Verifier, 'watch'>;
   readonly logger: Logger;
 }
@@ -21,11 +21,10 @@ const UNAVAILABLE = 'The management API is unavailable. Try again shortly; check
 
 /** Forwards the management API unchanged, with proof that it came through a gateway; the token-service authorizes it. */
 export class Management {
-  readonly #proof: string;
+  #proof = { of: '', text: '' };
   readonly #exchanges: ExchangeDeps;
 
   constructor(private readonly deps: ManagementDeps) {
-    this.#proof = gatewayProof(deps.proofSecret);
     this.#exchanges = {
       ...deps,
       upstreamFailed: (requestId, { kind, reason }) =>
@@ -39,7 +38,7 @@ export class Management {
     const plan = {
       upstream: this.deps.upstream,
       path: target.path + target.query,
-      lines: `${lines}${GATEWAY_PROOF_HEADER}: ${this.#proof}\r\n${CALLER_ADDRESS_HEADER}: ${head.ip}\r\n`,
+      lines: `${lines}${GATEWAY_PROOF_HEADER}: ${this.#proofNow()}\r\n${CALLER_ADDRESS_HEADER}: ${head.ip}\r\n`,
       body: undefined,
       timeoutMs: TIMEOUT_MS,
       policy: POLICY,
@@ -49,6 +48,12 @@ export class Management {
       unavailableDetail: UNAVAILABLE,
     };
     new Exchange(request, plan, this.#exchanges).start();
+  }
+
+  #proofNow(): string {
+    const secret = this.deps.proofSecret();
+    if (secret !== this.#proof.of) this.#proof = { of: secret, text: gatewayProof(secret) };
+    return this.#proof.text;
   }
 
   /** The token-service authorizes the request; a long response still ends with its token. */

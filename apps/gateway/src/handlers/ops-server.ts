@@ -1,6 +1,7 @@
-import { type Logger, type ReadinessCheck, readiness } from '@latchkey/runtime';
+import { failed, type Logger, type ReadinessCheck, readiness } from '@latchkey/runtime';
 import { type CallerRequest, HttpServer } from '../engine/index.js';
 import { type ErrorResponse, RETRY_AFTER_S, readTarget } from '../http/index.js';
+import type { Reloaded } from '../routes/index.js';
 import type { ForwardAuth } from './forward-auth.js';
 
 export interface OpsServerDeps {
@@ -10,12 +11,14 @@ export interface OpsServerDeps {
   readonly checks: Readonly<Record<string, ReadinessCheck>>;
   /** Shown there when they fail, without making the gateway unready. */
   readonly warnings: Readonly<Record<string, ReadinessCheck>>;
+  /** Reads the routes again, for all processes. */
+  readonly reload: () => Promise<Reloaded>;
   readonly isTrustedProxy: (ip: string) => boolean;
   readonly logger: Logger;
   readonly connectionsMax: number;
 }
 
-/** The ops port: `/forward-auth`, `/metrics`, `/healthz` and `/readyz`. Never published by default. */
+/** The ops port: `/forward-auth`, `/metrics`, `/healthz`, `/readyz` and `/reload`. Never published by default. */
 export class OpsServer {
   readonly http: HttpServer;
 
@@ -35,6 +38,7 @@ export class OpsServer {
     if (method === 'CONNECT') request.closeAfter();
     const target = readTarget(request.head.target);
     if ('detail' in target) return void request.refuse(target);
+    if (target.path === '/reload') return void this.#reload(request);
     if (method !== 'GET' && method !== 'HEAD' && target.path !== '/forward-auth') return void request.refuse(ONLY_GET);
     switch (target.path) {
       case '/forward-auth':
@@ -48,9 +52,22 @@ export class OpsServer {
       default:
         return void request.refuse({
           code: 'not_found',
-          detail: 'This port serves /forward-auth, /healthz, /readyz and /metrics.',
+          detail: 'This port serves /forward-auth, /healthz, /readyz, /metrics and /reload.',
         });
     }
+  }
+
+  #reload(request: CallerRequest): void {
+    if (request.head.method !== 'POST') return void request.refuse(ONLY_POST);
+    if (request.head.origin !== undefined) return void request.refuse(FROM_BROWSER);
+    this.deps.reload().then(
+      (reloaded) => {
+        if ('hash' in reloaded) respondJson(request, 200, { reloaded: true, ...reloaded });
+        else request.refuse({ code: reloaded.isInvalid ? 'reload_failed' : 'unavailable', detail: reloaded.reason });
+      },
+      ({ message }: Error) =>
+        request.refuse({ code: 'unavailable', detail: `The primary did not respond: ${message}` }),
+    );
   }
 
   #respondMetrics(request: CallerRequest): void {
@@ -62,6 +79,16 @@ export class OpsServer {
   }
 }
 
+const ONLY_POST: ErrorResponse = {
+  code: 'method_not_allowed',
+  detail: 'Reload with POST.',
+  headers: { allow: 'POST' },
+};
+const FROM_BROWSER: ErrorResponse = {
+  code: 'cross_site',
+  detail: 'Browsers send Origin with a POST, and no page has a reason to reload; ask without one.',
+};
+
 const ONLY_GET: ErrorResponse = {
   code: 'method_not_allowed',
   detail: 'This port supports GET and HEAD only.',
@@ -72,7 +99,7 @@ type Checks = Readonly<Record<string, ReadinessCheck>>;
 
 export function respondReadiness(request: CallerRequest, of: Checks, warnings: Checks): void {
   void Promise.all([readiness(of), readiness(warnings)]).then(([{ ready, checks }, warned]) => {
-    const named = warned.ready ? {} : { warnings: warned.checks };
+    const named = warned.ready ? {} : { warnings: failed(warned.checks) };
     respondJson(request, ready ? 200 : 503, { status: ready ? 'ready' : 'not ready', checks, ...named });
   });
 }

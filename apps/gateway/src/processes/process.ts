@@ -96,12 +96,22 @@ export class GatewayProcess {
     return countsOf(this.metrics);
   }
 
-  /** Hands over a valid routes file; a process that starts takes it before it serves. */
-  async takeRoutes(routes: RoutesSource): Promise<void> {
-    await this.#channel.ask('routes', routes, ROUTES_MS).catch(({ message: reason }: Error) => {
-      if (this.state === 'listening')
-        this.logger.warn({ pid: this.pid, reason }, 'a gateway process has not taken the routes yet');
-    });
+  /**
+   * Hands over a valid routes file; a process that starts takes it before it serves.
+   * @returns whether it has taken it, or serves nobody
+   */
+  takeRoutes(routes: RoutesSource): Promise<boolean> {
+    return this.#channel.ask('routes', routes, ROUTES_MS).then(
+      () => true,
+      () => this.state !== 'listening',
+    );
+  }
+
+  /** @returns why it cannot use the file of a setting; undefined: it can, or serves nobody any more */
+  reloadSettings(): Promise<string | undefined> {
+    return this.#channel
+      .ask<string | undefined>('settings', undefined, ROUTES_MS)
+      .catch(({ message }: Error) => (this.state === 'listening' ? message : undefined));
   }
 
   /** Lets it end what callers have begun, while others accept in its place, and stops it. */

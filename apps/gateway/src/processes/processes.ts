@@ -1,7 +1,15 @@
 import cluster, { type Worker } from 'node:cluster';
 import { createRegistry, freePort, type Logger } from '@latchkey/runtime';
 import { Counter, Gauge } from 'prom-client';
-import { parseRoutes, type RoutesSource, readRoutes } from '../routes/index.js';
+import { RELOAD_FAILED } from '../metrics.js';
+import {
+  parseRoutes,
+  type Reloaded,
+  type RoutesSource,
+  RoutesWatch,
+  readRoutes,
+  withSettings,
+} from '../routes/index.js';
 import { surplusOf } from './balance.js';
 import { GatewayProcess } from './process.js';
 import { addUp, type ProcessMetrics } from './sums.js';
@@ -54,6 +62,7 @@ export class Processes {
   #ended: ProcessMetrics = [];
   #silent = 0;
   #routes: RoutesSource = { text: '', files: new Map() };
+  #watch: RoutesWatch | undefined;
   #authzPort = 0;
   /** Slots that have not listened yet; undefined until the first one has. */
   #awaited: Set<Slot> | undefined;
@@ -70,6 +79,7 @@ export class Processes {
       new Gauge({ name, help, registers, collect: collectOf(value) });
     gauge('latchkey_gateway_processes', 'Processes that listen', () => this.#listening.length);
     gauge('latchkey_gateway_processes_silent', 'Processes whose gauges this scrape lacks', () => this.#silent);
+    gauge(RELOAD_FAILED.name, RELOAD_FAILED.help, () => Number(this.#watch?.fault !== undefined));
     const [name, help] = ['latchkey_gateway_process_deaths_total', 'Processes that ended without having been told to'];
     this.#deaths = new Counter({ name, help, registers });
   }
@@ -86,8 +96,14 @@ export class Processes {
   async start(): Promise<void> {
     const { options } = this;
     const source = readRoutes(options.routesFile);
-    parseRoutes(source.text, options.routesFile, process.env, source.files);
+    const table = parseRoutes(source.text, options.routesFile, process.env, source.files);
     this.#routes = source;
+    this.#watch = new RoutesWatch(source, table, {
+      file: options.routesFile,
+      env: process.env,
+      use: (next) => this.#useRoutes(next),
+      logger: this.logger,
+    });
     this.#authzPort = options.authzPort || (await freePort(options.opsHost));
     cluster.schedulingPolicy = cluster.SCHED_NONE;
     // JSON has no NaN, which some gauges are at times.
@@ -103,6 +119,7 @@ export class Processes {
     if (exit) throw new Error(`the first process was ended by ${exit.signal} before it listened`);
     this.#awaited = new Set(others);
     for (const slot of others) this.#spawnLater(slot);
+    this.#watch.start();
     setTimeout(() => void this.#balance(), BALANCE_MS).unref();
   }
 
@@ -115,21 +132,27 @@ export class Processes {
     if (!this.#isStopping) setTimeout(() => void this.#balance(), BALANCE_MS).unref();
   }
 
-  /** Reads the routes file again, for all processes or, when it is invalid, for none. */
-  async reload(): Promise<void> {
-    const { routesFile } = this.options;
-    let routes: number;
-    try {
-      const source = readRoutes(routesFile);
-      routes = parseRoutes(source.text, routesFile, process.env, source.files).routes.length;
-      this.#routes = source;
-    } catch (error) {
-      const reason = (error as Error).message;
-      this.logger.error({ reason }, 'reloading the routes failed; the previous ones stay in use');
-      return;
-    }
-    await Promise.all([...this.#alive].map((running) => running.takeRoutes(this.#routes)));
-    this.logger.info({ routes }, 'routes reloaded');
+  /**
+   * Reads the routes file, and the files that it names, at once: for all processes or, when one is invalid, for none. Each
+   * process reads those of its settings.
+   */
+  async reload(): Promise<Reloaded> {
+    const reloaded = await this.#watch!.reload();
+    const reasons = await Promise.all(this.#listening.map((running) => running.reloadSettings()));
+    return withSettings(
+      reloaded,
+      reasons.find((reason) => reason !== undefined),
+    );
+  }
+
+  /** @throws when a process that listens has not taken them in time: it takes them once it goes on */
+  async #useRoutes(source: RoutesSource): Promise<void> {
+    this.#routes = source;
+    const late = await Promise.all(
+      [...this.#alive].map(async (running) => ((await running.takeRoutes(source)) ? [] : [running.pid])),
+    );
+    const pids = late.flat();
+    if (pids.length > 0) throw new Error(`no response from the gateway process ${pids.join(', ')}`);
   }
 
   /** Replaces the processes one after the other, each once its replacement holds a lease and listens. */
@@ -187,6 +210,7 @@ export class Processes {
   /** Stops all processes in parallel, each in order. */
   async stop(): Promise<void> {
     this.#isStopping = true;
+    this.#watch?.stop();
     for (const { timer } of this.#slots) clearTimeout(timer);
     await Promise.all([...this.#alive].map((running) => running.stop()));
   }
@@ -196,7 +220,11 @@ export class Processes {
     const awaitLease = as === 'next' || this.#listening.length > 0;
     const start = { n: slot.n, routes: this.#routes, authzPort: this.#authzPort, awaitLease };
     const worker = (this.options.fork ?? cluster.fork)();
-    const handlers = { metrics: () => this.#metrics() };
+    const handlers = {
+      metrics: () => this.#metrics(),
+      reload: () => this.reload(),
+      fault: () => this.#watch?.fault,
+    };
     const running = new GatewayProcess(worker, start, handlers, this.options.stopMs, this.logger);
     this.#alive.add(running);
     slot[as] = running;

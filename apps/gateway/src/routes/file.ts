@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { YamlFile } from '@latchkey/runtime';
@@ -7,6 +8,7 @@ import { Route, RouteTable } from './table.js';
 import { readTls, type TlsFiles } from './tls.js';
 
 export const ROUTES_FILE_BYTES_MAX = 1_048_576;
+const HASH_LENGTH = 16;
 
 /** The routes file is invalid; each problem is `file:line: where: what`. */
 export class RoutesFileError extends Error {
@@ -92,7 +94,17 @@ export function parseRoutes(
       }),
   );
   if (problems.length) throw new RoutesFileError(problems);
-  return new RouteTable(routes.map((spec, i) => new Route(spec, tls[i])));
+  return new RouteTable(
+    routes.map((spec, i) => new Route(spec, tls[i])),
+    hashOf(text, files),
+  );
+}
+
+/** As of `cat gateway.yaml ca.pem … | sha256sum`: the routes file, then each file in the order in which routes name them. */
+function hashOf(text: string, files: TlsFiles): string {
+  const hash = createHash('sha256').update(text);
+  for (const content of files.values()) hash.update(content);
+  return hash.digest('hex').slice(0, HASH_LENGTH);
 }
 
 type Path = readonly PropertyKey[];

@@ -3,3 +3,4 @@ export { OWN_PATHS } from './schema.js';
 export { type Cors, Route, type RouteRequirement, RouteTable } from './table.js';
 export type { UpstreamTls } from './tls.js';
 export { type HealthCheckSettings, type UpstreamSettings, upstreamSettings } from './upstream.js';
+export { type Reloaded, RoutesWatch, withSettings } from './watch.js';

@@ -156,7 +156,11 @@ export class RouteTable {
   readonly #byFirst = new Map<string, Route[]>();
   readonly #others: Route[];
 
-  constructor(routes: readonly Route[]) {
+  /** @param hash of the files that it was read from */
+  constructor(
+    routes: readonly Route[],
+    readonly hash: string,
+  ) {
     this.routes = [...routes].sort((a, b) => b.rank[0] - a.rank[0] || b.rank[1] - a.rank[1] || b.rank[2] - a.rank[2]);
     this.allowEncodedSlashes = this.routes.some(({ allowEncodedSlashes }) => allowEncodedSlashes);
     this.#others = this.routes.filter((route) => route.firstSegment === undefined);

@@ -1,6 +1,6 @@
 import { type Metadata, status } from '@grpc/grpc-js';
 import { FIRST_PARTY_SCHEME } from '@latchkey/contracts';
-import { MALFORMED, newId, readAuthorization, secretMatcher } from '@latchkey/runtime';
+import { liveMatcher, MALFORMED, newId, readAuthorization } from '@latchkey/runtime';
 import { type CanActivate, type ExecutionContext, Inject, Injectable } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { CONFIG, type TokenServiceConfig } from '../config.js';
@@ -29,8 +29,8 @@ export class RpcCallerGuard implements CanActivate {
     private readonly reflector: Reflector,
   ) {
     this.#services = [
-      { caller: { type: 'gateway' }, isSecret: secretMatcher(config.GATEWAY_RPC_SECRET) },
-      { caller: { type: 'jobs' }, isSecret: secretMatcher(config.JOBS_RPC_SECRET) },
+      { caller: { type: 'gateway' }, isSecret: liveMatcher(() => config.GATEWAY_RPC_SECRET) },
+      { caller: { type: 'jobs' }, isSecret: liveMatcher(() => config.JOBS_RPC_SECRET) },
     ];
   }
 

@@ -1,3 +1,3 @@
 export * from './actor.js';
 export { AuthorizationModule } from './authorization.module.js';
-export { ScopesService } from './scopes.service.js';
+export { readScopesFile, type ScopesFile, ScopesService } from './scopes.service.js';

@@ -28,11 +28,17 @@ const fileSchema = z.strictObject({
     .max(1_000),
 });
 
+/** A scopes file: its text, and what it declares. */
+export interface ScopesFile {
+  readonly text: string;
+  readonly scopes: readonly ScopeDeclaration[];
+}
+
 /**
  * Reads the operator's scopes file.
  * @throws ConfigError naming file, line and reason
  */
-export function readScopesFile(file: string): ScopeDeclaration[] {
+export function readScopesFile(file: string): ScopesFile {
   let text: string;
   try {
     text = readFileSync(file, 'utf8');
@@ -52,7 +58,7 @@ export function readScopesFile(file: string): ScopeDeclaration[] {
       throw new ConfigError([`${yaml.placeOf(['scopes', index, 'name'])}: the scope ${name} is declared twice`]);
     seen.add(name);
   });
-  return result.data.scopes;
+  return { text, scopes: result.data.scopes };
 }
 
 function contentOf(yaml: YamlFile): unknown {
@@ -84,21 +90,34 @@ class Declared {
   }
 }
 
-/** The scopes in force: those of the replica that started last. */
+/** The scopes in force: those of the replica that started last, or read a changed file last. */
 @Injectable()
 export class ScopesService {
-  readonly #own: Declared;
+  #own: Declared;
+  /** The text of the operator's file that `own` comes from. */
+  #text = '';
   #inForce: Declared;
 
   constructor(
     @Inject(CONFIG) config: Pick<TokenServiceConfig, 'SCOPES_FILE'>,
     private readonly db: Database,
   ) {
-    this.#own = new Declared([...MANAGEMENT_SCOPES, ...(config.SCOPES_FILE ? readScopesFile(config.SCOPES_FILE) : [])]);
+    this.#own = this.use(config.SCOPES_FILE ? readScopesFile(config.SCOPES_FILE) : { text: '', scopes: [] });
     this.#inForce = this.#own;
   }
 
-  /** The declarations that this replica started with. */
+  /** Makes what a file declares this replica's own; it is in force once it is announced. */
+  use({ text, scopes }: ScopesFile): Declared {
+    this.#text = text;
+    this.#own = new Declared([...MANAGEMENT_SCOPES, ...scopes]);
+    return this.#own;
+  }
+
+  get fileText(): string {
+    return this.#text;
+  }
+
+  /** The declarations that this replica read last. */
   get own(): Pick<Declared, 'digest' | 'text'> {
     return this.#own;
   }

@@ -1,7 +1,7 @@
-import type { Clock, Logger } from '@latchkey/runtime';
+import { type Clock, connectingTo, type Logger } from '@latchkey/runtime';
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { InjectDataSource } from '@nestjs/typeorm';
-import { Pool, type PoolClient, type QueryResultRow } from 'pg';
+import { Client, Pool, type PoolClient, type PoolConfig, type QueryResultRow } from 'pg';
 import { Counter, type Registry } from 'prom-client';
 import { DataSource } from 'typeorm';
 import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
@@ -49,14 +49,17 @@ function withSettings(databaseUrl: string, settings: Readonly<Record<string, str
 /** A commit that has returned is on disk, and at the standby where there is one. */
 const COMMIT_SETTINGS = { synchronous_commit: 'on' } as const;
 
+/** The type of pg's options lacks it. */
+type PoolOptions = PoolConfig & { Client: typeof Client };
+
 function listPool(config: TokenServiceConfig): Pool {
   const pool = new Pool({
     ...CONNECTION_LIMITS,
-    connectionString: withSettings(config.DATABASE_URL, LIST_SETTINGS),
     max: listConnections(config),
     connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
     application_name: 'latchkey-token-service lists',
-  });
+    Client: connectingTo(Client, () => withSettings(config.DATABASE_URL, LIST_SETTINGS)),
+  } satisfies PoolOptions);
   pool.on('error', () => undefined); // as with the other pool: the next query fails if reconnecting does
   return pool;
 }
@@ -76,7 +79,7 @@ export function dataSourceOptions(config: TokenServiceConfig) {
     poolErrorHandler: () => undefined,
     extra: {
       ...CONNECTION_LIMITS,
-      Client: PreparedClient,
+      Client: connectingTo(PreparedClient, () => withSettings(config.DATABASE_URL, COMMIT_SETTINGS)),
       // Statements that do not await each other's results are sent together; each still runs after the one before it.
       pipeline: true,
     },
@@ -385,8 +388,8 @@ const NETWORK = [
   'ENETUNREACH',
   'EAI_AGAIN',
 ];
-/** Connection faults, shutdown, too many connections, out of resources, timeouts, conflicts, read-only standby. */
-const UNAVAILABLE = /^(08|53|57P|58)|^57014$|^55P03$|^25006$|^40001$|^40P01$|^25P03$/;
+/** Connection faults, refused roles and passwords, no such database, shutdown, too many connections, out of resources, timeouts, conflicts, read-only standby. */
+const UNAVAILABLE = /^(08|28|53|57P|58)|^3D000$|^57014$|^55P03$|^25006$|^40001$|^40P01$|^25P03$/;
 const UNAVAILABLE_WORDS =
   /Connection terminated|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|not queryable|Cannot use a pool after calling end|DataSource is not (initialized|set)|Driver not Connected/i;
 

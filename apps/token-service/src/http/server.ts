@@ -10,7 +10,7 @@ import {
   problem,
   REQUEST_ID_HEADER,
 } from '@latchkey/contracts';
-import { type Logger, newId } from '@latchkey/runtime';
+import { type Logger, liveMatcher, newId } from '@latchkey/runtime';
 import { hideSecrets } from '@latchkey/token-format';
 import { FastifyAdapter } from '@nestjs/platform-fastify';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
@@ -140,7 +140,7 @@ const fixedHeaders = (requestId: string) => ({
 
 /** Address and request id come from the gateway when the request proves that it came through one, else from the socket. */
 function contextReader(config: TokenServiceConfig, logger: Logger): (request: FastifyRequest) => RequestContext {
-  const isProof = gatewayProofMatcher(config.GATEWAY_PROOF_SECRET);
+  const isProof = liveMatcher(() => config.GATEWAY_PROOF_SECRET, gatewayProofMatcher);
   let warnedAt = Number.NEGATIVE_INFINITY;
   const warnOfProof = (peer: string | undefined) => {
     if (performance.now() - warnedAt < PROOF_WARNING_EVERY_MS) return;

@@ -27,6 +27,8 @@ export const HOLDER_LEASES_MAX = 64;
 const NAME_LENGTH_MAX = 100;
 const VERSION_LENGTH_MAX = 50;
 const CLAIM_PATTERN = /^[A-Za-z0-9_-]{32,64}$/;
+/** Empty for verifiers that have no routes. */
+const ROUTES_HASH_PATTERN = /^([0-9a-f]{16})?$/;
 const XID_PATTERN = /^\d{1,20}$/;
 const XID_MAX = 2n ** 64n - 1n;
 
@@ -96,7 +98,7 @@ export class Leases {
   async renew(request: RenewRequest, caller: LeaseCaller): Promise<RenewResponse> {
     const { store, log, leaseMs, newId, eventsSecret, usageSecret, feedKeys } = this.#deps;
     const random = this.#deps.randomBytes ?? randomBytes;
-    const { name, cursor, claim, version } = request;
+    const { name, cursor, claim, version, routesHash } = request;
     checkRequest(request);
     const isCurrent = claim !== '';
     if (!isCurrent && (this.#deps.protocolMin ?? 2) > 2)
@@ -108,6 +110,7 @@ export class Leases {
       claim: isCurrent ? { hash: hash('sha256', claim, 'buffer') } : { ownId: request.verifierId },
       name,
       version,
+      routesHash: (caller.firstParty && routesHash) || null,
       caller,
       cursor,
       leaseMs,
@@ -211,7 +214,7 @@ export class Leases {
 const noRejections = () =>
   Object.fromEntries(LEASE_REJECTIONS.map((reason) => [reason, 0])) as Record<LeaseRejection, number>;
 
-function checkRequest({ verifierId, claim, version, name, cursor, nonce }: RenewRequest): void {
+function checkRequest({ verifierId, claim, version, routesHash, name, cursor, nonce }: RenewRequest): void {
   const invalid = (message: string) => new LeaseRefused('invalid', message);
   if (claim !== '') {
     if (!CLAIM_PATTERN.test(claim)) throw invalid('claim must be 32 to 64 random characters of A-Z, a-z, 0-9, _ and -');
@@ -220,6 +223,7 @@ function checkRequest({ verifierId, claim, version, name, cursor, nonce }: Renew
     throw invalid('claim is required (verifierId, a lower-case UUID, only from verifiers of version 0.1)');
   }
   if (nonce && !isId(nonce)) throw invalid('nonce must be the one returned by the last renewal, or empty');
+  if (!ROUTES_HASH_PATTERN.test(routesHash ?? '')) throw invalid('routesHash must be 16 hexadecimal digits, or empty');
   checkText('name', name, NAME_LENGTH_MAX);
   checkText('version', version, VERSION_LENGTH_MAX);
   checkCursor(cursor);

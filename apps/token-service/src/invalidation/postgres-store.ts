@@ -71,7 +71,7 @@ class PostgresConnection implements StoreConnection {
   }
 
   async takeLease(request: LeaseRequest): Promise<LeaseTaken> {
-    const { claim, name, version, caller, cursor, leaseMs, leasesMax, fresh, presented, nonce } = request;
+    const { claim, name, version, routesHash, caller, cursor, leaseMs, leasesMax, fresh, presented, nonce } = request;
     const [row] = await this.#db.prepared<{
       outcome: 'taken' | LeaseRejection;
       verifier: string;
@@ -105,6 +105,13 @@ class PostgresConnection implements StoreConnection {
     );
     const { outcome, verifier, salt, remembered, renewal, given } = row!;
     if (outcome !== 'taken') return { outcome };
+    // For people only: of its own, so that what the lease depends on stays as it is.
+    if (routesHash !== null)
+      await this.#db.prepared(
+        'lease_routes',
+        'UPDATE leases SET routes_hash = $2 WHERE verifier_id = $1 AND routes_hash IS DISTINCT FROM $2',
+        [verifier, routesHash],
+      );
     return { outcome, verifierId: verifier, keySalt: salt ?? fresh.keySalt, remembered, renewal, nonce: given };
   }
 

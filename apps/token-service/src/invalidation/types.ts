@@ -55,6 +55,8 @@ export interface LeaseRequest {
   readonly claim: { readonly hash: Uint8Array } | { readonly ownId: string };
   readonly name: string;
   readonly version: string;
+  /** Of a gateway's routes; null: none. */
+  readonly routesHash: string | null;
   readonly caller: LeaseCaller;
   readonly cursor: Cursor | null;
   readonly leaseMs: number;

@@ -1,23 +1,54 @@
-import type { Logger } from '@latchkey/runtime';
-import { Inject, Injectable } from '@nestjs/common';
-import { ScopesService } from '../authorization/index.js';
-import { LOGGER } from '../config.js';
+import { ConfigError, FileWatch, type Logger } from '@latchkey/runtime';
+import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
+import { readScopesFile, type ScopesFile, ScopesService } from '../authorization/index.js';
+import { CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
 import { Database } from '../database/index.js';
 import { type Invalidation, InvalidationService } from '../invalidation/index.js';
 
-/** Invalidates all cached tokens when the declared scopes differ from those of the last start. */
+/** Invalidates all cached tokens when the declared scopes differ from those announced last. */
 @Injectable()
-export class DeclarationsService {
+export class DeclarationsService implements OnApplicationShutdown {
+  /** Of SCOPES_FILE; undefined without one. */
+  readonly watch: FileWatch<ScopesFile> | undefined;
+
   constructor(
     private readonly db: Database,
     private readonly scopes: ScopesService,
     private readonly invalidations: InvalidationService,
     @Inject(LOGGER) private readonly logger: Logger,
-  ) {}
+    @Inject(CONFIG) { SCOPES_FILE: file }: Pick<TokenServiceConfig, 'SCOPES_FILE'>,
+  ) {
+    this.watch = file === undefined ? undefined : this.#watchOf(file);
+  }
+
+  onApplicationShutdown(): void {
+    this.watch?.stop();
+  }
+
+  #watchOf(file: string): FileWatch<ScopesFile> {
+    return new FileWatch(this.scopes.fileText, {
+      read: async () => {
+        try {
+          const content = readScopesFile(file);
+          return { key: content.text, content };
+        } catch (error) {
+          throw error instanceof ConfigError ? new Error(error.problems.join('; ')) : error;
+        }
+      },
+      use: async (content) => {
+        const { digest } = this.scopes.use(content);
+        await this.announceChange();
+        await this.scopes.follow(digest);
+        this.logger.info({ scopes: content.scopes.length }, 'scopes reloaded');
+      },
+      onFault: ({ message: reason }) =>
+        this.logger.error({ reason }, 'reloading the scopes failed; the previous ones stay in force'),
+    });
+  }
 
   /**
    * Compares this replica's declarations with those that any replica stored last, and replaces them. To be called before
-   * the listeners open.
+   * the listeners open, and when the file has changed.
    * @returns whether an invalidation of everything was written
    */
   async announceChange(): Promise<boolean> {

@@ -1,5 +1,6 @@
-import type { Logger } from '@latchkey/runtime';
+import { connectingTo, type Logger } from '@latchkey/runtime';
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
+import { Client } from 'pg';
 import { DataSource } from 'typeorm';
 import { AuditChain, AuditService } from '../audit/index.js';
 import { SYSTEM } from '../authorization/index.js';
@@ -115,7 +116,17 @@ export class MaintenanceService implements OnApplicationShutdown {
   async #retentionSource(): Promise<Retention | undefined> {
     const { AUDIT_RETENTION_MONTHS: months, RETENTION_DATABASE_URL: url } = this.config;
     if (months === 0 || !url) return undefined;
-    this.#retention ??= new DataSource({ type: 'postgres', url, poolSize: 1, installExtensions: false }).initialize();
+    this.#retention ??= new DataSource({
+      type: 'postgres',
+      url,
+      poolSize: 1,
+      installExtensions: false,
+      extra: { Client: connectingTo(Client, () => this.config.RETENTION_DATABASE_URL ?? url) },
+    }).initialize();
+    // A refused password, say: the next run tries again.
+    this.#retention.catch(() => {
+      this.#retention = undefined;
+    });
     const now = new Date();
     const before = new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - months, 1));
     return { source: await this.#retention, before };

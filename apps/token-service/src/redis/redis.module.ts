@@ -25,7 +25,7 @@ export const InjectRedis = (name: keyof typeof CONNECTIONS): ParameterDecorator 
     provide: tokenOf(name),
     inject: [CONFIG, LOGGER],
     useFactory: (config: TokenServiceConfig, logger: Logger) =>
-      createRedis(config.REDIS_URL, `token-service-${name}`, logger, CONNECTIONS[name]),
+      createRedis(() => config.REDIS_URL, `token-service-${name}`, logger, CONNECTIONS[name]),
   })),
   exports: NAMES.map(tokenOf),
 })

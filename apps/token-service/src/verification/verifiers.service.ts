@@ -14,6 +14,7 @@ interface VerifierRow {
   caller_token: string | null;
   token_name: string | null;
   version: string;
+  routes_hash: string | null;
   created_at: Date;
   lease_ms: number;
   renewed_ms_ago: number;
@@ -25,7 +26,7 @@ interface VerifierRow {
 /** Most verifiers listed; there are a few for each gateway and third party. */
 const VERIFIERS_MAX = 1_000;
 
-const SELECT_VERIFIERS = `SELECT v.verifier_id, v.name, v.caller, v.caller_token, t.name AS token_name, v.version,
+const SELECT_VERIFIERS = `SELECT v.verifier_id, v.name, v.caller, v.caller_token, t.name AS token_name, v.version, v.routes_hash,
   v.created_at, v.lease_ms, extract(epoch FROM now() - v.renewed_at)::float8 * 1000 AS renewed_ms_ago,
   CASE WHEN v.cursor_log = l.log
     THEN (SELECT count(*)::int FROM invalidations i WHERE i.xid >= v.cursor_xid) END AS cursor_lag,
@@ -89,6 +90,7 @@ function toItem(row: VerifierRow): VerifierItem {
     name: row.name,
     caller: callerOf(row),
     version: row.version,
+    routesHash: row.routes_hash,
     since: row.created_at.toISOString(),
     leaseEndsInMs: Math.max(0, Math.round(lapsedAfterMs(row.lease_ms) - row.renewed_ms_ago)),
     cursorLag: row.cursor_lag,

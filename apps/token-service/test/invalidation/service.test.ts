@@ -42,6 +42,7 @@ async function gateway(service: TokenService, authorization?: string): Promise<{
   };
   const verifier = new Verifier({
     name: 'gateway',
+    routesHash: () => '0123456789abcdef',
     newClaim,
     clock: systemClock,
     source: {
@@ -306,6 +307,8 @@ describe('verifiers, for administrators', () => {
     });
     const byId = Object.fromEntries(items.map((item) => [item.id, item]));
     expect(byId[own.verifier.id!]).toMatchObject({ name: 'gateway', caller: { type: 'first_party' }, ended: false });
+    // A third party has no routes, whatever it says.
+    expect([own, theirs].map(({ verifier }) => byId[verifier.id!]!.routesHash)).toEqual(['0123456789abcdef', null]);
     expect(byId[own.verifier.id!]!.caller).toEqual({ type: 'first_party' });
     expect(byId[theirs.verifier.id!]!.caller).toEqual({ type: 'token', id: holder.id, name: 'their service' });
     for (const item of items) {

@@ -12,6 +12,10 @@ export const verifierSchema = z
     name: z.string().meta({ description: 'chosen by the verifier; for people, and not to be relied on' }),
     caller: verifierCallerSchema,
     version: z.string().meta({ description: 'reported by the verifier; empty for version 0.1' }),
+    routesHash: z
+      .string()
+      .nullable()
+      .meta({ description: 'of the routes that a gateway used at its last renewal; null for other verifiers' }),
     since: timeSchema.meta({ description: 'when it took its lease' }),
     leaseEndsInMs: z.number().meta({
       description: 'from now, with the drift allowance: afterwards it certainly accepts nothing from memory',
