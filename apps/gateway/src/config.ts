@@ -9,10 +9,14 @@ import {
   rpcSecretSetting,
   type Settings,
   settingSchema,
+  versionIn,
 } from '@latchkey/runtime';
 import { DEFAULT_PREFIX, isPrefix } from '@latchkey/token-format';
 import { canonicalAddress } from '@latchkey/verifier';
 import { z } from 'zod';
+
+/** The version of this service. */
+export const VERSION = versionIn(new URL('../package.json', import.meta.url));
 
 const networks = settingSchema.list.refine(
   (list) => list.every((text) => canonicalAddress(text) !== undefined),

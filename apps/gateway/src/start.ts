@@ -15,14 +15,13 @@ import {
   systemClock,
   tokensCaller,
   usageStream,
-  versionIn,
 } from '@latchkey/runtime';
 import { UsageReporter, Verifier } from '@latchkey/verifier';
 import type { Redis } from 'ioredis';
 import type { Registry } from 'prom-client';
 import { CertificateError, CertificateWatch, readCertificate } from './certificate.js';
 import { Checks } from './check/index.js';
-import type { GatewayConfig } from './config.js';
+import { type GatewayConfig, VERSION } from './config.js';
 import { redisFeed, tokenSource } from './connections.js';
 import { UpstreamPools } from './engine/index.js';
 import {
@@ -146,7 +145,7 @@ async function open(
 
   const verifier = new Verifier({
     name: `${hostname()}:${config.PORT}${as ? `/${as.n}` : ''}`.slice(-NAME_LENGTH_MAX),
-    version: versionIn(new URL('../package.json', import.meta.url)),
+    version: VERSION,
     newClaim: () => randomBytes(32).toString('base64url'),
     onIdentityRefused: (why) => logger.warn({ why }, 'lease refused; the verifier continues under a new id'),
     clock: systemClock,
@@ -165,7 +164,7 @@ async function open(
   const exchanges = new OpenExchanges();
   const upstreams = new UpstreamPools(logger);
   opened.push(() => upstreams.close());
-  const registry = createRegistry('gateway');
+  const registry = createRegistry('gateway', VERSION);
   const watch =
     certificate &&
     new CertificateWatch(certificate, {
@@ -212,6 +211,7 @@ async function open(
   const ops = new OpsServer({
     forwardAuth: new ForwardAuth(checks, delegated, peers),
     metrics: { contentType: registry.contentType, text: as?.metrics ?? (() => registry.metrics()) },
+    version: VERSION,
     checks: readinessChecks,
     warnings,
     isTrustedProxy: peers.isTrustedProxy,
@@ -270,7 +270,8 @@ async function open(
   const url = `${certificate ? 'https' : 'http'}://${bracketed(config.HOST)}:${port}`;
   const count = routes.routes.length;
   const level = as ? 'debug' : 'info';
-  logger[level]({ url, opsPort, authzPort, routes: count }, as ? 'gateway process listening' : 'gateway listening');
+  const listening = { ...(!as && { version: VERSION }), url, opsPort, authzPort, routes: count };
+  logger[level](listening, as ? 'gateway process listening' : 'gateway listening');
   const useRoutes = (source: RoutesSource) => {
     const next = routesIn(source);
     proxyHandler.use(next);

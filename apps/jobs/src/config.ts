@@ -8,8 +8,12 @@ import {
   rpcSecretSetting,
   type Settings,
   settingSchema,
+  versionIn,
 } from '@latchkey/runtime';
 import { z } from 'zod';
+
+/** The version of this service. */
+export const VERSION = versionIn(new URL('../package.json', import.meta.url));
 
 const webhookSecret = z
   .string()

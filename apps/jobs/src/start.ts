@@ -14,7 +14,7 @@ import { NestFactory } from '@nestjs/core';
 import type { Queue } from 'bullmq';
 import { DataSource } from 'typeorm';
 import { AppModule } from './app.module.js';
-import { checkTogether, type JobsConfig } from './config.js';
+import { checkTogether, type JobsConfig, VERSION } from './config.js';
 import { QUEUES } from './job.js';
 import { BOARD_PATH, boardHandler, JobMetrics, watch } from './ops/index.js';
 import { JobRunner } from './runner.service.js';
@@ -48,7 +48,7 @@ export async function startJobs(config: JobsConfig, logger: Logger): Promise<Run
     authorization: firstParty(config.JOBS_RPC_SECRET[0]),
     ...(config.RPC_CA_FILE && { caFile: config.RPC_CA_FILE }),
   });
-  const metrics = new JobMetrics(createRegistry('jobs'));
+  const metrics = new JobMetrics(createRegistry('jobs', VERSION));
   const connection = { url: config.REDIS_URL, maxRetriesPerRequest: null, connectionName: 'latchkey-jobs-queues' };
   const app = await NestFactory.createApplicationContext(
     AppModule.with({ config, database, redis, maintenance, metrics, logger }, connection),
@@ -64,6 +64,7 @@ export async function startJobs(config: JobsConfig, logger: Logger): Promise<Run
   const ops = await startOps({
     host: config.HOST,
     port: config.OPS_PORT,
+    version: VERSION,
     registry: metrics.registry,
     checks: {
       postgres: async () => void (await database.query('SELECT 1')),
@@ -72,7 +73,7 @@ export async function startJobs(config: JobsConfig, logger: Logger): Promise<Run
     routes: { [BOARD_PATH]: board, [`${BOARD_PATH}/`]: board },
   });
   const { port: opsPort } = ops.address() as AddressInfo;
-  logger.info({ opsPort, jobs: SCHEDULE.length }, 'jobs is ready');
+  logger.info({ version: VERSION, opsPort, jobs: SCHEDULE.length }, 'jobs is ready');
   return {
     opsPort,
     stop: async () => {

@@ -24,7 +24,7 @@ import { HealthImplementation, protoPath as healthProto } from 'grpc-health-chec
 import { PeopleService } from './accounts/index.js';
 import { appModule } from './app.module.js';
 import { VerifyFront } from './authentication/index.js';
-import type { TokenServiceConfig } from './config.js';
+import { type TokenServiceConfig, VERSION } from './config.js';
 import { Database, isDatabaseUnavailable } from './database/index.js';
 import { createAdapter } from './http/index.js';
 import { InvalidationService } from './invalidation/index.js';
@@ -102,7 +102,7 @@ export async function startTokenService(
     const database = app.get(Database);
     void database.checkDurability(); // logs a warning only, so the start does not wait for it
     const stopReporting = reportHealth(database, rpc.health);
-    const registry = createRegistry('token-service');
+    const registry = createRegistry('token-service', VERSION);
     app.get(InvalidationService).registerMetrics(registry);
     database.registerMetrics(registry);
     app.get(UsageService).registerMetrics(registry);
@@ -113,6 +113,7 @@ export async function startTokenService(
     const ops = await startOps({
       host: config.HOST,
       port: config.OPS_PORT,
+      version: VERSION,
       registry,
       checks: { database: async () => void (await database.query('SELECT 1')) },
       warnings: {

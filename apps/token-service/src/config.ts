@@ -14,9 +14,13 @@ import {
   rpcSecretSetting,
   type Settings,
   settingSchema,
+  versionIn,
 } from '@latchkey/runtime';
 import { DEFAULT_PREFIX, isPrefix } from '@latchkey/token-format';
 import { z } from 'zod';
+
+/** The version of this service. */
+export const VERSION = versionIn(new URL('../package.json', import.meta.url));
 
 const CREDENTIAL_NAMES = ['GATEWAY_RPC_SECRET', 'JOBS_RPC_SECRET', 'GATEWAY_PROOF_SECRET'] as const;
 const ownScopesFile = path.join(import.meta.dirname, '../../../infra/scopes.yaml');

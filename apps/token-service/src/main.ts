@@ -1,6 +1,6 @@
 import { createLogger, runService } from '@latchkey/runtime';
 import { startTokenService } from './app.js';
-import { tokenServiceConfig } from './config.js';
+import { tokenServiceConfig, VERSION } from './config.js';
 
 const logger = createLogger('token-service', process.env['LOG_LEVEL'] || 'info');
 
@@ -8,6 +8,6 @@ await runService(logger, async () => {
   const config = tokenServiceConfig(process.env, (text) => logger.warn(text));
   const service = await startTokenService(config, logger);
   const { apiUrl, rpcAddress, opsUrl } = service;
-  logger.info({ apiUrl, rpcAddress, opsUrl }, 'the token-service is ready');
+  logger.info({ version: VERSION, apiUrl, rpcAddress, opsUrl }, 'the token-service is ready');
   return service.stop;
 });

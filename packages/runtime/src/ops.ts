@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { type AddressInfo, createServer as createNetServer, type Server as NetServer } from 'node:net';
 import { collectDefaultMetrics, Registry } from 'prom-client';
+import { registerBuildInfo } from './version.js';
 
 /** A dependency that must work for the service to be ready: resolves, or rejects with the reason. */
 export type ReadinessCheck = () => Promise<void>;
@@ -8,6 +9,8 @@ export type ReadinessCheck = () => Promise<void>;
 export interface OpsOptions {
   host: string;
   port: number;
+  /** Shown at `/readyz`. */
+  version: string;
   registry: Registry;
   /** Keys are shown at `/readyz`. */
   checks: Record<string, ReadinessCheck>;
@@ -45,11 +48,12 @@ export async function readiness(
   return { ready: entries.every(([, state]) => state === 'ok'), checks: Object.fromEntries(entries) };
 }
 
-/** A registry with the process's own metrics and a `service` label on every one. */
-export function createRegistry(service: string): Registry {
+/** A registry with the process's own metrics, `latchkey_build_info`, and a `service` label on every one. */
+export function createRegistry(service: string, version: string): Registry {
   const registry = new Registry();
   registry.setDefaultLabels({ service });
   collectDefaultMetrics({ register: registry });
+  registerBuildInfo(registry, version);
   return registry;
 }
 
@@ -67,7 +71,12 @@ export async function startOps(options: OpsOptions): Promise<Server> {
         sendJson(
           res,
           ready ? 200 : 503,
-          { status: ready ? 'ready' : 'not ready', checks, ...(!warned.ready && { warnings: warned.checks }) },
+          {
+            status: ready ? 'ready' : 'not ready',
+            version: options.version,
+            checks,
+            ...(!warned.ready && { warnings: warned.checks }),
+          },
           ready ? {} : { 'retry-after': '1' },
         ),
       );

@@ -1,4 +1,5 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Writable } from 'node:stream';
@@ -6,6 +7,7 @@ import { z } from 'zod';
 import {
   ConfigError,
   createLogger,
+  createRegistry,
   decryptionKey,
   decryptWith,
   encryptFor,
@@ -15,6 +17,7 @@ import {
   readiness,
   secretMatcher,
   settingSchema,
+  startOps,
 } from '../src/index.js';
 
 describe('loadConfig', () => {
@@ -159,4 +162,21 @@ it('is ready only when every check passes, and names those that fail', async () 
     30,
   );
   expect(result).toEqual({ ready: false, checks: { good: 'ok', bad: 'refused', stuck: 'no response within 30 ms' } });
+});
+
+describe('the ops port', () => {
+  it('says which build is running', async () => {
+    const registry = createRegistry('test', '1.2.3');
+    const ops = await startOps({ host: '127.0.0.1', port: 0, version: '1.2.3', registry, checks: {} });
+    try {
+      const url = `http://127.0.0.1:${(ops.address() as AddressInfo).port}`;
+      expect(await (await fetch(`${url}/readyz`)).json()).toEqual({ status: 'ready', version: '1.2.3', checks: {} });
+      const metrics = await (await fetch(`${url}/metrics`)).text();
+      const labels = `version="1.2.3",revision="unknown",node="${process.versions.node}",service="test"`;
+      expect(metrics).toContain(`latchkey_build_info{${labels}} 1`);
+    } finally {
+      ops.closeAllConnections();
+      await new Promise((closed) => ops.close(closed));
+    }
+  });
 });
