@@ -1,6 +1,7 @@
 import 'reflect-metadata';
 import type { AddressInfo } from 'node:net';
 import {
+  checkPostgres,
   createRedis,
   createRegistry,
   firstParty,
@@ -12,6 +13,7 @@ import {
 import { getQueueToken } from '@nestjs/bullmq';
 import { NestFactory } from '@nestjs/core';
 import type { Queue } from 'bullmq';
+import { Client } from 'pg';
 import { DataSource } from 'typeorm';
 import { AppModule } from './app.module.js';
 import { checkTogether, type JobsConfig, VERSION } from './config.js';
@@ -28,14 +30,33 @@ export interface RunningJobs {
   stop(): Promise<void>;
 }
 
-/** Starts a worker: the queues' workers, the schedule, and the ops port. */
+/** Most connections to PostgreSQL of one worker process. */
+const DATABASE_POOL_SIZE = 12;
+const CONNECT_TIMEOUT_MS = 5_000;
+
+/**
+ * Starts a worker: the queues' workers, the schedule, and the ops port.
+ * @throws StartError when PostgreSQL is unavailable or has another schema
+ */
 export async function startJobs(config: JobsConfig, logger: Logger): Promise<RunningJobs> {
   checkTogether(config);
+  await checkPostgres({
+    connection: () =>
+      new Client({
+        connectionString: config.DATABASE_URL,
+        connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+        application_name: 'latchkey-jobs start',
+      }),
+    version: VERSION,
+    poolSize: DATABASE_POOL_SIZE,
+    pooler: 'warned',
+    logger,
+  });
   const database = new DataSource({
     type: 'postgres',
     url: config.DATABASE_URL,
-    poolSize: 12,
-    connectTimeoutMS: 5_000,
+    poolSize: DATABASE_POOL_SIZE,
+    connectTimeoutMS: CONNECT_TIMEOUT_MS,
     applicationName: 'latchkey-jobs',
     installExtensions: false,
     poolErrorHandler: (error: Error) => logger.warn({ reason: error.message }, 'PostgreSQL dropped a connection'),

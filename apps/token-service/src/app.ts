@@ -25,7 +25,7 @@ import { PeopleService } from './accounts/index.js';
 import { appModule } from './app.module.js';
 import { VerifyFront } from './authentication/index.js';
 import { type TokenServiceConfig, VERSION } from './config.js';
-import { Database, isDatabaseUnavailable } from './database/index.js';
+import { checkDatabase, Database, isDatabaseUnavailable } from './database/index.js';
 import { createAdapter } from './http/index.js';
 import { InvalidationService } from './invalidation/index.js';
 import { LedgerService } from './ledger/index.js';
@@ -72,14 +72,15 @@ async function withRetries(work: () => Promise<unknown>): Promise<void> {
 
 /**
  * Starts the token-service. Port 0: any free port.
- * @throws ConfigError when tokens depend on a pepper that is not configured; when PostgreSQL is unavailable or a port is in
- *   use
+ * @throws ConfigError when tokens depend on a pepper that is not configured; StartError when PostgreSQL is unavailable, has
+ *   another schema or is behind a pooler; when a port is in use
  */
 export async function startTokenService(
   config: TokenServiceConfig,
   logger: Logger,
   clock: Clock = systemClock,
 ): Promise<TokenService> {
+  await checkDatabase(config, logger);
   const app = await NestFactory.create<NestFastifyApplication>(
     appModule(config, logger, clock),
     createAdapter(config, logger),

@@ -1,9 +1,9 @@
 import { challenge, ENDPOINTS, type Endpoint, ERRORS, LIMITS, oauthError, problem } from '@latchkey/contracts';
-import type { Logger } from '@latchkey/runtime';
+import { type Logger, sqlState } from '@latchkey/runtime';
 import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException, Inject } from '@nestjs/common';
 import type { FastifyReply } from 'fastify';
 import { LOGGER } from '../config.js';
-import { isDatabaseUnavailable, sqlState } from '../database/index.js';
+import { isDatabaseUnavailable } from '../database/index.js';
 import { ApiError, type LatchkeyRequest, unavailable } from '../http/index.js';
 import { MANAGEMENT_ROUTE, UsageService } from '../usage/index.js';
 

@@ -1,10 +1,10 @@
-import type { Clock, Logger } from '@latchkey/runtime';
+import { type Clock, checkPostgres, isPostgresUnavailable, type Logger, sqlState } from '@latchkey/runtime';
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { InjectDataSource } from '@nestjs/typeorm';
-import { Pool, type PoolClient, type QueryResultRow } from 'pg';
+import { Client, Pool, type PoolClient, type QueryResultRow } from 'pg';
 import { Counter, type Registry } from 'prom-client';
 import { DataSource } from 'typeorm';
-import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
+import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig, VERSION } from '../config.js';
 import { Authority, AuthorityLost, mustBeUnwarned } from './authority.js';
 import { BEGIN_SNAPSHOT, Change } from './change.js';
 import { HISTORY_ID, IS_CURRENT } from './history.js';
@@ -81,6 +81,27 @@ export function dataSourceOptions(config: TokenServiceConfig) {
       pipeline: true,
     },
   };
+}
+
+/**
+ * Waits for PostgreSQL, and checks that this version can use it: see `checkPostgres`.
+ * @throws StartError
+ */
+export function checkDatabase(config: TokenServiceConfig, logger: Logger): Promise<void> {
+  const connection = () =>
+    new Client({
+      ...CONNECTION_LIMITS,
+      connectionString: withSettings(config.DATABASE_URL, COMMIT_SETTINGS),
+      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+      application_name: 'latchkey-token-service start',
+    });
+  return checkPostgres({
+    connection,
+    version: VERSION,
+    poolSize: config.DATABASE_POOL_SIZE,
+    pooler: 'refused',
+    logger,
+  });
 }
 
 /** Out: the history; empty: not recorded yet. */
@@ -362,12 +383,6 @@ export class Database implements OnApplicationShutdown {
   }
 }
 
-/** The SQLSTATE of an error from PostgreSQL, or the code of a network error. */
-export function sqlState(error: unknown): string | undefined {
-  const code = (error as { code?: unknown } | null)?.code;
-  return typeof code === 'string' ? code : undefined;
-}
-
 /** The unique constraint that an insert or update violated. */
 export function constraintHit(error: unknown): string | undefined {
   if (sqlState(error) !== '23505') return undefined;
@@ -375,30 +390,8 @@ export function constraintHit(error: unknown): string | undefined {
   return constraint ?? driverError?.constraint;
 }
 
-const NETWORK = [
-  'ECONNREFUSED',
-  'ECONNRESET',
-  'EPIPE',
-  'ETIMEDOUT',
-  'ENOTFOUND',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
-  'EAI_AGAIN',
-];
-/** Connection faults, shutdown, too many connections, out of resources, timeouts, conflicts, read-only standby. */
-const UNAVAILABLE = /^(08|53|57P|58)|^57014$|^55P03$|^25006$|^40001$|^40P01$|^25P03$/;
-const UNAVAILABLE_WORDS =
-  /Connection terminated|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|not queryable|Cannot use a pool after calling end|DataSource is not (initialized|set)|Driver not Connected/i;
-
-/** Whether an error means that PostgreSQL is unavailable or overloaded, rather than that the statement was wrong. */
+/** Whether an error means that PostgreSQL is unavailable, overloaded or not proved to be the primary. */
 export function isDatabaseUnavailable(error: unknown): boolean {
-  const state = sqlState(error);
-  if (state && (NETWORK.includes(state) || UNAVAILABLE.test(state))) return true;
-  if (error instanceof AuthorityLost) return true;
-  const { message, cause, driverError } = (error ?? {}) as { message?: string; cause?: unknown; driverError?: unknown };
-  if (error instanceof AggregateError && error.errors.some(isDatabaseUnavailable)) return true;
-  if (driverError && driverError !== error && isDatabaseUnavailable(driverError)) return true;
-  return (
-    UNAVAILABLE_WORDS.test(message ?? '') || (cause !== undefined && cause !== error && isDatabaseUnavailable(cause))
-  );
+  const { cause, driverError } = (error ?? {}) as { cause?: unknown; driverError?: unknown };
+  return [error, cause, driverError].some((one) => one instanceof AuthorityLost) || isPostgresUnavailable(error);
 }
