@@ -49,6 +49,7 @@ const VERIFY = `/${PROTO_PACKAGE}.Tokens/Verify`;
 const RPC_MESSAGE_BYTES_MAX = 1_048_576;
 /** Services of gRPC health; the empty name is the whole server. */
 const SERVICES = ['', `${PROTO_PACKAGE}.Tokens`, `${INTERNAL_PROTO_PACKAGE}.Maintenance`];
+const RPC_GRACE_MS = 60_000;
 const HEALTH_EVERY_MS = 1_000;
 const HEALTH_TIMEOUT_MS = 2_000;
 /** Attempts at the start while PostgreSQL is unavailable, for instance on a busy machine. */
@@ -193,6 +194,11 @@ function rpcServer(config: TokenServiceConfig, verify: VerifyFront) {
       loader: PROTO_OPTIONS,
       credentials: rpcCredentials(config),
       maxReceiveMessageLength: RPC_MESSAGE_BYTES_MAX,
+      channelOptions: {
+        'grpc.max_connection_age_ms': config.RPC_CONNECTION_AGE_MS,
+        // Longer than any call; streams begin again on another connection, at their place.
+        'grpc.max_connection_age_grace_ms': RPC_GRACE_MS,
+      },
       // Detects a dead peer and closes its streams.
       keepalive: { keepaliveTimeMs: 10_000, keepaliveTimeoutMs: 3_000 },
       onLoadPackageDefinition: (definition: PackageDefinition, server: Pick<RpcServer, 'addService'>) => {
