@@ -4,6 +4,7 @@ import { hostname } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import {
   ConfigError,
+  checkRedis,
   createRedis,
   createRegistry,
   firstParty,
@@ -136,6 +137,7 @@ async function open(
   const usageRedis = connect('gateway-usage', 2_000);
   // So that the first requests already share rate limits; without Redis the start continues.
   await Promise.all([subscriber, redis, usageRedis].map((connection) => readyWithin(connection, REDIS_START_MS)));
+  await checkRedis(usageRedis, logger);
   const caller = tokensCaller({
     address: config.RPC_ADDRESS,
     authorization: firstParty(config.GATEWAY_RPC_SECRET[0]),

@@ -2,6 +2,7 @@ import 'reflect-metadata';
 import type { AddressInfo } from 'node:net';
 import {
   checkPostgres,
+  checkRedis,
   createRedis,
   createRegistry,
   firstParty,
@@ -36,7 +37,7 @@ const CONNECT_TIMEOUT_MS = 5_000;
 
 /**
  * Starts a worker: the queues' workers, the schedule, and the ops port.
- * @throws StartError when PostgreSQL is unavailable or has another schema
+ * @throws StartError when PostgreSQL is unavailable or has another schema, or Redis is a cluster or a Sentinel
  */
 export async function startJobs(config: JobsConfig, logger: Logger): Promise<RunningJobs> {
   checkTogether(config);
@@ -52,6 +53,11 @@ export async function startJobs(config: JobsConfig, logger: Logger): Promise<Run
     pooler: 'warned',
     logger,
   });
+  const redis = createRedis(config.REDIS_URL, 'latchkey-jobs', logger, { enableOfflineQueue: true });
+  await checkRedis(redis, logger, 'noeviction').catch((error: Error) => {
+    redis.disconnect();
+    throw error;
+  });
   const database = new DataSource({
     type: 'postgres',
     url: config.DATABASE_URL,
@@ -63,7 +69,6 @@ export async function startJobs(config: JobsConfig, logger: Logger): Promise<Run
     extra: { statement_timeout: 30_000, idle_in_transaction_session_timeout: 30_000, keepAlive: true },
   });
   await database.initialize();
-  const redis = createRedis(config.REDIS_URL, 'latchkey-jobs', logger, { enableOfflineQueue: true });
   const maintenance = maintenanceCaller({
     address: config.RPC_ADDRESS,
     authorization: firstParty(config.JOBS_RPC_SECRET[0]),

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
 import { MIGRATIONS } from '@latchkey/contracts';
 import { createLogger, StartError } from '@latchkey/runtime';
-import { faultyLink, testDatabase, waitFor } from '@latchkey/testing';
+import { faultyLink, freePorts, testDatabase, testRedis, waitFor } from '@latchkey/testing';
 import { VERSION } from '../src/config.js';
 import { startJobs } from '../src/start.js';
 import { asJobs, World } from './world.js';
@@ -50,4 +50,19 @@ test('jobs waits at the start until PostgreSQL is available, and says so once', 
     'PostgreSQL is unavailable; retrying',
     'PostgreSQL is available',
   ]);
+});
+
+test('jobs does not start with a Redis in cluster mode, and says so', async () => {
+  const [port] = await freePorts(1);
+  await using cluster = await testRedis(['cluster-enabled yes', `cluster-port ${port}`]);
+  const starting = startJobs(world.config({ REDIS_URL: cluster.url }), logged().logger);
+  await expect(starting).rejects.toBeInstanceOf(StartError);
+  await expect(starting).rejects.toThrow('Redis runs in cluster mode (cluster_enabled:1), which is not supported');
+});
+
+test('jobs warns of a Redis that removes keys when its memory is full, and starts', async () => {
+  await using redis = await testRedis(['maxmemory-policy allkeys-lru']);
+  const { lines, logger } = logged();
+  await (await startJobs(world.config({ REDIS_URL: redis.url }), logger)).stop();
+  expect(lines).toContainEqual(expect.objectContaining({ level: 'warn', maxmemoryPolicy: 'allkeys-lru' }));
 });

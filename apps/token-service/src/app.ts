@@ -9,6 +9,7 @@ import { ReflectionService } from '@grpc/reflection';
 import { INTERNAL_PROTO_FILE, INTERNAL_PROTO_PACKAGE, PROTO_FILE, PROTO_PACKAGE } from '@latchkey/contracts';
 import {
   type Clock,
+  checkRedis,
   createRegistry,
   type Logger,
   NestLogger,
@@ -30,6 +31,7 @@ import { createAdapter } from './http/index.js';
 import { InvalidationService } from './invalidation/index.js';
 import { LedgerService } from './ledger/index.js';
 import { DeclarationsService } from './maintenance/index.js';
+import { redisToken } from './redis/index.js';
 import { RestoreService } from './system/index.js';
 import { UsageService } from './usage/index.js';
 import { OwnVerifierService, PeppersService } from './verification/index.js';
@@ -74,7 +76,7 @@ async function withRetries(work: () => Promise<unknown>): Promise<void> {
 /**
  * Starts the token-service. Port 0: any free port.
  * @throws ConfigError when tokens depend on a pepper that is not configured; StartError when PostgreSQL is unavailable, has
- *   another schema or is behind a pooler; when a port is in use
+ *   another schema or is behind a pooler, or Redis is a cluster or a Sentinel; when a port is in use
  */
 export async function startTokenService(
   config: TokenServiceConfig,
@@ -95,6 +97,7 @@ export async function startTokenService(
   try {
     app.connectMicroservice<MicroserviceOptions>(rpc.options, { inheritAppConfig: true });
     await app.init();
+    await checkRedis(app.get(redisToken('usage')), logger);
     await withRetries(() => app.get(PeppersService).start());
     await app.get(RestoreService).start();
     await withRetries(() => app.get(PeopleService).ensureFirstAdministrator());

@@ -1,12 +1,15 @@
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Writable } from 'node:stream';
 import { z } from 'zod';
 import {
   ConfigError,
+  checkRedis,
   createLogger,
+  createRedis,
   createRegistry,
   decryptionKey,
   decryptWith,
@@ -178,5 +181,33 @@ describe('the ops port', () => {
       ops.closeAllConnections();
       await new Promise((closed) => ops.close(closed));
     }
+  });
+});
+
+describe('Redis', () => {
+  it('is refused when it is a Sentinel', async () => {
+    const sentinel = createServer((socket) => {
+      socket.on('error', () => undefined);
+      socket.on('data', (data) => {
+        for (const [, command] of data.toString().matchAll(/\*\d+\r\n\$\d+\r\n(\w+)/g)) {
+          const info = 'redis_version:7.0.0\r\nredis_mode:sentinel\r\n';
+          socket.write(command?.toUpperCase() === 'INFO' ? `$${info.length}\r\n${info}\r\n` : '+OK\r\n');
+        }
+      });
+    });
+    sentinel.listen(0, '127.0.0.1');
+    await once(sentinel, 'listening');
+    const logger = createLogger('test', 'silent');
+    const redis = createRedis(`redis://127.0.0.1:${(sentinel.address() as AddressInfo).port}`, 'test', logger);
+    await expect(checkRedis(redis, logger)).rejects.toThrow('REDIS_URL names a Sentinel, which is not supported');
+    redis.disconnect();
+    sentinel.close();
+  });
+
+  it('that is unavailable does not keep a service from starting', async () => {
+    const logger = createLogger('test', 'silent');
+    const redis = createRedis('redis://127.0.0.1:1', 'test', logger);
+    await checkRedis(redis, logger);
+    redis.disconnect();
   });
 });
