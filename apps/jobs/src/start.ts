@@ -65,7 +65,7 @@ export async function startJobs(config: JobsConfig, logger: Logger): Promise<Run
     connectTimeoutMS: CONNECT_TIMEOUT_MS,
     applicationName: 'latchkey-jobs',
     installExtensions: false,
-    poolErrorHandler: (error: Error) => logger.warn({ reason: error.message }, 'PostgreSQL dropped a connection'),
+    poolErrorHandler: (error: Error) => logger.debug({ reason: error.message }, 'PostgreSQL dropped a connection'),
     extra: { statement_timeout: 30_000, idle_in_transaction_session_timeout: 30_000, keepAlive: true },
   });
   await database.initialize();

@@ -160,7 +160,7 @@ export async function startTokenService(
   }
 }
 
-/** Sets gRPC health by whether the database responds. @returns stops it */
+/** Sets gRPC health by whether the database responds, and logs an outage that no request sees. @returns stops it */
 function reportHealth(database: Database, health: HealthImplementation): () => void {
   let checking = false;
   let stopped = false;
@@ -168,11 +168,14 @@ function reportHealth(database: Database, health: HealthImplementation): () => v
     if (checking) return;
     checking = true;
     const responds = database.query('SELECT 1').then(
-      () => true,
-      () => false,
+      () => undefined,
+      (error: Error) => error.message || 'no connection',
     );
-    const status = (await Promise.race([responds, sleep(HEALTH_TIMEOUT_MS, false)])) ? 'SERVING' : 'NOT_SERVING';
-    if (!stopped) for (const service of SERVICES) health.setStatus(service, status);
+    const reason = await Promise.race([responds, sleep(HEALTH_TIMEOUT_MS, `no response in ${HEALTH_TIMEOUT_MS} ms`)]);
+    if (stopped) return;
+    if (reason === undefined) database.outage.worked();
+    else database.outage.failed(reason);
+    for (const service of SERVICES) health.setStatus(service, reason === undefined ? 'SERVING' : 'NOT_SERVING');
     checking = false;
   };
   const timer = setInterval(() => void check(), HEALTH_EVERY_MS);

@@ -9,6 +9,7 @@ export * from './ids.js';
 export * from './logger.js';
 export * from './nest-logger.js';
 export * from './ops.js';
+export * from './outage.js';
 export * from './postgres.js';
 export * from './rate-limits.js';
 export * from './redis.js';

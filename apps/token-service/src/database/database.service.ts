@@ -1,4 +1,4 @@
-import { type Clock, checkPostgres, isPostgresUnavailable, type Logger, sqlState } from '@latchkey/runtime';
+import { type Clock, checkPostgres, isPostgresUnavailable, type Logger, OutageLog, sqlState } from '@latchkey/runtime';
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { InjectDataSource } from '@nestjs/typeorm';
 import { Client, Pool, type PoolClient, type QueryResultRow } from 'pg';
@@ -17,6 +17,8 @@ const LOCK_TIMEOUT_MS = 5_000;
 const CONNECT_TIMEOUT_MS = 2_000;
 const ATTEMPTS_MAX = 4;
 const LOST_LOGGED_EVERY_MS = 10_000;
+/** An outage is over when nothing has failed for so long. */
+const OUTAGE_QUIET_MS = 3_000;
 
 const CONNECTION_LIMITS = {
   statement_timeout: STATEMENT_TIMEOUT_MS,
@@ -120,6 +122,8 @@ export interface OneConnection {
 export class Database implements OnApplicationShutdown {
   readonly #lists: Pool;
   readonly #authority: Authority;
+  /** Of PostgreSQL, as requests and the health check see it. */
+  readonly outage: OutageLog;
   #lostLoggedAtMs = Number.NEGATIVE_INFINITY;
   #acceptedHistory = '';
   #onUnaccepted: () => void = () => undefined;
@@ -131,6 +135,7 @@ export class Database implements OnApplicationShutdown {
     @Inject(LOGGER) private readonly logger: Logger,
   ) {
     this.#lists = listPool(config);
+    this.outage = new OutageLog(logger, 'PostgreSQL', 'requests that need it get 503', OUTAGE_QUIET_MS);
     this.#authority = new Authority(clock, config.LEASE_MS);
   }
 
