@@ -21,7 +21,7 @@ const uncached = [
     'lock file',
     () => [...lockFileProblems(readFileSync(lockFile, 'utf8')), ...manifestsAheadOfLock(readJson(lockFile))],
   ],
-  ['names of migrations', () => migrationProblems()], // the order is in git's history
+  ['migrations', () => migrationProblems()], // the order is in git's history
 ];
 
 await installWhatIsMissing();

@@ -1,7 +1,10 @@
 /**
  * Migrations run in the order of their names, which must be the same everywhere: a new one comes after all released ones.
  * So each is named by its creation time, as TypeORM does (`1796000000000-what.ts`, the class `What1796000000000`). Older
- * ones have four digits; no more of those can be added.
+ * ones have four digits; no more of those can be added. The services know them by the list in packages/contracts.
+ *
+ * Services of the version before go on while the database is migrated. So each migration says what it is: `expand` adds only,
+ * `contract` removes what no supported version uses any more, and says which version that is (docs/releasing.md).
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
@@ -10,9 +13,12 @@ import { root } from './lib/repository.mjs';
 
 const FOLDER = 'apps/token-service/migrations';
 const LAST_NUMBERED = '0470';
+const LIST = 'packages/contracts/src/schema.ts';
+/** The first one that says its kind. */
+const FIRST_WITH_KIND = '1796098773848';
 
 /**
- * Problems of the names of migrations, one message each.
+ * Problems of migrations, one message each: their names, the list of them, and what they do to services of before.
  * @param {string} [from] the repository to read; this one by default
  * @returns {string[]}
  */
@@ -20,9 +26,74 @@ export function migrationProblems(from = root) {
   const folder = path.join(from, FOLDER);
   const files = readdirSync(folder).filter((file) => file.endsWith('.ts'));
   return [
-    ...files.flatMap((file) => nameProblems(file, readFileSync(path.join(folder, file), 'utf8'))),
+    ...files.flatMap((file) => {
+      const text = readFileSync(path.join(folder, file), 'utf8');
+      return [...nameProblems(file, text), ...kindProblems(file, text)];
+    }),
     ...orderProblems(asAdded(from, files)),
+    ...listProblems(
+      files.map((file) => className(readFileSync(path.join(folder, file), 'utf8'))),
+      readFileSync(path.join(from, LIST), 'utf8'),
+    ),
   ];
+}
+
+/** @param {string} text */
+const className = (text) => /export class (\w+) implements MigrationInterface/.exec(text)?.[1] ?? '';
+
+/**
+ * @param {readonly string[]} names of the classes
+ * @param {string} list the text of the list
+ * @returns {string[]}
+ */
+export function listProblems(names, list) {
+  const time = (/** @type {string} */ name) => name.slice(-13);
+  const sorted = [...names].sort((a, b) => (time(a) < time(b) ? -1 : 1));
+  const listed = [...list.matchAll(/^ {2}'(\w+)',$/gm)].map(([, name]) => name);
+  const i = sorted.findIndex((name, n) => name !== listed[n]);
+  if (i < 0 && listed.length === sorted.length) return [];
+  return [
+    `${LIST}: MIGRATIONS must name all migrations in their order; ${sorted[i] ?? listed[sorted.length]} is not at its place`,
+  ];
+}
+
+/** What takes something away from services of before, in SQL without strings and comments. */
+const REMOVES =
+  /\bDROP\s+(?!INDEX\b|CONSTRAINT\b|DEFAULT\b|NOT\s+NULL\b|TRIGGER\b)|\bRENAME\b|\bALTER\s+COLUMN\s+\w+\s+(SET\s+DATA\s+)?TYPE\b|\bSET\s+NOT\s+NULL\b|\bREVOKE\b/i;
+const INDEX =
+  /\bCREATE\s+(?:UNIQUE\s+)?INDEX\s+(CONCURRENTLY\s+)?(?:IF\s+NOT\s+EXISTS\s+)?\w*\s*ON\s+(?:ONLY\s+)?(\w+)/gi;
+
+/**
+ * What can be seen in its text: a migration that is not said to contract removes nothing, one that contracts says from which
+ * version on services can go on, and an index of a table that has rows is made concurrently.
+ * @param {string} file
+ * @param {string} text
+ * @returns {string[]}
+ */
+export function kindProblems(file, text) {
+  const [time = ''] = /^\d{13}/.exec(file) ?? [];
+  if (time < FIRST_WITH_KIND) return [];
+  const problem = (/** @type {string} */ what) => `${FOLDER}/${file}: ${what}; see docs/releasing.md`;
+  const [, kind] = /^ {2}readonly kind = '(expand|contract)';$/m.exec(text) ?? [];
+  if (!kind) return [problem("say readonly kind = 'expand' or 'contract'")];
+  const problems = [];
+  const [removes] = kind === 'expand' ? (REMOVES.exec(text) ?? []) : [];
+  if (removes)
+    problems.push(problem(`it is said to expand, but services of before can miss what "${removes.trim()}" takes away`));
+  if (kind === 'contract' && !/\bCREATE OR REPLACE FUNCTION schema_min_version\b/.test(text))
+    problems.push(
+      problem(
+        'it contracts, so it replaces the function schema_min_version by one with the oldest version that can go on',
+      ),
+    );
+  const created = [...text.matchAll(/\bCREATE\s+TABLE\s+(\w+)/gi)].map(([, table]) => table);
+  for (const [, concurrently, table] of text.matchAll(INDEX)) {
+    if (!concurrently && !created.includes(table))
+      problems.push(problem(`create the index of ${table} CONCURRENTLY: nobody can write to the table meanwhile`));
+    if (concurrently && !/^ {2}readonly transaction = false;$/m.test(text))
+      problems.push(problem('CREATE INDEX CONCURRENTLY needs readonly transaction = false'));
+  }
+  return problems;
 }
 
 /**

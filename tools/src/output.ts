@@ -9,6 +9,8 @@ const colours: Record<string, string> = {
 };
 /** Fields shown elsewhere in the line, or irrelevant on one machine. */
 const hiddenFields = new Set(['level', 'time', 'service', 'name', 'msg', 'pid', 'hostname', 'v']);
+/** Of the services: for records outside the database, not for people. Shown with LOG_LEVEL debug or trace. */
+const hiddenMessages = new Set<unknown>(['audit checkpoint']);
 const nameWidth = 13;
 
 export interface Output {
@@ -27,6 +29,7 @@ export interface Output {
  * @param options `terminal`: colours and short times; `level`: minimum level for `detail`
  */
 export function createOutput(write: (text: string) => void, options: { terminal: boolean; level: string }): Output {
+  const isDetailed = levels.indexOf(options.level) <= levels.indexOf('debug');
   const paint = (colour: string, text: string) => (options.terminal ? `\u001b[${colour}m${text}\u001b[0m` : text);
   const print = (time: string, level: string, service: string, message: string) => {
     const at = options.terminal ? time.slice(11, 19) : time;
@@ -36,13 +39,14 @@ export function createOutput(write: (text: string) => void, options: { terminal:
   return {
     say: (line) => write(`${line}\n`),
     detail: (from, line) => {
-      if (levels.indexOf(options.level) <= levels.indexOf('debug')) {
+      if (isDetailed) {
         print(new Date().toISOString(), 'debug', from, line);
       }
     },
     pass: (service, line) => {
       if (line.trim() === '') return;
       const entry = parse(line);
+      if (hiddenMessages.has(entry?.['msg']) && !isDetailed) return;
       if (!entry) print(new Date().toISOString(), 'info', service, line);
       else print(timeOf(entry), String(entry['level'] ?? 'info'), service, messageOf(entry));
     },

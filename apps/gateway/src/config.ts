@@ -14,10 +14,14 @@ import {
   rpcSecretSetting,
   type Settings,
   settingSchema,
+  versionIn,
 } from '@latchkey/runtime';
 import { DEFAULT_PREFIX, isPrefix } from '@latchkey/token-format';
 import { canonicalAddress } from '@latchkey/verifier';
 import { z } from 'zod';
+
+/** The version of this service. */
+export const VERSION = versionIn(new URL('../package.json', import.meta.url));
 
 const networks = settingSchema.list.refine(
   (list) => list.every((text) => canonicalAddress(text) !== undefined),
@@ -62,9 +66,10 @@ export const settings = {
     schema: z.string().optional(),
   },
   RPC_ADDRESS: {
-    description: "host:port of the token-service's gRPC API",
+    description:
+      "`host:port` of the token-service's gRPC API, or several separated by commas: calls are spread over all of them, and over all addresses of a name",
     default: '127.0.0.1:50051',
-    schema: z.string().regex(/^.+:\d{1,5}$/, 'must be host:port'),
+    schema: settingSchema.rpcAddress,
   },
   RPC_CA_FILE: {
     description: "PEM certificate of the authority that issued the gRPC API's; plain text without one",

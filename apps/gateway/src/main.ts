@@ -1,6 +1,6 @@
 import cluster from 'node:cluster';
 import { createLogger, runService } from '@latchkey/runtime';
-import { watchedConfig } from './config.js';
+import { VERSION, watchedConfig } from './config.js';
 import { Processes } from './processes/index.js';
 import { stopLimits } from './stop.js';
 
@@ -19,6 +19,7 @@ await runService(logger, async () => {
   if (config.GATEWAY_PROCESSES > 1) {
     const processes = new Processes(
       {
+        version: VERSION,
         count: config.GATEWAY_PROCESSES,
         routesFile: config.GATEWAY_CONFIG,
         authzPort: config.AUTHZ_PORT,

@@ -5,6 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import {
   ConfigError,
   CredentialState,
+  checkRedis,
   createRedis,
   createRegistry,
   firstParty,
@@ -17,14 +18,13 @@ import {
   systemClock,
   tokensCaller,
   usageStream,
-  versionIn,
 } from '@latchkey/runtime';
 import { UsageReporter, Verifier } from '@latchkey/verifier';
 import type { Redis } from 'ioredis';
 import type { Registry } from 'prom-client';
 import { CertificateError, CertificateWatch, readCertificate } from './certificate.js';
 import { Checks } from './check/index.js';
-import { type GatewayConfig, SILENT } from './config.js';
+import { type GatewayConfig, SILENT, VERSION } from './config.js';
 import { redisFeed, tokenSource } from './connections.js';
 import { UpstreamPools } from './engine/index.js';
 import {
@@ -168,6 +168,7 @@ async function open(
   const usageRedis = connect('gateway-usage', 2_000);
   // So that the first requests already share rate limits; without Redis the start continues.
   await Promise.all([subscriber, redis, usageRedis].map((connection) => readyWithin(connection, REDIS_START_MS)));
+  await checkRedis(usageRedis, logger);
   const speaks = as === undefined || as.n === 1;
   const credential = new CredentialState('GATEWAY_RPC_SECRET', speaks ? logger : SILENT);
   const caller = tokensCaller({
@@ -180,7 +181,7 @@ async function open(
 
   const verifier = new Verifier({
     name: `${hostname()}:${config.PORT}${as ? `/${as.n}` : ''}`.slice(-NAME_LENGTH_MAX),
-    version: versionIn(new URL('../package.json', import.meta.url)),
+    version: VERSION,
     routesHash: () => routes.hash,
     newClaim: () => randomBytes(32).toString('base64url'),
     onIdentityRefused: (why) => logger.warn({ why }, 'lease refused; the verifier continues under a new id'),
@@ -200,7 +201,7 @@ async function open(
   const exchanges = new OpenExchanges();
   const upstreams = new UpstreamPools(logger);
   opened.push(() => upstreams.close());
-  const registry = createRegistry('gateway');
+  const registry = createRegistry('gateway', VERSION);
   const watch =
     certificate &&
     new CertificateWatch(certificate, {
@@ -293,6 +294,7 @@ async function open(
   const ops = new OpsServer({
     forwardAuth: new ForwardAuth(checks, delegated, peers),
     metrics: { contentType: registry.contentType, text: as?.metrics ?? (() => registry.metrics()) },
+    version: VERSION,
     checks: readinessChecks,
     warnings,
     reload,
@@ -355,10 +357,8 @@ async function open(
   const routesHash = routes.hash;
   const count = routes.routes.length;
   const level = as ? 'debug' : 'info';
-  logger[level](
-    { url, opsPort, authzPort, routes: count, routesHash },
-    as ? 'gateway process listening' : 'gateway listening',
-  );
+  const listening = { ...(!as && { version: VERSION }), url, opsPort, authzPort, routes: count, routesHash };
+  logger[level](listening, as ? 'gateway process listening' : 'gateway listening');
   return {
     ...{ port, opsPort, authzPort, url, routes: count, routesHash },
     ...{ reload, reloadSettings, useRoutes, metrics: () => registry.getMetricsAsJSON() },

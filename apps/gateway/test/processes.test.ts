@@ -105,6 +105,7 @@ async function startHere(where: Place, options: Partial<ProcessesOptions>) {
   };
   const { GATEWAY_CONFIG: routesFile, AUTHZ_PORT: authzPort } = where.env as Record<string, string>;
   const given = {
+    version: '0.0.0',
     count: 2,
     routesFile: routesFile!,
     authzPort: Number(authzPort),
@@ -283,6 +284,7 @@ describe('a gateway of two processes', () => {
     expect(value(metrics, 'latchkey_verifier{what="leaseLeftMs"')).toBeLessThanOrEqual(10_000);
     expect(value(metrics, 'process_start_time_seconds')).toBeGreaterThan(Date.now() / 1000 - 600);
     expect(value(metrics, 'latchkey_gateway_processes{')).toBe(2);
+    expect(value(metrics, 'latchkey_build_info{')).toBe(1);
     expect(metrics).not.toContain(' null');
     const [first] = workersOf(gateway);
     process.kill(first!, 'SIGSTOP');

@@ -11,8 +11,12 @@ import {
   rpcSecretSetting,
   type Settings,
   settingSchema,
+  versionIn,
 } from '@latchkey/runtime';
 import { z } from 'zod';
+
+/** The version of this service. */
+export const VERSION = versionIn(new URL('../package.json', import.meta.url));
 
 const webhookSecret = z
   .string()
@@ -33,9 +37,10 @@ export const settings = {
     schema: settingSchema.url('redis:', 'rediss:'),
   },
   RPC_ADDRESS: {
-    description: "`host:port` of the token-service's gRPC endpoint",
+    description:
+      "`host:port` of the token-service's gRPC API, or several separated by commas: calls are spread over all of them, and over all addresses of a name",
     default: '127.0.0.1:50051',
-    schema: z.string().regex(/^[^\s/:]+:\d{1,5}$|^\[[0-9a-fA-F:]+\]:\d{1,5}$/, 'must be host:port'),
+    schema: settingSchema.rpcAddress,
   },
   RPC_CA_FILE: {
     description: "PEM file of the CA that signed the gRPC endpoint's certificate; plain text without one",

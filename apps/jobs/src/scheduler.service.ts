@@ -1,4 +1,4 @@
-import type { Logger } from '@latchkey/runtime';
+import { type Logger, OutageLog } from '@latchkey/runtime';
 import type { Queue } from 'bullmq';
 import type { Job } from './job.js';
 
@@ -21,9 +21,13 @@ export class Scheduler {
   ) {}
 
   start(): void {
+    const outage = new OutageLog(this.logger, 'the schedule in Redis', 'retrying');
     const turn = () => {
       this.running = this.repair()
-        .catch((error: Error) => this.logger.warn({ reason: error.message }, 'repairing the schedule failed; retrying'))
+        .then(
+          () => outage.worked(),
+          (error: Error) => outage.failed(error.message),
+        )
         .then(() => {
           if (!this.stopped) this.timer = setTimeout(turn, REPAIR_EVERY_MS);
         });

@@ -2,6 +2,8 @@ import 'reflect-metadata';
 import type { AddressInfo } from 'node:net';
 import {
   CredentialState,
+  checkPostgres,
+  checkRedis,
   connectingTo,
   createRedis,
   createRegistry,
@@ -19,7 +21,7 @@ import type { Queue } from 'bullmq';
 import { Client } from 'pg';
 import { DataSource } from 'typeorm';
 import { AppModule } from './app.module.js';
-import { checkTogether, type JobsConfig } from './config.js';
+import { checkTogether, type JobsConfig, VERSION } from './config.js';
 import { QUEUES } from './job.js';
 import { BOARD_PATH, boardHandler, JobMetrics, watch } from './ops/index.js';
 import { JobRunner } from './runner.service.js';
@@ -33,21 +35,46 @@ export interface RunningJobs {
   stop(): Promise<void>;
 }
 
-/** Starts a worker: the queues' workers, the schedule, and the ops port. */
+/** Most connections to PostgreSQL of one worker process. */
+const DATABASE_POOL_SIZE = 12;
+const CONNECT_TIMEOUT_MS = 5_000;
+
+/**
+ * Starts a worker: the queues' workers, the schedule, and the ops port.
+ * @param given where `config` comes from, to be watched
+ * @throws StartError when PostgreSQL is unavailable or has another schema, or Redis is a cluster or a Sentinel
+ */
 export async function startJobs(
   config: JobsConfig,
   logger: Logger,
   given?: LiveSettings<JobsConfig>,
 ): Promise<RunningJobs> {
   checkTogether(config);
+  await checkPostgres({
+    connection: () =>
+      new Client({
+        connectionString: config.DATABASE_URL,
+        connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+        application_name: 'latchkey-jobs start',
+      }),
+    version: VERSION,
+    poolSize: DATABASE_POOL_SIZE,
+    pooler: 'warned',
+    logger,
+  });
+  const redis = createRedis(() => config.REDIS_URL, 'latchkey-jobs', logger, { enableOfflineQueue: true });
+  await checkRedis(redis, logger, 'noeviction').catch((error: Error) => {
+    redis.disconnect();
+    throw error;
+  });
   const database = new DataSource({
     type: 'postgres',
     url: config.DATABASE_URL,
-    poolSize: 12,
-    connectTimeoutMS: 5_000,
+    poolSize: DATABASE_POOL_SIZE,
+    connectTimeoutMS: CONNECT_TIMEOUT_MS,
     applicationName: 'latchkey-jobs',
     installExtensions: false,
-    poolErrorHandler: (error: Error) => logger.warn({ reason: error.message }, 'PostgreSQL dropped a connection'),
+    poolErrorHandler: (error: Error) => logger.debug({ reason: error.message }, 'PostgreSQL dropped a connection'),
     extra: {
       statement_timeout: 30_000,
       idle_in_transaction_session_timeout: 30_000,
@@ -56,7 +83,6 @@ export async function startJobs(
     },
   });
   await database.initialize();
-  const redis = createRedis(() => config.REDIS_URL, 'latchkey-jobs', logger, { enableOfflineQueue: true });
   const credential = new CredentialState('JOBS_RPC_SECRET', logger);
   const maintenance = maintenanceCaller({
     address: config.RPC_ADDRESS,
@@ -64,7 +90,7 @@ export async function startJobs(
     onAuthorization: (isAccepted) => credential.note(isAccepted),
     ...(config.RPC_CA_FILE && { caFile: config.RPC_CA_FILE }),
   });
-  const metrics = new JobMetrics(createRegistry('jobs'));
+  const metrics = new JobMetrics(createRegistry('jobs', VERSION));
   const connection = {
     url: config.REDIS_URL,
     maxRetriesPerRequest: null,
@@ -89,6 +115,7 @@ export async function startJobs(
   const ops = await startOps({
     host: config.HOST,
     port: config.OPS_PORT,
+    version: VERSION,
     registry: metrics.registry,
     checks: {
       postgres: async () => void (await database.query('SELECT 1')),
@@ -106,7 +133,7 @@ export async function startJobs(
   });
   const { port: opsPort } = ops.address() as AddressInfo;
   given?.start();
-  logger.info({ opsPort, jobs: SCHEDULE.length }, 'jobs is ready');
+  logger.info({ version: VERSION, opsPort, jobs: SCHEDULE.length }, 'jobs is ready');
   return {
     opsPort,
     stop: async () => {

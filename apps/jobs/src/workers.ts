@@ -35,6 +35,11 @@ abstract class QueueWorker extends WorkerHost {
     this.events.failed(this.queue, job, error);
   }
 
+  @OnWorkerEvent('completed')
+  onCompleted(job: QueuedJob, report: RunReport): void {
+    this.events.completed(job.name, report.steps);
+  }
+
   @OnWorkerEvent('stalled')
   onStalled(id: string): void {
     this.events.stalled(this.queue, id);

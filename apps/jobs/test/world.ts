@@ -99,7 +99,7 @@ export class World implements AsyncDisposable {
       database,
       redis: createRedis(config.REDIS_URL, 'test', logger, { enableOfflineQueue: true }),
       maintenance: maintenanceCaller({ address: config.RPC_ADDRESS, authorization: 'none' }),
-      metrics: new JobMetrics(createRegistry('jobs')),
+      metrics: new JobMetrics(createRegistry('jobs', '0.0.0')),
       logger,
       signal: new AbortController().signal,
     };

@@ -3,6 +3,7 @@ import type { MigrationInterface, QueryRunner } from 'typeorm';
 /** Which routes each gateway uses. Services of before know nothing of the column, and need not. */
 export class RoutesHash1796098800000 implements MigrationInterface {
   name = 'RoutesHash1796098800000';
+  readonly kind = 'expand';
 
   async up(db: QueryRunner): Promise<void> {
     await db.query(column);

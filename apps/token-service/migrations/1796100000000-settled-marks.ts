@@ -3,6 +3,7 @@ import type { MigrationInterface, QueryRunner } from 'typeorm';
 /** Remembers when each stream of a ledger was last seen in a settled history: a later mark no longer hides it. */
 export class SettledMarks1796100000000 implements MigrationInterface {
   name = 'SettledMarks1796100000000';
+  readonly kind = 'expand';
 
   async up(db: QueryRunner): Promise<void> {
     await db.query('ALTER TABLE ledger_streams ADD COLUMN settled_seen_at timestamptz');

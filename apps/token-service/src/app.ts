@@ -9,6 +9,7 @@ import { ReflectionService } from '@grpc/reflection';
 import { INTERNAL_PROTO_FILE, INTERNAL_PROTO_PACKAGE, PROTO_FILE, PROTO_PACKAGE } from '@latchkey/contracts';
 import {
   type Clock,
+  checkRedis,
   createRegistry,
   type LiveSettings,
   type Logger,
@@ -25,12 +26,13 @@ import { HealthImplementation, protoPath as healthProto } from 'grpc-health-chec
 import { PeopleService } from './accounts/index.js';
 import { appModule } from './app.module.js';
 import { VerifyFront } from './authentication/index.js';
-import type { TokenServiceConfig } from './config.js';
-import { Database, isDatabaseUnavailable } from './database/index.js';
+import { type TokenServiceConfig, VERSION } from './config.js';
+import { checkDatabase, Database, isDatabaseUnavailable } from './database/index.js';
 import { createAdapter } from './http/index.js';
 import { InvalidationService } from './invalidation/index.js';
 import { LedgerService } from './ledger/index.js';
 import { DeclarationsService } from './maintenance/index.js';
+import { redisToken } from './redis/index.js';
 import { RestoreService } from './system/index.js';
 import { UsageService } from './usage/index.js';
 import { OwnVerifierService, PeppersService } from './verification/index.js';
@@ -50,6 +52,7 @@ const VERIFY = `/${PROTO_PACKAGE}.Tokens/Verify`;
 const RPC_MESSAGE_BYTES_MAX = 1_048_576;
 /** Services of gRPC health; the empty name is the whole server. */
 const SERVICES = ['', `${PROTO_PACKAGE}.Tokens`, `${INTERNAL_PROTO_PACKAGE}.Maintenance`];
+const RPC_GRACE_MS = 60_000;
 const HEALTH_EVERY_MS = 1_000;
 const HEALTH_TIMEOUT_MS = 2_000;
 /** Attempts at the start while PostgreSQL is unavailable, for instance on a busy machine. */
@@ -74,8 +77,8 @@ async function withRetries(work: () => Promise<unknown>): Promise<void> {
 /**
  * Starts the token-service. Port 0: any free port.
  * @param given where `config` comes from, to be watched
- * @throws ConfigError when tokens depend on a pepper that is not configured; when PostgreSQL is unavailable or a port is in
- *   use
+ * @throws ConfigError when tokens depend on a pepper that is not configured; StartError when PostgreSQL is unavailable, has
+ *   another schema or is behind a pooler, or Redis is a cluster or a Sentinel; when a port is in use
  */
 export async function startTokenService(
   config: TokenServiceConfig,
@@ -83,6 +86,7 @@ export async function startTokenService(
   clock: Clock = systemClock,
   given?: LiveSettings<TokenServiceConfig>,
 ): Promise<TokenService> {
+  await checkDatabase(config, logger);
   const app = await NestFactory.create<NestFastifyApplication>(
     appModule(config, logger, clock),
     createAdapter(config, logger),
@@ -96,6 +100,7 @@ export async function startTokenService(
   try {
     app.connectMicroservice<MicroserviceOptions>(rpc.options, { inheritAppConfig: true });
     await app.init();
+    await checkRedis(app.get(redisToken('usage')), logger);
     await withRetries(() => app.get(PeppersService).start());
     await app.get(RestoreService).start();
     await withRetries(() => app.get(PeopleService).ensureFirstAdministrator());
@@ -105,7 +110,7 @@ export async function startTokenService(
     const database = app.get(Database);
     void database.checkDurability(); // logs a warning only, so the start does not wait for it
     const stopReporting = reportHealth(database, rpc.health);
-    const registry = createRegistry('token-service');
+    const registry = createRegistry('token-service', VERSION);
     app.get(InvalidationService).registerMetrics(registry);
     database.registerMetrics(registry);
     app.get(UsageService).registerMetrics(registry);
@@ -118,6 +123,7 @@ export async function startTokenService(
     const ops = await startOps({
       host: config.HOST,
       port: config.OPS_PORT,
+      version: VERSION,
       registry,
       checks: { database: async () => void (await database.query('SELECT 1')) },
       warnings: {
@@ -172,7 +178,7 @@ export async function startTokenService(
   }
 }
 
-/** Sets gRPC health by whether the database responds. @returns stops it */
+/** Sets gRPC health by whether the database responds, and logs an outage that no request sees. @returns stops it */
 function reportHealth(database: Database, health: HealthImplementation): () => void {
   let checking = false;
   let stopped = false;
@@ -180,11 +186,14 @@ function reportHealth(database: Database, health: HealthImplementation): () => v
     if (checking) return;
     checking = true;
     const responds = database.query('SELECT 1').then(
-      () => true,
-      () => false,
+      () => undefined,
+      (error: Error) => error.message || 'no connection',
     );
-    const status = (await Promise.race([responds, sleep(HEALTH_TIMEOUT_MS, false)])) ? 'SERVING' : 'NOT_SERVING';
-    if (!stopped) for (const service of SERVICES) health.setStatus(service, status);
+    const reason = await Promise.race([responds, sleep(HEALTH_TIMEOUT_MS, `no response in ${HEALTH_TIMEOUT_MS} ms`)]);
+    if (stopped) return;
+    if (reason === undefined) database.outage.worked();
+    else database.outage.failed(reason);
+    for (const service of SERVICES) health.setStatus(service, reason === undefined ? 'SERVING' : 'NOT_SERVING');
     checking = false;
   };
   const timer = setInterval(() => void check(), HEALTH_EVERY_MS);
@@ -209,6 +218,11 @@ function rpcServer(config: TokenServiceConfig, verify: VerifyFront) {
       loader: PROTO_OPTIONS,
       credentials: rpcCredentials(config),
       maxReceiveMessageLength: RPC_MESSAGE_BYTES_MAX,
+      channelOptions: {
+        'grpc.max_connection_age_ms': config.RPC_CONNECTION_AGE_MS,
+        // Longer than any call; streams begin again on another connection, at their place.
+        'grpc.max_connection_age_grace_ms': RPC_GRACE_MS,
+      },
       // Detects a dead peer and closes its streams.
       keepalive: { keepaliveTimeMs: 10_000, keepaliveTimeoutMs: 3_000 },
       onLoadPackageDefinition: (definition: PackageDefinition, server: Pick<RpcServer, 'addService'>) => {

@@ -17,9 +17,13 @@ import {
   rpcSecretSetting,
   type Settings,
   settingSchema,
+  versionIn,
 } from '@latchkey/runtime';
 import { DEFAULT_PREFIX, isPrefix } from '@latchkey/token-format';
 import { z } from 'zod';
+
+/** The version of this service. */
+export const VERSION = versionIn(new URL('../package.json', import.meta.url));
 
 const CREDENTIAL_NAMES = ['GATEWAY_RPC_SECRET', 'JOBS_RPC_SECRET', 'GATEWAY_PROOF_SECRET'] as const;
 const ownScopesFile = path.join(import.meta.dirname, '../../../infra/scopes.yaml');
@@ -90,6 +94,12 @@ export const settings = {
   API_PORT: { description: 'Port of the HTTP API', default: '8090', schema: settingSchema.port },
   OPS_PORT: { description: 'Port of /healthz, /readyz and /metrics', default: '8082', schema: settingSchema.port },
   RPC_PORT: { description: 'Port of the gRPC API', default: '50051', schema: settingSchema.port },
+  RPC_CONNECTION_AGE_MS: {
+    description:
+      'How long a gRPC connection takes calls before its client is told to open another one, in milliseconds: so that new token-services get their share',
+    default: '300000',
+    schema: settingSchema.integer(1_000, 86_400_000),
+  },
   PUBLIC_URL: {
     description: 'The address that people use; links, cookies and origin checks come from it',
     default: 'http://127.0.0.1:8080',

@@ -1,6 +1,6 @@
 import { createLogger, LiveSettings, runService, systemClock } from '@latchkey/runtime';
 import { startTokenService } from './app.js';
-import { live, settings, tokenServiceConfig } from './config.js';
+import { live, settings, tokenServiceConfig, VERSION } from './config.js';
 
 const logger = createLogger('token-service', process.env['LOG_LEVEL'] || 'info');
 
@@ -11,6 +11,6 @@ await runService(logger, async () => {
   isStarting = false;
   const service = await startTokenService(given.config, logger, systemClock, given);
   const { apiUrl, rpcAddress, opsUrl } = service;
-  logger.info({ apiUrl, rpcAddress, opsUrl }, 'the token-service is ready');
+  logger.info({ version: VERSION, apiUrl, rpcAddress, opsUrl }, 'the token-service is ready');
   return service.stop;
 });

@@ -1,11 +1,13 @@
 import { createHmac, hash, pbkdf2Sync, randomBytes } from 'node:crypto';
 import { readdirSync } from 'node:fs';
 import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
-import { ADVISORY_LOCKS } from '@latchkey/contracts';
+import { ADVISORY_LOCKS, MIGRATIONS } from '@latchkey/contracts';
 import { ConfigError, createLogger, loadConfig, type Settings, settingSchema } from '@latchkey/runtime';
-import { DataSource, type MigrationInterface } from 'typeorm';
+import { Client } from 'pg';
+import { DataSource, type MigrationInterface, type QueryRunner } from 'typeorm';
 import { z } from 'zod';
 
 /** Directory of the built migrations, from `src/` and `dist/` alike. */
@@ -35,6 +37,9 @@ export const settings = {
     schema: optionalPassword,
   },
 } satisfies Settings;
+
+/** How often another run of migrations is asked whether it has ended. */
+const LOCK_POLL_MS = 200;
 
 /** Passwords of the roles that can sign in. */
 export type RolePasswords = Partial<Record<'latchkey_service' | 'latchkey_jobs' | 'latchkey_retention', string>>;
@@ -84,13 +89,39 @@ export async function migrate(url: string, passwords: RolePasswords = {}, only?:
   await db.initialize();
   const lock = db.createQueryRunner();
   try {
-    await lock.query('SELECT pg_advisory_lock($1)', [ADVISORY_LOCKS.migration]);
+    await awaitLock(lock);
     const done = await db.runMigrations();
     for (const [role, password] of Object.entries(passwords)) await allowSignIn(db, role, password);
     return done.map(({ name }) => name);
   } finally {
     await lock.query('SELECT pg_advisory_unlock($1)', [ADVISORY_LOCKS.migration]).finally(() => lock.release());
     await db.destroy();
+  }
+}
+
+/** Polls: a statement that waits for a lock has a snapshot, and CREATE INDEX CONCURRENTLY would wait for that to end. */
+async function awaitLock(db: QueryRunner): Promise<void> {
+  for (;;) {
+    const [row] = (await db.query('SELECT pg_try_advisory_lock($1) AS taken', [ADVISORY_LOCKS.migration])) as {
+      taken: boolean;
+    }[];
+    if (row!.taken) return;
+    await sleep(LOCK_POLL_MS);
+  }
+}
+
+/**
+ * Migrations that the database has and this version does not.
+ * @param url PostgreSQL as the owner of the schema
+ */
+export async function laterMigrations(url: string): Promise<string[]> {
+  const db = new Client({ connectionString: url, connectionTimeoutMillis: 10_000 });
+  await db.connect();
+  try {
+    const { rows } = await db.query<{ name: string }>('SELECT name FROM migrations ORDER BY id');
+    return rows.map(({ name }) => name).filter((name) => !MIGRATIONS.includes(name));
+  } finally {
+    await db.end();
   }
 }
 
@@ -127,7 +158,13 @@ async function main(): Promise<void> {
     };
     const { values } = parseArgs({ options: { only: { type: 'string' } } });
     const done = await migrate(config.DATABASE_URL, passwords, values.only?.split(','));
-    logger.info({ migrations: done }, done.length ? 'the database has the newest schema' : 'nothing to migrate');
+    const later = await laterMigrations(config.DATABASE_URL);
+    if (later.length)
+      logger.warn({ migrations: later }, 'the database was migrated to a later version than this one, and stays there');
+    logger.info(
+      { migrations: done },
+      done.length ? 'the database has the schema of this version' : 'nothing to migrate',
+    );
   } catch (error) {
     if (error instanceof ConfigError) logger.fatal(error.message);
     else logger.fatal({ err: error }, `migration failed: ${(error as Error).message}`);

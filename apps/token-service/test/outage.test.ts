@@ -80,3 +80,27 @@ test('while Redis is unavailable tokens are still issued, verified and revoked',
     await w.redis.restart();
   }
 });
+
+test('an outage of PostgreSQL that no request sees is logged once when it begins and once when it is over', async () => {
+  const about = () =>
+    w
+      .logs()
+      .split('\n')
+      .filter((line) => line.includes('"PostgreSQL is '))
+      .map((line) => JSON.parse(line) as { msg: string; failures?: number });
+  // The outage of another test can still be under way.
+  await waitFor(() => about().length % 2 === 0, { timeoutMs: 30_000 });
+  const before = about().length;
+  link.cut();
+  await waitFor(() => about().length > before, { timeoutMs: 30_000 });
+  const calls = Array.from({ length: 20 }, () => w.as({ cookie: person.cookie! }, service).call('/v1/tokens'));
+  expect((await Promise.all(calls)).map(({ status }) => status)).toEqual(calls.map(() => 503));
+  link.heal();
+  await waitFor(() => about().length > before + 1, { timeoutMs: 30_000 });
+  expect(
+    about()
+      .slice(before)
+      .map(({ msg }) => msg),
+  ).toEqual(['PostgreSQL is unavailable; requests that need it get 503', 'PostgreSQL is available again']);
+  expect(about().at(-1)!.failures).toBeGreaterThan(20);
+});

@@ -9,7 +9,7 @@ const LEGACY_VERSIONS = ['2025-11-25', '2025-06-18'];
 const MODERN_VERSIONS = ['2026-07-28'];
 const SUPPORTED = [...MODERN_VERSIONS, ...LEGACY_VERSIONS];
 
-const SERVER_INFO = { name: 'latchkey-demo', title: 'Latchkey demo upstream', version: '0.1.0' };
+const SERVER_INFO = { name: 'latchkey-demo', title: 'Latchkey demo upstream', version: '0.2.0' };
 const CAPABILITIES = { tools: {} };
 const INSTRUCTIONS = 'Documents by project. Search first, then read; watch reports changes as they happen.';
 const META = 'io.modelcontextprotocol/';

@@ -23,5 +23,6 @@ export * from './proto.js';
 export * from './receipts.js';
 export * from './redis.js';
 export * from './rpc.js';
+export * from './schema.js';
 export * from './scopes.js';
 export * from './usage-events.js';

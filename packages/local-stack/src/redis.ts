@@ -20,6 +20,8 @@ export interface RedisOptions {
   port?: number;
   /** Whether data is stored on disk (append-only file, flushed every second; default true). */
   persistent?: boolean;
+  /** Further lines of its configuration. */
+  settings?: readonly string[];
   /** The server's program; `findRedis` finds one by default. */
   program?: string;
   /** Timeout of the start, loading its data included (default 120 000). */
@@ -114,6 +116,7 @@ async function launch(
       `appendonly ${options.persistent === false ? 'no' : 'yes'}`,
       'appendfsync everysec',
       'maxmemory-policy noeviction',
+      ...(options.settings ?? []),
     ];
     const file = path.join(dir, 'redis.conf');
     writeFileSync(file, `${settings.join('\n')}\n`, { mode: 0o600 });

@@ -91,6 +91,13 @@ export const settingSchema = {
     .refine((list) => new Set(list).size === list.length, 'must not contain a secret twice')
     .refine((list) => list.length <= 8, 'must be at most 8 secrets')
     .transform((list) => list as [string, ...string[]]),
+  /** `host:port`, or several separated by commas. */
+  rpcAddress: z
+    .string()
+    .refine(
+      (text) => text.split(',').every((part) => /^([^\s/:,[\]]+|\[[0-9a-fA-F:.]+\]):\d{1,5}$/.test(part.trim())),
+      'must be host:port, or several separated by commas',
+    ),
   /** Comma-separated, empty parts dropped. */
   list: z.string().transform((s) =>
     s

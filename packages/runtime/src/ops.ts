@@ -3,6 +3,7 @@ import { type AddressInfo, createServer as createNetServer, type Server as NetSe
 import { problem } from '@latchkey/contracts';
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import { newId } from './ids.js';
+import { registerBuildInfo } from './version.js';
 
 /** A dependency that must work for the service to be ready: resolves, or rejects with the reason. */
 export type ReadinessCheck = () => Promise<void>;
@@ -10,6 +11,8 @@ export type ReadinessCheck = () => Promise<void>;
 export interface OpsOptions {
   host: string;
   port: number;
+  /** Shown at `/readyz`. */
+  version: string;
   registry: Registry;
   /** Keys are shown at `/readyz`. */
   checks: Record<string, ReadinessCheck>;
@@ -53,11 +56,12 @@ export async function readiness(
 export const failed = (checks: Record<string, string>): Record<string, string> =>
   Object.fromEntries(Object.entries(checks).filter(([, state]) => state !== 'ok'));
 
-/** A registry with the process's own metrics and a `service` label on every one. */
-export function createRegistry(service: string): Registry {
+/** A registry with the process's own metrics, `latchkey_build_info`, and a `service` label on every one. */
+export function createRegistry(service: string, version: string): Registry {
   const registry = new Registry();
   registry.setDefaultLabels({ service });
   collectDefaultMetrics({ register: registry });
+  registerBuildInfo(registry, version);
   return registry;
 }
 
@@ -75,7 +79,12 @@ export async function startOps(options: OpsOptions): Promise<Server> {
         sendJson(
           res,
           ready ? 200 : 503,
-          { status: ready ? 'ready' : 'not ready', checks, ...(!warned.ready && { warnings: failed(warned.checks) }) },
+          {
+            status: ready ? 'ready' : 'not ready',
+            version: options.version,
+            checks,
+            ...(!warned.ready && { warnings: failed(warned.checks) }),
+          },
           ready ? {} : { 'retry-after': '1' },
         ),
       );

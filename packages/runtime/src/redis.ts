@@ -1,5 +1,6 @@
 import { Redis, type RedisOptions } from 'ioredis';
 import type { Logger } from 'pino';
+import { StartError } from './service.js';
 
 /**
  * For `retryStrategy`: reconnects with the password of this moment, because it can change.
@@ -70,4 +71,40 @@ export function subscribe(subscriber: Redis, channel: string, onMessage: (text: 
     subscriber.off('message', listener);
     subscriber.off('ready', subscribe);
   };
+}
+
+/** Longest wait for what Redis says about itself; without it the start continues. */
+const INFO_TIMEOUT_MS = 1_000;
+
+/**
+ * Checks at the start that Redis is a single server, or the primary of several: keys of different slots are used together,
+ * and a Sentinel holds none. One that is unavailable, or forbids INFO, is not checked.
+ * @param needs `noeviction`, for queues: logs a warning when Redis removes keys by itself
+ * @throws StartError that names a cluster or a Sentinel
+ */
+export async function checkRedis(redis: Redis, logger: Logger, needs?: 'noeviction'): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<string>((resolve) => {
+    timer = setTimeout(resolve, INFO_TIMEOUT_MS, '');
+  });
+  const ready = redis.status === 'ready' ? Promise.resolve() : new Promise<void>((done) => redis.once('ready', done));
+  const info = await Promise.race([ready.then(() => redis.info()).catch(() => ''), late]);
+  clearTimeout(timer);
+  const fieldOf = (name: string) => new RegExp(`^${name}:(.*?)\\r?$`, 'm').exec(info)?.[1];
+  const mode = fieldOf('redis_mode') ?? fieldOf('server_mode');
+  if (mode === 'cluster' || fieldOf('cluster_enabled') === '1')
+    throw new StartError(
+      'Redis runs in cluster mode (cluster_enabled:1), which is not supported: Latchkey uses several keys in one step. ' +
+        'Let REDIS_URL name a server without it; one with a replica is enough, since nothing in Redis must survive',
+    );
+  if (mode === 'sentinel')
+    throw new StartError(
+      'REDIS_URL names a Sentinel, which is not supported. Let it name the Redis server itself, or an address that follows the primary',
+    );
+  const policy = fieldOf('maxmemory_policy');
+  if (needs === 'noeviction' && policy !== undefined && policy !== 'noeviction')
+    logger.warn(
+      { maxmemoryPolicy: policy },
+      'Redis removes keys when its memory is full, queued jobs and usage among them: set maxmemory-policy noeviction',
+    );
 }

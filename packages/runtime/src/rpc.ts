@@ -19,6 +19,7 @@ import {
   PROTO_PACKAGE,
   type TokensMethods,
 } from '@latchkey/contracts';
+import { targetOf } from './rpc-addresses.js';
 
 /** Encoding of messages on both sides: camelCase, numbers, absent fields as their defaults. */
 export const PROTO_OPTIONS: Options = {
@@ -39,7 +40,7 @@ export type Caller<M> = {
 } & { close(): void };
 
 export interface RpcCallerOptions {
-  /** `host:port` of the token-service. */
+  /** `host:port` of the token-services, separated by commas; calls are spread over all that a name stands for. */
   address: string;
   /** Sent as `authorization`: see `firstParty` and `bearer`. A function is asked for each call. */
   authorization: string | (() => string);
@@ -84,6 +85,27 @@ export function unmetPrecondition(error: unknown): string | undefined {
   return code === status.FAILED_PRECONDITION ? details : undefined;
 }
 
+/**
+ * Calls go to all addresses in turn. A look-up changes nothing, so it is sent again, to the next one, when a server has died
+ * with it; while most of them fail it is not.
+ */
+const SERVICE_CONFIG = {
+  loadBalancingConfig: [{ round_robin: {} }],
+  methodConfig: [
+    {
+      name: [{ service: `${PROTO_PACKAGE}.Tokens`, method: 'Lookup' }],
+      retryPolicy: {
+        maxAttempts: 2,
+        initialBackoff: '0.01s',
+        maxBackoff: '0.1s',
+        backoffMultiplier: 2,
+        retryableStatusCodes: ['UNAVAILABLE'],
+      },
+    },
+  ],
+  retryThrottling: { maxTokens: 1_000, tokenRatio: 1 },
+};
+
 type UnaryMethod = (
   request: unknown,
   metadata: Metadata,
@@ -96,9 +118,15 @@ function caller<M>(protoFile: string, service: string, options: RpcCallerOptions
   const definition = loadSync(protoFile, PROTO_OPTIONS)[service] as ServiceDefinition;
   const channel = options.caFile ? credentials.createSsl(readFileSync(options.caFile)) : credentials.createInsecure();
   const Service = makeGenericClientConstructor(definition, service);
-  const client = new Service(options.address, channel, {
-    'grpc.keepalive_time_ms': 10_000,
-    'grpc.keepalive_timeout_ms': 3_000,
+  const client = new Service(targetOf(options.address), channel, {
+    'grpc.service_config': JSON.stringify(SERVICE_CONFIG),
+    // Else each resolution of a name asks for a TXT record too.
+    'grpc.service_config_disable_resolution': 1,
+    'grpc.dns_min_time_between_resolutions_ms': 2_000,
+    // A server that does not respond, or whose address is gone, gets no calls after this time.
+    'grpc.keepalive_time_ms': 5_000,
+    'grpc.keepalive_timeout_ms': 2_000,
+    'grpc.keepalive_permit_without_calls': 1,
     'grpc.initial_reconnect_backoff_ms': 100,
     'grpc.max_reconnect_backoff_ms': 1_000,
     'grpc.max_receive_message_length': 16 * 1024 * 1024,

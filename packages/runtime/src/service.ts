@@ -4,6 +4,11 @@ import { ConfigError } from './config.js';
 /** Timeout of an orderly stop, where a service names no other; the process exits after it. */
 export const STOP_TIMEOUT_MS = 15_000;
 
+/** Why a service does not start, in words that say what to do: it is logged without a stack. */
+export class StartError extends Error {
+  override name = 'StartError';
+}
+
 /** Stops what a service has started. */
 export type StopService = () => Promise<void>;
 
@@ -47,6 +52,7 @@ export async function runService(logger: Logger, start: () => Promise<StopServic
     started = typeof service === 'function' ? { stop: service, stopTimeoutMs: STOP_TIMEOUT_MS } : service;
   } catch (error) {
     if (error instanceof ConfigError) fatal(undefined, error.message);
+    if (error instanceof StartError) fatal(undefined, `cannot start: ${error.message}`);
     fatal(error, `cannot start: ${(error as Error).message}`);
   }
 }

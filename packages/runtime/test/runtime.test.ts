@@ -1,11 +1,16 @@
+import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Writable } from 'node:stream';
 import { z } from 'zod';
 import {
   ConfigError,
+  checkRedis,
   createLogger,
+  createRedis,
+  createRegistry,
   decryptionKey,
   decryptWith,
   encryptFor,
@@ -15,6 +20,7 @@ import {
   readiness,
   secretMatcher,
   settingSchema,
+  startOps,
 } from '../src/index.js';
 
 describe('loadConfig', () => {
@@ -159,4 +165,49 @@ it('is ready only when every check passes, and names those that fail', async () 
     30,
   );
   expect(result).toEqual({ ready: false, checks: { good: 'ok', bad: 'refused', stuck: 'no response within 30 ms' } });
+});
+
+describe('the ops port', () => {
+  it('says which build is running', async () => {
+    const registry = createRegistry('test', '1.2.3');
+    const ops = await startOps({ host: '127.0.0.1', port: 0, version: '1.2.3', registry, checks: {} });
+    try {
+      const url = `http://127.0.0.1:${(ops.address() as AddressInfo).port}`;
+      expect(await (await fetch(`${url}/readyz`)).json()).toEqual({ status: 'ready', version: '1.2.3', checks: {} });
+      const metrics = await (await fetch(`${url}/metrics`)).text();
+      const labels = `version="1.2.3",revision="unknown",node="${process.versions.node}",service="test"`;
+      expect(metrics).toContain(`latchkey_build_info{${labels}} 1`);
+    } finally {
+      ops.closeAllConnections();
+      await new Promise((closed) => ops.close(closed));
+    }
+  });
+});
+
+describe('Redis', () => {
+  it('is refused when it is a Sentinel', async () => {
+    const sentinel = createServer((socket) => {
+      socket.on('error', () => undefined);
+      socket.on('data', (data) => {
+        for (const [, command] of data.toString().matchAll(/\*\d+\r\n\$\d+\r\n(\w+)/g)) {
+          const info = 'redis_version:7.0.0\r\nredis_mode:sentinel\r\n';
+          socket.write(command?.toUpperCase() === 'INFO' ? `$${info.length}\r\n${info}\r\n` : '+OK\r\n');
+        }
+      });
+    });
+    sentinel.listen(0, '127.0.0.1');
+    await once(sentinel, 'listening');
+    const logger = createLogger('test', 'silent');
+    const redis = createRedis(`redis://127.0.0.1:${(sentinel.address() as AddressInfo).port}`, 'test', logger);
+    await expect(checkRedis(redis, logger)).rejects.toThrow('REDIS_URL names a Sentinel, which is not supported');
+    redis.disconnect();
+    sentinel.close();
+  });
+
+  it('that is unavailable does not keep a service from starting', async () => {
+    const logger = createLogger('test', 'silent');
+    const redis = createRedis('redis://127.0.0.1:1', 'test', logger);
+    await checkRedis(redis, logger);
+    redis.disconnect();
+  });
 });

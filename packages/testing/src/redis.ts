@@ -19,12 +19,15 @@ export interface TestRedis extends AsyncDisposable {
   close(): Promise<void>;
 }
 
-/** Starts a private Redis on a free port. Close it in `afterAll`. */
-export async function testRedis(): Promise<TestRedis> {
+/**
+ * Starts a private Redis on a free port. Close it in `afterAll`.
+ * @param settings further lines of its configuration
+ */
+export async function testRedis(settings: readonly string[] = []): Promise<TestRedis> {
   const program = process.env['LATCHKEY_TEST_REDIS_SERVER'] || (await ownProgram());
   const dir = mkdtempSync(path.join(tmpdir(), 'latchkey-redis-'));
   const start = (port?: number) =>
-    startRedis({ dir, persistent: false, ...(program && { program }), ...(port && { port }) });
+    startRedis({ dir, persistent: false, settings, ...(program && { program }), ...(port && { port }) });
   let server: Redis;
   try {
     server = await start();

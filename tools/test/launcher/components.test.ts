@@ -23,6 +23,17 @@ test('without a terminal, a JSON line of a service becomes one plain line', () =
   expect(text()).toBe('2026-01-02T03:04:05.678Z warn  gateway       slow route=demo ms=12 req={"url":"/a b"}\n');
 });
 
+test('checkpoints of the audit log are not for people: they are shown with LOG_LEVEL debug only', () => {
+  for (const [level, isShown] of [
+    ['info', false],
+    ['debug', true],
+  ] as const) {
+    const { output, text } = lines(false, level);
+    output.pass('token-service', entry({ level: 'info', msg: 'audit checkpoint' }));
+    expect(text() !== '').toBe(isShown);
+  }
+});
+
 test('on a terminal times are short and levels coloured', () => {
   const { output, text } = lines(true);
   output.pass('gateway', entry({}));

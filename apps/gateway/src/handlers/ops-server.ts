@@ -7,6 +7,8 @@ import type { ForwardAuth } from './forward-auth.js';
 export interface OpsServerDeps {
   readonly forwardAuth: ForwardAuth;
   readonly metrics: { readonly contentType: string; readonly text: () => Promise<string> };
+  /** Shown at `/readyz`. */
+  readonly version: string;
   /** Keys are shown at `/readyz`. */
   readonly checks: Readonly<Record<string, ReadinessCheck>>;
   /** Shown there when they fail, without making the gateway unready. */
@@ -46,7 +48,7 @@ export class OpsServer {
       case '/healthz':
         return void respondJson(request, 200, { status: 'ok' });
       case '/readyz':
-        return void respondReadiness(request, this.deps.checks, this.deps.warnings);
+        return void respondReadiness(request, this.deps.checks, this.deps.warnings, this.deps.version);
       case '/metrics':
         return void this.#respondMetrics(request);
       default:
@@ -97,10 +99,12 @@ const ONLY_GET: ErrorResponse = {
 
 type Checks = Readonly<Record<string, ReadinessCheck>>;
 
-export function respondReadiness(request: CallerRequest, of: Checks, warnings: Checks): void {
+/** @param version shown; of the public port, which strangers can ask, none is */
+export function respondReadiness(request: CallerRequest, of: Checks, warnings: Checks, version?: string): void {
   void Promise.all([readiness(of), readiness(warnings)]).then(([{ ready, checks }, warned]) => {
     const named = warned.ready ? {} : { warnings: failed(warned.checks) };
-    respondJson(request, ready ? 200 : 503, { status: ready ? 'ready' : 'not ready', checks, ...named });
+    const status = ready ? 'ready' : 'not ready';
+    respondJson(request, ready ? 200 : 503, { status, version, checks, ...named });
   });
 }
 

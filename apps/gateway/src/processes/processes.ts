@@ -1,6 +1,6 @@
 import cluster, { type Worker } from 'node:cluster';
 import { createRegistry, freePort, type Logger } from '@latchkey/runtime';
-import { Counter, Gauge } from 'prom-client';
+import { Counter, Gauge, type Registry } from 'prom-client';
 import { RELOAD_FAILED } from '../metrics.js';
 import {
   parseRoutes,
@@ -15,6 +15,8 @@ import { GatewayProcess } from './process.js';
 import { addUp, type ProcessMetrics } from './sums.js';
 
 export interface ProcessesOptions {
+  /** Of the gateway, for metrics and the log. */
+  readonly version: string;
   readonly count: number;
   readonly routesFile: string;
   /** 0: a free one. */
@@ -56,7 +58,7 @@ export const pauseMs = (deaths: number): number =>
 export class Processes {
   readonly #slots: readonly Slot[];
   readonly #alive = new Set<GatewayProcess>();
-  readonly #registry = createRegistry('gateway');
+  readonly #registry: Registry;
   readonly #deaths: Counter;
   /** Counters of the processes that have ended. */
   #ended: ProcessMetrics = [];
@@ -74,6 +76,7 @@ export class Processes {
     private readonly logger: Logger,
   ) {
     this.#slots = Array.from({ length: options.count }, (_, i) => ({ n: i + 1, deaths: 0 }));
+    this.#registry = createRegistry('gateway', options.version);
     const registers = [this.#registry];
     const gauge = (name: string, help: string, value: () => number) =>
       new Gauge({ name, help, registers, collect: collectOf(value) });
@@ -217,21 +220,25 @@ export class Processes {
 
   /** @throws when the system starts no process, for lack of memory, say */
   #spawn(slot: Slot, as: 'current' | 'next' = 'current'): GatewayProcess {
+    const { options } = this;
     const awaitLease = as === 'next' || this.#listening.length > 0;
     const start = { n: slot.n, routes: this.#routes, authzPort: this.#authzPort, awaitLease };
-    const worker = (this.options.fork ?? cluster.fork)();
+    const worker = (options.fork ?? cluster.fork)();
     const handlers = {
       metrics: () => this.#metrics(),
       reload: () => this.reload(),
       fault: () => this.#watch?.fault,
     };
-    const running = new GatewayProcess(worker, start, handlers, this.options.stopMs, this.logger);
+    const running = new GatewayProcess(worker, start, handlers, options.stopMs, this.logger);
     this.#alive.add(running);
     slot[as] = running;
     running.listening.then(
       (addresses) => {
         if (this.#awaited?.delete(slot) && this.#awaited.size === 0)
-          this.logger.info({ ...addresses, processes: this.#slots.length }, 'gateway listening');
+          this.logger.info(
+            { version: options.version, ...addresses, processes: this.#slots.length },
+            'gateway listening',
+          );
       },
       () => undefined,
     );

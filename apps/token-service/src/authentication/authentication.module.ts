@@ -1,6 +1,7 @@
 import { Module } from '@nestjs/common';
 import { APP_FILTER, APP_GUARD } from '@nestjs/core';
 import { AccountsModule } from '../accounts/index.js';
+import { DatabaseModule } from '../database/index.js';
 import { RpcModule } from '../rpc/index.js';
 import { UsageModule } from '../usage/index.js';
 import { VerificationModule } from '../verification/index.js';
@@ -12,7 +13,7 @@ import { RpcCallerGuard } from './rpc-caller.guard.js';
 import { VerifyFront } from './verify.front.js';
 
 @Module({
-  imports: [AccountsModule, RpcModule, UsageModule, VerificationModule],
+  imports: [AccountsModule, DatabaseModule, RpcModule, UsageModule, VerificationModule],
   providers: [
     ProblemFilter,
     BearerStrategy,

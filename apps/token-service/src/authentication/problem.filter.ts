@@ -1,9 +1,9 @@
 import { challenge, ENDPOINTS, type Endpoint, ERRORS, LIMITS, oauthError, problem } from '@latchkey/contracts';
-import type { Logger } from '@latchkey/runtime';
+import { type Logger, sqlState } from '@latchkey/runtime';
 import { type ArgumentsHost, Catch, type ExceptionFilter, HttpException, Inject } from '@nestjs/common';
 import type { FastifyReply } from 'fastify';
 import { LOGGER } from '../config.js';
-import { isDatabaseUnavailable, sqlState } from '../database/index.js';
+import { Database, isDatabaseUnavailable } from '../database/index.js';
 import { ApiError, type LatchkeyRequest, unavailable } from '../http/index.js';
 import { MANAGEMENT_ROUTE, UsageService } from '../usage/index.js';
 
@@ -13,6 +13,7 @@ export class ProblemFilter implements ExceptionFilter {
   constructor(
     @Inject(LOGGER) private readonly logger: Logger,
     private readonly usage: UsageService,
+    private readonly database: Database,
   ) {}
 
   catch(error: unknown, host: ArgumentsHost): void {
@@ -57,7 +58,8 @@ export class ProblemFilter implements ExceptionFilter {
     if (error instanceof ApiError) return error;
     const { requestId } = request.latchkey;
     if (isDatabaseUnavailable(error)) {
-      this.logger.warn({ requestId, reason: (error as Error).message }, 'PostgreSQL is unavailable or overloaded');
+      this.logger.debug({ requestId }, 'a request failed: PostgreSQL is unavailable or overloaded');
+      this.database.outage.failed((error as Error).message, { requestId });
       return unavailable('The database is unavailable. Whether the request took effect is unknown; try again.');
     }
     // Text that PostgreSQL cannot store (NUL) passed a schema: the input is at fault.

@@ -1,10 +1,18 @@
-import { type Clock, connectingTo, type Logger } from '@latchkey/runtime';
+import {
+  type Clock,
+  checkPostgres,
+  connectingTo,
+  isPostgresUnavailable,
+  type Logger,
+  OutageLog,
+  sqlState,
+} from '@latchkey/runtime';
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { InjectDataSource } from '@nestjs/typeorm';
 import { Client, Pool, type PoolClient, type PoolConfig, type QueryResultRow } from 'pg';
 import { Counter, type Registry } from 'prom-client';
 import { DataSource } from 'typeorm';
-import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
+import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig, VERSION } from '../config.js';
 import { Authority, AuthorityLost, mustBeUnwarned } from './authority.js';
 import { BEGIN_SNAPSHOT, Change } from './change.js';
 import { HISTORY_ID, IS_CURRENT } from './history.js';
@@ -17,6 +25,8 @@ const LOCK_TIMEOUT_MS = 5_000;
 const CONNECT_TIMEOUT_MS = 2_000;
 const ATTEMPTS_MAX = 4;
 const LOST_LOGGED_EVERY_MS = 10_000;
+/** An outage is over when nothing has failed for so long. */
+const OUTAGE_QUIET_MS = 3_000;
 
 const CONNECTION_LIMITS = {
   statement_timeout: STATEMENT_TIMEOUT_MS,
@@ -86,6 +96,27 @@ export function dataSourceOptions(config: TokenServiceConfig) {
   };
 }
 
+/**
+ * Waits for PostgreSQL, and checks that this version can use it: see `checkPostgres`.
+ * @throws StartError
+ */
+export function checkDatabase(config: TokenServiceConfig, logger: Logger): Promise<void> {
+  const connection = () =>
+    new Client({
+      ...CONNECTION_LIMITS,
+      connectionString: withSettings(config.DATABASE_URL, COMMIT_SETTINGS),
+      connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+      application_name: 'latchkey-token-service start',
+    });
+  return checkPostgres({
+    connection,
+    version: VERSION,
+    poolSize: config.DATABASE_POOL_SIZE,
+    pooler: 'refused',
+    logger,
+  });
+}
+
 /** Out: the history; empty: not recorded yet. */
 const SELECT_HISTORY = `SELECT CASE WHEN ${IS_CURRENT} THEN ${HISTORY_ID} ELSE '' END AS history FROM invalidation_log l`;
 
@@ -102,6 +133,8 @@ export interface OneConnection {
 export class Database implements OnApplicationShutdown {
   readonly #lists: Pool;
   readonly #authority: Authority;
+  /** Of PostgreSQL, as requests and the health check see it. */
+  readonly outage: OutageLog;
   #lostLoggedAtMs = Number.NEGATIVE_INFINITY;
   #acceptedHistory = '';
   #onUnaccepted: () => void = () => undefined;
@@ -113,6 +146,7 @@ export class Database implements OnApplicationShutdown {
     @Inject(LOGGER) private readonly logger: Logger,
   ) {
     this.#lists = listPool(config);
+    this.outage = new OutageLog(logger, 'PostgreSQL', 'requests that need it get 503', OUTAGE_QUIET_MS);
     this.#authority = new Authority(clock, config.LEASE_MS);
   }
 
@@ -365,12 +399,6 @@ export class Database implements OnApplicationShutdown {
   }
 }
 
-/** The SQLSTATE of an error from PostgreSQL, or the code of a network error. */
-export function sqlState(error: unknown): string | undefined {
-  const code = (error as { code?: unknown } | null)?.code;
-  return typeof code === 'string' ? code : undefined;
-}
-
 /** The unique constraint that an insert or update violated. */
 export function constraintHit(error: unknown): string | undefined {
   if (sqlState(error) !== '23505') return undefined;
@@ -378,30 +406,8 @@ export function constraintHit(error: unknown): string | undefined {
   return constraint ?? driverError?.constraint;
 }
 
-const NETWORK = [
-  'ECONNREFUSED',
-  'ECONNRESET',
-  'EPIPE',
-  'ETIMEDOUT',
-  'ENOTFOUND',
-  'EHOSTUNREACH',
-  'ENETUNREACH',
-  'EAI_AGAIN',
-];
-/** Connection faults, refused roles and passwords, no such database, shutdown, too many connections, out of resources, timeouts, conflicts, read-only standby. */
-const UNAVAILABLE = /^(08|28|53|57P|58)|^3D000$|^57014$|^55P03$|^25006$|^40001$|^40P01$|^25P03$/;
-const UNAVAILABLE_WORDS =
-  /Connection terminated|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|not queryable|Cannot use a pool after calling end|DataSource is not (initialized|set)|Driver not Connected/i;
-
-/** Whether an error means that PostgreSQL is unavailable or overloaded, rather than that the statement was wrong. */
+/** Whether an error means that PostgreSQL is unavailable, overloaded or not proved to be the primary. */
 export function isDatabaseUnavailable(error: unknown): boolean {
-  const state = sqlState(error);
-  if (state && (NETWORK.includes(state) || UNAVAILABLE.test(state))) return true;
-  if (error instanceof AuthorityLost) return true;
-  const { message, cause, driverError } = (error ?? {}) as { message?: string; cause?: unknown; driverError?: unknown };
-  if (error instanceof AggregateError && error.errors.some(isDatabaseUnavailable)) return true;
-  if (driverError && driverError !== error && isDatabaseUnavailable(driverError)) return true;
-  return (
-    UNAVAILABLE_WORDS.test(message ?? '') || (cause !== undefined && cause !== error && isDatabaseUnavailable(cause))
-  );
+  const { cause, driverError } = (error ?? {}) as { cause?: unknown; driverError?: unknown };
+  return [error, cause, driverError].some((one) => one instanceof AuthorityLost) || isPostgresUnavailable(error);
 }

@@ -1,1 +1,1 @@
-export { InjectRedis, RedisModule } from './redis.module.js';
+export { InjectRedis, RedisModule, redisToken } from './redis.module.js';

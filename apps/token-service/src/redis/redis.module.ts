@@ -14,26 +14,27 @@ const CONNECTIONS = {
 } as const satisfies Record<string, RedisOptions>;
 
 const NAMES = Object.keys(CONNECTIONS) as (keyof typeof CONNECTIONS)[];
-const tokenOf = (name: keyof typeof CONNECTIONS): string => `redis ${name}`;
+/** Injection token of the connection of that name. */
+export const redisToken = (name: keyof typeof CONNECTIONS): string => `redis ${name}`;
 
 /** Injects the connection of that name. It is closed after the shutdown of those who inject it. */
-export const InjectRedis = (name: keyof typeof CONNECTIONS): ParameterDecorator => Inject(tokenOf(name));
+export const InjectRedis = (name: keyof typeof CONNECTIONS): ParameterDecorator => Inject(redisToken(name));
 
 /** The connections to Redis, each opened once. */
 @Module({
   providers: NAMES.map((name) => ({
-    provide: tokenOf(name),
+    provide: redisToken(name),
     inject: [CONFIG, LOGGER],
     useFactory: (config: TokenServiceConfig, logger: Logger) =>
       createRedis(() => config.REDIS_URL, `token-service-${name}`, logger, CONNECTIONS[name]),
   })),
-  exports: NAMES.map(tokenOf),
+  exports: NAMES.map(redisToken),
 })
 export class RedisModule implements OnApplicationShutdown {
   constructor(private readonly modules: ModuleRef) {}
 
   /** Nest shuts modules down before those that they import: no connection is needed any more. */
   onApplicationShutdown(): void {
-    for (const name of NAMES) this.modules.get<Redis>(tokenOf(name)).disconnect();
+    for (const name of NAMES) this.modules.get<Redis>(redisToken(name)).disconnect();
   }
 }

@@ -1,13 +1,11 @@
 import type { SystemState } from '@latchkey/contracts';
-import { versionIn } from '@latchkey/runtime';
 import { Inject, Injectable } from '@nestjs/common';
-import { CONFIG, type TokenServiceConfig } from '../config.js';
+import { CONFIG, type TokenServiceConfig, VERSION } from '../config.js';
 import { Database } from '../database/index.js';
 import { LedgerService } from '../ledger/index.js';
 import { PeppersService } from '../verification/index.js';
 import { RestoreService } from './restore.service.js';
 
-const VERSION = versionIn(new URL('../../package.json', import.meta.url));
 /** Most unfinished revocations listed. */
 const UNSETTLED_MAX = 100;
 

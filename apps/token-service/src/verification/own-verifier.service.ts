@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { hostname } from 'node:os';
-import { type Clock, type Logger, versionIn } from '@latchkey/runtime';
+import type { Clock, Logger } from '@latchkey/runtime';
 import {
   RenewalRefused,
   type Requirement,
@@ -11,7 +11,7 @@ import {
 } from '@latchkey/verifier';
 import { type BeforeApplicationShutdown, Inject, Injectable, type OnApplicationBootstrap } from '@nestjs/common';
 import { Counter, type Registry } from 'prom-client';
-import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig } from '../config.js';
+import { CLOCK, CONFIG, LOGGER, type TokenServiceConfig, VERSION } from '../config.js';
 import { unavailable } from '../http/index.js';
 import { InvalidationService, LeaseRefused } from '../invalidation/index.js';
 import { SnapshotService } from './snapshot.service.js';
@@ -135,7 +135,7 @@ export class OwnVerifierService implements OnApplicationBootstrap, BeforeApplica
     const { invalidations, clock, logger, config } = this;
     this.#verifier = new Verifier({
       name: `${hostname()}:${config.RPC_PORT}`.slice(-NAME_LENGTH_MAX),
-      version: versionIn(new URL('../../package.json', import.meta.url)),
+      version: VERSION,
       newClaim: () => randomBytes(32).toString('base64url'),
       clock,
       source: this.#source(),

@@ -15,7 +15,7 @@ import { tokenCommands, tokenFields } from './tokens.js';
 export function buildProgram(context: Context): Command {
   const program = new Command('latchkey')
     .description('Issue, list, rotate and revoke API tokens; find leaked ones; verify the audit log.')
-    .version('0.1.0')
+    .version('0.2.0')
     .option('--url <address>', 'the server (LATCHKEY_URL, the stored one, http://127.0.0.1:8080)')
     .option('--json', 'print results as JSON')
     .option('--timeout <seconds>', 'timeout of a call', positive)
