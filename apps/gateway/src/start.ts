@@ -37,7 +37,7 @@ import {
 } from './handlers/index.js';
 import { Metrics } from './metrics.js';
 import { startNestPart } from './nest/index.js';
-import { parseRoutes, type RoutesSource, type RouteTable, readRoutes } from './routes/index.js';
+import { parseRoutes, type RoutesSource, type RouteTable, readRoutes, readTls } from './routes/index.js';
 import { Stop, type StopOptions, stopLimits, within } from './stop.js';
 import { OpenExchanges } from './streams/index.js';
 
@@ -112,6 +112,14 @@ export async function startGateway(config: GatewayConfig, logger: Logger, as?: A
     await closeAll(new Stop(limits, { atOnce: true }));
     throw error;
   }
+}
+
+/** @throws ConfigError when the file cannot be read or has no certificate */
+function apiTls(caFile: string | undefined) {
+  if (caFile === undefined) return undefined;
+  return readTls({ ca: caFile }, process.cwd(), new Map(), (_field, message) => {
+    throw new ConfigError([`API_CA_FILE: ${message}`]);
+  });
 }
 
 type Close = (stop: Stop) => unknown;
@@ -229,7 +237,7 @@ async function open(
     proxyHandler,
     management: new Management({
       ...shared,
-      upstream: upstreams.open(new URL(config.API_URL).origin),
+      upstream: upstreams.open(new URL(config.API_URL).origin, apiTls(config.API_CA_FILE)),
       proofSecret: config.GATEWAY_PROOF_SECRET[0],
     }),
     console: consoleFiles,
