@@ -12,8 +12,8 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(dir, { recursive: true }));
 
-const make = (env: Record<string, string> = {}) =>
-  execFileSync(process.execPath, [path.join(root, 'infra/docker/make-secrets.mjs')], {
+const make = (env: Record<string, string> = {}, ...args: string[]) =>
+  execFileSync(process.execPath, [path.join(root, 'infra/docker/make-secrets.mjs'), ...args], {
     env: { SECRETS_DIR: dir, ...env },
     encoding: 'utf8',
   });
@@ -75,4 +75,37 @@ test('given secrets are used, lists unchanged', () => {
   make({ GATEWAY_RPC_SECRET: `${next},${previous}`, JOBS_SEALING_KEY: `${next}, ${previous}` });
   expect(read('gateway/gateway_rpc_secret')).toBe(`${next},${previous}`);
   expect(read('token-service/jobs_sealing_public_key')).toBe(decryptionKey(next).text);
+});
+
+test('the first password can be shown again, and showing it makes nothing', () => {
+  const printed = make();
+  const before = all();
+  const password = make({}, 'password').trim();
+  expect(printed).toContain(`password: ${password}\n`);
+  expect(password).toHaveLength(20);
+  expect(all()).toEqual(before);
+});
+
+test('with servers of one’s own, each service gets their address for its own role', () => {
+  make();
+  const password = read('migrate/password_jobs');
+  const owner = 'postgresql://owner:o%40@db.example:6432/tokens?sslmode=verify-full';
+  const redis = 'rediss://:secret@cache.example:6380/2';
+  make({ DATABASE_URL: owner, REDIS_URL: redis });
+  expect(read('migrate/database_url')).toBe(owner);
+  const rest = '@db.example:6432/tokens?sslmode=verify-full';
+  expect(read('jobs/database_url')).toBe(`postgresql://latchkey_jobs:${password}${rest}`);
+  expect(read('token-service/database_url')).toBe(
+    `postgresql://latchkey_service:${read('migrate/password_service')}${rest}`,
+  );
+  expect(read('token-service/retention_database_url')).toBe(
+    `postgresql://latchkey_retention:${read('migrate/password_retention')}${rest}`,
+  );
+  for (const service of ['token-service', 'gateway', 'jobs']) expect(read(`${service}/redis_url`)).toBe(redis);
+  // Only migrations and backups connect as the owner.
+  expect(
+    Object.entries(all())
+      .filter(([, text]) => text === owner)
+      .map(([file]) => file),
+  ).toEqual(['migrate/database_url']);
 });
