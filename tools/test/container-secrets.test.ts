@@ -1,7 +1,10 @@
 import { execFileSync } from 'node:child_process';
+import { X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { connect, createServer, type TLSSocket } from 'node:tls';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { decryptionKey } from '@latchkey/runtime';
 
@@ -29,7 +32,7 @@ const named = (service: string) => readdirSync(path.join(dir, service)).sort();
 
 test('each volume contains the secrets of its service only', () => {
   make();
-  expect(named('gateway')).toEqual(['gateway_proof_secret', 'gateway_rpc_secret', 'redis_url']);
+  expect(named('gateway')).toEqual(['ca', 'gateway_proof_secret', 'gateway_rpc_secret', 'redis_url']);
   expect(named('jobs').filter((file) => /secret|key/.test(file))).toEqual([
     'jobs_rpc_secret',
     'jobs_sealing_key',
@@ -108,4 +111,27 @@ test('with servers of one’s own, each service gets their address for its own r
       .filter(([, text]) => text === owner)
       .map(([file]) => file),
   ).toEqual(['migrate/database_url']);
+});
+
+test('services authenticate the token-service by a certificate of their own authority, whose key none of them has', async () => {
+  make();
+  const server = createServer({ cert: read('token-service/tls_certificate'), key: read('token-service/tls_key') });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as { port: number };
+  const open = async (servername: string): Promise<TLSSocket> => {
+    const socket = connect({ host: '127.0.0.1', port, servername, ca: read('gateway/ca') });
+    await once(socket, 'secureConnect');
+    return socket;
+  };
+  try {
+    (await open('token-service')).destroy();
+    await expect(open('another')).rejects.toThrow('does not match');
+  } finally {
+    server.close();
+  }
+  expect(read('jobs/ca')).toBe(read('gateway/ca'));
+  const holders = Object.entries(all()).filter(([, text]) => text === read('administrator/ca_key'));
+  expect(holders.map(([file]) => file)).toEqual(['administrator/ca_key']);
+  expect(new X509Certificate(read('gateway/ca')).ca).toBe(true);
 });
