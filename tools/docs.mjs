@@ -1,5 +1,5 @@
 /**
- * Writes docs/generated/ from the code. `npm run docs` builds and writes; `node tools/docs.mjs --check` (part of `npm run
+ * Writes docs/generated/ and .env.example from the code. `npm run docs` builds and writes; `node tools/docs.mjs --check` (part of `npm run
  * check`) only compares.
  *
  * A generator is a module of this list whose `generate()` returns `{ 'file.md': 'text', … }`, file names relative to
@@ -8,6 +8,7 @@
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { generate as environment } from './docs/environment.mjs';
 import { reportProblems } from './lib/report-problems.mjs';
 import { root } from './lib/repository.mjs';
 
@@ -55,13 +56,22 @@ export function docsProblems(files, folder = path.join(root, 'docs', 'generated'
 async function main() {
   const folder = path.join(root, 'docs', 'generated');
   const files = await generateDocs();
-  if (process.argv.includes('--check')) return reportProblems(docsProblems(files));
+  const example = path.join(root, '.env.example');
+  const text = await environment();
+  if (process.argv.includes('--check')) {
+    const current = existsSync(example) && readFileSync(example, 'utf8') === text;
+    return reportProblems([
+      ...docsProblems(files),
+      ...(current ? [] : ['.env.example is out of date; run npm run docs']),
+    ]);
+  }
+  writeFileSync(example, text);
   rmSync(folder, { recursive: true, force: true });
   for (const [name, text] of files) {
     mkdirSync(path.dirname(path.join(folder, name)), { recursive: true });
     writeFileSync(path.join(folder, name), text);
   }
-  console.log(`docs/generated: ${files.size} files written`);
+  console.log(`docs/generated: ${files.size} files written, and .env.example`);
 }
 
 if (process.argv[1] && path.resolve(process.argv[1]) === fileURLToPath(import.meta.url)) await main();

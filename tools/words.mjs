@@ -22,7 +22,7 @@ export const words = [
   {
     word: /doors?/,
     say: 'server, handler, endpoint, port',
-    but: /CANARY_DOORS|door_away|x[-_]latchkey[-_]door|'door'|^ {2}door:$/,
+    but: /CANARY_DOORS|door_away|x[-_]latchkey[-_]door|'door'/,
   },
   { word: /rooms?/, say: 'module', but: /(no|is|makes?) room\b/i },
   { word: /refusals?/, say: 'error, ApiError, ErrorResponse' },

@@ -60,6 +60,7 @@ export async function openCompose() {
   const env = {
     ...process.env,
     COMPOSE_PROJECT_NAME: PROJECT,
+    COMPOSE_PROFILES: 'demo',
     PORT: String(port),
     PUBLIC_URL: url,
     BACKUP_DIR: backups,
@@ -98,7 +99,7 @@ export async function openCompose() {
   try {
     await remove();
     await up();
-    const password = /^password, shown this once: (\S+)$/m.exec(await logsOf('secrets'))?.[1];
+    const password = /^password: (\S+)$/m.exec(await logsOf('secrets'))?.[1];
     if (!password) throw new Error('no password was printed for the first administrator');
     return {
       cluster: await signedIn(url, { email: ADMIN_EMAIL, password }),

@@ -2,10 +2,14 @@
 // A value given in the environment (TOKEN_PEPPERS, GATEWAY_RPC_SECRET, JOBS_RPC_SECRET, GATEWAY_PROOF_SECRET,
 // JOBS_SEALING_KEY, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET, LEDGER_KEY, AUDIT_SIGNING_KEY,
 // RECEIPT_SIGNING_KEY, ADMIN_PASSWORD) is used instead of a new one. Safe to run at every start: existing secrets stay as they are.
-import { generateKeyPairSync, randomBytes } from 'node:crypto';
+// DATABASE_URL (as the owner of the schema) and REDIS_URL are of your own servers: the addresses for the services' roles are
+// derived from the first. Without them those of the bundled servers are written.
+//   make-secrets.mjs password   shows the first administrator's password and makes nothing
+import { generateKeyPairSync, randomBytes, X509Certificate } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { decryptionKey } from '@latchkey/runtime';
+import { makeAuthority, makeServerCertificate } from './certificates.mjs';
 
 const root = process.env.SECRETS_DIR ?? '/secrets';
 const random = () => randomBytes(32).toString('base64url');
@@ -24,6 +28,33 @@ function write(file, text, mode = 0o400) {
   if (existsSync(target) && readFileSync(target, 'utf8') === text) return;
   writeFileSync(`${target}.new`, text, { mode });
   renameSync(`${target}.new`, target);
+}
+
+if (process.argv[2] === 'password') {
+  const file = path.join(root, 'administrator/password');
+  if (!existsSync(file)) throw new Error('there is no password yet: run docker compose up --wait first');
+  console.log(readFileSync(file, 'utf8'));
+  process.exit();
+}
+
+/**
+ * TLS of the token-service: an authority whose key stays in a volume that no service mounts, and a certificate that is
+ * made again a year before it expires. The token-service reads it when it starts.
+ */
+function tlsPair() {
+  const YEAR_MS = 365 * 86_400_000;
+  const stored = (file) =>
+    existsSync(path.join(root, file)) ? readFileSync(path.join(root, file), 'utf8') : undefined;
+  const lasts = (text) => text !== undefined && Date.parse(new X509Certificate(text).validTo) - Date.now() > YEAR_MS;
+  const subject = 'Latchkey services';
+  const authority = { subject, certificate: stored('administrator/ca'), key: stored('administrator/ca_key') };
+  if (!lasts(authority.certificate) || !authority.key) Object.assign(authority, makeAuthority(subject));
+  const pair = { certificate: stored('token-service/tls_certificate'), key: stored('token-service/tls_key') };
+  const isOfAuthority = () =>
+    new X509Certificate(pair.certificate).verify(new X509Certificate(authority.certificate).publicKey);
+  if (!pair.key || !lasts(pair.certificate) || !isOfAuthority())
+    Object.assign(pair, makeServerCertificate(authority, 'token-service', ['token-service', 'localhost']));
+  return { authority, pair };
 }
 
 const firstTime = !existsSync(path.join(root, 'administrator/password'));
@@ -48,8 +79,15 @@ const redis = value('', 'redis/password', random);
 const database = Object.fromEntries(
   ['postgres', 'service', 'jobs', 'retention'].map((role) => [role, value('', `migrate/password_${role}`, random)]),
 );
-const databaseUrl = (role, user) => `postgres://${user}:${database[role]}@postgres:5432/latchkey`;
-const redisUrl = `redis://:${redis}@redis:6379`;
+const ownerUrl = process.env.DATABASE_URL || `postgres://postgres:${database.postgres}@postgres:5432/latchkey`;
+/** The same database, as a role that the migrations make. */
+function roleUrl(role, user) {
+  const url = new URL(ownerUrl);
+  url.username = user;
+  url.password = database[role];
+  return url.href;
+}
+const redisUrl = process.env.REDIS_URL || `redis://:${redis}@redis:6379`;
 
 for (const service of ['token-service', 'gateway', 'jobs']) {
   write(`${service}/redis_url`, redisUrl);
@@ -74,9 +112,10 @@ write('token-service/ledger_key', ledger);
 write('token-service/audit_signing_key', auditSigning);
 write('token-service/receipt_signing_key', receiptSigning);
 write('token-service/admin_password', administrator);
-write('token-service/database_url', databaseUrl('service', 'latchkey_service'));
-write('jobs/database_url', databaseUrl('jobs', 'latchkey_jobs'));
-write('migrate/database_url', databaseUrl('postgres', 'postgres'));
+write('token-service/database_url', roleUrl('service', 'latchkey_service'));
+write('jobs/database_url', roleUrl('jobs', 'latchkey_jobs'));
+write('token-service/retention_database_url', roleUrl('retention', 'latchkey_retention'));
+write('migrate/database_url', ownerUrl);
 for (const [role, password] of Object.entries(database)) write(`migrate/password_${role}`, password);
 // PostgreSQL and Redis read theirs as users of their own; no other service mounts these two volumes.
 write('postgres/password', database.postgres, 0o444);
@@ -87,8 +126,15 @@ write(
   0o444,
 );
 write('administrator/password', administrator);
+const { authority, pair } = tlsPair();
+write('administrator/ca', authority.certificate);
+write('administrator/ca_key', authority.key);
+for (const service of ['gateway', 'jobs']) write(`${service}/ca`, authority.certificate);
+write('token-service/tls_certificate', pair.certificate);
+write('token-service/tls_key', pair.key);
 
 if (firstTime) {
   console.log(`first administrator: ${process.env.ADMIN_EMAIL ?? 'admin@latchkey.local'}`);
-  console.log(`password, shown this once: ${process.env.ADMIN_PASSWORD ? '(the one you gave)' : administrator}`);
+  console.log(`password: ${process.env.ADMIN_PASSWORD ? '(the one you gave)' : administrator}`);
+  console.log('to see it again: docker compose run --rm secrets password');
 } else console.log('all secrets exist; nothing changed');

@@ -83,6 +83,11 @@ export const settings = {
     default: 'http://127.0.0.1:8090',
     schema: settingSchema.url('http:', 'https:'),
   },
+  API_CA_FILE: {
+    description:
+      'PEM certificate of the authority that issued the one of API_URL, when that is https; without one those that the system trusts',
+    schema: z.string().optional(),
+  },
   REDIS_URL: {
     description: 'Redis: invalidations, usage, rate limits',
     default: 'redis://127.0.0.1:6379',

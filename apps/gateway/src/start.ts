@@ -45,6 +45,7 @@ import {
   type RoutesSource,
   RoutesWatch,
   readRoutes,
+  readTls,
   withSettings,
 } from './routes/index.js';
 import { Stop, type StopOptions, stopLimits, within } from './stop.js';
@@ -136,6 +137,14 @@ export async function startGateway(
     await closeAll(new Stop(limits, { atOnce: true }));
     throw error;
   }
+}
+
+/** @throws ConfigError when the file cannot be read or has no certificate */
+function apiTls(caFile: string | undefined) {
+  if (caFile === undefined) return undefined;
+  return readTls({ ca: caFile }, process.cwd(), new Map(), (_field, message) => {
+    throw new ConfigError([`API_CA_FILE: ${message}`]);
+  });
 }
 
 type Close = (stop: Stop) => unknown;
@@ -313,7 +322,7 @@ async function open(
     proxyHandler,
     management: new Management({
       ...shared,
-      upstream: upstreams.open(new URL(config.API_URL).origin),
+      upstream: upstreams.open(new URL(config.API_URL).origin, apiTls(config.API_CA_FILE)),
       proofSecret: () => config.GATEWAY_PROOF_SECRET[0],
     }),
     console: consoleFiles,

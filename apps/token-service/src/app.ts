@@ -167,7 +167,7 @@ export async function startTokenService(
     };
     const http = app.getHttpServer() as HttpServer;
     return {
-      apiUrl: urlOf(config.HOST, http),
+      apiUrl: urlOf(config.HOST, http, config.API_TLS_CERT_FILE === undefined ? 'http' : 'https'),
       opsUrl: urlOf(config.HOST, ops),
       rpcAddress: `${config.HOST}:${rpc.port()}`,
       stop,
@@ -253,8 +253,8 @@ function rpcCredentials(config: TokenServiceConfig): ServerCredentials {
   return ServerCredentials.createSsl(null, [{ cert_chain: readFileSync(cert), private_key: readFileSync(key) }]);
 }
 
-const urlOf = (host: string, server: { address(): AddressInfo | string | null }): string =>
-  `http://${host}:${(server.address() as AddressInfo).port}`;
+const urlOf = (host: string, server: { address(): AddressInfo | string | null }, scheme = 'http'): string =>
+  `${scheme}://${host}:${(server.address() as AddressInfo).port}`;
 
 const closed = (server: HttpServer): Promise<void> =>
   new Promise((resolve, reject) => server.close((error) => (error ? reject(error) : resolve())));

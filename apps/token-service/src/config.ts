@@ -265,6 +265,11 @@ export const settings = {
     schema: z.string().optional(),
   },
   RPC_TLS_KEY_FILE: { description: 'PEM private key of that certificate', schema: z.string().optional() },
+  API_TLS_CERT_FILE: {
+    description: 'PEM certificate of the HTTP API; plain HTTP without it',
+    schema: z.string().optional(),
+  },
+  API_TLS_KEY_FILE: { description: 'PEM private key of that certificate', schema: z.string().optional() },
 } satisfies Settings;
 
 export type TokenServiceConfig = Config<typeof settings>;
@@ -291,6 +296,8 @@ export function tokenServiceConfig(
   const config = loadConfig(settings, adopted.env);
   if (!config.RPC_TLS_CERT_FILE !== !config.RPC_TLS_KEY_FILE)
     throw new ConfigError(['RPC_TLS_CERT_FILE and RPC_TLS_KEY_FILE: set both, or neither']);
+  if (!config.API_TLS_CERT_FILE !== !config.API_TLS_KEY_FILE)
+    throw new ConfigError(['API_TLS_CERT_FILE and API_TLS_KEY_FILE: set both, or neither']);
   if (config.LEDGER_DIR !== undefined && config.LEDGER_KEY === undefined)
     throw new ConfigError(['LEDGER_KEY is required with LEDGER_DIR (openssl rand -hex 32)']);
   rejectSharedSecrets(config);

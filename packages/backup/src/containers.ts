@@ -21,8 +21,16 @@ const settings = {
 
 /** The volumes whose secrets are backed up; those of databases are made anew where a backup is restored. */
 const VOLUMES = ['token-service', 'gateway', 'jobs'];
-/** Addresses with passwords of databases, and what is computed from other secrets. */
-const DERIVED = new Set(['redis_url', 'database_url', 'jobs_sealing_public_key']);
+/** Addresses with passwords of databases, what is computed from other secrets, and certificates, which are made anew. */
+const DERIVED = new Set([
+  'redis_url',
+  'database_url',
+  'retention_database_url',
+  'ca',
+  'tls_certificate',
+  'tls_key',
+  'jobs_sealing_public_key',
+]);
 
 /**
  * The installation of docker-compose.yml, from within a container of it.
@@ -59,7 +67,7 @@ export function containers(root: string, env: NodeJS.ProcessEnv): Place {
           for (const [name, data] of Object.entries(files)) writeFileSync(path.join(folder, name), data);
           return [
             ...(manifest.secrets.length === 0 ? ['The backup has no secrets: put yours into the volumes first.'] : []),
-            `Its routes and scopes are in ${folder}: compare them with infra/gateway.yaml and infra/scopes.yaml.`,
+            `Its routes and scopes are in ${folder}: compare them with config/routes.yaml and config/scopes.yaml.`,
             'Then: docker compose up --wait',
           ];
         },

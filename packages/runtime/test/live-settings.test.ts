@@ -75,7 +75,7 @@ it('takes over what is live, once it was read twice the same, and logs no value'
 
 it('says once of what needs a restart that it does, in a metric and in readiness too, until it is put back', async () => {
   using g = given();
-  const registry = createRegistry('test');
+  const registry = createRegistry('test', '0.0.0');
   g.live.registerMetrics(registry);
   const pending = async () => (await registry.metrics()).match(/latchkey_settings_pending\{name="FIXED".*\} (\d)/)?.[1];
   expect(await pending()).toBe('0');

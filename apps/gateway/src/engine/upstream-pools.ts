@@ -1,5 +1,5 @@
 import type { Logger } from '@latchkey/runtime';
-import { type UpstreamSettings, upstreamSettings } from '../routes/index.js';
+import { type UpstreamSettings, type UpstreamTls, upstreamSettings } from '../routes/index.js';
 import { UpstreamHealth } from './upstream-health.js';
 import { UpstreamPool } from './upstream-pool.js';
 
@@ -18,8 +18,8 @@ export class UpstreamPools {
   }
 
   /** A pool for an upstream that no route names. */
-  open(origin: string): UpstreamPool {
-    const pool = this.#poolFor(upstreamSettings(origin));
+  open(origin: string, tls?: UpstreamTls): UpstreamPool {
+    const pool = this.#poolFor(upstreamSettings(origin, { tls }));
     this.#others.push(pool);
     return pool;
   }

@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer';
+import { readFileSync } from 'node:fs';
 import { isIP, type Socket } from 'node:net';
 import {
   CALLER_ADDRESS_HEADER,
@@ -32,7 +33,10 @@ const DISCARDED_BYTES_MAX = 4 * LIMITS.jsonBodyBytesMax;
 /** Fastify with a limit on every input, fixed headers on every response, and every error as a problem. */
 export function createAdapter(config: TokenServiceConfig, logger: Logger): FastifyAdapter {
   const contextOf = contextReader(config, logger);
+  const { API_TLS_CERT_FILE: certificate, API_TLS_KEY_FILE: key } = config;
   const adapter = new FastifyAdapter({
+    ...(certificate &&
+      key && { https: { cert: readFileSync(certificate), key: readFileSync(key), minVersion: 'TLSv1.2' } }),
     bodyLimit: LIMITS.jsonBodyBytesMax,
     trustProxy: false,
     requestTimeout: 30_000,
