@@ -1,10 +1,11 @@
 // Makes the secrets that are missing, each into the volume of the one service that reads it, and nothing else.
 // A value given in the environment (TOKEN_PEPPERS, GATEWAY_RPC_SECRET, JOBS_RPC_SECRET, GATEWAY_PROOF_SECRET,
 // JOBS_SEALING_KEY, EVENTS_SECRET, EVENTS_SIGNING_KEY, USAGE_SECRET, LEDGER_KEY, AUDIT_SIGNING_KEY,
-// RECEIPT_SIGNING_KEY, ADMIN_PASSWORD) is used instead of a new one. Safe to run at every start: existing secrets stay as they are.
+// RECEIPT_SIGNING_KEY, AUDIT_RETIRED_KEYS, RECEIPT_RETIRED_KEYS, ADMIN_PASSWORD) is used instead of a new one. Safe to run at every start: existing secrets stay as they are.
 // DATABASE_URL (as the owner of the schema) and REDIS_URL are of your own servers: the addresses for the services' roles are
 // derived from the first. Without them those of the bundled servers are written.
-//   make-secrets.mjs password   shows the first administrator's password and makes nothing
+//   make-secrets.mjs password      shows the first administrator's password and makes nothing
+//   make-secrets.mjs rotate NAME   does the next step of replacing a secret: rotate-secret.mjs
 import { generateKeyPairSync, randomBytes, X509Certificate } from 'node:crypto';
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
@@ -13,6 +14,9 @@ import { makeAuthority, makeServerCertificate } from './certificates.mjs';
 
 const root = process.env.SECRETS_DIR ?? '/secrets';
 const random = () => randomBytes(32).toString('base64url');
+
+/** What was written. */
+const changed = [];
 
 /** The value of one secret: from the environment, else from where it was written before, else new. */
 function value(name, storedIn, make) {
@@ -28,12 +32,19 @@ function write(file, text, mode = 0o400) {
   if (existsSync(target) && readFileSync(target, 'utf8') === text) return;
   writeFileSync(`${target}.new`, text, { mode });
   renameSync(`${target}.new`, target);
+  changed.push(file);
 }
 
 if (process.argv[2] === 'password') {
   const file = path.join(root, 'administrator/password');
   if (!existsSync(file)) throw new Error('there is no password yet: run docker compose up --wait first');
   console.log(readFileSync(file, 'utf8'));
+  process.exit();
+}
+
+if (process.argv[2] === 'rotate') {
+  const { rotate } = await import('./rotate-secret.mjs');
+  rotate(process.argv.slice(3));
   process.exit();
 }
 
@@ -74,6 +85,8 @@ const usage = value('USAGE_SECRET', 'token-service/usage_secret', random);
 const ed25519 = () => generateKeyPairSync('ed25519').privateKey.export({ type: 'pkcs8', format: 'pem' });
 const auditSigning = value('AUDIT_SIGNING_KEY', 'token-service/audit_signing_key', ed25519);
 const receiptSigning = value('RECEIPT_SIGNING_KEY', 'token-service/receipt_signing_key', ed25519);
+const auditRetired = value('AUDIT_RETIRED_KEYS', 'token-service/audit_retired_keys', () => '');
+const receiptRetired = value('RECEIPT_RETIRED_KEYS', 'token-service/receipt_retired_keys', () => '');
 const administrator = value('ADMIN_PASSWORD', 'administrator/password', () => randomBytes(15).toString('base64url'));
 const redis = value('', 'redis/password', random);
 const database = Object.fromEntries(
@@ -111,6 +124,8 @@ write('token-service/token_peppers', peppers);
 write('token-service/ledger_key', ledger);
 write('token-service/audit_signing_key', auditSigning);
 write('token-service/receipt_signing_key', receiptSigning);
+write('token-service/audit_retired_keys', auditRetired);
+write('token-service/receipt_retired_keys', receiptRetired);
 write('token-service/admin_password', administrator);
 write('token-service/database_url', roleUrl('service', 'latchkey_service'));
 write('jobs/database_url', roleUrl('jobs', 'latchkey_jobs'));
@@ -137,4 +152,4 @@ if (firstTime) {
   console.log(`first administrator: ${process.env.ADMIN_EMAIL ?? 'admin@latchkey.local'}`);
   console.log(`password: ${process.env.ADMIN_PASSWORD ? '(the one you gave)' : administrator}`);
   console.log('to see it again: docker compose run --rm secrets password');
-} else console.log('all secrets exist; nothing changed');
+} else console.log(changed.length > 0 ? `changed: ${changed.join(', ')}` : 'all secrets exist; nothing changed');

@@ -59,6 +59,7 @@ export const composeVariables = [
     'latchkey',
     'Name of the containers and volumes; another one for a second installation on this machine',
   ],
+  ['REVISION', 'unknown', 'Of a build: the commit, in the labels of the image and in latchkey_build_info'],
   ['PORT', '8080', 'Published port'],
   ['BIND_ADDRESS', '127.0.0.1', 'Address that it is published on'],
   ['TLS_PORT', '8443', 'Published port of the profile tls'],

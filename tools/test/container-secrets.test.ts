@@ -1,11 +1,11 @@
 import { execFileSync } from 'node:child_process';
-import { X509Certificate } from 'node:crypto';
+import { createPublicKey, X509Certificate } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { connect, createServer, type TLSSocket } from 'node:tls';
-import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { decryptionKey } from '@latchkey/runtime';
 
 const root = path.join(import.meta.dirname, '../..');
@@ -134,4 +134,109 @@ test('services authenticate the token-service by a certificate of their own auth
   const holders = Object.entries(all()).filter(([, text]) => text === read('administrator/ca_key'));
   expect(holders.map(([file]) => file)).toEqual(['administrator/ca_key']);
   expect(new X509Certificate(read('gateway/ca')).ca).toBe(true);
+});
+
+describe('rotate', () => {
+  const rotate = (name: string) =>
+    execFileSync(process.execPath, [path.join(root, 'infra/docker/make-secrets.mjs'), 'rotate', name], {
+      env: { SECRETS_DIR: dir },
+      encoding: 'utf8',
+    });
+  const list = (file: string) => read(file).split(',');
+
+  test.each([
+    ['GATEWAY_RPC_SECRET', ['gateway/gateway_rpc_secret', 'token-service/gateway_rpc_secret']],
+    ['GATEWAY_PROOF_SECRET', ['gateway/gateway_proof_secret', 'token-service/gateway_proof_secret']],
+    ['JOBS_RPC_SECRET', ['jobs/jobs_rpc_secret', 'token-service/jobs_rpc_secret']],
+    ['USAGE_SECRET', ['jobs/usage_secret', 'token-service/usage_secret']],
+  ])('%s is accepted everywhere before it is sent, and the old one until nobody sends it', (name, files) => {
+    make();
+    const [old] = list(files[0]!);
+    const seen: string[][] = [];
+    for (let step = 1; step <= 3; step++) {
+      expect(rotate(name)).toContain(`${name}: step ${step} of 3 is written.`);
+      // An up between the steps changes nothing.
+      make();
+      for (const file of files) expect(list(file)).toEqual(list(files[0]!));
+      seen.push(list(files[0]!));
+    }
+    const [, next] = seen[0]!;
+    expect(next).not.toBe(old);
+    expect(seen).toEqual([[old, next], [next, old], [next]]);
+  });
+
+  test('TOKEN_PEPPERS is read everywhere before it writes, and one that is dropped is kept', () => {
+    make();
+    const file = 'token-service/token_peppers';
+    const [old] = list(file);
+    rotate('TOKEN_PEPPERS');
+    const next = list(file)[1]!;
+    expect(list(file)).toEqual([old, next]);
+    rotate('TOKEN_PEPPERS');
+    expect(list(file)).toEqual([next, old]);
+    expect(rotate('TOKEN_PEPPERS')).toContain('That was the last step.');
+    expect(list(file)).toEqual([next]);
+    expect(read('administrator/retired_token_peppers')).toBe(old);
+  });
+
+  test('JOBS_SEALING_KEY decrypts at jobs before anything is encrypted to it', () => {
+    make();
+    const before = read('token-service/jobs_sealing_public_key');
+    rotate('JOBS_SEALING_KEY');
+    make();
+    expect(read('token-service/jobs_sealing_public_key')).toBe(before);
+    rotate('JOBS_SEALING_KEY');
+    const [next, old] = list('jobs/jobs_sealing_key');
+    expect(read('token-service/jobs_sealing_public_key')).toBe(decryptionKey(next!).text);
+    expect(before).toBe(decryptionKey(old!).text);
+    rotate('JOBS_SEALING_KEY');
+    expect(list('jobs/jobs_sealing_key')).toEqual([next]);
+  });
+
+  test.each(['AUDIT', 'RECEIPT'])('the public half of an %s_SIGNING_KEY that was replaced is kept', (name) => {
+    make();
+    const key = `token-service/${name.toLowerCase()}_signing_key`;
+    const before = createPublicKey(read(key)).export({ type: 'spki', format: 'pem' });
+    rotate(`${name}_SIGNING_KEY`);
+    rotate(`${name}_SIGNING_KEY`);
+    const retired = read(`token-service/${name.toLowerCase()}_retired_keys`);
+    expect(retired.startsWith(before as string)).toBe(true);
+    expect(retired.match(/BEGIN PUBLIC KEY/g)).toHaveLength(2);
+    expect(retired).not.toContain(createPublicKey(read(key)).export({ type: 'spki', format: 'pem' }));
+  });
+
+  test('EVENTS_SIGNING_KEY is known to verifiers before it signs', () => {
+    make();
+    const file = 'token-service/events_signing_key';
+    const [old] = list(file);
+    rotate('EVENTS_SIGNING_KEY');
+    const next = list(file)[1];
+    expect(list(file)).toEqual([old, next]);
+    rotate('EVENTS_SIGNING_KEY');
+    expect(list(file)).toEqual([next]);
+  });
+
+  test('passwords change in every address, and no message shows one', () => {
+    make();
+    const before = all();
+    const printed = [rotate('POSTGRES_PASSWORDS'), ...[1, 2].map(() => rotate('REDIS_PASSWORD'))].join('');
+    for (const file of ['token-service/database_url', 'jobs/database_url', 'token-service/retention_database_url'])
+      expect(read(file)).not.toBe(before[file]);
+    expect(read('jobs/database_url')).toContain(read('migrate/password_jobs'));
+    expect(read('migrate/database_url')).toBe(before['migrate/database_url']);
+    for (const service of ['token-service', 'gateway', 'jobs'])
+      expect(read(`${service}/redis_url`)).toContain(read('redis/password'));
+    expect(read('redis/password_previous')).toBe(before['redis/password']);
+    for (const secret of [read('redis/password'), read('migrate/password_jobs')]) expect(printed).not.toContain(secret);
+    rotate('REDIS_PASSWORD');
+    expect(named('redis')).toEqual(['password', 'redis.conf']);
+  });
+
+  test('what is not made here, or unknown, is refused by name', () => {
+    make();
+    expect(() => rotate('LEDGER_KEY')).toThrow(/LEDGER_KEY stays/);
+    const given = { SECRETS_DIR: dir, USAGE_SECRET: 'u'.repeat(32) };
+    const args = [path.join(root, 'infra/docker/make-secrets.mjs'), 'rotate', 'USAGE_SECRET'];
+    expect(() => execFileSync(process.execPath, args, { env: given, stdio: 'pipe' })).toThrow(/is set in .env/);
+  });
 });

@@ -1,0 +1,45 @@
+#!/bin/sh
+# Replaces the containers of the services that it is given, one container after the other: each new one is healthy before
+# an old one stops, so requests go on. Settings, secrets and the image are those that docker compose would use now.
+#
+#   infra/docker/rollout.sh token-service jobs gateway
+#
+# Options of docker compose (-f, -p, profiles) come from its variables: COMPOSE_FILE, COMPOSE_PROJECT_NAME, COMPOSE_PROFILES.
+# COMPOSE and DOCKER name the programs, `docker compose` and `docker` by default.
+# Exits with 1, and leaves the remaining old containers running, when a new one does not become healthy.
+set -eu
+compose=${COMPOSE:-docker compose}
+docker=${DOCKER:-docker}
+
+usage() {
+  echo "usage: infra/docker/rollout.sh SERVICE..., of token-service, jobs, gateway (in this order when several change)" >&2
+  exit 2
+}
+
+[ $# -gt 0 ] || usage
+for service in "$@"; do
+  case $service in
+    token-service | jobs | gateway | demo-upstream) ;;
+    *) echo "rollout: $service cannot run twice, so it cannot be replaced without an interruption" >&2; usage ;;
+  esac
+done
+
+for service in "$@"; do
+  old=$($compose ps --quiet --status running "$service")
+  count=$(printf '%s\n' "$old" | grep -c . || true)
+  if [ "$count" -eq 0 ]; then
+    echo "rollout: no container of $service runs; start it with: $compose up -d --wait" >&2
+    exit 1
+  fi
+  n=0
+  for container in $old; do
+    n=$((n + 1))
+    if ! $compose up --detach --wait --no-deps --no-recreate --scale "$service=$((count + 1))" "$service"; then
+      echo "rollout: the new container of $service did not become healthy; see: $compose logs $service" >&2
+      exit 1
+    fi
+    $docker stop "$container" >/dev/null
+    $docker rm "$container" >/dev/null
+    echo "rollout: $service $n of $count replaced"
+  done
+done
