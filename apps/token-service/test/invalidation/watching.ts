@@ -6,8 +6,7 @@ import { RenewalRefused, Verifier, WatchFeed } from '@latchkey/verifier';
 import type { TokenService } from '../../src/app.js';
 
 /** Addresses of replicas as one gRPC target: the first that accepts a connection is used. */
-export const targetOf = (...services: TokenService[]): string =>
-  services.length === 1 ? services[0]!.rpcAddress : `ipv4:${services.map(({ rpcAddress }) => rpcAddress).join(',')}`;
+export const targetOf = (...services: TokenService[]): string => services.map(({ rpcAddress }) => rpcAddress).join(',');
 
 export const newClaim = (): string => randomBytes(32).toString('base64url');
 
