@@ -30,6 +30,7 @@ const STEPS = [
   ['Wait an hour', async () => undefined],
   ['Make a backup', async () => undefined],
   ['If it does not start', async () => undefined],
+  ['Do not restart Redis', async () => undefined],
   ['Revocations wait', async () => undefined],
   ['Then run', async () => undefined],
   [LAST, async () => undefined],

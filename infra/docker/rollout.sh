@@ -24,7 +24,26 @@ for service in "$@"; do
   esac
 done
 
+# As an `up` does first: what .env sets goes into the secrets' files, and a new image migrates before it serves.
+for once in secrets config migrate; do
+  $compose run --rm --no-deps "$once"
+done
+
+# A container that was made here and does not become healthy would be taken for one of the old ones next time.
+service=
+old=
+clean() {
+  [ -n "$service" ] || return 0
+  for container in $($compose ps --all --quiet "$service"); do
+    case " $(echo $old) " in *" $container "*) ;; *) $docker rm --force "$container" >/dev/null ;; esac
+  done
+}
+trap 'clean; exit 1' INT TERM
+
 for service in "$@"; do
+  for container in $($compose ps --all --quiet --status exited --status created --status dead --status restarting "$service"); do
+    $docker rm --force "$container" >/dev/null
+  done
   old=$($compose ps --quiet --status running "$service")
   count=$(printf '%s\n' "$old" | grep -c . || true)
   if [ "$count" -eq 0 ]; then
@@ -32,14 +51,17 @@ for service in "$@"; do
     exit 1
   fi
   n=0
-  for container in $old; do
+  for container in $(echo $old); do
     n=$((n + 1))
     if ! $compose up --detach --wait --no-deps --no-recreate --scale "$service=$((count + 1))" "$service"; then
-      echo "rollout: the new container of $service did not become healthy; see: $compose logs $service" >&2
+      $compose logs --tail 20 "$service" >&2
+      clean
+      echo "rollout: the new container of $service did not become healthy and was removed; its last lines are above" >&2
       exit 1
     fi
     $docker stop "$container" >/dev/null
     $docker rm "$container" >/dev/null
+    old=$($compose ps --quiet --status running "$service")
     echo "rollout: $service $n of $count replaced"
   done
 done

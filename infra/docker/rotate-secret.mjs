@@ -37,15 +37,15 @@ const inRedis = (command) =>
   `docker compose exec -T redis sh -c '(echo "AUTH $(cat /run/latchkey/password)"; echo "ACL SETUSER default ${command}") | redis-cli'`;
 
 /** A list that one side accepts, and of which the other sends the first: at no time does one send what the other lacks. */
-function credential(files, next) {
-  const set = (values) => {
-    for (const file of files) write(file, values.join(','));
-    return next;
-  };
+function credential(files, then) {
+  const set = (values, last) => ({
+    files: Object.fromEntries(files.map((file) => [file, values.join(',')])),
+    next: [...then, last],
+  });
   return [
-    () => [...set([...listIn(files[0]), random()].slice(-2)), AGAIN],
-    () => [...set(listIn(files[0]).reverse()), AGAIN],
-    () => [...set(listIn(files[0]).slice(0, 1)), DONE],
+    () => set([listIn(files[0])[0], random()], AGAIN),
+    () => set(listIn(files[0]).reverse(), AGAIN),
+    () => set(listIn(files[0]).slice(0, 1), DONE),
   ];
 }
 
@@ -53,11 +53,15 @@ function credential(files, next) {
 function signing(key, retired) {
   return [
     () => {
+      const variable = path.basename(retired).toUpperCase();
+      if (process.env[variable])
+        throw new Error(
+          `${variable} is set in .env, and would lack the key that is replaced: remove it there, as it is kept in a volume`,
+        );
       const publicKey = createPublicKey(read(key)).export({ type: 'spki', format: 'pem' });
-      // First: what a key has signed whose public half nobody knows looks forged.
-      write(retired, `${existsSync(at(retired)) ? read(retired) : ''}${publicKey}`);
-      write(key, ed25519());
-      return [rollout('token-service'), DONE];
+      // The retired key first: what a key has signed whose public half nobody knows looks forged.
+      const files = { [retired]: `${existsSync(at(retired)) ? read(retired) : ''}${publicKey}`, [key]: ed25519() };
+      return { files, next: [rollout('token-service'), DONE] };
     },
   ];
 }
@@ -88,93 +92,100 @@ const secrets = {
       const list = listIn(PEPPERS);
       if (list.length >= PEPPERS_MAX)
         throw new Error(`there are ${list.length} peppers, at most ${PEPPERS_MAX}: finish earlier rotations first`);
-      write(PEPPERS, [...list, random()].join(','));
-      return ['Make a backup: from now on the new pepper is needed too.', rollout('token-service'), AGAIN];
+      const next = ['Make a backup: from now on the new pepper is needed too.', rollout('token-service'), AGAIN];
+      return { files: { [PEPPERS]: [...list, random()].join(',') }, next };
     },
     () => {
       const list = listIn(PEPPERS);
-      write(PEPPERS, [list.at(-1), ...list.slice(0, -1)].join(','));
-      return [
-        rollout('token-service'),
-        'Wait until nothing depends on the old one: tokens, secondFactors and recoveryCodes in GET /v1/system (docs/peppers.md).',
-        AGAIN,
-      ];
+      return {
+        files: { [PEPPERS]: [list.at(-1), ...list.slice(0, -1)].join(',') },
+        next: [
+          rollout('token-service'),
+          'Wait until nothing depends on the old one: tokens, secondFactors and recoveryCodes in GET /v1/system (docs/peppers.md).',
+          AGAIN,
+        ],
+      };
     },
     () => {
       const [current, ...retired] = listIn(PEPPERS);
-      // A token-service that still needs one says so and does not start: then it has to come back.
-      write(RETIRED_PEPPERS, retired.join(','));
-      write(PEPPERS, current);
-      return [
-        rollout('token-service'),
-        `If it does not start, because something depends on an old one: append that again. It is in ${RETIRED_PEPPERS}.`,
-        DONE,
-      ];
+      return {
+        // A token-service that still needs one says so and does not start: then it has to come back.
+        files: { [RETIRED_PEPPERS]: withRetired(retired).join(','), [PEPPERS]: current },
+        next: [
+          rollout('token-service'),
+          'If it does not start, because something depends on an old one: docker compose run --rm secrets rotate TOKEN_PEPPERS back',
+          DONE,
+        ],
+      };
     },
   ],
   EVENTS_SECRET: [
-    () => {
-      write('token-service/events_secret', random());
-      return [rollout('token-service'), 'Revocations wait some seconds, until each verifier has renewed.', DONE];
-    },
+    () => ({
+      files: { 'token-service/events_secret': random() },
+      next: [rollout('token-service'), 'Revocations wait some seconds, until each verifier has renewed.', DONE],
+    }),
   ],
   EVENTS_SIGNING_KEY: [
-    () => {
-      write(EVENTS_SIGNING, [listIn(EVENTS_SIGNING)[0], random()].join(','));
-      return [rollout('token-service'), 'Wait for one lease (LEASE_MS): all verifiers get the next key.', AGAIN];
-    },
-    () => {
-      write(EVENTS_SIGNING, listIn(EVENTS_SIGNING).at(-1));
-      return [rollout('token-service'), DONE];
-    },
+    () => ({
+      files: { [EVENTS_SIGNING]: [listIn(EVENTS_SIGNING)[0], random()].join(',') },
+      next: [rollout('token-service'), 'Wait for one lease (LEASE_MS): all verifiers get the next key.', AGAIN],
+    }),
+    () => ({
+      files: { [EVENTS_SIGNING]: listIn(EVENTS_SIGNING).at(-1) },
+      next: [rollout('token-service'), DONE],
+    }),
   ],
   JOBS_SEALING_KEY: [
-    () => {
-      write(SEALING, [...listIn(SEALING), random()].slice(-2).join(','));
-      return [rollout('jobs'), AGAIN];
-    },
-    () => {
-      write(SEALING, listIn(SEALING).reverse().join(','));
-      derive();
-      return [rollout('token-service'), 'Wait an hour: codes that were sent before expire.', AGAIN];
-    },
-    () => {
-      write(SEALING, listIn(SEALING)[0]);
-      return [rollout('jobs'), DONE];
-    },
+    () => ({ files: { [SEALING]: [listIn(SEALING)[0], random()].join(',') }, next: [rollout('jobs'), AGAIN] }),
+    () => ({
+      files: { [SEALING]: listIn(SEALING).reverse().join(',') },
+      next: [rollout('token-service'), 'Wait an hour: codes that were sent before expire.', AGAIN],
+    }),
+    () => ({ files: { [SEALING]: listIn(SEALING)[0] }, next: [rollout('jobs'), DONE] }),
   ],
   AUDIT_SIGNING_KEY: signing('token-service/audit_signing_key', 'token-service/audit_retired_keys'),
   RECEIPT_SIGNING_KEY: signing('token-service/receipt_signing_key', 'token-service/receipt_retired_keys'),
   POSTGRES_PASSWORDS: [
-    () => {
-      for (const role of ROLES) write(`migrate/password_${role}`, random());
-      derive();
-      return ['At once, as no new connection can be opened until then: docker compose run --rm migrate', DONE];
-    },
+    () => ({
+      files: Object.fromEntries(ROLES.map((role) => [`migrate/password_${role}`, random()])),
+      next: ['At once, as no new connection can be opened until then: docker compose run --rm migrate', DONE],
+    }),
   ],
   REDIS_PASSWORD: [
-    () => {
-      write('redis/password_next', random(), 0o444);
-      return [inRedis('>$(cat /run/latchkey/password_next)'), AGAIN];
-    },
-    () => {
-      write('redis/password_previous', read('redis/password'), 0o444);
-      write('redis/password', read('redis/password_next'), 0o444);
-      derive();
-      return [TAKEN_OVER, inRedis('<$(cat /run/latchkey/password_previous)'), AGAIN];
-    },
-    () => {
-      for (const name of ['password_next', 'password_previous']) rmSync(at(`redis/${name}`), { force: true });
-      return [DONE];
-    },
+    () => ({
+      files: { 'redis/password_next': random() },
+      next: [inRedis('>$(cat /run/latchkey/password_next)'), 'Do not restart Redis until the next step.', AGAIN],
+    }),
+    () => ({
+      files: { 'redis/password_previous': read('redis/password'), 'redis/password': read('redis/password_next') },
+      next: [TAKEN_OVER, inRedis('<$(cat /run/latchkey/password_previous)'), AGAIN],
+    }),
+    () => ({ files: { 'redis/password_next': '', 'redis/password_previous': '' }, next: [DONE] }),
   ],
 };
 
-/** @param {string[]} args the name of the secret */
+/** Those that were retired, each once. */
+function withRetired(peppers) {
+  const before = existsSync(at(RETIRED_PEPPERS)) ? listIn(RETIRED_PEPPERS) : [];
+  return [...new Set([...before, ...peppers])].filter(Boolean);
+}
+
+/** Writes what a step is made of, and what follows from it. */
+function apply(files) {
+  for (const [file, text] of Object.entries(files)) {
+    // PostgreSQL and Redis read theirs as users of their own.
+    if (text !== '') write(file, text, file.startsWith('redis/') ? 0o444 : 0o400);
+    else rmSync(at(file), { force: true });
+  }
+  derive();
+}
+
+/** @param {string[]} args the name of the secret, and `back` for TOKEN_PEPPERS */
 export function rotate(args) {
   const [name = '', ...more] = args;
   const steps = secrets[name];
-  if (!steps || more.length > 0) {
+  const isBack = name === 'TOKEN_PEPPERS' && more.join() === 'back';
+  if (!steps || (more.length > 0 && !isBack)) {
     console.error(
       `rotate: name one of ${Object.keys(secrets).join(', ')}.\n` +
         'LEDGER_KEY stays, because it authenticates the ledger. What is not made here is changed in .env.',
@@ -183,12 +194,20 @@ export function rotate(args) {
   }
   const given = { REDIS_PASSWORD: 'REDIS_URL' }[name] ?? name;
   if (process.env[given]) throw new Error(`${given} is set in .env: change it there`);
-  // So that a step is neither left out nor repeated.
+  if (isBack) {
+    apply({ [PEPPERS]: [...new Set([...listIn(PEPPERS), ...withRetired([])])].slice(0, PEPPERS_MAX).join(',') });
+    console.log(`TOKEN_PEPPERS: the retired ones verify again. Next:\n  ${rollout('token-service')}`);
+    return;
+  }
+  // Written before the secrets, and applied again by the next call when this one is interrupted: no step is left out, repeated
+  // or done with other values.
   const progress = `administrator/rotation/${name}`;
-  const done = existsSync(at(progress)) ? Number(read(progress)) : 0;
-  const next = steps[done]();
-  if (done + 1 === steps.length) rmSync(at(progress), { force: true });
-  else write(progress, String(done + 1));
-  console.log(`${name}: step ${done + 1} of ${steps.length} is written.`);
-  for (const line of next) console.log(`  ${line}`);
+  const state = existsSync(at(progress)) ? JSON.parse(read(progress)) : { step: 0 };
+  const step = state.files ? state : { step: state.step, ...steps[state.step]() };
+  write(progress, JSON.stringify(step));
+  apply(step.files);
+  if (step.step + 1 === steps.length) rmSync(at(progress), { force: true });
+  else write(progress, JSON.stringify({ step: step.step + 1 }));
+  console.log(`${name}: step ${step.step + 1} of ${steps.length} is written. Next:`);
+  for (const line of step.next) console.log(`  ${line}`);
 }

@@ -177,6 +177,22 @@ describe('rotate', () => {
     expect(rotate('TOKEN_PEPPERS')).toContain('That was the last step.');
     expect(list(file)).toEqual([next]);
     expect(read('administrator/retired_token_peppers')).toBe(old);
+    make({}, 'rotate', 'TOKEN_PEPPERS', 'back');
+    expect(list(file)).toEqual([next, old]);
+  });
+
+  test('a step that was interrupted is done again with the same values, and none twice', () => {
+    make();
+    rotate('REDIS_PASSWORD');
+    const files = { 'redis/password_previous': read('redis/password'), 'redis/password': 'the next password' };
+    const begun = { step: 1, files, next: ['what comes next'] };
+    const progress = path.join(dir, 'administrator/rotation/REDIS_PASSWORD');
+    rmSync(progress);
+    writeFileSync(progress, JSON.stringify(begun));
+    expect(rotate('REDIS_PASSWORD')).toContain('what comes next');
+    expect(read('redis/password_previous')).toBe(files['redis/password_previous']);
+    expect(read('gateway/redis_url')).toContain(files['redis/password']);
+    expect(rotate('REDIS_PASSWORD')).toContain('step 3 of 3');
   });
 
   test('JOBS_SEALING_KEY decrypts at jobs before anything is encrypted to it', () => {
@@ -238,5 +254,8 @@ describe('rotate', () => {
     const given = { SECRETS_DIR: dir, USAGE_SECRET: 'u'.repeat(32) };
     const args = [path.join(root, 'infra/docker/make-secrets.mjs'), 'rotate', 'USAGE_SECRET'];
     expect(() => execFileSync(process.execPath, args, { env: given, stdio: 'pipe' })).toThrow(/is set in .env/);
+    expect(() => make({ AUDIT_RETIRED_KEYS: 'a key' }, 'rotate', 'AUDIT_SIGNING_KEY')).toThrow(
+      /AUDIT_RETIRED_KEYS is set/,
+    );
   });
 });

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { loadConfig, type Settings, settingSchema } from '@latchkey/runtime';
 import { z } from 'zod';
@@ -62,6 +62,8 @@ export function containers(root: string, env: NodeJS.ProcessEnv): Place {
         open: async () => ({ databaseUrl, migrate }),
         async finish({ secrets, files, manifest }) {
           storeSecrets(root, SECRETS_DIR, secrets);
+          // The steps of a secret that was being replaced were those of other values.
+          rmSync(path.join(SECRETS_DIR, 'administrator/rotation'), { recursive: true, force: true });
           const folder = path.join(backups, `restored-${manifest.id.slice(0, 8)}`);
           mkdirSync(folder, { recursive: true });
           for (const [name, data] of Object.entries(files)) writeFileSync(path.join(folder, name), data);
