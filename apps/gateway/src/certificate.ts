@@ -2,7 +2,7 @@ import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createSecureContext } from 'node:tls';
-import type { Logger } from '@latchkey/runtime';
+import { FileWatch, type Logger } from '@latchkey/runtime';
 import type { TlsCredentials } from './engine/index.js';
 
 /** The files of `TLS_CERTIFICATE_FILE` and `TLS_KEY_FILE`. */
@@ -21,9 +21,6 @@ export interface Certificate extends TlsCredentials {
 export class CertificateError extends Error {
   override name = 'CertificateError';
 }
-
-/** How often the files are read. */
-export const POLL_MS = 2_000;
 
 const PEM = /-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g;
 
@@ -99,20 +96,39 @@ export interface CertificateWatchDeps {
 }
 
 /**
- * Reads the files again every {@link POLL_MS}, so that every way to replace them is noticed. A pair is taken once it has been the
- * same twice, as files are written one after the other; one that cannot be used leaves the previous one in use.
+ * Uses what the files hold, as {@link FileWatch} does, as long as it is valid; what cannot be used leaves the previous pair in
+ * use, and so does one that shares no name with that.
  */
 export class CertificateWatch {
-  /** Why the files cannot be used, or the certificate in use has expired; undefined when all is well. */
-  fault: string | undefined;
-  #seen = '';
-  #timer: NodeJS.Timeout | undefined;
-  #isStopped = false;
+  readonly #watch: FileWatch<Certificate>;
 
   constructor(
     private current: Certificate,
     private readonly deps: CertificateWatchDeps,
-  ) {}
+  ) {
+    this.#watch = new FileWatch<Certificate>(keyOf(current), {
+      read: async () => {
+        const content = await this.#read();
+        return { key: keyOf(content), content };
+      },
+      use: (certificate) => {
+        deps.use(certificate);
+        this.current = certificate;
+        const expiresAt = new Date(certificate.expiresAtMs).toISOString();
+        this.#log('info', { expiresAt }, 'TLS certificate reloaded');
+      },
+      onFault: ({ message: reason }) => {
+        const fields = { reason, secondsLeft: this.secondsLeft };
+        this.#log('error', fields, 'reloading the TLS certificate failed; the previous one stays in use');
+      },
+      onUnchanged: () => this.#log('info', {}, 'the TLS certificate in use is valid again'),
+    });
+  }
+
+  /** Why the files cannot be used, or the certificate in use has expired; undefined when all is well. */
+  get fault(): string | undefined {
+    return this.#watch.fault;
+  }
 
   get #nowMs(): number {
     return (this.deps.wallMs ?? Date.now)();
@@ -124,66 +140,38 @@ export class CertificateWatch {
   }
 
   start(): void {
-    this.#timer = setTimeout(() => {
-      void this.check().finally(() => {
-        if (!this.#isStopped) this.start();
-      });
-    }, POLL_MS);
-    this.#timer.unref();
+    this.#watch.start();
   }
 
   stop(): void {
-    this.#isStopped = true;
-    clearTimeout(this.#timer);
+    this.#watch.stop();
   }
 
   /** Reads the files; what is new in them is used, or reported, at the second time. */
-  async check(): Promise<void> {
+  check(): Promise<void> {
+    return this.#watch.check();
+  }
+
+  async #read(): Promise<Certificate> {
     const { files } = this.deps;
-    let pair: TlsCredentials | undefined;
-    let error: unknown;
     const read = (name: string, file: string) =>
       readFile(file, 'utf8').catch((cause: unknown) => {
         throw unreadable(name, file, cause);
       });
-    try {
-      const cert = await read('TLS_CERTIFICATE_FILE', files.certificate);
-      pair = { cert, key: await read('TLS_KEY_FILE', files.key) };
-    } catch (cause) {
-      error = cause;
-    }
-    const seen = pair ? `${pair.cert}\0${pair.key}` : (error as Error).message;
-    const isStable = seen === this.#seen;
-    this.#seen = seen;
-    if (!isStable) return;
-    try {
-      if (!pair) throw error;
-      const certificate = inspect(pair, files, this.#nowMs);
-      const { names } = this.current;
-      if (!certificate.names.some((name) => names.includes(name)))
-        throw new CertificateError(
-          `TLS_CERTIFICATE_FILE: ${files.certificate} is for ${certificate.names.join(', ')}, and the one in use for ${names.join(', ')}; write that of this host, or start the gateway again if it has another name now`,
-        );
-      if (pair.cert !== this.current.cert || pair.key !== this.current.key) this.#take(certificate);
-      else if (this.fault !== undefined) this.#log('info', {}, 'the TLS certificate in use is valid again');
-      this.fault = undefined;
-    } catch (cause) {
-      const { message } = cause as Error;
-      if (message === this.fault) return;
-      this.fault = message;
-      const fields = { reason: message, secondsLeft: this.secondsLeft };
-      this.#log('error', fields, 'reloading the TLS certificate failed; the previous one stays in use');
-    }
-  }
-
-  #take(certificate: Certificate): void {
-    this.deps.use(certificate);
-    this.current = certificate;
-    const expiresAt = new Date(certificate.expiresAtMs).toISOString();
-    this.#log('info', { expiresAt }, 'TLS certificate reloaded');
+    const cert = await read('TLS_CERTIFICATE_FILE', files.certificate);
+    const key = await read('TLS_KEY_FILE', files.key);
+    const certificate = inspect({ cert, key }, files, this.#nowMs);
+    const { names } = this.current;
+    if (!certificate.names.some((name) => names.includes(name)))
+      throw new CertificateError(
+        `TLS_CERTIFICATE_FILE: ${files.certificate} is for ${certificate.names.join(', ')}, and the one in use for ${names.join(', ')}; write that of this host, or start the gateway again if it has another name now`,
+      );
+    return certificate;
   }
 
   #log(level: 'info' | 'error', fields: object, message: string): void {
     this.deps.logger[this.deps.logs ? level : 'debug'](fields, message);
   }
 }
+
+const keyOf = ({ cert, key }: TlsCredentials): string => `${cert}\0${key}`;

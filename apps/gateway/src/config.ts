@@ -155,13 +155,10 @@ type SettingsLogger = Pick<Logger, 'info' | 'warn' | 'error'>;
 /** Of several processes one speaks for all. */
 export const SILENT: SettingsLogger = { info: () => undefined, warn: () => undefined, error: () => undefined };
 
-/** The configuration of this process. @throws ConfigError */
+/** The configuration of this process. @param warns where no other process has said the same @throws ConfigError */
 export function watchedConfig(logger: SettingsLogger, warns: boolean): LiveSettings<GatewayConfig> {
-  let isStarting = warns;
-  const load = (env: NodeJS.ProcessEnv) => gatewayConfig(env, (text) => isStarting && logger.warn(text));
-  const given = new LiveSettings({ env: process.env, settings, load, live, logger });
-  isStarting = false;
-  return given;
+  const load = warns ? gatewayConfig : (env: NodeJS.ProcessEnv) => gatewayConfig(env);
+  return new LiveSettings({ env: process.env, settings, load, live, logger });
 }
 
 const isLoopback = (host: string) => host === 'localhost' || host === '::1' || host.startsWith('127.');

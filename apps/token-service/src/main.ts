@@ -5,10 +5,7 @@ import { live, settings, tokenServiceConfig, VERSION } from './config.js';
 const logger = createLogger('token-service', process.env['LOG_LEVEL'] || 'info');
 
 await runService(logger, async () => {
-  let isStarting = true;
-  const load = (env: NodeJS.ProcessEnv) => tokenServiceConfig(env, (text) => isStarting && logger.warn(text));
-  const given = new LiveSettings({ env: process.env, settings, load, live, logger });
-  isStarting = false;
+  const given = new LiveSettings({ env: process.env, settings, load: tokenServiceConfig, live, logger });
   const service = await startTokenService(given.config, logger, systemClock, given);
   const { apiUrl, rpcAddress, opsUrl } = service;
   logger.info({ version: VERSION, apiUrl, rpcAddress, opsUrl }, 'the token-service is ready');

@@ -11,8 +11,12 @@ export type Live<C> = { readonly [K in keyof C]?: (next: C[K], inUse: C[K]) => b
 export interface LiveSettingsOptions<C extends object> {
   readonly env: NodeJS.ProcessEnv;
   readonly settings: Settings;
-  /** Reads the configuration as at the start. @throws ConfigError without the value of a secret */
-  readonly load: (env: NodeJS.ProcessEnv) => C;
+  /**
+   * Reads the configuration as at the start.
+   * @param warn for what works but should be changed: said at the start, and not again when a file changes
+   * @throws ConfigError without the value of a secret
+   */
+  readonly load: (env: NodeJS.ProcessEnv, warn: (text: string) => void) => C;
   readonly live: Live<C>;
   readonly logger: Pick<Logger, 'info' | 'warn' | 'error'>;
 }
@@ -48,7 +52,7 @@ export class LiveSettings<C extends object> {
       }
     }
     this.#inUse = new Map(this.#accepted);
-    this.config = load(this.#environment(this.#accepted));
+    this.config = load(this.#environment(this.#accepted), (text) => logger.warn(text));
     this.#watch = new FileWatch<Found>(keyOf(new Map([...this.#accepted].map(([name, text]) => [name, { text }]))), {
       read: async () => {
         const content = await this.#read();
@@ -165,7 +169,7 @@ export class LiveSettings<C extends object> {
   #accept(changed: ReadonlyMap<string, string>): string | undefined {
     let next: C;
     try {
-      next = this.options.load(this.#environment(new Map([...this.#accepted, ...changed])));
+      next = this.options.load(this.#environment(new Map([...this.#accepted, ...changed])), () => undefined);
     } catch (error) {
       if (!(error instanceof ConfigError)) throw error;
       return error.problems.join('; ');
